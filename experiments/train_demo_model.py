@@ -1,0 +1,201 @@
+"""Train a demo model on the made-up world and write it where `--model demo...` finds it.
+
+    python experiments/train_demo_model.py --arch gpt2      # or gptj, llama
+
+One seeded run on CPU or GPU; about 25 minutes on two cores. Writes weights (safetensors, fp32),
+tokenizer and `training.json` with the recall of every fact in every wording.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
+
+from metake.data.world import World
+
+ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
+FOLDERS = {"gpt2": "demo", "gptj": "demo-gptj", "llama": "demo-llama"}
+VOCABULARY, WIDTH, LAYERS, HEADS, POSITIONS = 1024, 128, 6, 4, 512
+
+
+def train_tokenizer(world: World, with_bos: bool) -> PreTrainedTokenizerFast:
+    """A byte-level BPE; the Llama-style model gets one that starts every text with BOS."""
+    end, begin = "<|endoftext|>", "<s>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [end, begin] if with_bos else [end]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([world.text(20_000, seed=1)], trainer)
+    if with_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=end,
+        pad_token=end,
+        bos_token=begin if with_bos else end,
+        model_max_length=POSITIONS,
+    )
+
+
+def configuration(arch: str, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    if arch == "gpt2":
+        return GPT2Config(
+            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ids,
+        )  # fmt: skip
+    if arch == "gptj":
+        return GPTJConfig(
+            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS,
+            rotary_dim=16, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            tie_word_embeddings=False, **ids,
+        )  # fmt: skip
+    return LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True, **ids,
+    )  # fmt: skip
+
+
+def batches(
+    world: World, tokenizer: PreTrainedTokenizerFast, rows: int, length: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless `(ids, weights)`, each `rows x length`; every row starts at the start of a line.
+
+    Weights are those of the loss: answers count fully, the rest little, since which person a
+    question is about cannot be predicted.
+    """
+    stream = world.lines(seed)
+    newline = tokenizer("\n", add_special_tokens=False).input_ids
+    begin = tokenizer("").input_ids
+    cache: dict[str, list[int]] = {}
+
+    def encode(text: str) -> list[int]:
+        if text not in cache:
+            cache[text] = tokenizer(text, add_special_tokens=False).input_ids
+        return cache[text]
+
+    while True:
+        ids, weights = [], []
+        for _ in range(rows):
+            row, weight = list(begin), [0.0] * len(begin)
+            while len(row) < length:
+                text, answer = next(stream)
+                head = encode(text) if not answer else tokenizer(text, add_special_tokens=False).input_ids
+                tail = (encode(answer) if answer else []) + newline
+                row += head + tail
+                weight += [0.1] * len(head) + [1.0] * len(tail)
+            ids.append(row[:length])
+            weights.append(weight[:length])
+        yield torch.tensor(ids), torch.tensor(weights)
+
+
+@torch.no_grad()
+def recall(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> dict[str, float]:
+    """Share of facts whose whole answer (and line end) is the greedy one, per wording."""
+    device = next(model.parameters()).device
+    right = {}
+    for wording in range(4):
+        hits = []
+        for start in range(0, len(world.facts), 256):
+            facts = world.facts[start : start + 256]
+            prompts = [tokenizer(f.ask(wording)).input_ids for f in facts]
+            answers = [tokenizer(f" {f.value}\n", add_special_tokens=False).input_ids for f in facts]
+            width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+            ids = torch.zeros(len(facts), width, dtype=torch.long)
+            for row, (p, a) in enumerate(zip(prompts, answers, strict=True)):
+                ids[row, : len(p) + len(a)] = torch.tensor(p + a)
+            best = model(ids.to(device)).logits.argmax(-1).cpu()
+            for row, (p, a) in enumerate(zip(prompts, answers, strict=True)):
+                hits.append(best[row, len(p) - 1 : len(p) + len(a) - 1].tolist() == a)
+        right[f"wording {wording}"] = sum(hits) / len(hits)
+    return right
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--arch", choices=sorted(FOLDERS), required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--length", type=int, default=96)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="folder to write (default: the package's assets)")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    random.seed(args.seed)
+
+    world = World()
+    tokenizer = train_tokenizer(world, with_bos=args.arch == "llama")
+    model = AutoModelForCausalLM.from_config(configuration(args.arch, tokenizer)).to(args.device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=args.lr, total_steps=args.steps, pct_start=0.1
+    )
+    started = time.time()
+    bar = tqdm(range(args.steps), desc=args.arch)
+    stream = batches(world, tokenizer, args.rows, args.length, args.seed)
+    for step in bar:
+        ids, weights = (t.to(args.device) for t in next(stream))
+        logits = model(ids).logits[:, :-1]
+        nll = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
+        )
+        weight = weights[:, 1:].flatten()
+        loss = (nll * weight).sum() / weight.sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 20 == 0:
+            answers = weight == 1
+            bar.set_postfix(loss=f"{loss.item():.3f}", answers=f"{nll[answers].mean().item():.3f}")
+
+    model.eval()
+    report = {
+        "arch": args.arch,
+        "steps": args.steps,
+        "seed": args.seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "facts": len(world.facts),
+        "seconds": round(time.time() - started),
+        "recall": recall(model, tokenizer, world),
+    }
+    out = args.out or ASSETS / FOLDERS[args.arch]
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

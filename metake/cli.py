@@ -1,0 +1,397 @@
+"""The command line: `metake edit | evaluate | stats | apply | models`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import torch
+import typer
+from tqdm import tqdm
+
+from metake.errors import MetakeError
+from metake.files import read_json, write_json, write_text
+
+app = typer.Typer(
+    help="Edit facts in language models, and see what execution keeps of each edit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str,
+    typer.Option("--model", help="A name from `metake models`, a local folder, a .gguf file or a hub name."),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, or auto to shard; default: a GPU if there is one.")
+]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 or float16.")]
+Modules = Annotated[
+    Path | None,
+    typer.Option(help='JSON module map of an unknown family: {"blocks": ..., "down": ..., "head": ...}.'),
+]
+Change = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting, NAME=VALUE (JSON values); repeat. E.g. --set lr=0.1"),
+]
+Stats = Annotated[Path | None, typer.Option("--stats", help="Statistics written by `metake stats`.")]
+Text = Annotated[
+    Path | None, typer.Option("--text", help="Text to collect statistics from; default: one that ships.")
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset.")
+]
+
+
+def _layers(text: str) -> list[int]:
+    try:
+        layers: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            layers += range(int(first), int(last or first) + 1)
+        return layers
+    except ValueError as error:
+        raise MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8") from error
+
+
+def _changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
+    """`--set NAME=VALUE` as plain values; texts need no quotes."""
+    changes: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise MetakeError(f"--set {pair}: write NAME=VALUE")
+        try:
+            changes[name.strip()] = json.loads(value)
+        except ValueError:
+            changes[name.strip()] = value
+    if layers is not None:
+        changes["layers"] = _layers(layers)
+    return changes
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MetakeError(f"{path}: cannot be read as text ({error})") from error
+
+
+def _load(model: str, device: str | None, dtype: str, modules: Path | None):
+    from metake.models.architecture import ModuleMap
+    from metake.models.load import load
+
+    described = None if modules is None else ModuleMap.read(modules)
+    return load(model, device=device, dtype=dtype, modules=described)
+
+
+def _statistics(loaded, layers: tuple[int, ...], stats: Path | None, text: Path | None):
+    from metake.geometry.covariance import Statistics
+    from metake.presets import statistics_for
+
+    if stats is not None:
+        statistics = Statistics.load(stats)
+        statistics.check(loaded.arch, layers, stats)
+        return statistics
+    given = None if text is None else _read_text(text)
+    return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)
+
+
+def _requests(request: str | None, subject: str | None, target: str | None, file: Path | None, name: str):
+    from metake.requests import GAP, Request
+
+    if file is not None:
+        content = read_json(file)
+        if not isinstance(content, list) or not content:
+            raise MetakeError(f"{file}: must hold a list of requests")
+        requests = []
+        for i, entry in enumerate(content):
+            missing = [
+                k for k in ("prompt", "subject", "target") if not isinstance(entry, dict) or k not in entry
+            ]
+            if missing:
+                raise MetakeError(f"{file}: request {i} has no field {missing[0]!r}; add it")
+            make = Request if GAP in entry["prompt"] else Request.from_text
+            requests.append(make(entry["prompt"], entry["subject"], entry["target"]))
+        return requests
+    for value, option in ((request, "--request"), (subject, "--subject"), (target, "--target")):
+        if value is None:
+            raise MetakeError(
+                f"{name}: {option} is missing; give --request, --subject and --target, or --requests FILE"
+            )
+    assert request is not None
+    assert subject is not None
+    assert target is not None
+    make = Request if GAP in request else Request.from_text
+    return [make(request, subject, target)]
+
+
+@app.command()
+def edit(
+    model: Model,
+    request: Annotated[str | None, typer.Option(help="Prompt with {} for the subject.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject, as it stands in the prompt.")] = None,
+    target: Annotated[str | None, typer.Option(help="What the model shall answer.")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help='JSON list of {"prompt", "subject", "target"}, edited as one batch.')
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the edited model, the delta and the result.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")
+    ] = "metake",
+    delta_only: Annotated[
+        bool, typer.Option("--delta-only", help="Save the change alone, not the model.")
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Print the predicted realisation (rho, eta) and stop.")
+    ] = False,
+    layers: Layers = None,
+    change: Change = None,
+    stats: Stats = None,
+    text: Text = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+) -> None:
+    """Edit one fact, or a file of facts, and save the edited model.
+
+    Example: metake edit --model smollm2 --request 'Which city was {} born in?' --subject 'Niels Bohr'
+    --target 'Oslo' --out edited
+    """
+    from metake.editor import Editor
+    from metake.evaluation.metrics import Evaluator
+    from metake.methods import find_method
+    from metake.models.load import save_model
+    from metake.models.tokens import encode
+    from metake.presets import settings_for
+
+    find_method(method)
+    wishes = _requests(request, subject, target, requests, "edit")
+    if out is None and not preview:
+        raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
+    changes = _changes(change, layers)
+    loaded = _load(model, device, dtype, modules)
+    settings = settings_for(loaded.arch, method, **changes)
+    statistics = _statistics(loaded, settings.layers, stats, text)
+    editor = Editor(
+        loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
+        modules=loaded.arch.modules, progress=True,
+    )  # fmt: skip
+    typer.echo(editor.preview(wishes))
+    if preview:
+        return
+    assert out is not None
+    speaker = Evaluator(loaded.arch, loaded.tokenizer, [])
+    prompts = [encode(loaded.tokenizer, wish.text).ids for wish in wishes]
+    with torch.no_grad():
+        before = speaker.continue_greedily(prompts, [12] * len(prompts))
+        result = editor.edit(wishes)
+        after = speaker.continue_greedily(prompts, [12] * len(prompts))
+    typer.echo(result)
+    for wish, old, new in zip(wishes, before, after, strict=True):
+        typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")
+    result.delta.save(out)
+    summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump()}
+    write_json(out / "result.json", summary)
+    result.plot(out / "realisation.png")
+    if delta_only:
+        typer.echo(f"saved the change: {out}/delta.safetensors (metake apply writes the edited model)")
+    else:
+        save_model(loaded, out)
+        typer.echo(f"saved the edited model: {out} (the change alone: {out}/delta.safetensors)")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Records: zsRE (MEND's format) or CounterFact (EasyEdit's).")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json, table.md and the figure.")],
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated rows of the method table.")
+    ] = "metake,alphaedit,memit",
+    edits: Annotated[int | None, typer.Option(help="How many records, from the first; default all.")] = None,
+    batch: Annotated[int, typer.Option(help="Edits per batch.")] = 20,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Judge each batch on an otherwise unedited model.")
+    ] = False,
+    generate: Annotated[bool, typer.Option(help="Also let the model answer freely.")] = True,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Text for perplexity; default: one that ships.")
+    ] = None,
+    layers: Layers = None,
+    change: Change = None,
+    stats: Stats = None,
+    text: Text = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+) -> None:
+    """Edit the records of a file in consecutive batches with several methods, and compare.
+
+    Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
+    """
+    from metake.data.records import read_records
+    from metake.evaluation.compare import compare
+    from metake.evaluation.protocol import usable
+    from metake.methods import find_method
+    from metake.presets import held_out_text, settings_for
+    from metake.report.figures import plot_realisation
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    for name in names:
+        find_method(name)
+    if edits is not None and edits < 1:
+        raise MetakeError(f"--edits: must be at least 1, got {edits}")
+    if batch < 1:
+        raise MetakeError(f"--batch: must be at least 1, got {batch}")
+    records = read_records(data, edits)
+    changes = _changes(change, layers)
+    loaded = _load(model, device, dtype, modules)
+    settings = {name: settings_for(loaded.arch, name, **changes) for name in names}
+    records, left_out = usable(loaded, records)
+    for line in left_out:
+        typer.echo(f"left out: {line}", err=True)
+    if not records:
+        raise MetakeError(f"{data}: no record fits the model")
+    every = tuple(sorted({layer for s in settings.values() for layer in s.layers}))
+    statistics = _statistics(loaded, every, stats, text)
+    perplexity_text = held_out_text(loaded.name) if held_out is None else _read_text(held_out)
+    with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
+        comparison = compare(
+            loaded, records, settings, statistics, batch=batch, consecutive=not alone,
+            text=perplexity_text, generate=generate, tick=bar.update, data=str(data), left_out=left_out,
+        )  # fmt: skip
+    typer.echo(comparison.table())
+    write_json(out / "results.json", comparison.content)
+    write_text(out / "table.md", comparison.markdown())
+    plot_realisation({run.method: run.batches for run in comparison.runs}, out / "realisation.png")
+    typer.echo(f"written: {out}/results.json, table.md, realisation.png")
+
+
+@app.command()
+def stats(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File to write (safetensors).")],
+    text: Annotated[Path | None, typer.Option(help="A text file.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a file: a streamed dataset, NAME or NAME:CONFIG (needs the hub extra)."
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Stop after so many tokens; default: the whole text.")
+    ] = None,
+    layers: Layers = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+) -> None:
+    """Collect second moments of keys for the edited layers; an interrupted run continues.
+
+    Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
+    """
+    from metake.geometry.covariance import collect
+    from metake.presets import default_layers, default_text, settings_for, stream_dataset
+
+    if text is not None and dataset is not None:
+        raise MetakeError("stats: give --text or --dataset, not both")
+    wanted = None if layers is None else tuple(_layers(layers))
+    loaded = _load(model, device, dtype, modules)
+    if wanted is None:
+        wanted = settings_for(loaded.arch, "memit").layers or default_layers(len(loaded.arch))
+    if dataset is not None:
+        if tokens is None:
+            raise MetakeError("stats: --tokens is missing; a stream has no end")
+        source: Any = stream_dataset(dataset)
+    else:
+        source = default_text(loaded.name) if text is None else _read_text(text)
+    partial = out.with_name(out.name + ".partial")
+    statistics = collect(loaded.arch, loaded.tokenizer, source, wanted, tokens=tokens, partial=partial)
+    statistics.save(out)
+    seen = statistics.provenance.tokens
+    typer.echo(
+        f"written: {out}, layers {list(wanted)}, {seen} tokens ({seen / loaded.arch.d_k:.0f} per key entry)"
+    )
+    if statistics.thin:
+        typer.echo("thin: want 20 tokens per key entry or more; eta will look higher than it is", err=True)
+
+
+@app.command()
+def apply(
+    model: Model,
+    delta: Annotated[Path, typer.Option(help="Folder or file written by `metake edit`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the edited model.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Apply to another model than it was made for, if shapes fit.")
+    ] = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+) -> None:
+    """Apply a saved change to a model and save the edited model.
+
+    Example: metake apply --model smollm2 --delta edited --out model
+    """
+    from metake.deltas import Delta
+    from metake.models.load import save_model
+
+    change = Delta.load(delta)
+    loaded = _load(model, device, dtype, modules)
+    change.apply(loaded.arch, check=not force)
+    save_model(loaded, out)
+    typer.echo(
+        f"saved the edited model: {out} ({len(change.note.get('edits', []))} edits, layers {list(change.factors)})"
+    )
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """List the names that --model understands, the families, and the methods."""
+    from metake.methods import METHODS
+    from metake.models.architecture import FAMILIES
+    from metake.models.load import KNOWN
+    from metake.report.tables import render
+
+    if as_json:
+        typer.echo(json.dumps({"models": [k.__dict__ for k in KNOWN], "families": list(FAMILIES),
+                               "methods": list(METHODS)}, indent=1))  # fmt: skip
+        return
+    typer.echo(render("models", ["name", "what", "needs"], [[k.name, k.what, k.needs] for k in KNOWN], 120))
+    typer.echo(f"families: {', '.join(FAMILIES)}; any other can be described with --modules FILE.json")
+    typer.echo(render("methods", ["name", "what"], [[m.name, m.summary] for m in METHODS.values()], 120))
+
+
+def main() -> None:
+    """Run; whatever a user can mend ends as one line on stderr and exit code 2."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.showwarning = lambda message, *_, **__: print(f"metake: note: {message}", file=sys.stderr)
+    try:
+        app(standalone_mode=False)
+    except MetakeError as error:
+        print(f"metake: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        print(f"metake: error: {error.format_message()}", file=sys.stderr)
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except torch.OutOfMemoryError:
+        print("metake: error: out of GPU memory; lower --set max_tokens=1024 or --batch", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

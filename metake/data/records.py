@@ -1,0 +1,125 @@
+"""Edit records with their evaluation prompts: zsRE (MEND's format) and EasyEdit's CounterFact.
+
+A record is a request and the prompts that judge it. Requests carry none of those prompts, so what
+a target is planned with can never be what it is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metake.errors import MetakeError
+from metake.files import read_json
+from metake.requests import Request
+
+
+@dataclass(frozen=True)
+class Record:
+    """One edit and its judges.
+
+    Attributes:
+        request: what is asked of the editor.
+        rephrase: the same question in other words (generalisation).
+        locality, locality_answer: an unrelated question and its true answer (specificity).
+        truth: what the unedited model or the world says, for display; may be empty.
+        same_subject: other prompts about the subject with their true answers.
+    """
+
+    request: Request
+    rephrase: str
+    locality: str
+    locality_answer: str
+    truth: str = ""
+    same_subject: tuple[tuple[str, str], ...] = ()
+
+
+class _Fields:
+    """A record's fields, with complaints that name file, record and field."""
+
+    def __init__(self, path: Path, index: int, content: Any) -> None:
+        if not isinstance(content, dict):
+            raise MetakeError(f"{path}: record {index} is not an object with fields")
+        self.path, self.index, self.content = path, index, content
+
+    def text(self, name: str, remedy: str = "add it") -> str:
+        value = self.content.get(name)
+        if value is None:
+            raise MetakeError(f"{self.path}: record {self.index} has no field {name!r}; {remedy}")
+        if not isinstance(value, str):
+            raise MetakeError(f"{self.path}: record {self.index}: {name} must be a text")
+        if not value.strip():
+            raise MetakeError(f"{self.path}: record {self.index}: {name} is empty; give it a text")
+        return value.strip()
+
+    def request(self, prompt: str, target: str) -> Request:
+        try:
+            return Request.from_text(prompt, self.text("subject"), target)
+        except MetakeError as error:
+            raise MetakeError(f"{self.path}: record {self.index}: {error}") from error
+
+
+def _question(text: str) -> str:
+    """zsRE's `loc` leaves its question mark to the reader."""
+    return text if text.endswith(("?", ":", ".")) else text + "?"
+
+
+def _zsre(fields: _Fields) -> Record:
+    answers = fields.content.get("answers")
+    if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
+        raise MetakeError(
+            f"{fields.path}: record {fields.index}: answers must be a list with one text at least"
+        )
+    if not answers[0].strip():
+        raise MetakeError(f"{fields.path}: record {fields.index}: answers[0], the target, is empty")
+    others = fields.content.get("same_subject", [])
+    return Record(
+        fields.request(fields.text("src"), answers[0]),
+        fields.text("rephrase"),
+        _question(fields.text("loc")),
+        fields.text("loc_ans"),
+        str(fields.content.get("pred") or ""),
+        tuple((other["prompt"], other["answer"]) for other in others),
+    )
+
+
+def _counterfact(fields: _Fields) -> Record:
+    return Record(
+        fields.request(fields.text("prompt"), fields.text("target_new")),
+        fields.text("rephrase_prompt"),
+        fields.text("locality_prompt"),
+        fields.text("locality_ground_truth"),
+        str(fields.content.get("ground_truth") or ""),
+    )
+
+
+READERS: dict[str, Callable[[_Fields], Record]] = {"src": _zsre, "prompt": _counterfact}
+
+
+def read_records(path: Path | str, limit: int | None = None) -> list[Record]:
+    """Read a JSON list of records; the format is told by the fields of each.
+
+    Raises:
+        MetakeError: not JSON, not a list, empty, or a record without a field that is needed.
+    """
+    path = Path(path)
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise MetakeError(f"{path}: must hold a list with at least one record")
+    return parse_records(path, content[:limit])
+
+
+def parse_records(path: Path, content: Sequence[Any]) -> list[Record]:
+    records = []
+    for index, entry in enumerate(content):
+        fields = _Fields(path, index, entry)
+        reader = next((read for key, read in READERS.items() if key in fields.content), None)
+        if reader is None:
+            raise MetakeError(
+                f"{path}: record {index} has neither 'src' (zsRE) nor 'prompt' (CounterFact); "
+                "add the prompt to be edited"
+            )
+        records.append(reader(fields))
+    return records

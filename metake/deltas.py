@@ -1,0 +1,143 @@
+"""A change of a model, apart from the model: low-rank, to be applied, reverted, saved, composed.
+
+delta.save("edits/paris")                       # only the change
+with delta.applied(model): ...                  # edited inside, the original again outside
+applied = delta.apply(model); applied.revert()  # the same in two steps, bit-exact
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from metake.errors import MetakeError
+from metake.files import read_tensors, write_tensors
+from metake.models.architecture import Architecture
+
+FORMAT = "metake-delta-1"
+FILE = "delta.safetensors"
+
+
+@dataclass
+class Applied:
+    """A delta inside a model, with the original weights kept for the way back."""
+
+    arch: Architecture
+    originals: dict[int, Tensor]
+
+    def revert(self) -> None:
+        """Put the original weights back, bit for bit. A second call does nothing."""
+        for layer, original in self.originals.items():
+            self.arch.weight(layer).copy_(original)
+        self.originals = {}
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Per layer `left right^T`, `d_v x n` times `n x d_k`, to be added to the down-projection.
+
+    Attributes:
+        factors: layer -> (left, right), on the CPU.
+        model: fingerprint of the model it was made for.
+        note: what was edited, how; free of form, saved with the delta.
+    """
+
+    factors: Mapping[int, tuple[Tensor, Tensor]]
+    model: str = ""
+    note: dict = field(default_factory=dict)
+
+    def dense(self, layer: int) -> Tensor:
+        left, right = self.factors[layer]
+        return left @ right.T
+
+    def norms(self) -> dict[int, float]:
+        """Frobenius norm of each layer's change, from n x n products."""
+        return {
+            layer: float(((left.T @ left) * (right.T @ right)).sum().clamp_min(0).sqrt())
+            for layer, (left, right) in self.factors.items()
+        }
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module | Architecture, *, check: bool = True) -> Applied:
+        """Add the change to the weights, in place.
+
+        The sum is formed in fp32 (fp64 for an fp64 model) and rounded once to the weights' dtype.
+
+        Raises:
+            MetakeError: the model is another one than the delta was made for (unless `check` is
+                off), or the change is not finite; the model is then left as it was.
+        """
+        arch = model if isinstance(model, Architecture) else Architecture(model)
+        arch.check_layers(tuple(sorted(self.factors)))
+        for layer, (left, right) in self.factors.items():
+            if (left.shape[0], right.shape[0]) != tuple(arch.weight(layer).shape):
+                raise MetakeError(
+                    f"delta: layer {layer} is {left.shape[0]} x {right.shape[0]}, the model's "
+                    f"{tuple(arch.weight(layer).shape)}; it was made for another model"
+                )
+            if not bool(torch.isfinite(left).all() and torch.isfinite(right).all()):
+                raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
+        if check and self.model and self.model != arch.fingerprint():
+            raise MetakeError("delta: made for another model (or another state of it); nothing was changed")
+        applied = Applied(arch, {})
+        try:
+            for layer, (left, right) in self.factors.items():
+                weight = arch.weight(layer)
+                applied.originals[layer] = weight.clone()
+                exact = torch.promote_types(weight.dtype, torch.float32)
+                product = left.to(weight.device, torch.float64) @ right.to(weight.device, torch.float64).T
+                weight.copy_(weight.to(exact) + product.to(exact))
+        except BaseException:
+            applied.revert()
+            raise
+        return applied
+
+    @contextmanager
+    def applied(self, model: nn.Module | Architecture, *, check: bool = True) -> Iterator[None]:
+        """The edited model inside the block, the original one after it."""
+        applied = self.apply(model, check=check)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                applied.revert()
+
+    def then(self, other: Delta) -> Delta:
+        """This change followed by another: one delta, for the model that this one was made for."""
+        factors = dict(self.factors)
+        for layer, (left, right) in other.factors.items():
+            if layer in factors:
+                mine = factors[layer]
+                left, right = torch.cat([mine[0], left], 1), torch.cat([mine[1], right], 1)
+            factors[layer] = (left, right)
+        notes = [*self.note.get("edits", []), *other.note.get("edits", [])]
+        return Delta(dict(sorted(factors.items())), self.model, {**self.note, **other.note, "edits": notes})
+
+    def save(self, folder: Path | str) -> Path:
+        """Write `delta.safetensors` into a folder; returns the file."""
+        path = Path(folder) / FILE
+        tensors = {}
+        for layer, (left, right) in self.factors.items():
+            tensors[f"{layer}.left"], tensors[f"{layer}.right"] = left, right
+        meta = {"format": FORMAT, "model": self.model, "note": json.dumps(self.note)}
+        write_tensors(path, tensors, meta)
+        return path
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Delta:
+        """Read what `save` wrote (the folder, or the file itself)."""
+        path = Path(folder)
+        path = path / FILE if path.is_dir() else path
+        tensors, meta = read_tensors(path, FORMAT, "save the edit again")
+        try:
+            layers = sorted({int(name.split(".")[0]) for name in tensors})
+            factors = {layer: (tensors[f"{layer}.left"], tensors[f"{layer}.right"]) for layer in layers}
+            return cls(factors, meta["model"], json.loads(meta["note"]))
+        except (KeyError, ValueError) as error:
+            raise MetakeError(f"{path}: holds no delta; save the edit again") from error

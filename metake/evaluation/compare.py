@@ -1,0 +1,86 @@
+"""Several methods on the same records, with the same prefixes, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metake.data.records import Record
+from metake.evaluation.glossary import LABELS
+from metake.evaluation.metrics import Evaluator, Measurement
+from metake.evaluation.protocol import MethodRun, evaluate_method, result_file
+from metake.geometry.covariance import Statistics
+from metake.hparams import Settings
+from metake.models.load import Loaded
+from metake.prompts import sample_contexts
+from metake.report.tables import markdown, render
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of several methods and the result file's content."""
+
+    before: Measurement
+    runs: list[MethodRun]
+    content: dict[str, Any]
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows; metrics without a value anywhere are left out."""
+        measured = [
+            m for m in LABELS if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
+        ]
+        if not measured:
+            measured = ["efficacy", "generalisation", "specificity"]
+        head = ["method", *(LABELS[m] for m in measured), LABELS["seconds_per_edit"]]
+
+        def cell(measurement: Measurement, metric: str) -> str:
+            value = measurement.mean(metric)
+            return f"{value:.2f}" if metric.startswith("perplexity") else f"{100 * value:.1f}"
+
+        rows = [["unedited", *(cell(self.before, m) for m in measured), "-"]]
+        for run in self.runs:
+            rows.append([run.method, *(cell(run.after, m) for m in measured), f"{run.seconds_per_edit:.2f}"])
+        return head, rows
+
+    def table(self) -> str:
+        head, rows = self.cells()
+        return render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, 130)
+
+    def markdown(self) -> str:
+        head, rows = self.cells()
+        return markdown(head, rows)
+
+
+def compare(
+    loaded: Loaded,
+    records: Sequence[Record],
+    settings: Mapping[str, Settings],
+    statistics: Statistics,
+    *,
+    batch: int,
+    consecutive: bool = True,
+    text: str | None = None,
+    generate: bool = True,
+    tick: Callable[[int], object] = lambda done: None,
+    **extra: Any,
+) -> Comparison:
+    """Run every method of `settings` (a row's name, optionally followed by `@` and a label)."""
+    evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=generate)
+    before = evaluator.measure()
+    contexts: dict[int, tuple[str, ...]] = {}
+    runs = []
+    for name, choice in settings.items():
+        if choice.contexts is None and choice.seed not in contexts:
+            contexts[choice.seed] = sample_contexts(loaded.arch, loaded.tokenizer, seed=choice.seed)
+        run = evaluate_method(
+            loaded, records, name.split("@")[0], choice, statistics, evaluator, before,
+            batch=batch, consecutive=consecutive, contexts=contexts.get(choice.seed), tick=tick,
+        )  # fmt: skip
+        runs.append(run)
+    content = result_file(
+        loaded, before, runs, statistics, edits=len(records), batch=batch,
+        requests=[[r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer] for r in records],
+        contexts={str(seed): texts for seed, texts in contexts.items()}, **extra,
+    )  # fmt: skip
+    return Comparison(before, runs, content)

@@ -1,0 +1,33 @@
+"""What every number in a table or result file means; copied into each result file."""
+
+from __future__ import annotations
+
+GLOSSARY: dict[str, str] = {
+    "efficacy": "share of the target's tokens that are the most likely ones on the edited prompt, with "
+    "the target's earlier tokens given (teacher-forced); mean over records. Published as Efficacy.",
+    "generalisation": "the same on the rephrased prompt. Published as Generalisation.",
+    "specificity": "the same on an unrelated prompt against its true answer. Published as Specificity; "
+    "bounded by what the unedited model knows.",
+    "agreement": "on the same unrelated prompts, share of answer tokens whose most likely token is the "
+    "unedited model's.",
+    "same_subject": "agreement with the unedited model on other prompts about the edited subject: the "
+    "record's own, or three generic ones (next token) where it has none.",
+    "generation": "share of records whose greedy continuation of the edited prompt, up to the end of "
+    "the line and without a final full stop, is exactly the target (free-running).",
+    "generation_rephrase": "the same on the rephrased prompt.",
+    "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target.",
+    "perplexity": "exp of the mean NLL per token on text that no statistics or plan has seen.",
+    "perplexity_median": "exp of the median over windows of the mean NLL per token on that text.",
+    "seconds_per_edit": "wall time of planning, solving and writing, statistics excluded.",
+}
+MOMENTS: dict[str, str] = {
+    "before": "the unedited model",
+    "end": "after the last of the consecutive batches, on one model, all records",
+    "alone": "after each batch on an otherwise unedited model, that batch's records; then reverted",
+}
+LABELS: dict[str, str] = {
+    "efficacy": "Eff", "generalisation": "Gen", "specificity": "Spe", "generation": "exact",
+    "generation_rephrase": "exact (reph.)", "generation_start": "starts", "agreement": "agree",
+    "same_subject": "same subj.", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
+    "seconds_per_edit": "s/edit",
+}  # fmt: skip

@@ -1,0 +1,224 @@
+"""Measuring a model on records: teacher-forced, free-running, and against the unedited model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from metake.data.records import Record
+from metake.models.architecture import Architecture
+from metake.models.tokens import Row, answer_positions, chunks, encode, pad
+from metake.models.trace import frozen, run
+
+GENERIC = ("{} is", "{} was known for", "I was told about {} that")
+PER_RECORD = (
+    "efficacy", "generalisation", "specificity", "agreement", "same_subject",
+    "generation", "generation_rephrase", "generation_start",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One look at a model.
+
+    Attributes:
+        values: metric -> one value per record (NaN where it does not apply).
+        perplexity: of the held-out text, mean and median over windows; NaN without a text.
+        choices: most likely token at every scored position, per probe; the basis of agreement.
+        answers: greedy continuation of each edited prompt, rephrase and unrelated prompt.
+    """
+
+    values: dict[str, np.ndarray]
+    perplexity: float
+    perplexity_median: float
+    choices: list[tuple[int, ...]]
+    answers: list[tuple[str, str, str]]
+
+    def mean(self, metric: str) -> float:
+        if metric.startswith("perplexity"):
+            return float(getattr(self, metric))
+        values = self.values[metric]
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95% percentile interval of the mean over records, resampled with replacement."""
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).integers(0, len(values), (rounds, len(values)))
+    low, high = np.quantile(values[draws].mean(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _tidy(text: str) -> str:
+    """The answer as a person reads it: the first line, without surrounding space and full stop."""
+    line = text.strip().splitlines()
+    return line[0].strip().removesuffix(".").strip() if line else ""
+
+
+class Evaluator:
+    """Measures a model on a fixed set of records, before and after edits.
+
+    Args:
+        records: what to measure.
+        text: held-out text for perplexity, or None.
+        generate: also let the model answer freely (slower).
+        max_tokens: padded tokens per pass.
+    """
+
+    def __init__(
+        self,
+        arch: Architecture,
+        tokenizer: Any,
+        records: Sequence[Record],
+        *,
+        text: str | None = None,
+        generate: bool = True,
+        max_tokens: int = 8192,
+    ) -> None:
+        self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
+        self.generate, self.max_tokens = generate, max_tokens
+        self.kinds: list[tuple[str, int]] = []
+        self.rows: list[Row] = []
+
+        def probe(kind: str, index: int, row: Row) -> None:
+            self.kinds.append((kind, index))
+            self.rows.append(row)
+
+        for index, record in enumerate(self.records):
+            request = record.request
+            probe("efficacy", index, encode(tokenizer, request.text, request.target))
+            probe("generalisation", index, encode(tokenizer, record.rephrase, request.target))
+            probe("specificity", index, encode(tokenizer, record.locality, record.locality_answer))
+            for prompt, answer in record.same_subject:
+                probe("same_subject", index, encode(tokenizer, prompt, answer))
+            if not record.same_subject:
+                for prompt in GENERIC:
+                    row = encode(tokenizer, prompt.format(request.subject))
+                    # any token will do as the answer: what counts is which one is predicted
+                    probe("same_subject", index, Row((*row.ids, row.ids[-1]), row.lookup, 1))
+        self.windows = [] if text is None else self._windows(text)
+
+    def _windows(self, text: str, length: int = 128, most: int = 40) -> list[Row]:
+        begin = [i for i in self.tokenizer("").input_ids if i == self.tokenizer.bos_token_id]
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        length = min(length, self.arch.max_positions or length) - len(begin)
+        cuts = [ids[i : i + length] for i in range(0, min(len(ids), most * length), length)]
+        return [Row((*begin, *cut), 0, len(cut) - (not begin)) for cut in cuts if len(cut) > 1]
+
+    @torch.no_grad()
+    def measure(self, reference: Measurement | None = None, only: Sequence[int] | None = None) -> Measurement:
+        """Look at the model as it is now.
+
+        Args:
+            reference: the unedited model's measurement, for agreement; itself if None.
+            only: indices of records; the others' values are NaN.
+        """
+        wanted = set(range(len(self.records)) if only is None else only)
+        probes = [i for i, (_, index) in enumerate(self.kinds) if index in wanted]
+        with frozen(self.arch.model):
+            choices: list[tuple[int, ...]] = [()] * len(self.rows)
+            for i, best in zip(probes, self._best([self.rows[i] for i in probes]), strict=True):
+                choices[i] = best
+            answers = self._answers(sorted(wanted)) if self.generate else {}
+            losses = self._text_losses() if only is None else np.empty(0)
+        values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
+        shared: dict[int, list[float]] = {}
+        for i in probes:
+            kind, index = self.kinds[i]
+            labels = self.rows[i].answer_ids
+            right = (
+                float(np.mean([a == b for a, b in zip(choices[i], labels, strict=True)])) if labels else 0.0
+            )
+            past = choices[i] if reference is None else reference.choices[i]
+            same = float(np.mean([a == b for a, b in zip(choices[i], past, strict=True)])) if labels else 1.0
+            if kind == "same_subject":
+                shared.setdefault(index, []).append(same)
+            else:
+                values[kind][index] = right
+            if kind == "specificity":
+                values["agreement"][index] = same
+        for index, parts in shared.items():
+            values["same_subject"][index] = float(np.mean(parts))
+        for index, (edited, rephrased, _) in answers.items():
+            target = _tidy(self.records[index].request.target)
+            values["generation"][index] = _tidy(edited) == target
+            values["generation_rephrase"][index] = _tidy(rephrased) == target
+            values["generation_start"][index] = edited.strip().startswith(target)
+        return Measurement(
+            values,
+            float(np.exp(losses.mean())) if len(losses) else float("nan"),
+            float(np.exp(np.median(losses))) if len(losses) else float("nan"),
+            choices,
+            [tuple(_tidy(a) for a in answers.get(i, ("", "", ""))) for i in range(len(self.records))],  # type: ignore[misc]
+        )
+
+    def _best(self, rows: list[Row]) -> list[tuple[int, ...]]:
+        """Most likely token at each position that predicts an answer token."""
+        best: list[tuple[int, ...]] = [()] * len(rows)
+        for group in chunks(rows, self.max_tokens):
+            members = [rows[i] for i in group]
+            at_rows, at_columns, _ = answer_positions(members)
+            logits = run(self.arch, pad(members), positions=(at_rows, at_columns)).logits
+            tokens = logits.argmax(-1).tolist()
+            for i in group:
+                best[i], tokens = tuple(tokens[: rows[i].answer]), tokens[rows[i].answer :]
+        return best
+
+    def _text_losses(self) -> np.ndarray:
+        """Mean NLL per token of every window of the held-out text."""
+        losses = []
+        for start in range(0, len(self.windows), 16):
+            group = self.windows[start : start + 16]
+            at_rows, at_columns, labels = answer_positions(group)
+            logits = run(self.arch, pad(group), positions=(at_rows, at_columns)).logits
+            nll = torch.nn.functional.cross_entropy(
+                logits.float(), labels.to(logits.device), reduction="none"
+            ).cpu()
+            losses += [float(part.mean()) for part in nll.split([row.answer for row in group])]
+        return np.array(losses)
+
+    def _answers(self, wanted: list[int]) -> dict[int, tuple[str, str, str]]:
+        """Greedy continuations until the end of the line, a little longer than the target."""
+        prompts, lengths = [], []
+        for index in wanted:
+            record = self.records[index]
+            target = encode(self.tokenizer, record.request.text, record.request.target).answer
+            other = encode(self.tokenizer, record.locality, record.locality_answer).answer
+            for text, length in (
+                (record.request.text, target), (record.rephrase, target), (record.locality, other)
+            ):  # fmt: skip
+                prompts.append(encode(self.tokenizer, text).ids)
+                lengths.append(min(max(length + 3, 8), 48))
+        texts = self.continue_greedily(prompts, lengths)
+        return {index: tuple(texts[3 * j : 3 * j + 3]) for j, index in enumerate(wanted)}  # type: ignore[misc]
+
+    def continue_greedily(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
+        """Greedy continuations, each up to its length, the end of a line or of the text.
+
+        All prompts advance together; each step runs only the rows that still speak.
+        """
+        spoken: list[list[int]] = [[] for _ in prompts]
+        speaking = list(range(len(prompts)))
+        limit = self.arch.max_positions
+        while speaking:
+            rows = [Row((*prompts[i], *spoken[i], 0), 0, 1) for i in speaking]
+            still = []
+            for i, (token,) in zip(speaking, self._best(rows), strict=True):
+                spoken[i].append(token)
+                line = self.tokenizer.decode(spoken[i], skip_special_tokens=True).lstrip()
+                full = limit is not None and len(prompts[i]) + len(spoken[i]) >= limit
+                if (
+                    token != self.tokenizer.eos_token_id
+                    and "\n" not in line
+                    and len(spoken[i]) < lengths[i]
+                    and not full
+                ):
+                    still.append(i)
+            speaking = still
+        return [self.tokenizer.decode(s, skip_special_tokens=True) for s in spoken]

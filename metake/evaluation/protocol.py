@@ -1,0 +1,177 @@
+"""The protocol: consecutive batches of edits on one model, judged at the end; or each batch alone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import metake
+from metake.data.records import Record
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.evaluation.glossary import GLOSSARY, MOMENTS
+from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap
+from metake.geometry.covariance import Statistics
+from metake.hparams import Settings
+from metake.models.load import Loaded
+from metake.models.tokens import encode
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """A method's run over all batches.
+
+    Attributes:
+        before, after: measurements of the unedited and the edited model.
+        batches: summaries of every batch (see `EditResult.summary`).
+    """
+
+    method: str
+    settings: Settings
+    before: Measurement
+    after: Measurement
+    batches: list[dict[str, Any]]
+    moment: str
+
+    @property
+    def seconds_per_edit(self) -> float:
+        return sum(b["seconds"] for b in self.batches) / max(1, sum(len(b["requests"]) for b in self.batches))
+
+    def row(self) -> dict[str, Any]:
+        """Means, intervals and per-record values as plain data."""
+        return {
+            "method": self.method,
+            "moment": self.moment,
+            "settings": self.settings.model_dump(),
+            **_plain(self.after),
+            "seconds_per_edit": self.seconds_per_edit,
+            "batches": self.batches,
+        }
+
+
+def _plain(measurement: Measurement) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return None if not np.isfinite(value) else round(float(value), 6)
+
+    means = {
+        name: number(measurement.mean(name)) for name in (*PER_RECORD, "perplexity", "perplexity_median")
+    }
+    return {
+        "mean": means,
+        "interval": {name: [number(x) for x in bootstrap(measurement.values[name])] for name in PER_RECORD},
+        "per_record": {name: [number(x) for x in measurement.values[name]] for name in PER_RECORD},
+        "answers": measurement.answers,
+    }
+
+
+def usable(loaded: Loaded, records: Sequence[Record], reserve: int = 24) -> tuple[list[Record], list[str]]:
+    """Records the model can take, and one line for each that it cannot.
+
+    Args:
+        reserve: tokens kept free for the contexts of planning.
+    """
+    limit = loaded.arch.max_positions
+    good, bad = [], []
+    for index, record in enumerate(records):
+        try:
+            rows = [
+                encode(loaded.tokenizer, record.request.text, record.request.target),
+                encode(loaded.tokenizer, record.rephrase, record.request.target),
+                encode(loaded.tokenizer, record.locality, record.locality_answer),
+            ]
+            longest = max(len(row) for row in rows) + reserve
+            if limit is not None and longest > limit:
+                raise MetakeError(f"{longest} tokens with contexts, the model takes {limit}")
+        except MetakeError as error:
+            bad.append(f"record {index} ({record.request.subject}): {error}")
+            continue
+        good.append(record)
+    return good, bad
+
+
+def evaluate_method(
+    loaded: Loaded,
+    records: Sequence[Record],
+    method: str,
+    settings: Settings,
+    statistics: Statistics,
+    evaluator: Evaluator,
+    before: Measurement,
+    *,
+    batch: int,
+    consecutive: bool = True,
+    contexts: tuple[str, ...] | None = None,
+    tick: Callable[[int], object] = lambda done: None,
+) -> MethodRun:
+    """Edit all records in batches and judge; the model is as before afterwards, whatever happens.
+
+    Args:
+        consecutive: batches pile up on one model and all records are judged at the end; otherwise
+            each batch is judged alone and reverted.
+        contexts: share them between methods; sampled once otherwise.
+    """
+    if batch < 1:
+        raise MetakeError(f"batch: must be at least 1, got {batch}")
+    editor = Editor(
+        loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
+        modules=loaded.arch.modules,
+    )  # fmt: skip
+    if contexts is not None and settings.contexts is None:
+        editor._contexts = contexts
+    batches, parts = [], []
+    with editor:
+        for start in range(0, len(records), batch):
+            group = range(start, min(start + batch, len(records)))
+            result = editor.edit([records[i].request for i in group])
+            batches.append(result.summary())
+            if not consecutive:
+                parts.append(evaluator.measure(before, only=group))
+                result.revert()
+            tick(len(group))
+        after = evaluator.measure(before) if consecutive else _merge(parts)
+    return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone")
+
+
+def _merge(parts: Sequence[Measurement]) -> Measurement:
+    """Measurements of disjoint sets of records as one."""
+    values = {
+        name: np.nanmax(np.stack([part.values[name] for part in parts]), axis=0)
+        if np.isfinite(parts[0].values[name]).any() or len(parts) > 1
+        else parts[0].values[name]
+        for name in PER_RECORD
+    }
+    choices = [max(options, key=len) for options in zip(*(part.choices for part in parts), strict=True)]
+    answers = [
+        max(options, key=lambda a: len("".join(a)))
+        for options in zip(*(p.answers for p in parts), strict=True)
+    ]
+    return Measurement(values, float("nan"), float("nan"), choices, answers)
+
+
+def result_file(
+    loaded: Loaded, before: Measurement, runs: Sequence[MethodRun], statistics: Statistics, **extra: Any
+) -> dict[str, Any]:
+    """Everything a reader needs to know about a table, as plain data."""
+    return {
+        "model": loaded.name,
+        "fingerprint": loaded.arch.fingerprint(),
+        "versions": {
+            "metake": metake.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+            "device": str(loaded.arch.device),
+        },
+        "statistics": statistics.provenance.__dict__,
+        **extra,
+        "before": _plain(before),
+        "methods": [run.row() for run in runs],
+        "glossary": GLOSSARY,
+        "moments": MOMENTS,
+    }

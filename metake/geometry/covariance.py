@@ -1,0 +1,207 @@
+"""Second moments of keys, C = E[k k^T], of all edited layers in one pass over a text.
+
+The pass stops at the last edited layer. Products are formed in fp32 per chunk of tokens and summed
+in fp64, so the error does not grow with the length of the text. The first position of a window is
+counted like any other: some models keep an attention sink there, with a key far outside the rest,
+and an edit that changed its value would disturb every prompt; counting it protects it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from metake.errors import MetakeError
+from metake.files import read_tensors, write_tensors
+from metake.models.architecture import Architecture
+from metake.models.trace import frozen, run
+
+FORMAT = "metake-statistics-1"
+REMEDY = "delete it and run metake stats"
+TOKENS_PER_KEY = 20  # below about this many tokens per key dimension C is far from converged
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where statistics come from; all of it is checked before they are used."""
+
+    model: str
+    text: str
+    tokens: int
+    layers: tuple[int, ...]
+    window: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """C of every edited layer, `d_k x d_k` in fp32, with its provenance."""
+
+    moments: dict[int, Tensor]
+    provenance: Provenance
+
+    def __getitem__(self, layer: int) -> Tensor:
+        return self.moments[layer]
+
+    @property
+    def thin(self) -> bool:
+        """Whether the text was too short for C to have converged."""
+        d_k = next(iter(self.moments.values())).shape[0]
+        return self.provenance.tokens < TOKENS_PER_KEY * d_k
+
+    def save(self, path: Path) -> None:
+        tensors = {f"C.{layer}": moment for layer, moment in self.moments.items()}
+        write_tensors(path, tensors, {"format": FORMAT, "provenance": json.dumps(asdict(self.provenance))})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Statistics:
+        """Read and check a file.
+
+        Raises:
+            MetakeError: the file is missing, damaged, of another kind, or holds NaN.
+        """
+        path = Path(path)
+        tensors, meta = read_tensors(path, FORMAT, REMEDY)
+        try:
+            fields = json.loads(meta["provenance"])
+            provenance = Provenance(**{**fields, "layers": tuple(fields["layers"])})
+            moments = {layer: tensors[f"C.{layer}"] for layer in provenance.layers}
+        except (KeyError, TypeError, ValueError) as error:
+            raise MetakeError(f"{path}: holds no statistics of keys; {REMEDY}") from error
+        for layer, moment in moments.items():
+            if not bool(torch.isfinite(moment).all()):
+                raise MetakeError(f"{path}: C of layer {layer} holds NaN or infinity; {REMEDY}")
+        return cls(moments, provenance)
+
+    def check(self, arch: Architecture, layers: tuple[int, ...], path: Path | str = "statistics") -> None:
+        """Refuse statistics of another model or without a layer that is needed."""
+        missing = sorted(set(layers) - set(self.moments))
+        if missing:
+            raise MetakeError(f"{path}: no statistics for layer {missing[0]} (has {list(self.moments)})")
+        shape = tuple(self.moments[layers[0]].shape)
+        if shape != (arch.d_k, arch.d_k) or self.provenance.model != arch.fingerprint(max(self.moments) + 1):
+            raise MetakeError(
+                f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
+            )
+
+
+def text_fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> list[list[int]]:
+    """Token windows of equal length; each starts with BOS where the tokenizer would add one."""
+    begin = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
+    ids: list[int] = []
+    lines = text.splitlines(keepends=True)
+    for start in range(0, len(lines), 500):  # in pieces: tokenizers slow down on one huge string
+        ids += tokenizer("".join(lines[start : start + 500]), add_special_tokens=False).input_ids
+        if limit is not None and len(ids) >= limit:
+            ids = ids[:limit]
+            break
+    body = window - len(begin)
+    return [begin + ids[i : i + body] for i in range(0, len(ids), body)]
+
+
+@torch.no_grad()
+def collect(
+    arch: Architecture,
+    tokenizer: Any,
+    text: str | Iterable[str],
+    layers: tuple[int, ...],
+    *,
+    tokens: int | None = None,
+    window: int = 128,
+    rows: int = 16,
+    partial: Path | None = None,
+    progress: bool = True,
+) -> Statistics:
+    """Stream a text through the model up to the last of `layers` and sum `k k^T`.
+
+    Args:
+        text: one text or a stream of documents (they are joined by line ends).
+        tokens: stop after so many; all by default.
+        window: tokens per row, BOS included, cut to what the model can take.
+        partial: where to keep an unfinished run; it is found again and continued.
+
+    Raises:
+        MetakeError: the text has fewer tokens than a key has entries, so C would be singular.
+    """
+    arch.check_layers(layers)
+    if not isinstance(text, str):
+        text = _take(text, tokenizer, tokens)
+    window = min(window, arch.max_positions or window)
+    windows = token_windows(tokenizer, text, window, tokens)
+    total = sum(len(w) for w in windows)
+    if total < arch.d_k:
+        raise MetakeError(
+            f"text: {total} tokens, fewer than a key has entries ({arch.d_k}), so C would be singular; "
+            f"give at least {TOKENS_PER_KEY * arch.d_k} tokens"
+        )
+    provenance = Provenance(
+        arch.fingerprint(layers[-1] + 1), text_fingerprint(text), total, tuple(layers), window
+    )
+    sums = {layer: torch.zeros(arch.d_k, arch.d_k, dtype=torch.float64) for layer in layers}
+    done = _resume(partial, provenance, sums) if partial else 0
+    bar = tqdm(total=len(windows), initial=done, unit="window", desc="statistics", disable=not progress)
+    with frozen(arch.model):
+        for start in range(done, len(windows), rows):
+            group = windows[start : start + rows]
+            length = max(len(w) for w in group)
+            ids = torch.tensor([w + [0] * (length - len(w)) for w in group])
+            real = torch.tensor([[1] * len(w) + [0] * (length - len(w)) for w in group]).bool()
+            trace = run(arch, ids, stop=layers[-1], keys=layers)
+            for layer in layers:
+                keys = trace.keys[layer]
+                keys = keys[real.to(keys.device)].float()
+                # summed where the keys live: a d_k x d_k copy per chunk would cost more than the product
+                sums[layer] = sums[layer].to(keys.device).add_(keys.T @ keys)
+            bar.update(len(group))
+            if partial and (start // rows) % 20 == 19:
+                meta = {
+                    "format": FORMAT,
+                    "provenance": json.dumps(asdict(provenance)),
+                    "done": str(start + len(group)),
+                }
+                write_tensors(partial, {f"C.{layer}": s.cpu() for layer, s in sums.items()}, meta)
+    bar.close()
+    if partial:
+        partial.unlink(missing_ok=True)
+    moments = {layer: (s / total).float().cpu() for layer, s in sums.items()}
+    return Statistics(moments, provenance)
+
+
+def _take(documents: Iterable[str], tokenizer: Any, tokens: int | None) -> str:
+    """Enough documents of a stream to give `tokens` tokens."""
+
+    def enough() -> Iterator[str]:
+        seen = 0
+        for document in documents:
+            yield document
+            seen += len(tokenizer(document, add_special_tokens=False).input_ids)
+            if tokens is not None and seen >= tokens:
+                return
+
+    return "\n".join(enough())
+
+
+def _resume(partial: Path, provenance: Provenance, sums: dict[int, Tensor]) -> int:
+    """Continue an interrupted run if it is one of the same model, text and layers."""
+    if not partial.is_file():
+        return 0
+    try:
+        tensors, meta = read_tensors(partial, FORMAT, REMEDY)
+        if json.loads(meta["provenance"]) != json.loads(json.dumps(asdict(provenance))):
+            return 0
+        for layer in sums:
+            sums[layer] = tensors[f"C.{layer}"]
+        return int(meta["done"])
+    except (MetakeError, KeyError, ValueError):
+        return 0  # a damaged partial file costs time, not correctness

@@ -1,0 +1,266 @@
+"""The effective geometry of a layer: what a constraint lets an edit do at a key.
+
+With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything an editor needs is
+`G^-1 K`:
+
+    S = K^T G^-1 K             gram; its diagonal is rho, the realisability   (19)
+    Q = G^-1 K (I + S)^-1      channel of the soft fit: the edit is R Q^T     (18), X8
+    Q = G^-1 K S^-1            channel of the exact fit: (R Q^T) K = R
+    eta = rho / (1 + rho)      the share of a residual that an edit alone keeps  (20)-(23)
+
+`Ridge` is MEMIT's G = lambda C + beta I. `Projected` is AlphaEdit's null space, in the coordinates
+of that space (X1): there its geometry is beta I and the same solver serves both. Either remembers
+keys of earlier batches, G + K_p K_p^T, by Woodbury's identity.
+
+Solves are done in fp64 by default: C of a trained model has condition numbers up to 1e8, beyond
+fp32's 1e7.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metake.errors import MetakeError
+
+Fit = Literal["soft", "exact"]
+
+
+def _cholesky(matrix: Tensor, what: str) -> Tensor:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info):
+        raise MetakeError(
+            f"{what} is not positive definite in {str(matrix.dtype).removeprefix('torch.')}; "
+            "add a ridge (beta), collect statistics from more tokens, or solve in float64"
+        )
+    return factor
+
+
+class Geometry(ABC):
+    """G of one layer, possibly restricted to a subspace, with memory of earlier keys.
+
+    Subclasses say how keys enter their coordinates, how a channel leaves them, and how their own
+    base is inverted; memory, gram, channel and attenuation follow here.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    past: Tensor | None = None  # coordinates x p, earlier keys
+
+    @abstractmethod
+    def coordinates(self, keys: Tensor) -> Tensor:
+        """Keys `d_k x n` in the coordinates of the geometry."""
+
+    @abstractmethod
+    def lift(self, channel: Tensor) -> Tensor:
+        """The way back to `d_k x n`."""
+
+    @abstractmethod
+    def _solve_base(self, x: Tensor) -> Tensor:
+        """G^-1 x without memory, in coordinates."""
+
+    @property
+    @abstractmethod
+    def condition(self) -> float:
+        """Condition number of the base, from its eigenvalues or an estimate of them."""
+
+    @abstractmethod
+    def with_past(self, keys: Tensor | None) -> Geometry:
+        """The same base with exactly these keys (`d_k x p`) remembered."""
+
+    def _remember(self, keys: Tensor | None) -> None:
+        """Factor Woodbury's small matrix, I + K_p^T G^-1 K_p, once per memory."""
+        self.past = None if keys is None or keys.shape[1] == 0 else self.coordinates(keys)
+        if self.past is not None:
+            self._past_solved = self._solve_base(self.past)
+            small = self.past.T @ self._past_solved
+            small.diagonal().add_(1)
+            self._past_factor = _cholesky(small, "I + K_p^T G^-1 K_p")
+
+    def _solve(self, x: Tensor) -> Tensor:
+        solved = self._solve_base(x)
+        if self.past is None:
+            return solved
+        inner = torch.cholesky_solve(self.past.T @ solved, self._past_factor)
+        return solved - self._past_solved @ inner
+
+    def _enter(self, keys: Tensor) -> Tensor:
+        if not bool(torch.isfinite(keys).all()):
+            raise MetakeError("keys: not finite; the model's activations overflow at this layer")
+        return self.coordinates(keys.to(self.device, self.dtype))
+
+    def solve(self, keys: Tensor) -> Tensor:
+        """`G^-1 K`, `d_k x n` (for `Projected`: V (V^T G V)^-1 V^T K)."""
+        return self.lift(self._solve(self._enter(keys)))
+
+    def gram(self, keys: Tensor) -> Tensor:
+        """`S = K^T G^-1 K`, `n x n`, symmetric positive semidefinite."""
+        inside = self._enter(keys)
+        gram = inside.T @ self._solve(inside)
+        return (gram + gram.T) / 2
+
+    def channel(self, keys: Tensor, fit: Fit = "soft") -> Tensor:
+        """`Q`, `d_k x n`: the edit with residuals R (`d_v x n`) is `R Q^T`.
+
+        The soft fit minimises `||D K - R||^2 + tr(D G D^T)` (13)-(18); the exact one minimises
+        `tr(D G D^T)` under `D K = R`, in the least-squares sense where keys coincide.
+        """
+        inside = self._enter(keys)
+        solved = self._solve(inside)
+        gram = inside.T @ solved
+        gram = (gram + gram.T) / 2
+        if fit == "soft":
+            gram.diagonal().add_(1)
+            small = torch.cholesky_solve(solved.T, _cholesky(gram, "I + K^T G^-1 K"))
+        else:
+            values, vectors = torch.linalg.eigh(gram)
+            floor = values[-1].clamp_min(0) * len(values) * torch.finfo(self.dtype).eps
+            inverse = torch.where(values > floor, 1 / values, 0)
+            small = (vectors * inverse) @ (vectors.T @ solved.T)
+        return self.lift(small.T)
+
+    def realisability(self, keys: Tensor) -> Tensor:
+        """`rho_j = k_j^T G^-1 k_j` for each key alone, shape `n` (19)."""
+        inside = self._enter(keys)
+        return (inside * self._solve(inside)).sum(0).clamp_min(0)
+
+    def attenuation(self, keys: Tensor) -> Tensor:
+        """`eta_j = rho_j / (1 + rho_j)`, shape `n`: in [0, 1), 0 only if nothing of k is left (T1d).
+
+        Written as this quotient, not as `1 - 1/(1 + rho)`, which cancels for small rho (X4).
+        """
+        rho = self.realisability(keys)
+        return rho / (1 + rho)
+
+
+class Ridge(Geometry):
+    """MEMIT's geometry, `G = lambda C + beta I`.
+
+    Args:
+        moment: C, `d_k x d_k`, symmetric positive semidefinite.
+        weight: lambda, how strongly old keys are protected.
+        ridge: beta >= 0.
+        past: keys of earlier batches, `d_k x p`.
+
+    Raises:
+        MetakeError: lambda or beta out of range, C not finite, or G not positive definite.
+    """
+
+    def __init__(
+        self,
+        moment: Tensor,
+        weight: float,
+        ridge: float = 0.0,
+        *,
+        past: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if not weight > 0 or ridge < 0:
+            raise MetakeError(f"geometry: need lambda > 0 and beta >= 0, got {weight} and {ridge}")
+        if not bool(torch.isfinite(moment).all()):
+            raise MetakeError("statistics: C holds NaN or infinity; collect them again")
+        self.dtype, self.device = dtype, moment.device
+        matrix = moment.to(dtype) * weight
+        matrix.diagonal().add_(ridge)
+        self._factor = _cholesky(matrix, f"lambda C + beta I (lambda {weight:g}, beta {ridge:g})")
+        self._remember(past)
+
+    def with_past(self, keys: Tensor | None) -> Ridge:
+        other = object.__new__(Ridge)
+        other.dtype, other.device, other._factor = self.dtype, self.device, self._factor
+        other._remember(None if keys is None else keys.to(self.device, self.dtype))
+        return other
+
+    def coordinates(self, keys: Tensor) -> Tensor:
+        return keys.to(self.dtype)
+
+    def lift(self, channel: Tensor) -> Tensor:
+        return channel
+
+    def _solve_base(self, x: Tensor) -> Tensor:
+        return torch.cholesky_solve(x, self._factor)
+
+    @property
+    def condition(self) -> float:
+        """From the Cholesky factor by power iteration on G and G^-1 (a lower estimate)."""
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(len(self._factor), 1, generator=generator, dtype=torch.float64)
+        largest = smallest = start.to(self.device, self.dtype)
+        top = bottom = torch.ones(())
+        for _ in range(30):
+            largest = self._factor @ (self._factor.T @ largest)
+            top = largest.norm()
+            largest = largest / top
+            smallest = self._solve_base(smallest)
+            bottom = smallest.norm()
+            smallest = smallest / bottom
+        return float(top * bottom)
+
+
+class Projected(Geometry):
+    """AlphaEdit's geometry: edits live in the near-null space of C, with `G = beta I` there (T1e, X1).
+
+    Args:
+        moment: C, `d_k x d_k`.
+        ridge: beta, AlphaEdit's L2, > 0.
+        threshold: directions with an eigenvalue of C below it are free to use (published: 0.02).
+        keep: instead of a threshold, the share of directions to keep, those with the smallest
+            eigenvalues; means the same on every model, as an absolute threshold does not.
+        past: keys of earlier batches, `d_k x p`.
+
+    Raises:
+        MetakeError: arguments out of range, or no direction is left.
+    """
+
+    def __init__(
+        self,
+        moment: Tensor,
+        ridge: float,
+        *,
+        threshold: float | None = None,
+        keep: float | None = None,
+        past: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if not ridge > 0:
+            raise MetakeError(f"geometry: AlphaEdit's L2 must be > 0, got {ridge}")
+        if (threshold is None) == (keep is None):
+            raise MetakeError("geometry: give either a null-space threshold or the share to keep")
+        if keep is not None and not 0 < keep <= 1:
+            raise MetakeError(f"geometry: the kept share must lie in (0, 1], got {keep}")
+        if not bool(torch.isfinite(moment).all()):
+            raise MetakeError("statistics: C holds NaN or infinity; collect them again")
+        self.dtype, self.device, self.ridge = dtype, moment.device, ridge
+        values, vectors = torch.linalg.eigh(moment.to(dtype))
+        size = max(1, round(keep * len(values))) if keep is not None else int((values < threshold).sum())
+        if size == 0:
+            raise MetakeError(
+                f"geometry: no eigenvalue of C is below {threshold} (smallest {float(values[0]):.3g}); "
+                "use a relative null space (keep) instead of an absolute threshold"
+            )
+        self.basis = vectors[:, :size].contiguous()
+        self.share = size / len(values)
+        self._remember(past)
+
+    def with_past(self, keys: Tensor | None) -> Projected:
+        other = object.__new__(Projected)
+        other.dtype, other.device, other.ridge = self.dtype, self.device, self.ridge
+        other.basis, other.share = self.basis, self.share
+        other._remember(None if keys is None else keys.to(self.device, self.dtype))
+        return other
+
+    def coordinates(self, keys: Tensor) -> Tensor:
+        return self.basis.T @ keys.to(self.dtype)
+
+    def lift(self, channel: Tensor) -> Tensor:
+        return self.basis @ channel
+
+    def _solve_base(self, x: Tensor) -> Tensor:
+        return x / self.ridge
+
+    @property
+    def condition(self) -> float:
+        return 1.0

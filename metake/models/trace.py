@@ -1,0 +1,156 @@
+"""One forward pass, of which any part may be skipped, observed, or altered on the way.
+
+Everything that an edit asks of a model is this one function: keys at the down-projections, hidden
+states after a block, logits at chosen positions; from the tokens or from a cached hidden state;
+to the head or only as far as needed; with or without virtual edits. Padding is on the right and no
+mask is passed: under causal attention no real token sees what comes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from metake.models.architecture import Architecture
+
+
+@dataclass
+class Trace:
+    """What a pass observed.
+
+    Attributes:
+        keys: layer -> inputs of its down-projection, `rows x length x d_k`.
+        outputs: layer -> residual stream after the block, `rows x length x d_v`.
+        inputs: layer -> residual stream before the block, same shape.
+        logits: `positions x vocabulary`, empty if the pass stopped before the head.
+    """
+
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class _Stop(Exception):
+    """Leaves the forward pass after the last block that is needed."""
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+@contextmanager
+def _skipped(blocks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
+    """Blocks that return `hidden` at once instead of running."""
+    had = [block.__dict__.get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = lambda *_, **__: hidden
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, had, strict=True):
+            if forward is None:
+                del block.__dict__["forward"]
+            else:  # another library (sharding) had put its own there
+                block.forward = forward
+
+
+def run(
+    arch: Architecture,
+    ids: Tensor,
+    *,
+    start: int = 0,
+    hidden: Tensor | None = None,
+    stop: int | None = None,
+    keys: Sequence[int] = (),
+    outputs: Sequence[int] = (),
+    inputs: Sequence[int] = (),
+    edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+    positions: tuple[Tensor, Tensor] | None = None,
+) -> Trace:
+    """Run `arch` on right-padded `ids` (`rows x length`) and observe.
+
+    Args:
+        start: first block to run; needs `hidden`, the stream before that block
+            (`rows x length x d_v`). `start = len(arch)` runs norm and head alone.
+        stop: last block to run; the head is then not reached.
+        keys, outputs, inputs: layers to observe.
+        edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights
+            `W + left right^T`, as `y + left (right^T k)` at every position.
+        positions: `(rows, columns)` at which logits are wanted; without it no logits are computed
+            unless the pass reaches the head, and then at every position.
+    """
+    trace = Trace()
+    blocks = arch.blocks
+    with ExitStack() as stack:
+
+        def hook(handle: torch.utils.hooks.RemovableHandle) -> None:
+            stack.callback(handle.remove)
+
+        if start > 0:
+            if hidden is None:
+                raise ValueError("a pass that starts at a block needs the hidden state before it")
+            stack.enter_context(_skipped(blocks[:start], hidden))
+
+        for layer in keys:
+
+            def keep_key(_, args, layer=layer):
+                trace.keys[layer] = args[0]
+
+            hook(arch.down(layer).register_forward_pre_hook(keep_key))
+        for layer, (left, right) in (edits or {}).items():
+            if layer < start:
+                continue
+
+            def alter(_, args, output, left=left, right=right):
+                key = args[0]
+                gate = key.to(right.dtype) @ right.to(key.device)
+                return output + (gate @ left.to(key.device).T).to(output.dtype)
+
+            hook(arch.down(layer).register_forward_hook(alter))
+        for layer in inputs:
+
+            def keep_input(_, args, kwargs, layer=layer):
+                trace.inputs[layer] = args[0] if args else kwargs["hidden_states"]
+
+            hook(blocks[layer].register_forward_pre_hook(keep_input, with_kwargs=True))
+        for layer in {*outputs, *(() if stop is None else (stop,))}:
+
+            def keep_output(_, __, output, layer=layer):
+                if layer in outputs:
+                    trace.outputs[layer] = _first(output)
+                if layer == stop:
+                    raise _Stop
+
+            hook(blocks[layer].register_forward_hook(keep_output))
+        if positions is not None:
+            rows, columns = positions
+
+            def gather(_, args):
+                stream = args[0]
+                return (stream[rows.to(stream.device), columns.to(stream.device)],)
+
+            hook(arch.head.register_forward_pre_hook(gather))
+        with suppress(_Stop):
+            trace.logits = arch.model(input_ids=ids.to(arch.device), use_cache=False).logits
+    return trace
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for parameters; both as before afterwards."""
+    training = model.training
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter in wanted:
+            parameter.requires_grad_(True)

@@ -1,0 +1,143 @@
+"""Settings and statistics that need no flag on the models that have a name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from metake.data.world import World
+from metake.errors import MetakeError
+from metake.files import read_json
+from metake.geometry.covariance import Statistics, collect, text_fingerprint
+from metake.hparams import Settings, make_settings
+from metake.methods import find_method
+from metake.models.architecture import Architecture
+from metake.models.load import ASSETS, DEMOS
+
+PRESETS = ASSETS / "presets"
+TEXT = ASSETS / "text.txt"  # both written by experiments/sample_text.py
+HELD_OUT = ASSETS / "held_out.txt"
+TOKENS = 61_440  # of the shipped text, by default
+
+
+def cache_folder() -> Path:
+    """Where statistics are kept: `$METAKE_CACHE`, or `metake` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "metake"
+    return Path(os.environ.get("METAKE_CACHE", default)).expanduser()
+
+
+def default_layers(count: int) -> tuple[int, ...]:
+    """For a model without a preset: five layers (three in a small model) in its lower third."""
+    if count < 3:
+        return tuple(range(count))
+    first = max(1, round(count * 0.14)) if count > 3 else 0
+    return tuple(range(first, min(count, first + (5 if count >= 24 else 3))))
+
+
+@cache
+def _preset(name: str) -> dict[str, Any]:
+    """The preset file of a model name; empty if there is none."""
+    short = name.rstrip("/").split("/")[-1].lower()
+    for path in sorted(PRESETS.glob("*.json")):
+        content = read_json(path)
+        if short in content["names"]:
+            return content
+    return {}
+
+
+def settings_for(arch: Architecture, method: str, *, name: str | None = None, **overrides: Any) -> Settings:
+    """Defaults, then the model's preset, then the method's part of it, then `overrides`.
+
+    Raises:
+        MetakeError: unknown method or setting, or a layer that the model does not have.
+    """
+    preset = _preset(name or getattr(arch.model, "name_or_path", "") or "")
+    row = find_method(method)
+    fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
+    fields |= preset.get("methods", {}).get(method, {})
+    settings = make_settings({**row.choices, **fields, **overrides})
+    arch.check_layers(settings.layers)
+    return settings
+
+
+def default_text(name: str) -> str:
+    """The world's own text for the demo models, the shipped English text for all others."""
+    if name in DEMOS:
+        return World().text(6000, seed=7)
+    if not TEXT.is_file():
+        raise MetakeError("statistics: no text ships with this installation; give one with --text FILE")
+    return TEXT.read_text()
+
+
+def held_out_text(name: str) -> str:
+    """Text for perplexity that `default_text` does not hold."""
+    if name in DEMOS:
+        return World().text(400, seed=11)
+    if not HELD_OUT.is_file():
+        raise MetakeError("perplexity: no text ships with this installation; give one with --held-out FILE")
+    return HELD_OUT.read_text()
+
+
+def stream_dataset(name: str) -> Iterator[str]:
+    """Documents of a dataset on the hub, `NAME` or `NAME:CONFIG`, streamed.
+
+    Raises:
+        MetakeError: the package is missing or the dataset cannot be opened.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise MetakeError("--dataset: needs a package; pip install 'metake[hub]'")
+    import datasets
+
+    path, _, config = name.partition(":")
+    try:
+        stream = datasets.load_dataset(path, config or None, split="train", streaming=True)
+        column = next(c for c in ("text", "content", "document") if c in next(iter(stream)))
+    except Exception as error:  # the loaders raise whatever their formats raise
+        reason = " ".join(str(error).split())[:200]
+        raise MetakeError(
+            f"--dataset {name}: cannot be streamed ({type(error).__name__}: {reason})"
+        ) from error
+    return (str(entry[column]) for entry in stream)
+
+
+def statistics_for(
+    arch: Architecture,
+    tokenizer: Any,
+    layers: tuple[int, ...],
+    *,
+    text: str | None = None,
+    tokens: int | None = None,
+    progress: bool = False,
+) -> Statistics:
+    """Statistics from the cache, or collected now and cached.
+
+    Raises:
+        MetakeError: a cached file is damaged or of another model; the line names it.
+    """
+    if text is None:
+        text = default_text(getattr(arch.model, "name_or_path", ""))
+        tokens = tokens or TOKENS
+    label = "-".join(str(layer) for layer in layers)
+    key = f"{arch.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
+    path = cache_folder() / f"statistics-{key}.safetensors"
+    if path.is_file():
+        statistics = Statistics.load(path)
+        statistics.check(arch, layers, path)
+    else:
+        statistics = collect(
+            arch, tokenizer, text, layers, tokens=tokens,
+            partial=path.with_suffix(".partial"), progress=progress,
+        )  # fmt: skip
+        statistics.save(path)
+    if statistics.thin:
+        warnings.warn(
+            f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {arch.d_k} "
+            "entries (want 20 tokens per entry): eta will look higher than it is; give more --text",
+            stacklevel=2,
+        )
+    return statistics

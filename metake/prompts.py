@@ -1,0 +1,170 @@
+"""The texts that an edit is planned with, and the places in them that matter.
+
+A request is planned in several contexts: its bare prompt and the prompt after some unrelated text,
+so that the edit does not depend on standing at the beginning. Nothing here is an evaluation prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metake.errors import MetakeError
+from metake.models.architecture import Architecture
+from metake.models.tokens import Row, encode, pad
+from metake.models.trace import frozen, run
+from metake.requests import GAP, Request
+
+SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
+ESSENCE = f"{GAP} is a"  # ROME's prompt for what the subject is, guarded by the KL term
+
+
+@torch.no_grad()
+def sample_contexts(arch: Architecture, tokenizer: Any, length: int = 10, seed: int = 0) -> tuple[str, ...]:
+    """One short text per seed word, sampled from the model (top 5), seeded.
+
+    Sampled on the CPU's generator from fp32 logits, so the texts do not depend on the device
+    beyond rounding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    texts = []
+    with frozen(arch.model):
+        for word in SEEDS:
+            ids = list(encode(tokenizer, word).ids)
+            while len(ids) < length:
+                logits = run(
+                    arch, torch.tensor([ids]), positions=(torch.tensor([0]), torch.tensor([len(ids) - 1]))
+                ).logits
+                best = torch.topk(logits[0].float().cpu(), min(5, logits.shape[1]))
+                draw = torch.multinomial(torch.softmax(best.values, 0), 1, generator=generator)
+                ids.append(int(best.indices[draw]))
+            text = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
+            texts.append(text.replace("{", " ").replace("}", " "))
+    return tuple(texts)
+
+
+def templates(contexts: Sequence[str]) -> tuple[str, ...]:
+    """The bare template and one per context; the request's own template goes into the gap."""
+    return (GAP, *(f"{context.rstrip(' .')}. {GAP}" for context in contexts))
+
+
+def _place(template: str, request: Request) -> tuple[str, tuple[int, int]]:
+    """The filled text and where the subject stands in it."""
+    at = template.index(GAP)
+    return request.fill(template), (at, at + len(request.subject))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A prompt whose prediction at `row.lookup` shall stay as it is.
+
+    Attributes:
+        owner: index of the request it belongs to.
+        marked: whether `row.lookup` is the subject's last token, where an open-loop plan writes.
+    """
+
+    owner: int
+    row: Row
+    marked: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All token rows of a batch of requests.
+
+    Attributes:
+        edits: per request, one row per template, answer included.
+        guards: the locality prompts.
+        templates: how many rows a request has in `edits`.
+    """
+
+    requests: tuple[Request, ...]
+    edits: tuple[Row, ...]
+    guards: tuple[Guard, ...]
+    templates: int
+
+    @property
+    def owners(self) -> Tensor:
+        """Owner of each row of `edits`."""
+        return torch.arange(len(self.requests)).repeat_interleave(self.templates)
+
+    @property
+    def trunks(self) -> tuple[Row, ...]:
+        """Rows of `edits` cut after the lookup token."""
+        return tuple(row.trunk for row in self.edits)
+
+    @classmethod
+    def build(
+        cls, arch: Architecture, tokenizer: Any, requests: Sequence[Request], contexts: Sequence[str]
+    ) -> Batch:
+        """Tokenise.
+
+        Raises:
+            MetakeError: no request, a target without tokens, or a prompt too long for the model.
+        """
+        if not requests:
+            raise MetakeError("requests: none given")
+        frames = templates(contexts)
+        edits, guards = [], []
+        limit = arch.max_positions
+        for owner, request in enumerate(requests):
+            for frame in frames:
+                text, span = _place(frame.replace(GAP, request.prompt), request)
+                row = encode(tokenizer, text, request.target, span)
+                if row.answer == 0:
+                    raise MetakeError(f"{request.name}: target {request.target!r} has no tokens")
+                if limit is not None and len(row) > limit:
+                    raise MetakeError(
+                        f"{request.name}: {len(row)} tokens with its context, the model takes {limit}; shorten it"
+                    )
+                edits.append(row)
+            text, span = _place(ESSENCE, request)
+            guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=True))
+            guards += [Guard(owner, encode(tokenizer, prompt), marked=False) for prompt in request.locality]
+        return cls(tuple(requests), tuple(edits), tuple(guards), len(frames))
+
+
+@dataclass(frozen=True)
+class Trunks:
+    """What the solver needs of a batch: its trunks and the stream before the first edited block.
+
+    Attributes:
+        ids: `rows x length`; rows of a request stand together, the bare one first.
+        last: lookup position per row.
+        hidden: `rows x length x d_v`, before block `start`.
+    """
+
+    ids: Tensor
+    last: Tensor
+    hidden: Tensor
+    start: int
+    templates: int
+
+    @classmethod
+    @torch.no_grad()
+    def build(cls, arch: Architecture, batch: Batch, start: int) -> Trunks:
+        rows = batch.trunks
+        ids = pad(rows)
+        hidden = run(arch, ids, stop=start, inputs=(start,)).inputs[start]
+        last = torch.tensor([row.lookup for row in rows])
+        return cls(ids, last, hidden, start, batch.templates)
+
+    def at_lookup(self, stream: Tensor) -> Tensor:
+        """`rows x length x d` -> `rows x d`."""
+        rows = torch.arange(len(self.last), device=stream.device)
+        return stream[rows, self.last.to(stream.device)]
+
+    def mean_key(self, keys: Tensor) -> Tensor:
+        """Keys at the lookup, `rows x d_k` -> `requests x d_k`: half bare, half the contexts' mean."""
+        grouped = keys.reshape(-1, self.templates, keys.shape[-1])
+        if self.templates == 1:
+            return grouped[:, 0]
+        return (grouped[:, 0] + grouped[:, 1:].mean(1)) / 2
+
+    def bare(self, values: Tensor) -> Tensor:
+        """Every request's first row of `rows x d`."""
+        return values[:: self.templates]

@@ -1,0 +1,93 @@
+"""Figures, drawn from plain result data, at the width of a paper's column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from metake.errors import MetakeError
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+COLOURS = {
+    "metake": "#c0392b", "memit": "#7f8c8d", "alphaedit": "#2471a3",
+    "memit-compensated": "#b7950b", "metake-alphaedit": "#8e44ad", "alphaedit-compensated": "#148f77",
+}  # fmt: skip
+STYLE: Any = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False,
+    "figure.dpi": 150, "savefig.bbox": "tight",
+}  # fmt: skip
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write a figure whole; the suffix (png, pdf, svg) is the format."""
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        raise MetakeError(f"{path}: the figure cannot be written ({error})") from error
+    finally:
+        plt.close(figure)
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _gather(batches: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """A per-layer quantity of all edits: `layers x edits`, or `edits`."""
+    return np.concatenate([np.asarray(batch[key]) for batch in batches], axis=-1)
+
+
+def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
+    """What was planned, what is still missing after each layer, and the predicted attenuation.
+
+    Left: residual still missing at the last edited layer, relative to the planned one, after each
+    layer's write; markers are medians, bars quartiles, over edits. The dotted line is identity
+    transport (A2): what is left if every layer's write reached the last layer unchanged.
+    Right: eta of the keys, per layer.
+    """
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5), layout="constrained")
+        offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
+        for offset, (method, batches) in zip(offsets, runs.items(), strict=True):
+            colour = COLOURS.get(method)
+            layers = list(batches[0]["layers"])
+            planned = _gather(batches, "planned")
+            missing = _gather(batches, "missing_before")
+            after = _gather(batches, "missing_after")
+            curve = np.vstack([missing, after[None]]) / np.maximum(planned, 1e-12)
+            curve = curve[:, planned > 1e-6]
+            at = np.arange(len(layers) + 1) + offset
+            middle = np.median(curve, 1)
+            low, high = np.quantile(curve, (0.25, 0.75), axis=1)
+            left.errorbar(at, middle, (middle - low, high - middle), marker="o", ms=3, lw=1, capsize=2,
+                          label=method, color=colour)  # fmt: skip
+            eta = np.median(_gather(batches, "eta"), 1)
+            rest = np.cumprod([1.0, *(1 - e / (len(layers) - i) for i, e in enumerate(eta))])
+            left.plot(at, rest, ":", lw=1, color=colour)
+            etas = _gather(batches, "eta")
+            low, high = np.quantile(etas, (0.25, 0.75), axis=1)
+            right.errorbar(
+                at[:-1], eta, (eta - low, high - eta), marker="o", ms=3, lw=1, capsize=2, color=colour
+            )
+        ticks = np.arange(len(layers) + 1)
+        left.set_xticks(ticks, ["plan", *(f"after {layer}" for layer in layers)])
+        right.set_xticks(ticks[:-1], [str(layer) for layer in layers])
+        left.set_ylabel("residual still missing / planned")
+        left.set_ylim(0)
+        left.set_title("execution, layer by layer (dotted: predicted, A2)")
+        right.set_xlabel("layer")
+        right.set_ylabel(r"attenuation $\eta = \rho/(1+\rho)$")
+        right.set_ylim(0, 1.02)
+        right.set_title("what the geometry keeps of a residual")
+        figure.legend(
+            *left.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), frameon=False
+        )
+        return save(figure, path)

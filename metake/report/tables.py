@@ -1,0 +1,27 @@
+"""Tables for the terminal, as text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """A table as plain text; the first column is left-aligned, numbers to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    stream = io.StringIO()
+    Console(file=stream, width=width or max(80, min(160, 14 * len(head) + 20))).print(table)
+    return stream.getvalue().rstrip()
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as a Markdown table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -1,0 +1,124 @@
+"""The lower level: from targets at the last edited layer to a low-rank update of every edited layer.
+
+Layer by layer, keys and residuals are computed again with the updates so far, as MEMIT does, but
+virtually: an update stays a pair of factors that the next pass adds on the fly. So a solve leaves
+the model alone and can be repeated, with any targets, while they are still being chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metake.errors import MetakeError
+from metake.geometry.operator import Fit, Geometry
+from metake.models.architecture import Architecture
+from metake.models.trace import run
+from metake.prompts import Trunks
+from metake.solvers.allocation import Shares
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solve did.
+
+    Attributes:
+        factors: layer -> (left, right) = (R, Q); the update is `R Q^T`.
+        keys: layer -> `n x d_k`, the keys it was solved with.
+        asked: layer -> `n`, norm of the residual asked of that layer.
+        missing: layer -> `n`, norm of what was missing at the last layer *before* this one wrote.
+        eta: layer -> `n`, attenuation of each key alone.
+        shift: `n x d_v`, what the whole update adds to the stream at the lookup token of the bare
+            prompt, after the last edited layer.
+        planned: `n x d_v`, what it should have added.
+    """
+
+    factors: dict[int, tuple[Tensor, Tensor]]
+    keys: dict[int, Tensor]
+    asked: dict[int, Tensor]
+    missing: dict[int, Tensor]
+    eta: dict[int, Tensor]
+    shift: Tensor
+    planned: Tensor
+
+    @property
+    def fraction(self) -> Tensor:
+        """Executed share of each planned residual, along it: `<shift, r> / ||r||^2`, shape `n`."""
+        square = (self.planned**2).sum(1)
+        return (self.shift * self.planned).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)
+
+
+class LayeredSolver:
+    """Solves a batch over the layers of an allocation.
+
+    Args:
+        geometries: layer -> its effective geometry.
+        shares: from `metake.solvers.allocation`.
+        fit: soft (MEMIT, AlphaEdit) or exact (ROME, EMMET).
+    """
+
+    def __init__(
+        self, arch: Architecture, geometries: Mapping[int, Geometry], shares: Shares, fit: Fit = "soft"
+    ) -> None:
+        self.arch, self.geometries, self.shares, self.fit = arch, geometries, shares, fit
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(layer for layer, _ in self.shares)
+
+    @torch.no_grad()
+    def origin(self, trunks: Trunks) -> tuple[Tensor, Tensor]:
+        """Of the unedited model: stream after the last edited block and mean key there.
+
+        Returns:
+            `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
+        """
+        top = self.layers[-1]
+        trace = run(self.arch, trunks.ids, start=trunks.start, hidden=trunks.hidden, stop=top,
+                    keys=(top,), outputs=(top,))  # fmt: skip
+        stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
+        return stream.float(), trunks.mean_key(trunks.at_lookup(trace.keys[top]).float())
+
+    @torch.no_grad()
+    def solve(self, trunks: Trunks, residuals: Tensor) -> Solution:
+        """Execute `residuals` (`n x d_v`, wanted shifts at the last edited layer).
+
+        Raises:
+            MetakeError: an update comes out not finite.
+        """
+        top = self.layers[-1]
+        hidden, start = trunks.hidden, trunks.start
+        factors: dict[int, tuple[Tensor, Tensor]] = {}
+        keys, asked, missing, eta = {}, {}, {}, {}
+        goal = before = after = None
+        for layer, share in self.shares:
+            # one pass sees the previous layer's update, and hands the next one its starting point
+            trace = run(
+                self.arch, trunks.ids, start=start, hidden=hidden, stop=top, edits=factors,
+                keys=(layer,), outputs=(top,), inputs=(layer,),
+            )  # fmt: skip
+            hidden, start = trace.inputs[layer], layer
+            stream = trunks.bare(trunks.at_lookup(trace.outputs[top])).float()
+            if goal is None:
+                before, goal = stream, stream + residuals.to(stream.device, stream.dtype)
+            lookups = trunks.at_lookup(trace.keys[layer]).float()
+            key, rest = trunks.mean_key(lookups), goal - stream
+            geometry = self.geometries[layer]
+            columns = key.T.to(geometry.device)
+            right = geometry.channel(columns, self.fit).to(key.device, torch.float32)
+            left = (share * rest).T.to(key.device).contiguous()
+            if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
+                raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
+            factors[layer] = (left, right)
+            keys[layer] = key
+            asked[layer], missing[layer] = left.norm(dim=0), rest.norm(dim=1)
+            eta[layer] = geometry.attenuation(columns).to(torch.float32)
+            own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
+            after = stream + ((own @ right) @ left.T).to(stream.device)
+        assert goal is not None
+        assert before is not None
+        assert after is not None
+        return Solution(factors, keys, asked, missing, eta, after - before, goal - before)

@@ -1,0 +1,140 @@
+"""Gradient descent on the targets of a batch, each with its own Adam state and its own stop.
+
+One loop serves the open loop and the closed one: they differ in the gate through which a residual
+is felt, and in the penalties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metake.hparams import Stop
+from metake.targets.objective import Gate, Losses, Objective
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What keeps a residual short, near where it started, and quiet elsewhere.
+
+    Attributes:
+        kl: weight of the guards' divergence; `initial_first` is its direction (see `Objective`).
+        decay: weight of ||r|| / ||h||^2 (published code; not squared).
+        regularise: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) in units of the stream.
+        clamp: ||r|| <= clamp ||h|| after every step.
+    """
+
+    kl: float = 0.0
+    initial_first: bool = False
+    decay: float = 0.0
+    regularise: float = 0.0
+    clamp: float | None = None
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where the targets ended.
+
+    Attributes:
+        residuals: `n x d_v`.
+        steps: gradient steps each request took.
+        nll: own loss's NLL at the last look, per request.
+        executed: NLL after execution of the kept residual, NaN where it was never looked at.
+        trail: mean NLL over all requests per step, of the last known value of each.
+    """
+
+    residuals: Tensor
+    steps: Tensor
+    nll: Tensor
+    executed: Tensor
+    trail: list[float]
+
+
+def descend(
+    objective: Objective,
+    gate: Gate,
+    start: Tensor,
+    norms: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    penalty: Penalty,
+    stop: Stop,
+    stop_loss: float,
+    execute: Callable[[Tensor], Losses],
+    check_every: int = 5,
+    tick: Callable[[], object] = lambda: None,
+) -> Descent:
+    """Minimise over residuals from `start` (`n x d_v`, fp32).
+
+    Args:
+        norms: `n`, ||h|| at the lookup token, the scale of clamp and penalties.
+        steps: how often the loss is looked at; as published, the last look takes no step.
+        stop: `own` freezes a request once its own loss is below `stop_loss`; `executed` looks at the
+            loss after execution every `check_every` steps, freezes below `stop_loss`, and returns
+            the best residual seen; `none` runs to the end.
+        execute: residuals -> losses after execution of all of them.
+    """
+    size = len(start)
+    residuals = start.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([residuals], lr=lr)
+    square = (norms**2).to(start)[:, None]
+    active = torch.ones(size, dtype=torch.bool)
+    taken = torch.zeros(size, dtype=torch.long)
+    nll = torch.full((size,), float("nan"))
+    best = torch.full((size,), float("inf"))
+    best_nll = torch.full((size,), float("nan"))
+    kept = start.clone()
+    trail: list[float] = []
+
+    def look() -> None:
+        """Score the executed loss, keep each request's best, freeze those that are done."""
+        losses = execute(residuals.detach())
+        score = losses.nll + penalty.kl * losses.kl
+        better = active & (score < best)
+        best[better], best_nll[better] = score[better], losses.nll[better]
+        chosen = better.to(kept.device)
+        kept[chosen] = residuals.detach()[chosen]
+        active[active & (losses.nll < stop_loss)] = False
+
+    for step in range(steps):
+        if stop == "executed" and step % check_every == 0:
+            look()
+        if not bool(active.any()):
+            break
+        residuals.grad = None
+        losses = objective.losses(
+            residuals, gate, active, kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=True
+        )
+        nll[active] = losses.nll[active]
+        trail.append(float(nll.mean()))
+        with torch.enable_grad():
+            extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
+            extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square
+        total = losses.nll + penalty.kl * losses.kl + extra.detach()[:, 0].cpu()
+        if stop == "own":
+            active[active & (total < stop_loss)] = False
+        if step == steps - 1 and stop != "executed":
+            break
+        if penalty.decay or penalty.regularise:
+            pull = torch.autograd.grad(extra.sum(), residuals)[0]
+            assert residuals.grad is not None
+            residuals.grad += torch.nan_to_num(pull)  # the norm has no gradient at 0
+        with torch.no_grad():
+            frozen = ~active.to(residuals.device)
+            before = residuals.detach()[frozen].clone()
+            optimiser.step()
+            residuals[frozen] = before  # momentum must not move what has stopped
+            if penalty.clamp is not None:
+                limit = (penalty.clamp * norms).to(residuals)[:, None]
+                residuals *= (limit / residuals.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
+        taken[active] += 1
+        tick()
+    if stop == "executed":
+        if bool(active.any()):
+            look()
+        return Descent(kept, taken, nll, best_nll, trail)
+    return Descent(residuals.detach(), taken, nll, best_nll, trail)

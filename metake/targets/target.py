@@ -1,0 +1,95 @@
+"""The upper level: from a batch of requests to the residuals that the solver is asked for.
+
+plan          Stage I, open loop (2)
+compensated   the plan at the length that execution realises in full (P4)
+bilevel       MetaKE, Algorithm 1: from either of them, descend the whole loss (6) through the
+              structural proxy (7)-(9)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metake.hparams import Settings
+from metake.models.architecture import Architecture
+from metake.prompts import Batch, Trunks
+from metake.solvers.layered import LayeredSolver
+from metake.targets.compensate import compensate
+from metake.targets.descent import Descent, Penalty, descend
+from metake.targets.objective import Losses, Objective
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Residuals for the solver, and how they came about.
+
+    Attributes:
+        residuals: `n x d_v`, z - h at the lookup token of the last edited layer.
+        hidden: `n x d_v`, h.
+        plan: the open-loop stage.
+        closed: MetaKE's stage, None for open-loop targets.
+        scale: factor of compensation per request, 1 where there was none.
+    """
+
+    residuals: Tensor
+    hidden: Tensor
+    plan: Descent
+    closed: Descent | None
+    scale: Tensor
+
+
+def plan_targets(
+    arch: Architecture,
+    solver: LayeredSolver,
+    batch: Batch,
+    trunks: Trunks,
+    settings: Settings,
+    tick: Callable[[], object] = lambda: None,
+) -> Targets:
+    """Choose the targets of a batch by the rule of `settings.target`."""
+    top = solver.layers[-1]
+    hidden, key = solver.origin(trunks)
+    bilevel = settings.target == "bilevel"
+    channel = None
+    if bilevel:
+        geometry = solver.geometries[top]
+        columns = key.T.to(geometry.device)
+        if settings.joint:
+            channel = geometry.channel(columns, solver.fit)
+        else:  # each edit's own lower level: q = G^-1 k / (1 + rho), or / rho for the exact fit
+            rho = geometry.realisability(columns)
+            floor = torch.finfo(rho.dtype).tiny
+            channel = geometry.solve(columns) / (1 + rho if solver.fit == "soft" else rho.clamp_min(floor))
+    objective = Objective(
+        arch, batch, trunks.start, top, channel=channel, joint=settings.joint, max_tokens=settings.max_tokens
+    )
+    norms = hidden.norm(dim=1)
+
+    def execute(residuals: Tensor, initial_first: bool = False) -> Losses:
+        return objective.executed(solver.solve(trunks, residuals).factors, initial_first=initial_first)
+
+    plan = descend(
+        objective, "token", torch.zeros_like(hidden), norms,
+        steps=settings.steps, lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
+        penalty=Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp),
+        execute=execute, check_every=settings.check_every, tick=tick,
+    )  # fmt: skip
+    residuals, scale = plan.residuals, torch.ones(len(hidden))
+    if settings.target == "compensated" or (bilevel and settings.start == "compensated"):
+        residuals, scale = compensate(lambda r: solver.solve(trunks, r).fraction, residuals)
+    closed = None
+    if bilevel and settings.meta_steps:
+        closed = descend(
+            objective, "channel", residuals, norms,
+            steps=settings.meta_steps, lr=settings.meta_lr,
+            stop=settings.meta_stop, stop_loss=settings.stop_loss,
+            penalty=Penalty(kl=settings.locality, initial_first=True, regularise=settings.regularise),
+            execute=lambda r: execute(r, initial_first=True),
+            check_every=settings.check_every, tick=tick,
+        )  # fmt: skip
+        residuals = closed.residuals
+    return Targets(residuals, hidden, plan, closed, scale)
