@@ -203,7 +203,9 @@ class Editor:
             moment = self.statistics[layer].to(self.arch.weight(layer).device)
             s = self.settings
             if s.geometry == "ridge":
-                self._bases[layer] = Ridge(moment, s.weight, s.ridge, dtype=s.torch_dtype)
+                self._bases[layer] = Ridge(
+                    moment, s.weight, s.ridge * s.weight * float(moment.trace()), dtype=s.torch_dtype
+                )
             else:
                 keep = s.keep if s.threshold is None else None
                 self._bases[layer] = Projected(

@@ -33,7 +33,7 @@ class Settings(BaseModel):
 
     # geometry
     weight: float = Field(15000.0, gt=0, description="lambda of lambda C [mom2_update_weight]")
-    ridge: float = Field(0.0, ge=0, description="beta of lambda C + beta I")
+    ridge: float = Field(1e-7, ge=0, description="beta of lambda C + beta I, as a share of tr(lambda C)")
     l2: float = Field(10.0, gt=0, description="beta in AlphaEdit's null space [L2]")
     threshold: float | None = Field(
         None, gt=0, description="absolute null-space threshold on eigenvalues of C (published: 0.02)"

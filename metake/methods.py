@@ -45,7 +45,12 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """Raises `MetakeError` for a name that is not in the table."""
-    if name not in METHODS:
-        raise MetakeError(f"method: unknown {name!r}; known: {', '.join(METHODS)}")
-    return METHODS[name]
+    """The row of a name, which may carry a label after `@` to tell two settings of it apart.
+
+    Raises:
+        MetakeError: the name is not in the table.
+    """
+    row = name.split("@")[0]
+    if row not in METHODS:
+        raise MetakeError(f"method: unknown {row!r}; known: {', '.join(METHODS)}")
+    return METHODS[row]

@@ -74,7 +74,7 @@ def compare(
         if choice.contexts is None and choice.seed not in contexts:
             contexts[choice.seed] = sample_contexts(loaded.arch, loaded.tokenizer, seed=choice.seed)
         run = evaluate_method(
-            loaded, records, name.split("@")[0], choice, statistics, evaluator, before,
+            loaded, records, name, choice, statistics, evaluator, before,
             batch=batch, consecutive=consecutive, contexts=contexts.get(choice.seed), tick=tick,
         )  # fmt: skip
         runs.append(run)

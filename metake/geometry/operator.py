@@ -140,7 +140,8 @@ class Ridge(Geometry):
     """MEMIT's geometry, `G = lambda C + beta I`.
 
     Args:
-        moment: C, `d_k x d_k`, symmetric positive semidefinite.
+        moment: C, `d_k x d_k`, symmetric positive semidefinite (up to the rounding of its fp32 sums,
+            about 1e-7 of its largest eigenvalue: a model with dead neurons needs a ridge above that).
         weight: lambda, how strongly old keys are protected.
         ridge: beta >= 0.
         past: keys of earlier batches, `d_k x p`.

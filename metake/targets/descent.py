@@ -110,7 +110,7 @@ def descend(
             residuals, gate, active, kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=True
         )
         nll[active] = losses.nll[active]
-        trail.append(float(nll.mean()))
+        trail.append(float(nll.nanmean()))
         with torch.enable_grad():
             extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
             extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square

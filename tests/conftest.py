@@ -1,0 +1,122 @@
+"""Models that every test shares: the three trained demo models, and tiny random ones per family."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported: several workers on two cores must not fight over threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from metake.data.records import read_records
+from metake.geometry.covariance import collect
+from metake.models.load import ASSETS, DEMOS, load
+from metake.presets import default_text
+
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--deep", action="store_true", help="also the slow checks (the real model)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--deep"):
+        skip = pytest.mark.skip(reason="slow; run with --deep")
+        for item in items:
+            if "deep" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory):
+    """Statistics go to a folder of the test run, never to the user's cache."""
+    os.environ["METAKE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+TINY = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "intermediate_size": 48, "max_position_embeddings": 128}  # fmt: skip
+GROUPED = {**TINY, "num_key_value_heads": 2}
+CONFIGS = {
+    "gpt2": GPT2Config(vocab_size=1024, n_embd=32, n_layer=4, n_head=4, n_positions=128,
+                       resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+    "gptj": GPTJConfig(vocab_size=1024, n_embd=32, n_layer=4, n_head=4, n_positions=128, rotary_dim=4,
+                       resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, tie_word_embeddings=False),
+    "gpt_neox": GPTNeoXConfig(**TINY),
+    "llama": LlamaConfig(**GROUPED),
+    "mistral": MistralConfig(**GROUPED, sliding_window=8),
+    "qwen2": Qwen2Config(**GROUPED),
+    "qwen3": Qwen3Config(**GROUPED, head_dim=8),
+}  # fmt: skip
+
+
+def tiny(family: str) -> torch.nn.Module:
+    """A seeded random model of a family, large enough in its weights for edits to matter."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return model
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", params=DEMOS)
+def loaded(request):
+    """Each trained demo model."""
+    return load(request.param, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def demo():
+    return load("demo", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def records():
+    return read_records(ASSETS / "world" / "dev.json", 12)
+
+
+@pytest.fixture(scope="session")
+def statistics_of():
+    """Statistics of a demo model's layers 1 to 3 from a short text, collected once per model."""
+    kept = {}
+
+    def of(loaded):
+        if loaded.name not in kept:
+            kept[loaded.name] = collect(
+                loaded.arch, loaded.tokenizer, default_text("demo"), (1, 2, 3), tokens=6000, progress=False
+            )
+        return kept[loaded.name]
+
+    return of
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Write a text into the test's folder and return its path."""
+
+    def write_file(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_file

@@ -1,0 +1,92 @@
+"""A pass that skips, alters or stops must agree with the whole model, for every family."""
+
+import pytest
+import torch
+
+from metake.models.architecture import Architecture
+from metake.models.tokens import Row, chunks, pad
+from metake.models.trace import run
+from tests.conftest import CONFIGS, tiny
+
+IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 90, 11]])
+
+
+@pytest.fixture
+def arch(family):
+    return Architecture(tiny(family))
+
+
+@torch.no_grad()
+def test_suffix_equals_the_full_run(arch):
+    full = run(arch, IDS, outputs=(0, 1, 2, 3), inputs=(2,))
+    for start in range(1, len(arch) + 1):
+        suffix = run(arch, IDS, start=start, hidden=full.outputs[start - 1])
+        torch.testing.assert_close(suffix.logits, full.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(full.inputs[2], full.outputs[1])
+
+
+@torch.no_grad()
+def test_stop_and_positions(arch):
+    full = run(arch, IDS, outputs=(1,))
+    stopped = run(arch, IDS, stop=1, outputs=(1,))
+    assert stopped.logits.numel() == 0
+    torch.testing.assert_close(stopped.outputs[1], full.outputs[1])
+    some = run(arch, IDS, positions=(torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3])))
+    torch.testing.assert_close(some.logits, full.logits[[0, 1, 1], [5, 0, 3]], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_keys_are_what_the_down_projection_reads(arch):
+    trace = run(arch, IDS, keys=(2,), outputs=(1, 2))
+    assert trace.keys[2].shape == (*IDS.shape, arch.d_k)
+    weight = arch.weight(2)
+    saved = weight.clone()
+    weight.zero_()  # without the FFN the block's output changes by exactly W k (a bias stays)
+    without = run(arch, IDS, outputs=(2,)).outputs[2]
+    weight.copy_(saved)
+    torch.testing.assert_close(trace.outputs[2] - without, trace.keys[2] @ saved.T, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_virtual_edit_equals_written_weights(arch):
+    left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
+    virtual = run(arch, IDS, edits={1: (left, right)}).logits
+    arch.weight(1).add_(left @ right.T)
+    torch.testing.assert_close(virtual, run(arch, IDS).logits, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_right_padding_changes_nothing(arch):
+    rows = [Row((5, 9, 17), 2), Row((8, 1, 4, 4, 90, 11), 5)]
+    padded = run(arch, pad(rows, filler=3)).logits
+    for i, row in enumerate(rows):
+        alone = run(arch, torch.tensor([row.ids])).logits[0]
+        torch.testing.assert_close(padded[i, : len(row)], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_hooks_and_forwards_are_gone_afterwards(arch):
+    run(arch, IDS, start=2, hidden=torch.zeros(*IDS.shape, arch.d_v), keys=(3,), outputs=(3,), inputs=(3,))
+    for module in arch.model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "forward" not in module.__dict__
+
+
+def test_an_exception_leaves_no_hook_behind(arch):
+    with pytest.raises((RuntimeError, IndexError)):
+        run(arch, torch.tensor([[10**6]]), keys=(1,))
+    assert not any(m._forward_pre_hooks for m in arch.model.modules())
+
+
+def test_chunks_cover_each_row_once_within_budget():
+    rows = [Row(tuple(range(n)), 0) for n in (3, 50, 7, 7, 20, 1)]
+    groups = list(chunks(rows, 40))
+    assert sorted(i for g in groups for i in g) == list(range(len(rows)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(len(rows[i]) for i in group) <= 40
+
+
+def test_every_family_is_tested():
+    from metake.models.architecture import FAMILIES
+
+    assert set(CONFIGS) == set(FAMILIES)

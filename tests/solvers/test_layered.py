@@ -1,0 +1,93 @@
+"""The layered solve: what it promises is what written weights do."""
+
+import pytest
+import torch
+
+from metake.deltas import Delta
+from metake.geometry.operator import Ridge
+from metake.models.trace import frozen
+from metake.prompts import Batch, Trunks
+from metake.solvers.allocation import last, spread
+from metake.solvers.layered import LayeredSolver
+
+LAYERS = (1, 2, 3)
+
+
+def setting(loaded, statistics, shares, records, weight=300.0, contexts=("The market is cold",), fit="soft"):
+    geometries = {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}
+    batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records], contexts)
+    solver = LayeredSolver(loaded.arch, geometries, shares, fit)
+    return solver, Trunks.build(loaded.arch, batch, solver.layers[0])
+
+
+def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
+    solver, trunks = setting(loaded, statistics_of(loaded), spread(LAYERS), records[:4])
+    torch.manual_seed(0)
+    with frozen(loaded.model):
+        before, _ = solver.origin(trunks)
+        residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
+        solution = solver.solve(trunks, residuals)
+        with Delta(solution.factors).applied(loaded.model):
+            after, _ = solver.origin(trunks)
+    scale = float(residuals.norm(dim=1).max())
+    torch.testing.assert_close(after - before, solution.shift, rtol=1e-3, atol=1e-4 * scale)
+    torch.testing.assert_close(solution.planned, residuals, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
+    """T1 on a real model: with a bare prompt alone the executed fraction is eta, the direction is kept."""
+    solver, trunks = setting(loaded, statistics_of(loaded), last(LAYERS), records[:1], contexts=())
+    with frozen(loaded.model):
+        before, _ = solver.origin(trunks)
+        solution = solver.solve(trunks, torch.randn_like(before))
+    eta = solution.eta[3]
+    assert 0 < eta < 1
+    torch.testing.assert_close(solution.shift, eta * solution.planned, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(solution.fraction, eta, rtol=1e-3, atol=1e-4)
+
+
+def test_exact_fit_executes_in_full(loaded, statistics_of, records):
+    solver, trunks = setting(
+        loaded, statistics_of(loaded), last(LAYERS), records[:3], contexts=(), fit="exact"
+    )
+    with frozen(loaded.model):
+        before, _ = solver.origin(trunks)
+        solution = solver.solve(trunks, torch.randn_like(before))
+    torch.testing.assert_close(solution.shift, solution.planned, rtol=1e-2, atol=1e-2)
+
+
+def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of, records):
+    """Against a solve that writes the weights layer by layer, as published code does."""
+    solver, trunks = setting(loaded, statistics_of(loaded), spread(LAYERS), records[:3])
+    arch = loaded.arch
+    saved = {n: arch.weight(n).clone() for n in LAYERS}
+    with frozen(loaded.model):
+        goal, _ = solver.origin(trunks)
+        residuals = torch.ones_like(goal)
+        solution = solver.solve(trunks, residuals)
+        goal = goal + residuals
+        try:
+            for i, layer in enumerate(LAYERS):
+                now, _ = solver.origin(trunks)
+                probe = LayeredSolver(arch, solver.geometries, [(layer, 1.0)])
+                _, key = probe.origin(trunks)
+                torch.testing.assert_close(key, solution.keys[layer], rtol=1e-3, atol=1e-4)
+                update = ((goal - now) / (3 - i)).T.double() @ solver.geometries[layer].channel(key.T).T
+                left, right = solution.factors[layer]
+                written = (left @ right.T).double()
+                assert (update - written).norm() <= 2e-3 * update.norm()
+                arch.weight(layer).add_(update.float())
+        finally:
+            for n, weight in saved.items():
+                arch.weight(n).copy_(weight)
+
+
+@pytest.mark.parametrize("layers", [(4,), (1, 2), (3, 4, 5, 6, 7)])
+def test_shares(layers):
+    shares = spread(layers)
+    assert [s for _, s in shares] == [1 / n for n in range(len(layers), 0, -1)]
+    assert last(layers) == [(layers[-1], 1.0)]
+    rest = 1.0
+    for _, share in shares:  # asked shares add up to the whole residual when every write arrives
+        rest *= 1 - share
+    assert rest == 0

@@ -1,0 +1,130 @@
+"""Stopping, clamping, independence of requests, and compensation."""
+
+import pytest
+import torch
+
+from metake.editor import Editor
+from metake.presets import settings_for
+from metake.targets.compensate import compensate
+from metake.targets.descent import Penalty, descend
+from metake.targets.objective import Losses
+
+
+class Bowl:
+    """Losses ||r_j - goal_j||^2: a stand-in objective with a known minimum."""
+
+    def __init__(self, goals):
+        self.goals = goals
+        self.seen = []
+
+    def losses(self, residuals, gate, active, *, kl_weight, initial_first, backward):
+        self.seen.append(active.clone())
+        value = ((residuals - self.goals) ** 2).sum(1) * active
+        if backward:
+            value.sum().backward()
+        return Losses(value.detach(), torch.zeros(len(active)))
+
+
+GOALS = torch.tensor([[0.1, 0.0], [3.0, 0.0]])
+
+
+def go(stop="own", steps=40, penalty=None, execute=None, goals=GOALS, **rest):
+    bowl = Bowl(goals)
+    start = torch.zeros_like(goals)
+    out = descend(
+        bowl, "token", start, torch.ones(len(goals)), steps=steps, lr=0.1, penalty=penalty or Penalty(),
+        stop=stop, stop_loss=1e-3, execute=execute or (lambda r: None), **rest,
+    )  # fmt: skip
+    return bowl, out
+
+
+def test_each_request_stops_on_its_own_loss():
+    bowl, out = go(steps=200)
+    assert out.steps[0] < out.steps[1]
+    assert ((out.residuals - GOALS) ** 2).sum(1).max() < 1e-3
+    assert bowl.seen[-1].tolist() == [False, True]  # the finished one no longer runs
+
+
+def test_a_stopped_request_does_not_drift():
+    _, short = go(steps=200, goals=GOALS[:1])
+    _, both = go(steps=200)
+    torch.testing.assert_close(both.residuals[:1], short.residuals)
+    assert both.steps[0] == short.steps[0]
+
+
+def test_without_stop_every_look_but_the_last_is_a_step():
+    _, out = go(stop="none", steps=15)
+    assert out.steps.tolist() == [14, 14]
+
+
+def test_clamp_bounds_the_length():
+    _, out = go(stop="none", penalty=Penalty(clamp=0.5))
+    assert out.residuals.norm(dim=1).max() <= 0.5 + 1e-6
+
+
+def test_decay_and_regulariser_shorten():
+    _, free = go(stop="none", steps=100)
+    _, decayed = go(stop="none", steps=100, penalty=Penalty(decay=2.0))
+    _, near = go(stop="none", steps=100, penalty=Penalty(regularise=5.0))
+    assert decayed.residuals[1].norm() < free.residuals[1].norm()
+    assert near.residuals[1].norm() < free.residuals[1].norm()
+    assert torch.isfinite(decayed.residuals).all()  # the norm has no gradient at the start, 0
+
+
+def test_executed_stop_keeps_the_best_seen():
+    """The executed loss has its minimum half way: going on along one's own loss must not lose it."""
+
+    def execute(residuals):
+        return Losses((residuals - GOALS / 2).norm(dim=1), torch.zeros(2))
+
+    _, out = go(stop="executed", steps=60, execute=execute, check_every=1)
+    assert (out.residuals - GOALS / 2).norm(dim=1).max() < 0.06
+    torch.testing.assert_close(out.executed, (out.residuals - GOALS / 2).norm(dim=1))
+
+
+def test_executed_stop_leaves_alone_what_holds_already():
+    _, out = go(stop="executed", execute=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
+    assert out.steps.tolist() == [0, 0]
+    assert out.residuals.abs().max() == 0
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.3, 0.05])
+def test_compensation_finds_the_length(kept):
+    plan = torch.randn(3, 4)
+    out, scale = compensate(lambda r: torch.full((3,), kept), plan)
+    torch.testing.assert_close(scale, torch.full((3,), 1 / kept), rtol=3e-3, atol=0)
+    torch.testing.assert_close(out, plan * scale[:, None])
+
+
+def test_compensation_is_bounded_where_nothing_is_kept():
+    _, scale = compensate(lambda r: torch.zeros(2), torch.ones(2, 3), largest=10.0)
+    assert (scale <= 10).all()
+
+
+@pytest.mark.parametrize("method", ["memit", "metake", "memit-compensated"])
+def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, method):
+    changes = {"steps": 6, "layers": (1, 2, 3), "meta_steps": 4, "contexts": ("The mill is dark",)}
+    statistics = statistics_of(loaded)
+    factors = []
+    for joint in (True, False):
+        settings = settings_for(loaded.arch, method, joint=joint, **changes)
+        with Editor(
+            loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics
+        ) as editor:
+            factors.append(editor.edit(records[0].request).delta.factors)
+    for layer in (1, 2, 3):
+        for a, b in zip(factors[0][layer], factors[1][layer], strict=True):
+            assert (a - b).norm() <= 1e-3 * b.norm()
+
+
+def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
+    changes = {"steps": 5, "layers": (1, 2, 3), "contexts": ()}
+    settings = settings_for(loaded.arch, "memit", **changes)
+    requests = [r.request for r in records[:3]]
+    plans = []
+    for group in (requests, requests[1:2]):
+        with Editor(
+            loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=statistics_of(loaded)
+        ) as editor:
+            plans.append(editor.edit(group).targets.plan.residuals)
+    torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)

@@ -1,0 +1,166 @@
+"""The proxy and its gradient against automatic differentiation through the whole model."""
+
+import pytest
+import torch
+from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
+
+from metake.models.architecture import Architecture
+from metake.models.trace import frozen
+from metake.prompts import Batch
+from metake.requests import Request
+from metake.targets.objective import Objective
+
+TOP = 2
+CONTEXTS = ("The harbour is quiet", "Today it rains")
+REQUESTS = (
+    Request("Which city was {} born in?", "Nezan Girok", "Sobris", locality=("Where is the old mill?",)),
+    Request("What is the craft of {}?", "Zumi Bama", "potter"),
+)
+
+
+@pytest.fixture
+def double(loaded):
+    """The trained model in fp64, where gradients can be compared to ten digits."""
+    loaded.model.double()
+    yield loaded
+    loaded.model.float()
+
+
+def whole_model_losses(loaded, batch, channel, residuals, owner=None):
+    """NLL and KL(unedited || edited) with materialised weights W + R Q^T, row by row."""
+    arch = loaded.arch
+    module = arch.down(TOP)
+    name = next(n for n, m in arch.model.named_modules() if m is module) + ".weight"
+    update = residuals.T @ channel.T
+    weight = module.weight + (update.T if isinstance(module, Conv1D) else update)
+
+    def logits(row, edited=True):
+        ids = torch.tensor([row.ids])
+        parameters = {name: weight} if edited else {}
+        return functional_call(arch.model, parameters, (ids,), {"use_cache": False}).logits[0]
+
+    nll, kl = [0.0] * len(batch.requests), [0.0] * len(batch.requests)
+    for row, who in zip(batch.edits, batch.owners.tolist(), strict=True):
+        scores = logits(row).log_softmax(-1)
+        for at, token in zip(row.predicting, row.answer_ids, strict=True):
+            nll[who] = nll[who] - scores[at, token] / (row.answer * batch.templates)
+    for guard in batch.guards:
+        now = logits(guard.row).log_softmax(-1)[guard.row.lookup]
+        then = logits(guard.row, edited=False).log_softmax(-1)[guard.row.lookup]
+        count = sum(g.owner == guard.owner for g in batch.guards)
+        kl[guard.owner] = kl[guard.owner] + (then.exp() * (then - now)).sum() / count
+    return torch.stack(nll), torch.stack(kl)
+
+
+def test_proxy_gradient_equals_autograd_through_materialised_weights(double):
+    arch = double.arch
+    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS)
+    torch.manual_seed(0)
+    channel = torch.randn(arch.d_k, 2, dtype=torch.float32) * 0.3
+    start = torch.randn(2, arch.d_v, dtype=torch.float32)
+    with frozen(arch.model):
+        objective = Objective(arch, batch, 1, TOP, channel=channel, joint=True, max_tokens=64)
+        residuals = start.clone().requires_grad_(True)
+        losses = objective.losses(
+            residuals,
+            "channel",
+            torch.ones(2, dtype=torch.bool),
+            kl_weight=0.7,
+            initial_first=True,
+            backward=True,
+        )
+        reference = start.double().requires_grad_(True)
+        nll, kl = whole_model_losses(double, batch, channel.double(), reference)
+        (nll + 0.7 * kl).sum().backward()
+    torch.testing.assert_close(losses.nll, nll.detach().float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses.kl, kl.detach().float(), rtol=1e-3, atol=1e-5)
+    assert residuals.grad.norm() > 1e-3
+    torch.testing.assert_close(
+        residuals.grad, reference.grad.float(), rtol=1e-3, atol=1e-4 * float(reference.grad.norm())
+    )
+
+
+def test_single_form_is_each_edit_alone(double):
+    """Without the joint form a row feels its own request only."""
+    arch = double.arch
+    torch.manual_seed(1)
+    channel, start = torch.randn(arch.d_k, 2) * 0.3, torch.randn(2, arch.d_v)
+    with frozen(arch.model):
+        both = Objective(
+            arch,
+            Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS),
+            1,
+            TOP,
+            channel=channel,
+            joint=False,
+        ).losses(start, "channel", torch.ones(2, dtype=torch.bool))
+        for j, request in enumerate(REQUESTS):
+            batch = Batch.build(arch, double.tokenizer, [request], CONTEXTS)
+            for joint in (True, False):  # a batch of one: the joint form is the single form
+                alone = Objective(arch, batch, 1, TOP, channel=channel[:, [j]], joint=joint).losses(
+                    start[[j]], "channel", torch.ones(1, dtype=torch.bool)
+                )
+                torch.testing.assert_close(alone.nll[0], both.nll[j], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(alone.kl[0], both.kl[j], rtol=1e-4, atol=1e-5)
+
+
+def test_open_loop_writes_at_the_lookup_token_alone(loaded):
+    """Against a hook that adds delta to the block's output there (2)."""
+    arch = loaded.arch
+    batch = Batch.build(arch, loaded.tokenizer, REQUESTS[:1], ())
+    torch.manual_seed(2)
+    delta = torch.randn(1, arch.d_v)
+    row = batch.edits[0]
+
+    def add(_, __, output):
+        stream = (output if isinstance(output, torch.Tensor) else output[0]).clone()
+        stream[0, row.lookup] += delta[0]
+        return stream if isinstance(output, torch.Tensor) else (stream, *output[1:])
+
+    with frozen(arch.model), torch.no_grad():
+        got = Objective(arch, batch, 1, TOP).losses(delta, "token", torch.ones(1, dtype=torch.bool)).nll[0]
+        handle = arch.blocks[TOP].register_forward_hook(add)
+        scores = arch.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        handle.remove()
+    wanted = (
+        -sum(scores[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)) / row.answer
+    )
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_chunking_and_inactive_requests_change_nothing(loaded):
+    arch = loaded.arch
+    batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
+    torch.manual_seed(3)
+    residuals, channel = torch.randn(2, arch.d_v), torch.randn(arch.d_k, 2)
+    everyone = torch.ones(2, dtype=torch.bool)
+    with frozen(arch.model), torch.no_grad():
+        whole = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=10_000)
+        pieces = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=20)
+        a, b = (o.losses(residuals, "channel", everyone) for o in (whole, pieces))
+        one = whole.losses(residuals, "channel", torch.tensor([False, True]))
+    torch.testing.assert_close(a.nll, b.nll, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.nll[1], a.nll[1], rtol=1e-4, atol=1e-5)
+    assert one.nll[0] == 0
+
+
+def test_executed_losses_are_those_of_written_weights(loaded):
+    arch = loaded.arch
+    batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
+    torch.manual_seed(4)
+    factors = {n: (torch.randn(arch.d_v, 2) * 0.1, torch.randn(arch.d_k, 2) * 0.1) for n in (1, 2)}
+    with frozen(arch.model), torch.no_grad():
+        virtual = Objective(arch, batch, 1, TOP).executed(factors)
+        zero = torch.zeros(2, arch.d_v)
+        saved = {n: arch.weight(n).clone() for n in factors}
+        for n, (left, right) in factors.items():
+            arch.weight(n).add_(left @ right.T)
+        written = Objective(arch, batch, 1, TOP).losses(zero, "token", torch.ones(2, dtype=torch.bool))
+        for n, weight in saved.items():
+            arch.weight(n).copy_(weight)
+    torch.testing.assert_close(virtual.nll, written.nll, rtol=1e-3, atol=1e-4)
+
+
+def test_architecture_is_whole_after_planning(loaded):
+    assert Architecture(loaded.model).fingerprint() == loaded.arch.fingerprint()
