@@ -37,9 +37,14 @@ from metake.prompts import sample_contexts
 
 HERE = Path(__file__).resolve().parent
 TOTAL_STEPS = 40
-# where each model may be edited; the search chooses one for each method
+# Where each model may be edited; the search chooses one for each method. With rotary positions the
+# demo models carry a subject to the question's end within two layers: above them an open-loop plan
+# no longer lowers its own loss.
+ROTARY = ((0,), (1,), (0, 1), (1, 2), (0, 1, 2))
 PLACES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "small": ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)),
+    "demo": ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)),
+    "demo-gptj": ROTARY,
+    "demo-llama": ROTARY,
     "smollm2": ((4, 5, 6, 7, 8), (6, 7, 8), (8,)),
 }
 
@@ -89,7 +94,7 @@ def search(
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
     before = evaluator.measure()
     contexts = sample_contexts(loaded.arch, loaded.tokenizer)
-    places = PLACES.get(args.model, PLACES["small"])
+    places = PLACES[args.model]
     log = args.journal / f"{args.model}-{method}.journal"
     log.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -126,7 +131,7 @@ def search(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", default="demo", choices=sorted(PLACES))
     parser.add_argument("--path", help="load the model from here instead (a converted copy)")
     parser.add_argument("--methods", default="memit,alphaedit,metake,memit-compensated,memit@unstopped")
     parser.add_argument("--trials", type=int, default=40)
@@ -145,7 +150,7 @@ def main() -> None:
 
     loaded = load(args.path or args.model)
     loaded.model.name_or_path = args.model
-    layers = tuple(sorted({n for place in PLACES.get(args.model, PLACES["small"]) for n in place}))
+    layers = tuple(sorted({n for place in PLACES[args.model] for n in place}))
     statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
     preset_file = PRESETS / f"{args.model}.json"
     preset = (

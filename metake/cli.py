@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import torch
 import typer
 from tqdm import tqdm
@@ -22,6 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+# typer may carry its own copy of click, so its usage error is reached through typer
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 Model = Annotated[
     str,
@@ -383,10 +385,10 @@ def main() -> None:
     except MetakeError as error:
         print(f"metake: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except click.ClickException as error:
+    except UsageError as error:
         print(f"metake: error: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.exit(130)
     except torch.OutOfMemoryError:
         print("metake: error: out of GPU memory; lower --set max_tokens=1024 or --batch", file=sys.stderr)

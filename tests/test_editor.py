@@ -1,0 +1,245 @@
+"""The face of the library, on every family."""
+
+import pytest
+import torch
+
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.geometry.covariance import collect
+from metake.methods import METHODS
+from metake.models.architecture import FAMILIES, Architecture
+from metake.presets import settings_for
+from metake.requests import Request
+from tests.conftest import tiny
+
+QUICK = {
+    "layers": (1, 2, 3),
+    "steps": 8,
+    "lr": 0.5,
+    "meta_steps": 5,
+    "clamp": None,
+    "contexts": ("The mill is dark",),
+}
+
+
+def editor_of(loaded, statistics, method="metake", **changes):
+    settings = settings_for(loaded.arch, method, **{**QUICK, **changes})
+    return Editor(loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo):
+    return demo.tokenizer
+
+
+# subjects that end the prompt: even in so small a model the edited token decides the answer
+FACTS = [
+    (f"The one who works at the {place}", place, who)
+    for place, who in (("market", "baker"), ("river", "sailor"), ("garden", "doctor"), ("mill", "miner"))
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer):
+    """A tiny model of each family, trained on four facts until it knows them."""
+    kept = {}
+
+    def of(family):
+        if family not in kept:
+            model = tiny(family)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.ndim > 1:
+                        parameter.div_(4)
+            rows = [tokenizer(f"{q} {a}\n").input_ids for q, _, a in FACTS]
+            width = max(map(len, rows))
+            ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
+            labels = ids.masked_fill(torch.tensor([[i >= len(r) for i in range(width)] for r in rows]), -100)
+            optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+            model.train()
+            for _ in range(250):
+                loss = model(ids, labels=labels).loss
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            model.eval()
+            kept[family] = model
+        return kept[family]
+
+    return of
+
+
+def says(model, tokenizer, text):
+    with torch.no_grad():
+        return tokenizer.decode(
+            model(torch.tensor([tokenizer(text).input_ids])).logits[0, -1].argmax()
+        ).strip()
+
+
+def loss_of(model, tokenizer, text, answer):
+    """NLL of the answer's first token."""
+    with torch.no_grad():
+        scores = model(torch.tensor([tokenizer(text).input_ids])).logits[0, -1].log_softmax(-1)
+    return -float(scores[tokenizer(" " + answer).input_ids[0]])
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_is_edited(family, trained, tokenizer):
+    """Written weights make the new answer far likelier, and reverted ones do not remember it."""
+    model = trained(family)
+    for question, _, answer in FACTS:
+        assert answer.startswith(says(model, tokenizer, question))
+    arch = Architecture(model)
+    text = "\n".join(f"{q} {a}" for q, _, a in FACTS) * 8
+    statistics = collect(arch, tokenizer, text, (1, 2), progress=False)
+    changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "weight": 0.01, "contexts": ()}
+    settings = settings_for(arch, "metake", **{**QUICK, **changes})
+    before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
+    with Editor(model, tokenizer, "metake", settings=settings, statistics=statistics) as editor:
+        assert editor.edit(Request("The one who works at the {}", "river", "doctor")).edited
+        assert loss_of(model, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
+        assert "doctor".startswith(says(model, tokenizer, FACTS[1][0]))
+    assert loss_of(model, tokenizer, FACTS[1][0], "doctor") == before
+
+
+def test_each_demo_model_learns_a_new_answer(loaded, statistics_of, records):
+    request = records[0].request
+    changes = {
+        "layers": (0, 1),
+        "weight": 1.0,
+        "lr": 1.0,
+        "meta_lr": 1.0,
+        "steps": 30,
+        "meta_steps": 20,
+        "contexts": (),
+    }
+    with editor_of(loaded, statistics_of(loaded), **changes) as editor:
+        assert not request.target.startswith(says(loaded.model, loaded.tokenizer, request.text))
+        editor.edit(request)
+        assert request.target.startswith(says(loaded.model, loaded.tokenizer, request.text))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics_of, records, method):
+    before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
+    editor = editor_of(loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12)
+    result = editor.edit([r.request for r in records[:3]])
+    changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
+    assert len(changed) == 3
+    assert result.targets.plan.trail[-1] < result.targets.plan.trail[0]
+    assert (result.fraction > 0.05).all()
+    text = str(result)
+    assert "the model is edited" in text
+    assert records[0].request.subject in text
+    result.revert()
+    assert not result.edited
+    assert all(torch.equal(v, before[k]) for k, v in loaded.model.state_dict().items())
+    assert "reverted" in str(result)
+
+
+def test_batches_revert_in_order_and_compose(demo, statistics_of, records):
+    editor = editor_of(demo, statistics_of(demo), "metake-alphaedit", l2=0.01)
+    ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
+    with torch.no_grad():
+        plain = demo.model(ids).logits
+        first = editor.edit(records[0].request)
+        second = editor.edit(records[1].request)
+        edited = demo.model(ids).logits
+        with pytest.raises(MetakeError, match="later batch"):
+            first.revert()
+        total = editor.delta
+        second.revert()
+        first.revert()
+        assert torch.equal(demo.model(ids).logits, plain)
+        with total.applied(demo.model):
+            torch.testing.assert_close(demo.model(ids).logits, edited, rtol=1e-4, atol=1e-4)
+
+
+def test_history_attenuates_what_was_edited_before(demo, statistics_of, records):
+    """T1f: an edited key is protected afterwards; memory goes with the edit."""
+    with editor_of(demo, statistics_of(demo), "metake-alphaedit", l2=0.01) as editor:
+        fresh = editor.preview([records[0].request]).eta
+        result = editor.edit(records[0].request)
+        assert (editor.preview([records[0].request]).eta < fresh).all()
+        result.revert()
+        torch.testing.assert_close(editor.preview([records[0].request]).eta, fresh)
+
+
+def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, records):
+    changes = {"allocation": "last", "contexts": (), "layers": (3,)}
+    with editor_of(demo, statistics_of(demo), "memit", **changes) as editor:
+        preview = editor.preview([records[0].request])
+        assert "keeps" in str(preview)
+        result = editor.edit(records[0].request)
+        torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
+
+
+def test_a_failing_edit_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
+    editor = editor_of(demo, statistics_of(demo), "metake-alphaedit")
+    before = {k: v.clone() for k, v in demo.model.state_dict().items()}
+    monkeypatch.setattr(editor, "_learn", lambda *_: 1 / 0)  # fails after the weights were written
+    with pytest.raises(ZeroDivisionError):
+        editor.edit(records[0].request)
+    assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
+    assert editor.batches == []
+    assert all(p.requires_grad for p in demo.model.parameters())
+
+
+def test_the_same_seed_gives_the_same_edit(demo, statistics_of, records):
+    factors = []
+    for _ in range(2):
+        with editor_of(demo, statistics_of(demo), contexts=None) as editor:
+            factors.append(editor.edit(records[0].request).delta.factors[2][0])
+    assert torch.equal(*factors)
+
+
+def test_bf16_weights_take_the_edit(statistics_of, demo, records):
+    """bf16 weights, fp64 solves: the same edit up to bf16's rounding."""
+    from metake.models.load import load
+
+    low = load("demo", dtype="bfloat16", device="cpu")
+    statistics = collect(low.arch, low.tokenizer, "\n".join(r.request.text for r in records) * 30, (1, 2, 3),
+                         progress=False)  # fmt: skip
+    with editor_of(low, statistics, weight=10.0, steps=15) as editor:
+        before = low.arch.weight(2).clone()
+        result = editor.edit(records[0].request)
+        assert low.arch.weight(2).dtype == torch.bfloat16
+        assert not torch.equal(before, low.arch.weight(2))
+        assert (result.fraction > 0.3).all()
+    assert torch.equal(before, low.arch.weight(2))
+
+
+def test_fp32_solves_agree_with_fp64(demo, statistics_of, records):
+    deltas = []
+    for dtype in ("float64", "float32"):
+        with editor_of(demo, statistics_of(demo), "memit", dtype=dtype, steps=4) as editor:
+            deltas.append(editor.edit(records[0].request).delta.dense(1))
+    assert (deltas[0] - deltas[1]).norm() <= 2e-2 * deltas[0].norm()
+
+
+def test_padding_side_of_the_tokenizer_does_not_matter(demo, statistics_of, records):
+    deltas = []
+    requests = [records[0].request, records[5].request]
+    for side in ("left", "right"):
+        demo.tokenizer.padding_side = side
+        with editor_of(demo, statistics_of(demo), "memit", steps=4) as editor:
+            deltas.append(editor.edit(requests).delta.dense(1))
+    assert torch.equal(*deltas)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_gives_the_same_edit(demo, statistics_of, records):
+    from metake.models.load import load
+
+    other = load("demo", device="cuda")
+    deltas = []
+    for loaded in (demo, other):
+        with editor_of(loaded, statistics_of(demo), "memit", steps=4) as editor:
+            deltas.append(editor.edit(records[0].request).delta.dense(1))
+    assert (deltas[0] - deltas[1]).norm() <= 1e-2 * deltas[0].norm()
+
+
+def test_plot_is_written(demo, statistics_of, records, tmp_path):
+    with editor_of(demo, statistics_of(demo), "memit") as editor:
+        path = editor.edit(records[0].request).plot(tmp_path / "deep" / "figure.png")
+    assert path.stat().st_size > 5000
