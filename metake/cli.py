@@ -386,7 +386,7 @@ def main() -> None:
         print(f"metake: error: {error}", file=sys.stderr)
         sys.exit(2)
     except UsageError as error:
-        print(f"metake: error: {error.format_message()}", file=sys.stderr)
+        print(f"metake: error: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)

@@ -219,7 +219,7 @@ class Editor:
         geometries = {layer: self.geometry(layer) for layer, _ in shares}
         return LayeredSolver(self.arch, geometries, shares, self.settings.fit)
 
-    def _keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+    def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
         """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""
         from metake.models.trace import run
 
@@ -234,7 +234,7 @@ class Editor:
         layers = self.settings.layers
         with frozen(self.arch.model):
             batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts)
-            keys = self._keys(Trunks.build(self.arch, batch, layers[0]), layers)
+            keys = self.keys(Trunks.build(self.arch, batch, layers[0]), layers)
         rho = torch.stack([self.geometry(layer).realisability(keys[layer].T).cpu() for layer in layers])
         return Preview(tuple(requests), layers, rho, rho / (1 + rho))
 
@@ -276,7 +276,7 @@ class Editor:
 
     def _learn(self, trunks: Trunks, layers: Sequence[int]) -> None:
         """Remember the batch's keys, taken from the edited model, as AlphaEdit does."""
-        for layer, keys in self._keys(trunks, layers).items():
+        for layer, keys in self.keys(trunks, layers).items():
             past = self._memory[layer]
             columns = keys.T.to(self.settings.torch_dtype)
             self._memory[layer] = columns if past is None else torch.cat([past, columns], 1)

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 COLOURS = {
     "metake": "#c0392b", "memit": "#7f8c8d", "alphaedit": "#2471a3",
-    "memit-compensated": "#b7950b", "metake-alphaedit": "#8e44ad", "alphaedit-compensated": "#148f77",
+    "memit-compensated": "#b7950b", "memit@unstopped": "#1e8449", "metake-alphaedit": "#8e44ad", "alphaedit-compensated": "#148f77",
 }  # fmt: skip
 STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -89,5 +89,38 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         right.set_title("what the geometry keeps of a residual")
         figure.legend(
             *left.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), frameon=False
+        )
+        return save(figure, path)
+
+
+def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -> Path:
+    """Efficacy and generalisation against specificity, one curve per method over its constraint.
+
+    Args:
+        points: each with `method`, `strength`, the three metrics as shares, and their `interval`s.
+    """
+    methods = list(dict.fromkeys(p["method"] for p in points))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), sharey=True, layout="constrained")
+        for axis, metric in zip(axes, ("efficacy", "generalisation"), strict=True):
+            for method in methods:
+                mine = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
+                x = np.array([100 * p["specificity"] for p in mine])
+                y = np.array([100 * p[metric] for p in mine])
+                low, high = (np.array([100 * p["interval"][metric][i] for p in mine]) for i in (0, 1))
+                axis.errorbar(x, y, (y - low, high - y), marker="o", ms=3, lw=1, elinewidth=0.5, capsize=1.5,
+                              label=method, color=COLOURS.get(method))  # fmt: skip
+                axis.annotate(f"{mine[0]['strength']:.2g}", (x[0], y[0]), fontsize=5.5, xytext=(2, 2),
+                              textcoords="offset points", color=COLOURS.get(method))  # fmt: skip
+            axis.set_xlabel("specificity (%)")
+            axis.set_ylabel(f"{metric} (%)")
+            axis.set_xlim(0, 102)
+            axis.set_ylim(0, 102)
+        figure.suptitle(f"{title}: over the strength of the constraint (numbers: weakest)", fontsize=8)
+        figure.legend(
+            *axes[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=len(methods),
+            frameon=False,
         )
         return save(figure, path)

@@ -1,0 +1,72 @@
+"""How much eta depends on the text that C was collected from.
+
+    python experiments/compare_statistics.py --model smollm2 --text wiki.txt --out results/statistics
+
+The same keys, the same lambda, two texts cut to the same number of tokens: the shipped one (written
+by the model itself) and another. Prints and writes the medians of eta per layer and lambda.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import transformers
+
+from metake.data.records import read_records
+from metake.editor import Editor
+from metake.files import write_json
+from metake.geometry.operator import Ridge
+from metake.models.load import ASSETS, load
+from metake.models.trace import frozen
+from metake.presets import TOKENS, default_text, settings_for, statistics_for
+from metake.prompts import Batch, Trunks
+from metake.report.tables import markdown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "real_facts.json")
+    parser.add_argument("--edits", type=int, default=100)
+    parser.add_argument("--weights", default="100,1000,10000,30000")
+    parser.add_argument("--out", type=Path, default=Path("results/statistics"))
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    loaded = load(args.model)
+    settings = settings_for(loaded.arch, "memit")
+    layers = settings.layers
+    texts = {"shipped text": default_text(args.model), args.text.name: args.text.read_text()}
+    statistics = {
+        name: statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=TOKENS, progress=True)
+        for name, text in texts.items()
+    }
+    first = next(iter(statistics.values()))
+    editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=first)
+    requests = [r.request for r in read_records(args.data, args.edits)]
+    with frozen(loaded.model):
+        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts)
+        keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
+    rows, content = [], []
+    for weight in map(float, args.weights.split(",")):
+        for name, moments in statistics.items():
+            etas = []
+            for layer in layers:
+                moment = moments[layer]
+                geometry = Ridge(moment, weight, settings.ridge * weight * float(moment.trace()))
+                etas.append(float(geometry.attenuation(keys[layer].T).median()))
+            content.append({"weight": weight, "text": name, "tokens": moments.provenance.tokens, "eta": etas})
+            rows.append([f"{weight:g}", name, str(moments.provenance.tokens), *(f"{e:.3f}" for e in etas)])
+    similarity = {
+        str(layer): float(torch.nn.functional.cosine_similarity(*(s[layer].flatten() for s in statistics.values()), dim=0))
+        for layer in layers
+    }  # fmt: skip
+    print(markdown(["lambda", "text", "tokens", *(f"eta {layer}" for layer in layers)], rows))
+    print("cosine of the two C:", {k: round(v, 3) for k, v in similarity.items()})
+    write_json(args.out / f"{args.model}.json", {"eta": content, "cosine": similarity})
+
+
+if __name__ == "__main__":
+    main()
