@@ -22,10 +22,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # the row
-    target: Target = "plan"
-    geometry: Literal["ridge", "projected"] = "ridge"
-    fit: Literal["soft", "exact"] = "soft"
-    allocation: Literal["spread", "last"] = "spread"
+    target: Target = Field("plan", description="plan, compensated or bilevel")
+    geometry: Literal["ridge", "projected"] = Field(
+        "ridge", description="lambda C + beta I, or the null space of C"
+    )
+    fit: Literal["soft", "exact"] = Field(
+        "soft", description="least squares, or the residual reached in full"
+    )
+    allocation: Literal["spread", "last"] = Field(
+        "spread", description="over all edited layers, or everything at the last"
+    )
     history: bool = Field(False, description="remember the keys of earlier batches")
 
     # where
@@ -39,7 +45,7 @@ class Settings(BaseModel):
         None, gt=0, description="absolute null-space threshold on eigenvalues of C (published: 0.02)"
     )
     keep: float = Field(0.8, gt=0, le=1, description="share of directions kept if no threshold is set")
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Literal["float64", "float32"] = Field("float64", description="precision of the solves")
 
     # Stage I, the open-loop plan
     steps: int = Field(25, ge=1, description="[v_num_grad_steps]")
@@ -50,13 +56,13 @@ class Settings(BaseModel):
         0.75, gt=0, description="||delta|| <= clamp ||h||; none if null [clamp_norm_factor]"
     )
     stop: Stop = Field("own", description="own loss (published), executed loss, or never")
-    stop_loss: float = Field(0.05, ge=0)
+    stop_loss: float = Field(0.05, ge=0, description="a request is done below this loss")
 
     # MetaKE, the closed loop
     start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
-    meta_steps: int = Field(15, ge=0)
-    meta_lr: float = Field(0.5, gt=0)
-    meta_stop: Stop = "executed"
+    meta_steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
+    meta_lr: float = Field(0.5, gt=0, description="Adam's, in the upper level")
+    meta_stop: Stop = Field("executed", description="as stop, for the upper level")
     locality: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
     regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
     joint: bool = Field(True, description="all edits of a batch share one lower level (X8)")
@@ -66,7 +72,7 @@ class Settings(BaseModel):
     contexts: tuple[str, ...] | None = Field(
         None, description="texts put before the prompt; sampled from the model if null"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the sampled contexts")
     max_tokens: int = Field(4096, ge=64, description="padded tokens per pass: bounds the memory")
 
     @property
@@ -94,3 +100,12 @@ def make_settings(fields: dict[str, Any]) -> Settings:
                 f"settings: unknown name {name!r}; known: {', '.join(Settings.model_fields)}"
             ) from error
         raise MetakeError(f"settings: {name}: {first['msg'].lower()} (got {first.get('input')!r})") from error
+
+
+def describe_settings() -> str:
+    """All settings as a Markdown table: name, default, meaning."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "required; a preset gives it" if field.is_required() else f"`{field.default}`"
+        lines.append(f"| `{name}` | {default} | {field.description or ''} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,103 @@
+"""GPT2-XL, GPT-J and Llama-3-8B at full width with random weights: time and memory of an edit.
+
+    python experiments/full_width.py --arch gpt2-xl --blocks 48        # the whole model, on a GPU
+    python experiments/full_width.py --arch gpt-j --blocks 3           # a few blocks, on a CPU
+
+Statistics, planning, MetaKE and the solve run as on the trained model: the same shapes, the same
+code. Quality means nothing here; seconds and bytes do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
+
+from metake.editor import Editor
+from metake.files import write_json
+from metake.geometry.covariance import collect
+from metake.models.architecture import Architecture
+from metake.models.load import ASSETS
+from metake.presets import default_text, settings_for
+from metake.requests import Request
+
+CONFIGS = {
+    "gpt2-xl": lambda n: GPT2Config(n_embd=1600, n_layer=n, n_head=25),
+    "gpt-j": lambda n: GPTJConfig(n_layer=n, tie_word_embeddings=False),
+    "llama3-8b": lambda n: LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=n,
+        num_attention_heads=32, num_key_value_heads=8, rope_theta=500000.0, tie_word_embeddings=False,
+    ),
+}  # fmt: skip
+FULL = {"gpt2-xl": 48, "gpt-j": 28, "llama3-8b": 32}
+
+
+def peak(device: str) -> float:
+    """Peak memory so far, GiB."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--arch", choices=sorted(CONFIGS), required=True)
+    parser.add_argument("--blocks", type=int, help="default: all")
+    parser.add_argument("--layers", default="1", help="edited layers, comma-separated")
+    parser.add_argument("--tokens", type=int, help="for the statistics; default: just over d_k")
+    parser.add_argument("--edits", type=int, default=4)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--solve", default="float64", choices=["float64", "float32"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("results/full_width"))
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    blocks = args.blocks or FULL[args.arch]
+    dtype = getattr(torch, args.dtype)
+    with torch.device(args.device):
+        model = AutoModelForCausalLM.from_config(CONFIGS[args.arch](blocks), dtype=dtype).eval()
+    arch = Architecture(model)
+    # any text will do for random weights, so the demo vocabulary serves (its ids exist in every model)
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")
+    layers = tuple(int(layer) for layer in args.layers.split(","))
+    report: dict = {
+        "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
+        "dtype": args.dtype, "solve": args.solve, "device": args.device, "edits": args.edits,
+    }  # fmt: skip
+    started = time.perf_counter()
+    tokens = args.tokens or arch.d_k + 512
+    statistics = collect(arch, tokenizer, default_text("demo"), layers, tokens=tokens)
+    report["statistics"] = {
+        "tokens": tokens,
+        "seconds": time.perf_counter() - started,
+        "peak_gib": peak(args.device),
+    }
+    for method in ("memit", "metake"):
+        settings = settings_for(
+            arch, method, layers=layers, dtype=args.solve, steps=10, meta_steps=10, meta_stop="executed",
+            contexts=("The mill is dark",), ridge=1e-4,
+        )  # fmt: skip
+        started = time.perf_counter()
+        editor = Editor(model, tokenizer, method, settings=settings, statistics=statistics)
+        for layer in layers:
+            editor.geometry(layer)
+        factored = time.perf_counter() - started
+        requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
+        with editor:
+            result = editor.edit(requests)
+            report[method] = {
+                "factorise_seconds": factored, "edit_seconds": result.seconds, "peak_gib": peak(args.device),
+                "eta": [float(eta.median()) for eta in result.solution.eta.values()],
+                "fraction": float(result.fraction.mean()),
+            }  # fmt: skip
+        print(method, report[method])
+    write_json(args.out / f"{args.arch}.json", report)
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Settings, presets and their documentation."""
+
+from pathlib import Path
+
+import pytest
+
+from metake.errors import MetakeError
+from metake.files import read_json
+from metake.hparams import describe_settings, make_settings
+from metake.methods import METHODS, find_method
+from metake.models.architecture import Architecture
+from metake.presets import PRESETS, default_layers, settings_for
+from tests.conftest import tiny
+
+
+def test_the_documentation_lists_the_settings_as_they_are():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "settings.md").read_text()
+    assert describe_settings() in text
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.json")), ids=lambda p: p.stem)
+def test_every_preset_is_valid(path):
+    content = read_json(path)
+    assert set(content) == {"names", "common", "methods"}
+    for method in {*METHODS, *content["methods"]}:
+        row = find_method(method)
+        fields = {"layers": [0], **row.choices, **content["common"], **content["methods"].get(method, {})}
+        make_settings(fields)
+
+
+def test_published_settings_of_the_papers_models():
+    import torch
+
+    class Named:
+        def __init__(self, name, count):
+            self.model = type("M", (), {"name_or_path": name})()
+            self.count = count
+
+        def __len__(self):
+            return self.count
+
+        check_layers = Architecture.check_layers
+        family = "stand-in"
+
+    xl = settings_for(Named("gpt2-xl", 48), "memit")
+    assert (xl.layers, xl.weight, xl.lr, xl.steps, xl.clamp) == ((13, 14, 15, 16, 17), 20000, 0.5, 20, 0.75)
+    gptj = settings_for(Named("EleutherAI/gpt-j-6b", 28), "alphaedit")
+    assert (gptj.layers, gptj.threshold, gptj.l2) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
+    llama = settings_for(Named("meta-llama/Meta-Llama-3-8B-Instruct", 32), "memit")
+    assert (llama.lr, llama.weight, llama.torch_dtype) == (0.1, 15000, torch.float64)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 12, 30, 48])
+def test_default_layers_exist(count):
+    layers = default_layers(count)
+    assert layers
+    assert 0 <= layers[0] <= layers[-1] < count
+
+
+def test_overrides_win_and_errors_name_the_setting():
+    arch = Architecture(tiny("gpt2"))
+    assert settings_for(arch, "memit", lr=0.25).lr == 0.25
+    with pytest.raises(MetakeError, match="unknown name 'bogus'"):
+        settings_for(arch, "memit", bogus=1)
+    with pytest.raises(MetakeError, match="keep"):
+        settings_for(arch, "memit").updated(keep=2)
+    with pytest.raises(MetakeError, match="unknown 'x'"):
+        find_method("x@label")
