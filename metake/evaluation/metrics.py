@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from metake.data.records import Record
+from metake.errors import MetakeError
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -201,24 +202,34 @@ class Evaluator:
     def continue_greedily(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
         """Greedy continuations, each up to its length, the end of a line or of the text.
 
-        All prompts advance together; each step runs only the rows that still speak.
+        Batched with cached keys and values; prompts are padded on the left and masked.
+
+        Raises:
+            MetakeError: the model cannot generate (no `generate`).
         """
-        spoken: list[list[int]] = [[] for _ in prompts]
-        speaking = list(range(len(prompts)))
-        limit = self.arch.max_positions
-        while speaking:
-            rows = [Row((*prompts[i], *spoken[i], 0), 0, 1) for i in speaking]
-            still = []
-            for i, (token,) in zip(speaking, self._best(rows), strict=True):
-                spoken[i].append(token)
-                line = self.tokenizer.decode(spoken[i], skip_special_tokens=True).lstrip()
-                full = limit is not None and len(prompts[i]) + len(spoken[i]) >= limit
-                if (
-                    token != self.tokenizer.eos_token_id
-                    and "\n" not in line
-                    and len(spoken[i]) < lengths[i]
-                    and not full
-                ):
-                    still.append(i)
-            speaking = still
-        return [self.tokenizer.decode(s, skip_special_tokens=True) for s in spoken]
+        model = self.arch.model
+        if not hasattr(model, "generate"):
+            raise MetakeError("generation: the model has no generate(); evaluate with --no-generate")
+        texts = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: (lengths[i], len(prompts[i])))
+        rows = max(1, self.max_tokens // max((len(p) for p in prompts), default=1) // 2)
+        for start in range(0, len(order), rows):
+            group = order[start : start + rows]
+            width = max(len(prompts[i]) for i in group)
+            gaps = [width - len(prompts[i]) for i in group]
+            ids = torch.tensor([[0] * gap + list(prompts[i]) for i, gap in zip(group, gaps, strict=True)])
+            mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
+            longest = max(lengths[i] for i in group)
+            if self.arch.max_positions is not None:
+                longest = max(1, min(longest, self.arch.max_positions - width))
+            out = model.generate(  # type: ignore[operator]
+                ids.to(self.arch.device), attention_mask=mask.to(self.arch.device), max_new_tokens=longest,
+                do_sample=False, num_beams=1, pad_token_id=self.tokenizer.eos_token_id or 0,
+            )  # fmt: skip
+            for i, row in zip(group, out[:, width:].tolist(), strict=True):
+                end = self.tokenizer.eos_token_id
+                spoken = row[: row.index(end)] if end in row else row
+                text = self.tokenizer.decode(spoken[: lengths[i]], skip_special_tokens=True)
+                lead = text[: len(text) - len(text.lstrip())]
+                texts[i] = lead + text.lstrip().split("\n")[0]
+        return texts

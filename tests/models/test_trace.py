@@ -90,3 +90,21 @@ def test_every_family_is_tested():
     from metake.models.architecture import FAMILIES
 
     assert set(CONFIGS) == set(FAMILIES)
+
+
+@torch.no_grad()
+def test_sharded_models_keep_their_hooks(family):
+    """accelerate replaces forwards by its own; skipping blocks must put those back."""
+    accelerate = pytest.importorskip("accelerate")
+    model = tiny(family)
+    wanted = Architecture(model)
+    full = run(wanted, IDS, outputs=(1,))
+    accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    for name, module in model.named_modules():
+        if name.endswith((".0", ".1", ".2", ".3")):
+            accelerate.hooks.add_hook_to_module(module, accelerate.hooks.AlignDevicesHook("cpu"))
+    arch = Architecture(model)
+    before = [block.forward for block in arch.blocks]
+    again = run(arch, IDS, start=2, hidden=full.outputs[1])
+    assert [block.forward for block in arch.blocks] == before
+    torch.testing.assert_close(again.logits, full.logits, rtol=1e-4, atol=1e-4)

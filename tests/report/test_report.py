@@ -1,0 +1,63 @@
+"""Tables, figures and the page, from plain data."""
+
+import pytest
+
+from metake.errors import MetakeError
+from metake.report.figures import plot_realisation, plot_tradeoff
+from metake.report.page import write_page
+from metake.report.tables import markdown, render
+
+BATCH = {
+    "layers": [1, 2], "eta": [[0.5, 0.6], [0.3, 0.2]], "missing_before": [[1.0, 1.1], [0.7, 0.8]],
+    "planned": [1.0, 1.1], "missing_after": [0.5, 0.4],
+}  # fmt: skip
+
+
+def test_tables_show_every_cell_even_with_brackets():
+    text = render("title", ["name", "n"], [["a [b]", "1"]])
+    assert "a [b]" in text
+    assert "title" in text
+    assert markdown(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_figures_in_every_format(tmp_path, suffix):
+    path = plot_realisation({"memit": [BATCH], "metake": [BATCH, BATCH]}, tmp_path / f"f.{suffix}")
+    assert path.stat().st_size > 2000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_unknown_format_is_named(tmp_path):
+    with pytest.raises(MetakeError, match=r"f\.doc"):
+        plot_realisation({"memit": [BATCH]}, tmp_path / "f.doc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tradeoff(tmp_path):
+    metrics = {m: 0.5 for m in ("efficacy", "generalisation", "specificity")}
+    points = [
+        {"method": m, "strength": s, **metrics, "interval": dict.fromkeys(metrics, (0.4, 0.6))}
+        for m in ("memit", "metake")
+        for s in (1.0, 10.0)
+    ]
+    assert plot_tradeoff(points, tmp_path / "t.png", "demo").stat().st_size > 2000
+
+
+def test_the_page_stands_alone_and_escapes(tmp_path):
+    figure = plot_realisation({"memit": [BATCH]}, tmp_path / "f.png")
+    line = {
+        "kind": "edited",
+        "question": "<b>?",
+        "before": "x",
+        "wanted": "y",
+        "answers": {"memit": "yes", "metake": "no"},
+    }
+    page = write_page(
+        tmp_path / "r.html", title="T", dialogues=[{"subject": "s", "target": "y", "lines": [line]}],
+        sections=[{"title": "S", "text": "t", "head": ["a"], "rows": [["1"]], "figures": [figure]}],
+        glossary={"Eff": "meaning"},
+    ).read_text()  # fmt: skip
+    assert "data:image/png;base64," in page
+    assert "&lt;b&gt;?" in page
+    assert 'class="good">yes' in page
+    assert 'class="bad">no' in page
