@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,54 +37,86 @@ from metake.presets import PRESETS, settings_for, statistics_for
 from metake.prompts import sample_contexts
 
 HERE = Path(__file__).resolve().parent
-TOTAL_STEPS = 40
-# Where each model may be edited; the search chooses one for each method. With rotary positions the
-# demo models carry a subject to the question's end within two layers: above them an open-loop plan
-# hardly lowers its own loss any more, so the list reaches down to layer 0.
-ROTARY = ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,))
-# One trial of each method is a guess by hand, the rest is search.
-GUESS: dict[str, Any] = {
-    "plan": {"place": 2, "lr": 1.0, "clamp": None, "decay": 0.0, "kl": 0.0625, "weight": 30.0, "history": False,
-             "steps": 40, "stop": "own", "l2": 0.3, "keep": 0.8},
-    "bilevel": {"place": 6, "lr": 1.0, "clamp": None, "decay": 0.0, "kl": 0.0625, "weight": 300.0, "history": True,
-                "steps": 10, "meta_steps": 20, "meta_lr": 1.0, "start": "plan", "locality": 0.0625,
-                "stop": "executed", "l2": 0.3, "keep": 0.8},
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the search of a model ranges over.
+
+    Attributes:
+        places: layers to edit, of which each method chooses.
+        steps: gradient steps in all, planning and upper level together.
+        weight, l2: ranges of lambda and of AlphaEdit's L2.
+        guess: one trial of each method is this guess by hand (per target), the rest is search.
+    """
+
+    places: tuple[tuple[int, ...], ...]
+    steps: int
+    weight: tuple[float, float]
+    l2: tuple[float, float]
+    guess: dict[str, dict[str, Any]]
+
+
+COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
+SMALL_GUESS: dict[str, dict[str, Any]] = {
+    "plan": {**COMMON, "place": 2, "weight": 30.0, "history": False, "steps": 40, "stop": "own", "l2": 0.3,
+             "keep": 0.8},
+    "bilevel": {**COMMON, "place": 6, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 20,
+                "meta_lr": 1.0, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
 }  # fmt: skip
-GUESS["compensated"] = GUESS["plan"]
-PLACES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "demo": ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)),
+DEMO_GUESS = {
+    **SMALL_GUESS,
+    "bilevel": {**SMALL_GUESS["bilevel"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
+}
+REAL_GUESS: dict[str, dict[str, Any]] = {
+    "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
+             "keep": 0.8},
+    "bilevel": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 8, "meta_steps": 8,
+                "meta_lr": 0.5, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 10.0, "keep": 0.8},
+}  # fmt: skip
+# With rotary positions the demo models carry a subject to the question's end within two layers: above
+# them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
+ROTARY = Space(
+    ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,)), 40, (30, 30_000), (1e-3, 100), SMALL_GUESS
+)
+SPACES = {
+    "demo": Space(
+        ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)), 40, (30, 30_000), (1e-3, 100), DEMO_GUESS
+    ),
     "demo-gptj": ROTARY,
     "demo-llama": ROTARY,
-    "smollm2": ((4, 5, 6, 7, 8), (6, 7, 8), (8,)),
+    "smollm2": Space(((4, 5, 6, 7, 8),), 20, (300, 30_000), (0.1, 1000), REAL_GUESS),
 }
 
 
-def suggest(trial: optuna.Trial, method: str, places: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
+def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
     """One point of the space of a method, as changes of its settings."""
     row = find_method(method)
     choice: dict[str, Any] = {
-        "layers": list(places[trial.suggest_int("place", 0, len(places) - 1)]),
+        "layers": list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)]),
         "lr": trial.suggest_float("lr", 0.05, 2.0, log=True),
         "clamp": trial.suggest_categorical("clamp", [None, 0.75, 1.5, 3.0]),
         "decay": trial.suggest_categorical("decay", [0.0, 0.5]),
         "kl": trial.suggest_categorical("kl", [0.0, 0.0625, 0.5]),
     }
     if row.geometry == "ridge":
-        choice["weight"] = trial.suggest_float("weight", 30, 30_000, log=True)
+        choice["weight"] = trial.suggest_float("weight", *space.weight, log=True)
         choice["history"] = trial.suggest_categorical("history", [False, True])
     else:
-        choice["l2"] = trial.suggest_float("l2", 1e-3, 100, log=True)
+        choice["l2"] = trial.suggest_float("l2", *space.l2, log=True)
         choice["keep"] = trial.suggest_float("keep", 0.3, 1.0)
     if row.target == "bilevel":
-        choice["steps"] = trial.suggest_int("steps", 2, 20)
-        choice["meta_steps"] = trial.suggest_int("meta_steps", 10, TOTAL_STEPS - 20)
+        choice["steps"] = trial.suggest_int("steps", 2, space.steps // 2)
+        choice["meta_steps"] = trial.suggest_int(
+            "meta_steps", space.steps // 4, space.steps - choice["steps"]
+        )
         choice["meta_lr"] = trial.suggest_float("meta_lr", 0.05, 2.0, log=True)
         choice["start"] = trial.suggest_categorical("start", ["plan", "compensated"])
         choice["locality"] = trial.suggest_categorical("locality", [0.0, 0.0625, 0.5])
         choice["stop"] = "own"
         choice["meta_stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
     else:
-        choice["steps"] = trial.suggest_int("steps", 5, TOTAL_STEPS)
+        choice["steps"] = trial.suggest_int("steps", 5, space.steps)
         choice["stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
     return choice
 
@@ -102,7 +135,7 @@ def search(
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
     before = evaluator.measure()
     contexts = sample_contexts(loaded.arch, loaded.tokenizer)
-    places = PLACES[args.model]
+    space = SPACES[args.model]
     log = args.journal / f"{args.model}-{method}.journal"
     log.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -112,7 +145,7 @@ def search(
     )  # fmt: skip
 
     def objective(trial: optuna.Trial) -> float:
-        choice = suggest(trial, method, places)
+        choice = suggest(trial, method, space)
         trial.set_user_attr("choice", choice)
         try:
             settings = settings_for(loaded.arch, method, name="none", **{**fixed, **choice})
@@ -132,15 +165,18 @@ def search(
         print(f"{args.model} {method} {trial.number}: {value:.3f} {means}", flush=True)
         return value
 
-    study.enqueue_trial(GUESS[find_method(method).target], skip_if_exists=True)
-    study.optimize(objective, n_trials=max(0, args.trials - len(study.trials)))
-    trials = sorted(study.trials, key=lambda t: -(t.value or 0))[: args.trials]
+    target = find_method(method).target
+    study.enqueue_trial(space.guess["bilevel" if target == "bilevel" else "plan"], skip_if_exists=True)
+    finished = [t for t in study.trials if t.state.is_finished()]
+    study.optimize(objective, n_trials=max(0, args.trials - len(finished)))
+    finished = [t for t in study.trials if t.state.is_finished()]
+    trials = sorted(finished, key=lambda t: -(t.value or 0))[: args.trials]
     return [{"number": t.number, "score": round(t.value or 0, 4), **t.user_attrs} for t in trials]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo", choices=sorted(PLACES))
+    parser.add_argument("--model", default="demo", choices=sorted(SPACES))
     parser.add_argument("--path", help="load the model from here instead (a converted copy)")
     parser.add_argument("--methods", default="memit,alphaedit,metake,memit-compensated")
     parser.add_argument("--trials", type=int, default=40)
@@ -159,7 +195,7 @@ def main() -> None:
 
     loaded = load(args.path or args.model)
     loaded.model.name_or_path = args.model
-    layers = tuple(sorted({n for place in PLACES[args.model] for n in place}))
+    layers = tuple(sorted({n for place in SPACES[args.model].places for n in place}))
     statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
     preset_file = PRESETS / f"{args.model}.json"
     preset = (

@@ -55,31 +55,30 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     """
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5), layout="constrained")
-        offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
+        offsets = np.linspace(-0.12, 0.12, len(runs)) if len(runs) > 1 else [0.0]
+        every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
         for offset, (method, batches) in zip(offsets, runs.items(), strict=True):
             colour = COLOURS.get(method)
-            layers = list(batches[0]["layers"])
+            places = np.array([every.index(layer) + 1 for layer in batches[0]["layers"]])
             planned = _gather(batches, "planned")
-            missing = _gather(batches, "missing_before")
-            after = _gather(batches, "missing_after")
-            curve = np.vstack([missing, after[None]]) / np.maximum(planned, 1e-12)
-            curve = curve[:, planned > 1e-6]
-            at = np.arange(len(layers) + 1) + offset
+            missing = np.vstack([_gather(batches, "missing_before"), _gather(batches, "missing_after")[None]])
+            curve = (missing / np.maximum(planned, 1e-12))[:, planned > 1e-6]
+            at = np.array([0, *places]) + offset
             middle = np.median(curve, 1)
             low, high = np.quantile(curve, (0.25, 0.75), axis=1)
             left.errorbar(at, middle, (middle - low, high - middle), marker="o", ms=3, lw=1, capsize=2,
                           label=method, color=colour)  # fmt: skip
-            eta = np.median(_gather(batches, "eta"), 1)
-            rest = np.cumprod([1.0, *(1 - e / (len(layers) - i) for i, e in enumerate(eta))])
-            left.plot(at, rest, ":", lw=1, color=colour)
             etas = _gather(batches, "eta")
+            eta = np.median(etas, 1)
+            rest = np.cumprod([1.0, *(1 - e / (len(places) - i) for i, e in enumerate(eta))])
+            left.plot(at, rest, ":", lw=1, color=colour)
             low, high = np.quantile(etas, (0.25, 0.75), axis=1)
-            right.errorbar(
-                at[:-1], eta, (eta - low, high - eta), marker="o", ms=3, lw=1, capsize=2, color=colour
-            )
-        ticks = np.arange(len(layers) + 1)
-        left.set_xticks(ticks, ["plan", *(f"after {layer}" for layer in layers)])
-        right.set_xticks(ticks[:-1], [str(layer) for layer in layers])
+            right.errorbar(places + offset, eta, (eta - low, high - eta), marker="o", ms=3, lw=1, capsize=2,
+                           color=colour)  # fmt: skip
+        ticks = np.arange(1, len(every) + 1)
+        left.set_xticks([0, *ticks], ["plan", *(f"after {layer}" for layer in every)])
+        right.set_xticks(ticks, [str(layer) for layer in every])
+        right.set_xlim(0.5, len(every) + 0.5)
         left.set_ylabel("residual still missing / planned")
         left.set_ylim(0)
         left.set_title("execution, layer by layer (dotted: predicted, A2)")
