@@ -23,7 +23,7 @@ QUICK = {
 
 
 def editor_of(loaded, statistics, method="metake", **changes):
-    settings = settings_for(loaded.arch, method, **{**QUICK, **changes})
+    settings = settings_for(loaded.arch, method, name="none", **{**QUICK, **changes})
     return Editor(loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics)
 
 
@@ -93,7 +93,7 @@ def test_every_family_is_edited(family, trained, tokenizer):
     text = "\n".join(f"{q} {a}" for q, _, a in FACTS) * 8
     statistics = collect(arch, tokenizer, text, (1, 2), progress=False)
     changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "weight": 0.01, "contexts": ()}
-    settings = settings_for(arch, "metake", **{**QUICK, **changes})
+    settings = settings_for(arch, "metake", name="none", **{**QUICK, **changes})
     before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
     with Editor(model, tokenizer, "metake", settings=settings, statistics=statistics) as editor:
         assert editor.edit(Request("The one who works at the {}", "river", "doctor")).edited
@@ -122,19 +122,17 @@ def test_each_demo_model_learns_a_new_answer(loaded, statistics_of, records):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics_of, records, method):
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
-    editor = editor_of(loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12)
-    result = editor.edit([r.request for r in records[:3]])
-    changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
-    assert len(changed) == 3
-    assert result.targets.plan.trail[-1] < result.targets.plan.trail[0]
-    assert (result.fraction > 0.05).all()
-    text = str(result)
-    assert "the model is edited" in text
-    assert records[0].request.subject in text
-    result.revert()
+    with editor_of(loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12) as editor:
+        result = editor.edit([r.request for r in records[:3]])
+        changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
+        assert len(changed) == 3
+        assert result.targets.plan.trail[-1] < result.targets.plan.trail[0]
+        assert (result.fraction > 0.05).all()
+        assert "the model is edited" in str(result)
+        assert records[0].request.subject in str(result)
     assert not result.edited
-    assert all(torch.equal(v, before[k]) for k, v in loaded.model.state_dict().items())
     assert "reverted" in str(result)
+    assert all(torch.equal(v, before[k]) for k, v in loaded.model.state_dict().items())
 
 
 def test_batches_revert_in_order_and_compose(demo, statistics_of, records):

@@ -98,7 +98,7 @@ def test_bootstrap_covers_the_mean_and_shrinks():
 @pytest.mark.parametrize("consecutive", [True, False])
 def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, consecutive):
     before = demo.arch.fingerprint()
-    settings = {m: settings_for(demo.arch, m, **QUICK) for m in ("memit", "metake@label")}
+    settings = {m: settings_for(demo.arch, m, name="none", **QUICK) for m in ("memit", "metake@label")}
     ticks = []
     out = compare(demo, records[:5], settings, statistics_of(demo), batch=2, consecutive=consecutive,
                   text=held_out_text("demo"), tick=ticks.append)  # fmt: skip
@@ -116,7 +116,7 @@ def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, c
 
 
 def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
-    settings = {"memit": settings_for(demo.arch, "memit", **QUICK)}
+    settings = {"memit": settings_for(demo.arch, "memit", name="none", **QUICK)}
     rows = [
         compare(demo, records[:4], settings, statistics_of(demo), batch=4, consecutive=c).content["methods"][
             0

@@ -107,7 +107,7 @@ def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, m
     statistics = statistics_of(loaded)
     factors = []
     for joint in (True, False):
-        settings = settings_for(loaded.arch, method, joint=joint, **changes)
+        settings = settings_for(loaded.arch, method, name="none", joint=joint, **changes)
         with Editor(
             loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics
         ) as editor:
@@ -119,7 +119,7 @@ def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, m
 
 def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
     changes = {"steps": 5, "layers": (1, 2, 3), "contexts": ()}
-    settings = settings_for(loaded.arch, "memit", **changes)
+    settings = settings_for(loaded.arch, "memit", name="none", **changes)
     requests = [r.request for r in records[:3]]
     plans = []
     for group in (requests, requests[1:2]):
