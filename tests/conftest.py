@@ -51,9 +51,9 @@ TINY = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 4, "num_atte
         "intermediate_size": 48, "max_position_embeddings": 128}  # fmt: skip
 GROUPED = {**TINY, "num_key_value_heads": 2}
 CONFIGS = {
-    "gpt2": GPT2Config(vocab_size=1024, n_embd=32, n_layer=4, n_head=4, n_positions=128,
+    "gpt2": GPT2Config(vocab_size=1024, bos_token_id=0, eos_token_id=0, n_embd=32, n_layer=4, n_head=4, n_positions=128,
                        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-    "gptj": GPTJConfig(vocab_size=1024, n_embd=32, n_layer=4, n_head=4, n_positions=128, rotary_dim=4,
+    "gptj": GPTJConfig(vocab_size=1024, bos_token_id=0, eos_token_id=0, n_embd=32, n_layer=4, n_head=4, n_positions=128, rotary_dim=4,
                        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, tie_word_embeddings=False),
     "gpt_neox": GPTNeoXConfig(**TINY),
     "llama": LlamaConfig(**GROUPED),
