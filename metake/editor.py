@@ -26,7 +26,7 @@ from metake.geometry.operator import Geometry, Projected, Ridge
 from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture, ModuleMap
-from metake.models.trace import frozen
+from metake.models.trace import frozen, run
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.report.tables import render
 from metake.requests import Request
@@ -221,8 +221,6 @@ class Editor:
 
     def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
         """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""
-        from metake.models.trace import run
-
         with torch.no_grad():
             trace = run(
                 self.arch, trunks.ids, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
