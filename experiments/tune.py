@@ -71,8 +71,9 @@ DEMO_GUESS = {
 REAL_GUESS: dict[str, dict[str, Any]] = {
     "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
              "keep": 0.8},
-    "bilevel": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 8, "meta_steps": 8,
-                "meta_lr": 0.5, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 10.0, "keep": 0.8},
+    "bilevel": {**COMMON, "place": 0, "weight": 3_000.0, "history": False, "steps": 8, "meta_steps": 12,
+                "meta_lr": 0.5, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 10.0,
+                "keep": 0.8},
 }  # fmt: skip
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
 # them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
@@ -85,7 +86,7 @@ SPACES = {
     ),
     "demo-gptj": ROTARY,
     "demo-llama": ROTARY,
-    "smollm2": Space(((4, 5, 6, 7, 8),), 20, (300, 30_000), (0.1, 1000), REAL_GUESS),
+    "smollm2": Space(((4, 5, 6, 7, 8), (6, 7, 8), (8,), (12,)), 20, (100, 30_000), (0.1, 1000), REAL_GUESS),
 }
 
 

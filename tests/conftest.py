@@ -29,18 +29,6 @@ from metake.presets import default_text
 torch.set_num_threads(1)
 
 
-def pytest_addoption(parser):
-    parser.addoption("--deep", action="store_true", help="also the slow checks (the real model)")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--deep"):
-        skip = pytest.mark.skip(reason="slow; run with --deep")
-        for item in items:
-            if "deep" in item.keywords:
-                item.add_marker(skip)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
     """Statistics go to a folder of the test run, never to the user's cache."""

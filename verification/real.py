@@ -1,0 +1,51 @@
+"""Matrices of real models, made by the library's own code: covariances, spectra and keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metake.data.records import read_records
+from metake.geometry.covariance import collect
+from metake.models.load import ASSETS, load
+from metake.presets import default_text
+from metake.prompts import Batch, Trunks
+from metake.solvers.allocation import last
+from metake.solvers.layered import LayeredSolver
+
+DEMOS = ("demo", "demo-gptj", "demo-llama")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Of one edited layer: `moment` C (`d_k x d_k`) and `keys` (`d_k x n`) of test facts, fp32."""
+
+    model: str
+    moment: torch.Tensor
+    keys: torch.Tensor
+
+
+@cache
+def measured(model: str = "demo", layer: int = 2, tokens: int = 4096, facts: int = 8) -> Layer:
+    """C from the model's own text, and keys of facts at their subjects' last token."""
+    loaded = load(model, device="cpu")
+    arch, tokenizer = loaded.arch, loaded.tokenizer
+    statistics = collect(arch, tokenizer, default_text(model), (layer,), tokens=tokens, progress=False)
+    requests = [record.request for record in read_records(ASSETS / "world" / "test.json", facts)]
+    trunks = Trunks.build(arch, Batch.build(arch, tokenizer, requests, ()), layer)
+    _, keys = LayeredSolver(arch, {}, last((layer,))).origin(trunks)
+    return Layer(model, statistics[layer], keys.T.contiguous())
+
+
+@cache
+def measured_spectra() -> tuple[NDArray[np.float64], ...]:
+    """Eigenvalues of C of each demo model, ascending, negative rounding cut off."""
+    spectra = []
+    for model in DEMOS:
+        values = torch.linalg.eigvalsh(measured(model).moment.double())
+        spectra.append(values.clamp_min(0).numpy())
+    return tuple(spectra)

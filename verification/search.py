@@ -1,0 +1,31 @@
+"""Worst cases that are searched for and not waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
+
+
+def worst(ratio: Callable[[Array], float], size: int, *, starts: int = 12, seed: int = 0) -> float:
+    """Largest `ratio(x)` found over x in R^size, by Nelder and Mead from seeded starts.
+
+    Args:
+        ratio: value / bound of an instance that x parametrises; not finite counts as a bad start.
+    """
+    rng = np.random.default_rng(seed)
+
+    def loss(x: Array) -> float:
+        value = ratio(x)
+        return -value if np.isfinite(value) else np.inf
+
+    best = 0.0
+    for _ in range(starts):
+        found = minimize(loss, rng.standard_normal(size), method="Nelder-Mead",
+                         options={"maxiter": 400 * size, "xatol": 1e-9, "fatol": 1e-12})  # fmt: skip
+        best = max(best, -float(found.fun))
+    return best
