@@ -60,6 +60,7 @@ class Evidence:
 
 
 _current = Evidence()
+_seen: dict[str, float] = {}  # of the example at hand
 
 
 def begin() -> Evidence:
@@ -87,7 +88,10 @@ def checks(claim: str, rung: Rung, *, drops: str = "", refutes: bool = False) ->
             @functools.wraps(test)
             def body(*args: Any, **kwargs: Any) -> Any:
                 _current.examples += 1
-                return test(*args, **kwargs)
+                _seen.clear()
+                result = test(*args, **kwargs)
+                _point_hypothesis_upwards()
+                return result
 
             body.counted = True
         return pytest.mark.checks(claim, rung, drops=drops, refutes=refutes)(body)
@@ -95,10 +99,18 @@ def checks(claim: str, rung: Rung, *, drops: str = "", refutes: bool = False) ->
     return decorate
 
 
-def _target(value: float, label: str) -> None:
-    """Point hypothesis towards larger values, where a test runs under it."""
-    if math.isfinite(value) and hypothesis.currently_in_test_context():
-        hypothesis.target(value, label=label)
+def _see(label: str, value: float) -> None:
+    """Note a number of this example, and its largest of the whole test."""
+    _seen[label] = max(_seen.get(label, 0.0), value)
+    setattr(_current, label, max(getattr(_current, label) or 0.0, value))
+
+
+def _point_hypothesis_upwards() -> None:
+    """Where a test runs under hypothesis: look for larger ratios and errors."""
+    if hypothesis.currently_in_test_context():
+        for label, value in _seen.items():
+            if math.isfinite(value):
+                hypothesis.target(value, label=label)
 
 
 def below(value: float, bound: float, tolerance: float = 0.0) -> None:
@@ -109,9 +121,14 @@ def below(value: float, bound: float, tolerance: float = 0.0) -> None:
     """
     value, bound = float(value), float(bound)
     if bound > 0 and math.isfinite(bound):
-        _current.ratio = max(_current.ratio or 0.0, value / bound)
-        _target(value / bound, "ratio")
+        _see("ratio", value / bound)
     assert value <= bound * (1 + tolerance) + np.finfo(float).tiny, f"{value!r} > {bound!r}"
+
+
+def attains(value: float, bound: float, share: float = 0.99, tolerance: float = 0.0) -> None:
+    """Assert that a worst case reaches `share` of a bound and stays below it: the bound is tight."""
+    below(value, bound, tolerance)
+    assert value >= share * bound, f"only {value / bound:.3f} of the bound is reached"
 
 
 def equal(actual: Any, expected: Any, tolerance: float, scale: float | None = None) -> None:
@@ -126,8 +143,7 @@ def equal(actual: Any, expected: Any, tolerance: float, scale: float | None = No
     size = float(np.linalg.norm(expected)) if scale is None else scale
     error = float(np.linalg.norm(actual - expected))
     allowed = tolerance * size + np.finfo(float).tiny
-    _current.error = max(_current.error or 0.0, error / allowed)
-    _target(error / allowed, "error")
+    _see("error", error / allowed)
     assert error <= allowed, f"differs by {error:.3e}, allowed {allowed:.3e}\n{actual}\n{expected}"
 
 

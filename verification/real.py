@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from metake.data.records import read_records
 from metake.geometry.covariance import collect
-from metake.models.load import ASSETS, load
+from metake.models.load import ASSETS, SMOLLM2, load
 from metake.presets import default_text
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import last
@@ -30,12 +31,23 @@ class Layer:
 
 
 @cache
-def measured(model: str = "demo", layer: int = 2, tokens: int = 4096, facts: int = 8) -> Layer:
-    """C from the model's own text, and keys of facts at their subjects' last token."""
+def measured(model: str = "demo") -> Layer:
+    """Of a demo model: C from 4,096 tokens of its own text, and keys of eight test facts."""
+    return _measure(model, 2, 4096, ASSETS / "world" / "test.json", 8)
+
+
+@cache
+def measured_real() -> Layer:
+    """The same of the pretrained model that a package carries, from 40,960 tokens."""
+    return _measure(SMOLLM2, 6, 40_960, ASSETS / "world" / "real_facts.json", 4)
+
+
+def _measure(model: str, layer: int, tokens: int, facts: Path, count: int) -> Layer:
+    """C, and keys at the subjects' last tokens."""
     loaded = load(model, device="cpu")
     arch, tokenizer = loaded.arch, loaded.tokenizer
     statistics = collect(arch, tokenizer, default_text(model), (layer,), tokens=tokens, progress=False)
-    requests = [record.request for record in read_records(ASSETS / "world" / "test.json", facts)]
+    requests = [record.request for record in read_records(facts, count)]
     trunks = Trunks.build(arch, Batch.build(arch, tokenizer, requests, ()), layer)
     _, keys = LayeredSolver(arch, {}, last((layer,))).origin(trunks)
     return Layer(model, statistics[layer], keys.T.contiguous())

@@ -126,8 +126,9 @@ def geometries(draw: st.DrawFn, min_size: int = 1, max_size: int = 8, max_expone
 def vectors(draw: st.DrawFn, size: int, nonzero: bool = True) -> Array:
     """A vector of length 1e-4 to 1e4."""
     x = np.array(draw(st.lists(coefficients, min_size=size, max_size=size)))
+    at = draw(st.integers(0, size - 1))  # drawn in any case, or the zero vector would not be the smallest
     if nonzero and not x.any():
-        x[draw(st.integers(0, size - 1))] = 1.0
+        x[at] = 1.0
     return x * 10.0 ** draw(st.sampled_from([0, 1, -1, 2, -2, 4, -4]))
 
 

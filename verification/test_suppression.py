@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.optimize import minimize
 
 from theory import suppression
 from verification import ledger
-from verification.ledger import below, checks, equal
+from verification.ledger import attains, below, checks, equal
 from verification.search import worst
 from verification.strategies import (
     EPS,
@@ -79,7 +80,7 @@ def test_no_other_edit_costs_less(e: Edit, seed: int, size: float):
     step = np.random.default_rng(seed).standard_normal(D.shape) * size * np.linalg.norm(D)
     rise = suppression.objective(D + step, e.G, e.k, e.r) - suppression.objective(D, e.G, e.k, e.r)
     expected = np.sum((step @ (e.G + np.outer(e.k, e.k))) * step)
-    scale = expected + suppression.objective(D, e.G, e.k, e.r)
+    scale = expected + suppression.objective(D, e.G, e.k, e.r) + e.r @ e.r
     equal(rise, expected, 100 * e.geometry.tolerance, scale)
 
 
@@ -183,7 +184,7 @@ def test_suppression_bound_is_attained():
         bound = suppression.suppression_bound(float(np.linalg.norm(a)), outside, mu[1], mu[0])
         return suppression.realisability(np.diag(mu), a) / bound
 
-    below(worst(ratio, 6), 1, 1e-12)
+    attains(worst(ratio, 6), 1, tolerance=1e-12)
 
 
 @given(protected(), st.sampled_from([0.9, 0.1, 1e-3]))
@@ -422,7 +423,7 @@ def test_raw_key_form_is_right_only_where_the_key_is_projected(p: Projection):
     )
     outside = np.linalg.norm(p.k - p.P @ p.k)
     scale = np.linalg.norm(p.r) / (p.beta + np.sum(p.k**2))
-    below(scale * outside, difference, p.tolerance + 1e-9)
+    below(scale * outside, difference + p.tolerance * scale * np.linalg.norm(p.k))
     inside = suppression.raw_key_edit(p.P @ p.k, p.r, p.beta)
     equal(
         inside,
@@ -518,7 +519,7 @@ def test_skew_coordinates_give_another_edit():
     ledger.counterexample("V = [[1, 1], [0, 1]] spans the same space and gives another edit")
 
 
-@given(projections(), st.integers(2, 7))
+@given(projections(), st.integers(2, 6))
 @checks("P15", "random")
 def test_penalising_the_complement_tends_to_the_projection(p: Projection, exponent: int):
     t = 10.0**exponent * p.beta
@@ -526,7 +527,8 @@ def test_penalising_the_complement_tends_to_the_projection(p: Projection, expone
     finite = suppression.edit(suppression.penalised_geometry(p.P, p.beta, t), p.k, p.r)
     # the outside part of the key is written with weight 1/(beta + t): the error falls like 1/t
     outside = np.linalg.norm(p.k - p.P @ p.k) * (1 + p.k @ p.k / p.beta)
-    below(np.linalg.norm(finite - limit), np.linalg.norm(p.r) * (outside / t + 1e-9 / np.sqrt(p.beta)))
+    rounding = tolerance(t / p.beta) / np.sqrt(p.beta)
+    below(np.linalg.norm(finite - limit), np.linalg.norm(p.r) * (outside / t + rounding))
 
 
 @checks("P15", "needed", drops="limit")
@@ -609,7 +611,7 @@ def test_what_an_edit_keeps_of_itself_is_at_most_its_own_share(b: Batch):
 def test_it_falls_as_keys_join(b: Batch):
     n = b.K.shape[1]
     kept = [suppression.retention(b.S[:m, :m])[0, 0] for m in range(1, n + 1)]
-    for earlier, later in zip(kept, kept[1:], strict=False):
+    for earlier, later in pairwise(kept):
         below(later, earlier, b.tolerance)
 
 
@@ -698,6 +700,8 @@ def test_typical_attenuation(geometry: Geometry, seed: int, n: int, weight: floa
     assume(condition < 1e12)
     rho = np.diag(suppression.gram(G, X))
     below(rho.mean(), suppression.mean_realisability(geometry.size, weight), tolerance(condition))
+    if not ridge:
+        equal(rho.mean(), suppression.mean_realisability(geometry.size, weight), tolerance(condition))
     below(suppression.attenuation(rho).mean(), suppression.attenuation(rho.mean()), tolerance(condition))
 
 
@@ -738,25 +742,22 @@ def test_drift_of_attenuation(d: Drift):
     below(abs(eta[0] - eta[1]), bound + tolerance(1e4))
 
 
+@pytest.mark.parametrize("kind", ["key", "geometry"])
 @checks("P10", "searched")
-def test_drift_of_attenuation_is_attained():
-    """One dimension; either kind of drift alone attains its own term in the limit of small drift."""
+def test_drift_of_attenuation_is_attained(kind: str):
+    """One dimension, any mu: either kind of drift alone attains its own term as it becomes small."""
+    step = 1e-4
 
     def ratio(x: Array) -> float:
-        step = 1e-4
-        k, both = np.array([x[0]]), np.eye(1)
-        moved = (
-            suppression.realisability(both, k + step)
-            if x[1] > 0
-            else suppression.realisability(both * (1 + step), k)
-        )
-        drift = (step, 0.0) if x[1] > 0 else (0.0, step)
-        change = abs(
-            suppression.attenuation(moved) - suppression.attenuation(suppression.realisability(both, k))
-        )
-        return change / suppression.attenuation_drift_bound(*drift, 1.0)
+        mu = np.exp(x[0])
+        k, G = np.array([x[1]]), mu * np.eye(1)
+        size = step * (np.sqrt(mu) if kind == "key" else mu)
+        drift = (size, 0.0) if kind == "key" else (0.0, size)
+        moved = (G, k + size) if kind == "key" else (G + size, k)
+        eta = [suppression.attenuation(suppression.realisability(*pair)) for pair in (moved, (G, k))]
+        return abs(eta[0] - eta[1]) / suppression.attenuation_drift_bound(*drift, mu)
 
-    below(worst(ratio, 2), 1, 1e-6)
+    attains(worst(ratio, 2), 1, tolerance=10 * step)
 
 
 @checks("P10", "needed", drops="floor")

@@ -1,0 +1,84 @@
+"""A verdict says what ran: passing, failing, skipped and refuting tests each change it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from verification.ledger import LADDER
+from verification.verdicts import Outcome, Verdict, markdown, verdicts, write_verdicts
+
+
+def outcome(
+    claim: str, rung: str, result: str = "passed", drops: str = "", refutes: bool = False, **evidence
+) -> Outcome:
+    return Outcome("file::test", result, ((claim, rung, drops, refutes),), evidence)
+
+
+def row(id: str, *outcomes: Outcome) -> Verdict:
+    return next(v for v in verdicts(list(outcomes)) if v.id == id)
+
+
+def test_nothing_ran():
+    assert row("T1").verdict == "not checked"
+    assert row("T1", outcome("T1", "random", "skipped")).verdict == "not checked"
+    assert row("T1", outcome("T1", "random", "skipped")).skipped == 1
+
+
+def test_holds_and_fails():
+    passed = outcome("T1", "random", examples=7)
+    assert row("T1", passed).verdict == "holds as stated"
+    assert row("T1", passed).examples == 7
+    broken = row("T1", passed, outcome("T1", "product", "failed"))
+    assert broken.verdict == "fails"
+    assert broken.failed == ("test",)
+    assert row("X2", outcome("X2", "random")).verdict == "holds"
+
+
+def test_a_refutation_decides_between_corrected_and_more():
+    refuted = outcome("T1e", "random", refutes=True, counterexample="P = 0")
+    assert row("T1e", outcome("T1e", "random"), refuted).verdict == "holds corrected"
+    assert row("T1e", outcome("T1e", "random"), refuted).refutation == "P = 0"
+    assert (
+        row("T1b", outcome("T1b", "random"), outcome("T1b", "random", refutes=True)).verdict == "needs more"
+    )
+    assert row("P6", outcome("P6", "exact", refutes=True)).verdict == "fails"
+
+
+def test_a_refutation_is_not_a_rung_and_neither_is_a_dropped_assumption():
+    only = row("T1", outcome("T1", "needed", drops="single", counterexample="two keys"))
+    assert only.rungs == ()
+    assert only.dropped == {"single": "two keys"}
+    assert only.verdict == "not checked"
+
+
+@pytest.mark.parametrize(("ratio", "word"), [(1.0, "tight"), (0.5, "upper bound"), (None, "-")])
+def test_tightness(ratio, word):
+    assert row("T1b", outcome("T1b", "searched", ratio=ratio)).bound == word
+
+
+def test_the_largest_numbers_are_kept_and_rungs_stand_in_order():
+    found = row("T1b", outcome("T1b", "product", ratio=0.2), outcome("T1b", "random", ratio=0.7, error=0.1))
+    assert found.ratio == 0.7
+    assert found.error == 0.1
+    assert found.rungs == ("random", "product")
+    assert tuple(r for r in LADDER if r in found.rungs) == found.rungs
+
+
+def test_files(tmp_path):
+    rows = verdicts(
+        [
+            outcome("T1", "random", examples=3, error=0.5),
+            outcome("T1", "needed", drops="single", counterexample="a | b"),
+        ]
+    )
+    write_verdicts(rows, tmp_path)
+    stored = json.loads((tmp_path / "verdicts.json").read_text())
+    assert stored[0]["id"] == "T1"
+    assert stored[0]["examples"] == 3
+    page = (tmp_path / "verdicts.html").read_text()
+    assert "Attenuation law" in page
+    assert "0.5" in page
+    lines = [line for line in markdown(rows).splitlines() if line.startswith("| T1 ")]
+    assert lines[0].count("|") - lines[0].count("\\|") == 8
