@@ -8,7 +8,7 @@ GPU := $(shell command -v nvidia-smi 2>/dev/null)
 DEMO_OUT ?= results/demo
 WORKERS ?= 2
 
-.PHONY: demo test deep lint format clean setup
+.PHONY: demo test verify figures deep lint format clean setup
 
 setup: $(VENV)/ready
 
@@ -29,8 +29,18 @@ endif
 demo: setup
 	$(BIN)/python experiments/demo.py --out $(DEMO_OUT)
 
+# Tests of the library and of the theory; then the committed verdicts have to be those of this run.
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --verdicts results/verification
+	diff docs/verdicts.md results/verification/verdicts.md
+
+verify: setup
+	$(BIN)/python -m pytest verification -n $(WORKERS) --verdicts results/verification
+	cp results/verification/verdicts.md docs/verdicts.md
+
+figures: setup
+	$(BIN)/python experiments/theorem_figures.py --out results/figures
+	mkdir -p docs/figures && cp results/figures/*.png docs/figures/
 
 deep: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --deep

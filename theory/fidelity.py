@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 def spectral(X: Array) -> float:
@@ -52,7 +52,8 @@ def channel_drift(key_drift: float, geometry_drift: float, mu: float, key: float
         key: a bound of the keys' norm, infinite if there is none.
     """
     free = geometry_drift / (2 * mu**1.5)
-    return key_drift / mu + min(free, key * geometry_drift / (mu * (mu + geometry_drift)))
+    bounded = key * inverse_drift(mu, geometry_drift) if np.isfinite(key) else np.inf
+    return key_drift / mu + min(free, bounded)
 
 
 # -- gradients through channels (L5, 51, 59) ----------------------------------------------------
@@ -82,10 +83,10 @@ def allocation_drift_bound(perturbation: float) -> float:
 
 
 def tail(gradients: Sequence[Array]) -> float:
-    """gamma of (54): `sum_{l<L} ||g_l|| / ||g_L||`, layers in order, L last."""
+    """gamma of (54): `sum_{l<L} ||g_l|| / ||g_L||`, layers in order, L last; 0 if nothing is left of any."""
     rest = sum(spectral(g) for g in gradients[:-1])
     last = spectral(gradients[-1])
-    return float(rest / last) if last > 0 else np.inf
+    return float(rest / last) if last > 0 else np.inf if rest > 0 else 0.0
 
 
 def error_bound(gamma: float, last: float, gap: float, Gamma: float, q: float) -> float:
@@ -110,6 +111,17 @@ def zeta(gamma: float, gap: float, sigma: float) -> float:
 def zeta_sharp(gamma: float, gap: float) -> float:
     """`gamma (1 + eps_I) + eps_I`: the same without sigma, and never larger (T3b)."""
     return gamma * (1 + gap) + gap
+
+
+def descent_bound(gamma: float, gap: float) -> float:
+    """Least `<g, g~> / ||g~||^2` for given gamma and eps_I, attained if d_v >= 2 (T3b, sharp).
+
+    With `s = ||g_L|| / ||g~||`: the tail takes off gamma s at most, and g_L lies on a sphere of radius
+    eps_I around g~. `(1 - gamma)(1 - eps_I)` where gamma <= 1 - eps_I; positive, for gamma and eps_I
+    below 1, exactly where `gamma^2 + eps_I^2 < 1`.
+    """
+    s = min(max(gamma, abs(1 - gap)), 1 + gap)
+    return (1 + s**2 - gap**2) / 2 - gamma * s
 
 
 def scaled_gap(J: Array) -> float:
@@ -170,7 +182,10 @@ def aligned_tail(etas: Sequence[float] | Array) -> float:
 
 def realised_after(eta: float, step: float, steps: int) -> float:
     """`1 - (1 - a eta^2)^T`: eta d after T steps a of gradient descent on `(eta d - 1)^2 / 2` (P13)."""
-    return float(-np.expm1(steps * np.log1p(-step * eta**2)))
+    rate = step * eta**2
+    if rate < 1:  # keeps its digits where the rate is small
+        return float(-np.expm1(steps * np.log1p(-rate)))
+    return float(1 - (1 - rate) ** steps)
 
 
 def alignment_premise(gradients: Sequence[Array], proxy: Array, gap: float) -> bool:

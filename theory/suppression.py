@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 def solve(G: Array, x: Array) -> Array:

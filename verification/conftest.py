@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from verification import ledger
 from verification.verdicts import Outcome, render_terminal, verdicts, write_verdicts
@@ -21,6 +21,11 @@ COMMON = {"deadline": None, "print_blob": True,
           "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}  # fmt: skip
 settings.register_profile("verification", max_examples=150, derandomize=True, **COMMON)
 settings.register_profile("thorough", max_examples=2000, **COMMON)
+# few examples, no shrinking: to see whether a mistake is noticed, not to understand it
+settings.register_profile(
+    "mutants", max_examples=60, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
+    phases=(Phase.generate, Phase.target), suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 settings.load_profile("verification")  # --hypothesis-profile still wins
 
 _outcomes: list[Outcome] = []

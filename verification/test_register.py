@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +84,30 @@ def test_every_assumption_is_dropped_once(entry: Claim):
         assert any(rung == "needed" and drops == key for rung, drops, _ in of(entry)), key
     for key in entry.unneeded:
         assert any(rung == "unneeded" and drops == key for rung, drops, _ in of(entry)), key
+
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def test_the_page_and_the_committed_table_agree():
+    """docs/theory.md speaks of every claim, in order, with the verdict of docs/verdicts.md."""
+    page = re.split(r"^### ", (DOCS / "theory.md").read_text(), flags=re.MULTILINE)[1:]
+    said = {}
+    for section in page:
+        id, title = section.splitlines()[0].split(". ", 1)
+        assert title == claim(id).title
+        said[id] = re.findall(r"\*\*Verdict: (.*)\.\*\*", section)
+    table = {}
+    for line in (DOCS / "verdicts.md").read_text().splitlines()[6:]:
+        cells = re.split(r"(?<!\\)\|", line)
+        table[cells[1].strip()] = [cells[4].split("(")[0].strip()]
+    assert list(table) == [c.id for c in CLAIMS]
+    assert sorted(said) == sorted(table)
+    assert said == table
+
+
+def test_figures_named_in_the_page_exist():
+    named = re.findall(r"\]\((figures/[^)]*)\)", (DOCS / "theory.md").read_text())
+    assert len(named) >= 10
+    for name in named:
+        assert (DOCS / name).is_file(), name

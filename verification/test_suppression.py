@@ -622,6 +622,19 @@ def test_shortfall_of_a_batch(b: Batch):
     below(missing, suppression.batch_shortfall_bound(b.S, b.R), b.tolerance)
 
 
+@checks("X3", "searched")
+def test_shortfall_of_a_batch_is_attained():
+    """Two keys; the worst residuals lie along the eigenvector of s_min."""
+
+    def ratio(x: Array) -> float:
+        root = x[:4].reshape(2, 2)
+        S, R = root @ root.T, x[4:].reshape(1, 2)
+        missing = np.linalg.norm(R - R @ suppression.retention(S))
+        return float(missing / suppression.batch_shortfall_bound(S, R))
+
+    attains(worst(ratio, 6), 1, tolerance=1e-12)
+
+
 @given(geometries(min_size=2, max_exponent=4), seeds)
 @checks("X3", "random")
 def test_orthogonal_keys_do_not_disturb_each_other(geometry: Geometry, seed: int):
@@ -787,6 +800,22 @@ def test_rounding_of_eta(e: Edit):
     truth = suppression.attenuation(suppression.realisability(G32.astype(float), k32.astype(float)))
     seen = suppression.attenuation(suppression.realisability(G32, k32))
     below(abs(seen - truth) / truth, suppression.rounding_bound(eps, condition))
+
+
+@checks("X4", "searched")
+def test_rounding_bound_is_of_the_right_size():
+    """A constant of 8 and not of 800: some geometry of condition 1e4 loses a quarter of eps cond(G) in fp32."""
+    eps, condition = float(np.finfo(np.float32).eps), 1e4
+    worst_error = 0.0
+    for seed in range(1, 200):
+        U = basis(2, seed)
+        G = ((U * np.array([1 / condition, 1])) @ U.T).astype(np.float32)
+        G, k = (G + G.T) / 2, (1e-3 * U[:, 0]).astype(np.float32)  # small: eta near 1 forgives
+        truth = suppression.attenuation(suppression.realisability(G.astype(float), k.astype(float)))
+        worst_error = max(
+            worst_error, abs(suppression.attenuation(suppression.realisability(G, k)) - truth) / truth
+        )
+    attains(worst_error, suppression.rounding_bound(eps, condition), share=1 / 32)
 
 
 @checks("X4", "needed", drops="quotient")

@@ -1,0 +1,99 @@
+"""The suite rejects wrong formulas: every mistake of the catalogue makes one of the claims' tests fail."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+import verification
+from theory.claims import CLAIMS
+from verification.mutants import CATALOGUE, Mutant
+
+
+@cache
+def tests_of(module: str) -> list[Callable]:
+    """Tests of one module that are evidence for a claim."""
+    items = vars(importlib.import_module(f"verification.{module}")).values()
+    return [i for i in items if any(m.name == "checks" for m in getattr(i, "pytestmark", []))]
+
+
+@cache
+def modules() -> list[str]:
+    """Test modules, quickest kind first; symbolic derivations and enclosures hardly meet the functions."""
+    names = [m.name for m in pkgutil.iter_modules(verification.__path__) if m.name.startswith("test_")]
+    slow = ("test_enclosed", "test_proved", "test_derived", "test_product")
+    return sorted(set(names) - {"test_powerful"}, key=lambda n: (n.startswith(slow), n))
+
+
+def calls(test: Callable) -> Iterator[dict[str, Any]]:
+    """Arguments of a test under its `parametrize` marks; nothing for tests that are skipped here."""
+    marks = getattr(test, "pytestmark", [])
+    if any(m.name in ("deep", "skipif") for m in marks):
+        return
+    axes = []
+    for mark in marks:
+        if mark.name == "parametrize":
+            names = (
+                [n.strip() for n in mark.args[0].split(",")]
+                if isinstance(mark.args[0], str)
+                else mark.args[0]
+            )
+            values = [v for v in mark.args[1] if not getattr(v, "marks", ())]
+            rows = [getattr(v, "values", (v,) if len(names) == 1 else v) if hasattr(v, "marks") else (v if len(names) > 1 else (v,))
+                    for v in values]  # fmt: skip
+            axes.append([dict(zip(names, row, strict=True)) for row in rows])
+    for combination in itertools.product(*axes):
+        yield {k: v for part in combination for k, v in part.items()}
+
+
+def candidates(mutant: Mutant) -> list[Callable]:
+    """Tests that could notice: those of the claims that name the function, or of the module named."""
+    if mutant.tests:
+        return tests_of(mutant.tests)
+    function = f"{mutant.where.__name__.split('.')[-1]}.{mutant.name}"
+    concerned = {c.id for c in CLAIMS if function in c.functions}
+    assert concerned, f"no claim names {function}"
+    return [t for name in modules() for t in tests_of(name)
+            if any(m.name == "checks" and m.args[0] in concerned for m in t.pytestmark)]  # fmt: skip
+
+
+def rejected_by(mutant: Mutant) -> tuple[Callable, dict[str, Any]] | None:
+    """The first test that fails, with its arguments."""
+    for test in candidates(mutant):
+        for arguments in calls(test):
+            try:
+                test(**arguments)
+            except Exception:
+                return test, arguments
+    return None
+
+
+@pytest.fixture
+def quick():
+    """Few examples, no shrinking: a mistake that needs more would be found by luck."""
+    before = settings.get_current_profile_name()
+    settings.load_profile("mutants")
+    yield
+    settings.load_profile(before)
+
+
+@pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda m: m.id)
+def test_mistake_is_rejected(mutant: Mutant, quick, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(mutant.where, mutant.name, mutant.formula)
+        found = rejected_by(mutant)
+    assert found, "every test passes with this mistake in place"
+    test, arguments = found
+    test(**arguments)  # and it is the mistake that it rejects: without it the same test passes
+
+
+def test_the_catalogue_is_large_and_without_repetition():
+    assert len(CATALOGUE) >= 60
+    assert len({m.id for m in CATALOGUE}) == len(CATALOGUE)
