@@ -255,13 +255,13 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "T3b", 3, "Descent", "zeta = gamma (1 + eps_I) + eps_I/sigma < 1 implies <g, g~> >= (1 - zeta) ||g~||^2 > 0; zeta' needs no sigma",
-        "paper", ("fidelity.zeta", "fidelity.zeta_sharp", "fidelity.nondegeneracy"), (67, 68, 69, 70),
+        "paper", ("fidelity.zeta", "fidelity.zeta_sharp", "fidelity.descent_bound", "fidelity.nondegeneracy"), (67, 68, 69, 70),
         {"small": "zeta' < 1", "nonzero": "g~ != 0"},
         {"sigma": "sigma > 0 enters the condition"},
     ),
     Claim(
         "T3c", 3, "Descent, sharp", "cos(g, g~) >= sqrt((1 - eps^2)(1 - gamma^2)) - eps gamma, eps = min_c ||J_L/c - I||; positive iff gamma^2 + eps^2 < 1",
-        "ours", ("fidelity.cosine_bound", "fidelity.scaled_gap"), (),
+        "ours", ("fidelity.cosine_bound", "fidelity.scaled_gap", "fidelity.cosine"), (),
         {"circle": "gamma^2 + eps^2 < 1"},
     ),
     Claim(
