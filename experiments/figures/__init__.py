@@ -1,0 +1,1 @@
+"""Figures that check the theory: one module per theorem, one function per figure."""
