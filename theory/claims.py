@@ -182,6 +182,7 @@ CLAIMS: tuple[Claim, ...] = (
         "paper", ("trap.ball_trap", "trap.ball_trap_relative"), (43, 44, 45),
         {"containment": "safety means the whole ball: one displacement of that length can be safe",
          "relative": "Delta scales with the ellipsoid, Delta = theta tau/sqrt(mu_min): kappa alone does not decide"},
+        {"theta": "theta <= 1"},
         addition="safety is containment of the ball, and Delta is tied to the ellipsoid",
     ),
     Claim(
@@ -193,7 +194,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "T2d", 2, "Margin needs length", "a logit margin m with gradient v needs ||delta|| >= m/||v||",
         "paper", ("trap.margin_norm",), (),
-        {"parallel": "delta is parallel to v, for the length to suffice", "confined": "the projected gradient counts where delta is confined"},
+        {"parallel": "delta is parallel to v, for the length to suffice", "confined": "the projected gradient counts where delta is confined",
+         "linear": "the logit is linear in delta"},
     ),
     Claim(
         "P3", 2, "The executor's cost is isotropic", "min tr(D G D^T) under D k = delta is ||delta||^2/rho: anisotropy exists between requests only",
@@ -206,13 +208,13 @@ CLAIMS: tuple[Claim, ...] = (
         {"proportional": "F is proportional to H, for a mismatch of 1"},
     ),
     Claim(
-        "X6", 2, "Other regularisers", "an F that commutes with H moves the window of b/a and does not widen it; an aligned trust region opens it",
+        "X6", 2, "Other regularisers", "an F with u_min and u_max among its eigenvectors moves the window of b/a, and no F widens it; an aligned trust region opens it",
         "ours", ("trap.regularised_penalties", "trap.one_sided_limit", "trap.two_sided_window", "trap.aligned_displacement"), (),
-        {"commuting": "F commutes with H", "linear": "the loss is linear, for the aligned region"},
+        {"commuting": "u_min and u_max are eigenvectors of F (as where F commutes with H), for the closed form", "linear": "the loss is linear, for the aligned region"},
     ),
     Claim(
         "X7", 2, "Curvature", "with u_min, u_max eigenvectors of the curvature: shared lam > lam0 exists iff a/Delta - alpha_e > lam0 "
-        "and b sqrt(mu_max)/tau - alpha_h <= a/Delta - alpha_e; a sandwich for any A",
+        "and b sqrt(mu_max)/tau - alpha_h <= a/Delta - alpha_e; a sandwich for any A; the hard cost falls with lam if u_max is an eigenvector or d = 2",
         "ours", ("trap.curved_penalties", "trap.curved_sandwich", "trap.penalty_floor"), (),
         {"eigenvectors": "u_min and u_max are eigenvectors of A"},
     ),
@@ -270,8 +272,8 @@ CLAIMS: tuple[Claim, ...] = (
         {"spread": "the allocation is MEMIT's"},
     ),
     Claim(
-        "A2", 3, "Identity transport", "J_l = x_l/(n-l+1), x_{l+1} = x_l (1 - eta_l/(n-l+1)); executed 1 - prod(1 - eta_l/(n-l+1)); gamma -> H_n - 1 as eta -> 0",
-        "ours", ("fidelity.allocation_scales", "fidelity.executed_fraction", "fidelity.aligned_tail"), (),
+        "A2", 3, "Identity transport", "J_l = x_l/(n-l+1), x_{l+1} = x_l (1 - eta_l/(n-l+1)); executed 1 - prod(1 - eta_l/(n-l+1)); H_n - 1 < gamma < n - 1 in the best case",
+        "ours", ("fidelity.allocation_scales", "fidelity.missing_shares", "fidelity.executed_fraction", "fidelity.aligned_tail"), (),
         {"identity": "writes pass through the layers above unchanged and keys do not move"},
     ),
     Claim(

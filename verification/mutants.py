@@ -150,6 +150,15 @@ TRAP = [
     Mutant(trap, "penalty_floor", "largest eigenvalue", lambda A: float(max(0.0, -np.linalg.eigvalsh(A)[-1]))),
     Mutant(trap, "curved_penalties", "curvature added",
            lambda a, b, ae, ah, p, mu, tau, floor: Interval(b * sqrt(mu) / tau + ah, a / p + ae, floor)),
+    Mutant(trap, "ball_trap", "border counted in", lambda p, mu, tau: p >= tau / sqrt(mu)),
+    Mutant(trap, "kl_inside", "border left out", lambda F, H, s, tau: bool(
+        s**2 * trap.relative_spectrum(F, H)[-1] < tau**2)),
+    Mutant(trap, "relative_condition_bounds", "one-sided below", lambda f, h: (f / h, f * h)),
+    Mutant(trap, "curved_sandwich", "never decides", lambda *a: (False, False)),
+    Mutant(trap, "curved_sandwich", "floor forgotten",
+           lambda a, b, A, u, v, p, mu, tau: (
+               bool(b * sqrt(mu) / tau - v @ A @ v > a / p - np.linalg.eigvalsh(A)[0]),
+               bool(b * sqrt(mu) / tau - np.linalg.eigvalsh(A)[0] <= a / p - u @ A @ u))),
     Mutant(trap, "curved_penalties", "floor forgotten",
            lambda a, b, ae, ah, p, mu, tau, floor: Interval(b * sqrt(mu) / tau - ah, a / p - ae, -np.inf)),
 ]  # fmt: skip
@@ -184,6 +193,11 @@ FIDELITY = [
     Mutant(fidelity, "zeta", "missing 1 + eps", lambda gamma, gap, sigma: gamma + gap / sigma),
     Mutant(fidelity, "zeta", "times sigma", lambda gamma, gap, sigma: gamma * (1 + gap) + gap * sigma),
     Mutant(fidelity, "zeta_sharp", "missing product", lambda gamma, gap: gamma + gap),
+    Mutant(fidelity, "descent_bound", "one triangle for all", lambda gamma, gap: 1 - fidelity.zeta_sharp(gamma, gap)),
+    Mutant(fidelity, "channel_drift_stated", "twice the keys forgotten",
+           lambda k, g, mu, B: k / mu + B * (g + B * k) / (mu * (mu - g - B * k)) if g + B * k < mu else np.inf),
+    Mutant(fidelity, "allocation_scales", "what is missing forgotten", lambda etas: fidelity.spread_shares(len(etas))),
+    Mutant(fidelity, "cosine", "one norm only", lambda x, y: float(x @ y / norm(x)) if norm(x) else 0.0),
     Mutant(fidelity, "scaled_gap", "no scale", lambda J: norm(J - eye(len(J)), 2)),
     Mutant(fidelity, "cosine_bound", "wrong sign", lambda gamma, gap: sqrt((1 - gap**2) * (1 - gamma**2)) + gap * gamma),
     Mutant(fidelity, "cosine_bound", "missing square root", lambda gamma, gap: (1 - gap**2) * (1 - gamma**2) - gap * gamma),

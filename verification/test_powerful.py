@@ -18,7 +18,7 @@ from verification.mutants import CATALOGUE, Mutant
 
 
 @cache
-def tests_of(module: str) -> list[Callable]:
+def evidence_of(module: str) -> list[Callable]:
     """Tests of one module that are evidence for a claim."""
     items = vars(importlib.import_module(f"verification.{module}")).values()
     return [i for i in items if any(m.name == "checks" for m in getattr(i, "pytestmark", []))]
@@ -56,11 +56,11 @@ def calls(test: Callable) -> Iterator[dict[str, Any]]:
 def candidates(mutant: Mutant) -> list[Callable]:
     """Tests that could notice: those of the claims that name the function, or of the module named."""
     if mutant.tests:
-        return tests_of(mutant.tests)
+        return evidence_of(mutant.tests)
     function = f"{mutant.where.__name__.split('.')[-1]}.{mutant.name}"
     concerned = {c.id for c in CLAIMS if function in c.functions}
     assert concerned, f"no claim names {function}"
-    return [t for name in modules() for t in tests_of(name)
+    return [t for name in modules() for t in evidence_of(name)
             if any(m.name == "checks" and m.args[0] in concerned for m in t.pytestmark)]  # fmt: skip
 
 

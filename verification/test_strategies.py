@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 
 from verification import strategies as make
 
-quick = settings(max_examples=3000, derandomize=True, database=None)
+#: to see that something occurs; nothing is shrunk
+quick = settings(max_examples=3000, derandomize=True, database=None, phases=(Phase.generate,))
 
 
 @given(make.geometries())

@@ -140,7 +140,12 @@ def _largest(old: float | None, new: float | None) -> float | None:
 
 
 def verdicts(outcomes: list[Outcome]) -> list[Verdict]:
-    """One verdict per claim, in the order of the register."""
+    """One verdict per claim, in the order of the register.
+
+    Outcomes are put in order first, so that the counterexample that is quoted does not depend on which
+    worker was quicker; those written by hand come before those that the solver of `test_proved` found.
+    """
+    outcomes = sorted(outcomes, key=lambda o: ("test_proved" in o.test, o.test))
     return [_judge_claim(claim, outcomes) for claim in CLAIMS]
 
 
