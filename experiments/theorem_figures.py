@@ -3,7 +3,7 @@
     python experiments/theorem_figures.py --out results/figures --claims T1,L2
 
 Writes one PDF, PNG and CSV per figure, `captions.md` and `index.json`. Every row of a CSV says what it
-has to obey (equal to, below or above the theory); a row that does not makes the run fail.
+has to obey (equal to, below or above the theory); a row that does not ends the run with exit code 1.
 """
 
 from __future__ import annotations
@@ -12,19 +12,28 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # The theory and the verification are no installed packages: they are found beside this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no dates in PDFs: the same run writes the same bytes
+# Before torch is imported: sums in another order would be other bytes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import transformers
 from tqdm import tqdm
 
-from experiments.figures import fidelity, suppression, trap  # noqa: F401  (they register themselves)
-from experiments.figures.core import FIGURES, write_index
+from experiments.figures import fidelity, layers, projection, rounding, suppression, trap  # noqa: F401  (they register)
+from experiments.figures.core import FIGURES, BrokenLaw, write_index
 from metake.errors import MetakeError
 from theory.claims import CLAIMS
+
+ORDER = [claim.id for claim in CLAIMS]
+
+
+def every() -> list[str]:
+    """Names of all figures, in the order of their claims."""
+    return sorted(FIGURES, key=lambda name: ORDER.index(FIGURES[name].claims[0]))
 
 
 def chosen(claims: str | None) -> list[str]:
@@ -33,29 +42,24 @@ def chosen(claims: str | None) -> list[str]:
     Raises:
         MetakeError: a claim that does not exist or that no figure shows.
     """
-    order = [c.id for c in CLAIMS]
-    names = sorted(FIGURES, key=lambda name: order.index(FIGURES[name].claims[0]))
     if claims is None:
-        return names
+        return every()
     wanted = [c.strip() for c in claims.split(",") if c.strip()]
-    shown = {c for f in FIGURES.values() for c in f.claims}
-    for claim in wanted:
-        if claim not in order:
-            raise MetakeError(f"--claims: no claim {claim!r}; there are {', '.join(order)}")
-        if claim not in shown:
-            raise MetakeError(
-                f"--claims: no figure shows {claim}; figures show {', '.join(c for c in order if c in shown)}"
-            )
     if not wanted:
         raise MetakeError("--claims: empty; leave it out for all figures")
-    return [name for name in names if set(FIGURES[name].claims) & set(wanted)]
+    shown = {c for f in FIGURES.values() for c in f.claims}
+    for claim in wanted:
+        if claim not in shown:
+            why = f"no figure shows {claim}" if claim in ORDER else f"no claim {claim!r}"
+            raise MetakeError(f"--claims: {why}; there are {', '.join(c for c in ORDER if c in shown)}")
+    return [name for name in every() if set(FIGURES[name].claims) & set(wanted)]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/figures"))
     parser.add_argument("--claims", help="only figures of these claims, comma-separated")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("fontTools").setLevel(logging.ERROR)
@@ -66,13 +70,15 @@ def main() -> int:
             for name in progress:
                 progress.set_postfix_str(name)
                 entries.append(FIGURES[name].write(args.out))
-        write_index(args.out, entries)
+        write_index(args.out, entries, every())
     except MetakeError as error:
         print(f"theorem_figures: {error}", file=sys.stderr)
         return 2
+    except BrokenLaw as error:
+        print(f"theorem_figures: a law is broken: {error}", file=sys.stderr)
+        return 1
     for entry in entries:
-        deviations = ", ".join(f"{k} {v:.2g}" for k, v in entry["deviation"].items())
-        print(f"{entry['name']}: {deviations}")
+        print(f"{entry['name']}: {entry['summary']}")
     print(f"{len(entries)} figures in {args.out}")
     return 0
 

@@ -101,6 +101,7 @@ def checks(claim: str, rung: Rung, *, drops: str = "", refutes: bool = False) ->
 
 def _see(label: str, value: float) -> None:
     """Note a number of this example, and its largest of the whole test."""
+    value = float(value)  # evidence crosses process borders as plain numbers
     _seen[label] = max(_seen.get(label, 0.0), value)
     setattr(_current, label, max(getattr(_current, label) or 0.0, value))
 

@@ -2,7 +2,7 @@
 
 Numbers are rows `series, x, theory, measured, relation, tolerance`. The relation says how measurement
 stands to theory: `equal` to the tolerance (relative), `below` it, `above` it, or `shown` beside it.
-So a figure cannot show a broken law unnoticed.
+Points are drawn by the call that adds their rows, so a figure cannot show a broken law unnoticed.
 """
 
 from __future__ import annotations
@@ -10,27 +10,37 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no dates in PDFs: the same run writes the same bytes
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import ArrayLike
 
-from metake.files import write_text
+from metake.errors import MetakeError
+from metake.files import read_json, write_text
 from metake.report.figures import STYLE, save
 
-COLUMN = 3.4  # inches, one column of a paper
+COLUMN = 3.3  # inches, one column of a paper
 # Okabe and Ito's palette: told apart with any colour vision
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-LAYOUT = {**STYLE, "savefig.dpi": 300, "font.size": 8, "legend.frameon": False, "legend.handlelength": 1.4,
-          "lines.linewidth": 1.1, "lines.markersize": 3.2, "pdf.fonttype": 42}  # fmt: skip
+LAYOUT = {**STYLE, "savefig.dpi": 300, "savefig.bbox": None, "legend.frameon": False, "legend.handlelength": 1.4,
+          "legend.borderaxespad": 0.2, "lines.linewidth": 1.1, "lines.markersize": 3.2, "pdf.fonttype": 42}  # fmt: skip
+EPS32, EPS64 = (float(np.finfo(t).eps) for t in (np.float32, np.float64))
+
+
+class BrokenLaw(Exception):
+    """A measurement does not stand to theory as it has to."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +54,22 @@ class Row:
 
     @property
     def deviation(self) -> float:
-        """Relative distance for `equal`, measured / theory for `below`, theory / measured for `above`."""
+        """Relative distance for `equal`; for a bound the share of it that is reached."""
         if self.relation == "equal":
             return abs(self.measured - self.theory) / max(abs(self.theory), np.finfo(float).tiny)
-        top, bottom = (
-            (self.measured, self.theory) if self.relation == "below" else (self.theory, self.measured)
-        )
+        pair = (self.measured, self.theory)
+        top, bottom = pair if self.relation == "below" else reversed(pair)
         return top / bottom if bottom else np.inf
 
     @property
     def holds(self) -> bool:
-        if self.relation == "shown":
-            return True
-        sign = {"equal": 0, "below": 1, "above": -1}[self.relation]
+        if not np.isfinite([self.x, self.theory, self.measured]).all():
+            return False
         slack = self.tolerance * abs(self.theory)
         away = self.measured - self.theory
-        return abs(away) <= slack if sign == 0 else sign * away <= slack
+        return {"equal": abs(away) <= slack, "below": away <= slack, "above": -away <= slack, "shown": True}[
+            self.relation
+        ]
 
 
 @dataclass
@@ -68,16 +78,27 @@ class Data:
 
     rows: list[Row] = field(default_factory=list)
 
-    def add(self, series: str, x: Iterable, theory: Iterable, measured: Iterable, relation: str, tolerance: float = 0.0) -> None:  # fmt: skip
-        for a, b, c in zip(x, theory, measured, strict=True):
-            self.rows.append(Row(series, float(a), float(b), float(c), relation, tolerance))
+    def add(self, series: str, x: ArrayLike, theory: ArrayLike, measured: ArrayLike, relation: str, tolerance: ArrayLike = 0.0) -> None:  # fmt: skip
+        for numbers in np.broadcast(x, theory, measured, tolerance):
+            a, b, c, slack = map(float, numbers)
+            self.rows.append(Row(series, a, b, c, relation, slack))
 
-    def worst(self) -> dict[str, float]:
-        """Largest deviation per series that has to obey something."""
-        found: dict[str, float] = {}
+    def points(
+        self, axis: Any, series: str, x: ArrayLike, theory: ArrayLike, measured: ArrayLike, relation: str,
+        tolerance: ArrayLike = 0.0, *, marker: str = "o", **look: Any,
+    ) -> None:  # fmt: skip
+        """Add rows and draw them; the series is the label if the look has none."""
+        self.add(series, x, theory, measured, relation, tolerance)
+        hollow = {} if marker == "." else {"mfc": "none"}
+        axis.plot(x, measured, marker, **{"label": series, "mew": 0.8, **hollow, **look})
+
+    def worst(self) -> dict[str, tuple[str, float]]:
+        """Relation and largest deviation of every series that has to obey something."""
+        found: dict[str, tuple[str, float]] = {}
         for row in self.rows:
             if row.relation != "shown":
-                found[row.series] = max(found.get(row.series, 0.0), row.deviation)
+                before = found.get(row.series, ("", -np.inf))[1]
+                found[row.series] = row.relation, max(before, row.deviation)
         return found
 
     def csv(self) -> str:
@@ -85,9 +106,22 @@ class Data:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["series", "x", "theory", "measured", "relation", "tolerance"])
         for r in self.rows:
-            numbers = (f"{v:.9g}" for v in (r.x, r.theory, r.measured))
-            writer.writerow([r.series, *numbers, r.relation, f"{r.tolerance:.3g}"])
+            writer.writerow([r.series, r.x, r.theory, r.measured, r.relation, r.tolerance])
         return out.getvalue()
+
+
+def sentence(worst: dict[str, tuple[str, float]]) -> str:
+    """How far the points are from the line at most, and how much of a bound they reach."""
+    equal = [(value, name) for name, (relation, value) in worst.items() if relation == "equal"]
+    bound = [(value, name) for name, (relation, value) in worst.items() if relation != "equal"]
+    parts = []
+    if equal:
+        value, name = max(equal)
+        parts.append(f"Worst relative distance of a point from its line: {value:.1e} ({name}).")
+    if bound:
+        value, name = max(bound)
+        parts.append(f"Largest share of a bound that is reached: {value:.3g} ({name}).")
+    return " ".join(parts)
 
 
 Draw = Callable[[Data], Any]
@@ -106,18 +140,24 @@ class Figure:
         """PNG, PDF and CSV; returns the entry of the index.
 
         Raises:
-            AssertionError: a row breaks the law that the figure shows.
+            BrokenLaw: a row breaks the law that the figure shows; nothing is written.
         """
         data = Data()
         with plt.rc_context(LAYOUT):
             drawn = self.draw(data)
             broken = [row for row in data.rows if not row.holds]
-            assert not broken, f"{self.name}: {broken[0]}"
+            if broken:
+                plt.close(drawn)
+                raise BrokenLaw(f"{self.name}: {len(broken)} of {len(data.rows)} rows, first {broken[0]}")
             for suffix in ("pdf", "png"):
                 save(drawn, folder / f"{self.name}.{suffix}")
         write_text(folder / f"{self.name}.csv", data.csv())
-        worst = {k: float(f"{v:.3g}") for k, v in data.worst().items()}
-        return {"name": self.name, "claims": list(self.claims), "caption": self.caption, "deviation": worst}
+        worst = data.worst()
+        return {
+            "name": self.name, "claims": list(self.claims), "caption": self.caption,
+            "summary": sentence(worst),
+            "worst": {name: {"relation": how, "deviation": float(f"{x:.3g}")} for name, (how, x) in worst.items()},
+        }  # fmt: skip
 
 
 FIGURES: dict[str, Figure] = {}
@@ -133,18 +173,29 @@ def shows(*claims: str, caption: str) -> Callable[[Draw], Draw]:
     return register
 
 
-def axes(rows: int = 1, height: float = 2.3, **more: Any) -> tuple[Any, Any]:
-    """One column wide."""
-    return plt.subplots(rows, 1, figsize=(COLUMN, height * rows), layout="constrained", **more)
+def axes(*heights: float, **more: Any) -> tuple[Any, Any]:
+    """Panels of these heights (inches), one column wide, one below the other."""
+    return plt.subplots(len(heights), 1, figsize=(COLUMN, sum(heights)), layout="constrained",
+                        gridspec_kw={"height_ratios": heights}, **more)  # fmt: skip
 
 
-def write_index(folder: Path, entries: list[dict[str, Any]]) -> None:
-    """`index.json`, and `captions.md` to read."""
-    write_text(folder / "index.json", json.dumps(entries, indent=1) + "\n")
+def legend_above(axis: Any, columns: int) -> None:
+    """A legend that no point can hide behind."""
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.0)
+
+
+def write_index(folder: Path, entries: list[dict[str, Any]], order: list[str]) -> None:
+    """`index.json`, and `captions.md` to read; figures that stood there before keep their entries."""
+    place = folder / "index.json"
+    try:
+        before = [entry for entry in read_json(place) if set(entries[0]) <= set(entry)]
+    except (MetakeError, TypeError):  # none yet, or not ours: it is made again
+        before = []
+    found = {entry["name"]: entry for entry in [*before, *entries]}
+    kept = [found[name] for name in order if name in found]
+    write_text(place, json.dumps(kept, indent=1) + "\n")
     lines = ["# Figures", ""]
-    for entry in entries:
-        parts = ", ".join(f"{name} {value:.2g}" for name, value in entry["deviation"].items())
-        lines += [f"**{entry['name']}** ({', '.join(entry['claims'])}). {entry['caption']}",
-                  f"Deviation (relative, or share of the bound reached): {parts or 'none to obey'}.", "",
+    for entry in kept:
+        lines += [f"**{entry['name']}** ({', '.join(entry['claims'])}). {entry['caption']} {entry['summary']}", "",
                   f"![{entry['name']}]({entry['name']}.png)", ""]  # fmt: skip
     write_text(folder / "captions.md", "\n".join(lines))

@@ -2,144 +2,203 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.patches import Ellipse
+from numpy.typing import NDArray
+from scipy.optimize import brentq
 
-from experiments.figures.core import BLACK, BLUE, GREEN, ORANGE, RED, SKY, Data, axes, shows
+from experiments.figures.core import (
+    BLACK,
+    BLUE,
+    EPS64,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    Data,
+    axes,
+    legend_above,
+    shows,
+)  # fmt: skip
 from metake.geometry.operator import Ridge
 from theory import trap
+from verification.strategies import tolerance
+
+Array = NDArray[np.float64]
 
 
-def _solve(A: np.ndarray, lam: float, g: np.ndarray) -> np.ndarray:
-    """`(A + lam I)^-1 g` by the library's ridge."""
-    operator = Ridge(torch.from_numpy(np.ascontiguousarray(A)), 1.0, lam)
-    return operator.solve(torch.from_numpy(g[:, None].copy())).numpy()[:, 0]
+def _turn(degrees: float) -> Array:
+    t = np.deg2rad(degrees)
+    return np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
 
 
-@shows("L2", caption="Top: the largest ball within and the smallest ball around a feasible ellipsoid, kappa = 9. Bottom: the ratio of their radii "
-       "over eight decades; points from the condition estimate of the library's geometry.")  # fmt: skip
+U = _turn(20)  # u_min and u_max: no axis of the coordinates
+
+
+def _tilted(*mu: float) -> Array:
+    """With these eigenvalues along U."""
+    return (U * np.array(mu)) @ U.T
+
+
+def _stretched(condition: float, degrees: float) -> Array:
+    """Of this condition, its axes turned by so much."""
+    return (_turn(degrees) * np.array([1.0, condition])) @ _turn(degrees).T
+
+
+def _step(F: Array, lam: float, g: Array) -> Array:
+    """`-(lam F)^-1 g`, the minimiser under the penalty `lam/2 delta^T F delta`, by the library's ridge."""
+    return -Ridge(torch.from_numpy(F), lam).solve(torch.from_numpy(g[:, None])).numpy()[:, 0]
+
+
+def _size(delta: Array, H: Array) -> float:
+    """`sqrt(delta^T H delta)`: what E(tau) bounds by tau."""
+    return float(np.sqrt(delta @ H @ delta))
+
+
+@shows("L2", caption="Top: the largest ball within and the smallest ball around a feasible ellipsoid, kappa = 9. Bottom: the ratio of their "
+       "radii over eight decades; points: from the library's estimate of its geometry's condition.")  # fmt: skip
 def ball_ellipsoid(data: Data) -> Any:
-    figure, (top, bottom) = axes(2, 2.0)
+    figure, (top, bottom) = axes(2.1, 2.0)
     tau, mu = 1.0, (0.25, 2.25)
     outer, inner = trap.circumscribed_radius(mu[0], tau), trap.inscribed_radius(mu[1], tau)
     top.add_patch(Ellipse((0, 0), 2 * outer, 2 * inner, fc=SKY, alpha=0.35, ec=BLACK, lw=0.8))
-    for r, colour, style in ((inner, GREEN, "-"), (outer, RED, "--")):
+    for r, colour, style, angle, label in ((inner, GREEN, "-", 50, r"$\tau/\sqrt{\mu_{\max}}$"),
+                                           (outer, RED, "--", 35, r"$\tau/\sqrt{\mu_{\min}}$")):  # fmt: skip
         top.add_patch(Ellipse((0, 0), 2 * r, 2 * r, fill=False, ec=colour, ls=style))
-    top.annotate(r"$\tau/\sqrt{\mu_{\max}}$", (0, inner), xytext=(0.25, 1.15), color=GREEN, fontsize=7)
-    top.annotate(r"$\tau/\sqrt{\mu_{\min}}$", (outer, 0), xytext=(2.1, 0.1), color=RED, fontsize=7)
-    top.annotate(r"$E(\tau)$", (-1.3, 0), va="center")
-    top.set(
-        xlim=(-3.4, 3.4), ylim=(-2.1, 2.1), aspect="equal", xlabel="along $u_{min}$", ylabel="along $u_{max}$"
-    )
+        end = r * _turn(angle)[:, 0]
+        top.annotate("", end, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0, "lw": 0.8})  # fmt: skip
+        at = (-0.35, 1.0) if r == inner else (1.75, 1.35)
+        top.annotate(label, at, color=colour, ha="center" if r == inner else "left")
+    top.annotate(r"$E(\tau)$", (-1.2, 0), va="center", ha="center")
+    top.set(xlim=(-3.1, 3.1), ylim=(-2.15, 2.15), aspect="equal",
+            xlabel=r"displacement along $u_{\min}$", ylabel=r"along $u_{\max}$")  # fmt: skip
     kappa = np.logspace(0, 8, 17)
-    measured = []
-    for x in kappa:
-        angle = 0.3
-        U = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        measured.append(np.sqrt(Ridge(torch.from_numpy((U * np.array([1, x])) @ U.T), 1.0).condition))
-    bottom.loglog(kappa, [trap.mismatch(x) for x in kappa], color=BLACK, label=r"$\sqrt{\kappa}$")
-    bottom.loglog(kappa, measured, "o", color=BLUE, mfc="none", label="library")
+    line = [trap.mismatch(x) for x in kappa]
+    measured = [np.sqrt(Ridge(torch.from_numpy(_tilted(1, x)), 1.0).condition) for x in kappa]
+    bottom.loglog(kappa, line, color=BLACK, label=r"$\sqrt{\kappa}$")
+    data.points(bottom, "library", kappa, line, measured, "equal", tolerance(1, 2) * kappa, color=BLUE)
     bottom.set(xlabel=r"condition number $\kappa$ of $H$", ylabel="outer / inner radius")
     bottom.legend(loc="upper left")
-    data.add("ratio", kappa, [trap.mismatch(x) for x in kappa], measured, "equal", 1e-6)
     return figure
 
 
-@shows("T2b", "T2c", "X6", caption="Top: penalties that serve an easy and a hard request with equal gradients (theta = 0.1, mu_min = tau = 1). Lines: the "
-       "two demands; filled points: both requests served by the library's step, open: not. Beyond kappa = theta^-2 no penalty is left. "
-       "Bottom: the window of b/a in which a shared penalty brings each request to theta of its own limit, for three regularisers: moved, never widened; "
-       "an aligned trust region has no such window (shaded).")  # fmt: skip
+def _served(data: Data, axis: Any, theta: float, a: float, b: float, tau: float) -> None:
+    """Which penalties let the easy request progress and keep the hard one feasible, on a grid."""
+    found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for kappa in np.logspace(0.13, 3.8, 13):
+        H, interval = _tilted(1, kappa), trap.shared_penalties(a, b, theta, kappa, tau)
+        for lam in np.logspace(-0.85, 2.75, 13):
+            easy, hard = (_step(np.eye(2), lam, g) for g in (-a * U[:, 0], -b * U[:, 1]))
+            served = bool(np.linalg.norm(easy) >= theta and _size(hard, H) <= tau)
+            expected = interval.lower <= lam <= interval.upper
+            data.add(f"served at kappa {kappa:.3g} (1 no, 2 yes)", lam, 1 + expected, 1 + served, "equal")
+            found[served].append((kappa, lam))
+    for served, look in ((True, {"color": GREEN}), (False, {"color": BLACK, "mfc": "none", "mew": 0.5})):
+        axis.plot(*np.array(found[served]).T, "o", ms=2.6, **look)
+
+
+def _window(theta: float, F: Array, H: Array, tau: float, mu: tuple[float, float]) -> list[float]:
+    """Edges of the b/a that some penalty serves: both requests safe, both at theta of their limit."""
+
+    def lacks(ratio: float, which: int) -> float:
+        """How much one request lacks when the other one is just safe; the penalty is found, not given."""
+        requests = (-U[:, 0], -ratio * U[:, 1])
+        lam = max(_size(_step(F, 1.0, g), H) for g in requests) / tau
+        delta = _step(F, lam, requests[which])
+        return float(np.log(np.linalg.norm(delta) * np.sqrt(mu[which]) / (theta * tau)))
+
+    # a hard gradient that is too small does not move, one that is too large holds back the easy request
+    return [10 ** brentq(lambda x, which=which: lacks(10.0**x, which), -9, 9, xtol=1e-12) for which in (1, 0)]
+
+
+@shows("T2b", "T2c", "X6", caption="Top: penalties that serve an easy and a hard request with equal gradients (theta = 0.1, mu_min = tau = 1). "
+       "Lines: the two demands; filled points: both requests served by the library's step, open: not. Beyond kappa = theta^-2 no penalty is "
+       "left. Bottom (theta = 0.5): the window of b/a in which one penalty keeps each request safe and brings it to theta of its own limit, for three "
+       "regularisers: moved, never widened; points: the edges found by bisection through the library. An aligned trust region serves every b/a (crosses).")  # fmt: skip
 def the_trap(data: Data) -> Any:
-    figure, (top, bottom) = axes(2, 2.1)
+    figure, (top, bottom) = axes(2.3, 2.5)
     a = b = tau = 1.0
     theta = 0.1
     kappa = np.logspace(0, 4, 300)
     safe = np.array([trap.shared_penalties(a, b, theta, k, tau).lower for k in kappa])
-    give = trap.shared_penalties(a, b, theta, 1.0, tau).upper
+    progress = trap.shared_penalties(a, b, theta, 1.0, tau).upper
     top.loglog(kappa, safe, color=BLUE, label=r"safe: $\lambda\geq b\sqrt{\mu_{\max}}/\tau$")
-    top.axhline(give, color=RED, label=r"progress: $\lambda\leq a/\Delta$")
-    top.fill_between(kappa, safe, give, where=safe <= give, color=GREEN, alpha=0.2, lw=0)
-    for k in np.logspace(0.2, 3.8, 10):
-        H = np.diag([1.0, k])
-        interval = trap.shared_penalties(a, b, theta, k, tau)
-        for lam in np.logspace(-0.75, 2.75, 8):
-            easy, hard = (
-                -_solve(np.zeros((2, 2)), lam, g) for g in (np.array([-a, 0.0]), np.array([0.0, -b]))
-            )
-            served = bool(np.linalg.norm(easy) >= theta and hard @ H @ hard <= tau**2)
-            expected = interval.lower <= lam <= interval.upper
-            data.add("served", [k], [1 + expected], [1 + served], "equal", 1e-9)
-            top.plot(
-                k,
-                lam,
-                "o",
-                ms=2.6,
-                color=GREEN if served else BLACK,
-                mfc=GREEN if served else "none",
-                mew=0.6,
-            )
+    top.axhline(progress, color=RED, label=r"progress: $\lambda\leq a/\Delta$")
+    top.fill_between(kappa, safe, progress, where=safe <= progress, color=GREEN, alpha=0.2, lw=0)
+    _served(data, top, theta, a, b, tau)
     top.axvline(theta**-2, color=BLACK, ls=":", lw=0.8)
-    top.annotate(r"$\kappa=\theta^{-2}$", (theta**-2 * 1.1, 0.04), fontsize=7)
-    top.set(xlabel=r"condition number $\kappa$", ylabel=r"penalty $\lambda$", ylim=(0.03, 2e4))
-    top.legend(loc="upper left", fontsize=6.5, ncols=2, columnspacing=0.8)
-    theta = 0.5
-    bottom.set_facecolor("#f2f2f2")
+    top.annotate(r"$\kappa=\theta^{-2}$", (theta**-2 * 1.15, 0.055))
+    top.set(xlabel=r"condition number $\kappa$", ylabel=r"penalty $\lambda$", ylim=(0.04, 2e3))
+    legend_above(top, 2)
+
+    theta, places = 0.5, np.logspace(0.25, 3.75, 8)
     for p, name, colour in ((0.0, "$F=I$", BLUE), (0.5, "$F=H^{1/2}$", GREEN), (1.0, "$F=H$", ORANGE)):
-        window = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in kappa])
-        bottom.fill_between(kappa, window[:, 0], window[:, 1], color=colour, alpha=0.35, lw=0, label=name)
-        width = window[:, 1] / window[:, 0]
-        data.add(f"width, power {p:g}", kappa[::60], np.full(5, theta**-2), width[::60], "equal", 1e-12)
-    for k in (10.0, 100.0, 1000.0):
-        for ratio in (1e-3, 1.0, 1e3):
-            limits = []
-            for g, unit in ((np.array([-1.0, 0.0]), 1.0), (np.array([0.0, -ratio]), k)):
-                step = _solve(np.diag([1.0, k]) - 1e-3 * np.eye(2), 1e-3, g)  # H^-1 g
-                step = -theta * step / np.sqrt(g @ step)  # on the region's boundary
-                limits.append(np.sqrt(step @ np.diag([1.0, k]) @ step) / tau)
-                assert np.isclose(np.linalg.norm(step) * np.sqrt(unit), theta)
-            data.add("aligned region", [k] * 2, [theta] * 2, limits, "equal", 1e-9)
-            bottom.plot(k, ratio, "+", color=BLACK)
-    bottom.plot([], [], "+", color=BLACK, label="aligned region, served")
-    bottom.set(
-        xscale="log",
-        yscale="log",
-        xlabel=r"condition number $\kappa$",
-        ylabel="hard / easy gradient, $b/a$",
-        ylim=(1e-4, 1e7),
-    )
-    bottom.legend(loc="upper center", fontsize=6.5, ncols=2)
+        band = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in kappa])
+        bottom.fill_between(kappa, *band.T, color=colour, alpha=0.35, lw=0, label=name)
+        edges = np.array([_window(theta, _tilted(1, k**p), _tilted(1, k), tau, (1, k)) for k in places])
+        theory = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in places])
+        for i, side in enumerate(("lower", "upper")):
+            data.points(bottom, f"{side} edge, F = H^{p:g}", places, theory[:, i], edges[:, i], "equal",
+                        tolerance(1, 2) * places**2 + 1e-11, color=colour, ms=2.4, label="")  # fmt: skip
+    radius = np.sqrt(theta) * tau  # any in [theta tau, tau]
+    for k in np.logspace(0.5, 3.5, 4):
+        H = _tilted(1, k)
+        for ratio in 10.0 ** np.arange(-4, 5, 2):
+            for g, mu in ((-U[:, 0], 1.0), (-ratio * U[:, 1], k)):
+                # the region's own multiplier: the penalty under which the step ends on its boundary
+                lam = 10 ** brentq(
+                    lambda x, g=g, H=H: _size(_step(H, 10.0**x, g), H) - radius, -9, 9, xtol=1e-13
+                )
+                delta = _step(H, lam, g)
+                aligned = trap.aligned_displacement(g, H, radius)
+                data.add("aligned region, step", ratio, np.linalg.norm(aligned), np.linalg.norm(delta), "equal", 1e-11 + tolerance(k, 2))  # fmt: skip
+                data.add("aligned region, safe", ratio, tau, _size(delta, H), "below")
+                data.add("aligned region, progress", ratio, theta, np.linalg.norm(delta) * np.sqrt(mu) / tau, "above")  # fmt: skip
+            bottom.plot(k, ratio, "+", color=PURPLE, ms=4.5)
+    bottom.plot([], [], "+", color=PURPLE, ms=4.5, label="aligned region")
+    bottom.set(xscale="log", yscale="log", xlabel=r"condition number $\kappa$", ylabel=r"hard / easy gradient $b/a$", ylim=(2e-5, 5e4))  # fmt: skip
+    legend_above(bottom, 4)
+    bottom.get_legend().set(loc="lower right", bbox_to_anchor=(1.02, 1.0))
     return figure
 
 
-@shows("X5", caption="Mismatch between KL's ellipsoid and the feasible one as their axes turn apart, both of condition kappa; dotted: that of a ball. "
-       "Aligned it is 1; turned by 90 degrees it is kappa, worse than a ball.")  # fmt: skip
+@shows("X5", caption="Mismatch between KL's ellipsoid and the feasible one as their axes turn apart, of conditions c_F and c_H. Bars at the "
+       "sides: the bounds, attained where the axes agree and where they are crossed; dotted: the mismatch of a plain ball, sqrt(c_H). Below it KL helps; crossed it is "
+       "worse than a ball by sqrt(c_F), and with c_F = c_H^2 it does not help even where the axes agree.")  # fmt: skip
 def kl_mismatch(data: Data) -> Any:
-    figure, axis = axes()
-    degrees = np.linspace(0, 90, 19)
-    for kappa, colour in ((1e1, GREEN), (1e2, BLUE), (1e4, ORANGE)):
-        H = np.diag([1.0, kappa])
-
-        def turned(angle: float, H: np.ndarray = H) -> np.ndarray:
-            t = np.deg2rad(angle)
-            U = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
-            return U @ H @ U.T
-
-        line = np.linspace(0, 90, 181)
-        axis.semilogy(line, [trap.kl_mismatch(turned(x), H) for x in line], color=colour)
-        measured = []
-        for x in degrees:
-            pencil = Ridge(torch.from_numpy(turned(x)), 1.0).solve(torch.from_numpy(H)).numpy()
-            values = np.sort(np.linalg.eigvals(pencil).real)
-            measured.append(np.sqrt(values[-1] / values[0]))
-        axis.semilogy(
-            degrees, measured, "o", color=colour, mfc="none", label=rf"$\kappa=10^{int(np.log10(kappa))}$"
-        )
-        axis.axhline(np.sqrt(kappa), color=colour, ls=":", lw=0.8)
-        theory = [trap.kl_mismatch(turned(x), H) for x in degrees]
-        data.add(f"kappa {kappa:g}", degrees, theory, measured, "equal", 1e-6)
-    axis.set(xlabel="angle between the axes of $F$ and $H$ (degrees)", ylabel="mismatch of the ellipsoids")
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    figure, axis = axes(2.7)
+    degrees, line = np.linspace(0, 90, 19), np.linspace(0, 90, 361)
+    cases: list[tuple[float, float, str, str]] = [
+        (1e1, 1e1, GREEN, "o"), (1e2, 1e2, BLUE, "s"), (1e4, 1e2, PURPLE, "D"), (1e4, 1e4, ORANGE, "^"),
+    ]  # fmt: skip
+    for c_f, c_h, colour, marker in cases:
+        H = np.diag([1.0, c_h])
+        F = partial(_stretched, c_f)
+        axis.semilogy(line, [trap.kl_mismatch(F(x), H) for x in line], color=colour)
+        pencils = [Ridge(torch.from_numpy(F(x)), 1.0).solve(torch.from_numpy(H)).numpy() for x in degrees]
+        values = np.array([np.sort(np.linalg.eigvals(pencil).real) for pencil in pencils])
+        measured = np.sqrt(values[:, 1] / values[:, 0])
+        low, high = np.sqrt(trap.relative_condition_bounds(c_f, c_h))
+        name = f"c_F {c_f:g}, c_H {c_h:g}"
+        limit = tolerance(c_f * c_h, 2, EPS64)
+        data.points(axis, name, degrees,
+                    [trap.kl_mismatch(F(x), H) for x in degrees], measured, "equal", limit, color=colour,
+                    marker=marker, label=rf"$10^{np.log10(c_f):.0f},\,10^{np.log10(c_h):.0f}$")  # fmt: skip
+        data.add(f"lower bound, {name}", degrees, low, measured, "above", limit)
+        data.add(f"upper bound, {name}", degrees, high, measured, "below", limit)
+        axis.plot([-4, 94], [low, high], ls="", marker="_", color=colour, ms=7, mew=1.4)
+        axis.axhline(trap.mismatch(c_h), color=colour, ls=":", lw=0.8)
+    axis.set(
+        xlabel="angle between the axes of $F$ and $H$ (degrees)",
+        ylabel="mismatch of the ellipsoids",
+        xlim=(-7, 97),
+    )
+    axis.set_xticks([0, 30, 60, 90])
+    legend_above(axis, 4)
+    axis.get_legend().set(title="$c_F,\\,c_H$")
     return figure

@@ -1,0 +1,134 @@
+"""Layers and models whose hypergradient is known: made up, small nets, tiny language models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from experiments.figures.core import EPS32, EPS64
+from metake.geometry.operator import Ridge
+from metake.models.tokens import answer_positions, pad
+from metake.models.trace import run
+from metake.prompts import Trunks
+from metake.solvers.allocation import spread
+from metake.solvers.layered import LayeredSolver
+from verification import nets
+from verification.nets import Fidelity
+from verification.strategies import basis, tolerance
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Layers, and the hypergradient at frozen channels: of their sum, or differentiated as a whole."""
+
+    layers: Fidelity
+    g: Array
+    eps: float = EPS64
+
+    @property
+    def rounding(self) -> float:
+        return tolerance(eps=self.eps) * self.layers.size
+
+
+def synthetic(count: int) -> list[Case]:
+    """J_L near a multiple of the identity, tails of any size."""
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(count):
+        n, d_v, d_k = int(rng.integers(2, 6)), int(rng.integers(2, 6)), int(rng.integers(1, 5))
+        gap, size = rng.uniform(0, 1.2), rng.uniform(0, 1.4)
+        J = [rng.standard_normal((d_v, d_v)) for _ in range(n - 1)] + [np.eye(d_v) + gap * basis(d_v, i + 1)]
+        Gamma, q = list(rng.standard_normal((n, d_v, d_k))), list(rng.standard_normal((n, d_k)))
+        head = np.linalg.norm(J[-1].T @ Gamma[-1] @ q[-1])
+        for j in range(n - 1):
+            J[j] *= size * head / (n - 1) / np.linalg.norm(J[j].T @ Gamma[j] @ q[j])
+        layers = Fidelity(J, Gamma, q)
+        found.append(Case(layers, layers.g))
+    return found
+
+
+def adversaries() -> list[Case]:
+    """The worst of every (gamma, eps): J_L turns the proxy by arcsin eps, the tail turns it on by arcsin gamma."""
+
+    def turn(angle: float) -> Array:
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+    found, one = [], np.array([1.0])
+    for eps in np.linspace(0.05, 0.95, 7):
+        for gamma in np.linspace(0.05, 0.95, 7):
+            angle = np.arcsin(eps)
+            J = np.cos(angle) * turn(angle)  # within eps of the identity, and as far turned as that allows
+            proxy = np.array([1.0, 0.0])
+            tail = gamma * turn(-np.pi / 2 - np.arcsin(gamma)) @ J.T @ proxy
+            layers = Fidelity([np.eye(2), J], [tail[:, None], proxy[:, None]], [one, one])
+            found.append(Case(layers, layers.g))
+    return found
+
+
+@cache
+def networks(count: int) -> list[Case]:
+    """Small residual nets in fp64, the whole solve differentiated."""
+    found = []
+    for seed in range(count):
+        net = nets.net(seed, layers=2 + seed % 3)
+        z = net.origin() + torch.from_numpy(np.random.default_rng(seed).standard_normal(net.width))
+        gradients = nets.gradients(net, z)
+        found.append(Case(Fidelity.of(gradients), gradients.frozen))
+    return found
+
+
+def _language_model(family: str, seed: int, weight: float, layers: tuple[int, ...] = (1, 2, 3)) -> Case:
+    """A tiny random language model: channels and residuals of the library's solver, Gamma_l by autograd."""
+    arch, batch = nets.tiny(family, seed), nets.batch(1, seed)
+    trunks, shares = Trunks.build(arch, batch, layers[0]), spread(layers)
+    geometries = {layer: Ridge(nets.moment(layer), weight) for layer in layers}
+    start = torch.randn(1, nets.WIDTH, generator=torch.Generator().manual_seed(seed))
+    factors = LayeredSolver(arch, geometries, shares).solve(trunks, start).factors
+    channels = {layer: right for layer, (_, right) in factors.items()}
+    frozen = LayeredSolver(arch, {i: nets.Held(geometries[i], q) for i, q in channels.items()}, shares)
+
+    def asked(residuals: torch.Tensor) -> list[torch.Tensor]:
+        with torch.enable_grad():  # the solver itself keeps no graph
+            done = LayeredSolver.solve.__wrapped__(frozen, trunks, residuals).factors
+        return [left for left, _ in done.values()]
+
+    rows = batch.edits
+    at, columns, labels = answer_positions(rows)
+    below = run(arch, pad(rows), stop=layers[0], inputs=(layers[0],)).inputs[layers[0]]
+
+    def loss(updates: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        logits = run(
+            arch, pad(rows), start=layers[0], hidden=below, edits=updates, positions=(at, columns)
+        ).logits
+        return -logits.log_softmax(-1).gather(1, labels[:, None]).mean()
+
+    leaf = start.clone().requires_grad_(True)
+    residuals = asked(leaf)
+    g = torch.autograd.grad(loss(dict(zip(layers, zip(residuals, channels.values(), strict=True), strict=True))), leaf,
+                            retain_graph=True)[0]  # fmt: skip
+    J = [
+        torch.stack([torch.autograd.grad(x, leaf, retain_graph=True)[0][0] for x in left[:, 0]])
+        for left in residuals
+    ]
+    weights = [
+        (left.detach() @ q.T).requires_grad_(True)
+        for left, q in zip(residuals, channels.values(), strict=True)
+    ]
+    eye = torch.eye(nets.INNER)
+    Gamma = torch.autograd.grad(loss({i: (w, eye) for i, w in zip(layers, weights, strict=True)}), weights)
+    q = [right[:, 0] for right in channels.values()]
+    return Case(
+        Fidelity(*([x.double().numpy() for x in xs] for xs in (J, Gamma, q))), g[0].double().numpy(), EPS32
+    )
+
+
+@cache
+def language_models() -> list[Case]:
+    return [_language_model(family, seed, weight)
+            for family in ("gpt2", "llama") for seed in range(5) for weight in (0.1, 1.0, 100.0)]  # fmt: skip

@@ -1,0 +1,155 @@
+"""Theorem 3 in figures: what several layers do to a residual, and how a target makes up for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config
+
+from experiments.figures.core import (
+    BLACK,
+    BLUE,
+    EPS32,
+    EPS64,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    Data,
+    axes,
+    legend_above,
+    shows,
+)  # fmt: skip
+from experiments.figures.suppression import geometry
+from metake.geometry.operator import Ridge
+from metake.models.architecture import Architecture
+from metake.models.trace import frozen
+from metake.prompts import Trunks
+from metake.solvers.allocation import spread
+from metake.solvers.layered import LayeredSolver
+from theory import fidelity, suppression
+from verification import nets
+from verification.real import measured
+
+
+def _still(n: int) -> Architecture:
+    """GPT-2 whose edited blocks have one constant key each and look at nothing: writes pass through unchanged."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=nets.WORDS, bos_token_id=0, eos_token_id=0, n_embd=8, n_inner=nets.INNER, n_layer=n + 1,
+                        n_head=2, n_positions=16, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval().double().requires_grad_(False)
+    for layer in range(n):
+        block = model.transformer.h[layer]
+        block.mlp.c_fc.weight.zero_()
+        block.mlp.c_fc.bias.copy_(torch.linspace(-1, 2, nets.INNER))
+        block.attn.c_proj.weight.zero_()
+    return Architecture(model)
+
+
+@shows("A2", "A1", "J2", caption="MEMIT's allocation over n layers with equal attenuation and identity transport. Top: what all layers together execute of a "
+       "residual. Middle: gamma, the weight of the lower layers' gradients against the last one's, in the best case; above 1 the premise (54) fails. Bottom: "
+       "J_L of the last layer: far from 1 although nothing drifts between the layers, and J_1 = 1/n whatever the attenuation (dotted). Points: the library's layered solver "
+       "on a tiny GPT-2 with constant keys.")  # fmt: skip
+def identity_transport(data: Data) -> Any:
+    figure, (top, middle, bottom) = axes(1.8, 1.8, 1.8, sharex=True)
+    line, etas = np.linspace(1e-3, 0.999, 100), np.array([0.02, 0.2, 0.4, 0.6, 0.8, 0.95])
+    limit = (
+        16 * EPS32 * 10
+    )  # the stream and its shifts are held in fp32, and shifts are down to 1/50 of a residual
+    for n, colour, marker in zip((2, 3, 4, 5), (BLUE, GREEN, ORANGE, PURPLE), "osD^", strict=True):
+        arch, layers = _still(n), tuple(range(n))
+        size = 10 * 8**0.5
+        residual = torch.full((1, 8), 10.0)
+        laws = (
+            (top, "executed", lambda e: fidelity.executed_fraction(e)),
+            (middle, "gamma", lambda e: fidelity.aligned_tail(e)),
+            (bottom, "J_L", lambda e: fidelity.allocation_scales(e)[-1]),
+            (None, "J_1", lambda e: fidelity.spread_shares(len(e))[0]),
+        )
+        seen: dict[str, list[float]] = {name: [] for _, name, _ in laws}
+        with frozen(arch.model):
+            trunks = Trunks.build(arch, nets.batch(1, 0), 0)
+            square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(trunks)[1].double() ** 2).sum())
+            for eta in etas:
+                ridge = Ridge(torch.eye(nets.INNER, dtype=torch.float64), square * (1 - eta) / eta)
+                done = LayeredSolver(arch, dict.fromkeys(layers, ridge), spread(layers)).solve(
+                    trunks, residual
+                )
+                asked = np.array([float(done.asked[i]) for i in layers])
+                numbers = (
+                    float(done.fraction),
+                    asked[:-1].sum() / asked[-1],
+                    asked[-1] / size,
+                    asked[0] / size,
+                )
+                for name, number in zip(seen, numbers, strict=True):
+                    seen[name].append(number)
+        for axis, name, law in laws:
+            theory = np.array([law([eta] * n) for eta in etas])
+            series = f"{name}, n = {n}"
+            if axis is None:
+                data.add(series, etas, theory, seen[name], "equal", limit)
+            else:
+                axis.plot(line, [law([x] * n) for x in line], color=colour)
+                data.points(axis, series, etas, theory, seen[name], "equal", limit / np.minimum(theory, 1), color=colour,
+                            marker=marker, label=f"$n={n}$")  # fmt: skip
+        bottom.axhline(fidelity.spread_shares(n)[0], color=colour, ls=":", lw=0.8)
+    top.set(ylabel="executed fraction", ylim=(0, 1.05))
+    middle.axhline(1, color=BLACK, ls=":", lw=0.8)
+    middle.set(ylabel=r"$\gamma$, best case", ylim=(0, 4.2))
+    bottom.set(xlabel=r"attenuation $\eta$ of every layer", ylabel=r"$J_L$ (dotted: $J_1$)", ylim=(0, 1.05))
+    legend_above(top, 4)
+    return figure
+
+
+@shows("P13", "P1", caption="Plain gradient descent, step 1, on a target that is felt through the library's channel (a fact's key scaled to several "
+       "attenuations, a demo model's geometry), differentiated automatically. Top: the realised share of the residual; closing the loop takes 1/eta^2 steps. "
+       "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target learns to ask for more, not to be kept better.")  # fmt: skip
+def closing_the_loop(data: Data) -> Any:
+    figure, (top, bottom) = axes(2.2, 2.0, sharex=True)
+    line, steps = np.logspace(0, 4, 200), np.unique(np.logspace(0, 3.3, 12).astype(int))
+    C, weight, beta, _ = geometry(1e4)
+    operator, key = Ridge(C, weight, beta), measured("demo").keys[:, :1].double()
+    rho = float(operator.realisability(key))
+    wanted = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
+    limit = suppression.rounding_bound(EPS64, 1e4)
+    for eta, colour, marker in zip((0.9, 0.3, 0.1, 0.03, 0.01), (GREEN, BLUE, ORANGE, PURPLE, RED), "osD^v", strict=True):  # fmt: skip
+        k = key * (eta / (1 - eta) / rho) ** 0.5
+        q = operator.channel(k)
+        asked = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
+        realised, length = {}, {}
+        for step in range(1, steps[-1] + 1):
+            miss = (asked @ q.T @ k)[:, 0] - wanted
+            asked.grad = None
+            (miss @ miss / 2).backward()
+            with torch.no_grad():
+                asked -= asked.grad
+            if step in steps:
+                realised[step] = float((asked.detach() @ q.T @ k)[:, 0] @ wanted)
+                length[step] = float(asked.detach()[:, 0] @ wanted)
+        seen, sizes = np.array([realised[t] for t in steps]), np.array([length[t] for t in steps])
+        curve = np.array([fidelity.realised_after(eta, 1.0, t) for t in line])
+        theory = np.array([fidelity.realised_after(eta, 1.0, int(t)) for t in steps])
+        top.loglog(line, curve, color=colour)
+        data.points(top, f"realised, eta {eta:g}", steps, theory, seen, "equal", limit, color=colour, marker=marker,
+                    label=rf"$\eta={eta:g}$")  # fmt: skip
+        bottom.loglog(line, curve / eta, color=colour)
+        data.points(
+            bottom,
+            f"asked, eta {eta:g}",
+            steps,
+            theory / eta,
+            sizes,
+            "equal",
+            limit,
+            color=colour,
+            marker=marker,
+        )
+        bottom.axhline(1 / eta, color=colour, ls=":", lw=0.8)
+        data.add(f"ratio, eta {eta:g}", steps, eta, seen / sizes, "equal", limit)
+    top.set(ylabel=r"realised share $\eta\,d_T$", ylim=(7e-5, 1.7))
+    bottom.set(xlabel="steps $T$", ylabel=r"asked for, $d_T$", ylim=(7e-3, 200))
+    legend_above(top, 3)
+    return figure
