@@ -1399,3 +1399,12 @@ def test_parallel_error_telescopes_and_its_limit():
     assert at != 0  # and not faster
     assert _vanishes(last - share)
     assert not _vanishes(last)
+
+
+@checks("T3c", "random")
+def test_gradients_that_vanish_have_no_angle_and_no_tail():
+    zero, one = np.zeros(2), np.array([0.5, 0.0])
+    assert fidelity.cosine(zero, one) == 0
+    assert fidelity.tail([zero, zero]) == 0
+    assert fidelity.tail([one, zero]) == np.inf
+    equal(fidelity.scaled_gap(-np.eye(2)), 1.0, 4 * EPS)  # no positive multiple comes nearer than nothing

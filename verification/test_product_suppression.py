@@ -359,6 +359,31 @@ def test_projected_operator_is_alphaedit(x: Inputs, keep: float, beta: float, hi
         equal(eta, free, make.tolerance(condition), reach)
 
 
+@pytest.mark.parametrize("kind", ["ridge", "projected"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@settings(max_examples=25)
+@given(x=inputs())
+@checks("T1f", "product")
+def test_memory_is_exchanged_and_not_added(kind: str, dtype: torch.dtype, x: Inputs):
+    """`with_past` is an operator built with these keys: twice, with others, and with none at all."""
+    C, past, K = (torch.from_numpy(a) for a in (x.C, x.past, x.K))
+
+    def build(keys: torch.Tensor | None) -> Geometry:
+        if kind == "ridge":
+            return Ridge(C, 2.0, 0.5, past=keys, dtype=dtype)
+        return Projected(C, 0.5, keep=0.6, past=keys, dtype=dtype)
+
+    plain = build(None)
+    for keys in (past, 2 * past[:, :1], None):
+        other = build(past).with_past(keys)
+        assert (other.dtype, other.device) == (dtype, plain.device)
+        assert torch.equal(other.channel(K), build(keys).channel(K))
+        assert other.condition == plain.condition
+        if isinstance(other, Projected) and isinstance(plain, Projected):
+            assert (other.share, other.ridge) == (plain.share, plain.ridge)
+    assert plain.past is None, "the operator it came from stays as it was"
+
+
 @given(x=inputs(), exponent=st.integers(2, 6))
 @checks("P15", "product")
 def test_ridge_tends_to_projected(x: Inputs, exponent: int):
