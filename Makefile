@@ -31,11 +31,11 @@ demo: setup
 
 # Tests of the library and of the theory; then the committed verdicts have to be those of this run.
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --verdicts results/verification
+	$(BIN)/python -m pytest tests verification -n $(WORKERS) --verdicts=results/verification
 	diff docs/verdicts.md results/verification/verdicts.md
 
 verify: setup
-	$(BIN)/python -m pytest verification -n $(WORKERS) --verdicts results/verification
+	$(BIN)/python -m pytest verification -n $(WORKERS) --verdicts=results/verification
 	cp results/verification/verdicts.md docs/verdicts.md
 
 figures: setup
@@ -43,7 +43,7 @@ figures: setup
 	mkdir -p docs/figures && cp results/figures/*.png docs/figures/
 
 deep: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --deep
+	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep
 
 lint: setup
 	$(BIN)/ruff check .
