@@ -7,6 +7,7 @@ does: what is written below moves keys and residuals above, and is felt at other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -289,10 +290,12 @@ CONFIGS = {
 }  # fmt: skip
 
 
-def model(family: str, seed: int = 0) -> nn.Module:
+def model(family: str, seed: int = 0, blocks: int = BLOCKS) -> nn.Module:
     """A random model in fp64 whose weights are large enough for edits to matter."""
     torch.manual_seed(seed)
-    built = AutoModelForCausalLM.from_config(CONFIGS[family]).eval().double().requires_grad_(False)
+    config = deepcopy(CONFIGS[family])
+    config.num_hidden_layers = blocks
+    built = AutoModelForCausalLM.from_config(config).eval().double().requires_grad_(False)
     for parameter in built.parameters():
         if parameter.ndim > 1:
             parameter.normal_(0, 0.5)
@@ -305,13 +308,15 @@ def tiny(family: str, seed: int = 0) -> Architecture:
 
 
 @cache
-def still(seed: int = 0, layers: tuple[int, ...] = (1, 2, 3), alike: bool = False) -> Architecture:
+def still(
+    seed: int = 0, layers: tuple[int, ...] = (1, 2, 3), alike: bool = False, blocks: int = BLOCKS
+) -> Architecture:
     """GPT-2 whose `layers` have constant keys and do not look at the stream: identity transport (A2).
 
     Args:
         alike: all of them have the same key.
     """
-    built = model("gpt2", seed)
+    built = model("gpt2", seed, blocks)
     for layer in layers:
         block = built.transformer.h[layer]
         block.mlp.c_fc.weight.zero_()

@@ -10,13 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.figures.core import EPS32, EPS64
-from metake.geometry.operator import Ridge
-from metake.models.tokens import answer_positions, pad
-from metake.models.trace import run
-from metake.prompts import Trunks
-from metake.solvers.allocation import spread
-from metake.solvers.layered import LayeredSolver
-from verification import nets
+from verification import layered, nets
 from verification.nets import Fidelity
 from verification.strategies import basis, tolerance
 
@@ -83,49 +77,11 @@ def networks(count: int) -> list[Case]:
     return found
 
 
-def _language_model(family: str, seed: int, weight: float, layers: tuple[int, ...] = (1, 2, 3)) -> Case:
-    """A tiny random language model: channels and residuals of the library's solver, Gamma_l by autograd."""
-    arch, batch = nets.tiny(family, seed), nets.batch(1, seed)
-    trunks, shares = Trunks.build(arch, batch, layers[0]), spread(layers)
-    geometries = {layer: Ridge(nets.moment(layer), weight) for layer in layers}
-    start = torch.randn(1, nets.WIDTH, generator=torch.Generator().manual_seed(seed))
-    factors = LayeredSolver(arch, geometries, shares).solve(trunks, start).factors
-    channels = {layer: right for layer, (_, right) in factors.items()}
-    frozen = LayeredSolver(arch, {i: nets.Held(geometries[i], q) for i, q in channels.items()}, shares)
-
-    def asked(residuals: torch.Tensor) -> list[torch.Tensor]:
-        with torch.enable_grad():  # the solver itself keeps no graph
-            done = LayeredSolver.solve.__wrapped__(frozen, trunks, residuals).factors
-        return [left for left, _ in done.values()]
-
-    rows = batch.edits
-    at, columns, labels = answer_positions(rows)
-    below = run(arch, pad(rows), stop=layers[0], inputs=(layers[0],)).inputs[layers[0]]
-
-    def loss(updates: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        logits = run(
-            arch, pad(rows), start=layers[0], hidden=below, edits=updates, positions=(at, columns)
-        ).logits
-        return -logits.log_softmax(-1).gather(1, labels[:, None]).mean()
-
-    leaf = start.clone().requires_grad_(True)
-    residuals = asked(leaf)
-    g = torch.autograd.grad(loss(dict(zip(layers, zip(residuals, channels.values(), strict=True), strict=True))), leaf,
-                            retain_graph=True)[0]  # fmt: skip
-    J = [
-        torch.stack([torch.autograd.grad(x, leaf, retain_graph=True)[0][0] for x in left[:, 0]])
-        for left in residuals
-    ]
-    weights = [
-        (left.detach() @ q.T).requires_grad_(True)
-        for left, q in zip(residuals, channels.values(), strict=True)
-    ]
-    eye = torch.eye(nets.INNER)
-    Gamma = torch.autograd.grad(loss({i: (w, eye) for i, w in zip(layers, weights, strict=True)}), weights)
-    q = [right[:, 0] for right in channels.values()]
-    return Case(
-        Fidelity(*([x.double().numpy() for x in xs] for xs in (J, Gamma, q))), g[0].double().numpy(), EPS32
-    )
+def _language_model(family: str, seed: int, weight: float) -> Case:
+    """A tiny random language model under the library's solver."""
+    s = layered.setting(family, seed, weight)
+    gradients = layered.gradients(s, s.residuals(seed))
+    return Case(Fidelity.of(gradients), gradients.frozen, EPS32)
 
 
 @cache

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config
 
 from experiments.figures.core import (
     BLACK,
@@ -24,7 +23,6 @@ from experiments.figures.core import (
 )  # fmt: skip
 from experiments.figures.suppression import geometry
 from metake.geometry.operator import Ridge
-from metake.models.architecture import Architecture
 from metake.models.trace import frozen
 from metake.prompts import Trunks
 from metake.solvers.allocation import spread
@@ -32,20 +30,6 @@ from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression
 from verification import nets
 from verification.real import measured
-
-
-def _still(n: int) -> Architecture:
-    """GPT-2 whose edited blocks have one constant key each and look at nothing: writes pass through unchanged."""
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=nets.WORDS, bos_token_id=0, eos_token_id=0, n_embd=8, n_inner=nets.INNER, n_layer=n + 1,
-                        n_head=2, n_positions=16, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config).eval().double().requires_grad_(False)
-    for layer in range(n):
-        block = model.transformer.h[layer]
-        block.mlp.c_fc.weight.zero_()
-        block.mlp.c_fc.bias.copy_(torch.linspace(-1, 2, nets.INNER))
-        block.attn.c_proj.weight.zero_()
-    return Architecture(model)
 
 
 @shows("A2", "A1", "J2", caption="MEMIT's allocation over n layers with equal attenuation and identity transport. Top: what all layers together execute of a "
@@ -59,7 +43,8 @@ def identity_transport(data: Data) -> Any:
         16 * EPS32 * 10
     )  # the stream and its shifts are held in fp32, and shifts are down to 1/50 of a residual
     for n, colour, marker in zip((2, 3, 4, 5), (BLUE, GREEN, ORANGE, PURPLE), "osD^", strict=True):
-        arch, layers = _still(n), tuple(range(n))
+        layers = tuple(range(n))
+        arch = nets.still(0, layers, alike=True, blocks=n + 1)
         size = 10 * 8**0.5
         residual = torch.full((1, 8), 10.0)
         laws = (
