@@ -1,0 +1,164 @@
+"""The library's layered solve on tiny language models, and what enters Theorem 3, out of it.
+
+Gradients are those of the solve differentiated as a whole. It computes keys, residuals and channels in
+fp32, which sets the precision of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metake.geometry.operator import Geometry, Ridge
+from metake.models.architecture import Architecture
+from metake.models.tokens import answer_positions, pad
+from metake.models.trace import run
+from metake.prompts import Batch, Trunks
+from metake.solvers.allocation import spread
+from metake.solvers.layered import LayeredSolver, Solution
+from metake.targets.descent import Descent, Penalty, descend
+from metake.targets.objective import Gate, Losses, Objective
+from verification import nets
+
+Array = NDArray[np.float64]
+LAYERS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A batch, a model and a solver over its edited layers."""
+
+    arch: Architecture
+    batch: Batch
+    weight: float
+    layers: tuple[int, ...] = LAYERS
+    geometries: dict[int, Geometry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.geometries:
+            own = {layer: Ridge(nets.moment(layer), self.weight) for layer in self.layers}
+            object.__setattr__(self, "geometries", own)
+
+    @property
+    def solver(self) -> LayeredSolver:
+        return LayeredSolver(self.arch, self.geometries, spread(self.layers))
+
+    @cached_property
+    def trunks(self) -> Trunks:
+        return Trunks.build(self.arch, self.batch, self.layers[0])
+
+    @cached_property
+    def origin(self) -> tuple[Tensor, Tensor]:
+        """h and the keys of the last edited layer."""
+        return self.solver.origin(self.trunks)
+
+    @property
+    def channel(self) -> Tensor:
+        return self.geometries[self.layers[-1]].channel(self.origin[1].T)
+
+    @cached_property
+    def objective(self) -> Objective:
+        return Objective(self.arch, self.batch, self.layers[0], self.layers[-1], channel=self.channel)
+
+    def residuals(self, seed: int = 0, length: float = 1.0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return length * torch.randn(len(self.batch.requests), nets.WIDTH, generator=generator)
+
+    def solve(self, residuals: Tensor) -> Solution:
+        return self.solver.solve(self.trunks, residuals)
+
+    def unrolled(self, residuals: Tensor, held: dict[int, Tensor] | None = None) -> Solution:
+        """The same solve with its graph kept; `held`: channels that do not answer to the residuals."""
+        geometries = self.geometries
+        if held is not None:
+            geometries = {i: nets.Held(g, held[i]) for i, g in geometries.items()}
+        solver = LayeredSolver(self.arch, geometries, spread(self.layers))
+        with torch.enable_grad():
+            return LayeredSolver.solve.__wrapped__(solver, self.trunks, residuals)
+
+    def loss(self, factors: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
+        """NLL summed over requests under virtual edits, differentiable (checked against `Objective` below)."""
+        rows = self.batch.edits
+        at, columns, labels = answer_positions(rows)
+        logits = run(self.arch, pad(rows), start=self.layers[0], hidden=self._below, edits=factors,
+                     positions=(at, columns)).logits  # fmt: skip
+        chosen = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+        return (chosen / torch.tensor([rows[i].answer for i in at])).sum()
+
+    @cached_property
+    def _below(self) -> Tensor:
+        first = self.layers[0]
+        return run(self.arch, pad(self.batch.edits), stop=first, inputs=(first,)).inputs[first]
+
+    def proxy(self, residuals: Tensor, gate: Gate = "channel") -> tuple[Losses, Array]:
+        """The objective's loss and gradient."""
+        leaf = residuals.clone().requires_grad_(True)
+        everyone = torch.ones(len(leaf), dtype=torch.bool)
+        losses = self.objective.losses(leaf, gate, everyone, backward=True)
+        return losses, leaf.grad.double().numpy()
+
+    def descend(
+        self,
+        objective: Objective,
+        steps: int,
+        lr: float,
+        penalty: Penalty | None = None,
+        gate: Gate = "channel",
+    ) -> Descent:
+        """From residual 0, by default the closed loop."""
+        hidden = self.origin[0]
+        return descend(
+            objective, gate, torch.zeros_like(hidden), hidden.norm(dim=1), steps=steps, lr=lr,
+            penalty=penalty or Penalty(), stop="none", stop_loss=0.0,
+            execute=lambda r: self.objective.executed(self.solve(r).factors),
+        )  # fmt: skip
+
+
+def setting(family: str, seed: int = 0, weight: float = 1.0, size: int = 1, **more) -> Setting:
+    return Setting(nets.tiny(family, seed), nets.batch(size, seed), weight, **more)
+
+
+def still(weight: float = 1.0, layers: tuple[int, ...] = LAYERS, seed: int = 0, **more) -> Setting:
+    """Identity transport on GPT-2."""
+    return Setting(nets.still(seed, layers), nets.batch(1, seed), weight, layers, **more)
+
+
+def _rows(outputs: Tensor, inputs: Tensor) -> Array:
+    """Jacobian of a vector by a residual, `len(outputs) x d_v`."""
+    if not outputs.requires_grad:  # the first layer's key, and held channels, do not depend on it
+        return np.zeros((len(outputs), inputs.shape[1]))
+    zero = torch.zeros_like(inputs)
+    rows = [torch.autograd.grad(x, inputs, retain_graph=True, allow_unused=True)[0] for x in outputs]
+    return torch.stack([zero if row is None else row for row in rows])[:, 0].double().numpy()
+
+
+def gradients(s: Setting, residuals: Tensor) -> nets.Gradients:
+    """What enters Theorem 3, for one request, out of the library's solver and its virtual edits."""
+    r = residuals.clone().requires_grad_(True)
+    whole = s.unrolled(r)
+    held = {i: right.detach() for i, (_, right) in whole.factors.items()}
+    frozen = s.unrolled(r, held)
+
+    eye, nothing = torch.eye(nets.INNER), torch.zeros(nets.WIDTH, nets.INNER)
+    blank = {i: nothing.clone().requires_grad_(True) for i in s.layers}
+    fixed = {i: (torch.cat([left.detach(), blank[i]], 1), torch.cat([right.detach(), eye], 1))
+             for i, (left, right) in whole.factors.items()}  # fmt: skip
+    Gamma = torch.autograd.grad(s.loss(fixed), list(blank.values()))
+
+    def arrays(tensors: Sequence[Tensor]) -> list[Array]:
+        return [t.detach().double().numpy() for t in tensors]
+
+    left, right = ([f[j][:, 0] for f in whole.factors.values()] for j in (0, 1))
+    return nets.Gradients(
+        [_rows(f[0][:, 0], r) for f in frozen.factors.values()],
+        arrays(right), arrays(left), arrays([k[0] for k in whole.keys.values()]), arrays(Gamma),
+        [_rows(x, r) for x in left], [_rows(x, r) for x in right],
+        torch.autograd.grad(s.loss(frozen.factors), r)[0][0].double().numpy(),
+        torch.autograd.grad(s.loss(whole.factors), r)[0][0].double().numpy(),
+    )  # fmt: skip
