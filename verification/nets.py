@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import grad, jacrev
@@ -25,7 +27,7 @@ from metake.models.tokens import Row
 from metake.prompts import Batch, Guard
 from metake.requests import Request
 from theory import fidelity
-from verification.strategies import Stack, basis, tolerance
+from verification.strategies import Stack, basis, seeds, tolerance
 
 Array = NDArray[np.float64]
 
@@ -366,3 +368,45 @@ class Held(Geometry):
 
     def with_past(self, keys: Tensor | None) -> Geometry:
         return Held(self.inner.with_past(keys), self.held)
+
+
+# -- instances ----------------------------------------------------------------------------------
+
+# A net's derivatives cost 20 ms; the share of the profile's examples that this leaves room for.
+few = settings(max_examples=max(10, settings.default.max_examples // 5))
+
+
+def norm(x: Array) -> float:
+    return float(np.linalg.norm(x))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A net, a target and an allocation."""
+
+    net: Net
+    z: torch.Tensor
+    shares: tuple[float, ...]
+
+
+@st.composite
+def cases(draw: st.DrawFn, layers: tuple[int, int] = (1, 4), moving: float = 1.0) -> Case:
+    chosen = net(
+        draw(seeds), draw(st.integers(*layers)), draw(st.integers(1, 3)), draw(st.integers(1, 4)),
+        draw(st.integers(1, 3)), stiffness=10.0 ** draw(st.integers(-2, 3)),
+        condition=10.0 ** draw(st.integers(0, 6)), moving=moving,
+    )  # fmt: skip
+    length = draw(st.sampled_from([1.0, 0.0, 1e-3, 10.0]))
+    way = torch.tensor(np.random.default_rng(draw(seeds)).standard_normal(chosen.width))
+    kind = draw(st.sampled_from(["spread", "all", "last"]))
+    shares = {"spread": chosen.spread, "all": (1.0,) * chosen.layers,
+              "last": (*(0.0,) * (chosen.layers - 1), 1.0)}[kind]  # fmt: skip
+    return Case(chosen, chosen.origin() + length * way, shares)
+
+
+def unmoved(seed: int, layers: int, stiffness: float, *, alike: bool = False) -> Net:
+    """Constant keys and no mixing: identity transport; `alike` makes all layers the same."""
+    chosen = net(seed, layers, tokens=1, stiffness=stiffness, moving=0.0, mixing=0.0)
+    if not alike:
+        return chosen
+    return replace(chosen, b=chosen.b[:1] * layers, G=chosen.G[:1] * layers)

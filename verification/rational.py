@@ -257,3 +257,21 @@ sources = st.one_of(
     st.randoms(use_true_random=False).map(lambda stream: Source(stream, 3)),
     st.integers(0, 10**6).map(lambda seed: Source(random.Random(seed), 6)),
 )
+
+
+def least_squares(G: fmpq_mat, K: fmpq_mat, R: fmpq_mat) -> fmpq_mat:
+    """D from the normal equations `D (G + K K^T) = R K^T`, by a dense solve."""
+    return (G + outer(K, K)).solve(outer(K, R)).transpose()
+
+
+def share(rho: fmpq) -> fmpq:
+    return rho / (1 + rho)
+
+
+def rho_of(G: fmpq_mat, k: fmpq_mat) -> fmpq:
+    return dot(k, G.solve(k))
+
+
+def alpha_edit(P: fmpq_mat, k: fmpq_mat, r: fmpq_mat, beta: fmpq) -> fmpq_mat:
+    inside = P * k
+    return outer(r, inside) * (1 / (beta + square(inside)))

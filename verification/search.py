@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from verification.ledger import below
+
 Array = NDArray[np.float64]
 
 
@@ -29,3 +31,10 @@ def worst(ratio: Callable[[Array], float], size: int, *, starts: int = 12, seed:
                          options={"maxiter": 400 * size, "xatol": 1e-9, "fatol": 1e-12})  # fmt: skip
         best = max(best, -float(found.fun))
     return best
+
+
+def attained(ratio: Callable[[Array], float], size: int, share: float = 0.99, starts: int = 4) -> None:
+    """The worst case found keeps the bound and reaches `share` of it."""
+    found = worst(ratio, size, starts=starts)
+    below(found, 1, 1e-9)
+    assert found >= share, f"only {found:.3f} of the bound was reached"

@@ -8,8 +8,11 @@ the premises and break the conclusion. It may also give up; that is a failure an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
 import z3
+
+from verification import ledger
 
 #: Steps of the solver, not seconds: the same on every machine.
 LIMIT = 60_000_000
@@ -113,3 +116,54 @@ def strengthened(conclusion: z3.BoolRef) -> Iterator[z3.BoolRef]:
             yield low < high
         else:
             yield low + z3.Q(1, 1000) < high
+
+
+Real = z3.ArithRef
+
+
+Statement = tuple[dict[str, z3.BoolRef], z3.BoolRef, list[z3.BoolRef]]
+
+
+def reals(names: str) -> list[Real]:
+    return z3.Reals(names)
+
+
+def settle(statement: Statement, at: Sequence[z3.BoolRef] = ()) -> None:
+    """The premises imply the conclusion, all of them are needed, and nothing stronger follows.
+
+    Args:
+        at: where to look for what attains a bound, if that is hard to find.
+    """
+    premises, conclusion, given = statement
+    prove(premises, conclusion, given)
+    refute_without(premises, conclusion, given)
+    for stronger in strengthened(conclusion):
+        refute(premises, stronger, [*given, *at])
+
+
+def without(statement: Statement, name: str, *, says: str, where: z3.BoolRef | None = None) -> None:
+    """Record numbers that meet all premises but one, and what they show.
+
+    Args:
+        where: picks telling ones, for instance no zeros.
+    """
+    premises, conclusion, given = statement
+    left = {key: premise for key, premise in premises.items() if key != name}
+    assert len(left) < len(premises)
+    text = refute(left, conclusion, given if where is None else [*given, where])
+    ledger.counterexample(f"{text}: {says}")
+
+
+def absolute(x: Real, bound: Real) -> z3.BoolRef:
+    """`|x| <= bound`."""
+    return z3.And(x <= bound, -x <= bound)
+
+
+def steep() -> list[z3.BoolRef]:
+    """Small steps at mu = 1 where a slope along the key is largest, k = 1/sqrt(3), or along the geometry, k = 1."""
+    k, m, g, h, s, drift, away = reals("k_l k_L g_l g_L s eps_C eps_k")
+    small, third = Fraction(1, 10**4), Fraction(577, 1000)
+    up, down = z3.And(k == third + small, m == third), z3.And(k == third, m == third + small)
+    more, less = z3.And(g == 1, h == 1 + small), z3.And(g == 1 + small, h == 1)
+    return [s == 1, z3.Or(z3.And(g == 1, away == small, z3.Or(up, down)),
+                          z3.And(drift == small, z3.Or(more, less), z3.Or(k == 1, k == third, k == -third)))]  # fmt: skip

@@ -235,3 +235,22 @@ def stacks(draw: st.DrawFn, max_layers: int = 4, max_width: int = 5) -> Stack:
         norm = np.linalg.norm(J[i].T @ Gamma[i] @ q[i])
         J[i] = J[i] * (size * head / (n - 1) / max(norm, 1e-12))
     return Stack(tuple(J), tuple(Gamma), tuple(q))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A geometry, a key and a residual."""
+
+    geometry: Geometry
+    k: Array
+    r: Array
+
+    @property
+    def G(self) -> Array:
+        return self.geometry.G
+
+
+@st.composite
+def edits(draw: st.DrawFn, max_exponent: int = 12, nonzero: bool = True) -> Edit:
+    geometry = draw(geometries(max_exponent=max_exponent))
+    return Edit(geometry, draw(keys(geometry, nonzero)), draw(vectors(draw(st.integers(1, 4)))))

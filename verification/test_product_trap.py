@@ -26,10 +26,7 @@ from metake.models.trace import run
 from metake.presets import default_text
 from theory import trap
 from verification.ledger import below, checks, equal
-from verification.real import DEMOS, measured
-from verification.strategies import Geometry as Spectrum
-from verification.strategies import basis, geometries, seeds, tolerance, vectors
-from verification.test_trap import (
+from verification.problems import (
     Curved,
     Executed,
     General,
@@ -51,6 +48,9 @@ from verification.test_trap import (
     trust_region,
     window_of,
 )
+from verification.real import DEMOS, measured
+from verification.strategies import Geometry as Spectrum
+from verification.strategies import basis, geometries, seeds, tolerance, vectors
 
 Array = NDArray[np.float64]
 DTYPES = st.sampled_from([torch.float64, torch.float32])

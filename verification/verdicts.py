@@ -143,9 +143,10 @@ def verdicts(outcomes: list[Outcome]) -> list[Verdict]:
     """One verdict per claim, in the order of the register.
 
     Outcomes are put in order first, so that the counterexample that is quoted does not depend on which
-    worker was quicker; those written by hand come before those that the solver of `test_proved` found.
+    worker was quicker; those of networks and matrices come before bare numbers, and those before what
+    the solver of `test_proved` found.
     """
-    outcomes = sorted(outcomes, key=lambda o: ("test_proved" in o.test, o.test))
+    outcomes = sorted(outcomes, key=lambda o: ("test_proved" in o.test, "test_exact" in o.test, o.test))
     return [_judge_claim(claim, outcomes) for claim in CLAIMS]
 
 

@@ -52,7 +52,7 @@ class Geometry(ABC):
 
     @abstractmethod
     def coordinates(self, keys: Tensor) -> Tensor:
-        """Keys `d_k x n` in the coordinates of the geometry."""
+        """Keys `d_k x n`, of any dtype and device, in the coordinates of the geometry and in its own."""
 
     @abstractmethod
     def lift(self, channel: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Geometry(ABC):
     def _enter(self, keys: Tensor) -> Tensor:
         if not bool(torch.isfinite(keys).all()):
             raise MetakeError("keys: not finite; the model's activations overflow at this layer")
-        return self.coordinates(keys.to(self.device, self.dtype))
+        return self.coordinates(keys)
 
     def solve(self, keys: Tensor) -> Tensor:
         """`G^-1 K`, `d_k x n` (for `Projected`: V (V^T G V)^-1 V^T K)."""
@@ -172,11 +172,11 @@ class Ridge(Geometry):
     def with_past(self, keys: Tensor | None) -> Ridge:
         other = object.__new__(Ridge)
         other.dtype, other.device, other._factor = self.dtype, self.device, self._factor
-        other._remember(None if keys is None else keys.to(self.device, self.dtype))
+        other._remember(keys)
         return other
 
     def coordinates(self, keys: Tensor) -> Tensor:
-        return keys.to(self.dtype)
+        return keys.to(self.device, self.dtype)
 
     def lift(self, channel: Tensor) -> Tensor:
         return channel
@@ -250,11 +250,11 @@ class Projected(Geometry):
         other = object.__new__(Projected)
         other.dtype, other.device, other.ridge = self.dtype, self.device, self.ridge
         other.basis, other.share = self.basis, self.share
-        other._remember(None if keys is None else keys.to(self.device, self.dtype))
+        other._remember(keys)
         return other
 
     def coordinates(self, keys: Tensor) -> Tensor:
-        return self.basis.T @ keys.to(self.dtype)
+        return self.basis.T @ keys.to(self.device, self.dtype)
 
     def lift(self, channel: Tensor) -> Tensor:
         return self.basis @ channel

@@ -112,6 +112,35 @@ def test_the_exact_fit_survives_equal_keys():
     torch.testing.assert_close(update @ key, torch.ones(2, 1, dtype=DTYPE))
 
 
+def test_the_exact_fit_leaves_out_what_rounding_added():
+    """Many keys in few dimensions: the gram's zeros come out as noise of either sign."""
+    torch.manual_seed(0)
+    keys = torch.randn(3, 40, dtype=DTYPE)
+    channel = Ridge(torch.eye(3, dtype=DTYPE), 1.0).channel(keys, "exact")
+    torch.testing.assert_close(channel, torch.linalg.pinv(keys).T)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "projected"])
+def test_keys_come_in_any_dtype(kind):
+    torch.manual_seed(0)
+    factor, keys = torch.randn(6, 30, dtype=DTYPE), torch.randn(6, 2)
+    geometry = build(kind, factor @ factor.T / 30, 10.0, None)
+    torch.testing.assert_close(geometry.channel(keys), geometry.channel(keys.double()), rtol=0, atol=0)
+    past = geometry.with_past(keys).realisability(keys.double())
+    torch.testing.assert_close(past, geometry.with_past(keys.double()).realisability(keys), rtol=0, atol=0)
+
+
+def test_the_kept_space_is_counted():
+    """Strictly below the threshold; at least one direction of a small share; and the share is told."""
+    moment = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=DTYPE))
+    for arguments, size in [
+        ({"threshold": 3.0}, 2), ({"threshold": 3.1}, 3), ({"keep": 1e-6}, 1), ({"keep": 0.5}, 2), ({"keep": 1}, 4),
+    ]:  # fmt: skip
+        geometry = Projected(moment, 1.0, **arguments)
+        assert geometry.basis.shape == (4, size)
+        assert geometry.share == size / 4
+
+
 def test_compensation_turns_soft_into_exact():
     """P4: with residuals R B^-1, B = S (I + S)^-1, the soft fit executes R in full."""
     torch.manual_seed(1)
@@ -185,15 +214,25 @@ def test_condition_is_about_right():
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda c: Ridge(c * float("nan"), 1.0), "NaN"),
+        (lambda c: Ridge(c * float("nan"), 1.0), "^statistics: C holds NaN or infinity; collect them again$"),
         (lambda c: Ridge(c, 0.0), "lambda > 0"),
         (lambda c: Ridge(c, 1.0, -1.0), "beta >= 0"),
-        (lambda c: Ridge(c - 2 * torch.eye(3), 1.0), "not positive definite"),
+        (
+            lambda c: Ridge(c - 2 * torch.eye(3), 1.0),
+            r"^lambda C \+ beta I \(lambda 1, beta 0\) is not positive definite in float64; add a ridge .* in float64$",
+        ),
         (lambda c: Projected(c, 0.0, keep=0.5), "L2"),
-        (lambda c: Projected(c, 1.0), "either"),
+        (lambda c: Projected(c, 1.0), "^geometry: give either a null-space threshold or the share to keep$"),
         (lambda c: Projected(c, 1.0, keep=1.5), "share"),
-        (lambda c: Projected(c, 1.0, threshold=1e-9), "relative null space"),
-        (lambda c: Projected(c * float("inf"), 1.0, keep=0.5), "NaN"),
+        (lambda c: Projected(c, 1.0, keep=0.0), "share"),
+        (
+            lambda c: Projected(c + torch.diag(torch.arange(3)), 1.0, threshold=1e-9),
+            r"below 1e-09 \(smallest 1\); use a relative null space .* an absolute threshold$",
+        ),
+        (
+            lambda c: Projected(c * float("inf"), 1.0, keep=0.5),
+            "^statistics: C holds NaN or infinity; collect them again$",
+        ),
     ],
 )
 def test_bad_geometries_are_refused(make, complaint):
