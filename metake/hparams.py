@@ -11,6 +11,7 @@ from metake.errors import MetakeError
 
 Target = Literal["plan", "compensated", "bilevel"]
 Stop = Literal["own", "executed", "none"]
+Hypergradient = Literal["proxy", "parallel", "unrolled"]
 
 
 class Settings(BaseModel):
@@ -60,12 +61,17 @@ class Settings(BaseModel):
 
     # MetaKE, the closed loop
     start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
+    hypergradient: Hypergradient = Field(
+        "proxy", description="the paper's proxy, all layers in parallel (X11), or exact (X10)"
+    )
     meta_steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
     meta_lr: float = Field(0.5, gt=0, description="Adam's, in the upper level")
     meta_stop: Stop = Field("executed", description="as stop, for the upper level")
     locality: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
     regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
-    joint: bool = Field(True, description="all edits of a batch share one lower level (X8)")
+    joint: bool = Field(
+        True, description="the proxy shares one lower level between all edits of a batch (X8)"
+    )
 
     # both
     check_every: int = Field(5, ge=1, description="steps between two looks at the executed loss")

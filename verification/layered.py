@@ -23,6 +23,7 @@ from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver, Solution
 from metake.targets.descent import Descent, Penalty, descend
+from metake.targets.hypergradient import Virtual
 from metake.targets.objective import Gate, Losses, Objective
 from verification import nets
 
@@ -79,8 +80,7 @@ class Setting:
         if held is not None:
             geometries = {i: nets.Held(g, held[i]) for i, g in geometries.items()}
         solver = LayeredSolver(self.arch, geometries, spread(self.layers))
-        with torch.enable_grad():
-            return LayeredSolver.solve.__wrapped__(solver, self.trunks, residuals)
+        return solver.solve(self.trunks, residuals)
 
     def loss(self, factors: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
         """NLL summed over requests under virtual edits, differentiable (checked against `Objective` below)."""
@@ -114,7 +114,7 @@ class Setting:
         """From residual 0, by default the closed loop."""
         hidden = self.origin[0]
         return descend(
-            objective, gate, torch.zeros_like(hidden), hidden.norm(dim=1), steps=steps, lr=lr,
+            Virtual(objective, gate), torch.zeros_like(hidden), hidden.norm(dim=1), steps=steps, lr=lr,
             penalty=penalty or Penalty(), stop="none", stop_loss=0.0,
             execute=lambda r: self.objective.executed(self.solve(r).factors),
         )  # fmt: skip

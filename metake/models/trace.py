@@ -39,6 +39,11 @@ class _Stop(Exception):
     """Leaves the forward pass after the last block that is needed."""
 
 
+def wide(values: Tensor) -> Tensor:
+    """At least fp32: half precision is for weights and activations, sums and solves need more."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from torch import Tensor
 from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
-from metake.models.trace import run
+from metake.models.trace import run, wide
 from metake.prompts import Trunks
 from metake.solvers.allocation import Shares
+
+Keys = Literal["moving", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,25 @@ class LayeredSolver:
         trace = run(self.arch, trunks.ids, start=trunks.start, hidden=trunks.hidden, stop=top,
                     keys=(top,), outputs=(top,))  # fmt: skip
         stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
-        return stream.float(), trunks.mean_key(trunks.at_lookup(trace.keys[top]).float())
+        return wide(stream), trunks.mean_key(wide(trunks.at_lookup(trace.keys[top])))
 
-    @torch.no_grad()
-    def solve(self, trunks: Trunks, residuals: Tensor) -> Solution:
+    def solve(self, trunks: Trunks, residuals: Tensor, keys: Keys = "moving") -> Solution:
         """Execute `residuals` (`n x d_v`, wanted shifts at the last edited layer).
+
+        If they require a gradient, the factors can be differentiated by them, through the residuals
+        and channels of every layer (X10).
+
+        Args:
+            keys: whether derivatives follow what lower updates do to the keys of upper layers.
+                The values are those of moving keys either way.
 
         Raises:
             MetakeError: an update comes out not finite.
         """
+        with torch.set_grad_enabled(residuals.requires_grad):
+            return self._solve(trunks, residuals, keys)
+
+    def _solve(self, trunks: Trunks, residuals: Tensor, follow: Keys) -> Solution:
         top = self.layers[-1]
         hidden, start = trunks.hidden, trunks.start
         factors: dict[int, tuple[Tensor, Tensor]] = {}
@@ -101,21 +114,21 @@ class LayeredSolver:
                 keys=(layer,), outputs=(top,), inputs=(layer,),
             )  # fmt: skip
             hidden, start = trace.inputs[layer], layer
-            stream = trunks.bare(trunks.at_lookup(trace.outputs[top])).float()
+            stream = wide(trunks.bare(trunks.at_lookup(trace.outputs[top])))
             if goal is None:
                 before, goal = stream, stream + residuals.to(stream.device, stream.dtype)
-            lookups = trunks.at_lookup(trace.keys[layer]).float()
+            lookups = wide(trunks.at_lookup(trace.keys[layer]))
             key, rest = trunks.mean_key(lookups), goal - stream
             geometry = self.geometries[layer]
-            columns = key.T.to(geometry.device)
-            right = geometry.channel(columns, self.fit).to(key.device, torch.float32)
+            columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
+            right = geometry.channel(columns, self.fit).to(key)
             left = (share * rest).T.to(key.device).contiguous()
             if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
             factors[layer] = (left, right)
             keys[layer] = key
-            asked[layer], missing[layer] = left.norm(dim=0), rest.norm(dim=1)
-            eta[layer] = geometry.attenuation(columns).to(torch.float32)
+            asked[layer], missing[layer] = left.detach().norm(dim=0), rest.detach().norm(dim=1)
+            eta[layer] = geometry.attenuation(columns.detach()).to(torch.float32)
             own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             after = stream + ((own @ right) @ left.T).to(stream.device)
         assert goal is not None

@@ -1,19 +1,20 @@
 """Gradient descent on the targets of a batch, each with its own Adam state and its own stop.
 
-One loop serves the open loop and the closed one: they differ in the gate through which a residual
-is felt, and in the penalties.
+One loop serves the open loop and the closed one: they differ in the gradient that is followed
+(`hypergradient.py`), and in the penalties.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from metake.hparams import Stop
-from metake.targets.objective import Gate, Losses, Objective
+from metake.targets.objective import Losses
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Penalty:
     decay: float = 0.0
     regularise: float = 0.0
     clamp: float | None = None
+
+
+class Slope(Protocol):
+    """Losses at residuals (`n x d_v`, a leaf), and a gradient of theirs that is added to `residuals.grad`."""
+
+    @property
+    def executed(self) -> bool:
+        """Whether the losses are those after execution, and not of a model of it."""
+
+    def __call__(self, residuals: Tensor, active: Tensor, penalty: Penalty) -> Losses: ...
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,7 @@ class Descent:
 
 @torch.enable_grad()
 def descend(
-    objective: Objective,
-    gate: Gate,
+    slope: Slope,
     start: Tensor,
     norms: Tensor,
     *,
@@ -75,8 +85,8 @@ def descend(
         norms: `n`, ||h|| at the lookup token, the scale of clamp and penalties.
         steps: how often the loss is looked at; as published, the last look takes no step.
         stop: `own` freezes a request once its own loss is below `stop_loss`; `executed` looks at the
-            loss after execution every `check_every` steps, freezes below `stop_loss`, and returns
-            the best residual seen; `none` runs to the end.
+            loss after execution every `check_every` steps (every step if the slope knows it anyway),
+            freezes below `stop_loss`, and returns the best residual seen; `none` runs to the end.
         execute: residuals -> losses after execution of all of them.
     """
     size = len(start)
@@ -91,9 +101,8 @@ def descend(
     kept = start.clone()
     trail: list[float] = []
 
-    def look() -> None:
-        """Score the executed loss, keep each request's best, freeze those that are done."""
-        losses = execute(residuals.detach())
+    def look(losses: Losses) -> None:
+        """Score the executed losses, keep each request's best, freeze those that are done."""
         score = losses.nll + penalty.kl * losses.kl
         better = active & (score < best)
         best[better], best_nll[better] = score[better], losses.nll[better]
@@ -102,19 +111,21 @@ def descend(
         active[active & (losses.nll < stop_loss)] = False
 
     for step in range(steps):
-        if stop == "executed" and step % check_every == 0:
-            look()
+        if stop == "executed" and not slope.executed and step % check_every == 0:
+            look(execute(residuals.detach()))
         if not bool(active.any()):
             break
         residuals.grad = None
-        losses = objective.losses(
-            residuals, gate, active, kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=True
-        )
+        losses = slope(residuals, active, penalty)
         nll[active] = losses.nll[active]
         trail.append(float(nll.nanmean()))
         extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
         extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square
         total = losses.nll + penalty.kl * losses.kl + extra.detach()[:, 0].cpu()
+        if stop == "executed" and slope.executed:
+            look(losses)
+            if not bool(active.any()):
+                break
         if stop == "own":
             active[active & (total < stop_loss)] = False
         if step == steps - 1 and stop != "executed":
@@ -135,6 +146,6 @@ def descend(
         tick()
     if stop == "executed":
         if bool(active.any()):
-            look()
+            look(execute(residuals.detach()))
         return Descent(kept, taken, nll, best_nll, trail)
     return Descent(residuals.detach(), taken, nll, best_nll, trail)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, pad
-from metake.models.trace import run
+from metake.models.trace import run, wide
 from metake.prompts import Batch
 
 Gate = Literal["token", "channel"]
@@ -111,15 +111,15 @@ class Objective:
         )  # fmt: skip
         reference = {}
         if watched:
-            reference = dict(zip(watched, trace.logits.float().log_softmax(-1), strict=True))
+            reference = dict(zip(watched, wide(trace.logits).log_softmax(-1), strict=True))
         above = trace.outputs[self.top]
-        token = torch.zeros(ids.shape, device=above.device)
+        token = torch.zeros(ids.shape, device=above.device, dtype=wide(above).dtype)
         lookups = torch.tensor([row.lookup for row in rows])
         token[torch.arange(len(rows)), lookups] = marked.to(token.device, token.dtype)
         gates = None
         if channel is not None:
-            keys = trace.keys[self.top].float()
-            q = channel.to(keys.device, torch.float32)
+            keys = wide(trace.keys[self.top])
+            q = channel.to(keys)
             gates = keys @ q if joint else torch.einsum("btk,kb->bt", keys, q[:, owners])
             gates = gates.to(above.device)
         return _Chunk(ids, owners, trace.inputs[self.first], above, token, gates, rows, guarded, reference)
@@ -145,26 +145,31 @@ class Objective:
 
         def logits(chunk: _Chunk, keep: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
             above, owners = chunk.above[keep], chunk.owners[keep]
-            moved = residuals.to(above.device)
             gates = chunk.token if gate == "token" else chunk.channel
             if gates is None:
                 raise ValueError("the proxy needs a channel")
-            gates = gates[keep]
+            gates, moved = gates[keep], residuals.to(gates)
             shift = gates @ moved if gates.ndim == 3 else gates[..., None] * moved[owners][:, None]
-            hidden = (above.float() + shift).to(above.dtype)
+            hidden = (wide(above) + shift).to(above.dtype)
             return run(self.arch, chunk.ids[keep], start=self.top + 1, hidden=hidden, positions=places).logits
 
         return self._sum(logits, active, kl_weight, initial_first, backward)
 
-    @torch.no_grad()
     def executed(
         self,
         factors: Mapping[int, tuple[Tensor, Tensor]],
         active: Tensor | None = None,
         *,
+        kl_weight: float = 0.0,
         initial_first: bool = False,
+        backward: bool = False,
     ) -> Losses:
-        """Losses with the updates of a whole solve (layer -> (left, right)), as the user gets them."""
+        """Losses with the updates of a whole solve (layer -> (left, right)), as the user gets them.
+
+        Args:
+            active, kl_weight, initial_first: as in `losses`.
+            backward: add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
+        """
 
         def logits(chunk: _Chunk, keep: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
             return run(
@@ -173,7 +178,9 @@ class Objective:
             ).logits  # fmt: skip
 
         everyone = torch.ones(self.size, dtype=torch.bool)
-        return self._sum(logits, everyone if active is None else active, 0.0, initial_first, False)
+        active = everyone if active is None else active
+        with torch.set_grad_enabled(backward):
+            return self._sum(logits, active, kl_weight, initial_first, backward)
 
     def _sum(
         self, logits_of, active: Tensor, kl_weight: float, initial_first: bool, backward: bool
@@ -191,15 +198,15 @@ class Objective:
                 torch.cat([at_rows, torch.tensor(watched, dtype=torch.long)]),
                 torch.cat([at_columns, torch.tensor([kept[j].lookup for j in watched], dtype=torch.long)]),
             )
-            scores = logits_of(chunk, keep, places).float().log_softmax(-1)
+            scores = wide(logits_of(chunk, keep, places)).log_softmax(-1)
             owners = chunk.owners[keep]
             chosen = -scores[: len(labels)].gather(1, labels.to(scores.device)[:, None])[:, 0]
             lengths = torch.tensor([max(row.answer, 1) for row in kept])
-            share = 1 / (lengths[at_rows] * self.templates).to(scores.device)
-            part_nll = torch.zeros(self.size, device=scores.device).index_add(
+            share = 1 / (lengths[at_rows] * self.templates).to(scores)
+            part_nll = scores.new_zeros(self.size).index_add(
                 0, owners[at_rows].to(scores.device), chosen * share
             )
-            part_kl = torch.zeros(self.size, device=scores.device)
+            part_kl = scores.new_zeros(self.size)
             if watched:
                 now = scores[len(labels) :]
                 then = torch.stack([chunk.reference[int(keep[j])] for j in watched])
@@ -207,10 +214,10 @@ class Objective:
                 divergence = (a.exp() * (a - b)).sum(-1)
                 whose = owners[watched]
                 part_kl = part_kl.index_add(
-                    0, whose.to(scores.device), divergence / self.guards[whose].to(scores.device)
+                    0, whose.to(scores.device), divergence / self.guards[whose].to(scores)
                 )
             if backward:
                 (part_nll + kl_weight * part_kl).sum().backward()
-            nll += part_nll.detach().cpu()
-            kl += part_kl.detach().cpu()
+            nll = nll + part_nll.detach().cpu()
+            kl = kl + part_kl.detach().cpu()
         return Losses(nll, kl)

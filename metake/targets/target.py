@@ -2,8 +2,8 @@
 
 plan          Stage I, open loop (2)
 compensated   the plan at the length that execution realises in full (P4)
-bilevel       MetaKE, Algorithm 1: from either of them, descend the whole loss (6) through the
-              structural proxy (7)-(9)
+bilevel       MetaKE, Algorithm 1: from either of them, descend the whole loss (6) along the structural
+              proxy (7)-(9) or another of the gradients in `hypergradient.py`
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from metake.models.architecture import Architecture
 from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
 from metake.targets.compensate import compensate
-from metake.targets.descent import Descent, Penalty, descend
+from metake.targets.descent import Descent, Penalty, Slope, descend
+from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Losses, Objective
 
 
@@ -55,7 +56,7 @@ def plan_targets(
     hidden, key = solver.origin(trunks)
     bilevel = settings.target == "bilevel"
     channel = None
-    if bilevel:
+    if bilevel and settings.hypergradient == "proxy":
         geometry = solver.geometries[top]
         columns = key.T.to(geometry.device)
         if settings.joint:
@@ -73,7 +74,7 @@ def plan_targets(
         return objective.executed(solver.solve(trunks, residuals).factors, initial_first=initial_first)
 
     plan = descend(
-        objective, "token", torch.zeros_like(hidden), norms,
+        Virtual(objective, "token"), torch.zeros_like(hidden), norms,
         steps=settings.steps, lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
         penalty=Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp),
         execute=execute, check_every=settings.check_every, tick=tick,
@@ -83,8 +84,13 @@ def plan_targets(
         residuals, scale = compensate(lambda r: solver.solve(trunks, r).fraction, residuals)
     closed = None
     if bilevel and settings.meta_steps:
+        slopes: dict[str, Slope] = {
+            "proxy": Virtual(objective, "channel"),
+            "parallel": Parallel(objective, solver, trunks),
+            "unrolled": Unrolled(objective, solver, trunks),
+        }
         closed = descend(
-            objective, "channel", residuals, norms,
+            slopes[settings.hypergradient], residuals, norms,
             steps=settings.meta_steps, lr=settings.meta_lr,
             stop=settings.meta_stop, stop_loss=settings.stop_loss,
             penalty=Penalty(kl=settings.locality, initial_first=True, regularise=settings.regularise),

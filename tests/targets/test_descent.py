@@ -11,28 +11,27 @@ from metake.targets.objective import Losses
 
 
 class Bowl:
-    """Losses ||r_j - goal_j||^2: a stand-in objective with a known minimum."""
+    """Losses ||r_j - goal_j||^2: a stand-in slope with a known minimum."""
 
-    def __init__(self, goals):
-        self.goals = goals
+    def __init__(self, goals, executed=False):
+        self.goals, self.executed = goals, executed
         self.seen = []
 
-    def losses(self, residuals, gate, active, *, kl_weight, initial_first, backward):
+    def __call__(self, residuals, active, penalty):
         self.seen.append(active.clone())
         value = ((residuals - self.goals) ** 2).sum(1) * active
-        if backward:
-            value.sum().backward()
+        value.sum().backward()
         return Losses(value.detach(), torch.zeros(len(active)))
 
 
 GOALS = torch.tensor([[0.1, 0.0], [3.0, 0.0]])
 
 
-def go(stop="own", steps=40, penalty=None, execute=None, goals=GOALS, **rest):
-    bowl = Bowl(goals)
+def go(stop="own", steps=40, penalty=None, execute=None, goals=GOALS, executed=False, **rest):
+    bowl = Bowl(goals, executed)
     start = torch.zeros_like(goals)
     out = descend(
-        bowl, "token", start, torch.ones(len(goals)), steps=steps, lr=0.1, penalty=penalty or Penalty(),
+        bowl, start, torch.ones(len(goals)), steps=steps, lr=0.1, penalty=penalty or Penalty(),
         stop=stop, stop_loss=1e-3, execute=execute or (lambda r: None), **rest,
     )  # fmt: skip
     return bowl, out

@@ -73,11 +73,12 @@ def test_proxy_gradient_equals_autograd_through_materialised_weights(double):
         reference = start.double().requires_grad_(True)
         nll, kl = whole_model_losses(double, batch, channel.double(), reference)
         (nll + 0.7 * kl).sum().backward()
-    torch.testing.assert_close(losses.nll, nll.detach().float(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(losses.kl, kl.detach().float(), rtol=1e-3, atol=1e-5)
+    # Llama's norm is fp32 in any model
+    torch.testing.assert_close(losses.nll, nll.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(losses.kl, kl.detach(), rtol=1e-5, atol=1e-7)
     assert residuals.grad.norm() > 1e-3
     torch.testing.assert_close(
-        residuals.grad, reference.grad.float(), rtol=1e-3, atol=1e-4 * float(reference.grad.norm())
+        residuals.grad, reference.grad.float(), rtol=1e-5, atol=1e-6 * float(reference.grad.norm())
     )
 
 

@@ -1,0 +1,155 @@
+"""The three gradients of the upper level, against differences of executed losses."""
+
+import pytest
+import torch
+
+from metake.geometry.operator import Projected, Ridge
+from metake.models.trace import frozen
+from metake.prompts import Batch, Trunks
+from metake.requests import Request
+from metake.solvers.allocation import last, spread
+from metake.solvers.layered import LayeredSolver
+from metake.targets.descent import Penalty
+from metake.targets.hypergradient import Parallel, Unrolled, Virtual
+from metake.targets.objective import Objective
+
+LAYERS = (1, 2, 3)
+REQUESTS = (
+    Request("Which city was {} born in?", "Nezan Girok", "Sobris", locality=("Where is the old mill?",)),
+    Request("What is the craft of {}?", "Zumi Bama", "potter"),
+)
+PENALTY = Penalty(kl=0.3, initial_first=True)
+EVERYONE = torch.ones(2, dtype=torch.bool)
+
+
+@pytest.fixture
+def double(loaded):
+    """The trained model in fp64, where a difference of losses has ten digits."""
+    loaded.model.double()
+    with frozen(loaded.model):
+        yield loaded
+    loaded.model.float()
+
+
+class Case:
+    """Two requests on a model, and every gradient of their executed losses."""
+
+    def __init__(
+        self, loaded, statistics, kind="ridge", weight=30.0, shares=spread, fit="soft", dtype=torch.float64
+    ):
+        arch = loaded.arch
+        moments = {i: statistics[i] for i in LAYERS}
+        geometries = {
+            i: Ridge(m, weight, 1e-3) if kind == "ridge" else Projected(m, weight / 100, keep=0.9)
+            for i, m in moments.items()
+        }
+        batch = Batch.build(arch, loaded.tokenizer, REQUESTS, ("The market is cold",))
+        self.solver = LayeredSolver(arch, geometries, shares(LAYERS), fit)
+        first, top = self.solver.layers[0], self.solver.layers[-1]
+        self.trunks = Trunks.build(arch, batch, first)
+        hidden, key = self.solver.origin(self.trunks)
+        channel = geometries[top].channel(key.T, fit)
+        self.objective = Objective(arch, batch, first, top, channel=channel)
+        way = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        self.residuals = (way * float(hidden[0].norm()) / way.shape[1] ** 0.5 / 4).to(dtype)
+
+    def gradient(self, slope, active=EVERYONE):
+        leaf = self.residuals.clone().requires_grad_(True)
+        losses = slope(leaf, active, PENALTY)
+        return losses, leaf.grad
+
+    def proxy(self):
+        return self.gradient(Virtual(self.objective, "channel"))
+
+    def parallel(self):
+        return self.gradient(Parallel(self.objective, self.solver, self.trunks))
+
+    def unrolled(self, keys="moving", active=EVERYONE):
+        return self.gradient(Unrolled(self.objective, self.solver, self.trunks, keys), active)
+
+    def executed(self, residuals, active=EVERYONE):
+        with torch.no_grad():
+            factors = self.solver.solve(self.trunks, residuals).factors
+        losses = self.objective.executed(factors, active, initial_first=True)
+        return float((losses.nll + PENALTY.kl * losses.kl).sum())
+
+    def slope_along(self, way, active=EVERYONE, step=0.03):
+        """Central differences of fourth order."""
+        near, far = (
+            (
+                self.executed(self.residuals + s * way, active)
+                - self.executed(self.residuals - s * way, active)
+            )
+            / (2 * s)
+            for s in (step, 2 * step)
+        )
+        return (4 * near - far) / 3
+
+
+def digits(loaded):
+    """Llama's norm computes its variance in fp32 whatever the model's precision."""
+    return {"rel": 5e-3, "abs": 1e-5} if loaded.name == "demo-llama" else {"rel": 1e-6, "abs": 1e-9}
+
+
+def cosine(a, b):
+    return torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
+
+
+@pytest.mark.parametrize(("kind", "fit"), [("ridge", "soft"), ("projected", "soft"), ("ridge", "exact")])
+def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
+    case = Case(double, statistics_of(double), kind, fit=fit)
+    losses, gradient = case.unrolled()
+    assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
+    for seed in range(3):
+        way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
+
+
+def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
+    case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
+    _, gradient = case.unrolled(active=first)
+    way = torch.zeros_like(gradient)
+    way[1] = torch.randn(gradient.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert gradient[1].norm() > 0  # the other request's loss depends on this one's residual
+    assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way, first), **digits(double))
+
+
+def test_frozen_keys_leave_out_a_part(double, statistics_of):
+    case = Case(double, statistics_of(double))
+    (moving_losses, moving), (losses, still) = case.unrolled(), case.unrolled("frozen")
+    torch.testing.assert_close(losses.nll, moving_losses.nll)
+    assert 0 < (moving - still).norm() / moving.norm() < 1
+
+
+def test_one_layer_needs_no_recursion(double, statistics_of):
+    """P13: with one edited layer the channel does not depend on the target, and all three agree."""
+    case = Case(double, statistics_of(double), shares=last)
+    (losses, proxy), (_, parallel), (_, unrolled) = case.proxy(), case.parallel(), case.unrolled()
+    torch.testing.assert_close(proxy, unrolled, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(parallel, unrolled, rtol=1e-6, atol=1e-9)
+    assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
+
+
+def test_parallel_is_nearly_exact_under_strong_protection(double, statistics_of):
+    """X11: what layers ask of each other vanishes with eta; the last layer alone still misses the others."""
+    case = Case(double, statistics_of(double), weight=1e5)
+    parallel, proxy, exact = case.parallel()[1], case.proxy()[1], case.unrolled()[1]
+    assert (parallel - exact).norm() < 0.05 * exact.norm()
+    assert (proxy - exact).norm() > 0.2 * exact.norm()
+
+
+def test_from_nothing_parallel_takes_the_allocations_shares(double, statistics_of):
+    case = Case(double, statistics_of(double), weight=1e5)
+    case.residuals = torch.zeros_like(case.residuals)
+    assert cosine(case.parallel()[1], case.unrolled()[1]) > 0.99
+
+
+def test_single_precision_agrees(loaded, statistics_of):
+    with frozen(loaded.model):
+        _, rough = Case(loaded, statistics_of(loaded), dtype=torch.float32).unrolled()
+        loaded.model.double()
+        try:
+            _, exact = Case(loaded, statistics_of(loaded)).unrolled()
+        finally:
+            loaded.model.float()
+    assert (rough - exact).norm() <= 1e-3 * exact.norm()
