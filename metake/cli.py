@@ -50,7 +50,8 @@ Layers = Annotated[
 ]
 
 
-def _layers(text: str) -> list[int]:
+def parse_layers(text: str) -> list[int]:
+    """`4,5,6` or `4-8` as numbers."""
     try:
         layers: list[int] = []
         for part in text.split(","):
@@ -73,7 +74,7 @@ def _changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
         except ValueError:
             changes[name.strip()] = value
     if layers is not None:
-        changes["layers"] = _layers(layers)
+        changes["layers"] = parse_layers(layers)
     return changes
 
 
@@ -305,7 +306,7 @@ def stats(
 
     if text is not None and dataset is not None:
         raise MetakeError("stats: give --text or --dataset, not both")
-    wanted = None if layers is None else tuple(_layers(layers))
+    wanted = None if layers is None else tuple(parse_layers(layers))
     loaded = _load(model, device, dtype, modules)
     if wanted is None:
         wanted = settings_for(loaded.arch, "memit").layers or default_layers(len(loaded.arch))

@@ -214,7 +214,8 @@ class Editor:
         past = self._memory[layer]
         return self._bases[layer] if past is None else self._bases[layer].with_past(past)
 
-    def _solver(self) -> LayeredSolver:
+    def solver(self) -> LayeredSolver:
+        """The lower level as it stands now: geometries with memory, and the allocation over layers."""
         shares = ALLOCATIONS[self.settings.allocation](self.settings.layers)
         geometries = {layer: self.geometry(layer) for layer, _ in shares}
         return LayeredSolver(self.arch, geometries, shares, self.settings.fit)
@@ -242,7 +243,7 @@ class Editor:
         started = time.perf_counter()
         s = self.settings
         before = dict(self._memory)
-        solver = self._solver()
+        solver = self.solver()
         total = s.steps + (s.meta_steps if s.target == "bilevel" else 0)
         bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
         with frozen(self.arch.model), bar or nullcontext():

@@ -6,6 +6,7 @@ Nothing is executed that came with a model: no remote code, no pickle (safetenso
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -136,6 +137,8 @@ def _from_pretrained(
         )
     sharding = {"device_map": "auto"} if device == "auto" else {}
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    # a hub that cannot be reached is one line of ours, not a dozen of its retries
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(

@@ -1,0 +1,1 @@
+"""What Theorem 3 assumes, and what it concludes, measured edit by edit on a model."""

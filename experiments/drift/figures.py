@@ -1,0 +1,211 @@
+"""Figures of a measurement, from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.figures.core import BLACK, BLUE, COLUMN, GREEN, LAYOUT, ORANGE, PURPLE, RED, SKY, plt
+from metake.report.figures import save
+from theory import fidelity
+
+WIDE = 2 * COLUMN
+COSINES = {"proxy": (RED, "proxy (7)"), "parallel": (BLUE, "parallel (X11)"), "open": (ORANGE, "open loop"),
+           "frozen": (GREEN, "keys frozen")}  # fmt: skip
+TERMS = {"tail": SKY, "allocation": ORANGE, "evaluation": GREEN, "moving keys": PURPLE}
+
+
+def draw(content: Mapping[str, Any], out: Path) -> list[Path]:
+    """All figures, as PNG."""
+    with plt.rc_context(LAYOUT):
+        return [
+            _spectra(content, out / "spectra.png"),
+            _layers(content, out / "layers.png"),
+            _between(content, out / "between.png"),
+            _premises(content, out / "premises.png"),
+            _errors(content, out / "errors.png"),
+            _cosines(content, out / "cosines.png"),
+        ]
+
+
+def _axes(columns: int, width: float = WIDE, height: float = 2.3) -> tuple[Any, Any]:
+    return plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+
+
+def _spectra(content: Mapping[str, Any], path: Path) -> Path:
+    figure, (left, right) = _axes(2)
+    layers = content["between"]["layers"]
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(layers)))
+    for (name, layer), colour in zip(layers.items(), colours, strict=True):
+        places, values = np.array(layer["places"]), np.array(layer["eigenvalues"])
+        left.loglog(places, values / values[0], color=colour, label=name)
+        right.semilogx(places, layer["keys' mass"], color=colour)
+        trace = np.interp(places, places, values)
+        weight = np.concatenate([[places[0]], np.diff(places)])
+        right.semilogx(places, (trace * weight).cumsum() / (trace * weight).sum(), ":", color=colour, lw=0.8)
+    left.set_xlabel("eigenvalue of C, by size")
+    left.set_ylabel("relative to the largest")
+    left.legend(title="layer")
+    right.set_xlabel("leading eigenvectors")
+    right.set_ylabel("share of a key's square length")
+    right.set_ylim(0, 1.02)
+    right.set_title("edited subjects (lines), all text (dotted)")
+    return save(figure, path)
+
+
+def _quartiles(axis: Any, x: Any, values: Any, **style: Any) -> None:
+    low, middle, high = np.quantile(np.asarray(values, dtype=float), (0.25, 0.5, 0.75), axis=0)
+    axis.errorbar(x, middle, (middle - low, high - middle), marker="o", capsize=2, **style)
+
+
+def _layers(content: Mapping[str, Any], path: Path) -> Path:
+    figure, (eta, norms, sizes) = _axes(3)
+    rows, layers = _rows(content), content["layers"]
+    ticks = range(len(layers))
+    etas = np.array([row["eta"] for row in rows])
+    _quartiles(eta, ticks, etas, color=BLACK)
+    eta.set_ylim(0, 1.02)
+    eta.set_ylabel(r"attenuation $\eta_\ell$")
+    if rows[0]["J_l"] is not None:
+        _quartiles(norms, ticks, [row["J_l"] for row in rows], color=BLUE, label=r"$\|J_\ell\|$")
+    _quartiles(norms, ticks, [row["share"] for row in rows], color=ORANGE, label="share measured")
+    norms.plot(ticks, fidelity.allocation_scales(np.median(etas, 0)), ":", color=BLACK,
+               label="identity transport (A2)")  # fmt: skip
+    norms.axhline(1, color="#999999", lw=0.6)
+    norms.set_ylabel("of the residual asked")
+    norms.set_ylim(0)
+    norms.legend()
+    last = np.array([row["g_l"][-1] for row in rows])[:, None]
+    _quartiles(
+        sizes, ticks, np.array([row["g_l"] for row in rows]) / last, color=BLUE, label=r"$\|g_\ell\|/\|g_L\|$"
+    )
+    _quartiles(sizes, ticks, [row["alignment"] for row in rows], color=RED, label=r"$\cos(g_\ell, \tilde g)$")
+    sizes.axhline(0, color="#999999", lw=0.6)
+    sizes.legend()
+    for axis in (eta, norms, sizes):
+        axis.set_xticks(ticks, [str(layer) for layer in layers])
+        axis.set_xlabel("layer")
+    return save(figure, path)
+
+
+def _between(content: Mapping[str, Any], path: Path) -> Path:
+    figure, (drift, overlap, keys) = _axes(3)
+    between, layers = content["between"], content["layers"]
+    names = [str(layer) for layer in layers]
+    for axis, values, title in (
+        (drift, between["geometry drift"], r"$\|C_a - C_b\|_F/\|C_b\|_F$"),
+        (overlap, between["overlap"], f"overlap, leading {between['compared']} (chance {between['chance overlap']:.2f})"),
+    ):  # fmt: skip
+        matrix = np.array(values)
+        axis.imshow(matrix, cmap="Blues", vmin=0, vmax=max(1.0, float(matrix.max())))
+        for (i, j), value in np.ndenumerate(matrix):
+            dark = value > 0.6 * max(1.0, float(matrix.max()))
+            axis.text(
+                j, i, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color="w" if dark else "k"
+            )
+        axis.set_xticks(range(len(names)), names)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_title(title, fontsize=7)
+        axis.set_xlabel("layer b")
+        axis.set_ylabel("layer a")
+    _quartiles(keys, range(len(layers)), [row["key drift"] for row in _rows(content)], color=BLACK)
+    keys.set_xticks(range(len(layers)), names)
+    keys.set_xlabel(r"layer $\ell$")
+    keys.set_title(r"$\|k_\ell - k_L\|/\|k_L\|$", fontsize=7)
+    keys.set_ylim(0)
+    return save(figure, path)
+
+
+def _premises(content: Mapping[str, Any], path: Path) -> Path:
+    figure, axis = _axes(1, COLUMN)
+    figure.set_size_inches(COLUMN, 2.4)
+    rows = _rows(content)
+    names = {"gamma": r"$\gamma$ (54)", "eps_I": r"$\epsilon_I$ (56)", "sigma": r"$\sigma$", "zeta": r"$\zeta$",
+             "zeta'": r"$\zeta'$", "T3c": r"$\gamma^2+\epsilon^2$"}  # fmt: skip
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(names):
+        values = np.array([row[name] for row in rows], dtype=float)
+        values = values[np.isfinite(values) & (values > 0)]
+        axis.plot(i + rng.uniform(-0.15, 0.15, len(values)), values, ".", color=BLUE, ms=4, alpha=0.6)
+        if len(values):
+            axis.plot([i - 0.28, i + 0.28], [np.median(values)] * 2, color=BLACK)
+    axis.axhline(1, color=RED, lw=0.8)
+    axis.text(
+        len(names) - 0.5,
+        1.05,
+        r"needed: below ($\sigma$: near it)",
+        color=RED,
+        fontsize=6,
+        ha="right",
+        va="bottom",
+    )
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(names)), names.values())
+    axis.set_title("premises of Theorem 3, one dot an edit")
+    return save(figure, path)
+
+
+def _errors(content: Mapping[str, Any], path: Path) -> Path:
+    figure, axis = _axes(1)
+    rows = sorted(_rows(content), key=lambda row: row["error"] / row["bound"])
+    places, bottom = np.arange(len(rows)), np.zeros(len(rows))
+    bound = np.array([row["bound"] for row in rows])
+    for name, colour in TERMS.items():
+        part = np.array([row["terms"][name] for row in rows]) / bound
+        axis.bar(places, part, bottom=bottom, color=colour, label=f"norm of {name}", width=0.8)
+        bottom += part
+    axis.plot(places, np.array([row["error"] for row in rows]) / bound, "_", color=BLACK, ms=8, mew=1.4,
+              label=r"$\|g - \tilde g\|$")  # fmt: skip
+    axis.plot(places, np.array([row["paper bound"] for row in rows]) / bound, "x", color=RED,
+              label="bound (10), without the last two")  # fmt: skip
+    axis.axhline(1, color=RED, lw=0.8)
+    axis.set_ylim(0, 1.05)
+    axis.set_xticks(places, [str(i + 1) for i in places])
+    axis.set_xlabel("edits, by how much of the bound is reached")
+    axis.set_ylabel("relative to the bound with all terms")
+    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return save(figure, path)
+
+
+def _cosines(content: Mapping[str, Any], path: Path) -> Path:
+    figure, (edits, strengths, trail) = _axes(3)
+    start = [e["start"]["cos"] for e in content["edits"]]
+    end = [e["compensated"]["cos"] for e in content["edits"]]
+    for i, (name, (colour, _)) in enumerate(COSINES.items()):
+        for offset, values, marker in ((-0.12, start, "o"), (0.12, end, "^")):
+            _strip(edits, i + offset, [v[name] for v in values], colour, marker)
+    edits.set_xticks(range(len(COSINES)), ["proxy", "parallel", "open", "frozen"])
+    edits.set_ylabel("cosine with the hypergradient")
+    edits.set_title("plan (dots), compensated (triangles)")
+    weights = sorted(float(w) for w in content["edits"][0]["strengths"])
+    for name, (colour, label) in COSINES.items():
+        values = [[e["strengths"][f"{w:g}"]["cos"][name] for w in weights] for e in content["edits"]]
+        _quartiles(strengths, weights, values, color=colour, label=label)
+    strengths.set_xscale("log")
+    strengths.set_xlabel(content["strength"])
+    strengths.set_title("over the constraint, at the plan")
+    trails = [e["trail"] for e in content["edits"] if e["trail"]]
+    if trails:
+        steps = [point["step"] for point in trails[0]]
+        for name, (colour, label) in COSINES.items():
+            values = [[point["cos"][name] for point in t] for t in trails if len(t) == len(steps)]
+            _quartiles(trail, steps, values, color=colour, label=label)
+    trail.set_xlabel("step of the upper level")
+    trail.set_title("along the descent by the proxy")
+    for axis in (edits, strengths, trail):
+        axis.axhline(0, color="#999999", lw=0.6)
+        axis.set_ylim(-1.05, 1.05)
+    figure.legend(*strengths.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return save(figure, path)
+
+
+def _strip(axis: Any, x: float, values: Sequence[float], colour: str, marker: str) -> None:
+    axis.plot(np.full(len(values), x), values, marker, color=colour, ms=2.6, alpha=0.5, ls="")
+    axis.plot([x - 0.1, x + 0.1], [np.median(values)] * 2, color=BLACK)
+
+
+def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [edit["start"] for edit in content["edits"]]

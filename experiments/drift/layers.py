@@ -1,0 +1,62 @@
+"""What two layers have in common: spectra of their geometries, eigenspaces, and where keys lie in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LEADING = 50  # eigenvectors whose spans are compared
+PROTECTED = 0.2  # share of directions, those with the largest eigenvalues, that AlphaEdit would close
+
+
+def spectra(moments: Mapping[int, Tensor], keys: Mapping[int, Tensor]) -> dict[str, Any]:
+    """Per layer and between layers, as plain numbers.
+
+    Args:
+        moments: layer -> C, `d_k x d_k`.
+        keys: layer -> unedited keys of the edits, `n x d_k`.
+    """
+    layers = list(moments)
+    d_k = len(moments[layers[0]])
+    count, out = min(LEADING, d_k // 4), {}
+    leading: dict[int, Tensor] = {}
+    for layer, moment in moments.items():
+        values, vectors = torch.linalg.eigh(moment.double())
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        leading[layer] = vectors[:, :count].clone()
+        share = values / values.sum()
+        seen = share[share > 0]
+        unit = keys[layer].double().to(vectors.device)
+        mass = (unit @ vectors).square() / unit.square().sum(1, keepdim=True)
+        positive = values[values > values[0] * d_k * torch.finfo(moment.dtype).eps]
+        out[str(layer)] = {
+            "trace": float(values.sum()),
+            "condition": float(values[0] / positive[-1]),
+            "rank": len(positive),
+            "effective rank": float((-(seen * seen.log()).sum()).exp()),
+            "top share": float(share[0]),
+            "keys' mass protected": [float(m) for m in mass[:, : round(PROTECTED * d_k)].sum(1)],
+            "eigenvalues": _thinned(values),
+            "keys' mass": _thinned(mass.mean(0).cumsum(0)),
+            "places": _thinned(torch.arange(1, d_k + 1).double()),
+        }
+    norms = {layer: float(moment.double().norm()) for layer, moment in moments.items()}
+    return {
+        "layers": out,
+        "geometry drift": [
+            [float((moments[a].double() - moments[b].double()).norm()) / norms[b] for b in layers] for a in layers
+        ],
+        "overlap": [[float((leading[a].T @ leading[b]).square().sum()) / count for b in layers] for a in layers],
+        "chance overlap": count / d_k,
+        "compared": count,
+        "protected share": PROTECTED,
+    }  # fmt: skip
+
+
+def _thinned(values: Tensor, most: int = 200) -> list[float]:
+    """At most `most` of them, evenly on a logarithmic scale of places: enough for a figure."""
+    places = torch.logspace(0, torch.log10(torch.tensor(float(len(values)))), most).round().long() - 1
+    return [float(x) for x in values[places.clamp(0, len(values) - 1).unique()]]

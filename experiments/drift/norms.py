@@ -1,0 +1,123 @@
+"""Spectral norms of what is only known by its products, or by the tokens that make it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metake.models.architecture import Architecture
+
+Product = Callable[[Tensor], Tensor]
+
+
+def largest_singular(matvec: Product, rmatvec: Product, start: Tensor, steps: int) -> float:
+    """`||A||_2` from below, by Golub and Kahan's bidiagonalisation with full reorthogonalisation.
+
+    Args:
+        matvec, rmatvec: `v -> A v`, `u -> A^T u`.
+        start: first vector, in A's *range*: the estimate is at least `||A^T start|| / ||start||`.
+        steps: pairs of products; exact once they reach the rank.
+    """
+    u = start / start.norm()
+    left, right = [u], []
+    alphas, betas = [], []
+    v = rmatvec(u)
+    for _ in range(steps):
+        for other in right:
+            v = v - (other @ v) * other
+        alpha = v.norm()
+        if not alpha > 0:
+            break
+        v = v / alpha
+        right.append(v)
+        alphas.append(alpha)
+        u = matvec(v) - alpha * u
+        for other in left:
+            u = u - (other @ u) * other
+        beta = u.norm()
+        betas.append(beta)
+        if not beta > torch.finfo(u.dtype).eps * alpha:
+            break
+        u = u / beta
+        left.append(u)
+        v = rmatvec(u) - beta * v
+    if not alphas:
+        return 0.0
+    B = torch.zeros(len(alphas) + 1, len(alphas), dtype=torch.float64)
+    for i, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
+        B[i, i], B[i + 1, i] = alpha, beta
+    return float(torch.linalg.matrix_norm(B, 2))
+
+
+class Jacobian:
+    """J of `y(x)` by its products; nothing of size `len(y) x len(x)` is formed.
+
+    `J^T u` is a backward pass, `J v` the backward pass of that backward pass.
+
+    Args:
+        y: vector that depends on `x` (`1 x d`), its graph kept.
+    """
+
+    def __init__(self, y: Tensor, x: Tensor) -> None:
+        self.y, self.x = y, x
+        self._probe = torch.zeros_like(y, requires_grad=True)
+        (self._pulled,) = torch.autograd.grad(y, x, self._probe, create_graph=True)
+
+    def transposed(self, u: Tensor) -> Tensor:
+        (out,) = torch.autograd.grad(self.y, self.x, u.to(self.y), retain_graph=True)
+        return out[0]
+
+    def times(self, v: Tensor) -> Tensor:
+        (out,) = torch.autograd.grad(self._pulled, self._probe, v.to(self.x)[None], retain_graph=True)
+        return out
+
+    def norm(self, start: Tensor, steps: int, *, shift: float = 0.0, scale: float = 1.0) -> float:
+        """`||J / scale - shift I||`, from below."""
+        return largest_singular(
+            lambda v: self.times(v) / scale - shift * v,
+            lambda u: self.transposed(u) / scale - shift * u,
+            start.to(self.y), steps,
+        )  # fmt: skip
+
+
+@dataclass
+class Tokens:
+    """Keys and gradients at a down-projection's output, of every token that passed it."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    signals: list[Tensor] = field(default_factory=list)
+
+    def norm(self) -> float:
+        """`||Gamma||_2`, Gamma = sum over tokens of signal key^T, from Gram matrices of tokens."""
+        keys, signals = (torch.cat([x.reshape(-1, x.shape[-1]) for x in part]).double()
+                         for part in (self.keys, self.signals))  # fmt: skip
+        # singular values of S^T K are those of R_S R_K^T, R the triangular factors of their Gram matrices
+        values, vectors = torch.linalg.eigh(signals @ signals.T)
+        half = vectors * values.clamp_min(0).sqrt()
+        inner = half.T @ (keys @ keys.T) @ half
+        return float(torch.linalg.eigvalsh((inner + inner.T) / 2)[-1].clamp_min(0).sqrt())
+
+
+@contextmanager
+def watched(arch: Architecture, layer: int) -> Iterator[Tokens]:
+    """Collect keys and gradients at `layer` during passes with a backward pass."""
+    tokens = Tokens()
+
+    def look(_, args, output):
+        if not torch.is_grad_enabled():
+            return None
+        tokens.keys.append(args[0].detach())
+        if not output.requires_grad:
+            output = output.detach().requires_grad_(True)
+        output.register_hook(lambda g: tokens.signals.append(g.detach()))
+        return output
+
+    handle = arch.down(layer).register_forward_hook(look)
+    try:
+        yield tokens
+    finally:
+        handle.remove()

@@ -1,0 +1,106 @@
+"""Which premises of Theorem 3 hold on a model, for what share of edits, and which conclusion does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+SLACK = 1e-4  # fp32 gradients: relative rounding of their norms
+SMALL = 0.1  # what may be called a small drift, or near the identity
+
+Row = dict[str, Any]
+PREMISES: tuple[tuple[str, str, Callable[[Row], float], Callable[[Row], bool]], ...] = (
+    ("(53) keys alike", "||k_l - k_L|| / ||k_L||, largest", lambda m: max(m["key drift"]),
+     lambda m: max(m["key drift"]) <= SMALL),
+    ("(54) dominance", "gamma", lambda m: m["gamma"], lambda m: m["gamma"] < 1),
+    ("(55) allocations alike", "||J_L - J_1||", lambda m: m["J_L - J_1"] or 0.0,
+     lambda m: (m["J_L - J_1"] or 0.0) <= SMALL),
+    ("(56) J_L near I", "||J_L - I||", lambda m: m["eps_I"], lambda m: m["eps_I"] <= SMALL),
+    ("T3b: zeta < 1", "zeta", lambda m: m["zeta"], lambda m: m["zeta"] < 1),
+    ("T3b sharp: zeta' < 1", "zeta'", lambda m: m["zeta'"], lambda m: m["zeta'"] < 1),
+    ("T3c: angles", "gamma^2 + eps^2", lambda m: m["T3c"], lambda m: m["T3c"] < 1),
+    ("X9: aligned layers", "least cos(g_l, g~)", lambda m: min(m["alignment"]), lambda m: min(m["alignment"]) >= 0),
+)  # fmt: skip
+CONCLUSIONS: tuple[tuple[str, str, Callable[[Row], float], Callable[[Row], bool]], ...] = (
+    ("proxy descends", "cos(g, g~)", lambda m: m["cos"]["proxy"], lambda m: m["cos"]["proxy"] > 0),
+    ("open loop descends", "cos(g, open)", lambda m: m["cos"]["open"], lambda m: m["cos"]["open"] > 0),
+    ("parallel descends", "cos(g, parallel)", lambda m: m["cos"]["parallel"], lambda m: m["cos"]["parallel"] > 0),
+    ("T3a as stated", "error / bound", lambda m: m["error"] / m["paper bound"] if m["paper bound"] else np.inf,
+     lambda m: m["error"] <= m["paper bound"] * (1 + SLACK)),
+    ("T3a with all terms", "error / bound", lambda m: m["error"] / m["bound"] if m["bound"] else 0.0,
+     lambda m: m["error"] <= m["bound"] * (1 + SLACK) + SLACK * m["exact"]),
+    ("bound says something", "bound / ||g~||", lambda m: m["bound"] / m["effect"][-1],
+     lambda m: m["bound"] < m["effect"][-1]),
+)  # fmt: skip
+
+
+def judge(rows: Sequence[Row]) -> dict[str, Any]:
+    """Shares of edits for which each premise and conclusion holds, with quartiles of its quantity."""
+
+    def line(
+        kind: str, name: str, quantity: str, value: Callable[[Row], float], holds: Callable[[Row], bool]
+    ) -> Row:
+        values = np.array([value(row) for row in rows], dtype=float)
+        known = values[np.isfinite(values)]
+        return {
+            "kind": kind, "name": name, "quantity": quantity,
+            "holds": float(np.mean([holds(row) for row in rows])), "edits": len(rows),
+            "quartiles": [float(q) for q in np.quantile(known, (0.25, 0.5, 0.75))] if len(known) else None,
+        }  # fmt: skip
+
+    dominant = [max(row["terms"], key=row["terms"].get) for row in rows]
+    terms = {
+        name: {"dominates": float(np.mean([d == name for d in dominant])),
+               "median": float(np.median([row["terms"][name] / row["exact"] for row in rows if row["exact"]]))}
+        for name in rows[0]["terms"]
+    }  # fmt: skip
+    return {
+        "lines": [*(line("premise", *p) for p in PREMISES), *(line("conclusion", *c) for c in CONCLUSIONS)],
+        "terms": terms,
+        "self-check": max(row["sum check"] for row in rows),
+    }
+
+
+def sentences(verdict: dict[str, Any]) -> list[str]:
+    """The verdict in words."""
+    lines = {line["name"]: line for line in verdict["lines"]}
+    held = [n for n in ("T3b: zeta < 1", "T3b sharp: zeta' < 1", "T3c: angles") if lines[n]["holds"] > 0.5]
+    aligned, descends = lines["X9: aligned layers"], lines["proxy descends"]
+    largest = max(verdict["terms"], key=lambda n: verdict["terms"][n]["median"])
+    return [
+        f"Theorem 3 guarantees descent by {', '.join(held)} for most edits."
+        if held
+        else "Theorem 3's conditions for descent (zeta, zeta', T3c) hold for half of the edits or fewer: "
+        + ", ".join(
+            f"{lines[n]['holds']:.0%}" for n in ("T3b: zeta < 1", "T3b sharp: zeta' < 1", "T3c: angles")
+        )
+        + ".",
+        f"Its conclusion, that the proxy descends, holds for {descends['holds']:.0%} "
+        f"(median cosine {descends['quartiles'][1]:.2f}); layers are aligned (X9) for {aligned['holds']:.0%}.",
+        f"The largest part of the proxy's error is {largest!r}, "
+        f"{verdict['terms'][largest]['median']:.2f} of ||g|| in the median.",
+        f"sum_l J_l^T Gamma_l q_l agrees with the frozen-key hypergradient to {verdict['self-check']:.0e}.",
+    ]
+
+
+def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows for a terminal or a page."""
+    rows = []
+    for line in verdict["lines"]:
+        quartiles = line["quartiles"]
+        cells = ["-"] * 3 if quartiles is None else [f"{q:.3g}" for q in quartiles]
+        rows.append([line["name"], f"{line['holds']:.0%}", line["quantity"], *cells])
+    for name, term in verdict["terms"].items():
+        rows.append(
+            [
+                f"error: {name}",
+                f"{term['dominates']:.0%}",
+                "term / ||g||, dominates for",
+                "",
+                f"{term['median']:.3g}",
+                "",
+            ]
+        )
+    return ["", "holds for", "quantity", "25%", "median", "75%"], rows

@@ -1,0 +1,289 @@
+"""Does Theorem 3 say anything about this model? Its premises and conclusions, edit by edit.
+
+    python experiments/measure_drift.py                       # the demo model
+    python experiments/measure_drift.py --model smollm2       # a real pretrained model, real facts
+    python experiments/measure_drift.py --model gpt2-xl       # hub name or local folder; GPU if there is one
+
+Every edit is planned open loop and measured alone, on the unedited model: at the plan, at the plan
+compensated for attenuation, over the strength of the constraint, and along MetaKE's descent. Writes
+drift.json, drift.csv, figures and report.html, and prints the verdict. A run that was stopped goes
+on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import io
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import transformers
+from tqdm import tqdm
+
+from experiments.drift.edit import Edit, measure
+from experiments.drift.figures import draw
+from experiments.drift.layers import spectra
+from experiments.drift.verdict import judge, sentences, table
+from metake.cli import parse_layers
+from metake.data.records import read_records
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.files import read_json, write_json, write_text
+from metake.geometry.covariance import Statistics
+from metake.hparams import Settings
+from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.trace import frozen
+from metake.presets import default_layers, settings_for, statistics_for
+from metake.prompts import Batch, Trunks
+from metake.report.page import write_page
+from metake.report.tables import render
+from metake.requests import Request
+from metake.targets.compensate import compensate
+from metake.targets.descent import Penalty, descend
+from metake.targets.hypergradient import Virtual
+from metake.targets.objective import Losses
+
+FACTORS = (0.1, 1.0, 10.0)  # of the constraint's strength
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    parser.add_argument("--layers", help="edited layers, e.g. 4-8; default: the model's preset")
+    parser.add_argument("--edits", type=int, default=8)
+    parser.add_argument("--data", type=Path, help="zsRE or CounterFact records; default: what ships")
+    parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
+    parser.add_argument("--text", type=Path, help="text to collect statistics from")
+    parser.add_argument("--method", default="memit", choices=["memit", "alphaedit"])
+    parser.add_argument(
+        "--lambda", dest="strength", type=float, help="lambda (L2 for alphaedit); default: preset"
+    )
+    parser.add_argument("--norms", type=int, default=4, help="products per norm of a Jacobian; 0: none")
+    parser.add_argument("--steps", type=int, default=8, help="steps of the descent that is followed; 0: none")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="default: results/drift/MODEL")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model with everything that the measurement of one edit needs."""
+
+    loaded: Loaded
+    statistics: Statistics
+    settings: Settings
+    method: str
+    norms: int
+    steps: int
+
+    @property
+    def strength(self) -> str:
+        return "l2" if self.settings.geometry == "projected" else "weight"
+
+    def editor(self, factor: float = 1.0) -> Editor:
+        settings = self.settings.updated(**{self.strength: getattr(self.settings, self.strength) * factor})
+        return Editor(self.loaded.model, self.loaded.tokenizer, self.method, settings=settings,
+                      statistics=self.statistics)  # fmt: skip
+
+    def measure(self, editors: dict[float, Editor], request: Request) -> dict[str, Any]:
+        """One edit, alone."""
+        s, arch = self.settings, self.loaded.arch
+        batch = Batch.build(arch, self.loaded.tokenizer, [request], editors[1.0].contexts)
+        penalty = Penalty(kl=s.locality, initial_first=True)
+
+        def at(factor: float) -> Edit:
+            return Edit(arch, editors[factor].solver(), batch, penalty, s.max_tokens)
+
+        edit = at(1.0)
+        norms = edit.hidden.norm(dim=1)
+
+        def execute(residual: torch.Tensor) -> Losses:
+            return edit.objective.executed(
+                edit.solver.solve(edit.trunks, residual).factors, initial_first=True
+            )
+
+        plan = descend(
+            Virtual(edit.objective, "token"), torch.zeros_like(edit.hidden), norms, steps=s.steps, lr=s.lr,
+            stop=s.stop, stop_loss=s.stop_loss, check_every=s.check_every, execute=execute,
+            penalty=Penalty(kl=s.kl, decay=s.decay, clamp=s.clamp),
+        ).residuals  # fmt: skip
+        longer, scale = compensate(lambda r: edit.solver.solve(edit.trunks, r).fraction, plan)
+        strengths = {}
+        for factor, editor in editors.items():
+            value = getattr(editor.settings, self.strength)
+            other = edit if factor == 1.0 else at(factor)
+            strengths[f"{value:g}"] = measure(other, plan, steps=0)
+        return {
+            "request": [request.prompt, request.subject, request.target],
+            "start": measure(edit, plan, steps=self.norms),
+            "compensated": {**measure(edit, longer, steps=0), "scale": float(scale[0])},
+            "strengths": strengths,
+            "trail": self._trail(edit, plan, norms),
+        }
+
+    def _trail(self, edit: Edit, start: torch.Tensor, norms: torch.Tensor) -> list[dict[str, Any]]:
+        """Cosines along MetaKE's descent by the proxy: at its start, after one step, half way, at the end."""
+        if self.steps == 0:
+            return []
+        followed = sorted({0, 1, self.steps // 2, self.steps - 1})
+        s, proxy, seen, trail = self.settings, edit.slopes["proxy"], [0], []
+
+        class Followed:
+            executed = False
+
+            def __call__(self, residuals: torch.Tensor, active: torch.Tensor, penalty: Penalty) -> Losses:
+                if seen[0] in followed:
+                    trail.append({"step": seen[0], "cos": edit.cosines(residuals)})
+                seen[0] += 1
+                return proxy(residuals, active, penalty)
+
+        descend(Followed(), start, norms, steps=self.steps, lr=s.meta_lr, penalty=edit.penalty, stop="none",
+                stop_loss=0.0, execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)))  # fmt: skip
+        return trail
+
+
+def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
+    """Model, settings, statistics and requests.
+
+    Raises:
+        MetakeError: model, data, statistics or an option cannot be used; the line says what to do.
+    """
+    if args.edits < 1:
+        raise MetakeError(f"--edits {args.edits}: measure one edit at least")
+    layers = None if args.layers is None else tuple(parse_layers(args.layers))
+    if args.data is not None and not args.data.is_file():
+        raise MetakeError(f"--data {args.data}: no such file")
+    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    settings = settings_for(loaded.arch, args.method)
+    if layers is None:  # one layer has no drift
+        layers = settings.layers if len(settings.layers) >= 3 else default_layers(len(loaded.arch))
+    changes: dict[str, Any] = {"layers": layers, "seed": args.seed}
+    if args.strength is not None:
+        changes["l2" if settings.geometry == "projected" else "weight"] = args.strength
+    settings = settings.updated(**changes)
+    loaded.arch.check_layers(settings.layers)
+    if args.stats is not None:
+        statistics = Statistics.load(args.stats)
+        statistics.check(loaded.arch, settings.layers, args.stats)
+    else:
+        text = None
+        if args.text is not None:
+            try:
+                text = args.text.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise MetakeError(f"--text {args.text}: cannot be read ({error})") from error
+        statistics = statistics_for(loaded.arch, loaded.tokenizer, settings.layers, text=text, progress=True)
+    world = ASSETS / "world"
+    data = args.data or world / ("test.json" if loaded.name in DEMOS else "real_facts.json")
+    requests = [record.request for record in read_records(data, args.edits)]
+    return Bench(loaded, statistics, settings, args.method, args.norms, args.steps), requests, data.name
+
+
+def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) -> dict[str, Any]:
+    """Measure all edits, or those that an earlier run left; write after each."""
+    arch, layers = bench.loaded.arch, bench.settings.layers
+    torch.manual_seed(seed)
+    editors = {factor: bench.editor(factor) for factor in FACTORS}
+    head = {
+        "model": bench.loaded.name, "fingerprint": arch.fingerprint(), "layers": list(layers),
+        "method": bench.method, "strength": "L2" if bench.strength == "l2" else "lambda", "data": data,
+        "dtype": str(arch.model.dtype).removeprefix("torch."), "norms": bench.norms, "steps": bench.steps,
+        "settings": bench.settings.model_dump(mode="json"), "seed": seed,
+        "statistics": {"tokens": bench.statistics.provenance.tokens, "text": bench.statistics.provenance.text},
+        "versions": {name: importlib.metadata.version(name) for name in ("metake", "torch", "transformers")},
+    }  # fmt: skip
+    path, edits = out / "drift.json", []
+    if path.is_file():
+        earlier = read_json(path)
+        if isinstance(earlier, dict) and {k: earlier.get(k) for k in head} == head:
+            edits = earlier.get("edits", [])[: len(requests)]
+    with (
+        frozen(arch.model),
+        tqdm(total=len(requests), initial=len(edits), unit="edit", desc=head["model"]) as bar,
+    ):
+        for request in requests[len(edits) :]:
+            edits.append(bench.measure(editors, request))
+            write_json(path, {**head, "edits": edits})
+            bar.update()
+        first = editors[1.0]
+        batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts)
+        keys = first.keys(Trunks.build(arch, batch, layers[0]), layers)
+    between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
+    verdicts = {
+        "start": judge([edit["start"] for edit in edits]),
+        "compensated": judge([edit["compensated"] for edit in edits]),
+        **{name: judge([edit["strengths"][name] for edit in edits]) for name in edits[0]["strengths"]},
+    }
+    content = {**head, "between": between, "verdicts": verdicts, "edits": edits}
+    write_json(path, content)
+    return content
+
+
+def write_csv(content: dict[str, Any], path: Path) -> None:
+    """One line per edit and point: all plain numbers, layers as columns."""
+    rows = []
+    for i, edit in enumerate(content["edits"]):
+        points = {"start": edit["start"], "compensated": edit["compensated"], **edit["strengths"]}
+        for point, values in points.items():
+            row: dict[str, Any] = {"edit": i, "subject": edit["request"][1], "point": point}
+            for name, value in values.items():
+                if isinstance(value, list):
+                    row |= {f"{name} {layer}": x for layer, x in zip(content["layers"], value, strict=True)}
+                elif isinstance(value, dict):
+                    row |= {f"{name} {key}": x for key, x in value.items()}
+                elif value is not None:
+                    row[name] = value
+            rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, stream.getvalue())
+
+
+def report(content: dict[str, Any], out: Path) -> None:
+    """Table, figures and page; and the verdict on the terminal."""
+    figures = draw(content, out)
+    write_csv(content, out / "drift.csv")
+    head, rows = table(content["verdicts"]["start"])
+    words = sentences(content["verdicts"]["start"])
+    title = (
+        f"{content['model']}: Theorem 3 at the plan of {len(content['edits'])} edits, layers "
+        + ", ".join(str(layer) for layer in content["layers"])
+    )
+    write_page(
+        out / "report.html", title=title, dialogues=[], glossary={},
+        sections=[{"title": "Verdict", "text": " ".join(words), "head": head, "rows": rows, "figures": figures}],
+    )  # fmt: skip
+    print(render(title, head, rows, width=110))
+    print("\n".join(words))
+    print(f"written: {out / 'report.html'}, drift.json, drift.csv and {len(figures)} figures")
+
+
+def main() -> None:
+    args = arguments()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.showwarning = lambda message, *_, **__: print(f"measure_drift: note: {message}", file=sys.stderr)
+    try:
+        bench, requests, data = prepare(args)
+        out = args.out or Path("results/drift") / Path(args.model).name
+        report(run(bench, requests, data, out, args.seed), out)
+    except MetakeError as error:
+        print(f"measure_drift: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
