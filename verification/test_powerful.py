@@ -64,9 +64,10 @@ def candidates(mutant: Mutant) -> list[Callable]:
             if any(m.name == "checks" and m.args[0] in concerned for m in t.pytestmark)]  # fmt: skip
 
 
-def rejected_by(mutant: Mutant) -> tuple[Callable, dict[str, Any]] | None:
+def rejected_by(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable, dict[str, Any]] | None:
     """The first test that fails, with its arguments."""
     for test in candidates(mutant):
+        quicken(test, monkeypatch)
         for arguments in calls(test):
             try:
                 test(**arguments)
@@ -75,20 +76,21 @@ def rejected_by(mutant: Mutant) -> tuple[Callable, dict[str, Any]] | None:
     return None
 
 
-@pytest.fixture
-def quick():
-    """Few examples, no shrinking: a mistake that needs more would be found by luck."""
-    before = settings.get_current_profile_name()
-    settings.load_profile("mutants")
-    yield
-    settings.load_profile(before)
+def quicken(test: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few examples, no shrinking: a mistake that needs more would be found by luck.
+
+    A property takes its settings when it is defined, so a profile that is loaded now does not reach it.
+    """
+    name = "_hypothesis_internal_use_settings"
+    if hasattr(test, name):
+        monkeypatch.setattr(test, name, settings.get_profile("mutants"))
 
 
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda m: m.id)
-def test_mistake_is_rejected(mutant: Mutant, quick, monkeypatch):
+def test_mistake_is_rejected(mutant: Mutant, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(mutant.where, mutant.name, mutant.formula)
-        found = rejected_by(mutant)
+        found = rejected_by(mutant, monkeypatch)
     assert found, "every test passes with this mistake in place"
     test, arguments = found
     test(**arguments)  # and it is the mistake that it rejects: without it the same test passes
