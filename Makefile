@@ -28,6 +28,7 @@ endif
 
 demo: setup
 	$(BIN)/python experiments/demo.py --out $(DEMO_OUT)
+	$(BIN)/python experiments/measure_drift.py --edits 4 --out $(DEMO_OUT)/drift
 
 # Tests of the library and of the theory; then the committed verdicts have to be those of this run.
 test: setup

@@ -155,8 +155,7 @@ class Trunks:
 
     def at_lookup(self, stream: Tensor) -> Tensor:
         """`rows x length x d` -> `rows x d`."""
-        rows = torch.arange(len(self.last), device=stream.device)
-        return stream[rows, self.last.to(stream.device)]
+        return at(self.last, stream)
 
     def mean_key(self, keys: Tensor) -> Tensor:
         """Keys at the lookup, `rows x d_k` -> `requests x d_k`: half bare, half the contexts' mean."""
@@ -166,5 +165,17 @@ class Trunks:
         return (grouped[:, 0] + grouped[:, 1:].mean(1)) / 2
 
     def bare(self, values: Tensor) -> Tensor:
-        """Every request's first row of `rows x d`."""
+        """Every request's first row of `rows x ...`."""
         return values[:: self.templates]
+
+    def bare_rows(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, lookup positions and stream (of `hidden`, all rows) of the bare prompts, no longer than needed."""
+        last = self.bare(self.last)
+        length = int(last.max()) + 1
+        return self.bare(self.ids)[:, :length], last, self.bare(hidden)[:, :length]
+
+
+def at(positions: Tensor, stream: Tensor) -> Tensor:
+    """`rows x length x d` -> `rows x d`, one position of each row."""
+    rows = torch.arange(len(positions), device=stream.device)
+    return stream[rows, positions.to(stream.device)]

@@ -18,7 +18,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.trace import run, wide
-from metake.prompts import Trunks
+from metake.prompts import Trunks, at
 from metake.solvers.allocation import Shares
 
 Keys = Literal["moving", "frozen"]
@@ -108,13 +108,13 @@ class LayeredSolver:
         keys, asked, missing, eta = {}, {}, {}, {}
         goal = before = after = None
         for layer, share in self.shares:
-            # one pass sees the previous layer's update, and hands the next one its starting point
-            trace = run(
-                self.arch, trunks.ids, start=start, hidden=hidden, stop=top, edits=factors,
-                keys=(layer,), outputs=(top,), inputs=(layer,),
-            )  # fmt: skip
+            # every context is needed up to this layer's key, and only the bare prompts up to the top
+            trace = run(self.arch, trunks.ids, start=start, hidden=hidden, stop=layer, edits=factors,
+                        keys=(layer,), inputs=(layer,))  # fmt: skip
             hidden, start = trace.inputs[layer], layer
-            stream = wide(trunks.bare(trunks.at_lookup(trace.outputs[top])))
+            ids, last, below = trunks.bare_rows(hidden)
+            above = run(self.arch, ids, start=layer, hidden=below, stop=top, edits=factors, outputs=(top,))
+            stream = wide(at(last, above.outputs[top]))
             if goal is None:
                 before, goal = stream, stream + residuals.to(stream.device, stream.dtype)
             lookups = wide(trunks.at_lookup(trace.keys[layer]))
