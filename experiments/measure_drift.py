@@ -51,8 +51,6 @@ from metake.targets.descent import Penalty, descend
 from metake.targets.hypergradient import Virtual
 from metake.targets.objective import Losses
 
-FACTORS = (0.1, 1.0, 10.0)  # of the constraint's strength
-
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -65,6 +63,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--method", default="memit", choices=["memit", "alphaedit"])
     parser.add_argument(
         "--lambda", dest="strength", type=float, help="lambda (L2 for alphaedit); default: preset"
+    )
+    parser.add_argument(
+        "--factors", default="0.1,1,10", help="the strengths that are looked at, as factors of it"
     )
     parser.add_argument("--norms", type=int, default=4, help="products per norm of a Jacobian; 0: none")
     parser.add_argument("--steps", type=int, default=8, help="steps of the descent that is followed; 0: none")
@@ -83,6 +84,7 @@ class Bench:
     statistics: Statistics
     settings: Settings
     method: str
+    factors: tuple[float, ...]
     norms: int
     steps: int
 
@@ -171,6 +173,12 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     if args.strength is not None:
         changes["l2" if settings.geometry == "projected" else "weight"] = args.strength
     settings = settings.updated(**changes)
+    try:
+        factors = tuple(sorted({1.0, *map(float, args.factors.split(","))}))
+    except ValueError as error:
+        raise MetakeError(f"--factors {args.factors}: write numbers, as in 0.1,1,10") from error
+    if factors[0] <= 0:
+        raise MetakeError(f"--factors {args.factors}: must be above 0")
     loaded.arch.check_layers(settings.layers)
     if args.stats is not None:
         statistics = Statistics.load(args.stats)
@@ -186,18 +194,22 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     world = ASSETS / "world"
     data = args.data or world / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(data, args.edits)]
-    return Bench(loaded, statistics, settings, args.method, args.norms, args.steps), requests, data.name
+    return (
+        Bench(loaded, statistics, settings, args.method, factors, args.norms, args.steps),
+        requests,
+        data.name,
+    )
 
 
 def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) -> dict[str, Any]:
     """Measure all edits, or those that an earlier run left; write after each."""
     arch, layers = bench.loaded.arch, bench.settings.layers
     torch.manual_seed(seed)
-    editors = {factor: bench.editor(factor) for factor in FACTORS}
+    editors = {factor: bench.editor(factor) for factor in bench.factors}
     head = {
         "model": bench.loaded.name, "fingerprint": arch.fingerprint(), "layers": list(layers),
         "method": bench.method, "strength": "L2" if bench.strength == "l2" else "lambda", "data": data,
-        "dtype": str(arch.model.dtype).removeprefix("torch."), "norms": bench.norms, "steps": bench.steps,
+        "dtype": str(arch.model.dtype).removeprefix("torch."), "factors": list(bench.factors), "norms": bench.norms, "steps": bench.steps,
         "settings": bench.settings.model_dump(mode="json"), "seed": seed,
         "statistics": {"tokens": bench.statistics.provenance.tokens, "text": bench.statistics.provenance.text},
         "versions": {name: importlib.metadata.version(name) for name in ("metake", "torch", "transformers")},

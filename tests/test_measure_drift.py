@@ -176,6 +176,8 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
         (("--text", "missing.txt"), "missing.txt"),
         (("--stats", "missing.safetensors"), "missing.safetensors"),
         (("--lambda", "-1"), "weight"),
+        (("--factors", "1,x"), "--factors 1,x"),
+        (("--factors", "0,1"), "--factors 0,1"),
     ],
 )
 def test_bad_input_is_one_line(arguments, complaint, tmp_path):

@@ -1,0 +1,72 @@
+"""Several measurements of drift as one table: `drift.json` files in, Markdown and JSON out.
+
+python experiments/drift_overview.py results/drift/demo results/drift/smollm2 --out docs/drift
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from experiments.drift.verdict import judge
+from metake.errors import MetakeError
+from metake.files import read_json, write_json, write_text
+from metake.report.tables import markdown
+
+NAMES = ("proxy", "parallel", "open", "frozen")
+
+
+def point(content: dict[str, Any], label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians and shares over the edits of one model at one strength."""
+    verdict = judge(rows)
+    held = {line["name"]: line["holds"] for line in verdict["lines"]}
+    return {
+        "model": content["model"], "layers": content["layers"], "at": label, "edits": len(rows),
+        "eta": float(np.median([row["eta"][-1] for row in rows])),
+        "executed": float(np.median([row["executed"] for row in rows])),
+        "gamma": float(np.median([row["gamma"] for row in rows])),
+        "cos": {name: float(np.median([row["cos"][name] for row in rows])) for name in NAMES},
+        "holds": held, "terms": {name: term["median"] for name, term in verdict["terms"].items()},
+    }  # fmt: skip
+
+
+def points(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """One point per strength, at the plan, and one where the plan is compensated."""
+    edits, name = content["edits"], content["strength"]
+    at = [point(content, f"{name} {float(strength):.3g}", [e["strengths"][strength] for e in edits])
+          for strength in edits[0]["strengths"]]  # fmt: skip
+    return [*at, point(content, "compensated", [e["compensated"] for e in edits])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", help="each with a drift.json")
+    parser.add_argument("--out", type=Path, default=Path("results/drift"))
+    args = parser.parse_args()
+    try:
+        found = [p for folder in args.folders for p in points(read_json(folder / "drift.json"))]
+        write_json(args.out / "overview.json", found)
+        head = ["model, layers", "at", "eta_L", "executed", "gamma", *(f"cos {n}" for n in NAMES),
+                "X9", "proxy descends", "tail", "allocation", "evaluation", "moving keys"]  # fmt: skip
+        rows = [
+            [f"{p['model']}, {p['layers'][0]}-{p['layers'][-1]}", p["at"], f"{p['eta']:.2f}", f"{p['executed']:.2f}",
+             f"{p['gamma']:.1f}", *(f"{p['cos'][n]:.2f}" for n in NAMES),
+             f"{p['holds']['X9: aligned layers']:.0%}", f"{p['holds']['proxy descends']:.0%}",
+             *(f"{value:.2f}" for value in p["terms"].values())]
+            for p in found
+        ]  # fmt: skip
+        write_text(args.out / "overview.md", markdown(head, rows))
+    except MetakeError as error:
+        print(f"drift_overview: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(markdown(head, rows))
+
+
+if __name__ == "__main__":
+    main()
