@@ -372,8 +372,9 @@ class Held(Geometry):
 
 # -- instances ----------------------------------------------------------------------------------
 
-# A net's derivatives cost 20 ms; the share of the profile's examples that this leaves room for.
-few = settings(max_examples=max(10, settings.default.max_examples // 5))
+# A net's derivatives cost 20 ms: a share of the profile's examples, unless it asks for thousands.
+_asked = settings.default.max_examples
+few = settings(max_examples=_asked if _asked >= 2000 else max(10, _asked // 5))
 
 
 def norm(x: Array) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -112,6 +112,9 @@ OPERATORS: dict[str, Build] = {
     "projected, everything kept": _projected(1.0, 1.0, True),
 }
 operators = pytest.mark.parametrize("operator", OPERATORS)
+# Of each operator: together they make the profile's number. Keys that nearly coincide are often passed over.
+EACH = settings(max_examples=max(25, settings.default.max_examples // len(OPERATORS)),
+                suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.filter_too_much])  # fmt: skip
 
 
 @st.composite
@@ -140,7 +143,7 @@ def every_operator(test: Callable) -> Callable:
     @operators
     @precisions
     @devices
-    @settings(max_examples=25)
+    @EACH
     @given(x=inputs())
     def crossed(operator: str, precision: str, device: str, x: Inputs) -> None:
         given_as, solved_in = PRECISIONS[precision]
@@ -220,7 +223,7 @@ def test_attenuation_stays_between_zero_and_one(case: Case, x: Inputs, K: torch.
 
 
 @operators
-@settings(max_examples=10)
+@EACH
 @given(x=inputs(), seed=make.seeds)
 @checks("L5", "product")
 def test_gradients_through_an_operator_are_those_of_the_dense_form(operator: str, x: Inputs, seed: int):
@@ -361,7 +364,7 @@ def test_projected_operator_is_alphaedit(x: Inputs, keep: float, beta: float, hi
 
 @pytest.mark.parametrize("kind", ["ridge", "projected"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@settings(max_examples=25)
+@EACH
 @given(x=inputs())
 @checks("T1f", "product")
 def test_memory_is_exchanged_and_not_added(kind: str, dtype: torch.dtype, x: Inputs):
