@@ -13,7 +13,7 @@ import torch
 
 from experiments.drift.edit import Edit, measure
 from experiments.drift.norms import Jacobian, largest_singular, watched
-from experiments.drift.verdict import judge, sentences
+from experiments.drift.verdict import judge, sentences, table
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch
@@ -133,6 +133,16 @@ def test_the_verdict_counts():
     assert verdict["terms"]["tail"]["dominates"] == 0.75
     assert "guarantees descent by T3b: zeta < 1" in sentences(verdict)[0]
     assert "half of the edits or fewer: 0%" in sentences(judge([bad | {"zeta'": 2.0, "T3c": 2.0}]))[0]
+
+
+def test_what_was_not_measured_is_not_judged(edit):
+    row = measure(edit, residual(edit), steps=0)
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+    verdict = judge([row])
+    lines = {line["name"]: line["holds"] for line in verdict["lines"]}
+    assert lines["T3c: angles"] is lines["(55) allocations alike"] is None
+    assert "not measured" in sentences(verdict)[0]
+    assert any(cells[:2] == ["T3c: angles", "-"] for cells in table(verdict)[1])
 
 
 def call(*arguments, check=True):

@@ -11,19 +11,21 @@ SLACK = 1e-4  # fp32 gradients: relative rounding of their norms
 SMALL = 0.1  # what may be called a small drift, or near the identity
 
 Row = dict[str, Any]
-PREMISES: tuple[tuple[str, str, Callable[[Row], float], Callable[[Row], bool]], ...] = (
+# name, quantity, its value (None: not measured), and whether that is enough
+Line = tuple[str, str, Callable[[Row], float | None], Callable[[Row], bool]]
+PREMISES: tuple[Line, ...] = (
     ("(53) keys alike", "||k_l - k_L|| / ||k_L||, largest", lambda m: max(m["key drift"]),
      lambda m: max(m["key drift"]) <= SMALL),
     ("(54) dominance", "gamma", lambda m: m["gamma"], lambda m: m["gamma"] < 1),
-    ("(55) allocations alike", "||J_L - J_1||", lambda m: m["J_L - J_1"] or 0.0,
-     lambda m: (m["J_L - J_1"] or 0.0) <= SMALL),
+    ("(55) allocations alike", "||J_L - J_1||", lambda m: m["J_L - J_1"],
+     lambda m: m["J_L - J_1"] <= SMALL),
     ("(56) J_L near I", "||J_L - I||", lambda m: m["eps_I"], lambda m: m["eps_I"] <= SMALL),
     ("T3b: zeta < 1", "zeta", lambda m: m["zeta"], lambda m: m["zeta"] < 1),
     ("T3b sharp: zeta' < 1", "zeta'", lambda m: m["zeta'"], lambda m: m["zeta'"] < 1),
     ("T3c: angles", "gamma^2 + eps^2", lambda m: m["T3c"], lambda m: m["T3c"] < 1),
     ("X9: aligned layers", "least cos(g_l, g~)", lambda m: min(m["alignment"]), lambda m: min(m["alignment"]) >= 0),
 )  # fmt: skip
-CONCLUSIONS: tuple[tuple[str, str, Callable[[Row], float], Callable[[Row], bool]], ...] = (
+CONCLUSIONS: tuple[Line, ...] = (
     ("proxy descends", "cos(g, g~)", lambda m: m["cos"]["proxy"], lambda m: m["cos"]["proxy"] > 0),
     ("open loop descends", "cos(g, open)", lambda m: m["cos"]["open"], lambda m: m["cos"]["open"] > 0),
     ("parallel descends", "cos(g, parallel)", lambda m: m["cos"]["parallel"], lambda m: m["cos"]["parallel"] > 0),
@@ -39,15 +41,14 @@ CONCLUSIONS: tuple[tuple[str, str, Callable[[Row], float], Callable[[Row], bool]
 def judge(rows: Sequence[Row]) -> dict[str, Any]:
     """Shares of edits for which each premise and conclusion holds, with quartiles of its quantity."""
 
-    def line(
-        kind: str, name: str, quantity: str, value: Callable[[Row], float], holds: Callable[[Row], bool]
-    ) -> Row:
-        values = np.array([value(row) for row in rows], dtype=float)
-        known = values[np.isfinite(values)]
+    def line(kind: str, entry: Line) -> Row:
+        name, quantity, value, holds = entry
+        known = [row for row in rows if value(row) is not None]
+        values = np.array([value(row) for row in known], dtype=float)
         return {
-            "kind": kind, "name": name, "quantity": quantity,
-            "holds": float(np.mean([holds(row) for row in rows])), "edits": len(rows),
-            "quartiles": [float(q) for q in np.quantile(known, (0.25, 0.5, 0.75))] if len(known) else None,
+            "kind": kind, "name": name, "quantity": quantity, "edits": len(known),
+            "holds": float(np.mean([holds(row) for row in known])) if known else None,
+            "quartiles": [float(q) for q in np.quantile(values, (0.25, 0.5, 0.75))] if known else None,
         }  # fmt: skip
 
     dominant = [max(row["terms"], key=row["terms"].get) for row in rows]
@@ -57,7 +58,7 @@ def judge(rows: Sequence[Row]) -> dict[str, Any]:
         for name in rows[0]["terms"]
     }  # fmt: skip
     return {
-        "lines": [*(line("premise", *p) for p in PREMISES), *(line("conclusion", *c) for c in CONCLUSIONS)],
+        "lines": [*(line("premise", p) for p in PREMISES), *(line("conclusion", c) for c in CONCLUSIONS)],
         "terms": terms,
         "self-check": max(row["sum check"] for row in rows),
     }
@@ -66,16 +67,15 @@ def judge(rows: Sequence[Row]) -> dict[str, Any]:
 def sentences(verdict: dict[str, Any]) -> list[str]:
     """The verdict in words."""
     lines = {line["name"]: line for line in verdict["lines"]}
-    held = [n for n in ("T3b: zeta < 1", "T3b sharp: zeta' < 1", "T3c: angles") if lines[n]["holds"] > 0.5]
+    guarantees = {n: lines[n]["holds"] for n in ("T3b: zeta < 1", "T3b sharp: zeta' < 1", "T3c: angles")}
+    held = [name for name, share in guarantees.items() if share is not None and share > 0.5]
     aligned, descends = lines["X9: aligned layers"], lines["proxy descends"]
     largest = max(verdict["terms"], key=lambda n: verdict["terms"][n]["median"])
     return [
         f"Theorem 3 guarantees descent by {', '.join(held)} for most edits."
         if held
         else "Theorem 3's conditions for descent (zeta, zeta', T3c) hold for half of the edits or fewer: "
-        + ", ".join(
-            f"{lines[n]['holds']:.0%}" for n in ("T3b: zeta < 1", "T3b sharp: zeta' < 1", "T3c: angles")
-        )
+        + ", ".join("not measured" if share is None else f"{share:.0%}" for share in guarantees.values())
         + ".",
         f"Its conclusion, that the proxy descends, holds for {descends['holds']:.0%} "
         f"(median cosine {descends['quartiles'][1]:.2f}); layers are aligned (X9) for {aligned['holds']:.0%}.",
@@ -91,7 +91,8 @@ def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for line in verdict["lines"]:
         quartiles = line["quartiles"]
         cells = ["-"] * 3 if quartiles is None else [f"{q:.3g}" for q in quartiles]
-        rows.append([line["name"], f"{line['holds']:.0%}", line["quantity"], *cells])
+        share = "-" if line["holds"] is None else f"{line['holds']:.0%}"
+        rows.append([line["name"], share, line["quantity"], *cells])
     for name, term in verdict["terms"].items():
         rows.append(
             [
