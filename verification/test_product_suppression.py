@@ -35,16 +35,22 @@ precisions = pytest.mark.parametrize("precision", PRECISIONS)
 
 @dataclass(frozen=True)
 class Case:
-    """An operator, its dense geometry, and the basis of the subspace it lives in (`d_k x m`)."""
+    """An operator, its dense geometry, and the basis of the subspace it lives in (`d_k x m`).
+
+    Attributes:
+        floor: smallest eigenvalue of what is factored. With memory that is G without its earlier keys,
+            and Woodbury's identity subtracts from its inverse, which may be much larger than G's.
+    """
 
     operator: Geometry
     G: Array
     V: Array
     eps: float
+    floor: float
 
     @property
     def tolerance(self) -> float:
-        return make.tolerance(float(np.linalg.cond(self.G)), len(self.G), self.eps)
+        return make.tolerance(float(np.linalg.eigvalsh(self.G)[-1]) / self.floor, len(self.G), self.eps)
 
     def inside(self, K: Array) -> Array:
         return self.V.T @ K
@@ -81,10 +87,11 @@ def _ridge(weight: float, beta: float, history: bool) -> Build:
         moment, past = _tensor(x.C, given_as, device), _tensor(x.past, given_as, device) if history else None
         operator = Ridge(moment, weight, beta, past=past, dtype=solved_in)
         G = weight * moment.double().cpu().numpy() + beta * np.eye(len(x.C))
+        floor = float(np.linalg.eigvalsh(G)[0])
         if past is not None:
             P = past.double().cpu().numpy()
             G = G + P @ P.T
-        return Case(operator, G, np.eye(len(x.C)), torch.finfo(solved_in).eps)
+        return Case(operator, G, np.eye(len(x.C)), torch.finfo(solved_in).eps, floor)
 
     return build
 
@@ -98,7 +105,7 @@ def _projected(keep: float, beta: float, history: bool) -> Build:
         if past is not None:
             inside = V.T @ past.double().cpu().numpy()
             G = G + inside @ inside.T
-        return Case(operator, G, V, torch.finfo(solved_in).eps)
+        return Case(operator, G, V, torch.finfo(solved_in).eps, beta)
 
     return build
 
