@@ -212,6 +212,9 @@ def draw(points: list[dict[str, Any]], path: Path, title: str) -> Path:
                         x, y, bars, color=colour, ls=line, marker="o", ms=2.5, elinewidth=0.4, label=name
                     )
             axis.set_xscale("log")
+            weights = sorted({p["weight"] for p in points})
+            axis.set_xticks(weights, [f"{w:g}" for w in weights])
+            axis.minorticks_off()
             axis.set_xlabel(r"$\lambda$")
             axis.set_title(metric)
             axis.set_ylim(0, 102)
