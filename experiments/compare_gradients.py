@@ -32,7 +32,7 @@ from metake.cli import parse_layers
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
-from metake.evaluation.metrics import bootstrap
+from metake.evaluation.metrics import bootstrap, score
 from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
@@ -85,12 +85,6 @@ class Study:
     ) -> Comparison:
         return compare(self.loaded, records, {f"metake@{n}": s for n, s in settings.items()}, self.statistics,
                        batch=self.batch, generate=False, text=text)  # fmt: skip
-
-
-def score(means: dict[str, float]) -> float:
-    """Harmonic mean of efficacy, generalisation and specificity."""
-    parts = [max(means[m], 1e-3) for m in ("efficacy", "generalisation", "specificity")]
-    return len(parts) / sum(1 / p for p in parts)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from experiments.drift.edit import Edit, measure
 from experiments.drift.figures import draw
 from experiments.drift.layers import spectra
 from experiments.drift.verdict import judge, sentences, table
-from metake.cli import parse_layers
+from metake.cli import find_statistics, parse_layers
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -41,15 +41,14 @@ from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.models.trace import frozen
-from metake.presets import default_layers, settings_for, statistics_for
+from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
 from metake.report.page import write_page
 from metake.report.tables import render
 from metake.requests import Request
-from metake.targets.compensate import compensate
 from metake.targets.descent import Penalty, descend
-from metake.targets.hypergradient import Virtual
 from metake.targets.objective import Losses
+from metake.targets.target import plan_targets
 
 
 def arguments() -> argparse.Namespace:
@@ -107,19 +106,8 @@ class Bench:
             return Edit(arch, editors[factor].solver(), batch, penalty, s.max_tokens)
 
         edit = at(1.0)
-        norms = edit.hidden.norm(dim=1)
-
-        def execute(residual: torch.Tensor) -> Losses:
-            return edit.objective.executed(
-                edit.solver.solve(edit.trunks, residual).factors, initial_first=True
-            )
-
-        plan = descend(
-            Virtual(edit.objective, "token"), torch.zeros_like(edit.hidden), norms, steps=s.steps, lr=s.lr,
-            stop=s.stop, stop_loss=s.stop_loss, check_every=s.check_every, execute=execute,
-            penalty=Penalty(kl=s.kl, decay=s.decay, clamp=s.clamp),
-        ).residuals  # fmt: skip
-        longer, scale = compensate(lambda r: edit.solver.solve(edit.trunks, r).fraction, plan)
+        aimed = plan_targets(arch, edit.solver, batch, edit.trunks, s.updated(target="compensated"))
+        plan = aimed.plan.residuals
         strengths = {}
         for factor, editor in editors.items():
             value = getattr(editor.settings, self.strength)
@@ -128,12 +116,12 @@ class Bench:
         return {
             "request": [request.prompt, request.subject, request.target],
             "start": measure(edit, plan, steps=self.norms),
-            "compensated": {**measure(edit, longer, steps=0), "scale": float(scale[0])},
+            "compensated": {**measure(edit, aimed.residuals, steps=0), "scale": float(aimed.scale[0])},
             "strengths": strengths,
-            "trail": self._trail(edit, plan, norms),
+            "trail": self._trail(edit, plan),
         }
 
-    def _trail(self, edit: Edit, start: torch.Tensor, norms: torch.Tensor) -> list[dict[str, Any]]:
+    def _trail(self, edit: Edit, start: torch.Tensor) -> list[dict[str, Any]]:
         """Cosines along MetaKE's descent by the proxy: at its start, after one step, half way, at the end."""
         if self.steps == 0:
             return []
@@ -149,7 +137,7 @@ class Bench:
                 seen[0] += 1
                 return proxy(residuals, active, penalty)
 
-        descend(Followed(), start, norms, steps=self.steps, lr=s.meta_lr, penalty=edit.penalty, stop="none",
+        descend(Followed(), start, edit.hidden.norm(dim=1), steps=self.steps, lr=s.meta_lr, penalty=edit.penalty, stop="none",
                 stop_loss=0.0, execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)))  # fmt: skip
         return trail
 
@@ -180,17 +168,7 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     if factors[0] <= 0:
         raise MetakeError(f"--factors {args.factors}: must be above 0")
     loaded.arch.check_layers(settings.layers)
-    if args.stats is not None:
-        statistics = Statistics.load(args.stats)
-        statistics.check(loaded.arch, settings.layers, args.stats)
-    else:
-        text = None
-        if args.text is not None:
-            try:
-                text = args.text.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise MetakeError(f"--text {args.text}: cannot be read ({error})") from error
-        statistics = statistics_for(loaded.arch, loaded.tokenizer, settings.layers, text=text, progress=True)
+    statistics = find_statistics(loaded, settings.layers, args.stats, args.text)
     world = ASSETS / "world"
     data = args.data or world / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(data, args.edits)]

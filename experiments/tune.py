@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
 import transformers
@@ -27,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from metake.data.records import read_records
 from metake.errors import MetakeError
-from metake.evaluation.metrics import Evaluator
+from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method
 from metake.files import read_json, write_json
 from metake.geometry.covariance import Statistics
@@ -126,12 +125,6 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
         choice["steps"] = trial.suggest_int("steps", 5, space.steps)
         choice["stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
     return choice
-
-
-def score(means: dict[str, float], locality: str = "specificity") -> float:
-    """Harmonic mean of efficacy, generalisation and locality: none can make up for another."""
-    values = [max(means[k], 1e-3) for k in ("efficacy", "generalisation", locality)]
-    return float(len(values) / np.sum(1 / np.array(values)))
 
 
 def search(

@@ -93,7 +93,8 @@ def _load(model: str, device: str | None, dtype: str, modules: Path | None):
     return load(model, device=device, dtype=dtype, modules=described)
 
 
-def _statistics(loaded, layers: tuple[int, ...], stats: Path | None, text: Path | None):
+def find_statistics(loaded, layers: tuple[int, ...], stats: Path | None, text: Path | None):
+    """From a file that holds them, else collected from a text, else from the text that ships."""
     from metake.geometry.covariance import Statistics
     from metake.presets import statistics_for
 
@@ -182,7 +183,7 @@ def edit(
     changes = _changes(change, layers)
     loaded = _load(model, device, dtype, modules)
     settings = settings_for(loaded.arch, method, **changes)
-    statistics = _statistics(loaded, settings.layers, stats, text)
+    statistics = find_statistics(loaded, settings.layers, stats, text)
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
         modules=loaded.arch.modules, progress=True,
@@ -264,7 +265,7 @@ def evaluate(
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
     every = tuple(sorted({layer for s in settings.values() for layer in s.layers}))
-    statistics = _statistics(loaded, every, stats, text)
+    statistics = find_statistics(loaded, every, stats, text)
     perplexity_text = held_out_text(loaded.name) if held_out is None else _read_text(held_out)
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
         comparison = compare(

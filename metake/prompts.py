@@ -155,7 +155,7 @@ class Trunks:
 
     def at_lookup(self, stream: Tensor) -> Tensor:
         """`rows x length x d` -> `rows x d`."""
-        return at(self.last, stream)
+        return pick_tokens(self.last, stream)
 
     def mean_key(self, keys: Tensor) -> Tensor:
         """Keys at the lookup, `rows x d_k` -> `requests x d_k`: half bare, half the contexts' mean."""
@@ -175,7 +175,7 @@ class Trunks:
         return self.bare(self.ids)[:, :length], last, self.bare(hidden)[:, :length]
 
 
-def at(positions: Tensor, stream: Tensor) -> Tensor:
+def pick_tokens(positions: Tensor, stream: Tensor) -> Tensor:
     """`rows x length x d` -> `rows x d`, one position of each row."""
     rows = torch.arange(len(positions), device=stream.device)
     return stream[rows, positions.to(stream.device)]

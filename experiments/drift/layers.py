@@ -41,6 +41,7 @@ def spectra(moments: Mapping[int, Tensor], keys: Mapping[int, Tensor]) -> dict[s
             "keys' mass protected": [float(m) for m in mass[:, : round(PROTECTED * d_k)].sum(1)],
             "eigenvalues": _thinned(values),
             "keys' mass": _thinned(mass.mean(0).cumsum(0)),
+            "text's mass": _thinned(share.cumsum(0)),
             "places": _thinned(torch.arange(1, d_k + 1).double()),
         }
     norms = {layer: float(moment.double().norm()) for layer, moment in moments.items()}

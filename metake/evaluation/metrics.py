@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,12 @@ class Measurement:
             return float(getattr(self, metric))
         values = self.values[metric]
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def score(means: Mapping[str, float], locality: str = "specificity") -> float:
+    """Harmonic mean of efficacy, generalisation and locality: none can make up for another."""
+    values = [max(means[k], 1e-3) for k in ("efficacy", "generalisation", locality)]
+    return len(values) / sum(1 / value for value in values)
 
 
 def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.trace import run, wide
-from metake.prompts import Trunks, at
+from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
 Keys = Literal["moving", "frozen"]
@@ -114,7 +114,7 @@ class LayeredSolver:
             hidden, start = trace.inputs[layer], layer
             ids, last, below = trunks.bare_rows(hidden)
             above = run(self.arch, ids, start=layer, hidden=below, stop=top, edits=factors, outputs=(top,))
-            stream = wide(at(last, above.outputs[top]))
+            stream = wide(pick_tokens(last, above.outputs[top]))
             if goal is None:
                 before, goal = stream, stream + residuals.to(stream.device, stream.dtype)
             lookups = wide(trunks.at_lookup(trace.keys[layer]))

@@ -81,6 +81,26 @@ def test_executed_stop_keeps_the_best_seen():
     torch.testing.assert_close(out.executed, (out.residuals - GOALS / 2).norm(dim=1))
 
 
+def test_a_slope_that_knows_the_executed_loss_is_asked_at_every_step():
+    """Without another pass until the end; and the best seen is kept although the steps overshoot."""
+    asked = []
+
+    def execute(residuals):
+        asked.append(residuals.clone())
+        return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
+
+    _, out = go(stop="executed", steps=25, execute=execute, executed=True, check_every=1000)
+    assert len(asked) == 1  # the last step's residual, which no slope has seen
+    assert out.steps[0] < 25  # done, and frozen, on the way
+    losses = ((out.residuals - GOALS) ** 2).sum(1)
+    torch.testing.assert_close(out.executed, losses)
+    assert losses[0] < 1e-3
+
+    _, done = go(stop="executed", execute=execute, executed=True, goals=torch.zeros(2, 2))
+    assert done.steps.tolist() == [0, 0]
+    assert len(asked) == 1
+
+
 def test_executed_stop_leaves_alone_what_holds_already():
     _, out = go(stop="executed", execute=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
     assert out.steps.tolist() == [0, 0]
