@@ -95,6 +95,7 @@ def test_products_of_a_jacobian_and_the_norm_of_a_weight_gradient_are_those_of_t
 def test_both_sides_of_the_theorem(edit):
     row = measure(edit, residual(edit), steps=6)
     assert row["sum check"] < 1e-9  # sum_l J_l^T Gamma_l q_l is the frozen-key hypergradient
+    assert row["terms check"] < 1e-9  # the parts are the error, as vectors
     assert row["error"] <= sum(row["terms"].values()) * (1 + 1e-9)
     assert row["error"] <= row["bound"] * (1 + 1e-9)
     assert row["gamma"] == pytest.approx(sum(row["g_l"][:-1]) / row["g_l"][-1])

@@ -130,6 +130,7 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
         "exact": float(exact.norm()),
         "terms": size,
         "error": float((exact - proxy).norm()),
+        "terms check": float((sum(terms.values(), proxy) - exact).norm() / exact.norm().clamp_min(1e-300)),
         "paper bound": gamma * last + gap * Gamma * q,
         "bound": gamma * last + gap * Gamma * q + size["evaluation"] + size["moving keys"],
         "sum check": float((total - frozen).norm() / frozen.norm().clamp_min(1e-300)),

@@ -108,12 +108,13 @@ class LayeredSolver:
         keys, asked, missing, eta = {}, {}, {}, {}
         goal = before = after = None
         for layer, share in self.shares:
-            # every context is needed up to this layer's key, and only the bare prompts up to the top
+            # every context is needed up to this layer's key, and only the bare prompts up to the top,
+            # where no layer is edited yet
             trace = run(self.arch, trunks.ids, start=start, hidden=hidden, stop=layer, edits=factors,
                         keys=(layer,), inputs=(layer,))  # fmt: skip
             hidden, start = trace.inputs[layer], layer
             ids, last, below = trunks.bare_rows(hidden)
-            above = run(self.arch, ids, start=layer, hidden=below, stop=top, edits=factors, outputs=(top,))
+            above = run(self.arch, ids, start=layer, hidden=below, stop=top, outputs=(top,))
             stream = wide(pick_tokens(last, above.outputs[top]))
             if goal is None:
                 before, goal = stream, stream + residuals.to(stream.device, stream.dtype)
