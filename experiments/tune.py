@@ -46,7 +46,8 @@ class Space:
         places: layers to edit, of which each method chooses.
         steps: gradient steps in all, planning and upper level together.
         weight, l2: ranges of lambda and of AlphaEdit's L2.
-        guess: one trial of each method is this guess by hand (per target), the rest is search.
+        guess: one trial of each method is this guess by hand (for the plan, or per hypergradient), the
+            rest is search.
         locality: the third entry of the score. Where the unedited model itself rarely gives the
             records' locality answers, specificity cannot fall, and agreement with it is what an edit
             can lose.
@@ -64,20 +65,25 @@ COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
     "plan": {**COMMON, "place": 2, "weight": 30.0, "history": False, "steps": 40, "stop": "own", "l2": 0.3,
              "keep": 0.8},
-    "bilevel": {**COMMON, "place": 6, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 20,
-                "meta_lr": 1.0, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
+    "proxy": {**COMMON, "place": 6, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 20,
+              "meta_lr": 1.0, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
+    "parallel": {**COMMON, "place": 3, "weight": 300.0, "history": False, "steps": 10, "meta_steps": 25,
+                 "meta_lr": 0.3, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 0.3,
+                 "keep": 0.8},
 }  # fmt: skip
 DEMO_GUESS = {
     **SMALL_GUESS,
-    "bilevel": {**SMALL_GUESS["bilevel"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
+    "proxy": {**SMALL_GUESS["proxy"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
+    "parallel": {**SMALL_GUESS["parallel"], "place": 0},
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
     "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
              "keep": 0.8},
-    "bilevel": {**COMMON, "place": 0, "weight": 3_000.0, "history": False, "steps": 8, "meta_steps": 12,
-                "meta_lr": 0.5, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 10.0,
-                "keep": 0.8},
+    "proxy": {**COMMON, "place": 0, "weight": 3_000.0, "history": False, "steps": 8, "meta_steps": 12,
+              "meta_lr": 0.5, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 10.0,
+              "keep": 0.8},
 }  # fmt: skip
+REAL_GUESS["parallel"] = REAL_GUESS["proxy"]
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
 # them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
 ROTARY = Space(
@@ -165,8 +171,10 @@ def search(
         print(f"{args.model} {method} {trial.number}: {value:.3f} {means}", flush=True)
         return value
 
-    target = find_method(method).target
-    study.enqueue_trial(space.guess["bilevel" if target == "bilevel" else "plan"], skip_if_exists=True)
+    row = find_method(method)
+    study.enqueue_trial(
+        space.guess[row.hypergradient if row.target == "bilevel" else "plan"], skip_if_exists=True
+    )
     finished = [t for t in study.trials if t.state.is_finished()]
     study.optimize(objective, n_trials=max(0, args.trials - len(finished)))
     finished = [t for t in study.trials if t.state.is_finished()]
@@ -178,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo", choices=sorted(SPACES))
     parser.add_argument("--path", help="load the model from here instead (a converted copy)")
-    parser.add_argument("--methods", default="memit,alphaedit,metake,memit-compensated")
+    parser.add_argument("--methods", default="memit,alphaedit,metake,metake-proxy,memit-compensated")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--data", type=Path, default=ASSETS / "world" / "dev.json")
     parser.add_argument("--edits", type=int, default=60)

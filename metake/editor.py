@@ -9,8 +9,8 @@ print(result); result.plot("edit.png"); result.delta.save("edit"); result.revert
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from metake.models.trace import frozen, run
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.report.tables import render
 from metake.requests import Request
-from metake.solvers.allocation import ALLOCATIONS
+from metake.solvers.allocation import ALLOCATIONS, Shares
 from metake.solvers.layered import LayeredSolver, Solution
 from metake.targets.target import Targets, plan_targets
 
@@ -56,6 +56,14 @@ class Preview:
         return render("predicted realisation", head, rows)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One plan and its solve, on the model that the stages before it edited."""
+
+    targets: Targets
+    solution: Solution
+
+
 @dataclass
 class EditResult:
     """One executed batch.
@@ -63,8 +71,7 @@ class EditResult:
     Attributes:
         delta: the change of the weights; save it, apply it elsewhere.
         settings, method: how it was made.
-        targets: planned residuals and the descents that found them.
-        solution: keys, residuals and attenuation of every layer.
+        stages: plan and solve, once for most methods; several for BLUE and for more rounds than one.
         seconds: wall time.
         edited: whether the model holds the edit now.
     """
@@ -73,8 +80,7 @@ class EditResult:
     method: str
     settings: Settings
     delta: Delta
-    targets: Targets
-    solution: Solution
+    stages: tuple[Stage, ...]
     seconds: float
     _applied: Applied
     _editor: Editor = field(repr=False)
@@ -94,6 +100,27 @@ class EditResult:
             self._editor._take_back(self)
 
     @property
+    def targets(self) -> Targets:
+        """Planned residuals and the descents that found them; of the last stage."""
+        return self.stages[-1].targets
+
+    @property
+    def solution(self) -> Solution:
+        """Keys, residuals and attenuation of every layer; of the last stage."""
+        return self.stages[-1].solution
+
+    @property
+    def eta(self) -> dict[int, Tensor]:
+        """Layer -> attenuation of each key, `n`, when that layer was last solved."""
+        return {layer: eta for stage in self.stages for layer, eta in stage.solution.eta.items()}
+
+    @property
+    def steps(self) -> Tensor:
+        """Gradient steps each request took in all, `n`."""
+        runs = [run for s in self.stages for run in (s.targets.plan, s.targets.closed) if run is not None]
+        return torch.stack([run.steps for run in runs]).sum(0)
+
+    @property
     def fraction(self) -> Tensor:
         """Executed share of each planned residual, `n`."""
         return self.solution.fraction
@@ -101,21 +128,18 @@ class EditResult:
     def __str__(self) -> str:
         planned = self.solution.planned.norm(dim=1)
         size = self.targets.hidden.norm(dim=1)
-        steps = self.targets.plan.steps
-        if self.targets.closed is not None:
-            steps = steps + self.targets.closed.steps
         rows = [
             [
                 request.subject,
                 request.target,
                 f"{planned[j] / size[j]:.2f}",
                 f"{self.fraction[j]:.2f}",
-                *(f"{eta[j]:.3f}" for eta in self.solution.eta.values()),
-                str(int(steps[j])),
+                *(f"{eta[j]:.3f}" for eta in self.eta.values()),
+                str(int(self.steps[j])),
             ]
             for j, request in enumerate(self.requests)
         ]
-        etas = [f"eta {layer}" for layer in self.solution.eta]
+        etas = [f"eta {layer}" for layer in self.eta]
         head = ["subject", "target", "|r|/|h|", "executed", *etas, "steps"]
         state = "the model is edited" if self.edited else "reverted: the model is as it was before"
         return render(f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows)
@@ -129,13 +153,14 @@ class EditResult:
     def summary(self) -> dict[str, Any]:
         """The numbers of the batch as plain values, for a result file."""
         solution, size = self.solution, self.targets.hidden.norm(dim=1)
+        missing = {layer: m for stage in self.stages for layer, m in stage.solution.missing.items()}
         return {
             "requests": [
                 {"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in self.requests
             ],
-            "layers": list(solution.eta),
-            "eta": [[round(float(x), 6) for x in eta] for eta in solution.eta.values()],
-            "missing_before": [[float(x) for x in m.cpu() / size.cpu()] for m in solution.missing.values()],
+            "layers": list(self.eta),
+            "eta": [[round(float(x), 6) for x in eta] for eta in self.eta.values()],
+            "missing_before": [[float(x) for x in m.cpu() / size.cpu()] for m in missing.values()],
             "planned": [float(x) for x in solution.planned.norm(dim=1).cpu() / size.cpu()],
             "executed": [float(x) for x in solution.shift.norm(dim=1).cpu() / size.cpu()],
             "missing_after": [
@@ -214,9 +239,14 @@ class Editor:
         past = self._memory[layer]
         return self._bases[layer] if past is None else self._bases[layer].with_past(past)
 
-    def solver(self) -> LayeredSolver:
-        """The lower level as it stands now: geometries with memory, and the allocation over layers."""
-        shares = ALLOCATIONS[self.settings.allocation](self.settings.layers)
+    @property
+    def shares(self) -> list[Shares]:
+        """The allocation: one list of shares per stage of an edit."""
+        return ALLOCATIONS[self.settings.allocation](self.settings.layers) * self.settings.rounds
+
+    def solver(self, shares: Shares | None = None) -> LayeredSolver:
+        """The lower level of a stage (the first, by default), with the geometries as they stand now."""
+        shares = shares or self.shares[0]
         geometries = {layer: self.geometry(layer) for layer, _ in shares}
         return LayeredSolver(self.arch, geometries, shares, self.settings.fit)
 
@@ -241,37 +271,45 @@ class Editor:
         """Plan, solve and write one batch of edits. On any failure the model stays as it was."""
         requests = (requests,) if isinstance(requests, Request) else tuple(requests)
         started = time.perf_counter()
-        s = self.settings
-        before = dict(self._memory)
-        solver = self.solver()
-        total = s.steps + (s.meta_steps if s.target == "bilevel" else 0)
-        bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
+        s, before = self.settings, dict(self._memory)
+        solvers = [self.solver(shares) for shares in self.shares]
+        steps = len(solvers) * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
+        bar = tqdm(total=steps, desc=f"{self.method}: targets", leave=False) if self.progress else None
         with frozen(self.arch.model), bar or nullcontext():
             batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts)
-            trunks = Trunks.build(self.arch, batch, solver.layers[0])
-            targets = plan_targets(self.arch, solver, batch, trunks, s, bar.update if bar else lambda: None)
-            solution = solver.solve(trunks, targets.residuals)
-            factors = {layer: (left.cpu(), right.cpu()) for layer, (left, right) in solution.factors.items()}
-            note = {
-                "method": self.method,
-                "settings": s.model_dump(),
-                "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
-            }
-            delta = Delta(factors, self.arch.fingerprint(), note)
+            trunks = Trunks.build(self.arch, batch, solvers[0].layers[0])
+            stages, delta = self._plan(solvers, batch, trunks, bar.update if bar else lambda: None)
             applied = delta.apply(self.arch, check=False)
             try:
                 if s.history:
-                    self._learn(trunks, solver.layers)
+                    self._learn(trunks, tuple(delta.factors))
             except BaseException:
                 applied.revert()
                 self._memory = before
                 raise
         seconds = time.perf_counter() - started
-        result = EditResult(
-            requests, self.method, s, delta, targets, solution, seconds, applied, self, before
-        )
+        result = EditResult(requests, self.method, s, delta, stages, seconds, applied, self, before)
         self.batches.append(result)
         return result
+
+    def _plan(
+        self, solvers: Sequence[LayeredSolver], batch: Batch, trunks: Trunks, tick: Callable[[], object]
+    ) -> tuple[tuple[Stage, ...], Delta]:
+        """Every stage on the model that the ones before it edit; the model is as before afterwards."""
+        edits = [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in batch.requests]
+        note = {"method": self.method, "settings": self.settings.model_dump(), "edits": edits}
+        total, stages = Delta({}, self.arch.fingerprint(), note), []
+        with ExitStack() as earlier:
+            for i, solver in enumerate(solvers):
+                targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
+                solution = solver.solve(trunks, targets.residuals)
+                factors = {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
+                step = Delta(factors)
+                if i + 1 < len(solvers):
+                    earlier.enter_context(step.applied(self.arch, check=False))
+                total = total.then(step)
+                stages.append(Stage(targets, solution))
+        return tuple(stages), total
 
     def _learn(self, trunks: Trunks, layers: Sequence[int]) -> None:
         """Remember the batch's keys, taken from the edited model, as AlphaEdit does."""

@@ -30,9 +30,11 @@ class Settings(BaseModel):
     fit: Literal["soft", "exact"] = Field(
         "soft", description="least squares, or the residual reached in full"
     )
-    allocation: Literal["spread", "last"] = Field(
-        "spread", description="over all edited layers, or everything at the last"
+    allocation: Literal["spread", "last", "boundary"] = Field(
+        "spread",
+        description="over all edited layers, everything at the last, or a target each at the first and last",
     )
+    rounds: int = Field(1, ge=1, description="plan and solve again on the edited model; steps are per round")
     history: bool = Field(False, description="remember the keys of earlier batches")
 
     # where
@@ -62,7 +64,7 @@ class Settings(BaseModel):
     # MetaKE, the closed loop
     start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
     hypergradient: Hypergradient = Field(
-        "proxy", description="the paper's proxy, all layers in parallel (X11), or exact (X10)"
+        "parallel", description="the paper's proxy, all layers in parallel (X11), or exact (X10)"
     )
     meta_steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
     meta_lr: float = Field(0.5, gt=0, description="Adam's, in the upper level")

@@ -18,6 +18,8 @@ class Method:
     summary: str
     fit: str = "soft"
     allocation: str = "spread"
+    rounds: int = 1
+    hypergradient: str = "parallel"
     history: bool = False
 
     @property
@@ -33,11 +35,19 @@ METHODS: dict[str, Method] = {
         Method("memit", "plan", "ridge", "open-loop plan, ridge geometry, spread over the layers"),
         Method("alphaedit", "plan", "projected", "open-loop plan, null space of C, history of keys",
                history=True),
-        Method("metake", "bilevel", "ridge", "closed-loop target over MEMIT's solver"),
+        Method("metake", "bilevel", "ridge", "closed-loop target over MEMIT's solver, all layers in parallel"),
+        Method("metake-proxy", "bilevel", "ridge", "closed-loop target along the paper's structural proxy",
+               hypergradient="proxy"),
         Method("metake-alphaedit", "bilevel", "projected", "closed-loop target over AlphaEdit's solver",
                history=True),
         Method("memit-compensated", "compensated", "ridge",
                "MEMIT's plan, lengthened until it is executed in full (control)"),
+        Method("memit-iterated", "plan", "ridge", "MEMIT three times over, on the model edited so far (control)",
+               rounds=3),
+        Method("alphaedit-iterated", "plan", "projected", "AlphaEdit three times over (control)", rounds=3,
+               history=True),
+        Method("alphaedit-blue", "plan", "projected", "AlphaEdit with a target at the first and one at the last layer",
+               allocation="boundary", history=True),
         Method("alphaedit-compensated", "compensated", "projected",
                "AlphaEdit's plan, lengthened until it is executed in full (control)", history=True),
     )

@@ -51,7 +51,7 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def settings_for(arch: Architecture, method: str, *, name: str | None = None, **overrides: Any) -> Settings:
-    """Defaults, then the model's preset, then the method's part of it, then `overrides`.
+    """Defaults, then the model's preset, then its parts for the geometry and the method, then `overrides`.
 
     Raises:
         MetakeError: unknown method or setting, or a layer that the model does not have.
@@ -59,6 +59,7 @@ def settings_for(arch: Architecture, method: str, *, name: str | None = None, **
     preset = _preset(name or getattr(arch.model, "name_or_path", "") or "")
     row = find_method(method)
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
+    fields |= preset.get("geometries", {}).get(row.geometry, {})
     fields |= preset.get("methods", {}).get(method, {})
     settings = make_settings({**row.choices, **fields, **overrides})
     arch.check_layers(settings.layers)

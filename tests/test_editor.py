@@ -1,5 +1,7 @@
 """The face of the library, on every family."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from metake.methods import METHODS
 from metake.models.architecture import FAMILIES, Architecture
 from metake.presets import settings_for
 from metake.requests import Request
+from metake.targets.target import plan_targets
 from tests.conftest import tiny
 
 QUICK = {
@@ -125,14 +128,55 @@ def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics
     with editor_of(loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12) as editor:
         result = editor.edit([r.request for r in records[:3]])
         changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
-        assert len(changed) == 3
-        assert result.targets.plan.trail[-1] < result.targets.plan.trail[0]
+        assert len(changed) == len(result.delta.factors) == len(result.eta)
+        plan = result.stages[0].targets.plan
+        assert plan.trail[-1] < plan.trail[0]
         assert (result.fraction > 0.05).all()
         assert "the model is edited" in str(result)
         assert records[0].request.subject in str(result)
     assert not result.edited
     assert "reverted" in str(result)
     assert all(torch.equal(v, before[k]) for k, v in loaded.model.state_dict().items())
+
+
+STAGES = {"memit-iterated": [(1, 2, 3)] * 3, "alphaedit-blue": [(1,), (3,)]}
+
+
+@pytest.mark.parametrize("method", sorted(STAGES))
+def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
+    """Several rounds, or a target at either boundary, equal the plain method run again on its own result."""
+    requests, base = [r.request for r in records[:2]], method.split("-")[0]
+    with editor_of(demo, statistics_of(demo), method, l2=0.01) as editor:
+        result = editor.edit(requests)
+        assert [tuple(stage.solution.eta) for stage in result.stages] == STAGES[method]
+        assert (result.steps >= len(result.stages)).all()
+    again = [
+        editor_of(demo, statistics_of(demo), base, l2=0.01, layers=layers, contexts=editor.contexts)
+        for layers in STAGES[method]  # before any edit: statistics of an edited model are refused
+    ]
+    with ExitStack() as stack:
+        total = None
+        for plain in again:
+            delta = stack.enter_context(plain).edit(requests).delta
+            total = delta if total is None else total.then(delta)
+    for layer in total.factors:
+        torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
+
+
+def test_a_failing_second_stage_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
+    before = {k: v.clone() for k, v in demo.model.state_dict().items()}
+    calls = []
+
+    def fail_later(*args, **kwargs):
+        calls.append(args)
+        return plan_targets(*args, **kwargs) if len(calls) == 1 else 1 / 0
+
+    monkeypatch.setattr("metake.editor.plan_targets", fail_later)
+    editor = editor_of(demo, statistics_of(demo), "alphaedit-blue")
+    with pytest.raises(ZeroDivisionError):
+        editor.edit(records[0].request)
+    assert len(calls) == 2
+    assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
 
 
 def test_batches_revert_in_order_and_compose(demo, statistics_of, records):

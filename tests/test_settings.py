@@ -21,10 +21,12 @@ def test_the_documentation_lists_the_settings_as_they_are():
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.json")), ids=lambda p: p.stem)
 def test_every_preset_is_valid(path):
     content = read_json(path)
-    assert set(content) == {"names", "common", "methods"}
+    assert {"names", "common", "methods"} <= set(content) <= {"names", "common", "geometries", "methods"}
+    assert set(content.get("geometries", {})) <= {row.geometry for row in METHODS.values()}
     for method in {*METHODS, *content["methods"]}:
         row = find_method(method)
-        fields = {"layers": [0], **row.choices, **content["common"], **content["methods"].get(method, {})}
+        shared = {**content["common"], **content.get("geometries", {}).get(row.geometry, {})}
+        fields = {"layers": [0], **row.choices, **shared, **content["methods"].get(method, {})}
         make_settings(fields)
 
 
@@ -46,6 +48,8 @@ def test_published_settings_of_the_papers_models():
     assert (xl.layers, xl.weight, xl.lr, xl.steps, xl.clamp) == ((13, 14, 15, 16, 17), 20000, 0.5, 20, 0.75)
     gptj = settings_for(Named("EleutherAI/gpt-j-6b", 28), "alphaedit")
     assert (gptj.layers, gptj.threshold, gptj.l2) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
+    blue = settings_for(Named("gpt2-xl", 48), "alphaedit-blue")
+    assert (blue.threshold, blue.l2, blue.allocation) == (0.02, 80, "boundary")
     llama = settings_for(Named("meta-llama/Meta-Llama-3-8B-Instruct", 32), "memit")
     assert (llama.lr, llama.weight, llama.torch_dtype) == (0.1, 15000, torch.float64)
 

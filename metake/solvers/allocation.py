@@ -1,7 +1,7 @@
-"""How a residual at the last edited layer is shared out over the layers, as data.
+"""How a residual is shared out over the layers, as data.
 
-An allocation is a list of `(layer, share)`: at that layer `share` times what is still missing is
-asked for.
+Shares are a list of `(layer, share)`: at that layer `share` times what is still missing is asked for.
+An allocation is a list of stages, each planned and solved on the model that the ones before it edited.
 """
 
 from __future__ import annotations
@@ -21,4 +21,13 @@ def last(layers: tuple[int, ...]) -> Shares:
     return [(layers[-1], 1.0)]
 
 
-ALLOCATIONS: dict[str, Callable[[tuple[int, ...]], Shares]] = {"spread": spread, "last": last}
+def boundary(layers: tuple[int, ...]) -> list[Shares]:
+    """BLUE: a target of its own at the first layer, then one at the last, each asked for in full."""
+    return [last((layer,)) for layer in dict.fromkeys((layers[0], layers[-1]))]
+
+
+ALLOCATIONS: dict[str, Callable[[tuple[int, ...]], list[Shares]]] = {
+    "spread": lambda layers: [spread(layers)],
+    "last": lambda layers: [last(layers)],
+    "boundary": boundary,
+}
