@@ -5,8 +5,9 @@
 Every target has the same geometry, layers and number of gradient steps. Its learning rate is chosen
 on the development split (the same number of trials for each) and judged on the test split. Controls
 without a hypergradient stand beside the three gradients: the open loop with and without early stop,
-and the plan lengthened until it is executed in full; each gradient starts from the plain plan and
-from the lengthened one, so that what its direction adds can be told from what its length does.
+the plan lengthened until it is executed in full, and the open loop planned and executed three times
+over; each gradient starts from the plain plan and from the lengthened one, so that what its direction
+adds can be told from what its length does.
 
 The search is journalled: the same command goes on where it was stopped.
 """
@@ -21,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tqdm import tqdm
@@ -31,18 +33,19 @@ from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, pl
 from metake.cli import parse_layers
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
-from metake.evaluation.compare import Comparison, compare
-from metake.evaluation.metrics import bootstrap, score
+from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
+from metake.evaluation.protocol import MethodRun, evaluate_method
 from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
-from metake.models.load import ASSETS, Loaded, load
+from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import held_out_text, settings_for, statistics_for
+from metake.prompts import sample_contexts
 from metake.report.figures import save
 from metake.report.tables import markdown
 
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
-NOTHING = {"clamp": None, "decay": 0.0, "kl": 0.0625, "history": False, "stop_loss": 0.05}
+PLAIN = {"clamp": None, "decay": 0.0, "kl": 0.0625, "stop_loss": 0.05}
 
 
 def targets(steps: int, planned: int) -> dict[str, dict[str, Any]]:
@@ -53,6 +56,7 @@ def targets(steps: int, planned: int) -> dict[str, dict[str, Any]]:
         "open loop, unstopped": {**open_loop, "stop": "none"},
         "open loop, stopped on execution": {**open_loop, "stop": "executed"},
         "compensated": {**open_loop, "target": "compensated", "stop": "own"},
+        "iterated": {**open_loop, "steps": steps // 3, "rounds": 3, "stop": "own"},
     }
     for gradient, start in product(("proxy", "parallel", "unrolled"), ("plan", "compensated")):
         name = gradient if start == "plan" else f"{gradient}, from compensated"
@@ -65,33 +69,57 @@ def targets(steps: int, planned: int) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Study:
-    """A model with records, layers and one strength of the constraint."""
+    """A model with records, layers and a geometry, as one table's rows share them."""
 
     loaded: Loaded
     statistics: Statistics
+    method: str
     layers: tuple[int, ...]
     batch: int
-    rates: tuple[float, ...]
     plan_rate: float
 
-    def settings(self, name: str, choice: dict[str, Any], weight: float, rate: float) -> Settings:
-        base = settings_for(self.loaded.arch, "memit", name="none", layers=self.layers)
+    def settings(self, choice: dict[str, Any], strength: float, rate: float) -> Settings:
+        base = settings_for(self.loaded.arch, self.method, name="none", layers=self.layers)
         rates = {"lr": rate} if choice["target"] != "bilevel" else {"lr": self.plan_rate, "meta_lr": rate}
-        preset = settings_for(self.loaded.arch, "memit")
-        return base.updated(**NOTHING, contexts=preset.contexts, weight=weight, **rates, **choice)
+        preset = settings_for(self.loaded.arch, self.method)
+        strong = {"l2" if base.geometry == "projected" else "weight": strength}
+        return base.updated(
+            **PLAIN, contexts=preset.contexts, keep=preset.keep, max_tokens=preset.max_tokens,
+            **strong, **rates, **choice,
+        )  # fmt: skip
 
-    def run(
-        self, records: list[Record], settings: dict[str, Settings], text: str | None = None
-    ) -> Comparison:
-        return compare(self.loaded, records, {f"metake@{n}": s for n, s in settings.items()}, self.statistics,
-                       batch=self.batch, generate=False, text=text)  # fmt: skip
+
+@dataclass(frozen=True)
+class Judge:
+    """Records with the unedited model's answers, measured once for all runs."""
+
+    study: Study
+    records: list[Record]
+    evaluator: Evaluator
+    before: Measurement
+
+    @classmethod
+    def of(cls, study: Study, records: list[Record], text: str | None = None) -> Judge:
+        loaded = study.loaded
+        evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=False)
+        return cls(study, records, evaluator, evaluator.measure())
+
+    def run(self, settings: Settings, contexts: tuple[str, ...]) -> MethodRun:
+        study = self.study
+        return evaluate_method(
+            study.loaded, self.records, study.method, settings, study.statistics, self.evaluator,
+            self.before, batch=study.batch, contexts=contexts,
+        )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
+    parser.add_argument(
+        "--method", default="memit", choices=["memit", "alphaedit"], help="geometry and memory"
+    )
     parser.add_argument("--layers", default="0-2")
-    parser.add_argument("--weights", default="30,300,3000", help="lambda, comma-separated")
+    parser.add_argument("--weights", default="300,3000", help="lambda (L2 for alphaedit), comma-separated")
     parser.add_argument("--dev", type=Path, default=ASSETS / "world" / "dev.json")
     parser.add_argument("--data", type=Path, default=ASSETS / "world" / "test.json", help="held out")
     parser.add_argument("--skip", type=int, default=0, help="records of --data to leave out at its beginning")
@@ -104,6 +132,10 @@ def main() -> None:
     parser.add_argument(
         "--plan-rate", type=float, default=0.5, help="of the open-loop steps before the gradients"
     )
+    parser.add_argument(
+        "--locality", choices=["specificity", "agreement"],
+        help="third entry of the search's score; default: agreement, on the demo models specificity",
+    )  # fmt: skip
     parser.add_argument("--targets", help="only these, separated by semicolons")
     parser.add_argument("--out", type=Path, default=Path("results/gradients"))
     args = parser.parse_args()
@@ -115,18 +147,61 @@ def main() -> None:
     except MetakeError as error:
         print(f"compare_gradients: error: {error}", file=sys.stderr)
         sys.exit(2)
-    head = ["target", "lambda", "rate", *("Eff", "Gen", "Spe", "same subj.", "agree"), "executed", "s/edit"]
+    name = label(args)
+    strength = "L2" if args.method == "alphaedit" else "lambda"
+    head = [
+        "target",
+        strength,
+        "eta",
+        "rate",
+        "Eff",
+        "Gen",
+        "Spe",
+        "same subj.",
+        "agree",
+        "ppl",
+        "executed",
+        "s/edit",
+    ]
     rows = [
-        [p["target"], f"{p['weight']:g}", f"{p['rate']:g}", *(f"{100 * p[m]:.1f}" for m in METRICS),
-         f"{p['fraction']:.2f}", f"{p['seconds']:.2f}"] for p in points
+        [p["target"], f"{p['weight']:g}", f"{p['eta']:.2f}", f"{p['rate']:g}", *(f"{100 * p[m]:.1f}" for m in METRICS),
+         f"{p['perplexity']:.2f}", f"{p['fraction']:.2f}", f"{p['seconds']:.2f}"] for p in points
     ]  # fmt: skip
-    write_text(args.out / f"{args.model}.md", markdown(head, rows))
-    draw(
-        points,
-        args.out / f"{args.model}.png",
-        f"{args.model}, {args.edits} held-out facts, {args.steps} steps",
-    )
-    print(markdown(head, rows))
+    tables = markdown(head, rows) + "\n" + markdown(*gains(points))
+    write_text(args.out / f"{name}.md", tables)
+    title = f"{name}, {args.edits} held-out facts, {args.steps} steps"
+    draw(points, args.out / f"{name}.png", title, strength)
+    print(tables)
+
+
+def label(args: argparse.Namespace) -> str:
+    """What the files of a study are called."""
+    return Path(args.model).name + ("-alphaedit" if args.method == "alphaedit" else "")
+
+
+def gains(points: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Paired differences over the same facts, of each gradient and the control that it starts from.
+
+    From the plain plan the control is the open loop without early stop, which takes as many steps; from
+    the lengthened plan, that plan.
+    """
+    measured = ("efficacy", "generalisation", "specificity", "same_subject")
+    at = {(p["target"], p["weight"]): p for p in points}
+    rows = []
+    for (name, weight), point in at.items():
+        if point["settings"]["target"] != "bilevel":
+            continue
+        control = "compensated" if "from compensated" in name else "open loop, unstopped"
+        if (control, weight) not in at:
+            continue
+        cells = []
+        for metric in measured:
+            mine, other = point["per_record"][metric], at[control, weight]["per_record"][metric]
+            difference = np.subtract(mine, other)
+            low, high = bootstrap(difference)
+            cells.append(f"{100 * np.nanmean(difference):+.0f} [{100 * low:.0f}, {100 * high:.0f}]")
+        rows.append([name, control, f"{weight:g}", *cells])
+    return ["target", "minus", "strength", "Eff", "Gen", "Spe", "same subj."], rows
 
 
 def study(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -135,7 +210,11 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     layers = tuple(parse_layers(args.layers))
     statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
     rates = tuple(float(r) for r in args.rates.split(","))
-    bench = Study(loaded, statistics, layers, args.batch, rates, args.plan_rate)
+    bench = Study(loaded, statistics, args.method, layers, args.batch, args.plan_rate)
+    locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")
+    contexts = settings_for(loaded.arch, args.method).contexts
+    if contexts is None:
+        contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     dev = read_records(args.dev, args.search)
     test = read_records(args.data, args.skip + args.edits)[args.skip :]
     chosen = targets(args.steps, args.planned)
@@ -145,53 +224,63 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
             raise MetakeError(f"--targets: unknown {unknown[0]!r}; known: {'; '.join(chosen)}")
         chosen = {name: chosen[name] for name in wanted}
     head = {"arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")}}
-    path = args.out / f"{args.model}.json"
+    path = args.out / f"{label(args)}.json"
     journal = read_json(path) if path.is_file() else {}
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}
     weights = [float(w) for w in args.weights.split(",")]
     jobs = list(product(weights, chosen))
-    with tqdm(total=len(jobs) * (len(rates) + 1), desc=args.model, unit="run") as bar:
+    developed, held_out = Judge.of(bench, dev), Judge.of(bench, test, held_out_text(loaded.name))
+    with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run") as bar:
         for weight, name in jobs:
             trials = []
             for rate in rates:
                 key = f"{weight:g} {name} {rate:g}"
                 if key not in journal["trials"]:
-                    run = bench.run(dev, {name: bench.settings(name, chosen[name], weight, rate)}).runs[0]
+                    run = developed.run(bench.settings(chosen[name], weight, rate), contexts)
                     journal["trials"][key] = {m: run.after.mean(m) for m in METRICS}
                     write_json(path, journal)
-                trials.append((score(journal["trials"][key]), rate))
+                trials.append((score(journal["trials"][key], locality), rate))
                 bar.update()
             rate = max(trials)[1]
             key = f"{weight:g} {name}"
             if key not in journal["points"]:
-                settings = bench.settings(name, chosen[name], weight, rate)
-                run = bench.run(test, {name: settings}, held_out_text(args.model)).runs[0]
-                fractions = [f for b in run.batches for f in b["fraction"]]
+                run = held_out.run(bench.settings(chosen[name], weight, rate), contexts)
                 journal["points"][key] = {
                     "target": name, "weight": weight, "rate": rate, "score on dev": max(trials)[0],
-                    **{m: run.after.mean(m) for m in METRICS}, "perplexity": run.after.perplexity,
-                    "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
-                    "per_record": {m: [float(v) for v in run.after.values[m]] for m in ("efficacy", "generalisation")},
-                    "fraction": sorted(fractions)[len(fractions) // 2],
-                    "eta": float(torch.tensor(run.batches[0]["eta"][-1]).median()),
-                    "seconds": run.seconds_per_edit, "settings": settings.model_dump(mode="json"),
+                    **summary(run),
                 }  # fmt: skip
                 write_json(path, journal)
             bar.update()
     return [journal["points"][f"{weight:g} {name}"] for weight, name in jobs]
 
 
+def summary(run: MethodRun) -> dict[str, Any]:
+    """The numbers of a run as plain values."""
+    fractions = [f for b in run.batches for f in b["fraction"]]
+    return {
+        **{m: run.after.mean(m) for m in METRICS}, "perplexity": run.after.perplexity,
+        "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
+        "per_record": {m: [float(v) for v in run.after.values[m]] for m in METRICS},
+        "fraction": sorted(fractions)[len(fractions) // 2],
+        "eta": float(torch.tensor(run.batches[0]["eta"][-1]).median()),
+        "seconds": run.seconds_per_edit, "settings": run.settings.model_dump(mode="json"),
+    }  # fmt: skip
+
+
 STYLES = {
     "open loop": (ORANGE, ":"), "open loop, unstopped": (ORANGE, "--"), "open loop, stopped on execution": (ORANGE, "-"),
-    "compensated": (BLACK, "-"), "proxy": (RED, "-"), "parallel": (BLUE, "-"), "unrolled": (GREEN, "-"),
+    "compensated": (BLACK, "-"), "iterated": (BLACK, ":"), "proxy": (RED, "-"), "parallel": (BLUE, "-"), "unrolled": (GREEN, "-"),
     "proxy, from compensated": (RED, "--"), "parallel, from compensated": (BLUE, "--"),
     "unrolled, from compensated": (GREEN, "--"),
 }  # fmt: skip
 
 
-def draw(points: list[dict[str, Any]], path: Path, title: str) -> Path:
-    """Efficacy, generalisation and specificity over lambda, one line a target."""
+MARKERS = {"-": "o", "--": "s", ":": "v"}
+
+
+def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) -> Path:
+    """Efficacy, generalisation and specificity over the strength of the constraint, one line a target."""
     with plt.rc_context(LAYOUT):
         figure, axes = plt.subplots(1, 3, figsize=(6.6, 3.0), sharey=True, layout="constrained")
         for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
@@ -203,13 +292,21 @@ def draw(points: list[dict[str, Any]], path: Path, title: str) -> Path:
                         [100 * p["interval"][metric][1] - v for v, p in zip(y, mine, strict=True)]]  # fmt: skip
                 if mine:
                     axis.errorbar(
-                        x, y, bars, color=colour, ls=line, marker="o", ms=2.5, elinewidth=0.4, label=name
+                        x,
+                        y,
+                        bars,
+                        color=colour,
+                        ls=line,
+                        marker=MARKERS[line],
+                        ms=2.5,
+                        elinewidth=0.4,
+                        label=name,
                     )
             axis.set_xscale("log")
             weights = sorted({p["weight"] for p in points})
             axis.set_xticks(weights, [f"{w:g}" for w in weights])
             axis.minorticks_off()
-            axis.set_xlabel(r"$\lambda$")
+            axis.set_xlabel(r"$\lambda$" if strength == "lambda" else strength)
             axis.set_title(metric)
             axis.set_ylim(0, 102)
         axes[0].set_ylabel("per cent")
