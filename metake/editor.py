@@ -31,7 +31,7 @@ from metake.prompts import Batch, Trunks, sample_contexts
 from metake.report.tables import render
 from metake.requests import Request
 from metake.solvers.allocation import ALLOCATIONS, Shares
-from metake.solvers.layered import LayeredSolver, Solution
+from metake.solvers.layered import Aim, LayeredSolver, Solution
 from metake.targets.target import Targets, plan_targets
 
 
@@ -248,7 +248,8 @@ class Editor:
         """The lower level of a stage (the first, by default), with the geometries as they stand now."""
         shares = shares or self.shares[0]
         geometries = {layer: self.geometry(layer) for layer, _ in shares}
-        return LayeredSolver(self.arch, geometries, shares, self.settings.fit)
+        aim: Aim = "own" if self.settings.allocation == "forward" else "top"
+        return LayeredSolver(self.arch, geometries, shares, self.settings.fit, aim)
 
     def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
         """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""

@@ -30,9 +30,10 @@ class Settings(BaseModel):
     fit: Literal["soft", "exact"] = Field(
         "soft", description="least squares, or the residual reached in full"
     )
-    allocation: Literal["spread", "last", "boundary"] = Field(
+    allocation: Literal["spread", "last", "forward", "boundary"] = Field(
         "spread",
-        description="over all edited layers, everything at the last, or a target each at the first and last",
+        description="over all edited layers, everything at the last, replayed upwards from a target at "
+        "the first, or a target each at the first and last",
     )
     rounds: int = Field(1, ge=1, description="plan and solve again on the edited model; steps are per round")
     history: bool = Field(False, description="remember the keys of earlier batches")

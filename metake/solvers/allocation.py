@@ -21,6 +21,11 @@ def last(layers: tuple[int, ...]) -> Shares:
     return [(layers[-1], 1.0)]
 
 
+def forward(layers: tuple[int, ...]) -> Shares:
+    """FE: at each layer everything that its own goal still misses (see `LayeredSolver.aim`)."""
+    return [(layer, 1.0) for layer in layers]
+
+
 def boundary(layers: tuple[int, ...]) -> list[Shares]:
     """BLUE: a target of its own at the first layer, then one at the last, each asked for in full."""
     return [last((layer,)) for layer in dict.fromkeys((layers[0], layers[-1]))]
@@ -29,5 +34,6 @@ def boundary(layers: tuple[int, ...]) -> list[Shares]:
 ALLOCATIONS: dict[str, Callable[[tuple[int, ...]], list[Shares]]] = {
     "spread": lambda layers: [spread(layers)],
     "last": lambda layers: [last(layers)],
+    "forward": lambda layers: [forward(layers)],
     "boundary": boundary,
 }

@@ -17,11 +17,12 @@ from torch import Tensor
 from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
-from metake.models.trace import run, wide
+from metake.models.trace import Trace, run, wide
 from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
 Keys = Literal["moving", "frozen"]
+Aim = Literal["top", "own"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Solution:
         factors: layer -> (left, right) = (R, Q); the update is `R Q^T`.
         keys: layer -> `n x d_k`, the keys it was solved with.
         asked: layer -> `n`, norm of the residual asked of that layer.
-        missing: layer -> `n`, norm of what was missing at the last layer *before* this one wrote.
+        missing: layer -> `n`, norm of what was missing *before* this one wrote, at the last layer (or
+            at this one, if every layer has its own goal).
         eta: layer -> `n`, attenuation of each key alone.
         shift: `n x d_v`, what the whole update adds to the stream at the lookup token of the bare
             prompt, after the last edited layer.
@@ -61,32 +63,45 @@ class LayeredSolver:
         geometries: layer -> its effective geometry.
         shares: from `metake.solvers.allocation`.
         fit: soft (MEMIT, AlphaEdit) or exact (ROME, EMMET).
+        aim: residuals are shifts at the last layer, of which every layer takes its share; or they are
+            shifts at the first, and every layer has a goal of its own, what the model makes of that
+            shift on its way up (FE).
     """
 
     def __init__(
-        self, arch: Architecture, geometries: Mapping[int, Geometry], shares: Shares, fit: Fit = "soft"
+        self,
+        arch: Architecture,
+        geometries: Mapping[int, Geometry],
+        shares: Shares,
+        fit: Fit = "soft",
+        aim: Aim = "top",
     ) -> None:
-        self.arch, self.geometries, self.shares, self.fit = arch, geometries, shares, fit
+        self.arch, self.geometries, self.shares, self.fit, self.aim = arch, geometries, shares, fit, aim
 
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(layer for layer, _ in self.shares)
 
+    @property
+    def planned_at(self) -> int:
+        """The layer whose output residuals are planned at."""
+        return self.layers[-1 if self.aim == "top" else 0]
+
     @torch.no_grad()
     def origin(self, trunks: Trunks) -> tuple[Tensor, Tensor]:
-        """Of the unedited model: stream after the last edited block and mean key there.
+        """Of the unedited model: stream after the block that residuals are planned at, and mean key there.
 
         Returns:
             `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
         """
-        top = self.layers[-1]
+        top = self.planned_at
         trace = run(self.arch, trunks.ids, start=trunks.start, hidden=trunks.hidden, stop=top,
                     keys=(top,), outputs=(top,))  # fmt: skip
         stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
         return wide(stream), trunks.mean_key(wide(trunks.at_lookup(trace.keys[top])))
 
     def solve(self, trunks: Trunks, residuals: Tensor, keys: Keys = "moving") -> Solution:
-        """Execute `residuals` (`n x d_v`, wanted shifts at the last edited layer).
+        """Execute `residuals` (`n x d_v`, wanted shifts after the layer that they are planned at).
 
         If they require a gradient, the factors can be differentiated by them, through the residuals
         and channels of every layer (X10).
@@ -106,20 +121,24 @@ class LayeredSolver:
         hidden, start = trunks.hidden, trunks.start
         factors: dict[int, tuple[Tensor, Tensor]] = {}
         keys, asked, missing, eta = {}, {}, {}, {}
-        goal = before = after = None
+        before = after = None
+        goals: dict[int, Tensor] = {}
         for layer, share in self.shares:
-            # every context is needed up to this layer's key, and only the bare prompts up to the top,
-            # where no layer is edited yet
+            # every context is needed up to this layer's key, and only the bare prompts up to the goal's
+            # layer, below which nothing else is edited yet
             trace = run(self.arch, trunks.ids, start=start, hidden=hidden, stop=layer, edits=factors,
                         keys=(layer,), inputs=(layer,))  # fmt: skip
             hidden, start = trace.inputs[layer], layer
             ids, last, below = trunks.bare_rows(hidden)
-            above = run(self.arch, ids, start=layer, hidden=below, stop=top, outputs=(top,))
-            stream = wide(pick_tokens(last, above.outputs[top]))
-            if goal is None:
-                before, goal = stream, stream + residuals.to(stream.device, stream.dtype)
+            seen = self.layers if not goals else (top if self.aim == "top" else layer,)
+            above = run(self.arch, ids, start=layer, hidden=below, stop=seen[-1], outputs=seen)
+            if not goals:
+                before = wide(pick_tokens(last, above.outputs[top]))
+                goals = self._goals(ids, last, above, residuals)
+            aim = top if self.aim == "top" else layer
+            stream = wide(pick_tokens(last, above.outputs[aim]))
             lookups = wide(trunks.at_lookup(trace.keys[layer]))
-            key, rest = trunks.mean_key(lookups), goal - stream
+            key, rest = trunks.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
             columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
             right = geometry.channel(columns, self.fit).to(key)
@@ -132,7 +151,19 @@ class LayeredSolver:
             eta[layer] = geometry.attenuation(columns.detach()).to(torch.float32)
             own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             after = stream + ((own @ right) @ left.T).to(stream.device)
-        assert goal is not None
         assert before is not None
         assert after is not None
-        return Solution(factors, keys, asked, missing, eta, after - before, goal - before)
+        return Solution(factors, keys, asked, missing, eta, after - before, goals[top] - before)
+
+    def _goals(self, ids: Tensor, last: Tensor, unedited: Trace, residuals: Tensor) -> dict[int, Tensor]:
+        """Layer -> `n x d_v`, wanted streams at the lookup token: of the last layer, or of each."""
+        place = self.planned_at
+        stream = unedited.outputs[place]
+        at = torch.arange(len(last), device=stream.device), last.to(stream.device)
+        goals = {place: wide(stream[at]) + residuals.to(stream.device, wide(stream).dtype)}
+        upper = [layer for layer in self.layers if layer > place]
+        if upper:
+            shifted = stream.index_put(at, goals[place].to(stream.dtype))
+            replay = run(self.arch, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
+            goals |= {layer: wide(pick_tokens(last, replay.outputs[layer])) for layer in upper}
+        return goals

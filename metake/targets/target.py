@@ -29,7 +29,7 @@ class Targets:
     """Residuals for the solver, and how they came about.
 
     Attributes:
-        residuals: `n x d_v`, z - h at the lookup token of the last edited layer.
+        residuals: `n x d_v`, z - h at the lookup token of the layer that the solver plans at.
         hidden: `n x d_v`, h.
         plan: the open-loop stage.
         closed: MetaKE's stage, None for open-loop targets.
@@ -52,7 +52,7 @@ def plan_targets(
     tick: Callable[[], object] = lambda: None,
 ) -> Targets:
     """Choose the targets of a batch by the rule of `settings.target`."""
-    top = solver.layers[-1]
+    top = solver.planned_at
     hidden, key = solver.origin(trunks)
     bilevel = settings.target == "bilevel"
     channel = None

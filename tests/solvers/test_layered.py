@@ -7,16 +7,16 @@ from metake.deltas import Delta
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import last, spread
+from metake.solvers.allocation import forward, last, spread
 from metake.solvers.layered import LayeredSolver
 
 LAYERS = (1, 2, 3)
 
 
-def setting(loaded, statistics, shares, records, weight=300.0, contexts=("The market is cold",), fit="soft"):
+def setting(loaded, statistics, shares, records, weight=300.0, contexts=("The market is cold",), fit="soft", aim="top"):  # fmt: skip
     geometries = {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}
     batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records], contexts)
-    solver = LayeredSolver(loaded.arch, geometries, shares, fit)
+    solver = LayeredSolver(loaded.arch, geometries, shares, fit, aim)
     return solver, Trunks.build(loaded.arch, batch, solver.layers[0])
 
 
@@ -54,6 +54,47 @@ def test_exact_fit_executes_in_full(loaded, statistics_of, records):
         before, _ = solver.origin(trunks)
         solution = solver.solve(trunks, torch.randn_like(before))
     torch.testing.assert_close(solution.shift, solution.planned, rtol=1e-2, atol=1e-2)
+
+
+def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, statistics_of, records):
+    """FE: once the first layer has executed its target in full, the layers above have little left to do.
+
+    Not nothing: weights also write at earlier tokens, which the replay does not.
+    """
+    solver, trunks = setting(
+        loaded, statistics_of(loaded), forward(LAYERS), records[:3], contexts=(), fit="exact", aim="own"
+    )
+    with frozen(loaded.model):
+        before, _ = solver.origin(trunks)
+        residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
+        solution = solver.solve(trunks, residuals)
+        top = LayeredSolver(loaded.arch, solver.geometries, last(LAYERS))
+        unedited, _ = top.origin(trunks)
+
+        def shift(_, __, output):
+            stream = output[0] if isinstance(output, tuple) else output
+            stream[torch.arange(3), trunks.last] += residuals
+
+        with loaded.arch.blocks[1].register_forward_hook(shift):
+            replayed, _ = top.origin(trunks)
+    assert solver.planned_at == 1
+    torch.testing.assert_close(solution.missing[1], residuals.norm(dim=1), rtol=1e-3, atol=1e-4)
+    for layer in LAYERS[1:]:
+        assert (solution.missing[layer] < 0.1 * solution.missing[1]).all()
+    torch.testing.assert_close(solution.planned, replayed - unedited, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(solution.shift, solution.planned, rtol=2e-2, atol=2e-2)
+
+
+def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_of, records):
+    solver, trunks = setting(
+        loaded, statistics_of(loaded), forward(LAYERS), records[:1], contexts=(), aim="own"
+    )
+    with frozen(loaded.model):
+        before, _ = solver.origin(trunks)
+        solution = solver.solve(trunks, torch.randn_like(before))
+    assert solution.missing[1] * (1 - solution.eta[1]) > 0
+    executed = (solution.shift - solution.planned).norm(dim=1)
+    torch.testing.assert_close(executed, (1 - solution.eta[3]) * solution.missing[3], rtol=1e-3, atol=1e-4)
 
 
 def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of, records):

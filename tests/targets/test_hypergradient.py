@@ -7,7 +7,7 @@ from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
-from metake.solvers.allocation import last, spread
+from metake.solvers.allocation import forward, last, spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
@@ -35,8 +35,9 @@ class Case:
     """Two requests on a model, and every gradient of their executed losses."""
 
     def __init__(
-        self, loaded, statistics, kind="ridge", weight=30.0, shares=spread, fit="soft", dtype=torch.float64
-    ):
+        self, loaded, statistics, kind="ridge", weight=30.0, shares=spread, fit="soft", dtype=torch.float64,
+        aim="top",
+    ):  # fmt: skip
         arch = loaded.arch
         moments = {i: statistics[i] for i in LAYERS}
         geometries = {
@@ -44,8 +45,8 @@ class Case:
             for i, m in moments.items()
         }
         batch = Batch.build(arch, loaded.tokenizer, REQUESTS, ("The market is cold",))
-        self.solver = LayeredSolver(arch, geometries, shares(LAYERS), fit)
-        first, top = self.solver.layers[0], self.solver.layers[-1]
+        self.solver = LayeredSolver(arch, geometries, shares(LAYERS), fit, aim)
+        first, top = self.solver.layers[0], self.solver.planned_at
         self.trunks = Trunks.build(arch, batch, first)
         hidden, key = self.solver.origin(self.trunks)
         channel = geometries[top].channel(key.T, fit)
@@ -103,6 +104,14 @@ def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
     for seed in range(3):
         way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
+
+
+def test_unrolled_equals_central_differences_where_every_layer_has_a_goal(double, statistics_of):
+    """FE's allocation: the goals themselves move with the residual."""
+    case = Case(double, statistics_of(double), shares=forward, aim="own")
+    _, gradient = case.unrolled()
+    way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
 
 
 def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
