@@ -88,8 +88,11 @@ class Case:
 
 
 def digits(loaded):
-    """Llama's norm computes its variance in fp32 whatever the model's precision."""
-    return {"rel": 5e-3, "abs": 1e-5} if loaded.name == "demo-llama" else {"rel": 1e-6, "abs": 1e-9}
+    """Llama's norm computes its variance in fp32 whatever the model's precision.
+
+    A loss near 10 is then known to about 5 of its roundings, 6e-6, and a difference over 0.06 to 1e-4.
+    """
+    return {"rel": 5e-3, "abs": 1e-4} if loaded.name == "demo-llama" else {"rel": 1e-6, "abs": 1e-9}
 
 
 def cosine(a, b):
