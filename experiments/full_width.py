@@ -91,7 +91,7 @@ def main() -> None:
             result = editor.edit(requests)
             report[method] = {
                 "factorise_seconds": factored, "edit_seconds": result.seconds, "peak_gib": peak(args.device),
-                "eta": [float(eta.median()) for eta in result.solution.eta.values()],
+                "eta": [float(eta.median()) for eta in result.eta.values()],
                 "fraction": float(result.fraction.mean()),
             }  # fmt: skip
         print(method, report[method])

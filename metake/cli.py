@@ -197,11 +197,12 @@ def edit(
     with torch.no_grad():
         before = speaker.continue_greedily(prompts, [12] * len(prompts))
         result = editor.edit(wishes)
+        editor.finish()
         after = speaker.continue_greedily(prompts, [12] * len(prompts))
     typer.echo(result)
     for wish, old, new in zip(wishes, before, after, strict=True):
         typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")
-    result.delta.save(out)
+    editor.delta.save(out)
     summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump()}
     write_json(out / "result.json", summary)
     result.plot(out / "realisation.png")

@@ -1,4 +1,4 @@
-"""A change of a model, apart from the model: low-rank, to be applied, reverted, saved, composed.
+"""A change of a model, apart from the model: low-rank as a rule, to be applied, reverted, saved, composed.
 
 delta.save("edits/paris")                       # only the change
 with delta.applied(model): ...                  # edited inside, the original again outside
@@ -44,6 +44,7 @@ class Delta:
 
     Attributes:
         factors: layer -> (left, right), on the CPU.
+        whole: layer -> `d_v x d_k`, a change that is no product of thin factors (RECT's).
         model: fingerprint of the model it was made for.
         note: what was edited, how; free of form, saved with the delta.
     """
@@ -51,17 +52,38 @@ class Delta:
     factors: Mapping[int, tuple[Tensor, Tensor]]
     model: str = ""
     note: dict = field(default_factory=dict)
+    whole: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def dense(self, layer: int) -> Tensor:
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({*self.factors, *self.whole}))
+
+    def _shape(self, layer: int) -> tuple[int, int]:
+        if layer in self.whole:
+            return (self.whole[layer].shape[0], self.whole[layer].shape[1])
         left, right = self.factors[layer]
-        return left @ right.T
+        return left.shape[0], right.shape[0]
+
+    def dense(self, layer: int, device: torch.device | str = "cpu") -> Tensor:
+        """The change of a layer, `d_v x d_k`, formed in fp64 on `device`."""
+        change = torch.zeros(self._shape(layer), dtype=torch.float64, device=device)
+        if layer in self.factors:
+            left, right = (part.to(device, torch.float64) for part in self.factors[layer])
+            change = change.addmm_(left, right.T)
+        if layer in self.whole:
+            change += self.whole[layer].to(device)
+        return change
 
     def norms(self) -> dict[int, float]:
-        """Frobenius norm of each layer's change, from n x n products."""
-        return {
-            layer: float(((left.T @ left) * (right.T @ right)).sum().clamp_min(0).sqrt())
-            for layer, (left, right) in self.factors.items()
-        }
+        """Frobenius norm of each layer's change, from n x n products where it is thin."""
+
+        def norm(layer: int) -> float:
+            if layer in self.whole:
+                return float(self.dense(layer).norm())
+            left, right = self.factors[layer]
+            return float(((left.T @ left) * (right.T @ right)).sum().clamp_min(0).sqrt())
+
+        return {layer: norm(layer) for layer in self.layers}
 
     @torch.no_grad()
     def apply(self, model: nn.Module | Architecture, *, check: bool = True) -> Applied:
@@ -74,25 +96,25 @@ class Delta:
                 off), or the change is not finite; the model is then left as it was.
         """
         arch = model if isinstance(model, Architecture) else Architecture(model)
-        arch.check_layers(tuple(sorted(self.factors)))
-        for layer, (left, right) in self.factors.items():
-            if (left.shape[0], right.shape[0]) != tuple(arch.weight(layer).shape):
+        arch.check_layers(self.layers)
+        for layer in self.layers:
+            shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.whole.get(layer))
+            if shape != tuple(arch.weight(layer).shape):
                 raise MetakeError(
-                    f"delta: layer {layer} is {left.shape[0]} x {right.shape[0]}, the model's "
+                    f"delta: layer {layer} is {shape[0]} x {shape[1]}, the model's "
                     f"{tuple(arch.weight(layer).shape)}; it was made for another model"
                 )
-            if not bool(torch.isfinite(left).all() and torch.isfinite(right).all()):
+            if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
                 raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
         if check and self.model and self.model != arch.fingerprint():
             raise MetakeError("delta: made for another model (or another state of it); nothing was changed")
         applied = Applied(arch, {})
         try:
-            for layer, (left, right) in self.factors.items():
+            for layer in self.layers:
                 weight = arch.weight(layer)
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
-                product = left.to(weight.device, torch.float64) @ right.to(weight.device, torch.float64).T
-                weight.copy_(weight.to(exact) + product.to(exact))
+                weight.copy_(weight.to(exact) + self.dense(layer, weight.device).to(exact))
         except BaseException:
             applied.revert()
             raise
@@ -116,8 +138,13 @@ class Delta:
                 mine = factors[layer]
                 left, right = torch.cat([mine[0], left], 1), torch.cat([mine[1], right], 1)
             factors[layer] = (left, right)
+        whole = dict(self.whole)
+        for layer, change in other.whole.items():
+            whole[layer] = whole[layer] + change if layer in whole else change
         notes = [*self.note.get("edits", []), *other.note.get("edits", [])]
-        return Delta(dict(sorted(factors.items())), self.model, {**self.note, **other.note, "edits": notes})
+        return Delta(
+            dict(sorted(factors.items())), self.model, {**self.note, **other.note, "edits": notes}, whole
+        )
 
     def save(self, folder: Path | str) -> Path:
         """Write `delta.safetensors` into a folder; returns the file."""
@@ -125,6 +152,7 @@ class Delta:
         tensors = {}
         for layer, (left, right) in self.factors.items():
             tensors[f"{layer}.left"], tensors[f"{layer}.right"] = left, right
+        tensors |= {f"{layer}.whole": change for layer, change in self.whole.items()}
         meta = {"format": FORMAT, "model": self.model, "note": json.dumps(self.note)}
         write_tensors(path, tensors, meta)
         return path
@@ -136,8 +164,12 @@ class Delta:
         path = path / FILE if path.is_dir() else path
         tensors, meta = read_tensors(path, FORMAT, "save the edit again")
         try:
-            layers = sorted({int(name.split(".")[0]) for name in tensors})
-            factors = {layer: (tensors[f"{layer}.left"], tensors[f"{layer}.right"]) for layer in layers}
-            return cls(factors, meta["model"], json.loads(meta["note"]))
+            parts: dict[str, list[int]] = {"left": [], "right": [], "whole": []}
+            for name in tensors:
+                layer, part = name.split(".")
+                parts[part].append(int(layer))
+            factors = {n: (tensors[f"{n}.left"], tensors[f"{n}.right"]) for n in sorted(parts["left"])}
+            whole = {n: tensors[f"{n}.whole"] for n in sorted(parts["whole"])}
+            return cls(factors, meta["model"], json.loads(meta["note"]), whole)
         except (KeyError, ValueError) as error:
             raise MetakeError(f"{path}: holds no delta; save the edit again") from error

@@ -32,6 +32,7 @@ from metake.report.tables import render
 from metake.requests import Request
 from metake.solvers.allocation import ALLOCATIONS, Shares
 from metake.solvers.layered import Aim, LayeredSolver, Solution
+from metake.solvers.restraints import bounded_spectrum, largest_changes
 from metake.targets.target import Targets, plan_targets
 
 
@@ -58,10 +59,15 @@ class Preview:
 
 @dataclass(frozen=True)
 class Stage:
-    """One plan and its solve, on the model that the stages before it edited."""
+    """One plan and its solve, on the model that the stages before it edited.
+
+    Attributes:
+        members: which of the batch's requests it is for.
+    """
 
     targets: Targets
     solution: Solution
+    members: slice
 
 
 @dataclass
@@ -71,7 +77,8 @@ class EditResult:
     Attributes:
         delta: the change of the weights; save it, apply it elsewhere.
         settings, method: how it was made.
-        stages: plan and solve, once for most methods; several for BLUE and for more rounds than one.
+        stages: plans and solves: one for most methods, several for more rounds than one, for a target
+            at each of two layers, and for requests in groups.
         seconds: wall time.
         edited: whether the model holds the edit now.
     """
@@ -99,48 +106,67 @@ class EditResult:
         if self.edited:
             self._editor._take_back(self)
 
-    @property
-    def targets(self) -> Targets:
-        """Planned residuals and the descents that found them; of the last stage."""
-        return self.stages[-1].targets
+    def _each(self, of: Callable[[Stage], Tensor], *, add: bool = False) -> Tensor:
+        """A value per request, `n`: of its last stage, or the sum over its stages."""
+        values = torch.zeros(len(self.requests))
+        for stage in self.stages:
+            value = of(stage).detach().float().cpu()
+            values[stage.members] = values[stage.members] + value if add else value
+        return values
 
-    @property
-    def solution(self) -> Solution:
-        """Keys, residuals and attenuation of every layer; of the last stage."""
-        return self.stages[-1].solution
+    def _by_layer(self, of: Callable[[Stage], dict[int, Tensor]]) -> dict[int, Tensor]:
+        """Layer -> a value per request, `n`, of the last stage that solved the layer."""
+        layers = dict.fromkeys(layer for stage in self.stages for layer in of(stage))
+        values = {layer: torch.zeros(len(self.requests)) for layer in layers}
+        for stage in self.stages:
+            for layer, value in of(stage).items():
+                values[layer][stage.members] = value.detach().float().cpu()
+        return values
 
     @property
     def eta(self) -> dict[int, Tensor]:
-        """Layer -> attenuation of each key, `n`, when that layer was last solved."""
-        return {layer: eta for stage in self.stages for layer, eta in stage.solution.eta.items()}
+        """Layer -> attenuation of each key, `n`."""
+        return self._by_layer(lambda stage: stage.solution.eta)
 
     @property
     def steps(self) -> Tensor:
         """Gradient steps each request took in all, `n`."""
-        runs = [run for s in self.stages for run in (s.targets.plan, s.targets.closed) if run is not None]
-        return torch.stack([run.steps for run in runs]).sum(0)
+
+        def of(stage: Stage) -> Tensor:
+            plan, closed = stage.targets.plan, stage.targets.closed
+            return plan.steps if closed is None else plan.steps + closed.steps
+
+        return self._each(of, add=True)
+
+    @property
+    def size(self) -> Tensor:
+        """Norm of the stream that each residual is added to, `n`."""
+        return self._each(lambda stage: stage.targets.hidden.norm(dim=1))
+
+    @property
+    def planned(self) -> Tensor:
+        """Norm of each planned shift at the last edited layer, `n`."""
+        return self._each(lambda stage: stage.solution.planned.norm(dim=1))
 
     @property
     def fraction(self) -> Tensor:
         """Executed share of each planned residual, `n`."""
-        return self.solution.fraction
+        return self._each(lambda stage: stage.solution.fraction)
 
     def __str__(self) -> str:
-        planned = self.solution.planned.norm(dim=1)
-        size = self.targets.hidden.norm(dim=1)
+        length, fraction, steps, eta = self.planned / self.size, self.fraction, self.steps, self.eta
         rows = [
             [
                 request.subject,
                 request.target,
-                f"{planned[j] / size[j]:.2f}",
-                f"{self.fraction[j]:.2f}",
-                *(f"{eta[j]:.3f}" for eta in self.eta.values()),
-                str(int(self.steps[j])),
+                f"{length[j]:.2f}",
+                f"{fraction[j]:.2f}",
+                *(f"{values[j]:.3f}" for values in eta.values()),
+                str(int(steps[j])),
             ]
             for j, request in enumerate(self.requests)
         ]
-        etas = [f"eta {layer}" for layer in self.eta]
-        head = ["subject", "target", "|r|/|h|", "executed", *etas, "steps"]
+        head = ["subject", "target", "|r|/|h|", "executed", *(f"eta {layer}" for layer in eta), "steps"]
         state = "the model is edited" if self.edited else "reverted: the model is as it was before"
         return render(f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows)
 
@@ -152,22 +178,23 @@ class EditResult:
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the batch as plain values, for a result file."""
-        solution, size = self.solution, self.targets.hidden.norm(dim=1)
-        missing = {layer: m for stage in self.stages for layer, m in stage.solution.missing.items()}
+        size, eta = self.size, self.eta
+        missing = self._by_layer(lambda stage: stage.solution.missing)
+        executed = self._each(lambda stage: stage.solution.shift.norm(dim=1))
+        left = self._each(lambda stage: (stage.solution.planned - stage.solution.shift).norm(dim=1))
         return {
             "requests": [
                 {"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in self.requests
             ],
-            "layers": list(self.eta),
-            "eta": [[round(float(x), 6) for x in eta] for eta in self.eta.values()],
-            "missing_before": [[float(x) for x in m.cpu() / size.cpu()] for m in missing.values()],
-            "planned": [float(x) for x in solution.planned.norm(dim=1).cpu() / size.cpu()],
-            "executed": [float(x) for x in solution.shift.norm(dim=1).cpu() / size.cpu()],
-            "missing_after": [
-                float(x) for x in (solution.planned - solution.shift).norm(dim=1).cpu() / size.cpu()
-            ],
-            "fraction": [float(x) for x in solution.fraction],
-            "scale": [float(x) for x in self.targets.scale],
+            "layers": list(eta),
+            "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
+            "missing_before": [(m / size).tolist() for m in missing.values()],
+            "planned": (self.planned / size).tolist(),
+            "executed": (executed / size).tolist(),
+            "missing_after": (left / size).tolist(),
+            "fraction": self.fraction.tolist(),
+            "scale": self._each(lambda stage: stage.targets.scale).tolist(),
+            "steps": [int(x) for x in self.steps],
             "seconds": self.seconds,
         }
 
@@ -214,6 +241,7 @@ class Editor:
         self._memory: dict[int, Tensor | None] = {layer: None for layer in self.settings.layers}
         self._contexts: tuple[str, ...] | None = self.settings.contexts
         self._bases: dict[int, Geometry] = {}
+        self._finished: tuple[Applied, Delta] | None = None
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -273,55 +301,98 @@ class Editor:
         requests = (requests,) if isinstance(requests, Request) else tuple(requests)
         started = time.perf_counter()
         s, before = self.settings, dict(self._memory)
-        solvers = [self.solver(shares) for shares in self.shares]
-        steps = len(solvers) * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
-        bar = tqdm(total=steps, desc=f"{self.method}: targets", leave=False) if self.progress else None
+        self._unfinish()
+        size = s.group or len(requests)
+        groups = [slice(i, i + size) for i in range(0, len(requests), size)]
+        jobs = [(members, shares) for members in groups for shares in self.shares]
+        total = len(jobs) * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
+        bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
+        note = {
+            "method": self.method,
+            "settings": s.model_dump(),
+            "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
+        }
+        delta, stages = Delta({}, self.arch.fingerprint(), note), []
         with frozen(self.arch.model), bar or nullcontext():
-            batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts)
-            trunks = Trunks.build(self.arch, batch, solvers[0].layers[0])
-            stages, delta = self._plan(solvers, batch, trunks, bar.update if bar else lambda: None)
+            tick = bar.update if bar else lambda: None
+            batches = [Batch.build(self.arch, self.tokenizer, requests[g], self.contexts) for g in groups]
+            trunks = [Trunks.build(self.arch, batch, self.shares[0][0][0]) for batch in batches]
+            with ExitStack() as earlier:  # every stage sees the ones before it; written is their sum
+                for i, (members, shares) in enumerate(jobs):
+                    at = groups.index(members)
+                    stages.append(self._plan(shares, batches[at], trunks[at], members, tick))
+                    factors = stages[-1].solution.factors
+                    step = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in factors.items()})
+                    delta = delta.then(step)
+                    if i + 1 < len(jobs):
+                        earlier.enter_context(step.applied(self.arch, check=False))
+            if s.restraint == "rect":
+                weights = {layer: self.arch.weight(layer).cpu() for layer in delta.layers}
+                kept = {n: largest_changes(delta.dense(n).to(w), w, s.largest) for n, w in weights.items()}
+                delta = Delta({}, delta.model, delta.note, kept)
             applied = delta.apply(self.arch, check=False)
             try:
                 if s.history:
-                    self._learn(trunks, tuple(delta.factors))
+                    self._learn(trunks, delta.layers)
             except BaseException:
                 applied.revert()
                 self._memory = before
                 raise
         seconds = time.perf_counter() - started
-        result = EditResult(requests, self.method, s, delta, stages, seconds, applied, self, before)
+        result = EditResult(requests, self.method, s, delta, tuple(stages), seconds, applied, self, before)
         self.batches.append(result)
         return result
 
     def _plan(
-        self, solvers: Sequence[LayeredSolver], batch: Batch, trunks: Trunks, tick: Callable[[], object]
-    ) -> tuple[tuple[Stage, ...], Delta]:
-        """Every stage on the model that the ones before it edit; the model is as before afterwards."""
-        edits = [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in batch.requests]
-        note = {"method": self.method, "settings": self.settings.model_dump(), "edits": edits}
-        total, stages = Delta({}, self.arch.fingerprint(), note), []
-        with ExitStack() as earlier:
-            for i, solver in enumerate(solvers):
-                targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
-                solution = solver.solve(trunks, targets.residuals)
-                factors = {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
-                step = Delta(factors)
-                if i + 1 < len(solvers):
-                    earlier.enter_context(step.applied(self.arch, check=False))
-                total = total.then(step)
-                stages.append(Stage(targets, solution))
-        return tuple(stages), total
+        self, shares: Shares, batch: Batch, trunks: Trunks, members: slice, tick: Callable[[], object]
+    ) -> Stage:
+        """Targets of some requests, and their solve, on the model as it is now."""
+        solver = self.solver(shares)
+        targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
+        return Stage(targets, solver.solve(trunks, targets.residuals), members)
 
-    def _learn(self, trunks: Trunks, layers: Sequence[int]) -> None:
+    def finish(self) -> None:
+        """What some methods do once, after the last batch: PRUNE bounds the whole change.
+
+        Further edits, and `revert`, take this back first.
+        """
+        s = self.settings
+        if s.restraint not in ("prune", "prune-added") or not self.batches or self._finished is not None:
+            return
+        raw = self.delta
+        originals: dict[int, Tensor] = {}
+        for result in reversed(self.batches):
+            originals |= result._applied.originals
+        bounded = {
+            n: bounded_spectrum(left, right, originals[n].to(left.device))
+            for n, (left, right) in raw.factors.items()
+        }
+        delta = Delta(bounded, raw.model, raw.note)
+        with torch.no_grad():
+            held = Applied(self.arch, {n: self.arch.weight(n).clone() for n in delta.layers})
+            if s.restraint == "prune":
+                Applied(self.arch, originals).revert()
+            delta.apply(self.arch, check=False)
+        self._finished = held, delta if s.restraint == "prune" else raw.then(delta)
+
+    def _unfinish(self) -> None:
+        if self._finished is not None:
+            with torch.no_grad():
+                self._finished[0].revert()
+            self._finished = None
+
+    def _learn(self, trunks: Sequence[Trunks], layers: tuple[int, ...]) -> None:
         """Remember the batch's keys, taken from the edited model, as AlphaEdit does."""
-        for layer, keys in self.keys(trunks, layers).items():
-            past = self._memory[layer]
-            columns = keys.T.to(self.settings.torch_dtype)
-            self._memory[layer] = columns if past is None else torch.cat([past, columns], 1)
+        for group in trunks:
+            for layer, keys in self.keys(group, layers).items():
+                past = self._memory[layer]
+                columns = keys.T.to(self.settings.torch_dtype)
+                self._memory[layer] = columns if past is None else torch.cat([past, columns], 1)
 
     def _take_back(self, result: EditResult) -> None:
         if self.batches[-1] is not result:
             raise MetakeError("revert: a later batch stands on this one; revert that one first")
+        self._unfinish()
         with torch.no_grad():
             result._applied.revert()
         self._memory = result._before
@@ -335,6 +406,8 @@ class Editor:
     @property
     def delta(self) -> Delta:
         """All batches so far as one delta, for the model as it was at the beginning."""
+        if self._finished is not None:
+            return self._finished[1]
         if not self.batches:
             return Delta({}, self.arch.fingerprint())
         total = self.batches[0].delta

@@ -11,6 +11,7 @@ from metake.errors import MetakeError
 
 Target = Literal["plan", "compensated", "bilevel"]
 Stop = Literal["own", "executed", "none"]
+Restraint = Literal["none", "rect", "prune", "prune-added"]
 Hypergradient = Literal["proxy", "parallel", "unrolled"]
 
 
@@ -36,6 +37,10 @@ class Settings(BaseModel):
         "the first, or a target each at the first and last",
     )
     rounds: int = Field(1, ge=1, description="plan and solve again on the edited model; steps are per round")
+    group: int | None = Field(None, ge=1, description="requests planned and solved together; all if null")
+    restraint: Restraint = Field(
+        "none", description="keep the largest relative changes (rect), or bound the whole change at the end"
+    )
     history: bool = Field(False, description="remember the keys of earlier batches")
 
     # where
@@ -49,6 +54,7 @@ class Settings(BaseModel):
         None, gt=0, description="absolute null-space threshold on eigenvalues of C (published: 0.02)"
     )
     keep: float = Field(0.8, gt=0, le=1, description="share of directions kept if no threshold is set")
+    largest: float = Field(0.4, gt=0, le=1, description="share of entries that rect keeps")
     dtype: Literal["float64", "float32"] = Field("float64", description="precision of the solves")
 
     # Stage I, the open-loop plan

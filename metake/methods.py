@@ -20,6 +20,8 @@ class Method:
     allocation: str = "spread"
     rounds: int = 1
     hypergradient: str = "parallel"
+    group: int | None = None
+    restraint: str = "none"
     history: bool = False
 
     @property
@@ -32,7 +34,15 @@ class Method:
 METHODS: dict[str, Method] = {
     row.name: row
     for row in (
+        Method("rome", "plan", "ridge", "one request after the other, in full, at one layer", fit="exact",
+               allocation="last", group=1),
+        Method("emmet", "plan", "ridge", "ROME for a whole batch at once", fit="exact", allocation="last"),
         Method("memit", "plan", "ridge", "open-loop plan, ridge geometry, spread over the layers"),
+        Method("rect", "plan", "ridge", "MEMIT that keeps the largest relative changes", restraint="rect"),
+        Method("prune", "plan", "ridge", "MEMIT with singular values of the whole change bounded at the end",
+               restraint="prune"),
+        Method("prune-added", "plan", "ridge", "PRUNE as its published rows were made: the bounded change added to the change",
+               restraint="prune-added"),
         Method("alphaedit", "plan", "projected", "open-loop plan, null space of C, history of keys",
                history=True),
         Method("metake", "bilevel", "ridge", "closed-loop target over MEMIT's solver, all layers in parallel"),
@@ -40,6 +50,8 @@ METHODS: dict[str, Method] = {
                hypergradient="proxy"),
         Method("metake-alphaedit", "bilevel", "projected", "closed-loop target over AlphaEdit's solver",
                history=True),
+        Method("metake-blue", "bilevel", "projected", "closed-loop target at the first and at the last layer",
+               allocation="boundary", history=True),
         Method("memit-compensated", "compensated", "ridge",
                "MEMIT's plan, lengthened until it is executed in full (control)"),
         Method("memit-iterated", "plan", "ridge", "MEMIT three times over, on the model edited so far (control)",

@@ -29,7 +29,7 @@ def test_apply_is_the_dense_sum_and_revert_is_bit_exact(arch, delta):
     before = {n: arch.weight(n).clone() for n in range(4)}
     applied = delta.apply(arch)
     for n in (1, 3):
-        torch.testing.assert_close(arch.weight(n), before[n] + delta.dense(n))
+        torch.testing.assert_close(arch.weight(n), (before[n].double() + delta.dense(n)).float())
     assert torch.equal(arch.weight(0), before[0])
     applied.revert()
     assert all(torch.equal(arch.weight(n), before[n]) for n in before)
@@ -63,6 +63,28 @@ def test_composition_equals_one_after_the_other(arch, delta):
     assert list(both.factors) == [0, 1, 3]
     with both.applied(arch):
         torch.testing.assert_close(run(arch, IDS).logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_change_that_is_not_thin(arch, delta, tmp_path):
+    """Whole matrices are applied, saved, composed and measured as factors are."""
+    whole = Delta({}, delta.model, {}, {1: torch.randn(arch.d_v, arch.d_k)})
+    both = delta.then(whole)
+    assert (both.layers, whole.layers) == ((1, 3), (1,))
+    torch.testing.assert_close(both.dense(1), delta.dense(1) + whole.dense(1))
+    torch.testing.assert_close(both.then(whole).dense(1), delta.dense(1) + 2 * whole.dense(1))
+    assert both.norms()[1] == pytest.approx(float(both.dense(1).norm()))
+    both.save(tmp_path)
+    again = Delta.load(tmp_path)
+    before = arch.weight(1).clone()
+    for n in both.layers:
+        assert torch.equal(again.dense(n), both.dense(n))
+    with again.applied(arch):
+        torch.testing.assert_close(arch.weight(1), (before.double() + both.dense(1)).float())
+    assert torch.equal(arch.weight(1), before)
+    broken = Delta({}, "", {}, {1: torch.full((arch.d_v, arch.d_k), float("inf"))})
+    with pytest.raises(MetakeError, match="not finite"):
+        broken.apply(arch)
 
 
 def test_norms_without_the_dense_matrix(delta):

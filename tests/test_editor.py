@@ -128,7 +128,7 @@ def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics
     with editor_of(loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12) as editor:
         result = editor.edit([r.request for r in records[:3]])
         changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
-        assert len(changed) == len(result.delta.factors) == len(result.eta)
+        assert len(changed) == len(result.delta.layers) == len(result.eta)
         plan = result.stages[0].targets.plan
         assert plan.trail[-1] < plan.trail[0]
         assert (result.fraction > 0.05).all()
@@ -161,6 +161,54 @@ def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
             total = delta if total is None else total.then(delta)
     for layer in total.factors:
         torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
+
+
+def test_rome_edits_one_request_after_the_other(demo, statistics_of, records):
+    requests = [r.request for r in records[:3]]
+    with editor_of(demo, statistics_of(demo), "rome", layers=(2,)) as editor:
+        result = editor.edit(requests)
+        assert [stage.members for stage in result.stages] == [slice(i, i + 1) for i in range(3)]
+        torch.testing.assert_close(result.stages[-1].solution.fraction, torch.ones(1), rtol=0.05, atol=0)
+        assert len(result.summary()["fraction"]) == len(str(result).splitlines()) - 5 == 3
+    with editor_of(demo, statistics_of(demo), "rome", layers=(2,), contexts=editor.contexts) as again:
+        alone = [again.edit(request).delta.dense(2) for request in requests]
+    torch.testing.assert_close(result.delta.dense(2), sum(alone), rtol=1e-3, atol=1e-5)
+
+
+def test_rect_writes_part_of_memits_update(demo, statistics_of, records):
+    requests = [r.request for r in records[:3]]
+    with editor_of(demo, statistics_of(demo), "memit") as editor:
+        whole = editor.edit(requests).delta
+    with editor_of(demo, statistics_of(demo), "rect", contexts=editor.contexts) as editor:
+        part = editor.edit(requests).delta
+    for layer in whole.layers:
+        change, kept = whole.dense(layer).float(), part.dense(layer).float()
+        assert float((kept != 0).float().mean()) == pytest.approx(0.4, abs=1e-3)
+        torch.testing.assert_close(kept, torch.where(kept != 0, change, 0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["prune", "prune-added"])
+def test_prune_bounds_the_whole_change_once_at_the_end(demo, statistics_of, records, method):
+    weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
+    limits = {n: float(torch.linalg.matrix_norm(w.double(), 2)) for n, w in weights.items()}
+    with torch.no_grad(), editor_of(demo, statistics_of(demo), method, weight=1e-6, lr=20.0) as editor:
+        for i in range(2):
+            editor.edit([r.request for r in records[2 * i : 2 * i + 2]])
+        raw, edited = editor.delta, {n: demo.arch.weight(n).clone() for n in weights}
+        editor.finish()
+        for layer, before in weights.items():
+            s = torch.linalg.svdvals(raw.dense(layer))
+            bounded = torch.where(s > limits[layer], torch.log(s / limits[layer]) + limits[layer], s)
+            base = before if method == "prune" else edited[layer]
+            change = (demo.arch.weight(layer) - base).double()
+            assert float(change.norm()) == pytest.approx(float(bounded.norm()), rel=1e-4)
+            total = demo.arch.weight(layer).double() - before.double()
+            torch.testing.assert_close(editor.delta.dense(layer), total, rtol=1e-3, atol=1e-4)
+        assert any(float(torch.linalg.matrix_norm(raw.dense(n), 2)) > limits[n] for n in weights)
+        editor.finish()  # once
+        editor.batches[-1].revert()  # takes the bound back first
+        torch.testing.assert_close(editor.delta.factors, editor.batches[0].delta.factors)
+    assert all(torch.equal(demo.arch.weight(n), w) for n, w in weights.items())
 
 
 def test_a_failing_second_stage_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):

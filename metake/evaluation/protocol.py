@@ -131,9 +131,11 @@ def evaluate_method(
             result = editor.edit([records[i].request for i in group])
             batches.append(result.summary())
             if not consecutive:
+                editor.finish()
                 parts.append(evaluator.measure(before, only=group))
                 result.revert()
             tick(len(group))
+        editor.finish()
         after = evaluator.measure(before) if consecutive else _merge(parts)
     return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone")
 
