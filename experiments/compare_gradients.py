@@ -56,7 +56,7 @@ def targets(steps: int, planned: int) -> dict[str, dict[str, Any]]:
         "open loop, unstopped": {**open_loop, "stop": "none"},
         "open loop, stopped on execution": {**open_loop, "stop": "executed"},
         "compensated": {**open_loop, "target": "compensated", "stop": "own"},
-        "iterated": {**open_loop, "steps": steps // 3, "rounds": 3, "stop": "own"},
+        "iterated": {**open_loop, "rounds": 3, "stop": "own"},
     }
     for gradient, start in product(("proxy", "parallel", "unrolled"), ("plan", "compensated")):
         name = gradient if start == "plan" else f"{gradient}, from compensated"

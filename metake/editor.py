@@ -80,6 +80,7 @@ class EditResult:
         stages: plans and solves: one for most methods, several for more rounds than one, for a target
             at each of two layers, and for requests in groups.
         seconds: wall time.
+        learned: layer -> `d_k x n`, the keys that geometries remember of this batch.
         edited: whether the model holds the edit now.
     """
 
@@ -92,6 +93,8 @@ class EditResult:
     _applied: Applied
     _editor: Editor = field(repr=False)
     _before: dict[int, Tensor | None] = field(repr=False, default_factory=dict)
+
+    learned: dict[int, Tensor] = field(repr=False, default_factory=dict)
 
     @property
     def edited(self) -> bool:
@@ -305,7 +308,7 @@ class Editor:
         size = s.group or len(requests)
         groups = [slice(i, i + size) for i in range(0, len(requests), size)]
         jobs = [(members, shares) for members in groups for shares in self.shares]
-        total = len(jobs) * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
+        total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
         bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
         note = {
             "method": self.method,
@@ -332,14 +335,38 @@ class Editor:
                 delta = Delta({}, delta.model, delta.note, kept)
             applied = delta.apply(self.arch, check=False)
             try:
-                if s.history:
-                    self._learn(trunks, delta.layers)
+                learned = self._keys_to_learn(trunks, delta.layers) if s.history else {}
+                self._learn(learned)
             except BaseException:
                 applied.revert()
                 self._memory = before
                 raise
         seconds = time.perf_counter() - started
-        result = EditResult(requests, self.method, s, delta, tuple(stages), seconds, applied, self, before)
+        result = EditResult(
+            requests, self.method, s, delta, tuple(stages), seconds, applied, self, before, learned
+        )
+        self.batches.append(result)
+        return result
+
+    def restore(
+        self, requests: Sequence[Request], delta: Delta, learned: dict[int, Tensor], seconds: float = 0.0
+    ) -> EditResult:
+        """Put a batch that was edited and saved earlier into the model, as if it had been edited now.
+
+        Args:
+            delta, learned: of its `EditResult`.
+
+        Raises:
+            MetakeError: the delta does not fit the model.
+        """
+        self._unfinish()
+        before = dict(self._memory)
+        with torch.no_grad():
+            applied = delta.apply(self.arch, check=False)
+        self._learn(learned)
+        result = EditResult(
+            tuple(requests), self.method, self.settings, delta, (), seconds, applied, self, before, learned
+        )
         self.batches.append(result)
         return result
 
@@ -381,13 +408,17 @@ class Editor:
                 self._finished[0].revert()
             self._finished = None
 
-    def _learn(self, trunks: Sequence[Trunks], layers: tuple[int, ...]) -> None:
-        """Remember the batch's keys, taken from the edited model, as AlphaEdit does."""
-        for group in trunks:
-            for layer, keys in self.keys(group, layers).items():
-                past = self._memory[layer]
-                columns = keys.T.to(self.settings.torch_dtype)
-                self._memory[layer] = columns if past is None else torch.cat([past, columns], 1)
+    def _keys_to_learn(self, trunks: Sequence[Trunks], layers: tuple[int, ...]) -> dict[int, Tensor]:
+        """A batch's keys in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
+        groups = [self.keys(group, layers) for group in trunks]
+        dtype = self.settings.torch_dtype
+        return {n: torch.cat([keys[n] for keys in groups]).T.to(dtype).contiguous() for n in layers}
+
+    def _learn(self, keys: dict[int, Tensor]) -> None:
+        for layer, columns in keys.items():
+            past = self._memory[layer]
+            columns = columns.to(self.arch.weight(layer).device)
+            self._memory[layer] = columns if past is None else torch.cat([past, columns], 1)
 
     def _take_back(self, result: EditResult) -> None:
         if self.batches[-1] is not result:

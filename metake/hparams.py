@@ -36,7 +36,9 @@ class Settings(BaseModel):
         description="over all edited layers, everything at the last, replayed upwards from a target at "
         "the first, or a target each at the first and last",
     )
-    rounds: int = Field(1, ge=1, description="plan and solve again on the edited model; steps are per round")
+    rounds: int = Field(
+        1, ge=1, description="plan and solve so often, on the model edited so far; shares the steps"
+    )
     group: int | None = Field(None, ge=1, description="requests planned and solved together; all if null")
     restraint: Restraint = Field(
         "none", description="keep the largest relative changes (rect), or bound the whole change at the end"

@@ -10,12 +10,19 @@ from metake.errors import MetakeError
 
 @dataclass(frozen=True)
 class Method:
-    """One row. `name` and `summary` aside, the columns are fields of `Settings`."""
+    """One row. The first four fields tell about it, the others are columns: fields of `Settings`.
+
+    Attributes:
+        like: the row whose preset it takes where a model's preset has none for itself.
+        source: the paper it is from.
+    """
 
     name: str
-    target: str
-    geometry: str
     summary: str
+    source: str
+    like: str = ""
+    target: str = "plan"
+    geometry: str = "ridge"
     fit: str = "soft"
     allocation: str = "spread"
     rounds: int = 1
@@ -27,45 +34,59 @@ class Method:
     @property
     def choices(self) -> dict[str, Any]:
         fields = asdict(self)
-        del fields["name"], fields["summary"]
+        for name in ("name", "summary", "source", "like"):
+            del fields[name]
         return fields
 
+
+_NULL: dict[str, Any] = {
+    "geometry": "projected",
+    "history": True,
+}  # AlphaEdit's geometry, for the rows that build on it
 
 METHODS: dict[str, Method] = {
     row.name: row
     for row in (
-        Method("rome", "plan", "ridge", "one request after the other, in full, at one layer", fit="exact",
-               allocation="last", group=1),
-        Method("emmet", "plan", "ridge", "ROME for a whole batch at once", fit="exact", allocation="last"),
-        Method("memit", "plan", "ridge", "open-loop plan, ridge geometry, spread over the layers"),
-        Method("rect", "plan", "ridge", "MEMIT that keeps the largest relative changes", restraint="rect"),
-        Method("prune", "plan", "ridge", "MEMIT with singular values of the whole change bounded at the end",
-               restraint="prune"),
-        Method("prune-added", "plan", "ridge", "PRUNE as its published rows were made: the bounded change added to the change",
-               restraint="prune-added"),
-        Method("alphaedit", "plan", "projected", "open-loop plan, null space of C, history of keys",
-               history=True),
-        Method("metake", "bilevel", "ridge", "closed-loop target over MEMIT's solver, all layers in parallel"),
-        Method("metake-proxy", "bilevel", "ridge", "closed-loop target along the paper's structural proxy",
-               hypergradient="proxy"),
-        Method("metake-alphaedit", "bilevel", "projected", "closed-loop target over AlphaEdit's solver",
-               history=True),
-        Method("metake-blue", "bilevel", "projected", "closed-loop target at the first and at the last layer",
-               allocation="boundary", history=True),
-        Method("memit-compensated", "compensated", "ridge",
-               "MEMIT's plan, lengthened until it is executed in full (control)"),
-        Method("memit-iterated", "plan", "ridge", "MEMIT three times over, on the model edited so far (control)",
-               rounds=3),
-        Method("alphaedit-iterated", "plan", "projected", "AlphaEdit three times over (control)", rounds=3,
-               history=True),
-        Method("memit-fe", "plan", "ridge", "MEMIT with a target at the first layer, replayed upwards (FE)",
-               allocation="forward"),
-        Method("alphaedit-fe", "plan", "projected", "AlphaEdit with a target at the first layer, replayed upwards (FE)",
-               allocation="forward", history=True),
-        Method("alphaedit-blue", "plan", "projected", "AlphaEdit with a target at the first and one at the last layer",
-               allocation="boundary", history=True),
-        Method("alphaedit-compensated", "compensated", "projected",
-               "AlphaEdit's plan, lengthened until it is executed in full (control)", history=True),
+        # what the paper compares
+        Method("rome", "one request after the other, in full, at one layer", "arXiv:2202.05262", "memit",
+               fit="exact", allocation="last", group=1),
+        Method("memit", "open-loop plan, spread over the layers", "arXiv:2210.07229"),
+        Method("prune", "MEMIT, singular values of the whole change bounded at the end", "arXiv:2405.16821",
+               "memit", restraint="prune"),
+        Method("rect", "MEMIT that keeps the largest relative changes", "arXiv:2401.04700", "memit",
+               restraint="rect"),
+        Method("alphaedit", "MEMIT in the null space of C, with history of keys", "arXiv:2410.02355", **_NULL),
+        Method("alphaedit-blue", "AlphaEdit with a target at the first and one at the last layer",
+               "arXiv:2502.03285", "alphaedit", allocation="boundary", **_NULL),
+        # MetaKE over every lower level
+        Method("metake", "closed-loop target, all layers in parallel (X11)", "ours", target="bilevel"),
+        Method("metake-proxy", "closed-loop target along the structural proxy, as in the paper",
+               "MetaKE, Algorithm 1", "metake", target="bilevel", hypergradient="proxy"),
+        Method("metake-unrolled", "closed-loop target along the exact hypergradient (X10)", "ours", "metake",
+               target="bilevel", hypergradient="unrolled"),
+        Method("metake-alphaedit", "closed-loop target over AlphaEdit's solver", "ours", "alphaedit",
+               target="bilevel", **_NULL),
+        Method("metake-blue", "closed-loop target at the first and at the last layer", "ours", "alphaedit",
+               target="bilevel", allocation="boundary", **_NULL),
+        # rivals since
+        Method("emmet", "ROME's exact fit for a whole batch", "arXiv:2403.14236", "memit", fit="exact",
+               allocation="last"),
+        Method("memit-fe", "MEMIT with a target at the first layer, replayed upwards", "arXiv:2605.00358",
+               "memit", allocation="forward"),
+        Method("alphaedit-fe", "AlphaEdit with a target at the first layer, replayed upwards",
+               "arXiv:2605.00358", "alphaedit", allocation="forward", **_NULL),
+        # controls: what closing the loop has to be measured against
+        Method("memit-compensated", "MEMIT's plan, lengthened until it is executed in full", "P4", "memit",
+               target="compensated"),
+        Method("alphaedit-compensated", "AlphaEdit's plan, lengthened until it is executed in full", "P4",
+               "alphaedit", target="compensated", **_NULL),
+        Method("memit-iterated", "MEMIT three times over, at the same number of steps", "arXiv:2503.11895",
+               "memit", rounds=3),
+        Method("alphaedit-iterated", "AlphaEdit three times over, at the same number of steps",
+               "arXiv:2503.11895", "alphaedit", rounds=3, **_NULL),
+        # published code where it does not do what its paper says
+        Method("prune-added", "PRUNE as its rows were published: the bounded change added to the change",
+               "AlphaEdit's code", "memit", restraint="prune-added"),
     )
 }  # fmt: skip
 
@@ -80,3 +101,17 @@ def find_method(name: str) -> Method:
     if row not in METHODS:
         raise MetakeError(f"method: unknown {row!r}; known: {', '.join(METHODS)}")
     return METHODS[row]
+
+
+def describe_methods() -> str:
+    """The table as Markdown: name, its choices, what it is, where it is from."""
+    columns = ("target", "geometry", "fit", "allocation", "restraint")
+    lines = ["| method | " + " | ".join(columns) + " | history | what | from |", "| --- " * 9 + "|"]
+    for row in METHODS.values():
+        target = f"{row.target}, {row.hypergradient}" if row.target == "bilevel" else row.target
+        target += f", {row.rounds} rounds" if row.rounds > 1 else ""
+        target += ", one by one" if row.group == 1 else ""
+        choices = [target, *(getattr(row, column) for column in columns[1:])]
+        cells = [f"`{row.name}`", *choices, "yes" if row.history else "no", row.summary, row.source]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

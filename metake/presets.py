@@ -53,6 +53,8 @@ def _preset(name: str) -> dict[str, Any]:
 def settings_for(arch: Architecture, method: str, *, name: str | None = None, **overrides: Any) -> Settings:
     """Defaults, then the model's preset, then its parts for the geometry and the method, then `overrides`.
 
+    A method without a part of its own takes that of the method it is like.
+
     Raises:
         MetakeError: unknown method or setting, or a layer that the model does not have.
     """
@@ -60,7 +62,8 @@ def settings_for(arch: Architecture, method: str, *, name: str | None = None, **
     row = find_method(method)
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
     fields |= preset.get("geometries", {}).get(row.geometry, {})
-    fields |= preset.get("methods", {}).get(method, {})
+    own = preset.get("methods", {})
+    fields |= own.get(method, own.get(row.like, {}))
     settings = make_settings({**row.choices, **fields, **overrides})
     arch.check_layers(settings.layers)
     return settings

@@ -150,8 +150,11 @@ def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
         result = editor.edit(requests)
         assert [tuple(stage.solution.eta) for stage in result.stages] == STAGES[method]
         assert (result.steps >= len(result.stages)).all()
+    steps = QUICK["steps"] // editor.settings.rounds
     again = [
-        editor_of(demo, statistics_of(demo), base, l2=0.01, layers=layers, contexts=editor.contexts)
+        editor_of(
+            demo, statistics_of(demo), base, l2=0.01, layers=layers, contexts=editor.contexts, steps=steps
+        )
         for layers in STAGES[method]  # before any edit: statistics of an edited model are refused
     ]
     with ExitStack() as stack:

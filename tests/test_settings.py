@@ -7,7 +7,7 @@ import pytest
 from metake.errors import MetakeError
 from metake.files import read_json
 from metake.hparams import describe_settings, make_settings
-from metake.methods import METHODS, find_method
+from metake.methods import METHODS, describe_methods, find_method
 from metake.models.architecture import Architecture
 from metake.presets import PRESETS, default_layers, settings_for
 from tests.conftest import tiny
@@ -16,6 +16,11 @@ from tests.conftest import tiny
 def test_the_documentation_lists_the_settings_as_they_are():
     text = (Path(__file__).resolve().parents[1] / "docs" / "settings.md").read_text()
     assert describe_settings() in text
+
+
+def test_the_documentation_lists_the_methods_as_they_are():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text()
+    assert describe_methods() in text
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.json")), ids=lambda p: p.stem)
@@ -50,8 +55,18 @@ def test_published_settings_of_the_papers_models():
     assert (gptj.layers, gptj.threshold, gptj.l2) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
     blue = settings_for(Named("gpt2-xl", 48), "alphaedit-blue")
     assert (blue.threshold, blue.l2, blue.allocation) == (0.02, 80, "boundary")
+    rome = settings_for(Named("gpt2-xl", 48), "rome")
+    assert (rome.layers, rome.clamp, rome.group, rome.fit, rome.allocation) == ((17,), 4, 1, "exact", "last")
     llama = settings_for(Named("meta-llama/Meta-Llama-3-8B-Instruct", 32), "memit")
     assert (llama.lr, llama.weight, llama.torch_dtype) == (0.1, 15000, torch.float64)
+
+
+def test_a_row_without_a_preset_takes_that_of_the_row_it_is_like(demo):
+    like = settings_for(demo.arch, "memit", name="demo")
+    rect = settings_for(demo.arch, "rect", name="demo")
+    assert (rect.layers, rect.weight, rect.lr) == (like.layers, like.weight, like.lr)
+    assert (rect.restraint, like.restraint) == ("rect", "none")
+    assert all(row.like in ("", *METHODS) for row in METHODS.values())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 12, 30, 48])

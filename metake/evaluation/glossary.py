@@ -16,6 +16,8 @@ GLOSSARY: dict[str, str] = {
     "the line and without a final full stop, is exactly the target (free-running).",
     "generation_rephrase": "the same on the rephrased prompt.",
     "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target.",
+    "kl": "KL(unedited || edited) in nats, of the next token after the unrelated prompts of the first 200 records.",
+    "overlap": "share of the five most likely next tokens there that are the unedited model's.",
     "perplexity": "exp of the mean NLL per token on text that no statistics or plan has seen.",
     "perplexity_median": "exp of the median over windows of the mean NLL per token on that text.",
     "seconds_per_edit": "wall time of planning, solving and writing, statistics excluded.",
@@ -28,6 +30,6 @@ MOMENTS: dict[str, str] = {
 LABELS: dict[str, str] = {
     "efficacy": "Eff", "generalisation": "Gen", "specificity": "Spe", "generation": "exact",
     "generation_rephrase": "exact (reph.)", "generation_start": "starts", "agreement": "agree",
-    "same_subject": "same subj.", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
+    "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }  # fmt: skip

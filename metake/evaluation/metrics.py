@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metake.data.records import Record
 from metake.errors import MetakeError
@@ -18,7 +19,7 @@ from metake.models.trace import frozen, run
 GENERIC = ("{} is", "{} was known for", "I was told about {} that")
 PER_RECORD = (
     "efficacy", "generalisation", "specificity", "agreement", "same_subject",
-    "generation", "generation_rephrase", "generation_start",
+    "generation", "generation_rephrase", "generation_start", "kl", "overlap",
 )  # fmt: skip
 
 
@@ -31,6 +32,7 @@ class Measurement:
         perplexity: of the held-out text, mean and median over windows; NaN without a text.
         choices: most likely token at every scored position, per probe; the basis of agreement.
         answers: greedy continuation of each edited prompt, rephrase and unrelated prompt.
+        unrelated: next-token log-probabilities after the first records' unrelated prompts.
     """
 
     values: dict[str, np.ndarray]
@@ -38,6 +40,22 @@ class Measurement:
     perplexity_median: float
     choices: list[tuple[int, ...]]
     answers: list[tuple[str, str, str]]
+    unrelated: Tensor | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, without what only serves comparisons with later measurements."""
+        return {
+            "values": {k: [None if np.isnan(x) else float(x) for x in v] for k, v in self.values.items()},
+            "perplexity": None if np.isnan(self.perplexity) else self.perplexity,
+            "perplexity_median": None if np.isnan(self.perplexity_median) else self.perplexity_median,
+            "answers": self.answers,
+        }
+
+    @classmethod
+    def of_plain(cls, content: Mapping[str, Any]) -> Measurement:
+        values = {k: np.array(v, dtype=float) for k, v in content["values"].items()}
+        text = [np.nan if content[k] is None else content[k] for k in ("perplexity", "perplexity_median")]
+        return cls(values, text[0], text[1], [], [tuple(a) for a in content["answers"]])
 
     def mean(self, metric: str) -> float:
         if metric.startswith("perplexity"):
@@ -76,6 +94,8 @@ class Evaluator:
         text: held-out text for perplexity, or None.
         generate: also let the model answer freely (slower).
         max_tokens: padded tokens per pass.
+        compared: after how many of the records' unrelated prompts the next token's whole distribution
+            is compared with the unedited model's.
     """
 
     def __init__(
@@ -87,7 +107,9 @@ class Evaluator:
         text: str | None = None,
         generate: bool = True,
         max_tokens: int = 8192,
+        compared: int = 200,
     ) -> None:
+        self.compared = compared
         self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
         self.generate, self.max_tokens = generate, max_tokens
         self.kinds: list[tuple[str, int]] = []
@@ -134,6 +156,7 @@ class Evaluator:
                 choices[i] = best
             answers = self._answers(sorted(wanted)) if self.generate else {}
             losses = self._text_losses() if only is None else np.empty(0)
+            unrelated = self._next_tokens()
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
         shared: dict[int, list[float]] = {}
         for i in probes:
@@ -157,13 +180,31 @@ class Evaluator:
             values["generation"][index] = _tidy(edited) == target
             values["generation_rephrase"][index] = _tidy(rephrased) == target
             values["generation_start"][index] = edited.strip().startswith(target)
+        then = unrelated if reference is None or reference.unrelated is None else reference.unrelated
+        for index in sorted(wanted & set(range(len(unrelated)))):
+            now, old = unrelated[index], then[index]
+            values["kl"][index] = float((old.exp() * (old - now)).sum().clamp_min(0))
+            top = set(now.topk(5).indices.tolist()) & set(old.topk(5).indices.tolist())
+            values["overlap"][index] = len(top) / 5
         return Measurement(
             values,
             float(np.exp(losses.mean())) if len(losses) else float("nan"),
             float(np.exp(np.median(losses))) if len(losses) else float("nan"),
             choices,
             [tuple(_tidy(a) for a in answers.get(i, ("", "", ""))) for i in range(len(self.records))],  # type: ignore[misc]
+            unrelated,
         )
+
+    def _next_tokens(self) -> Tensor:
+        """Log-probabilities (fp32, CPU) of the token after each compared prompt, `prompts x vocabulary`."""
+        rows = [encode(self.tokenizer, record.locality) for record in self.records[: self.compared]]
+        found: dict[int, Tensor] = {}
+        for group in chunks(rows, self.max_tokens):
+            members = [rows[i] for i in group]
+            places = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
+            logits = run(self.arch, pad(members), positions=places).logits
+            found |= dict(zip(group, logits.float().log_softmax(-1).cpu(), strict=True))
+        return torch.stack([found[i] for i in range(len(rows))]) if rows else torch.empty(0, 0)
 
     def _best(self, rows: list[Row]) -> list[tuple[int, ...]]:
         """Most likely token at each position that predicts an answer token."""

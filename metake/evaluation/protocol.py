@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import metake
 from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.glossary import GLOSSARY, MOMENTS
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap
 from metake.geometry.covariance import Statistics
@@ -30,6 +31,7 @@ class MethodRun:
     Attributes:
         before, after: measurements of the unedited and the edited model.
         batches: summaries of every batch (see `EditResult.summary`).
+        looks: measurements on the way, after so many edits.
     """
 
     method: str
@@ -38,6 +40,7 @@ class MethodRun:
     after: Measurement
     batches: list[dict[str, Any]]
     moment: str
+    looks: dict[int, Measurement] = field(default_factory=dict)
 
     @property
     def seconds_per_edit(self) -> float:
@@ -107,6 +110,8 @@ def evaluate_method(
     batch: int,
     consecutive: bool = True,
     contexts: tuple[str, ...] | None = None,
+    checkpoints: Checkpoints | None = None,
+    look_every: int | None = None,
     tick: Callable[[int], object] = lambda done: None,
 ) -> MethodRun:
     """Edit all records in batches and judge; the model is as before afterwards, whatever happens.
@@ -115,6 +120,8 @@ def evaluate_method(
         consecutive: batches pile up on one model and all records are judged at the end; otherwise
             each batch is judged alone and reverted.
         contexts: share them between methods; sampled once otherwise.
+        checkpoints: where batches are kept; those that are there already are not edited again.
+        look_every: also judge the records edited so far after every so many batches.
     """
     if batch < 1:
         raise MetakeError(f"batch: must be at least 1, got {batch}")
@@ -124,20 +131,32 @@ def evaluate_method(
     )  # fmt: skip
     if contexts is not None and settings.contexts is None:
         editor._contexts = contexts
-    batches, parts = [], []
+    batches, parts, looks = [], [], {}
     with editor:
-        for start in range(0, len(records), batch):
+        for index, start in enumerate(range(0, len(records), batch)):
             group = range(start, min(start + batch, len(records)))
-            result = editor.edit([records[i].request for i in group])
-            batches.append(result.summary())
+            requests = tuple(records[i].request for i in group)
+            summary = None if checkpoints is None else checkpoints.restore(index, editor, requests)
+            if summary is None:
+                result = editor.edit(requests)
+                summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
+            batches.append(summary)
+            last = group.stop == len(records)
             if not consecutive:
                 editor.finish()
                 parts.append(evaluator.measure(before, only=group))
-                result.revert()
+                editor.batches[-1].revert()
+            elif last or (look_every is not None and (index + 1) % look_every == 0):
+                seen = None if checkpoints is None else checkpoints.look(index)
+                if seen is None:
+                    editor.finish()
+                    seen = evaluator.measure(before, only=None if last else range(group.stop))
+                    if checkpoints is not None:
+                        checkpoints.keep_look(index, seen)
+                looks[group.stop] = seen
             tick(len(group))
-        editor.finish()
-        after = evaluator.measure(before) if consecutive else _merge(parts)
-    return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone")
+    after = looks[len(records)] if consecutive else _merge(parts)
+    return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone", looks)
 
 
 def _merge(parts: Sequence[Measurement]) -> Measurement:

@@ -124,3 +124,30 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
             frameon=False,
         )
         return save(figure, path)
+
+
+def plot_sequence(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> Path:
+    """The published metrics over the number of edits: a line per method, mean over seeds, range shaded.
+
+    Args:
+        curves: method -> seeds -> points with `edits` and the three metrics as shares.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.8), sharey=True, layout="constrained")
+        spare = iter(plt.get_cmap("tab20").colors * 2)  # type: ignore[attr-defined]
+        for method, seeds in curves.items():
+            colour = COLOURS.get(method) or next(spare)
+            x = [point["edits"] for point in seeds[0]]
+            for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
+                y = 100 * np.array([[point[metric] for point in points] for points in seeds], dtype=float)
+                axis.plot(x, y.mean(0), marker="o", ms=2.5, lw=1, color=colour, label=method)
+                axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
+        for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
+            axis.set_title(metric)
+            axis.set_xlabel("edits so far")
+            axis.set_ylim(0, 102)
+        axes[0].set_ylabel("per cent, over the edits so far")
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+        )
+        return save(figure, path)

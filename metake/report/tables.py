@@ -25,3 +25,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same as a Markdown table."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as a LaTeX table (booktabs)."""
+    marks = {"&": r"\&", "%": r"\%", "_": r"\_", "±": r"$\pm$"}
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(marks.get(c, c) for c in cell) for cell in cells) + r" \\"
+
+    body = [r"\midrule", *(line(row) for row in rows)]
+    columns = "l" + "r" * (len(head) - 1)
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(head), *body, r"\bottomrule", r"\end{tabular}", ""])  # fmt: skip

@@ -75,7 +75,7 @@ def plan_targets(
 
     plan = descend(
         Virtual(objective, "token"), torch.zeros_like(hidden), norms,
-        steps=settings.steps, lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
+        steps=max(1, settings.steps // settings.rounds), lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
         penalty=Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp),
         execute=execute, check_every=settings.check_every, tick=tick,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def plan_targets(
         }
         closed = descend(
             slopes[settings.hypergradient], residuals, norms,
-            steps=settings.meta_steps, lr=settings.meta_lr,
+            steps=max(1, settings.meta_steps // settings.rounds), lr=settings.meta_lr,
             stop=settings.meta_stop, stop_loss=settings.stop_loss,
             penalty=Penalty(kl=settings.locality, initial_first=True, regularise=settings.regularise),
             execute=lambda r: execute(r, initial_first=True),

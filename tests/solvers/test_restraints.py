@@ -13,7 +13,10 @@ SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.i
 
 def matrices(rows, columns, rank, seed):
     generator = torch.Generator().manual_seed(seed)
-    left, right = torch.randn(rows, rank, generator=generator), torch.randn(columns, rank, generator=generator)
+    left, right = (
+        torch.randn(rows, rank, generator=generator),
+        torch.randn(columns, rank, generator=generator),
+    )
     return left.double(), right.double(), torch.randn(rows, columns, generator=generator).double()
 
 

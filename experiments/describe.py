@@ -1,0 +1,28 @@
+"""Write the tables of settings and methods into docs/, from the code.
+
+python experiments/describe.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metake.hparams import describe_settings
+from metake.methods import describe_methods
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+TABLES = {"settings.md": describe_settings, "methods.md": describe_methods}
+
+
+def replace_table(text: str, table: str) -> str:
+    """`text` with its first table, the one that begins with the same column, replaced."""
+    lines = text.splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith(table[:8]))
+    after = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "".join([*lines[:first], table, *lines[after:]])
+
+
+if __name__ == "__main__":
+    for name, describe in TABLES.items():
+        path = DOCS / name
+        path.write_text(replace_table(path.read_text(), describe()))

@@ -1,0 +1,259 @@
+"""The paper's protocol: consecutive batches on one model, all methods, several seeds, one table.
+
+    python experiments/run_zsre.py                                  # demo model, made-up facts, scaled down
+    python experiments/run_zsre.py --model gpt2-xl --data zsre_mend_eval.json --methods all \
+        --edits 2000 --batch 100 --seeds 3 --out results/gpt2-xl
+
+Records are those of a zsRE or CounterFact file. Seed 0 takes the first ones in the file's order, as
+published; every other seed draws its own. Statistics are shared by all methods, sampled contexts by
+all methods of a seed. Every batch is kept on disk: the same command goes on where a killed run
+stopped, and ends with the same weights and numbers. Writes results.json, and the table as Markdown,
+LaTeX and CSV, and the curves over the number of edits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import transformers
+from tqdm import tqdm
+
+from metake.cli import find_statistics
+from metake.data.records import Record, read_records
+from metake.errors import MetakeError
+from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
+from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
+from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, usable
+from metake.files import write_json, write_text
+from metake.methods import METHODS, find_method
+from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.presets import held_out_text, settings_for
+from metake.prompts import sample_contexts
+from metake.report.figures import plot_sequence
+from metake.report.tables import latex, markdown, render
+
+PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
+SHOWN = (
+    "efficacy", "generalisation", "specificity", "generation", "agreement", "same_subject", "kl", "overlap",
+    "perplexity", "perplexity_median",
+)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    parser.add_argument("--data", type=Path, help="default: the demo world's test facts")
+    parser.add_argument(
+        "--methods", default="paper", help="rows of the method table, comma-separated; or paper, or all"
+    )
+    parser.add_argument("--edits", type=int, help="default: 2000, or 100 on a demo model")
+    parser.add_argument("--batch", type=int, help="default: 100, or 20 on a demo model")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--look-every", type=int, help="also judge after every so many batches")
+    parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
+    parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
+    parser.add_argument("--text", type=Path, help="text to collect statistics from")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument("--out", type=Path, help="default: results/zsre/MODEL")
+    return parser.parse_args()
+
+
+def chosen_methods(text: str) -> list[str]:
+    """Names of the option as rows.
+
+    Raises:
+        MetakeError: a row that is not in the table.
+    """
+    names = {"paper": list(PAPER), "all": list(METHODS)}.get(text) or [
+        n.strip() for n in text.split(",") if n.strip()
+    ]
+    for name in names:
+        find_method(name)
+    return names
+
+
+def draw_records(records: list[Record], count: int, seed: int) -> list[Record]:
+    """The first `count` for seed 0, as published; a sample in random order for any other."""
+    if seed == 0:
+        return records[:count]
+    order = np.random.default_rng(seed).permutation(len(records))[:count]
+    return [records[i] for i in order]
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Every method and seed; what is on disk already is not done again.
+
+    Raises:
+        MetakeError: model, data or an option cannot be used; the line says what to do.
+    """
+    names = chosen_methods(args.methods)
+    demo = args.model in DEMOS
+    edits, batch = args.edits or (100 if demo else 2000), args.batch or (20 if demo else 100)
+    for option, value in (("--edits", edits), ("--batch", batch), ("--seeds", args.seeds)):
+        if value < 1:
+            raise MetakeError(f"{option}: must be at least 1, got {value}")
+    if args.data is None and not demo:
+        raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
+    data = args.data or ASSETS / "world" / "test.json"
+    everything = read_records(data)
+    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    everything, left_out = usable(loaded, everything)
+    if not everything:
+        raise MetakeError(f"{data}: no record fits the model")
+    settings = {name: settings_for(loaded.arch, name) for name in names}
+    layers = tuple(sorted({n for s in settings.values() for n in s.layers}))
+    statistics = find_statistics(loaded, layers, args.stats, args.text)
+    text = held_out_text(loaded.name)
+    rows: dict[str, list[MethodRun]] = {name: [] for name in names}
+    befores: list[Measurement] = []
+    with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit") as bar:
+        for seed in range(args.seeds):
+            records = draw_records(everything, edits, seed)
+            evaluator = Evaluator(
+                loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate
+            )
+            befores.append(evaluator.measure())
+            contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
+            for name in names:
+                bar.set_description(f"{name}, seed {seed}")
+                key = {
+                    "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
+                    "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
+                    "statistics": statistics.provenance.__dict__,
+                    "records": [[r.request.text, r.request.target] for r in records],
+                }  # fmt: skip
+                checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)
+                rows[name].append(evaluate_method(
+                    loaded, records, name, settings[name], statistics, evaluator, befores[-1], batch=batch,
+                    contexts=contexts, checkpoints=checkpoints, look_every=args.look_every, tick=bar.update,
+                ))  # fmt: skip
+                write_json(
+                    args.out / "results.json", content(args, loaded, statistics, befores, rows, left_out)
+                )
+    return content(args, loaded, statistics, befores, rows, left_out)
+
+
+def content(
+    args: argparse.Namespace, loaded: Loaded, statistics: Any, befores: list[Measurement],
+    rows: dict[str, list[MethodRun]], left_out: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The result file: mean and interval per method, every seed's run, and what each number means."""
+    done = {name: runs for name, runs in rows.items() if runs}
+    summary = {"unedited": summarise(befores, [])}
+    summary |= {name: summarise([r.after for r in runs], runs) for name, runs in done.items()}
+    first = next(iter(done.values()))
+    return {
+        **result_file(loaded, befores[0], first, statistics),
+        "methods": {name: [run.row() for run in runs] for name, runs in done.items()},
+        "arguments": {k: None if v is None else str(v) for k, v in vars(args).items()},
+        "summary": summary, "left_out": left_out,
+        "curves": {name: [curve(run) for run in runs] for name, runs in done.items()},
+        "protocol": "consecutive batches on one model; teacher-forced unless the glossary says otherwise; "
+        f"{MOMENTS['end']}; intervals: 95%, over seeds from three on, over records (bootstrap) otherwise",
+    }  # fmt: skip
+
+
+def summarise(measured: list[Measurement], runs: list[MethodRun]) -> dict[str, dict[str, float | None]]:
+    """Metric -> mean over seeds, and its 95% interval."""
+    table: dict[str, dict[str, float | None]] = {}
+    for metric in SHOWN:
+        means = np.array([m.mean(metric) for m in measured])
+        low = high = float("nan")
+        if len(means) >= 3 and np.isfinite(means).all():
+            from scipy.stats import t
+
+            half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
+            low, high = float(means.mean()) - half, float(means.mean()) + half
+        elif metric in measured[0].values:
+            low, high = bootstrap(np.concatenate([m.values[metric] for m in measured]))
+        table[metric] = {"mean": _plain(float(means.mean())), "low": _plain(low), "high": _plain(high)}
+    if runs:
+        seconds = float(np.mean([run.seconds_per_edit for run in runs]))
+        table["seconds_per_edit"] = {"mean": seconds, "low": None, "high": None}
+    return table
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def curve(run: MethodRun) -> list[dict[str, Any]]:
+    """Published metrics after so many edits, over the records edited by then."""
+    return [
+        {"edits": count, **{m: _plain(seen.mean(m)) for m in ("efficacy", "generalisation", "specificity")}}
+        for count, seen in sorted(run.looks.items())
+    ]
+
+
+def cells(summary: dict[str, dict[str, dict[str, float | None]]]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table; metrics that were not measured are left out."""
+    shown = [m for m in SHOWN if summary["unedited"][m]["mean"] is not None]
+    shown += ["seconds_per_edit"]
+    rows = []
+    for name, metrics in summary.items():
+        row = [name]
+        for metric in shown:
+            value = metrics.get(metric)
+            row.append("-" if value is None or value["mean"] is None else _cell(metric, value))
+        rows.append(row)
+    return ["method", *(LABELS[m] for m in shown)], rows
+
+
+def _cell(metric: str, value: dict[str, float | None]) -> str:
+    mean, low, high = value["mean"], value["low"], value["high"]
+    assert mean is not None
+    if metric.startswith(("perplexity", "kl", "seconds")):
+        scale, digits = 1.0, 2
+    else:
+        scale, digits = 100.0, 1
+    half = "" if low is None or high is None else f" ±{scale * (high - low) / 2:.{digits}f}"
+    return f"{scale * mean:.{digits}f}{half}"
+
+
+def report(result: dict[str, Any], out: Path) -> None:
+    head, rows = cells(result["summary"])
+    write_text(out / "table.md", markdown(head, rows))
+    write_text(out / "table.tex", latex(head, rows))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["method", "metric", "mean", "low", "high", "meaning"])
+    for name, metrics in result["summary"].items():
+        for metric, value in metrics.items():
+            writer.writerow([name, metric, value["mean"], value["low"], value["high"], GLOSSARY[metric]])
+    write_text(out / "table.csv", stream.getvalue())
+    written = "results.json, table.md, table.tex, table.csv"
+    if any(len(points) > 1 for runs in result["curves"].values() for points in runs):
+        plot_sequence(result["curves"], out / "curves.png")
+        written += ", curves.png"
+    print(render(f"{result['model']}, {result['arguments']['seeds']} seeds", head, rows, 150))
+    print(f"written: {out}: {written}")
+
+
+def main() -> None:
+    args = arguments()
+    args.out = args.out or Path("results/zsre") / Path(args.model).name
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.showwarning = lambda message, *_, **__: print(f"run_zsre: note: {message}", file=sys.stderr)
+    try:
+        result = run(args)
+        write_json(args.out / "results.json", result)
+        report(result, args.out)
+    except MetakeError as error:
+        print(f"run_zsre: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
