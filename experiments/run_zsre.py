@@ -99,7 +99,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     names = chosen_methods(args.methods)
     demo = args.model in DEMOS
-    edits, batch = args.edits or (100 if demo else 2000), args.batch or (20 if demo else 100)
+    edits = (100 if demo else 2000) if args.edits is None else args.edits
+    batch = (20 if demo else 100) if args.batch is None else args.batch
     for option, value in (("--edits", edits), ("--batch", batch), ("--seeds", args.seeds)):
         if value < 1:
             raise MetakeError(f"{option}: must be at least 1, got {value}")
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 key = {
                     "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
                     "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
-                    "statistics": statistics.provenance.__dict__,
+                    "statistics": [statistics.provenance.text, statistics.provenance.tokens],
                     "records": [[r.request.text, r.request.target] for r in records],
                 }  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)

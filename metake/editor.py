@@ -236,6 +236,9 @@ class Editor:
         self.tokenizer, self.method, self.progress = tokenizer, method, progress
         self.settings = settings or settings_for(self.arch, method)
         self.arch.check_layers(self.settings.layers)
+        if self.settings.allocation not in ALLOCATIONS:
+            known = ", ".join(ALLOCATIONS)
+            raise MetakeError(f"settings: allocation: unknown {self.settings.allocation!r}; known: {known}")
         if statistics is None:
             statistics = statistics_for(self.arch, tokenizer, self.settings.layers, progress=progress)
         statistics.check(self.arch, self.settings.layers)

@@ -31,10 +31,10 @@ class Settings(BaseModel):
     fit: Literal["soft", "exact"] = Field(
         "soft", description="least squares, or the residual reached in full"
     )
-    allocation: Literal["spread", "last", "forward", "boundary"] = Field(
+    allocation: str = Field(
         "spread",
-        description="over all edited layers, everything at the last, replayed upwards from a target at "
-        "the first, or a target each at the first and last",
+        description="spread over all edited layers, everything at the last, forward from a target at the "
+        "first, or boundary: a target each at the first and last",
     )
     rounds: int = Field(
         1, ge=1, description="plan and solve so often, on the model edited so far; shares the steps"

@@ -126,6 +126,10 @@ def trust_region(s: Surrogate, R: float) -> tuple[Array, float]:
         maxiter=1000,
     )
     nu = floor + float(np.exp(above))
+    # the root is known to 1e-14 of its logarithm only; 1 / length is nearly linear in nu (for one
+    # curvature it is), so that one step of Newton's gains the last digits
+    size, slope = length(nu), float(np.sum(c**2 / (s.alpha + nu) ** 3))
+    nu -= (1 / size - 1 / R) * size**3 / slope
     return s.U @ (-c / (s.alpha + nu)), nu
 
 

@@ -1,0 +1,90 @@
+"""A run that was killed ends like one that was not."""
+
+import numpy as np
+import pytest
+import torch
+
+from metake.deltas import Delta
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.metrics import Evaluator
+from metake.evaluation.protocol import evaluate_method
+from metake.presets import settings_for
+
+QUICK = {"layers": (1, 2), "steps": 6, "lr": 0.5, "clamp": None, "l2": 0.01, "weight": 30.0}
+CONTEXTS = ("The mill is dark",)
+
+
+@pytest.mark.parametrize("method", ["alphaedit", "prune", "rect", "alphaedit-blue"])
+def test_a_killed_run_goes_on_and_ends_the_same(demo, statistics_of, records, method, tmp_path, monkeypatch):
+    """With memory of keys, with a restraint at the end, with whole changes, with several stages."""
+    chosen = records[:6]
+    settings = settings_for(demo.arch, method, name="none", **QUICK)
+    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
+    before = evaluator.measure()
+    fingerprint = demo.arch.fingerprint()
+
+    def run(folder):
+        return evaluate_method(
+            demo, chosen, method, settings, statistics_of(demo), evaluator, before, batch=2,
+            contexts=CONTEXTS, checkpoints=Checkpoints(folder, {"method": method}), look_every=1,
+        )  # fmt: skip
+
+    whole = run(tmp_path / "whole")
+    edit, done = Editor.edit, []
+
+    def killed(self, requests):
+        done.append(requests)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return edit(self, requests)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Editor, "edit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut")
+    assert demo.arch.fingerprint() == fingerprint  # whatever happens
+    with monkeypatch.context() as patch:
+        patch.setattr(Editor, "edit", lambda self, r: (done.append(r), edit(self, r))[1])
+        again = run(tmp_path / "cut")
+    assert len(done) == 4  # only the third batch was edited again
+    assert list(again.looks) == list(whole.looks) == [2, 4, 6]
+    for name, values in whole.after.values.items():
+        np.testing.assert_array_equal(again.after.values[name], values)
+    for index in range(3):
+        mine, other = (Delta.load(tmp_path / name / f"batch-{index:04d}") for name in ("whole", "cut"))
+        assert mine.note == other.note
+        assert all(torch.equal(mine.dense(n), other.dense(n)) for n in mine.layers)
+    strip = lambda run: [{k: v for k, v in b.items() if k != "seconds"} for b in run.batches]  # noqa: E731
+    assert strip(whole) == strip(again)
+
+
+def test_a_restored_batch_can_be_taken_back(demo, statistics_of, records):
+    settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
+    before = {n: demo.arch.weight(n).clone() for n in (1, 2)}
+
+    def editor():
+        return Editor(
+            demo.model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics_of(demo)
+        )
+
+    with editor() as first:
+        result = first.edit(records[0].request)
+        edited = {n: demo.arch.weight(n).clone() for n in (1, 2)}
+        fresh = first.preview([records[0].request]).eta
+    with torch.no_grad(), editor() as second:
+        restored = second.restore(result.requests, result.delta, result.learned, seconds=1.5)
+        assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
+        torch.testing.assert_close(second.preview([records[0].request]).eta, fresh)  # the keys are remembered
+        assert restored.seconds == 1.5
+        restored.revert()
+        assert second.preview([records[0].request]).eta.min() > fresh.min()
+    assert all(torch.equal(demo.arch.weight(n), w) for n, w in before.items())
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    Checkpoints(tmp_path, {"method": "memit", "seed": 0})
+    Checkpoints(tmp_path, {"method": "memit", "seed": 0})
+    with pytest.raises(MetakeError, match="another seed"):
+        Checkpoints(tmp_path, {"method": "memit", "seed": 1})
