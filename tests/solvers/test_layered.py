@@ -7,7 +7,7 @@ from metake.deltas import Delta
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import forward, last, spread
+from metake.solvers.allocation import ALLOCATIONS, boundary, forward, last, spread
 from metake.solvers.layered import LayeredSolver
 
 LAYERS = (1, 2, 3)
@@ -121,6 +121,16 @@ def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of,
         finally:
             for n, weight in saved.items():
                 arch.weight(n).copy_(weight)
+
+
+def test_allocations_by_name():
+    assert {name: allocate((1, 2, 3)) for name, allocate in ALLOCATIONS.items()} == {
+        "spread": [[(1, 1 / 3), (2, 1 / 2), (3, 1.0)]],
+        "last": [[(3, 1.0)]],
+        "forward": [[(1, 1.0), (2, 1.0), (3, 1.0)]],
+        "boundary": [[(1, 1.0)], [(3, 1.0)]],
+    }
+    assert boundary((4,)) == [[(4, 1.0)]]  # one layer has one boundary
 
 
 @pytest.mark.parametrize("layers", [(4,), (1, 2), (3, 4, 5, 6, 7)])
