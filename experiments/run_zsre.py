@@ -44,8 +44,8 @@ from metake.report.tables import latex, markdown, render
 
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
 SHOWN = (
-    "efficacy", "generalisation", "specificity", "generation", "agreement", "same_subject", "kl", "overlap",
-    "perplexity", "perplexity_median",
+    "efficacy", "generalisation", "specificity", "generation", "efficacy_success", "paraphrase_success",
+    "neighbourhood_success", "agreement", "same_subject", "kl", "overlap", "perplexity", "perplexity_median", "fluency",
 )  # fmt: skip
 
 
@@ -61,6 +61,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument("--look-every", type=int, help="also judge after every so many batches")
     parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
+    parser.add_argument(
+        "--fluency", type=int, default=0, help="measure sampled text of so many records (slow)"
+    )
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
@@ -132,6 +135,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
                     "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
                     "statistics": [statistics.provenance.text, statistics.provenance.tokens],
+                    "measured": [not args.no_generate, args.fluency],
                     "records": [[r.request.text, r.request.target] for r in records],
                 }  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)
@@ -214,7 +218,7 @@ def cells(summary: dict[str, dict[str, dict[str, float | None]]]) -> tuple[list[
 def _cell(metric: str, value: dict[str, float | None]) -> str:
     mean, low, high = value["mean"], value["low"], value["high"]
     assert mean is not None
-    if metric.startswith(("perplexity", "kl", "seconds")):
+    if metric.startswith(("perplexity", "kl", "seconds", "fluency")):
         scale, digits = 1.0, 2
     else:
         scale, digits = 100.0, 1

@@ -1,4 +1,4 @@
-"""Edit records with their evaluation prompts: zsRE (MEND's format) and EasyEdit's CounterFact.
+"""Edit records with their evaluation prompts: zsRE (MEND's format), CounterFact (the original and EasyEdit's).
 
 A record is a request and the prompts that judge it. Requests carry none of those prompts, so what
 a target is planned with can never be what it is judged by.
@@ -26,6 +26,9 @@ class Record:
         locality, locality_answer: an unrelated question and its true answer (specificity).
         truth: what the unedited model or the world says, for display; may be empty.
         same_subject: other prompts about the subject with their true answers.
+        rival: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
+        rephrases, neighbours: all paraphrases, and prompts about other subjects whose answer is `rival`.
+        generation_prompts: openings for free text about the subject.
     """
 
     request: Request
@@ -34,6 +37,10 @@ class Record:
     locality_answer: str
     truth: str = ""
     same_subject: tuple[tuple[str, str], ...] = ()
+    rival: str = ""
+    rephrases: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
 
 
 class _Fields:
@@ -53,6 +60,20 @@ class _Fields:
         if not value.strip():
             raise MetakeError(f"{self.path}: record {self.index}: {name} is empty; give it a text")
         return value.strip()
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, possibly empty."""
+        value = self.content.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise MetakeError(f"{self.path}: record {self.index}: {name} must be a list of texts")
+        return tuple(text.strip() for text in value if text.strip())
+
+    def inside(self, name: str) -> _Fields:
+        """The fields of an object in a field."""
+        value = self.content.get(name)
+        if not isinstance(value, dict):
+            raise MetakeError(f"{self.path}: record {self.index}: {name} must be an object with fields")
+        return _Fields(self.path, self.index, value)
 
     def request(self, prompt: str, target: str) -> Request:
         try:
@@ -92,10 +113,36 @@ def _counterfact(fields: _Fields) -> Record:
         fields.text("locality_prompt"),
         fields.text("locality_ground_truth"),
         str(fields.content.get("ground_truth") or ""),
+        rival=str(fields.content.get("ground_truth") or ""),
+        rephrases=(fields.text("rephrase_prompt"),),
+        neighbours=(fields.text("locality_prompt"),)
+        if fields.content.get("locality_ground_truth") == fields.content.get("ground_truth")
+        else (),
     )
 
 
-READERS: dict[str, Callable[[_Fields], Record]] = {"src": _zsre, "prompt": _counterfact}
+def _multi_counterfact(fields: _Fields) -> Record:
+    """The original format: several paraphrases and neighbours, the answer of a neighbour is the old target."""
+    rewrite = fields.inside("requested_rewrite")
+    new, true = (rewrite.inside(name).text("str") for name in ("target_new", "target_true"))
+    rephrases, neighbours = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
+    for name, prompts in (("paraphrase_prompts", rephrases), ("neighborhood_prompts", neighbours)):
+        if not prompts:
+            raise MetakeError(f"{fields.path}: record {fields.index}: {name} is empty; give it a prompt")
+    subject = rewrite.text("subject")
+    try:
+        request = Request(rewrite.text("prompt"), subject, new)
+    except MetakeError as error:
+        raise MetakeError(f"{fields.path}: record {fields.index}: {error}") from error
+    return Record(
+        request, rephrases[0], neighbours[0], true, true, rival=true, rephrases=rephrases,
+        neighbours=neighbours, generation_prompts=fields.texts("generation_prompts"),
+    )  # fmt: skip
+
+
+READERS: dict[str, Callable[[_Fields], Record]] = {
+    "src": _zsre, "prompt": _counterfact, "requested_rewrite": _multi_counterfact,
+}  # fmt: skip
 
 
 def read_records(path: Path | str, limit: int | None = None) -> list[Record]:
@@ -118,7 +165,7 @@ def parse_records(path: Path, content: Sequence[Any]) -> list[Record]:
         reader = next((read for key, read in READERS.items() if key in fields.content), None)
         if reader is None:
             raise MetakeError(
-                f"{path}: record {index} has neither 'src' (zsRE) nor 'prompt' (CounterFact); "
+                f"{path}: record {index} has neither 'src' (zsRE) nor 'prompt' or 'requested_rewrite' (CounterFact); "
                 "add the prompt to be edited"
             )
         records.append(reader(fields))

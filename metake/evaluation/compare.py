@@ -36,7 +36,9 @@ class Comparison:
 
         def cell(measurement: Measurement, metric: str) -> str:
             value = measurement.mean(metric)
-            return f"{value:.2f}" if metric.startswith(("perplexity", "kl")) else f"{100 * value:.1f}"
+            return (
+                f"{value:.2f}" if metric.startswith(("perplexity", "kl", "fluency")) else f"{100 * value:.1f}"
+            )
 
         rows = [["unedited", *(cell(self.before, m) for m in measured), "-"]]
         for run in self.runs:

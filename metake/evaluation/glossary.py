@@ -18,6 +18,14 @@ GLOSSARY: dict[str, str] = {
     "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target.",
     "kl": "KL(unedited || edited) in nats, of the next token after the unrelated prompts of the first 200 records.",
     "overlap": "share of the five most likely next tokens there that are the unedited model's.",
+    "efficacy_success": "CounterFact's Efficacy: share of records where the new target is likelier (mean NLL per "
+    "token) than the old one on the edited prompt.",
+    "paraphrase_success": "the same on all paraphrases. CounterFact's Generalisation.",
+    "neighbourhood_success": "the reverse on prompts about neighbours, whose answer is the old target. Its Specificity.",
+    "efficacy_magnitude": "exp(-NLL(new)) - exp(-NLL(old)) on the edited prompt.",
+    "paraphrase_magnitude": "the same on all paraphrases.",
+    "neighbourhood_magnitude": "exp(-NLL(old)) - exp(-NLL(new)) on neighbours.",
+    "fluency": "weighted entropy of bigrams and trigrams, in bits, of text sampled (top 5) from the edited model.",
     "perplexity": "exp of the mean NLL per token on text that no statistics or plan has seen.",
     "perplexity_median": "exp of the median over windows of the mean NLL per token on that text.",
     "seconds_per_edit": "wall time of planning, solving and writing, statistics excluded.",
@@ -30,6 +38,8 @@ MOMENTS: dict[str, str] = {
 LABELS: dict[str, str] = {
     "efficacy": "Eff", "generalisation": "Gen", "specificity": "Spe", "generation": "exact",
     "generation_rephrase": "exact (reph.)", "generation_start": "starts", "agreement": "agree",
+    "efficacy_success": "ES", "paraphrase_success": "PS", "neighbourhood_success": "NS",
+    "efficacy_magnitude": "EM", "paraphrase_magnitude": "PM", "neighbourhood_magnitude": "NM", "fluency": "fluency",
     "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metake.data.records import Record
 from metake.errors import MetakeError
+from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES, compare_targets, fluency
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -20,6 +21,7 @@ GENERIC = ("{} is", "{} was known for", "I was told about {} that")
 PER_RECORD = (
     "efficacy", "generalisation", "specificity", "agreement", "same_subject",
     "generation", "generation_rephrase", "generation_start", "kl", "overlap",
+    *SUCCESSES, *MAGNITUDES, "fluency",
 )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ class Evaluator:
         max_tokens: padded tokens per pass.
         compared: after how many of the records' unrelated prompts the next token's whole distribution
             is compared with the unedited model's.
+        fluent: of how many records the fluency of sampled text is measured (slow).
     """
 
     def __init__(
@@ -108,8 +111,9 @@ class Evaluator:
         generate: bool = True,
         max_tokens: int = 8192,
         compared: int = 200,
+        fluent: int = 0,
     ) -> None:
-        self.compared = compared
+        self.compared, self.fluent = compared, fluent
         self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
         self.generate, self.max_tokens = generate, max_tokens
         self.kinds: list[tuple[str, int]] = []
@@ -157,7 +161,13 @@ class Evaluator:
             answers = self._answers(sorted(wanted)) if self.generate else {}
             losses = self._text_losses() if only is None else np.empty(0)
             unrelated = self._next_tokens()
+            rivals = compare_targets(self.arch, self.tokenizer, self.records, sorted(wanted), self.max_tokens)
+            entropies = {i: fluency(self.arch, self.tokenizer, self.records[i])
+                         for i in sorted(wanted) if i < self.fluent}  # fmt: skip
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
+        values |= rivals
+        for index, entropy in entropies.items():
+            values["fluency"][index] = entropy
         shared: dict[int, list[float]] = {}
         for i in probes:
             kind, index = self.kinds[i]

@@ -62,13 +62,11 @@ def _plain(measurement: Measurement) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return None if not np.isfinite(value) else round(float(value), 6)
 
-    means = {
-        name: number(measurement.mean(name)) for name in (*PER_RECORD, "perplexity", "perplexity_median")
-    }
+    measured = [name for name in PER_RECORD if np.isfinite(measurement.values[name]).any()]
     return {
-        "mean": means,
-        "interval": {name: [number(x) for x in bootstrap(measurement.values[name])] for name in PER_RECORD},
-        "per_record": {name: [number(x) for x in measurement.values[name]] for name in PER_RECORD},
+        "mean": {n: number(measurement.mean(n)) for n in (*measured, "perplexity", "perplexity_median")},
+        "interval": {name: [number(x) for x in bootstrap(measurement.values[name])] for name in measured},
+        "per_record": {name: [number(x) for x in measurement.values[name]] for name in measured},
         "answers": measurement.answers,
     }
 

@@ -25,6 +25,43 @@ def test_zsre_and_counterfact_give_the_same_shape():
     assert (a.truth, b.truth, b.locality_answer) == ("Rome", "Rome", "Bonn")
 
 
+MULTI = {
+    "case_id": 1, "paraphrase_prompts": ["Ada's birthplace is", "Ada hails from"],
+    "neighborhood_prompts": ["Bo was born in", "Cy was born in"], "generation_prompts": ["Ada grew up"],
+    "requested_rewrite": {"prompt": "{} was born in", "subject": "Ada", "target_new": {"str": "Oslo", "id": "Q1"},
+                          "target_true": {"str": "Rome", "id": "Q2"}, "relation_id": "P19"},
+}  # fmt: skip
+
+
+def test_the_original_counterfact_format():
+    record = parse_records(Path("f"), [MULTI])[0]
+    assert (record.request.text, record.request.target, record.rival) == ("Ada was born in", "Oslo", "Rome")
+    assert record.rephrases == ("Ada's birthplace is", "Ada hails from")
+    assert (record.rephrase, record.locality, record.locality_answer) == (
+        "Ada's birthplace is", "Bo was born in", "Rome"
+    )  # fmt: skip
+    assert len(record.neighbours) == 2
+    assert record.generation_prompts == ("Ada grew up",)
+    flat = parse_records(Path("f"), [FLAT, {**FLAT, "locality_ground_truth": "Rome"}])
+    assert [r.neighbours for r in flat] == [(), ("Bo was born in",)]  # a neighbour's answer is the old target
+    assert [r.rival for r in flat] == ["Rome", "Rome"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"paraphrase_prompts": []}, "paraphrase_prompts is empty"),
+        ({"neighborhood_prompts": "x"}, "neighborhood_prompts must be a list of texts"),
+        ({"requested_rewrite": "x"}, "requested_rewrite must be an object"),
+        ({"requested_rewrite": {**MULTI["requested_rewrite"], "target_new": {}}}, "no field 'str'"),
+        ({"requested_rewrite": {**MULTI["requested_rewrite"], "prompt": "Ada was"}}, "holds 0 gaps"),
+    ],
+)
+def test_what_is_missing_in_the_original_format_is_named(change, complaint):
+    with pytest.raises(MetakeError, match=complaint):
+        parse_records(Path("f.json"), [{**MULTI, **change}])
+
+
 def test_braces_case_and_repeated_subjects():
     odd = {**ZSRE, "subject": "ada {x}", "src": "Where was Ada {x} (not Ada {y}) born?"}
     record = parse_records(Path("f"), [odd])[0]

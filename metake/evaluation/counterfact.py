@@ -1,0 +1,113 @@
+"""CounterFact's own metrics: is the new target likelier than the old one, where it should be and where not?
+
+Per record and prompt, `NLL(x)` is the mean negative log-likelihood per token of a target x:
+
+    success      NLL(new) < NLL(true) on the edited prompt and its paraphrases; the reverse on prompts about
+                 neighbours, whose answer is the true target
+    magnitude    exp(-NLL(new)) - exp(-NLL(true)), or its negative on neighbours
+    fluency      entropy, in bits, of the bigrams and trigrams of sampled text, (2/3 H_2 + 4/3 H_3) / 2;
+                 low where a model repeats itself
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from metake.data.records import Record
+from metake.models.architecture import Architecture
+from metake.models.tokens import Row, answer_positions, chunks, encode, pad
+from metake.models.trace import run
+
+SUCCESSES = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
+MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighbourhood_magnitude")
+
+
+@torch.no_grad()
+def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> np.ndarray:
+    """Mean NLL per answer token of every row."""
+    losses = np.full(len(rows), np.nan)
+    for group in chunks(list(rows), max_tokens):
+        members = [rows[i] for i in group]
+        at_rows, at_columns, labels = answer_positions(members)
+        logits = run(arch, pad(members), positions=(at_rows, at_columns)).logits.float()
+        nll = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none").cpu()
+        for i, part in zip(group, nll.split([row.answer for row in members]), strict=True):
+            losses[i] = float(part.mean())
+    return losses
+
+
+def compare_targets(
+    arch: Architecture,
+    tokenizer: Any,
+    records: Sequence[Record],
+    wanted: Sequence[int],
+    max_tokens: int = 8192,
+) -> dict[str, np.ndarray]:
+    """Success and magnitude per record (mean over its prompts); NaN where a record names no true target."""
+    rows: list[Row] = []
+    probes: list[tuple[int, int]] = []  # record, kind
+    for index in wanted:
+        record = records[index]
+        if not record.rival:
+            continue
+        prompts = [(record.request.text, 0), *((p, 1) for p in record.rephrases)]
+        for prompt, kind in [*prompts, *((p, 2) for p in record.neighbours)]:
+            probes.append((index, kind))
+            rows += [encode(tokenizer, prompt, target) for target in (record.request.target, record.rival)]
+    losses = target_losses(arch, rows, max_tokens).reshape(-1, 2)
+    found: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for (index, kind), (new, true) in zip(probes, losses, strict=True):
+        sign = -1 if kind == 2 else 1
+        found.setdefault((index, kind), []).append(
+            (float(sign * (true - new) > 0), float(sign * (np.exp(-new) - np.exp(-true))))
+        )
+    values = {name: np.full(len(records), np.nan) for name in (*SUCCESSES, *MAGNITUDES)}
+    for (index, kind), pairs in found.items():
+        values[SUCCESSES[kind]][index], values[MAGNITUDES[kind]][index] = np.mean(pairs, 0)
+    return values
+
+
+def ngram_entropy(text: str) -> float:
+    """Weighted entropy of the bigrams and trigrams of a text's words, in bits; 0 for a text without any."""
+    words = re.findall(r"\w+|[^\w\s]", text)
+    total = 0.0
+    for n, weight in ((2, 2 / 3), (3, 4 / 3)):
+        counts = np.array(list(Counter(zip(*(words[i:] for i in range(n)), strict=False)).values()), float)
+        if len(counts):
+            shares = counts / counts.sum()
+            total += weight * float(-(shares * np.log2(shares)).sum())
+    return total / 2
+
+
+@torch.no_grad()
+def fluency(
+    arch: Architecture, tokenizer: Any, record: Record, *, length: int = 100, most: int = 10, seed: int = 0
+) -> float:
+    """Mean n-gram entropy of texts sampled (top 5) from the record's generation prompts, prompt included.
+
+    Args:
+        length: tokens of each text, prompt included.
+        most: prompts used; the edited prompt if the record has none of its own.
+    """
+    prompts = (record.generation_prompts or (record.request.text,))[:most]
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    entropies = []
+    try:
+        for prompt in prompts:
+            ids = torch.tensor([encode(tokenizer, prompt).ids])
+            total = min(length, arch.max_positions or length)
+            out = arch.model.generate(  # type: ignore[operator]
+                ids.to(arch.device), attention_mask=torch.ones_like(ids).to(arch.device), do_sample=True,
+                top_k=5, max_new_tokens=max(1, total - ids.shape[1]), pad_token_id=tokenizer.eos_token_id or 0,
+            )  # fmt: skip
+            entropies.append(ngram_entropy(tokenizer.decode(out[0], skip_special_tokens=True)))
+    finally:
+        torch.random.set_rng_state(state)
+    return float(np.mean(entropies))
