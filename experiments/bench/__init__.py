@@ -1,0 +1,1 @@
+"""What experiments/benchmark.py times: the published procedure, written directly, and the library's stages."""

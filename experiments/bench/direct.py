@@ -1,0 +1,118 @@
+"""The published procedure as it is usually written: one request after the other, whole passes, dense solves.
+
+A plain implementation of what MEMIT's and AlphaEdit's code does, with this library's prompts, so that
+both plan the same thing and times can be compared. Every step of a plan runs the whole model on the
+request's prompts and its guard, with all logits; every layer of a solve runs it again for the keys and
+for the residuals, and inverts a d_k x d_k system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metake.hparams import Settings
+from metake.models.architecture import Architecture
+from metake.models.tokens import Row, pad
+from metake.prompts import Batch
+
+
+def _stream(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _logits(model: nn.Module, ids: Tensor) -> Tensor:
+    return model(input_ids=ids, use_cache=False).logits
+
+
+def plan(arch: Architecture, batch: Batch, index: int, top: int, s: Settings) -> Tensor:
+    """The residual (`d_v`) of one request at block `top`, open loop, early stop on its own loss."""
+    rows = list(batch.edits[index * batch.templates : (index + 1) * batch.templates])
+    guard = next(g.row for g in batch.guards if g.owner == index)
+    ids = pad([*rows, guard]).to(arch.device)
+    lookups = [row.lookup for row in (*rows, guard)]
+    delta = torch.zeros(arch.d_v, device=arch.device, requires_grad=True)
+    origin: list[Tensor] = []
+
+    def add(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+        stream = _stream(output)
+        if not origin:
+            origin.append(stream[0, lookups[0]].detach().clone())
+        stream = stream.clone()
+        for i, place in enumerate(lookups):
+            stream[i, place] += delta
+        return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+    optimiser = torch.optim.Adam([delta], lr=s.lr)
+    reference = None
+    handle = arch.blocks[top].register_forward_hook(add)
+    try:
+        for step in range(s.steps):
+            optimiser.zero_grad()
+            scores = _logits(arch.model, ids).float().log_softmax(-1)
+            nll = torch.stack([
+                -torch.stack([scores[i, at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]).mean()
+                for i, row in enumerate(rows)
+            ]).mean()  # fmt: skip
+            now = scores[len(rows), lookups[-1]]
+            reference = now.detach().clone() if reference is None else reference
+            kl = s.kl * (now.exp() * (now - reference)).sum()
+            decay = s.decay * delta.norm() / origin[0].norm() ** 2 if float(delta.norm()) else 0.0
+            loss = nll + kl + decay
+            if loss.item() < s.stop_loss or step == s.steps - 1:
+                break
+            loss.backward()
+            optimiser.step()
+            if s.clamp is not None:
+                limit = s.clamp * origin[0].norm()
+                with torch.no_grad():
+                    if delta.norm() > limit:
+                        delta.mul_(limit / delta.norm())
+    finally:
+        handle.remove()
+    return delta.detach()
+
+
+@torch.no_grad()
+def _at(arch: Architecture, rows: Sequence[Row], module: nn.Module, *, inputs: bool) -> Tensor:
+    """Input or output of a module at the rows' lookup tokens; whole passes of 128 rows."""
+    found: list[Tensor] = []
+    for start in range(0, len(rows), 128):
+        group = rows[start : start + 128]
+        seen: list[Tensor] = []
+        if inputs:
+            handle = module.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        else:
+            handle = module.register_forward_hook(
+                lambda _, __, output, seen=seen: seen.append(_stream(output))
+            )
+        _logits(arch.model, pad(group).to(arch.device))
+        handle.remove()
+        found += [seen[0][i, row.lookup] for i, row in enumerate(group)]
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def execute(
+    arch: Architecture, batch: Batch, residuals: Tensor, moments: dict[int, Tensor], s: Settings
+) -> dict[int, Tensor]:
+    """MEMIT's solve, written into the weights layer by layer; layer -> change, weights as before again."""
+    rows, top = list(batch.trunks), s.layers[-1]
+    bare = rows[:: batch.templates]
+    goal = _at(arch, bare, arch.blocks[top], inputs=False) + residuals
+    originals, changes = {}, {}
+    for i, layer in enumerate(s.layers):
+        keys = _at(arch, rows, arch.down(layer), inputs=True).reshape(len(bare), batch.templates, -1)
+        key = keys[:, 0] if batch.templates == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
+        rest = goal - _at(arch, bare, arch.blocks[top], inputs=False)
+        K, C = key.T.double(), moments[layer].to(key.device).double()
+        G = s.weight * C + s.ridge * s.weight * C.trace() * torch.eye(len(C), device=C.device, dtype=C.dtype)
+        adjoint = torch.linalg.solve(G + K @ K.T, K)
+        changes[layer] = (rest.T.double() / (len(s.layers) - i)) @ adjoint.T
+        originals[layer] = arch.weight(layer).clone()
+        arch.weight(layer).add_(changes[layer].to(originals[layer]))
+    for layer, weight in originals.items():
+        arch.weight(layer).copy_(weight)
+    return changes

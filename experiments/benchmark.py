@@ -1,0 +1,340 @@
+"""Time of an edit, stage by stage, beside the published procedure written directly; same machine, same process.
+
+    python experiments/benchmark.py --size demo
+    python experiments/benchmark.py --suite metake --size smollm2 --batch 20
+    python experiments/benchmark.py --suite all --size gpt2            # GPT-2's size, random weights
+
+Suites:
+    plan     the open-loop plan of a batch: one by one with whole passes, against all at once from the last layer up
+    solve    keys, residuals and updates of all layers: dense d_k x d_k systems, against factors and n x n systems
+    metake   one step along the proxy, all layers in parallel, the exact hypergradient; keys frozen and moving
+    stats    second moments of all layers: tokens per second, and the share of the machine's matmul peak
+
+Ratios are medians over repeats, with their range. Results agree to rounding, and the report says how well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics as middle
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
+
+from experiments.bench import direct
+from experiments.figures.core import BLUE, GREEN, LAYOUT, ORANGE, RED, plt
+from experiments.full_width import CONFIGS
+from metake.data.records import read_records
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.files import write_json, write_text
+from metake.geometry.covariance import collect
+from metake.hparams import Settings
+from metake.models.architecture import Architecture
+from metake.models.load import ASSETS, DEMOS, load
+from metake.models.trace import frozen
+from metake.presets import default_text, settings_for
+from metake.prompts import Batch, Trunks
+from metake.report.figures import save
+from metake.report.tables import markdown, render
+from metake.requests import Request
+from metake.targets.descent import Penalty
+from metake.targets.hypergradient import Parallel, Unrolled, Virtual
+from metake.targets.objective import Objective
+from metake.targets.target import plan_targets
+
+SUITES = ("plan", "solve", "metake", "stats")
+CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model with requests and settings."""
+
+    arch: Architecture
+    tokenizer: Any
+    settings: Settings
+    requests: list[Request]
+    text: str
+    repeats: int
+
+    def timed(self, work: Callable[[], object], repeats: int | None = None) -> list[float]:
+        """Seconds of each repeat, device idle before and after."""
+        seconds = []
+        for _ in range(repeats or self.repeats):
+            self._wait()
+            started = time.perf_counter()
+            work()
+            self._wait()
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    def _wait(self) -> None:
+        if self.arch.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def build(args: argparse.Namespace) -> Bench:
+    """The model of a size: trained where one ships, else random weights of the published shape."""
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.size in (*DEMOS, "smollm2"):
+        loaded = load(args.size, device=device)
+        arch, tokenizer = loaded.arch, loaded.tokenizer
+    else:
+        torch.manual_seed(0)
+        configs = {"gpt2": lambda n: GPT2Config(n_layer=n), "gpt-j": CONFIGS["gpt-j"],
+                   "gpt2-xl": CONFIGS["gpt2-xl"], "llama3": CONFIGS["llama3-8b"]}  # fmt: skip
+        blocks = args.blocks or {"gpt2": 12, "gpt2-xl": 48, "gpt-j": 28, "llama3": 32}[args.size]
+        with torch.device(device):
+            arch = Architecture(AutoModelForCausalLM.from_config(configs[args.size](blocks)).eval())
+        tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")  # its ids exist in every vocabulary
+    layers = {"smollm2": (4, 5, 6, 7, 8), "gpt2": (3, 4, 5, 6, 7), "gpt2-xl": (13, 14, 15, 16, 17),
+              "gpt-j": (3, 4, 5, 6, 7, 8), "llama3": (4, 5, 6, 7, 8)}.get(args.size, (1, 2, 3))  # fmt: skip
+    layers = tuple(n for n in layers if n < len(arch)) or (len(arch) - 1,)
+    settings = settings_for(arch, "memit", name="none").updated(
+        layers=layers, contexts=CONTEXTS, steps=args.steps, lr=0.5, clamp=0.75, decay=0.5, stop_loss=0.0,
+        weight=1000.0, ridge=1e-4,
+    )  # fmt: skip
+    name = args.size if args.size in DEMOS else "demo"
+    file = "real_facts.json" if args.size == "smollm2" else "test.json"
+    records = read_records(args.data or ASSETS / "world" / file)
+    requests = [records[i % len(records)].request for i in range(args.batch)]
+    return Bench(arch, tokenizer, settings, requests, default_text(args.size if args.size == "smollm2" else name),
+                 args.repeats)  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """All suites asked for."""
+    torch.set_num_threads(args.threads)
+    bench = build(args)
+    wanted = SUITES if args.suite == "all" else (args.suite,)
+    report: dict[str, Any] = {
+        "size": args.size, "batch": args.batch, "steps": args.steps, "layers": list(bench.settings.layers),
+        "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
+        "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
+        "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
+        "matmul_peak_gflops": matmul_peak(bench), "rows": [],
+    }  # fmt: skip
+    with frozen(bench.arch.model):
+        tokens = min(bench.arch.d_k + 512, 8192)
+        statistics = collect(
+            bench.arch, bench.tokenizer, bench.text, bench.settings.layers, tokens=tokens, progress=False
+        )
+        editor = Editor(
+            bench.arch.model, bench.tokenizer, "memit", settings=bench.settings, statistics=statistics
+        )
+        for name in wanted:
+            report["rows"] += {"plan": plan, "solve": solve, "metake": metake, "stats": stats}[name](
+                bench, editor
+            )
+    report["peak_gib"] = (
+        torch.cuda.max_memory_allocated() / 2**30 if bench.arch.device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )  # fmt: skip
+    return report
+
+
+def matmul_peak(bench: Bench, size: int = 2048) -> float:
+    """fp32 matrix product, GFLOP/s, the best of five."""
+    a = torch.randn(size, size, device=bench.arch.device)
+    return 2 * size**3 / min(bench.timed(lambda: a @ a, 5)) / 1e9
+
+
+def row(suite: str, name: str, seconds: list[float], edits: int, against: list[float] | None = None,
+        agrees: float | None = None) -> dict[str, Any]:  # fmt: skip
+    """One line of the report; `against` are the seconds of what it is compared with."""
+    ratio = None if against is None else middle.median(against) / middle.median(seconds)
+    spread = None if against is None else [min(against) / max(seconds), max(against) / min(seconds)]
+    return {"suite": suite, "name": name, "seconds": seconds, "per_edit": middle.median(seconds) / edits,
+            "ratio": ratio, "spread": spread, "differs": agrees}  # fmt: skip
+
+
+def _batch(bench: Bench, editor: Editor) -> tuple[Batch, Trunks]:
+    batch = Batch.build(bench.arch, bench.tokenizer, bench.requests, editor.contexts)
+    return batch, Trunks.build(bench.arch, batch, bench.settings.layers[0])
+
+
+def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
+    """The direct procedure on a few requests, scaled; ours on the whole batch."""
+    batch, _ = _batch(bench, editor)
+    top, few = bench.settings.layers[-1], min(3, len(bench.requests))
+    kept: dict[str, torch.Tensor] = {}
+
+    def ours() -> None:
+        fresh, trunks = _batch(bench, editor)
+        targets = plan_targets(bench.arch, editor.solver(), fresh, trunks, bench.settings.updated(stop="own"))
+        kept["ours"] = targets.residuals
+
+    def published() -> None:
+        kept["direct"] = torch.stack(
+            [direct.plan(bench.arch, batch, i, top, bench.settings) for i in range(few)]
+        )
+
+    mine = bench.timed(ours)
+    theirs = [s * len(bench.requests) / few for s in bench.timed(published)]
+    wanted = kept["direct"]
+    off = float((kept["ours"][:few] - wanted).norm() / wanted.norm())
+    return [row("plan", "direct, one by one", theirs, len(bench.requests)),
+            row("plan", "this library", mine, len(bench.requests), theirs, off)]  # fmt: skip
+
+
+def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
+    """Both once with everything built: the factorisation is done once per run, so it has its own line."""
+    batch, trunks = _batch(bench, editor)
+    factorised = bench.timed(
+        lambda: (editor._bases.clear(), [editor.geometry(n) for n in bench.settings.layers])
+    )
+    solver = editor.solver()
+    hidden, _ = solver.origin(trunks)
+    residuals = (
+        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
+    )
+    moments = {n: editor.statistics[n] for n in bench.settings.layers}
+    kept: dict[str, Any] = {}
+    mine = bench.timed(lambda: kept.update(ours=solver.solve(trunks, residuals)))
+    theirs = bench.timed(
+        lambda: kept.update(direct=direct.execute(bench.arch, batch, residuals, moments, bench.settings))
+    )
+    off = 0.0
+    for layer, change in kept["direct"].items():
+        left, right = kept["ours"].factors[layer]
+        off = max(off, float((left.double() @ right.double().T - change).norm() / change.norm()))
+    count = len(bench.requests)
+    return [row("solve", "direct", theirs, count), row("solve", "this library", mine, count, theirs, off),
+            row("solve", "factorisation, once per run", factorised, count)]  # fmt: skip
+
+
+def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
+    """One step of the upper level along each gradient."""
+    batch, trunks = _batch(bench, editor)
+    solver = editor.solver()
+    hidden, key = solver.origin(trunks)
+    top = solver.planned_at
+    channel = solver.geometries[top].channel(key.T.to(solver.geometries[top].device))
+    objective = Objective(
+        bench.arch, batch, trunks.start, top, channel=channel, max_tokens=bench.settings.max_tokens
+    )
+    slopes = {
+        "proxy": Virtual(objective, "channel"), "parallel": Parallel(objective, solver, trunks),
+        "unrolled, keys frozen": Unrolled(objective, solver, trunks, "frozen"),
+        "unrolled": Unrolled(objective, solver, trunks),
+    }  # fmt: skip
+    start = (
+        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
+    )
+    active, penalty = torch.ones(len(hidden), dtype=torch.bool), Penalty(kl=0.0625, initial_first=True)
+
+    def step(slope: Any) -> None:
+        leaf = start.clone().requires_grad_(True)
+        slope(leaf, active, penalty)
+
+    rows, base = [], None
+    for name, slope in slopes.items():
+        with torch.enable_grad():
+            step(slope)  # warm
+            seconds = bench.timed(lambda slope=slope: step(slope))
+        rows.append(row("metake", f"step, {name}", seconds, len(hidden), base))
+        base = base or seconds
+    return rows
+
+
+def stats(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
+    """All layers in one pass; FLOPs are those of the second moments and of the blocks below them."""
+    tokens = editor.statistics.provenance.tokens
+    layers = bench.settings.layers
+    seconds = bench.timed(
+        lambda: collect(bench.arch, bench.tokenizer, bench.text, layers, tokens=tokens, progress=False), 2
+    )
+    weights = sum(p.numel() for block in bench.arch.blocks[: layers[-1] + 1] for p in block.parameters())
+    flops = tokens * (2 * weights + 2 * len(layers) * bench.arch.d_k**2)
+    line = row("stats", f"{len(layers)} layers, {tokens} tokens", seconds, 1)
+    fastest = min(seconds)
+    return [line | {"tokens_per_second": tokens / fastest, "gflops": flops / fastest / 1e9}]
+
+
+def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    head = ["suite", "what", "s/edit", "ratio", "range", "differs by"]
+    rows = []
+    for line in report["rows"]:
+        spread = "-" if line["spread"] is None else "{:.2f} to {:.2f}".format(*line["spread"])
+        ratio = "-" if line["ratio"] is None else f"{line['ratio']:.2f}"
+        differs = "-" if line["differs"] is None else f"{line['differs']:.0e}"
+        if line["suite"] == "stats":
+            share = line["gflops"] / report["matmul_peak_gflops"]
+            spread = f"{line['tokens_per_second']:.0f} tokens/s, {share:.0%} of matmul peak"
+        rows.append([line["suite"], line["name"], f"{line['per_edit']:.4g}", ratio, spread, differs])
+    return head, rows
+
+
+def draw(report: dict[str, Any], path: Path) -> Path:
+    """Seconds per edit of every line, with its range over the repeats."""
+    lines = [line for line in report["rows"] if line["suite"] != "stats"]
+    colours = {"plan": BLUE, "solve": GREEN, "metake": ORANGE}
+    with plt.rc_context(LAYOUT):
+        figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(lines)), layout="constrained")
+        for i, line in enumerate(lines):
+            edits = report["batch"]
+            low, high = (value / edits for value in (min(line["seconds"]), max(line["seconds"])))
+            published = line["name"].startswith("direct")
+            axis.barh(-i, line["per_edit"], color=RED if published else colours[line["suite"]], height=0.6)
+            axis.plot([low, high], [-i, -i], color="black", lw=0.8)
+            note = "" if line["ratio"] is None else f"  {line['ratio']:.2g}x"
+            axis.text(high, -i, f" {line['per_edit']:.3g} s{note}", va="center", fontsize=6.5)
+        axis.set_yticks([-i for i in range(len(lines))], [f"{x['suite']}: {x['name']}" for x in lines])
+        axis.set_xscale("log")
+        axis.set_xlim(right=max(max(x["seconds"]) for x in lines) / report["batch"] * 6)
+        axis.set_xlabel(
+            f"seconds per edit, batch of {report['batch']} (x: against the first line of its suite)"
+        )
+        axis.set_title(
+            f"{report['size']}: d_k {report['d_k']}, layers {report['layers']}, {report['device']}"
+        )
+        return save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--suite", default="all", choices=[*SUITES, "all"])
+    parser.add_argument(
+        "--size", default="demo", choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"]
+    )
+    parser.add_argument("--blocks", type=int, help="fewer blocks than the model has (random weights)")
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=20, help="of a plan")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--data", type=Path, help="records; default: what ships")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmark"))
+    args = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
+    try:
+        report = run(args)
+    except MetakeError as error:
+        print(f"benchmark: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    name = f"{args.size}-{args.suite}-{args.batch}"
+    write_json(args.out / f"{name}.json", report)
+    head, rows = table(report)
+    write_text(args.out / f"{name}.md", markdown(head, rows))
+    if any(line["suite"] != "stats" for line in report["rows"]):
+        draw(report, args.out / f"{name}.png")
+    print(render(f"{args.size}, batch of {args.batch}, {report['device']}", head, rows, 120))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The published procedure, written directly, plans and writes what the library does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.bench import direct
+from metake.editor import Editor
+from metake.models.trace import frozen
+from metake.presets import settings_for
+from metake.prompts import Batch, Trunks
+from metake.targets.target import plan_targets
+
+SCRIPT = str(Path(__file__).resolve().parents[1] / "experiments" / "benchmark.py")
+CONTEXTS = ("The mill is dark", "It is told that")
+
+
+@pytest.mark.parametrize("clamp", [None, 0.05])
+def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, records, clamp):
+    """Same prompts, same settings: targets and updates agree to the rounding of fp32 passes."""
+    settings = settings_for(loaded.arch, "memit", name="none").updated(
+        layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, weight=30.0, ridge=1e-4
+    )
+    statistics = statistics_of(loaded)
+    editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=statistics)
+    before = loaded.arch.fingerprint()
+    with frozen(loaded.model):
+        batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records[:3]], CONTEXTS)
+        trunks, solver = Trunks.build(loaded.arch, batch, 1), editor.solver()
+        residuals = plan_targets(loaded.arch, solver, batch, trunks, settings).residuals
+        alone = torch.stack([direct.plan(loaded.arch, batch, i, 3, settings) for i in range(3)])
+        torch.testing.assert_close(residuals, alone, rtol=1e-3, atol=1e-4 * float(alone.norm()))
+        solution = solver.solve(trunks, residuals)
+        moments = {n: statistics[n] for n in (1, 2, 3)}
+        changes = direct.execute(loaded.arch, batch, residuals, moments, settings)
+    assert loaded.arch.fingerprint() == before
+    for layer, change in changes.items():
+        left, right = solution.factors[layer]
+        torch.testing.assert_close(
+            left.double() @ right.double().T, change, rtol=1e-3, atol=1e-4 * float(change.abs().max())
+        )
+
+
+def test_the_command_reports_every_suite(tmp_path):
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--batch",
+        "2",
+        "--steps",
+        "2",
+        "--repeats",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "demo-all-2.json").read_text())
+    assert [line["suite"] for line in report["rows"]] == ["plan"] * 2 + ["solve"] * 3 + ["metake"] * 4 + [
+        "stats"
+    ]
+    assert all(line["differs"] < 1e-3 for line in report["rows"] if line["differs"] is not None)
+    assert (tmp_path / "demo-all-2.png").stat().st_size > 10_000
