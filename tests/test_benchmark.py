@@ -1,9 +1,6 @@
 """The published procedure, written directly, plans and writes what the library does."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +11,8 @@ from metake.models.trace import frozen
 from metake.presets import settings_for
 from metake.prompts import Batch, Trunks
 from metake.targets.target import plan_targets
+from tests.scripts import call
 
-SCRIPT = str(Path(__file__).resolve().parents[1] / "experiments" / "benchmark.py")
 CONTEXTS = ("The mill is dark", "It is told that")
 
 
@@ -46,20 +43,7 @@ def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, recor
 
 
 def test_the_command_reports_every_suite(tmp_path):
-    command = [
-        sys.executable,
-        SCRIPT,
-        "--batch",
-        "2",
-        "--steps",
-        "2",
-        "--repeats",
-        "1",
-        "--out",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    call("benchmark.py", "--batch", 2, "--steps", 2, "--repeats", 1, "--out", tmp_path)
     report = json.loads((tmp_path / "demo-all-2.json").read_text())
     assert [line["suite"] for line in report["rows"]] == ["plan"] * 2 + ["solve"] * 3 + ["metake"] * 4 + [
         "stats"

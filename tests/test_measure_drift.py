@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +17,9 @@ from metake.solvers.allocation import last, spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import factor_gradients
+from tests.scripts import call, refused
 
-SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "measure_drift.py"
+SCRIPT = "measure_drift.py"
 LAYERS = (1, 2, 3)
 
 
@@ -146,21 +143,13 @@ def test_what_was_not_measured_is_not_judged(edit):
     assert any(cells[:2] == ["T3c: angles", "-"] for cells in table(verdict)[1])
 
 
-def call(*arguments, check=True):
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
 def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     quick = ("--model", "demo-llama", "--layers", "1-3", "--norms", 1, "--steps", 2, "--out", tmp_path)
-    call(*quick, "--edits", 1)
+    call(SCRIPT, *quick, "--edits", 1)
     first = json.loads((tmp_path / "drift.json").read_text())
     first["edits"][0]["start"]["nll"] = 123.0  # to be recognised
     (tmp_path / "drift.json").write_text(json.dumps(first))
-    done = call(*quick, "--edits", 2)
+    done = call(SCRIPT, *quick, "--edits", 2)
     content = json.loads((tmp_path / "drift.json").read_text())
     assert [e["start"]["nll"] == 123.0 for e in content["edits"]] == [True, False]
     assert content["layers"] == [1, 2, 3]
@@ -172,7 +161,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     lines = (tmp_path / "drift.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * (2 + 3)
 
-    call(*quick, "--edits", 1, "--seed", 1)  # another run: nothing of the old one is kept
+    call(SCRIPT, *quick, "--edits", 1, "--seed", 1)  # another run: nothing of the old one is kept
     assert json.loads((tmp_path / "drift.json").read_text())["edits"][0]["start"]["nll"] != 123.0
 
 
@@ -192,8 +181,4 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     ],
 )
 def test_bad_input_is_one_line(arguments, complaint, tmp_path):
-    done = call(*arguments, "--out", tmp_path / "out", check=False)
-    assert done.returncode == 2
-    assert complaint in done.stderr
-    assert done.stderr.strip().count("\n") == 0, done.stderr
-    assert not (tmp_path / "out").exists()
+    assert complaint in refused(SCRIPT, *arguments, out=tmp_path / "out")

@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from metake.deltas import Delta
-from metake.editor import Editor, EditResult
+from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Measurement
 from metake.files import read_json, read_tensors, write_json, write_tensors
 from metake.requests import Request
+from metake.result import EditResult
 
 MEMORY = "metake-memory-1"
 

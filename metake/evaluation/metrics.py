@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metake.data.records import Record
 from metake.errors import MetakeError
-from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES, compare_targets, fluency
+from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES, compare_targets, fluency, target_losses
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -159,7 +159,8 @@ class Evaluator:
             for i, best in zip(probes, self._best([self.rows[i] for i in probes]), strict=True):
                 choices[i] = best
             answers = self._answers(sorted(wanted)) if self.generate else {}
-            losses = self._text_losses() if only is None else np.empty(0)
+            read = self.windows if only is None else []
+            losses = target_losses(self.arch, read, 2048)
             unrelated = self._next_tokens()
             rivals = compare_targets(self.arch, self.tokenizer, self.records, sorted(wanted), self.max_tokens)
             entropies = {i: fluency(self.arch, self.tokenizer, self.records[i])
@@ -227,19 +228,6 @@ class Evaluator:
             for i in group:
                 best[i], tokens = tuple(tokens[: rows[i].answer]), tokens[rows[i].answer :]
         return best
-
-    def _text_losses(self) -> np.ndarray:
-        """Mean NLL per token of every window of the held-out text."""
-        losses = []
-        for start in range(0, len(self.windows), 16):
-            group = self.windows[start : start + 16]
-            at_rows, at_columns, labels = answer_positions(group)
-            logits = run(self.arch, pad(group), positions=(at_rows, at_columns)).logits
-            nll = torch.nn.functional.cross_entropy(
-                logits.float(), labels.to(logits.device), reduction="none"
-            ).cpu()
-            losses += [float(part.mean()) for part in nll.split([row.answer for row in group])]
-        return np.array(losses)
 
     def _answers(self, wanted: list[int]) -> dict[int, tuple[str, str, str]]:
         """Greedy continuations until the end of the line, a little longer than the target."""

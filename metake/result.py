@@ -1,0 +1,184 @@
+"""What an editor gives back: predictions before an edit, and an executed edit that can be looked at and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metake.deltas import Applied, Delta
+from metake.hparams import Settings
+from metake.report.tables import render
+from metake.requests import Request
+from metake.solvers.layered import Solution
+from metake.targets.target import Targets
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Predicted realisation of requests: rho and eta, `layers x n`, before anything is done."""
+
+    requests: tuple[Request, ...]
+    layers: tuple[int, ...]
+    rho: Tensor
+    eta: Tensor
+
+    def __str__(self) -> str:
+        rows = []
+        for j, request in enumerate(self.requests):
+            keeps = self.eta[-1, j].item()
+            cells = [
+                f"{eta:.3f} ({rho:.3g})" for eta, rho in zip(self.eta[:, j], self.rho[:, j], strict=True)
+            ]
+            rows.append([request.subject, *cells, f"keeps {keeps:.0%} of its residual"])
+        head = ["subject", *(f"layer {layer}: eta (rho)" for layer in self.layers), "at the last layer"]
+        return render("predicted realisation", head, rows)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One plan and its solve, on the model that the stages before it edited.
+
+    Attributes:
+        members: which of the batch's requests it is for.
+    """
+
+    targets: Targets
+    solution: Solution
+    members: slice
+
+
+@dataclass
+class EditResult:
+    """One executed batch.
+
+    Attributes:
+        delta: the change of the weights; save it, apply it elsewhere.
+        settings, method: how it was made.
+        stages: plans and solves: one for most methods, several for more rounds than one, for a target
+            at each of two layers, and for requests in groups.
+        seconds: wall time.
+        learned: layer -> `d_k x n`, the keys that geometries remember of this batch.
+        edited: whether the model holds the edit now.
+    """
+
+    requests: tuple[Request, ...]
+    method: str
+    settings: Settings
+    delta: Delta
+    stages: tuple[Stage, ...]
+    seconds: float
+    _applied: Applied
+    _take_back: Callable[[EditResult], None] = field(repr=False)
+    _before: dict[int, Tensor | None] = field(repr=False, default_factory=dict)
+
+    learned: dict[int, Tensor] = field(repr=False, default_factory=dict)
+
+    @property
+    def edited(self) -> bool:
+        return bool(self._applied.originals)
+
+    def revert(self) -> None:
+        """Put back the weights and the editor's memory as they were before this batch, bit for bit.
+
+        Raises:
+            MetakeError: a later batch stands on this one; revert that one first.
+        """
+        if self.edited:
+            self._take_back(self)
+
+    def _each(self, of: Callable[[Stage], Tensor], *, add: bool = False) -> Tensor:
+        """A value per request, `n`: of its last stage, or the sum over its stages."""
+        values = torch.zeros(len(self.requests))
+        for stage in self.stages:
+            value = of(stage).detach().float().cpu()
+            values[stage.members] = values[stage.members] + value if add else value
+        return values
+
+    def _by_layer(self, of: Callable[[Stage], dict[int, Tensor]]) -> dict[int, Tensor]:
+        """Layer -> a value per request, `n`, of the last stage that solved the layer."""
+        layers = dict.fromkeys(layer for stage in self.stages for layer in of(stage))
+        values = {layer: torch.zeros(len(self.requests)) for layer in layers}
+        for stage in self.stages:
+            for layer, value in of(stage).items():
+                values[layer][stage.members] = value.detach().float().cpu()
+        return values
+
+    @property
+    def eta(self) -> dict[int, Tensor]:
+        """Layer -> attenuation of each key, `n`."""
+        return self._by_layer(lambda stage: stage.solution.eta)
+
+    @property
+    def steps(self) -> Tensor:
+        """Gradient steps each request took in all, `n`."""
+
+        def of(stage: Stage) -> Tensor:
+            plan, closed = stage.targets.plan, stage.targets.closed
+            return plan.steps if closed is None else plan.steps + closed.steps
+
+        return self._each(of, add=True)
+
+    @property
+    def size(self) -> Tensor:
+        """Norm of the stream that each residual is added to, `n`."""
+        return self._each(lambda stage: stage.targets.hidden.norm(dim=1))
+
+    @property
+    def planned(self) -> Tensor:
+        """Norm of each planned shift at the last edited layer, `n`."""
+        return self._each(lambda stage: stage.solution.planned.norm(dim=1))
+
+    @property
+    def fraction(self) -> Tensor:
+        """Executed share of each planned residual, `n`."""
+        return self._each(lambda stage: stage.solution.fraction)
+
+    def __str__(self) -> str:
+        length, fraction, steps, eta = self.planned / self.size, self.fraction, self.steps, self.eta
+        rows = [
+            [
+                request.subject,
+                request.target,
+                f"{length[j]:.2f}",
+                f"{fraction[j]:.2f}",
+                *(f"{values[j]:.3f}" for values in eta.values()),
+                str(int(steps[j])),
+            ]
+            for j, request in enumerate(self.requests)
+        ]
+        head = ["subject", "target", "|r|/|h|", "executed", *(f"eta {layer}" for layer in eta), "steps"]
+        state = "the model is edited" if self.edited else "reverted: the model is as it was before"
+        return render(f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows)
+
+    def plot(self, path: Path | str) -> Path:
+        """Planned against executed residual, per layer; writes a figure (png, pdf or svg)."""
+        from metake.report.figures import plot_realisation
+
+        return plot_realisation({self.method: [self.summary()]}, Path(path))
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of the batch as plain values, for a result file."""
+        size, eta = self.size, self.eta
+        missing = self._by_layer(lambda stage: stage.solution.missing)
+        executed = self._each(lambda stage: stage.solution.shift.norm(dim=1))
+        left = self._each(lambda stage: (stage.solution.planned - stage.solution.shift).norm(dim=1))
+        return {
+            "requests": [
+                {"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in self.requests
+            ],
+            "layers": list(eta),
+            "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
+            "missing_before": [(m / size).tolist() for m in missing.values()],
+            "planned": (self.planned / size).tolist(),
+            "executed": (executed / size).tolist(),
+            "missing_after": (left / size).tolist(),
+            "fraction": self.fraction.tolist(),
+            "scale": self._each(lambda stage: stage.targets.scale).tolist(),
+            "steps": [int(x) for x in self.steps],
+            "seconds": self.seconds,
+        }
