@@ -59,7 +59,7 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: Settings) ->
             now = scores[len(rows), lookups[-1]]
             reference = now.detach().clone() if reference is None else reference
             kl = s.kl * (now.exp() * (now - reference)).sum()
-            decay = s.decay * delta.norm() / origin[0].norm() ** 2 if float(delta.norm()) else 0.0
+            decay = s.decay * delta.norm() / origin[0].norm() ** 2 if bool(delta.detach().any()) else 0.0
             loss = nll + kl + decay
             if loss.item() < s.stop_loss or step == s.steps - 1:
                 break

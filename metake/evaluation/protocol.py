@@ -160,9 +160,7 @@ def evaluate_method(
 def _merge(parts: Sequence[Measurement]) -> Measurement:
     """Measurements of disjoint sets of records as one."""
     values = {
-        name: np.nanmax(np.stack([part.values[name] for part in parts]), axis=0)
-        if np.isfinite(parts[0].values[name]).any() or len(parts) > 1
-        else parts[0].values[name]
+        name: np.fmax.reduce([part.values[name] for part in parts])  # NaN only where every part has it
         for name in PER_RECORD
     }
     choices = [max(options, key=len) for options in zip(*(part.choices for part in parts), strict=True)]
