@@ -32,7 +32,6 @@ class Solution:
     Attributes:
         factors: layer -> (left, right) = (R, Q); the update is `R Q^T`.
         keys: layer -> `n x d_k`, the keys it was solved with.
-        asked: layer -> `n`, norm of the residual asked of that layer.
         missing: layer -> `n`, norm of what was missing *before* this one wrote, at the last layer (or
             at this one, if every layer has its own goal).
         eta: layer -> `n`, attenuation of each key alone.
@@ -43,7 +42,6 @@ class Solution:
 
     factors: dict[int, tuple[Tensor, Tensor]]
     keys: dict[int, Tensor]
-    asked: dict[int, Tensor]
     missing: dict[int, Tensor]
     eta: dict[int, Tensor]
     shift: Tensor
@@ -120,7 +118,7 @@ class LayeredSolver:
         top = self.layers[-1]
         hidden, start = trunks.hidden, trunks.start
         factors: dict[int, tuple[Tensor, Tensor]] = {}
-        keys, asked, missing, eta = {}, {}, {}, {}
+        keys, missing, eta = {}, {}, {}
         before = after = None
         goals: dict[int, Tensor] = {}
         for layer, share in self.shares:
@@ -147,13 +145,13 @@ class LayeredSolver:
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
             factors[layer] = (left, right)
             keys[layer] = key
-            asked[layer], missing[layer] = left.detach().norm(dim=0), rest.detach().norm(dim=1)
+            missing[layer] = rest.detach().norm(dim=1)
             eta[layer] = geometry.attenuation(columns.detach()).to(torch.float32)
             own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             after = stream + ((own @ right) @ left.T).to(stream.device)
         assert before is not None
         assert after is not None
-        return Solution(factors, keys, asked, missing, eta, after - before, goals[top] - before)
+        return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
 
     def _goals(self, ids: Tensor, last: Tensor, unedited: Trace, residuals: Tensor) -> dict[int, Tensor]:
         """Layer -> `n x d_v`, wanted streams at the lookup token: of the last layer, or of each."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from metake.deltas import Delta
+from metake.errors import MetakeError
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
@@ -121,6 +122,75 @@ def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of,
         finally:
             for n, weight in saved.items():
                 arch.weight(n).copy_(weight)
+
+
+@pytest.mark.parametrize(
+    ("shares", "aim", "passes"), [(spread, "top", 11), (forward, "own", 12), (last, "top", 1 + 1)]
+)
+def test_no_block_runs_that_need_not(demo, statistics_of, records, shares, aim, passes):
+    """Blocks run by a solve over layers 1, 2, 3 of 6.
+
+    Keys: 1, then 1-2, then 2-3. Streams at the goal: 1-3, 2-3, 3, where the goal is the top (11 in all);
+    1-3 once, the replay 2-3, then 2 and 3, where every layer has its own (12). One layer: itself, twice.
+    """
+    solver, trunks = setting(demo, statistics_of(demo), shares(LAYERS), records[:2], aim=aim)
+    counted = []
+    handles = [
+        demo.arch.down(n).register_forward_hook(lambda *_, n=n: counted.append(n))
+        for n in range(len(demo.arch))
+    ]
+    try:
+        with frozen(demo.model):
+            solver.solve(trunks, torch.zeros(2, demo.arch.d_v))
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(counted) == passes
+    assert set(counted) <= set(LAYERS)
+
+
+@pytest.mark.parametrize(("shares", "aim"), [(spread, "top"), (forward, "own")])
+def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_of, records, shares, aim):
+    solver, trunks = setting(demo, statistics_of(demo), shares(LAYERS), records[:2], aim=aim)
+    with frozen(demo.model):
+        residuals = torch.randn(
+            2, demo.arch.d_v, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        fine, plain = solver.solve(trunks, residuals), solver.solve(trunks, residuals.float())
+    assert fine.planned.dtype == fine.shift.dtype == torch.float32
+    torch.testing.assert_close(fine.shift, plain.shift)
+
+
+def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, records):
+    solver, trunks = setting(demo, statistics_of(demo), spread(LAYERS), records[:2])
+    rights = {}
+    with frozen(demo.model):
+        for keys in ("moving", "frozen"):
+            residuals = torch.ones(2, demo.arch.d_v, requires_grad=True)
+            rights[keys] = solver.solve(trunks, residuals, keys).factors[3][1]
+        default = solver.solve(trunks, torch.ones(2, demo.arch.d_v, requires_grad=True)).factors[3][1]
+        plain = solver.solve(trunks, torch.ones(2, demo.arch.d_v)).factors[3][1]
+    assert [rights[keys].requires_grad for keys in ("moving", "frozen")] == [True, False]
+    assert default.requires_grad
+    assert not plain.requires_grad
+    torch.testing.assert_close(rights["frozen"], plain)
+
+
+@pytest.mark.parametrize("where", ["residual", "key"])
+def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, where):
+    solver, trunks = setting(demo, statistics_of(demo), last(LAYERS), records[:1])
+    residuals = torch.ones(1, demo.arch.d_v)
+    if where == "residual":
+        residuals[0, 3] = float("inf")
+    else:
+
+        class Broken(Ridge):
+            def channel(self, keys, fit="soft"):
+                return super().channel(keys, fit) * float("nan")
+
+        solver.geometries = {3: Broken(statistics_of(demo)[3], 300.0, 1e-3)}
+    with frozen(demo.model), pytest.raises(MetakeError, match="the update of layer 3 is not finite"):
+        solver.solve(trunks, residuals)
 
 
 def test_allocations_by_name():
