@@ -169,7 +169,9 @@ def _errors(content: Mapping[str, Any], path: Path) -> Path:
 
 
 def _cosines(content: Mapping[str, Any], path: Path) -> Path:
-    figure, (edits, strengths, trail) = _axes(3)
+    trails = [e["trail"] for e in content["edits"] if e["trail"]]
+    figure, axes = _axes(3 if trails else 2)
+    edits, strengths = axes[:2]
     start = [e["start"]["cos"] for e in content["edits"]]
     end = [e["compensated"]["cos"] for e in content["edits"]]
     for i, (name, (colour, _)) in enumerate(COSINES.items()):
@@ -185,15 +187,14 @@ def _cosines(content: Mapping[str, Any], path: Path) -> Path:
     strengths.set_xscale("log")
     strengths.set_xlabel(content["strength"])
     strengths.set_title("over the constraint, at the plan")
-    trails = [e["trail"] for e in content["edits"] if e["trail"]]
     if trails:
         steps = [point["step"] for point in trails[0]]
         for name, (colour, label) in COSINES.items():
             values = [[point["cos"][name] for point in t] for t in trails if len(t) == len(steps)]
-            _quartiles(trail, steps, values, color=colour, label=label)
-    trail.set_xlabel("step of the upper level")
-    trail.set_title("along the descent by the proxy")
-    for axis in (edits, strengths, trail):
+            _quartiles(axes[2], steps, values, color=colour, label=label)
+        axes[2].set_xlabel("step of the upper level")
+        axes[2].set_title("along the descent by the proxy")
+    for axis in axes:
         axis.axhline(0, color="#999999", lw=0.6)
         axis.set_ylim(-1.05, 1.05)
     figure.legend(*strengths.get_legend_handles_labels(), loc="outside lower center", ncols=4)
