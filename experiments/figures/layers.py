@@ -62,7 +62,7 @@ def identity_transport(data: Data) -> Any:
                 done = LayeredSolver(arch, dict.fromkeys(layers, ridge), spread(layers)).solve(
                     trunks, residual
                 )
-                asked = np.array([float(done.asked[i]) for i in layers])
+                asked = np.array([float(done.factors[i][0].norm()) for i in layers])
                 numbers = (
                     float(done.fraction),
                     asked[:-1].sum() / asked[-1],

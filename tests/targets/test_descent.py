@@ -145,5 +145,5 @@ def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
         with Editor(
             loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=statistics_of(loaded)
         ) as editor:
-            plans.append(editor.edit(group).targets.plan.residuals)
+            plans.append(editor.edit(group).stages[0].targets.plan.residuals)
     torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)
