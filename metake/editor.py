@@ -241,9 +241,13 @@ class Editor:
         delta = Delta(bounded, raw.model, raw.note)
         with torch.no_grad():
             held = Applied(self.arch, {n: self.arch.weight(n).clone() for n in delta.layers})
-            if s.restraint == "prune":
-                Applied(self.arch, originals).revert()
-            delta.apply(self.arch, check=False)
+            try:
+                if s.restraint == "prune":
+                    Applied(self.arch, originals).revert()
+                delta.apply(self.arch, check=False)
+            except BaseException:
+                held.revert()
+                raise
         self._finished = held, delta if s.restraint == "prune" else raw.then(delta)
 
     def _unfinish(self) -> None:

@@ -214,6 +214,17 @@ def test_prune_bounds_the_whole_change_once_at_the_end(demo, statistics_of, reco
     assert all(torch.equal(demo.arch.weight(n), w) for n, w in weights.items())
 
 
+def test_a_bound_that_fails_leaves_the_edits_as_they_were(demo, statistics_of, records, monkeypatch):
+    with editor_of(demo, statistics_of(demo), "prune", weight=30.0) as editor:
+        editor.edit(records[0].request)
+        edited = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
+        broken = lambda left, right, weight: (left * float("nan"), right)  # noqa: E731
+        monkeypatch.setattr("metake.editor.bounded_spectrum", broken)
+        with pytest.raises(MetakeError, match="not finite"):
+            editor.finish()
+        assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
+
+
 def test_a_failing_second_stage_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
     before = {k: v.clone() for k, v in demo.model.state_dict().items()}
     calls = []
