@@ -32,7 +32,7 @@ MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighbourhood_magni
 def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> np.ndarray:
     """Mean NLL per answer token of every row."""
     losses = np.full(len(rows), np.nan)
-    for group in chunks(list(rows), max_tokens):
+    for group in chunks([len(row) for row in rows], max_tokens):
         members = [rows[i] for i in group]
         at_rows, at_columns, labels = answer_positions(members)
         logits = run(arch, pad(members), positions=(at_rows, at_columns)).logits.float()

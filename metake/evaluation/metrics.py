@@ -210,7 +210,7 @@ class Evaluator:
         """Log-probabilities (fp32, CPU) of the token after each compared prompt, `prompts x vocabulary`."""
         rows = [encode(self.tokenizer, record.locality) for record in self.records[: self.compared]]
         found: dict[int, Tensor] = {}
-        for group in chunks(rows, self.max_tokens):
+        for group in chunks([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             places = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
             logits = run(self.arch, pad(members), positions=places).logits
@@ -220,7 +220,7 @@ class Evaluator:
     def _best(self, rows: list[Row]) -> list[tuple[int, ...]]:
         """Most likely token at each position that predicts an answer token."""
         best: list[tuple[int, ...]] = [()] * len(rows)
-        for group in chunks(rows, self.max_tokens):
+        for group in chunks([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             at_rows, at_columns, _ = answer_positions(members)
             logits = run(self.arch, pad(members), positions=(at_rows, at_columns)).logits

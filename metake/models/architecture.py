@@ -7,6 +7,7 @@ same row (`ModuleMap`), so nothing else in the library knows how families differ
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,6 +156,21 @@ class Architecture:
             if getattr(config, key, None):
                 return int(getattr(config, key))
         return None
+
+    @property
+    def memory_name(self) -> str:
+        """The argument of the model that takes attention's memory of earlier tokens."""
+        names = inspect.signature(self.model.forward).parameters
+        return "cache" if "cache" in names else "past_key_values"
+
+    def can_resume(self, length: int) -> bool:
+        """Whether a pass over rows of this length may start after some of their tokens.
+
+        Known for the families of the table alone: a described model may count positions, or mask
+        them, in its own way. Within a sliding window all attention is plain.
+        """
+        window = getattr(self.model.config, "sliding_window", None) if self.family in FAMILIES else 0
+        return window is None or length <= window
 
     def check_layers(self, layers: tuple[int, ...]) -> None:
         if not layers:

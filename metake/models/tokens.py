@@ -40,6 +40,11 @@ class Row:
         return Row(self.ids[: self.lookup + 1], self.lookup)
 
     @property
+    def needed(self) -> int:
+        """How many tokens a pass has to read: up to the last that predicts something."""
+        return max(self.lookup + 1, len(self.ids) - 1 if self.answer else 0)
+
+    @property
     def predicting(self) -> range:
         """Positions whose logits predict the answer."""
         return range(len(self.ids) - self.answer - 1, len(self.ids) - 1)
@@ -89,12 +94,11 @@ def pad(rows: Sequence[Row], filler: int = 0) -> Tensor:
     return torch.tensor([list(row.ids) + [filler] * (width - len(row)) for row in rows])
 
 
-def chunks(rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
-    """Indices of rows in groups of at most `budget` padded tokens, similar lengths together."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+def chunks(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of rows of these lengths in groups of at most `budget` padded tokens, similar ones together."""
     group: list[int] = []
-    for index in order:
-        if group and (len(group) + 1) * len(rows[index]) > budget:
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * lengths[index] > budget:
             yield group
             group = []
         group.append(index)

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metake.models.architecture import Architecture
+from metake.models.past import Memory, Past, States
 
 
 @dataclass
@@ -27,12 +29,14 @@ class Trace:
         outputs: layer -> residual stream after the block, `rows x length x d_v`.
         inputs: layer -> residual stream before the block, same shape.
         logits: `positions x vocabulary`, empty if the pass stopped before the head.
+        states: layer -> attention's keys and values, from layer `record` on.
     """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    states: dict[int, States] = field(default_factory=dict)
 
 
 class _Stop(Exception):
@@ -76,6 +80,8 @@ def run(
     inputs: Sequence[int] = (),
     edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
     positions: tuple[Tensor, Tensor] | None = None,
+    past: Past | None = None,
+    record: int | None = None,
 ) -> Trace:
     """Run `arch` on right-padded `ids` (`rows x length`) and observe.
 
@@ -88,9 +94,23 @@ def run(
             `W + left right^T`, as `y + left (right^T k)` at every position.
         positions: `(rows, columns)` at which logits are wanted; without it no logits are computed
             unless the pass reaches the head, and then at every position.
+        past: what stands before `ids`, which are then the last tokens of their rows.
+        record: keep attention's keys and values from this layer on, for a later pass's `past`.
     """
     trace = Trace()
     blocks = arch.blocks
+    more: dict[str, Any] = {}
+    memory = None
+    if past is not None or record is not None:
+        memory = more[arch.memory_name] = Memory(past, record)
+    if past is not None:
+        # a float mask, because eager attention adds it
+        seen = past.mask(ids.shape[1]).to(arch.device)
+        dtype = next(iter(past.states.values()))[0].dtype
+        more["attention_mask"] = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
+            ~seen, torch.finfo(dtype).min
+        )
+        more["position_ids"] = past.positions(ids.shape[1], arch.max_positions).to(arch.device)
     with ExitStack() as stack:
 
         def hook(handle: torch.utils.hooks.RemovableHandle) -> None:
@@ -141,7 +161,9 @@ def run(
 
             hook(arch.head.register_forward_pre_hook(gather))
         with suppress(_Stop):
-            trace.logits = arch.model(input_ids=ids.to(arch.device), use_cache=False).logits
+            trace.logits = arch.model(input_ids=ids.to(arch.device), use_cache=False, **more).logits
+    if memory is not None:
+        trace.states = memory.seen
     return trace
 
 

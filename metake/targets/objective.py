@@ -5,41 +5,29 @@ that layer is the only input of the rest. A residual r enters it as
 
     h_t + gate_t r
 
-at position t. The open loop writes at the lookup token alone (gate 1 there, 0 elsewhere); the
-structural proxy (7) writes through the channel, gate_t = q . k_t, at every token, which is the
-virtual weight W + r q^T without ever forming it. So both cost one pass through the upper blocks.
+at position t. The open loop writes at the lookup token alone (gate 1 there, 0 elsewhere), so what
+stands before it never changes and is read from attention's memory. The structural proxy (7) writes
+through the channel, gate_t = q . k_t, at every token, which is the virtual weight W + r q^T without
+ever forming it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from metake.models.architecture import Architecture
-from metake.models.tokens import Row, answer_positions, chunks, pad
+from metake.models.past import Past
+from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import run, wide
 from metake.prompts import Batch
 
 Gate = Literal["token", "channel"]
-
-
-@dataclass
-class _Chunk:
-    """Rows that run together; all tensors share the first dimension unless noted."""
-
-    ids: Tensor
-    owners: Tensor
-    below: Tensor  # stream before the first edited block
-    above: Tensor  # stream after the last edited block
-    token: Tensor  # open-loop gate, rows x length
-    channel: Tensor | None  # proxy gates, rows x length, or rows x length x n if joint
-    rows: list[Row]
-    guarded: list[bool]
-    reference: dict[int, Tensor]  # row -> unedited log-probabilities where it is watched
 
 
 @dataclass(frozen=True)
@@ -50,8 +38,122 @@ class Losses:
     kl: Tensor
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What a row is for.
+
+    Attributes:
+        owner: the request it belongs to.
+        guard: whether its prediction shall stay as it is.
+        marked: whether an open-loop plan writes at its lookup token.
+    """
+
+    row: Row
+    owner: int
+    guard: bool
+    marked: bool
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Where the rows of a pass are watched: at all answer tokens, then at the guards."""
+
+    places: tuple[Tensor, Tensor]
+    labels: Tensor
+    shares: Tensor  # of each answer token in its request's mean
+    owners: Tensor  # of each place
+    weights: Tensor  # of each guard in its request's mean
+    reference: Tensor  # guards x vocabulary, unedited log-probabilities
+
+    def like(self, logits: Tensor) -> _Watch:
+        """Where, and as precise as, the logits are."""
+        if self.labels.device == logits.device and self.shares.dtype == wide(logits).dtype:
+            return self
+        near, scores = logits.device, wide(logits)
+        return _Watch(self.places, self.labels.to(near), self.shares.to(scores), self.owners.to(near),
+                      self.weights.to(scores), self.reference.to(scores))  # fmt: skip
+
+    def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
+        """Sums over the rows of each of `size` requests."""
+        scores = wide(logits).log_softmax(-1)
+        answers = len(self.labels)
+        chosen = -scores[:answers].gather(1, self.labels[:, None])[:, 0]
+        nll = scores.new_zeros(size).index_add(0, self.owners[:answers], chosen * self.shares)
+        kl = scores.new_zeros(size)
+        if answers < len(scores):
+            now, then = scores[answers:], self.reference
+            a, b = (then, now) if initial_first else (now, then)
+            divergence = (a.exp() * (a - b)).sum(-1)
+            kl = kl.index_add(0, self.owners[answers:], divergence * self.weights)
+        return nll, kl
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that run together, from some token of each on; tensors share the first dimension."""
+
+    ids: Tensor
+    owners: Tensor
+    begins: Tensor  # column of each row's first token here
+    above: Tensor  # stream after the last edited block
+    below: Tensor | None  # stream before the first
+    gates: Tensor  # rows x length, or rows x length x n if joint
+    past: Past | None  # what stands before
+
+    def __getitem__(self, keep: Tensor) -> _Rows:
+        below = None if self.below is None else self.below[keep.to(self.below.device)]
+        past = None if self.past is None else self.past.rows(keep)
+        near = keep.to(self.above.device)
+        return _Rows(self.ids[keep], self.owners[keep], self.begins[keep], self.above[near], below,
+                     self.gates[near], past)  # fmt: skip
+
+
+@dataclass
+class _Chunk:
+    """A chunk with all its rows, and with those of the requests that are still active."""
+
+    kinds: list[_Kind]
+    rows: _Rows
+    reference: dict[int, Tensor]  # row -> unedited log-probabilities where it is watched
+    templates: int
+    guards: list[int]  # per request
+    asked: Tensor | None = None
+    kept: _Rows | None = None
+    watch: _Watch | None = None
+
+    def take(self, active: Tensor) -> tuple[_Rows, _Watch] | None:
+        """Rows of the active requests, None if there are none; kept until other requests are asked for."""
+        mine = active[self.rows.owners]
+        if self.asked is None or not torch.equal(mine, self.asked):
+            keep = mine.nonzero()[:, 0]
+            self.asked, self.kept, self.watch = mine, None, None
+            if len(keep):
+                self.kept = self.rows if bool(mine.all()) else self.rows[keep]
+                self.watch = self._watch(keep, self.kept)
+        return None if self.kept is None or self.watch is None else (self.kept, self.watch)
+
+    def _watch(self, keep: Tensor, rows: _Rows) -> _Watch:
+        kinds, begins = [self.kinds[i] for i in keep], rows.begins.tolist()
+        answers = [(i, at - begins[i], token, kind) for i, kind in enumerate(kinds) if not kind.guard
+                   for at, token in zip(kind.row.predicting, kind.row.answer_ids, strict=True)]  # fmt: skip
+        guards = [(i, kind.row.lookup - begins[i], kind) for i, kind in enumerate(kinds) if kind.guard]
+        where = torch.tensor([place[:2] for place in (*answers, *guards)])
+        return _Watch(
+            (where[:, 0], where[:, 1]),
+            torch.tensor([token for *_, token, _ in answers], dtype=torch.long),
+            torch.tensor(
+                [1 / (kind.row.answer * self.templates) for *_, kind in answers], dtype=torch.float64
+            ),
+            torch.tensor([place[-1].owner for place in (*answers, *guards)]),
+            torch.tensor([1 / self.guards[kind.owner] for *_, kind in guards], dtype=torch.float64),
+            torch.stack([self.reference[int(keep[i])] for i, *_ in guards]) if guards else torch.empty(0),
+        )
+
+
 class Objective:
     """Losses of `batch` for residuals at layer `top`, open loop, through the proxy, or executed.
+
+    What is constant is computed when it is first asked for, with the model as it is then.
 
     Args:
         first, top: first and last edited layer.
@@ -72,57 +174,82 @@ class Objective:
         max_tokens: int = 4096,
     ) -> None:
         self.arch, self.first, self.top = arch, first, top
+        self.channel, self.joint, self.max_tokens = channel, joint, max_tokens
         self.size = len(batch.requests)
         self.templates = batch.templates
-        owners = [*batch.owners.tolist(), *(guard.owner for guard in batch.guards)]
-        self.guards = torch.bincount(
-            torch.tensor([guard.owner for guard in batch.guards]), minlength=self.size
-        ).clamp_min(1)
-        rows = [*batch.edits, *(guard.row for guard in batch.guards)]
-        marked = [True] * len(batch.edits) + [guard.marked for guard in batch.guards]
-        self.chunks = [
-            self._prepare(
-                [rows[i] for i in group],
-                torch.tensor([owners[i] for i in group]),
-                [i >= len(batch.edits) for i in group],
-                torch.tensor([marked[i] for i in group]),
-                channel,
-                joint,
-            )
-            for group in chunks(rows, max_tokens)
-        ]
+        self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
+        edits = zip(batch.edits, batch.owners.tolist(), strict=True)
+        self._kinds = [_Kind(row, owner, guard=False, marked=True) for row, owner in edits]
+        self._kinds += [_Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
+
+    @cached_property
+    def _lookups(self) -> list[_Chunk]:
+        """For residuals at the lookup token: rows from there on, the rest in attention's memory."""
+        resume = self.arch.can_resume(max(kind.row.needed for kind in self._kinds))
+        begin: Callable[[Row], int] = (lambda row: row.lookup) if resume else (lambda _: 0)
+        lengths = [kind.row.needed - begin(kind.row) for kind in self._kinds]
+        return [self._from_lookup([self._kinds[i] for i in group], begin)
+                for group in chunks(lengths, self.max_tokens)]  # fmt: skip
+
+    @cached_property
+    def _wholes(self) -> list[_Chunk]:
+        """For changes at every token: whole rows."""
+        lengths = [kind.row.needed for kind in self._kinds]
+        return [self._whole([self._kinds[i] for i in group]) for group in chunks(lengths, self.max_tokens)]
 
     @torch.no_grad()
-    def _prepare(
-        self,
-        rows: list[Row],
-        owners: Tensor,
-        guarded: list[bool],
-        marked: Tensor,
-        channel: Tensor | None,
-        joint: bool,
-    ) -> _Chunk:
-        ids = pad(rows)
-        watched = [i for i, guard in enumerate(guarded) if guard]
-        places = torch.tensor(watched), torch.tensor([rows[i].lookup for i in watched])
+    def _from_lookup(self, kinds: list[_Kind], begin: Callable[[Row], int]) -> _Chunk:
+        ids, places, owners = self._layout(kinds)
+        begins = torch.tensor([begin(kind.row) for kind in kinds])
+        longest = int(begins.max())
+        trace = run(self.arch, ids, outputs=(self.top,), positions=places,
+                    record=self.top + 1 if longest else None)  # fmt: skip
+        width = max(kind.row.needed - int(at) for kind, at in zip(kinds, begins, strict=True))
+        columns = (begins[:, None] + torch.arange(width)).clamp(max=ids.shape[1] - 1)
+        rows = torch.arange(len(kinds))[:, None]
+        above = trace.outputs[self.top]
+        above = above[rows.to(above.device), columns.to(above.device)]
+        past = None
+        if longest:
+            states = {layer: (keys[:, :, :longest].contiguous(), values[:, :, :longest].contiguous())
+                      for layer, (keys, values) in trace.states.items()}  # fmt: skip
+            past = Past(states, begins)
+        gates = torch.zeros(ids[rows, columns].shape, device=above.device, dtype=wide(above).dtype)
+        lookups = torch.tensor([kind.row.lookup for kind in kinds]) - begins
+        gates[rows[:, 0], lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
+        inner = _Rows(ids[rows, columns], owners, begins, above, None, gates, past)
+        return _Chunk(kinds, inner, self._reference(kinds, trace.logits), self.templates, self.guards)
+
+    @torch.no_grad()
+    def _whole(self, kinds: list[_Kind]) -> _Chunk:
+        ids, places, owners = self._layout(kinds)
+        watched = len(places[0]) > 0
         trace = run(
             self.arch, ids, keys=(self.top,), inputs=(self.first,), outputs=(self.top,),
             stop=None if watched else self.top, positions=places if watched else None,
         )  # fmt: skip
-        reference = {}
-        if watched:
-            reference = dict(zip(watched, wide(trace.logits).log_softmax(-1), strict=True))
         above = trace.outputs[self.top]
-        token = torch.zeros(ids.shape, device=above.device, dtype=wide(above).dtype)
-        lookups = torch.tensor([row.lookup for row in rows])
-        token[torch.arange(len(rows)), lookups] = marked.to(token.device, token.dtype)
-        gates = None
-        if channel is not None:
+        gates = torch.empty(len(kinds), 0, device=above.device)
+        if self.channel is not None:
             keys = wide(trace.keys[self.top])
-            q = channel.to(keys)
-            gates = keys @ q if joint else torch.einsum("btk,kb->bt", keys, q[:, owners])
-            gates = gates.to(above.device)
-        return _Chunk(ids, owners, trace.inputs[self.first], above, token, gates, rows, guarded, reference)
+            q = self.channel.to(keys)
+            gates = keys @ q if self.joint else torch.einsum("btk,kb->bt", keys, q[:, owners])
+        inner = _Rows(ids, owners, torch.zeros_like(owners), above, trace.inputs[self.first],
+                      gates.to(above.device), None)  # fmt: skip
+        return _Chunk(kinds, inner, self._reference(kinds, trace.logits), self.templates, self.guards)
+
+    @staticmethod
+    def _layout(kinds: list[_Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Ids as far as they are needed, places of the guards, owners."""
+        ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)]
+        at = torch.tensor([(i, kind.row.lookup) for i, kind in enumerate(kinds) if kind.guard])
+        at = at.reshape(-1, 2).long()
+        return ids, (at[:, 0], at[:, 1]), torch.tensor([kind.owner for kind in kinds])
+
+    @staticmethod
+    def _reference(kinds: list[_Kind], logits: Tensor) -> dict[int, Tensor]:
+        watched = [i for i, kind in enumerate(kinds) if kind.guard]
+        return dict(zip(watched, wide(logits).log_softmax(-1), strict=True)) if watched else {}
 
     def losses(
         self,
@@ -142,18 +269,19 @@ class Objective:
                 KL(edited || unedited).
             backward: add the gradient of `sum(nll + kl_weight kl)` to `residuals.grad`.
         """
+        if gate == "channel" and self.channel is None:
+            raise ValueError("the proxy needs a channel")
 
-        def logits(chunk: _Chunk, keep: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-            above, owners = chunk.above[keep], chunk.owners[keep]
-            gates = chunk.token if gate == "token" else chunk.channel
-            if gates is None:
-                raise ValueError("the proxy needs a channel")
-            gates, moved = gates[keep], residuals.to(gates)
-            shift = gates @ moved if gates.ndim == 3 else gates[..., None] * moved[owners][:, None]
-            hidden = (wide(above) + shift).to(above.dtype)
-            return run(self.arch, chunk.ids[keep], start=self.top + 1, hidden=hidden, positions=places).logits
+        def logits(rows: _Rows, places: tuple[Tensor, Tensor]) -> Tensor:
+            gates = rows.gates
+            moved = residuals.to(gates)
+            shift = gates @ moved if gates.ndim == 3 else gates[..., None] * moved[rows.owners][:, None]
+            hidden = (wide(rows.above) + shift).to(rows.above.dtype)
+            return run(self.arch, rows.ids, start=self.top + 1, hidden=hidden, positions=places,
+                       past=rows.past).logits  # fmt: skip
 
-        return self._sum(logits, active, kl_weight, initial_first, backward)
+        parts = self._lookups if gate == "token" else self._wholes
+        return self._sum(parts, logits, active, kl_weight, initial_first, backward)
 
     def executed(
         self,
@@ -171,51 +299,34 @@ class Objective:
             backward: add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
         """
 
-        def logits(chunk: _Chunk, keep: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-            return run(
-                self.arch, chunk.ids[keep], start=self.first, hidden=chunk.below[keep],
-                edits=factors, positions=places,
-            ).logits  # fmt: skip
+        def logits(rows: _Rows, places: tuple[Tensor, Tensor]) -> Tensor:
+            return run(self.arch, rows.ids, start=self.first, hidden=rows.below, edits=factors,
+                       positions=places).logits  # fmt: skip
 
         everyone = torch.ones(self.size, dtype=torch.bool)
         active = everyone if active is None else active
         with torch.set_grad_enabled(backward):
-            return self._sum(logits, active, kl_weight, initial_first, backward)
+            return self._sum(self._wholes, logits, active, kl_weight, initial_first, backward)
 
     def _sum(
-        self, logits_of, active: Tensor, kl_weight: float, initial_first: bool, backward: bool
+        self,
+        parts: Iterable[_Chunk],
+        logits_of: Callable[[_Rows, tuple[Tensor, Tensor]], Tensor],
+        active: Tensor,
+        kl_weight: float,
+        initial_first: bool,
+        backward: bool,
     ) -> Losses:
         nll, kl = torch.zeros(self.size), torch.zeros(self.size)
-        active = active.cpu()
-        for chunk in self.chunks:
-            keep = active[chunk.owners].nonzero()[:, 0]
-            if len(keep) == 0:
+        for chunk in parts:
+            found = chunk.take(active.cpu())
+            if found is None:
                 continue
-            kept = [chunk.rows[i] for i in keep]
-            at_rows, at_columns, labels = answer_positions(kept)
-            watched = [j for j, i in enumerate(keep.tolist()) if chunk.guarded[i]]
-            places = (
-                torch.cat([at_rows, torch.tensor(watched, dtype=torch.long)]),
-                torch.cat([at_columns, torch.tensor([kept[j].lookup for j in watched], dtype=torch.long)]),
-            )
-            scores = wide(logits_of(chunk, keep, places)).log_softmax(-1)
-            owners = chunk.owners[keep]
-            chosen = -scores[: len(labels)].gather(1, labels.to(scores.device)[:, None])[:, 0]
-            lengths = torch.tensor([max(row.answer, 1) for row in kept])
-            share = 1 / (lengths[at_rows] * self.templates).to(scores)
-            part_nll = scores.new_zeros(self.size).index_add(
-                0, owners[at_rows].to(scores.device), chosen * share
-            )
-            part_kl = scores.new_zeros(self.size)
-            if watched:
-                now = scores[len(labels) :]
-                then = torch.stack([chunk.reference[int(keep[j])] for j in watched])
-                a, b = (then, now) if initial_first else (now, then)
-                divergence = (a.exp() * (a - b)).sum(-1)
-                whose = owners[watched]
-                part_kl = part_kl.index_add(
-                    0, whose.to(scores.device), divergence / self.guards[whose].to(scores)
-                )
+            rows, watch = found
+            logits = logits_of(rows, watch.places)
+            watch = watch.like(logits)
+            chunk.watch = watch
+            part_nll, part_kl = watch.losses(logits, self.size, initial_first)
             if backward:
                 (part_nll + kl_weight * part_kl).sum().backward()
             nll = nll + part_nll.detach().cpu()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from metake.models.architecture import Architecture
+from metake.models.past import Past
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import run
 from tests.conftest import CONFIGS, tiny
@@ -64,6 +65,48 @@ def test_right_padding_changes_nothing(arch):
         torch.testing.assert_close(padded[i, : len(row)], alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_pass_resumes_after_any_token_of_each_row(arch, attention):
+    """Logits, and gradients by a change of the stream, are those of the pass over whole rows."""
+    arch.model.set_attn_implementation(attention)
+    begins, width = torch.tensor([3, 1, 0]), 3
+    ids = torch.cat([IDS, IDS.flip(0)[:1]])
+    full = run(arch, ids, outputs=(0,), record=1)
+    assert set(full.states) == set(range(1, len(arch)))
+    states = {layer: (k[:, :, :3].detach(), v[:, :, :3].detach()) for layer, (k, v) in full.states.items()}
+    rows, columns = torch.arange(3)[:, None], begins[:, None] + torch.arange(width)
+    change = torch.randn(3, width, arch.d_v, generator=torch.Generator().manual_seed(0))
+    got, wanted = change.clone().requires_grad_(True), change.clone().requires_grad_(True)
+    stream = full.outputs[0].detach()
+    a = run(arch, ids[rows, columns], start=1, hidden=stream[rows, columns] + got,
+            past=Past(states, begins)).logits  # fmt: skip
+    moved = stream.index_put((rows.expand(-1, width), columns), wanted, accumulate=True)
+    b = run(arch, ids, start=1, hidden=moved).logits[rows, columns]
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    for logits in (a, b):
+        logits.log_softmax(-1)[..., 0].sum().backward()
+    assert float(wanted.grad.norm()) > 1e-3
+    torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_rows_may_share_a_past(arch):
+    common, ends = IDS[:1, :4], torch.tensor([[2, 7], [90, 11], [3, 3]])
+    states = run(arch, common, record=0).states
+    past = Past(states, torch.tensor([4])).rows(torch.tensor([0, 0, 0]))
+    shared = run(arch, ends, past=past).logits
+    whole = run(arch, torch.cat([common.expand(3, -1), ends], 1)).logits[:, 4:]
+    torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_described_models_and_short_windows_do_not_resume(family):
+    arch = Architecture(tiny(family))
+    assert arch.can_resume(8)
+    assert arch.can_resume(9) == (family != "mistral")
+    arch.family = "described"
+    assert not arch.can_resume(1)
+
+
 def test_hooks_and_forwards_are_gone_afterwards(arch):
     run(arch, IDS, start=2, hidden=torch.zeros(*IDS.shape, arch.d_v), keys=(3,), outputs=(3,), inputs=(3,))
     for module in arch.model.modules():
@@ -80,7 +123,7 @@ def test_an_exception_leaves_no_hook_behind(arch):
 
 def test_chunks_cover_each_row_once_within_budget():
     rows = [Row(tuple(range(n)), 0) for n in (3, 50, 7, 7, 20, 1)]
-    groups = list(chunks(rows, 40))
+    groups = list(chunks([len(row) for row in rows], 40))
     assert sorted(i for g in groups for i in g) == list(range(len(rows)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(len(rows[i]) for i in group) <= 40
