@@ -24,7 +24,7 @@ from metake.geometry.operator import Geometry, Projected, Ridge
 from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture, ModuleMap
-from metake.models.trace import frozen, run
+from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request
 from metake.result import EditResult, Preview, Stage
@@ -120,8 +120,8 @@ class Editor:
     def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
         """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""
         with torch.no_grad():
-            trace = run(
-                self.arch, trunks.ids, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
+            trace, _ = trunks.split.run(
+                self.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
             )
         return {layer: trunks.mean_key(trunks.at_lookup(trace.keys[layer]).float()) for layer in layers}
 

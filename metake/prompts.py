@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture
+from metake.models.split import Parts, Split
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run
 from metake.requests import GAP, Request
@@ -93,6 +95,18 @@ class Batch:
         return torch.arange(len(self.requests)).repeat_interleave(self.templates)
 
     @property
+    def common(self) -> tuple[int, ...]:
+        """Per template, with how many tokens all its rows begin: its context's. The bare one stays whole."""
+        if len(self.requests) == 1:
+            return (0,) * self.templates
+        shared = [0]
+        for template in range(1, self.templates):
+            trunks = (row.ids[: row.lookup] for row in self.edits[template :: self.templates])
+            columns = zip(*trunks, strict=False)  # as long as the shortest
+            shared.append(sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
+        return tuple(shared)
+
+    @property
     def trunks(self) -> tuple[Row, ...]:
         """Rows of `edits` cut after the lookup token."""
         return tuple(row.trunk for row in self.edits)
@@ -133,25 +147,27 @@ class Trunks:
     """What the solver needs of a batch: its trunks and the stream before the first edited block.
 
     Attributes:
-        ids: `rows x length`; rows of a request stand together, the bare one first.
-        last: lookup position per row.
-        hidden: `rows x length x d_v`, before block `start`.
+        split: the trunks; rows of a request stand together, the bare one first, which is whole.
+        last: lookup position per row, in its own part.
+        hidden: the stream before block `start`.
     """
 
-    ids: Tensor
+    split: Split
     last: Tensor
-    hidden: Tensor
+    hidden: Parts
     start: int
     templates: int
 
     @classmethod
     @torch.no_grad()
     def build(cls, arch: Architecture, batch: Batch, start: int) -> Trunks:
-        rows = batch.trunks
-        ids = pad(rows)
-        hidden = run(arch, ids, stop=start, inputs=(start,)).inputs[start]
-        last = torch.tensor([row.lookup for row in rows])
-        return cls(ids, last, hidden, start, batch.templates)
+        rows, count = batch.trunks, len(batch.requests)
+        lengths = [len(row) for row in rows]
+        common = batch.common if arch.can_resume(max(lengths)) else (0,) * batch.templates
+        split = Split.of(pad(rows), lengths, common * count, list(range(batch.templates)) * count)
+        hidden = split.run(arch, stop=start, inputs=(start,))[1][start]
+        last = torch.tensor([row.lookup for row in rows]) - split.begins
+        return cls(split, last, hidden, start, batch.templates)
 
     def at_lookup(self, stream: Tensor) -> Tensor:
         """`rows x length x d` -> `rows x d`."""
@@ -168,11 +184,11 @@ class Trunks:
         """Every request's first row of `rows x ...`."""
         return values[:: self.templates]
 
-    def bare_rows(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bare_rows(self, hidden: Parts) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, lookup positions and stream (of `hidden`, all rows) of the bare prompts, no longer than needed."""
         last = self.bare(self.last)
         length = int(last.max()) + 1
-        return self.bare(self.ids)[:, :length], last, self.bare(hidden)[:, :length]
+        return self.bare(self.split.ids.own)[:, :length], last, self.bare(hidden.own)[:, :length]
 
 
 def pick_tokens(positions: Tensor, stream: Tensor) -> Tensor:

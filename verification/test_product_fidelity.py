@@ -18,7 +18,6 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from metake.geometry.operator import Projected, Ridge
-from metake.models.trace import run
 from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
 from metake.targets.compensate import compensate
@@ -331,8 +330,8 @@ def test_identity_transport_is_aligned_without_dominance(weight: float):
 def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Array]]:
     """The parallel proxy as the gradient of one virtual loss, and Gamma^ and q^ of each layer."""
     r = residuals.clone().requires_grad_(True)
-    trace = run(
-        s.arch, s.trunks.ids, start=s.layers[0], hidden=s.trunks.hidden, keys=s.layers, stop=s.layers[-1]
+    trace, _ = s.trunks.split.run(
+        s.arch, start=s.layers[0], hidden=s.trunks.hidden, keys=s.layers, stop=s.layers[-1]
     )
     q = {i: s.geometries[i].channel(s.trunks.at_lookup(trace.keys[i]).float().T).float() for i in s.layers}
     edits = {i: (share * r.T, q[i]) for i, share in s.solver.shares}

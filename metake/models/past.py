@@ -28,13 +28,13 @@ class Past:
     states: Mapping[int, States]
     lengths: Tensor
 
-    def rows(self, which: Tensor) -> Past:
-        """Those of some rows; a row may be taken several times."""
+    def rows(self, which: Tensor, lengths: Tensor | None = None) -> Past:
+        """Those of some rows, a row perhaps several times; as many tokens of each as there are, or `lengths`."""
         states = {}
         for layer, (keys, values) in self.states.items():
             at = which.to(keys.device)
             states[layer] = keys[at], values[at]
-        return Past(states, self.lengths[which.to(self.lengths.device)])
+        return Past(states, self.lengths[which] if lengths is None else lengths)
 
     def positions(self, width: int, limit: int | None) -> Tensor:
         """Positions of the `width` tokens that follow, `rows x width`; padding stays below the limit."""

@@ -93,8 +93,8 @@ class LayeredSolver:
             `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
         """
         top = self.planned_at
-        trace = run(self.arch, trunks.ids, start=trunks.start, hidden=trunks.hidden, stop=top,
-                    keys=(top,), outputs=(top,))  # fmt: skip
+        trace, _ = trunks.split.run(self.arch, start=trunks.start, hidden=trunks.hidden, stop=top,
+                                    keys=(top,), outputs=(top,))  # fmt: skip
         stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
         return wide(stream), trunks.mean_key(wide(trunks.at_lookup(trace.keys[top])))
 
@@ -124,9 +124,9 @@ class LayeredSolver:
         for layer, share in self.shares:
             # every context is needed up to this layer's key, and only the bare prompts up to the goal's
             # layer, below which nothing else is edited yet
-            trace = run(self.arch, trunks.ids, start=start, hidden=hidden, stop=layer, edits=factors,
-                        keys=(layer,), inputs=(layer,))  # fmt: skip
-            hidden, start = trace.inputs[layer], layer
+            trace, before_block = trunks.split.run(self.arch, start=start, hidden=hidden, stop=layer,
+                                                   edits=factors, keys=(layer,), inputs=(layer,))  # fmt: skip
+            hidden, start = before_block[layer], layer
             ids, last, below = trunks.bare_rows(hidden)
             seen = self.layers if not goals else (top if self.aim == "top" else layer,)
             above = run(self.arch, ids, start=layer, hidden=below, stop=seen[-1], outputs=seen)

@@ -13,8 +13,8 @@ ever forming it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from metake.models.architecture import Architecture
 from metake.models.past import Past
+from metake.models.split import Parts, Split
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import run, wide
 from metake.prompts import Batch
@@ -46,12 +47,14 @@ class _Kind:
         owner: the request it belongs to.
         guard: whether its prediction shall stay as it is.
         marked: whether an open-loop plan writes at its lookup token.
+        template: the template of an edit's row, -1 for guards.
     """
 
     row: Row
     owner: int
     guard: bool
     marked: bool
+    template: int = -1
 
 
 @dataclass(frozen=True)
@@ -90,22 +93,34 @@ class _Watch:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows that run together, from some token of each on; tensors share the first dimension."""
+    """Rows that run together; all parts are of the same split."""
 
-    ids: Tensor
+    split: Split
     owners: Tensor
-    begins: Tensor  # column of each row's first token here
-    above: Tensor  # stream after the last edited block
-    below: Tensor | None  # stream before the first
-    gates: Tensor  # rows x length, or rows x length x n if joint
-    past: Past | None  # what stands before
+    above: Parts  # stream after the last edited block
+    below: Parts | None  # stream before the first
+    gates: Parts  # rows x length, or rows x length x n if joint
+    past: Past | None = None  # what stands before the rows' own tokens and never changes
 
     def __getitem__(self, keep: Tensor) -> _Rows:
-        below = None if self.below is None else self.below[keep.to(self.below.device)]
+        below = None if self.below is None else self.below.rows(keep)
         past = None if self.past is None else self.past.rows(keep)
-        near = keep.to(self.above.device)
-        return _Rows(self.ids[keep], self.owners[keep], self.begins[keep], self.above[near], below,
-                     self.gates[near], past)  # fmt: skip
+        return _Rows(self.split.rows(keep), self.owners[keep], self.above.rows(keep), below,
+                     self.gates.rows(keep), past)  # fmt: skip
+
+    def shifted(self, residuals: Tensor) -> Parts:
+        """The stream after the last edited block with the residuals in it."""
+        moved = residuals.to(self.gates.own)
+
+        def add(above: Tensor, gates: Tensor) -> Tensor:
+            joint = gates.ndim == 3
+            shift = gates @ moved if joint else gates[..., None] * moved[self.owners][:, None]
+            return (wide(above) + shift).to(above.dtype)
+
+        common = None
+        if self.above.common is not None and self.gates.common is not None:
+            common = add(self.above.common, self.gates.common)
+        return Parts(add(self.above.own, self.gates.own), common)
 
 
 @dataclass
@@ -133,7 +148,7 @@ class _Chunk:
         return None if self.kept is None or self.watch is None else (self.kept, self.watch)
 
     def _watch(self, keep: Tensor, rows: _Rows) -> _Watch:
-        kinds, begins = [self.kinds[i] for i in keep], rows.begins.tolist()
+        kinds, begins = [self.kinds[i] for i in keep], rows.split.begins.tolist()
         answers = [(i, at - begins[i], token, kind) for i, kind in enumerate(kinds) if not kind.guard
                    for at, token in zip(kind.row.predicting, kind.row.answer_ids, strict=True)]  # fmt: skip
         guards = [(i, kind.row.lookup - begins[i], kind) for i, kind in enumerate(kinds) if kind.guard]
@@ -178,50 +193,56 @@ class Objective:
         self.size = len(batch.requests)
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
-        edits = zip(batch.edits, batch.owners.tolist(), strict=True)
-        self._kinds = [_Kind(row, owner, guard=False, marked=True) for row, owner in edits]
+        self._common = dict(enumerate(batch.common))
+        self._kinds = [_Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
+                       for i, row in enumerate(batch.edits)]  # fmt: skip
         self._kinds += [_Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
 
     @cached_property
     def _lookups(self) -> list[_Chunk]:
         """For residuals at the lookup token: rows from there on, the rest in attention's memory."""
-        resume = self.arch.can_resume(max(kind.row.needed for kind in self._kinds))
-        begin: Callable[[Row], int] = (lambda row: row.lookup) if resume else (lambda _: 0)
-        lengths = [kind.row.needed - begin(kind.row) for kind in self._kinds]
-        return [self._from_lookup([self._kinds[i] for i in group], begin)
-                for group in chunks(lengths, self.max_tokens)]  # fmt: skip
+        begins = [kind.row.lookup if self._resume else 0 for kind in self._kinds]
+        return [self._from_lookup([self._kinds[i] for i in group], [begins[i] for i in group])
+                for group in self._groups(begins)]  # fmt: skip
 
     @cached_property
     def _wholes(self) -> list[_Chunk]:
-        """For changes at every token: whole rows."""
-        lengths = [kind.row.needed for kind in self._kinds]
-        return [self._whole([self._kinds[i] for i in group]) for group in chunks(lengths, self.max_tokens)]
+        """For changes at every token: whole rows, of which those of a template have their context in common."""
+        common = self._common if self._resume and self.joint else {}
+        begins = [common.get(kind.template, 0) for kind in self._kinds]
+        return [self._whole([self._kinds[i] for i in group], [begins[i] for i in group])
+                for group in self._groups(begins)]  # fmt: skip
+
+    @property
+    def _resume(self) -> bool:
+        return self.arch.can_resume(max(kind.row.needed for kind in self._kinds))
+
+    def _groups(self, begins: list[int]) -> Iterator[list[int]]:
+        lengths = [kind.row.needed - begin for kind, begin in zip(self._kinds, begins, strict=True)]
+        return chunks(lengths, self.max_tokens)
 
     @torch.no_grad()
-    def _from_lookup(self, kinds: list[_Kind], begin: Callable[[Row], int]) -> _Chunk:
+    def _from_lookup(self, kinds: list[_Kind], begins: list[int]) -> _Chunk:
         ids, places, owners = self._layout(kinds)
-        begins = torch.tensor([begin(kind.row) for kind in kinds])
-        longest = int(begins.max())
+        longest = max(begins)
         trace = run(self.arch, ids, outputs=(self.top,), positions=places,
                     record=self.top + 1 if longest else None)  # fmt: skip
-        width = max(kind.row.needed - int(at) for kind, at in zip(kinds, begins, strict=True))
-        columns = (begins[:, None] + torch.arange(width)).clamp(max=ids.shape[1] - 1)
-        rows = torch.arange(len(kinds))[:, None]
-        above = trace.outputs[self.top]
-        above = above[rows.to(above.device), columns.to(above.device)]
+        alone = Split.of(ids, [kind.row.needed for kind in kinds], begins, list(range(len(kinds))))
+        split = replace(alone, ids=Parts(alone.ids.own), sources=alone.sources[:0])
         past = None
         if longest:
             states = {layer: (keys[:, :, :longest].contiguous(), values[:, :, :longest].contiguous())
                       for layer, (keys, values) in trace.states.items()}  # fmt: skip
-            past = Past(states, begins)
-        gates = torch.zeros(ids[rows, columns].shape, device=above.device, dtype=wide(above).dtype)
-        lookups = torch.tensor([kind.row.lookup for kind in kinds]) - begins
-        gates[rows[:, 0], lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
-        inner = _Rows(ids[rows, columns], owners, begins, above, None, gates, past)
-        return _Chunk(kinds, inner, self._reference(kinds, trace.logits), self.templates, self.guards)
+            past = Past(states, split.begins)
+        above = split.cut(trace.outputs[self.top])
+        gates = torch.zeros(split.ids.own.shape, device=above.own.device, dtype=wide(above.own).dtype)
+        lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
+        gates[torch.arange(len(kinds)), lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
+        rows = _Rows(split, owners, above, None, Parts(gates), past)
+        return _Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
 
     @torch.no_grad()
-    def _whole(self, kinds: list[_Kind]) -> _Chunk:
+    def _whole(self, kinds: list[_Kind], begins: list[int]) -> _Chunk:
         ids, places, owners = self._layout(kinds)
         watched = len(places[0]) > 0
         trace = run(
@@ -229,14 +250,15 @@ class Objective:
             stop=None if watched else self.top, positions=places if watched else None,
         )  # fmt: skip
         above = trace.outputs[self.top]
-        gates = torch.empty(len(kinds), 0, device=above.device)
+        gates = torch.empty(*ids.shape, 0, device=above.device)
         if self.channel is not None:
             keys = wide(trace.keys[self.top])
             q = self.channel.to(keys)
             gates = keys @ q if self.joint else torch.einsum("btk,kb->bt", keys, q[:, owners])
-        inner = _Rows(ids, owners, torch.zeros_like(owners), above, trace.inputs[self.first],
-                      gates.to(above.device), None)  # fmt: skip
-        return _Chunk(kinds, inner, self._reference(kinds, trace.logits), self.templates, self.guards)
+        split = Split.of(ids, [kind.row.needed for kind in kinds], begins, [kind.template for kind in kinds])
+        rows = _Rows(split, owners, split.cut(above), split.cut(trace.inputs[self.first]),
+                     split.cut(gates.to(above.device)))  # fmt: skip
+        return _Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
 
     @staticmethod
     def _layout(kinds: list[_Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
@@ -273,12 +295,11 @@ class Objective:
             raise ValueError("the proxy needs a channel")
 
         def logits(rows: _Rows, places: tuple[Tensor, Tensor]) -> Tensor:
-            gates = rows.gates
-            moved = residuals.to(gates)
-            shift = gates @ moved if gates.ndim == 3 else gates[..., None] * moved[rows.owners][:, None]
-            hidden = (wide(rows.above) + shift).to(rows.above.dtype)
-            return run(self.arch, rows.ids, start=self.top + 1, hidden=hidden, positions=places,
-                       past=rows.past).logits  # fmt: skip
+            hidden = rows.shifted(residuals)
+            if rows.past is not None:
+                return run(self.arch, rows.split.ids.own, start=self.top + 1, hidden=hidden.own,
+                           positions=places, past=rows.past).logits  # fmt: skip
+            return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=places)[0].logits
 
         parts = self._lookups if gate == "token" else self._wholes
         return self._sum(parts, logits, active, kl_weight, initial_first, backward)
@@ -300,8 +321,8 @@ class Objective:
         """
 
         def logits(rows: _Rows, places: tuple[Tensor, Tensor]) -> Tensor:
-            return run(self.arch, rows.ids, start=self.first, hidden=rows.below, edits=factors,
-                       positions=places).logits  # fmt: skip
+            return rows.split.run(self.arch, start=self.first, hidden=rows.below, edits=factors,
+                                  positions=places)[0].logits  # fmt: skip
 
         everyone = torch.ones(self.size, dtype=torch.bool)
         active = everyone if active is None else active

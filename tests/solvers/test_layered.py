@@ -125,13 +125,14 @@ def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of,
 
 
 @pytest.mark.parametrize(
-    ("shares", "aim", "passes"), [(spread, "top", 11), (forward, "own", 12), (last, "top", 1 + 1)]
+    ("shares", "aim", "passes"), [(spread, "top", 16), (forward, "own", 17), (last, "top", 3)]
 )
 def test_no_block_runs_that_need_not(demo, statistics_of, records, shares, aim, passes):
     """Blocks run by a solve over layers 1, 2, 3 of 6.
 
-    Keys: 1, then 1-2, then 2-3. Streams at the goal: 1-3, 2-3, 3, where the goal is the top (11 in all);
-    1-3 once, the replay 2-3, then 2 and 3, where every layer has its own (12). One layer: itself, twice.
+    Keys: 1, then 1-2, then 2-3, each for the common beginnings and for what follows (10). Streams at the
+    goal: 1-3, 2-3, 3, where the goal is the top (16 in all); 1-3 once, the replay 2-3, then 2 and 3, where
+    every layer has its own (17). One layer: itself, three times.
     """
     solver, trunks = setting(demo, statistics_of(demo), shares(LAYERS), records[:2], aim=aim)
     counted = []

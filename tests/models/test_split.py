@@ -1,0 +1,105 @@
+"""Whatever is split, or resumed, must come out as if every row ran whole."""
+
+import pytest
+import torch
+
+from metake.geometry.operator import Ridge
+from metake.models.architecture import Architecture
+from metake.models.split import Parts, Split
+from metake.models.trace import frozen, run
+from metake.prompts import Batch, Trunks
+from metake.solvers.allocation import spread
+from metake.solvers.layered import LayeredSolver
+from metake.targets.descent import Penalty
+from metake.targets.hypergradient import Parallel, Unrolled, Virtual
+from metake.targets.objective import Objective
+from tests.conftest import tiny
+
+LAYERS = (1, 2, 3)
+CONTEXTS = ("The market is cold", "Today it rains")
+IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [5, 9, 17, 4, 90, 0], [8, 1, 4, 4, 11, 0], [8, 1, 6, 2, 2, 2]])
+
+
+def split() -> Split:
+    return Split.of(IDS, [6, 5, 5, 6], [3, 3, 2, 0], [0, 0, 1, 2])
+
+
+@torch.no_grad()
+def test_parts_hold_every_token_once():
+    parts = split().cut(IDS)
+    assert parts.common is not None
+    assert parts.common.tolist() == [[5, 9, 17], [8, 1, 4]]  # the second is needed for two tokens only
+    assert [row[:n] for row, n in zip(parts.own.tolist(), (3, 2, 3, 6), strict=True)] == [
+        [30, 2, 7], [4, 90], [4, 4, 11], [8, 1, 6, 2, 2, 2],
+    ]  # fmt: skip
+
+
+@torch.no_grad()
+def test_split_passes_are_whole_passes_for_every_family(family):
+    arch = Architecture(tiny(family))
+    edits = {1: (torch.randn(arch.d_v, 2) * 0.3, torch.randn(arch.d_k, 2) * 0.3)}
+    whole = run(arch, IDS, keys=(2,), outputs=(2,), inputs=(1,), edits=edits)
+    s = split()
+    at = torch.tensor([0, 1, 2, 3]), torch.tensor([2, 1, 2, 5])
+    trace, inputs = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
+    for mine, theirs in ((trace.keys[2], whole.keys[2]), (trace.outputs[2], whole.outputs[2])):
+        wanted = s.cut(theirs).own
+        for row, n in enumerate((3, 2, 3, 6)):
+            torch.testing.assert_close(mine[row, :n], wanted[row, :n], rtol=1e-4, atol=1e-4)
+    wanted = whole.logits[[0, 1, 2, 3], [5, 4, 4, 5]]
+    torch.testing.assert_close(trace.logits, wanted, rtol=1e-4, atol=1e-4)
+    later, _ = s.run(arch, start=1, hidden=inputs[1], edits=edits, positions=at)
+    torch.testing.assert_close(later.logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_split_of_some_rows_is_the_split_of_those():
+    part = split().rows(torch.tensor([2, 3]))
+    assert part.begins.tolist() == [2, 0]
+    assert part.ids.own.tolist()[0][:3] == [4, 4, 11]
+
+
+class Whole(Architecture):
+    """Never resumes, as a model outside the table."""
+
+    def can_resume(self, length: int) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("slope", ["token", "proxy", "parallel", "unrolled"])
+def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, records, slope):
+    """Every gradient of the upper level, on trained models of three families, with some requests done."""
+    statistics = statistics_of(loaded)
+    geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
+    found = []
+    with frozen(loaded.model):
+        for arch in (loaded.arch, Whole(loaded.model)):
+            batch = Batch.build(arch, loaded.tokenizer, [r.request for r in records[:4]], CONTEXTS)
+            trunks = Trunks.build(arch, batch, LAYERS[0])
+            solver = LayeredSolver(arch, geometries, spread(LAYERS))
+            hidden, key = solver.origin(trunks)
+            channel = geometries[LAYERS[-1]].channel(key.T)
+            objective = Objective(arch, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
+            slopes = {
+                "token": Virtual(objective, "token"), "proxy": Virtual(objective, "channel"),
+                "parallel": Parallel(objective, solver, trunks), "unrolled": Unrolled(objective, solver, trunks),
+            }  # fmt: skip
+            generator = torch.Generator().manual_seed(0)
+            leaf = torch.randn(hidden.shape, generator=generator) * hidden.norm(dim=1, keepdim=True) / 20
+            leaf.requires_grad_(True)
+            for active in (torch.ones(4, dtype=torch.bool), torch.tensor([True, False, True, True])):
+                leaf.grad = None
+                with torch.enable_grad():
+                    losses = slopes[slope](leaf, active, Penalty(kl=0.3))
+                found.append((losses.nll, losses.kl, leaf.grad.clone()))
+            assert bool(trunks.split.begins.any()) == (arch is loaded.arch)
+    for split_, whole in zip(found[:2], found[2:], strict=True):
+        for a, b in zip(split_, whole, strict=True):
+            assert float(b.norm()) > 0
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.norm()))
+
+
+def test_parts_of_some_rows_keep_all_beginnings():
+    parts = Parts(torch.arange(6).reshape(3, 2), torch.tensor([[7]])).rows(torch.tensor([2]))
+    assert parts.own.tolist() == [[4, 5]]
+    assert parts.common is not None
+    assert parts.common.tolist() == [[7]]
