@@ -23,6 +23,8 @@ from metake.errors import MetakeError
 from metake.files import read_tensors, write_tensors
 from metake.models.architecture import Architecture
 from metake.models.trace import frozen, run
+from metake.parallel import place
+from metake.parallel import total as summed
 
 FORMAT = "metake-statistics-1"
 REMEDY = "delete it and run metake stats"
@@ -129,7 +131,8 @@ def collect(
         text: one text or a stream of documents (they are joined by line ends).
         tokens: stop after so many; all by default.
         window: tokens per row, BOS included, cut to what the model can take.
-        partial: where to keep an unfinished run; it is found again and continued.
+        partial: where to keep an unfinished run; it is found again and continued. With several
+            processes, each of which reads its share of the windows, every one has its own.
 
     Raises:
         MetakeError: the text has fewer tokens than a key has entries, so C would be singular.
@@ -149,8 +152,14 @@ def collect(
         arch.fingerprint(layers[-1] + 1), text_fingerprint(text), total, tuple(layers), window
     )
     sums = {layer: torch.zeros(arch.d_k, arch.d_k, dtype=torch.float64) for layer in layers}
+    rank, world = place()
+    windows = windows[rank::world]
+    if partial and world > 1:
+        partial = partial.with_name(f"{partial.name}-{rank}-of-{world}")
     done = _resume(partial, provenance, sums) if partial else 0
-    bar = tqdm(total=len(windows), initial=done, unit="window", desc="statistics", disable=not progress)
+    bar = tqdm(
+        total=len(windows), initial=done, unit="window", desc="statistics", disable=not progress or rank > 0
+    )
     with frozen(arch.model):
         for start in range(done, len(windows), rows):
             group = windows[start : start + rows]
@@ -174,7 +183,7 @@ def collect(
     bar.close()
     if partial:
         partial.unlink(missing_ok=True)
-    moments = {layer: (s / total).float().cpu() for layer, s in sums.items()}
+    moments = {layer: (summed(s) / total).float().cpu() for layer, s in sums.items()}
     return Statistics(moments, provenance)
 
 

@@ -13,7 +13,7 @@ ever forming it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -26,6 +26,7 @@ from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import run, wide
+from metake.parallel import place, total
 from metake.prompts import Batch
 
 Gate = Literal["token", "channel"]
@@ -197,6 +198,8 @@ class Objective:
         self._kinds = [_Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
                        for i, row in enumerate(batch.edits)]  # fmt: skip
         self._kinds += [_Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
+        rank, world = place()  # every process its own requests
+        self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
 
     @cached_property
     def _lookups(self) -> list[_Chunk]:
@@ -215,7 +218,7 @@ class Objective:
 
     @property
     def _resume(self) -> bool:
-        return self.arch.can_resume(max(kind.row.needed for kind in self._kinds))
+        return self.arch.can_resume(max((kind.row.needed for kind in self._kinds), default=0))
 
     def _groups(self, begins: list[int]) -> Iterator[list[int]]:
         lengths = [kind.row.needed - begin for kind, begin in zip(self._kinds, begins, strict=True)]
@@ -302,7 +305,7 @@ class Objective:
             return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=places)[0].logits
 
         parts = self._lookups if gate == "token" else self._wholes
-        return self._sum(parts, logits, active, kl_weight, initial_first, backward)
+        return self._sum(parts, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
 
     def executed(
         self,
@@ -326,8 +329,11 @@ class Objective:
 
         everyone = torch.ones(self.size, dtype=torch.bool)
         active = everyone if active is None else active
+        leaves = (
+            [leaf for pair in factors.values() for leaf in pair if leaf.requires_grad] if backward else []
+        )
         with torch.set_grad_enabled(backward):
-            return self._sum(self._wholes, logits, active, kl_weight, initial_first, backward)
+            return self._sum(self._wholes, logits, active, kl_weight, initial_first, leaves)
 
     def _sum(
         self,
@@ -336,9 +342,13 @@ class Objective:
         active: Tensor,
         kl_weight: float,
         initial_first: bool,
-        backward: bool,
+        leaves: Sequence[Tensor],
     ) -> Losses:
+        """Losses of all requests, and gradients added to `leaves`, over all processes."""
         nll, kl = torch.zeros(self.size), torch.zeros(self.size)
+        before = [leaf.grad for leaf in leaves]
+        for leaf in leaves:
+            leaf.grad = torch.zeros_like(leaf)
         for chunk in parts:
             found = chunk.take(active.cpu())
             if found is None:
@@ -348,8 +358,12 @@ class Objective:
             watch = watch.like(logits)
             chunk.watch = watch
             part_nll, part_kl = watch.losses(logits, self.size, initial_first)
-            if backward:
+            if leaves:
                 (part_nll + kl_weight * part_kl).sum().backward()
             nll = nll + part_nll.detach().cpu()
             kl = kl + part_kl.detach().cpu()
-        return Losses(nll, kl)
+        for leaf, earlier in zip(leaves, before, strict=True):
+            assert leaf.grad is not None
+            gradient = total(leaf.grad)
+            leaf.grad = gradient if earlier is None else earlier + gradient
+        return Losses(total(nll), total(kl))

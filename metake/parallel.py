@@ -1,0 +1,29 @@
+"""Several processes, each with a copy of the model: started by `torchrun`, joined by `torch.distributed`.
+
+Whoever has called `torch.distributed.init_process_group` gets it everywhere: statistics share out the
+text's windows, the upper level its requests; every process ends with the same edit. Alone, nothing
+here does anything.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def place() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, which all get alike, where `values` is."""
+    if place()[1] == 1:
+        return values
+    near = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    summed = values.detach().to(near, copy=True).contiguous()
+    dist.all_reduce(summed)
+    return summed.to(values.device)

@@ -1,0 +1,75 @@
+"""Two processes end where one does."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from metake.data.records import read_records
+from metake.editor import Editor
+from metake.geometry.covariance import collect
+from metake.models.load import ASSETS, load
+from metake.parallel import place, total
+from metake.presets import default_text, settings_for
+
+ROWS = {"memit": {}, "metake-proxy": {}, "metake-unrolled": {"meta_stop": "executed"}}
+CONTEXTS = ("The market is cold", "Today it rains")
+
+
+def work(count: int = 3) -> dict[str, torch.Tensor]:
+    """Second moments, and what every row asks for and writes, of however many processes there are."""
+    torch.set_num_threads(1)
+    loaded = load("demo", device="cpu")
+    statistics = collect(loaded.arch, loaded.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False)  # fmt: skip
+    found = {"C": statistics[3]}
+    requests = [r.request for r in read_records(ASSETS / "world" / "dev.json", count)]
+    for name, changes in ROWS.items():
+        settings = settings_for(loaded.arch, name).updated(
+            layers=(1, 2, 3), steps=4, meta_steps=4, contexts=CONTEXTS, **changes
+        )
+        with Editor(loaded.model, loaded.tokenizer, name, settings=settings, statistics=statistics) as editor:
+            stage = editor.edit(requests).stages[0]
+            found[f"{name} residuals"] = stage.targets.residuals
+            found[f"{name} left"] = stage.solution.factors[3][0]
+    return found
+
+
+def join(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    try:
+        assert place() == (rank, world)
+        assert total(torch.tensor([1.0, rank])).tolist() == [world, world * (world - 1) / 2]
+        torch.save(work(), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("processes")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mp.spawn(join, args=(2, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_all_processes_find_the_same(together):
+    for name, value in together[0].items():
+        assert torch.equal(value, together[1][name]), name
+
+
+def test_two_processes_find_what_one_finds(together):
+    alone = work()
+    assert set(alone) == set(together[0])
+    for name, value in alone.items():
+        assert float(value.norm()) > 0
+        off = float((together[0][name] - value).norm() / value.norm())
+        assert off < 1e-4, (name, off)
+
+
+def test_alone_nothing_is_summed():
+    values = torch.ones(2)
+    assert place() == (0, 1)
+    assert total(values) is values
