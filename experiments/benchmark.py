@@ -1,7 +1,7 @@
 """Time of an edit, stage by stage, beside the published procedure written directly; same machine, same process.
 
     python experiments/benchmark.py --size demo
-    python experiments/benchmark.py --suite metake --size smollm2 --batch 20
+    python experiments/benchmark.py --suite metake --size smollm2 --batch 1,20,100
     python experiments/benchmark.py --suite all --size gpt2            # GPT-2's size, random weights
 
 Suites:
@@ -9,6 +9,7 @@ Suites:
     solve    keys, residuals and updates of all layers: dense d_k x d_k systems, against factors and n x n systems
     metake   one step along the proxy, all layers in parallel, the exact hypergradient; keys frozen and moving
     stats    second moments of all layers: tokens per second, and the share of the machine's matmul peak
+    sequence whole edits of one batch after another by a method that remembers: does a late batch cost more?
 
 Ratios are medians over repeats, with their range. Results agree to rounding, and the report says how well.
 """
@@ -23,7 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import transformers
+from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from experiments.bench import direct
-from experiments.figures.core import BLUE, GREEN, LAYOUT, ORANGE, RED, plt
+from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
 from experiments.full_width import CONFIGS
 from metake.data.records import read_records
 from metake.editor import Editor
@@ -55,7 +57,8 @@ from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Objective
 from metake.targets.target import plan_targets
 
-SUITES = ("plan", "solve", "metake", "stats")
+SUITES = ("plan", "solve", "metake", "stats", "sequence")
+SEQUENCE = 20  # batches
 CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
 
 
@@ -66,9 +69,15 @@ class Bench:
     arch: Architecture
     tokenizer: Any
     settings: Settings
-    requests: list[Request]
+    pool: list[Request]
+    size: int
     text: str
     repeats: int
+
+    @property
+    def requests(self) -> list[Request]:
+        """A batch; facts come again where it is larger than what there is."""
+        return [self.pool[i % len(self.pool)] for i in range(self.size)]
 
     def timed(self, work: Callable[[], object], repeats: int | None = None) -> list[float]:
         """Seconds of each repeat, device idle before and after."""
@@ -110,21 +119,20 @@ def build(args: argparse.Namespace) -> Bench:
     name = args.size if args.size in DEMOS else "demo"
     file = "real_facts.json" if args.size == "smollm2" else "test.json"
     records = read_records(args.data or ASSETS / "world" / file)
-    requests = [records[i % len(records)].request for i in range(args.batch)]
-    return Bench(arch, tokenizer, settings, requests, default_text(args.size if args.size == "smollm2" else name),
-                 args.repeats)  # fmt: skip
+    text = default_text(args.size if args.size == "smollm2" else name)
+    return Bench(arch, tokenizer, settings, [r.request for r in records], 1, text, args.repeats)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """All suites asked for."""
+    """All suites asked for, at every size of batch."""
     torch.set_num_threads(args.threads)
     bench = build(args)
     wanted = SUITES if args.suite == "all" else (args.suite,)
     report: dict[str, Any] = {
-        "size": args.size, "batch": args.batch, "steps": args.steps, "layers": list(bench.settings.layers),
+        "size": args.size, "batches": args.batch, "steps": args.steps, "layers": list(bench.settings.layers),
         "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
         "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
-        "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
+        "machine": processor(), "torch": torch.__version__,
         "matmul_peak_gflops": matmul_peak(bench), "rows": [],
     }  # fmt: skip
     with frozen(bench.arch.model):
@@ -135,15 +143,47 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         editor = Editor(
             bench.arch.model, bench.tokenizer, "memit", settings=bench.settings, statistics=statistics
         )
-        for name in wanted:
-            report["rows"] += {"plan": plan, "solve": solve, "metake": metake, "stats": stats}[name](
-                bench, editor
-            )
+        for batch in args.batch:
+            sized = replace(bench, size=batch)
+            for name in (name for name in ("plan", "solve", "metake") if name in wanted):
+                rows = {"plan": plan, "solve": solve, "metake": metake}[name](sized, editor)
+                report["rows"] += [row | {"batch": batch} for row in rows]
+            report["rows"] += [row | {"batch": batch} for row in totals(report["rows"], batch, args.steps)]
+        for name in (name for name in ("stats", "sequence") if name in wanted):
+            rows = {"stats": stats, "sequence": sequence}[name](replace(bench, size=args.batch[0]), editor)
+            report["rows"] += [row | {"batch": args.batch[0]} for row in rows]
     report["peak_gib"] = (
         torch.cuda.max_memory_allocated() / 2**30 if bench.arch.device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     )  # fmt: skip
     return report
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def totals(rows: list[dict[str, Any]], batch: int, steps: int) -> list[dict[str, Any]]:
+    """A whole edit, from its stages: the open loop and MetaKE (as many proxy steps again) against the direct one."""
+    took = {(r["suite"], r["name"]): r["seconds"] for r in rows if r["batch"] == batch}
+    stages = [("plan", "direct, one by one"), ("solve", "direct"), ("plan", "this library"), ("solve", "this library")]  # fmt: skip
+    if not all(stage in took for stage in stages):
+        return []
+    direct = [a + b for a, b in zip(took[stages[0]], took[stages[1]], strict=True)]
+    ours = [a + b for a, b in zip(took[stages[2]], took[stages[3]], strict=True)]
+    found = [
+        row("edit", "direct", direct, batch),
+        row("edit", "this library, open loop", ours, batch, direct),
+    ]
+    if ("metake", "step, proxy") in took:
+        closed = [a + steps * b for a, b in zip(ours, took["metake", "step, proxy"], strict=True)]
+        found.append(row("edit", f"this library, MetaKE, {steps} proxy steps", closed, batch, direct))
+    return found
 
 
 def matmul_peak(bench: Bench, size: int = 2048) -> float:
@@ -264,8 +304,26 @@ def stats(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     return [line | {"tokens_per_second": tokens / fastest, "gflops": flops / fastest / 1e9}]
 
 
+def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
+    """AlphaEdit remembers every batch: seconds of the first three against those of the last three of twenty."""
+    settings = settings_for(bench.arch, "alphaedit", name="none").updated(
+        layers=bench.settings.layers, contexts=CONTEXTS, steps=2, stop="none", l2=1.0
+    )
+    seconds = []
+    with Editor(
+        bench.arch.model, bench.tokenizer, "alphaedit", settings=settings, statistics=editor.statistics
+    ) as other:
+        other.edit(bench.requests)  # factorises, once
+        other.revert()
+        for _ in range(SEQUENCE):
+            seconds += bench.timed(lambda: other.edit(bench.requests), 1)
+    first, late = seconds[:3], seconds[-3:]
+    return [row("sequence", "batches 1 to 3", first, bench.size),
+            row("sequence", f"batches {SEQUENCE - 2} to {SEQUENCE}", late, bench.size, first)]  # fmt: skip
+
+
 def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = ["suite", "what", "s/edit", "ratio", "range", "differs by"]
+    head = ["suite", "batch", "what", "s/edit", "ratio", "range", "differs by"]
     rows = []
     for line in report["rows"]:
         spread = "-" if line["spread"] is None else "{:.2f} to {:.2f}".format(*line["spread"])
@@ -274,34 +332,58 @@ def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if line["suite"] == "stats":
             share = line["gflops"] / report["matmul_peak_gflops"]
             spread = f"{line['tokens_per_second']:.0f} tokens/s, {share:.0%} of matmul peak"
-        rows.append([line["suite"], line["name"], f"{line['per_edit']:.4g}", ratio, spread, differs])
+        rows.append([line["suite"], str(line["batch"]), line["name"], f"{line['per_edit']:.4g}", ratio, spread, differs])  # fmt: skip
     return head, rows
 
 
+COLOURS = {"plan": BLUE, "solve": GREEN, "metake": ORANGE, "edit": BLACK, "sequence": BLUE}
+
+
 def draw(report: dict[str, Any], path: Path) -> Path:
-    """Seconds per edit of every line, with its range over the repeats."""
-    lines = [line for line in report["rows"] if line["suite"] != "stats"]
-    colours = {"plan": BLUE, "solve": GREEN, "metake": ORANGE}
+    """Seconds per edit of every line: bars for one size of batch, curves over several."""
+    lines = [line for line in report["rows"] if line["suite"] in COLOURS]
+    title = f"{report['size']}: d_k {report['d_k']}, layers {report['layers']}, {report['device']}"
     with plt.rc_context(LAYOUT):
+        if len(report["batches"]) > 1:
+            return save(_curves([line for line in lines if line["suite"] != "sequence"], title), path)
         figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(lines)), layout="constrained")
         for i, line in enumerate(lines):
-            edits = report["batch"]
-            low, high = (value / edits for value in (min(line["seconds"]), max(line["seconds"])))
+            low, high = (value / line["batch"] for value in (min(line["seconds"]), max(line["seconds"])))
             published = line["name"].startswith("direct")
-            axis.barh(-i, line["per_edit"], color=RED if published else colours[line["suite"]], height=0.6)
+            axis.barh(-i, line["per_edit"], color=RED if published else COLOURS[line["suite"]], height=0.6)
             axis.plot([low, high], [-i, -i], color="black", lw=0.8)
             note = "" if line["ratio"] is None else f"  {line['ratio']:.2g}x"
             axis.text(high, -i, f" {line['per_edit']:.3g} s{note}", va="center", fontsize=6.5)
         axis.set_yticks([-i for i in range(len(lines))], [f"{x['suite']}: {x['name']}" for x in lines])
         axis.set_xscale("log")
-        axis.set_xlim(right=max(max(x["seconds"]) for x in lines) / report["batch"] * 6)
+        axis.set_xlim(right=max(max(x["seconds"]) / x["batch"] for x in lines) * 6)
         axis.set_xlabel(
-            f"seconds per edit, batch of {report['batch']} (x: against the first line of its suite)"
+            f"seconds per edit, batch of {report['batches'][0]} (x: against its suite's first line)"
         )
-        axis.set_title(
-            f"{report['size']}: d_k {report['d_k']}, layers {report['layers']}, {report['device']}"
-        )
+        axis.set_title(title)
         return save(figure, path)
+
+
+def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
+    """One panel per suite, seconds per edit over the size of the batch."""
+    suites = list(dict.fromkeys(line["suite"] for line in lines))
+    figure, axes = plt.subplots(1, len(suites), figsize=(1.0 + 2.3 * len(suites), 2.9), squeeze=False, layout="constrained")  # fmt: skip
+    for axis, suite in zip(axes[0], suites, strict=True):
+        names = list(dict.fromkeys(line["name"] for line in lines if line["suite"] == suite))
+        for colour, name in zip((RED, BLUE, GREEN, ORANGE), names, strict=False):
+            mine = [line for line in lines if (line["suite"], line["name"]) == (suite, name)]
+            axis.plot([m["batch"] for m in mine], [m["per_edit"] for m in mine], "o-", ms=3, color=colour, label=name)  # fmt: skip
+        axis.set(xscale="log", yscale="log", title=suite, xlabel="requests in a batch")
+        axis.set_xticks(sorted({line["batch"] for line in lines}), sorted({line["batch"] for line in lines}))
+        axis.minorticks_off()
+        axis.legend(fontsize=6)
+    axes[0][0].set_ylabel("seconds per edit")
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
@@ -311,7 +393,7 @@ def main() -> None:
         "--size", default="demo", choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"]
     )
     parser.add_argument("--blocks", type=int, help="fewer blocks than the model has (random weights)")
-    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--batch", type=_sizes, default=[20], help="requests, or several sizes: 1,20,100")
     parser.add_argument("--steps", type=int, default=20, help="of a plan")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", type=Path, help="records; default: what ships")
@@ -327,13 +409,13 @@ def main() -> None:
     except MetakeError as error:
         print(f"benchmark: error: {error}", file=sys.stderr)
         sys.exit(2)
-    name = f"{args.size}-{args.suite}-{args.batch}"
+    name = "-".join([args.size, args.suite, *map(str, args.batch)])
     write_json(args.out / f"{name}.json", report)
     head, rows = table(report)
     write_text(args.out / f"{name}.md", markdown(head, rows))
     if any(line["suite"] != "stats" for line in report["rows"]):
         draw(report, args.out / f"{name}.png")
-    print(render(f"{args.size}, batch of {args.batch}, {report['device']}", head, rows, 120))
+    print(render(f"{args.size}, {report['device']}, {report['threads']} threads", head, rows, 120))
 
 
 if __name__ == "__main__":

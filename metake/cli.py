@@ -1,4 +1,7 @@
-"""The command line: `metake edit | evaluate | stats | apply | models`."""
+"""The command line: `metake edit | evaluate | stats | apply | models`.
+
+Over several GPUs: `torchrun --nproc-per-node 4 -m metake.cli stats ...`
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tqdm import tqdm
 
 from metake.errors import MetakeError
 from metake.files import read_json, write_json, write_text
+from metake.parallel import joined, place
 
 app = typer.Typer(
     help="Edit facts in language models, and see what execution keeps of each edit.",
@@ -202,6 +206,8 @@ def edit(
     typer.echo(result)
     for wish, old, new in zip(wishes, before, after, strict=True):
         typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")
+    if place()[0] > 0:
+        return
     editor.delta.save(out)
     summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump()}
     write_json(out / "result.json", summary)
@@ -273,6 +279,8 @@ def evaluate(
             loaded, records, settings, statistics, batch=batch, consecutive=not alone,
             text=perplexity_text, generate=generate, tick=bar.update, data=str(data), left_out=left_out,
         )  # fmt: skip
+    if place()[0] > 0:
+        return
     typer.echo(comparison.table())
     write_json(out / "results.json", comparison.content)
     write_text(out / "table.md", comparison.markdown())
@@ -320,6 +328,8 @@ def stats(
         source = default_text(loaded.name) if text is None else _read_text(text)
     partial = out.with_name(out.name + ".partial")
     statistics = collect(loaded.arch, loaded.tokenizer, source, wanted, tokens=tokens, partial=partial)
+    if place()[0] > 0:
+        return
     statistics.save(out)
     seen = statistics.provenance.tokens
     typer.echo(
@@ -384,7 +394,8 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     warnings.showwarning = lambda message, *_, **__: print(f"metake: note: {message}", file=sys.stderr)
     try:
-        app(standalone_mode=False)
+        with joined():
+            app(standalone_mode=False)
     except MetakeError as error:
         print(f"metake: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -7,9 +7,32 @@ here does anything.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that `torchrun` has started, if it has; only the first of them speaks."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        with open(os.devnull, "w") as nothing:
+            silent = place()[0] > 0
+            out = redirect_stdout(nothing) if silent else nullcontext()
+            with out, redirect_stderr(nothing) if silent else nullcontext():
+                yield
+    finally:
+        dist.destroy_process_group()
 
 
 def place() -> tuple[int, int]:

@@ -43,10 +43,16 @@ def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, recor
 
 
 def test_the_command_reports_every_suite(tmp_path):
-    call("benchmark.py", "--batch", 2, "--steps", 2, "--repeats", 1, "--out", tmp_path)
-    report = json.loads((tmp_path / "demo-all-2.json").read_text())
-    assert [line["suite"] for line in report["rows"]] == ["plan"] * 2 + ["solve"] * 3 + ["metake"] * 4 + [
-        "stats"
-    ]
+    call("benchmark.py", "--batch", "1,2", "--steps", 2, "--repeats", 1, "--out", tmp_path)
+    report = json.loads((tmp_path / "demo-all-1-2.json").read_text())
+    each = ["plan"] * 2 + ["solve"] * 3 + ["metake"] * 4 + ["edit"] * 3
+    assert [line["suite"] for line in report["rows"]] == each * 2 + ["stats"] + ["sequence"] * 2
     assert all(line["differs"] < 1e-3 for line in report["rows"] if line["differs"] is not None)
-    assert (tmp_path / "demo-all-2.png").stat().st_size > 10_000
+    seconds = {
+        (line["suite"], line["name"]): line["seconds"][0] for line in report["rows"] if line["batch"] == 2
+    }
+    whole = seconds["plan", "this library"] + seconds["solve", "this library"]
+    assert seconds["edit", "this library, open loop"] == pytest.approx(whole)
+    steps = seconds["edit", "this library, MetaKE, 2 proxy steps"] - whole
+    assert steps == pytest.approx(2 * seconds["metake", "step, proxy"])
+    assert (tmp_path / "demo-all-1-2.png").stat().st_size > 10_000

@@ -1,6 +1,8 @@
 """Two processes end where one does."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.multiprocessing as mp
 
 from metake.data.records import read_records
 from metake.editor import Editor
-from metake.geometry.covariance import collect
+from metake.geometry.covariance import Statistics, collect
 from metake.models.load import ASSETS, load
 from metake.parallel import place, total
 from metake.presets import default_text, settings_for
@@ -67,6 +69,33 @@ def test_two_processes_find_what_one_finds(together):
         assert float(value.norm()) > 0
         off = float((together[0][name] - value).norm() / value.norm())
         assert off < 1e-4, (name, off)
+
+
+def test_torchrun_writes_the_statistics_once(tmp_path):
+    """Both processes read half of the text, the first writes what one process would have."""
+    command = [
+        "-m",
+        "metake.cli",
+        "stats",
+        "--model",
+        "demo",
+        "--layers",
+        "1-2",
+        "--tokens",
+        "2000",
+        "--device",
+        "cpu",
+    ]
+    alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
+    one = subprocess.run([sys.executable, *command, "--out", str(alone)], capture_output=True, text=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = subprocess.run([*launch, *command, "--out", str(shared)], capture_output=True, text=True)
+    assert one.returncode == two.returncode == 0, two.stderr
+    assert two.stdout.count("written") == 1
+    a, b = Statistics.load(alone), Statistics.load(shared)
+    assert a.provenance == b.provenance
+    for layer in (1, 2):
+        torch.testing.assert_close(a[layer], b[layer])
 
 
 def test_alone_nothing_is_summed():

@@ -2,7 +2,8 @@
 
 A plain implementation of what MEMIT's and AlphaEdit's code does, with this library's prompts, so that
 both plan the same thing and times can be compared. Every step of a plan runs the whole model on the
-request's prompts and its guard, with all logits; every layer of a solve runs it again for the keys and
+request's prompts and its guard, with all logits, and projects the last stream of the prompts to the
+vocabulary a second time, as the published code does; every layer of a solve runs it again for the keys and
 for the residuals, and inverts a d_k x d_k system.
 """
 
@@ -47,16 +48,22 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: Settings) ->
 
     optimiser = torch.optim.Adam([delta], lr=s.lr)
     reference = None
-    handle = arch.blocks[top].register_forward_hook(add)
+    last: list[Tensor] = []
+    handles = [
+        arch.blocks[top].register_forward_hook(add),
+        arch.head.register_forward_pre_hook(lambda _, args: last.append(args[0])),
+    ]
     try:
         for step in range(s.steps):
             optimiser.zero_grad()
-            scores = _logits(arch.model, ids).float().log_softmax(-1)
+            last.clear()
+            guarded = _logits(arch.model, ids).float().log_softmax(-1)
+            scores = arch.head(last[0][: len(rows)]).float().log_softmax(-1)
             nll = torch.stack([
                 -torch.stack([scores[i, at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]).mean()
                 for i, row in enumerate(rows)
             ]).mean()  # fmt: skip
-            now = scores[len(rows), lookups[-1]]
+            now = guarded[len(rows), lookups[-1]]
             reference = now.detach().clone() if reference is None else reference
             kl = s.kl * (now.exp() * (now - reference)).sum()
             decay = s.decay * delta.norm() / origin[0].norm() ** 2 if bool(delta.detach().any()) else 0.0
@@ -71,7 +78,8 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: Settings) ->
                     if delta.norm() > limit:
                         delta.mul_(limit / delta.norm())
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return delta.detach()
 
 

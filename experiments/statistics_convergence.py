@@ -1,0 +1,168 @@
+"""How much text the second moments need: eta of facts against the number of tokens behind C.
+
+    python experiments/statistics_convergence.py --model demo --tokens 240000
+    python experiments/statistics_convergence.py --model smollm2 --text wiki.txt --tokens 250000
+
+The number of tokens doubles. At every size two things are measured, medians over facts and edited layers
+of the relative change of eta: against the largest size, and between the two halves of what was read. Half
+of the latter estimates the error with nothing longer to compare with. How many tokens one per cent takes
+is read off the estimates, or extrapolated from the largest size with the square root of tokens, and said
+to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import transformers
+from torch import Tensor
+
+from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE, plt
+from metake.cli import parse_layers
+from metake.data.records import read_records
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.files import write_json, write_text
+from metake.geometry.operator import Ridge
+from metake.hparams import Settings
+from metake.models.load import ASSETS, DEMOS, load
+from metake.models.trace import frozen
+from metake.presets import default_text, settings_for, statistics_for
+from metake.prompts import Batch, Trunks
+from metake.report.figures import save
+from metake.report.tables import markdown
+
+GOAL = 0.01
+
+
+def attenuations(moments: dict[int, Tensor], keys: dict[int, Tensor], settings: Settings) -> Tensor:
+    """eta of every fact alone at every layer, `layers x facts`."""
+    rows = []
+    for layer, moment in moments.items():
+        beta = settings.ridge * settings.weight * float(moment.trace())
+        rows.append(Ridge(moment, settings.weight, beta).attenuation(keys[layer].T))
+    return torch.stack(rows)
+
+
+def change(a: Tensor, b: Tensor) -> float:
+    """Median over facts and layers of `|a - b| / b`."""
+    return float(((a - b).abs() / b).median())
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    loaded = load(args.model)
+    settings = settings_for(loaded.arch, "memit")
+    if args.layers is not None:
+        settings = settings.updated(layers=parse_layers(args.layers))
+    if args.weight is not None:
+        settings = settings.updated(weight=args.weight)
+    layers = settings.layers
+    if args.text is None:
+        text = default_text(args.model)
+    else:
+        try:
+            text = args.text.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MetakeError(f"{args.text}: cannot be read as text ({error})") from error
+    sizes = [args.tokens]
+    while sizes[0] // 2 >= 2 * loaded.arch.d_k:
+        sizes.insert(0, sizes[0] // 2)
+    if len(sizes) < 3:
+        raise MetakeError(f"--tokens: {args.tokens} is too few to halve twice; give {8 * loaded.arch.d_k} or more")  # fmt: skip
+    found = [statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=n, progress=True) for n in sizes]  # fmt: skip
+    if found[-1].provenance.tokens < args.tokens:
+        raise MetakeError(
+            f"text: {found[-1].provenance.tokens} tokens, fewer than --tokens {args.tokens}; lower it, or give a longer --text"
+        )
+    editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=found[-1])
+    file = args.data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
+    requests = [record.request for record in read_records(file, args.edits)]
+    with frozen(loaded.model):
+        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts)
+        keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
+    etas = [attenuations(s.moments, keys, settings) for s in found]
+    points = []
+    for i, (size, eta) in enumerate(zip(sizes, etas, strict=True)):
+        point: dict[str, Any] = {
+            "tokens": size,
+            "per_key_entry": size / loaded.arch.d_k,
+            "eta": float(eta.median()),
+        }
+        if i:  # the second half is what the whole has beyond the first
+            n, m = size, sizes[i - 1]
+            rest = {k: (n * found[i][k].double() - m * found[i - 1][k].double()) / (n - m) for k in layers}
+            point["estimate"] = change(attenuations(rest, keys, settings), etas[i - 1]) / 2
+        if i + 1 < len(sizes):
+            point["error"] = change(eta, etas[-1])
+        points.append(point)
+    reached = [p["tokens"] for p in points if p.get("estimate", 1) <= GOAL]
+    last = points[-1]
+    needed = reached[0] if reached else last["tokens"] * (last["estimate"] / GOAL) ** 2
+    return {
+        "model": args.model, "layers": list(layers), "d_k": loaded.arch.d_k, "weight": settings.weight,
+        "facts": len(requests), "points": points, "goal": GOAL, "needed": needed, "extrapolated": not reached,
+    }  # fmt: skip
+
+
+def draw(content: dict[str, Any], path: Path) -> Path:
+    """Error and its estimate over tokens, with the slope of an average beside them."""
+    points = content["points"]
+    with plt.rc_context(LAYOUT):
+        figure, axis = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
+        for name, colour, label in (("error", BLUE, "against the whole text"), ("estimate", ORANGE, "half the difference of the halves")):  # fmt: skip
+            mine = [p for p in points if name in p]
+            axis.plot([p["tokens"] for p in mine], [100 * p[name] for p in mine], "o-", color=colour, ms=3, label=label)  # fmt: skip
+        with_estimate = [p for p in points if "estimate" in p]
+        x = [p["tokens"] for p in with_estimate]
+        first = with_estimate[0]["estimate"]
+        axis.plot(x, [100 * first * (x[0] / n) ** 0.5 for n in x], ":", color=BLACK, label=r"$1/\sqrt{n}$")
+        axis.axhline(100 * GOAL, color=BLACK, lw=0.6)
+        axis.set(xscale="log", yscale="log", xlabel="tokens behind C", ylabel="median change of eta, %")
+        axis.set_title(f"{content['model']}: layers {content['layers']}, lambda {content['weight']:g}")
+        axis.legend()
+        return save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--text", type=Path, help="default: the text that ships for the model")
+    parser.add_argument("--tokens", type=int, default=240_000, help="largest size")
+    parser.add_argument("--layers", help="default: the preset's")
+    parser.add_argument("--weight", type=float, help="lambda; default: the preset's")
+    parser.add_argument("--data", type=Path, help="facts whose eta is looked at; default: what ships")
+    parser.add_argument("--edits", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=Path("results/convergence"))
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    try:
+        content = measure(args)
+    except MetakeError as error:
+        print(f"statistics_convergence: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    name = Path(args.model).name
+    head = ["tokens", "per key entry", "eta", "off the whole text", "estimate"]
+    rows = [
+        [str(p["tokens"]), f"{p['per_key_entry']:.0f}", f"{p['eta']:.3f}",
+         *(f"{100 * p[k]:.2f}%" if k in p else "-" for k in ("error", "estimate"))] for p in content["points"]
+    ]  # fmt: skip
+    how = "extrapolated" if content["extrapolated"] else "measured"
+    line = f"{GOAL:.0%} of eta takes about {content['needed']:,.0f} tokens ({how})"
+    write_json(args.out / f"{name}.json", content)
+    write_text(args.out / f"{name}.md", f"{markdown(head, rows)}\n{line}\n")
+    draw(content, args.out / f"{name}.png")
+    print(markdown(head, rows))
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
