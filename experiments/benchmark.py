@@ -114,7 +114,7 @@ def build(args: argparse.Namespace) -> Bench:
     layers = tuple(n for n in layers if n < len(arch)) or (len(arch) - 1,)
     settings = settings_for(arch, "memit", name="none").updated(
         layers=layers, contexts=CONTEXTS, steps=args.steps, lr=0.5, clamp=0.75, decay=0.5, stop_loss=0.0,
-        weight=1000.0, ridge=1e-4,
+        weight=1000.0, ridge=1e-4, max_tokens=args.max_tokens,
     )  # fmt: skip
     name = args.size if args.size in DEMOS else "demo"
     file = "real_facts.json" if args.size == "smollm2" else "test.json"
@@ -129,12 +129,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     bench = build(args)
     wanted = SUITES if args.suite == "all" else (args.suite,)
     report: dict[str, Any] = {
-        "size": args.size, "batches": args.batch, "steps": args.steps, "layers": list(bench.settings.layers),
+        "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.settings.layers),
         "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
         "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
         "machine": processor(), "torch": torch.__version__,
         "matmul_peak_gflops": matmul_peak(bench), "rows": [],
     }  # fmt: skip
+    before = peak_gib(bench)
     with frozen(bench.arch.model):
         tokens = min(bench.arch.d_k + 512, 8192)
         statistics = collect(
@@ -152,11 +153,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for name in (name for name in ("stats", "sequence") if name in wanted):
             rows = {"stats": stats, "sequence": sequence}[name](replace(bench, size=args.batch[0]), editor)
             report["rows"] += [row | {"batch": args.batch[0]} for row in rows]
-    report["peak_gib"] = (
-        torch.cuda.max_memory_allocated() / 2**30 if bench.arch.device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    )  # fmt: skip
+    report["peak_gib"] = {"model": before, "run": peak_gib(bench)}
     return report
+
+
+def peak_gib(bench: Bench) -> float:
+    """Most memory held so far: of the device, or of the process."""
+    if bench.arch.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def processor() -> str:
@@ -397,6 +402,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of a plan")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", type=Path, help="records; default: what ships")
+    parser.add_argument(
+        "--max-tokens", type=int, default=4096, help="padded tokens per pass: bounds the memory"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path("results/benchmark"))
@@ -415,6 +423,8 @@ def main() -> None:
     write_text(args.out / f"{name}.md", markdown(head, rows))
     if any(line["suite"] != "stats" for line in report["rows"]):
         draw(report, args.out / f"{name}.png")
+    peak = report["peak_gib"]
+    print(f"peak memory: {peak['model']:.2f} GiB with the model loaded, {peak['run']:.2f} GiB in all")
     print(render(f"{args.size}, {report['device']}, {report['threads']} threads", head, rows, 120))
 
 
