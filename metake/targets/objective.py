@@ -24,10 +24,11 @@ from torch import Tensor
 from metake.models.architecture import Architecture
 from metake.models.past import Past
 from metake.models.split import Parts, Split
-from metake.models.tokens import Row, chunks, pad
+from metake.models.tokens import chunks, pad
 from metake.models.trace import run, wide
 from metake.parallel import place, total
 from metake.prompts import Batch
+from metake.targets.chunk import Chunk, Kind, Rows
 
 Gate = Literal["token", "channel"]
 
@@ -38,132 +39,6 @@ class Losses:
 
     nll: Tensor
     kl: Tensor
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a row is for.
-
-    Attributes:
-        owner: the request it belongs to.
-        guard: whether its prediction shall stay as it is.
-        marked: whether an open-loop plan writes at its lookup token.
-        template: the template of an edit's row, -1 for guards.
-    """
-
-    row: Row
-    owner: int
-    guard: bool
-    marked: bool
-    template: int = -1
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """Where the rows of a pass are watched: at all answer tokens, then at the guards."""
-
-    places: tuple[Tensor, Tensor]
-    labels: Tensor
-    shares: Tensor  # of each answer token in its request's mean
-    owners: Tensor  # of each place
-    weights: Tensor  # of each guard in its request's mean
-    reference: Tensor  # guards x vocabulary, unedited log-probabilities
-
-    def like(self, logits: Tensor) -> _Watch:
-        """Where, and as precise as, the logits are."""
-        if self.labels.device == logits.device and self.shares.dtype == wide(logits).dtype:
-            return self
-        near, scores = logits.device, wide(logits)
-        return _Watch(self.places, self.labels.to(near), self.shares.to(scores), self.owners.to(near),
-                      self.weights.to(scores), self.reference.to(scores))  # fmt: skip
-
-    def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
-        """Sums over the rows of each of `size` requests."""
-        scores = wide(logits).log_softmax(-1)
-        answers = len(self.labels)
-        chosen = -scores[:answers].gather(1, self.labels[:, None])[:, 0]
-        nll = scores.new_zeros(size).index_add(0, self.owners[:answers], chosen * self.shares)
-        kl = scores.new_zeros(size)
-        if answers < len(scores):
-            now, then = scores[answers:], self.reference
-            a, b = (then, now) if initial_first else (now, then)
-            divergence = (a.exp() * (a - b)).sum(-1)
-            kl = kl.index_add(0, self.owners[answers:], divergence * self.weights)
-        return nll, kl
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows that run together; all parts are of the same split."""
-
-    split: Split
-    owners: Tensor
-    above: Parts  # stream after the last edited block
-    below: Parts | None  # stream before the first
-    gates: Parts  # rows x length, or rows x length x n if joint
-    past: Past | None = None  # what stands before the rows' own tokens and never changes
-
-    def __getitem__(self, keep: Tensor) -> _Rows:
-        below = None if self.below is None else self.below.rows(keep)
-        past = None if self.past is None else self.past.rows(keep)
-        return _Rows(self.split.rows(keep), self.owners[keep], self.above.rows(keep), below,
-                     self.gates.rows(keep), past)  # fmt: skip
-
-    def shifted(self, residuals: Tensor) -> Parts:
-        """The stream after the last edited block with the residuals in it."""
-        moved = residuals.to(self.gates.own)
-
-        def add(above: Tensor, gates: Tensor) -> Tensor:
-            joint = gates.ndim == 3
-            shift = gates @ moved if joint else gates[..., None] * moved[self.owners][:, None]
-            return (wide(above) + shift).to(above.dtype)
-
-        common = None
-        if self.above.common is not None and self.gates.common is not None:
-            common = add(self.above.common, self.gates.common)
-        return Parts(add(self.above.own, self.gates.own), common)
-
-
-@dataclass
-class _Chunk:
-    """A chunk with all its rows, and with those of the requests that are still active."""
-
-    kinds: list[_Kind]
-    rows: _Rows
-    reference: dict[int, Tensor]  # row -> unedited log-probabilities where it is watched
-    templates: int
-    guards: list[int]  # per request
-    asked: Tensor | None = None
-    kept: _Rows | None = None
-    watch: _Watch | None = None
-
-    def take(self, active: Tensor) -> tuple[_Rows, _Watch] | None:
-        """Rows of the active requests, None if there are none; kept until other requests are asked for."""
-        mine = active[self.rows.owners]
-        if self.asked is None or not torch.equal(mine, self.asked):
-            keep = mine.nonzero()[:, 0]
-            self.asked, self.kept, self.watch = mine, None, None
-            if len(keep):
-                self.kept = self.rows if bool(mine.all()) else self.rows[keep]
-                self.watch = self._watch(keep, self.kept)
-        return None if self.kept is None or self.watch is None else (self.kept, self.watch)
-
-    def _watch(self, keep: Tensor, rows: _Rows) -> _Watch:
-        kinds, begins = [self.kinds[i] for i in keep], rows.split.begins.tolist()
-        answers = [(i, at - begins[i], token, kind) for i, kind in enumerate(kinds) if not kind.guard
-                   for at, token in zip(kind.row.predicting, kind.row.answer_ids, strict=True)]  # fmt: skip
-        guards = [(i, kind.row.lookup - begins[i], kind) for i, kind in enumerate(kinds) if kind.guard]
-        where = torch.tensor([place[:2] for place in (*answers, *guards)])
-        return _Watch(
-            (where[:, 0], where[:, 1]),
-            torch.tensor([token for *_, token, _ in answers], dtype=torch.long),
-            torch.tensor(
-                [1 / (kind.row.answer * self.templates) for *_, kind in answers], dtype=torch.float64
-            ),
-            torch.tensor([place[-1].owner for place in (*answers, *guards)]),
-            torch.tensor([1 / self.guards[kind.owner] for *_, kind in guards], dtype=torch.float64),
-            torch.stack([self.reference[int(keep[i])] for i, *_ in guards]) if guards else torch.empty(0),
-        )
 
 
 class Objective:
@@ -195,21 +70,21 @@ class Objective:
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
         self._common = dict(enumerate(batch.common))
-        self._kinds = [_Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
+        self._kinds = [Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
                        for i, row in enumerate(batch.edits)]  # fmt: skip
-        self._kinds += [_Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
+        self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
         rank, world = place()  # every process its own requests
         self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
 
     @cached_property
-    def _lookups(self) -> list[_Chunk]:
+    def _lookups(self) -> list[Chunk]:
         """For residuals at the lookup token: rows from there on, the rest in attention's memory."""
         begins = [kind.row.lookup if self._resume else 0 for kind in self._kinds]
         return [self._from_lookup([self._kinds[i] for i in group], [begins[i] for i in group])
                 for group in self._groups(begins)]  # fmt: skip
 
     @cached_property
-    def _wholes(self) -> list[_Chunk]:
+    def _wholes(self) -> list[Chunk]:
         """For changes at every token: whole rows, of which those of a template have their context in common."""
         common = self._common if self._resume and self.joint else {}
         begins = [common.get(kind.template, 0) for kind in self._kinds]
@@ -225,7 +100,7 @@ class Objective:
         return chunks(lengths, self.max_tokens)
 
     @torch.no_grad()
-    def _from_lookup(self, kinds: list[_Kind], begins: list[int]) -> _Chunk:
+    def _from_lookup(self, kinds: list[Kind], begins: list[int]) -> Chunk:
         ids, places, owners = self._layout(kinds)
         longest = max(begins)
         trace = run(self.arch, ids, outputs=(self.top,), positions=places,
@@ -241,11 +116,11 @@ class Objective:
         gates = torch.zeros(split.ids.own.shape, device=above.own.device, dtype=wide(above.own).dtype)
         lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
         gates[torch.arange(len(kinds)), lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
-        rows = _Rows(split, owners, above, None, Parts(gates), past)
-        return _Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
+        rows = Rows(split, owners, above, None, Parts(gates), past)
+        return Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
 
     @torch.no_grad()
-    def _whole(self, kinds: list[_Kind], begins: list[int]) -> _Chunk:
+    def _whole(self, kinds: list[Kind], begins: list[int]) -> Chunk:
         ids, places, owners = self._layout(kinds)
         watched = len(places[0]) > 0
         trace = run(
@@ -259,12 +134,12 @@ class Objective:
             q = self.channel.to(keys)
             gates = keys @ q if self.joint else torch.einsum("btk,kb->bt", keys, q[:, owners])
         split = Split.of(ids, [kind.row.needed for kind in kinds], begins, [kind.template for kind in kinds])
-        rows = _Rows(split, owners, split.cut(above), split.cut(trace.inputs[self.first]),
+        rows = Rows(split, owners, split.cut(above), split.cut(trace.inputs[self.first]),
                      split.cut(gates.to(above.device)))  # fmt: skip
-        return _Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
+        return Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
 
     @staticmethod
-    def _layout(kinds: list[_Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+    def _layout(kinds: list[Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         """Ids as far as they are needed, places of the guards, owners."""
         ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)]
         at = torch.tensor([(i, kind.row.lookup) for i, kind in enumerate(kinds) if kind.guard])
@@ -272,7 +147,7 @@ class Objective:
         return ids, (at[:, 0], at[:, 1]), torch.tensor([kind.owner for kind in kinds])
 
     @staticmethod
-    def _reference(kinds: list[_Kind], logits: Tensor) -> dict[int, Tensor]:
+    def _reference(kinds: list[Kind], logits: Tensor) -> dict[int, Tensor]:
         watched = [i for i, kind in enumerate(kinds) if kind.guard]
         return dict(zip(watched, wide(logits).log_softmax(-1), strict=True)) if watched else {}
 
@@ -297,7 +172,7 @@ class Objective:
         if gate == "channel" and self.channel is None:
             raise ValueError("the proxy needs a channel")
 
-        def logits(rows: _Rows, places: tuple[Tensor, Tensor]) -> Tensor:
+        def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
             hidden = rows.shifted(residuals)
             if rows.past is not None:
                 return run(self.arch, rows.split.ids.own, start=self.top + 1, hidden=hidden.own,
@@ -323,7 +198,7 @@ class Objective:
             backward: add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
         """
 
-        def logits(rows: _Rows, places: tuple[Tensor, Tensor]) -> Tensor:
+        def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
             return rows.split.run(self.arch, start=self.first, hidden=rows.below, edits=factors,
                                   positions=places)[0].logits  # fmt: skip
 
@@ -337,8 +212,8 @@ class Objective:
 
     def _sum(
         self,
-        parts: Iterable[_Chunk],
-        logits_of: Callable[[_Rows, tuple[Tensor, Tensor]], Tensor],
+        parts: Iterable[Chunk],
+        logits_of: Callable[[Rows, tuple[Tensor, Tensor]], Tensor],
         active: Tensor,
         kl_weight: float,
         initial_first: bool,

@@ -65,6 +65,7 @@ def plan_targets(
             rho = geometry.realisability(columns)
             floor = torch.finfo(rho.dtype).tiny
             channel = geometry.solve(columns) / (1 + rho if solver.fit == "soft" else rho.clamp_min(floor))
+    planning = Objective(arch, batch, trunks.start, top, max_tokens=settings.max_tokens)
     objective = Objective(
         arch, batch, trunks.start, top, channel=channel, joint=settings.joint, max_tokens=settings.max_tokens
     )
@@ -74,11 +75,12 @@ def plan_targets(
         return objective.executed(solver.solve(trunks, residuals).factors, initial_first=initial_first)
 
     plan = descend(
-        Virtual(objective, "token"), torch.zeros_like(hidden), norms,
+        Virtual(planning, "token"), torch.zeros_like(hidden), norms,
         steps=max(1, settings.steps // settings.rounds), lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
         penalty=Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp),
         execute=execute, check_every=settings.check_every, tick=tick,
     )  # fmt: skip
+    del planning  # holds attention's memory of every row
     residuals, scale = plan.residuals, torch.ones(len(hidden))
     if settings.target == "compensated" or (bilevel and settings.start == "compensated"):
         residuals, scale = compensate(lambda r: solver.solve(trunks, r).fraction, residuals)

@@ -1,0 +1,91 @@
+"""What an edit costs elsewhere: tasks of the lm-evaluation-harness before and after.
+
+    pip install -e '.[harness]'
+    python experiments/downstream.py --model gpt2-xl --delta edited --tasks hellaswag,arc_easy --limit 500
+    python experiments/downstream.py --model smollm2 --delta edited --tasks mine --task-folder tasks
+
+`--delta` is what `metake edit` or `run_zsre.py` wrote. Tasks that come from a hub need one; `--task-folder`
+holds task files of one's own. Writes downstream.json and a table; every number with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import transformers
+
+from metake.deltas import Delta
+from metake.errors import MetakeError
+from metake.files import write_json, write_text
+from metake.models.load import Loaded, load
+from metake.report.tables import markdown, render
+
+
+def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | None, batch: int) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Task -> metric -> value, `METRIC_stderr` beside it.
+
+    Raises:
+        MetakeError: the harness is not installed, or knows no such task.
+    """
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise MetakeError("lm-evaluation-harness: not installed; pip install -e '.[harness]'") from error
+    manager = TaskManager(include_path=None if folder is None else str(folder))
+    unknown = [task for task in tasks if task not in manager.all_tasks]
+    if unknown:
+        raise MetakeError(f"--tasks: the harness knows no {unknown[0]!r}; lm_eval ls tasks lists them")
+    model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch)
+    found = simple_evaluate(model, tasks=tasks, limit=limit, task_manager=manager, log_samples=False)
+    return {
+        task: {
+            name.replace(",none", ""): value for name, value in numbers.items() if isinstance(value, float)
+        }
+        for task, numbers in found["results"].items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--delta", type=Path, required=True, help="folder or file of a saved change")
+    parser.add_argument("--tasks", required=True, help="comma-separated")
+    parser.add_argument("--task-folder", type=Path, help="task files of one's own")
+    parser.add_argument("--limit", type=int, help="examples per task")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--device")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, default=Path("results/downstream"))
+    args = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        change = Delta.load(args.delta)
+        loaded = load(args.model, device=args.device, dtype=args.dtype)
+        tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
+        before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
+        with change.applied(loaded.arch):
+            after = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
+    except MetakeError as error:
+        print(f"downstream: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    content: dict[str, Any] = {"model": args.model, "delta": str(args.delta), "limit": args.limit, "before": before, "after": after}  # fmt: skip
+    rows = [
+        [task, name, f"{value:.3f} +- {before[task].get(name + '_stderr', float('nan')):.3f}", f"{after[task][name]:.3f}",
+         f"{after[task][name] - value:+.3f}"]
+        for task in before for name, value in before[task].items() if not name.endswith("_stderr")
+    ]  # fmt: skip
+    head = ["task", "metric", "before", "after", "change"]
+    write_json(args.out / "downstream.json", content)
+    write_text(args.out / "downstream.md", markdown(head, rows))
+    print(render("tasks before and after", head, rows, 120))
+
+
+if __name__ == "__main__":
+    main()
