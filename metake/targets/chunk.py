@@ -133,7 +133,7 @@ class Chunk:
             torch.tensor(
                 [1 / (kind.row.answer * self.templates) for *_, kind in answers], dtype=torch.float64
             ),
-            torch.tensor([place[-1].owner for place in (*answers, *guards)]),
+            torch.tensor([kind.owner for *_, kind in answers] + [kind.owner for *_, kind in guards]),
             torch.tensor([1 / self.guards[kind.owner] for *_, kind in guards], dtype=torch.float64),
             torch.stack([self.reference[int(keep[i])] for i, *_ in guards]) if guards else torch.empty(0),
         )
