@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/downstream"))
     args = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     try:
         change = Delta.load(args.delta)
         loaded = load(args.model, device=args.device, dtype=args.dtype)
