@@ -164,7 +164,9 @@ class Trunks:
         rows, count = batch.trunks, len(batch.requests)
         lengths = [len(row) for row in rows]
         common = batch.common if arch.can_resume(max(lengths)) else (0,) * batch.templates
-        split = Split.of(pad(rows), lengths, common * count, list(range(batch.templates)) * count)
+        split = Split.of(
+            pad(rows).to(arch.device), lengths, common * count, list(range(batch.templates)) * count
+        )
         hidden = split.run(arch, stop=start, inputs=(start,))[1][start]
         last = torch.tensor([row.lookup for row in rows]) - split.begins
         return cls(split, last, hidden, start, batch.templates)

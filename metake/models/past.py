@@ -7,7 +7,7 @@ over some last tokens of its rows, given those of the earlier ones, is the pass 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,31 +23,44 @@ class Past:
     Attributes:
         states: layer -> keys and values, `rows x heads x longest x d`, padded on the right.
         lengths: `rows`, how many of them are there.
+        ready: masks and positions of earlier passes over the same rows; a step need not build them again.
     """
 
     states: Mapping[int, States]
     lengths: Tensor
+    ready: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
-    def rows(self, which: Tensor, lengths: Tensor | None = None) -> Past:
-        """Those of some rows, a row perhaps several times; as many tokens of each as there are, or `lengths`."""
-        states = {}
-        for layer, (keys, values) in self.states.items():
-            at = which.to(keys.device)
-            states[layer] = keys[at], values[at]
-        return Past(states, self.lengths[which] if lengths is None else lengths)
+    def rows(self, which: Tensor) -> Past:
+        """Those of some rows; a row may be taken several times."""
+        return Past(take(self.states, which), self.lengths[which])
 
-    def positions(self, width: int, limit: int | None) -> Tensor:
-        """Positions of the `width` tokens that follow, `rows x width`; padding stays below the limit."""
-        at = self.lengths[:, None] + torch.arange(width)
-        return at if limit is None else at.clamp(max=limit - 1)
+    def layout(self, width: int, limit: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mask and positions of the `width` tokens that follow.
 
-    def mask(self, width: int) -> Tensor:
-        """Who sees whom, `rows x 1 x width x (longest + width)`: all that is there, and causally the rest."""
-        longest = next(iter(self.states.values()))[0].shape[-2]
-        there = torch.arange(longest) < self.lengths[:, None]
-        causal = torch.ones(width, width, dtype=torch.bool).tril()
-        seen = there[:, None, None].expand(-1, 1, width, -1)
-        return torch.cat([seen, causal.expand(len(there), 1, -1, -1)], -1)
+        Returns:
+            `rows x 1 x width x (longest + width)`, added to attention's scores: everything that is there is
+            seen, and the tokens themselves causally; and `rows x width`, padding kept below `limit`.
+        """
+        if width not in self.ready:
+            values = next(iter(self.states.values()))[0]
+            there = torch.arange(values.shape[-2]) < self.lengths[:, None]
+            seen = torch.cat([
+                there[:, None, None].expand(-1, 1, width, -1),
+                torch.ones(width, width, dtype=torch.bool).tril().expand(len(there), 1, -1, -1),
+            ], -1)  # fmt: skip
+            mask = torch.zeros(seen.shape, dtype=values.dtype).masked_fill(
+                ~seen, torch.finfo(values.dtype).min
+            )
+            at = self.lengths[:, None] + torch.arange(width)
+            positions = at if limit is None else at.clamp(max=limit - 1)
+            self.ready[width] = mask.to(device), positions.to(device)
+        return self.ready[width]
+
+
+def take(states: Mapping[int, States], which: Tensor) -> dict[int, States]:
+    """States of some rows."""
+    return {layer: (keys[which.to(keys.device)], values[which.to(values.device)])
+            for layer, (keys, values) in states.items()}  # fmt: skip
 
 
 class Memory(Cache):

@@ -8,13 +8,13 @@ through attention's keys and values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from metake.models.architecture import Architecture
-from metake.models.past import Past
+from metake.models.past import Past, take
 from metake.models.trace import Trace, run
 
 
@@ -40,6 +40,7 @@ class Split:
         which: `rows`, the beginning each follows; of no meaning where `begins` is 0.
         sources: per beginning, a whole row that begins with it.
         width: longest of the own parts.
+        ready: of `Past`.
     """
 
     ids: Parts
@@ -47,6 +48,7 @@ class Split:
     which: Tensor
     sources: Tensor
     width: int
+    ready: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, ids: Tensor, needed: Sequence[int], begins: Sequence[int], groups: Sequence[int]) -> Split:
@@ -77,7 +79,9 @@ class Split:
         return Parts(own, whole[self.sources.to(device), : int(self.begins.max())])
 
     def rows(self, keep: Tensor) -> Split:
-        return replace(self, ids=self.ids.rows(keep), begins=self.begins[keep], which=self.which[keep])
+        return replace(
+            self, ids=self.ids.rows(keep), begins=self.begins[keep], which=self.which[keep], ready={}
+        )
 
     def run(
         self,
@@ -108,7 +112,7 @@ class Split:
             last = len(arch) - 1 if stop is None else stop
             common = run(arch, self.ids.common, start=start, hidden=above, stop=last, inputs=inputs,
                          edits=edits, record=start)  # fmt: skip
-            past = Past(common.states, self.begins).rows(self.which, self.begins)
+            past = Past(take(common.states, self.which), self.begins, self.ready)
         trace = run(arch, self.ids.own, start=start, hidden=own, stop=stop, keys=keys, outputs=outputs,
                     inputs=inputs, edits=edits, positions=positions, past=past)  # fmt: skip
         return trace, {layer: Parts(trace.inputs[layer], common.inputs.get(layer)) for layer in inputs}

@@ -104,13 +104,8 @@ def run(
     if past is not None or record is not None:
         memory = more[arch.memory_name] = Memory(past, record)
     if past is not None:
-        # a float mask, because eager attention adds it
-        seen = past.mask(ids.shape[1]).to(arch.device)
-        dtype = next(iter(past.states.values()))[0].dtype
-        more["attention_mask"] = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
-            ~seen, torch.finfo(dtype).min
-        )
-        more["position_ids"] = past.positions(ids.shape[1], arch.max_positions).to(arch.device)
+        mask, at = past.layout(ids.shape[1], arch.max_positions, arch.device)
+        more |= {"attention_mask": mask, "position_ids": at}
     with ExitStack() as stack:
 
         def hook(handle: torch.utils.hooks.RemovableHandle) -> None:

@@ -138,10 +138,11 @@ class Objective:
                      split.cut(gates.to(above.device)))  # fmt: skip
         return Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
 
-    @staticmethod
-    def _layout(kinds: list[Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+    def _layout(self, kinds: list[Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         """Ids as far as they are needed, places of the guards, owners."""
-        ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)]
+        ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)].to(
+            self.arch.device
+        )
         at = torch.tensor([(i, kind.row.lookup) for i, kind in enumerate(kinds) if kind.guard])
         at = at.reshape(-1, 2).long()
         return ids, (at[:, 0], at[:, 1]), torch.tensor([kind.owner for kind in kinds])
@@ -220,7 +221,7 @@ class Objective:
         leaves: Sequence[Tensor],
     ) -> Losses:
         """Losses of all requests, and gradients added to `leaves`, over all processes."""
-        nll, kl = torch.zeros(self.size), torch.zeros(self.size)
+        sums: list[Tensor] = []  # kept where they are until the end: a step waits for its device once
         before = [leaf.grad for leaf in leaves]
         for leaf in leaves:
             leaf.grad = torch.zeros_like(leaf)
@@ -235,10 +236,10 @@ class Objective:
             part_nll, part_kl = watch.losses(logits, self.size, initial_first)
             if leaves:
                 (part_nll + kl_weight * part_kl).sum().backward()
-            nll = nll + part_nll.detach().cpu()
-            kl = kl + part_kl.detach().cpu()
+            sums.append(torch.stack([part_nll, part_kl]).detach())
         for leaf, earlier in zip(leaves, before, strict=True):
             assert leaf.grad is not None
             gradient = total(leaf.grad)
             leaf.grad = gradient if earlier is None else earlier + gradient
-        return Losses(total(nll), total(kl))
+        nll, kl = total(torch.stack(sums).sum(0).cpu() if sums else torch.zeros(2, self.size))
+        return Losses(nll, kl)
