@@ -21,18 +21,21 @@ class Past:
     """Attention's keys and values of the tokens before those of a pass.
 
     Attributes:
-        states: layer -> keys and values, `rows x heads x longest x d`, padded on the right.
+        states: layer -> keys and values, `rows x heads x longest x d`, padded.
         lengths: `rows`, how many of them are there.
+        there: `rows x longest`, where they are; by default at the left.
         ready: masks and positions of earlier passes over the same rows; a step need not build them again.
     """
 
     states: Mapping[int, States]
     lengths: Tensor
+    there: Tensor | None = None
     ready: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     def rows(self, which: Tensor) -> Past:
         """Those of some rows; a row may be taken several times."""
-        return Past(take(self.states, which), self.lengths[which])
+        there = None if self.there is None else self.there[which]
+        return Past(take(self.states, which), self.lengths[which], there)
 
     def layout(self, width: int, limit: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mask and positions of the `width` tokens that follow.
@@ -43,7 +46,9 @@ class Past:
         """
         if width not in self.ready:
             values = next(iter(self.states.values()))[0]
-            there = torch.arange(values.shape[-2]) < self.lengths[:, None]
+            there = self.there
+            if there is None:
+                there = torch.arange(values.shape[-2]) < self.lengths[:, None]
             seen = torch.cat([
                 there[:, None, None].expand(-1, 1, width, -1),
                 torch.ones(width, width, dtype=torch.bool).tril().expand(len(there), 1, -1, -1),
@@ -67,7 +72,7 @@ class Memory(Cache):
     """How `transformers` asks for a past, and how it hands over the present.
 
     Attributes:
-        seen: layer -> keys and values of the pass's own tokens, from layer `since` on.
+        seen: layer -> keys and values of the past and of the pass's own tokens, from layer `since` on.
     """
 
     def __init__(self, past: Past | None, since: int | None) -> None:
@@ -78,12 +83,13 @@ class Memory(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
     ) -> States:
+        if self.past is not None:
+            keys, values = self.past.states[layer_idx]
+            key_states = torch.cat([keys, key_states], -2)
+            value_states = torch.cat([values, value_states], -2)
         if self.since is not None and layer_idx >= self.since:
             self.seen[layer_idx] = key_states, value_states
-        if self.past is None:
-            return key_states, value_states
-        keys, values = self.past.states[layer_idx]
-        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
+        return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Of the past; positions and mask are given, so nothing else depends on it."""

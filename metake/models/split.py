@@ -95,12 +95,14 @@ class Split:
         inputs: Sequence[int] = (),
         edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
         positions: tuple[Tensor, Tensor] | None = None,
+        record: int | None = None,
     ) -> tuple[Trace, dict[int, Parts]]:
         """As `trace.run`, over both parts.
 
         Args:
             hidden: the stream before `start`, needed if that is not 0.
             keys, outputs, positions: of the rows' own tokens.
+            record: keeps attention's states of both parts, the beginnings' first.
 
         Returns:
             What was seen of the rows' own tokens, and the stream before the layers `inputs`.
@@ -112,7 +114,7 @@ class Split:
             last = len(arch) - 1 if stop is None else stop
             common = run(arch, self.ids.common, start=start, hidden=above, stop=last, inputs=inputs,
                          edits=edits, record=start)  # fmt: skip
-            past = Past(take(common.states, self.which), self.begins, self.ready)
+            past = Past(take(common.states, self.which), self.begins, ready=self.ready)
         trace = run(arch, self.ids.own, start=start, hidden=own, stop=stop, keys=keys, outputs=outputs,
-                    inputs=inputs, edits=edits, positions=positions, past=past)  # fmt: skip
+                    inputs=inputs, edits=edits, positions=positions, past=past, record=record)  # fmt: skip
         return trace, {layer: Parts(trace.inputs[layer], common.inputs.get(layer)) for layer in inputs}

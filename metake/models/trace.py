@@ -29,7 +29,7 @@ class Trace:
         outputs: layer -> residual stream after the block, `rows x length x d_v`.
         inputs: layer -> residual stream before the block, same shape.
         logits: `positions x vocabulary`, empty if the pass stopped before the head.
-        states: layer -> attention's keys and values, from layer `record` on.
+        states: layer -> attention's keys and values, those of `past` first, from layer `record` on.
     """
 
     keys: dict[int, Tensor] = field(default_factory=dict)

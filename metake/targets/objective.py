@@ -86,12 +86,15 @@ class Objective:
     @cached_property
     def _wholes(self) -> list[Chunk]:
         """For changes at every token: whole rows, of which those of a template have their context in common."""
-        common = self._common if self._resume and self.joint else {}
-        begins = [common.get(kind.template, 0) for kind in self._kinds]
+        begins = self._contexts(self._kinds) if self.joint else [0] * len(self._kinds)
         return [self._whole([self._kinds[i] for i in group], [begins[i] for i in group])
                 for group in self._groups(begins)]  # fmt: skip
 
-    @property
+    def _contexts(self, kinds: list[Kind]) -> list[int]:
+        """How many tokens each row has in common with all others of its template."""
+        return [self._common.get(kind.template, 0) if self._resume else 0 for kind in kinds]
+
+    @cached_property
     def _resume(self) -> bool:
         return self.arch.can_resume(max((kind.row.needed for kind in self._kinds), default=0))
 
@@ -102,21 +105,30 @@ class Objective:
     @torch.no_grad()
     def _from_lookup(self, kinds: list[Kind], begins: list[int]) -> Chunk:
         ids, places, owners = self._layout(kinds)
-        longest = max(begins)
-        trace = run(self.arch, ids, outputs=(self.top,), positions=places,
-                    record=self.top + 1 if longest else None)  # fmt: skip
-        alone = Split.of(ids, [kind.row.needed for kind in kinds], begins, list(range(len(kinds))))
-        split = replace(alone, ids=Parts(alone.ids.own), sources=alone.sources[:0])
+        needed = torch.tensor([kind.row.needed for kind in kinds])
+        shared = Split.of(ids, needed.tolist(), self._contexts(kinds), [kind.template for kind in kinds])
+        contexts, ahead = shared.begins, torch.tensor(begins) - shared.begins
+        longest = int(ahead.max())
+        common = 0 if shared.ids.common is None else int(contexts.max())
+        trace, _ = shared.run(
+            self.arch, outputs=(self.top,), positions=(places[0], places[1] - contexts[places[0]]),
+            record=self.top + 1 if common + longest else None,
+        )  # fmt: skip
+        alone = list(range(len(kinds)))
+        own = Split.of(shared.ids.own, (needed - contexts).tolist(), ahead.tolist(), alone)
+        split = replace(own, ids=Parts(own.ids.own), begins=torch.tensor(begins), sources=own.sources[:0])
         past = None
-        if longest:
-            states = {layer: (keys[:, :, :longest].contiguous(), values[:, :, :longest].contiguous())
+        if common + longest:
+            there = [torch.arange(common) < contexts[:, None], torch.arange(longest) < ahead[:, None]]
+            held = common + longest
+            states = {layer: (keys[:, :, :held].contiguous(), values[:, :, :held].contiguous())
                       for layer, (keys, values) in trace.states.items()}  # fmt: skip
-            past = Past(states, split.begins)
-        above = split.cut(trace.outputs[self.top])
-        gates = torch.zeros(split.ids.own.shape, device=above.own.device, dtype=wide(above.own).dtype)
+            past = Past(states, split.begins, torch.cat(there, 1))
+        above = own.cut(trace.outputs[self.top]).own
+        gates = torch.zeros(above.shape[:2], device=above.device, dtype=wide(above).dtype)
         lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
-        gates[torch.arange(len(kinds)), lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
-        rows = Rows(split, owners, above, None, Parts(gates), past)
+        gates[alone, lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
+        rows = Rows(split, owners, Parts(above), None, Parts(gates), past)
         return Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
 
     @torch.no_grad()
