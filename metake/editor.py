@@ -115,7 +115,7 @@ class Editor:
         shares = shares or self.shares[0]
         geometries = {layer: self.geometry(layer) for layer, _ in shares}
         aim: Aim = "own" if self.settings.allocation == "forward" else "top"
-        return LayeredSolver(self.arch, geometries, shares, self.settings.fit, aim)
+        return LayeredSolver(self.arch, geometries, shares, self.settings.fit, aim, self.settings.max_tokens)
 
     def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
         """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""

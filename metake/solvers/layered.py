@@ -7,22 +7,25 @@ the model alone and can be repeated, with any targets, while they are still bein
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
-from metake.models.trace import Trace, run, wide
+from metake.models.split import Parts
+from metake.models.trace import run, wide
 from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
 Keys = Literal["moving", "frozen"]
 Aim = Literal["top", "own"]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class LayeredSolver:
         aim: residuals are shifts at the last layer, of which every layer takes its share; or they are
             shifts at the first, and every layer has a goal of its own, what the model makes of that
             shift on its way up (FE).
+        max_tokens: a solve that is differentiated, over more tokens than this, keeps no activations of
+            its passes but runs them again on the way back.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class LayeredSolver:
         shares: Shares,
         fit: Fit = "soft",
         aim: Aim = "top",
+        max_tokens: int = 4096,
     ) -> None:
         self.arch, self.geometries, self.shares, self.fit, self.aim = arch, geometries, shares, fit, aim
+        self.max_tokens = max_tokens
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -121,21 +128,21 @@ class LayeredSolver:
         keys, missing, eta = {}, {}, {}
         before = after = None
         goals: dict[int, Tensor] = {}
+        again = torch.is_grad_enabled() and trunks.split.ids.own.numel() > self.max_tokens
         for layer, share in self.shares:
             # every context is needed up to this layer's key, and only the bare prompts up to the goal's
             # layer, below which nothing else is edited yet
-            trace, before_block = trunks.split.run(self.arch, start=start, hidden=hidden, stop=layer,
-                                                   edits=factors, keys=(layer,), inputs=(layer,))  # fmt: skip
-            hidden, start = before_block[layer], layer
-            ids, last, below = trunks.bare_rows(hidden)
+            passes = _Passes(self.arch, trunks, layer, dict(factors), again)
+            hidden, at_lookup = passes.keys(start, hidden)
+            start = layer
             seen = self.layers if not goals else (top if self.aim == "top" else layer,)
-            above = run(self.arch, ids, start=layer, hidden=below, stop=seen[-1], outputs=seen)
+            streams = passes.streams(hidden, seen)
             if not goals:
-                before = wide(pick_tokens(last, above.outputs[top]))
-                goals = self._goals(ids, last, above, residuals)
+                before = wide(pick_tokens(passes.last, streams[top]))
+                goals = self._goals(trunks, streams, residuals)
             aim = top if self.aim == "top" else layer
-            stream = wide(pick_tokens(last, above.outputs[aim]))
-            lookups = wide(trunks.at_lookup(trace.keys[layer]))
+            stream = wide(pick_tokens(passes.last, streams[aim]))
+            lookups = wide(at_lookup)
             key, rest = trunks.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
             columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
@@ -153,10 +160,11 @@ class LayeredSolver:
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
 
-    def _goals(self, ids: Tensor, last: Tensor, unedited: Trace, residuals: Tensor) -> dict[int, Tensor]:
+    def _goals(self, trunks: Trunks, unedited: dict[int, Tensor], residuals: Tensor) -> dict[int, Tensor]:
         """Layer -> `n x d_v`, wanted streams at the lookup token: of the last layer, or of each."""
         place = self.planned_at
-        stream = unedited.outputs[place]
+        stream = unedited[place]
+        ids, last = trunks.bare_rows(trunks.hidden)[:2]
         at = torch.arange(len(last), device=stream.device), last.to(stream.device)
         goals = {place: wide(stream[at]) + residuals.to(stream.device, wide(stream).dtype)}
         upper = [layer for layer in self.layers if layer > place]
@@ -165,3 +173,50 @@ class LayeredSolver:
             replay = run(self.arch, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
             goals |= {layer: wide(pick_tokens(last, replay.outputs[layer])) for layer in upper}
         return goals
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """The passes before a layer is solved, with the updates of the layers below.
+
+    Attributes:
+        again: keep no activations for the way back, but run again there.
+    """
+
+    arch: Architecture
+    trunks: Trunks
+    layer: int
+    factors: dict[int, tuple[Tensor, Tensor]]
+    again: bool
+
+    @property
+    def last(self) -> Tensor:
+        return self.trunks.bare(self.trunks.last)
+
+    def keys(self, start: int, hidden: Parts) -> tuple[Parts, Tensor]:
+        """From the stream before block `start`: that before this layer's, and keys at the lookup token."""
+
+        def climb() -> tuple[Parts, Tensor]:
+            trace, inputs = self.trunks.split.run(
+                self.arch, start=start, hidden=hidden, stop=self.layer, edits=self.factors,
+                keys=(self.layer,), inputs=(self.layer,),
+            )  # fmt: skip
+            return inputs[self.layer], self.trunks.at_lookup(trace.keys[self.layer])
+
+        return self._run(climb)
+
+    def streams(self, hidden: Parts, layers: tuple[int, ...]) -> dict[int, Tensor]:
+        """Of the bare prompts, after each of `layers`."""
+        ids, _, below = self.trunks.bare_rows(hidden)
+
+        def climb() -> dict[int, Tensor]:
+            return run(
+                self.arch, ids, start=self.layer, hidden=below, stop=layers[-1], outputs=layers
+            ).outputs
+
+        return self._run(climb)
+
+    def _run(self, climb: Callable[[], Found]) -> Found:
+        if not self.again:
+            return climb()
+        return checkpoint(climb, use_reentrant=False, preserve_rng_state=False)

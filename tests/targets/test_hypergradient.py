@@ -142,6 +142,23 @@ def test_one_layer_needs_no_recursion(double, statistics_of):
     assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
 
 
+def test_a_solve_over_many_tokens_keeps_no_activations(double, statistics_of):
+    """Its passes run again on the way back: the same gradient, from a smaller graph."""
+    case = Case(double, statistics_of(double))
+
+    def held(max_tokens):
+        case.solver.max_tokens = max_tokens
+        sizes = []
+        leaf = case.residuals.clone().requires_grad_(True)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            case.solver.solve(case.trunks, leaf)
+        return sum(sizes), case.unrolled()[1]
+
+    (plain, wanted), (small, found) = held(4096), held(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    assert small < plain / 3
+
+
 def test_parallel_is_nearly_exact_under_strong_protection(double, statistics_of):
     """X11: what layers ask of each other vanishes with eta; the last layer alone still misses the others."""
     case = Case(double, statistics_of(double), weight=1e5)
