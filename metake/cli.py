@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from metake.errors import MetakeError
 from metake.files import read_json, write_json, write_text
-from metake.parallel import joined, place
+from metake.processes import joined, place
 
 app = typer.Typer(
     help="Edit facts in language models, and see what execution keeps of each edit.",

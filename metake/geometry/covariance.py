@@ -23,8 +23,8 @@ from metake.errors import MetakeError
 from metake.files import read_tensors, write_tensors
 from metake.models.architecture import Architecture
 from metake.models.trace import frozen, run
-from metake.parallel import place
-from metake.parallel import total as summed
+from metake.processes import place
+from metake.processes import total as summed
 
 FORMAT = "metake-statistics-1"
 REMEDY = "delete it and run metake stats"

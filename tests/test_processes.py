@@ -13,8 +13,8 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import Statistics, collect
 from metake.models.load import ASSETS, load
-from metake.parallel import place, total
 from metake.presets import default_text, settings_for
+from metake.processes import place, total
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake-unrolled": {"meta_stop": "executed"}}
 CONTEXTS = ("The market is cold", "Today it rains")
