@@ -73,7 +73,7 @@ class Settings(BaseModel):
     # MetaKE, the closed loop
     start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
     hypergradient: Hypergradient = Field(
-        "parallel", description="the paper's proxy, all layers in parallel (X11), or exact (X10)"
+        "unrolled", description="the paper's proxy, all layers in parallel (X11), or exact (X10)"
     )
     meta_steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
     meta_lr: float = Field(0.5, gt=0, description="Adam's, in the upper level")

@@ -26,7 +26,7 @@ class Method:
     fit: str = "soft"
     allocation: str = "spread"
     rounds: int = 1
-    hypergradient: str = "parallel"
+    hypergradient: str = "unrolled"
     group: int | None = None
     restraint: str = "none"
     history: bool = False
@@ -59,11 +59,11 @@ METHODS: dict[str, Method] = {
         Method("alphaedit-blue", "AlphaEdit with a target at the first and one at the last layer",
                "arXiv:2502.03285", "alphaedit", allocation="boundary", **_NULL),
         # MetaKE over every lower level
-        Method("metake", "closed-loop target, all layers in parallel (X11)", "ours", target="bilevel"),
+        Method("metake", "closed-loop target along the exact hypergradient (X10)", "ours", target="bilevel"),
         Method("metake-proxy", "closed-loop target along the structural proxy, as in the paper",
                "MetaKE, Algorithm 1", "metake", target="bilevel", hypergradient="proxy"),
-        Method("metake-unrolled", "closed-loop target along the exact hypergradient (X10)", "ours", "metake",
-               target="bilevel", hypergradient="unrolled"),
+        Method("metake-parallel", "closed-loop target, every layer's gradient at once (X11)", "ours", "metake",
+               target="bilevel", hypergradient="parallel"),
         Method("metake-alphaedit", "closed-loop target over AlphaEdit's solver", "ours", "alphaedit",
                target="bilevel", **_NULL),
         Method("metake-blue", "closed-loop target at the first and at the last layer", "ours", "alphaedit",

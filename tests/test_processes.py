@@ -16,7 +16,7 @@ from metake.models.load import ASSETS, load
 from metake.presets import default_text, settings_for
 from metake.processes import place, total
 
-ROWS = {"memit": {}, "metake-proxy": {}, "metake-unrolled": {"meta_stop": "executed"}}
+ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "executed"}}
 CONTEXTS = ("The market is cold", "Today it rains")
 
 
