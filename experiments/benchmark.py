@@ -403,7 +403,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", type=Path, help="records; default: what ships")
     parser.add_argument(
-        "--max-tokens", type=int, default=4096, help="padded tokens per pass: bounds the memory"
+        "--max-tokens",
+        type=int,
+        help="padded tokens per pass: bounds the memory; default: what suits the device",
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", help="default: a GPU if there is one")

@@ -90,7 +90,12 @@ class Settings(BaseModel):
         None, description="texts put before the prompt; sampled from the model if null"
     )
     seed: int = Field(0, description="of the sampled contexts")
-    max_tokens: int = Field(4096, ge=64, description="padded tokens per pass: bounds the memory")
+    max_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="padded tokens per pass: bounds the memory; if null 1,024 on a CPU, whose caches hold "
+        "no more, and 4,096 on a GPU",
+    )
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -25,7 +25,12 @@ class Edit:
     """A single request with its solver, its losses and its proxy's channel at the unedited key."""
 
     def __init__(
-        self, arch: Architecture, solver: LayeredSolver, batch: Batch, penalty: Penalty, max_tokens: int
+        self,
+        arch: Architecture,
+        solver: LayeredSolver,
+        batch: Batch,
+        penalty: Penalty,
+        max_tokens: int | None,
     ) -> None:
         self.arch, self.solver, self.penalty = arch, solver, penalty
         first, self.top = solver.layers[0], solver.layers[-1]

@@ -47,7 +47,7 @@ def compare_targets(
     tokenizer: Any,
     records: Sequence[Record],
     wanted: Sequence[int],
-    max_tokens: int = 8192,
+    max_tokens: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Success and magnitude per record (mean over its prompts); NaN where a record names no true target."""
     rows: list[Row] = []
@@ -60,7 +60,7 @@ def compare_targets(
         for prompt, kind in [*prompts, *((p, 2) for p in record.neighbours)]:
             probes.append((index, kind))
             rows += [encode(tokenizer, prompt, target) for target in (record.request.target, record.rival)]
-    losses = target_losses(arch, rows, max_tokens).reshape(-1, 2)
+    losses = target_losses(arch, rows, max_tokens or 2 * arch.pass_tokens).reshape(-1, 2)
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for (index, kind), (new, true) in zip(probes, losses, strict=True):
         sign = -1 if kind == 2 else 1

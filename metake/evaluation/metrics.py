@@ -95,7 +95,7 @@ class Evaluator:
         records: what to measure.
         text: held-out text for perplexity, or None.
         generate: also let the model answer freely (slower).
-        max_tokens: padded tokens per pass.
+        max_tokens: padded tokens per pass; by default what suits the device.
         compared: after how many of the records' unrelated prompts the next token's whole distribution
             is compared with the unedited model's.
         fluent: of how many records the fluency of sampled text is measured (slow).
@@ -109,13 +109,13 @@ class Evaluator:
         *,
         text: str | None = None,
         generate: bool = True,
-        max_tokens: int = 8192,
+        max_tokens: int | None = None,
         compared: int = 200,
         fluent: int = 0,
     ) -> None:
         self.compared, self.fluent = compared, fluent
         self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
-        self.generate, self.max_tokens = generate, max_tokens
+        self.generate, self.max_tokens = generate, max_tokens or 2 * arch.pass_tokens
         self.kinds: list[tuple[str, int]] = []
         self.rows: list[Row] = []
 

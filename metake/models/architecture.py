@@ -158,6 +158,11 @@ class Architecture:
         return None
 
     @property
+    def pass_tokens(self) -> int:
+        """Padded tokens of a pass, unless a setting says otherwise: what a CPU's caches hold, more on a GPU."""
+        return 1024 if self.device.type == "cpu" else 4096
+
+    @property
     def memory_name(self) -> str:
         """The argument of the model that takes attention's memory of earlier tokens."""
         names = inspect.signature(self.model.forward).parameters

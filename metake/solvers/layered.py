@@ -67,7 +67,7 @@ class LayeredSolver:
         aim: residuals are shifts at the last layer, of which every layer takes its share; or they are
             shifts at the first, and every layer has a goal of its own, what the model makes of that
             shift on its way up (FE).
-        max_tokens: a solve that is differentiated, over more tokens than this, keeps no activations of
+        max_tokens: a solve that is differentiated, over more tokens than this (4,096), keeps no activations of
             its passes but runs them again on the way back.
     """
 
@@ -78,10 +78,10 @@ class LayeredSolver:
         shares: Shares,
         fit: Fit = "soft",
         aim: Aim = "top",
-        max_tokens: int = 4096,
+        max_tokens: int | None = None,
     ) -> None:
         self.arch, self.geometries, self.shares, self.fit, self.aim = arch, geometries, shares, fit, aim
-        self.max_tokens = max_tokens
+        self.max_tokens = max_tokens or 4096
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ class Objective:
         first, top: first and last edited layer.
         channel: Q at `top`, `d_k x n`; needed for the proxy.
         joint: every row feels every request's residual, not only its owner's (X8).
-        max_tokens: padded tokens per pass.
+        max_tokens: padded tokens per pass; by default what suits the device.
     """
 
     def __init__(
@@ -62,10 +62,11 @@ class Objective:
         *,
         channel: Tensor | None = None,
         joint: bool = True,
-        max_tokens: int = 4096,
+        max_tokens: int | None = None,
     ) -> None:
         self.arch, self.first, self.top = arch, first, top
-        self.channel, self.joint, self.max_tokens = channel, joint, max_tokens
+        self.channel, self.joint = channel, joint
+        self.max_tokens = max_tokens or arch.pass_tokens
         self.size = len(batch.requests)
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
