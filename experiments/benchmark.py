@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 import transformers
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from experiments.bench import direct
@@ -372,17 +373,23 @@ def draw(report: dict[str, Any], path: Path) -> Path:
 def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
     """One panel per suite, seconds per edit over the size of the batch."""
     suites = list(dict.fromkeys(line["suite"] for line in lines))
-    figure, axes = plt.subplots(1, len(suites), figsize=(1.0 + 2.3 * len(suites), 2.9), squeeze=False, layout="constrained")  # fmt: skip
-    for axis, suite in zip(axes[0], suites, strict=True):
+    rows = -(-len(suites) // 2)
+    figure, axes = plt.subplots(rows, min(2, len(suites)), figsize=(6.4, 0.3 + 2.9 * rows), squeeze=False, layout="constrained")  # fmt: skip
+    sizes = sorted({line["batch"] for line in lines})
+    for axis, suite in zip(axes.flat, suites, strict=False):
         names = list(dict.fromkeys(line["name"] for line in lines if line["suite"] == suite))
         for colour, name in zip((RED, BLUE, GREEN, ORANGE), names, strict=False):
             mine = [line for line in lines if (line["suite"], line["name"]) == (suite, name)]
             axis.plot([m["batch"] for m in mine], [m["per_edit"] for m in mine], "o-", ms=3, color=colour, label=name)  # fmt: skip
-        axis.set(xscale="log", yscale="log", title=suite, xlabel="requests in a batch")
-        axis.set_xticks(sorted({line["batch"] for line in lines}), sorted({line["batch"] for line in lines}))
-        axis.minorticks_off()
-        axis.legend(fontsize=6)
-    axes[0][0].set_ylabel("seconds per edit")
+        axis.set(xscale="log", yscale="log", title=suite, xlabel="requests in a batch", ylabel="seconds per edit")  # fmt: skip
+        axis.set_xticks(sizes, sizes)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=6.5)
+    for axis in list(axes.flat)[len(suites) :]:
+        axis.set_visible(False)
     figure.suptitle(title, fontsize=8)
     return figure
 
