@@ -90,6 +90,7 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
                 leaf.grad = None
                 with torch.enable_grad():
                     losses = slopes[slope](leaf, active, Penalty(kl=0.3))
+                assert not losses.nll[~active].any()
                 found.append((losses.nll, losses.kl, leaf.grad.clone()))
             assert bool(trunks.split.begins.any()) == (arch is loaded.arch)
     for split_, whole in zip(found[:2], found[2:], strict=True):
