@@ -346,7 +346,7 @@ COLOURS = {"plan": BLUE, "solve": GREEN, "metake": ORANGE, "edit": BLACK, "seque
 
 
 def draw(report: dict[str, Any], path: Path) -> Path:
-    """Seconds per edit of every line: bars for one size of batch, curves over several."""
+    """Seconds per edit of every line: points for one size of batch, curves over several."""
     lines = [line for line in report["rows"] if line["suite"] in COLOURS]
     title = f"{report['size']}: d_k {report['d_k']}, layers {report['layers']}, {report['device']}"
     with plt.rc_context(LAYOUT):
@@ -356,13 +356,16 @@ def draw(report: dict[str, Any], path: Path) -> Path:
         for i, line in enumerate(lines):
             low, high = (value / line["batch"] for value in (min(line["seconds"]), max(line["seconds"])))
             published = line["name"].startswith("direct")
-            axis.barh(-i, line["per_edit"], color=RED if published else COLOURS[line["suite"]], height=0.6)
+            axis.plot(line["per_edit"], -i, "o", color=RED if published else COLOURS[line["suite"]])
             axis.plot([low, high], [-i, -i], color="black", lw=0.8)
             note = "" if line["ratio"] is None else f"  {line['ratio']:.2g}x"
-            axis.text(high, -i, f" {line['per_edit']:.3g} s{note}", va="center", fontsize=6.5)
+            axis.text(high, -i, f"   {line['per_edit']:.3g} s{note}", va="center", fontsize=6.5)
         axis.set_yticks([-i for i in range(len(lines))], [f"{x['suite']}: {x['name']}" for x in lines])
         axis.set_xscale("log")
         axis.set_xlim(right=max(max(x["seconds"]) / x["batch"] for x in lines) * 6)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel(
             f"seconds per edit, batch of {report['batches'][0]} (x: against its suite's first line)"
         )

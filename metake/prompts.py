@@ -90,11 +90,6 @@ class Batch:
     templates: int
 
     @property
-    def owners(self) -> Tensor:
-        """Owner of each row of `edits`."""
-        return torch.arange(len(self.requests)).repeat_interleave(self.templates)
-
-    @property
     def common(self) -> tuple[int, ...]:
         """Per template, with how many tokens all its rows begin: its context's. The bare one stays whole."""
         if len(self.requests) == 1:

@@ -172,9 +172,15 @@ class Architecture:
         """Whether a pass over rows of this length may start after some of their tokens.
 
         Known for the families of the table alone: a described model may count positions, or mask
-        them, in its own way. Within a sliding window all attention is plain.
+        them, in its own way. Fused attention takes no mask of one's own; within a sliding window all
+        attention is plain.
         """
-        window = getattr(self.model.config, "sliding_window", None) if self.family in FAMILIES else 0
+        if self.family not in FAMILIES:
+            return False
+        config = self.model.config
+        if getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
+            return False
+        window = getattr(config, "sliding_window", None)
         return window is None or length <= window
 
     def check_layers(self, layers: tuple[int, ...]) -> None:

@@ -47,8 +47,9 @@ class Watch:
         if self.labels.device == logits.device and self.shares.dtype == wide(logits).dtype:
             return self
         near, scores = logits.device, wide(logits)
-        return Watch((self.places[0].to(near), self.places[1].to(near)), self.labels.to(near), self.shares.to(scores), self.owners.to(near),
-                      self.weights.to(scores), self.reference.to(scores))  # fmt: skip
+        places = self.places[0].to(near), self.places[1].to(near)
+        return Watch(places, self.labels.to(near), self.shares.to(scores), self.owners.to(near),
+                     self.weights.to(scores), self.reference.to(scores))  # fmt: skip
 
     def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
         """Sums over the rows of each of `size` requests."""

@@ -99,10 +99,14 @@ def test_rows_may_share_a_past(arch):
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_described_models_and_short_windows_do_not_resume(family):
+def test_described_models_fused_attention_and_short_windows_do_not_resume(family):
     arch = Architecture(tiny(family))
     assert arch.can_resume(8)
     assert arch.can_resume(9) == (family != "mistral")
+    arch.model.config._attn_implementation = "flash_attention_2"
+    assert not arch.can_resume(1)
+    arch.model.config._attn_implementation = "sdpa"
+    assert arch.can_resume(1)
     arch.family = "described"
     assert not arch.can_resume(1)
 

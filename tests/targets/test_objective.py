@@ -41,7 +41,8 @@ def whole_model_losses(loaded, batch, channel, residuals, owner=None):
         return functional_call(arch.model, parameters, (ids,), {"use_cache": False}).logits[0]
 
     nll, kl = [0.0] * len(batch.requests), [0.0] * len(batch.requests)
-    for row, who in zip(batch.edits, batch.owners.tolist(), strict=True):
+    for i, row in enumerate(batch.edits):
+        who = i // batch.templates
         scores = logits(row).log_softmax(-1)
         for at, token in zip(row.predicting, row.answer_ids, strict=True):
             nll[who] = nll[who] - scores[at, token] / (row.answer * batch.templates)
