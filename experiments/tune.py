@@ -70,11 +70,15 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     "parallel": {**COMMON, "place": 3, "weight": 300.0, "history": False, "steps": 10, "meta_steps": 25,
                  "meta_lr": 0.3, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 0.3,
                  "keep": 0.8},
+    "unrolled": {**COMMON, "place": 3, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 30,
+                 "lr": 0.5, "meta_lr": 1.0, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 0.3,
+                 "keep": 0.8},
 }  # fmt: skip
 DEMO_GUESS = {
     **SMALL_GUESS,
     "proxy": {**SMALL_GUESS["proxy"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
     "parallel": {**SMALL_GUESS["parallel"], "place": 0},
+    "unrolled": {**SMALL_GUESS["unrolled"], "place": 0, "meta_lr": 0.3},
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
     "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
@@ -84,6 +88,7 @@ REAL_GUESS: dict[str, dict[str, Any]] = {
               "keep": 0.8},
 }  # fmt: skip
 REAL_GUESS["parallel"] = REAL_GUESS["proxy"]
+REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "weight": 10_000.0, "meta_lr": 1.0}
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
 # them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
 ROTARY = Space(
