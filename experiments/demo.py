@@ -18,13 +18,14 @@ from typing import Any
 import transformers
 from tqdm import tqdm
 
+from metake.cli import find_statistics
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
 from metake.evaluation.glossary import GLOSSARY, LABELS
 from metake.files import write_json
 from metake.models.load import ASSETS, load
-from metake.presets import held_out_text, settings_for, statistics_for
+from metake.presets import held_out_text, settings_for
 from metake.report.figures import plot_realisation
 from metake.report.page import write_page
 
@@ -37,8 +38,7 @@ def run(model: str, data: Path, methods: tuple[str, ...], edits: int, batch: int
     loaded = load(model)
     records = read_records(data, edits)
     settings = {name: settings_for(loaded.arch, name) for name in methods}
-    layers = tuple(sorted({layer for s in settings.values() for layer in s.layers}))
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
+    statistics = find_statistics(loaded, settings.values(), None, None)
     with tqdm(total=len(records) * len(methods), unit="edit", desc=f"{model}: editing") as bar:
         return compare(
             loaded, records, settings, statistics, batch=batch, text=held_out_text(model),

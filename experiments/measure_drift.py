@@ -168,7 +168,7 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     if factors[0] <= 0:
         raise MetakeError(f"--factors {args.factors}: must be above 0")
     loaded.arch.check_layers(settings.layers)
-    statistics = find_statistics(loaded, settings.layers, args.stats, args.text)
+    statistics = find_statistics(loaded, [settings], args.stats, args.text)
     world = ASSETS / "world"
     data = args.data or world / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(data, args.edits)]

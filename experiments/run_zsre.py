@@ -116,8 +116,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not everything:
         raise MetakeError(f"{data}: no record fits the model")
     settings = {name: settings_for(loaded.arch, name) for name in names}
-    layers = tuple(sorted({n for s in settings.values() for n in s.layers}))
-    statistics = find_statistics(loaded, layers, args.stats, args.text)
+    statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
     text = held_out_text(loaded.name)
     rows: dict[str, list[MethodRun]] = {name: [] for name in names}
     befores: list[Measurement] = []
@@ -134,7 +133,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 key = {
                     "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
                     "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
-                    "statistics": [statistics.provenance.text, statistics.provenance.tokens],
+                    "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
                     "measured": [not args.no_generate, args.fluency],
                     "records": [[r.request.text, r.request.target] for r in records],
                 }  # fmt: skip

@@ -17,13 +17,14 @@ import torch
 import transformers
 from tqdm import tqdm
 
+from metake.cli import find_statistics
 from metake.data.records import read_records
 from metake.evaluation.compare import compare
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
 from metake.files import write_json, write_text
 from metake.models.load import ASSETS, load
-from metake.presets import settings_for, statistics_for
+from metake.presets import settings_for
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
 
@@ -54,12 +55,11 @@ def main() -> None:
     for method in methods:
         base = settings_for(loaded.arch, method)
         for factor in map(float, args.factors.split(",")):
-            strength = "l2" if base.geometry == "projected" else "weight"
+            strength = {"projected": "l2", "identity": "step"}.get(base.geometry, "weight")
             value = getattr(base, strength) * factor
             label = f"{method}|{value:.3g}" if "@" in method else f"{method}@|{value:.3g}"
             settings[label] = base.updated(**{strength: value})
-    layers = tuple(sorted({n for s in settings.values() for n in s.layers}))
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
+    statistics = find_statistics(loaded, settings.values(), None, None)
     with tqdm(total=len(records) * len(settings), unit="edit", desc=args.model) as bar:
         runs = compare(
             loaded, records, settings, statistics, batch=args.batch, generate=False, tick=bar.update

@@ -45,9 +45,9 @@ class Space:
     Attributes:
         places: layers to edit, of which each method chooses.
         steps: gradient steps in all, planning and upper level together.
-        weight, l2: ranges of lambda and of AlphaEdit's L2.
-        guess: one trial of each method is this guess by hand (for the plan, or per hypergradient), the
-            rest is search.
+        weight, l2, step: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
+        guess: one trial of each method is this guess by hand (for the plan, the gradient step, or per
+            hypergradient), the rest is search.
         locality: the third entry of the score. Where the unedited model itself rarely gives the
             records' locality answers, specificity cannot fall, and agreement with it is what an edit
             can lose.
@@ -57,12 +57,14 @@ class Space:
     steps: int
     weight: tuple[float, float]
     l2: tuple[float, float]
+    step: tuple[float, float]
     guess: dict[str, dict[str, Any]]
     locality: str = "specificity"
 
 
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
+    "gradient": {"place": 3, "step": 1e-3},
     "plan": {**COMMON, "place": 2, "weight": 30.0, "history": False, "steps": 40, "stop": "own", "l2": 0.3,
              "keep": 0.8},
     "proxy": {**COMMON, "place": 6, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 20,
@@ -81,6 +83,7 @@ DEMO_GUESS = {
     "unrolled": {**SMALL_GUESS["unrolled"], "place": 0, "meta_lr": 0.3},
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
+    "gradient": {"place": 3, "step": 1e-4},
     "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
              "keep": 0.8},
     "proxy": {**COMMON, "place": 0, "weight": 3_000.0, "history": False, "steps": 8, "meta_steps": 12,
@@ -92,16 +95,32 @@ REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "weight": 10_000.0, "meta_lr": 
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
 # them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
 ROTARY = Space(
-    ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,)), 40, (30, 30_000), (1e-3, 100), SMALL_GUESS
+    ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,)),
+    40,
+    (30, 30_000),
+    (1e-3, 100),
+    (1e-4, 0.1),
+    SMALL_GUESS,
 )
 SPACES = {
     "demo": Space(
-        ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)), 40, (30, 30_000), (1e-3, 100), DEMO_GUESS
+        ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)),
+        40,
+        (30, 30_000),
+        (1e-3, 100),
+        (1e-4, 0.1),
+        DEMO_GUESS,
     ),
     "demo-gptj": ROTARY,
     "demo-llama": ROTARY,
     "smollm2": Space(
-        ((4, 5, 6, 7, 8), (6, 7, 8), (8,), (12,)), 20, (100, 30_000), (0.1, 1000), REAL_GUESS, "agreement"
+        ((4, 5, 6, 7, 8), (6, 7, 8), (8,), (12,)),
+        20,
+        (100, 30_000),
+        (0.1, 1000),
+        (1e-6, 1e-2),
+        REAL_GUESS,
+        "agreement",
     ),
 }
 
@@ -109,8 +128,11 @@ SPACES = {
 def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
     """One point of the space of a method, as changes of its settings."""
     row = find_method(method)
+    layers = list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)])
+    if row.target == "gradient":
+        return {"layers": layers, "step": trial.suggest_float("step", *space.step, log=True)}
     choice: dict[str, Any] = {
-        "layers": list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)]),
+        "layers": layers,
         "lr": trial.suggest_float("lr", 0.05, 2.0, log=True),
         "clamp": trial.suggest_categorical("clamp", [None, 0.75, 1.5, 3.0]),
         "decay": trial.suggest_categorical("decay", [0.0, 0.5]),
@@ -177,9 +199,8 @@ def search(
         return value
 
     row = find_method(method)
-    study.enqueue_trial(
-        space.guess[row.hypergradient if row.target == "bilevel" else "plan"], skip_if_exists=True
-    )
+    guess = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
+    study.enqueue_trial(space.guess[guess], skip_if_exists=True)
     finished = [t for t in study.trials if t.state.is_finished()]
     study.optimize(objective, n_trials=max(0, args.trials - len(finished)))
     finished = [t for t in study.trials if t.state.is_finished()]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
@@ -18,6 +19,9 @@ from tqdm import tqdm
 from metake.errors import MetakeError
 from metake.files import read_json, write_json, write_text
 from metake.processes import joined, place
+
+if TYPE_CHECKING:
+    from metake.hparams import Settings
 
 app = typer.Typer(
     help="Edit facts in language models, and see what execution keeps of each edit.",
@@ -97,11 +101,17 @@ def _load(model: str, device: str | None, dtype: str, modules: Path | None):
     return load(model, device=device, dtype=dtype, modules=described)
 
 
-def find_statistics(loaded, layers: tuple[int, ...], stats: Path | None, text: Path | None):
-    """From a file that holds them, else collected from a text, else from the text that ships."""
+def find_statistics(loaded, settings: Iterable[Settings], stats: Path | None, text: Path | None):
+    """From a file that holds them, else collected from a text, else from the text that ships.
+
+    Of all layers that some of the settings edit in a geometry made of them; None if there are none.
+    """
     from metake.geometry.covariance import Statistics
     from metake.presets import statistics_for
 
+    layers = tuple(sorted({layer for s in settings if s.needs_statistics for layer in s.layers}))
+    if not layers:
+        return None
     if stats is not None:
         statistics = Statistics.load(stats)
         statistics.check(loaded.arch, layers, stats)
@@ -187,7 +197,7 @@ def edit(
     changes = _changes(change, layers)
     loaded = _load(model, device, dtype, modules)
     settings = settings_for(loaded.arch, method, **changes)
-    statistics = find_statistics(loaded, settings.layers, stats, text)
+    statistics = find_statistics(loaded, [settings], stats, text)
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
         modules=loaded.arch.modules, progress=True,
@@ -271,8 +281,7 @@ def evaluate(
         typer.echo(f"left out: {line}", err=True)
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
-    every = tuple(sorted({layer for s in settings.values() for layer in s.layers}))
-    statistics = find_statistics(loaded, every, stats, text)
+    statistics = find_statistics(loaded, settings.values(), stats, text)
     perplexity_text = held_out_text(loaded.name) if held_out is None else _read_text(held_out)
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
         comparison = compare(

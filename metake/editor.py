@@ -20,7 +20,7 @@ from tqdm import tqdm
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
-from metake.geometry.operator import Geometry, Projected, Ridge
+from metake.geometry.operator import Geometry, Identity, Projected, Ridge
 from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture, ModuleMap
@@ -29,9 +29,16 @@ from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request
 from metake.result import EditResult, Preview, Stage
 from metake.solvers.allocation import ALLOCATIONS, Shares
-from metake.solvers.layered import Aim, LayeredSolver
+from metake.solvers.layered import Aim, LayeredSolver, Solution
 from metake.solvers.restraints import bounded_spectrum, largest_changes
+from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
 from metake.targets.target import plan_targets
+
+Written = tuple[tuple[Stage, ...], Delta, Callable[[], dict[int, Tensor]]]
+
+
+def _change(solution: Solution) -> Delta:
+    return Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
 
 
 class Editor:
@@ -42,7 +49,7 @@ class Editor:
         tokenizer: its tokenizer (a fast one).
         method: a row of `metake.methods.METHODS`.
         settings: all numbers; `metake.presets.settings_for` makes them for known models.
-        statistics: second moments of the edited layers' keys.
+        statistics: second moments of the edited layers' keys, where the geometry is made of them.
         modules: for a model family that is not known.
         progress: show a bar while targets are optimised.
 
@@ -71,9 +78,10 @@ class Editor:
         if self.settings.allocation not in ALLOCATIONS:
             known = ", ".join(ALLOCATIONS)
             raise MetakeError(f"settings: allocation: unknown {self.settings.allocation!r}; known: {known}")
-        if statistics is None:
-            statistics = statistics_for(self.arch, tokenizer, self.settings.layers, progress=progress)
-        statistics.check(self.arch, self.settings.layers)
+        if self.settings.needs_statistics:
+            if statistics is None:
+                statistics = statistics_for(self.arch, tokenizer, self.settings.layers, progress=progress)
+            statistics.check(self.arch, self.settings.layers)
         self.statistics = statistics
         self.batches: list[EditResult] = []
         self._memory: dict[int, Tensor | None] = {layer: None for layer in self.settings.layers}
@@ -91,19 +99,21 @@ class Editor:
     def geometry(self, layer: int) -> Geometry:
         """The effective geometry of a layer now, with the keys of earlier batches if the method remembers."""
         if layer not in self._bases:
-            moment = self.statistics[layer].to(self.arch.weight(layer).device)
-            s = self.settings
-            if s.geometry == "ridge":
-                self._bases[layer] = Ridge(
-                    moment, s.weight, s.ridge * s.weight * float(moment.trace()), dtype=s.torch_dtype
-                )
-            else:
-                keep = s.keep if s.threshold is None else None
-                self._bases[layer] = Projected(
-                    moment, s.l2, threshold=s.threshold, keep=keep, dtype=s.torch_dtype
-                )
-        past = self._memory[layer]
+            self._bases[layer] = self._base(layer)
+        past = self._memory[layer] if self.settings.history else None
         return self._bases[layer] if past is None else self._bases[layer].with_past(past)
+
+    def _base(self, layer: int) -> Geometry:
+        """Without memory."""
+        s, device = self.settings, self.arch.weight(layer).device
+        if self.statistics is None or not s.needs_statistics:
+            return Identity(dtype=s.torch_dtype, device=device)
+        moment = self.statistics[layer].to(device)
+        if s.geometry == "ridge":
+            beta = s.ridge * s.weight * float(moment.trace())
+            return Ridge(moment, s.weight, beta, dtype=s.torch_dtype)
+        keep = s.keep if s.threshold is None else None
+        return Projected(moment, s.l2, threshold=s.threshold, keep=keep, dtype=s.torch_dtype)
 
     @property
     def shares(self) -> list[Shares]:
@@ -126,11 +136,15 @@ class Editor:
         return {layer: trunks.mean_key(trunks.at_lookup(trace.keys[layer]).float()) for layer in layers}
 
     def preview(self, requests: Sequence[Request]) -> Preview:
-        """What the geometry will keep of each request at each layer: rho and eta of its key."""
+        """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""
         layers = self.settings.layers
         with frozen(self.arch.model):
-            batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts)
-            keys = self.keys(Trunks.build(self.arch, batch, layers[0]), layers)
+            if self.settings.target == "gradient":
+                signals = self._signals(requests)
+                keys = {layer: signals.mean(key) for layer, key in signals.keys.items()}
+            else:
+                batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts)
+                keys = self.keys(Trunks.build(self.arch, batch, layers[0]), layers)
         rho = torch.stack([self.geometry(layer).realisability(keys[layer].T).cpu() for layer in layers])
         return Preview(tuple(requests), layers, rho, rho / (1 + rho))
 
@@ -140,37 +154,16 @@ class Editor:
         started = time.perf_counter()
         s, before = self.settings, dict(self._memory)
         self._unfinish()
-        size = s.group or len(requests)
-        groups = [slice(i, i + size) for i in range(0, len(requests), size)]
-        jobs = [(members, shares) for members in groups for shares in self.shares]
-        total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
-        bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
-        note = {
-            "method": self.method,
-            "settings": s.model_dump(),
-            "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
-        }
-        delta, stages = Delta({}, self.arch.fingerprint(), note), []
-        with frozen(self.arch.model), bar or nullcontext():
-            tick = bar.update if bar else lambda: None
-            batches = [Batch.build(self.arch, self.tokenizer, requests[g], self.contexts) for g in groups]
-            trunks = [Trunks.build(self.arch, batch, self.shares[0][0][0]) for batch in batches]
-            with ExitStack() as earlier:  # every stage sees the ones before it; written is their sum
-                for i, (members, shares) in enumerate(jobs):
-                    at = groups.index(members)
-                    stages.append(self._plan(shares, batches[at], trunks[at], members, tick))
-                    factors = stages[-1].solution.factors
-                    step = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in factors.items()})
-                    delta = delta.then(step)
-                    if i + 1 < len(jobs):
-                        earlier.enter_context(step.applied(self.arch, check=False))
+        write = self._one_step if s.target == "gradient" else self._planned
+        with frozen(self.arch.model):
+            stages, delta, learn = write(requests)
             if s.restraint == "rect":
                 weights = {layer: self.arch.weight(layer).cpu() for layer in delta.layers}
                 kept = {n: largest_changes(delta.dense(n).to(w), w, s.largest) for n, w in weights.items()}
                 delta = Delta({}, delta.model, delta.note, kept)
             applied = delta.apply(self.arch, check=False)
             try:
-                learned = self._keys_to_learn(trunks, delta.layers) if s.history else {}
+                learned = learn()
                 self._learn(learned)
             except BaseException:
                 applied.revert()
@@ -178,10 +171,59 @@ class Editor:
                 raise
         seconds = time.perf_counter() - started
         result = EditResult(
-            requests, self.method, s, delta, tuple(stages), seconds, applied, self._take_back, before, learned
+            requests, self.method, s, delta, stages, seconds, applied, self._take_back, before, learned
         )
         self.batches.append(result)
         return result
+
+    def _planned(self, requests: tuple[Request, ...]) -> Written:
+        """Targets and their solves, in groups and stages, each on the model that the ones before it edited."""
+        s = self.settings
+        size = s.group or len(requests)
+        groups = [slice(i, i + size) for i in range(0, len(requests), size)]
+        jobs = [(members, shares) for members in groups for shares in self.shares]
+        total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
+        bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
+        delta, stages = self._empty(requests), []
+        with bar or nullcontext():
+            tick = bar.update if bar else lambda: None
+            batches = [Batch.build(self.arch, self.tokenizer, requests[g], self.contexts) for g in groups]
+            trunks = [Trunks.build(self.arch, batch, self.shares[0][0][0]) for batch in batches]
+            with ExitStack() as earlier:  # every stage sees the ones before it; written is their sum
+                for i, (members, shares) in enumerate(jobs):
+                    at = groups.index(members)
+                    stages.append(self._plan(shares, batches[at], trunks[at], members, tick))
+                    step = _change(stages[-1].solution)
+                    delta = delta.then(step)
+                    if i + 1 < len(jobs):
+                        earlier.enter_context(step.applied(self.arch, check=False))
+        layers = delta.layers
+        return tuple(stages), delta, lambda: self._keys_to_learn(trunks, layers) if s.history else {}
+
+    def _one_step(self, requests: tuple[Request, ...]) -> Written:
+        """UltraEdit: one gradient step of the whole batch, normalised by all that was seen so far."""
+        s = self.settings
+        signals = self._signals(requests)
+        mine = signals.moments
+        past = {n: packed for n in s.layers if (packed := self._memory[n]) is not None}
+        seen = {n: m.merged(Moments.unpack(past[n].to(m.mean))) if n in past else m for n, m in mine.items()}
+        targets, solution = gradient_step(signals, seen, {n: self.geometry(n) for n in s.layers}, s.step)
+        stage = Stage(targets, solution, slice(0, len(requests)))
+        delta = self._empty(requests).then(_change(solution))
+        return (stage,), delta, lambda: {n: m.pack() for n, m in mine.items()}
+
+    def _signals(self, requests: Sequence[Request]) -> Signals:
+        rows = Batch.build(self.arch, self.tokenizer, requests, ()).edits
+        return answer_signals(self.arch, rows, self.settings.layers, self.settings.max_tokens)
+
+    def _empty(self, requests: tuple[Request, ...]) -> Delta:
+        """No change yet, and a note of what it will be."""
+        note = {
+            "method": self.method,
+            "settings": self.settings.model_dump(),
+            "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
+        }
+        return Delta({}, self.arch.fingerprint(), note)
 
     def restore(
         self, requests: Sequence[Request], delta: Delta, learned: dict[int, Tensor], seconds: float = 0.0
@@ -262,11 +304,15 @@ class Editor:
         dtype = self.settings.torch_dtype
         return {n: torch.cat([keys[n] for keys in groups]).T.to(dtype).contiguous() for n in layers}
 
-    def _learn(self, keys: dict[int, Tensor]) -> None:
-        for layer, columns in keys.items():
-            past = self._memory[layer]
-            columns = columns.to(self.arch.weight(layer).device)
-            self._memory[layer] = columns if past is None else torch.cat([past, columns], 1)
+    def _learn(self, learned: dict[int, Tensor]) -> None:
+        """Remember: keys stand side by side, moments of a gradient step are merged."""
+        for layer, new in learned.items():
+            past, new = self._memory[layer], new.to(self.arch.weight(layer).device)
+            if past is not None and self.settings.target == "gradient":
+                new = Moments.unpack(past).merged(Moments.unpack(new)).pack()
+            elif past is not None:
+                new = torch.cat([past, new], 1)
+            self._memory[layer] = new
 
     def _take_back(self, result: EditResult) -> None:
         if self.batches[-1] is not result:

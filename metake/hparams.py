@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metake.errors import MetakeError
 
-Target = Literal["plan", "compensated", "bilevel"]
+Target = Literal["plan", "compensated", "bilevel", "gradient"]
 Stop = Literal["own", "executed", "none"]
 Restraint = Literal["none", "rect", "prune", "prune-added"]
 Hypergradient = Literal["proxy", "parallel", "unrolled"]
@@ -24,9 +24,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # the row
-    target: Target = Field("plan", description="plan, compensated or bilevel")
-    geometry: Literal["ridge", "projected"] = Field(
-        "ridge", description="lambda C + beta I, or the null space of C"
+    target: Target = Field("plan", description="plan, compensated, bilevel, or one gradient step")
+    geometry: Literal["ridge", "projected", "identity"] = Field(
+        "ridge", description="lambda C + beta I, the null space of C, or I (needs no statistics)"
     )
     fit: Literal["soft", "exact"] = Field(
         "soft", description="least squares, or the residual reached in full"
@@ -34,12 +34,13 @@ class Settings(BaseModel):
     allocation: str = Field(
         "spread",
         description="spread over all edited layers, everything at the last, forward from a target at the "
-        "first, or boundary: a target each at the first and last",
+        "first, boundary: a target each at the first and last, or each: every layer all of its own",
     )
     rounds: int = Field(
         1, ge=1, description="plan and solve so often, on the model edited so far; shares the steps"
     )
     group: int | None = Field(None, ge=1, description="requests planned and solved together; all if null")
+    merge: bool = Field(False, description="requests of the same subject share one target")
     restraint: Restraint = Field(
         "none", description="keep the largest relative changes (rect), or bound the whole change at the end"
     )
@@ -84,7 +85,10 @@ class Settings(BaseModel):
         True, description="the proxy shares one lower level between all edits of a batch (X8)"
     )
 
-    # both
+    # UltraEdit's gradient step
+    step: float = Field(1e-6, gt=0, description="how far along the normalised gradient [lr]")
+
+    # all
     check_every: int = Field(5, ge=1, description="steps between two looks at the executed loss")
     contexts: tuple[str, ...] | None = Field(
         None, description="texts put before the prompt; sampled from the model if null"
@@ -96,6 +100,19 @@ class Settings(BaseModel):
         description="padded tokens per pass: bounds the memory; if null 1,024 on a CPU, whose caches hold "
         "no more, and 4,096 on a GPU",
     )
+
+    @model_validator(mode="after")
+    def _one_step(self) -> Settings:
+        if (self.target == "gradient") != (self.allocation == "each"):
+            raise ValueError("target gradient and allocation each go together")
+        if self.target == "gradient" and (self.rounds > 1 or self.group is not None or self.history):
+            raise ValueError("target gradient is one step of the whole batch: no rounds, group or history")
+        return self
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the geometry is made of C."""
+        return self.geometry != "identity"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -121,6 +138,8 @@ def make_settings(fields: dict[str, Any]) -> Settings:
             raise MetakeError(
                 f"settings: unknown name {name!r}; known: {', '.join(Settings.model_fields)}"
             ) from error
+        if not name:  # about several fields
+            raise MetakeError(f"settings: {first['msg'].removeprefix('Value error, ')}") from error
         raise MetakeError(f"settings: {name}: {first['msg'].lower()} (got {first.get('input')!r})") from error
 
 

@@ -28,6 +28,7 @@ class Method:
     rounds: int = 1
     hypergradient: str = "unrolled"
     group: int | None = None
+    merge: bool = False
     restraint: str = "none"
     history: bool = False
 
@@ -75,6 +76,10 @@ METHODS: dict[str, Method] = {
                "memit", allocation="forward"),
         Method("alphaedit-fe", "AlphaEdit with a target at the first layer, replayed upwards",
                "arXiv:2605.00358", "alphaedit", allocation="forward", **_NULL),
+        Method("memit-merge", "MEMIT, requests of the same subject share a target", "arXiv:2502.07322", "memit",
+               merge=True),
+        Method("ultraedit", "one normalised gradient step at the answer's tokens, least squares, no statistics",
+               "arXiv:2505.14679", target="gradient", geometry="identity", allocation="each"),
         # controls: what closing the loop has to be measured against
         Method("memit-compensated", "MEMIT's plan, lengthened until it is executed in full", "P4", "memit",
                target="compensated"),
@@ -111,6 +116,7 @@ def describe_methods() -> str:
         target = f"{row.target}, {row.hypergradient}" if row.target == "bilevel" else row.target
         target += f", {row.rounds} rounds" if row.rounds > 1 else ""
         target += ", one by one" if row.group == 1 else ""
+        target += ", per subject" if row.merge else ""
         choices = [target, *(getattr(row, column) for column in columns[1:])]
         cells = [f"`{row.name}`", *choices, "yes" if row.history else "no", row.summary, row.source]
         lines.append("| " + " | ".join(cells) + " |")

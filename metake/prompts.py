@@ -90,6 +90,12 @@ class Batch:
     templates: int
 
     @property
+    def subjects(self) -> Tensor:
+        """`n`, a number per request that those of the same subject share."""
+        names = [request.subject for request in self.requests]
+        return torch.tensor([names.index(name) for name in names])
+
+    @property
     def common(self) -> tuple[int, ...]:
         """Per template, with how many tokens all its rows begin: its context's. The bare one stays whole."""
         if len(self.requests) == 1:

@@ -58,7 +58,7 @@ def compare(
     loaded: Loaded,
     records: Sequence[Record],
     settings: Mapping[str, Settings],
-    statistics: Statistics,
+    statistics: Statistics | None,
     *,
     batch: int,
     consecutive: bool = True,

@@ -101,7 +101,7 @@ def evaluate_method(
     records: Sequence[Record],
     method: str,
     settings: Settings,
-    statistics: Statistics,
+    statistics: Statistics | None,
     evaluator: Evaluator,
     before: Measurement,
     *,
@@ -172,7 +172,11 @@ def _merge(parts: Sequence[Measurement]) -> Measurement:
 
 
 def result_file(
-    loaded: Loaded, before: Measurement, runs: Sequence[MethodRun], statistics: Statistics, **extra: Any
+    loaded: Loaded,
+    before: Measurement,
+    runs: Sequence[MethodRun],
+    statistics: Statistics | None,
+    **extra: Any,
 ) -> dict[str, Any]:
     """Everything a reader needs to know about a table, as plain data."""
     return {
@@ -185,7 +189,7 @@ def result_file(
             "python": platform.python_version(),
             "device": str(loaded.arch.device),
         },
-        "statistics": statistics.provenance.__dict__,
+        "statistics": None if statistics is None else statistics.provenance.__dict__,
         **extra,
         "before": _plain(before),
         "methods": [run.row() for run in runs],

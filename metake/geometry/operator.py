@@ -9,8 +9,8 @@ With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything 
     eta = rho / (1 + rho)      the share of a residual that an edit alone keeps  (20)-(23)
 
 `Ridge` is MEMIT's G = lambda C + beta I. `Projected` is AlphaEdit's null space, in the coordinates
-of that space (X1): there its geometry is beta I and the same solver serves both. Either remembers
-keys of earlier batches, G + K_p K_p^T, by Woodbury's identity.
+of that space (X1): there its geometry is beta I and the same solver serves both. `Identity` is I: no key is
+protected more than another. Each remembers keys of earlier batches, G + K_p K_p^T, by Woodbury's identity.
 
 Solves are done in fp64 by default: C of a trained model has condition numbers up to 1e8, beyond
 fp32's 1e7.
@@ -199,6 +199,40 @@ class Ridge(Geometry):
             bottom = smallest.norm()
             smallest = smallest / bottom
         return float(top * bottom)
+
+
+class Identity(Geometry):
+    """No constraint but the size of the change, `G = I` (UltraEdit's).
+
+    Args:
+        past: keys of earlier batches, `d_k x p`.
+    """
+
+    def __init__(
+        self,
+        *,
+        past: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dtype, self.device = dtype, torch.device(device)
+        self._remember(past)
+
+    def with_past(self, keys: Tensor | None) -> Identity:
+        return Identity(past=keys, dtype=self.dtype, device=self.device)
+
+    def coordinates(self, keys: Tensor) -> Tensor:
+        return keys.to(self.device, self.dtype)
+
+    def lift(self, channel: Tensor) -> Tensor:
+        return channel
+
+    def _solve_base(self, x: Tensor) -> Tensor:
+        return x
+
+    @property
+    def condition(self) -> float:
+        return 1.0
 
 
 class Projected(Geometry):

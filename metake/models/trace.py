@@ -26,6 +26,7 @@ class Trace:
 
     Attributes:
         keys: layer -> inputs of its down-projection, `rows x length x d_k`.
+        values: layer -> outputs of its down-projection with virtual edits, `rows x length x d_v`.
         outputs: layer -> residual stream after the block, `rows x length x d_v`.
         inputs: layer -> residual stream before the block, same shape.
         logits: `positions x vocabulary`, empty if the pass stopped before the head.
@@ -33,6 +34,7 @@ class Trace:
     """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -76,6 +78,7 @@ def run(
     hidden: Tensor | None = None,
     stop: int | None = None,
     keys: Sequence[int] = (),
+    values: Sequence[int] = (),
     outputs: Sequence[int] = (),
     inputs: Sequence[int] = (),
     edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
@@ -89,7 +92,7 @@ def run(
         start: first block to run; needs `hidden`, the stream before that block
             (`rows x length x d_v`). `start = len(arch)` runs norm and head alone.
         stop: last block to run; the head is then not reached.
-        keys, outputs, inputs: layers to observe.
+        keys, values, outputs, inputs: layers to observe.
         edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights
             `W + left right^T`, as `y + left (right^T k)` at every position.
         positions: `(rows, columns)` at which logits are wanted; without it no logits are computed
@@ -132,6 +135,12 @@ def run(
                 return output + (gate @ left.to(key.device).T).to(output.dtype)
 
             hook(arch.down(layer).register_forward_hook(alter))
+        for layer in values:
+
+            def keep_value(_, __, output, layer=layer):
+                trace.values[layer] = output
+
+            hook(arch.down(layer).register_forward_hook(keep_value))
         for layer in inputs:
 
             def keep_input(_, args, kwargs, layer=layer):

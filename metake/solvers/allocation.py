@@ -21,8 +21,8 @@ def last(layers: tuple[int, ...]) -> Shares:
     return [(layers[-1], 1.0)]
 
 
-def forward(layers: tuple[int, ...]) -> Shares:
-    """FE: at each layer everything that its own goal still misses (see `LayeredSolver.aim`)."""
+def each(layers: tuple[int, ...]) -> Shares:
+    """At each layer everything: FE's goals (see `LayeredSolver.aim`), or a gradient step of its own."""
     return [(layer, 1.0) for layer in layers]
 
 
@@ -34,6 +34,7 @@ def boundary(layers: tuple[int, ...]) -> list[Shares]:
 ALLOCATIONS: dict[str, Callable[[tuple[int, ...]], list[Shares]]] = {
     "spread": lambda layers: [spread(layers)],
     "last": lambda layers: [last(layers)],
-    "forward": lambda layers: [forward(layers)],
+    "forward": lambda layers: [each(layers)],
+    "each": lambda layers: [each(layers)],
     "boundary": boundary,
 }

@@ -64,6 +64,16 @@ class Descent:
     trail: list[float]
 
 
+def group_mean(values: Tensor, groups: Tensor | None) -> Tensor:
+    """`n x ...` -> the same shape, every entry the mean over its group; as it is without groups."""
+    if groups is None:
+        return values
+    at = groups.to(values.device)
+    summed = torch.zeros_like(values).index_add_(0, at, values)
+    counts = torch.bincount(at, minlength=len(values)).to(values).clamp_min(1)
+    return (summed / counts.reshape(-1, *[1] * (values.ndim - 1)))[at]
+
+
 @torch.enable_grad()
 def descend(
     slope: Slope,
@@ -77,12 +87,15 @@ def descend(
     stop_loss: float,
     execute: Callable[[Tensor], Losses],
     check_every: int = 5,
+    ties: Tensor | None = None,
     tick: Callable[[], object] = lambda: None,
 ) -> Descent:
     """Minimise over residuals from `start` (`n x d_v`, fp32).
 
     Args:
         norms: `n`, ||h|| at the lookup token, the scale of clamp and penalties.
+        ties: `n` group numbers; the requests of a group share one residual and its loss, which is their
+            mean, as are their start and their norm.
         steps: how often the loss is looked at; as published, the last look takes no step.
         stop: `own` freezes a request once its own loss is below `stop_loss`; `executed` looks at the
             loss after execution every `check_every` steps (every step if the slope knows it anyway),
@@ -90,6 +103,7 @@ def descend(
         execute: residuals -> losses after execution of all of them.
     """
     size = len(start)
+    start, norms = group_mean(start, ties), group_mean(norms, ties)
     residuals = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([residuals], lr=lr)
     square = (norms**2).to(start)[:, None]
@@ -110,13 +124,16 @@ def descend(
         kept[chosen] = residuals.detach()[chosen]
         active[active & (losses.nll < stop_loss)] = False
 
+    def together(losses: Losses) -> Losses:
+        return Losses(group_mean(losses.nll, ties), group_mean(losses.kl, ties))
+
     for step in range(steps):
         if stop == "executed" and not slope.executed and step % check_every == 0:
-            look(execute(residuals.detach()))
+            look(together(execute(residuals.detach())))
         if not bool(active.any()):
             break
         residuals.grad = None
-        losses = slope(residuals, active, penalty)
+        losses = together(slope(residuals, active, penalty))
         nll[active] = losses.nll[active]
         trail.append(float(nll.nanmean()))
         extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
@@ -135,6 +152,8 @@ def descend(
             assert residuals.grad is not None
             residuals.grad += torch.nan_to_num(pull)  # the norm has no gradient at 0
         with torch.no_grad():
+            if residuals.grad is not None:
+                residuals.grad = group_mean(residuals.grad, ties)
             frozen = ~active.to(residuals.device)
             before = residuals.detach()[frozen].clone()
             optimiser.step()
@@ -146,6 +165,6 @@ def descend(
         tick()
     if stop == "executed":
         if bool(active.any()):
-            look(execute(residuals.detach()))
+            look(together(execute(residuals.detach())))
         return Descent(kept, taken, nll, best_nll, trail)
     return Descent(residuals.detach(), taken, nll, best_nll, trail)

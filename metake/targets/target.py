@@ -19,7 +19,7 @@ from metake.models.architecture import Architecture
 from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
 from metake.targets.compensate import compensate
-from metake.targets.descent import Descent, Penalty, Slope, descend
+from metake.targets.descent import Descent, Penalty, Slope, descend, group_mean
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Losses, Objective
 
@@ -70,6 +70,7 @@ def plan_targets(
         arch, batch, trunks.start, top, channel=channel, joint=settings.joint, max_tokens=settings.max_tokens
     )
     norms = hidden.norm(dim=1)
+    ties = batch.subjects if settings.merge else None
 
     def execute(residuals: Tensor, initial_first: bool = False) -> Losses:
         return objective.executed(solver.solve(trunks, residuals).factors, initial_first=initial_first)
@@ -78,12 +79,12 @@ def plan_targets(
         Virtual(planning, "token"), torch.zeros_like(hidden), norms,
         steps=max(1, settings.steps // settings.rounds), lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
         penalty=Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp),
-        execute=execute, check_every=settings.check_every, tick=tick,
+        execute=execute, check_every=settings.check_every, ties=ties, tick=tick,
     )  # fmt: skip
     del planning  # holds attention's memory of every row
     residuals, scale = plan.residuals, torch.ones(len(hidden))
     if settings.target == "compensated" or (bilevel and settings.start == "compensated"):
-        residuals, scale = compensate(lambda r: solver.solve(trunks, r).fraction, residuals)
+        residuals, scale = compensate(lambda r: group_mean(solver.solve(trunks, r).fraction, ties), residuals)
     closed = None
     if bilevel and settings.meta_steps:
         slopes: dict[str, Slope] = {
@@ -97,7 +98,7 @@ def plan_targets(
             stop=settings.meta_stop, stop_loss=settings.stop_loss,
             penalty=Penalty(kl=settings.locality, initial_first=True, regularise=settings.regularise),
             execute=lambda r: execute(r, initial_first=True),
-            check_every=settings.check_every, tick=tick,
+            check_every=settings.check_every, ties=ties, tick=tick,
         )  # fmt: skip
         residuals = closed.residuals
     return Targets(residuals, hidden, plan, closed, scale)

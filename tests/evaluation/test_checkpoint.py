@@ -12,13 +12,13 @@ from metake.evaluation.metrics import Evaluator
 from metake.evaluation.protocol import evaluate_method
 from metake.presets import settings_for
 
-QUICK = {"layers": (1, 2), "steps": 6, "lr": 0.5, "clamp": None, "l2": 0.01, "weight": 30.0}
+QUICK = {"layers": (1, 2), "steps": 6, "lr": 0.5, "clamp": None, "l2": 0.01, "weight": 30.0, "step": 1e-3}
 CONTEXTS = ("The mill is dark",)
 
 
-@pytest.mark.parametrize("method", ["alphaedit", "prune", "rect", "alphaedit-blue"])
+@pytest.mark.parametrize("method", ["alphaedit", "prune", "rect", "alphaedit-blue", "ultraedit"])
 def test_a_killed_run_goes_on_and_ends_the_same(demo, statistics_of, records, method, tmp_path, monkeypatch):
-    """With memory of keys, with a restraint at the end, with whole changes, with several stages."""
+    """With memory of keys or moments, with a restraint at the end, with whole changes, with several stages."""
     chosen = records[:6]
     settings = settings_for(demo.arch, method, name="none", **QUICK)
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metake.errors import MetakeError
-from metake.geometry.operator import Projected, Ridge
+from metake.geometry.operator import Identity, Projected, Ridge
 
 DTYPE = torch.float64
 EPS = torch.finfo(DTYPE).eps
@@ -32,6 +32,8 @@ def dense(geometry, moment, weight, past):
     """G in the geometry's own coordinates, and keys' map into them."""
     if isinstance(geometry, Ridge):
         matrix, inside = weight * moment + 0.1 * torch.eye(len(moment), dtype=DTYPE), lambda k: k
+    elif isinstance(geometry, Identity):
+        matrix, inside = torch.eye(len(moment), dtype=DTYPE), lambda k: k
     else:
         size = geometry.basis.shape[1]
         matrix, inside = geometry.ridge * torch.eye(size, dtype=DTYPE), lambda k: geometry.basis.T @ k
@@ -43,10 +45,12 @@ def dense(geometry, moment, weight, past):
 def build(kind, moment, weight, past):
     if kind == "ridge":
         return Ridge(moment, weight, 0.1, past=past)
+    if kind == "identity":
+        return Identity(past=past)
     return Projected(moment, 0.3, keep=0.7, past=past)
 
 
-@pytest.mark.parametrize("kind", ["ridge", "projected"])
+@pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
 def test_woodbury_equals_dense(kind, case):
@@ -62,7 +66,7 @@ def test_woodbury_equals_dense(kind, case):
     assert (geometry.gram(keys) - gram).norm() <= max(tolerance, 1e-12) * gram.norm() + 1e-14
 
 
-@pytest.mark.parametrize("kind", ["ridge", "projected"])
+@pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
 def test_one_edit_keeps_eta_of_its_residual(kind, case):
@@ -95,7 +99,7 @@ def test_the_soft_fit_is_the_minimum(case):
         assert cost(other) >= cost(best) * (1 - 1e-9) - 1e-12
 
 
-@pytest.mark.parametrize("kind", ["ridge", "projected"])
+@pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
 def test_the_exact_fit_reaches_the_residuals(kind):
     torch.manual_seed(0)
     factor = torch.randn(9, 40, dtype=DTYPE)
@@ -120,7 +124,7 @@ def test_the_exact_fit_leaves_out_what_rounding_added():
     torch.testing.assert_close(channel, torch.linalg.pinv(keys).T)
 
 
-@pytest.mark.parametrize("kind", ["ridge", "projected"])
+@pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
 def test_keys_come_in_any_dtype(kind):
     torch.manual_seed(0)
     factor, keys = torch.randn(6, 30, dtype=DTYPE), torch.randn(6, 2)

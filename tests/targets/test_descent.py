@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from metake.editor import Editor
+from metake.models.tokens import encode
 from metake.presets import settings_for
+from metake.requests import Request
 from metake.targets.compensate import compensate
 from metake.targets.descent import Penalty, descend
+from metake.targets.gradient import answer_signals
 from metake.targets.objective import Losses
 
 
@@ -147,3 +150,51 @@ def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
         ) as editor:
             plans.append(editor.edit(group).stages[0].targets.plan.residuals)
     torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)
+
+
+def test_tied_requests_share_a_residual_and_its_loss():
+    """Requests 0 and 2 end between their goals, which neither reaches; request 1 goes its own way."""
+    goals = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
+    _, out = go(stop="none", steps=400, goals=goals, ties=torch.tensor([0, 1, 0]))
+    assert torch.equal(out.residuals[0], out.residuals[2])
+    torch.testing.assert_close(out.residuals[0], torch.tensor([0.5, 0.5]), rtol=0, atol=1e-2)
+    torch.testing.assert_close(out.residuals[1], goals[1], rtol=0, atol=1e-2)
+    torch.testing.assert_close(out.nll[0], out.nll[2], rtol=0, atol=0)
+
+
+def test_tied_requests_stop_together_and_are_clamped_alike():
+    goals = torch.tensor([[0.1, 0.0], [3.0, 0.0], [3.0, 0.0]])
+    _, tied = go(steps=200, goals=goals, ties=torch.tensor([0, 0, 2]), penalty=Penalty(clamp=0.5))
+    assert tied.steps[0] == tied.steps[1]
+    assert torch.equal(tied.residuals[0], tied.residuals[1])
+    _, free = go(steps=200, goals=goals, penalty=Penalty(clamp=0.5))
+    assert free.steps[0] < free.steps[1]
+
+
+def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, statistics_of):
+    """The key of "The river" is the same whatever follows: two targets for it cannot both be executed."""
+    requests = [
+        Request("The {} is loved by the", "river", "doctor"),
+        Request("The {} belongs to the", "river", "miller"),
+    ]
+    changes = {
+        "layers": (1, 2),
+        "steps": 30,
+        "lr": 1.0,
+        "clamp": None,
+        "weight": 1.0,
+        "contexts": (),
+        "stop": "none",
+    }
+    seen = {}
+    for method in ("memit", "memit-merge"):
+        settings = settings_for(demo.arch, method, name="none", **changes)
+        editor = Editor(demo.model, demo.tokenizer, method, settings=settings, statistics=statistics_of(demo))
+        with editor:
+            residuals = editor.edit(requests).stages[0].targets.residuals
+            rows = [encode(demo.tokenizer, r.text, r.target) for r in requests]
+            seen[method] = residuals, answer_signals(demo.arch, rows, (1,)).nll.mean()
+    apart, merged = seen["memit"][0], seen["memit-merge"][0]
+    assert torch.equal(merged[0], merged[1])
+    assert (apart[0] - apart[1]).norm() > 0.1 * apart[0].norm()
+    assert seen["memit-merge"][1] < seen["memit"][1]

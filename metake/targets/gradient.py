@@ -1,0 +1,197 @@
+"""UltraEdit's target (arXiv:2505.14679): nothing is optimised, every layer takes one normalised gradient step.
+
+At each token that predicts a part of an answer, k is the key of a layer and g the gradient of the
+batch's mean loss by what its down-projection puts out. k^ and g^ are both at mean 0 and variance 1 in
+every entry, over the tokens and edited layers of all batches so far, and the value asked for at k is
+
+    v = -step ||k^||^2 g^
+
+No subject, no contexts and no statistics of old keys are needed, and one pass with its way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from metake.errors import MetakeError
+from metake.geometry.operator import Geometry
+from metake.models.architecture import Architecture
+from metake.models.tokens import Row, answer_positions, chunks, pad
+from metake.models.trace import run, wide
+from metake.solvers.layered import Solution
+from metake.targets.descent import Descent
+from metake.targets.target import Targets
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of every entry of some rows, in fp64."""
+
+    count: int
+    mean: Tensor
+    square: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Moments:
+        """Of `rows x entries`."""
+        rows = rows.double()
+        mean = rows.mean(0)
+        return cls(len(rows), mean, (rows - mean).square().sum(0))
+
+    def merged(self, other: Moments) -> Moments:
+        """Of the rows of both, without them (Chan, Golub, LeVeque 1979)."""
+        count = self.count + other.count
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.count / count)
+        return Moments(count, mean, self.square + other.square + gap**2 * (self.count * other.count / count))
+
+    def normalise(self, rows: Tensor) -> Tensor:
+        """Rows at mean 0 and variance 1; an entry that never changed becomes 0.
+
+        Raises:
+            MetakeError: a single row has no variance.
+        """
+        if self.count < 2:
+            raise MetakeError(
+                "target gradient: one token alone cannot be normalised; edit more requests at once"
+            )
+        deviation = (self.square / (self.count - 1)).sqrt()
+        return (rows.double() - self.mean) / (deviation + torch.finfo(torch.float32).eps)
+
+    def pack(self) -> Tensor:
+        """As one tensor, `3 x entries`."""
+        return torch.stack([torch.full_like(self.mean, self.count), self.mean, self.square])
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Moments:
+        return cls(int(packed[0, 0]), packed[1], packed[2])
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a batch's answer tokens say, `t` tokens in all.
+
+    Attributes:
+        owners: `t`, the request of each.
+        keys, gradients: layer -> `t x d_k`, `t x d_v`.
+        nll: `n`, mean over a request's answer tokens.
+        hidden: `n x d_v`, stream after the last edited layer where the prompt ends.
+    """
+
+    owners: Tensor
+    keys: dict[int, Tensor]
+    gradients: dict[int, Tensor]
+    nll: Tensor
+    hidden: Tensor
+
+    @property
+    def moments(self) -> dict[int, Moments]:
+        """Of keys and gradients side by side, per layer."""
+        return {n: Moments.of(torch.cat([self.keys[n], self.gradients[n]], 1)) for n in self.keys}
+
+    def mean(self, values: Tensor) -> Tensor:
+        """`t x ...` -> `n x ...`, over each request's tokens."""
+        size = len(self.nll)
+        owners = self.owners.to(values.device)
+        summed = values.new_zeros(size, *values.shape[1:]).index_add_(0, owners, values)
+        counts = torch.bincount(owners, minlength=size).to(values)
+        return summed / counts.reshape(-1, *[1] * (values.ndim - 1))
+
+
+@torch.enable_grad()
+def answer_signals(
+    arch: Architecture, rows: Sequence[Row], layers: Sequence[int], max_tokens: int | None = None
+) -> Signals:
+    """Keys, and gradients of the mean NLL over all answer tokens of all `rows`, one per request.
+
+    Args:
+        max_tokens: padded tokens per pass; by default what suits the device.
+    """
+    total = sum(row.answer for row in rows)
+    top = max(layers)
+    owners: list[Tensor] = []
+    keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    gradients: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    nll = torch.zeros(len(rows))
+    hidden = torch.zeros(len(rows), arch.d_v)
+    # an update of nothing, by which the values still have a gradient
+    nothing = {
+        layer: (
+            torch.zeros(arch.d_v, 1, device=arch.weight(layer).device, requires_grad=True),
+            torch.zeros(arch.d_k, 1, device=arch.weight(layer).device),
+        )
+        for layer in layers
+    }
+    for group in chunks([row.needed for row in rows], max_tokens or arch.pass_tokens):
+        mine = [rows[i] for i in group]
+        places = answer_positions(mine)
+        who = torch.tensor(group)[places[0]]
+        width = max(row.needed for row in mine)
+        trace = run(
+            arch, pad(mine)[:, :width], keys=layers, values=layers, outputs=(top,), edits=nothing,
+            positions=places[:2],
+        )  # fmt: skip
+        loss = cross_entropy(wide(trace.logits), places[2].to(trace.logits.device), reduction="none")
+        slopes = torch.autograd.grad(loss.sum() / total, [trace.values[layer] for layer in layers])
+        for layer, slope in zip(layers, slopes, strict=True):
+            at = (places[0].to(slope.device), places[1].to(slope.device))
+            keys[layer].append(wide(trace.keys[layer].detach()[at]))
+            gradients[layer].append(wide(slope[at]))
+        owners.append(who)
+        nll.index_add_(0, who, loss.detach().float().cpu())
+        ends = torch.tensor([row.predicting[0] for row in mine])
+        stream = trace.outputs[top].detach()
+        hidden[torch.tensor(group)] = stream[torch.arange(len(mine)), ends].float().cpu()
+    nll /= torch.tensor([row.answer for row in rows])
+    return Signals(
+        torch.cat(owners), {n: torch.cat(k) for n, k in keys.items()},
+        {n: torch.cat(g) for n, g in gradients.items()}, nll, hidden,
+    )  # fmt: skip
+
+
+def gradient_step(
+    signals: Signals, moments: Mapping[int, Moments], geometries: Mapping[int, Geometry], step: float
+) -> tuple[Targets, Solution]:
+    """Values at every answer token, and their solve, each layer for itself.
+
+    Args:
+        moments: per layer, of all batches so far and this one; pooled, as published.
+        step: the published learning rate.
+
+    Returns:
+        The factors have a column per token. What both say of a request (residual, keys, eta, shift) is the
+        mean over its tokens, residual and shift those of the last edited layer.
+
+    Raises:
+        MetakeError: an update comes out not finite.
+    """
+    pooled = reduce(Moments.merged, moments.values())
+    factors, keys, missing, eta = {}, {}, {}, {}
+    planned = shift = torch.empty(0)
+    for layer, key in signals.keys.items():
+        slope = signals.gradients[layer]
+        scaled = pooled.normalise(torch.cat([key, slope], 1))
+        key_scaled, slope_scaled = scaled.split([key.shape[1], slope.shape[1]], 1)
+        value = (-step * key_scaled.square().sum(1, keepdim=True) * slope_scaled).to(key)
+        geometry = geometries[layer]
+        right = geometry.channel(key.T.to(geometry.device)).to(key)
+        if not bool(torch.isfinite(right).all() and torch.isfinite(value).all()):
+            raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
+        factors[layer] = (value.T.contiguous(), right)
+        keys[layer] = signals.mean(key)
+        planned, shift = signals.mean(value), signals.mean((key @ right) @ value)
+        missing[layer] = planned.norm(dim=1)
+        eta[layer] = signals.mean(geometry.attenuation(key.T.to(geometry.device)).float())
+    size = len(signals.nll)
+    plan = Descent(
+        planned, torch.ones(size, dtype=torch.long), signals.nll, torch.full((size,), float("nan")),
+        [float(signals.nll.mean())],
+    )  # fmt: skip
+    targets = Targets(planned, signals.hidden.to(planned.device), plan, None, torch.ones(size))
+    return targets, Solution(factors, keys, missing, eta, shift, planned)

@@ -1,0 +1,158 @@
+"""UltraEdit's step: its moments, its signals against plain autograd, its solve against the dense one."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+import metake.presets
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.geometry.operator import Identity
+from metake.models.tokens import encode
+from metake.presets import settings_for
+from metake.prompts import Batch
+from metake.requests import Request
+from metake.targets.gradient import Moments, answer_signals, gradient_step
+
+LAYERS = (1, 3)
+
+
+@given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 10_000))
+def test_merged_moments_are_those_of_all_rows(first, second, entries, seed):
+    rows = torch.randn(first + second, entries, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+    merged = Moments.of(rows[:first]).merged(Moments.of(rows[first:]))
+    again = Moments.unpack(merged.pack())
+    assert again.count == first + second
+    scaled = again.normalise(rows)
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(entries).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(scaled.std(0), torch.ones(entries).double(), rtol=1e-5, atol=0)
+
+
+def test_an_entry_that_never_changes_becomes_zero():
+    rows = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
+    assert Moments.of(rows).normalise(rows)[:, 1].abs().max() == 0
+
+
+def plain_signals(loaded, requests, layer):
+    """One request after the other, with PyTorch's own hooks and gradients of everything."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    answers = [tokenizer(" " + r.target, add_special_tokens=False)["input_ids"] for r in requests]
+    total = sum(map(len, answers))
+    keys, slopes = [], []
+    for request, answer in zip(requests, answers, strict=True):
+        prompt = tokenizer(request.text)["input_ids"]
+        seen = {}
+        handle = loaded.arch.down(layer).register_forward_hook(
+            lambda _, x, y, seen=seen: seen.update(key=x[0], value=y)
+        )
+        ids = torch.tensor([prompt + answer])
+        labels = torch.tensor(answer)
+        logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        seen["value"].retain_grad()
+        (cross_entropy(logits, labels, reduction="sum") / total).backward()
+        handle.remove()
+        places = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        keys.append(seen["key"][0, places].detach())
+        slopes.append(seen["value"].grad[0, places])
+        model.zero_grad()
+    return torch.cat(keys), torch.cat(slopes)
+
+
+@pytest.mark.parametrize("budget", [64, None])
+def test_signals_are_those_of_plain_autograd(loaded, records, budget):
+    """In any chunks, at any layer, on each architecture."""
+    requests = [r.request for r in records[:5]]
+    rows = Batch.build(loaded.arch, loaded.tokenizer, requests, ()).edits
+    signals = answer_signals(loaded.arch, rows, LAYERS, budget)
+    order = torch.argsort(signals.owners, stable=True)
+    for layer in LAYERS:
+        keys, slopes = plain_signals(loaded, requests, layer)
+        torch.testing.assert_close(signals.keys[layer][order], keys, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(signals.gradients[layer][order], slopes, rtol=1e-3, atol=1e-7)
+    assert signals.keys[1].shape[0] == sum(row.answer for row in rows)
+    assert all(p.grad is None or not p.grad.any() for p in loaded.model.parameters())
+
+
+def test_the_step_is_the_normal_equation_of_normalised_gradients(demo, records):
+    rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:4]], ()).edits
+    signals = answer_signals(demo.arch, rows, LAYERS)
+    _, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
+    width = demo.arch.d_k
+    both = torch.cat([torch.cat([signals.keys[n], signals.gradients[n]], 1) for n in LAYERS]).double()
+    for layer in LAYERS:
+        mine = torch.cat([signals.keys[layer], signals.gradients[layer]], 1).double()
+        scaled = (mine - both.mean(0)) / (both.std(0) + torch.finfo(torch.float32).eps)
+        value = -1e-3 * scaled[:, :width].square().sum(1, keepdim=True) * scaled[:, width:]
+        key = signals.keys[layer].double()
+        dense = torch.linalg.solve(key.T @ key + torch.eye(width).double(), key.T @ value)
+        left, right = solution.factors[layer]
+        torch.testing.assert_close((left @ right.T).double(), dense.T, rtol=1e-3, atol=1e-7)
+
+
+def editor_of(loaded, **changes):
+    settings = settings_for(
+        loaded.arch, "ultraedit", name="none", **{"layers": (2, 3, 4), "step": 1e-3, **changes}
+    )
+    return Editor(loaded.model, loaded.tokenizer, "ultraedit", settings=settings)
+
+
+def losses(loaded, requests):
+    rows = [encode(loaded.tokenizer, r.text, r.target) for r in requests]
+    return answer_signals(loaded.arch, rows, (0,)).nll
+
+
+def test_an_edit_lowers_the_loss_and_needs_no_statistics(loaded, records, monkeypatch):
+    monkeypatch.setattr(metake.presets, "statistics_for", None)  # whoever asks for them fails
+    requests = [r.request for r in records[:8]]
+    before = losses(loaded, requests)
+    with editor_of(loaded) as editor:
+        eta = editor.preview(requests).eta
+        assert ((eta > 0) & (eta < 1)).all()
+        result = editor.edit(requests)
+        after = losses(loaded, requests)
+        assert after.mean() < 0.7 * before.mean()
+        assert result.steps.tolist() == [1] * 8
+        torch.testing.assert_close(result.stages[0].targets.plan.nll, before)
+    torch.testing.assert_close(losses(loaded, requests), before, rtol=0, atol=0)
+
+
+def test_later_batches_are_normalised_by_all_that_was_seen(demo, records):
+    """Two batches end where one editor does that was restored between them, not where two new ones do."""
+    first, second = ([r.request for r in part] for part in (records[:4], records[4:8]))
+    with editor_of(demo) as editor:
+        one, two = editor.edit(first), editor.edit(second)
+        seen = {n: Moments.unpack(packed).count for n, packed in editor._memory.items()}
+    assert set(seen.values()) == {sum(len(r.factors[2][0][0]) for r in (one.delta, two.delta))}
+    with editor_of(demo) as editor:
+        editor.restore(first, one.delta, one.learned)
+        again = editor.edit(second).delta
+    with editor_of(demo) as forgetful:
+        forgetful.restore(first, one.delta, {})
+        other = forgetful.edit(second).delta
+    for layer in two.delta.layers:
+        torch.testing.assert_close(again.dense(layer), two.delta.dense(layer), rtol=0, atol=0)
+        assert (other.dense(layer) - two.delta.dense(layer)).norm() > 0.01 * two.delta.dense(layer).norm()
+
+
+def test_one_token_alone_is_refused_and_changes_nothing(demo):
+    weight = demo.arch.weight(2).clone()
+    with pytest.raises(MetakeError, match="one token alone"):
+        editor_of(demo, layers=(2,)).edit(Request("The one who works at the {}", "river", "farmer"))
+    assert torch.equal(demo.arch.weight(2), weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"allocation": "spread"}, "^settings: target gradient and allocation each go together$"),
+        ({"rounds": 2}, "no rounds, group or history$"),
+        ({"group": 1}, "no rounds, group or history$"),
+        ({"history": True}, "no rounds, group or history$"),
+        ({"step": 0}, "^settings: step: "),
+    ],
+)
+def test_choices_that_do_not_go_together(demo, changes, line):
+    with pytest.raises(MetakeError, match=line):
+        settings_for(demo.arch, "ultraedit", **changes)
