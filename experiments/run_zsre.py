@@ -59,6 +59,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--edits", type=int, help="default: 2000, or 100 on a demo model")
     parser.add_argument("--batch", type=int, help="default: 100, or 20 on a demo model")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument(
+        "--untuned",
+        action="store_true",
+        help="the published defaults for every method instead of the model's preset",
+    )
     parser.add_argument("--look-every", type=int, help="also judge after every so many batches")
     parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
     parser.add_argument(
@@ -115,7 +120,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     everything, left_out = usable(loaded, everything)
     if not everything:
         raise MetakeError(f"{data}: no record fits the model")
-    settings = {name: settings_for(loaded.arch, name) for name in names}
+    preset = "none" if args.untuned else None
+    settings = {name: settings_for(loaded.arch, name, name=preset) for name in names}
     statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
     text = held_out_text(loaded.name)
     rows: dict[str, list[MethodRun]] = {name: [] for name in names}

@@ -1,0 +1,96 @@
+"""`run_zsre.py` killed without warning, again and again, ends like a run that was left alone."""
+
+import json
+import multiprocessing
+import random
+import sys
+import time
+
+import pytest
+import torch
+
+from experiments import run_zsre
+from metake.deltas import Delta
+
+RUN = ("--methods", "alphaedit,rect", "--edits", 6, "--batch", 2, "--seeds", 1, "--look-every", 2, "--no-generate",
+       "--untuned")  # fmt: skip
+
+
+def command(out):
+    sys.argv = ["run_zsre.py", *map(str, RUN), "--out", str(out)]
+    run_zsre.main()
+
+
+def start(out):
+    """The command in a process of its own, forked so that nothing has to be imported again."""
+    process = multiprocessing.get_context("fork").Process(target=command, args=(out,))
+    process.start()
+    return process
+
+
+def kill_when(out, moment):
+    """Start the run, kill it (SIGKILL) as soon as `moment()` is true; whether it was still running."""
+    process = start(out)
+    while process.is_alive() and not moment():
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    return process.exitcode == -9
+
+
+def finish(out):
+    process = start(out)
+    process.join()
+    assert process.exitcode == 0
+
+
+def numbers(out):
+    """All results but times, and all deltas."""
+    content = json.loads((out / "results.json").read_text())
+    for runs in content["methods"].values():
+        for run in runs:
+            del run["seconds_per_edit"]
+            for batch in run["batches"]:
+                del batch["seconds"]
+    for summary in content["summary"].values():
+        summary.pop("seconds_per_edit", None)
+    del content["arguments"]
+    deltas = {str(p.parent.relative_to(out)): Delta.load(p) for p in out.glob("runs/*/*/delta.safetensors")}
+    return content, deltas
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_five_times_it_ends_with_the_same_weights_and_numbers(tmp_path, seed):
+    """Three times at random moments of a batch, twice while a file is being written."""
+    draw = random.Random(seed)
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+
+    def finished():
+        return len(list(cut.glob("runs/*/*/batch.json")))
+
+    def writing():
+        return any(cut.glob("runs/*/*/.*"))
+
+    killed = 0
+    for when in ("batch", "write", "batch", "write", "batch"):
+        done, wait = finished(), draw.uniform(0, 0.4)
+        started: list[float] = []
+
+        def in_batch(done=done, wait=wait, started=started):
+            """Some time after a batch of this process was written: in the middle of the next."""
+            if not started and finished() > done:
+                started.append(time.monotonic())
+            return bool(started) and time.monotonic() - started[0] > wait
+
+        killed += kill_when(cut, writing if when == "write" else in_batch)
+    assert killed >= 3
+    assert finished() < 6  # there is something left to do
+    finish(cut)
+    finish(whole)
+    (mine, my_deltas), (other, other_deltas) = numbers(cut), numbers(whole)
+    assert mine == other
+    assert len(my_deltas) == 6
+    assert my_deltas.keys() == other_deltas.keys()
+    for place, delta in my_deltas.items():
+        for layer in delta.layers:
+            assert torch.equal(delta.dense(layer), other_deltas[place].dense(layer))
