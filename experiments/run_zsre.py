@@ -124,8 +124,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed)
             evaluator = Evaluator(
-                loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate
-            )
+                loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate,
+                fluent=args.fluency,
+            )  # fmt: skip
             befores.append(evaluator.measure())
             contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
             for name in names:

@@ -38,6 +38,15 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     assert "another batch" in done.stderr
 
 
+def test_fluency_is_that_of_the_first_records(tmp_path):
+    quick = ("--edits", 3, "--batch", 3, "--seeds", 1, "--methods", "rect", "--no-generate")
+    call(SCRIPT, *quick, "--fluency", 2, "--out", tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    for measured in (content["before"], content["methods"]["rect"][0]):
+        assert [value is None for value in measured["per_record"]["fluency"]] == [False, False, True]
+    assert "fluency" in (tmp_path / "table.md").read_text().splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
