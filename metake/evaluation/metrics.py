@@ -12,7 +12,14 @@ from torch import Tensor
 
 from metake.data.records import Record
 from metake.errors import MetakeError
-from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES, compare_targets, fluency, target_losses
+from metake.evaluation.counterfact import (
+    MAGNITUDES,
+    SUCCESSES,
+    compare_targets,
+    fluency,
+    sample_texts,
+    target_losses,
+)
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -163,12 +170,12 @@ class Evaluator:
             losses = target_losses(self.arch, read, 2048)
             unrelated = self._next_tokens()
             rivals = compare_targets(self.arch, self.tokenizer, self.records, sorted(wanted), self.max_tokens)
-            entropies = {i: fluency(self.arch, self.tokenizer, self.records[i])
-                         for i in sorted(wanted) if i < self.fluent}  # fmt: skip
+            written = {i: sample_texts(self.arch, self.tokenizer, self.records[i])
+                       for i in sorted(wanted) if i < self.fluent}  # fmt: skip
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
         values |= rivals
-        for index, entropy in entropies.items():
-            values["fluency"][index] = entropy
+        for index, texts in written.items():
+            values["fluency"][index] = fluency(texts)
         shared: dict[int, list[float]] = {}
         for i in probes:
             kind, index = self.kinds[i]
