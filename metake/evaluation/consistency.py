@@ -5,7 +5,8 @@ have the new attribute (ROME's `attribute_snippets.json`), by the cosine of tf-i
 
     weight(w) = count(w) (1 + ln((1 + n) / (1 + n_w))),    n texts were read, n_w of them hold w,
 
-which is scikit-learn's `TfidfVectorizer` with its defaults, as in the published code.
+which is scikit-learn's `TfidfVectorizer` with its defaults, as in the published code (whose idf is a file of its
+own; without that file it is fitted like here).
 """
 
 from __future__ import annotations

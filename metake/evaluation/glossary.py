@@ -26,9 +26,9 @@ GLOSSARY: dict[str, str] = {
     "paraphrase_magnitude": "the same on all paraphrases.",
     "neighbourhood_magnitude": "exp(-NLL(old)) - exp(-NLL(new)) on neighbours.",
     "fluency": "weighted entropy of bigrams and trigrams, in bits, of text sampled (top 5) from the edited model.",
-    "consistency": "cosine of tf-idf vectors of that text and of reference texts about subjects that truly have the new "
-    "attribute; idf fitted on all reference texts of the file, as published. CounterFact's reference score; mean "
-    "over the sampled records whose attribute has reference texts.",
+    "consistency": "cosine of the tf-idf vectors of that text and of reference texts about subjects that truly have the "
+    "new attribute; idf fitted on all texts of the given file (published figures: a prepared one, the same if it was "
+    "fitted on these texts). CounterFact's reference score; mean over sampled records with reference texts.",
     "perplexity": "exp of the mean NLL per token on text that no statistics or plan has seen.",
     "perplexity_median": "exp of the median over windows of the mean NLL per token on that text.",
     "seconds_per_edit": "wall time of planning, solving and writing, statistics excluded.",
