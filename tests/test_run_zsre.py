@@ -75,7 +75,7 @@ def test_sampled_text_is_judged_before_and_after(counterfact, references, tmp_pa
         assert 0 < values["consistency"][0] == measured["mean"]["consistency"] < 1
     assert {"fluency", "consistency"} <= set(content["glossary"])
     head = (tmp_path / "out" / "table.md").read_text().splitlines()[0]
-    assert "| fluency | consist. |" in head
+    assert "| fluency | cons. |" in head
     references.write_text(references.read_text().replace("river", "sea"))  # other texts, another run
     done = call(SCRIPT, *quick, *sampled, check=False)
     assert done.returncode == 2

@@ -43,7 +43,7 @@ LABELS: dict[str, str] = {
     "generation_rephrase": "exact (reph.)", "generation_start": "starts", "agreement": "agree",
     "efficacy_success": "ES", "paraphrase_success": "PS", "neighbourhood_success": "NS",
     "efficacy_magnitude": "EM", "paraphrase_magnitude": "PM", "neighbourhood_magnitude": "NM", "fluency": "fluency",
-    "consistency": "consist.",
+    "consistency": "cons.",
     "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }  # fmt: skip
