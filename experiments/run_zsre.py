@@ -3,6 +3,8 @@
     python experiments/run_zsre.py                                  # demo model, made-up facts, scaled down
     python experiments/run_zsre.py --model gpt2-xl --data zsre_mend_eval.json --methods all \
         --edits 2000 --batch 100 --seeds 3 --out results/gpt2-xl
+    python experiments/run_zsre.py --model gpt2-xl --data multi_counterfact.json \
+        --fluency 2000 --references attribute_snippets.json
 
 Records are those of a zsRE or CounterFact file. Seed 0 takes the first ones in the file's order, as
 published; every other seed draws its own. Statistics are shared by all methods, sampled contexts by
@@ -31,10 +33,12 @@ from metake.cli import find_statistics
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.consistency import References
 from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, usable
 from metake.files import write_json, write_text
+from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import held_out_text, settings_for
@@ -46,6 +50,7 @@ PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metak
 SHOWN = (
     "efficacy", "generalisation", "specificity", "generation", "efficacy_success", "paraphrase_success",
     "neighbourhood_success", "agreement", "same_subject", "kl", "overlap", "perplexity", "perplexity_median", "fluency",
+    "consistency",
 )  # fmt: skip
 
 
@@ -69,6 +74,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--fluency", type=int, default=0, help="measure sampled text of so many records (slow)"
     )
+    parser.add_argument(
+        "--references", type=Path,
+        help="ROME's attribute_snippets.json: also measure the consistency of that text",
+    )  # fmt: skip
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
@@ -99,6 +108,25 @@ def draw_records(records: list[Record], count: int, seed: int) -> list[Record]:
     return [records[i] for i in order]
 
 
+def find_references(path: Path, records: list[Record], data: Path) -> References:
+    """The reference texts of a file; at least one record has some.
+
+    Raises:
+        MetakeError: the file cannot be read, or none of its texts is about a record's attribute.
+    """
+    references = References.read(path)
+    if not any(record.attribute for record in records):
+        raise MetakeError(
+            f"{data}: no record has relation_id and target_new's id, which --references needs; "
+            "give multi_counterfact.json"
+        )
+    if not any(references.about(record) for record in records):
+        raise MetakeError(
+            f"{path}: no text is about an attribute of {data}; give the file that belongs to these records"
+        )
+    return references
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Every method and seed; what is on disk already is not done again.
 
@@ -112,10 +140,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for option, value in (("--edits", edits), ("--batch", batch), ("--seeds", args.seeds)):
         if value < 1:
             raise MetakeError(f"{option}: must be at least 1, got {value}")
+    if args.references is not None and args.fluency < 1:
+        raise MetakeError("--references: there is no sampled text to compare; give --fluency N as well")
     if args.data is None and not demo:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     data = args.data or ASSETS / "world" / "test.json"
     everything = read_records(data)
+    references = None if args.references is None else find_references(args.references, everything, data)
+    fingerprint = None if references is None else text_fingerprint(args.references.read_text())
     loaded = load(args.model, device=args.device, dtype=args.dtype)
     everything, left_out = usable(loaded, everything)
     if not everything:
@@ -130,8 +162,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed)
             evaluator = Evaluator(
-                loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate
-            )
+                loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate,
+                fluent=args.fluency, references=references,
+            )  # fmt: skip
             befores.append(evaluator.measure())
             contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
             for name in names:
@@ -140,7 +173,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
                     "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
                     "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
-                    "measured": [not args.no_generate, args.fluency],
+                    "measured": [not args.no_generate, args.fluency, fingerprint],
                     "records": [[r.request.text, r.request.target] for r in records],
                 }  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)

@@ -1,11 +1,12 @@
 """The paper's protocol as a command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from experiments.run_zsre import PAPER, cells, chosen_methods, draw_records, summarise
+from experiments.run_zsre import PAPER, cells, chosen_methods, draw_records, find_references, summarise
 from metake.errors import MetakeError
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.methods import METHODS
@@ -38,6 +39,59 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     assert "another batch" in done.stderr
 
 
+@pytest.fixture
+def counterfact(records, write):
+    """Three of the world's records in CounterFact's original format, with an attribute each."""
+    entries = [
+        {"requested_rewrite": {"prompt": r.request.prompt, "subject": r.request.subject, "relation_id": "P1",
+                               "target_new": {"str": r.request.target, "id": f"Q{i}"}, "target_true": {"str": r.truth}},
+         "paraphrase_prompts": [r.rephrase], "neighborhood_prompts": [r.locality],
+         "generation_prompts": ["The market", "The mill"]}
+        for i, r in enumerate(records[:3])
+    ]  # fmt: skip
+    return write("counterfact.json", json.dumps(entries))
+
+
+@pytest.fixture
+def references(write):
+    """Texts about the attributes of the first and third of them."""
+    about = {"Q0": "The market is in the old town.", "Q2": "The mill stands by the river."}
+    entries = [
+        {"relation_id": "P1", "target_id": k, "samples": [{"text": text}]} for k, text in about.items()
+    ]
+    return write("snippets.json", json.dumps(entries))
+
+
+def test_sampled_text_is_judged_before_and_after(counterfact, references, tmp_path):
+    """Fluency of the first two records; consistency where there are reference texts as well."""
+    quick = ("--data", counterfact, "--edits", 3, "--batch", 3, "--seeds", 1, "--methods", "rect")
+    sampled = ("--no-generate", "--fluency", 2, "--references", references, "--out", tmp_path / "out")
+    call(SCRIPT, *quick, *sampled)
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    for measured in (content["before"], content["methods"]["rect"][0]):
+        values = measured["per_record"]
+        assert [value is None for value in values["fluency"]] == [False, False, True]
+        assert [value is None for value in values["consistency"]] == [False, True, True]
+        assert 0 < values["consistency"][0] == measured["mean"]["consistency"] < 1
+    assert {"fluency", "consistency"} <= set(content["glossary"])
+    head = (tmp_path / "out" / "table.md").read_text().splitlines()[0]
+    assert "| fluency | cons. |" in head
+    references.write_text(references.read_text().replace("river", "sea"))  # other texts, another run
+    done = call(SCRIPT, *quick, *sampled, check=False)
+    assert done.returncode == 2
+    assert "another measured" in done.stderr
+
+
+def test_references_have_to_be_about_the_records(records, references):
+    known = [replace(records[0], attribute=("P1", "Q0"))]
+    assert find_references(references, known, "data.json").about(known[0]).startswith("The market")
+    with pytest.raises(MetakeError, match=r"data.json: no record has relation_id .* give multi_counterfact"):
+        find_references(references, records, "data.json")
+    others = [replace(records[0], attribute=("P1", "Q9"))]
+    with pytest.raises(MetakeError, match=r"snippets.json: no text is about an attribute of data.json"):
+        find_references(references, others, "data.json")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -46,6 +100,8 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
         (("--seeds", "0"), "--seeds"),
         (("--model", "smollm2"), "--data"),
         (("--data", "missing.json"), "missing.json"),
+        (("--references", "missing.json"), "give --fluency N as well"),
+        (("--references", "missing.json", "--fluency", 2), "missing.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(arguments, complaint, tmp_path):

@@ -29,6 +29,8 @@ class Record:
         rival: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
         rephrases, neighbours: all paraphrases, and prompts about other subjects whose answer is `rival`.
         generation_prompts: openings for free text about the subject.
+        attribute: what the edit claims of the subject, as ids of the relation and of the new target (the key
+            of reference texts); None if the file does not say.
     """
 
     request: Request
@@ -41,9 +43,10 @@ class Record:
     rephrases: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
+    attribute: tuple[str, str] | None = None
 
 
-class _Fields:
+class Fields:
     """A record's fields, with complaints that name file, record and field."""
 
     def __init__(self, path: Path, index: int, content: Any) -> None:
@@ -61,6 +64,10 @@ class _Fields:
             raise MetakeError(f"{self.path}: record {self.index}: {name} is empty; give it a text")
         return value.strip()
 
+    def optional(self, name: str) -> str:
+        """A text, empty if the record has none."""
+        return self.text(name) if self.content.get(name) else ""
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts, possibly empty."""
         value = self.content.get(name, [])
@@ -68,12 +75,12 @@ class _Fields:
             raise MetakeError(f"{self.path}: record {self.index}: {name} must be a list of texts")
         return tuple(text.strip() for text in value if text.strip())
 
-    def inside(self, name: str) -> _Fields:
+    def inside(self, name: str) -> Fields:
         """The fields of an object in a field."""
         value = self.content.get(name)
         if not isinstance(value, dict):
             raise MetakeError(f"{self.path}: record {self.index}: {name} must be an object with fields")
-        return _Fields(self.path, self.index, value)
+        return Fields(self.path, self.index, value)
 
     def request(self, prompt: str, target: str) -> Request:
         try:
@@ -87,7 +94,7 @@ def _question(text: str) -> str:
     return text if text.endswith(("?", ":", ".")) else text + "?"
 
 
-def _zsre(fields: _Fields) -> Record:
+def _zsre(fields: Fields) -> Record:
     answers = fields.content.get("answers")
     if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
         raise MetakeError(
@@ -106,7 +113,7 @@ def _zsre(fields: _Fields) -> Record:
     )
 
 
-def _counterfact(fields: _Fields) -> Record:
+def _counterfact(fields: Fields) -> Record:
     return Record(
         fields.request(fields.text("prompt"), fields.text("target_new")),
         fields.text("rephrase_prompt"),
@@ -121,10 +128,12 @@ def _counterfact(fields: _Fields) -> Record:
     )
 
 
-def _multi_counterfact(fields: _Fields) -> Record:
+def _multi_counterfact(fields: Fields) -> Record:
     """The original format: several paraphrases and neighbours, the answer of a neighbour is the old target."""
     rewrite = fields.inside("requested_rewrite")
-    new, true = (rewrite.inside(name).text("str") for name in ("target_new", "target_true"))
+    target = rewrite.inside("target_new")
+    new, true = target.text("str"), rewrite.inside("target_true").text("str")
+    relation, target_id = rewrite.optional("relation_id"), target.optional("id")
     rephrases, neighbours = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
     for name, prompts in (("paraphrase_prompts", rephrases), ("neighborhood_prompts", neighbours)):
         if not prompts:
@@ -137,10 +146,11 @@ def _multi_counterfact(fields: _Fields) -> Record:
     return Record(
         request, rephrases[0], neighbours[0], true, true, rival=true, rephrases=rephrases,
         neighbours=neighbours, generation_prompts=fields.texts("generation_prompts"),
+        attribute=(relation, target_id) if relation and target_id else None,
     )  # fmt: skip
 
 
-READERS: dict[str, Callable[[_Fields], Record]] = {
+READERS: dict[str, Callable[[Fields], Record]] = {
     "src": _zsre, "prompt": _counterfact, "requested_rewrite": _multi_counterfact,
 }  # fmt: skip
 
@@ -161,7 +171,7 @@ def read_records(path: Path | str, limit: int | None = None) -> list[Record]:
 def parse_records(path: Path, content: Sequence[Any]) -> list[Record]:
     records = []
     for index, entry in enumerate(content):
-        fields = _Fields(path, index, entry)
+        fields = Fields(path, index, entry)
         reader = next((read for key, read in READERS.items() if key in fields.content), None)
         if reader is None:
             raise MetakeError(

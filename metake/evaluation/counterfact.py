@@ -85,11 +85,16 @@ def ngram_entropy(text: str) -> float:
     return total / 2
 
 
+def fluency(texts: Sequence[str]) -> float:
+    """Mean n-gram entropy of texts, in bits."""
+    return float(np.mean([ngram_entropy(text) for text in texts]))
+
+
 @torch.no_grad()
-def fluency(
+def sample_texts(
     arch: Architecture, tokenizer: Any, record: Record, *, length: int = 100, most: int = 10, seed: int = 0
-) -> float:
-    """Mean n-gram entropy of texts sampled (top 5) from the record's generation prompts, prompt included.
+) -> list[str]:
+    """Texts sampled (top 5) from the record's generation prompts, one each, prompt included.
 
     Args:
         length: tokens of each text, prompt included.
@@ -98,7 +103,7 @@ def fluency(
     prompts = (record.generation_prompts or (record.request.text,))[:most]
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    entropies = []
+    texts = []
     try:
         for prompt in prompts:
             ids = torch.tensor([encode(tokenizer, prompt).ids])
@@ -107,7 +112,7 @@ def fluency(
                 ids.to(arch.device), attention_mask=torch.ones_like(ids).to(arch.device), do_sample=True,
                 top_k=5, max_new_tokens=max(1, total - ids.shape[1]), pad_token_id=tokenizer.eos_token_id or 0,
             )  # fmt: skip
-            entropies.append(ngram_entropy(tokenizer.decode(out[0], skip_special_tokens=True)))
+            texts.append(tokenizer.decode(out[0], skip_special_tokens=True))
     finally:
         torch.random.set_rng_state(state)
-    return float(np.mean(entropies))
+    return texts

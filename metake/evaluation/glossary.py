@@ -26,6 +26,9 @@ GLOSSARY: dict[str, str] = {
     "paraphrase_magnitude": "the same on all paraphrases.",
     "neighbourhood_magnitude": "exp(-NLL(old)) - exp(-NLL(new)) on neighbours.",
     "fluency": "weighted entropy of bigrams and trigrams, in bits, of text sampled (top 5) from the edited model.",
+    "consistency": "cosine of the tf-idf vectors of that text and of reference texts about subjects that truly have the "
+    "new attribute; idf fitted on all texts of the given file (published figures: a prepared one, the same if it was "
+    "fitted on these texts). CounterFact's reference score; mean over sampled records with reference texts.",
     "perplexity": "exp of the mean NLL per token on text that no statistics or plan has seen.",
     "perplexity_median": "exp of the median over windows of the mean NLL per token on that text.",
     "seconds_per_edit": "wall time of planning, solving and writing, statistics excluded.",
@@ -40,6 +43,7 @@ LABELS: dict[str, str] = {
     "generation_rephrase": "exact (reph.)", "generation_start": "starts", "agreement": "agree",
     "efficacy_success": "ES", "paraphrase_success": "PS", "neighbourhood_success": "NS",
     "efficacy_magnitude": "EM", "paraphrase_magnitude": "PM", "neighbourhood_magnitude": "NM", "fluency": "fluency",
+    "consistency": "cons.",
     "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }  # fmt: skip

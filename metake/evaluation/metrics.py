@@ -12,7 +12,15 @@ from torch import Tensor
 
 from metake.data.records import Record
 from metake.errors import MetakeError
-from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES, compare_targets, fluency, target_losses
+from metake.evaluation.consistency import References
+from metake.evaluation.counterfact import (
+    MAGNITUDES,
+    SUCCESSES,
+    compare_targets,
+    fluency,
+    sample_texts,
+    target_losses,
+)
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -21,7 +29,7 @@ GENERIC = ("{} is", "{} was known for", "I was told about {} that")
 PER_RECORD = (
     "efficacy", "generalisation", "specificity", "agreement", "same_subject",
     "generation", "generation_rephrase", "generation_start", "kl", "overlap",
-    *SUCCESSES, *MAGNITUDES, "fluency",
+    *SUCCESSES, *MAGNITUDES, "fluency", "consistency",
 )  # fmt: skip
 
 
@@ -99,6 +107,7 @@ class Evaluator:
         compared: after how many of the records' unrelated prompts the next token's whole distribution
             is compared with the unedited model's.
         fluent: of how many records the fluency of sampled text is measured (slow).
+        references: what the same text is compared with, for its consistency; None leaves that out.
     """
 
     def __init__(
@@ -112,8 +121,9 @@ class Evaluator:
         max_tokens: int | None = None,
         compared: int = 200,
         fluent: int = 0,
+        references: References | None = None,
     ) -> None:
-        self.compared, self.fluent = compared, fluent
+        self.compared, self.fluent, self.references = compared, fluent, references
         self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
         self.generate, self.max_tokens = generate, max_tokens or 2 * arch.pass_tokens
         self.kinds: list[tuple[str, int]] = []
@@ -163,12 +173,14 @@ class Evaluator:
             losses = target_losses(self.arch, read, 2048)
             unrelated = self._next_tokens()
             rivals = compare_targets(self.arch, self.tokenizer, self.records, sorted(wanted), self.max_tokens)
-            entropies = {i: fluency(self.arch, self.tokenizer, self.records[i])
-                         for i in sorted(wanted) if i < self.fluent}  # fmt: skip
+            written = {i: sample_texts(self.arch, self.tokenizer, self.records[i])
+                       for i in sorted(wanted) if i < self.fluent}  # fmt: skip
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
         values |= rivals
-        for index, entropy in entropies.items():
-            values["fluency"][index] = entropy
+        for index, texts in written.items():
+            values["fluency"][index] = fluency(texts)
+            if self.references is not None:
+                values["consistency"][index] = self.references.consistency(self.records[index], texts)
         shared: dict[int, list[float]] = {}
         for i in probes:
             kind, index = self.kinds[i]

@@ -42,9 +42,20 @@ def test_the_original_counterfact_format():
     )  # fmt: skip
     assert len(record.neighbours) == 2
     assert record.generation_prompts == ("Ada grew up",)
+    assert record.attribute == ("P19", "Q1")
     flat = parse_records(Path("f"), [FLAT, {**FLAT, "locality_ground_truth": "Rome"}])
     assert [r.neighbours for r in flat] == [(), ("Bo was born in",)]  # a neighbour's answer is the old target
     assert [r.rival for r in flat] == ["Rome", "Rome"]
+
+
+@pytest.mark.parametrize("change", [{"relation_id": None}, {"target_new": {"str": "Oslo"}}])
+def test_the_ids_of_an_attribute_are_optional(change):
+    record = parse_records(
+        Path("f"), [{**MULTI, "requested_rewrite": {**MULTI["requested_rewrite"], **change}}]
+    )[0]
+    assert record.attribute is None
+    assert record.request.target == "Oslo"
+    assert parse_records(Path("f"), [FLAT])[0].attribute is None
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,10 @@ def test_the_original_counterfact_format():
         ({"neighborhood_prompts": "x"}, "neighborhood_prompts must be a list of texts"),
         ({"requested_rewrite": "x"}, "requested_rewrite must be an object"),
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "target_new": {}}}, "no field 'str'"),
+        (
+            {"requested_rewrite": {**MULTI["requested_rewrite"], "relation_id": 19}},
+            "relation_id must be a text",
+        ),
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "prompt": "Ada was"}}, "holds 0 gaps"),
     ],
 )

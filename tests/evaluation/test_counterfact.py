@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metake.evaluation.counterfact import compare_targets, fluency, ngram_entropy
+from metake.evaluation.counterfact import compare_targets, fluency, ngram_entropy, sample_texts
 from metake.evaluation.metrics import Evaluator
 
 
@@ -60,9 +60,13 @@ def test_entropy_by_hand():
     assert ngram_entropy("one, two") > 0  # punctuation counts as a word
 
 
-def test_fluency_is_seeded(demo, rivals):
+def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
     record = replace(rivals[0], generation_prompts=("The market", "The mill"))
-    first, again, other = (fluency(demo.arch, demo.tokenizer, record, length=60, seed=s) for s in (0, 0, 1))
+    first, again, other = (
+        sample_texts(demo.arch, demo.tokenizer, record, length=60, seed=s) for s in (0, 0, 1)
+    )
     assert first == again != other
+    assert [text.split()[1] for text in first] == ["market", "mill"]
+    assert fluency(first) == pytest.approx(np.mean([ngram_entropy(text) for text in first]))
     measured = Evaluator(demo.arch, demo.tokenizer, rivals, generate=False, fluent=1).measure()
     assert np.isfinite(measured.values["fluency"]).tolist() == [True, False, False]

@@ -112,6 +112,7 @@ def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, c
             *SUCCESSES,
             *MAGNITUDES,
             "fluency",
+            "consistency",
         }  # CounterFact's
         assert all(len(values) == 5 and None not in values for values in row["per_record"].values())
     assert set(PER_RECORD) <= set(GLOSSARY)

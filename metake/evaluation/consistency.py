@@ -1,0 +1,99 @@
+"""CounterFact's consistency: does the edited model write about the subject as one writes about what it now is?
+
+The texts sampled from a record's generation prompts are compared with reference texts about subjects that truly
+have the new attribute (ROME's `attribute_snippets.json`), by the cosine of tf-idf vectors. Of a word w,
+
+    weight(w) = count(w) (1 + ln((1 + n) / (1 + n_w))),    n texts were read, n_w of them hold w,
+
+which is scikit-learn's `TfidfVectorizer` with its defaults, as in the published code (whose idf is a file of its
+own; without that file it is fitted like here).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metake.data.records import Fields, Record
+from metake.errors import MetakeError
+from metake.files import read_json
+
+FORMAT = "the file must be a list of {relation_id, target_id, samples: [{text}, ...]}"
+
+
+def words(text: str) -> Counter[str]:
+    """How often each word of two letters or more stands in a text, whatever its case."""
+    return Counter(re.findall(r"\w\w+", text.lower()))
+
+
+class References:
+    """Reference texts by attribute, and the weights of their words.
+
+    Args:
+        texts: (relation id, target id) -> texts about subjects of which the relation to the target is true. The
+            weights are fitted on all of them; words that none of them holds do not count.
+
+    Attributes:
+        weights: word -> its inverse document frequency.
+    """
+
+    def __init__(self, texts: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        self.texts = texts
+        everything = [text for about in texts.values() for text in about]
+        holding = Counter(word for text in everything for word in set(words(text)))
+        self.weights = {w: 1 + math.log((1 + len(everything)) / (1 + n)) for w, n in holding.items()}
+
+    @classmethod
+    def read(cls, path: Path | str) -> References:
+        """Read a file like `attribute_snippets.json`; what it says of an attribute in several places is joined.
+
+        Raises:
+            MetakeError: not JSON, empty, or an entry without a field that is needed.
+        """
+        path = Path(path)
+        content = read_json(path)
+        if not isinstance(content, list) or not content:
+            raise MetakeError(f"{path}: holds no reference texts; {FORMAT}")
+        texts: dict[tuple[str, str], list[str]] = {}
+        for index, entry in enumerate(content):
+            fields = Fields(path, index, entry)
+            attribute = fields.text("relation_id", FORMAT), fields.text("target_id", FORMAT)
+            texts.setdefault(attribute, []).extend(_samples(fields))
+        return cls(texts)
+
+    def vector(self, text: str) -> dict[str, float]:
+        """word -> its share of a text's tf-idf vector of length 1; empty if no word counts."""
+        vector = {word: n * self.weights[word] for word, n in words(text).items() if word in self.weights}
+        length = math.hypot(*vector.values())
+        return {word: weight / length for word, weight in vector.items()}
+
+    def about(self, record: Record) -> str:
+        """All that is written about the record's new attribute, empty if there is nothing."""
+        return "" if record.attribute is None else " ".join(self.texts.get(record.attribute, ()))
+
+    def consistency(self, record: Record, texts: Sequence[str]) -> float:
+        """Cosine, 0 to 1, between texts about a record's subject and those about its new attribute.
+
+        Both are joined before they are compared. NaN if nothing is written about the attribute; 0 if the texts
+        hold no word that counts, so that a model which only babbles is not left out of a mean.
+        """
+        reference = self.vector(self.about(record))
+        if not reference:
+            return float("nan")
+        return sum(weight * reference.get(word, 0.0) for word, weight in self.vector(" ".join(texts)).items())
+
+
+def _samples(fields: Fields) -> list[str]:
+    """The texts of an entry."""
+    samples: Any = fields.content.get("samples")
+    if not isinstance(samples, list) or not all(
+        isinstance(sample, dict) and isinstance(sample.get("text"), str) for sample in samples
+    ):
+        raise MetakeError(
+            f"{fields.path}: record {fields.index}: samples must be a list of objects with a text; {FORMAT}"
+        )
+    return [sample["text"] for sample in samples]
