@@ -63,6 +63,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--edits", type=int, help="default: 2000, or 100 on a demo model")
     parser.add_argument("--batch", type=int, help="default: 100, or 20 on a demo model")
+    parser.add_argument(
+        "--per-subject", type=int, default=1, help="so many facts about each subject, side by side"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     parser.add_argument(
         "--untuned",
@@ -100,12 +103,21 @@ def chosen_methods(text: str) -> list[str]:
     return names
 
 
-def draw_records(records: list[Record], count: int, seed: int) -> list[Record]:
-    """The first `count` for seed 0, as published; a sample in random order for any other."""
-    if seed == 0:
-        return records[:count]
-    order = np.random.default_rng(seed).permutation(len(records))[:count]
-    return [records[i] for i in order]
+def draw_records(records: list[Record], count: int, seed: int, per_subject: int = 1) -> list[Record]:
+    """The first `count` for seed 0, as published; a sample in random order for any other.
+
+    Args:
+        per_subject: if more than 1, only subjects with so many records, so many of each, side by side.
+    """
+    groups = [[record] for record in records]
+    if per_subject > 1:
+        by_subject: dict[str, list[Record]] = {}
+        for record in records:
+            by_subject.setdefault(record.request.subject, []).append(record)
+        groups = [about[:per_subject] for about in by_subject.values() if len(about) >= per_subject]
+    if seed > 0:
+        groups = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    return [record for group in groups for record in group][:count]
 
 
 def find_references(path: Path, records: list[Record], data: Path) -> References:
@@ -137,7 +149,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     demo = args.model in DEMOS
     edits = (100 if demo else 2000) if args.edits is None else args.edits
     batch = (20 if demo else 100) if args.batch is None else args.batch
-    for option, value in (("--edits", edits), ("--batch", batch), ("--seeds", args.seeds)):
+    for option, value in (("--edits", edits), ("--batch", batch), ("--seeds", args.seeds),
+                          ("--per-subject", args.per_subject)):  # fmt: skip
         if value < 1:
             raise MetakeError(f"{option}: must be at least 1, got {value}")
     if args.references is not None and args.fluency < 1:
@@ -160,7 +173,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     befores: list[Measurement] = []
     with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit") as bar:
         for seed in range(args.seeds):
-            records = draw_records(everything, edits, seed)
+            records = draw_records(everything, edits, seed, args.per_subject)
+            if not records:
+                raise MetakeError(
+                    f"--per-subject {args.per_subject}: {data} has no subject with so many records"
+                )
             evaluator = Evaluator(
                 loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate,
                 fluent=args.fluency, references=references,

@@ -1,6 +1,7 @@
 """The paper's protocol as a command."""
 
 import json
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_references_have_to_be_about_the_records(records, references):
         (("--methods", "nothing"), "unknown 'nothing'"),
         (("--edits", "0"), "--edits"),
         (("--seeds", "0"), "--seeds"),
+        (("--per-subject", "9"), "no subject with so many"),
         (("--model", "smollm2"), "--data"),
         (("--data", "missing.json"), "missing.json"),
         (("--references", "missing.json"), "give --fluency N as well"),
@@ -123,6 +125,21 @@ def test_seed_0_is_the_files_order_and_others_are_samples():
     assert drawn != records[:20]
     assert draw_records(records, 20, 1) == drawn
     assert draw_records(records, 20, 2) != drawn
+
+
+def test_facts_of_a_subject_stand_side_by_side(records):
+    about = {"a": 3, "b": 1, "c": 2, "d": 4}
+    made = [
+        replace(records[0], request=replace(records[0].request, subject=s))
+        for s, n in about.items()
+        for _ in range(n)
+    ]
+    random.Random(0).shuffle(made)
+    for seed in (0, 1, 2):
+        drawn = [r.request.subject for r in draw_records(made, 100, seed, per_subject=2)]
+        assert sorted(drawn) == ["a", "a", "c", "c", "d", "d"]
+        assert drawn[::2] == drawn[1::2]
+    assert draw_records(made, 100, 0, per_subject=5) == []
 
 
 def measurement(value):
