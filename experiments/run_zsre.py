@@ -43,6 +43,7 @@ from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import held_out_text, settings_for
 from metake.prompts import sample_contexts
+from metake.published import parse_files, published_for
 from metake.report.figures import plot_sequence
 from metake.report.tables import latex, markdown, render
 
@@ -72,6 +73,10 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="the published defaults for every method instead of the model's preset",
     )
+    parser.add_argument(
+        "--hparams", action="append", metavar="[METHOD=]FILE",
+        help="settings from a published file (ROME, MEMIT, AlphaEdit, UltraEdit, EasyEdit), several times",
+    )  # fmt: skip
     parser.add_argument("--look-every", type=int, help="also judge after every so many batches")
     parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
     parser.add_argument(
@@ -166,7 +171,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not everything:
         raise MetakeError(f"{data}: no record fits the model")
     preset = "none" if args.untuned else None
-    settings = {name: settings_for(loaded.arch, name, name=preset) for name in names}
+    published = published_for(parse_files(args.hparams), names, loaded.arch)
+    settings = {name: settings_for(loaded.arch, name, name=preset, **published[name]) for name in names}
     statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
     text = held_out_text(loaded.name)
     rows: dict[str, list[MethodRun]] = {name: [] for name in names}

@@ -58,6 +58,16 @@ Layers = Annotated[
 ]
 
 
+Hparams = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hparams",
+        help="[METHOD=]FILE: settings from a file of ROME, MEMIT, AlphaEdit, UltraEdit or EasyEdit; repeat it for "
+        "several methods.",
+    ),
+]
+
+
 def parse_layers(text: str) -> list[int]:
     """`4,5,6` or `4-8` as numbers."""
     try:
@@ -171,6 +181,7 @@ def edit(
         bool, typer.Option("--preview", help="Print the predicted realisation (rho, eta) and stop.")
     ] = False,
     layers: Layers = None,
+    hparams: Hparams = None,
     change: Change = None,
     stats: Stats = None,
     text: Text = None,
@@ -189,6 +200,7 @@ def edit(
     from metake.models.load import save_model
     from metake.models.tokens import encode
     from metake.presets import settings_for
+    from metake.published import parse_files, published_for
 
     find_method(method)
     wishes = _requests(request, subject, target, requests, "edit")
@@ -196,7 +208,8 @@ def edit(
         raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
     changes = _changes(change, layers)
     loaded = _load(model, device, dtype, modules)
-    settings = settings_for(loaded.arch, method, **changes)
+    published = published_for(parse_files(hparams), [method], loaded.arch)[method]
+    settings = settings_for(loaded.arch, method, **{**published, **changes})
     statistics = find_statistics(loaded, [settings], stats, text)
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
@@ -247,6 +260,7 @@ def evaluate(
         Path | None, typer.Option(help="Text for perplexity; default: one that ships.")
     ] = None,
     layers: Layers = None,
+    hparams: Hparams = None,
     change: Change = None,
     stats: Stats = None,
     text: Text = None,
@@ -263,6 +277,7 @@ def evaluate(
     from metake.evaluation.protocol import usable
     from metake.methods import find_method
     from metake.presets import held_out_text, settings_for
+    from metake.published import parse_files, published_for
     from metake.report.figures import plot_realisation
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -275,7 +290,8 @@ def evaluate(
     records = read_records(data, edits)
     changes = _changes(change, layers)
     loaded = _load(model, device, dtype, modules)
-    settings = {name: settings_for(loaded.arch, name, **changes) for name in names}
+    published = published_for(parse_files(hparams), names, loaded.arch)
+    settings = {name: settings_for(loaded.arch, name, **{**published[name], **changes}) for name in names}
     records, left_out = usable(loaded, records)
     for line in left_out:
         typer.echo(f"left out: {line}", err=True)

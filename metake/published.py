@@ -1,0 +1,130 @@
+"""Hyper-parameter files of ROME, MEMIT, AlphaEdit, BLUE, UltraEdit and EasyEdit (JSON or YAML), read as they are."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metake.errors import MetakeError
+from metake.files import read_json
+from metake.models.architecture import Architecture
+
+SETTINGS = {
+    "layers": "layers", "v_num_grad_steps": "steps", "v_lr": "lr", "v_weight_decay": "decay",
+    "clamp_norm_factor": "clamp", "kl_factor": "kl", "mom2_update_weight": "weight",
+    "nullspace_threshold": "threshold", "L2": "l2",
+}  # fmt: skip
+ULTRAEDIT = {"lr": "step"}
+ONLY = {"fact_token": "subject_last", "layer_selection": "all", "token": ("mask", "ans")}
+ELSEWHERE = {  # what the command line, the model itself or the statistics say
+    "alg_name", "model_name", "model_class", "tokenizer_class", "tokenizer_name", "model_parallel", "device", "fp16",
+    "half", "batch_size", "batch_size_once", "editor_batch_size", "max_length", "stats_dir", "P_loc", "mom2_dataset",
+    "mom2_n_samples", "mom2_dtype", "v_loss_layer", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp",
+    "ln_f_module", "lm_head_module", "context_template_length_params", "results_dir", "silent", "no_grad_layers",
+    "dropout",
+}  # fmt: skip
+
+
+def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
+    """The settings that a published file stands for, as changes of `Settings`.
+
+    What it says of the model, the hardware and the statistics is left to where this library is told so;
+    names that nobody knows are reported in a warning.
+
+    Raises:
+        MetakeError: not JSON or YAML, a choice that this library does not make, or modules that are not the
+            down-projections of `arch`.
+    """
+    path = Path(path)
+    content = _read(path)
+    ultra = str(content.get("alg_name", "")).lower() == "ultraedit" or "inner_params" in content
+    known = {**SETTINGS, **(ULTRAEDIT if ultra else {})}
+    for name, only in ONLY.items():
+        allowed = only if isinstance(only, tuple) else (only,)
+        if name in content and content[name] not in allowed:
+            raise MetakeError(f"{path}: {name}: only {allowed[0]!r} is known here, not {content[name]!r}")
+    changes = {known[name]: value for name, value in content.items() if name in known}
+    if content.get("mom2_adjustment") is False:
+        changes["geometry"] = "identity"
+    if content.get("blue") is True:
+        changes["allocation"] = "boundary"
+    for name in ("edit_modules", "inner_params"):
+        if name in content:
+            changes["layers"] = _layers(path, name, content[name])
+            _check(path, name, content[name], changes["layers"], arch)
+    template = content.get("rewrite_module_tmp")
+    if template is not None and "layers" in changes:
+        names = [str(template).replace("{}", str(layer)) for layer in changes["layers"]]
+        _check(path, "rewrite_module_tmp", names, changes["layers"], arch)
+    read = {
+        *known,
+        *ONLY,
+        *ELSEWHERE,
+        "mom2_adjustment",
+        "edit_modules",
+        "inner_params",
+        "rewrite_module_tmp",
+    }
+    if unknown := sorted(set(content) - read):
+        warnings.warn(f"{path}: not known and not used: {', '.join(unknown)}", stacklevel=2)
+    return changes
+
+
+def published_for(
+    files: Mapping[str, Path], methods: list[str], arch: Architecture
+) -> dict[str, dict[str, Any]]:
+    """Method -> changes, from files by method; the file under "" is for all that have none of their own.
+
+    Raises:
+        MetakeError: a file is for a method that is not asked for, or cannot be read.
+    """
+    for name in files:
+        if name and name not in methods:
+            raise MetakeError(f"--hparams {name}=...: {name} is not among the methods {', '.join(methods)}")
+    chosen = {method: files.get(method, files.get("")) for method in methods}
+    return {m: {} if path is None else read_published(path, arch) for m, path in chosen.items()}
+
+
+def parse_files(texts: list[str] | None) -> dict[str, Path]:
+    """`[METHOD=]FILE` of the command line, several times."""
+    pairs = [text.rpartition("=") for text in texts or []]
+    return {method: Path(file) for method, _, file in pairs}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        try:
+            content = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise MetakeError(f"{path}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise MetakeError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from error
+    else:
+        content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise MetakeError(f"{path}: no hyper-parameters; want names with values, as in the published files")
+    return content
+
+
+def _layers(path: Path, name: str, modules: Any) -> list[int]:
+    numbers = [re.search(r"\.(\d+)\.", str(module)) for module in modules or ()]
+    if not numbers or None in numbers:
+        raise MetakeError(f"{path}: {name}: want names of modules with the number of their layer")
+    return [int(found[1]) for found in numbers if found is not None]
+
+
+def _check(path: Path, name: str, modules: list[str], layers: Any, arch: Architecture) -> None:
+    """Every module is the down-projection of its layer."""
+    arch.check_layers(tuple(layers))
+    named = dict(arch.model.named_modules())
+    for module, layer in zip(modules, layers, strict=True):
+        if named.get(module) is not arch.down(layer):
+            raise MetakeError(
+                f"{path}: {name}: {module} is not the down-projection of layer {layer} of this model, "
+                "which is all that is edited here"
+            )

@@ -1,0 +1,121 @@
+"""Published hyper-parameter files mean here what they mean there, and complain in one line."""
+
+import json
+
+import pytest
+
+from metake.errors import MetakeError
+from metake.presets import settings_for
+from metake.published import parse_files, published_for, read_published
+
+# names and kinds as in the published files; the numbers are of no published file
+MEMIT = {
+    "model_name": "gpt2-xl", "layers": [1, 2], "clamp_norm_factor": 0.6, "layer_selection": "all",
+    "fact_token": "subject_last", "v_num_grad_steps": 17, "v_lr": 0.3, "v_loss_layer": 5, "v_weight_decay": 0.2,
+    "kl_factor": 0.05, "mom2_adjustment": True, "mom2_update_weight": 12000,
+    "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}",
+    "mlp_module_tmp": "transformer.h.{}.mlp", "attn_module_tmp": "transformer.h.{}.attn",
+    "ln_f_module": "transformer.ln_f", "lm_head_module": "lm_head", "mom2_dataset": "wikipedia",
+    "mom2_n_samples": 100000, "mom2_dtype": "float32",
+}  # fmt: skip
+YAML = """
+alg_name: "AlphaEdit"
+stats_dir: "./data/stats"
+P_loc: "./null_space_project.pt"
+device: 0
+layers: [1, 2]
+fact_token: "subject_last"
+v_num_grad_steps: 12
+v_lr: 5e-1
+clamp_norm_factor: 4
+mom2_adjustment: true
+mom2_update_weight: 15000
+rewrite_module_tmp: "transformer.h.{}.mlp.c_proj"
+nullspace_threshold: 3e-2
+L2: 7
+model_parallel: false
+"""
+ULTRA = """
+alg_name: "ULTRAEDIT"
+inner_params:
+- transformer.h.2.mlp.c_proj
+- transformer.h.3.mlp.c_proj
+lr: 2e-6
+token: mask
+batch_size: 10
+"""
+
+
+def test_every_number_of_a_json_file_arrives(demo, write, recwarn):
+    changes = read_published(write("gpt2-xl.json", json.dumps(MEMIT)), demo.arch)
+    s = settings_for(demo.arch, "memit", name="none", **changes)
+    assert (s.layers, s.clamp, s.steps, s.lr, s.decay, s.kl) == ((1, 2), 0.6, 17, 0.3, 0.2, 0.05)
+    assert (s.weight, s.geometry) == (12000, "ridge")
+    assert not recwarn.list
+
+
+def test_yaml_with_exponents_that_yaml_reads_as_text(demo, write):
+    s = settings_for(demo.arch, "alphaedit", **read_published(write("a.yaml", YAML), demo.arch))
+    assert (s.lr, s.threshold, s.l2, s.clamp, s.geometry) == (0.5, 0.03, 7, 4, "projected")
+
+
+def test_ultraedits_modules_are_layers(demo, write):
+    s = settings_for(demo.arch, "ultraedit", **read_published(write("u.yaml", ULTRA), demo.arch))
+    assert (s.layers, s.step) == ((2, 3), 2e-6)
+
+
+def test_rome_without_second_moments_is_rome_without_c(demo, write):
+    path = write("rome.json", json.dumps({**MEMIT, "mom2_adjustment": False, "layers": [2]}))
+    s = settings_for(demo.arch, "rome", **read_published(path, demo.arch))
+    assert (s.geometry, s.fit, s.needs_statistics) == ("identity", "exact", False)
+
+
+def test_blues_switch_is_an_allocation(demo, write):
+    path = write("blue.json", json.dumps({**MEMIT, "blue": True}))
+    assert settings_for(demo.arch, "alphaedit", **read_published(path, demo.arch)).allocation == "boundary"
+
+
+def test_unknown_names_are_reported_by_name(demo, write):
+    path = write("m.json", json.dumps({**MEMIT, "v_gain": 3, "emmet_lambda": 0.1}))
+    with pytest.warns(UserWarning, match="not known and not used: emmet_lambda, v_gain$"):
+        read_published(path, demo.arch)
+
+
+def test_files_by_method(demo, write):
+    memit = write("memit.json", json.dumps(MEMIT))
+    other = write("other.json", json.dumps({**MEMIT, "v_lr": 0.1}))
+    files = parse_files([f"rect={other}", str(memit)])
+    found = published_for(files, ["memit", "rect"], demo.arch)
+    assert (found["memit"]["lr"], found["rect"]["lr"]) == (0.3, 0.1)
+    assert published_for({}, ["memit"], demo.arch) == {"memit": {}}
+    with pytest.raises(MetakeError, match="prune is not among the methods memit"):
+        published_for({"prune": memit}, ["memit"], demo.arch)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("m.json", json.dumps({**MEMIT, "fact_token": "last"}), "fact_token: only 'subject_last' is known"),
+        ("m.json", json.dumps({**MEMIT, "layers": [99]}), "99"),
+        (
+            "m.json",
+            json.dumps({**MEMIT, "rewrite_module_tmp": "transformer.h.{}.mlp.c_fc"}),
+            "rewrite_module_tmp: transformer.h.1.mlp.c_fc is not the down-projection of layer 1",
+        ),
+        ("u.yaml", ULTRA.replace(".3.mlp.c_proj", ".3.mlp.c_fc"), "inner_params: .* not the down-projection of layer 3"),
+        ("u.yaml", "inner_params: [head]", "inner_params: want names of modules"),
+        ("m.json", "[]", "no hyper-parameters"),
+        ("m.yaml", "a: [", "not YAML"),
+        ("m.json", "{", "not JSON"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_one_line(demo, write, name, text, line):
+    with pytest.raises(MetakeError, match=line) as caught:
+        read_published(write(name, text), demo.arch)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(demo, tmp_path):
+    for name in ("a.json", "a.yaml"):
+        with pytest.raises(MetakeError, match=name):
+            read_published(tmp_path / name, demo.arch)
