@@ -24,7 +24,7 @@ from metake.geometry.operator import Geometry, Identity, Projected, Ridge
 from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture, ModuleMap
-from metake.models.trace import frozen
+from metake.models.trace import frozen, wide
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request
 from metake.result import EditResult, Preview, Stage
@@ -133,7 +133,7 @@ class Editor:
             trace, _ = trunks.split.run(
                 self.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
             )
-        return {layer: trunks.mean_key(trunks.at_lookup(trace.keys[layer]).float()) for layer in layers}
+        return {layer: trunks.mean_key(wide(trunks.at_lookup(trace.keys[layer]))) for layer in layers}
 
     def preview(self, requests: Sequence[Request]) -> Preview:
         """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""

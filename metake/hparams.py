@@ -68,6 +68,10 @@ class Settings(BaseModel):
     clamp: float | None = Field(
         0.75, gt=0, description="||delta|| <= clamp ||h||; none if null [clamp_norm_factor]"
     )
+    relative: Literal["stream", "value"] = Field(
+        "stream",
+        description="whose norm ||h|| stands for: the stream's, or the down-projection's output's (ROME)",
+    )
     stop: Stop = Field("own", description="own loss (published), executed loss, or never")
     stop_loss: float = Field(0.05, ge=0, description="a request is done below this loss")
 

@@ -31,6 +31,7 @@ class Method:
     merge: bool = False
     restraint: str = "none"
     history: bool = False
+    relative: str = "stream"
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -50,7 +51,7 @@ METHODS: dict[str, Method] = {
     for row in (
         # what the paper compares
         Method("rome", "one request after the other, in full, at one layer", "arXiv:2202.05262", "memit",
-               fit="exact", allocation="last", group=1),
+               fit="exact", allocation="last", group=1, relative="value"),
         Method("memit", "open-loop plan, spread over the layers", "arXiv:2210.07229"),
         Method("prune", "MEMIT, singular values of the whole change bounded at the end", "arXiv:2405.16821",
                "memit", restraint="prune"),
@@ -73,7 +74,7 @@ METHODS: dict[str, Method] = {
         Method("emmet", "ROME's exact fit for a whole batch", "arXiv:2403.14236", "memit", fit="exact",
                allocation="last"),
         Method("memit-fe", "MEMIT with a target at the first layer, replayed upwards", "arXiv:2605.00358",
-               "memit", allocation="forward"),
+               "memit", allocation="forward", history=True),
         Method("alphaedit-fe", "AlphaEdit with a target at the first layer, replayed upwards",
                "arXiv:2605.00358", "alphaedit", allocation="forward", **_NULL),
         Method("memit-merge", "MEMIT, requests of the same subject share a target", "arXiv:2502.07322", "memit",

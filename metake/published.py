@@ -20,7 +20,13 @@ SETTINGS = {
     "nullspace_threshold": "threshold", "L2": "l2",
 }  # fmt: skip
 ULTRAEDIT = {"lr": "step"}
-ONLY = {"fact_token": "subject_last", "layer_selection": "all", "token": ("mask", "ans")}
+ONLY = {
+    "fact_token": "subject_last",
+    "layer_selection": "all",
+    "token": ("mask", "ans"),
+    "update_norm_lambda": 0,
+}
+CHOICES = {"mom2_adjustment", "blue", "emmet_lambda", "edit_modules", "inner_params", "rewrite_module_tmp"}
 ELSEWHERE = {  # what the command line, the model itself or the statistics say
     "alg_name", "model_name", "model_class", "tokenizer_class", "tokenizer_name", "model_parallel", "device", "fp16",
     "half", "batch_size", "batch_size_once", "editor_batch_size", "max_length", "stats_dir", "P_loc", "mom2_dataset",
@@ -51,6 +57,9 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
     changes = {known[name]: value for name, value in content.items() if name in known}
     if content.get("mom2_adjustment") is False:
         changes["geometry"] = "identity"
+    if content.get("emmet_lambda"):  # then its exact fit is MEMIT's soft one, lambda times so much
+        changes["fit"] = "soft"
+        changes["weight"] = float(changes.get("weight", 1.0)) * float(content["emmet_lambda"])
     if content.get("blue") is True:
         changes["allocation"] = "boundary"
     for name in ("edit_modules", "inner_params"):
@@ -61,15 +70,7 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
     if template is not None and "layers" in changes:
         names = [str(template).replace("{}", str(layer)) for layer in changes["layers"]]
         _check(path, "rewrite_module_tmp", names, changes["layers"], arch)
-    read = {
-        *known,
-        *ONLY,
-        *ELSEWHERE,
-        "mom2_adjustment",
-        "edit_modules",
-        "inner_params",
-        "rewrite_module_tmp",
-    }
+    read = {*known, *ONLY, *CHOICES, *ELSEWHERE}
     if unknown := sorted(set(content) - read):
         warnings.warn(f"{path}: not known and not used: {', '.join(unknown)}", stacklevel=2)
     return changes

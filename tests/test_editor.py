@@ -10,6 +10,8 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.methods import METHODS
 from metake.models.architecture import FAMILIES, Architecture
+from metake.models.tokens import encode
+from metake.models.trace import run
 from metake.presets import settings_for
 from metake.requests import Request
 from metake.targets.target import plan_targets
@@ -166,6 +168,37 @@ def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
             total = delta if total is None else total.then(delta)
     for layer in total.factors:
         torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
+
+
+def test_romes_clamp_is_relative_to_the_value_and_not_to_the_stream(demo, statistics_of, records):
+    requests = [r.request for r in records[:2]]
+    lengths = {}
+    for relative in ("stream", "value"):
+        with editor_of(
+            demo, statistics_of(demo), "rome", layers=(2,), clamp=0.1, relative=relative
+        ) as editor:
+            stage = editor.edit(requests[0]).stages[0]
+            lengths[relative] = float(stage.targets.residuals.norm())
+    begin = requests[0].text.index(requests[0].subject)
+    row = encode(demo.tokenizer, requests[0].text, subject=(begin, begin + len(requests[0].subject)))
+    value = run(demo.arch, torch.tensor([row.ids]), values=(2,)).values[2][0, row.lookup]
+    stream = run(demo.arch, torch.tensor([row.ids]), outputs=(2,), stop=2).outputs[2][0, row.lookup]
+    assert lengths["value"] == pytest.approx(0.1 * value.norm().item(), rel=1e-4)
+    assert lengths["stream"] == pytest.approx(0.1 * stream.norm().item(), rel=1e-4)
+
+
+def test_an_fp64_model_is_edited_in_fp64(statistics_of, demo, records):
+    model = tiny("gpt2").double()
+    statistics = collect(
+        Architecture(model), demo.tokenizer, "The mill is dark. " * 200, (1, 2), progress=False
+    )
+    settings = settings_for(
+        Architecture(model), "alphaedit", name="none", **{**QUICK, "layers": (1, 2), "l2": 0.01}
+    )
+    with Editor(model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics) as editor:
+        result = editor.edit([r.request for r in records[:2]])
+        assert result.stages[0].targets.residuals.dtype == torch.float64
+        assert all(keys.dtype == torch.float64 for keys in result.learned.values())
 
 
 def test_rome_edits_one_request_after_the_other(demo, statistics_of, records):

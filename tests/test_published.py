@@ -8,6 +8,8 @@ from metake.errors import MetakeError
 from metake.presets import settings_for
 from metake.published import parse_files, published_for, read_published
 
+pytestmark = pytest.mark.filterwarnings("error:.*not known")
+
 # names and kinds as in the published files; the numbers are of no published file
 MEMIT = {
     "model_name": "gpt2-xl", "layers": [1, 2], "clamp_norm_factor": 0.6, "layer_selection": "all",
@@ -75,9 +77,20 @@ def test_blues_switch_is_an_allocation(demo, write):
     assert settings_for(demo.arch, "alphaedit", **read_published(path, demo.arch)).allocation == "boundary"
 
 
+def test_emmets_lambda_makes_the_fit_soft(demo, write):
+    """As measured against their code: a batch under EMMET(lambda, e) is MEMIT's at lambda e, in one layer."""
+    path = write(
+        "emmet.json", json.dumps({**MEMIT, "emmet_lambda": 0.1, "update_norm_lambda": 0, "layers": [2]})
+    )
+    s = settings_for(demo.arch, "emmet", **read_published(path, demo.arch))
+    assert (s.fit, s.weight, s.allocation) == ("soft", pytest.approx(1200), "last")
+    path = write("exact.json", json.dumps({**MEMIT, "emmet_lambda": 0}))
+    assert settings_for(demo.arch, "emmet", **read_published(path, demo.arch)).fit == "exact"
+
+
 def test_unknown_names_are_reported_by_name(demo, write):
-    path = write("m.json", json.dumps({**MEMIT, "v_gain": 3, "emmet_lambda": 0.1}))
-    with pytest.warns(UserWarning, match="not known and not used: emmet_lambda, v_gain$"):
+    path = write("m.json", json.dumps({**MEMIT, "v_gain": 3, "edit_layer": 5}))
+    with pytest.warns(UserWarning, match="not known and not used: edit_layer, v_gain$"):
         read_published(path, demo.arch)
 
 

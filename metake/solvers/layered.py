@@ -105,6 +105,14 @@ class LayeredSolver:
         stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
         return wide(stream), trunks.mean_key(wide(trunks.at_lookup(trace.keys[top])))
 
+    @torch.no_grad()
+    def value(self, trunks: Trunks) -> Tensor:
+        """What the unedited down-projection of that layer puts out at the bare prompts' lookup tokens, `n x d_v`."""
+        ids, last, below = trunks.bare_rows(trunks.hidden)
+        top = self.planned_at
+        trace = run(self.arch, ids, start=trunks.start, hidden=below, stop=top, values=(top,))
+        return wide(pick_tokens(last, trace.values[top]))
+
     def solve(self, trunks: Trunks, residuals: Tensor, keys: Keys = "moving") -> Solution:
         """Execute `residuals` (`n x d_v`, wanted shifts after the layer that they are planned at).
 

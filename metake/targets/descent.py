@@ -109,17 +109,16 @@ def descend(
     square = (norms**2).to(start)[:, None]
     active = torch.ones(size, dtype=torch.bool)
     taken = torch.zeros(size, dtype=torch.long)
-    nll = torch.full((size,), float("nan"))
-    best = torch.full((size,), float("inf"))
-    best_nll = torch.full((size,), float("nan"))
+    nll = torch.full((size,), float("nan"), dtype=start.dtype)
+    best, best_nll = torch.full_like(nll, float("inf")), nll.clone()
     kept = start.clone()
     trail: list[float] = []
 
     def look(losses: Losses) -> None:
         """Score the executed losses, keep each request's best, freeze those that are done."""
-        score = losses.nll + penalty.kl * losses.kl
+        score = (losses.nll + penalty.kl * losses.kl).to(best)
         better = active & (score < best)
-        best[better], best_nll[better] = score[better], losses.nll[better]
+        best[better], best_nll[better] = score[better], losses.nll[better].to(best)
         chosen = better.to(kept.device)
         kept[chosen] = residuals.detach()[chosen]
         active[active & (losses.nll < stop_loss)] = False
@@ -134,7 +133,7 @@ def descend(
             break
         residuals.grad = None
         losses = together(slope(residuals, active, penalty))
-        nll[active] = losses.nll[active]
+        nll[active] = losses.nll[active].to(nll)
         trail.append(float(nll.nanmean()))
         extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
         extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square

@@ -69,7 +69,7 @@ def plan_targets(
     objective = Objective(
         arch, batch, trunks.start, top, channel=channel, joint=settings.joint, max_tokens=settings.max_tokens
     )
-    norms = hidden.norm(dim=1)
+    norms = (hidden if settings.relative == "stream" else solver.value(trunks)).norm(dim=1)
     ties = batch.subjects if settings.merge else None
 
     def execute(residuals: Tensor, initial_first: bool = False) -> Losses:
