@@ -34,6 +34,7 @@ from metake.solvers.restraints import bounded_spectrum, largest_changes
 from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
 from metake.targets.target import plan_targets
 
+# stages, the change, and what will be remembered of the batch, asked for once the change is in the model
 Written = tuple[tuple[Stage, ...], Delta, Callable[[], dict[int, Tensor]]]
 
 
