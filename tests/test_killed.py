@@ -12,7 +12,7 @@ import torch
 from experiments import run_zsre
 from metake.deltas import Delta
 
-RUN = ("--methods", "alphaedit", "--edits", 12, "--batch", 2, "--seeds", 1, "--look-every", 2, "--no-generate",
+RUN = ("--methods", "alphaedit", "--edits", 12, "--batch", 2, "--seeds", 1, "--no-generate",
        "--untuned")  # fmt: skip
 
 
