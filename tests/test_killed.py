@@ -73,7 +73,7 @@ def test_killed_five_times_it_ends_with_the_same_weights_and_numbers(tmp_path, s
 
     killed = 0
     for when in ("batch", "write", "batch", "write", "batch"):
-        done, wait = finished(), draw.uniform(0, 0.4)
+        done, wait = finished(), draw.uniform(0, 0.1)
         started: list[float] = []
 
         def in_batch(done=done, wait=wait, started=started):
