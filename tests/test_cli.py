@@ -93,6 +93,25 @@ def test_requests_file(run, stats, tmp_path):
     assert not (tmp_path / "o" / "model.safetensors").exists()
 
 
+def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("metake.presets.statistics_for", None)  # whoever asks for them fails
+    out = run(*EDIT, "--method", "ultraedit", "--out", tmp_path / "o", "--delta-only")
+    assert "the model is edited" in out
+    assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
+    run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "ultraedit",
+        "--edits", 4, "--no-generate", "--out", tmp_path / "e")  # fmt: skip
+    assert json.loads((tmp_path / "e" / "results.json").read_text())["statistics"] is None
+
+
+def test_settings_come_from_published_files(run, stats, tmp_path):
+    path = tmp_path / "memit.json"
+    path.write_text(json.dumps({"layers": [1, 2], "v_num_grad_steps": 3, "mom2_update_weight": 7}))
+    run(*EDIT, "--method", "memit", "--hparams", path, "--set", "weight=9", "--stats", stats, "--delta-only",
+        "--out", tmp_path / "o")  # fmt: skip
+    used = json.loads((tmp_path / "o" / "result.json").read_text())["settings"]
+    assert (used["layers"], used["steps"], used["weight"]) == ([1, 2], 3, 9)  # --set wins
+
+
 def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     out = run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "metake,alphaedit,memit",
               "--edits", 6, "--batch", 3, "--layers", "1-3", "--stats", stats, "--set", "steps=3", "--set", "meta_steps=2",
