@@ -129,6 +129,13 @@ class Architecture:
     def down(self, layer: int) -> nn.Module:
         return self._find(self.blocks[layer], self.modules.down)
 
+    def ffn(self, layer: int) -> nn.Module | None:
+        """The module around the down-projection, which maps every token for itself; None where that is not known."""
+        name = self.modules.down.rpartition(".")[0]
+        if not name or self.modules.down != getattr(FAMILIES.get(self.family), "down", None):
+            return None
+        return self._find(self.blocks[layer], name)
+
     def weight(self, layer: int) -> torch.Tensor:
         """The down-projection as `d_v x d_k`, a view of the parameter (Conv1D is transposed)."""
         module = self.down(layer)

@@ -70,6 +70,26 @@ def _skipped(blocks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
                 block.forward = forward
 
 
+@contextmanager
+def _only_at(module: nn.Module, places: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """A module that maps every token for itself runs at `places` alone, which differ, and puts out 0 elsewhere."""
+    had, forward = module.__dict__.get("forward"), module.forward
+
+    def sparse(stream: Tensor) -> Tensor:
+        at = (places[0].to(stream.device), places[1].to(stream.device))
+        seen = forward(stream[at])
+        return seen.new_zeros(*stream.shape[:-1], seen.shape[-1]).index_put(at, seen)
+
+    module.forward = sparse
+    try:
+        yield
+    finally:
+        if had is None:
+            del module.__dict__["forward"]
+        else:
+            module.forward = had
+
+
 def run(
     arch: Architecture,
     ids: Tensor,
@@ -95,8 +115,8 @@ def run(
         keys, values, outputs, inputs: layers to observe.
         edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights
             `W + left right^T`, as `y + left (right^T k)` at every position.
-        positions: `(rows, columns)` at which logits are wanted; without it no logits are computed
-            unless the pass reaches the head, and then at every position.
+        positions: `(rows, columns)` at which logits are wanted, each once; nothing that only others need
+            is computed. Without it there are logits at every position, if the pass reaches the head.
         past: what stands before `ids`, which are then the last tokens of their rows.
         record: keep attention's keys and values from this layer on, for a later pass's `past`.
     """
@@ -158,6 +178,10 @@ def run(
             hook(blocks[layer].register_forward_hook(keep_output))
         if positions is not None:
             rows, columns = positions
+            ffn, last = arch.ffn(len(arch) - 1), len(arch) - 1
+            watched = last in (*keys, *values, *outputs)
+            if ffn is not None and stop is None and not watched and 2 * len(rows) < ids.numel():
+                stack.enter_context(_only_at(ffn, positions))
 
             def gather(_, args):
                 stream = args[0]

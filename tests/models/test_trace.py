@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metake.models.architecture import Architecture
+from metake.models.architecture import Architecture, ModuleMap
 from metake.models.past import Past
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import run
@@ -34,6 +34,37 @@ def test_stop_and_positions(arch):
     torch.testing.assert_close(stopped.outputs[1], full.outputs[1])
     some = run(arch, IDS, positions=(torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3])))
     torch.testing.assert_close(some.logits, full.logits[[0, 1, 1], [5, 0, 3]], rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_ffn_runs_only_where_logits_are_wanted(arch):
+    """With a virtual edit of that very layer too: logits, and gradients by the stream, are those at all places."""
+    last, places = len(arch) - 1, (torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3]))
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n, 2, generator=generator) for n in (arch.d_v, arch.d_k))
+    stream = run(arch, IDS, outputs=(1,), stop=1).outputs[1].detach()
+    seen, gradients, found = [], [], []
+    handle = arch.down(last).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:-1]))
+    for positions in (places, None):
+        hidden = stream.clone().requires_grad_(True)
+        logits = run(
+            arch, IDS, start=2, hidden=hidden, edits={last: (left, right)}, positions=positions
+        ).logits
+        found.append(logits if positions is not None else logits[places])
+        gradients.append(torch.autograd.grad(found[-1].log_softmax(-1)[..., 0].sum(), hidden)[0])
+    handle.remove()
+    assert seen == [(3,), (2, 6)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    assert gradients[0].norm() > 1e-3
+    observed = run(arch, IDS, keys=(last,), positions=places)  # whoever looks at the layer sees all of it
+    assert observed.keys[last].shape[:-1] == IDS.shape
+    assert "forward" not in arch.ffn(last).__dict__
+
+
+def test_described_models_run_every_ffn_whole():
+    model = tiny("gpt2")
+    assert Architecture(model).ffn(0) is model.transformer.h[0].mlp
+    assert Architecture(model, ModuleMap("transformer.h", "attn.c_proj")).ffn(0) is None
 
 
 @torch.no_grad()
