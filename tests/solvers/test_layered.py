@@ -8,7 +8,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import ALLOCATIONS, boundary, forward, last, spread
+from metake.solvers.allocation import ALLOCATIONS, boundary, each, last, spread
 from metake.solvers.layered import LayeredSolver
 
 LAYERS = (1, 2, 3)
@@ -63,7 +63,7 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
     Not nothing: weights also write at earlier tokens, which the replay does not.
     """
     solver, trunks = setting(
-        loaded, statistics_of(loaded), forward(LAYERS), records[:3], contexts=(), fit="exact", aim="own"
+        loaded, statistics_of(loaded), each(LAYERS), records[:3], contexts=(), fit="exact", aim="own"
     )
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
@@ -87,9 +87,7 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
 
 
 def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_of, records):
-    solver, trunks = setting(
-        loaded, statistics_of(loaded), forward(LAYERS), records[:1], contexts=(), aim="own"
-    )
+    solver, trunks = setting(loaded, statistics_of(loaded), each(LAYERS), records[:1], contexts=(), aim="own")
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
         solution = solver.solve(trunks, torch.randn_like(before))
@@ -125,7 +123,7 @@ def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of,
 
 
 @pytest.mark.parametrize(
-    ("shares", "aim", "passes"), [(spread, "top", 16), (forward, "own", 17), (last, "top", 3)]
+    ("shares", "aim", "passes"), [(spread, "top", 16), (each, "own", 17), (last, "top", 3)]
 )
 def test_no_block_runs_that_need_not(demo, statistics_of, records, shares, aim, passes):
     """Blocks run by a solve over layers 1, 2, 3 of 6.
@@ -150,7 +148,7 @@ def test_no_block_runs_that_need_not(demo, statistics_of, records, shares, aim, 
     assert set(counted) <= set(LAYERS)
 
 
-@pytest.mark.parametrize(("shares", "aim"), [(spread, "top"), (forward, "own")])
+@pytest.mark.parametrize(("shares", "aim"), [(spread, "top"), (each, "own")])
 def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_of, records, shares, aim):
     solver, trunks = setting(demo, statistics_of(demo), shares(LAYERS), records[:2], aim=aim)
     with frozen(demo.model):
@@ -199,6 +197,7 @@ def test_allocations_by_name():
         "spread": [[(1, 1 / 3), (2, 1 / 2), (3, 1.0)]],
         "last": [[(3, 1.0)]],
         "forward": [[(1, 1.0), (2, 1.0), (3, 1.0)]],
+        "each": [[(1, 1.0), (2, 1.0), (3, 1.0)]],
         "boundary": [[(1, 1.0)], [(3, 1.0)]],
     }
     assert boundary((4,)) == [[(4, 1.0)]]  # one layer has one boundary

@@ -7,7 +7,7 @@ from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
-from metake.solvers.allocation import forward, last, spread
+from metake.solvers.allocation import each, last, spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
@@ -111,7 +111,7 @@ def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
 
 def test_unrolled_equals_central_differences_where_every_layer_has_a_goal(double, statistics_of):
     """FE's allocation: the goals themselves move with the residual."""
-    case = Case(double, statistics_of(double), shares=forward, aim="own")
+    case = Case(double, statistics_of(double), shares=each, aim="own")
     _, gradient = case.unrolled()
     way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
