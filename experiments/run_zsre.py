@@ -164,6 +164,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     data = args.data or ASSETS / "world" / "test.json"
     everything = read_records(data)
+    if not draw_records(everything, edits, 0, args.per_subject):
+        raise MetakeError(f"--per-subject {args.per_subject}: {data} has no subject with so many records")
     references = None if args.references is None else find_references(args.references, everything, data)
     fingerprint = None if references is None else text_fingerprint(args.references.read_text())
     loaded = load(args.model, device=args.device, dtype=args.dtype)
@@ -180,10 +182,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit") as bar:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)
-            if not records:
-                raise MetakeError(
-                    f"--per-subject {args.per_subject}: {data} has no subject with so many records"
-                )
             evaluator = Evaluator(
                 loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate,
                 fluent=args.fluency, references=references,
