@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     fingerprint = None if references is None else text_fingerprint(args.references.read_text())
     loaded = load(args.model, device=args.device, dtype=args.dtype)
     everything, left_out = usable(loaded, everything)
-    if not everything:
+    if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
     preset = "none" if args.untuned else None
     published = published_for(parse_files(args.hparams), names, loaded.arch)

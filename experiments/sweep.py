@@ -55,7 +55,7 @@ def main() -> None:
     for method in methods:
         base = settings_for(loaded.arch, method)
         for factor in map(float, args.factors.split(",")):
-            strength = {"projected": "l2", "identity": "step"}.get(base.geometry, "weight")
+            strength = {"projected": "l2", "identity": "gradient_lr"}.get(base.geometry, "weight")
             value = getattr(base, strength) * factor
             label = f"{method}|{value:.3g}" if "@" in method else f"{method}@|{value:.3g}"
             settings[label] = base.updated(**{strength: value})

@@ -45,7 +45,7 @@ class Space:
     Attributes:
         places: layers to edit, of which each method chooses.
         steps: gradient steps in all, planning and upper level together.
-        weight, l2, step: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
+        weight, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
         guess: one trial of each method is this guess by hand (for the plan, the gradient step, or per
             hypergradient), the rest is search.
         locality: the third entry of the score. Where the unedited model itself rarely gives the
@@ -57,14 +57,14 @@ class Space:
     steps: int
     weight: tuple[float, float]
     l2: tuple[float, float]
-    step: tuple[float, float]
+    gradient_lr: tuple[float, float]
     guess: dict[str, dict[str, Any]]
     locality: str = "specificity"
 
 
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
-    "gradient": {"place": 3, "step": 1e-3},
+    "gradient": {"place": 3, "gradient_lr": 1e-3},
     "plan": {**COMMON, "place": 2, "weight": 30.0, "history": False, "steps": 40, "stop": "own", "l2": 0.3,
              "keep": 0.8},
     "proxy": {**COMMON, "place": 6, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 20,
@@ -83,7 +83,7 @@ DEMO_GUESS = {
     "unrolled": {**SMALL_GUESS["unrolled"], "place": 0, "meta_lr": 0.3},
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
-    "gradient": {"place": 3, "step": 1e-4},
+    "gradient": {"place": 3, "gradient_lr": 1e-4},
     "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
              "keep": 0.8},
     "proxy": {**COMMON, "place": 0, "weight": 3_000.0, "history": False, "steps": 8, "meta_steps": 12,
@@ -130,7 +130,10 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
     row = find_method(method)
     layers = list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)])
     if row.target == "gradient":
-        return {"layers": layers, "step": trial.suggest_float("step", *space.step, log=True)}
+        return {
+            "layers": layers,
+            "gradient_lr": trial.suggest_float("gradient_lr", *space.gradient_lr, log=True),
+        }
     choice: dict[str, Any] = {
         "layers": layers,
         "lr": trial.suggest_float("lr", 0.05, 2.0, log=True),

@@ -207,8 +207,10 @@ class Editor:
         signals = self._signals(requests)
         mine = signals.moments
         past = {n: packed for n in s.layers if (packed := self._memory[n]) is not None}
-        seen = {n: m.merged(Moments.unpack(past[n].to(m.mean))) if n in past else m for n, m in mine.items()}
-        targets, solution = gradient_step(signals, seen, {n: self.geometry(n) for n in s.layers}, s.step)
+        seen = {n: m.merged(Moments.unpack(past[n])) if n in past else m for n, m in mine.items()}
+        targets, solution = gradient_step(
+            signals, seen, {n: self.geometry(n) for n in s.layers}, s.gradient_lr
+        )
         stage = Stage(targets, solution, slice(0, len(requests)))
         delta = self._empty(requests).then(_change(solution))
         return (stage,), delta, lambda: {n: m.pack() for n, m in mine.items()}

@@ -90,7 +90,7 @@ class Settings(BaseModel):
     )
 
     # UltraEdit's gradient step
-    step: float = Field(1e-6, gt=0, description="how far along the normalised gradient [lr]")
+    gradient_lr: float = Field(1e-6, gt=0, description="how far along the normalised gradient [lr]")
 
     # all
     check_every: int = Field(5, ge=1, description="steps between two looks at the executed loss")

@@ -19,7 +19,7 @@ SETTINGS = {
     "clamp_norm_factor": "clamp", "kl_factor": "kl", "mom2_update_weight": "weight",
     "nullspace_threshold": "threshold", "L2": "l2",
 }  # fmt: skip
-ULTRAEDIT = {"lr": "step"}
+ULTRAEDIT = {"lr": "gradient_lr"}
 ONLY = {
     "fact_token": "subject_last",
     "layer_selection": "all",

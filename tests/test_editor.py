@@ -128,7 +128,7 @@ def test_each_demo_model_learns_a_new_answer(loaded, statistics_of, records):
 def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics_of, records, method):
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
     with editor_of(
-        loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12, step=1e-3
+        loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12, gradient_lr=1e-3
     ) as editor:
         result = editor.edit([r.request for r in records[:3]])
         changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]

@@ -63,7 +63,7 @@ def test_yaml_with_exponents_that_yaml_reads_as_text(demo, write):
 
 def test_ultraedits_modules_are_layers(demo, write):
     s = settings_for(demo.arch, "ultraedit", **read_published(write("u.yaml", ULTRA), demo.arch))
-    assert (s.layers, s.step) == ((2, 3), 2e-6)
+    assert (s.layers, s.gradient_lr) == ((2, 3), 2e-6)
 
 
 def test_rome_without_second_moments_is_rome_without_c(demo, write):

@@ -64,14 +64,19 @@ class Descent:
     trail: list[float]
 
 
+def mean_within(values: Tensor, groups: Tensor, size: int) -> Tensor:
+    """`t x ...` in groups below `size` -> `size x ...`, the mean of each; 0 for one without members."""
+    at = groups.to(values.device)
+    summed = values.new_zeros(size, *values.shape[1:]).index_add_(0, at, values)
+    counts = torch.bincount(at, minlength=size).to(values).clamp_min(1)
+    return summed / counts.reshape(-1, *[1] * (values.ndim - 1))
+
+
 def group_mean(values: Tensor, groups: Tensor | None) -> Tensor:
     """`n x ...` -> the same shape, every entry the mean over its group; as it is without groups."""
     if groups is None:
         return values
-    at = groups.to(values.device)
-    summed = torch.zeros_like(values).index_add_(0, at, values)
-    counts = torch.bincount(at, minlength=len(values)).to(values).clamp_min(1)
-    return (summed / counts.reshape(-1, *[1] * (values.ndim - 1)))[at]
+    return mean_within(values, groups, len(values))[groups.to(values.device)]
 
 
 @torch.enable_grad()

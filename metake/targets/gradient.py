@@ -4,7 +4,7 @@ At each token that predicts a part of an answer, k is the key of a layer and g t
 batch's mean loss by what its down-projection puts out. k^ and g^ are both at mean 0 and variance 1 in
 every entry, over the tokens and edited layers of all batches so far, and the value asked for at k is
 
-    v = -step ||k^||^2 g^
+    v = -lr ||k^||^2 g^
 
 No subject, no contexts and no statistics of old keys are needed, and one pass with its way back.
 """
@@ -25,7 +25,7 @@ from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, pad
 from metake.models.trace import run, wide
 from metake.solvers.layered import Solution
-from metake.targets.descent import Descent
+from metake.targets.descent import Descent, mean_within
 from metake.targets.target import Targets
 
 
@@ -47,9 +47,9 @@ class Moments:
     def merged(self, other: Moments) -> Moments:
         """Of the rows of both, without them (Chan, Golub, LeVeque 1979)."""
         count = self.count + other.count
-        gap = other.mean - self.mean
-        mean = self.mean + gap * (other.count / count)
-        return Moments(count, mean, self.square + other.square + gap**2 * (self.count * other.count / count))
+        gap = other.mean.to(self.mean) - self.mean  # layers of a sharded model are on several devices
+        spread = other.square.to(self.mean) + gap**2 * (self.count * other.count / count)
+        return Moments(count, self.mean + gap * (other.count / count), self.square + spread)
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Rows at mean 0 and variance 1; an entry that never changed becomes 0.
@@ -62,7 +62,8 @@ class Moments:
                 "target gradient: one token alone cannot be normalised; edit more requests at once"
             )
         deviation = (self.square / (self.count - 1)).sqrt()
-        return (rows.double() - self.mean) / (deviation + torch.finfo(torch.float32).eps)
+        scale = (deviation + torch.finfo(torch.float32).eps).to(rows.device)
+        return (rows.double() - self.mean.to(rows.device)) / scale
 
     def pack(self) -> Tensor:
         """As one tensor, `3 x entries`."""
@@ -97,11 +98,7 @@ class Signals:
 
     def mean(self, values: Tensor) -> Tensor:
         """`t x ...` -> `n x ...`, over each request's tokens."""
-        size = len(self.nll)
-        owners = self.owners.to(values.device)
-        summed = values.new_zeros(size, *values.shape[1:]).index_add_(0, owners, values)
-        counts = torch.bincount(owners, minlength=size).to(values)
-        return summed / counts.reshape(-1, *[1] * (values.ndim - 1))
+        return mean_within(values, self.owners, len(self.nll))
 
 
 @torch.enable_grad()
@@ -156,13 +153,13 @@ def answer_signals(
 
 
 def gradient_step(
-    signals: Signals, moments: Mapping[int, Moments], geometries: Mapping[int, Geometry], step: float
+    signals: Signals, moments: Mapping[int, Moments], geometries: Mapping[int, Geometry], lr: float
 ) -> tuple[Targets, Solution]:
     """Values at every answer token, and their solve, each layer for itself.
 
     Args:
         moments: per layer, of all batches so far and this one; pooled, as published.
-        step: the published learning rate.
+        lr: the published one.
 
     Returns:
         The factors have a column per token. What both say of a request (residual, keys, eta, shift) is the
@@ -178,7 +175,7 @@ def gradient_step(
         slope = signals.gradients[layer]
         scaled = pooled.normalise(torch.cat([key, slope], 1))
         key_scaled, slope_scaled = scaled.split([key.shape[1], slope.shape[1]], 1)
-        value = (-step * key_scaled.square().sum(1, keepdim=True) * slope_scaled).to(key)
+        value = (-lr * key_scaled.square().sum(1, keepdim=True) * slope_scaled).to(key)
         geometry = geometries[layer]
         right = geometry.channel(key.T.to(geometry.device)).to(key)
         if not bool(torch.isfinite(right).all() and torch.isfinite(value).all()):

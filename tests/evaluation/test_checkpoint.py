@@ -12,7 +12,15 @@ from metake.evaluation.metrics import Evaluator
 from metake.evaluation.protocol import evaluate_method
 from metake.presets import settings_for
 
-QUICK = {"layers": (1, 2), "steps": 6, "lr": 0.5, "clamp": None, "l2": 0.01, "weight": 30.0, "step": 1e-3}
+QUICK = {
+    "layers": (1, 2),
+    "steps": 6,
+    "lr": 0.5,
+    "clamp": None,
+    "l2": 0.01,
+    "weight": 30.0,
+    "gradient_lr": 1e-3,
+}
 CONTEXTS = ("The mill is dark",)
 
 

@@ -93,7 +93,7 @@ def test_the_step_is_the_normal_equation_of_normalised_gradients(demo, records):
 
 def editor_of(loaded, **changes):
     settings = settings_for(
-        loaded.arch, "ultraedit", name="none", **{"layers": (2, 3, 4), "step": 1e-3, **changes}
+        loaded.arch, "ultraedit", name="none", **{"layers": (2, 3, 4), "gradient_lr": 1e-3, **changes}
     )
     return Editor(loaded.model, loaded.tokenizer, "ultraedit", settings=settings)
 
@@ -150,7 +150,7 @@ def test_one_token_alone_is_refused_and_changes_nothing(demo):
         ({"rounds": 2}, "no rounds, group or history$"),
         ({"group": 1}, "no rounds, group or history$"),
         ({"history": True}, "no rounds, group or history$"),
-        ({"step": 0}, "^settings: step: "),
+        ({"gradient_lr": 0}, "^settings: gradient_lr: "),
     ],
 )
 def test_choices_that_do_not_go_together(demo, changes, line):
