@@ -1,18 +1,22 @@
 """GPT2-XL, GPT-J and Llama-3-8B at full width with random weights: time and memory of an edit.
 
-    python experiments/full_width.py --arch gpt2-xl --blocks 48        # the whole model, on a GPU
+    python experiments/full_width.py --arch gpt2-xl --methods rome,memit,alphaedit,metake      # on a GPU
     python experiments/full_width.py --arch gpt-j --blocks 3           # a few blocks, on a CPU
 
-Statistics, planning, MetaKE and the solve run as on the trained model: the same shapes, the same
-code. Quality means nothing here; seconds and bytes do.
+Statistics, planning, MetaKE and the solve run as on the trained model, with its preset: the same shapes, the
+same code. Quality means nothing here; seconds and bytes do.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
@@ -23,6 +27,7 @@ from metake.geometry.covariance import collect
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
 from metake.presets import default_text, settings_for
+from metake.report.tables import render
 from metake.requests import Request
 
 CONFIGS = {
@@ -33,6 +38,8 @@ CONFIGS = {
         num_attention_heads=32, num_key_value_heads=8, rope_theta=500000.0, tie_word_embeddings=False,
     ),
 }  # fmt: skip
+NAMES = {"gpt2-xl": "gpt2-xl", "gpt-j": "gpt-j-6b", "llama3-8b": "meta-llama-3-8b"}  # of their presets
+CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
 FULL = {"gpt2-xl": 48, "gpt-j": 28, "llama3-8b": 32}
 
 
@@ -47,9 +54,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--arch", choices=sorted(CONFIGS), required=True)
     parser.add_argument("--blocks", type=int, help="default: all")
-    parser.add_argument("--layers", default="1", help="edited layers, comma-separated")
+    parser.add_argument("--methods", default="memit,metake", help="rows of the method table, comma-separated")
+    parser.add_argument(
+        "--layers", help="edited layers, comma-separated; default: each method's published ones"
+    )
     parser.add_argument("--tokens", type=int, help="for the statistics; default: just over d_k")
-    parser.add_argument("--edits", type=int, default=4)
+    parser.add_argument("--edits", type=int, default=4, help="in one batch")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--solve", default="float64", choices=["float64", "float32"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -63,40 +73,49 @@ def main() -> None:
     arch = Architecture(model)
     # any text will do for random weights, so the demo vocabulary serves (its ids exist in every model)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")
-    layers = tuple(int(layer) for layer in args.layers.split(","))
-    report: dict = {
-        "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
-        "dtype": args.dtype, "solve": args.solve, "device": args.device, "edits": args.edits,
-    }  # fmt: skip
-    started = time.perf_counter()
-    tokens = args.tokens or arch.d_k + 512
-    statistics = collect(arch, tokenizer, default_text("demo"), layers, tokens=tokens)
-    report["statistics"] = {
-        "tokens": tokens,
-        "seconds": time.perf_counter() - started,
-        "peak_gib": peak(args.device),
+    choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "ridge": 1e-4}
+    if args.layers:
+        choice["layers"] = tuple(int(layer) for layer in args.layers.split(","))
+    settings = {
+        name: settings_for(arch, name, name=NAMES[args.arch], **choice) for name in args.methods.split(",")
     }
-    for method in ("memit", "metake"):
-        settings = settings_for(
-            arch, method, layers=layers, dtype=args.solve, steps=10, meta_steps=10, meta_stop="executed",
-            contexts=("The mill is dark",), ridge=1e-4,
-        )  # fmt: skip
+    layers = tuple(sorted({n for s in settings.values() if s.needs_statistics for n in s.layers}))
+    report: dict[str, Any] = {
+        "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
+        "dtype": args.dtype, "solve": args.solve, "edits": args.edits, "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device,
+        "model_gib": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30,
+    }  # fmt: skip
+    statistics = None
+    if layers:
         started = time.perf_counter()
-        editor = Editor(model, tokenizer, method, settings=settings, statistics=statistics)
-        for layer in layers:
-            editor.geometry(layer)
-        factored = time.perf_counter() - started
-        requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
-        with editor:
+        tokens = args.tokens or arch.d_k + 512
+        statistics = collect(arch, tokenizer, default_text("demo"), layers, tokens=tokens)
+        report["statistics"] = {
+            "tokens": tokens, "seconds": time.perf_counter() - started, "peak_gib": peak(args.device),
+        }  # fmt: skip
+    requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
+    rows = []
+    for method, chosen in settings.items():
+        with Editor(model, tokenizer, method, settings=chosen, statistics=statistics) as editor:
+            started = time.perf_counter()
+            for layer in chosen.layers:
+                editor.geometry(layer)
+            if args.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            factored = time.perf_counter() - started
             result = editor.edit(requests)
-            report[method] = {
-                "factorise_seconds": factored, "edit_seconds": result.seconds, "peak_gib": peak(args.device),
-                "eta": [float(eta.median()) for eta in result.eta.values()],
-                "fraction": float(result.fraction.mean()),
-            }  # fmt: skip
-        print(method, report[method])
-    write_json(args.out / f"{args.arch}.json", report)
-    print(report)
+        report[method] = {
+            "layers": chosen.layers, "factorise_seconds": factored, "edit_seconds": result.seconds,
+            "peak_gib": peak(args.device), "fraction": float(result.fraction.mean()),
+            "eta": [float(eta.median()) for eta in result.eta.values()],
+        }  # fmt: skip
+        rows.append([method, str(list(chosen.layers)), f"{factored:.1f}", f"{result.seconds / args.edits:.3f}",
+                     f"{report[method]['peak_gib']:.1f}"])  # fmt: skip
+        write_json(args.out / f"{args.arch}-{args.dtype}.json", report)
+    head = ["method", "layers", "factorise, s", "s/edit", "peak so far, GiB"]
+    title = f"{args.arch}, {blocks} blocks, {args.dtype}, {report['device']}, {args.edits} edits"
+    print(render(title, head, rows, 110))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -168,6 +170,27 @@ class Architecture:
     def pass_tokens(self) -> int:
         """Padded tokens of a pass, unless a setting says otherwise: what a CPU's caches hold, more on a GPU."""
         return 1024 if self.device.type == "cpu" else 4096
+
+    @cached_property
+    def returns_tuples(self) -> bool:
+        """Whether a block returns the stream as the first of several things, which differs between versions of
+        `transformers`; seen in a pass of one token through the first block."""
+        seen: list[bool] = []
+
+        class Seen(Exception):
+            pass
+
+        def look(_: object, __: object, output: object) -> None:
+            seen.append(isinstance(output, tuple))
+            raise Seen
+
+        handle = self.blocks[0].register_forward_hook(look)
+        try:
+            with torch.no_grad(), suppress(Seen):
+                self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
+        finally:
+            handle.remove()
+        return seen[0]
 
     @property
     def memory_name(self) -> str:

@@ -55,11 +55,12 @@ def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 @contextmanager
-def _skipped(blocks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
-    """Blocks that return `hidden` at once instead of running."""
+def _skipped(blocks: Sequence[nn.Module], hidden: Tensor, tuples: bool) -> Iterator[None]:
+    """Blocks that return `hidden` at once instead of running, as the first of a tuple if theirs do so."""
+    returned = (hidden, None) if tuples else hidden
     had = [block.__dict__.get("forward") for block in blocks]
     for block in blocks:
-        block.forward = lambda *_, **__: hidden
+        block.forward = lambda *_, **__: returned
     try:
         yield
     finally:
@@ -137,7 +138,7 @@ def run(
         if start > 0:
             if hidden is None:
                 raise ValueError("a pass that starts at a block needs the hidden state before it")
-            stack.enter_context(_skipped(blocks[:start], hidden))
+            stack.enter_context(_skipped(blocks[:start], hidden, arch.returns_tuples))
 
         for layer in keys:
 

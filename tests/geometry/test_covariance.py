@@ -74,11 +74,11 @@ def test_a_killed_run_continues_to_the_same_result(tokenizer, tmp_path, monkeypa
 
     monkeypatch.setattr(arch.model, "forward", dies)
     with pytest.raises(KeyboardInterrupt):
-        collect(arch, tokenizer, TEXT, (1,), partial=partial, **options)
+        collect(arch, tokenizer, TEXT, (1,), partial=partial, keep_every=0, **options)
     assert partial.is_file()
     calls = 1000
     again = collect(arch, tokenizer, TEXT, (1,), partial=partial, **options)
-    assert calls - 1000 < 40  # of 47: the first twenty were not repeated
+    assert calls - 1000 < 30  # of 47: the first 29 at most were not repeated
     assert torch.equal(again[1], wanted[1])
     assert not partial.exists()
 
