@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """All suites asked for, at every size of batch."""
     torch.set_num_threads(args.threads)
     bench = build(args)
-    wanted = SUITES if args.suite == "all" else (args.suite,)
+    wanted = args.suite
     report: dict[str, Any] = {
         "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.settings.layers),
         "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
@@ -418,13 +418,22 @@ def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
+def _suites(text: str) -> tuple[str, ...]:
+    wanted = SUITES if text == "all" else tuple(text.split(","))
+    if not set(wanted) <= set(SUITES):
+        raise argparse.ArgumentTypeError(f"{text}: the suites are {', '.join(SUITES)}")
+    return wanted
+
+
 def _sizes(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--suite", default="all", choices=[*SUITES, "all"])
+    parser.add_argument(
+        "--suite", type=_suites, default="all", help="one or several, comma-separated; or all"
+    )
     parser.add_argument(
         "--size", default="demo", choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"]
     )
@@ -455,7 +464,10 @@ def main() -> None:
     except MetakeError as error:
         print(f"benchmark: error: {error}", file=sys.stderr)
         sys.exit(2)
-    name = "-".join([args.size, args.suite, *map(str, args.batch)])
+    suites = "all" if args.suite == SUITES else "-".join(args.suite)
+    name = "-".join([args.size, suites, *map(str, args.batch)])
+    if args.dtype != "float32" or args.tf32:
+        name += f"-{'tf32' if args.tf32 else args.dtype}"
     write_json(args.out / f"{name}.json", report)
     head, rows = table(report)
     write_text(args.out / f"{name}.md", markdown(head, rows))

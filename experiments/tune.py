@@ -163,10 +163,28 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
     return choice
 
 
+def as_trial(choice: dict[str, Any], space: Space) -> dict[str, Any] | None:
+    """The point of the space that these settings are; None if their layers are not in it."""
+    layers = tuple(choice.get("layers", ()))
+    if layers not in space.places:
+        return None
+    names = ("gradient_lr", "lr", "clamp", "decay", "kl", "weight", "history", "l2", "keep", "steps", "meta_steps",
+             "meta_lr", "start", "locality")  # fmt: skip
+    point = {name: choice[name] for name in names if name in choice}
+    if "stop" in choice:
+        point["stop"] = choice.get("meta_stop", choice["stop"])
+    return {"place": space.places.index(layers), **point}
+
+
 def search(
-    loaded: Loaded, method: str, statistics: Statistics, args: argparse.Namespace, fixed: dict[str, Any]
+    loaded: Loaded,
+    method: str,
+    statistics: Statistics,
+    args: argparse.Namespace,
+    fixed: dict[str, Any],
+    shipped: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """All trials of one method, best first."""
+    """All trials of one method, best first; its guess and the settings it ships with are among them."""
     records = read_records(args.data, args.edits)
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
     before = evaluator.measure()
@@ -204,6 +222,9 @@ def search(
     row = find_method(method)
     guess = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
     study.enqueue_trial(space.guess[guess], skip_if_exists=True)
+    earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), space)
+    if earlier is not None:
+        study.enqueue_trial(earlier, skip_if_exists=True)
     finished = [t for t in study.trials if t.state.is_finished()]
     study.optimize(objective, n_trials=max(0, args.trials - len(finished)))
     finished = [t for t in study.trials if t.state.is_finished()]
@@ -240,11 +261,11 @@ def main() -> None:
         if preset_file.is_file()
         else {"names": [args.model], "common": {}, "methods": {}}
     )
-    fixed = preset["common"]
+    fixed, shipped = preset["common"], dict(preset["methods"])
     result_file = HERE / "search" / f"{args.model}.json"
     result = read_json(result_file) if result_file.is_file() else {}
     for method in args.methods.split(","):
-        trials = search(loaded, method, statistics, args, fixed)
+        trials = search(loaded, method, statistics, args, fixed, shipped)
         result[method] = {
             "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
             "score": f"harmonic mean of efficacy, generalisation, {SPACES[args.model].locality}",

@@ -102,7 +102,7 @@ class Settings(BaseModel):
         None,
         ge=64,
         description="padded tokens per pass: bounds the memory; if null 1,024 on a CPU, whose caches hold "
-        "no more, and 4,096 on a GPU",
+        "no more, and 8,192 on a GPU",
     )
 
     @model_validator(mode="after")

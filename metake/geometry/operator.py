@@ -108,19 +108,26 @@ class Geometry(ABC):
         The soft fit minimises `||D K - R||^2 + tr(D G D^T)` (13)-(18); the exact one minimises
         `tr(D G D^T)` under `D K = R`, in the least-squares sense where keys coincide.
         """
+        return self.executed(keys, fit)[0]
+
+    def executed(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
+        """The channel, and the attenuation of each key alone, from one solve."""
         inside = self._enter(keys)
         solved = self._solve(inside)
         gram = inside.T @ solved
         gram = (gram + gram.T) / 2
+        rho = gram.detach().diagonal().clamp_min(0)
+        eta = rho / (1 + rho)
         if fit == "soft":
-            gram.diagonal().add_(1)
-            small = torch.cholesky_solve(solved.T, _cholesky(gram, "I + K^T G^-1 K"))
+            small = torch.cholesky_solve(
+                solved.T, _cholesky(gram + torch.eye(len(gram)).to(gram), "I + K^T G^-1 K")
+            )
         else:
             values, vectors = torch.linalg.eigh(gram)
             floor = values[-1].clamp_min(0) * len(values) * torch.finfo(self.dtype).eps
             inverse = torch.where(values > floor, 1 / values, 0)
             small = (vectors * inverse) @ (vectors.T @ solved.T)
-        return self.lift(small.T)
+        return self.lift(small.T), eta
 
     def realisability(self, keys: Tensor) -> Tensor:
         """`rho_j = k_j^T G^-1 k_j` for each key alone, shape `n` (19)."""

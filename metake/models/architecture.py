@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
@@ -169,7 +170,14 @@ class Architecture:
     @property
     def pass_tokens(self) -> int:
         """Padded tokens of a pass, unless a setting says otherwise: what a CPU's caches hold, more on a GPU."""
-        return 1024 if self.device.type == "cpu" else 4096
+        return 1024 if self.device.type == "cpu" else 8192
+
+    @cached_property
+    def written_out_gelus(self) -> list[nn.Module]:
+        """Activations of the blocks that compute GELU's tanh form step by step."""
+        return [
+            module for block in self.blocks for module in block.modules() if type(module) is NewGELUActivation
+        ]
 
     @cached_property
     def returns_tuples(self) -> bool:

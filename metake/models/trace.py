@@ -8,9 +8,10 @@ mask is passed: under causal attention no real token sees what comes after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,40 +56,37 @@ def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 @contextmanager
-def _skipped(blocks: Sequence[nn.Module], hidden: Tensor, tuples: bool) -> Iterator[None]:
-    """Blocks that return `hidden` at once instead of running, as the first of a tuple if theirs do so."""
-    returned = (hidden, None) if tuples else hidden
-    had = [block.__dict__.get("forward") for block in blocks]
-    for block in blocks:
-        block.forward = lambda *_, **__: returned
+def _replaced(modules: Iterable[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+    """Modules that run `forward` instead of their own."""
+    had = [(module, module.__dict__.get("forward")) for module in modules]
+    for module, _ in had:
+        module.forward = forward
     try:
         yield
     finally:
-        for block, forward in zip(blocks, had, strict=True):
-            if forward is None:
-                del block.__dict__["forward"]
+        for module, own in had:
+            if own is None:
+                del module.__dict__["forward"]
             else:  # another library (sharding) had put its own there
-                block.forward = forward
+                module.forward = own
 
 
-@contextmanager
-def _only_at(module: nn.Module, places: tuple[Tensor, Tensor]) -> Iterator[None]:
-    """A module that maps every token for itself runs at `places` alone, which differ, and puts out 0 elsewhere."""
-    had, forward = module.__dict__.get("forward"), module.forward
+def _only_at(
+    forward: Callable[[Tensor], Tensor], places: tuple[Tensor, Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """What maps every token for itself, at `places` alone, which differ; 0 elsewhere."""
 
     def sparse(stream: Tensor) -> Tensor:
         at = (places[0].to(stream.device), places[1].to(stream.device))
         seen = forward(stream[at])
         return seen.new_zeros(*stream.shape[:-1], seen.shape[-1]).index_put(at, seen)
 
-    module.forward = sparse
-    try:
-        yield
-    finally:
-        if had is None:
-            del module.__dict__["forward"]
-        else:
-            module.forward = had
+    return sparse
+
+
+# `transformers` writes GELU's tanh form out in eight operations, each of which reads and keeps the widest
+# activation of a block; in one, the values are the same to rounding (in half precision, rounded once)
+_gelu = partial(nn.functional.gelu, approximate="tanh")
 
 
 def run(
@@ -131,6 +129,7 @@ def run(
         mask, at = past.layout(ids.shape[1], arch.max_positions, arch.device)
         more |= {"attention_mask": mask, "position_ids": at}
     with ExitStack() as stack:
+        stack.enter_context(_replaced(arch.written_out_gelus, _gelu))
 
         def hook(handle: torch.utils.hooks.RemovableHandle) -> None:
             stack.callback(handle.remove)
@@ -138,7 +137,8 @@ def run(
         if start > 0:
             if hidden is None:
                 raise ValueError("a pass that starts at a block needs the hidden state before it")
-            stack.enter_context(_skipped(blocks[:start], hidden, arch.returns_tuples))
+            skipped = (hidden, None) if arch.returns_tuples else hidden
+            stack.enter_context(_replaced(blocks[:start], lambda *_, **__: skipped))
 
         for layer in keys:
 
@@ -182,7 +182,7 @@ def run(
             ffn, last = arch.ffn(len(arch) - 1), len(arch) - 1
             watched = last in (*keys, *values, *outputs)
             if ffn is not None and stop is None and not watched and 2 * len(rows) < ids.numel():
-                stack.enter_context(_only_at(ffn, positions))
+                stack.enter_context(_replaced([ffn], _only_at(ffn.forward, positions)))
 
             def gather(_, args):
                 stream = args[0]

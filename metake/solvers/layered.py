@@ -67,8 +67,8 @@ class LayeredSolver:
         aim: residuals are shifts at the last layer, of which every layer takes its share; or they are
             shifts at the first, and every layer has a goal of its own, what the model makes of that
             shift on its way up (FE).
-        max_tokens: a solve that is differentiated, over more tokens than this (4,096), keeps no activations of
-            its passes but runs them again on the way back.
+        max_tokens: a solve that is differentiated, over more tokens than this (by default 4,096, on a GPU
+            16,384), keeps no activations of its passes but runs them again on the way back.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LayeredSolver:
         max_tokens: int | None = None,
     ) -> None:
         self.arch, self.geometries, self.shares, self.fit, self.aim = arch, geometries, shares, fit, aim
-        self.max_tokens = max_tokens or 4096
+        self.max_tokens = max_tokens or (4096 if arch.device.type == "cpu" else 16384)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -154,14 +154,15 @@ class LayeredSolver:
             key, rest = trunks.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
             columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
-            right = geometry.channel(columns, self.fit).to(key)
+            right, kept = geometry.executed(columns, self.fit)
+            right = right.to(key)
             left = (share * rest).T.to(key.device).contiguous()
             if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
             factors[layer] = (left, right)
             keys[layer] = key
             missing[layer] = rest.detach().norm(dim=1)
-            eta[layer] = geometry.attenuation(columns.detach()).to(torch.float32)
+            eta[layer] = kept.to(torch.float32)
             own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             after = stream + ((own @ right) @ left.T).to(stream.device)
         assert before is not None

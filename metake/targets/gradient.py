@@ -177,14 +177,15 @@ def gradient_step(
         key_scaled, slope_scaled = scaled.split([key.shape[1], slope.shape[1]], 1)
         value = (-lr * key_scaled.square().sum(1, keepdim=True) * slope_scaled).to(key)
         geometry = geometries[layer]
-        right = geometry.channel(key.T.to(geometry.device)).to(key)
+        right, kept = geometry.executed(key.T.to(geometry.device))
+        right = right.to(key)
         if not bool(torch.isfinite(right).all() and torch.isfinite(value).all()):
             raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
         factors[layer] = (value.T.contiguous(), right)
         keys[layer] = signals.mean(key)
         planned, shift = signals.mean(value), signals.mean((key @ right) @ value)
         missing[layer] = planned.norm(dim=1)
-        eta[layer] = signals.mean(geometry.attenuation(key.T.to(geometry.device)).float())
+        eta[layer] = signals.mean(kept.float())
     size = len(signals.nll)
     plan = Descent(
         planned, torch.ones(size, dtype=torch.long), signals.nll, torch.full((size,), float("nan")),
