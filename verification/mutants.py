@@ -231,20 +231,26 @@ def _without_identity(self, keys, fit="soft"):
     inside, solved = _solved(self, keys)
     gram = inside.T @ solved
     floor = 1e-12 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return self.lift(torch.linalg.solve(gram + floor, solved.T).T)
+    return self.lift(torch.linalg.solve(gram + floor, solved.T).T), self.attenuation(keys)
 
 
 def _one_by_one(self, keys, fit="soft"):
     inside, solved = _solved(self, keys)
-    return self.lift(solved / (1 + (inside * solved).sum(0)))
+    return self.lift(solved / (1 + (inside * solved).sum(0))), self.attenuation(keys)
 
 
-def _always_soft(self, keys, fit="soft", original=Geometry.channel):
+def _always_soft(self, keys, fit="soft", original=Geometry.executed):
     return original(self, keys, "soft")
 
 
-def _raw_channel(self, keys, fit="soft", original=Geometry.channel):
-    return original(self, keys, fit) * 0 + keys.to(self.dtype) / (1 + self.realisability(keys))
+def _raw_channel(self, keys, fit="soft", original=Geometry.executed):
+    channel, eta = original(self, keys, fit)
+    return channel * 0 + keys.to(self.dtype) / (1 + self.realisability(keys)), eta
+
+
+def _unexecuted_eta(self, keys, fit="soft", original=Geometry.executed):
+    channel, eta = original(self, keys, fit)
+    return channel, eta / (1 + eta)
 
 
 def _cancelling(self, keys):
@@ -300,10 +306,11 @@ def _late(self, arch, geometries, shares, fit="soft", original=LayeredSolver.__i
 
 OPERATOR = "test_product_suppression"
 LIBRARY = [
-    Mutant(Geometry, "channel", "S for I + S", _without_identity, OPERATOR),
-    Mutant(Geometry, "channel", "edits solved one by one", _one_by_one, OPERATOR),
-    Mutant(Geometry, "channel", "exact fit ignored", _always_soft, OPERATOR),
-    Mutant(Geometry, "channel", "raw key", _raw_channel, OPERATOR),
+    Mutant(Geometry, "executed", "S for I + S", _without_identity, OPERATOR),
+    Mutant(Geometry, "executed", "edits solved one by one", _one_by_one, OPERATOR),
+    Mutant(Geometry, "executed", "exact fit ignored", _always_soft, OPERATOR),
+    Mutant(Geometry, "executed", "raw key", _raw_channel, OPERATOR),
+    Mutant(Geometry, "executed", "attenuation of the attenuation", _unexecuted_eta, OPERATOR),
     Mutant(Geometry, "attenuation", "missing +1", lambda self, keys: self.realisability(keys), OPERATOR),
     Mutant(Geometry, "_solve", "history forgotten", _history_forgotten, OPERATOR),
     Mutant(Geometry, "_solve", "history with the wrong sign", _history_added, OPERATOR),

@@ -350,8 +350,8 @@ class Held(Geometry):
         self.inner, self.held = inner, channel
         self.dtype, self.device = inner.dtype, inner.device
 
-    def channel(self, keys: Tensor, fit: Fit = "soft") -> Tensor:
-        return self.held
+    def executed(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
+        return self.held, self.inner.attenuation(keys)
 
     def coordinates(self, keys: Tensor) -> Tensor:
         return self.inner.coordinates(keys)

@@ -185,8 +185,9 @@ def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, w
     else:
 
         class Broken(Ridge):
-            def channel(self, keys, fit="soft"):
-                return super().channel(keys, fit) * float("nan")
+            def executed(self, keys, fit="soft"):
+                channel, eta = super().executed(keys, fit)
+                return channel * float("nan"), eta
 
         solver.geometries = {3: Broken(statistics_of(demo)[3], 300.0, 1e-3)}
     with frozen(demo.model), pytest.raises(MetakeError, match="the update of layer 3 is not finite"):
