@@ -21,6 +21,7 @@ from typing import Any
 import optuna
 import torch
 import transformers
+import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -190,6 +191,7 @@ def search(
     before = evaluator.measure()
     contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     space = SPACES[args.model]
+    held = {} if find_method(method).target == "gradient" else dict(args.set)
     log = args.journal / f"{args.model}-{method}.journal"
     log.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -199,7 +201,7 @@ def search(
     )  # fmt: skip
 
     def objective(trial: optuna.Trial) -> float:
-        choice = suggest(trial, method, space)
+        choice = {**suggest(trial, method, space), **held}
         trial.set_user_attr("choice", choice)
         try:
             settings = settings_for(loaded.arch, method, name="none", **{**fixed, **choice})
@@ -221,15 +223,22 @@ def search(
 
     row = find_method(method)
     guess = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
-    study.enqueue_trial(space.guess[guess], skip_if_exists=True)
+    tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
+    anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
+    study.enqueue_trial(space.guess[guess], skip_if_exists=not anew)
     earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), space)
     if earlier is not None:
-        study.enqueue_trial(earlier, skip_if_exists=True)
+        study.enqueue_trial(earlier, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     study.optimize(objective, n_trials=max(0, args.trials - len(finished)))
     finished = [t for t in study.trials if t.state.is_finished()]
     trials = sorted(finished, key=lambda t: -(t.value or 0))[: args.trials]
     return [{"number": t.number, "score": round(t.value or 0, 4), **t.user_attrs} for t in trials]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, yaml.safe_load(value)
 
 
 def main() -> None:
@@ -242,6 +251,8 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+                        help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()

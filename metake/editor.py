@@ -144,7 +144,7 @@ class Editor:
                 signals = self._signals(requests)
                 keys = {layer: signals.mean(key) for layer, key in signals.keys.items()}
             else:
-                batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts)
+                batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts, self.settings.lookup)
                 keys = self.keys(Trunks.build(self.arch, batch, layers[0]), layers)
         rho = torch.stack([self.geometry(layer).realisability(keys[layer].T).cpu() for layer in layers])
         return Preview(tuple(requests), layers, rho, rho / (1 + rho))
@@ -188,7 +188,10 @@ class Editor:
         delta, stages = self._empty(requests), []
         with bar or nullcontext():
             tick = bar.update if bar else lambda: None
-            batches = [Batch.build(self.arch, self.tokenizer, requests[g], self.contexts) for g in groups]
+            batches = [
+                Batch.build(self.arch, self.tokenizer, requests[g], self.contexts, self.settings.lookup)
+                for g in groups
+            ]
             trunks = [Trunks.build(self.arch, batch, self.shares[0][0][0]) for batch in batches]
             with ExitStack() as earlier:  # every stage sees the ones before it; written is their sum
                 for i, (members, shares) in enumerate(jobs):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from metake.errors import MetakeError
 
 Target = Literal["plan", "compensated", "bilevel", "gradient"]
+Lookup = Literal["subject", "prompt"]
 Stop = Literal["own", "executed", "none"]
 Restraint = Literal["none", "rect", "prune", "prune-added"]
 Hypergradient = Literal["proxy", "parallel", "unrolled"]
@@ -48,6 +49,11 @@ class Settings(BaseModel):
 
     # where
     layers: tuple[int, ...] = Field(description="edited layers, rising")
+
+    lookup: Lookup = Field(
+        "subject",
+        description="where keys are read and targets written: the subject's last token, or the prompt's [fact_token]",
+    )
 
     # geometry
     weight: float = Field(15000.0, gt=0, description="lambda of lambda C [mom2_update_weight]")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
+from metake.hparams import Lookup
 from metake.models.architecture import Architecture
 from metake.models.split import Parts, Split
 from metake.models.tokens import Row, encode, pad
@@ -114,9 +115,18 @@ class Batch:
 
     @classmethod
     def build(
-        cls, arch: Architecture, tokenizer: Any, requests: Sequence[Request], contexts: Sequence[str]
+        cls,
+        arch: Architecture,
+        tokenizer: Any,
+        requests: Sequence[Request],
+        contexts: Sequence[str],
+        lookup: Lookup = "subject",
     ) -> Batch:
         """Tokenise.
+
+        Args:
+            lookup: the token that a request's key is read at: its subject's last, or its prompt's. A plan that
+                writes at the latter is not felt by the guard about the subject.
 
         Raises:
             MetakeError: no request, a target without tokens, or a prompt too long for the model.
@@ -129,7 +139,7 @@ class Batch:
         for owner, request in enumerate(requests):
             for frame in frames:
                 text, span = _place(frame.replace(GAP, request.prompt), request)
-                row = encode(tokenizer, text, request.target, span)
+                row = encode(tokenizer, text, request.target, span if lookup == "subject" else None)
                 if row.answer == 0:
                     raise MetakeError(f"{request.name}: target {request.target!r} has no tokens")
                 if limit is not None and len(row) > limit:
@@ -138,7 +148,7 @@ class Batch:
                     )
                 edits.append(row)
             text, span = _place(ESSENCE, request)
-            guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=True))
+            guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=lookup == "subject"))
             guards += [Guard(owner, encode(tokenizer, prompt), marked=False) for prompt in request.locality]
         return cls(tuple(requests), tuple(edits), tuple(guards), len(frames))
 

@@ -21,7 +21,7 @@ SETTINGS = {
 }  # fmt: skip
 ULTRAEDIT = {"lr": "gradient_lr"}
 ONLY = {
-    "fact_token": "subject_last",
+    "fact_token": ("subject_last", "last"),
     "layer_selection": "all",
     "token": ("mask", "ans"),
     "update_norm_lambda": 0,
@@ -55,6 +55,8 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
         if name in content and content[name] not in allowed:
             raise MetakeError(f"{path}: {name}: only {allowed[0]!r} is known here, not {content[name]!r}")
     changes = {known[name]: value for name, value in content.items() if name in known}
+    if content.get("fact_token") == "last":
+        changes["lookup"] = "prompt"
     if content.get("mom2_adjustment") is False:
         changes["geometry"] = "identity"
     if content.get("emmet_lambda"):  # then its exact fit is MEMIT's soft one, lambda times so much

@@ -108,7 +108,7 @@ def test_files_by_method(demo, write):
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("m.json", json.dumps({**MEMIT, "fact_token": "last"}), "fact_token: only 'subject_last' is known"),
+        ("m.json", json.dumps({**MEMIT, "fact_token": "subject_first"}), "fact_token: only 'subject_last' is known"),
         ("m.json", json.dumps({**MEMIT, "layers": [99]}), "99"),
         (
             "m.json",
