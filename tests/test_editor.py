@@ -304,13 +304,34 @@ def test_history_attenuates_what_was_edited_before(demo, statistics_of, records)
         torch.testing.assert_close(editor.preview([records[0].request]).eta, fresh)
 
 
-def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, records):
-    changes = {"allocation": "last", "contexts": (), "layers": (3,)}
+@pytest.mark.parametrize("lookup", ["subject", "prompt"])
+def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, records, lookup):
+    changes = {"allocation": "last", "contexts": (), "layers": (3,), "lookup": lookup}
     with editor_of(demo, statistics_of(demo), "memit", **changes) as editor:
         preview = editor.preview([records[0].request])
         assert "keeps" in str(preview)
         result = editor.edit(records[0].request)
         torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy"])
+def test_an_edit_at_the_prompts_last_token_moves_the_stream_there(loaded, statistics_of, records, method):
+    """By what its result says, seen in the model: at that token, after the last edited layer."""
+    request = records[0].request
+    ids = torch.tensor([loaded.tokenizer(request.text).input_ids])
+
+    def stream():
+        with torch.no_grad():
+            return run(loaded.arch, ids, stop=3, outputs=(3,)).outputs[3][0, -1]
+
+    before = stream()
+    with editor_of(loaded, statistics_of(loaded), method, lookup="prompt", weight=30.0) as editor:
+        result = editor.edit(request)
+        planned = result.stages[0].targets.residuals[0]
+        moved = stream() - before
+    kept = float(moved @ planned / planned.norm() ** 2)
+    assert kept == pytest.approx(float(result.fraction[0]), rel=1e-3)
+    assert kept > 0.3
 
 
 def test_a_failing_edit_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):

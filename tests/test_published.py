@@ -72,6 +72,12 @@ def test_rome_without_second_moments_is_rome_without_c(demo, write):
     assert (s.geometry, s.fit, s.needs_statistics) == ("identity", "exact", False)
 
 
+@pytest.mark.parametrize(("token", "lookup"), [("subject_last", "subject"), ("last", "prompt")])
+def test_romes_fact_token_is_where_keys_are_read(demo, write, token, lookup):
+    path = write("rome.json", json.dumps({**MEMIT, "fact_token": token}))
+    assert settings_for(demo.arch, "memit", **read_published(path, demo.arch)).lookup == lookup
+
+
 def test_blues_switch_is_an_allocation(demo, write):
     path = write("blue.json", json.dumps({**MEMIT, "blue": True}))
     assert settings_for(demo.arch, "alphaedit", **read_published(path, demo.arch)).allocation == "boundary"

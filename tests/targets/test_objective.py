@@ -54,9 +54,10 @@ def whole_model_losses(loaded, batch, channel, residuals, owner=None):
     return torch.stack(nll), torch.stack(kl)
 
 
-def test_proxy_gradient_equals_autograd_through_materialised_weights(double):
+@pytest.mark.parametrize("lookup", ["subject", "prompt"])
+def test_proxy_gradient_equals_autograd_through_materialised_weights(double, lookup):
     arch = double.arch
-    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS)
+    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS, lookup)
     torch.manual_seed(0)
     channel = torch.randn(arch.d_k, 2, dtype=torch.float32) * 0.3
     start = torch.randn(2, arch.d_v, dtype=torch.float32)
