@@ -221,7 +221,7 @@ def row(suite: str, name: str, seconds: list[float], edits: int, against: list[f
 
 
 def _batch(bench: Bench, editor: Editor) -> tuple[Batch, Trunks]:
-    batch = Batch.build(bench.arch, bench.tokenizer, bench.requests, editor.contexts)
+    batch = Batch.build(bench.arch, bench.tokenizer, bench.requests, editor.contexts, editor.settings.lookup)
     return batch, Trunks.build(bench.arch, batch, bench.settings.layers[0])
 
 

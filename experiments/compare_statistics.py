@@ -47,7 +47,7 @@ def main() -> None:
     editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=first)
     requests = [r.request for r in read_records(args.data, args.edits)]
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts)
+        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.settings.lookup)
         keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
     rows, content = [], []
     for weight in map(float, args.weights.split(",")):

@@ -99,7 +99,7 @@ class Bench:
     def measure(self, editors: dict[float, Editor], request: Request) -> dict[str, Any]:
         """One edit, alone."""
         s, arch = self.settings, self.loaded.arch
-        batch = Batch.build(arch, self.loaded.tokenizer, [request], editors[1.0].contexts)
+        batch = Batch.build(arch, self.loaded.tokenizer, [request], editors[1.0].contexts, s.lookup)
         penalty = Penalty(kl=s.locality, initial_first=True)
 
         def at(factor: float) -> Edit:
@@ -206,7 +206,7 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
             write_json(path, {**head, "edits": edits})
             bar.update()
         first = editors[1.0]
-        batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts)
+        batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts, first.settings.lookup)
         keys = first.keys(Trunks.build(arch, batch, layers[0]), layers)
     between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
     verdicts = {

@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     file = args.data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(file, args.edits)]
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts)
+        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.settings.lookup)
         keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
     etas = [attenuations(s.moments, keys, settings) for s in found]
     points = []
