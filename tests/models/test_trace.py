@@ -1,12 +1,14 @@
 """A pass that skips, alters or stops must agree with the whole model, for every family."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.past import Past
 from metake.models.tokens import Row, chunks, pad
-from metake.models.trace import run
+from metake.models.trace import _gelu, run
 from tests.conftest import CONFIGS, tiny
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 90, 11]])
@@ -24,6 +26,60 @@ def test_suffix_equals_the_full_run(arch):
         suffix = run(arch, IDS, start=start, hidden=full.outputs[start - 1])
         torch.testing.assert_close(suffix.logits, full.logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(full.inputs[2], full.outputs[1])
+
+
+class Tupled(torch.nn.Module):
+    """Blocks that return the stream as the first of two things, as some versions of `transformers` write them."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+
+        def forward(self, hidden_states):
+            return hidden_states + self.down(self.up(hidden_states).relu()), None
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(100, 8), torch.nn.Linear(8, 100)
+        self.blocks = torch.nn.ModuleList(self.Block() for _ in range(3))
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, use_cache=False):
+        stream = self.embed(input_ids)
+        for block in self.blocks:
+            stream = block(stream)[0]
+        return SimpleNamespace(logits=self.head(stream))
+
+
+@torch.no_grad()
+def test_skipped_blocks_return_what_blocks_return(arch):
+    torch.manual_seed(0)
+    tupled = Architecture(Tupled(), ModuleMap("blocks", "down", "head"))
+    assert tupled.returns_tuples
+    seen = []
+    handle = arch.blocks[0].register_forward_hook(
+        lambda _, __, output: seen.append(isinstance(output, tuple))
+    )
+    run(arch, IDS, stop=0)
+    handle.remove()
+    assert [arch.returns_tuples] == seen
+    full = run(tupled, IDS, outputs=(1,))
+    suffix = run(tupled, IDS, start=2, hidden=full.outputs[1])
+    torch.testing.assert_close(suffix.logits, full.logits)
+
+
+@torch.no_grad()
+def test_gelus_of_the_blocks_are_as_written(arch):
+    """In one operation or in eight: against the model's own pass, which is left as it was."""
+    torch.testing.assert_close(run(arch, IDS).logits, arch.model(input_ids=IDS).logits, rtol=1e-5, atol=1e-5)
+    for act in arch.written_out_gelus:
+        assert "forward" not in act.__dict__
+        x = torch.linspace(-6, 6, 1000, dtype=torch.float64)
+        torch.testing.assert_close(_gelu(x), act(x), rtol=1e-12, atol=1e-12)
+    assert len(arch.written_out_gelus) == (len(arch) if arch.family in ("gpt2", "gptj") else 0)
 
 
 @torch.no_grad()
