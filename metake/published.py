@@ -55,8 +55,8 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
         if name in content and content[name] not in allowed:
             raise MetakeError(f"{path}: {name}: only {allowed[0]!r} is known here, not {content[name]!r}")
     changes = {known[name]: value for name, value in content.items() if name in known}
-    if content.get("fact_token") == "last":
-        changes["lookup"] = "prompt"
+    if "fact_token" in content:
+        changes["lookup"] = "prompt" if content["fact_token"] == "last" else "subject"
     if content.get("mom2_adjustment") is False:
         changes["geometry"] = "identity"
     if content.get("emmet_lambda"):  # then its exact fit is MEMIT's soft one, lambda times so much
