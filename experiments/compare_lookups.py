@@ -11,71 +11,111 @@ facts are far apart, and those of a rephrasing close to the fact's own.
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import transformers
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from metake.data.records import read_records
+from metake.cli import parse_layers
+from metake.data.records import Record, read_records
+from metake.errors import MetakeError
 from metake.files import write_json
-from metake.models.load import ASSETS, load
-from metake.models.tokens import encode, pad
+from metake.geometry.covariance import Statistics
+from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, wide
-from metake.presets import statistics_for
+from metake.presets import settings_for, statistics_for
 from metake.prompts import Batch, pick_tokens
 from metake.report.tables import render
 
+NUMBERS = ("subject", "subject_nearest", "prompt", "prompt_nearest", "rephrased")
+HEAD = ["layer", "subject: others", "nearest", "prompt: others", "nearest", "own rephrasing"]
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "dev.json")
-    parser.add_argument("--edits", type=int, default=100)
-    parser.add_argument("--layers", default="0-4", help="a range, FIRST-LAST")
-    parser.add_argument("--out", type=Path, default=Path("results/lookups"))
-    args = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
-    loaded = load(args.model)
-    first, last = map(int, args.layers.split("-"))
-    layers = tuple(range(first, last + 1))
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-    records = read_records(args.data, args.edits)
+
+@torch.no_grad()
+def compare(
+    loaded: Loaded, records: Sequence[Record], statistics: Statistics, layers: Sequence[int]
+) -> list[dict[str, float]]:
+    """Per layer, |cos| of keys in C's metric: the mean over pairs of facts and the mean of each one's largest, at both
+    tokens, and the mean cosine of a prompt's key with its rephrasing's.
+
+    Raises:
+        MetakeError: fewer than two records.
+    """
+    if len(records) < 2:
+        raise MetakeError("--edits: keys are compared with each other; give two records at least")
     requests = [record.request for record in records]
+    rows: dict[str, list[Row]] = {
+        lookup: list(Batch.build(loaded.arch, loaded.tokenizer, requests, (), lookup).edits)
+        for lookup in ("subject", "prompt")
+    }
+    rows["rephrased"] = [encode(loaded.tokenizer, r.rephrase, r.request.target) for r in records]
 
-    def keys(rows: list, places: list[int]) -> dict[int, Tensor]:
-        trace = run(loaded.arch, pad(rows), keys=layers, stop=last)
-        return {n: wide(pick_tokens(torch.tensor(places), trace.keys[n])).double() for n in layers}
+    def keys(of: list[Row]) -> dict[int, Tensor]:
+        trace = run(loaded.arch, pad(of), keys=layers, stop=layers[-1])
+        at = torch.tensor([row.lookup for row in of])
+        return {n: wide(pick_tokens(at, trace.keys[n])).double() for n in layers}
 
-    with frozen(loaded.model), torch.no_grad():
-        at = {}
-        for lookup in ("subject", "prompt"):
-            rows = list(Batch.build(loaded.arch, loaded.tokenizer, requests, (), lookup).edits)
-            at[lookup] = keys(rows, [row.lookup for row in rows])
-        rephrased = [encode(loaded.tokenizer, r.rephrase, r.request.target) for r in records]
-        at["rephrased"] = keys(rephrased, [row.lookup for row in rephrased])
-    lines, content = [], []
+    with frozen(loaded.model):
+        found = {name: keys(of) for name, of in rows.items()}
+    content = []
     for layer in layers:
-        C = statistics[layer].double().to(loaded.arch.weight(layer).device)
+        C = statistics[layer].double().to(found["subject"][layer].device)
         C.diagonal().add_(1e-3 * float(C.trace()) / len(C))
         factor = torch.linalg.cholesky(C)
         units = {
-            name: torch.nn.functional.normalize(
-                torch.linalg.solve_triangular(factor, found[layer].T, upper=False), dim=0
-            )
-            for name, found in at.items()
+            name: normalize(torch.linalg.solve_triangular(factor, k[layer].T, upper=False), dim=0)
+            for name, k in found.items()
         }
         numbers = []
         for lookup in ("subject", "prompt"):
             cosines = (units[lookup].T @ units[lookup]).abs().fill_diagonal_(0)
-            numbers += [float(cosines.sum() / (len(cosines) * (len(cosines) - 1)))]
-            numbers += [float(cosines.max(1).values.mean())]
+            numbers += [
+                float(cosines.sum()) / (len(cosines) * (len(cosines) - 1)),
+                float(cosines.amax(1).mean()),
+            ]
         numbers.append(float((units["prompt"] * units["rephrased"]).sum(0).mean()))
-        content.append(dict(zip(("subject", "subject_nearest", "prompt", "prompt_nearest", "rephrased"), numbers, strict=True)))  # fmt: skip
-        lines.append([str(layer), *(f"{number:.2f}" for number in numbers)])
-    head = ["layer", "subject: others", "nearest", "prompt: others", "nearest", "own rephrasing"]
-    print(render(f"{args.model}: |cos| of keys of {len(records)} facts", head, lines, 100))
-    write_json(args.out / f"{args.model}.json", {"layers": list(layers), "cosines": content})
+        content.append(dict(zip(NUMBERS, numbers, strict=True)))
+    return content
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
+    parser.add_argument("--edits", type=int, default=100, help="so many facts")
+    parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument("--out", type=Path, default=Path("results/lookups"))
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        if args.data is None and args.model not in DEMOS:
+            raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
+        records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits)
+        loaded = load(args.model, device=args.device)
+        chosen = (
+            settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
+        )
+        layers = tuple(chosen)
+        loaded.arch.check_layers(layers)
+        statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
+        content = compare(loaded, records, statistics, layers)
+    except MetakeError as error:
+        print(f"compare_lookups: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    lines = [
+        [str(layer), *(f"{row[name]:.2f}" for name in NUMBERS)]
+        for layer, row in zip(layers, content, strict=True)
+    ]
+    print(render(f"{args.model}: |cos| of keys of {len(records)} facts", HEAD, lines, 100))
+    write_json(args.out / f"{loaded.name}.json", {"layers": list(layers), "cosines": content})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
 
+from metake.cli import parse_layers
 from metake.editor import Editor
 from metake.files import write_json
 from metake.geometry.covariance import collect
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, help="default: all")
     parser.add_argument("--methods", default="memit,metake", help="rows of the method table, comma-separated")
     parser.add_argument(
-        "--layers", help="edited layers, comma-separated; default: each method's published ones"
+        "--layers", help="edited layers, as 4-8 or 4,6; default: each method's published ones"
     )
     parser.add_argument("--tokens", type=int, help="for the statistics; default: just over d_k")
     parser.add_argument("--edits", type=int, default=4, help="in one batch")
@@ -75,7 +76,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")
     choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "ridge": 1e-4}
     if args.layers:
-        choice["layers"] = tuple(int(layer) for layer in args.layers.split(","))
+        choice["layers"] = tuple(parse_layers(args.layers))
     settings = {
         name: settings_for(arch, name, name=NAMES[args.arch], **choice) for name in args.methods.split(",")
     }
