@@ -131,11 +131,12 @@ class Bench:
         class Followed:
             executed = False
 
-            def __call__(self, residuals: torch.Tensor, active: torch.Tensor, penalty: Penalty) -> Losses:
+            def __call__(self, residuals: torch.Tensor, active: torch.Tensor, penalty: Penalty, *,
+                         backward: bool = True) -> Losses:  # fmt: skip
                 if seen[0] in followed:
                     trail.append({"step": seen[0], "cos": edit.cosines(residuals)})
                 seen[0] += 1
-                return proxy(residuals, active, penalty)
+                return proxy(residuals, active, penalty, backward=backward)
 
         descend(Followed(), start, edit.hidden.norm(dim=1), steps=self.steps, lr=s.meta_lr, penalty=edit.penalty, stop="none",
                 stop_loss=0.0, execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)))  # fmt: skip

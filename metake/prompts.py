@@ -178,7 +178,7 @@ class Trunks:
         split = Split.of(
             pad(rows).to(arch.device), lengths, common * count, list(range(batch.templates)) * count
         )
-        hidden = split.run(arch, stop=start, inputs=(start,))[1][start]
+        hidden = split.run(arch, stop=start, inputs=(start,))[1].inputs[start]
         last = torch.tensor([row.lookup for row in rows]) - split.begins
         return cls(split, last, hidden, start, batch.templates)
 

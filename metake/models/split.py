@@ -7,14 +7,14 @@ through attention's keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from metake.models.architecture import Architecture
-from metake.models.past import Past, take
+from metake.models.past import Past, States, take
 from metake.models.trace import Trace, run
 
 
@@ -28,6 +28,18 @@ class Parts:
     def rows(self, keep: Tensor) -> Parts:
         """Some rows, with all beginnings."""
         return replace(self, own=self.own[keep.to(self.own.device)])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Parts:
+        return Parts(change(self.own), None if self.common is None else change(self.common))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass saw at every token: layer -> stream before it, after it, and keys."""
+
+    inputs: dict[int, Parts]
+    outputs: dict[int, Parts]
+    keys: dict[int, Parts]
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,18 @@ class Split:
             self, ids=self.ids.rows(keep), begins=self.begins[keep], which=self.which[keep], ready={}
         )
 
+    def states(self, arch: Architecture) -> dict[int, States]:
+        """What attention keeps of the beginnings, in every layer."""
+        if self.ids.common is None:
+            return {}
+        return run(arch, self.ids.common, stop=len(arch) - 1, record=0).states
+
+    def past(self, states: Mapping[int, States], rows: Sequence[int], layers: Iterable[int]) -> Past | None:
+        """The beginnings of some rows, for a pass through some layers; None without any."""
+        if not states:
+            return None
+        return Past(take({layer: states[layer] for layer in layers}, self.which[rows]), self.begins[rows])
+
     def run(
         self,
         arch: Architecture,
@@ -96,16 +120,16 @@ class Split:
         edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
         positions: tuple[Tensor, Tensor] | None = None,
         record: int | None = None,
-    ) -> tuple[Trace, dict[int, Parts]]:
+    ) -> tuple[Trace, Seen]:
         """As `trace.run`, over both parts.
 
         Args:
             hidden: the stream before `start`, needed if that is not 0.
-            keys, outputs, positions: of the rows' own tokens.
+            positions: of the rows' own tokens.
             record: keeps attention's states of both parts, the beginnings' first.
 
         Returns:
-            What was seen of the rows' own tokens, and the stream before the layers `inputs`.
+            What was seen of the rows' own tokens, and of both parts.
         """
         past, common = None, Trace()
         own = None if hidden is None else hidden.own
@@ -113,8 +137,16 @@ class Split:
             above = None if hidden is None else hidden.common
             last = len(arch) - 1 if stop is None else stop
             common = run(arch, self.ids.common, start=start, hidden=above, stop=last, inputs=inputs,
-                         edits=edits, record=start)  # fmt: skip
+                         keys=keys, outputs=outputs, edits=edits, record=start)  # fmt: skip
             past = Past(take(common.states, self.which), self.begins, ready=self.ready)
         trace = run(arch, self.ids.own, start=start, hidden=own, stop=stop, keys=keys, outputs=outputs,
                     inputs=inputs, edits=edits, positions=positions, past=past, record=record)  # fmt: skip
-        return trace, {layer: Parts(trace.inputs[layer], common.inputs.get(layer)) for layer in inputs}
+
+        def both(of: dict[int, Tensor], more: dict[int, Tensor]) -> dict[int, Parts]:
+            return {layer: Parts(found, more.get(layer)) for layer, found in of.items()}
+
+        return trace, Seen(
+            both(trace.inputs, common.inputs),
+            both(trace.outputs, common.outputs),
+            both(trace.keys, common.keys),
+        )

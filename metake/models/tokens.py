@@ -95,13 +95,20 @@ def pad(rows: Sequence[Row], filler: int = 0) -> Tensor:
 
 
 def chunks(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of rows of these lengths in groups of at most `budget` padded tokens, similar ones together."""
+    """Indices of rows of these lengths in groups of at most `budget` padded tokens, similar ones together.
+
+    A longer row opens a group of its own where it would pad the others by more than a tenth of the budget: small
+    passes cost less than padding.
+    """
     group: list[int] = []
+    used = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (len(group) + 1) * lengths[index] > budget:
+        length = lengths[index]
+        if group and ((len(group) + 1) * length > budget or 10 * (len(group) * length - used) > budget):
             yield group
-            group = []
+            group, used = [], 0
         group.append(index)
+        used += length
     if group:
         yield group
 

@@ -206,11 +206,11 @@ class _Passes:
         """From the stream before block `start`: that before this layer's, and keys at the lookup token."""
 
         def climb() -> tuple[Parts, Tensor]:
-            trace, inputs = self.trunks.split.run(
+            trace, seen = self.trunks.split.run(
                 self.arch, start=start, hidden=hidden, stop=self.layer, edits=self.factors,
                 keys=(self.layer,), inputs=(self.layer,),
             )  # fmt: skip
-            return inputs[self.layer], self.trunks.at_lookup(trace.keys[self.layer])
+            return seen.inputs[self.layer], self.trunks.at_lookup(trace.keys[self.layer])
 
         return self._run(climb)
 

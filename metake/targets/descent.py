@@ -36,13 +36,15 @@ class Penalty:
 
 
 class Slope(Protocol):
-    """Losses at residuals (`n x d_v`, a leaf), and a gradient of theirs that is added to `residuals.grad`."""
+    """Losses at residuals (`n x d_v`, a leaf); with `backward` their gradient is added to `residuals.grad`."""
 
     @property
     def executed(self) -> bool:
         """Whether the losses are those after execution, and not of a model of it."""
 
-    def __call__(self, residuals: Tensor, active: Tensor, penalty: Penalty) -> Losses: ...
+    def __call__(
+        self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
+    ) -> Losses: ...
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def descend(
         if not bool(active.any()):
             break
         residuals.grad = None
-        losses = together(slope(residuals, active, penalty))
+        only_look = step == steps - 1 and stop != "executed"
+        losses = together(slope(residuals, active, penalty, backward=not only_look))
         nll[active] = losses.nll[active].to(nll)
         trail.append(float(nll.nanmean()))
         extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
@@ -149,7 +152,7 @@ def descend(
                 break
         if stop == "own":
             active[active & (total < stop_loss)] = False
-        if step == steps - 1 and stop != "executed":
+        if only_look:
             break
         if penalty.decay or penalty.regularise:
             pull = torch.autograd.grad(extra.sum(), residuals)[0]

@@ -33,10 +33,12 @@ class Virtual:
     gate: Gate
     executed = False
 
-    def __call__(self, residuals: Tensor, active: Tensor, penalty: Penalty) -> Losses:
+    def __call__(
+        self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
+    ) -> Losses:
         return self.objective.losses(
             residuals, self.gate, active,
-            kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=True,
+            kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=backward,
         )  # fmt: skip
 
 
@@ -58,7 +60,11 @@ class Unrolled:
     keys: Keys = "moving"
     executed = True
 
-    def __call__(self, residuals: Tensor, active: Tensor, penalty: Penalty) -> Losses:
+    def __call__(
+        self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
+    ) -> Losses:
+        if not backward:
+            return _look(self.objective, self.solver.solve(self.trunks, residuals.detach()), active, penalty)
         solution = self.solver.solve(self.trunks, residuals, self.keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         wanted = [(x, g) for layer in gradients
@@ -76,14 +82,24 @@ class Parallel:
     trunks: Trunks
     executed = True
 
-    def __call__(self, residuals: Tensor, active: Tensor, penalty: Penalty) -> Losses:
+    def __call__(
+        self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
+    ) -> Losses:
         solution = self.solver.solve(self.trunks, residuals.detach())
+        if not backward:
+            return _look(self.objective, solution, active, penalty)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         shares = measured_shares(solution, self.solver)
         total = sum((gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
                     torch.zeros_like(residuals))  # fmt: skip
         residuals.grad = total if residuals.grad is None else residuals.grad + total
         return losses
+
+
+def _look(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
+    return objective.executed(
+        solution.factors, active, kl_weight=penalty.kl, initial_first=penalty.initial_first
+    )
 
 
 def factor_gradients(

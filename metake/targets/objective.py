@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from metake.models.architecture import Architecture
-from metake.models.past import Past
+from metake.models.past import Past, States, take
 from metake.models.split import Parts, Split
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, wide
@@ -105,65 +105,101 @@ class Objective:
 
     @torch.no_grad()
     def _from_lookup(self, kinds: list[Kind], begins: list[int]) -> Chunk:
-        ids, places, owners = self._layout(kinds)
+        ids, owners = self._layout(kinds)
         needed = torch.tensor([kind.row.needed for kind in kinds])
         shared = Split.of(ids, needed.tolist(), self._contexts(kinds), [kind.template for kind in kinds])
         contexts, ahead = shared.begins, torch.tensor(begins) - shared.begins
-        longest = int(ahead.max())
-        common = 0 if shared.ids.common is None else int(contexts.max())
-        trace, _ = shared.run(
-            self.arch, outputs=(self.top,), positions=(places[0], places[1] - contexts[places[0]]),
-            record=self.top + 1 if common + longest else None,
-        )  # fmt: skip
+        states = shared.states(self.arch)
+        stream = self._stream(shared, needed - contexts, states)
         alone = list(range(len(kinds)))
         own = Split.of(shared.ids.own, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(own, ids=Parts(own.ids.own), begins=torch.tensor(begins), sources=own.sources[:0])
         past = None
-        if common + longest:
-            there = [torch.arange(common) < contexts[:, None], torch.arange(longest) < ahead[:, None]]
-            held = common + longest
-            states = {layer: (keys[:, :, :held].contiguous(), values[:, :, :held].contiguous())
-                      for layer, (keys, values) in trace.states.items()}  # fmt: skip
-            past = Past(states, split.begins, torch.cat(there, 1))
-        above = own.cut(trace.outputs[self.top]).own
+        if begins != [0] * len(begins):
+            there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
+            past = Past(self._memory(shared, stream, ahead, states), split.begins, torch.cat(there, 1))
+        above = own.cut(stream).own
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=wide(above).dtype)
         lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
         gates[alone, lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
         rows = Rows(split, owners, Parts(above), None, Parts(gates), past)
-        return Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
+        return Chunk(kinds, rows, self._reference(kinds, shared.ids.own, stream), self.templates, self.guards)
+
+    def _stream(self, split: Split, lengths: Tensor, states: Mapping[int, States]) -> Tensor:
+        """The stream after the last edited block at the rows' own tokens; no pass holds more than it may."""
+        stream = torch.empty(0)
+        for group in chunks(lengths.tolist(), self.max_tokens):
+            width = int(lengths[group].max())
+            past = split.past(states, group, range(self.top + 1))
+            found = run(self.arch, split.ids.own[group, :width], outputs=(self.top,), stop=self.top, past=past).outputs[self.top]  # fmt: skip
+            if not len(stream):
+                stream = found.new_zeros(len(lengths), split.width, found.shape[2])
+            stream[group, :width] = found
+        return stream
+
+    def _memory(
+        self, split: Split, stream: Tensor, ahead: Tensor, states: Mapping[int, States]
+    ) -> dict[int, States]:
+        """What attention keeps above the last edited block: of the beginnings, and of the tokens `ahead` of the lookup's."""
+        upper = range(self.top + 1, len(self.arch))
+        memory = take({layer: states[layer] for layer in upper}, split.which) if states else {}
+        common, longest = int(split.begins.max()), int(ahead.max())
+        lengths = ahead[ahead > 0].tolist()
+        rows = (ahead > 0).nonzero()[:, 0]
+        for i, chunk in enumerate(chunks(lengths, self.max_tokens)):
+            group, width = rows[chunk].tolist(), max(lengths[j] for j in chunk)
+            trace = run(
+                self.arch, split.ids.own[group, :width], start=self.top + 1, hidden=stream[group, :width],
+                stop=len(self.arch) - 1, past=split.past(states, group, upper), record=self.top + 1,
+            )  # fmt: skip
+            for layer, found in trace.states.items():
+                if i == 0:
+                    room = [x.new_zeros(len(ahead), x.shape[1], common + longest, x.shape[3]) for x in found]
+                    for held, begun in zip(room, memory.get(layer, ()), strict=False):
+                        held[:, :, :common] = begun
+                    memory[layer] = (room[0], room[1])
+                for held, x in zip(memory[layer], found, strict=True):
+                    held[group, :, common : common + width] = x[:, :, common:]
+        return memory
 
     @torch.no_grad()
     def _whole(self, kinds: list[Kind], begins: list[int]) -> Chunk:
-        ids, places, owners = self._layout(kinds)
-        watched = len(places[0]) > 0
-        trace = run(
-            self.arch, ids, keys=(self.top,), inputs=(self.first,), outputs=(self.top,),
-            stop=None if watched else self.top, positions=places if watched else None,
-        )  # fmt: skip
-        above = trace.outputs[self.top]
-        gates = torch.empty(*ids.shape, 0, device=above.device)
-        if self.channel is not None:
-            keys = wide(trace.keys[self.top])
-            q = self.channel.to(keys)
-            gates = keys @ q if self.joint else torch.einsum("btk,kb->bt", keys, q[:, owners])
+        ids, owners = self._layout(kinds)
         split = Split.of(ids, [kind.row.needed for kind in kinds], begins, [kind.template for kind in kinds])
-        rows = Rows(split, owners, split.cut(above), split.cut(trace.inputs[self.first]),
-                     split.cut(gates.to(above.device)))  # fmt: skip
-        return Chunk(kinds, rows, self._reference(kinds, trace.logits), self.templates, self.guards)
-
-    def _layout(self, kinds: list[Kind]) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-        """Ids as far as they are needed, places of the guards, owners."""
-        ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)].to(
-            self.arch.device
+        _, seen = split.run(
+            self.arch, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
-        at = torch.tensor([(i, kind.row.lookup) for i, kind in enumerate(kinds) if kind.guard])
-        at = at.reshape(-1, 2).long()
-        return ids, (at[:, 0], at[:, 1]), torch.tensor([kind.owner for kind in kinds])
+        above = seen.outputs[self.top]
 
-    @staticmethod
-    def _reference(kinds: list[Kind], logits: Tensor) -> dict[int, Tensor]:
+        def gate(keys: Tensor) -> Tensor:
+            if self.channel is None:
+                return torch.empty(*keys.shape[:2], 0, device=above.own.device)
+            q = self.channel.to(wide(keys))
+            found = wide(keys) @ q if self.joint else torch.einsum("btk,kb->bt", wide(keys), q[:, owners])
+            return found.to(above.own.device)
+
+        rows = Rows(split, owners, above, seen.inputs[self.first], seen.keys[self.top].each(gate))
+        return Chunk(
+            kinds, rows, self._reference(kinds, split.ids.own, above.own), self.templates, self.guards
+        )
+
+    def _layout(self, kinds: list[Kind]) -> tuple[Tensor, Tensor]:
+        """Ids as far as they are needed, and owners."""
+        ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)]
+        return ids.to(self.arch.device), torch.tensor([kind.owner for kind in kinds])
+
+    def _reference(self, kinds: list[Kind], ids: Tensor, stream: Tensor) -> dict[int, Tensor]:
+        """Row -> unedited log-probabilities of the guards, which follow no common beginning."""
         watched = [i for i, kind in enumerate(kinds) if kind.guard]
-        return dict(zip(watched, wide(logits).log_softmax(-1), strict=True)) if watched else {}
+        if not watched:
+            return {}
+        lookups = torch.tensor([kinds[i].row.lookup for i in watched])
+        width = int(lookups.max()) + 1
+        logits = run(
+            self.arch, ids[watched, :width], start=self.top + 1, hidden=stream[watched, :width],
+            positions=(torch.arange(len(watched)), lookups),
+        ).logits  # fmt: skip
+        return dict(zip(watched, wide(logits).log_softmax(-1), strict=True))
 
     def losses(
         self,

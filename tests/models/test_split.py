@@ -41,14 +41,14 @@ def test_split_passes_are_whole_passes_for_every_family(family):
     whole = run(arch, IDS, keys=(2,), outputs=(2,), inputs=(1,), edits=edits)
     s = split()
     at = torch.tensor([0, 1, 2, 3]), torch.tensor([2, 1, 2, 5])
-    trace, inputs = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
+    trace, seen = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
     for mine, theirs in ((trace.keys[2], whole.keys[2]), (trace.outputs[2], whole.outputs[2])):
         wanted = s.cut(theirs).own
         for row, n in enumerate((3, 2, 3, 6)):
             torch.testing.assert_close(mine[row, :n], wanted[row, :n], rtol=1e-4, atol=1e-4)
     wanted = whole.logits[[0, 1, 2, 3], [5, 4, 4, 5]]
     torch.testing.assert_close(trace.logits, wanted, rtol=1e-4, atol=1e-4)
-    later, _ = s.run(arch, start=1, hidden=inputs[1], edits=edits, positions=at)
+    later, _ = s.run(arch, start=1, hidden=seen.inputs[1], edits=edits, positions=at)
     torch.testing.assert_close(later.logits, wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -220,6 +220,15 @@ def test_chunks_cover_each_row_once_within_budget():
         assert len(group) == 1 or len(group) * max(len(rows[i]) for i in group) <= 40
 
 
+def test_a_group_pads_by_a_little_more_than_a_tenth_of_the_budget_at_most():
+    lengths = [1] * 30 + [2] * 30 + [5] * 4 + [6] * 2 + [9] * 3
+    groups = list(chunks(lengths, 100))
+    assert sorted(i for g in groups for i in g) == list(range(len(lengths)))
+    padding = [len(g) * max(lengths[i] for i in g) - sum(lengths[i] for i in g) for g in groups]
+    assert max(padding) <= 10
+    assert [len(g) for g in groups] == [30, 30, 6, 3]
+
+
 def test_every_family_is_tested():
     from metake.models.architecture import FAMILIES
 

@@ -18,12 +18,14 @@ class Bowl:
 
     def __init__(self, goals, executed=False):
         self.goals, self.executed = goals, executed
-        self.seen = []
+        self.seen, self.gradients = [], []
 
-    def __call__(self, residuals, active, penalty):
+    def __call__(self, residuals, active, penalty, *, backward=True):
         self.seen.append(active.clone())
+        self.gradients.append(backward)
         value = ((residuals - self.goals) ** 2).sum(1) * active
-        value.sum().backward()
+        if backward:
+            value.sum().backward()
         return Losses(value.detach(), torch.zeros(len(active)))
 
 
@@ -55,8 +57,18 @@ def test_a_stopped_request_does_not_drift():
 
 
 def test_without_stop_every_look_but_the_last_is_a_step():
-    _, out = go(stop="none", steps=15)
+    bowl, out = go(stop="none", steps=15)
     assert out.steps.tolist() == [14, 14]
+    assert bowl.gradients == [True] * 14 + [False]  # what takes no step needs no gradient
+
+
+def test_where_execution_decides_every_look_is_a_step():
+    bowl, out = go(
+        stop="executed", steps=15, executed=True,
+        execute=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
+    )  # fmt: skip
+    assert out.steps.tolist()[1] == 15
+    assert all(bowl.gradients)
 
 
 def test_clamp_bounds_the_length():
