@@ -133,7 +133,7 @@ class Split:
         """
         past, common = None, Trace()
         own = None if hidden is None else hidden.own
-        if self.ids.common is not None:
+        if self.ids.common is not None and start < len(arch):
             above = None if hidden is None else hidden.common
             last = len(arch) - 1 if stop is None else stop
             common = run(arch, self.ids.common, start=start, hidden=above, stop=last, inputs=inputs,

@@ -21,8 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from metake.models.ahead import memory_above, stream_after
 from metake.models.architecture import Architecture
-from metake.models.past import Past, States, take
+from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, wide
@@ -110,57 +111,21 @@ class Objective:
         shared = Split.of(ids, needed.tolist(), self._contexts(kinds), [kind.template for kind in kinds])
         contexts, ahead = shared.begins, torch.tensor(begins) - shared.begins
         states = shared.states(self.arch)
-        stream = self._stream(shared, needed - contexts, states)
+        stream = stream_after(self.arch, shared, states, self.top, needed - contexts, self.max_tokens)
         alone = list(range(len(kinds)))
         own = Split.of(shared.ids.own, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(own, ids=Parts(own.ids.own), begins=torch.tensor(begins), sources=own.sources[:0])
         past = None
-        if begins != [0] * len(begins):
+        if any(begins) and self.top + 1 < len(self.arch):  # above the last block nothing remembers
+            memory = memory_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
             there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
-            past = Past(self._memory(shared, stream, ahead, states), split.begins, torch.cat(there, 1))
+            past = Past(memory, split.begins, torch.cat(there, 1))
         above = own.cut(stream).own
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=wide(above).dtype)
         lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
         gates[alone, lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
         rows = Rows(split, owners, Parts(above), None, Parts(gates), past)
         return Chunk(kinds, rows, self._reference(kinds, shared.ids.own, stream), self.templates, self.guards)
-
-    def _stream(self, split: Split, lengths: Tensor, states: Mapping[int, States]) -> Tensor:
-        """The stream after the last edited block at the rows' own tokens; no pass holds more than it may."""
-        stream = torch.empty(0)
-        for group in chunks(lengths.tolist(), self.max_tokens):
-            width = int(lengths[group].max())
-            past = split.past(states, group, range(self.top + 1))
-            found = run(self.arch, split.ids.own[group, :width], outputs=(self.top,), stop=self.top, past=past).outputs[self.top]  # fmt: skip
-            if not len(stream):
-                stream = found.new_zeros(len(lengths), split.width, found.shape[2])
-            stream[group, :width] = found
-        return stream
-
-    def _memory(
-        self, split: Split, stream: Tensor, ahead: Tensor, states: Mapping[int, States]
-    ) -> dict[int, States]:
-        """What attention keeps above the last edited block: of the beginnings, and of the tokens `ahead` of the lookup's."""
-        upper = range(self.top + 1, len(self.arch))
-        memory = take({layer: states[layer] for layer in upper}, split.which) if states else {}
-        common, longest = int(split.begins.max()), int(ahead.max())
-        lengths = ahead[ahead > 0].tolist()
-        rows = (ahead > 0).nonzero()[:, 0]
-        for i, chunk in enumerate(chunks(lengths, self.max_tokens)):
-            group, width = rows[chunk].tolist(), max(lengths[j] for j in chunk)
-            trace = run(
-                self.arch, split.ids.own[group, :width], start=self.top + 1, hidden=stream[group, :width],
-                stop=len(self.arch) - 1, past=split.past(states, group, upper), record=self.top + 1,
-            )  # fmt: skip
-            for layer, found in trace.states.items():
-                if i == 0:
-                    room = [x.new_zeros(len(ahead), x.shape[1], common + longest, x.shape[3]) for x in found]
-                    for held, begun in zip(room, memory.get(layer, ()), strict=False):
-                        held[:, :, :common] = begun
-                    memory[layer] = (room[0], room[1])
-                for held, x in zip(memory[layer], found, strict=True):
-                    held[group, :, common : common + width] = x[:, :, common:]
-        return memory
 
     @torch.no_grad()
     def _whole(self, kinds: list[Kind], begins: list[int]) -> Chunk:

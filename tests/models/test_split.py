@@ -99,6 +99,21 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.norm()))
 
 
+@pytest.mark.parametrize("gate", ["token", "channel"])
+def test_the_last_block_has_nothing_above_it_to_remember(loaded, records, gate):
+    found = []
+    with frozen(loaded.model), torch.no_grad():
+        for arch in (loaded.arch, Whole(loaded.model)):
+            last = len(arch) - 1
+            batch = Batch.build(arch, loaded.tokenizer, [r.request for r in records[:3]], CONTEXTS)
+            channel = torch.randn(arch.d_k, 3, generator=torch.Generator().manual_seed(0)) * 0.1
+            objective = Objective(arch, batch, last, last, channel=channel, max_tokens=90)
+            residuals = torch.randn(3, arch.d_v, generator=torch.Generator().manual_seed(1))
+            found.append(objective.losses(residuals, gate, torch.ones(3, dtype=torch.bool)))
+    torch.testing.assert_close(found[0].nll, found[1].nll, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0].kl, found[1].kl, rtol=1e-4, atol=1e-4)
+
+
 def test_parts_of_some_rows_keep_all_beginnings():
     parts = Parts(torch.arange(6).reshape(3, 2), torch.tensor([[7]])).rows(torch.tensor([2]))
     assert parts.own.tolist() == [[4, 5]]

@@ -132,7 +132,8 @@ def test_open_loop_writes_at_the_lookup_token_alone(loaded):
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_chunking_and_inactive_requests_change_nothing(loaded):
+@pytest.mark.parametrize("gate", ["token", "channel"])
+def test_chunking_and_inactive_requests_change_nothing(loaded, gate):
     arch = loaded.arch
     batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
     torch.manual_seed(3)
@@ -141,9 +142,10 @@ def test_chunking_and_inactive_requests_change_nothing(loaded):
     with frozen(arch.model), torch.no_grad():
         whole = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=10_000)
         pieces = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=20)
-        a, b = (o.losses(residuals, "channel", everyone) for o in (whole, pieces))
-        one = whole.losses(residuals, "channel", torch.tensor([False, True]))
+        a, b = (o.losses(residuals, gate, everyone) for o in (whole, pieces))
+        one = whole.losses(residuals, gate, torch.tensor([False, True]))
     torch.testing.assert_close(a.nll, b.nll, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(a.kl, b.kl, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one.nll[1], a.nll[1], rtol=1e-4, atol=1e-5)
     assert one.nll[0] == 0
 
