@@ -109,9 +109,13 @@ def test_the_last_block_has_nothing_above_it_to_remember(loaded, records, gate):
             channel = torch.randn(arch.d_k, 3, generator=torch.Generator().manual_seed(0)) * 0.1
             objective = Objective(arch, batch, last, last, channel=channel, max_tokens=90)
             residuals = torch.randn(3, arch.d_v, generator=torch.Generator().manual_seed(1))
-            found.append(objective.losses(residuals, gate, torch.ones(3, dtype=torch.bool)))
-    torch.testing.assert_close(found[0].nll, found[1].nll, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found[0].kl, found[1].kl, rtol=1e-4, atol=1e-4)
+            found += [
+                objective.losses(residuals, gate, torch.tensor(active))
+                for active in ([True] * 3, [True, False, True])
+            ]
+    for a, b in zip(found[:2], found[2:], strict=True):
+        torch.testing.assert_close(a.nll, b.nll, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(a.kl, b.kl, rtol=1e-4, atol=1e-4)
 
 
 def test_parts_of_some_rows_keep_all_beginnings():
