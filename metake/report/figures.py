@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 COLOURS = {
-    "metake": "#c0392b", "memit": "#7f8c8d", "alphaedit": "#2471a3",
-    "memit-compensated": "#b7950b", "memit@unstopped": "#1e8449", "metake-alphaedit": "#8e44ad", "alphaedit-compensated": "#148f77",
+    "metake": "#c0392b", "metake-proxy": "#e67e22", "metake-alphaedit": "#8e44ad", "metake-parallel": "#e84393",
+    "memit": "#7f8c8d", "memit-compensated": "#b7950b", "memit-iterated": "#6e4b2a", "memit-fe": "#27ae60",
+    "memit@unstopped": "#1e8449", "alphaedit": "#2471a3", "alphaedit-blue": "#48c9e0",
+    "alphaedit-compensated": "#148f77", "ultraedit": "#000000", "rect": "#a3b18a", "prune": "#d7bde2", "rome": "#34495e",
 }  # fmt: skip
+MARKERS = "osD^v<>PX*ph"
 STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False,
@@ -134,13 +138,13 @@ def plot_sequence(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], p
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.8), sharey=True, layout="constrained")
-        spare = iter(plt.get_cmap("tab20").colors * 2)  # type: ignore[attr-defined]
-        for method, seeds in curves.items():
+        spare = cycle(plt.get_cmap("Set3").colors)  # type: ignore[attr-defined]
+        for (method, seeds), marker in zip(curves.items(), cycle(MARKERS), strict=False):
             colour = COLOURS.get(method) or next(spare)
             x = [point["edits"] for point in seeds[0]]
             for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
                 y = 100 * np.array([[point[metric] for point in points] for points in seeds], dtype=float)
-                axis.plot(x, y.mean(0), marker="o", ms=2.5, lw=1, color=colour, label=method)
+                axis.plot(x, y.mean(0), marker=marker, ms=3, lw=1, color=colour, label=method)
                 axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
         for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
             axis.set_title(metric)

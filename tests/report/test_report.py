@@ -1,8 +1,11 @@
 """Tables, figures and the page, from plain data."""
 
+import matplotlib.colors
 import pytest
 
 from metake.errors import MetakeError
+from metake.methods import METHODS
+from metake.report import figures
 from metake.report.figures import plot_realisation, plot_tradeoff
 from metake.report.page import write_page
 from metake.report.tables import markdown, render
@@ -61,3 +64,16 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
     assert "&lt;b&gt;?" in page
     assert 'class="good">yes' in page
     assert 'class="bad">no' in page
+
+
+def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+    points = [{"edits": n, "efficacy": 0.5, "generalisation": 0.4, "specificity": 0.3} for n in (10, 20)]
+    methods = [*METHODS, "memit@first", "memit@second"]
+    figures.plot_sequence({method: [points] for method in methods}, tmp_path / "curves.png")
+    lines = drawn[0].axes[0].lines
+    looks = {(matplotlib.colors.to_hex(line.get_color()), line.get_marker()) for line in lines}
+    assert len(looks) == len(methods)
+    known = [matplotlib.colors.to_hex(c) for c in figures.COLOURS.values()]
+    assert len(set(known)) == len(known)
