@@ -537,7 +537,8 @@ class Watched:
         self.seen: list[tuple[Tensor, Array, float]] = []  # residual, gradient, loss
 
     def losses(self, residuals: Tensor, *args, **kwargs) -> Losses:
-        losses = self.objective.losses(residuals, *args, **kwargs)
+        """With the gradient even where the descent only looks."""
+        losses = self.objective.losses(residuals, *args, **(kwargs | {"backward": True}))
         r = residuals.detach().clone()
         self.seen.append((r, residuals.grad[0].double().numpy().copy(), float(losses.nll.sum())))
         return losses
