@@ -31,9 +31,8 @@ def stream_after(
     for group in chunks(lengths.tolist(), budget):
         width = int(lengths[group].max())
         past = split.past(states, group, range(block + 1))
-        found = run(arch, split.ids.own[group, :width], outputs=(block,), stop=block, past=past).outputs[
-            block
-        ]
+        trace = run(arch, split.ids.own[group, :width], outputs=(block,), stop=block, past=past)
+        found = trace.outputs[block]
         if stream is None:
             stream = found.new_zeros(len(lengths), split.width, found.shape[2])
         stream[group, :width] = found

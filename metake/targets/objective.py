@@ -222,8 +222,7 @@ class Objective:
         leaves = (
             [leaf for pair in factors.values() for leaf in pair if leaf.requires_grad] if backward else []
         )
-        with torch.set_grad_enabled(backward):
-            return self._sum(self._wholes, logits, active, kl_weight, initial_first, leaves)
+        return self._sum(self._wholes, logits, active, kl_weight, initial_first, leaves)
 
     def _sum(
         self,
@@ -239,18 +238,19 @@ class Objective:
         before = [leaf.grad for leaf in leaves]
         for leaf in leaves:
             leaf.grad = torch.zeros_like(leaf)
-        for chunk in parts:
-            found = chunk.take(active.cpu())
-            if found is None:
-                continue
-            rows, watch = found
-            logits = logits_of(rows, watch.places)
-            watch = watch.like(logits)
-            chunk.watch = watch
-            part_nll, part_kl = watch.losses(logits, self.size, initial_first)
-            if leaves:
-                (part_nll + kl_weight * part_kl).sum().backward()
-            sums.append(torch.stack([part_nll, part_kl]).detach())
+        with torch.set_grad_enabled(bool(leaves)):  # a look keeps no activations
+            for chunk in parts:
+                found = chunk.take(active.cpu())
+                if found is None:
+                    continue
+                rows, watch = found
+                logits = logits_of(rows, watch.places)
+                watch = watch.like(logits)
+                chunk.watch = watch
+                part_nll, part_kl = watch.losses(logits, self.size, initial_first)
+                if leaves:
+                    (part_nll + kl_weight * part_kl).sum().backward()
+                sums.append(torch.stack([part_nll, part_kl]).detach())
         for leaf, earlier in zip(leaves, before, strict=True):
             assert leaf.grad is not None
             gradient = total(leaf.grad)

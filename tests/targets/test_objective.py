@@ -150,6 +150,23 @@ def test_chunking_and_inactive_requests_change_nothing(loaded, gate):
     assert one.nll[0] == 0
 
 
+@pytest.mark.parametrize("gate", ["token", "channel"])
+def test_a_look_keeps_no_activations(demo, gate):
+    arch, kept = demo.arch, []
+    batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
+    residuals = torch.zeros(2, arch.d_v, requires_grad=True)
+    everyone = torch.ones(2, dtype=torch.bool)
+    with (
+        frozen(arch.model),
+        torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(1) or x, lambda x: x),
+    ):
+        objective = Objective(arch, batch, 1, TOP, channel=torch.randn(arch.d_k, 2))
+        objective.losses(residuals, gate, everyone)
+        assert not kept
+        objective.losses(residuals, gate, everyone, backward=True)
+        assert kept
+
+
 def test_executed_losses_are_those_of_written_weights(loaded):
     arch = loaded.arch
     batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
