@@ -75,5 +75,7 @@ def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch)
     lines = drawn[0].axes[0].lines
     looks = {(matplotlib.colors.to_hex(line.get_color()), line.get_marker()) for line in lines}
     assert len(looks) == len(methods)
+    few = len(figures.MARKERS)
+    assert len({line.get_marker() for line in lines[:few]}) == few  # told apart without colours, too
     known = [matplotlib.colors.to_hex(c) for c in figures.COLOURS.values()]
     assert len(set(known)) == len(known)
