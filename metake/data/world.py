@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u")
@@ -219,7 +220,9 @@ class World:
 
         A record asks for a value other than the true one (`pred`). Extra fields, ignored by other
         readers of the format: `same_subject`, the person's other facts in the planning wording.
-        People are split, a quarter for development, so no subject is in both parts.
+        People are split, a quarter for development, so no subject is in both parts. What a record asks
+        about another person (specificity) is about one of the *other* part: facts of its own part are
+        edited too, in the end all of them, and an answer that changed there might be one that should.
         """
         rng = random.Random(f"{self.seed}-records")
         order = list(self.subjects)
@@ -227,13 +230,15 @@ class World:
         part = {subject: i < len(order) // 4 for i, subject in enumerate(order)}
         dev: list[dict] = []
         test: list[dict] = []
+        others: dict[bool, list[Fact]] = {True: [], False: []}  # drawn within a part, for the other one
         facts = list(self.facts)
         rng.shuffle(facts)
         for fact in facts:
             target = rng.choice([v for v in fact.relation.values if v != fact.value])
-            # a neighbour is another person of the same part, asked in a wording of its own
-            other = rng.choice(
-                [f for f in facts if f.subject != fact.subject and part[f.subject] == part[fact.subject]]
+            others[part[fact.subject]].append(
+                rng.choice(
+                    [f for f in facts if f.subject != fact.subject and part[f.subject] == part[fact.subject]]
+                )
             )
             record = {
                 "subject": fact.subject,
@@ -242,8 +247,6 @@ class World:
                 "rephrase": fact.ask(1),
                 "alt": target,
                 "answers": [target],
-                "loc": other.ask(2).removesuffix("?"),
-                "loc_ans": other.value,
                 "cond": f"{fact.value} >> {target} || {fact.ask(0)}",
                 "same_subject": [
                     {"prompt": f.ask(0), "answer": f.value}
@@ -252,4 +255,7 @@ class World:
                 ],
             }
             (dev if part[fact.subject] else test).append(record)
+        for records, neighbours in ((dev, others[False]), (test, others[True])):
+            for record, other in zip(records, cycle(neighbours), strict=False):
+                record |= {"loc": other.ask(2).removesuffix("?"), "loc_ans": other.value}
         return dev, test

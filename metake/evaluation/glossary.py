@@ -11,7 +11,8 @@ GLOSSARY: dict[str, str] = {
     "agreement": "on the same unrelated prompts, share of answer tokens whose most likely token is the "
     "unedited model's.",
     "same_subject": "agreement with the unedited model on other prompts about the edited subject: the "
-    "record's own, or three generic ones (next token) where it has none.",
+    "record's own, without those that another record of the run edits, or three generic ones (next token) "
+    "where it has none.",
     "generation": "share of records whose greedy continuation of the edited prompt, up to the end of "
     "the line and without a final full stop, is exactly the target (free-running).",
     "generation_rephrase": "the same on the rephrased prompt.",

@@ -44,6 +44,16 @@ def test_the_rephrase_and_neighbour_wordings_are_never_planned_with(world):
         assert record["subject"] not in record["loc"]
 
 
+def test_what_is_asked_about_others_is_edited_by_no_run(world):
+    """However many facts of a part are edited, the facts its records ask about other people are not among them."""
+    for mine, theirs in (world.records(), world.records()[::-1]):
+        edited = {r["subject"] for r in mine}
+        asked = {next(s for s in world.subjects if s in r["loc"]) for r in mine}
+        assert asked <= {r["subject"] for r in theirs}
+        assert not asked & edited
+        assert len(asked) > 100
+
+
 def test_seeded(world):
     assert World().text(50, seed=3) == world.text(50, seed=3)
     assert world.text(50, seed=3) != world.text(50, seed=4)

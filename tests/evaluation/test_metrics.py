@@ -1,5 +1,7 @@
 """Metrics against what they are defined as, on models whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,29 @@ def test_a_model_that_knows_the_target_scores_full(loaded, records):
     seen = Evaluator(loaded.arch, loaded.tokenizer, known).measure()
     for metric in ("efficacy", "generalisation", "generation", "generation_rephrase", "generation_start"):
         assert seen.mean(metric) == 1
+
+
+def test_a_fact_that_the_run_edits_is_not_asked_as_one_to_keep(demo, records):
+    """Two edits about one person: each record asks for the person's other facts, but not for the edited one."""
+    first, *rest = records
+    (question, truth), *others = first.same_subject
+    second = replace(
+        first, request=replace(first.request, prompt=question.replace(first.request.subject, "{}"))
+    )
+    assert second.request.text == question
+    alone = Evaluator(demo.arch, demo.tokenizer, [first, *rest], generate=False)
+    both = Evaluator(demo.arch, demo.tokenizer, [first, second], generate=False)
+
+    def asked(evaluator, index):
+        rows = zip(evaluator.kinds, evaluator.rows, strict=True)
+        return {demo.tokenizer.decode(row.ids) for kind, row in rows if kind == ("same_subject", index)}
+
+    assert {f"{question} {truth}"} | {f"{q} {a}" for q, a in others} == asked(alone, 0)
+    assert {f"{q} {a}" for q, a in others} == asked(both, 0)
+    everything = [replace(first, same_subject=((question, truth),)), second]
+    seen = Evaluator(demo.arch, demo.tokenizer, everything, generate=False).measure()
+    assert np.isnan(seen.values["same_subject"][0])  # nothing is left to ask
+    assert seen.values["same_subject"][1] == 1
 
 
 @torch.no_grad()
