@@ -63,6 +63,8 @@ class Space:
     locality: str = "specificity"
 
 
+STARTUP = 10  # random trials before the sampler models what it has seen
+
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"place": 3, "gradient_lr": 1e-3},
@@ -164,10 +166,12 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
     return choice
 
 
-def as_trial(choice: dict[str, Any], space: Space) -> dict[str, Any] | None:
-    """The point of the space that these settings are; None if their layers are not in it."""
+def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any] | None:
+    """The point of the space that these settings of a method are; None if it is not in the space."""
     layers = tuple(choice.get("layers", ()))
-    if layers not in space.places:
+    bilevel = find_method(method).target == "bilevel"
+    # a method without settings of its own may be shipped with those of one that has no upper level
+    if layers not in space.places or bilevel != ("meta_steps" in choice):
         return None
     names = ("gradient_lr", "lr", "clamp", "decay", "kl", "weight", "history", "l2", "keep", "steps", "meta_steps",
              "meta_lr", "start", "locality")  # fmt: skip
@@ -197,7 +201,6 @@ def search(
     study = optuna.create_study(
         direction="maximize", study_name=method, load_if_exists=True,
         storage=JournalStorage(JournalFileBackend(str(log))),
-        sampler=optuna.samplers.TPESampler(seed=args.seed, n_startup_trials=max(10, args.trials // 3)),
     )  # fmt: skip
 
     def objective(trial: optuna.Trial) -> float:
@@ -226,11 +229,15 @@ def search(
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
     anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
     study.enqueue_trial(space.guess[guess], skip_if_exists=not anew)
-    earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), space)
+    earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
     if earlier is not None:
         study.enqueue_trial(earlier, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
-    study.optimize(objective, n_trials=max(0, args.trials - len(finished)))
+    for count in range(len(finished), args.trials):
+        # each trial has a seed of its own: a search that goes on neither repeats its first random points
+        # nor ends with others than one that was never stopped
+        study.sampler = optuna.samplers.TPESampler(seed=args.seed + count, n_startup_trials=STARTUP)
+        study.optimize(objective, n_trials=1)
     finished = [t for t in study.trials if t.state.is_finished()]
     trials = sorted(finished, key=lambda t: -(t.value or 0))[: args.trials]
     return [{"number": t.number, "score": round(t.value or 0, 4), **t.user_attrs} for t in trials]

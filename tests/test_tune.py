@@ -1,12 +1,17 @@
 """The search sees shipped settings as points of its space."""
 
+from argparse import Namespace
+from types import SimpleNamespace
+
 import pytest
 
 optuna = pytest.importorskip("optuna")
 
+from experiments import tune  # noqa: E402
 from experiments.tune import SPACES, as_trial, suggest  # noqa: E402
 from metake.files import read_json  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
+from metake.models.load import ASSETS  # noqa: E402
 from metake.presets import PRESETS  # noqa: E402
 
 
@@ -17,7 +22,7 @@ def test_every_searched_preset_is_a_trial(model):
     searched = read_json(PRESETS.parent.parent.parent / "experiments" / "search" / f"{model}.json")
     for method in sorted(set(searched) & set(METHODS)):
         choice = searched[method]["trials"][0]["choice"]
-        point = as_trial(choice, space)
+        point = as_trial(choice, method, space)
         assert point is not None
         again = suggest(optuna.trial.FixedTrial(point), method, space)
         held = {name: value for name, value in choice.items() if name not in again}
@@ -25,6 +30,38 @@ def test_every_searched_preset_is_a_trial(model):
         assert set(held) <= {"lookup"}
 
 
-def test_layers_outside_the_space_are_no_trial():
-    assert as_trial({"layers": [0, 5]}, SPACES["demo"]) is None
-    assert as_trial({}, SPACES["demo"]) is None
+def test_what_is_outside_the_space_is_no_trial():
+    assert as_trial({"layers": [0, 5]}, "memit", SPACES["demo"]) is None
+    assert as_trial({}, "memit", SPACES["demo"]) is None
+    plan = {"layers": [2], "steps": 32, "weight": 30.0}
+    assert as_trial(plan, "memit", SPACES["demo"]) is not None
+    assert as_trial(plan, "metake", SPACES["demo"]) is None  # nothing for its upper level, and too many steps
+
+
+@pytest.fixture
+def searched(monkeypatch, demo, tmp_path):
+    """`go(folder, trials)`: the choices of a search whose trials cost nothing."""
+
+    def evaluate(loaded, records, method, settings, *_, **__):
+        value = 1 / (1 + abs(settings.lr - 0.5))
+        return SimpleNamespace(after=SimpleNamespace(mean=lambda metric: value))
+
+    monkeypatch.setattr(tune, "evaluate_method", evaluate)
+    monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
+    data = ASSETS / "world" / "dev.json"
+    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0)
+
+    def go(folder, *trials):
+        for count in trials:
+            args = Namespace(**fixed, journal=tmp_path / folder, trials=count)
+            found = tune.search(demo, "memit", None, args, {}, {})
+        return [trial["choice"] for trial in sorted(found, key=lambda trial: trial["number"])]
+
+    return go
+
+
+def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(searched):
+    whole = searched("a", 14)
+    assert len(whole) == 14
+    assert len({choice["lr"] for choice in whole}) == 14  # no point comes twice
+    assert searched("b", 3, 4, 9, 14) == whole
