@@ -181,6 +181,15 @@ def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any
     return {"place": space.places.index(layers), **point}
 
 
+def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
+    """The same point with the constraint `factor` times as strong, within the space; a ridge also remembers keys."""
+    if "weight" in point:
+        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "history": True}
+    if "l2" in point:
+        return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
+    return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
+
+
 def search(
     loaded: Loaded,
     method: str,
@@ -232,6 +241,8 @@ def search(
     earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
     if earlier is not None:
         study.enqueue_trial(earlier, skip_if_exists=not anew)
+        for factor in args.factors:
+            study.enqueue_trial(stronger(earlier, factor, space), skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     for count in range(len(finished), args.trials):
         # each trial has a seed of its own: a search that goes on neither repeats its first random points
@@ -248,6 +259,10 @@ def _setting(text: str) -> tuple[str, Any]:
     return name, yaml.safe_load(value)
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo", choices=sorted(SPACES))
@@ -260,6 +275,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                         help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
+    parser.add_argument("--factors", type=_numbers, default=[], metavar="3,10",
+                        help="among the first trials are the shipped settings under a constraint so many times as strong")  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()

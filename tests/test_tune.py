@@ -8,7 +8,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from experiments import tune  # noqa: E402
-from experiments.tune import SPACES, as_trial, suggest  # noqa: E402
+from experiments.tune import SPACES, as_trial, stronger, suggest  # noqa: E402
 from metake.files import read_json  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS  # noqa: E402
@@ -49,7 +49,7 @@ def searched(monkeypatch, demo, tmp_path):
     monkeypatch.setattr(tune, "evaluate_method", evaluate)
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
     data = ASSETS / "world" / "dev.json"
-    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0)
+    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[])
 
     def go(folder, *trials):
         for count in trials:
@@ -65,3 +65,17 @@ def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(searched):
     assert len(whole) == 14
     assert len({choice["lr"] for choice in whole}) == 14  # no point comes twice
     assert searched("b", 3, 4, 9, 14) == whole
+
+
+@pytest.mark.parametrize("model", sorted(SPACES))
+def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
+    space = SPACES[model]
+    searched = read_json(PRESETS.parent.parent.parent / "experiments" / "search" / f"{model}.json")
+    for method in sorted(set(searched) & set(METHODS)):
+        choice = searched[method]["trials"][0]["choice"]
+        for factor in (3.0, 1e9):
+            point = stronger(as_trial(choice, method, space), factor, space)
+            again = suggest(optuna.trial.FixedTrial(point), method, space)  # raises outside the space
+            strength = next(name for name in ("weight", "l2", "gradient_lr") if name in choice)
+            assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
+            assert again.get("history", True)
