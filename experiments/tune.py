@@ -183,11 +183,14 @@ def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any
 
 def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
     """The same point with the constraint `factor` times as strong, within the space; a ridge also remembers keys."""
+    changed = dict(point)  # a guess has the settings of every geometry
     if "weight" in point:
-        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "history": True}
+        changed |= {"weight": min(point["weight"] * factor, space.weight[1]), "history": True}
     if "l2" in point:
-        return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
-    return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
+        changed["l2"] = min(point["l2"] * factor, space.l2[1])
+    if "gradient_lr" in point:
+        changed["gradient_lr"] = max(point["gradient_lr"] / factor, space.gradient_lr[0])
+    return changed
 
 
 def search(
@@ -241,8 +244,9 @@ def search(
     earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
     if earlier is not None:
         study.enqueue_trial(earlier, skip_if_exists=not anew)
-        for factor in args.factors:
-            study.enqueue_trial(stronger(earlier, factor, space), skip_if_exists=not anew)
+    for factor in args.factors:
+        point = stronger(earlier or space.guess[guess], factor, space)
+        study.enqueue_trial(point, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     for count in range(len(finished), args.trials):
         # each trial has a seed of its own: a search that goes on neither repeats its first random points
@@ -276,7 +280,7 @@ def main() -> None:
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                         help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
     parser.add_argument("--factors", type=_numbers, default=[], metavar="3,10",
-                        help="among the first trials are the shipped settings under a constraint so many times as strong")  # fmt: skip
+                        help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong")  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()
