@@ -7,6 +7,7 @@ from pathlib import Path
 
 # Before torch is imported: several workers on two cores must not fight over threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is nowhere is not looked up
 
 import pytest
 import torch

@@ -17,7 +17,7 @@ from metake.solvers.allocation import last, spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import factor_gradients
-from tests.scripts import call, refused
+from tests.scripts import call, call_here, refused
 
 SCRIPT = "measure_drift.py"
 LAYERS = (1, 2, 3)
@@ -149,7 +149,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     first = json.loads((tmp_path / "drift.json").read_text())
     first["edits"][0]["start"]["nll"] = 123.0  # to be recognised
     (tmp_path / "drift.json").write_text(json.dumps(first))
-    done = call(SCRIPT, *quick, "--edits", 2)
+    done = call_here(SCRIPT, *quick, "--edits", 2)
     content = json.loads((tmp_path / "drift.json").read_text())
     assert [e["start"]["nll"] == 123.0 for e in content["edits"]] == [True, False]
     assert content["layers"] == [1, 2, 3]
@@ -161,7 +161,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     lines = (tmp_path / "drift.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * (2 + 3)
 
-    call(SCRIPT, *quick, "--edits", 1, "--seed", 1)  # another run: nothing of the old one is kept
+    call_here(SCRIPT, *quick, "--edits", 1, "--seed", 1)  # another run: nothing of the old one is kept
     assert json.loads((tmp_path / "drift.json").read_text())["edits"][0]["start"]["nll"] != 123.0
 
 

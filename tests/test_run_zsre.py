@@ -12,7 +12,7 @@ from metake.errors import MetakeError
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.methods import METHODS
 from metake.report.tables import latex
-from tests.scripts import call, refused
+from tests.scripts import call, call_here, refused
 
 SCRIPT = "run_zsre.py"
 
@@ -20,7 +20,7 @@ SCRIPT = "run_zsre.py"
 def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     quick = ("--edits", 4, "--batch", 2, "--seeds", 2, "--look-every", 1, "--no-generate", "--out", tmp_path)
     call(SCRIPT, *quick, "--methods", "rect")
-    call(SCRIPT, *quick, "--methods", "rect,rome")
+    call_here(SCRIPT, *quick, "--methods", "rect,rome")
     content = json.loads((tmp_path / "results.json").read_text())
     assert list(content["summary"]) == ["unedited", "rect", "rome"]
     assert [len(runs) for runs in content["methods"].values()] == [2, 2]
@@ -29,9 +29,9 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
         "results.json", "table.md", "table.tex", "table.csv", "curves.png", "runs"
     }  # fmt: skip
     seconds = [b["seconds"] for run in content["methods"]["rect"] for b in run["batches"]]
-    call(
+    call_here(
         SCRIPT, *quick, "--methods", "rect,rome"
-    )  # nothing is done again: the times are those of the first run
+    )  # nothing is done again: the times are the first run's
     again = json.loads((tmp_path / "results.json").read_text())
     assert [b["seconds"] for run in again["methods"]["rect"] for b in run["batches"]] == seconds
     assert again["summary"] == content["summary"]
@@ -67,7 +67,7 @@ def test_sampled_text_is_judged_before_and_after(counterfact, references, tmp_pa
     """Fluency of the first two records; consistency where there are reference texts as well."""
     quick = ("--data", counterfact, "--edits", 3, "--batch", 3, "--seeds", 1, "--methods", "rect")
     sampled = ("--no-generate", "--fluency", 2, "--references", references, "--out", tmp_path / "out")
-    call(SCRIPT, *quick, *sampled)
+    call_here(SCRIPT, *quick, *sampled)
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     for measured in (content["before"], content["methods"]["rect"][0]):
         values = measured["per_record"]
@@ -78,7 +78,7 @@ def test_sampled_text_is_judged_before_and_after(counterfact, references, tmp_pa
     head = (tmp_path / "out" / "table.md").read_text().splitlines()[0]
     assert "| fluency | cons. |" in head
     references.write_text(references.read_text().replace("river", "sea"))  # other texts, another run
-    done = call(SCRIPT, *quick, *sampled, check=False)
+    done = call_here(SCRIPT, *quick, *sampled, check=False)
     assert done.returncode == 2
     assert "another measured" in done.stderr
 
