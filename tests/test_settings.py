@@ -63,9 +63,10 @@ def test_published_settings_of_the_papers_models():
 
 def test_a_row_without_a_preset_takes_that_of_the_row_it_is_like(demo):
     like = settings_for(demo.arch, "memit", name="demo")
-    rect = settings_for(demo.arch, "rect", name="demo")
-    assert (rect.layers, rect.weight, rect.lr) == (like.layers, like.weight, like.lr)
-    assert (rect.restraint, like.restraint) == ("rect", "none")
+    prune = settings_for(demo.arch, "prune", name="demo")
+    assert "prune" not in read_json(PRESETS / "demo.json")["methods"]
+    assert (prune.layers, prune.weight, prune.lr) == (like.layers, like.weight, like.lr)
+    assert (prune.restraint, like.restraint) == ("prune", "none")
     assert all(row.like in ("", *METHODS) for row in METHODS.values())
 
 
