@@ -10,6 +10,7 @@ a Markdown table and the figure.
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from pathlib import Path
 
@@ -80,13 +81,17 @@ def main() -> None:
     }  # fmt: skip
     write_json(args.out / f"{args.model}.json", content)
     rows = [
-        [p["method"], f"{p['strength']:.3g}", f"{p['eta'][-1]:.2f}", *(f"{100 * p[m]:.1f}" for m in METRICS)]
+        [p["method"], f"{p['strength']:.3g}", f"{p['eta'][-1]:.2f}", *(_percent(p[m]) for m in METRICS)]
         for p in points
     ]
     table = markdown(["method", "lambda or L2", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows)
     write_text(args.out / f"{args.model}.md", table)
     plot_tradeoff(points, args.out / f"{args.model}.png", title=f"{args.model}, {len(records)} test facts")
     print(table)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"  # nothing is left to ask about a subject
 
 
 if __name__ == "__main__":
