@@ -75,7 +75,9 @@ def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
         choice = searched[method]["trials"][0]["choice"]
         for factor in (3.0, 1e9):
             point = stronger(as_trial(choice, method, space), factor, space)
-            again = suggest(optuna.trial.FixedTrial(point), method, space)  # raises outside the space
+            again = suggest(optuna.trial.FixedTrial(point), method, space)
             strength = next(name for name in ("weight", "l2", "gradient_lr") if name in choice)
+            low, high = getattr(space, strength)
+            assert low <= again[strength] <= high
             assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
             assert again.get("history", True)
