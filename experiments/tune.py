@@ -183,14 +183,28 @@ def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any
 
 def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
     """The same point with the constraint `factor` times as strong, within the space; a ridge also remembers keys."""
-    changed = dict(point)  # a guess has the settings of every geometry
     if "weight" in point:
-        changed |= {"weight": min(point["weight"] * factor, space.weight[1]), "history": True}
+        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "history": True}
     if "l2" in point:
-        changed["l2"] = min(point["l2"] * factor, space.l2[1])
-    if "gradient_lr" in point:
-        changed["gradient_lr"] = max(point["gradient_lr"] / factor, space.gradient_lr[0])
-    return changed
+        return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
+    return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
+
+
+def first_points(
+    method: str, shipped: dict[str, Any], factors: list[float], space: Space
+) -> list[dict[str, Any]]:
+    """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained."""
+    row = find_method(method)
+    kind = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
+    other = ("weight", "history") if row.geometry == "projected" else ("l2", "keep")
+    guess = {name: value for name, value in space.guess[kind].items() if name not in other}
+    earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
+    base = guess if earlier is None else earlier
+    points: list[dict[str, Any]] = []
+    for point in (guess, base, *(stronger(base, factor, space) for factor in factors)):
+        if point not in points:
+            points.append(point)
+    return points
 
 
 def search(
@@ -236,16 +250,9 @@ def search(
         print(f"{args.model} {method} {trial.number}: {value:.3f} {means}", flush=True)
         return value
 
-    row = find_method(method)
-    guess = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
     anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
-    study.enqueue_trial(space.guess[guess], skip_if_exists=not anew)
-    earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
-    if earlier is not None:
-        study.enqueue_trial(earlier, skip_if_exists=not anew)
-    for factor in args.factors:
-        point = stronger(earlier or space.guess[guess], factor, space)
+    for point in first_points(method, shipped, args.factors, space):
         study.enqueue_trial(point, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     for count in range(len(finished), args.trials):

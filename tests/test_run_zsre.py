@@ -29,9 +29,8 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
         "results.json", "table.md", "table.tex", "table.csv", "curves.png", "runs"
     }  # fmt: skip
     seconds = [b["seconds"] for run in content["methods"]["rect"] for b in run["batches"]]
-    call_here(
-        SCRIPT, *quick, "--methods", "rect,rome"
-    )  # nothing is done again: the times are the first run's
+    # nothing is done again: the times are those of the first run
+    call_here(SCRIPT, *quick, "--methods", "rect,rome")
     again = json.loads((tmp_path / "results.json").read_text())
     assert [b["seconds"] for run in again["methods"]["rect"] for b in run["batches"]] == seconds
     assert again["summary"] == content["summary"]

@@ -8,20 +8,23 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from experiments import tune  # noqa: E402
-from experiments.tune import SPACES, as_trial, stronger, suggest  # noqa: E402
+from experiments.tune import SPACES, as_trial, first_points, stronger, suggest  # noqa: E402
 from metake.files import read_json  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS  # noqa: E402
-from metake.presets import PRESETS  # noqa: E402
+
+
+def winners(model):
+    """`(method, settings)` of a model's search."""
+    found = read_json(tune.HERE / "search" / f"{model}.json")
+    return [(method, found[method]["trials"][0]["choice"]) for method in sorted(set(found) & set(METHODS))]
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
 def test_every_searched_preset_is_a_trial(model):
     """The point that stands for it gives the same settings again."""
     space = SPACES[model]
-    searched = read_json(PRESETS.parent.parent.parent / "experiments" / "search" / f"{model}.json")
-    for method in sorted(set(searched) & set(METHODS)):
-        choice = searched[method]["trials"][0]["choice"]
+    for method, choice in winners(model):
         point = as_trial(choice, method, space)
         assert point is not None
         again = suggest(optuna.trial.FixedTrial(point), method, space)
@@ -70,9 +73,7 @@ def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(searched):
 @pytest.mark.parametrize("model", sorted(SPACES))
 def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
     space = SPACES[model]
-    searched = read_json(PRESETS.parent.parent.parent / "experiments" / "search" / f"{model}.json")
-    for method in sorted(set(searched) & set(METHODS)):
-        choice = searched[method]["trials"][0]["choice"]
+    for method, choice in winners(model):
         for factor in (3.0, 1e9):
             point = stronger(as_trial(choice, method, space), factor, space)
             again = suggest(optuna.trial.FixedTrial(point), method, space)
@@ -81,3 +82,17 @@ def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
             assert low <= again[strength] <= high
             assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
             assert again.get("history", True)
+
+
+def test_a_search_begins_with_different_points():
+    """A guess that is also what ships is one trial, and so are two constraints that end at the space's border."""
+    space = SPACES["demo-gptj"]
+    guess, *_ = first_points("metake-proxy", {}, [], space)
+    choice = suggest(optuna.trial.FixedTrial(guess), "metake-proxy", space)
+    points = first_points("metake-proxy", {"metake-proxy": choice}, [3.0, 10.0, 1e6, 1e7], space)
+    assert [point["weight"] for point in points] == [300.0, 900.0, 3000.0, 30_000.0]
+    assert points[0] == guess
+    plain, projected = (first_points(method, {}, [3.0], space) for method in ("memit", "alphaedit"))
+    assert [("weight" in p, "l2" in p) for p in plain + projected] == [(True, False)] * 2 + [
+        (False, True)
+    ] * 2
