@@ -7,7 +7,8 @@ memory as freely as the others, within the same total number of gradient steps. 
 first records of the development split in consecutive batches; its score is the harmonic mean of
 efficacy, generalisation and specificity (on the real model: agreement) at the end. Trials are journalled, so a killed search goes
 on where it was. Writes every trial to `experiments/search/MODEL.json` and the winners into the
-model's preset.
+model's preset. With `--extend` a search begins with the trials in that file, if they are of the same
+run, and with `--everywhere` it looks at the shipped settings at every other place before it draws points.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "weight": 10_000.0, "meta_lr": 
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
 # them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
 ROTARY = Space(
-    ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,)),
+    ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,), (2, 3), (3, 4), (2, 3, 4)),
     40,
     (30, 30_000),
     (1e-3, 100),
@@ -107,7 +108,7 @@ ROTARY = Space(
 )
 SPACES = {
     "demo": Space(
-        ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,)),
+        ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,), (2, 3, 4)),
         40,
         (30, 30_000),
         (1e-3, 100),
@@ -117,7 +118,7 @@ SPACES = {
     "demo-gptj": ROTARY,
     "demo-llama": ROTARY,
     "smollm2": Space(
-        ((4, 5, 6, 7, 8), (6, 7, 8), (8,), (12,)),
+        ((4, 5, 6, 7, 8), (6, 7, 8), (8,), (12,), (10, 11, 12), (12, 13)),
         20,
         (100, 30_000),
         (0.1, 1000),
@@ -191,9 +192,13 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
 
 
 def first_points(
-    method: str, shipped: dict[str, Any], factors: list[float], space: Space
+    method: str, shipped: dict[str, Any], factors: list[float], space: Space, everywhere: bool = False
 ) -> list[dict[str, Any]]:
-    """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained."""
+    """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained.
+
+    Args:
+        everywhere: also the latter at every other place of the space.
+    """
     row = find_method(method)
     kind = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
     other = ("weight", "history") if row.geometry == "projected" else ("l2", "keep")
@@ -201,10 +206,25 @@ def first_points(
     earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
     base = guess if earlier is None else earlier
     points: list[dict[str, Any]] = []
-    for point in (guess, base, *(stronger(base, factor, space) for factor in factors)):
+    moved = [{**base, "place": place} for place in range(len(space.places))] if everywhere else []
+    for point in (guess, base, *(stronger(base, factor, space) for factor in factors), *moved):
         if point not in points:
             points.append(point)
     return points
+
+
+def recall(study: optuna.Study, trials: list[dict[str, Any]], method: str, space: Space) -> None:
+    """Put an earlier search's trials before all others; what is no point of the space is left out."""
+    for trial in sorted(trials, key=lambda trial: trial["number"]):
+        point = as_trial(trial["choice"], method, space)
+        if point is None:
+            continue
+        fixed = optuna.trial.FixedTrial(point)
+        suggest(fixed, method, space)
+        seen = {name: trial[name] for name in ("choice", "means", "failed") if name in trial}
+        study.add_trial(optuna.trial.create_trial(
+            params=fixed.params, distributions=fixed.distributions, value=trial["score"], user_attrs=seen,
+        ))  # fmt: skip
 
 
 def search(
@@ -214,8 +234,13 @@ def search(
     args: argparse.Namespace,
     fixed: dict[str, Any],
     shipped: dict[str, Any],
+    earlier: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """All trials of one method, best first; its guess and the settings it ships with are among them."""
+    """All trials of one method, best first; its guess and the settings it ships with are among them.
+
+    Args:
+        earlier: trials of the same run to begin with, unless the journal already has some.
+    """
     records = read_records(args.data, args.edits)
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
     before = evaluator.measure()
@@ -228,6 +253,9 @@ def search(
         direction="maximize", study_name=method, load_if_exists=True,
         storage=JournalStorage(JournalFileBackend(str(log))),
     )  # fmt: skip
+
+    if not study.trials:
+        recall(study, earlier or [], method, space)
 
     def objective(trial: optuna.Trial) -> float:
         choice = {**suggest(trial, method, space), **held}
@@ -252,7 +280,7 @@ def search(
 
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
     anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
-    for point in first_points(method, shipped, args.factors, space):
+    for point in first_points(method, shipped, args.factors, space, args.everywhere):
         study.enqueue_trial(point, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     for count in range(len(finished), args.trials):
@@ -288,6 +316,10 @@ def main() -> None:
                         help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
     parser.add_argument("--factors", type=_numbers, default=[], metavar="3,10",
                         help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong")  # fmt: skip
+    parser.add_argument("--extend", action="store_true",
+                        help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
+    parser.add_argument("--everywhere", action="store_true",
+                        help="among the first trials are the shipped settings (or the guess) at every other place")  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()
@@ -310,13 +342,15 @@ def main() -> None:
     fixed, shipped = preset["common"], dict(preset["methods"])
     result_file = HERE / "search" / f"{args.model}.json"
     result = read_json(result_file) if result_file.is_file() else {}
+    same = {
+        "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
+        "score": f"harmonic mean of efficacy, generalisation, {SPACES[args.model].locality}",
+    }  # fmt: skip
     for method in args.methods.split(","):
-        trials = search(loaded, method, statistics, args, fixed, shipped)
-        result[method] = {
-            "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
-            "score": f"harmonic mean of efficacy, generalisation, {SPACES[args.model].locality}",
-            "trials": trials,
-        }  # fmt: skip
+        found = result.get(method, {})
+        earlier = found["trials"] if args.extend and same.items() <= found.items() else []
+        trials = search(loaded, method, statistics, args, fixed, shipped, earlier)
+        result[method] = {**same, "trials": trials}
         preset["methods"][method] = trials[0]["choice"]
         if method == "memit":  # the control without early stop: the best of the same trials
             unstopped = [t for t in trials if t["choice"]["stop"] == "none"]

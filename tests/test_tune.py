@@ -52,13 +52,13 @@ def searched(monkeypatch, demo, tmp_path):
     monkeypatch.setattr(tune, "evaluate_method", evaluate)
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
     data = ASSETS / "world" / "dev.json"
-    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[])
+    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[], everywhere=False)
 
-    def go(folder, *trials):
+    def go(folder, *trials, earlier=None):
         for count in trials:
             args = Namespace(**fixed, journal=tmp_path / folder, trials=count)
-            found = tune.search(demo, "memit", None, args, {}, {})
-        return [trial["choice"] for trial in sorted(found, key=lambda trial: trial["number"])]
+            found = tune.search(demo, "memit", None, args, {}, {}, earlier)
+        return sorted(found, key=lambda trial: trial["number"])
 
     return go
 
@@ -66,8 +66,16 @@ def searched(monkeypatch, demo, tmp_path):
 def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(searched):
     whole = searched("a", 14)
     assert len(whole) == 14
-    assert len({choice["lr"] for choice in whole}) == 14  # no point comes twice
+    assert len({trial["choice"]["lr"] for trial in whole}) == 14  # no point comes twice
     assert searched("b", 3, 4, 9, 14) == whole
+
+
+def test_a_search_extends_what_was_published(searched):
+    """Another machine has the file and not the journal: it ends as the search that had both, but for rounded scores."""
+    whole, part = searched("a", 14), searched("b", 6)
+    assert [t["choice"] for t in searched("c", 14, earlier=part[::-1])] == [t["choice"] for t in whole]
+    outside = [{"number": 0, "score": 1.0, "choice": {**part[0]["choice"], "layers": [0, 5]}}]
+    assert outside[0]["choice"] not in [t["choice"] for t in searched("d", 3, earlier=outside)]
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
@@ -92,6 +100,10 @@ def test_a_search_begins_with_different_points():
     points = first_points("metake-proxy", {"metake-proxy": choice}, [3.0, 10.0, 1e6, 1e7], space)
     assert [point["weight"] for point in points] == [300.0, 900.0, 3000.0, 30_000.0]
     assert points[0] == guess
+    everywhere = first_points("metake-proxy", {"metake-proxy": choice}, [], space, everywhere=True)
+    assert [point["place"] for point in everywhere[1:]] == [
+        place for place in range(len(space.places)) if place != guess["place"]
+    ]
     plain, projected = (first_points(method, {}, [3.0], space) for method in ("memit", "alphaedit"))
     assert [("weight" in p, "l2" in p) for p in plain + projected] == [(True, False)] * 2 + [
         (False, True)
