@@ -8,13 +8,15 @@ first records of the development split in consecutive batches; its score is the 
 efficacy, generalisation and specificity (on the real model: agreement) at the end. Trials are journalled, so a killed search goes
 on where it was. Writes every trial to `experiments/search/MODEL.json` and the winners into the
 model's preset. With `--extend` a search begins with the trials in that file, if they are of the same
-run, and with `--everywhere` it looks at the shipped settings at every other place before it draws points.
+run; with `--everywhere` it looks at the shipped settings at every other place before it draws points, with
+`--winners-of` at what other models ship with.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,23 +194,33 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
 
 
 def first_points(
-    method: str, shipped: dict[str, Any], factors: list[float], space: Space, everywhere: bool = False
+    method: str,
+    shipped: dict[str, Any],
+    factors: list[float],
+    space: Space,
+    everywhere: bool = False,
+    others: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained.
 
     Args:
         everywhere: also the latter at every other place of the space.
+        others: what other models ship with, per method; also what of it is in the space.
     """
     row = find_method(method)
     kind = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
     other = ("weight", "history") if row.geometry == "projected" else ("l2", "keep")
     guess = {name: value for name, value in space.guess[kind].items() if name not in other}
-    earlier = as_trial(shipped.get(method, shipped.get(row.like, {})), method, space)
+    earlier, *found = (
+        as_trial(choices.get(method, choices.get(row.like, {})), method, space)
+        for choices in (shipped, *others)
+    )
     base = guess if earlier is None else earlier
     points: list[dict[str, Any]] = []
     moved = [{**base, "place": place} for place in range(len(space.places))] if everywhere else []
-    for point in (guess, base, *(stronger(base, factor, space) for factor in factors), *moved):
-        if point not in points:
+    strong = [stronger(base, factor, space) for factor in factors]
+    for point in (guess, base, *strong, *moved, *found):
+        if point is not None and point not in points:
             points.append(point)
     return points
 
@@ -280,7 +292,8 @@ def search(
 
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
     anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
-    for point in first_points(method, shipped, args.factors, space, args.everywhere):
+    others = [read_json(PRESETS / f"{model}.json")["methods"] for model in args.winners_of]
+    for point in first_points(method, shipped, args.factors, space, args.everywhere, others):
         study.enqueue_trial(point, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     for count in range(len(finished), args.trials):
@@ -320,6 +333,8 @@ def main() -> None:
                         help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
     parser.add_argument("--everywhere", action="store_true",
                         help="among the first trials are the shipped settings (or the guess) at every other place")  # fmt: skip
+    parser.add_argument("--winners-of", type=lambda text: text.split(","), default=[], metavar="MODEL,MODEL",
+                        help="among the first trials are the settings that these models ship with")  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()

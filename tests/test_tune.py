@@ -52,7 +52,7 @@ def searched(monkeypatch, demo, tmp_path):
     monkeypatch.setattr(tune, "evaluate_method", evaluate)
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
     data = ASSETS / "world" / "dev.json"
-    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[], everywhere=False)
+    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[], everywhere=False, winners_of=[])
 
     def go(folder, *trials, earlier=None):
         for count in trials:
@@ -103,6 +103,11 @@ def test_a_search_begins_with_different_points():
     everywhere = first_points("metake-proxy", {"metake-proxy": choice}, [], space, everywhere=True)
     assert [point["place"] for point in everywhere[1:]] == [
         place for place in range(len(space.places)) if place != guess["place"]
+    ]
+    elsewhere = [dict(winners("demo-gptj")), dict(winners("demo"))]
+    *_, last = first_points("metake", {}, [], space, others=elsewhere)
+    assert suggest(optuna.trial.FixedTrial(last), "metake", space)["layers"] in [
+        [*chosen["metake"]["layers"]] for chosen in elsewhere
     ]
     plain, projected = (first_points(method, {}, [3.0], space) for method in ("memit", "alphaedit"))
     assert [("weight" in p, "l2" in p) for p in plain + projected] == [(True, False)] * 2 + [
