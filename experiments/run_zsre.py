@@ -44,7 +44,7 @@ from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import held_out_text, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
-from metake.report.figures import plot_sequence
+from metake.report.figures import PUBLISHED, plot_sequence
 from metake.report.tables import latex, markdown, render
 
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
@@ -221,7 +221,7 @@ def content(
         **result_file(loaded, befores[0], first, statistics),
         "methods": {name: [run.row() for run in runs] for name, runs in done.items()},
         "arguments": {k: None if v is None else str(v) for k, v in vars(args).items()},
-        "summary": summary, "left_out": left_out,
+        "summary": summary, "left_out": left_out, "d_k": loaded.arch.d_k,
         "curves": {name: [curve(run) for run in runs] for name, runs in done.items()},
         "protocol": "consecutive batches on one model; teacher-forced unless the glossary says otherwise; "
         f"{MOMENTS['end']}; intervals: 95%, over seeds from three on, over records (bootstrap) otherwise",
@@ -253,9 +253,14 @@ def _plain(value: float) -> float | None:
 
 
 def curve(run: MethodRun) -> list[dict[str, Any]]:
-    """Published metrics after so many edits, over the records edited by then."""
+    """Published metrics after so many edits, over the records edited by then, and eta of the batch just edited.
+
+    Eta is the mean at the last edited layer.
+    """
+    ends = np.cumsum([len(batch["requests"]) for batch in run.batches]).tolist()
+    eta = {end: float(np.mean(batch["eta"][-1])) for end, batch in zip(ends, run.batches, strict=True)}
     return [
-        {"edits": count, **{m: _plain(seen.mean(m)) for m in ("efficacy", "generalisation", "specificity")}}
+        {"edits": count, **{m: _plain(seen.mean(m)) for m in PUBLISHED}, "attenuation": eta[count]}
         for count, seen in sorted(run.looks.items())
     ]
 
@@ -298,7 +303,8 @@ def report(result: dict[str, Any], out: Path) -> None:
     write_text(out / "table.csv", stream.getvalue())
     written = "results.json, table.md, table.tex, table.csv"
     if any(len(points) > 1 for runs in result["curves"].values() for points in runs):
-        plot_sequence(result["curves"], out / "curves.png")
+        first = next(iter(result["methods"].values()))[0]["batches"][0]
+        plot_sequence(result["curves"], out / "curves.png", result["d_k"], len(first["requests"]))
         written += ", curves.png"
     print(render(f"{result['model']}, {result['arguments']['seeds']} seeds", head, rows, 150))
     print(f"written: {out}: {written}")

@@ -128,6 +128,13 @@ CLAIMS: tuple[Claim, ...] = (
          "coefficient": "it is the coefficient B_jj: the realised residual of one edit can grow through crosstalk"},
     ),
     Claim(
+        "X13", 1, "A layer has room for so many edits",
+        "an edit whose geometry holds the keys of the n - 1 others keeps eta_j = B_jj of all n; "
+        "sum_j eta_j = sum_i s_i/(1 + s_i) < rank K <= min(n, d_k), so their mean is below d_k/n",
+        "ours", ("suppression.room", "suppression.room_bound", "suppression.retention"), (),
+        {"definite": PD, "remembered": "each edit remembers the keys of all others"},
+    ),
+    Claim(
         "P4", 1, "Full compensation", "asking for R B^-1 makes the soft fit realise R, and is EMMET's exact fit; for one edit: delta/eta",
         "ours", ("suppression.compensated_residuals", "suppression.exact_edit"), (),
         {"independent": "the keys are linearly independent"},

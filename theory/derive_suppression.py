@@ -109,6 +109,16 @@ def crosstalk() -> sp.Expr:
     return sp.simplify(s1 / (1 + s1) - kept - c**2 / ((1 + s1) * (sp.eye(2) + S).det()))
 
 
+def room() -> sp.Matrix:
+    """X13 for two keys in two dimensions: B_jj minus the eta of key j in the geometry that holds the other one."""
+    G = sp.diag(*sp.symbols("mu0:2", positive=True))
+    K = sp.Matrix(2, 2, sp.symbols("k00 k01 k10 k11", real=True))
+    S = K.T * G.inv() * K
+    B = S * (sp.eye(2) + S).inv()
+    last = [K[:, j].T * (G + K[:, 1 - j] * K[:, 1 - j].T).inv() * K[:, j] for j in range(2)]
+    return sp.Matrix([sp.simplify(B[j, j] - rho[0] / (1 + rho[0])) for j, rho in enumerate(last)])
+
+
 def compensation() -> sp.Matrix:
     """P4: `R B^-1 Q^T - R S^-1 K^T G^-1` with `Q^T = (I + S)^-1 K^T G^-1`, two keys."""
     S = _symmetric("s", 2)

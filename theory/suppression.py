@@ -168,7 +168,7 @@ def penalised_geometry(P: Array, beta: float, penalty: float) -> Array:
     return beta * eye + penalty * (eye - P)
 
 
-# -- batches (X2, X3, P4) -----------------------------------------------------------------------
+# -- batches (X2, X3, X13, P4) ------------------------------------------------------------------
 
 
 def gram(G: Array, K: Array) -> Array:
@@ -204,6 +204,21 @@ def compensated_residuals(S: Array, R: Array) -> Array:
 def batch_shortfall_bound(S: Array, R: Array) -> float:
     """Bound of `||R - D* K||_F`, `||R||_F / (1 + s_min)` (X3)."""
     return float(np.linalg.norm(R) / (1 + np.linalg.eigvalsh(S)[0]))
+
+
+def room(S: Array) -> float:
+    """`sum_j B_jj = sum_i s_i/(1 + s_i)`: what n edits keep of themselves, all together (X13)."""
+    s = np.linalg.eigvalsh(S).clip(0)
+    return float(np.sum(s / (1 + s)))
+
+
+def room_bound(n: int, rank: int) -> float:
+    """Bound of the mean attenuation of an edit that remembers n - 1 others, `min(1, rank/n)` (X13).
+
+    Args:
+        rank: of the n keys, at most `d_k`; under a projector at most its rank.
+    """
+    return min(1.0, rank / n)
 
 
 # -- beyond one-sided penalties and exact arithmetic (X12, X4) -----------------------------------

@@ -1,4 +1,4 @@
-"""X2 to X4, P4, P8 to P10, X12: keys that share a solve, one batch or several."""
+"""X2 to X4, X13, P4, P8 to P10, X12: keys that share a solve, one batch or several."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from verification.strategies import (
 Array = NDArray[np.float64]
 
 
-# -- X2, X3, P4: batches -------------------------------------------------------------------------
+# -- X2, X3, X13, P4: batches ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,63 @@ def test_a_realised_residual_can_grow_through_crosstalk():
     realised = R @ suppression.retention(S)
     assert realised[0, 0] > 1 > suppression.attenuation(1.0)
     ledger.counterexample("rho = 1, overlap 0.9, residuals 1 and 10: the first realises 2.7 of 1")
+
+
+def behind_all_others(G: Array, K: Array) -> list[float]:
+    """The attenuation of each key in the geometry that remembers the other keys."""
+    past = [G + (other := np.delete(K, j, axis=1)) @ other.T for j in range(K.shape[1])]
+    return [
+        float(suppression.attenuation(suppression.realisability(now, k)))
+        for now, k in zip(past, K.T, strict=True)
+    ]
+
+
+@given(batch_edits())
+@checks("X13", "random")
+def test_an_edit_behind_all_others_keeps_its_entry(b: Batch):
+    eta = behind_all_others(b.geometry.G, b.K)
+    equal(eta, np.diag(suppression.retention(b.S)), b.tolerance, 1.0)
+    equal(sum(eta), suppression.room(b.S), b.tolerance * len(eta), 1.0)
+
+
+@given(geometries(max_exponent=4), st.integers(1, 40), seeds)
+@checks("X13", "random")
+def test_mean_attenuation_is_below_the_dimension_per_edit(geometry: Geometry, n: int, seed: int):
+    """More keys than the layer has dimensions, too; their lengths are drawn over four decades."""
+    rng = np.random.default_rng(seed)
+    K = rng.standard_normal((geometry.size, n)) * 10.0 ** rng.uniform(-2, 2)
+    S = suppression.gram(geometry.G, K)
+    bound = suppression.room_bound(n, int(np.linalg.matrix_rank(K)))
+    below(suppression.room(S) / n, bound, tolerance(1 + float(np.trace(S))))
+    assert bound <= geometry.size / n
+
+
+@checks("X13", "searched")
+def test_the_room_is_used_up_as_the_constraint_vanishes():
+    """Three dimensions, seven keys: the weaker the constraint the closer the mean comes to 3/7.
+
+    K K^T/g has the eigenvalues of S = K^T K/g without its zeros, which rounding would blow up.
+    """
+    K = np.random.default_rng(0).standard_normal((3, 7))
+
+    def ratio(x: Array) -> float:
+        return suppression.room(np.exp(-x[0]) * (K @ K.T)) / 7 / suppression.room_bound(7, 3)
+
+    attains(worst(ratio, 1), 1, tolerance=1e-12)
+
+
+@checks("X13", "needed", drops="remembered")
+def test_edits_that_forget_each_other_take_more_than_there_is():
+    eta = suppression.attenuation(suppression.realisability(np.eye(1), np.array([3.0])))
+    assert 2 * eta > 1
+    ledger.counterexample("G = 1, k = 3 written twice without memory: eta = 0.9 each time, 1.8 in one dimension")
+
+
+@checks("X13", "needed", drops="definite")
+def test_an_indefinite_geometry_has_more_room_than_dimensions():
+    G, k = -0.5, 1.0
+    assert k / (G + k * k) * k == 2.0, "k^T (G + k k^T)^-1 k, though G + k k^T is positive"
+    ledger.counterexample("G = -1/2, k = 1: B = 2 in one dimension")
 
 
 @given(batch_edits(max_exponent=2))

@@ -63,6 +63,11 @@ def test_crosstalk_costs_a_square():
     assert _vanishes(derive.crosstalk())
 
 
+@checks("X13", "derived")
+def test_what_an_edit_keeps_is_its_attenuation_behind_all_others():
+    assert _vanishes(derive.room())
+
+
 @checks("P4", "derived")
 def test_compensation_is_the_exact_fit():
     assert _vanishes(derive.compensation())

@@ -392,6 +392,21 @@ def test_crosstalk_lowers_what_an_edit_keeps_of_itself(s: Source):
 
 
 @given(sources)
+@checks("X13", "exact")
+def test_n_edits_share_the_rank_of_their_keys(s: Source):
+    """`B_jj` is the attenuation behind all others, and the trace of B stays below the rank of K."""
+    G, K, _, S = batch(s)
+    n = S.nrows()
+    B = S * (eye(n) + S).inv()
+    for j in range(n):
+        others = [outer(pick(K, i), pick(K, i)) for i in range(n) if i != j]
+        same(B[j, j], share(rho_of(sum(others, G), pick(K, j))))
+    total, rank = sum((B[j, j] for j in range(n)), fmpq(0)), K.rank()
+    assert total < rank or total == rank == 0
+    near(suppression.room(table(S)), total, 1 + float(square(S)) ** 0.5, 1.0 + n)
+
+
+@given(sources)
 @checks("X3", "exact")
 def test_shortfall_of_a_batch(s: Source):
     """`K = A U diag(t) W` for `G = A A^T`: then `S = W^T diag(t^2) W` has a rational spectrum."""

@@ -208,6 +208,23 @@ def test_no_edit_keeps_more_than_alone(case: Case, x: Inputs, K: torch.Tensor) -
 
 
 @every_operator
+@checks("X13", "product")
+def test_edits_that_remember_share_the_room_of_a_layer(case: Case, x: Inputs, K: torch.Tensor) -> None:
+    """The operator with the other keys in its memory, beside what it remembers already."""
+    S = suppression.gram(case.G, case.inside(x.K))
+    n = K.shape[1]
+    limit = case.tolerance * (1 + np.trace(S))
+    keys = K.to(case.operator.dtype)
+    before = keys[:, :0] if case.operator.past is None else case.operator.lift(case.operator.past)
+    eta = []
+    for j in range(n):
+        past = torch.cat([before, keys[:, :j], keys[:, j + 1 :]], dim=1)
+        eta.append(float(case.operator.with_past(past).attenuation(keys[:, j : j + 1])))
+    equal(eta, np.diag(suppression.retention(S)), limit, n + case.reach(x.K))
+    below(sum(eta) / n, suppression.room_bound(n, len(case.G)) + limit)
+
+
+@every_operator
 @checks("P4", "product")
 def test_exact_fit_is_the_compensated_soft_fit(case: Case, x: Inputs, K: torch.Tensor) -> None:
     S = suppression.gram(case.G, case.inside(x.K))

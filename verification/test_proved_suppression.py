@@ -372,6 +372,15 @@ def test_shortfall_of_a_batch():
     settle(({"first": s1 >= least, "second": s2 >= least, "floor": least > -1}, left <= right, []))
 
 
+@checks("X13", "proved")
+def test_two_edits_share_the_rank_of_their_keys():
+    """B_11 + B_22 is below 2, and below 1 where the keys are parallel."""
+    (a, b, c), gram, first, _ = two_keys()
+    second = (b * (1 + a) - c * c) / ((1 + a) * (1 + b) - c * c)
+    settle(({"gram": gram}, first + second < 2, []))
+    settle(({"gram": gram, "parallel": a * b == c * c}, first + second < 1, []))
+
+
 @checks("P4", "proved")
 def test_compensation():
     """One edit: eta times delta/eta; two keys: B is invertible iff S is."""

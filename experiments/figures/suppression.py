@@ -222,6 +222,43 @@ def crosstalk(data: Data) -> Any:
     return figure
 
 
+@shows("X13", caption="The mean of what an edit realises of its residual, if all edits remember each other's keys, against the number of edits "
+       "over the dimension of the key: random keys with a demo model's covariance, under three strengths of the constraint. Beyond one edit per "
+       "dimension no constraint is weak enough: together they keep less than d_k (black). Crosses: single edits, the library's operator with all other keys in its memory.")  # fmt: skip
+def room(data: Data) -> Any:
+    C = measured("demo").moment
+    d = len(C)
+    load = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4])
+    sizes = (load * d).astype(int)
+    draws = np.random.default_rng(0).standard_normal((d, sizes[-1]))
+    keys = torch.from_numpy(np.linalg.cholesky(C.double().numpy() + 1e-9 * np.eye(d)) @ draws)
+    figure, axis = axes(2.4)
+    axis.loglog(load, [suppression.room_bound(n, d) for n in sizes], color=BLACK, label=r"$\min(1, d_k/n)$")
+    for weight, colour, marker in ((10.0, GREEN, "D"), (300.0, BLUE, "o"), (3000.0, ORANGE, "s")):
+        beta = weight * float(torch.linalg.eigvalsh(C.double())[-1]) / 1e4
+        operator = Ridge(C, weight, beta)
+        G = weight * C.double().numpy() + beta * np.eye(d)
+        limit = suppression.rounding_bound(EPS64, 1e4)
+        kept, theory = [], []
+        for n in sizes:
+            K = keys[:, :n]
+            kept.append((K * operator.channel(K)).sum(0).numpy())
+            theory.append(suppression.room(suppression.gram(G, K.numpy())) / n)
+        name = rf"$\lambda={weight:.0f}$"
+        axis.loglog(load, theory, color=colour, lw=0.8)
+        data.points(axis, name, load, theory, [x.mean() for x in kept], "equal", limit * sizes, color=colour, marker=marker)  # fmt: skip
+        data.add(f"{name}, room", load, [suppression.room_bound(n, d) for n in sizes], theory, "below", limit)
+        for n, entries in zip(sizes[:5:2], kept[:5:2], strict=True):
+            some = np.arange(3)
+            others = [operator.with_past(torch.cat([keys[:, :j], keys[:, j + 1 : n]], 1)) for j in some]
+            eta = [float(o.attenuation(keys[:, [j]])) for o, j in zip(others, some, strict=True)]
+            data.points(axis, f"{name}, behind all others", [n / d] * len(some), entries[some], eta, "equal", limit * n,
+                        color=colour, marker="x", label="")  # fmt: skip
+    axis.set(xlabel=r"edits per dimension of the key, $n/d_k$", ylabel=r"mean attenuation $\eta$", ylim=(0.01, 1.3))
+    axis.legend(loc="lower left")
+    return figure
+
+
 @shows("P8", caption="Mean attenuation of keys whose second moment is each demo model's own, against the weight of the constraint over the "
        "dimension, and Jensen's bound with E rho = d_k/lambda; directions that carry less than the ridge (1e-6 of the largest eigenvalue) take a model below it. Crosses: the mean over the "
        "keys of test facts, which have another second moment and need not obey.")  # fmt: skip

@@ -130,28 +130,46 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
         return save(figure, path)
 
 
-def plot_sequence(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> Path:
-    """The published metrics over the number of edits: a line per method, mean over seeds, range shaded.
+PUBLISHED = ("efficacy", "generalisation", "specificity")
+
+
+def plot_sequence(
+    curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    path: Path,
+    d_k: int | None = None,
+    batch: int = 1,
+) -> Path:
+    """The published metrics over the number of edits, and what attenuates them: a line per method, mean over seeds, range shaded.
+
+    The last panel is eta at the last edited layer, the mean over the batch that ends there, each key behind the n - 1
+    of earlier batches and itself; dashed: the room of a layer whose edits remember those before, min(1, d_k/n) (X13).
 
     Args:
-        curves: method -> seeds -> points with `edits` and the three metrics as shares.
+        curves: method -> seeds -> points with `edits`, the three metrics as shares and `attenuation` (or null).
+        d_k: width of a key; without it there is no dashed line.
+        batch: edits in a batch.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.8), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(1, 4, figsize=(6.8, 2.9), layout="constrained")
         spare = cycle(plt.get_cmap("Set3").colors)  # type: ignore[attr-defined]
         for (method, seeds), marker in zip(curves.items(), cycle(MARKERS), strict=False):
             colour = COLOURS.get(method) or next(spare)
-            x = [point["edits"] for point in seeds[0]]
-            for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
-                y = 100 * np.array([[point[metric] for point in points] for points in seeds], dtype=float)
+            for axis, metric in zip(axes, (*PUBLISHED, "attenuation"), strict=True):
+                scale = 100 if metric in PUBLISHED else 1
+                x = [point["edits"] for point in seeds[0]]
+                y = scale * np.array([[point.get(metric) for point in points] for points in seeds], dtype=float)
                 axis.plot(x, y.mean(0), marker=marker, ms=3, lw=1, color=colour, label=method)
                 axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
-        for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
-            axis.set_title(metric)
-            axis.set_xlabel("edits so far")
-            axis.set_ylim(0, 102)
+        for axis, metric in zip(axes, PUBLISHED, strict=False):
+            axis.set(title=metric, xlabel="edits so far", ylim=(0, 102))
+        axes[3].set(title="attenuation $\\eta$", xlabel="edits so far", ylim=(0, 1.02))
+        if d_k is not None:
+            counts = [point["edits"] for seeds in curves.values() for points in seeds for point in points]
+            edits = np.linspace(min(counts), max(counts), 200)
+            room = np.minimum(1, d_k / np.maximum(1, edits - batch + 1))
+            axes[3].plot(edits, room, "--", lw=1, color="black", label="room, $d_k/n$")
         axes[0].set_ylabel("per cent, over the edits so far")
         figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+            *axes[3].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
         )
         return save(figure, path)

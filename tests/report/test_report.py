@@ -69,7 +69,8 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
 def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
-    points = [{"edits": n, "efficacy": 0.5, "generalisation": 0.4, "specificity": 0.3} for n in (10, 20)]
+    shares = {"efficacy": 0.5, "generalisation": 0.4, "specificity": 0.3, "attenuation": 0.2}
+    points = [{"edits": n, **shares} for n in (10, 20)]
     methods = [*METHODS, "memit@first", "memit@second"]
     figures.plot_sequence({method: [points] for method in methods}, tmp_path / "curves.png")
     lines = drawn[0].axes[0].lines
@@ -77,5 +78,20 @@ def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch)
     assert len(looks) == len(methods)
     few = len(figures.MARKERS)
     assert len({line.get_marker() for line in lines[:few]}) == few  # told apart without colours, too
+    assert len(drawn[0].axes[3].lines) == len(methods)  # no width, no room
     known = [matplotlib.colors.to_hex(c) for c in figures.COLOURS.values()]
     assert len(set(known)) == len(known)
+
+
+def test_the_room_of_a_layer_is_drawn_beside_what_attenuates(tmp_path, monkeypatch):
+    """A batch of ten behind n - 10 others; a run that was never judged on the way has no attenuation to show."""
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+    points = [{"edits": n, "efficacy": 0.5, "generalisation": 0.4, "specificity": None, "attenuation": None}
+              for n in (10, 40)]  # fmt: skip
+    figures.plot_sequence({"memit": [points]}, tmp_path / "curves.png", d_k=8, batch=10)
+    *_, room = drawn[0].axes[3].lines
+    edits, share = room.get_data()
+    assert share.max() == 1
+    at = share[(abs(edits - 40)).argmin()]
+    assert at == pytest.approx(8 / 31, rel=0.02)
