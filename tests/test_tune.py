@@ -78,6 +78,29 @@ def test_a_search_extends_what_was_published(searched):
     assert outside[0]["choice"] not in [t["choice"] for t in searched("d", 3, earlier=outside)]
 
 
+def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
+    """Other records, another batch or another seed: the search begins anew. The winner becomes the preset."""
+    choice = {"layers": [2], "lr": 0.5, "stop": "own"}
+    seen = []
+
+    def search(*given):
+        seen.append(given[-1])
+        return [{"number": 0, "score": 1.0, "choice": choice}]
+
+    monkeypatch.setattr(tune, "HERE", tmp_path)
+    monkeypatch.setattr(tune, "PRESETS", tmp_path)
+    monkeypatch.setattr(tune, "load", lambda name: demo)
+    monkeypatch.setattr(tune, "statistics_for", lambda *_, **__: None)
+    monkeypatch.setattr(tune, "search", search)
+    run = ("tune.py", "--methods", "memit", "--edits", "2", "--batch", "1")
+    for more in ((), ("--extend",), ("--extend", "--batch", "2"), ("--extend", "--seed", "1")):
+        monkeypatch.setattr("sys.argv", [*run, *more])
+        tune.main()
+    assert [len(earlier) for earlier in seen] == [0, 1, 0, 0]
+    assert read_json(tmp_path / "demo.json")["methods"]["memit"] == choice
+    assert read_json(tmp_path / "search" / "demo.json")["memit"]["seed"] == 1
+
+
 @pytest.mark.parametrize("model", sorted(SPACES))
 def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
     space = SPACES[model]
