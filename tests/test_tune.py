@@ -52,7 +52,9 @@ def searched(monkeypatch, demo, tmp_path):
     monkeypatch.setattr(tune, "evaluate_method", evaluate)
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
     data = ASSETS / "world" / "dev.json"
-    fixed = dict(model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[], everywhere=False, winners_of=[])
+    fixed = dict(
+        model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[], everywhere=False, winners_of=[]
+    )
 
     def go(folder, *trials, earlier=None):
         for count in trials:

@@ -201,7 +201,9 @@ def test_the_room_is_used_up_as_the_constraint_vanishes():
 def test_edits_that_forget_each_other_take_more_than_there_is():
     eta = suppression.attenuation(suppression.realisability(np.eye(1), np.array([3.0])))
     assert 2 * eta > 1
-    ledger.counterexample("G = 1, k = 3 written twice without memory: eta = 0.9 each time, 1.8 in one dimension")
+    ledger.counterexample(
+        "G = 1, k = 3 written twice without memory: eta = 0.9 each time, 1.8 in one dimension"
+    )
 
 
 @checks("X13", "needed", drops="definite")

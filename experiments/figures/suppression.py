@@ -254,7 +254,9 @@ def room(data: Data) -> Any:
             eta = [float(o.attenuation(keys[:, [j]])) for o, j in zip(others, some, strict=True)]
             data.points(axis, f"{name}, behind all others", [n / d] * len(some), entries[some], eta, "equal", limit * n,
                         color=colour, marker="x", label="")  # fmt: skip
-    axis.set(xlabel=r"edits per dimension of the key, $n/d_k$", ylabel=r"mean attenuation $\eta$", ylim=(0.01, 1.3))
+    axis.set(
+        xlabel=r"edits per dimension of the key, $n/d_k$", ylabel=r"mean attenuation $\eta$", ylim=(0.01, 1.3)
+    )
     axis.legend(loc="lower left")
     return figure
 

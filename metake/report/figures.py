@@ -157,7 +157,7 @@ def plot_sequence(
             for axis, metric in zip(axes, (*PUBLISHED, "attenuation"), strict=True):
                 scale = 100 if metric in PUBLISHED else 1
                 x = [point["edits"] for point in seeds[0]]
-                y = scale * np.array([[point.get(metric) for point in points] for points in seeds], dtype=float)
+                y = scale * np.array([[point[metric] for point in points] for points in seeds], dtype=float)
                 axis.plot(x, y.mean(0), marker=marker, ms=3, lw=1, color=colour, label=method)
                 axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
         for axis, metric in zip(axes, PUBLISHED, strict=False):
