@@ -10,7 +10,8 @@ Records are those of a zsRE or CounterFact file. Seed 0 takes the first ones in 
 published; every other seed draws its own. Statistics are shared by all methods, sampled contexts by
 all methods of a seed. Every batch is kept on disk: the same command goes on where a killed run
 stopped, and ends with the same weights and numbers. Writes results.json, and the table as Markdown,
-LaTeX and CSV, and the curves over the number of edits.
+LaTeX and CSV, and the curves over the number of edits. Methods edit the same facts: what they differ by is known far better
+than what either reaches, and `--against METHOD` says it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--hparams", action="append", metavar="[METHOD=]FILE",
         help="settings from a published file (ROME, MEMIT, AlphaEdit, UltraEdit, EasyEdit), several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", metavar="METHOD",
+        help="also the difference of every other method to this one, fact by fact, with its interval",
     )  # fmt: skip
     parser.add_argument("--look-every", type=int, help="also judge after every so many batches")
     parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
@@ -162,6 +167,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise MetakeError("--references: there is no sampled text to compare; give --fluency N as well")
     if args.data is None and not demo:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
+    if args.against is not None and args.against not in names:
+        raise MetakeError(f"--against: {args.against} is not one of --methods {','.join(names)}")
     data = args.data or ASSETS / "world" / "test.json"
     everything = read_records(data)
     if not draw_records(everything, edits, 0, args.per_subject):
@@ -217,8 +224,14 @@ def content(
     summary = {"unedited": summarise(befores, [])}
     summary |= {name: summarise([r.after for r in runs], runs) for name, runs in done.items()}
     first = next(iter(done.values()))
+    against = (
+        {"against": args.against, "differences": differences(done, args.against)}
+        if args.against in done
+        else {}
+    )
     return {
         **result_file(loaded, befores[0], first, statistics),
+        **against,
         "methods": {name: [run.row() for run in runs] for name, runs in done.items()},
         "arguments": {k: None if v is None else str(v) for k, v in vars(args).items()},
         "summary": summary, "left_out": left_out, "d_k": loaded.arch.d_k,
@@ -245,6 +258,26 @@ def summarise(measured: list[Measurement], runs: list[MethodRun]) -> dict[str, d
     if runs:
         seconds = float(np.mean([run.seconds_per_edit for run in runs]))
         table["seconds_per_edit"] = {"mean": seconds, "low": None, "high": None}
+    return table
+
+
+def differences(rows: dict[str, list[MethodRun]], to: str) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Method -> published metric -> what it is above `to` on the same facts, and the 95% interval (bootstrap over facts)."""
+    table: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, runs in rows.items():
+        if name == to:
+            continue
+        table[name] = {}
+        for metric in PUBLISHED:
+            apart = [
+                mine.after.values[metric] - theirs.after.values[metric]
+                for mine, theirs in zip(runs, rows[to], strict=False)  # a run under way has a seed less
+            ]
+            above = np.concatenate(apart)
+            above = above[np.isfinite(above)]
+            mean = float(above.mean()) if len(above) else float("nan")
+            low, high = bootstrap(above)
+            table[name][metric] = {"mean": _plain(mean), "low": _plain(low), "high": _plain(high)}
     return table
 
 
@@ -290,6 +323,11 @@ def _cell(metric: str, value: dict[str, float | None]) -> str:
     return f"{scale * mean:.{digits}f}{half}"
 
 
+def _signed(value: dict[str, float | None]) -> str:
+    numbers = [100 * x for x in value.values() if x is not None]
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*numbers) if numbers else "-"
+
+
 def report(result: dict[str, Any], out: Path) -> None:
     head, rows = cells(result["summary"])
     write_text(out / "table.md", markdown(head, rows))
@@ -302,6 +340,15 @@ def report(result: dict[str, Any], out: Path) -> None:
             writer.writerow([name, metric, value["mean"], value["low"], value["high"], GLOSSARY[metric]])
     write_text(out / "table.csv", stream.getvalue())
     written = "results.json, table.md, table.tex, table.csv"
+    if "differences" in result:
+        apart = [
+            [name, *(_signed(found[m]) for m in PUBLISHED)] for name, found in result["differences"].items()
+        ]
+        write_text(
+            out / "differences.md",
+            markdown([f"above {result['against']}", *(LABELS[m] for m in PUBLISHED)], apart),
+        )
+        written += ", differences.md"
     if any(len(points) > 1 for runs in result["curves"].values() for points in runs):
         first = next(iter(result["methods"].values()))[0]["batches"][0]
         plot_sequence(result["curves"], out / "curves.png", result["d_k"], len(first["requests"]))
