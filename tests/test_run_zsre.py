@@ -34,8 +34,9 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     content = json.loads((tmp_path / "results.json").read_text())
     assert list(content["summary"]) == ["unedited", "rect", "rome"]
     assert [len(runs) for runs in content["methods"].values()] == [2, 2]
-    points, second = content["curves"]["rome"][1], content["methods"]["rome"][1]["batches"][1]
+    points, second = content["curves"]["rect"][1], content["methods"]["rect"][1]["batches"][1]
     assert [point["edits"] for point in points] == [2, 4]
+    assert len(second["eta"]) > 1, "several layers, of which the curve shows the last"
     assert points[1]["attenuation"] == pytest.approx(np.mean(second["eta"][-1]))
     assert {p.name for p in tmp_path.iterdir()} == {
         "results.json", "table.md", "table.tex", "table.csv", "curves.png", "differences.md", "runs"

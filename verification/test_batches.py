@@ -183,16 +183,18 @@ def test_mean_attenuation_is_below_the_dimension_per_edit(geometry: Geometry, n:
     assert bound <= geometry.size / n
 
 
+@pytest.mark.parametrize(("d", "n"), [(3, 7), (7, 3)])
 @checks("X13", "searched")
-def test_the_room_is_used_up_as_the_constraint_vanishes():
-    """Three dimensions, seven keys: the weaker the constraint the closer the mean comes to 3/7.
+def test_the_room_is_used_up_as_the_constraint_vanishes(d: int, n: int):
+    """The weaker the constraint the closer the mean comes to min(1, d/n).
 
-    K K^T/g has the eigenvalues of S = K^T K/g without its zeros, which rounding would blow up.
+    Of K K^T/g and S = K^T K/g, with the same eigenvalues but for zeros, which rounding would blow up, the smaller one.
     """
-    K = np.random.default_rng(0).standard_normal((3, 7))
+    K = np.random.default_rng(0).standard_normal((d, n))
+    S = K.T @ K if n <= d else K @ K.T
 
     def ratio(x: Array) -> float:
-        return suppression.room(np.exp(-x[0]) * (K @ K.T)) / 7 / suppression.room_bound(7, 3)
+        return suppression.room(np.exp(-x[0]) * S) / n / suppression.room_bound(n, d)
 
     attains(worst(ratio, 1), 1, tolerance=1e-12)
 
