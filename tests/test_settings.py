@@ -63,10 +63,10 @@ def test_published_settings_of_the_papers_models():
 
 def test_a_row_without_a_preset_takes_that_of_the_row_it_is_like(demo):
     like = settings_for(demo.arch, "memit", name="demo")
-    prune = settings_for(demo.arch, "prune", name="demo")
-    assert "prune" not in read_json(PRESETS / "demo.json")["methods"]
-    assert (prune.layers, prune.weight, prune.lr) == (like.layers, like.weight, like.lr)
-    assert (prune.restraint, like.restraint) == ("prune", "none")
+    emmet = settings_for(demo.arch, "emmet", name="demo")
+    assert "emmet" not in read_json(PRESETS / "demo.json")["methods"]
+    assert (emmet.layers, emmet.weight, emmet.lr) == (like.layers, like.weight, like.lr)
+    assert (emmet.fit, like.fit) == ("exact", "soft")
     assert all(row.like in ("", *METHODS) for row in METHODS.values())
 
 

@@ -121,6 +121,8 @@ WRONG = [
     ("projected_key", suppression, "projected_attenuation", lambda P, k, beta: k @ k / (beta + k @ k)),
     ("projection_limit", suppression, "penalised_geometry", lambda P, b, t: (b + t) * np.eye(len(P)) - 2 * t * P / 3),
     ("crosstalk", suppression, "retention", lambda S: S),
+    ("room", suppression, "room", lambda S: float(np.trace(S))),
+    ("room", suppression, "room_bound", lambda n, rank: rank / (rank + n) / 2),
     ("typical_attenuation", suppression, "mean_realisability", lambda d, weight: d / (2 * weight)),
     ("rounding", suppression, "rounding_bound", lambda eps, condition: eps),
     ("ball_ellipsoid", trap, "mismatch", lambda kappa: kappa),
@@ -185,5 +187,5 @@ def test_every_figure_shows_registered_claims_and_says_what_to_see():
         assert set(figure.claims) <= known
         assert figure.caption.endswith(".")
     shown = {c for f in FIGURES.values() for c in f.claims}
-    assert shown >= {"T1", "T1b", "T1c", "T1e", "X1", "X2", "X3", "P4", "P8", "P13", "P15", "X4", "L2", "T2b",
+    assert shown >= {"T1", "T1b", "T1c", "T1e", "X1", "X2", "X3", "X13", "P4", "P8", "P13", "P15", "X4", "L2", "T2b",
                      "T2c", "X5", "X6", "L4", "T3a", "T3b", "T3c", "A1", "A2", "J2"}  # fmt: skip

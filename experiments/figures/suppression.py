@@ -223,27 +223,30 @@ def crosstalk(data: Data) -> Any:
 
 
 @shows("X13", caption="The mean of what an edit realises of its residual, if all edits remember each other's keys, against the number of edits "
-       "over the dimension of the key: random keys with a demo model's covariance, under three strengths of the constraint. Beyond one edit per "
+       "over the dimension of the key: random keys with a demo model's covariance (its 128 strongest directions), under three strengths of the constraint. Beyond one edit per "
        "dimension no constraint is weak enough: together they keep less than d_k (black). Crosses: single edits, the library's operator with all other keys in its memory.")  # fmt: skip
 def room(data: Data) -> Any:
-    C = measured("demo").moment
+    C = torch.diag(torch.linalg.eigvalsh(measured("demo").moment.double())[-128:])
     d = len(C)
     load = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4])
     sizes = (load * d).astype(int)
     draws = np.random.default_rng(0).standard_normal((d, sizes[-1]))
-    keys = torch.from_numpy(np.linalg.cholesky(C.double().numpy() + 1e-9 * np.eye(d)) @ draws)
+    keys = C.sqrt() @ torch.from_numpy(draws)
     figure, axis = axes(2.4)
     axis.loglog(load, [suppression.room_bound(n, d) for n in sizes], color=BLACK, label=r"$\min(1, d_k/n)$")
     for weight, colour, marker in ((10.0, GREEN, "D"), (300.0, BLUE, "o"), (3000.0, ORANGE, "s")):
-        beta = weight * float(torch.linalg.eigvalsh(C.double())[-1]) / 1e4
+        beta = weight * float(C[-1, -1]) / 1e4
         operator = Ridge(C, weight, beta)
-        G = weight * C.double().numpy() + beta * np.eye(d)
+        G = weight * C.numpy() + beta * np.eye(d)
         limit = suppression.rounding_bound(EPS64, 1e4)
+        whitened = np.linalg.solve(np.linalg.cholesky(G), keys.numpy())
         kept, theory = [], []
         for n in sizes:
-            K = keys[:, :n]
+            K, W = keys[:, :n], whitened[:, :n]
             kept.append((K * operator.channel(K)).sum(0).numpy())
-            theory.append(suppression.room(suppression.gram(G, K.numpy())) / n)
+            theory.append(
+                suppression.room(W.T @ W if n < d else W @ W.T) / n
+            )  # S, or what has its eigenvalues
         name = rf"$\lambda={weight:.0f}$"
         axis.loglog(load, theory, color=colour, lw=0.8)
         data.points(axis, name, load, theory, [x.mean() for x in kept], "equal", limit * sizes, color=colour, marker=marker)  # fmt: skip
