@@ -234,7 +234,7 @@ def room(data: Data) -> Any:
     keys = C.sqrt() @ torch.from_numpy(draws)
     figure, axis = axes(2.4)
     axis.loglog(load, [suppression.room_bound(n, d) for n in sizes], color=BLACK, label=r"$\min(1, d_k/n)$")
-    for weight, colour, marker in ((10.0, GREEN, "D"), (300.0, BLUE, "o"), (3000.0, ORANGE, "s")):
+    for weight, colour, marker in ((3.0, GREEN, "D"), (100.0, BLUE, "o"), (1000.0, ORANGE, "s")):
         beta = weight * float(C[-1, -1]) / 1e4
         operator = Ridge(C, weight, beta)
         G = weight * C.numpy() + beta * np.eye(d)
@@ -244,9 +244,8 @@ def room(data: Data) -> Any:
         for n in sizes:
             K, W = keys[:, :n], whitened[:, :n]
             kept.append((K * operator.channel(K)).sum(0).numpy())
-            theory.append(
-                suppression.room(W.T @ W if n < d else W @ W.T) / n
-            )  # S, or what has its eigenvalues
+            S = W.T @ W if n < d else W @ W.T  # or what has its eigenvalues
+            theory.append(suppression.room(S) / n)
         name = rf"$\lambda={weight:.0f}$"
         axis.loglog(load, theory, color=colour, lw=0.8)
         data.points(axis, name, load, theory, [x.mean() for x in kept], "equal", limit * sizes, color=colour, marker=marker)  # fmt: skip
@@ -260,7 +259,7 @@ def room(data: Data) -> Any:
     axis.set(
         xlabel=r"edits per dimension of the key, $n/d_k$", ylabel=r"mean attenuation $\eta$", ylim=(0.01, 1.3)
     )
-    axis.legend(loc="lower left")
+    legend_above(axis, 2)
     return figure
 
 
