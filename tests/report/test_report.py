@@ -79,6 +79,12 @@ def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch)
     few = len(figures.MARKERS)
     assert len({line.get_marker() for line in lines[:few]}) == few  # told apart without colours, too
     assert len(drawn[0].axes[3].lines) == len(methods)  # no width, no room
+    assert [list(axis.lines[0].get_ydata()) for axis in drawn[0].axes] == [
+        [50] * 2,
+        [40] * 2,
+        [30] * 2,
+        [0.2] * 2,
+    ]
     known = [matplotlib.colors.to_hex(c) for c in figures.COLOURS.values()]
     assert len(set(known)) == len(known)
 
@@ -93,5 +99,6 @@ def test_the_room_of_a_layer_is_drawn_beside_what_attenuates(tmp_path, monkeypat
     *_, room = drawn[0].axes[3].lines
     edits, share = room.get_data()
     assert share.max() == 1
+    assert "room" in drawn[0].legends[0].get_texts()[-1].get_text()
     at = share[(abs(edits - 40)).argmin()]
     assert at == pytest.approx(8 / 31, rel=0.02)
