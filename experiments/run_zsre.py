@@ -10,8 +10,9 @@ Records are those of a zsRE or CounterFact file. Seed 0 takes the first ones in 
 published; every other seed draws its own. Statistics are shared by all methods, sampled contexts by
 all methods of a seed. Every batch is kept on disk: the same command goes on where a killed run
 stopped, and ends with the same weights and numbers. Writes results.json, and the table as Markdown,
-LaTeX and CSV, and the curves over the number of edits. Methods edit the same facts: what they differ by is known far better
-than what either reaches, and `--against METHOD` says it.
+LaTeX and CSV, and the curves over the number of edits; under_way.json has what was seen of a run that
+has not ended. Methods edit the same facts: what they differ by is known far better than what either
+reaches, and `--against METHOD` says it.
 """
 
 from __future__ import annotations
@@ -186,6 +187,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     text = held_out_text(loaded.name)
     rows: dict[str, list[MethodRun]] = {name: [] for name in names}
     befores: list[Measurement] = []
+    looks: dict[str, Any] = {}  # at the run under way
+
+    def seen(edits: int, look: Measurement) -> None:
+        bar.set_postfix_str(", ".join(f"{LABELS[m]} {100 * look.mean(m):.0f}" for m in PUBLISHED))
+        looks["curve"].append(point(edits, look))
+        write_json(args.out / "under_way.json", looks)
+
     with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit") as bar:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)
@@ -205,14 +213,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     "records": [[r.request.text, r.request.target] for r in records],
                 }  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)
+                looks.update(method=name, seed=seed, curve=[])
                 rows[name].append(evaluate_method(
                     loaded, records, name, settings[name], statistics, evaluator, befores[-1], batch=batch,
-                    contexts=contexts, checkpoints=checkpoints, look_every=args.look_every, tick=bar.update,
+                    contexts=contexts, checkpoints=checkpoints, look_every=args.look_every, seen=seen,
+                    tick=bar.update,
                 ))  # fmt: skip
-                write_json(
-                    args.out / "results.json", content(args, loaded, statistics, befores, rows, left_out)
-                )
-    return content(args, loaded, statistics, befores, rows, left_out)
+                result = content(args, loaded, statistics, befores, rows, left_out)
+                write_json(args.out / "results.json", result)
+                (args.out / "under_way.json").unlink(missing_ok=True)
+    return result
 
 
 def content(
@@ -292,10 +302,11 @@ def curve(run: MethodRun) -> list[dict[str, Any]]:
     """
     ends = np.cumsum([len(batch["requests"]) for batch in run.batches]).tolist()
     eta = {end: float(np.mean(batch["eta"][-1])) for end, batch in zip(ends, run.batches, strict=True)}
-    return [
-        {"edits": count, **{m: _plain(seen.mean(m)) for m in PUBLISHED}, "attenuation": eta[count]}
-        for count, seen in sorted(run.looks.items())
-    ]
+    return [{**point(count, look), "attenuation": eta[count]} for count, look in sorted(run.looks.items())]
+
+
+def point(edits: int, look: Measurement) -> dict[str, Any]:
+    return {"edits": edits, **{m: _plain(look.mean(m)) for m in PUBLISHED}}
 
 
 def cells(summary: dict[str, dict[str, dict[str, float | None]]]) -> tuple[list[str], list[list[str]]]:
@@ -364,9 +375,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     warnings.showwarning = lambda message, *_, **__: print(f"run_zsre: note: {message}", file=sys.stderr)
     try:
-        result = run(args)
-        write_json(args.out / "results.json", result)
-        report(result, args.out)
+        report(run(args), args.out)
     except MetakeError as error:
         print(f"run_zsre: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -110,6 +110,7 @@ def evaluate_method(
     contexts: tuple[str, ...] | None = None,
     checkpoints: Checkpoints | None = None,
     look_every: int | None = None,
+    seen: Callable[[int, Measurement], object] = lambda edits, measurement: None,
     tick: Callable[[int], object] = lambda done: None,
 ) -> MethodRun:
     """Edit all records in batches and judge; the model is as before afterwards, whatever happens.
@@ -120,6 +121,8 @@ def evaluate_method(
         contexts: share them between methods; sampled once otherwise.
         checkpoints: where batches are kept; those that are there already are not edited again.
         look_every: also judge the records edited so far after every so many batches.
+        seen: told the edits so far and what was measured, at every look.
+        tick: told how many edits were done, after every batch.
     """
     if batch < 1:
         raise MetakeError(f"batch: must be at least 1, got {batch}")
@@ -145,13 +148,14 @@ def evaluate_method(
                 parts.append(evaluator.measure(before, only=group))
                 editor.batches[-1].revert()
             elif last or (look_every is not None and (index + 1) % look_every == 0):
-                seen = None if checkpoints is None else checkpoints.look(index)
-                if seen is None:
+                look = None if checkpoints is None else checkpoints.look(index)
+                if look is None:
                     editor.finish()
-                    seen = evaluator.measure(before, only=None if last else range(group.stop))
+                    look = evaluator.measure(before, only=None if last else range(group.stop))
                     if checkpoints is not None:
-                        checkpoints.keep_look(index, seen)
-                looks[group.stop] = seen
+                        checkpoints.keep_look(index, look)
+                looks[group.stop] = look
+                seen(group.stop, look)
             tick(len(group))
     after = looks[len(records)] if consecutive else _merge(parts)
     return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone", looks)
