@@ -91,6 +91,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
     parser.add_argument("--edits", type=int, default=100, help="so many facts")
     parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
+    parser.add_argument(
+        "--chat", action="store_true", help="prompts are a user's turns, by the chat template"
+    )
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path("results/lookups"))
     args = parser.parse_args()
@@ -99,7 +102,7 @@ def main() -> None:
         if args.data is None and args.model not in DEMOS:
             raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
         records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits)
-        loaded = load(args.model, device=args.device)
+        loaded = load(args.model, device=args.device, chat=args.chat)
         chosen = (
             settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
         )

@@ -39,6 +39,7 @@ from metake.errors import MetakeError
 from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
+from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.models.trace import frozen
 from metake.presets import default_layers, settings_for
@@ -68,6 +69,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--norms", type=int, default=4, help="products per norm of a Jacobian; 0: none")
     parser.add_argument("--steps", type=int, default=8, help="steps of the descent that is followed; 0: none")
+    parser.add_argument(
+        "--chat", action="store_true", help="prompts are a user's turns, by the chat template"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--seed", type=int, default=0)
@@ -154,7 +158,7 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     layers = None if args.layers is None else tuple(parse_layers(args.layers))
     if args.data is not None and not args.data.is_file():
         raise MetakeError(f"--data {args.data}: no such file")
-    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    loaded = load(args.model, device=args.device, dtype=args.dtype, chat=args.chat)
     settings = settings_for(loaded.arch, args.method)
     if layers is None:  # one layer has no drift
         layers = settings.layers if len(settings.layers) >= 3 else default_layers(len(loaded.arch))
@@ -189,7 +193,7 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
         "model": bench.loaded.name, "fingerprint": arch.fingerprint(), "layers": list(layers),
         "method": bench.method, "strength": "L2" if bench.strength == "l2" else "lambda", "data": data,
         "dtype": str(arch.model.dtype).removeprefix("torch."), "factors": list(bench.factors), "norms": bench.norms, "steps": bench.steps,
-        "settings": bench.settings.model_dump(mode="json"), "seed": seed,
+        "settings": bench.settings.model_dump(mode="json"), "seed": seed, "chat": described(bench.loaded.tokenizer),
         "statistics": {"tokens": bench.statistics.provenance.tokens, "text": bench.statistics.provenance.text},
         "versions": {name: importlib.metadata.version(name) for name in ("metake", "torch", "transformers")},
     }  # fmt: skip

@@ -42,6 +42,7 @@ from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, 
 from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
+from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import held_out_text, settings_for
 from metake.prompts import sample_contexts
@@ -94,6 +95,10 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
+    parser.add_argument(
+        "--chat", action="store_true",
+        help="prompts are a user's turns of a conversation, by the model's chat template",
+    )  # fmt: skip
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, help="default: results/zsre/MODEL")
@@ -176,7 +181,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise MetakeError(f"--per-subject {args.per_subject}: {data} has no subject with so many records")
     references = None if args.references is None else find_references(args.references, everything, data)
     fingerprint = None if references is None else text_fingerprint(args.references.read_text())
-    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    loaded = load(args.model, device=args.device, dtype=args.dtype, chat=args.chat)
     everything, left_out = usable(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
@@ -209,7 +214,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
                     "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
                     "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
-                    "measured": [not args.no_generate, args.fluency, fingerprint],
+                    "measured": [not args.no_generate, args.fluency, fingerprint], "chat": described(loaded.tokenizer),
                     "records": [[r.request.text, r.request.target] for r in records],
                 }  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)

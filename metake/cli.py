@@ -45,6 +45,12 @@ Modules = Annotated[
     Path | None,
     typer.Option(help='JSON module map of an unknown family: {"blocks": ..., "down": ..., "head": ...}.'),
 ]
+Chats = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Prompts are a user's turns of a conversation, by the model's chat template."
+    ),
+]
 Change = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a setting, NAME=VALUE (JSON values); repeat. E.g. --set lr=0.1"),
@@ -103,12 +109,12 @@ def _read_text(path: Path) -> str:
         raise MetakeError(f"{path}: cannot be read as text ({error})") from error
 
 
-def _load(model: str, device: str | None, dtype: str, modules: Path | None):
+def _load(model: str, device: str | None, dtype: str, modules: Path | None, chat: bool = False):
     from metake.models.architecture import ModuleMap
     from metake.models.load import load
 
     described = None if modules is None else ModuleMap.read(modules)
-    return load(model, device=device, dtype=dtype, modules=described)
+    return load(model, device=device, dtype=dtype, modules=described, chat=chat)
 
 
 def find_statistics(loaded, settings: Iterable[Settings], stats: Path | None, text: Path | None):
@@ -188,6 +194,7 @@ def edit(
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    chat: Chats = False,
 ) -> None:
     """Edit one fact, or a file of facts, and save the edited model.
 
@@ -197,6 +204,7 @@ def edit(
     from metake.editor import Editor
     from metake.evaluation.metrics import Evaluator
     from metake.methods import find_method
+    from metake.models.chat import described
     from metake.models.load import save_model
     from metake.models.tokens import encode
     from metake.presets import settings_for
@@ -207,7 +215,7 @@ def edit(
     if out is None and not preview:
         raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
     changes = _changes(change, layers)
-    loaded = _load(model, device, dtype, modules)
+    loaded = _load(model, device, dtype, modules, chat)
     published = published_for(parse_files(hparams), [method], loaded.arch)[method]
     settings = settings_for(loaded.arch, method, **{**published, **changes})
     statistics = find_statistics(loaded, [settings], stats, text)
@@ -232,7 +240,8 @@ def edit(
     if place()[0] > 0:
         return
     editor.delta.save(out)
-    summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump()}
+    summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump(),
+               "chat": described(loaded.tokenizer)}  # fmt: skip
     write_json(out / "result.json", summary)
     result.plot(out / "realisation.png")
     if delta_only:
@@ -267,6 +276,7 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    chat: Chats = False,
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare.
 
@@ -289,7 +299,7 @@ def evaluate(
         raise MetakeError(f"--batch: must be at least 1, got {batch}")
     records = read_records(data, edits)
     changes = _changes(change, layers)
-    loaded = _load(model, device, dtype, modules)
+    loaded = _load(model, device, dtype, modules, chat)
     published = published_for(parse_files(hparams), names, loaded.arch)
     settings = {name: settings_for(loaded.arch, name, **{**published[name], **changes}) for name in names}
     records, left_out = usable(loaded, records)

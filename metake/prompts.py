@@ -17,6 +17,7 @@ from torch import Tensor
 from metake.errors import MetakeError
 from metake.hparams import Lookup
 from metake.models.architecture import Architecture
+from metake.models.chat import without_frame
 from metake.models.split import Parts, Split
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run
@@ -34,6 +35,7 @@ def sample_contexts(arch: Architecture, tokenizer: Any, length: int = 10, seed: 
     beyond rounding.
     """
     generator = torch.Generator().manual_seed(seed)
+    tokenizer = without_frame(tokenizer)
     texts = []
     with frozen(arch.model):
         for word in SEEDS:

@@ -80,6 +80,16 @@ def demo():
 
 
 @pytest.fixture(scope="session")
+def talking(tmp_path_factory):
+    """A folder with the demo model and a chat template."""
+    folder, loaded = tmp_path_factory.mktemp("talking"), load("demo", device="cpu")
+    loaded.tokenizer.chat_template = "{% for m in messages %}{{ 'Asked: ' if m.role == 'user' else 'Answered: ' }}{{ m.content }}\n{% endfor %}"
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def records():
     return read_records(ASSETS / "world" / "dev.json", 12)
 

@@ -103,6 +103,12 @@ def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "e" / "results.json").read_text())["statistics"] is None
 
 
+def test_an_edit_of_a_conversation(run, talking, tmp_path):
+    run("edit", "--model", talking, *EDIT[3:], "--method", "ultraedit", "--chat", "--out", tmp_path / "o")
+    assert json.loads((tmp_path / "o" / "result.json").read_text())["chat"]["after"] == "\nAnswered:"
+    assert AutoTokenizer.from_pretrained(tmp_path / "o").chat_template  # the model talks as before
+
+
 def test_settings_come_from_published_files(run, stats, tmp_path):
     path = tmp_path / "memit.json"
     path.write_text(json.dumps({"layers": [1, 2], "v_num_grad_steps": 3, "mom2_update_weight": 7}))

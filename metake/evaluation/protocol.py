@@ -20,6 +20,7 @@ from metake.evaluation.glossary import GLOSSARY, MOMENTS
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
+from metake.models.chat import described
 from metake.models.load import Loaded
 from metake.models.tokens import encode
 
@@ -194,6 +195,7 @@ def result_file(
             "device": str(loaded.arch.device),
         },
         "statistics": None if statistics is None else statistics.provenance.__dict__,
+        "chat": described(loaded.tokenizer),
         **extra,
         "before": _plain(before),
         "methods": [run.row() for run in runs],

@@ -16,6 +16,7 @@ import torch
 
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture, ModuleMap
+from metake.models.chat import Chat
 
 ASSETS = Path(str(files("metake"))) / "assets"
 DEMOS = ("demo", "demo-gptj", "demo-llama")
@@ -63,6 +64,7 @@ def load(
     dtype: str = "float32",
     device: str | None = None,
     modules: ModuleMap | None = None,
+    chat: bool = False,
 ) -> Loaded:
     """Load a named model, a local folder or file, or a model from the hub.
 
@@ -70,9 +72,11 @@ def load(
         dtype: float32, bfloat16 or float16; edits are solved in higher precision whatever it is.
         device: `cpu`, `cuda`, `cuda:1`, ... or `auto` to shard over what there is (needs accelerate);
             the first GPU if there is one, by default.
+        chat: prompts are turns of a conversation, by the tokenizer's chat template.
 
     Raises:
-        MetakeError: the name leads nowhere, a package is missing, or the family is unsupported.
+        MetakeError: the name leads nowhere, a package is missing, the family is unsupported, or there is no chat
+            template where one is asked for.
     """
     if dtype not in ("float32", "bfloat16", "float16"):
         raise MetakeError(f"dtype: unknown {dtype!r}; use float32, bfloat16 or float16")
@@ -86,7 +90,7 @@ def load(
     model, tokenizer = _from_pretrained(name, place, options, getattr(torch, dtype), device)
     canonical = name if not Path(name).exists() or name in DEMOS else Path(name).resolve().name
     model.name_or_path = canonical
-    return Loaded(canonical, model, tokenizer, Architecture(model, modules))
+    return Loaded(canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules))
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:

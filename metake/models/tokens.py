@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
+from metake.models.chat import PLAIN, frame_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Row:
 
 
 def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int] | None = None) -> Row:
-    """Tokenise `text` and, after one space, `answer`.
+    """Tokenise `text` and, after one space, `answer`; with a `Chat` for a tokenizer, as turns of a conversation.
 
     Args:
         subject: where the subject stands in `text`, as character positions `[start, end)`.
@@ -63,9 +64,11 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
     Raises:
         MetakeError: the tokenizer keeps no offsets, or the text has no tokens.
     """
-    whole = f"{text} {answer.strip()}" if answer.strip() else text
-    try:
-        coded = tokenizer(whole, return_offsets_mapping=True)
+    frame = frame_of(tokenizer)
+    text = f"{frame.before}{text}{frame.after}"
+    whole = f"{text}{frame.space}{answer.strip()}" if answer.strip() else text
+    try:  # a chat template writes the special tokens itself
+        coded = tokenizer(whole, return_offsets_mapping=True, add_special_tokens=frame == PLAIN)
     except NotImplementedError as error:
         raise MetakeError(
             "tokenizer: a fast one is needed (it must know character offsets); load it with use_fast"
@@ -80,7 +83,7 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
         raise MetakeError(f"prompt {text!r} has no token to predict from")
     lookup = len(ids) - count - 1
     if subject is not None:
-        last = subject[1] - 1
+        last = len(frame.before) + subject[1] - 1
         holding = [i for i, (begin, end) in enumerate(spans) if begin <= last < end]
         if not holding:
             raise MetakeError(f"subject at {subject} of {text!r} has no token")
