@@ -237,6 +237,16 @@ def edit(
     typer.echo(result)
     for wish, old, new in zip(wishes, before, after, strict=True):
         typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")
+    missed = [
+        wish.name for wish, new in zip(wishes, after, strict=True) if not new.strip().startswith(wish.target)
+    ]
+    typer.echo(f"{len(wishes) - len(missed)} of {len(wishes)} answers begin with their target")
+    if missed:
+        typer.echo(
+            f"not so: {', '.join(missed[:5])}{', ...' if len(missed) > 5 else ''}; "
+            "--preview says what the constraint keeps of them",
+            err=True,
+        )
     if place()[0] > 0:
         return
     editor.delta.save(out)

@@ -80,6 +80,18 @@ def test_preview_changes_nothing(run, stats, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_edit_that_does_not_show_is_named(monkeypatch, capsys, stats, tmp_path):
+    for strength, said in (("weight=1e9", "0 of 1 answers"), ("weight=1", "1 of 1 answers")):
+        monkeypatch.setattr(sys, "argv", [
+            "metake", *EDIT, "--method", "memit", "--layers", "2-3", "--stats", str(stats), "--delta-only",
+            "--set", "lr=1", "--set", "clamp=null", "--set", strength, "--out", str(tmp_path / strength),
+        ])  # fmt: skip
+        cli.main()
+        out, errors = capsys.readouterr()
+        assert said in out
+        assert ("not so: " in errors and "--preview" in errors) == (said[0] == "0")
+
+
 def test_requests_file(run, stats, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(json.dumps([
