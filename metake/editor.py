@@ -52,7 +52,7 @@ class Editor:
         settings: all numbers; `metake.presets.settings_for` makes them for known models.
         statistics: second moments of the edited layers' keys, where the geometry is made of them.
         modules: for a model family that is not known.
-        progress: show a bar while targets are optimised.
+        progress: show a bar while targets are optimised, on a terminal and where it takes longer than a second.
 
     Raises:
         MetakeError: unknown method or family, layers out of range, statistics of another model.
@@ -184,7 +184,8 @@ class Editor:
         groups = [slice(i, i + size) for i in range(0, len(requests), size)]
         jobs = [(members, shares) for members in groups for shares in self.shares]
         total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
-        bar = tqdm(total=total, desc=f"{self.method}: targets", leave=False) if self.progress else None
+        what = {"total": total, "desc": f"{self.method}: targets", "unit": "step"}
+        bar = tqdm(**what, leave=False, delay=1, disable=None) if self.progress else None
         delta, stages = self._empty(requests), []
         with bar or nullcontext():
             tick = bar.update if bar else lambda: None

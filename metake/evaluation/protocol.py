@@ -129,7 +129,7 @@ def evaluate_method(
         raise MetakeError(f"batch: must be at least 1, got {batch}")
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
-        modules=loaded.arch.modules,
+        modules=loaded.arch.modules, progress=True,
     )  # fmt: skip
     if contexts is not None and settings.contexts is None:
         editor._contexts = contexts

@@ -143,6 +143,7 @@ def descend(
         losses = together(slope(residuals, active, penalty, backward=not only_look))
         nll[active] = losses.nll[active].to(nll)
         trail.append(float(nll.nanmean()))
+        tick()
         extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
         extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square
         total = losses.nll + penalty.kl * losses.kl + extra.detach()[:, 0].cpu()
@@ -169,7 +170,6 @@ def descend(
                 limit = (penalty.clamp * norms).to(residuals)[:, None]
                 residuals *= (limit / residuals.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
         taken[active] += 1
-        tick()
     if stop == "executed":
         if bool(active.any()):
             look(together(execute(residuals.detach())))
