@@ -10,7 +10,7 @@ from experiments.compare_lookups import compare
 from metake.errors import MetakeError
 from metake.models.tokens import encode
 from metake.models.trace import frozen, run
-from tests.scripts import call
+from tests.scripts import call_here
 
 
 def test_cosines_are_those_of_the_keys_in_the_metric_of_c(demo, statistics_of, records):
@@ -39,7 +39,7 @@ def test_the_same_wording_is_the_same_key(demo, statistics_of, records):
 
 
 def test_the_command(tmp_path):
-    call("compare_lookups.py", "--edits", 5, "--layers", "1-2", "--out", tmp_path)
+    call_here("compare_lookups.py", "--edits", 5, "--layers", "1-2", "--out", tmp_path)
     content = json.loads((tmp_path / "demo.json").read_text())
     assert content["layers"] == [1, 2]
     assert all(0 < row["prompt"] <= row["prompt_nearest"] <= 1 for row in content["cosines"])

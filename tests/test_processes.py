@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from metake import cli
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import Statistics, collect
@@ -71,26 +72,17 @@ def test_two_processes_find_what_one_finds(together):
         assert off < 1e-4, (name, off)
 
 
-def test_torchrun_writes_the_statistics_once(tmp_path):
+def test_torchrun_writes_the_statistics_once(tmp_path, monkeypatch):
     """Both processes read half of the text, the first writes what one process would have."""
-    command = [
-        "-m",
-        "metake.cli",
-        "stats",
-        "--model",
-        "demo",
-        "--layers",
-        "1-2",
-        "--tokens",
-        "2000",
-        "--device",
-        "cpu",
-    ]
+    command = ["stats", "--model", "demo", "--layers", "1-2", "--tokens", "2000", "--device", "cpu"]
     alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
-    one = subprocess.run([sys.executable, *command, "--out", str(alone)], capture_output=True, text=True)
+    monkeypatch.setattr(sys, "argv", ["metake", *command, "--out", str(alone)])
+    cli.main()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = subprocess.run([*launch, *command, "--out", str(shared)], capture_output=True, text=True)
-    assert one.returncode == two.returncode == 0, two.stderr
+    two = subprocess.run(
+        [*launch, "-m", "metake.cli", *command, "--out", str(shared)], capture_output=True, text=True
+    )
+    assert two.returncode == 0, two.stderr
     assert two.stdout.count("written") == 1
     a, b = Statistics.load(alone), Statistics.load(shared)
     assert a.provenance == b.provenance

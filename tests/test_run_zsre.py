@@ -31,9 +31,9 @@ SCRIPT = "run_zsre.py"
 def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     quick = ("--edits", 4, "--batch", 2, "--seeds", 2, "--look-every", 1, "--no-generate", "--out", tmp_path)
     call(SCRIPT, *quick, "--methods", "rect")
-    call_here(SCRIPT, *quick, "--methods", "rect,rome", "--against", "rome")
+    call_here(SCRIPT, *quick, "--methods", "rect,ultraedit", "--against", "ultraedit")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert list(content["summary"]) == ["unedited", "rect", "rome"]
+    assert list(content["summary"]) == ["unedited", "rect", "ultraedit"]
     assert [len(runs) for runs in content["methods"].values()] == [2, 2]
     points, second = content["curves"]["rect"][1], content["methods"]["rect"][1]["batches"][1]
     assert [point["edits"] for point in points] == [2, 4]
@@ -42,19 +42,19 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "results.json", "table.md", "table.tex", "table.csv", "curves.png", "differences.md", "runs"
     }  # fmt: skip
-    rect, rome = (
+    rect, other = (
         np.concatenate([run["per_record"]["efficacy"] for run in content["methods"][name]])
-        for name in ("rect", "rome")
+        for name in ("rect", "ultraedit")
     )
-    assert content["differences"]["rect"]["efficacy"]["mean"] == pytest.approx((rect - rome).mean())
+    assert content["differences"]["rect"]["efficacy"]["mean"] == pytest.approx((rect - other).mean())
     assert "| rect | " in (tmp_path / "differences.md").read_text()
     seconds = [b["seconds"] for run in content["methods"]["rect"] for b in run["batches"]]
     # nothing is done again: the times are those of the first run
-    call_here(SCRIPT, *quick, "--methods", "rect,rome")
+    call_here(SCRIPT, *quick, "--methods", "rect,ultraedit")
     again = json.loads((tmp_path / "results.json").read_text())
     assert [b["seconds"] for run in again["methods"]["rect"] for b in run["batches"]] == seconds
     assert again["summary"] == content["summary"]
-    done = call(SCRIPT, *quick, "--methods", "rect", "--batch", 4, check=False)
+    done = call_here(SCRIPT, *quick, "--methods", "rect", "--batch", 4, check=False)
     assert done.returncode == 2
     assert "another batch" in done.stderr
 
