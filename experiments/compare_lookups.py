@@ -27,6 +27,7 @@ from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.geometry.covariance import Statistics
+from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, wide
@@ -118,7 +119,10 @@ def main() -> None:
         for layer, row in zip(layers, content, strict=True)
     ]
     print(render(f"{args.model}: |cos| of keys of {len(records)} facts", HEAD, lines, 100))
-    write_json(args.out / f"{loaded.name}.json", {"layers": list(layers), "cosines": content})
+    write_json(
+        args.out / f"{loaded.name}.json",
+        {"layers": list(layers), "chat": described(loaded.tokenizer), "cosines": content},
+    )
 
 
 if __name__ == "__main__":

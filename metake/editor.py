@@ -184,8 +184,8 @@ class Editor:
         groups = [slice(i, i + size) for i in range(0, len(requests), size)]
         jobs = [(members, shares) for members in groups for shares in self.shares]
         total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
-        what = {"total": total, "desc": f"{self.method}: targets", "unit": "step"}
-        bar = tqdm(**what, leave=False, delay=1, disable=None) if self.progress else None
+        options = {"total": total, "desc": f"{self.method}: targets", "unit": "step", "leave": False}
+        bar = tqdm(**options, delay=1, disable=None) if self.progress else None
         delta, stages = self._empty(requests), []
         with bar or nullcontext():
             tick = bar.update if bar else lambda: None

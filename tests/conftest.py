@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before torch is imported: several workers on two cores must not fight over threads.
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from metake.data.records import read_records
+from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.models.load import ASSETS, DEMOS, load
 from metake.presets import default_text
@@ -107,6 +109,28 @@ def statistics_of():
         return kept[loaded.name]
 
     return of
+
+
+@pytest.fixture
+def cut_at(monkeypatch):
+    """`with cut_at(n) as edited:` a run that is interrupted at its n-th batch; what it was given so far."""
+
+    @contextmanager
+    def cut(count: int):
+        edit, edited = Editor.edit, []
+
+        def interrupted(self, requests):
+            edited.append(requests)
+            if len(edited) == count:
+                raise KeyboardInterrupt
+            return edit(self, requests)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Editor, "edit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                yield edited
+
+    return cut
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from experiments.run_zsre import (
     find_references,
     summarise,
 )
-from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.methods import METHODS
@@ -59,21 +58,11 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     assert "another batch" in done.stderr
 
 
-def test_a_run_that_was_cut_shows_what_it_saw(tmp_path, monkeypatch):
+def test_a_run_that_was_cut_shows_what_it_saw(tmp_path, cut_at):
     command = (SCRIPT, "--edits", 6, "--batch", 2, "--seeds", 1, "--look-every", 1, "--no-generate",
                "--methods", "ultraedit", "--out", tmp_path)  # fmt: skip
-    edit, done = Editor.edit, []
-
-    def killed(self, requests):
-        done.append(requests)
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return edit(self, requests)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Editor, "edit", killed)
-        with pytest.raises(KeyboardInterrupt):
-            call_here(*command)
+    with cut_at(3):
+        call_here(*command)
     cut = json.loads((tmp_path / "under_way.json").read_text())
     assert (cut["method"], cut["seed"], [p["edits"] for p in cut["curve"]]) == ("ultraedit", 0, [2, 4])
     call_here(*command)

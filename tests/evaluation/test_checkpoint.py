@@ -25,7 +25,9 @@ CONTEXTS = ("The mill is dark",)
 
 
 @pytest.mark.parametrize("method", ["alphaedit", "prune", "rect", "alphaedit-blue", "ultraedit"])
-def test_a_killed_run_goes_on_and_ends_the_same(demo, statistics_of, records, method, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_and_ends_the_same(
+    demo, statistics_of, records, method, tmp_path, monkeypatch, cut_at
+):
     """With memory of keys or moments, with a restraint at the end, with whole changes, with several stages."""
     chosen = records[:6]
     settings = settings_for(demo.arch, method, name="none", **QUICK)
@@ -40,18 +42,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(demo, statistics_of, records, me
         )  # fmt: skip
 
     whole = run(tmp_path / "whole")
-    edit, done = Editor.edit, []
-
-    def killed(self, requests):
-        done.append(requests)
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return edit(self, requests)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Editor, "edit", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "cut")
+    edit = Editor.edit
+    with cut_at(3) as done:
+        run(tmp_path / "cut")
     assert demo.arch.fingerprint() == fingerprint  # whatever happens
     with monkeypatch.context() as patch:
         patch.setattr(Editor, "edit", lambda self, r: (done.append(r), edit(self, r))[1])
