@@ -33,7 +33,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import transformers
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from torch.utils.flop_counter import FlopCounterMode
@@ -42,9 +41,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 from experiments.bench import direct
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
 from experiments.full_width import CONFIGS
+from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
-from metake.errors import MetakeError
 from metake.files import write_json, write_text
 from metake.geometry.covariance import collect
 from metake.hparams import Settings
@@ -429,6 +428,7 @@ def _sizes(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+@command("benchmark")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
@@ -456,14 +456,8 @@ def main() -> None:
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path("results/benchmark"))
     args = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
-    try:
-        report = run(args)
-    except MetakeError as error:
-        print(f"benchmark: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    report = run(args)
     suites = "all" if args.suite == SUITES else "-".join(args.suite)
     name = "-".join([args.size, suites, *map(str, args.batch)])
     if args.dtype != "float32" or args.tf32:

@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
 from metake.cli import parse_layers
+from metake.console import command, parse_numbers
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
@@ -112,6 +112,7 @@ class Judge:
         )  # fmt: skip
 
 
+@command("compare_gradients")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
@@ -139,14 +140,8 @@ def main() -> None:
     parser.add_argument("--targets", help="only these, separated by semicolons")
     parser.add_argument("--out", type=Path, default=Path("results/gradients"))
     args = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
-    try:
-        points = study(args)
-    except MetakeError as error:
-        print(f"compare_gradients: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    points = study(args)
     name = label(args)
     strength = "L2" if args.method == "alphaedit" else "lambda"
     head = [
@@ -206,15 +201,9 @@ def gains(points: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Search and test for every target and strength; the journal is the result file."""
-    loaded = load(args.model)
     layers = tuple(parse_layers(args.layers))
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-    rates = tuple(float(r) for r in args.rates.split(","))
-    bench = Study(loaded, statistics, args.method, layers, args.batch, args.plan_rate)
-    locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")
-    contexts = settings_for(loaded.arch, args.method).contexts
-    if contexts is None:
-        contexts = sample_contexts(loaded.arch, loaded.tokenizer)
+    weights = parse_numbers(args.weights, "--weights")
+    rates = tuple(parse_numbers(args.rates, "--rates"))
     dev = read_records(args.dev, args.search)
     test = read_records(args.data, args.skip + args.edits)[args.skip :]
     chosen = targets(args.steps, args.planned)
@@ -223,12 +212,18 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         if unknown := [name for name in wanted if name not in chosen]:
             raise MetakeError(f"--targets: unknown {unknown[0]!r}; known: {'; '.join(chosen)}")
         chosen = {name: chosen[name] for name in wanted}
+    loaded = load(args.model)
+    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
+    bench = Study(loaded, statistics, args.method, layers, args.batch, args.plan_rate)
+    locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")
+    contexts = settings_for(loaded.arch, args.method).contexts
+    if contexts is None:
+        contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     head = {"arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")}}
     path = args.out / f"{label(args)}.json"
     journal = read_json(path) if path.is_file() else {}
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}
-    weights = [float(w) for w in args.weights.split(",")]
     jobs = list(product(weights, chosen))
     developed, held_out = Judge.of(bench, dev), Judge.of(bench, test, held_out_text(loaded.name))
     with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run") as bar:

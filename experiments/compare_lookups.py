@@ -18,11 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import transformers
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from metake.cli import parse_layers
+from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.files import write_json
@@ -86,6 +86,7 @@ def compare(
     return content
 
 
+@command("compare_lookups")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
@@ -98,22 +99,15 @@ def main() -> None:
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path("results/lookups"))
     args = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        if args.data is None and args.model not in DEMOS:
-            raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
-        records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits)
-        loaded = load(args.model, device=args.device, chat=args.chat)
-        chosen = (
-            settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
-        )
-        layers = tuple(chosen)
-        loaded.arch.check_layers(layers)
-        statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-        content = compare(loaded, records, statistics, layers)
-    except MetakeError as error:
-        print(f"compare_lookups: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    if args.data is None and args.model not in DEMOS:
+        raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
+    records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits)
+    loaded = load(args.model, device=args.device, chat=args.chat)
+    chosen = settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
+    layers = tuple(chosen)
+    loaded.arch.check_layers(layers)
+    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
+    content = compare(loaded, records, statistics, layers)
     lines = [
         [str(layer), *(f"{row[name]:.2f}" for name in NUMBERS)]
         for layer, row in zip(layers, content, strict=True)

@@ -12,11 +12,11 @@ import argparse
 from pathlib import Path
 
 import torch
-import transformers
 
+from metake.console import command, parse_numbers
 from metake.data.records import read_records
 from metake.editor import Editor
-from metake.files import write_json
+from metake.files import read_text, write_json
 from metake.geometry.operator import Ridge
 from metake.models.load import ASSETS, load
 from metake.models.trace import frozen
@@ -25,6 +25,7 @@ from metake.prompts import Batch, Trunks
 from metake.report.tables import markdown
 
 
+@command("compare_statistics")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="smollm2")
@@ -34,23 +35,23 @@ def main() -> None:
     parser.add_argument("--weights", default="100,1000,10000,30000")
     parser.add_argument("--out", type=Path, default=Path("results/statistics"))
     args = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
+    weights = parse_numbers(args.weights, "--weights")
+    texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}
+    requests = [record.request for record in read_records(args.data, args.edits)]
     loaded = load(args.model)
     settings = settings_for(loaded.arch, "memit")
     layers = settings.layers
-    texts = {"shipped text": default_text(args.model), args.text.name: args.text.read_text()}
     statistics = {
         name: statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=TOKENS, progress=True)
         for name, text in texts.items()
     }
     first = next(iter(statistics.values()))
     editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=first)
-    requests = [r.request for r in read_records(args.data, args.edits)]
     with frozen(loaded.model):
         batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.settings.lookup)
         keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
     rows, content = [], []
-    for weight in map(float, args.weights.split(",")):
+    for weight in weights:
         for name, moments in statistics.items():
             etas = []
             for layer in layers:

@@ -15,10 +15,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import transformers
 from tqdm import tqdm
 
 from metake.cli import find_statistics
+from metake.console import command
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
@@ -82,6 +82,7 @@ def show(lines: list[dict[str, Any]]) -> None:
             )
 
 
+@command("demo")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/demo"))
@@ -90,8 +91,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--skip-real", action="store_true", help="part (b) alone")
     args = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
     started = time.perf_counter()
 

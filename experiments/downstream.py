@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import transformers
 
+from metake.console import command
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.files import write_json, write_text
@@ -52,6 +52,7 @@ def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | No
     }
 
 
+@command("downstream")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -64,18 +65,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=Path("results/downstream"))
     args = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        change = Delta.load(args.delta)
-        loaded = load(args.model, device=args.device, dtype=args.dtype)
-        tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
-        before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
-        with change.applied(loaded.arch):
-            after = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
-    except MetakeError as error:
-        print(f"downstream: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    change = Delta.load(args.delta)
+    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
+    before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
+    with change.applied(loaded.arch):
+        after = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
     content: dict[str, Any] = {"model": args.model, "delta": str(args.delta), "limit": args.limit, "before": before, "after": after}  # fmt: skip
     rows = [
         [task, name, f"{value:.3f} +- {before[task].get(name + '_stderr', float('nan')):.3f}", f"{after[task][name]:.3f}",

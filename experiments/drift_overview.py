@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.drift.verdict import judge
-from metake.errors import MetakeError
+from metake.console import command
 from metake.files import read_json, write_json, write_text
 from metake.report.tables import markdown
 
@@ -44,27 +44,24 @@ def points(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [*at, point(content, "compensated", [e["compensated"] for e in edits])]
 
 
+@command("drift_overview")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="each with a drift.json")
     parser.add_argument("--out", type=Path, default=Path("results/drift"))
     args = parser.parse_args()
-    try:
-        found = [p for folder in args.folders for p in points(read_json(folder / "drift.json"))]
-        write_json(args.out / "overview.json", found)
-        head = ["model, layers", "at", "eta_L", "executed", "gamma", *(f"cos {n}" for n in NAMES),
-                "X9", "proxy descends", "tail", "allocation", "evaluation", "moving keys"]  # fmt: skip
-        rows = [
-            [f"{p['model']}, {p['layers'][0]}-{p['layers'][-1]}", p["at"], f"{p['eta']:.2f}", f"{p['executed']:.2f}",
-             f"{p['gamma']:.1f}", *(f"{p['cos'][n]:.2f}" for n in NAMES),
-             f"{p['holds']['X9: aligned layers']:.0%}", f"{p['holds']['proxy descends']:.0%}",
-             *(f"{value:.2f}" for value in p["terms"].values())]
-            for p in found
-        ]  # fmt: skip
-        write_text(args.out / "overview.md", markdown(head, rows))
-    except MetakeError as error:
-        print(f"drift_overview: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    found = [p for folder in args.folders for p in points(read_json(folder / "drift.json"))]
+    write_json(args.out / "overview.json", found)
+    head = ["model, layers", "at", "eta_L", "executed", "gamma", *(f"cos {n}" for n in NAMES),
+            "X9", "proxy descends", "tail", "allocation", "evaluation", "moving keys"]  # fmt: skip
+    rows = [
+        [f"{p['model']}, {p['layers'][0]}-{p['layers'][-1]}", p["at"], f"{p['eta']:.2f}", f"{p['executed']:.2f}",
+         f"{p['gamma']:.1f}", *(f"{p['cos'][n]:.2f}" for n in NAMES),
+         f"{p['holds']['X9: aligned layers']:.0%}", f"{p['holds']['proxy descends']:.0%}",
+         *(f"{value:.2f}" for value in p["terms"].values())]
+        for p in found
+    ]  # fmt: skip
+    write_text(args.out / "overview.md", markdown(head, rows))
     print(markdown(head, rows))
 
 

@@ -22,9 +22,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
 
 from metake.cli import parse_layers
+from metake.console import command
 from metake.editor import Editor
 from metake.files import write_json
 from metake.geometry.covariance import collect
+from metake.methods import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
 from metake.presets import default_text, settings_for
@@ -51,6 +53,7 @@ def peak(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+@command("full_width")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--arch", choices=sorted(CONFIGS), required=True)
@@ -61,11 +64,14 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, help="for the statistics; default: just over d_k")
     parser.add_argument("--edits", type=int, default=4, help="in one batch")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--solve", default="float64", choices=["float64", "float32"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("results/full_width"))
     args = parser.parse_args()
+    methods = args.methods.split(",")
+    for name in methods:
+        find_method(name)
     torch.manual_seed(0)
     blocks = args.blocks or FULL[args.arch]
     dtype = getattr(torch, args.dtype)
@@ -77,9 +83,7 @@ def main() -> None:
     choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "ridge": 1e-4}
     if args.layers:
         choice["layers"] = tuple(parse_layers(args.layers))
-    settings = {
-        name: settings_for(arch, name, name=NAMES[args.arch], **choice) for name in args.methods.split(",")
-    }
+    settings = {name: settings_for(arch, name, name=NAMES[args.arch], **choice) for name in methods}
     layers = tuple(sorted({n for s in settings.values() if s.needs_statistics for n in s.layers}))
     report: dict[str, Any] = {
         "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,

@@ -17,7 +17,6 @@ import csv
 import importlib.metadata
 import io
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import transformers
 from tqdm import tqdm
 
 from experiments.drift.edit import Edit, measure
@@ -33,6 +31,7 @@ from experiments.drift.figures import draw
 from experiments.drift.layers import spectra
 from experiments.drift.verdict import judge, sentences, table
 from metake.cli import find_statistics, parse_layers
+from metake.console import command, parse_numbers
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -166,12 +165,7 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     if args.strength is not None:
         changes["l2" if settings.geometry == "projected" else "weight"] = args.strength
     settings = settings.updated(**changes)
-    try:
-        factors = tuple(sorted({1.0, *map(float, args.factors.split(","))}))
-    except ValueError as error:
-        raise MetakeError(f"--factors {args.factors}: write numbers, as in 0.1,1,10") from error
-    if factors[0] <= 0:
-        raise MetakeError(f"--factors {args.factors}: must be above 0")
+    factors = tuple(sorted({1.0, *parse_numbers(args.factors, "--factors")}))
     loaded.arch.check_layers(settings.layers)
     statistics = find_statistics(loaded, [settings], args.stats, args.text)
     world = ASSETS / "world"
@@ -266,18 +260,12 @@ def report(content: dict[str, Any], out: Path) -> None:
     print(f"written: {out / 'report.html'}, drift.json, drift.csv and {len(figures)} figures")
 
 
+@command("measure_drift")
 def main() -> None:
     args = arguments()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.showwarning = lambda message, *_, **__: print(f"measure_drift: note: {message}", file=sys.stderr)
-    try:
-        bench, requests, data = prepare(args)
-        out = args.out or Path("results/drift") / Path(args.model).name
-        report(run(bench, requests, data, out, args.seed), out)
-    except MetakeError as error:
-        print(f"measure_drift: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    bench, requests, data = prepare(args)
+    out = args.out or Path("results/drift") / Path(args.model).name
+    report(run(bench, requests, data, out, args.seed), out)
 
 
 if __name__ == "__main__":

@@ -21,28 +21,26 @@ import argparse
 import csv
 import io
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import transformers
 from tqdm import tqdm
 
 from metake.cli import find_statistics
+from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.consistency import References
 from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
-from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, usable
+from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key, usable
 from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
-from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import held_out_text, settings_for
 from metake.prompts import sample_contexts
@@ -210,13 +208,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
             for name in names:
                 bar.set_description(f"{name}, seed {seed}")
-                key = {
-                    "fingerprint": loaded.arch.fingerprint(), "method": name, "seed": seed, "batch": batch,
-                    "settings": settings[name].model_dump(mode="json"), "contexts": list(contexts),
-                    "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
-                    "measured": [not args.no_generate, args.fluency, fingerprint], "chat": described(loaded.tokenizer),
-                    "records": [[r.request.text, r.request.target] for r in records],
-                }  # fmt: skip
+                key = run_key(
+                    loaded, records, name, settings[name], statistics, batch=batch, contexts=contexts,
+                    seed=seed, measured=[not args.no_generate, args.fluency, fingerprint],
+                )  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)
                 looks.update(method=name, seed=seed, curve=[])
                 rows[name].append(evaluate_method(
@@ -373,17 +368,11 @@ def report(result: dict[str, Any], out: Path) -> None:
     print(f"written: {out}: {written}")
 
 
+@command("run_zsre")
 def main() -> None:
     args = arguments()
     args.out = args.out or Path("results/zsre") / Path(args.model).name
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.showwarning = lambda message, *_, **__: print(f"run_zsre: note: {message}", file=sys.stderr)
-    try:
-        report(run(args), args.out)
-    except MetakeError as error:
-        print(f"run_zsre: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    report(run(args), args.out)
 
 
 if __name__ == "__main__":

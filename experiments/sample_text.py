@@ -14,6 +14,7 @@ import random
 import torch
 from tqdm import tqdm
 
+from metake.console import command
 from metake.files import write_text
 from metake.models.load import load
 from metake.presets import HELD_OUT, TEXT
@@ -139,6 +140,7 @@ FORMS = (
 )
 
 
+@command("sample_text")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="smollm2")

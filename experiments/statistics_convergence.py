@@ -22,16 +22,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import transformers
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE, plt
 from metake.cli import parse_layers
+from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.files import write_json, write_text
+from metake.files import read_text, write_json, write_text
 from metake.geometry.operator import Ridge
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS, load
@@ -66,13 +66,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.weight is not None:
         settings = settings.updated(weight=args.weight)
     layers = settings.layers
-    if args.text is None:
-        text = default_text(args.model)
-    else:
-        try:
-            text = args.text.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MetakeError(f"{args.text}: cannot be read as text ({error})") from error
+    text = default_text(args.model) if args.text is None else read_text(args.text)
     sizes = [args.tokens]
     while sizes[0] // 2 >= 2 * loaded.arch.d_k:
         sizes.insert(0, sizes[0] // 2)
@@ -140,6 +134,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
         return save(figure, path)
 
 
+@command("statistics_convergence")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
@@ -151,14 +146,8 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("results/convergence"))
     args = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
-    try:
-        content = measure(args)
-    except MetakeError as error:
-        print(f"statistics_convergence: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    content = measure(args)
     name = Path(args.model).name
     head = ["tokens", "per key entry", "eta", "off the whole text", "estimate"]
     rows = [

@@ -1,92 +1,112 @@
 """Efficacy and generalisation against specificity over a range of lambda (L2 for AlphaEdit).
 
     python experiments/sweep.py --model demo --out results/sweep
+    python experiments/sweep.py --model demo-llama --methods metake,memit-iterated --factors 0.3,1,3 --edits 1920 --batch 100
 
 Every method keeps its searched settings; only the strength of the constraint changes, by factors
-around the searched value. Test facts, consecutive batches, judged at the end. Writes a JSON file,
-a Markdown table and the figure.
+around the searched value. Test facts, consecutive batches, judged at the end. Every batch is kept:
+the same command goes on where a killed one stopped. Writes a JSON file, a Markdown table and the figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import warnings
 from pathlib import Path
 
 import torch
-import transformers
 from tqdm import tqdm
 
 from metake.cli import find_statistics
+from metake.console import command, parse_numbers
 from metake.data.records import read_records
+from metake.errors import MetakeError
 from metake.evaluation.compare import compare
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
+from metake.evaluation.protocol import usable
 from metake.files import write_json, write_text
-from metake.models.load import ASSETS, load
+from metake.models.load import ASSETS, DEMOS, load
 from metake.presets import settings_for
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
 
 METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake")
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
+STRENGTHS = {"ridge": "weight", "projected": "l2", "identity": "gradient_lr"}  # of a geometry
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "test.json")
-    parser.add_argument("--factors", default="0.1,0.3,1,3,10")
+    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    parser.add_argument("--methods", default=",".join(METHODS), help="rows of the method table")
+    parser.add_argument("--data", type=Path, help="records; default: the demo world's test facts")
+    parser.add_argument("--factors", default="0.1,0.3,1,3,10", help="of the searched strength")
     parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
+    parser.add_argument("--text", type=Path, help="text to collect statistics from")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("results/sweep"))
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.simplefilter("ignore")
+    return parser.parse_args()
 
-    loaded = load(args.model)
-    records = read_records(args.data, args.edits)
-    methods = args.methods.split(",")
-    settings = {}
-    for method in methods:
+
+@command("sweep")
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    if args.data is None and args.model not in DEMOS:
+        raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
+    factors = parse_numbers(args.factors, "--factors")
+    for option, value in (("--edits", args.edits), ("--batch", args.batch)):
+        if value < 1:
+            raise MetakeError(f"{option}: must be at least 1, got {value}")
+    data = args.data or ASSETS / "world" / "test.json"
+    records = read_records(data, args.edits)
+    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    records, _ = usable(loaded, records)
+    if not records:
+        raise MetakeError(f"{data}: no record fits the model")
+    short = Path(loaded.name).name
+    settings, strengths = {}, {}
+    for method in dict.fromkeys(name.strip() for name in args.methods.split(",")):
         base = settings_for(loaded.arch, method)
-        for factor in map(float, args.factors.split(",")):
-            strength = {"projected": "l2", "identity": "gradient_lr"}.get(base.geometry, "weight")
-            value = getattr(base, strength) * factor
-            label = f"{method}|{value:.3g}" if "@" in method else f"{method}@|{value:.3g}"
-            settings[label] = base.updated(**{strength: value})
-    statistics = find_statistics(loaded, settings.values(), None, None)
-    with tqdm(total=len(records) * len(settings), unit="edit", desc=args.model) as bar:
+        field = STRENGTHS[base.geometry]
+        for value in sorted({getattr(base, field) * factor for factor in factors}):
+            name = f"{method}{'-' if '@' in method else '@'}{value:.3g}"
+            settings[name] = base.updated(**{field: value})
+            strengths[name] = (method, value)
+    statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
+    with tqdm(total=len(records) * len(settings), unit="edit", desc=loaded.name) as bar:
         runs = compare(
-            loaded, records, settings, statistics, batch=args.batch, generate=False, tick=bar.update
-        ).runs
+            loaded, records, settings, statistics, batch=args.batch, generate=False,
+            folder=args.out / "runs" / short, tick=bar.update,
+        ).runs  # fmt: skip
     points = []
     for run in runs:
-        method, _, strength = run.method.partition("|")
+        method, strength = strengths[run.method]
         eta = [float(torch.tensor(layer).median()) for layer in run.batches[0]["eta"]]
         points.append({
-            "method": method.removesuffix("@"), "strength": float(strength), "eta": eta,
+            "method": method, "strength": strength, "eta": eta,
             **{m: run.after.mean(m) for m in METRICS},
             "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
             "settings": run.settings.model_dump(),
         })  # fmt: skip
     content = {
-        "model": args.model, "data": args.data.name, "edits": len(records), "batch": args.batch,
+        "model": loaded.name, "data": data.name, "edits": len(records), "batch": args.batch,
         "moment": "end", "points": points, "glossary": {m: GLOSSARY[m] for m in METRICS},
     }  # fmt: skip
-    write_json(args.out / f"{args.model}.json", content)
+    write_json(args.out / f"{short}.json", content)
     rows = [
         [p["method"], f"{p['strength']:.3g}", f"{p['eta'][-1]:.2f}", *(_percent(p[m]) for m in METRICS)]
         for p in points
     ]
     table = markdown(["method", "lambda or L2", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows)
-    write_text(args.out / f"{args.model}.md", table)
-    plot_tradeoff(points, args.out / f"{args.model}.png", title=f"{args.model}, {len(records)} test facts")
+    write_text(args.out / f"{short}.md", table)
+    title = f"{loaded.name}, {len(records)} facts in batches of {args.batch}"
+    plot_tradeoff(points, args.out / f"{short}.png", title=title)
     print(table)
 
 

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # Before torch is imported: sums in another order would be other bytes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import transformers
 from tqdm import tqdm
 
 from experiments.figures import fidelity, layers, projection, rounding, suppression, trap  # noqa: F401  (they register)
 from experiments.figures.core import FIGURES, BrokenLaw, write_index
+from metake.console import command
 from metake.errors import MetakeError
 from theory.claims import CLAIMS
 
@@ -55,13 +55,12 @@ def chosen(claims: str | None) -> list[str]:
     return [name for name in every() if set(FIGURES[name].claims) & set(wanted)]
 
 
+@command("theorem_figures")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/figures"))
     parser.add_argument("--claims", help="only figures of these claims, comma-separated")
     args = parser.parse_args(arguments)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     try:
         names = chosen(args.claims)
@@ -71,9 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 progress.set_postfix_str(name)
                 entries.append(FIGURES[name].write(args.out))
         write_index(args.out, entries, every())
-    except MetakeError as error:
-        print(f"theorem_figures: {error}", file=sys.stderr)
-        return 2
     except BrokenLaw as error:
         print(f"theorem_figures: a law is broken: {error}", file=sys.stderr)
         return 1

@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from metake.console import command
 from metake.data.world import World
 
 ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
@@ -136,6 +137,7 @@ def recall(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: Wo
     return right
 
 
+@command("train_demo_model")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--arch", choices=sorted(FOLDERS), required=True)

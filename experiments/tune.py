@@ -23,17 +23,18 @@ from typing import Any
 
 import optuna
 import torch
-import transformers
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from metake.console import command, parse_numbers
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method
 from metake.files import read_json, write_json
 from metake.geometry.covariance import Statistics
+from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.load import ASSETS, Loaded, load
 from metake.presets import PRESETS, settings_for, statistics_for
@@ -311,10 +312,7 @@ def _setting(text: str) -> tuple[str, Any]:
     return name, yaml.safe_load(value)
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
+@command("tune")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo", choices=sorted(SPACES))
@@ -327,7 +325,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                         help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
-    parser.add_argument("--factors", type=_numbers, default=[], metavar="3,10",
+    parser.add_argument("--factors", metavar="3,10",
                         help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong")  # fmt: skip
     parser.add_argument("--extend", action="store_true",
                         help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
@@ -339,11 +337,20 @@ def main() -> None:
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
 
+    methods = [find_method(name).name for name in args.methods.split(",")]
+    for option, value in (("--trials", args.trials), ("--edits", args.edits), ("--batch", args.batch)):
+        if value < 1:
+            raise MetakeError(f"{option}: must be at least 1, got {value}")
+    args.factors = parse_numbers(args.factors, "--factors") if args.factors else []
+    for name, _ in args.set:
+        if name not in Settings.model_fields:
+            raise MetakeError(f"--set {name}: no such setting; known: {', '.join(Settings.model_fields)}")
+    for name in args.winners_of:
+        read_json(PRESETS / f"{name}.json")
+    read_records(args.data, args.edits)
     loaded = load(args.path or args.model)
     loaded.model.name_or_path = args.model
     layers = tuple(sorted({n for place in SPACES[args.model].places for n in place}))
@@ -361,10 +368,12 @@ def main() -> None:
         "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
         "score": f"harmonic mean of efficacy, generalisation, {SPACES[args.model].locality}",
     }  # fmt: skip
-    for method in args.methods.split(","):
+    for method in methods:
         found = result.get(method, {})
         earlier = found["trials"] if args.extend and same.items() <= found.items() else []
         trials = search(loaded, method, statistics, args, fixed, shipped, earlier)
+        if "failed" in trials[0]:
+            raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
         result[method] = {**same, "trials": trials}
         preset["methods"][method] = trials[0]["choice"]
         if method == "memit":  # the control without early stop: the best of the same trials

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,9 @@ import torch
 import typer
 from tqdm import tqdm
 
+from metake.console import command
 from metake.errors import MetakeError
-from metake.files import read_json, write_json, write_text
+from metake.files import read_json, read_text, write_json, write_text
 from metake.processes import joined, place
 
 if TYPE_CHECKING:
@@ -102,13 +102,6 @@ def _changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
     return changes
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MetakeError(f"{path}: cannot be read as text ({error})") from error
-
-
 def _load(model: str, device: str | None, dtype: str, modules: Path | None, chat: bool = False):
     from metake.models.architecture import ModuleMap
     from metake.models.load import load
@@ -132,7 +125,7 @@ def find_statistics(loaded, settings: Iterable[Settings], stats: Path | None, te
         statistics = Statistics.load(stats)
         statistics.check(loaded.arch, layers, stats)
         return statistics
-    given = None if text is None else _read_text(text)
+    given = None if text is None else read_text(text)
     return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)
 
 
@@ -290,6 +283,8 @@ def evaluate(
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare.
 
+    Every batch is kept under --out: the same command goes on where a killed one stopped.
+
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
     from metake.data.records import read_records
@@ -318,11 +313,11 @@ def evaluate(
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
     statistics = find_statistics(loaded, settings.values(), stats, text)
-    perplexity_text = held_out_text(loaded.name) if held_out is None else _read_text(held_out)
+    perplexity_text = held_out_text(loaded.name) if held_out is None else read_text(held_out)
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
         comparison = compare(
             loaded, records, settings, statistics, batch=batch, consecutive=not alone,
-            text=perplexity_text, generate=generate, tick=bar.update, data=str(data), left_out=left_out,
+            text=perplexity_text, generate=generate, folder=out / "runs", tick=bar.update, data=str(data), left_out=left_out,
         )  # fmt: skip
     if place()[0] > 0:
         return
@@ -370,7 +365,7 @@ def stats(
             raise MetakeError("stats: --tokens is missing; a stream has no end")
         source: Any = stream_dataset(dataset)
     else:
-        source = default_text(loaded.name) if text is None else _read_text(text)
+        source = default_text(loaded.name) if text is None else read_text(text)
     partial = out.with_name(out.name + ".partial")
     statistics = collect(loaded.arch, loaded.tokenizer, source, wanted, tokens=tokens, partial=partial)
     if place()[0] > 0:
@@ -433,25 +428,14 @@ def models(
 
 def main() -> None:
     """Run; whatever a user can mend ends as one line on stderr and exit code 2."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    warnings.showwarning = lambda message, *_, **__: print(f"metake: note: {message}", file=sys.stderr)
-    try:
-        with joined():
-            app(standalone_mode=False)
-    except MetakeError as error:
-        print(f"metake: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except UsageError as error:
-        print(f"metake: error: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
-        sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
-    except torch.OutOfMemoryError:
-        print("metake: error: out of GPU memory; lower --set max_tokens=1024 or --batch", file=sys.stderr)
-        sys.exit(2)
+    with command("metake"):
+        try:
+            with joined():
+                app(standalone_mode=False)
+        except UsageError as error:
+            raise MetakeError(error.format_message()) from error  # type: ignore[attr-defined]
+        except typer.Abort:
+            sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,14 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def read_text(path: Path) -> str:
+    """Raises `MetakeError` if the file is missing or not text."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MetakeError(f"{path}: cannot be read as text ({error})") from error
+
+
 def write_text(path: Path, text: str) -> None:
     _replace(path, lambda place: place.write_text(text))
 

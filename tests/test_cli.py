@@ -1,6 +1,7 @@
 """The commands of the README, end to end on a demo model."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from metake import cli
+from metake.editor import Editor
 from metake.models.load import ASSETS
 from tests.test_bad_input import EDIT
 
@@ -142,6 +144,27 @@ def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     assert content["methods"][0]["settings"]["steps"] == 3
     assert (tmp_path / "o" / "table.md").read_text().count("\n") == 6
     assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
+
+
+def test_evaluate_goes_on_where_it_was_and_takes_other_settings_anew(run, stats, tmp_path, monkeypatch):
+    edit, edited = Editor.edit, []
+    monkeypatch.setattr(
+        Editor, "edit", lambda self, requests: (edited.append(requests), edit(self, requests))[1]
+    )
+
+    def evaluate(steps=2):
+        edited.clear()
+        run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "memit", "--no-generate",
+            "--edits", 4, "--batch", 2, "--layers", "1-3", "--stats", stats, "--set", f"steps={steps}", "--out", tmp_path)  # fmt: skip
+        (method,) = json.loads((tmp_path / "results.json").read_text())["methods"]
+        return len(edited), method["per_record"], method["settings"]["steps"]
+
+    first = evaluate()
+    (last,) = tmp_path.glob("runs/*/batch-0001")
+    shutil.rmtree(last)  # as if killed in the second batch
+    assert first[0] == 2
+    assert evaluate() == (1, *first[1:])
+    assert evaluate(steps=3)[::2] == (2, 3)
 
 
 def test_models_lists_names(run):

@@ -27,7 +27,9 @@ FILES = ("png", "pdf", "csv")
     [("T9", ("no claim 'T9'", "L2")), ("L2,L5", ("no figure shows L5", "L2")), (" , ", ("empty",))],
 )
 def test_a_wrong_choice_is_one_line_and_writes_nothing(tmp_path, capsys, claims, words):
-    assert main(["--out", str(tmp_path / "out"), "--claims", claims]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", str(tmp_path / "out"), "--claims", claims])
+    assert stop.value.code == 2
     said = capsys.readouterr().err
     assert all(word in said for word in words)
     assert len(said.strip().splitlines()) == 1

@@ -105,6 +105,20 @@ def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
     assert read_json(tmp_path / "search" / "demo.json")["memit"]["seed"] == 1
 
 
+def test_a_search_in_which_nothing_worked_ships_nothing(monkeypatch, tmp_path, demo, capsys):
+    failed = [{"number": 0, "score": 0.0, "choice": {"layers": [2]}, "failed": "singular"}]
+    monkeypatch.setattr(tune, "HERE", tmp_path)
+    monkeypatch.setattr(tune, "PRESETS", tmp_path)
+    monkeypatch.setattr(tune, "load", lambda name: demo)
+    monkeypatch.setattr(tune, "statistics_for", lambda *_, **__: None)
+    monkeypatch.setattr(tune, "search", lambda *_: failed)
+    monkeypatch.setattr("sys.argv", ["tune.py", "--methods", "memit"])
+    with pytest.raises(SystemExit):
+        tune.main()
+    assert "memit: no trial succeeded; the best of them said: singular" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("model", sorted(SPACES))
 def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
     space = SPACES[model]

@@ -22,10 +22,11 @@ COMMON = {"deadline": None, "print_blob": True,
 settings.register_profile("verification", max_examples=150, derandomize=True, **COMMON)
 settings.register_profile("thorough", max_examples=2000, **COMMON)
 # few examples, no shrinking: to see whether a mistake is noticed, not to understand it
-settings.register_profile(
-    "mutants", max_examples=60, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
-    phases=(Phase.generate, Phase.target), suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+for name, examples in (("glance", 5), ("mutants", 60)):
+    settings.register_profile(
+        name, max_examples=examples, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.target), suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
 settings.load_profile("verification")  # --hypothesis-profile still wins
 
 _outcomes: list[Outcome] = []

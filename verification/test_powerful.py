@@ -65,25 +65,26 @@ def candidates(mutant: Mutant) -> list[Callable]:
 
 
 def rejected_by(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable, dict[str, Any]] | None:
-    """The first test that fails, with its arguments."""
-    for test in candidates(mutant):
-        quicken(test, monkeypatch)
-        for arguments in calls(test):
-            try:
-                test(**arguments)
-            except Exception:
-                return test, arguments
+    """The first test that fails, with its arguments: at a glance, or else looked at longer."""
+    for profile in ("glance", "mutants"):
+        for test in candidates(mutant):
+            quicken(test, profile, monkeypatch)
+            for arguments in calls(test):
+                try:
+                    test(**arguments)
+                except (Exception, pytest.fail.Exception):  # what pytest.raises misses is no Exception
+                    return test, arguments
     return None
 
 
-def quicken(test: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def quicken(test: Callable, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few examples, no shrinking: a mistake that needs more would be found by luck.
 
     A property takes its settings when it is defined, so a profile that is loaded now does not reach it.
     """
     name = "_hypothesis_internal_use_settings"
     if hasattr(test, name):
-        monkeypatch.setattr(test, name, settings.get_profile("mutants"))
+        monkeypatch.setattr(test, name, settings.get_profile(profile))
 
 
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda m: m.id)

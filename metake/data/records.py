@@ -159,8 +159,10 @@ def read_records(path: Path | str, limit: int | None = None) -> list[Record]:
     """Read a JSON list of records; the format is told by the fields of each.
 
     Raises:
-        MetakeError: not JSON, not a list, empty, or a record without a field that is needed.
+        MetakeError: not JSON, not a list, empty, a record without a field that is needed, or none asked for.
     """
+    if limit is not None and limit < 1:
+        raise MetakeError(f"records: at least 1 is needed, asked for {limit}")
     path = Path(path)
     content = read_json(path)
     if not isinstance(content, list) or not content:

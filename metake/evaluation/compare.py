@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from metake.data.records import Record
+from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.glossary import LABELS
 from metake.evaluation.metrics import Evaluator, Measurement
-from metake.evaluation.protocol import MethodRun, evaluate_method, result_file
-from metake.geometry.covariance import Statistics
+from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key
+from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.hparams import Settings
 from metake.models.load import Loaded
 from metake.prompts import sample_contexts
@@ -64,10 +67,15 @@ def compare(
     consecutive: bool = True,
     text: str | None = None,
     generate: bool = True,
+    folder: Path | None = None,
     tick: Callable[[int], object] = lambda done: None,
     **extra: Any,
 ) -> Comparison:
-    """Run every method of `settings` (a row's name, optionally followed by `@` and a label)."""
+    """Run every method of `settings` (a row's name, optionally followed by `@` and a label).
+
+    Args:
+        folder: where every batch is kept, so that the same call goes on where a killed one stopped.
+    """
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=generate)
     before = evaluator.measure()
     contexts: dict[int, tuple[str, ...]] = {}
@@ -75,9 +83,18 @@ def compare(
     for name, choice in settings.items():
         if choice.contexts is None and choice.seed not in contexts:
             contexts[choice.seed] = sample_contexts(loaded.arch, loaded.tokenizer, seed=choice.seed)
+        sampled = contexts.get(choice.seed)
+        checkpoints = None
+        if folder is not None:
+            key = run_key(
+                loaded, records, name, choice, statistics, batch=batch, contexts=sampled,
+                measured=[consecutive, generate, text and text_fingerprint(text)],
+            )  # fmt: skip
+            # a folder for every key: another run of the same method is another folder
+            checkpoints = Checkpoints(folder / f"{name}-{text_fingerprint(json.dumps(key))[:8]}", key)
         run = evaluate_method(
-            loaded, records, name, choice, statistics, evaluator, before,
-            batch=batch, consecutive=consecutive, contexts=contexts.get(choice.seed), tick=tick,
+            loaded, records, name, choice, statistics, evaluator, before, batch=batch,
+            consecutive=consecutive, contexts=sampled, checkpoints=checkpoints, tick=tick,
         )  # fmt: skip
         runs.append(run)
     content = result_file(

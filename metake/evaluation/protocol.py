@@ -97,6 +97,31 @@ def usable(loaded: Loaded, records: Sequence[Record], reserve: int = 24) -> tupl
     return good, bad
 
 
+def run_key(
+    loaded: Loaded,
+    records: Sequence[Record],
+    method: str,
+    settings: Settings,
+    statistics: Statistics | None,
+    *,
+    batch: int,
+    contexts: Sequence[str] | None,
+    **measured: Any,
+) -> dict[str, Any]:
+    """Everything that a run's weights and numbers depend on, as plain values: the key of its `Checkpoints`.
+
+    Args:
+        measured: what is measured, and whatever else tells two runs apart.
+    """
+    return {
+        "fingerprint": loaded.arch.fingerprint(), "method": method, "batch": batch,
+        "settings": settings.model_dump(mode="json"), "contexts": list(contexts or ()),
+        "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
+        "chat": described(loaded.tokenizer), "records": [[r.request.text, r.request.target] for r in records],
+        **measured,
+    }  # fmt: skip
+
+
 def evaluate_method(
     loaded: Loaded,
     records: Sequence[Record],

@@ -1,0 +1,48 @@
+"""How a command meets its user: one line for whatever can be mended, and no chatter of libraries."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from metake.errors import MetakeError
+
+
+@contextmanager
+def command(name: str) -> Iterator[None]:
+    """The body of a program of this name, or as `@command(name)` its `main`.
+
+    Warnings become notes on stderr. Whatever a user can mend ends the program with one line there and
+    exit code 2.
+    """
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"{name}: note: {message}", file=sys.stderr)
+        try:
+            yield
+        except (MetakeError, torch.OutOfMemoryError) as error:
+            memory = "out of GPU memory; lower --batch, or --set max_tokens=1024 where there is --set"
+            print(f"{name}: error: {error if isinstance(error, MetakeError) else memory}", file=sys.stderr)
+            sys.exit(2)
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """The numbers of an option such as `--factors 0.1,1,10`, all above 0.
+
+    Raises:
+        MetakeError: one is not a number, or not above 0.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise MetakeError(f"{option} {text}: write numbers, as in 0.1,1,10") from error
+    if not all(0 < number < math.inf for number in numbers):
+        raise MetakeError(f"{option} {text}: all have to be above 0")
+    return numbers

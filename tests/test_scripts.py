@@ -1,0 +1,50 @@
+"""Whatever a user can get wrong with a script ends in one line that names it, exit code 2, and nothing written."""
+
+import re
+
+import pytest
+
+from tests.scripts import EXPERIMENTS, call_here
+
+SCRIPTS = {p.stem: p.read_text() for p in EXPERIMENTS.glob("*.py") if "\ndef main(" in p.read_text()}
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_script_speaks_under_its_name(name):
+    assert re.search(rf'@command\("{name}"\)\ndef main\(', SCRIPTS[name])
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("compare_statistics.py --text missing.txt --out out", "missing.txt: cannot be read"),
+        ("compare_statistics.py --text text.txt --weights 1,x --out out", "--weights 1,x: write numbers"),
+        ("compare_statistics.py --text text.txt --data missing.json --out out", "missing.json"),
+        ("full_width.py --arch gpt2-xl --methods memit,nothing --out out", "unknown 'nothing'"),
+        ("compare_gradients.py --weights 0 --out out", "--weights 0: all have to be above 0"),
+        ("compare_gradients.py --rates x --out out", "--rates x: write numbers"),
+        ("compare_gradients.py --dev missing.json --out out", "missing.json"),
+        ("drift_overview.py missing --out out", "missing/drift.json: cannot be read"),
+        ("demo.py --skip-real --edits 0 --out out", "records: at least 1 is needed"),
+        ("demo.py --skip-real --model /nowhere --out out", "/nowhere: no such model folder"),
+        ("statistics_convergence.py --text missing.txt --out out", "missing.txt: cannot be read"),
+        ("benchmark.py --batch 0 --out out", "requests: none given"),
+        ("sample_text.py --model /nowhere", "/nowhere: no such model folder"),
+        ("tune.py --journal out --methods memit,nothing", "unknown 'nothing'"),
+        ("tune.py --journal out --trials 0", "--trials: must be at least 1"),
+        ("tune.py --journal out --data missing.json", "missing.json"),
+        ("tune.py --journal out --factors 3,-1", "--factors 3,-1: all have to be above 0"),
+        ("tune.py --journal out --set nothing=3", "--set nothing: no such setting"),
+        ("tune.py --journal out --winners-of nothing", "nothing.json: cannot be read"),
+        ("tune.py --journal out --path /nowhere", "/nowhere: no such model folder"),
+    ],
+)
+def test_bad_input_is_one_line(command, complaint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("The mill is dark.")
+    done = call_here(*command.split(), check=False)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert done.stderr.startswith(command.split(".")[0] + ": error: ")
+    assert done.stderr.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
