@@ -210,7 +210,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 bar.set_description(f"{name}, seed {seed}")
                 key = run_key(
                     loaded, records, name, settings[name], statistics, batch=batch, contexts=contexts,
-                    seed=seed, measured=[not args.no_generate, args.fluency, fingerprint],
+                    measured=[not args.no_generate, args.fluency, fingerprint],
                 )  # fmt: skip
                 checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)
                 looks.update(method=name, seed=seed, curve=[])
