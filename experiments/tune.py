@@ -34,7 +34,7 @@ from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method
 from metake.files import read_json, write_json
 from metake.geometry.covariance import Statistics
-from metake.hparams import Settings
+from metake.hparams import Settings, make_settings
 from metake.methods import find_method
 from metake.models.load import ASSETS, Loaded, load
 from metake.presets import PRESETS, settings_for, statistics_for
@@ -194,6 +194,25 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
     return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
 
 
+def published(method: str, space: Space) -> dict[str, Any]:
+    """The defaults of a method at the first place, with as many steps as the space allows."""
+    row = find_method(method)
+    choice = make_settings({**row.choices, "layers": space.places[0]}).model_dump()
+    strength = "gradient_lr" if row.target == "gradient" else "weight" if row.geometry == "ridge" else "l2"
+    choice[strength] = min(max(choice[strength], getattr(space, strength)[0]), getattr(space, strength)[1])
+    if row.target == "bilevel":
+        choice["steps"] = min(choice["steps"], space.steps // 2)
+        choice["meta_steps"] = min(choice["meta_steps"], space.steps - choice["steps"])
+    else:
+        del choice["meta_steps"], choice["meta_stop"]
+        choice["steps"] = min(choice["steps"], space.steps)
+    point = as_trial(choice, method, space)
+    assert point is not None
+    trial = optuna.trial.FixedTrial(point)
+    suggest(trial, method, space)
+    return {name: value for name, value in point.items() if name in trial.params}
+
+
 def first_points(
     method: str,
     shipped: dict[str, Any],
@@ -201,12 +220,14 @@ def first_points(
     space: Space,
     everywhere: bool = False,
     others: Sequence[dict[str, Any]] = (),
+    defaults: bool = False,
 ) -> list[dict[str, Any]]:
     """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained.
 
     Args:
         everywhere: also the latter at every other place of the space.
         others: what other models ship with, per method; also what of it is in the space.
+        defaults: also what was published.
     """
     row = find_method(method)
     kind = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
@@ -220,7 +241,7 @@ def first_points(
     points: list[dict[str, Any]] = []
     moved = [{**base, "place": place} for place in range(len(space.places))] if everywhere else []
     strong = [stronger(base, factor, space) for factor in factors]
-    for point in (guess, base, *strong, *moved, *found):
+    for point in (guess, base, *([published(method, space)] if defaults else []), *strong, *moved, *found):
         if point is not None and point not in points:
             points.append(point)
     return points
@@ -294,7 +315,7 @@ def search(
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
     anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
     others = [read_json(PRESETS / f"{model}.json")["methods"] for model in args.winners_of]
-    for point in first_points(method, shipped, args.factors, space, args.everywhere, others):
+    for point in first_points(method, shipped, args.factors, space, args.everywhere, others, args.published):
         study.enqueue_trial(point, skip_if_exists=not anew)
     finished = [t for t in study.trials if t.state.is_finished()]
     for count in range(len(finished), args.trials):
@@ -331,6 +352,8 @@ def main() -> None:
                         help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
     parser.add_argument("--everywhere", action="store_true",
                         help="among the first trials are the shipped settings (or the guess) at every other place")  # fmt: skip
+    parser.add_argument("--published", action="store_true",
+                        help="among the first trials are the published defaults, with as many steps as a trial may have")  # fmt: skip
     parser.add_argument("--winners-of", type=lambda text: text.split(","), default=[], metavar="MODEL,MODEL",
                         help="among the first trials are the settings that these models ship with")  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -12,6 +12,7 @@ from experiments.tune import SPACES, as_trial, first_points, stronger, suggest  
 from metake.files import read_json  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS  # noqa: E402
+from metake.presets import settings_for  # noqa: E402
 
 
 def winners(model):
@@ -53,7 +54,16 @@ def searched(monkeypatch, demo, tmp_path):
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
     data = ASSETS / "world" / "dev.json"
     fixed = dict(
-        model="demo", data=data, edits=2, batch=1, set=[], seed=0, factors=[], everywhere=False, winners_of=[]
+        model="demo",
+        data=data,
+        edits=2,
+        batch=1,
+        set=[],
+        seed=0,
+        factors=[],
+        everywhere=False,
+        winners_of=[],
+        published=False,
     )
 
     def go(folder, *trials, earlier=None):
@@ -131,6 +141,20 @@ def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
             assert low <= again[strength] <= high
             assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
             assert again.get("history", True)
+
+
+@pytest.mark.parametrize("model", sorted(SPACES))
+@pytest.mark.parametrize("method", sorted({"memit", "alphaedit", "metake", "metake-alphaedit", "ultraedit"}))
+def test_what_was_published_is_a_point_of_the_space(model, method, demo):
+    """All of it but steps, of which a trial has fewer, and a strength that the space does not reach to."""
+    space = SPACES[model]
+    point = first_points(method, {}, [], space, defaults=True)[1]
+    choice = suggest(optuna.trial.FixedTrial(point), method, space)
+    plain = settings_for(demo.arch, method, name="none").model_dump()
+    differ = {name for name, value in choice.items() if name != "layers" and value != plain[name]}
+    assert differ <= {"steps", "meta_steps"} | ({"gradient_lr"} if method == "ultraedit" else set())
+    assert choice["layers"] == list(space.places[0])
+    assert choice.get("steps", 0) + choice.get("meta_steps", 0) <= space.steps
 
 
 def test_a_search_begins_with_different_points():
