@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -66,7 +67,9 @@ def main() -> None:
     data = args.data or ASSETS / "world" / "test.json"
     records = read_records(data, args.edits)
     loaded = load(args.model, device=args.device, dtype=args.dtype)
-    records, _ = usable(loaded, records)
+    records, left_out = usable(loaded, records)
+    for line in left_out:
+        print(f"sweep: left out: {line}", file=sys.stderr)
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
     short = Path(loaded.name).name
