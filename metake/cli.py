@@ -6,6 +6,7 @@ Over several GPUs: `torchrun --nproc-per-node 4 -m metake.cli stats ...`
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -283,7 +284,7 @@ def evaluate(
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare.
 
-    Every batch is kept under --out: the same command goes on where a killed one stopped.
+    Batches are kept under --out until the end: the same command goes on where a killed one stopped.
 
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
@@ -314,10 +315,11 @@ def evaluate(
         raise MetakeError(f"{data}: no record fits the model")
     statistics = find_statistics(loaded, settings.values(), stats, text)
     perplexity_text = held_out_text(loaded.name) if held_out is None else read_text(held_out)
+    under_way = out / "under_way"
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
         comparison = compare(
             loaded, records, settings, statistics, batch=batch, consecutive=not alone,
-            text=perplexity_text, generate=generate, folder=out / "runs", tick=bar.update, data=str(data), left_out=left_out,
+            text=perplexity_text, generate=generate, folder=under_way, tick=bar.update, data=str(data), left_out=left_out,
         )  # fmt: skip
     if place()[0] > 0:
         return
@@ -325,6 +327,9 @@ def evaluate(
     write_json(out / "results.json", comparison.content)
     write_text(out / "table.md", comparison.markdown())
     plot_realisation({run.method: run.batches for run in comparison.runs}, out / "realisation.png")
+    shutil.rmtree(
+        under_way, ignore_errors=True
+    )  # a finished evaluation is not gone on with: the next may be of other code
     typer.echo(f"written: {out}/results.json, table.md, realisation.png")
 
 

@@ -1,7 +1,6 @@
 """The commands of the README, end to end on a demo model."""
 
 import json
-import shutil
 import sys
 
 import pytest
@@ -146,25 +145,42 @@ def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
 
 
-def test_evaluate_goes_on_where_it_was_and_takes_other_settings_anew(run, stats, tmp_path, monkeypatch):
-    edit, edited = Editor.edit, []
-    monkeypatch.setattr(
-        Editor, "edit", lambda self, requests: (edited.append(requests), edit(self, requests))[1]
-    )
+def test_evaluate_goes_on_where_it_was_and_a_finished_one_begins_anew(
+    run, stats, tmp_path, monkeypatch, write
+):
+    edit, edited, dies = Editor.edit, [], set()
 
-    def evaluate(steps=2):
+    def counted(self, requests):
+        edited.append(requests)
+        if len(edited) in dies:
+            raise SystemExit(9)
+        return edit(self, requests)
+
+    monkeypatch.setattr(Editor, "edit", counted)
+    entries = json.loads((ASSETS / "world" / "test.json").read_text())[:4]
+
+    def evaluate(folder, data):
         edited.clear()
-        run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "memit", "--no-generate",
-            "--edits", 4, "--batch", 2, "--layers", "1-3", "--stats", stats, "--set", f"steps={steps}", "--out", tmp_path)  # fmt: skip
-        (method,) = json.loads((tmp_path / "results.json").read_text())["methods"]
-        return len(edited), method["per_record"], method["settings"]["steps"]
+        run("evaluate", "--model", "demo", "--data", data, "--methods", "memit", "--no-generate",
+            "--batch", 2, "--layers", "1-3", "--stats", stats, "--set", "steps=2", "--out", folder)  # fmt: skip
+        (method,) = json.loads((folder / "results.json").read_text())["methods"]
+        return len(edited), method["per_record"]
 
-    first = evaluate()
-    (last,) = tmp_path.glob("runs/*/batch-0001")
-    shutil.rmtree(last)  # as if killed in the second batch
-    assert first[0] == 2
-    assert evaluate() == (1, *first[1:])
-    assert evaluate(steps=3)[::2] == (2, 3)
+    data = write("data.json", json.dumps(entries))
+    whole = evaluate(tmp_path / "whole", data)
+    assert not (tmp_path / "whole" / "under_way").exists()
+    dies.add(2)
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path / "cut", data)
+    assert evaluate(tmp_path / "cut", data) == (1, whole[1])
+    dies.clear()
+    assert evaluate(tmp_path / "cut", data) == whole
+    dies.add(2)
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path / "cut", data)
+    dies.clear()
+    entries[0]["loc"] = entries[1]["loc"]  # other questions of the same edits are another run
+    assert evaluate(tmp_path / "cut", write("data.json", json.dumps(entries)))[0] == 2
 
 
 def test_models_lists_names(run):

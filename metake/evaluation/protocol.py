@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.glossary import GLOSSARY, MOMENTS
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap
-from metake.geometry.covariance import Statistics
+from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.hparams import Settings
 from metake.models.chat import described
 from metake.models.load import Loaded
@@ -117,7 +118,7 @@ def run_key(
         "fingerprint": loaded.arch.fingerprint(), "method": method, "batch": batch,
         "settings": settings.model_dump(mode="json"), "contexts": list(contexts or ()),
         "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
-        "chat": described(loaded.tokenizer), "records": [[r.request.text, r.request.target] for r in records],
+        "chat": described(loaded.tokenizer), "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
         **measured,
     }  # fmt: skip
 
