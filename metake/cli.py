@@ -327,9 +327,8 @@ def evaluate(
     write_json(out / "results.json", comparison.content)
     write_text(out / "table.md", comparison.markdown())
     plot_realisation({run.method: run.batches for run in comparison.runs}, out / "realisation.png")
-    shutil.rmtree(
-        under_way, ignore_errors=True
-    )  # a finished evaluation is not gone on with: the next may be of other code
+    # a finished evaluation is not gone on with: the next may be of other code
+    shutil.rmtree(under_way, ignore_errors=True)
     typer.echo(f"written: {out}/results.json, table.md, realisation.png")
 
 
