@@ -81,6 +81,9 @@ class Settings(BaseModel):
     stop: Stop = Field("own", description="own loss (published), executed loss, or never")
     stop_loss: float = Field(0.05, ge=0, description="a request is done below this loss")
 
+    # Compensation
+    stretch: float = Field(8.0, ge=1, description="no plan is made longer than so many times")
+
     # MetaKE, the closed loop
     start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
     hypergradient: Hypergradient = Field(

@@ -235,6 +235,20 @@ def test_compensation_of_one_edit_divides_by_eta(e: Edit):
     equal(asked[:, 0], e.r / suppression.attenuation(rho), 64 * EPS)
 
 
+@given(edits(max_exponent=4), st.floats(1, 64))
+@checks("P4", "random")
+def test_a_bounded_factor_bounds_what_compensation_costs(e: Edit, most: float):
+    """`||asked||^2 eta / (1 + rho)`: below `most ||r||^2`, where the full length would cost `||r||^2 / rho`."""
+    rho = suppression.realisability(e.G, e.k)
+    eta = suppression.attenuation(rho)
+    asked = e.r * min(1 / eta, most)
+    D = suppression.edit(e.G, e.k, asked)
+    cost = float(np.trace(D @ e.G @ D.T))
+    rounding = tolerance(e.geometry.condition)
+    equal(cost, float(asked @ asked) * eta / (1 + rho), rounding)
+    assert cost <= most * float(e.r @ e.r) * (1 + rounding)
+
+
 @checks("P4", "needed", drops="independent")
 def test_the_same_key_cannot_hold_two_values():
     G, K, R = np.eye(1), np.array([[1.0, 1.0]]), np.array([[1.0, -1.0]])

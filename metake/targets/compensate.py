@@ -2,6 +2,12 @@
 
 With one layer the length is 1/eta. Over several layers lower edits move the upper ones and 1/(executed
 fraction) overshoots, so the scalar is found per request by bisection, over solves alone.
+
+Two bounds keep one request from ruining a model. Full length costs protected keys ||plan||^2 / rho, without
+bound as eta falls. And what is executed is seen at the bare prompt, whose key may be another one than that
+which is written to (where a subject opens the prompt, its token can be the model's attention sink): there
+no length helps, and every context is given too much. 1 / eta of the weakest layer is more than any
+request needs whose keys agree.
 """
 
 from __future__ import annotations
@@ -13,21 +19,19 @@ from torch import Tensor
 
 
 def compensate(
-    fraction_of: Callable[[Tensor], Tensor], plan: Tensor, *, largest: float = 64.0, rounds: int = 12
+    fraction_of: Callable[[Tensor], Tensor], plan: Tensor, largest: Tensor, rounds: int = 12
 ) -> tuple[Tensor, Tensor]:
     """Scale every residual so that its executed shift along the plan equals the plan.
 
     Args:
         fraction_of: residuals (`n x d_v`) -> executed share of each, `n`, for one joint solve.
         plan: `n x d_v`.
-        largest: no residual grows beyond this factor; a request whose null space holds nothing of
-            its key would otherwise ask for infinity.
+        largest: `n`, no residual grows beyond this factor, so none costs more than `largest ||plan||^2`.
 
     Returns:
-        The residuals, and the factors (`n`). Found to a relative 64^(1/2^12), about 0.1%.
+        The residuals, and the factors (`n`), found to a relative largest^(1/2^rounds), about 0.05%.
     """
-    low = torch.zeros(len(plan))
-    high = torch.full((len(plan),), torch.tensor(largest).log().item())
+    low, high = torch.zeros(len(plan)), largest.cpu().float().log()
     for _ in range(rounds):
         middle = (low + high) / 2
         scale = middle.exp()

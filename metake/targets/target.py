@@ -84,7 +84,11 @@ def plan_targets(
     del planning  # holds attention's memory of every row
     residuals, scale = plan.residuals, torch.ones(len(hidden))
     if settings.target == "compensated" or (bilevel and settings.start == "compensated"):
-        residuals, scale = compensate(lambda r: group_mean(solver.solve(trunks, r).fraction, ties), residuals)
+        eta = torch.stack([kept.cpu() for kept in solver.solve(trunks, residuals).eta.values()])
+        bound = group_mean(1 / eta.amin(0), ties).clamp(1, settings.stretch)
+        residuals, scale = compensate(
+            lambda r: group_mean(solver.solve(trunks, r).fraction, ties), residuals, bound
+        )
     closed = None
     if bilevel and settings.meta_steps:
         slopes: dict[str, Slope] = {
