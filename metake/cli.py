@@ -217,7 +217,14 @@ def edit(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
         modules=loaded.arch.modules, progress=True,
     )  # fmt: skip
-    typer.echo(editor.preview(wishes))
+    predicted = editor.preview(wishes)
+    typer.echo(predicted)
+    if predicted.adrift:
+        typer.echo(
+            f"note: {', '.join(predicted.adrift)}: the model reads the subject's key otherwise in the bare prompt than after other text, "
+            "and an edit may hold in neither; begin the prompt with other words, or give --chat",
+            err=True,
+        )
     if preview:
         return
     assert out is not None

@@ -130,24 +130,32 @@ class Editor:
 
     def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
         """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""
+        return {layer: trunks.mean_key(keys) for layer, keys in self._lookups(trunks, layers).items()}
+
+    def _lookups(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+        """The same in every context, `rows x d_k`."""
         with torch.no_grad():
             trace, _ = trunks.split.run(
                 self.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
             )
-        return {layer: trunks.mean_key(wide(trunks.at_lookup(trace.keys[layer]))) for layer in layers}
+        return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
 
     def preview(self, requests: Sequence[Request]) -> Preview:
         """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""
         layers = self.settings.layers
+        steady = torch.ones(len(layers), len(requests))
         with frozen(self.arch.model):
             if self.settings.target == "gradient":
                 signals = self._signals(requests)
                 keys = {layer: signals.mean(key) for layer, key in signals.keys.items()}
             else:
                 batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts, self.settings.lookup)
-                keys = self.keys(Trunks.build(self.arch, batch, layers[0]), layers)
+                trunks = Trunks.build(self.arch, batch, layers[0])
+                found = self._lookups(trunks, layers)
+                keys = {layer: trunks.mean_key(found[layer]) for layer in layers}
+                steady = torch.stack([trunks.steadiness(found[layer]) for layer in layers])
         rho = torch.stack([self.geometry(layer).realisability(keys[layer].T).cpu() for layer in layers])
-        return Preview(tuple(requests), layers, rho, rho / (1 + rho))
+        return Preview(tuple(requests), layers, rho, rho / (1 + rho), steady)
 
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
         """Plan, solve and write one batch of edits. On any failure the model stays as it was."""

@@ -195,6 +195,17 @@ class Trunks:
             return grouped[:, 0]
         return (grouped[:, 0] + grouped[:, 1:].mean(1)) / 2
 
+    def steadiness(self, keys: Tensor) -> Tensor:
+        """Keys at the lookup, `rows x d_k` -> cosine of each bare prompt's with its contexts' mean, `requests`.
+
+        1 where there are no contexts. Near 0, the two are different keys and no edit at their mean reaches the
+        bare prompt: the token is an attention sink there (arXiv:2406.11263 has edits that collapse models by it).
+        """
+        grouped = keys.reshape(-1, self.templates, keys.shape[-1])
+        if self.templates == 1:
+            return torch.ones(len(grouped))
+        return torch.cosine_similarity(grouped[:, 0], grouped[:, 1:].mean(1), dim=1).cpu()
+
     def bare(self, values: Tensor) -> Tensor:
         """Every request's first row of `rows x ...`."""
         return values[:: self.templates]

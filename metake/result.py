@@ -17,25 +17,47 @@ from metake.requests import Request
 from metake.solvers.layered import Solution
 from metake.targets.target import Targets
 
+ADRIFT = (
+    0.1  # 8 of SmolLM2's 300 first CounterFact prompts are below, the others above 0.13, zsRE's above 0.56
+)
+
 
 @dataclass(frozen=True)
 class Preview:
-    """Predicted realisation of requests: rho and eta, `layers x n`, before anything is done."""
+    """Predicted realisation of requests, `layers x n`, before anything is done.
+
+    Attributes:
+        rho, eta: of each request's key, the mean over its contexts.
+        steady: cosine of the bare prompt's key with its mean in contexts.
+    """
 
     requests: tuple[Request, ...]
     layers: tuple[int, ...]
     rho: Tensor
     eta: Tensor
+    steady: Tensor
+
+    @property
+    def adrift(self) -> tuple[str, ...]:
+        """Subjects whose key in the bare prompt is at some layer another one than in contexts (cosine below 0.1)."""
+        return tuple(
+            r.subject for r, low in zip(self.requests, self.steady.amin(0), strict=True) if low < ADRIFT
+        )
 
     def __str__(self) -> str:
         rows = []
         for j, request in enumerate(self.requests):
-            keeps = self.eta[-1, j].item()
+            keeps, steady = self.eta[-1, j].item(), self.steady[:, j].min().item()
             cells = [
                 f"{eta:.3f} ({rho:.3g})" for eta, rho in zip(self.eta[:, j], self.rho[:, j], strict=True)
             ]
-            rows.append([request.subject, *cells, f"keeps {keeps:.0%} of its residual"])
-        head = ["subject", *(f"layer {layer}: eta (rho)" for layer in self.layers), "at the last layer"]
+            rows.append([request.subject, *cells, f"keeps {keeps:.0%} of its residual", f"{steady:.2f}"])
+        head = [
+            "subject",
+            *(f"layer {layer}: eta (rho)" for layer in self.layers),
+            "at the last layer",
+            "bare key · contexts'",
+        ]
         return render("predicted realisation", head, rows)
 
 

@@ -81,6 +81,16 @@ def test_preview_changes_nothing(run, stats, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_key_that_is_another_one_in_contexts_is_named(monkeypatch, capsys, stats):
+    for below, said in ((-1.0, False), (1.0, True)):
+        monkeypatch.setattr("metake.result.ADRIFT", below)
+        monkeypatch.setattr(
+            sys, "argv", ["metake", *EDIT, "--layers", "1-3", "--stats", str(stats), "--preview"]
+        )
+        cli.main()
+        assert ("note: " in capsys.readouterr().err) == said
+
+
 def test_an_edit_that_does_not_show_is_named(monkeypatch, capsys, stats, tmp_path):
     for strength, said in (("weight=1e9", "0 of 1 answers"), ("weight=1", "1 of 1 answers")):
         monkeypatch.setattr(sys, "argv", [

@@ -314,6 +314,21 @@ def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, reco
         torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["memit", "ultraedit"])
+def test_preview_compares_a_key_with_itself_after_other_text(demo, statistics_of, records, method):
+    """The cosine of the two keys, seen in the model; a method without contexts has one key."""
+    request, context = records[0].request, "The mill is dark"
+    with editor_of(demo, statistics_of(demo), method, layers=(3,), contexts=(context,)) as editor:
+        steady = editor.preview([request]).steady
+    bare, after = (
+        run(demo.arch, torch.tensor([encode(demo.tokenizer, text + request.subject).ids]), stop=3, keys=(3,))
+        for text in (request.prompt.split("{}")[0], f"{context}. {request.prompt.split('{}')[0]}")
+    )
+    cosine = torch.cosine_similarity(bare.keys[3][0, -1], after.keys[3][0, -1], dim=0)
+    expected = torch.ones(()) if method == "ultraedit" else cosine
+    torch.testing.assert_close(steady[0, 0], expected.detach(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy"])
 def test_an_edit_at_the_prompts_last_token_moves_the_stream_there(loaded, statistics_of, records, method):
     """By what its result says, seen in the model: at that token, after the last edited layer."""
