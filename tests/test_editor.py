@@ -14,6 +14,7 @@ from metake.models.tokens import encode
 from metake.models.trace import run
 from metake.presets import settings_for
 from metake.requests import Request
+from metake.solvers.layered import Solution
 from metake.targets.target import plan_targets
 from tests.conftest import tiny
 
@@ -312,6 +313,33 @@ def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, reco
         assert "keeps" in str(preview)
         result = editor.edit(records[0].request)
         torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
+
+
+def test_compensation_stops_at_what_the_weakest_layer_needs_and_at_the_bound(
+    demo, statistics_of, records, monkeypatch
+):
+    requests, statistics = [record.request for record in records[:8]], statistics_of(demo)
+
+    def edit(method, stretch=8.0):
+        with editor_of(demo, statistics, method, weight=3e3, stretch=stretch) as editor:
+            result = editor.edit(requests)
+            return (
+                result.delta.factors,
+                result.stages[0].targets.scale,
+                torch.stack(list(result.eta.values())),
+            )
+
+    plan, _, eta = edit("memit")
+    same, scale, _ = edit("memit-compensated", stretch=1.0)
+    torch.testing.assert_close(scale, torch.ones(8))
+    for layer, factors in plan.items():
+        torch.testing.assert_close(same[layer], factors)
+    # as at an attention sink: nothing of the bare prompt's residual is executed, at any length
+    monkeypatch.setattr(Solution, "fraction", property(lambda self: torch.zeros(len(self.planned))))
+    needed = 1 / eta.amin(0)
+    assert needed.min() < 8 < needed.max()
+    _, scale, _ = edit("memit-compensated")
+    torch.testing.assert_close(scale, needed.clamp_max(8), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("method", ["memit", "ultraedit"])
