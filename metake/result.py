@@ -17,9 +17,8 @@ from metake.requests import Request
 from metake.solvers.layered import Solution
 from metake.targets.target import Targets
 
-ADRIFT = (
-    0.1  # 8 of SmolLM2's 300 first CounterFact prompts are below, the others above 0.13, zsRE's above 0.56
-)
+# of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
+ADRIFT = 0.1
 
 
 @dataclass(frozen=True)

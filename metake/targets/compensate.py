@@ -6,8 +6,8 @@ fraction) overshoots, so the scalar is found per request by bisection, over solv
 Two bounds keep one request from ruining a model. Full length costs protected keys ||plan||^2 / rho, without
 bound as eta falls. And what is executed is seen at the bare prompt, whose key may be another one than that
 which is written to (where a subject opens the prompt, its token can be the model's attention sink): there
-no length helps, and every context is given too much. 1 / eta of the weakest layer is more than any
-request needs whose keys agree.
+no length helps, and every context is given too much. 1 / eta of the weakest layer is all that a request
+needs whose keys agree.
 """
 
 from __future__ import annotations
