@@ -55,7 +55,7 @@ class Preview:
             "subject",
             *(f"layer {layer}: eta (rho)" for layer in self.layers),
             "at the last layer",
-            "bare key · contexts'",
+            "cos(bare key, contexts')",
         ]
         return render("predicted realisation", head, rows)
 
