@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
 from metake.cli import parse_layers
-from metake.console import command, parse_numbers
+from metake.console import chosen_model, command, model_options, parse_numbers
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
@@ -38,7 +38,7 @@ from metake.evaluation.protocol import MethodRun, evaluate_method
 from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
-from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.presets import held_out_text, settings_for, statistics_for
 from metake.prompts import sample_contexts
 from metake.report.figures import save
@@ -115,7 +115,7 @@ class Judge:
 @command("compare_gradients")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo")
+    model_options(parser)
     parser.add_argument(
         "--method", default="memit", choices=["memit", "alphaedit"], help="geometry and memory"
     )
@@ -212,7 +212,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         if unknown := [name for name in wanted if name not in chosen]:
             raise MetakeError(f"--targets: unknown {unknown[0]!r}; known: {'; '.join(chosen)}")
         chosen = {name: chosen[name] for name in wanted}
-    loaded = load(args.model)
+    loaded = chosen_model(args)
     statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
     bench = Study(loaded, statistics, args.method, layers, args.batch, args.plan_rate)
     locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")

@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from metake.cli import parse_layers
-from metake.console import command
+from metake.console import chosen_model, command, model_options
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.geometry.covariance import Statistics
 from metake.models.chat import described
-from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, wide
 from metake.presets import settings_for, statistics_for
@@ -89,20 +89,16 @@ def compare(
 @command("compare_lookups")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
     parser.add_argument("--edits", type=int, default=100, help="so many facts")
     parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
-    parser.add_argument(
-        "--chat", action="store_true", help="prompts are a user's turns, by the chat template"
-    )
-    parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path("results/lookups"))
     args = parser.parse_args()
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits)
-    loaded = load(args.model, device=args.device, chat=args.chat)
+    loaded = chosen_model(args)
     chosen = settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
     layers = tuple(chosen)
     loaded.arch.check_layers(layers)

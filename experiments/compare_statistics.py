@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from metake.console import command, parse_numbers
+from metake.console import chosen_model, command, model_options, parse_numbers
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.files import read_text, write_json
 from metake.geometry.operator import Ridge
-from metake.models.load import ASSETS, load
+from metake.models.load import ASSETS
 from metake.models.trace import frozen
 from metake.presets import TOKENS, default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
@@ -28,7 +28,7 @@ from metake.report.tables import markdown
 @command("compare_statistics")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="smollm2")
+    model_options(parser, "smollm2")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=ASSETS / "world" / "real_facts.json")
     parser.add_argument("--edits", type=int, default=100)
@@ -38,7 +38,7 @@ def main() -> None:
     weights = parse_numbers(args.weights, "--weights")
     texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}
     requests = [record.request for record in read_records(args.data, args.edits)]
-    loaded = load(args.model)
+    loaded = chosen_model(args)
     settings = settings_for(loaded.arch, "memit")
     layers = settings.layers
     statistics = {
@@ -46,7 +46,9 @@ def main() -> None:
         for name, text in texts.items()
     }
     first = next(iter(statistics.values()))
-    editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=first)
+    editor = Editor(
+        loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=first, modules=loaded.arch.modules
+    )  # fmt: skip
     with frozen(loaded.model):
         batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.settings.lookup)
         keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)

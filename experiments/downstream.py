@@ -18,11 +18,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from metake.console import command
+from metake.console import chosen_model, command, model_options
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.files import write_json, write_text
-from metake.models.load import Loaded, load
+from metake.models.load import Loaded
 from metake.report.tables import markdown, render
 
 
@@ -55,18 +55,16 @@ def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | No
 @command("downstream")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", required=True)
+    model_options(parser, None)
     parser.add_argument("--delta", type=Path, required=True, help="folder or file of a saved change")
     parser.add_argument("--tasks", required=True, help="comma-separated")
     parser.add_argument("--task-folder", type=Path, help="task files of one's own")
     parser.add_argument("--limit", type=int, help="examples per task")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--device")
-    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=Path("results/downstream"))
     args = parser.parse_args()
     change = Delta.load(args.delta)
-    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    loaded = chosen_model(args)
     tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
     before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
     with change.applied(loaded.arch):

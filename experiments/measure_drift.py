@@ -31,7 +31,7 @@ from experiments.drift.figures import draw
 from experiments.drift.layers import spectra
 from experiments.drift.verdict import judge, sentences, table
 from metake.cli import find_statistics, parse_layers
-from metake.console import command, parse_numbers
+from metake.console import chosen_model, command, model_options, parse_numbers
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -39,7 +39,7 @@ from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
 from metake.models.chat import described
-from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.trace import frozen
 from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
@@ -53,7 +53,7 @@ from metake.targets.target import plan_targets
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    model_options(parser, chat=True)
     parser.add_argument("--layers", help="edited layers, e.g. 4-8; default: the model's preset")
     parser.add_argument("--edits", type=int, default=8)
     parser.add_argument("--data", type=Path, help="zsRE or CounterFact records; default: what ships")
@@ -68,11 +68,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--norms", type=int, default=4, help="products per norm of a Jacobian; 0: none")
     parser.add_argument("--steps", type=int, default=8, help="steps of the descent that is followed; 0: none")
-    parser.add_argument(
-        "--chat", action="store_true", help="prompts are a user's turns, by the chat template"
-    )
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
-    parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="default: results/drift/MODEL")
     return parser.parse_args()
@@ -97,7 +92,7 @@ class Bench:
     def editor(self, factor: float = 1.0) -> Editor:
         settings = self.settings.updated(**{self.strength: getattr(self.settings, self.strength) * factor})
         return Editor(self.loaded.model, self.loaded.tokenizer, self.method, settings=settings,
-                      statistics=self.statistics)  # fmt: skip
+                      statistics=self.statistics, modules=self.loaded.arch.modules)  # fmt: skip
 
     def measure(self, editors: dict[float, Editor], request: Request) -> dict[str, Any]:
         """One edit, alone."""
@@ -157,7 +152,7 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     layers = None if args.layers is None else tuple(parse_layers(args.layers))
     if args.data is not None and not args.data.is_file():
         raise MetakeError(f"--data {args.data}: no such file")
-    loaded = load(args.model, device=args.device, dtype=args.dtype, chat=args.chat)
+    loaded = chosen_model(args)
     settings = settings_for(loaded.arch, args.method)
     if layers is None:  # one layer has no drift
         layers = settings.layers if len(settings.layers) >= 3 else default_layers(len(loaded.arch))

@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from metake.cli import find_statistics
-from metake.console import command
+from metake.console import chosen_model, command, model_options
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
@@ -41,7 +41,7 @@ from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, 
 from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
-from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.presets import held_out_text, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
@@ -58,7 +58,7 @@ SHOWN = (
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, help="default: the demo world's test facts")
     parser.add_argument(
         "--methods", default="paper", help="rows of the method table, comma-separated; or paper, or all"
@@ -93,12 +93,6 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument(
-        "--chat", action="store_true",
-        help="prompts are a user's turns of a conversation, by the model's chat template",
-    )  # fmt: skip
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--out", type=Path, help="default: results/zsre/MODEL")
     return parser.parse_args()
 
@@ -179,7 +173,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise MetakeError(f"--per-subject {args.per_subject}: {data} has no subject with so many records")
     references = None if args.references is None else find_references(args.references, everything, data)
     fingerprint = None if references is None else text_fingerprint(args.references.read_text())
-    loaded = load(args.model, device=args.device, dtype=args.dtype, chat=args.chat)
+    loaded = chosen_model(args)
     everything, left_out = usable(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")

@@ -27,14 +27,14 @@ from torch import Tensor
 
 from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE, plt
 from metake.cli import parse_layers
-from metake.console import command
+from metake.console import chosen_model, command, model_options
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
 from metake.geometry.operator import Ridge
 from metake.hparams import Settings
-from metake.models.load import ASSETS, DEMOS, load
+from metake.models.load import ASSETS, DEMOS
 from metake.models.trace import frozen
 from metake.presets import default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
@@ -59,7 +59,7 @@ def change(a: Tensor, b: Tensor) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    loaded = load(args.model)
+    loaded = chosen_model(args)
     settings = settings_for(loaded.arch, "memit")
     if args.layers is not None:
         settings = settings.updated(layers=parse_layers(args.layers))
@@ -77,7 +77,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise MetakeError(
             f"text: {found[-1].provenance.tokens} tokens, fewer than --tokens {args.tokens}; lower it, or give a longer --text"
         )
-    editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=found[-1])
+    editor = Editor(
+        loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=found[-1],
+        modules=loaded.arch.modules,
+    )  # fmt: skip
     file = args.data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(file, args.edits)]
     with frozen(loaded.model):
@@ -137,7 +140,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
 @command("statistics_convergence")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo")
+    model_options(parser)
     parser.add_argument("--text", type=Path, help="default: the text that ships for the model")
     parser.add_argument("--tokens", type=int, default=240_000, help="largest size")
     parser.add_argument("--layers", help="default: the preset's")

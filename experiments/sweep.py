@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from metake.cli import find_statistics
-from metake.console import command, parse_numbers
+from metake.console import chosen_model, command, model_options, parse_numbers
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import compare
@@ -27,7 +27,7 @@ from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import usable
 from metake.files import write_json, write_text
-from metake.models.load import ASSETS, DEMOS, load
+from metake.models.load import ASSETS, DEMOS
 from metake.presets import settings_for
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
@@ -39,7 +39,7 @@ STRENGTHS = {"ridge": "weight", "projected": "l2", "identity": "gradient_lr"}  #
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo", help="name, folder, .gguf file or hub name")
+    model_options(parser)
     parser.add_argument("--methods", default=",".join(METHODS), help="rows of the method table")
     parser.add_argument("--data", type=Path, help="records; default: the demo world's test facts")
     parser.add_argument("--factors", default="0.1,0.3,1,3,10", help="of the searched strength")
@@ -47,8 +47,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("results/sweep"))
     return parser.parse_args()
@@ -66,7 +64,7 @@ def main() -> None:
             raise MetakeError(f"{option}: must be at least 1, got {value}")
     data = args.data or ASSETS / "world" / "test.json"
     records = read_records(data, args.edits)
-    loaded = load(args.model, device=args.device, dtype=args.dtype)
+    loaded = chosen_model(args)
     records, left_out = usable(loaded, records)
     for line in left_out:
         print(f"sweep: left out: {line}", file=sys.stderr)

@@ -104,11 +104,9 @@ def _changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
 
 
 def _load(model: str, device: str | None, dtype: str, modules: Path | None, chat: bool = False):
-    from metake.models.architecture import ModuleMap
     from metake.models.load import load
 
-    described = None if modules is None else ModuleMap.read(modules)
-    return load(model, device=device, dtype=dtype, modules=described, chat=chat)
+    return load(model, device=device, dtype=dtype, modules=modules, chat=chat)
 
 
 def find_statistics(loaded, settings: Iterable[Settings], stats: Path | None, text: Path | None):

@@ -14,11 +14,15 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -26,6 +30,7 @@ from transformers import (
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import collect
+from metake.models.architecture import ModuleMap
 from metake.models.load import ASSETS, DEMOS, load
 from metake.presets import default_text
 
@@ -52,12 +57,23 @@ CONFIGS = {
     "qwen2": Qwen2Config(**GROUPED),
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
 }  # fmt: skip
+# families outside the table, which a user describes
+DESCRIBED = {
+    "bloom": (BloomConfig(vocab_size=1024, hidden_size=32, n_layer=4, n_head=4), ModuleMap("transformer.h", "mlp.dense_4h_to_h")),
+    "falcon": (FalconConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
+               ModuleMap("transformer.h", "mlp.dense_4h_to_h")),  # attention is added in place to what the FFN returns
+    "opt": (OPTConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, ffn_dim=48,
+                      word_embed_proj_dim=32, max_position_embeddings=128, dropout=0.0),
+            ModuleMap("model.decoder.layers", "fc2")),  # rows of the FFN are laid end to end
+    "phi": (PhiConfig(**TINY), ModuleMap("model.layers", "mlp.fc2")),
+}  # fmt: skip
 
 
 def tiny(family: str) -> torch.nn.Module:
     """A seeded random model of a family, large enough in its weights for edits to matter."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+    config = CONFIGS[family] if family in CONFIGS else DESCRIBED[family][0]
+    model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -110,6 +111,8 @@ class Architecture:
                     f"{family}: weights of {self.modules.down} are {weight.dtype}; load the model "
                     "in fp32, bf16 or fp16 (quantised weights cannot take an edit)"
                 )
+        if modules is not None and modules != FAMILIES.get(family):
+            self._refuse_changed_values()
 
     def _find(self, root: nn.Module, name: str) -> nn.Module:
         try:
@@ -182,23 +185,52 @@ class Architecture:
     @cached_property
     def returns_tuples(self) -> bool:
         """Whether a block returns the stream as the first of several things, which differs between versions of
-        `transformers`; seen in a pass of one token through the first block."""
-        seen: list[bool] = []
+        `transformers`."""
+        return isinstance(self._first_block(), tuple)
+
+    @torch.no_grad()
+    def _first_block(self, push: torch.Tensor | None = None) -> Any:
+        """What the first block returns for one token, with `push` added to what its down-projection writes."""
+        seen: list[Any] = []
 
         class Seen(Exception):
             pass
 
         def look(_: object, __: object, output: object) -> None:
-            seen.append(isinstance(output, tuple))
+            seen.append(output)
             raise Seen
 
-        handle = self.blocks[0].register_forward_hook(look)
+        def add(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
+            return output if push is None else output + push.to(output)
+
+        handles = [self.down(0).register_forward_hook(add), self.blocks[0].register_forward_hook(look)]
+        training = self.model.training
+        self.model.eval()
         try:
-            with torch.no_grad(), suppress(Seen):
+            with suppress(Seen):
                 self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
         finally:
-            handle.remove()
+            self.model.train(training)
+            for handle in handles:
+                handle.remove()
         return seen[0]
+
+    def _refuse_changed_values(self) -> None:
+        """A description cannot say whether the stream receives what the down-projection writes: look."""
+
+        def stream(push: torch.Tensor | None = None) -> torch.Tensor:
+            output = self._first_block(push)
+            return (output[0] if isinstance(output, tuple) else output).reshape(-1).cpu().double()
+
+        still = stream()
+        scale = float(still.abs().max()) or 1.0  # so that rounding is small beside it
+        push = torch.linspace(1, 2, self.d_v, dtype=torch.float64) * scale
+        error = (stream(push) - still - push).abs().max()
+        if not float(error) <= 16 * torch.finfo(self.weight(0).dtype).eps * scale:
+            raise MetakeError(
+                f"{self.family}: what {self.modules.down} writes is normalised, scaled or dropped before the stream "
+                "receives it, so an edit of it is not what the stream receives; not supported"
+            )
 
     @property
     def memory_name(self) -> str:

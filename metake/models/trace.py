@@ -140,10 +140,14 @@ def run(
             skipped = (hidden, None) if arch.returns_tuples else hidden
             stack.enter_context(_replaced(blocks[:start], lambda *_, **__: skipped))
 
+        def by_row(tokens: Tensor) -> Tensor:
+            """Some families (OPT) lay the rows of an FFN end to end."""
+            return tokens.reshape(*ids.shape, -1)
+
         for layer in keys:
 
             def keep_key(_, args, layer=layer):
-                trace.keys[layer] = args[0]
+                trace.keys[layer] = by_row(args[0])
 
             hook(arch.down(layer).register_forward_pre_hook(keep_key))
         for layer, (left, right) in (edits or {}).items():
@@ -159,7 +163,9 @@ def run(
         for layer in values:
 
             def keep_value(_, __, output, layer=layer):
-                trace.values[layer] = output
+                seen = trace.values[layer] = by_row(output)
+                # the model goes on from what was seen, in a copy: some (Falcon) add to it in place
+                return seen.reshape(output.shape).clone()
 
             hook(arch.down(layer).register_forward_hook(keep_value))
         for layer in inputs:

@@ -1,16 +1,13 @@
 """Models are recognised, described, or refused with a line that helps."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, OPTConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GraniteConfig, OPTConfig
 
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture, ModuleMap
-from metake.models.trace import run
-from tests.conftest import tiny
+from tests.conftest import DESCRIBED, tiny
 
 
 def test_shapes(family):
@@ -31,27 +28,45 @@ def test_a_normalised_ffn_output_is_refused(config):
         Architecture(model, ModuleMap("model.layers", "mlp.down_proj"))
 
 
-def opt():
-    torch.manual_seed(0)
-    config = OPTConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24,
-                       max_position_embeddings=32, word_embed_proj_dim=16, dropout=0.0)  # fmt: skip
-    return AutoModelForCausalLM.from_config(config).eval()
-
-
 def test_an_unknown_family_says_how_to_describe_it():
     with pytest.raises(MetakeError, match="ModuleMap"):
-        Architecture(opt())
+        Architecture(tiny("opt"))
 
 
-def test_a_described_model_works(write):
-    path = write("map.json", json.dumps({"blocks": "model.decoder.layers", "down": "fc2"}))
-    arch = Architecture(opt(), ModuleMap.read(path))
-    ids = torch.tensor([[4, 5, 6]])
-    with torch.no_grad():
-        trace = run(arch, ids, keys=(1,), outputs=(0,))
-        again = run(arch, ids, start=1, hidden=trace.outputs[0])
-    assert trace.keys[1].shape[-1] == 24
-    torch.testing.assert_close(trace.logits, again.logits, rtol=1e-4, atol=1e-5)
+SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+ALTERED = {
+    "normalised after it was added": (
+        OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16, do_layer_norm_before=False),
+        ModuleMap("model.decoder.layers", "fc2"),
+    ),
+    "scaled": (
+        GraniteConfig(**SMALL, intermediate_size=24, residual_multiplier=0.2),
+        ModuleMap("model.layers", "mlp.down_proj"),
+    ),
+    "not the down-projection": (
+        GraniteConfig(**SMALL, intermediate_size=16),
+        ModuleMap("model.layers", "mlp.up_proj"),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("why", sorted(ALTERED))
+def test_a_described_value_that_the_stream_does_not_receive_is_refused(why, dtype):
+    config, modules = ALTERED[why]
+    model = AutoModelForCausalLM.from_config(config).to(dtype)
+    with pytest.raises(MetakeError, match="not what the stream receives"):
+        Architecture(model, modules)
+
+
+def test_looking_at_a_described_model_leaves_it_as_it_was():
+    config, modules = DESCRIBED["opt"]
+    model = AutoModelForCausalLM.from_config(config)
+    model.train()
+    arch = Architecture(model, modules)
+    assert model.training
+    assert not any(m._forward_hooks for m in model.modules())
+    assert arch.modules == modules
 
 
 @pytest.mark.parametrize(

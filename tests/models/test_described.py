@@ -1,0 +1,108 @@
+"""A family outside the table, described by the names of its modules, is observed and edited as any other."""
+
+import json
+
+import pytest
+import torch
+
+from metake.editor import Editor
+from metake.geometry.covariance import collect
+from metake.models.architecture import Architecture
+from metake.models.trace import run
+from metake.presets import default_text, settings_for
+from tests.conftest import DESCRIBED, tiny
+from tests.scripts import call_here
+
+IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 11, 0]])
+
+
+@pytest.fixture(params=sorted(DESCRIBED))
+def arch(request):
+    return Architecture(tiny(request.param), DESCRIBED[request.param][1])
+
+
+@pytest.fixture
+def folder(tmp_path, demo):
+    """A saved OPT with the demo model's tokenizer, and the file that describes it."""
+    folder, described = tmp_path / "opt", tmp_path / "opt.json"
+    tiny("opt").save_pretrained(folder)
+    demo.tokenizer.save_pretrained(folder)
+    described.write_text(json.dumps({"blocks": "model.decoder.layers", "down": "fc2"}))
+    return folder, described
+
+
+def test_values_are_the_weight_times_the_keys(arch):
+    trace = run(arch, IDS, keys=(1,), values=(1,))
+    bias = arch.down(1).bias
+    wanted = trace.keys[1] @ arch.weight(1).T + (0 if bias is None else bias)
+    assert trace.values[1].shape == (2, 6, 32)
+    torch.testing.assert_close(trace.values[1], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_logits_depend_on_the_values_that_were_seen(arch):
+    """By the gradient's prediction of a small change, in fp64."""
+    arch.model.double()
+    trace = run(arch, IDS, values=(2,))
+    loss = trace.logits.square().mean()
+    (slope,) = torch.autograd.grad(loss, trace.values[2])
+    left, right = torch.randn(32, 1).double(), torch.randn(arch.d_k, 1).double() * 1e-6
+    keys = run(arch, IDS, keys=(2,)).keys[2]
+    moved = run(arch, IDS, edits={2: (left, right)}).logits.square().mean()
+    torch.testing.assert_close(moved - loss, (slope * (keys @ right @ left.T)).sum(), rtol=1e-3, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_pass_from_the_middle_is_the_whole_pass(arch):
+    edits = {2: (torch.randn(32, 2) * 0.3, torch.randn(arch.d_k, 2) * 0.3)}
+    whole = run(arch, IDS, inputs=(2,), outputs=(3,), edits=edits)
+    later = run(arch, IDS, start=2, hidden=whole.inputs[2], outputs=(3,), edits=edits)
+    torch.testing.assert_close(later.logits, whole.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(later.outputs[3], whole.outputs[3], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy", "ultraedit", "rome"])
+def test_what_is_predicted_of_an_edit_is_what_is_written(arch, demo, records, method):
+    """The edited model's loss is the virtual one; taken back, nothing is left."""
+    statistics = collect(arch, demo.tokenizer, default_text("demo"), (1, 2), tokens=1500, progress=False)
+    changes = {
+        "layers": (1, 2),
+        "steps": 10,
+        "meta_steps": 5,
+        "contexts": ("The mill is dark",),
+        "gradient_lr": 0.1,
+    }
+    settings = settings_for(arch, method, name="none", weight=1.0, clamp=None, **changes)
+    before = {name: weight.clone() for name, weight in arch.model.state_dict().items()}
+    ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
+    with torch.no_grad(), Editor(
+        arch.model, demo.tokenizer, method, settings=settings, statistics=statistics, modules=arch.modules
+    ) as editor:  # fmt: skip
+        unedited = arch.model(ids).logits
+        delta = editor.edit([record.request for record in records[:2]]).delta
+        written = arch.model(ids).logits
+        editor.revert()
+        factors = {n: (left.float(), right.float()) for n, (left, right) in delta.factors.items()}
+        predicted = run(arch, ids, edits=factors).logits
+    assert (written - unedited).abs().max() > 1e-3
+    torch.testing.assert_close(predicted, written, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(weight, before[name]) for name, weight in arch.model.state_dict().items())
+
+
+SCRIPTS = {
+    "run_zsre.py": ("--edits", 2, "--batch", 2, "--seeds", 1, "--no-generate", "--methods", "memit,ultraedit"),
+    "measure_drift.py": ("--edits", 1, "--norms", 1, "--steps", 1, "--factors", 1),
+    "sweep.py": ("--edits", 2, "--batch", 2, "--factors", 1, "--methods", "memit"),
+    "compare_lookups.py": ("--edits", 4,),
+    "statistics_convergence.py": ("--tokens", 800, "--edits", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_the_experiments_take_a_described_model(script, folder, records, write, tmp_path):
+    entries = [{"subject": r.request.subject, "src": r.request.text, "alt": r.request.target, "answers": [r.truth],
+                "rephrase": r.rephrase, "loc": r.locality, "loc_ans": r.locality_answer} for r in records[:4]]  # fmt: skip
+    text, data = write("text.txt", default_text("demo")[:20_000]), write("data.json", json.dumps(entries))
+    given = () if script == "compare_lookups.py" else ("--text", text)
+    call_here(script, "--model", folder[0], "--modules", folder[1], "--data", data, *given, *SCRIPTS[script],
+              "--out", tmp_path / "out")  # fmt: skip
+    assert any((tmp_path / "out").rglob("*.json"))
