@@ -16,7 +16,7 @@ from metake.models.architecture import Architecture
 from metake.models.tokens import encode
 from metake.presets import held_out_text, settings_for
 from metake.requests import Request
-from tests.conftest import tiny
+from tests.conftest import CONFIGS, DESCRIBED, tiny
 
 QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}
 
@@ -84,9 +84,10 @@ def test_teacher_forcing_is_per_token_with_the_truth_given(demo, records):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", [*CONFIGS, *DESCRIBED])
 def test_greedy_continuation_equals_one_token_at_a_time(family, demo, records):
     """Batched, padded and cached against the argmax of a fresh pass per token, on every family."""
-    arch = Architecture(tiny(family))
+    arch = Architecture(tiny(family), DESCRIBED[family][1] if family in DESCRIBED else None)
     prompts = [encode(demo.tokenizer, text).ids for r in records[:3] for text in (r.request.text, "Who?")]
     texts = Evaluator(arch, demo.tokenizer, []).continue_greedily(prompts, [6] * len(prompts))
     for prompt, text in zip(prompts, texts, strict=True):
