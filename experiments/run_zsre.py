@@ -42,7 +42,7 @@ from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
-from metake.presets import held_out_text, settings_for
+from metake.presets import held_out_text, preset_of, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
@@ -73,6 +73,12 @@ def arguments() -> argparse.Namespace:
         "--untuned",
         action="store_true",
         help="the published defaults for every method instead of the model's preset",
+    )
+    parser.add_argument(
+        "--preset",
+        type=Path,
+        metavar="FILE",
+        help="searched settings, as tune.py writes them, instead of the model's preset",
     )
     parser.add_argument(
         "--hparams", action="append", metavar="[METHOD=]FILE",
@@ -163,6 +169,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             raise MetakeError(f"{option}: must be at least 1, got {value}")
     if args.references is not None and args.fluency < 1:
         raise MetakeError("--references: there is no sampled text to compare; give --fluency N as well")
+    if args.untuned and args.preset is not None:
+        raise MetakeError("--preset: --untuned takes the published defaults; give one of the two")
+    if args.preset is not None:
+        preset_of(args.preset)
     if args.data is None and not demo:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     if args.against is not None and args.against not in names:
@@ -177,7 +187,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     everything, left_out = usable(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
-    preset = "none" if args.untuned else None
+    preset = "none" if args.untuned else args.preset
     published = published_for(parse_files(args.hparams), names, loaded.arch)
     settings = {name: settings_for(loaded.arch, name, name=preset, **published[name]) for name in names}
     statistics = find_statistics(loaded, settings.values(), args.stats, args.text)

@@ -1,13 +1,16 @@
 """Search settings on the development split, the same number of trials for every method.
 
     python experiments/tune.py --model demo --methods memit,alphaedit,metake --trials 40
+    python experiments/tune.py --model gpt2-xl --data dev.json --edits 100 --batch 100 --trials 16
+    python experiments/run_zsre.py --model gpt2-xl --data test.json --preset results/search/gpt2-xl/preset.json
 
 Every method may choose layers, geometry, learning rate, steps, stop rule, clamp, penalties and
 memory as freely as the others, within the same total number of gradient steps. A trial edits the
 first records of the development split in consecutive batches; its score is the harmonic mean of
-efficacy, generalisation and specificity (on the real model: agreement) at the end. Trials are journalled, so a killed search goes
-on where it was. Writes every trial to `experiments/search/MODEL.json` and the winners into the
-model's preset. With `--extend` a search begins with the trials in that file, if they are of the same
+efficacy, generalisation and specificity (but on the demo models: agreement) at the end. Trials are journalled, so a killed search goes
+on where it was. Writes every trial to `search.json` and the winners to `preset.json`, which `--preset` of `run_zsre.py`,
+`metake edit` and `metake evaluate` reads; of a model that ships with presets, and without `--out`, to `experiments/search/MODEL.json`
+and to that preset. With `--extend` a search begins with the trials in that file, if they are of the same
 run; with `--everywhere` it looks at the shipped settings at every other place before it draws points, with
 `--winners-of` at what other models ship with.
 """
@@ -17,7 +20,8 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +31,19 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from metake.console import command, parse_numbers
-from metake.data.records import read_records
+from metake.cli import find_statistics
+from metake.console import chosen_model, command, model_options, parse_numbers
+from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
-from metake.evaluation.protocol import evaluate_method
+from metake.evaluation.protocol import evaluate_method, usable
 from metake.files import read_json, write_json
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings, make_settings
 from metake.methods import find_method
-from metake.models.load import ASSETS, Loaded, load
-from metake.presets import PRESETS, settings_for, statistics_for
+from metake.models.architecture import Architecture
+from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.presets import PRESETS, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 
 HERE = Path(__file__).resolve().parent
@@ -130,6 +136,16 @@ SPACES = {
         "agreement",
     ),
 }
+
+
+def space_of(arch: Architecture) -> Space:
+    """Of a model without a space of its own: its layers (its preset's, or the default ones), the upper ones of them,
+    and as many further up."""
+    base = settings_for(arch, "memit").layers
+    further = tuple(n for n in (layer + len(base) for layer in base) if n < len(arch))
+    places = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]
+    guess = {kind: {**point, "place": 0} for kind, point in REAL_GUESS.items()}
+    return replace(SPACES["smollm2"], places=tuple(dict.fromkeys(places)), guess=guess)
 
 
 def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
@@ -264,7 +280,9 @@ def recall(study: optuna.Study, trials: list[dict[str, Any]], method: str, space
 def search(
     loaded: Loaded,
     method: str,
-    statistics: Statistics,
+    space: Space,
+    records: list[Record],
+    statistics: Statistics | None,
     args: argparse.Namespace,
     fixed: dict[str, Any],
     shipped: dict[str, Any],
@@ -274,20 +292,26 @@ def search(
 
     Args:
         earlier: trials of the same run to begin with, unless the journal already has some.
+
+    Raises:
+        MetakeError: the journal holds trials of another run.
     """
-    records = read_records(args.data, args.edits)
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
     before = evaluator.measure()
     contexts = sample_contexts(loaded.arch, loaded.tokenizer)
-    space = SPACES[args.model]
+    name, run_is = short_name(loaded.name), {**described(args, space), "model": loaded.arch.fingerprint()}
     held = {} if find_method(method).target == "gradient" else dict(args.set)
-    log = args.journal / f"{args.model}-{method}.journal"
+    log = args.journal / f"{name}-{method}.journal"
     log.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         direction="maximize", study_name=method, load_if_exists=True,
         storage=JournalStorage(JournalFileBackend(str(log))),
     )  # fmt: skip
-
+    was = study.user_attrs.get("run", run_is)
+    other = next((key for key in run_is if was.get(key) != run_is[key]), None)
+    if other is not None:
+        raise MetakeError(f"{log}: trials of another {other}; give another --journal, or remove it")
+    study.set_user_attr("run", run_is)
     if not study.trials:
         recall(study, earlier or [], method, space)
 
@@ -309,7 +333,7 @@ def search(
         }
         trial.set_user_attr("means", {k: round(v, 4) for k, v in means.items()})
         value = score(means, space.locality)
-        print(f"{args.model} {method} {trial.number}: {value:.3f} {means}", flush=True)
+        print(f"{name} {method} {trial.number}: {value:.3f} {means}", flush=True)
         return value
 
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
@@ -328,6 +352,20 @@ def search(
     return [{"number": t.number, "score": round(t.value or 0, 4), **t.user_attrs} for t in trials]
 
 
+def as_part(choice: dict[str, Any], method: str, preset: dict[str, Any]) -> dict[str, Any]:
+    """A choice as the method's part of a preset: what the geometry's part would add to it is at its default."""
+    added = preset.get("geometries", {}).get(find_method(method).geometry, {})
+    return {**{name: Settings.model_fields[name].default for name in added}, **choice}
+
+
+def described(args: argparse.Namespace, space: Space) -> dict[str, Any]:
+    """What a trial's score depends on beside the model, as result files say it."""
+    return {
+        "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
+        "score": f"harmonic mean of efficacy, generalisation, {space.locality}",
+    }  # fmt: skip
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     return name, yaml.safe_load(value)
@@ -336,11 +374,10 @@ def _setting(text: str) -> tuple[str, Any]:
 @command("tune")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="demo", choices=sorted(SPACES))
-    parser.add_argument("--path", help="load the model from here instead (a converted copy)")
+    model_options(parser)
     parser.add_argument("--methods", default="memit,alphaedit,metake,metake-proxy,memit-compensated")
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "dev.json")
+    parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
     parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -356,7 +393,14 @@ def main() -> None:
                         help="among the first trials are the published defaults, with as many steps as a trial may have")  # fmt: skip
     parser.add_argument("--winners-of", type=lambda text: text.split(","), default=[], metavar="MODEL,MODEL",
                         help="among the first trials are the settings that these models ship with")  # fmt: skip
+    parser.add_argument(
+        "--stats", type=Path, help="statistics written by `metake stats`, of all layers that may be edited"
+    )
+    parser.add_argument("--text", type=Path, help="text to collect statistics from")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--out", type=Path, help="default: results/search/MODEL; of a model that ships with presets, those"
+    )
     parser.add_argument("--journal", type=Path, default=Path("results/search"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -373,36 +417,40 @@ def main() -> None:
             raise MetakeError(f"--set {name}: no such setting; known: {', '.join(Settings.model_fields)}")
     for name in args.winners_of:
         read_json(PRESETS / f"{name}.json")
-    read_records(args.data, args.edits)
-    loaded = load(args.path or args.model)
-    loaded.model.name_or_path = args.model
-    layers = tuple(sorted({n for place in SPACES[args.model].places for n in place}))
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-    preset_file = PRESETS / f"{args.model}.json"
-    preset = (
-        read_json(preset_file)
-        if preset_file.is_file()
-        else {"names": [args.model], "common": {}, "methods": {}}
-    )
+    if args.data is None and args.model not in DEMOS:
+        raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
+    args.data = args.data or ASSETS / "world" / "dev.json"
+    everything = read_records(args.data, args.edits)
+    loaded = chosen_model(args)
+    records, _ = usable(loaded, everything)
+    if not records:
+        raise MetakeError(f"{args.data}: no record fits the model")
+    name = short_name(loaded.name)
+    space = SPACES.get(name) or space_of(loaded.arch)
+    layers = tuple(sorted({n for place in space.places for n in place}))
+    everywhere = settings_for(loaded.arch, "memit", layers=layers)
+    statistics = find_statistics(loaded, [everywhere], args.stats, args.text)
+    result_file, preset_file = HERE / "search" / f"{name}.json", PRESETS / f"{name}.json"
+    if args.out is not None or name not in SPACES:
+        out = args.out or Path("results/search") / name
+        result_file, preset_file = out / "search.json", out / "preset.json"
+    preset = {"names": [name], "common": {}, "methods": {}}
+    preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else name))
     fixed, shipped = preset["common"], dict(preset["methods"])
-    result_file = HERE / "search" / f"{args.model}.json"
     result = read_json(result_file) if result_file.is_file() else {}
-    same = {
-        "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
-        "score": f"harmonic mean of efficacy, generalisation, {SPACES[args.model].locality}",
-    }  # fmt: skip
+    same = described(args, space)
     for method in methods:
         found = result.get(method, {})
         earlier = found["trials"] if args.extend and same.items() <= found.items() else []
-        trials = search(loaded, method, statistics, args, fixed, shipped, earlier)
+        trials = search(loaded, method, space, records, statistics, args, fixed, shipped, earlier)
         if "failed" in trials[0]:
             raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
         result[method] = {**same, "trials": trials}
-        preset["methods"][method] = trials[0]["choice"]
+        preset["methods"][method] = as_part(trials[0]["choice"], method, preset)
         if method == "memit":  # the control without early stop: the best of the same trials
             unstopped = [t for t in trials if t["choice"]["stop"] == "none"]
             if unstopped:
-                preset["methods"]["memit@unstopped"] = unstopped[0]["choice"]
+                preset["methods"]["memit@unstopped"] = as_part(unstopped[0]["choice"], method, preset)
         write_json(result_file, result)
         write_json(preset_file, preset)
 

@@ -75,6 +75,15 @@ Hparams = Annotated[
 ]
 
 
+Preset = Annotated[
+    Path | None,
+    typer.Option(
+        "--preset",
+        help="Searched settings, as experiments/tune.py writes them, instead of the model's preset.",
+    ),
+]
+
+
 def parse_layers(text: str) -> list[int]:
     """`4,5,6` or `4-8` as numbers."""
     try:
@@ -180,6 +189,7 @@ def edit(
     ] = False,
     layers: Layers = None,
     hparams: Hparams = None,
+    preset: Preset = None,
     change: Change = None,
     stats: Stats = None,
     text: Text = None,
@@ -199,7 +209,7 @@ def edit(
     from metake.models.chat import described
     from metake.models.load import save_model
     from metake.models.tokens import encode
-    from metake.presets import settings_for
+    from metake.presets import preset_of, settings_for
     from metake.published import parse_files, published_for
 
     find_method(method)
@@ -207,9 +217,11 @@ def edit(
     if out is None and not preview:
         raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
     changes = _changes(change, layers)
+    if preset is not None:
+        preset_of(preset)  # read before a model is
     loaded = _load(model, device, dtype, modules, chat)
     published = published_for(parse_files(hparams), [method], loaded.arch)[method]
-    settings = settings_for(loaded.arch, method, **{**published, **changes})
+    settings = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
     statistics = find_statistics(loaded, [settings], stats, text)
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
@@ -279,6 +291,7 @@ def evaluate(
     ] = None,
     layers: Layers = None,
     hparams: Hparams = None,
+    preset: Preset = None,
     change: Change = None,
     stats: Stats = None,
     text: Text = None,
@@ -297,7 +310,7 @@ def evaluate(
     from metake.evaluation.compare import compare
     from metake.evaluation.protocol import usable
     from metake.methods import find_method
-    from metake.presets import held_out_text, settings_for
+    from metake.presets import held_out_text, preset_of, settings_for
     from metake.published import parse_files, published_for
     from metake.report.figures import plot_realisation
 
@@ -310,9 +323,13 @@ def evaluate(
         raise MetakeError(f"--batch: must be at least 1, got {batch}")
     records = read_records(data, edits)
     changes = _changes(change, layers)
+    if preset is not None:
+        preset_of(preset)  # read before a model is
     loaded = _load(model, device, dtype, modules, chat)
     published = published_for(parse_files(hparams), names, loaded.arch)
-    settings = {name: settings_for(loaded.arch, name, **{**published[name], **changes}) for name in names}
+    settings = {
+        name: settings_for(loaded.arch, name, name=preset, **{**published[name], **changes}) for name in names
+    }
     records, left_out = usable(loaded, records)
     for line in left_out:
         typer.echo(f"left out: {line}", err=True)

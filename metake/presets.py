@@ -39,26 +39,62 @@ def default_layers(count: int) -> tuple[int, ...]:
     return tuple(range(first, min(count, first + (5 if count >= 24 else 3))))
 
 
+def short_name(name: str) -> str:
+    """Of a model, without the hub's owner or the folder's place: what presets are named by."""
+    return name.rstrip("/").split("/")[-1].lower()
+
+
 @cache
-def _preset(name: str) -> dict[str, Any]:
-    """The preset file of a model name; empty if there is none."""
-    short = name.rstrip("/").split("/")[-1].lower()
-    for path in sorted(PRESETS.glob("*.json")):
-        content = read_json(path)
-        if short in content["names"]:
-            return content
-    return {}
+def _shipped() -> dict[str, dict[str, Any]]:
+    """Model name -> its preset."""
+    files = [read_json(path) for path in sorted(PRESETS.glob("*.json"))]
+    return {name: content for content in files for name in content["names"]}
 
 
-def settings_for(arch: Architecture, method: str, *, name: str | None = None, **overrides: Any) -> Settings:
+def preset_of(which: str | Path) -> dict[str, Any]:
+    """The preset that ships for a model's name (empty if there is none), or that of a file.
+
+    Raises:
+        MetakeError: the file cannot be read, or is no preset.
+    """
+    if isinstance(which, str):
+        return _shipped().get(short_name(which), {})
+    content = read_json(which)
+    parts = ("common", "geometries", "methods")
+    if (
+        not isinstance(content, dict)
+        or not set(content) <= {"names", *parts}
+        or not all(isinstance(content.get(part, {}), dict) for part in parts)
+    ):
+        raise MetakeError(
+            f"{which}: a preset holds names, common, geometries and methods; experiments/tune.py writes one"
+        )
+    fields = {
+        "common": content.get("common", {}),
+        **{f"{part}.{name}": choice for part in parts[1:] for name, choice in content.get(part, {}).items()},
+    }
+    for where, choice in fields.items():
+        given = choice if isinstance(choice, dict) else [str(choice)]
+        unknown = [name for name in given if name not in Settings.model_fields]
+        if unknown:
+            raise MetakeError(f"{which}: {where}: no such setting: {', '.join(unknown)}")
+    return content
+
+
+def settings_for(
+    arch: Architecture, method: str, *, name: str | Path | None = None, **overrides: Any
+) -> Settings:
     """Defaults, then the model's preset, then its parts for the geometry and the method, then `overrides`.
 
     A method without a part of its own takes that of the method it is like.
 
+    Args:
+        name: of another preset than the model's, or a file that holds one.
+
     Raises:
-        MetakeError: unknown method or setting, or a layer that the model does not have.
+        MetakeError: unknown method or setting, a layer that the model does not have, or no preset in the file.
     """
-    preset = _preset(name or getattr(arch.model, "name_or_path", "") or "")
+    preset = preset_of(name or getattr(arch.model, "name_or_path", "") or "")
     row = find_method(method)
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
     fields |= preset.get("geometries", {}).get(row.geometry, {})

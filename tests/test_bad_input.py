@@ -266,6 +266,27 @@ def test_bad_module_maps(run, write, content, complaint):
     assert complaint in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("[]", "a preset holds names"),
+        ('{"memit": {}}', "a preset holds names"),
+        ('{"methods": []}', "a preset holds names"),
+        ('{"methods": {"memit": 3}}', "methods.memit: no such setting"),
+        ('{"methods": {"memit": {"speed": 3}}}', "methods.memit: no such setting: speed"),
+        ('{"common": {"speed": 3}}', "common: no such setting: speed"),
+        ('{"geometries": {"ridge": {"mass": 3}}}', "geometries.ridge: no such setting: mass"),
+        ('{"methods": {"metake": {"lr": -1}}}', "lr"),
+    ],
+)
+def test_bad_presets(run, write, content, complaint):
+    code, _, errors = run(*EDIT, "--out", "o", "--preset", write("p.json", content))
+    assert code == 2
+    assert len(errors) == 1
+    assert complaint in errors[0]
+
+
 def test_a_delta_of_another_model(run, statistics, tmp_path):
     code, *_ = run(*EDIT, "--layers", "1-3", "--stats", statistics, "--set", "steps=2", "--out", tmp_path / "o",
                    "--delta-only")  # fmt: skip

@@ -132,6 +132,8 @@ def test_references_have_to_be_about_the_records(records, references):
         (("--edits", "0"), "--edits"),
         (("--methods", "rect", "--against", "rome"), "--against: rome is not one of --methods rect"),
         (("--seeds", "0"), "--seeds"),
+        (("--untuned", "--preset", "missing.json"), "--preset: --untuned takes the published defaults"),
+        (("--preset", "missing.json"), "missing.json: cannot be read"),
         (("--per-subject", "9"), "no subject with so many"),
         (("--model", "smollm2"), "--data"),
         (("--data", "missing.json"), "missing.json"),

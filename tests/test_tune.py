@@ -1,6 +1,8 @@
 """The search sees shipped settings as points of its space."""
 
+import json
 from argparse import Namespace
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +10,14 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from experiments import tune  # noqa: E402
-from experiments.tune import SPACES, as_trial, first_points, stronger, suggest  # noqa: E402
+from experiments.tune import SPACES, as_part, as_trial, first_points, stronger, suggest  # noqa: E402
+from metake.data.records import read_records  # noqa: E402
+from metake.errors import MetakeError  # noqa: E402
 from metake.files import read_json  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS  # noqa: E402
-from metake.presets import settings_for  # noqa: E402
+from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
+from tests.scripts import call_here, refused  # noqa: E402
 
 
 def winners(model):
@@ -53,8 +58,8 @@ def searched(monkeypatch, demo, tmp_path):
     monkeypatch.setattr(tune, "evaluate_method", evaluate)
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
     data = ASSETS / "world" / "dev.json"
+    records = read_records(data, 2)
     fixed = dict(
-        model="demo",
         data=data,
         edits=2,
         batch=1,
@@ -66,10 +71,10 @@ def searched(monkeypatch, demo, tmp_path):
         published=False,
     )
 
-    def go(folder, *trials, earlier=None):
+    def go(folder, *trials, earlier=None, **other):
         for count in trials:
-            args = Namespace(**fixed, journal=tmp_path / folder, trials=count)
-            found = tune.search(demo, "memit", None, args, {}, {}, earlier)
+            args = Namespace(**{**fixed, **other}, journal=tmp_path / folder, trials=count)
+            found = tune.search(demo, "memit", SPACES["demo"], records, None, args, {}, {}, earlier)
         return sorted(found, key=lambda trial: trial["number"])
 
     return go
@@ -92,6 +97,75 @@ def test_a_search_extends_what_was_published(searched):
     assert outside[0]["choice"] not in [t["choice"] for t in searched("d", 3, earlier=outside)]
 
 
+def test_a_journal_is_of_one_run(searched):
+    searched("a", 2)
+    for other, named in (({"seed": 1}, "seed"), ({"edits": 1}, "edits"), ({"batch": 2}, "batch")):
+        with pytest.raises(MetakeError, match=f"demo-memit.journal: trials of another {named}"):
+            searched("a", 3, **other)
+    assert len(searched("a", 3)) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 12, 24, 48])
+def test_any_model_has_a_space(count):
+    """Places within the model, each once, the first as the model is edited by default; guesses are points of it."""
+    arch = SimpleNamespace(model=SimpleNamespace(), check_layers=lambda layers: None)
+    space = tune.space_of(type("Deep", (SimpleNamespace,), {"__len__": lambda _: count})(**vars(arch)))
+    assert space.places[0] == default_layers(count)
+    assert len(set(space.places)) == len(space.places)
+    assert all(place and max(place) < count and list(place) == sorted(set(place)) for place in space.places)
+    for method in ("memit", "alphaedit", "metake", "metake-proxy", "metake-parallel", "ultraedit"):
+        for point in first_points(method, {}, [3.0], space, everywhere=True, defaults=True):
+            assert suggest(optuna.trial.FixedTrial(point), method, space)
+
+
+@pytest.mark.parametrize("method", ["memit", "alphaedit", "metake-blue"])
+def test_a_published_preset_adds_nothing_to_what_was_found(method, demo, write):
+    """GPT-2 XL's sets the null space's threshold, which a trial does not."""
+    preset = deepcopy(preset_of("gpt2-xl"))
+    choice = {
+        "layers": [2],
+        "lr": 0.1,
+        **({"weight": 7.0} if method == "memit" else {"l2": 7.0, "keep": 0.5}),
+    }
+    preset["methods"][method] = as_part(choice, method, preset)
+    tried = settings_for(demo.arch, method, name="none", **{**preset["common"], **choice})
+    assert settings_for(demo.arch, method, name=write("preset.json", json.dumps(preset))) == tried
+
+
+def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(tmp_path, demo, write):
+    folder = tmp_path / "Mine"
+    demo.model.save_pretrained(folder)
+    demo.tokenizer.save_pretrained(folder)
+    data = ASSETS / "world" / "dev.json"
+    call_here("tune.py", "--model", folder, "--data", data, "--text", write("t.txt", default_text("demo")[:20_000]),
+              "--methods", "ultraedit,memit", "--trials", 2, "--edits", 2, "--batch", 2,
+              "--out", tmp_path / "found", "--journal", tmp_path / "journal")  # fmt: skip
+    found = read_json(tmp_path / "found" / "preset.json")
+    trials = read_json(tmp_path / "found" / "search.json")["memit"]["trials"]
+    assert found["names"] == ["mine"]
+    assert found["methods"]["memit"] == trials[0]["choice"]
+    assert trials[0]["score"] >= trials[1]["score"]
+    call_here("run_zsre.py", "--model", folder, "--data", data, "--preset", tmp_path / "found" / "preset.json",
+              "--methods", "ultraedit,rect", "--edits", 2, "--seeds", 1, "--no-generate", "--out", tmp_path / "out")  # fmt: skip
+    used = read_json(tmp_path / "out" / "results.json")["methods"]
+    for method, like in (("ultraedit", "ultraedit"), ("rect", "memit")):  # rect takes what memit found
+        settings = used[method][0]["settings"]
+        assert {name: settings[name] for name in found["methods"][like]} == found["methods"][like]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--model", "smollm2"), "--data: needed for smollm2"),
+        (("--model", "nowhere/at/all", "--data", "dev"), "no such model folder"),
+        (("--edits", 0), "--edits: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, complaint, tmp_path):
+    given = [ASSETS / "world" / "dev.json" if a == "dev" else a for a in arguments]
+    assert complaint in refused("tune.py", *given, out=tmp_path / "out")
+
+
 def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
     """Other records, another batch or another seed: the search begins anew. The winner becomes the preset."""
     choice = {"layers": [2], "lr": 0.5, "stop": "own"}
@@ -103,8 +177,8 @@ def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
 
     monkeypatch.setattr(tune, "HERE", tmp_path)
     monkeypatch.setattr(tune, "PRESETS", tmp_path)
-    monkeypatch.setattr(tune, "load", lambda name: demo)
-    monkeypatch.setattr(tune, "statistics_for", lambda *_, **__: None)
+    monkeypatch.setattr(tune, "chosen_model", lambda args: demo)
+    monkeypatch.setattr(tune, "find_statistics", lambda *_: None)
     monkeypatch.setattr(tune, "search", search)
     run = ("tune.py", "--methods", "memit", "--edits", "2", "--batch", "1")
     for more in ((), ("--extend",), ("--extend", "--batch", "2"), ("--extend", "--seed", "1")):
@@ -119,8 +193,8 @@ def test_a_search_in_which_nothing_worked_ships_nothing(monkeypatch, tmp_path, d
     failed = [{"number": 0, "score": 0.0, "choice": {"layers": [2]}, "failed": "singular"}]
     monkeypatch.setattr(tune, "HERE", tmp_path)
     monkeypatch.setattr(tune, "PRESETS", tmp_path)
-    monkeypatch.setattr(tune, "load", lambda name: demo)
-    monkeypatch.setattr(tune, "statistics_for", lambda *_, **__: None)
+    monkeypatch.setattr(tune, "chosen_model", lambda args: demo)
+    monkeypatch.setattr(tune, "find_statistics", lambda *_: None)
     monkeypatch.setattr(tune, "search", lambda *_: failed)
     monkeypatch.setattr("sys.argv", ["tune.py", "--methods", "memit"])
     with pytest.raises(SystemExit):
