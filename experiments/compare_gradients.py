@@ -29,8 +29,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
-from metake.cli import parse_layers
-from metake.console import chosen_model, command, model_options, parse_numbers
+from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
@@ -39,6 +38,7 @@ from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.options import chosen_model, model_options, parse_layers, parse_numbers
 from metake.presets import held_out_text, settings_for, statistics_for
 from metake.prompts import sample_contexts
 from metake.report.figures import save

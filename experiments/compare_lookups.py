@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from metake.cli import parse_layers
-from metake.console import chosen_model, command, model_options
+from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.files import write_json
@@ -31,6 +30,7 @@ from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, wide
+from metake.options import chosen_model, model_options, parse_layers
 from metake.presets import settings_for, statistics_for
 from metake.prompts import Batch, pick_tokens
 from metake.report.tables import render

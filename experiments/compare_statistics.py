@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 
-from metake.console import chosen_model, command, model_options, parse_numbers
+from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.files import read_text, write_json
 from metake.geometry.operator import Ridge
 from metake.models.load import ASSETS
 from metake.models.trace import frozen
+from metake.options import chosen_model, model_options, parse_numbers
 from metake.presets import TOKENS, default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
 from metake.report.tables import markdown

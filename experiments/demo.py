@@ -17,7 +17,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from metake.cli import find_statistics
 from metake.console import command
 from metake.data.records import read_records
 from metake.errors import MetakeError
@@ -25,6 +24,7 @@ from metake.evaluation.compare import Comparison, compare
 from metake.evaluation.glossary import GLOSSARY, LABELS
 from metake.files import write_json
 from metake.models.load import ASSETS, load
+from metake.options import find_statistics
 from metake.presets import held_out_text, settings_for
 from metake.report.figures import plot_realisation
 from metake.report.page import write_page

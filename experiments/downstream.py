@@ -18,11 +18,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from metake.console import chosen_model, command, model_options
+from metake.console import command
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.files import write_json, write_text
 from metake.models.load import Loaded
+from metake.options import chosen_model, model_options
 from metake.report.tables import markdown, render
 
 

@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
 
-from metake.cli import parse_layers
 from metake.console import command
 from metake.editor import Editor
 from metake.files import write_json
@@ -29,6 +28,7 @@ from metake.geometry.covariance import collect
 from metake.methods import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
+from metake.options import parse_layers
 from metake.presets import default_text, settings_for
 from metake.report.tables import render
 from metake.requests import Request

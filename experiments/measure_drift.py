@@ -30,8 +30,7 @@ from experiments.drift.edit import Edit, measure
 from experiments.drift.figures import draw
 from experiments.drift.layers import spectra
 from experiments.drift.verdict import judge, sentences, table
-from metake.cli import find_statistics, parse_layers
-from metake.console import chosen_model, command, model_options, parse_numbers
+from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -41,6 +40,7 @@ from metake.hparams import Settings
 from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.trace import frozen
+from metake.options import chosen_model, find_statistics, model_options, parse_layers, parse_numbers
 from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
 from metake.report.page import write_page

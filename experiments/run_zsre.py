@@ -29,8 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
-from metake.cli import find_statistics
-from metake.console import chosen_model, command, model_options
+from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
@@ -42,6 +41,7 @@ from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.options import chosen_model, find_statistics, model_options
 from metake.presets import held_out_text, preset_of, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for

@@ -26,8 +26,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE, plt
-from metake.cli import parse_layers
-from metake.console import chosen_model, command, model_options
+from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -36,6 +35,7 @@ from metake.geometry.operator import Ridge
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS
 from metake.models.trace import frozen
+from metake.options import chosen_model, model_options, parse_layers
 from metake.presets import default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
 from metake.report.figures import save

@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from metake.cli import find_statistics
-from metake.console import chosen_model, command, model_options, parse_numbers
+from metake.console import command
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import compare
@@ -28,6 +27,7 @@ from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import usable
 from metake.files import write_json, write_text
 from metake.models.load import ASSETS, DEMOS
+from metake.options import chosen_model, find_statistics, model_options, parse_numbers
 from metake.presets import settings_for
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown

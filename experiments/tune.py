@@ -31,8 +31,7 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from metake.cli import find_statistics
-from metake.console import chosen_model, command, model_options, parse_numbers
+from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
@@ -43,6 +42,7 @@ from metake.hparams import Settings, make_settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.options import chosen_model, find_statistics, model_options, parse_numbers
 from metake.presets import PRESETS, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 

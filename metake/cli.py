@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -19,10 +18,8 @@ from tqdm import tqdm
 from metake.console import command
 from metake.errors import MetakeError
 from metake.files import read_json, read_text, write_json, write_text
+from metake.options import find_statistics, parse_layers
 from metake.processes import joined, place
-
-if TYPE_CHECKING:
-    from metake.hparams import Settings
 
 app = typer.Typer(
     help="Edit facts in language models, and see what execution keeps of each edit.",
@@ -84,18 +81,6 @@ Preset = Annotated[
 ]
 
 
-def parse_layers(text: str) -> list[int]:
-    """`4,5,6` or `4-8` as numbers."""
-    try:
-        layers: list[int] = []
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            layers += range(int(first), int(last or first) + 1)
-        return layers
-    except ValueError as error:
-        raise MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8") from error
-
-
 def _changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
     """`--set NAME=VALUE` as plain values; texts need no quotes."""
     changes: dict[str, Any] = {}
@@ -116,25 +101,6 @@ def _load(model: str, device: str | None, dtype: str, modules: Path | None, chat
     from metake.models.load import load
 
     return load(model, device=device, dtype=dtype, modules=modules, chat=chat)
-
-
-def find_statistics(loaded, settings: Iterable[Settings], stats: Path | None, text: Path | None):
-    """From a file that holds them, else collected from a text, else from the text that ships.
-
-    Of all layers that some of the settings edit in a geometry made of them; None if there are none.
-    """
-    from metake.geometry.covariance import Statistics
-    from metake.presets import statistics_for
-
-    layers = tuple(sorted({layer for s in settings if s.needs_statistics for layer in s.layers}))
-    if not layers:
-        return None
-    if stats is not None:
-        statistics = Statistics.load(stats)
-        statistics.check(loaded.arch, layers, stats)
-        return statistics
-    given = None if text is None else read_text(text)
-    return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)
 
 
 def _requests(request: str | None, subject: str | None, target: str | None, file: Path | None, name: str):

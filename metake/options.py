@@ -1,0 +1,106 @@
+"""Options that scripts and commands have in common, and what they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metake.errors import MetakeError
+from metake.files import read_text
+from metake.hparams import Settings
+
+if TYPE_CHECKING:
+    from metake.geometry.covariance import Statistics
+    from metake.models.load import Loaded
+
+
+def model_options(
+    parser: argparse.ArgumentParser, default: str | None = "demo", *, chat: bool = False
+) -> None:
+    """The options of a script that say which model; `chosen_model` loads it.
+
+    Args:
+        default: its name; None where one has to be given.
+        chat: whether the script can put its prompts into conversations.
+    """
+    from metake.models.load import DTYPES
+
+    parser.add_argument(
+        "--model", default=default, required=default is None, help="name, folder, .gguf file or hub name"
+    )
+    parser.add_argument(
+        "--modules", type=Path, help="JSON file with the module names of a family that is not known"
+    )
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.set_defaults(chat=False)
+    if chat:
+        parser.add_argument(
+            "--chat", action="store_true",
+            help="prompts are a user's turns of a conversation, by the model's chat template",
+        )  # fmt: skip
+
+
+def chosen_model(args: argparse.Namespace) -> Loaded:
+    """The model that `model_options` asked for.
+
+    Raises:
+        MetakeError: it cannot be loaded.
+    """
+    from metake.models.load import load
+
+    return load(args.model, dtype=args.dtype, device=args.device, modules=args.modules, chat=args.chat)
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """The numbers of an option such as `--factors 0.1,1,10`, all above 0.
+
+    Raises:
+        MetakeError: one is not a number, or not above 0.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise MetakeError(f"{option} {text}: write numbers, as in 0.1,1,10") from error
+    if not all(0 < number < math.inf for number in numbers):
+        raise MetakeError(f"{option} {text}: all have to be above 0")
+    return numbers
+
+
+def parse_layers(text: str) -> list[int]:
+    """`4,5,6` or `4-8` as numbers."""
+    try:
+        layers: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            layers += range(int(first), int(last or first) + 1)
+        return layers
+    except ValueError as error:
+        raise MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8") from error
+
+
+def find_statistics(
+    loaded: Loaded, settings: Iterable[Settings], stats: Path | None, text: Path | None
+) -> Statistics | None:
+    """From a file that holds them, else collected from a text, else from the text that ships.
+
+    Of all layers that some of the settings edit in a geometry made of them; None if there are none.
+
+    Raises:
+        MetakeError: a file cannot be read, or its statistics are of another model or lack a layer.
+    """
+    from metake.geometry.covariance import Statistics
+    from metake.presets import statistics_for
+
+    layers = tuple(sorted({layer for s in settings if s.needs_statistics for layer in s.layers}))
+    if not layers:
+        return None
+    if stats is not None:
+        statistics = Statistics.load(stats)
+        statistics.check(loaded.arch, layers, stats)
+        return statistics
+    given = None if text is None else read_text(text)
+    return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)
