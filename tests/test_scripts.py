@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from metake.models.load import ASSETS
 from tests.scripts import EXPERIMENTS, call_here
 
 SCRIPTS = {p.stem: p.read_text() for p in EXPERIMENTS.glob("*.py") if "\ndef main(" in p.read_text()}
@@ -36,12 +37,17 @@ def test_every_script_speaks_under_its_name(name):
         ("tune.py --journal out --factors 3,-1", "--factors 3,-1: all have to be above 0"),
         ("tune.py --journal out --set nothing=3", "--set nothing: no such setting"),
         ("tune.py --journal out --winners-of nothing", "nothing.json: cannot be read"),
-        ("tune.py --journal out --path /nowhere", "/nowhere: no such model folder"),
+        ("tune.py --out out --journal out --model smollm2", "--data: needed for smollm2"),
+        (
+            "tune.py --out out --journal out --model /nowhere --data records.json",
+            "/nowhere: no such model folder",
+        ),
     ],
 )
 def test_bad_input_is_one_line(command, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("The mill is dark.")
+    (tmp_path / "records.json").write_bytes((ASSETS / "world" / "dev.json").read_bytes())
     done = call_here(*command.split(), check=False)
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr

@@ -17,7 +17,7 @@ from metake.files import read_json  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS  # noqa: E402
 from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
-from tests.scripts import call_here, refused  # noqa: E402
+from tests.scripts import call_here  # noqa: E402
 
 
 def winners(model):
@@ -151,19 +151,6 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(tmp
     for method, like in (("ultraedit", "ultraedit"), ("rect", "memit")):  # rect takes what memit found
         settings = used[method][0]["settings"]
         assert {name: settings[name] for name in found["methods"][like]} == found["methods"][like]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (("--model", "smollm2"), "--data: needed for smollm2"),
-        (("--model", "nowhere/at/all", "--data", "dev"), "no such model folder"),
-        (("--edits", 0), "--edits: must be at least 1"),
-    ],
-)
-def test_bad_input_is_one_line(arguments, complaint, tmp_path):
-    given = [ASSETS / "world" / "dev.json" if a == "dev" else a for a in arguments]
-    assert complaint in refused("tune.py", *given, out=tmp_path / "out")
 
 
 def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
