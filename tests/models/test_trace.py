@@ -9,7 +9,7 @@ from metake.models.architecture import Architecture, ModuleMap
 from metake.models.past import Past
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import _gelu, run
-from tests.conftest import CONFIGS, tiny
+from tests.conftest import CONFIGS, DESCRIBED, tiny
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 90, 11]])
 
@@ -120,7 +120,7 @@ def test_the_last_ffn_runs_only_where_logits_are_wanted(arch):
 def test_described_models_run_every_ffn_whole():
     model = tiny("gpt2")
     assert Architecture(model).ffn(0) is model.transformer.h[0].mlp
-    assert Architecture(model, ModuleMap("transformer.h", "attn.c_proj")).ffn(0) is None
+    assert Architecture(tiny("phi"), DESCRIBED["phi"][1]).ffn(0) is None
 
 
 @torch.no_grad()
