@@ -15,7 +15,7 @@ from metake.errors import MetakeError
 from metake.files import read_json
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.hparams import Settings, make_settings
-from metake.methods import find_method
+from metake.methods import METHODS, find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS
 
@@ -73,6 +73,13 @@ def preset_of(which: str | Path) -> dict[str, Any]:
         "common": content.get("common", {}),
         **{f"{part}.{name}": choice for part in parts[1:] for name, choice in content.get(part, {}).items()},
     }
+    known = {"geometries": {row.geometry for row in METHODS.values()}, "methods": set(METHODS)}
+    for part, names in known.items():
+        strange = [name for name in content.get(part, {}) if name.partition("@")[0] not in names]
+        if strange:
+            raise MetakeError(
+                f"{which}: {part}: unknown: {', '.join(strange)}; known: {', '.join(sorted(names))}"
+            )
     for where, choice in fields.items():
         given = choice if isinstance(choice, dict) else [str(choice)]
         unknown = [name for name in given if name not in Settings.model_fields]

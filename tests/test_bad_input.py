@@ -277,6 +277,8 @@ def test_bad_module_maps(run, write, content, complaint):
         ('{"methods": {"memit": {"speed": 3}}}', "methods.memit: no such setting: speed"),
         ('{"common": {"speed": 3}}', "common: no such setting: speed"),
         ('{"geometries": {"ridge": {"mass": 3}}}', "geometries.ridge: no such setting: mass"),
+        ('{"methods": {"memti": {"lr": 1}}}', "methods: unknown: memti; known: alphaedit"),
+        ('{"geometries": {"round": {}}}', "geometries: unknown: round; known: "),
         ('{"methods": {"metake": {"lr": -1}}}', "lr"),
     ],
 )
