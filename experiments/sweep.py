@@ -1,4 +1,4 @@
-"""Efficacy and generalisation against specificity over a range of lambda (L2 for AlphaEdit).
+"""Efficacy and generalisation against specificity over a range of lambda (L2 for AlphaEdit, the price of a priced loop).
 
     python experiments/sweep.py --model demo --out results/sweep
     python experiments/sweep.py --model demo-llama --methods metake,memit-iterated --factors 0.3,1,3 --edits 1920 --batch 100
@@ -74,7 +74,7 @@ def main() -> None:
     settings, strengths = {}, {}
     for method in dict.fromkeys(name.strip() for name in args.methods.split(",")):
         base = settings_for(loaded.arch, method)
-        field = STRENGTHS[base.geometry]
+        field = "price" if base.price else STRENGTHS[base.geometry]
         for value in sorted({getattr(base, field) * factor for factor in factors}):
             name = f"{method}{'-' if '@' in method else '@'}{value:.3g}"
             settings[name] = base.updated(**{field: value})
@@ -104,7 +104,9 @@ def main() -> None:
         [p["method"], f"{p['strength']:.3g}", f"{p['eta'][-1]:.2f}", *(_percent(p[m]) for m in METRICS)]
         for p in points
     ]
-    table = markdown(["method", "lambda or L2", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows)
+    table = markdown(
+        ["method", "lambda, L2 or price", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows
+    )
     write_text(args.out / f"{short}.md", table)
     title = f"{loaded.name}, {len(records)} facts in batches of {args.batch}"
     plot_tradeoff(points, args.out / f"{short}.png", title=title)

@@ -73,6 +73,7 @@ class Space:
     locality: str = "specificity"
 
 
+PRICES = (0.3, 300.0)  # of the rows that have one
 STARTUP = 10  # random trials before the sampler models what it has seen
 
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
@@ -178,6 +179,8 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
         choice["meta_lr"] = trial.suggest_float("meta_lr", 0.05, 2.0, log=True)
         choice["start"] = trial.suggest_categorical("start", ["plan", "compensated"])
         choice["locality"] = trial.suggest_categorical("locality", [0.0, 0.0625, 0.5])
+        if row.price:
+            choice["price"] = trial.suggest_float("price", *PRICES, log=True)
         choice["stop"] = "own"
         choice["meta_stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
     else:
@@ -189,13 +192,16 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
 def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any] | None:
     """The point of the space that these settings of a method are; None if it is not in the space."""
     layers = tuple(choice.get("layers", ()))
-    bilevel = find_method(method).target == "bilevel"
+    row = find_method(method)
+    bilevel = row.target == "bilevel"
     # a method without settings of its own may be shipped with those of one that has no upper level
     if layers not in space.places or bilevel != ("meta_steps" in choice):
         return None
     names = ("gradient_lr", "lr", "clamp", "decay", "kl", "weight", "history", "l2", "keep", "steps", "meta_steps",
              "meta_lr", "start", "locality")  # fmt: skip
     point = {name: choice[name] for name in names if name in choice}
+    if row.price:
+        point["price"] = choice.get("price", row.price)
     if "stop" in choice:
         point["stop"] = choice.get("meta_stop", choice["stop"])
     return {"place": space.places.index(layers), **point}
@@ -249,6 +255,8 @@ def first_points(
     kind = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
     other = ("weight", "history") if row.geometry == "projected" else ("l2", "keep")
     guess = {name: value for name, value in space.guess[kind].items() if name not in other}
+    if row.price:
+        guess["price"] = row.price
     earlier, *found = (
         as_trial(choices.get(method, choices.get(row.like, {})), method, space)
         for choices in (shipped, *others)

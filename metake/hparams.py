@@ -94,6 +94,9 @@ class Settings(BaseModel):
     meta_stop: Stop = Field("executed", description="as stop, for the upper level")
     locality: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
     regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
+    price: float = Field(
+        0.0, ge=0, description="of what the update costs in the geometry, tr(D G D^T)/||h||^2 (X14)"
+    )
     joint: bool = Field(
         True, description="the proxy shares one lower level between all edits of a batch (X8)"
     )
@@ -120,6 +123,12 @@ class Settings(BaseModel):
             raise ValueError("target gradient and allocation each go together")
         if self.target == "gradient" and (self.rounds > 1 or self.group is not None or self.history):
             raise ValueError("target gradient is one step of the whole batch: no rounds, group or history")
+        return self
+
+    @model_validator(mode="after")
+    def _cost_is_known(self) -> Settings:
+        if self.price and (self.target != "bilevel" or self.fit == "exact"):
+            raise ValueError("price is of the closed loop over a soft fit; an exact one has nothing to weigh")
         return self
 
     @property

@@ -32,6 +32,7 @@ class Method:
     restraint: str = "none"
     history: bool = False
     relative: str = "stream"
+    price: float = 0.0
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -66,6 +67,8 @@ METHODS: dict[str, Method] = {
                "MetaKE, Algorithm 1", "metake", target="bilevel", hypergradient="proxy"),
         Method("metake-parallel", "closed-loop target, every layer's gradient at once (X11)", "ours", "metake",
                target="bilevel", hypergradient="parallel"),
+        Method("metake-priced", "closed-loop target that pays for what it disturbs (X14)", "ours", "metake",
+               target="bilevel", price=1.0),
         Method("metake-alphaedit", "closed-loop target over AlphaEdit's solver", "ours", "alphaedit",
                target="bilevel", **_NULL),
         Method("metake-blue", "closed-loop target at the first and at the last layer", "ours", "alphaedit",
@@ -118,6 +121,7 @@ def describe_methods() -> str:
         target += f", {row.rounds} rounds" if row.rounds > 1 else ""
         target += ", one by one" if row.group == 1 else ""
         target += ", per subject" if row.merge else ""
+        target += ", priced" if row.price else ""
         choices = [target, *(getattr(row, column) for column in columns[1:])]
         cells = [f"`{row.name}`", *choices, "yes" if row.history else "no", row.summary, row.source]
         lines.append("| " + " | ".join(cells) + " |")

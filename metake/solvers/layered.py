@@ -56,6 +56,32 @@ class Solution:
         square = (self.planned**2).sum(1)
         return (self.shift * self.planned).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)
 
+    def cost(self, keys: Keys = "moving") -> Tensor:
+        """What each request's part of the update costs what is protected, shape `n` (X14).
+
+        `<r - D k, D k>` with what its layer was asked for, over all layers; the requests' sum is
+        `tr(D G D^T)`, of earlier keys' disturbance too where G remembers them. For the soft fit: an
+        exact one leaves nothing missing.
+
+        Args:
+            keys: whether derivatives follow the keys.
+        """
+        found = torch.zeros((), device=self.planned.device)
+        for layer, (left, right) in self.factors.items():
+            key = self.keys[layer] if keys == "moving" else self.keys[layer].detach()
+            found = found + price_of(left.T, key @ right).to(found.device)
+        return found
+
+
+def price_of(asked: Tensor, kept: Tensor) -> Tensor:
+    """`<r_j - s_j, s_j>`, shape `n`, for residuals `asked` (`n x d_v`) realised as `s = kept r`.
+
+    Args:
+        kept: `K^T Q`, `n x n`.
+    """
+    realised = kept @ asked
+    return ((asked - realised) * realised).sum(1)
+
 
 class LayeredSolver:
     """Solves a batch over the layers of an allocation.

@@ -26,6 +26,7 @@ class Penalty:
         decay: weight of ||r|| / ||h||^2 (published code; not squared).
         regularise: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) in units of the stream.
         clamp: ||r|| <= clamp ||h|| after every step.
+        price: `n` weights of what each request's update costs in the geometry (X14); none if null.
     """
 
     kl: float = 0.0
@@ -33,6 +34,11 @@ class Penalty:
     decay: float = 0.0
     regularise: float = 0.0
     clamp: float | None = None
+    price: Tensor | None = None
+
+    def score(self, losses: Losses) -> Tensor:
+        """The weighted sum of what was measured, per request."""
+        return losses.nll + self.kl * losses.kl + (0.0 if losses.cost is None else losses.cost)
 
 
 class Slope(Protocol):
@@ -123,7 +129,7 @@ def descend(
 
     def look(losses: Losses) -> None:
         """Score the executed losses, keep each request's best, freeze those that are done."""
-        score = (losses.nll + penalty.kl * losses.kl).to(best)
+        score = penalty.score(losses).to(best)
         better = active & (score < best)
         best[better], best_nll[better] = score[better], losses.nll[better].to(best)
         chosen = better.to(kept.device)
@@ -131,7 +137,8 @@ def descend(
         active[active & (losses.nll < stop_loss)] = False
 
     def together(losses: Losses) -> Losses:
-        return Losses(group_mean(losses.nll, ties), group_mean(losses.kl, ties))
+        cost = None if losses.cost is None else group_mean(losses.cost, ties)
+        return Losses(group_mean(losses.nll, ties), group_mean(losses.kl, ties), cost)
 
     for step in range(steps):
         if stop == "executed" and not slope.executed and step % check_every == 0:
@@ -146,7 +153,7 @@ def descend(
         tick()
         extra = penalty.decay * residuals.norm(dim=1, keepdim=True) / square
         extra = extra + penalty.regularise * (residuals - start).square().sum(1, keepdim=True) / square
-        total = losses.nll + penalty.kl * losses.kl + extra.detach()[:, 0].cpu()
+        total = penalty.score(losses) + extra.detach()[:, 0].cpu()
         if stop == "executed" and slope.executed:
             look(losses)
             if not bool(active.any()):

@@ -12,13 +12,13 @@ product's size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from metake.prompts import Trunks
-from metake.solvers.layered import Keys, LayeredSolver, Solution
+from metake.solvers.layered import Keys, LayeredSolver, Solution, price_of
 from metake.targets.descent import Penalty
 from metake.targets.objective import Gate, Losses, Objective
 
@@ -27,19 +27,30 @@ Factors = dict[int, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Virtual:
-    """The open loop (`token`) or the structural proxy (`channel`): one write at the last edited layer."""
+    """The open loop (`token`) or the structural proxy (`channel`): one write at the last edited layer.
+
+    Args:
+        kept: `K^T Q`, `n x n`, by which the proxy knows what its write costs.
+    """
 
     objective: Objective
     gate: Gate
+    kept: Tensor | None = None
     executed = False
 
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> Losses:
-        return self.objective.losses(
+        losses = self.objective.losses(
             residuals, self.gate, active,
             kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=backward,
         )  # fmt: skip
+        if self.kept is None or penalty.price is None:
+            return losses
+        cost = penalty.price.to(residuals) * price_of(residuals, self.kept.to(residuals))
+        if backward:
+            cost.sum().backward()
+        return _priced(losses, cost)
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,15 @@ class Unrolled:
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> Losses:
         if not backward:
-            return _look(self.objective, self.solver.solve(self.trunks, residuals.detach()), active, penalty)
+            return look(self.objective, self.solver.solve(self.trunks, residuals.detach()), active, penalty)
         solution = self.solver.solve(self.trunks, residuals, self.keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         wanted = [(x, g) for layer in gradients
                   for x, g in zip(solution.factors[layer], gradients[layer], strict=True) if x.requires_grad]  # fmt: skip
+        if penalty.price is not None:
+            cost = penalty.price.to(residuals) * solution.cost(self.keys)
+            wanted.append((cost, torch.ones_like(cost)))
+            losses = _priced(losses, cost)
         torch.autograd.backward([x for x, _ in wanted], [g for _, g in wanted])
         return losses
 
@@ -87,8 +102,17 @@ class Parallel:
     ) -> Losses:
         solution = self.solver.solve(self.trunks, residuals.detach())
         if not backward:
-            return _look(self.objective, solution, active, penalty)
+            return look(self.objective, solution, active, penalty)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
+        if penalty.price is not None:
+            asked = {i: left.detach().requires_grad_(True) for i, (left, _) in solution.factors.items()}
+            factors = {i: (left, solution.factors[i][1]) for i, left in asked.items()}
+            cost = penalty.price.to(residuals) * replace(solution, factors=factors).cost()
+            slopes = torch.autograd.grad(cost.sum(), list(asked.values()))
+            gradients = {
+                i: (gradients[i][0] + slope, gradients[i][1]) for i, slope in zip(asked, slopes, strict=True)
+            }
+            losses = _priced(losses, cost)
         shares = measured_shares(solution, self.solver)
         total = sum((gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
                     torch.zeros_like(residuals))  # fmt: skip
@@ -96,10 +120,18 @@ class Parallel:
         return losses
 
 
-def _look(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
-    return objective.executed(
+def look(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
+    """The losses of an executed solve, and its cost if that has a price."""
+    losses = objective.executed(
         solution.factors, active, kl_weight=penalty.kl, initial_first=penalty.initial_first
     )
+    if penalty.price is None:
+        return losses
+    return _priced(losses, penalty.price.to(solution.planned) * solution.cost())
+
+
+def _priced(losses: Losses, cost: Tensor) -> Losses:
+    return replace(losses, cost=cost.detach().to(losses.nll))
 
 
 def factor_gradients(

@@ -36,10 +36,14 @@ Gate = Literal["token", "channel"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Per request: `nll`, mean over answer tokens and contexts (11); `kl`, mean over guards (12)."""
+    """Per request: `nll`, mean over answer tokens and contexts (11); `kl`, mean over guards (12).
+
+    `cost` is what the update costs in the geometry, weighted (X14); None if it has no price.
+    """
 
     nll: Tensor
     kl: Tensor
+    cost: Tensor | None = None
 
 
 class Objective:

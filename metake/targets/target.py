@@ -20,7 +20,7 @@ from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
 from metake.targets.compensate import compensate
 from metake.targets.descent import Descent, Penalty, Slope, descend, group_mean
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual
+from metake.targets.hypergradient import Parallel, Unrolled, Virtual, look
 from metake.targets.objective import Losses, Objective
 
 
@@ -72,14 +72,15 @@ def plan_targets(
     norms = (hidden if settings.relative == "stream" else solver.value(trunks)).norm(dim=1)
     ties = batch.subjects if settings.merge else None
 
-    def execute(residuals: Tensor, initial_first: bool = False) -> Losses:
-        return objective.executed(solver.solve(trunks, residuals).factors, initial_first=initial_first)
+    def execute(residuals: Tensor, penalty: Penalty) -> Losses:
+        return look(objective, solver.solve(trunks, residuals), everyone, penalty)
 
+    everyone = torch.ones(len(hidden), dtype=torch.bool)
+    planned = Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp)
     plan = descend(
         Virtual(planning, "token"), torch.zeros_like(hidden), norms,
         steps=max(1, settings.steps // settings.rounds), lr=settings.lr, stop=settings.stop, stop_loss=settings.stop_loss,
-        penalty=Penalty(kl=settings.kl, decay=settings.decay, clamp=settings.clamp),
-        execute=execute, check_every=settings.check_every, ties=ties, tick=tick,
+        penalty=planned, execute=lambda r: execute(r, planned), check_every=settings.check_every, ties=ties, tick=tick,
     )  # fmt: skip
     del planning  # holds attention's memory of every row
     residuals, scale = plan.residuals, torch.ones(len(hidden))
@@ -91,8 +92,17 @@ def plan_targets(
         )
     closed = None
     if bilevel and settings.meta_steps:
+        kept = None
+        if channel is not None:
+            kept = (
+                key.to(channel) @ channel if settings.joint else (key.to(channel) * channel.T).sum(1).diag()
+            )
+        closing = Penalty(
+            kl=settings.locality, initial_first=True, regularise=settings.regularise,
+            price=settings.price / norms.square() if settings.price else None,
+        )  # fmt: skip
         slopes: dict[str, Slope] = {
-            "proxy": Virtual(objective, "channel"),
+            "proxy": Virtual(objective, "channel", kept),
             "parallel": Parallel(objective, solver, trunks),
             "unrolled": Unrolled(objective, solver, trunks),
         }
@@ -100,8 +110,7 @@ def plan_targets(
             slopes[settings.hypergradient], residuals, norms,
             steps=max(1, settings.meta_steps // settings.rounds), lr=settings.meta_lr,
             stop=settings.meta_stop, stop_loss=settings.stop_loss,
-            penalty=Penalty(kl=settings.locality, initial_first=True, regularise=settings.regularise),
-            execute=lambda r: execute(r, initial_first=True),
+            penalty=closing, execute=lambda r: execute(r, closing),
             check_every=settings.check_every, ties=ties, tick=tick,
         )  # fmt: skip
         residuals = closed.residuals

@@ -47,6 +47,26 @@ def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
     torch.testing.assert_close(solution.fraction, eta, rtol=1e-3, atol=1e-4)
 
 
+def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
+    """X14: `sum_j <r_j - D k_j, D k_j>` is `tr(D G D^T)` of every layer, with earlier keys in G."""
+    statistics = statistics_of(loaded)
+    solver, trunks = setting(loaded, statistics, spread(LAYERS), records[:4])
+    past = torch.randn(loaded.arch.d_k, 3, generator=torch.Generator().manual_seed(1)) / 3
+    solver.geometries = {n: geometry.with_past(past) for n, geometry in solver.geometries.items()}
+    with frozen(loaded.model):
+        before, _ = solver.origin(trunks)
+        solution = solver.solve(trunks, torch.randn_like(before))
+    charged = 0.0
+    for n, (left, right) in solution.factors.items():
+        D, C = (left @ right.T).double(), statistics[n].double()
+        charged += float(
+            ((D @ (300.0 * C)) * D).sum() + 1e-3 * D.square().sum() + (D @ past.double()).square().sum()
+        )
+    cost = solution.cost()
+    assert cost.shape == (4,)
+    assert float(cost.sum()) == pytest.approx(charged, rel=1e-3)
+
+
 def test_exact_fit_executes_in_full(loaded, statistics_of, records):
     solver, trunks = setting(
         loaded, statistics_of(loaded), last(LAYERS), records[:3], contexts=(), fit="exact"

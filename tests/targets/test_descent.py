@@ -1,5 +1,7 @@
 """Stopping, clamping, independence of requests, and compensation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,6 +49,30 @@ def test_each_request_stops_on_its_own_loss():
     assert out.steps[0] < out.steps[1]
     assert ((out.residuals - GOALS) ** 2).sum(1).max() < 1e-3
     assert bowl.seen[-1].tolist() == [False, True]  # the finished one no longer runs
+
+
+def test_what_an_update_costs_decides_which_residual_is_kept():
+    """X14: without a price the last and lowest loss is kept, with one the best sum of both."""
+
+    class Charged(Bowl):
+        def __call__(self, residuals, active, penalty, *, backward=True):
+            losses = super().__call__(residuals, active, penalty, backward=backward)
+            if penalty.price is None:
+                return losses
+            return replace(losses, cost=penalty.price * residuals.detach().square().sum(1))
+
+    def kept(price):
+        slope, penalty = Charged(GOALS, executed=True), Penalty(price=price)
+        return descend(
+            slope, torch.zeros_like(GOALS), torch.ones(2), steps=60, lr=0.1, penalty=penalty,
+            stop="executed", stop_loss=1e-9,
+            execute=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False),
+        ).residuals  # fmt: skip
+
+    free, priced = kept(None), kept(torch.tensor([0.0, 1.0]))
+    assert free[1, 0] == pytest.approx(3.0, abs=0.1)
+    assert priced[1, 0] == pytest.approx(1.5, abs=0.1)  # (r - 3)^2 + r^2 is least there
+    torch.testing.assert_close(priced[0], free[0])
 
 
 def test_a_stopped_request_does_not_drift():

@@ -1,5 +1,7 @@
 """The three gradients of the upper level, against differences of executed losses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,16 +53,24 @@ class Case:
         hidden, key = self.solver.origin(self.trunks)
         channel = geometries[top].channel(key.T, fit)
         self.objective = Objective(arch, batch, first, top, channel=channel)
+        self.kept, self.penalty = key.to(channel) @ channel, PENALTY
         way = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.residuals = (way * float(hidden[0].norm()) / way.shape[1] ** 0.5 / 4).to(dtype)
 
     def gradient(self, slope, active=EVERYONE):
         leaf = self.residuals.clone().requires_grad_(True)
-        losses = slope(leaf, active, PENALTY)
+        losses = slope(leaf, active, self.penalty)
         return losses, leaf.grad
 
+    def priced(self, share=0.3):
+        """With a price at which the cost is as large as this share of the losses."""
+        losses, cost = self.unrolled()[0], self.solver.solve(self.trunks, self.residuals).cost()
+        weights = share * losses.nll.to(cost) / cost
+        self.penalty = replace(PENALTY, price=weights * torch.tensor([1.0, 0.5], dtype=weights.dtype))
+        return self
+
     def proxy(self):
-        return self.gradient(Virtual(self.objective, "channel"))
+        return self.gradient(Virtual(self.objective, "channel", self.kept))
 
     def parallel(self):
         return self.gradient(Parallel(self.objective, self.solver, self.trunks))
@@ -70,9 +80,10 @@ class Case:
 
     def executed(self, residuals, active=EVERYONE):
         with torch.no_grad():
-            factors = self.solver.solve(self.trunks, residuals).factors
-        losses = self.objective.executed(factors, active, initial_first=True)
-        return float((losses.nll + PENALTY.kl * losses.kl).sum())
+            solution = self.solver.solve(self.trunks, residuals)
+        losses = self.objective.executed(solution.factors, active, initial_first=True)
+        cost = 0 if self.penalty.price is None else (self.penalty.price * solution.cost()).sum()
+        return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
 
     def slope_along(self, way, active=EVERYONE, step=0.03):
         """Central differences of fourth order."""
@@ -117,6 +128,44 @@ def test_unrolled_equals_central_differences_where_every_layer_has_a_goal(double
     assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
 
 
+@pytest.mark.parametrize("kind", ["ridge", "projected"])
+def test_a_price_is_in_the_hypergradient(double, statistics_of, kind):
+    """X14: through residuals, channels and keys of every layer, as the losses are."""
+    case = Case(double, statistics_of(double), kind)
+    free = case.unrolled()[1]
+    losses, gradient = case.priced().unrolled()
+    assert float(case.penalty.score(losses).sum()) == pytest.approx(case.executed(case.residuals))
+    assert (gradient - free).norm() > 0.05 * free.norm()
+    way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
+
+
+def test_a_price_needs_no_recursion_at_one_layer(double, statistics_of):
+    case = Case(double, statistics_of(double), shares=last).priced()
+    (losses, proxy), (other, parallel), (exact, unrolled) = case.proxy(), case.parallel(), case.unrolled()
+    torch.testing.assert_close(proxy, unrolled, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(parallel, unrolled, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(losses.cost, exact.cost, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(other.cost, exact.cost)
+
+
+def test_parallel_feels_the_price_of_every_layer(double, statistics_of):
+    """X11, of the cost alone: of the layers' recursion little is left under strong protection."""
+    case = Case(double, statistics_of(double), weight=1e5)
+    free, exact_free = case.parallel()[1], case.unrolled()[1]
+    case.priced(share=1.0)
+    parallel, exact = case.parallel()[1] - free, case.unrolled()[1] - exact_free
+    assert (parallel - exact).norm() < 0.05 * exact.norm()
+
+
+def test_frozen_keys_leave_out_a_part_of_the_price(double, statistics_of):
+    case = Case(double, statistics_of(double))
+    free = {keys: case.unrolled(keys)[1] for keys in ("moving", "frozen")}
+    case.priced(share=1.0)
+    moving, still = (case.unrolled(keys)[1] - free[keys] for keys in ("moving", "frozen"))
+    assert 0 < (moving - still).norm() / moving.norm() < 1
+
+
 def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
     case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
     _, gradient = case.unrolled(active=first)
@@ -127,18 +176,19 @@ def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
 
 
 def test_a_look_has_the_losses_of_a_step_and_no_gradient(double, statistics_of):
-    case = Case(double, statistics_of(double))
+    case = Case(double, statistics_of(double)).priced()
     for slope in (
-        Virtual(case.objective, "channel"), Parallel(case.objective, case.solver, case.trunks),
+        Virtual(case.objective, "channel", case.kept), Parallel(case.objective, case.solver, case.trunks),
         Unrolled(case.objective, case.solver, case.trunks),
     ):  # fmt: skip
         stepped, gradient = case.gradient(slope)
         leaf = case.residuals.clone().requires_grad_(True)
-        looked = slope(leaf, EVERYONE, PENALTY, backward=False)
+        looked = slope(leaf, EVERYONE, case.penalty, backward=False)
         assert gradient is not None
         assert leaf.grad is None
         torch.testing.assert_close(looked.nll, stepped.nll, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(looked.kl, stepped.kl, rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(looked.cost, stepped.cost, rtol=1e-9, atol=1e-12)
 
 
 def test_frozen_keys_leave_out_a_part(double, statistics_of):
