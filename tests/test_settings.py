@@ -61,6 +61,15 @@ def test_published_settings_of_the_papers_models():
     assert (llama.lr, llama.weight, llama.torch_dtype) == (0.1, 15000, torch.float64)
 
 
+@pytest.mark.parametrize("changes", [{"target": "plan"}, {"fit": "exact"}])
+def test_only_a_closed_loop_over_a_soft_fit_has_a_price(changes, demo):
+    settings = settings_for(demo.arch, "metake-priced")
+    assert settings.price > 0
+    with pytest.raises(MetakeError, match="^settings: price is of the closed loop over a soft fit"):
+        settings.updated(**changes)
+    assert settings.updated(price=0, **changes).price == 0
+
+
 def test_a_row_without_a_preset_takes_that_of_the_row_it_is_like(demo):
     like = settings_for(demo.arch, "memit", name="demo")
     emmet = settings_for(demo.arch, "emmet", name="demo")

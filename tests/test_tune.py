@@ -47,6 +47,17 @@ def test_what_is_outside_the_space_is_no_trial():
     assert as_trial(plan, "metake", SPACES["demo"]) is None  # nothing for its upper level, and too many steps
 
 
+def test_only_a_priced_row_has_a_price_to_search():
+    """It may begin with what its unpriced row ships with."""
+    space = SPACES["demo"]
+    choice = dict(winners("demo"))["metake"]
+    assert "price" not in as_trial({**choice, "price": 0.0}, "metake", space)
+    assert as_trial(choice, "metake-priced", space)["price"] == METHODS["metake-priced"].price
+    point = as_trial({**choice, "price": 20.0}, "metake-priced", space)
+    assert suggest(optuna.trial.FixedTrial(point), "metake-priced", space)["price"] == 20.0
+    assert all(p["price"] > 0 for p in first_points("metake-priced", {"metake": choice}, [3.0], space))
+
+
 @pytest.fixture
 def searched(monkeypatch, demo, tmp_path):
     """`go(folder, trials)`: the choices of a search whose trials cost nothing."""
@@ -205,7 +216,9 @@ def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
-@pytest.mark.parametrize("method", sorted({"memit", "alphaedit", "metake", "metake-alphaedit", "ultraedit"}))
+@pytest.mark.parametrize(
+    "method", sorted({"memit", "alphaedit", "metake", "metake-priced", "metake-alphaedit", "ultraedit"})
+)
 def test_what_was_published_is_a_point_of_the_space(model, method, demo):
     """All of it but steps, of which a trial has fewer, and a strength that the space does not reach to."""
     space = SPACES[model]

@@ -135,6 +135,16 @@ CLAIMS: tuple[Claim, ...] = (
         {"definite": PD, "remembered": "each edit remembers the keys of all others"},
     ),
     Claim(
+        "X14", 1, "What an edit costs, and a loop that does not pay",
+        "tr(D* G D*^T) = sum_j <r_j - D* k_j, D* k_j>, one edit: ||D* k||^2/rho, the least that any D with D K = D* K costs; "
+        "the closed loop reaches every D K under every G; with a price alpha of that cost beside ||D K - X||^2 "
+        "it ends at what the soft fit of X realises in alpha G",
+        "ours", ("suppression.edit_cost", "suppression.batch_cost", "suppression.least_cost", "suppression.priced_shift"),
+        (),
+        {"definite": PD, "independent": "the keys are linearly independent",
+         "soft": "the fit is soft: an exact one leaves nothing missing"},
+    ),
+    Claim(
         "P4", 1, "Full compensation", "asking for R B^-1 makes the soft fit realise R, and is EMMET's exact fit; for one edit: delta/eta",
         "ours", ("suppression.compensated_residuals", "suppression.exact_edit"), (),
         {"independent": "the keys are linearly independent"},

@@ -119,6 +119,24 @@ def room() -> sp.Matrix:
     return sp.Matrix([sp.simplify(B[j, j] - rho[0] / (1 + rho[0])) for j, rho in enumerate(last)])
 
 
+def cost() -> sp.Expr:
+    """X14 for two keys in two dimensions: `tr(D G D^T) - tr((R - D K)(D K)^T)` of the soft fit."""
+    G = sp.diag(*sp.symbols("mu0:2", positive=True))
+    K = sp.Matrix(2, 2, sp.symbols("k00 k01 k10 k11", real=True))
+    R = sp.Matrix(1, 2, sp.symbols("r0:2", real=True))
+    D = R * K.T * (G + K * K.T).inv()
+    return sp.simplify((D * G * D.T - (R - D * K) * (D * K).T)[0])
+
+
+def priced() -> sp.Expr:
+    """X14: where the slope of `(y - x)^2 + alpha y^2/rho` vanishes, minus what the geometry alpha G keeps of x."""
+    x, y = sp.symbols("x y", real=True)
+    rho, price = sp.symbols("rho alpha", positive=True)
+    found = sp.solve(sp.diff((y - x) ** 2 + price * y**2 / rho, y), y)[0]
+    share = rho / price  # realisability in alpha G
+    return sp.simplify(found - x * share / (1 + share))
+
+
 def compensation() -> sp.Matrix:
     """P4: `R B^-1 Q^T - R S^-1 K^T G^-1` with `Q^T = (I + S)^-1 K^T G^-1`, two keys."""
     S = _symmetric("s", 2)

@@ -168,7 +168,7 @@ def penalised_geometry(P: Array, beta: float, penalty: float) -> Array:
     return beta * eye + penalty * (eye - P)
 
 
-# -- batches (X2, X3, X13, P4) ------------------------------------------------------------------
+# -- batches (X2, X3, X13, X14, P4) ------------------------------------------------------------------
 
 
 def gram(G: Array, K: Array) -> Array:
@@ -219,6 +219,33 @@ def room_bound(n: int, rank: int) -> float:
         rank: of the n keys, at most `d_k`; under a projector at most its rank.
     """
     return min(1.0, rank / n)
+
+
+def edit_cost(G: Array, D: Array) -> float:
+    """`tr(D G D^T)`: what a change `D` (`d_v x d_k`) costs what G protects, the second term of (13)."""
+    return float(np.sum((D @ G) * D))
+
+
+def batch_cost(S: Array, R: Array) -> float:
+    """`tr(R B (I - B) R^T) = sum_j <r_j - D* k_j, D* k_j>`: what the soft fit of R costs (X14).
+
+    One edit: `||r||^2 eta (1 - eta)`.
+    """
+    realised = R @ retention(S)
+    return float(np.sum((R - realised) * realised))
+
+
+def least_cost(S: Array, X: Array) -> float:
+    """`tr(X S^-1 X^T)`, the least that a change with `D K = X` costs (X14); one edit: `||x||^2/rho`."""
+    return float(np.sum(X * np.linalg.solve(S, X.T).T))
+
+
+def priced_shift(S: Array, X: Array, price: float) -> Array:
+    """`X S (S + alpha I)^-1`, which has the least `||Y - X||^2 + alpha tr(Y S^-1 Y^T)` (X14).
+
+    It is X itself at price 0, and what the open loop realises of X at price 1.
+    """
+    return solve(S + price * np.eye(len(S)), S @ X.T).T
 
 
 # -- beyond one-sided penalties and exact arithmetic (X12, X4) -----------------------------------

@@ -1,4 +1,4 @@
-"""X2 to X4, X13, P4, P8 to P10, X12: keys that share a solve, one batch or several."""
+"""X2 to X4, X13, X14, P4, P8 to P10, X12: keys that share a solve, one batch or several."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from verification.strategies import (
 Array = NDArray[np.float64]
 
 
-# -- X2, X3, X13, P4: batches ----------------------------------------------------------------------
+# -- X2, X3, X13, X14, P4: batches ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,79 @@ def test_an_indefinite_geometry_has_more_room_than_dimensions():
     G, k = -0.5, 1.0
     assert k / (G + k * k) * k == 2.0, "k^T (G + k k^T)^-1 k, though G + k k^T is positive"
     ledger.counterexample("G = -1/2, k = 1: B = 2 in one dimension")
+
+
+@given(batch_edits(), seeds)
+@checks("X14", "random")
+def test_the_soft_fit_costs_what_is_missing_times_what_is_realised(b: Batch, seed: int):
+    """And any other change that realises the same costs more: one that its keys do not see is added."""
+    D = suppression.batch_edit(b.geometry.G, b.K, b.R)
+    cost, size = suppression.edit_cost(b.geometry.G, D), float(np.sum(b.R**2))
+    equal(cost, suppression.batch_cost(b.S, b.R), b.tolerance, size)
+    equal(cost, np.sum((b.R - D @ b.K) * (D @ b.K)), b.tolerance, size)
+    unseen = np.random.default_rng(seed).standard_normal(D.shape)
+    span = np.linalg.svd(b.K, full_matrices=False)[0]
+    unseen = np.linalg.norm(D) * (unseen - unseen @ span @ span.T)
+    more = suppression.edit_cost(b.geometry.G, D + unseen)
+    below(cost, more + b.tolerance * (size + more))
+
+
+@given(edits(max_exponent=4))
+@checks("X14", "random")
+def test_one_edit_costs_its_shift_over_rho(e: Edit):
+    rho = suppression.realisability(e.G, e.k)
+    assume(rho > 1e-6)
+    D = suppression.edit(e.G, e.k, e.r)
+    limit = tolerance(float(np.linalg.cond(e.G)) * (1 + rho))
+    equal(suppression.edit_cost(e.G, D), np.sum((D @ e.k) ** 2) / rho, limit)
+    equal(suppression.batch_cost(np.array([[rho]]), e.r[:, None]), np.sum((D @ e.k) ** 2) / rho, limit)
+
+
+@given(batch_edits(max_exponent=2), st.floats(1e-3, 1e3))
+@checks("X14", "random")
+def test_a_price_ends_where_the_soft_fit_does_in_the_priced_geometry(b: Batch, price: float):
+    s = np.linalg.eigvalsh(b.S)
+    assume(s[0] > 1e-6 * max(1.0, s[-1]))
+    G, K, X = b.geometry.G, b.K, b.R
+    limit = tolerance(b.geometry.condition * (1 + 1 / s[0]) * (1 + s[-1]) * (1 + 1 / price))
+    Y = suppression.priced_shift(b.S, X, price)
+    equal(suppression.batch_edit(price * G, K, X) @ K, Y, limit, float(np.linalg.norm(X)))
+    equal((Y - X) @ b.S + price * Y, np.zeros_like(Y), limit, float(np.linalg.norm(X)) * (s[-1] + price))
+    equal(suppression.least_cost(b.S, Y), suppression.edit_cost(G, suppression.exact_edit(G, K, Y)), limit)
+    # at price 1 the loop ends at the open loop's shift, without one at X itself, whatever G is
+    equal(
+        suppression.priced_shift(b.S, X, 1.0), X @ suppression.retention(b.S), limit, float(np.linalg.norm(X))
+    )
+    equal(suppression.priced_shift(b.S, X, 0.0), X, limit)
+    for weight in (1.0, 1e3):
+        asked = suppression.compensated_residuals(b.S / weight, X)
+        equal(suppression.batch_edit(weight * G, K, asked) @ K, X, 1e3 * limit)
+
+
+@checks("X14", "needed", drops="soft")
+def test_an_exact_fit_leaves_nothing_missing_and_costs():
+    G, K, R = np.eye(1), np.eye(1), np.eye(1)
+    D = suppression.exact_edit(G, K, R)
+    assert np.sum((R - D @ K) * (D @ K)) == 0 < suppression.edit_cost(G, D)
+    ledger.counterexample("G = k = r = 1, exact fit: <r - D k, D k> = 0, the cost is 1")
+
+
+@checks("X14", "needed", drops="independent")
+def test_the_same_key_twice_cannot_give_two_shifts():
+    K = np.ones((1, 2))
+    for R in np.random.default_rng(0).standard_normal((20, 1, 2)):
+        shifts = suppression.batch_edit(np.eye(1), K, 100 * R) @ K
+        assert shifts[0, 0] == pytest.approx(shifts[0, 1])
+    ledger.counterexample("the same key twice: no target gives shifts 1 and -1")
+
+
+@checks("X14", "needed", drops="definite")
+def test_an_indefinite_geometry_pays_for_a_larger_change():
+    G, K = np.diag([1.0, -1.0]), np.array([[1.0], [0.0]])
+    least, more = np.array([[1.0, 0.0]]), np.array([[1.0, 2.0]])
+    assert (least @ K == more @ K).all()
+    assert suppression.edit_cost(G, more) < suppression.edit_cost(G, least)
+    ledger.counterexample("G = diag(1, -1), k = e1: D = (1, t) realises the same and costs 1 - t^2")
 
 
 @given(batch_edits(max_exponent=2))

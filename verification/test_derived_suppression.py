@@ -68,6 +68,12 @@ def test_what_an_edit_keeps_is_its_attenuation_behind_all_others():
     assert _vanishes(derive.room())
 
 
+@checks("X14", "derived")
+def test_what_an_edit_costs_and_where_a_price_ends():
+    assert _vanishes(derive.cost())
+    assert _vanishes(derive.priced())
+
+
 @checks("P4", "derived")
 def test_compensation_is_the_exact_fit():
     assert _vanishes(derive.compensation())

@@ -407,6 +407,29 @@ def test_n_edits_share_the_rank_of_their_keys(s: Source):
 
 
 @given(sources)
+@checks("X14", "exact")
+def test_what_a_batch_costs(s: Source):
+    """The cost, the least of changes that realise the same, and where a price ends."""
+    G, K, R, S = batch(s)
+    n, D = S.nrows(), least_squares(G, K, R)
+    paid = dot(D * G, D)
+    same(paid, dot(R - D * K, D * K))
+    near(
+        suppression.batch_cost(table(S), table(R)), paid, 1 + float(square(S)) ** 0.5, 1.0 + float(square(R))
+    )
+    seen = K.transpose() * K
+    if seen.rank() == n:
+        other = s.matrix(R.nrows(), G.nrows())
+        unseen = other - other * K * seen.inv() * K.transpose()
+        same(unseen * K, R * 0)
+        at_most(paid, dot((D + unseen) * G, D + unseen))
+        price = s.positive(1)
+        ends = R * S * (S + price * eye(n)).inv()
+        same(least_squares(price * G, K, R) * K, ends)
+        same((ends - R) + price * ends * S.inv(), R * 0)
+
+
+@given(sources)
 @checks("X3", "exact")
 def test_shortfall_of_a_batch(s: Source):
     """`K = A U diag(t) W` for `G = A A^T`: then `S = W^T diag(t^2) W` has a rational spectrum."""

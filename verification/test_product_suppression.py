@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metake.geometry.operator import Geometry, Projected, Ridge
+from metake.solvers.layered import price_of
 from theory import suppression
 from verification import ledger
 from verification import strategies as make
@@ -222,6 +223,20 @@ def test_edits_that_remember_share_the_room_of_a_layer(case: Case, x: Inputs, K:
         eta.append(float(case.operator.with_past(past).attenuation(keys[:, j : j + 1])))
     equal(eta, np.diag(suppression.retention(S)), limit, n + case.reach(x.K))
     below(sum(eta) / n, suppression.room_bound(n, len(case.G)) + limit)
+
+
+@every_operator
+@checks("X14", "product")
+def test_the_loop_knows_what_an_edit_costs(case: Case, x: Inputs, K: torch.Tensor) -> None:
+    """The upper level's price, from the channel alone, is the dense cost."""
+    S = suppression.gram(case.G, case.inside(x.K))
+    limit = case.tolerance * (1 + np.trace(S))
+    channel = _numpy(case.operator.channel(K))
+    asked = torch.tensor(x.R.T)
+    cost = float(price_of(asked, torch.tensor(x.K.T @ channel)).sum())
+    size = float(np.sum(x.R**2))
+    equal(cost, suppression.batch_cost(S, x.R), limit, size)
+    equal(cost, suppression.edit_cost(case.G, x.R @ channel.T @ case.V), limit, size * (1 + np.trace(S)))
 
 
 @every_operator

@@ -381,6 +381,19 @@ def test_two_edits_share_the_rank_of_their_keys():
     settle(({"gram": gram, "parallel": a * b == c * c}, first + second < 1, []))
 
 
+@checks("X14", "proved")
+def test_what_one_edit_costs_and_where_a_price_ends():
+    """`(r - eta r) eta r = (eta r)^2/rho`, and no y has less `(y - x)^2 + alpha y^2/rho` than alpha's share of x."""
+    rho, r, price, x, y = reals("rho r alpha x y")
+    realised = suppression.attenuation(rho) * r
+    prove({}, (r - realised) * realised == realised * realised / rho, [rho > 0])
+
+    def paid(shift):
+        return (shift - x) * (shift - x) + price * shift * shift / rho
+
+    prove({}, paid(y) >= paid(x * rho / (price + rho)), [rho > 0, price >= 0])
+
+
 @checks("P4", "proved")
 def test_compensation():
     """One edit: eta times delta/eta; two keys: B is invertible iff S is."""

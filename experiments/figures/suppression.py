@@ -24,6 +24,7 @@ from experiments.figures.core import (
     shows,
 )  # fmt: skip
 from metake.geometry.operator import Projected, Ridge
+from metake.solvers.layered import price_of
 from theory import suppression
 from verification.real import DEMOS, measured
 from verification.strategies import basis, tolerance
@@ -219,6 +220,68 @@ def crosstalk(data: Data) -> Any:
         ylim=(0.8, 1.01),
     )
     bottom.legend(loc="lower left")
+    return figure
+
+
+@shows("X14", caption="What four facts realise of what they want (a demo model's keys and covariance, mean over the facts), and what it costs what is protected, "
+       "against the strength of the constraint. The open loop is attenuated. The closed loop reaches everything at every lambda, so that lambda no longer protects, and its cost grows with it; "
+       "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimised by gradients through the library's channel and its price.")  # fmt: skip
+def price(data: Data) -> Any:
+    C, K = measured("demo").moment.double(), measured("demo").keys[:, :4].double()
+    beta = float(torch.linalg.eigvalsh(C)[-1]) / 1e4
+    wanted = np.random.default_rng(0).standard_normal((16, 4))
+    size = float(np.sum(wanted**2))
+    line, few = np.logspace(-1, 6, 60), np.logspace(-1, 6, 8)
+    figure, (top, bottom) = axes(2.0, 2.0, sharex=True)
+
+    def gram(weight: float) -> Array:
+        return suppression.gram(weight * (C.numpy() + beta * np.eye(len(C))), K.numpy())
+
+    def share(S: Array, alpha: float) -> float:
+        return float(np.sum(suppression.priced_shift(S, wanted, alpha) * wanted)) / size
+
+    def cost(S: Array, alpha: float) -> float:
+        return suppression.least_cost(S, suppression.priced_shift(S, wanted, alpha)) / size
+
+    def minimised(weight: float, alpha: float) -> tuple[float, float]:
+        """Of the loop whose residuals follow the gradient, whitened so that it has no long valley."""
+        kept = K.T @ Ridge(C, weight, weight * beta).channel(K)
+        aim = torch.from_numpy(wanted.T.copy())
+        leaf = torch.zeros_like(aim).requires_grad_(True)
+        optimiser = torch.optim.LBFGS([leaf], max_iter=500, tolerance_grad=1e-14, tolerance_change=0,
+                                      line_search_fn="strong_wolfe")  # fmt: skip
+
+        def asked() -> torch.Tensor:
+            return torch.linalg.solve(kept, leaf)
+
+        def loss() -> torch.Tensor:
+            optimiser.zero_grad()
+            total = (leaf - aim).square().sum() + alpha * price_of(asked(), kept).sum()
+            total.backward()
+            return total
+
+        optimiser.step(loss)
+        with torch.no_grad():
+            return float((leaf * aim).sum()) / size, float(price_of(asked(), kept).sum()) / size
+
+    opened = [suppression.batch_cost(gram(weight), wanted) / size for weight in line]
+    for alpha, colour, marker in ((0.0, RED, "o"), (0.01, ORANGE, "s"), (0.1, GREEN, "D"), (1.0, BLUE, "^")):
+        name = rf"closed loop, $\alpha={alpha:g}$"
+        top.semilogx(line, [share(gram(weight), alpha) for weight in line], color=colour, lw=0.9)
+        bottom.loglog(line, [cost(gram(weight), alpha) for weight in line], color=colour, lw=0.9)
+        found = [minimised(weight, alpha) for weight in few]
+        grams = [gram(weight) for weight in few]
+        data.points(top, name, few, [share(S, alpha) for S in grams], [x for x, _ in found], "equal", 1e-5,
+                    color=colour, marker=marker)  # fmt: skip
+        data.points(bottom, f"{name}, cost", few, [cost(S, alpha) for S in grams], [x for _, x in found], "equal",
+                    1e-4, color=colour, marker=marker, label="")  # fmt: skip
+    top.semilogx(line, [share(gram(weight), 1.0) for weight in line], ":", color=BLACK, label="open loop")
+    bottom.loglog(line, opened, ":", color=BLACK)
+    top.set(ylabel="realised share", ylim=(-0.03, 1.05))
+    bottom.set(
+        xlabel=r"strength of the constraint, $\lambda$", ylabel=r"$\mathrm{tr}(DGD^\top)/\Vert X\Vert^2$"
+    )
+    top.legend(loc="center left", fontsize=6)
     return figure
 
 
