@@ -65,7 +65,7 @@ def test_published_settings_of_the_papers_models():
 def test_only_a_closed_loop_over_a_soft_fit_has_a_price(changes, demo):
     settings = settings_for(demo.arch, "metake-priced")
     assert settings.price > 0
-    with pytest.raises(MetakeError, match="^settings: price is of the closed loop over a soft fit"):
+    with pytest.raises(MetakeError, match=r"^settings: price is of the closed loop over a soft fit"):
         settings.updated(**changes)
     assert settings.updated(price=0, **changes).price == 0
 
