@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 COLOURS = {
-    "metake": "#c0392b", "metake-proxy": "#e67e22", "metake-alphaedit": "#8e44ad", "metake-parallel": "#e84393",
+    "metake": "#c0392b", "metake-priced": "#6c3483", "metake-proxy": "#e67e22", "metake-alphaedit": "#8e44ad", "metake-parallel": "#e84393",
     "memit": "#7f8c8d", "memit-compensated": "#b7950b", "memit-iterated": "#6e4b2a", "memit-fe": "#27ae60",
     "memit@unstopped": "#1e8449", "alphaedit": "#2471a3", "alphaedit-blue": "#48c9e0",
     "alphaedit-compensated": "#148f77", "ultraedit": "#000000", "rect": "#a3b18a", "prune": "#d7bde2", "rome": "#34495e",
