@@ -125,6 +125,8 @@ WRONG = [
     ("crosstalk", suppression, "retention", lambda S: S),
     ("room", suppression, "room", lambda S: float(np.trace(S))),
     ("room", suppression, "room_bound", lambda n, rank: rank / (rank + n) / 2),
+    ("price", suppression, "priced_shift", lambda S, X, price: X @ suppression.retention(S)),
+    ("price", suppression, "least_cost", lambda S, X: float(np.sum((X @ S) * X))),
     ("typical_attenuation", suppression, "mean_realisability", lambda d, weight: d / (2 * weight)),
     ("rounding", suppression, "rounding_bound", lambda eps, condition: eps),
     ("ball_ellipsoid", trap, "mismatch", lambda kappa: kappa),

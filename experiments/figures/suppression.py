@@ -281,7 +281,7 @@ def price(data: Data) -> Any:
     bottom.set(
         xlabel=r"strength of the constraint, $\lambda$", ylabel=r"$\mathrm{tr}(DGD^\top)/\Vert X\Vert^2$"
     )
-    top.legend(loc="center left", fontsize=6)
+    legend_above(top, 2)
     return figure
 
 
