@@ -34,19 +34,8 @@ def test_a_sweep_that_was_cut_goes_on_and_ends_the_same(tmp_path, cut_at):
 
 
 def test_a_priced_loop_is_swept_over_its_price(tmp_path):
-    call_here(
-        SCRIPT,
-        "--methods",
-        "metake-priced",
-        "--factors",
-        "0.3,3",
-        "--edits",
-        2,
-        "--batch",
-        2,
-        "--out",
-        tmp_path,
-    )
+    quick = ("--methods", "metake-priced", "--factors", "0.3,3", "--edits", 2, "--batch", 2)
+    call_here(SCRIPT, *quick, "--out", tmp_path)
     points = json.loads((tmp_path / "demo.json").read_text())["points"]
     base = settings_for(load("demo", device="cpu").arch, "metake-priced")
     assert [p["strength"] for p in points] == pytest.approx([0.3 * base.price, 3 * base.price])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metake.geometry.operator import Geometry, Projected, Ridge
-from metake.solvers.layered import price_of
+from metake.solvers.layered import cost_of
 from theory import suppression
 from verification import ledger
 from verification import strategies as make
@@ -233,7 +233,7 @@ def test_the_loop_knows_what_an_edit_costs(case: Case, x: Inputs, K: torch.Tenso
     limit = case.tolerance * (1 + np.trace(S))
     channel = _numpy(case.operator.channel(K))
     asked = torch.tensor(x.R.T)
-    cost = float(price_of(asked, torch.tensor(x.K.T @ channel)).sum())
+    cost = float(cost_of(asked, torch.tensor(x.K.T @ channel)).sum())
     size = float(np.sum(x.R**2))
     equal(cost, suppression.batch_cost(S, x.R), limit, size)
     equal(cost, suppression.edit_cost(case.G, x.R @ channel.T @ case.V), limit, size * (1 + np.trace(S)))

@@ -24,7 +24,7 @@ from experiments.figures.core import (
     shows,
 )  # fmt: skip
 from metake.geometry.operator import Projected, Ridge
-from metake.solvers.layered import price_of
+from metake.solvers.layered import cost_of
 from theory import suppression
 from verification.real import DEMOS, measured
 from verification.strategies import basis, tolerance
@@ -256,13 +256,13 @@ def price(data: Data) -> Any:
 
         def loss() -> torch.Tensor:
             optimiser.zero_grad()
-            total = (leaf - aim).square().sum() + alpha * price_of(asked(), kept).sum()
+            total = (leaf - aim).square().sum() + alpha * cost_of(asked(), kept).sum()
             total.backward()
             return total
 
         optimiser.step(loss)
         with torch.no_grad():
-            return float((leaf * aim).sum()) / size, float(price_of(asked(), kept).sum()) / size
+            return float((leaf * aim).sum()) / size, float(cost_of(asked(), kept).sum()) / size
 
     opened = [suppression.batch_cost(gram(weight), wanted) / size for weight in line]
     for alpha, colour, marker in ((0.0, RED, "o"), (0.01, ORANGE, "s"), (0.1, GREEN, "D"), (1.0, BLUE, "^")):

@@ -69,11 +69,11 @@ class Solution:
         found = torch.zeros((), device=self.planned.device)
         for layer, (left, right) in self.factors.items():
             key = self.keys[layer] if keys == "moving" else self.keys[layer].detach()
-            found = found + price_of(left.T, key @ right).to(found.device)
+            found = found + cost_of(left.T, key @ right).to(found.device)
         return found
 
 
-def price_of(asked: Tensor, kept: Tensor) -> Tensor:
+def cost_of(asked: Tensor, kept: Tensor) -> Tensor:
     """`<r_j - s_j, s_j>`, shape `n`, for residuals `asked` (`n x d_v`) realised as `s = kept r`.
 
     Args:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metake.prompts import Trunks
-from metake.solvers.layered import Keys, LayeredSolver, Solution, price_of
+from metake.solvers.layered import Keys, LayeredSolver, Solution, cost_of
 from metake.targets.descent import Penalty
 from metake.targets.objective import Gate, Losses, Objective
 
@@ -47,7 +47,7 @@ class Virtual:
         )  # fmt: skip
         if self.kept is None or penalty.price is None:
             return losses
-        cost = penalty.price.to(residuals) * price_of(residuals, self.kept.to(residuals))
+        cost = penalty.price.to(residuals) * cost_of(residuals, self.kept.to(residuals))
         if backward:
             cost.sum().backward()
         return _priced(losses, cost)
