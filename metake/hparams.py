@@ -170,5 +170,6 @@ def describe_settings() -> str:
     lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = "required; a preset gives it" if field.is_required() else f"`{field.default}`"
-        lines.append(f"| `{name}` | {default} | {field.description or ''} |")
+        meaning = (field.description or "").replace("|", r"\|")  # a bar would end the cell
+        lines.append(f"| `{name}` | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
