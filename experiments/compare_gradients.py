@@ -31,13 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
 from metake.console import command
 from metake.data.records import Record, read_records
-from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import MethodRun, evaluate_method
 from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.names import unknown_name
 from metake.options import chosen_model, model_options, parse_layers, parse_numbers
 from metake.presets import held_out_text, settings_for, statistics_for
 from metake.prompts import sample_contexts
@@ -210,7 +210,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.targets is not None:
         wanted = [name.strip() for name in args.targets.split(";")]
         if unknown := [name for name in wanted if name not in chosen]:
-            raise MetakeError(f"--targets: unknown {unknown[0]!r}; known: {'; '.join(chosen)}")
+            raise unknown_name("--targets", unknown[0], chosen)
         chosen = {name: chosen[name] for name in wanted}
     loaded = chosen_model(args)
     statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)

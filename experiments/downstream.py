@@ -23,6 +23,7 @@ from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.files import write_json, write_text
 from metake.models.load import Loaded
+from metake.names import did_you_mean
 from metake.options import chosen_model, model_options
 from metake.report.tables import markdown, render
 
@@ -42,7 +43,8 @@ def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | No
     manager = TaskManager(include_path=None if folder is None else str(folder))
     unknown = [task for task in tasks if task not in manager.all_tasks]
     if unknown:
-        raise MetakeError(f"--tasks: the harness knows no {unknown[0]!r}; lm_eval ls tasks lists them")
+        near = did_you_mean(unknown[0], manager.all_tasks) or "lm_eval ls tasks lists them"
+        raise MetakeError(f"--tasks: the harness knows no {unknown[0]!r}; {near}")
     model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch)
     found = simple_evaluate(model, tasks=tasks, limit=limit, task_manager=manager, log_samples=False)
     return {

@@ -41,6 +41,7 @@ from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.names import unknown_name
 from metake.options import chosen_model, find_statistics, model_options
 from metake.presets import held_out_text, preset_of, settings_for
 from metake.prompts import sample_contexts
@@ -176,7 +177,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.data is None and not demo:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     if args.against is not None and args.against not in names:
-        raise MetakeError(f"--against: {args.against} is not one of --methods {','.join(names)}")
+        raise unknown_name("--against", args.against, names, "name one of --methods")
     data = args.data or ASSETS / "world" / "test.json"
     everything = read_records(data)
     if not draw_records(everything, edits, 0, args.per_subject):

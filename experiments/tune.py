@@ -42,6 +42,7 @@ from metake.hparams import Settings, make_settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.names import unknown_name
 from metake.options import chosen_model, find_statistics, model_options, parse_numbers
 from metake.presets import PRESETS, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
@@ -422,7 +423,7 @@ def main() -> None:
     args.factors = parse_numbers(args.factors, "--factors") if args.factors else []
     for name, _ in args.set:
         if name not in Settings.model_fields:
-            raise MetakeError(f"--set {name}: no such setting; known: {', '.join(Settings.model_fields)}")
+            raise unknown_name("--set", name, Settings.model_fields)
     for name in args.winners_of:
         read_json(PRESETS / f"{name}.json")
     if args.data is None and args.model not in DEMOS:

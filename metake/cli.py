@@ -425,7 +425,10 @@ def main() -> None:
             with joined():
                 app(standalone_mode=False)
         except UsageError as error:
-            raise MetakeError(error.format_message()) from error  # type: ignore[attr-defined]
+            line = error.format_message()  # type: ignore[attr-defined]
+            if not line:  # no command was named, and the help stands there already
+                sys.exit(2)
+            raise MetakeError(line) from error
         except typer.Abort:
             sys.exit(130)
 

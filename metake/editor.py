@@ -25,6 +25,7 @@ from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.trace import frozen, wide
+from metake.names import unknown_name
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request
 from metake.result import EditResult, Preview, Stage
@@ -77,8 +78,7 @@ class Editor:
         self.settings = settings or settings_for(self.arch, method)
         self.arch.check_layers(self.settings.layers)
         if self.settings.allocation not in ALLOCATIONS:
-            known = ", ".join(ALLOCATIONS)
-            raise MetakeError(f"settings: allocation: unknown {self.settings.allocation!r}; known: {known}")
+            raise unknown_name("settings: allocation", self.settings.allocation, ALLOCATIONS)
         if self.settings.needs_statistics:
             if statistics is None:
                 statistics = statistics_for(self.arch, tokenizer, self.settings.layers, progress=progress)

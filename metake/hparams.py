@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metake.errors import MetakeError
+from metake.names import unknown_name
 
 Target = Literal["plan", "compensated", "bilevel", "gradient"]
 Lookup = Literal["subject", "prompt"]
@@ -157,12 +159,14 @@ def make_settings(fields: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise MetakeError(
-                f"settings: unknown name {name!r}; known: {', '.join(Settings.model_fields)}"
-            ) from error
+            raise unknown_name("settings", name, Settings.model_fields) from error
         if not name:  # about several fields
             raise MetakeError(f"settings: {first['msg'].removeprefix('Value error, ')}") from error
-        raise MetakeError(f"settings: {name}: {first['msg'].lower()} (got {first.get('input')!r})") from error
+        given = first.get("input")
+        if first["type"] == "literal_error":
+            known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+            raise unknown_name(f"settings: {name}", given, known) from error
+        raise MetakeError(f"settings: {name}: {first['msg'].lower()} (got {given!r})") from error
 
 
 def describe_settings() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metake.errors import MetakeError
+from metake.names import unknown_name
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def find_method(name: str) -> Method:
     """
     row = name.split("@")[0]
     if row not in METHODS:
-        raise MetakeError(f"method: unknown {row!r}; known: {', '.join(METHODS)}")
+        raise unknown_name("method", row, METHODS)
     return METHODS[row]
 
 

@@ -18,6 +18,7 @@ from metake.hparams import Settings, make_settings
 from metake.methods import METHODS, find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS
+from metake.names import unknown_name
 
 PRESETS = ASSETS / "presets"
 TEXT = ASSETS / "text.txt"  # both written by experiments/sample_text.py
@@ -77,14 +78,12 @@ def preset_of(which: str | Path) -> dict[str, Any]:
     for part, names in known.items():
         strange = [name for name in content.get(part, {}) if name.partition("@")[0] not in names]
         if strange:
-            raise MetakeError(
-                f"{which}: {part}: unknown: {', '.join(strange)}; known: {', '.join(sorted(names))}"
-            )
+            raise unknown_name(f"{which}: {part}", strange[0], sorted(names))
     for where, choice in fields.items():
         given = choice if isinstance(choice, dict) else [str(choice)]
         unknown = [name for name in given if name not in Settings.model_fields]
         if unknown:
-            raise MetakeError(f"{which}: {where}: no such setting: {', '.join(unknown)}")
+            raise unknown_name(f"{which}: {where}", unknown[0], Settings.model_fields)
     return content
 
 

@@ -13,6 +13,7 @@ import yaml
 from metake.errors import MetakeError
 from metake.files import read_json
 from metake.models.architecture import Architecture
+from metake.names import did_you_mean, unknown_name
 
 SETTINGS = {
     "layers": "layers", "v_num_grad_steps": "steps", "v_lr": "lr", "v_weight_decay": "decay",
@@ -74,7 +75,9 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
         _check(path, "rewrite_module_tmp", names, changes["layers"], arch)
     read = {*known, *ONLY, *CHOICES, *ELSEWHERE}
     if unknown := sorted(set(content) - read):
-        warnings.warn(f"{path}: not known and not used: {', '.join(unknown)}", stacklevel=2)
+        near = [f"{name} ({meant})" for name in unknown if (meant := did_you_mean(name, read))]
+        rest = [name for name in unknown if not did_you_mean(name, read)]
+        warnings.warn(f"{path}: not known and not used: {', '.join(near + rest)}", stacklevel=2)
     return changes
 
 
@@ -88,7 +91,7 @@ def published_for(
     """
     for name in files:
         if name and name not in methods:
-            raise MetakeError(f"--hparams {name}=...: {name} is not among the methods {', '.join(methods)}")
+            raise unknown_name("--hparams METHOD=FILE", name, methods)
     chosen = {method: files.get(method, files.get("")) for method in methods}
     return {m: {} if path is None else read_published(path, arch) for m, path in chosen.items()}
 

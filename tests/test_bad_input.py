@@ -82,11 +82,15 @@ CASES = {
     "no target": ([*EDIT[:-2], "--out", "o"], "--target is missing"),
     "no place to write": (EDIT, "--out is missing"),
     "unknown method": ([*EDIT, "--out", "o", "--method", "magic"], "unknown 'magic'"),
+    "misspelled model": (["edit", "--model", "demmo", *EDIT[3:], "--out", "o"], "did you mean 'demo'?"),
+    "misspelled method": ([*EDIT, "--out", "o", "--method", "MetaKe"], "did you mean 'metake'"),
+    "misspelled setting": ([*EDIT, "--out", "o", "--set", "stepps=3"], "did you mean 'steps'"),
+    "misspelled option": ([*EDIT, "--out", "o", "--tekst", "x"], "--text"),
     "unknown option": ([*EDIT, "--out", "o", "--colour", "red"], "--colour"),
     "layer out of range": ([*EDIT, "--out", "o", "--layers", "4,9"], "9 is out of range"),
     "layers unreadable": ([*EDIT, "--out", "o", "--layers", "a-b"], "cannot read 'a-b'"),
     "layers repeated": ([*EDIT, "--out", "o", "--set", "layers=[2,2]"], "without repetition"),
-    "unknown setting": ([*EDIT, "--out", "o", "--set", "speed=3"], "unknown name 'speed'"),
+    "unknown setting": ([*EDIT, "--out", "o", "--set", "speed=3"], "settings: unknown 'speed'"),
     "setting without value": ([*EDIT, "--out", "o", "--set", "lr"], "NAME=VALUE"),
     "setting out of range": ([*EDIT, "--out", "o", "--set", "lr=-1"], "lr"),
     "setting of another type": ([*EDIT, "--out", "o", "--set", "steps=many"], "steps"),
@@ -113,6 +117,23 @@ def test_one_line_and_exit_2(run, case, tmp_path):
     assert len(errors) == 1
     assert complaint in errors[0]
     assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_a_misspelled_model_is_told_in_one_whole_line(run):
+    _, _, (error,) = run("edit", "--model", "demmo", *EDIT[3:], "--out", "o")
+    assert error.index("did you mean") < error.index("cannot be loaded") + 30
+    assert error.endswith((".)", "'https://huggingface.co/models')", "...)"))  # no word is cut in two
+
+
+def test_a_folder_beside_the_misspelled_one_is_named(run, tmp_path):
+    (tmp_path / "edited").mkdir()
+    _, _, (error,) = run("edit", "--model", "./edted", *EDIT[3:], "--out", "o")
+    assert "no such model folder; did you mean 'edited'?" in error
+
+
+def test_a_bare_command_shows_the_help_and_no_empty_error(run, capfd):
+    code, _, errors = run()
+    assert (code, errors) == (2, [])
 
 
 FILES = {
@@ -273,12 +294,15 @@ def test_bad_module_maps(run, write, content, complaint):
         ("[]", "a preset holds names"),
         ('{"memit": {}}', "a preset holds names"),
         ('{"methods": []}', "a preset holds names"),
-        ('{"methods": {"memit": 3}}', "methods.memit: no such setting"),
-        ('{"methods": {"memit": {"speed": 3}}}', "methods.memit: no such setting: speed"),
-        ('{"common": {"speed": 3}}', "common: no such setting: speed"),
-        ('{"geometries": {"ridge": {"mass": 3}}}', "geometries.ridge: no such setting: mass"),
-        ('{"methods": {"memti": {"lr": 1}}}', "methods: unknown: memti; known: alphaedit"),
-        ('{"geometries": {"round": {}}}', "geometries: unknown: round; known: "),
+        ('{"methods": {"memit": 3}}', "methods.memit: unknown '3'"),
+        ('{"methods": {"memit": {"speed": 3}}}', "methods.memit: unknown 'speed'"),
+        ('{"common": {"speed": 3}}', "common: unknown 'speed'"),
+        ('{"geometries": {"ridge": {"mass": 3}}}', "geometries.ridge: unknown 'mass'"),
+        (
+            '{"methods": {"memti": {"lr": 1}}}',
+            "methods: unknown 'memti'; did you mean 'memit'? known: alphaedit",
+        ),
+        ('{"geometries": {"round": {}}}', "geometries: unknown 'round'; known: "),
         ('{"methods": {"metake": {"lr": -1}}}', "lr"),
     ],
 )

@@ -107,7 +107,7 @@ def test_files_by_method(demo, write):
     found = published_for(files, ["memit", "rect"], demo.arch)
     assert (found["memit"]["lr"], found["rect"]["lr"]) == (0.3, 0.1)
     assert published_for({}, ["memit"], demo.arch) == {"memit": {}}
-    with pytest.raises(MetakeError, match="prune is not among the methods memit"):
+    with pytest.raises(MetakeError, match="unknown 'prune'; known: memit"):
         published_for({"prune": memit}, ["memit"], demo.arch)
 
 

@@ -35,7 +35,7 @@ def test_every_script_speaks_under_its_name(name):
         ("tune.py --journal out --trials 0", "--trials: must be at least 1"),
         ("tune.py --journal out --data missing.json", "missing.json"),
         ("tune.py --journal out --factors 3,-1", "--factors 3,-1: all have to be above 0"),
-        ("tune.py --journal out --set nothing=3", "--set nothing: no such setting"),
+        ("tune.py --journal out --set nothing=3", "--set: unknown 'nothing'; known: "),
         ("tune.py --journal out --winners-of nothing", "nothing.json: cannot be read"),
         ("tune.py --out out --journal out --model smollm2", "--data: needed for smollm2"),
         (

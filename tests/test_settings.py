@@ -89,7 +89,7 @@ def test_default_layers_exist(count):
 def test_overrides_win_and_errors_name_the_setting():
     arch = Architecture(tiny("gpt2"))
     assert settings_for(arch, "memit", lr=0.25).lr == 0.25
-    with pytest.raises(MetakeError, match="unknown name 'bogus'"):
+    with pytest.raises(MetakeError, match="unknown 'bogus'"):
         settings_for(arch, "memit", bogus=1)
     with pytest.raises(MetakeError, match="keep"):
         settings_for(arch, "memit").updated(keep=2)

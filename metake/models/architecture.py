@@ -21,6 +21,7 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
+from metake.names import unknown_name
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class ModuleMap:
         except ValueError as error:
             raise MetakeError(f"{path}: not JSON ({error})") from error
         known = {"blocks", "down", "head"}
-        if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields) <= known:
+        if isinstance(fields, dict) and (strange := [name for name in fields if name not in known]):
+            raise unknown_name(str(path), strange[0], sorted(known))
+        if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields):
             raise MetakeError(f"{path}: a module map holds the keys blocks, down and optionally head")
         return cls(**fields)
 

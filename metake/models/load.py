@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import torch
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.chat import Chat
+from metake.names import did_you_mean, unknown_name
 
 ASSETS = Path(str(files("metake"))) / "assets"
 DEMOS = ("demo", "demo-gptj", "demo-llama")
@@ -81,7 +83,7 @@ def load(
             be read, or there is no chat template where one is asked for.
     """
     if dtype not in DTYPES:
-        raise MetakeError(f"dtype: unknown {dtype!r}; use one of {', '.join(DTYPES)}")
+        raise unknown_name("dtype", dtype, DTYPES)
     modules = ModuleMap.read(modules) if isinstance(modules, Path) else modules
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device != "auto":
@@ -116,15 +118,31 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise MetakeError(f"{name}: no such file")
+            near = did_you_mean(path.name, _folders(path.parent)) or "give the path of a GGUF file"
+            raise MetakeError(f"{name}: no such file; {near}")
         return _gguf(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise MetakeError(f"{name}: a folder without config.json; give the folder of a saved model")
         return str(path), {"local_files_only": True}
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise MetakeError(f"{name}: no such model folder; run metake models for the names")
+        near = did_you_mean(path.name, _folders(path.parent)) or "run metake models for the names"
+        raise MetakeError(f"{name}: no such model folder; {near}")
     return name, {}
+
+
+def _folders(parent: Path) -> list[str]:
+    """Names of the folders and GGUF files beside a path that leads nowhere."""
+    if not parent.is_dir():
+        return []
+    return [path.name for path in parent.iterdir() if path.is_dir() or path.suffix == ".gguf"]
+
+
+def _suggestion(name: str) -> str:
+    """What may have been meant by a name that is neither ours nor here nor on the hub."""
+    ours = [known.name for known in KNOWN if known.name not in ("FOLDER", "FILE.gguf")]
+    near = did_you_mean(name, [*ours, *_folders(Path())])
+    return near or "neither a name of `metake models` nor a folder, and not to be had from the hub"
 
 
 def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
@@ -152,8 +170,9 @@ def _from_pretrained(
             place, dtype=dtype, trust_remote_code=False, **safe, **sharding, **options
         )
     except Exception as error:  # the loaders raise whatever their formats raise
-        reason = " ".join(str(error).split())[:200]
-        raise MetakeError(f"{name}: cannot be loaded ({type(error).__name__}: {reason})") from error
+        reason = shorten(next(iter(str(error).strip().splitlines()), ""), 200, placeholder=" ...")
+        remedy = "" if options else f"; {_suggestion(name)}"  # options: the files are here
+        raise MetakeError(f"{name}: cannot be loaded{remedy} ({type(error).__name__}: {reason})") from error
     if "gguf_file" in options:
         # the weights are dequantised, but the config still says otherwise and would refuse to be saved
         for holder in (model.config, model):
