@@ -1,6 +1,6 @@
 """What an edit costs elsewhere: tasks of the lm-evaluation-harness before and after.
 
-    pip install -e '.[harness]'
+    pip install 'metake[harness]'
     python experiments/downstream.py --model gpt2-xl --delta edited --tasks hellaswag,arc_easy --limit 500
     python experiments/downstream.py --model smollm2 --delta edited --tasks mine --task-folder tasks
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from metake.console import command
 from metake.deltas import Delta
 from metake.errors import MetakeError
+from metake.extras import needs, require
 from metake.files import write_json, write_text
 from metake.models.load import Loaded
 from metake.names import did_you_mean
@@ -34,12 +35,10 @@ def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | No
     Raises:
         MetakeError: the harness is not installed, or knows no such task.
     """
-    try:
+    with needs("harness"):
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise MetakeError("lm-evaluation-harness: not installed; pip install -e '.[harness]'") from error
     manager = TaskManager(include_path=None if folder is None else str(folder))
     unknown = [task for task in tasks if task not in manager.all_tasks]
     if unknown:
@@ -66,6 +65,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("results/downstream"))
     args = parser.parse_args()
+    require("harness", "lm_eval", what="--tasks")
     change = Delta.load(args.delta)
     loaded = chosen_model(args)
     tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]

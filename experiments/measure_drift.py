@@ -26,14 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from tqdm import tqdm
 
-from experiments.drift.edit import Edit, measure
-from experiments.drift.figures import draw
-from experiments.drift.layers import spectra
-from experiments.drift.verdict import judge, sentences, table
 from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.extras import needs
 from metake.files import read_json, write_json, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
@@ -49,6 +46,12 @@ from metake.requests import Request
 from metake.targets.descent import Penalty, descend
 from metake.targets.objective import Losses
 from metake.targets.target import plan_targets
+
+with command("measure_drift"), needs("theory"):
+    from experiments.drift.edit import Edit, measure
+    from experiments.drift.figures import draw
+    from experiments.drift.layers import spectra
+    from experiments.drift.verdict import judge, sentences, table
 
 
 def arguments() -> argparse.Namespace:

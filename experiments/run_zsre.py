@@ -37,6 +37,7 @@ from metake.evaluation.consistency import References
 from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key, usable
+from metake.extras import require
 from metake.files import write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
@@ -168,6 +169,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                           ("--per-subject", args.per_subject)):  # fmt: skip
         if value < 1:
             raise MetakeError(f"{option}: must be at least 1, got {value}")
+    if args.seeds >= 3:
+        require("theory", "scipy", what=f"--seeds {args.seeds}: intervals over three or more seeds")
     if args.references is not None and args.fluency < 1:
         raise MetakeError("--references: there is no sampled text to compare; give --fluency N as well")
     if args.untuned and args.preset is not None:

@@ -22,11 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tqdm import tqdm
 
-from experiments.figures import fidelity, layers, projection, rounding, suppression, trap  # noqa: F401  (they register)
-from experiments.figures.core import FIGURES, BrokenLaw, write_index
 from metake.console import command
 from metake.errors import MetakeError
+from metake.extras import needs
 from theory.claims import CLAIMS
+
+with command("theorem_figures"), needs("theory"):
+    from experiments.figures import fidelity, layers, projection, rounding, suppression, trap  # noqa: F401  (they register)
+    from experiments.figures.core import FIGURES, BrokenLaw, write_index
 
 ORDER = [claim.id for claim in CLAIMS]
 

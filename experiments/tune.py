@@ -25,17 +25,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from metake.console import command
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method, usable
+from metake.extras import needs
 from metake.files import read_json, write_json
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings, make_settings
@@ -46,6 +44,11 @@ from metake.names import unknown_name
 from metake.options import chosen_model, find_statistics, model_options, parse_numbers
 from metake.presets import PRESETS, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
+
+with command("tune"), needs("search"):
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
 HERE = Path(__file__).resolve().parent
 

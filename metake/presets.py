@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from metake.data.world import World
 from metake.errors import MetakeError
+from metake.extras import require
 from metake.files import read_json
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.hparams import Settings, make_settings
@@ -135,8 +135,7 @@ def stream_dataset(name: str) -> Iterator[str]:
     Raises:
         MetakeError: the package is missing or the dataset cannot be opened.
     """
-    if importlib.util.find_spec("datasets") is None:
-        raise MetakeError("--dataset: needs a package; pip install 'metake[hub]'")
+    require("hub", "datasets", what="--dataset")
     import datasets
 
     path, _, config = name.partition(":")

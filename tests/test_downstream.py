@@ -74,4 +74,4 @@ def test_the_line_says_what_to_install(tmp_path, change):
     line = refused(
         "downstream.py", "--model", "demo", "--delta", change, "--tasks", "any", out=tmp_path / "out"
     )
-    assert "pip install -e '.[harness]'" in line
+    assert "pip install 'metake[harness]'" in line

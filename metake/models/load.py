@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from metake.errors import MetakeError
+from metake.extras import require
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.chat import Chat
 from metake.names import did_you_mean, unknown_name
@@ -146,8 +147,7 @@ def _suggestion(name: str) -> str:
 
 
 def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
-    if importlib.util.find_spec("gguf") is None:
-        raise MetakeError(f"{path.name}: reading GGUF needs a package; pip install gguf")
+    require("gguf", "gguf", "accelerate", what=f"{path.name}: reading GGUF")
     return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
 
 
@@ -156,10 +156,8 @@ def _from_pretrained(
 ) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if device == "auto" and importlib.util.find_spec("accelerate") is None:
-        raise MetakeError(
-            "device: auto shards the model with a package that is missing; pip install accelerate"
-        )
+    if device == "auto":
+        require("hub", "accelerate", what="device: sharding (auto)")
     sharding = {"device_map": "auto"} if device == "auto" else {}
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     # a hub that cannot be reached is one line of ours, not a dozen of its retries

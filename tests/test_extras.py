@@ -1,0 +1,196 @@
+"""What a module or a script imports is declared; what is missing is one line that names the extra.
+
+The other half, each extra in an environment of its own, is `tests/extras.py`.
+"""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from metake.errors import MetakeError
+from metake.extras import needs, require
+from metake.models.load import load
+from metake.presets import stream_dataset
+from tests.scripts import EXPERIMENTS
+
+ROOT = EXPERIMENTS.parent
+OWN = {"metake", "theory", "verification", "experiments", "tests"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# the extra that each script's commands need; the others need none
+EXTRA = {"measure_drift": "theory", "theorem_figures": "theory", "run_zsre": "theory", "tune": "search",
+         "downstream": "harness"}  # fmt: skip
+SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
+DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
+
+
+def declared(extra: str | None) -> set[str]:
+    """Names of the distributions that an installation with an extra asks for, nested extras included."""
+    entries = list(PROJECT["dependencies"])
+    todo = [] if extra is None else [extra]
+    while todo:
+        for entry in PROJECT["optional-dependencies"][todo.pop()]:
+            inner = re.match(r"metake\[(.*)\]", entry)
+            if inner:
+                todo += inner[1].split(",")
+            else:
+                entries.append(entry)
+    return {re.match(r"[\w-]+", entry)[0].lower() for entry in entries}
+
+
+def found_at(module: str) -> Path | None:
+    """The file of one of our own modules."""
+    path = ROOT.joinpath(*module.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or in a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def foreign(*paths: Path) -> dict[str, str]:
+    """Package -> a file that imports it, over the files and all of ours that they import."""
+    seen: set[Path] = set()
+    found: dict[str, str] = {}
+    todo = list(paths)
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for module in imported(path):
+            top = module.partition(".")[0]
+            if top in OWN:
+                todo += [inner for inner in (found_at(module),) if inner is not None]
+            elif top not in sys.stdlib_module_names:
+                found[top] = str(path.relative_to(ROOT))
+    return found
+
+
+def undeclared(packages: dict[str, str], names: set[str]) -> dict[str, str]:
+    return {
+        package: file for package, file in packages.items()
+        if DISTRIBUTION.get(package, package).lower() not in names
+    }  # fmt: skip
+
+
+def test_the_library_imports_what_is_declared():
+    """Everything, and `datasets`, which `--dataset` alone needs, from the hub extra."""
+    packages = foreign(*(ROOT / "metake").rglob("*.py"))
+    assert "torch" in packages
+    assert set(undeclared(packages, declared(None))) == {"datasets"}
+    assert "datasets" in declared("hub")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_imports_what_its_extra_declares(script):
+    packages = foreign(EXPERIMENTS / f"{script}.py")
+    packages.pop("datasets", None)  # of the library
+    assert not undeclared(packages, declared(EXTRA.get(script)))
+    assert bool(undeclared(packages, declared(None))) == (script in EXTRA)
+
+
+def test_the_tests_import_what_dev_declares():
+    packages = foreign(*(ROOT / "verification").rglob("*.py"), *(ROOT / "theory").rglob("*.py"))
+    assert not undeclared({n: f for n, f in packages.items() if n != "datasets"}, declared("dev"))
+
+
+def test_import_names_are_those_of_the_distributions():
+    """The table above, against what is installed."""
+    provided = packages_distributions()
+    for package, distribution in DISTRIBUTION.items():
+        if package in provided:
+            assert distribution in [name.lower() for name in provided[package]]
+
+
+def test_extras_bring_what_transformers_asks_for():
+    """Loading GGUF and sharding need accelerate, which no import of ours shows."""
+    assert {"gguf", "accelerate"} <= declared("gguf")
+    assert {"datasets", "accelerate"} <= declared("hub")
+
+
+HIDE = """
+import importlib.abc, runpy, sys
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {hidden!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+sys.argv = {argv!r}
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "hidden"), [("measure_drift", "scipy"), ("theorem_figures", "flint"), ("tune", "optuna")]
+)
+def test_a_script_without_its_extra_ends_in_one_line(script, hidden, tmp_path):
+    code = HIDE.format(
+        hidden=[hidden],
+        argv=[script, "--out", str(tmp_path / "out")],
+        script=str(EXPERIMENTS / f"{script}.py"),
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert (
+        done.stderr
+        == f"{script}: error: the package {hidden} is missing; pip install 'metake[{EXTRA[script]}]'\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def lacking(monkeypatch):
+    """`lacking(package)`: it cannot be found."""
+
+    def hide(package: str) -> None:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == package else find(n, *a))
+
+    return hide
+
+
+@pytest.mark.parametrize("package", ["gguf", "accelerate"])
+def test_gguf_names_its_extra(package, lacking, tmp_path):
+    lacking(package)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(MetakeError, match=rf"^a.gguf: .*{package} is missing; pip install 'metake\[gguf\]'$"):
+        load(str(tmp_path / "a.gguf"))
+
+
+def test_the_hub_names_its_extra(lacking):
+    lacking("datasets")
+    with pytest.raises(MetakeError, match=r"datasets is missing; pip install 'metake\[hub\]'$"):
+        next(stream_dataset("any"))
+    lacking("accelerate")
+    with pytest.raises(MetakeError, match=r"accelerate is missing; pip install 'metake\[hub\]'$"):
+        load("demo", device="auto")
+
+
+def test_intervals_over_seeds_are_refused_before_anything_runs(lacking, tmp_path):
+    from tests.scripts import refused
+
+    lacking("scipy")
+    line = refused("run_zsre.py", "--edits", 2, "--methods", "ultraedit", out=tmp_path / "out")
+    assert line.endswith("scipy is missing; pip install 'metake[theory]'\n")
+
+
+def test_a_missing_module_of_our_own_is_no_missing_package():
+    with pytest.raises(ModuleNotFoundError), needs("theory"):
+        import metake.nowhere  # noqa: F401
+    with pytest.raises(MetakeError, match="package nowhere is missing"), needs("theory"):
+        import nowhere  # noqa: F401
+    require("theory", "json", what="nothing")
