@@ -1,11 +1,29 @@
-"""The rows of a batch, and the tokens in them that matter."""
+"""The rows of a batch, the tokens in them that matter, and the texts before them."""
+
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from metake.prompts import Batch
+from metake.errors import MetakeError
+from metake.prompts import SEEDS, Batch, Trunks, pick_tokens, sample_contexts, templates
 from metake.requests import Request
 
 REQUEST = Request("Which city was {} born in?", "Ann Lee", "Oslo")
+OTHER = Request("What is the craft of {}?", "Bo", "potter", locality=("Who is it?", "Where is the old mill?"))
+CONTEXTS = ("The mill is dark", "Today it rains and rains")
+
+
+@pytest.fixture
+def batch_of(loaded):
+    def build(*requests, contexts=CONTEXTS, lookup="subject", arch=loaded.arch):
+        return Batch.build(arch, loaded.tokenizer, requests, contexts, lookup)
+
+    return build
+
+
+def text_of(loaded, ids):
+    return loaded.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
@@ -22,3 +40,140 @@ def test_a_guard_about_the_subject_feels_only_what_is_written_there(loaded):
     for lookup, marked in (("subject", True), ("prompt", False)):
         batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], (), lookup)
         assert [guard.marked for guard in batch.guards] == [marked]
+
+
+def test_a_request_has_a_row_per_context_the_bare_one_first(loaded, batch_of):
+    """`{context}. {prompt}`, request after request."""
+    batch = batch_of(REQUEST, OTHER)
+    assert batch.templates == 3
+    before = ["", "The mill is dark. ", "Today it rains and rains. "]
+    asked = ["Which city was Ann Lee born in? Oslo", "What is the craft of Bo? potter"]
+    assert [text_of(loaded, row.ids) for row in batch.edits] == [b + a for a in asked for b in before]
+
+
+def test_guards_are_what_the_subject_is_and_the_requests_own_prompts(loaded, batch_of):
+    """ROME's `{} is a`, watched at the subject's last token and not at its end; others at their last token."""
+    guards = batch_of(REQUEST, OTHER).guards
+    assert [(guard.owner, guard.marked) for guard in guards] == [(0, True), (1, True), (1, False), (1, False)]
+    assert [text_of(loaded, guard.row.ids) for guard in guards] == [
+        "Ann Lee is a", "Bo is a", "Who is it?", "Where is the old mill?",
+    ]  # fmt: skip
+    assert [text_of(loaded, guard.row.trunk.ids) for guard in guards] == [
+        "Ann Lee", "Bo", "Who is it?", "Where is the old mill?",
+    ]  # fmt: skip
+    assert all(guard.row.answer == 0 for guard in guards)
+
+
+def test_templates_end_a_context_with_one_full_stop():
+    assert templates(("It rains", "It rains. ", "So..")) == ("{}", "It rains. {}", "It rains. {}", "So. {}")
+    assert templates(()) == ("{}",)
+
+
+def test_requests_are_numbered_by_subject(batch_of):
+    again = Request("Where is {}?", "Ann Lee", "Rome")
+    assert batch_of(REQUEST, OTHER, again, contexts=()).subjects.tolist() == [0, 1, 0]
+
+
+def test_rows_of_a_template_share_their_context_and_the_bare_one_nothing(loaded, batch_of):
+    """As many tokens as all trunks of the template begin with; of one request alone nothing is shared."""
+    batch = batch_of(REQUEST, OTHER)
+    assert batch_of(REQUEST).common == (0, 0, 0)
+    assert batch.common[0] == 0
+    for template in (1, 2):
+        rows = [row.ids[: row.lookup] for row in batch.edits[template::3]]
+        count = batch.common[template]
+        assert rows[0][:count] == rows[1][:count]
+        assert rows[0][count] != rows[1][count]
+        assert text_of(loaded, rows[0][:count]).startswith(CONTEXTS[template - 1])
+
+
+def test_no_request_is_refused(batch_of):
+    with pytest.raises(MetakeError, match=r"^requests: none given$"):
+        batch_of()
+
+
+def test_a_prompt_may_be_as_long_as_the_model_takes_and_no_longer(loaded, batch_of):
+    longest = max(len(row) for row in batch_of(REQUEST).edits)
+    assert batch_of(REQUEST, arch=SimpleNamespace(max_positions=longest)).templates == 3
+    assert batch_of(REQUEST, arch=SimpleNamespace(max_positions=None)).templates == 3
+    with pytest.raises(
+        MetakeError, match=f"Ann Lee: {longest} tokens with its context, the model takes {longest - 1}"
+    ):
+        batch_of(REQUEST, arch=SimpleNamespace(max_positions=longest - 1))
+
+
+@pytest.mark.parametrize("lookup", ["subject", "prompt"])
+def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_of, lookup):
+    """Against hooks in one plain pass per row: the stream before the first edited block, at the lookup token."""
+    batch, arch = batch_of(REQUEST, OTHER, lookup=lookup), loaded.arch
+    trunks = Trunks.build(arch, batch, 2)
+    assert (trunks.start, trunks.templates) == (2, 3)
+    found = trunks.at_lookup(trunks.hidden.own)
+    for i, row in enumerate(batch.edits):
+        seen = []
+        with (
+            torch.no_grad(),
+            arch.blocks[1].register_forward_hook(lambda _, __, y, seen=seen: seen.append(y)),
+        ):
+            arch.model(torch.tensor([row.ids]))
+        stream = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
+        torch.testing.assert_close(found[i], stream[0, row.lookup], rtol=1e-4, atol=1e-5)
+    ids, last, below = trunks.bare_rows(trunks.hidden)
+    for i, row in enumerate(batch.edits[::3]):
+        assert tuple(ids[i, : row.lookup + 1].tolist()) == row.ids[: row.lookup + 1]
+        assert int(last[i]) == row.lookup
+        torch.testing.assert_close(below[i, row.lookup], found[3 * i])
+    assert ids.shape[1] == below.shape[1] == max(row.lookup for row in batch.edits[::3]) + 1
+
+
+def trunks_of(count):
+    """Only what means over a request's rows need."""
+    return Trunks(split=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count)
+
+
+def test_a_key_is_half_the_bare_prompts_and_half_the_contexts_mean():
+    """MEMIT's average of averages, and not the mean over all rows; rows of a request stand together."""
+    keys = torch.tensor([[6.0], [0.0], [3.0], [0.0], [2.0], [8.0]])
+    assert trunks_of(3).mean_key(keys).tolist() == [[3.75], [2.5]]
+    assert trunks_of(1).mean_key(keys).tolist() == keys.tolist()
+    assert trunks_of(3).bare(keys).tolist() == [[6.0], [0.0]]
+
+
+def test_steadiness_is_the_cosine_of_a_bare_key_with_its_contexts_mean():
+    keys = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 1.0], [3.0, 0.0], [5.0, 0.0]])
+    torch.testing.assert_close(trunks_of(3).steadiness(keys), torch.tensor([0.5**0.5, 0.0]))
+    assert trunks_of(1).steadiness(keys).tolist() == [1.0] * 6
+
+
+def test_one_position_of_each_row_is_picked():
+    stream = torch.arange(12.0).reshape(2, 3, 2)
+    assert pick_tokens(torch.tensor([2, 0]), stream).tolist() == [[4.0, 5.0], [6.0, 7.0]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("length", "seed"), [(10, 0), (6, 3)])
+def test_contexts_are_sampled_from_the_five_likeliest_tokens_after_each_seed_word(loaded, length, seed):
+    """Against a plain loop: MEMIT's five words, each continued to so many tokens in all, one seeded generator."""
+    generator, texts = torch.Generator().manual_seed(seed), []
+    for word in ("The", "Therefore", "Because", "I", "You"):
+        ids = loaded.tokenizer(word).input_ids
+        while len(ids) < length:
+            scores = loaded.model(torch.tensor([ids])).logits[0, -1]
+            five = scores.topk(5)
+            ids.append(int(five.indices[torch.multinomial(five.values.softmax(0), 1, generator=generator)]))
+        texts.append(" ".join(text_of(loaded, ids).split()))
+    state = torch.random.get_rng_state()
+    assert sample_contexts(loaded.arch, loaded.tokenizer, length=length, seed=seed) == tuple(texts)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert [text.split()[0] for text in texts] == list(SEEDS)
+
+
+def test_contexts_have_ten_tokens_and_seed_zero_by_default(demo):
+    default = sample_contexts(demo.arch, demo.tokenizer)
+    assert default == sample_contexts(demo.arch, demo.tokenizer, length=10, seed=0)
+    assert default != sample_contexts(demo.arch, demo.tokenizer, seed=1)
+
+
+def test_sampled_braces_are_no_gaps(demo, monkeypatch):
+    monkeypatch.setattr(type(demo.tokenizer), "decode", lambda *_, **__: " a {b}\n\n c ")
+    assert sample_contexts(demo.arch, demo.tokenizer, length=2) == ("a  b  c",) * 5

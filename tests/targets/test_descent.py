@@ -10,7 +10,7 @@ from metake.models.tokens import encode
 from metake.presets import settings_for
 from metake.requests import Request
 from metake.targets.compensate import compensate
-from metake.targets.descent import Penalty, descend
+from metake.targets.descent import Penalty, descend, group_mean, mean_within
 from metake.targets.gradient import answer_signals
 from metake.targets.objective import Losses
 
@@ -236,3 +236,194 @@ def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, stati
     assert torch.equal(merged[0], merged[1])
     assert (apart[0] - apart[1]).norm() > 0.1 * apart[0].norm()
     assert seen["memit-merge"][1] < seen["memit"][1]
+
+
+class Valley:
+    """NLL ||r_j - goal_j||^2 and KL <r_j, way>^2, of a request's residual alone."""
+
+    executed = False
+
+    def __init__(self, goals, way=(0.0, 1.0)):
+        self.goals, self.way = torch.as_tensor(goals), torch.as_tensor(way)
+
+    def losses(self, residuals):
+        return Losses((residuals - self.goals).square().sum(1), (residuals @ self.way).square())
+
+    def __call__(self, residuals, active, penalty, *, backward=True):
+        found = self.losses(residuals)
+        if backward:
+            ((found.nll + penalty.kl * found.kl) * active).sum().backward()
+        return Losses((found.nll * active).detach(), (found.kl * active).detach())
+
+
+def adam(gradients, lr):
+    """The next step of Adam (Kingma and Ba 2015, algorithm 1) after these gradients."""
+    m = v = torch.zeros_like(gradients[0])
+    for g in gradients:
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    t = len(gradients)
+    return -lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+
+
+def published(goal, start, norm, *, steps, lr, stop_loss, kl=0.0, decay=0.0, regularise=0.0, clamp=None):
+    """One request's target as MEMIT's code finds it, with gradients by hand; and its NLL at every look."""
+    way, r, gradients, trail = torch.tensor([0.0, 1.0]), start.clone(), [], []
+    for step in range(steps):
+        trail.append(float((r - goal) @ (r - goal)))
+        loss = trail[-1] + kl * float(r @ way) ** 2 + decay * float(r.norm()) / norm**2
+        loss += regularise * float((r - start) @ (r - start)) / norm**2
+        if loss < stop_loss or step == steps - 1:
+            break
+        slope = 2 * (r - goal) + 2 * kl * (r @ way) * way + 2 * regularise * (r - start) / norm**2
+        slope = slope + decay * r / r.norm().clamp_min(1e-30) / norm**2
+        gradients.append(slope)
+        r = r + adam(gradients, lr)
+        if clamp is not None and float(r.norm()) > clamp * norm:
+            r = r * clamp * norm / r.norm()
+    return r, len(gradients), trail
+
+
+GOALS3 = torch.tensor([[0.4, 0.3], [2.0, -1.0], [-0.5, 1.5]])
+STARTS3 = torch.tensor([[0.0, 0.0], [0.3, 0.1], [1.0, -0.5]])
+NORMS3 = torch.tensor([1.5, 0.6, 2.0])
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{}, {"kl": 0.3}, {"decay": 0.2}, {"regularise": 0.4}, {"clamp": 0.7},
+     {"kl": 0.1, "decay": 0.05, "regularise": 0.08, "clamp": 0.9}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("stop", ["own", "none"])
+def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
+    """Against gradients by hand, per request: decay of ||r|| and pull to r_0, both over ||h||^2; clamp after a step;
+    the stop is of the whole loss; the last look takes no step."""
+    options = {"steps": 40, "lr": 0.15}
+    out = descend(
+        Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(**weights), stop=stop, stop_loss=0.02, execute=None, **options
+    )  # fmt: skip
+    reached = 0.02 if stop == "own" else -1.0
+    alone = [
+        published(goal, start, float(norm), stop_loss=reached, **weights, **options)
+        for goal, start, norm in zip(GOALS3, STARTS3, NORMS3, strict=True)
+    ]
+    torch.testing.assert_close(out.residuals, torch.stack([r for r, *_ in alone]), rtol=1e-4, atol=1e-5)
+    assert out.steps.tolist() == [count for _, count, _ in alone]
+    torch.testing.assert_close(out.nll, torch.tensor([seen[-1] for *_, seen in alone]), rtol=1e-4, atol=1e-5)
+    assert out.executed.isnan().all()
+    longest = max(len(seen) for *_, seen in alone)
+    trail = [sum(seen[min(t, len(seen) - 1)] for *_, seen in alone) / 3 for t in range(longest)]
+    assert out.trail == pytest.approx(trail, rel=1e-4, abs=1e-5)
+
+
+def test_the_last_known_loss_of_a_request_stays_in_the_trail():
+    """Requests that are done keep their last NLL in the mean, instead of the 0 of a row that no longer runs."""
+    options = {"steps": 60, "lr": 0.15, "stop_loss": 0.02}
+    out = descend(Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", execute=None, **options)
+    alone = [published(g, s, 1.0, **options)[2] for g, s in zip(GOALS3, STARTS3, strict=True)]
+    assert len({len(seen) for seen in alone}) > 1
+    assert out.trail[-1] == pytest.approx(sum(seen[-1] for seen in alone) / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("check_every", [1, 3, 4])
+def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check_every):
+    """Kept is the residual of the lowest weighted sum at those looks, reported its NLL."""
+    lr, steps, penalty = 0.15, 10, Penalty(kl=2.0)
+    seen, valley = [], Valley(GOALS3)
+    away = Valley(GOALS3 * 0.5 + 0.1)
+
+    def execute(residuals):
+        seen.append(residuals.clone())
+        return away.losses(residuals)
+
+    out = descend(valley, STARTS3, NORMS3, steps=steps, lr=lr, penalty=penalty, stop="executed", stop_loss=-1.0,
+                  execute=execute, check_every=check_every)  # fmt: skip
+    paths = [[published(g, s, 1.0, steps=n + 1, lr=lr, stop_loss=-1.0, kl=2.0)[0] for n in range(steps + 1)]
+             for g, s in zip(GOALS3, STARTS3, strict=True)]  # fmt: skip
+    looked = [*range(0, steps, check_every), steps]
+    assert len(seen) == len(looked)
+    for at, residuals in zip(looked, seen, strict=True):
+        torch.testing.assert_close(residuals, torch.stack([path[at] for path in paths]), rtol=1e-4, atol=1e-5)
+    losses = [away.losses(residuals) for residuals in seen]
+    scores = torch.stack([found.nll + 2.0 * found.kl for found in losses])
+    best = scores.argmin(0)
+    torch.testing.assert_close(out.residuals, torch.stack(seen)[best, torch.arange(3)])
+    torch.testing.assert_close(
+        out.executed, torch.stack([found.nll for found in losses])[best, torch.arange(3)]
+    )
+    assert out.steps.tolist() == [steps] * 3
+    assert torch.stack([found.nll for found in losses]).argmin(0).tolist() != best.tolist()  # KL decides too
+
+
+def test_what_was_executed_well_enough_freezes_by_its_nll_and_not_by_the_weighted_sum():
+    """A request whose NLL is below the stop is done, however large its weighted divergence."""
+    execute = lambda r: Losses(torch.tensor([0.01, 1.0, 0.01]), torch.tensor([50.0, 0.0, 0.0]))  # noqa: E731
+    out = descend(Valley(GOALS3), STARTS3, NORMS3, steps=4, lr=0.1, penalty=Penalty(kl=1.0), stop="executed",
+                  stop_loss=0.05, execute=execute, check_every=2)  # fmt: skip
+    assert out.steps.tolist() == [0, 4, 0]
+    torch.testing.assert_close(out.residuals, STARTS3)  # of a loss that never falls the first is the best
+    assert out.nll.isnan().tolist() == [True, False, True]
+
+
+def test_tied_requests_share_start_norm_clamp_and_every_loss():
+    """A group is one request with its means: of starts, of norms, of NLL, KL and cost."""
+    ties = torch.tensor([0, 1, 0])
+    mean = torch.stack([(STARTS3[0] + STARTS3[2]) / 2, STARTS3[1], (STARTS3[0] + STARTS3[2]) / 2])
+    norms = torch.tensor([1.75, 0.6, 1.75])
+    goals = torch.stack([(GOALS3[0] + GOALS3[2]) / 2, GOALS3[1], (GOALS3[0] + GOALS3[2]) / 2])
+    options = {"steps": 30, "lr": 0.1, "stop": "none", "stop_loss": 0.0, "execute": None}
+    penalty = Penalty(kl=0.2, decay=0.3, regularise=0.5, clamp=0.25)
+    tied = descend(Valley(GOALS3), STARTS3, NORMS3, ties=ties, penalty=penalty, **options)
+    same = descend(
+        Valley(goals), mean, norms, penalty=penalty, **options
+    )  # mean gradient of a square: at the mean goal
+    torch.testing.assert_close(tied.residuals, same.residuals, rtol=1e-4, atol=1e-5)
+    assert float(tied.residuals[0].norm()) == pytest.approx(0.25 * 1.75, rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["nll", "kl", "cost"])
+def test_tied_requests_keep_the_same_best(part):
+    """Their executed losses differ, in one part, in opposite ways over the steps: the mean decides for both."""
+    looks = iter([(4.0, 1.0), (1.0, 3.0), (3.0, 2.0)])
+
+    def execute(residuals):
+        losses = {"nll": torch.ones(2), "kl": torch.ones(2), "cost": torch.ones(2)}
+        return Losses(**{**losses, part: torch.tensor(next(looks))})
+
+    seen = []
+    slope = Valley(GOALS3[:2])
+    out = descend(slope, torch.zeros(2, 2), torch.ones(2), steps=2, lr=0.1, penalty=Penalty(kl=1.0), stop="executed",
+                  stop_loss=-1.0, execute=lambda r: seen.append(r.clone()) or execute(r), check_every=1,
+                  ties=torch.tensor([0, 0]))  # fmt: skip
+    assert torch.equal(out.residuals, seen[1])
+
+
+def test_means_within_groups():
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])
+    means = mean_within(values, torch.tensor([2, 0, 2]), 4)
+    assert means.tolist() == [[3.0, 4.0], [0.0, 0.0], [3.0, 5.5], [0.0, 0.0]]
+    assert group_mean(values, torch.tensor([2, 0, 2])).tolist() == [[3.0, 5.5], [3.0, 4.0], [3.0, 5.5]]
+    assert group_mean(values, None) is values
+
+
+def test_compensation_follows_what_each_request_executes():
+    """Shares that fall with the length and differ between requests: the length at which share x length is 1."""
+    wanted = torch.tensor([1.7, 6.0, 30.0])
+    plan = torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
+
+    def fraction(residuals):
+        scale = residuals.norm(dim=1) / plan.norm(dim=1)
+        return (scale / wanted).sqrt() / scale  # what is executed grows as the root of the length
+
+    out, scale = compensate(fraction, plan, torch.full((3,), 64.0))
+    torch.testing.assert_close(scale, wanted, rtol=64 ** (1 / 2**12), atol=0)
+    torch.testing.assert_close(out, plan * scale[:, None])
+
+
+def test_compensation_neither_shortens_nor_passes_its_bound():
+    """What is executed more than in full stays at its plan; the bound is each request's own."""
+    _, scale = compensate(lambda r: torch.tensor([3.0, 1e-6]), torch.ones(2, 2), torch.tensor([9.0, 5.0]))
+    torch.testing.assert_close(scale, torch.tensor([1.0, 5.0]), rtol=1e-3, atol=0)
+    rounds = []
+    compensate(lambda r: rounds.append(1) or torch.ones(1), torch.ones(1, 2), torch.tensor([4.0]), rounds=5)
+    assert len(rounds) == 5

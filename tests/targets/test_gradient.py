@@ -156,3 +156,62 @@ def test_one_token_alone_is_refused_and_changes_nothing(demo):
 def test_choices_that_do_not_go_together(demo, changes, line):
     with pytest.raises(MetakeError, match=line):
         settings_for(demo.arch, "ultraedit", **changes)
+
+
+@torch.no_grad()
+def test_nll_and_stream_of_each_request_are_those_of_a_plain_pass(loaded, records):
+    """NLL: the mean over a request's own answer tokens; the stream: after the last layer, where the prompt ends."""
+    requests = [r.request for r in records[:4]]
+    rows = Batch.build(loaded.arch, loaded.tokenizer, requests, ()).edits
+    assert len({row.answer for row in rows}) > 1
+    signals = answer_signals(loaded.arch, rows, LAYERS, 64)
+    for i, row in enumerate(rows):
+        seen = {}
+        with loaded.arch.blocks[3].register_forward_hook(
+            lambda _, __, y, seen=seen: seen.update(y=y if isinstance(y, torch.Tensor) else y[0])
+        ):
+            scores = loaded.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        nll = [-scores[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]
+        torch.testing.assert_close(signals.nll[i], torch.stack(nll).mean(), rtol=1e-4, atol=1e-5)
+        end = len(row) - row.answer - 1
+        torch.testing.assert_close(signals.hidden[i], seen["y"][0, end], rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_step_says_of_a_request_is_the_mean_over_its_tokens(demo, records):
+    """eta = k.k / (1 + k.k) of I, what was asked for at each layer, and what the last layer's update does at its keys."""
+    rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:4]], ()).edits
+    signals = answer_signals(demo.arch, rows, LAYERS)
+    targets, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
+
+    def mean(values):
+        return torch.stack([values[signals.owners == i].mean(0) for i in range(4)])
+
+    for n in LAYERS:
+        key, (left, right) = signals.keys[n], solution.factors[n]
+        square = key.square().sum(1)
+        torch.testing.assert_close(solution.eta[n], mean(square / (1 + square)), rtol=1e-4, atol=0)
+        torch.testing.assert_close(solution.keys[n], mean(key))
+        torch.testing.assert_close(solution.missing[n], mean(left.T).norm(dim=1))
+    torch.testing.assert_close(solution.planned, mean(left.T))
+    torch.testing.assert_close(solution.shift, mean(key @ right @ left.T), rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(targets.residuals, solution.planned)
+    torch.testing.assert_close(targets.hidden, signals.hidden)
+    assert targets.plan.trail == [pytest.approx(float(signals.nll.mean()))]
+    assert targets.scale.tolist() == [1.0] * 4
+    assert targets.closed is None
+    assert targets.plan.executed.isnan().all()
+
+
+def test_an_update_that_is_not_finite_is_refused_by_its_layer(demo, records):
+    rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:2]], ()).edits
+    signals = answer_signals(demo.arch, rows, LAYERS)
+    with pytest.raises(MetakeError, match="the update of layer 1 is not finite; nothing was changed"):
+        gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, float("inf"))
+
+
+def test_moments_of_two_equal_rows_have_the_variance_of_a_sample():
+    """n - 1 in the denominator: rows 0 and 2 have variance 2, so they become -1/sqrt 2 and 1/sqrt 2."""
+    rows = torch.tensor([[0.0], [2.0]])
+    scaled = Moments.of(rows).normalise(rows)
+    assert scaled[:, 0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], rel=1e-6)
+    assert scaled.dtype == torch.float64

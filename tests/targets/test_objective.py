@@ -186,3 +186,129 @@ def test_executed_losses_are_those_of_written_weights(loaded):
 
 def test_architecture_is_whole_after_planning(loaded):
     assert Architecture(loaded.model).fingerprint() == loaded.arch.fingerprint()
+
+
+def marked_losses(loaded, batch, residuals, initial_first):
+    """NLL and KL of the open loop, row by row: a hook adds the residual to the block's output at the marked token."""
+    arch, size = loaded.arch, len(batch.requests)
+
+    def scores(row, residual):
+        def add(_, __, output):
+            stream = output if isinstance(output, torch.Tensor) else output[0]
+            at = torch.zeros(stream.shape[1], dtype=stream.dtype)
+            at[row.lookup] = 1
+            stream = stream + at[None, :, None] * residual
+            return stream if isinstance(output, torch.Tensor) else (stream, *output[1:])
+
+        with arch.blocks[TOP].register_forward_hook(add):
+            return arch.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+
+    nll, kl = [0.0] * size, [0.0] * size
+    for i, row in enumerate(batch.edits):
+        who = i // batch.templates
+        found = scores(row, residuals[who])
+        answer = [found[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]
+        nll[who] = nll[who] - sum(answer) / len(answer) / batch.templates
+    for guard in batch.guards:
+        written = residuals[guard.owner] if guard.marked else torch.zeros_like(residuals[0])
+        now, then = (scores(guard.row, r)[guard.row.lookup] for r in (written, torch.zeros_like(written)))
+        a, b = (then, now) if initial_first else (now, then)
+        count = sum(g.owner == guard.owner for g in batch.guards)
+        kl[guard.owner] = kl[guard.owner] + (a.exp() * (a - b)).sum() / count
+    return torch.stack(nll), torch.stack(kl)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "initial_first"), [("subject", False), ("subject", True), ("prompt", False)]
+)
+def test_open_loop_losses_and_gradient_equal_autograd_through_the_marked_stream(
+    double, lookup, initial_first
+):
+    """(2) in every context, MEMIT's KL(edited || unedited) about the subject, and the weight of the latter."""
+    arch = double.arch
+    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS, lookup)
+    torch.manual_seed(5)
+    start = torch.randn(2, arch.d_v, dtype=torch.float64) * 20
+    with frozen(arch.model):
+        residuals = start.clone().requires_grad_(True)
+        losses = Objective(arch, batch, 1, TOP, max_tokens=64).losses(
+            residuals, "token", torch.ones(2, dtype=torch.bool), kl_weight=0.7, initial_first=initial_first,
+            backward=True,
+        )  # fmt: skip
+        reference = start.clone().requires_grad_(True)
+        nll, kl = marked_losses(double, batch, reference, initial_first)
+        (nll + 0.7 * kl).sum().backward()
+    torch.testing.assert_close(losses.nll, nll.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(losses.kl, kl.detach(), rtol=1e-5, atol=1e-7)
+    if lookup == "subject":
+        backwards = marked_losses(double, batch, start, not initial_first)[1]
+        assert ((losses.kl - backwards).abs() > 0.01 * losses.kl).all()
+    else:
+        assert losses.kl.abs().max() < 1e-7  # nothing is written at the subject, or in prompts about others
+    torch.testing.assert_close(
+        residuals.grad, reference.grad, rtol=1e-5, atol=1e-6 * float(reference.grad.norm())
+    )
+
+
+@pytest.mark.parametrize("initial_first", [True, False])
+def test_executed_losses_and_gradients_equal_autograd_through_written_weights(double, initial_first):
+    """Of every factor of two layers, KL in either direction; what a leaf's gradient held before is kept."""
+    arch = double.arch
+    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS)
+    torch.manual_seed(6)
+    factors = {n: (torch.randn(arch.d_v, 2).double() * 0.3, torch.randn(arch.d_k, 2).double() * 0.1) for n in (1, 2)}  # fmt: skip
+    leaves = {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
+    plain = {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
+    names = {n: next(name for name, m in arch.model.named_modules() if m is arch.down(n)) + ".weight" for n in factors}  # fmt: skip
+
+    def logits(row, edited):
+        weights = {}
+        for n, (left, right) in plain.items():
+            update = left @ right.T
+            module = arch.down(n)
+            weights[names[n]] = module.weight + (update.T if isinstance(module, Conv1D) else update)
+        ids = torch.tensor([row.ids])
+        scores = functional_call(arch.model, weights if edited else {}, (ids,), {"use_cache": False}).logits
+        return scores[0].log_softmax(-1)
+
+    with frozen(arch.model):
+        before = torch.ones_like(leaves[1][0])
+        leaves[1][0].grad = before.clone()
+        losses = Objective(arch, batch, 1, TOP, max_tokens=64).executed(
+            leaves, kl_weight=0.7, initial_first=initial_first, backward=True
+        )
+        nll, kl = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        for i, row in enumerate(batch.edits):
+            found = logits(row, True)
+            share = 1 / (row.answer * batch.templates)
+            picked = sum(found[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True))
+            nll = nll.index_add(0, torch.tensor([i // batch.templates]), -share * picked[None])
+        for guard in batch.guards:
+            now, then = (logits(guard.row, edited)[guard.row.lookup] for edited in (True, False))
+            a, b = (then, now) if initial_first else (now, then)
+            count = sum(g.owner == guard.owner for g in batch.guards)
+            kl = kl.index_add(0, torch.tensor([guard.owner]), (a.exp() * (a - b)).sum()[None] / count)
+        (nll + 0.7 * kl).sum().backward()
+    torch.testing.assert_close(losses.nll, nll.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(losses.kl, kl.detach(), rtol=1e-5, atol=1e-7)
+    for n in factors:
+        for i in (0, 1):
+            found = leaves[n][i].grad - (before if (n, i) == (1, 0) else 0)
+            wanted = plain[n][i].grad
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.norm()))
+
+
+def test_the_unedited_model_is_the_one_at_the_first_look(demo):
+    """Reference and stream are taken when they are first needed, and not again once the model has changed."""
+    arch = demo.arch
+    batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
+    with frozen(arch.model), torch.no_grad():
+        objective = Objective(arch, batch, 1, TOP)
+        assert objective.executed({}, kl_weight=1.0).kl.abs().max() < 1e-6
+        saved = arch.weight(4).clone()
+        try:
+            arch.weight(4).mul_(1.5)
+            assert objective.executed({}, kl_weight=1.0).kl.min() > 1e-4
+            assert Objective(arch, batch, 1, TOP).executed({}).kl.abs().max() < 1e-6
+        finally:
+            arch.weight(4).copy_(saved)

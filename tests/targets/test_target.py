@@ -1,5 +1,7 @@
 """From settings to targets: the whole upper level."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets import target
+from metake.targets.descent import Penalty
+from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.target import plan_targets
 
 LAYERS = (2, 3)
@@ -72,3 +76,151 @@ def test_the_price_is_in_units_of_the_stream(cost_of, monkeypatch):
     seen.clear()
     cost_of(price=0.0)
     assert seen[1].price is None
+
+
+# every number differs from every other one, so that none can stand in another's place
+APART = {
+    "steps": 8, "rounds": 2, "lr": 0.31, "kl": 0.011, "decay": 0.012, "clamp": 0.71, "stop": "none", "stop_loss": 0.013,
+    "meta_steps": 6, "meta_lr": 0.32, "meta_stop": "executed", "locality": 0.021, "regularise": 0.022, "price": 0.5,
+    "check_every": 3, "stretch": 4.0, "max_tokens": 512,
+}  # fmt: skip
+
+
+@pytest.fixture
+def planned(demo, statistics_of, records, monkeypatch):
+    """`planned(**settings)`: what both descents are given and give, the targets, the solver and its trunks."""
+    statistics, calls, objectives = statistics_of(demo), [], []
+    descend, objective = target.descend, target.Objective
+
+    def watched(*given, **options):
+        calls.append((*given, options, descend(*given, **options)))
+        return calls[-1][-1]
+
+    def built(*given, **options):
+        objectives.append(options)
+        return objective(*given, **options)
+
+    def go(requests=None, method="metake-priced", contexts=("The market is cold",), **changes):
+        calls.clear()
+        objectives.clear()
+        monkeypatch.setattr(target, "descend", watched)
+        monkeypatch.setattr(target, "Objective", built)
+        settings = settings_for(demo.arch, method, name="none", layers=LAYERS, **{**APART, **changes})
+        geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
+        solver = LayeredSolver(demo.arch, geometries, spread(LAYERS), settings.fit)
+        requests = requests or [record.request for record in records[:3]]
+        batch = Batch.build(demo.arch, demo.tokenizer, requests, contexts, settings.lookup)
+        trunks = Trunks.build(demo.arch, batch, LAYERS[0])
+        with frozen(demo.model):
+            return plan_targets(demo.arch, solver, batch, trunks, settings), list(calls), solver, trunks
+
+    go.objectives = objectives
+    return go
+
+
+@pytest.mark.parametrize("relative", ["stream", "value"])
+def test_each_loop_runs_on_its_own_numbers(planned, relative):
+    """The plan with kl, decay and clamp; the closed loop with locality, regularise and price; each its own rate,
+    steps (shared out over the rounds) and stop; lengths relative to the stream, or to the down-projection's output."""
+    targets, (plan, closed), solver, trunks = planned(relative=relative)
+    (slope, start, norms, options, out), (_, meta_start, meta_norms, meta, meta_out) = plan, closed
+    length = (solver.origin(trunks)[0] if relative == "stream" else solver.value(trunks)).norm(dim=1)
+    torch.testing.assert_close(norms, length)
+    torch.testing.assert_close(meta_norms, length)
+    assert (slope.gate, start.abs().max().item()) == ("token", 0.0)
+    assert torch.equal(meta_start, out.residuals)
+    assert torch.equal(targets.residuals, meta_out.residuals)
+    assert (targets.plan, targets.closed) == (out, meta_out)
+    torch.testing.assert_close(targets.hidden, solver.origin(trunks)[0])
+    assert {k: options[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "ties")} == {
+        "steps": 4, "lr": 0.31, "stop": "none", "stop_loss": 0.013, "check_every": 3, "ties": None,
+    }  # fmt: skip
+    assert {k: meta[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "ties")} == {
+        "steps": 3, "lr": 0.32, "stop": "executed", "stop_loss": 0.013, "check_every": 3, "ties": None,
+    }  # fmt: skip
+    assert options["penalty"] == Penalty(kl=0.011, initial_first=False, decay=0.012, clamp=0.71)
+    price = meta["penalty"].price
+    torch.testing.assert_close(price, 0.5 / length**2)
+    assert replace(meta["penalty"], price=None) == Penalty(kl=0.021, initial_first=True, regularise=0.022)
+    assert [made["max_tokens"] for made in planned.objectives] == [512, 512]
+
+
+def test_what_is_executed_on_the_way_is_judged_by_the_loop_that_asks(planned):
+    """Each loop's executed losses in its own direction of KL; only the closed one's pay."""
+    _, (plan, closed), solver, trunks = planned(stop="executed")
+    residuals = plan[-1].residuals * 3
+    first, second = (call[-2]["execute"](residuals) for call in (plan, closed))
+    torch.testing.assert_close(first.nll, second.nll)
+    assert ((first.kl - second.kl).abs() > 1e-3 * first.kl).all()
+    assert first.cost is None
+    price = closed[-2]["penalty"].price
+    torch.testing.assert_close(
+        second.cost, price * solver.solve(trunks, residuals).cost(), rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("hypergradient", "kind"), [("proxy", Virtual), ("parallel", Parallel), ("unrolled", Unrolled)]
+)
+def test_the_closed_loop_follows_the_gradient_that_was_chosen(planned, hypergradient, kind):
+    _, (_, closed), *_ = planned(hypergradient=hypergradient)
+    assert type(closed[0]) is kind
+    if kind is Virtual:
+        assert closed[0].gate == "channel"
+    else:
+        assert closed[0].executed
+
+
+@pytest.mark.parametrize("fit", ["soft", "exact"])
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_proxys_channel_is_of_the_batch_or_of_each_edit_alone(planned, fit, joint):
+    """(18) of all keys together (X8), or of every key by itself; and K^T Q, by which it knows what its write costs."""
+    _, (_, closed), solver, trunks = planned(hypergradient="proxy", joint=joint, fit=fit, price=0.0)
+    geometry = solver.geometries[LAYERS[-1]]
+    key = solver.origin(trunks)[1].to(geometry.dtype)
+    if joint:
+        wanted = geometry.channel(key.T, fit)
+        kept = key @ wanted
+    else:
+        wanted = torch.cat([geometry.channel(k[:, None], fit) for k in key], 1)
+        kept = (key @ wanted).diagonal().diag()
+    channel = planned.objectives[1]["channel"]
+    torch.testing.assert_close(channel.to(wanted), wanted, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(closed[0].kept.to(kept), kept, rtol=1e-5, atol=1e-7)
+    assert planned.objectives[1]["joint"] is joint
+    assert "channel" not in planned.objectives[0]
+
+
+def test_the_closed_loop_can_start_at_the_compensated_plan(planned):
+    """Its residuals are the plan's, longer; L_reg pulls to them; the factors are in the targets."""
+    targets, (plan, closed), *_ = planned(start="compensated", rounds=1)
+    assert targets.scale.min() > 1.1
+    torch.testing.assert_close(closed[1], plan[-1].residuals * targets.scale[:, None])
+    plain, (_, other), *_ = planned(start="plan", rounds=1)
+    assert plain.scale.tolist() == [1.0] * 3
+    torch.testing.assert_close(other[1], plan[-1].residuals)
+    only, calls, *_ = planned(method="memit-compensated", price=0.0, rounds=1)
+    assert len(calls) == 1
+    assert only.closed is None
+    torch.testing.assert_close(only.residuals, closed[1])
+
+
+@pytest.mark.parametrize("changes", [{"meta_steps": 0}, {"method": "memit", "price": 0.0}], ids=str)
+def test_without_a_closed_loop_the_plan_is_the_target(planned, changes):
+    targets, calls, *_ = planned(**changes)
+    assert len(calls) == 1
+    assert targets.closed is None
+    assert torch.equal(targets.residuals, calls[0][-1].residuals)
+
+
+def test_more_rounds_than_steps_are_one_step_each(planned):
+    _, calls, *_ = planned(rounds=9)
+    assert [options["steps"] for *_, options, _ in calls] == [1, 1]
+
+
+def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merges(planned, records):
+    request = records[0].request
+    requests = [request, records[1].request, replace(request, target="baker")]
+    for merge, ties in ((True, [0, 1, 0]), (False, None)):
+        _, calls, *_ = planned(requests=requests, merge=merge)
+        assert [t if (t := options["ties"]) is None else t.tolist() for *_, options, _ in calls] == [ties] * 2

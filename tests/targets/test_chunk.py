@@ -1,0 +1,89 @@
+"""Losses of watched positions on distributions that are written down here."""
+
+import pytest
+import torch
+from scipy.stats import entropy
+
+from metake.models.split import Parts, Split
+from metake.targets.chunk import Rows, Watch
+
+# three answer tokens of two requests, then three guards; probabilities over a vocabulary of three
+ANSWERS = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+NOW = torch.tensor([[0.2, 0.2, 0.6], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
+THEN = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.1, 0.7], [0.3, 0.3, 0.4]])
+
+
+def watch(**changes):
+    fields = {
+        "places": (torch.arange(6), torch.zeros(6, dtype=torch.long)),
+        "labels": torch.tensor([0, 2, 1]),
+        "shares": torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64),
+        "owners": torch.tensor([0, 0, 1, 1, 1, 0]),
+        "weights": torch.tensor([0.25, 0.75, 1.0], dtype=torch.float64),
+        "reference": THEN.log(),
+    }
+    return Watch(**{**fields, **changes})
+
+
+def logits():
+    """Of those probabilities, each row shifted by a constant that softmax does not see."""
+    shifts = torch.tensor([[3.0], [-2.0], [0.5], [7.0], [0.0], [-1.0]])
+    return torch.cat([ANSWERS, NOW]).log() + shifts
+
+
+@pytest.mark.parametrize("initial_first", [True, False])
+def test_losses_are_weighted_sums_of_surprise_and_divergence(initial_first):
+    """`initial_first` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's."""
+    scores = logits()
+    nll, kl = watch().like(scores).losses(scores, 2, initial_first)
+    expected = -torch.stack([0.5 * ANSWERS[0, 0].log() + 0.5 * ANSWERS[1, 2].log(), ANSWERS[2, 1].log()])
+    torch.testing.assert_close(nll, expected)
+    each = [float(entropy(b, a) if initial_first else entropy(a, b)) for a, b in zip(NOW, THEN, strict=True)]
+    torch.testing.assert_close(kl, torch.tensor([each[2], 0.25 * each[0] + 0.75 * each[1]]))
+
+
+def test_rows_without_guards_have_no_divergence():
+    scores = logits()[:3]
+    alone = watch(owners=torch.tensor([0, 0, 1]), weights=torch.empty(0), reference=torch.empty(0))
+    nll, kl = alone.like(scores).losses(scores, 2, False)
+    assert kl.tolist() == [0, 0]
+    torch.testing.assert_close(nll, watch().like(logits()).losses(logits(), 2, False)[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "scored"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2],
+)
+def test_scores_are_as_precise_as_the_logits_and_never_below_fp32(given, scored):
+    """Half-precision logits are summed in fp32; reference, shares and weights follow."""
+    scores = logits().to(given)
+    there = watch(reference=THEN.log().to(scored)).like(scores)
+    assert {t.dtype for t in (there.shares, there.weights, there.reference)} == {scored}
+    nll, kl = there.losses(scores, 2, False)
+    assert nll.dtype == kl.dtype == scored
+    log = scores.to(scored).log_softmax(-1)
+    torch.testing.assert_close(nll[1], -log[2, 1], rtol=1e-6, atol=0)
+
+
+def test_a_shift_is_added_in_fp32_and_rounded_once():
+    """In bf16, 256 + 0.75 + 0.75 is 256 if every shift is rounded, 258 if their sum is."""
+    split = Split.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
+    stream = torch.full((1, 1, 1), 256.0, dtype=torch.bfloat16)
+    rows = Rows(split, torch.tensor([0]), Parts(stream), None, Parts(torch.ones(1, 1, 2)))
+    moved = rows.shifted(torch.full((2, 1), 0.75)).own
+    assert moved.dtype == torch.bfloat16
+    assert float(moved) == 258.0
+
+
+def test_a_gate_scales_its_owners_residual_or_every_one():
+    """h_t + gate_t r of the row's request; in the joint form the sum over all requests, in beginnings too."""
+    split = Split.of(torch.zeros(2, 1, dtype=torch.long), [1, 1], [0, 0], [0, 0])
+    residuals, owners = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
+    stream = torch.full((2, 1, 2), 10.0)
+    single = Rows(split, owners, Parts(stream), None, Parts(torch.tensor([[2.0], [5.0]])))
+    assert single.shifted(residuals).own.tolist() == [[[10.0, 12.0]], [[15.0, 10.0]]]
+    gates = torch.tensor([[[2.0, 3.0]], [[5.0, 7.0]]])
+    joint = Rows(split, owners, Parts(stream, stream + 1), None, Parts(gates, -gates))
+    moved = joint.shifted(residuals)
+    assert moved.own.tolist() == [[[12.0, 13.0]], [[15.0, 17.0]]]
+    assert moved.common.tolist() == [[[9.0, 8.0]], [[6.0, 4.0]]]
