@@ -127,3 +127,16 @@ def test_a_damaged_file_is_named(delta, tmp_path):
         Delta.load(tmp_path)
     with pytest.raises(MetakeError, match="no such file"):
         Delta.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_factors_are_saved_as_precise_as_they_are(tmp_path, dtype):
+    """Every bit of a change comes back, in the precision it was solved in."""
+    generator = torch.Generator().manual_seed(0)
+    pair = tuple(torch.randn(5, 2, dtype=torch.float64, generator=generator).to(dtype) for _ in range(2))
+    whole = torch.randn(4, 4, dtype=torch.float64, generator=generator).to(dtype)
+    Delta({1: pair}, "m", {}, {2: whole}).save(tmp_path)
+    again = Delta.load(tmp_path)
+    for found, saved in zip((*again.factors[1], again.whole[2]), (*pair, whole), strict=True):
+        assert found.dtype == dtype
+        assert torch.equal(found, saved)

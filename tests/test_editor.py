@@ -446,3 +446,23 @@ def test_plot_is_written(demo, statistics_of, records, tmp_path):
     with editor_of(demo, statistics_of(demo), "memit") as editor:
         path = editor.edit(records[0].request).plot(tmp_path / "deep" / "figure.png")
     assert path.stat().st_size > 5000
+
+
+def test_the_keys_to_remember_are_those_of_the_edited_model(demo, statistics_of, records):
+    """AlphaEdit's history: half the bare prompt's key and half its context's, with the batch in the weights."""
+    requests = [r.request for r in records[:2]]
+    context = QUICK["contexts"][0]
+
+    def keys(request, layer):
+        begin = request.prompt.split("{}")[0]
+        rows = [encode(demo.tokenizer, lead + begin + request.subject).ids for lead in ("", f"{context}. ")]
+        bare, after = (run(demo.arch, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows)
+        return (bare + after) / 2
+
+    with torch.no_grad(), editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01) as editor:
+        before = {n: torch.stack([keys(r, n) for r in requests], 1) for n in QUICK["layers"]}
+        learned = editor.edit(requests).learned
+        for n in QUICK["layers"]:
+            after = torch.stack([keys(r, n) for r in requests], 1)
+            torch.testing.assert_close(learned[n].to(after), after, rtol=1e-3, atol=1e-4)
+            assert n == 1 or (after - before[n]).norm() > 1e-2 * after.norm()

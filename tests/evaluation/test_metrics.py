@@ -164,3 +164,26 @@ def test_records_that_do_not_fit_are_named(demo, records):
     assert good == [records[0]]
     assert len(bad) == 1
     assert "the model takes 512" in bad[0]
+
+
+@torch.no_grad()
+def test_kl_is_from_the_unedited_to_the_edited_next_token(demo, records):
+    """KL(unedited || edited) after each of the first unrelated prompts, and the share of five likeliest they share."""
+    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:3], generate=False, compared=2)
+    ids = [torch.tensor([demo.tokenizer(r.locality).input_ids]) for r in records[:2]]
+    before = evaluator.measure()
+    old = [demo.model(i).logits[0, -1].log_softmax(-1) for i in ids]
+    saved = demo.arch.weight(4).clone()
+    try:
+        demo.arch.weight(4).mul_(3.0)
+        seen = evaluator.measure(before)
+        now = [demo.model(i).logits[0, -1].log_softmax(-1) for i in ids]
+    finally:
+        demo.arch.weight(4).copy_(saved)
+    for i, (p, q) in enumerate(zip(old, now, strict=True)):
+        forward, backward = float((p.exp() * (p - q)).sum()), float((q.exp() * (q - p)).sum())
+        assert seen.values["kl"][i] == pytest.approx(forward, rel=1e-3)
+        assert abs(forward - backward) > 0.01 * forward
+        shared = set(p.topk(5).indices.tolist()) & set(q.topk(5).indices.tolist())
+        assert seen.values["overlap"][i] == len(shared) / 5
+    assert np.isnan(seen.values["kl"][2])  # only two were compared

@@ -132,3 +132,16 @@ def test_a_short_text_is_refused_and_a_thin_one_is_marked(tokenizer):
         collect(arch, tokenizer, "too short", (0,), progress=False)
     assert collect(arch, tokenizer, TEXT, (0,), tokens=500, progress=False).thin
     assert not collect(arch, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).thin
+
+
+def test_moments_are_summed_in_fp64(tokenizer, monkeypatch):
+    """A large product first, then small ones that fp32 would lose beside it: 2^24 + 1 is 2^24 there."""
+    arch = Architecture(tiny("gpt2"))
+    products = iter([2.0**24] + [1.0] * 1000)
+    monkeypatch.setattr(
+        "metake.geometry.covariance.second_moment",
+        lambda keys: torch.full((arch.d_k, arch.d_k), next(products)),
+    )
+    statistics = collect(arch, tokenizer, TEXT, (0,), tokens=640, window=4, rows=1, progress=False)
+    expected = torch.tensor((2.0**24 + 159) / 640)
+    assert float(statistics[0][0, 0]) == float(expected) != 2.0**24 / 640

@@ -64,3 +64,19 @@ def test_a_slow_tokenizer_is_refused():
 
     with pytest.raises(MetakeError, match="fast"):
         encode(slow, "a", "b")
+
+
+def test_a_token_that_straddles_prompt_and_answer_belongs_to_the_answer():
+    """Some vocabularies join the prompt's end, the space and the answer's beginning in one token."""
+
+    class Joining:
+        all_special_ids = ()
+
+        def __call__(self, text, **_):
+            assert text == "It is: 7 up"
+            return {"input_ids": [1, 2, 3, 4], "offset_mapping": [(0, 2), (2, 5), (5, 8), (8, 11)]}
+
+    row = encode(Joining(), "It is:", "7 up")
+    assert row.answer_ids == (3, 4)  # the third spans ": 7"
+    assert row.lookup == 1
+    assert list(row.predicting) == [1, 2]
