@@ -7,7 +7,6 @@ applied = delta.apply(model); applied.revert()  # the same in two steps, bit-exa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from metake.errors import MetakeError
-from metake.files import read_tensors, write_tensors
+from metake.files import digest, read_tensors, write_tensors
 from metake.models.architecture import Architecture
 
-FORMAT = "metake-delta-1"
+FORMAT = "metake-delta-2"
 FILE = "delta.safetensors"
+REMEDY = "give what metake edit wrote, or save the edit again"
 
 
 @dataclass
@@ -146,30 +146,41 @@ class Delta:
             dict(sorted(factors.items())), self.model, {**self.note, **other.note, "edits": notes}, whole
         )
 
-    def save(self, folder: Path | str) -> Path:
-        """Write `delta.safetensors` into a folder; returns the file."""
-        path = Path(folder) / FILE
-        tensors = {}
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a file holds, by name."""
+        tensors = {f"{layer}.whole": change for layer, change in self.whole.items()}
         for layer, (left, right) in self.factors.items():
-            tensors[f"{layer}.left"], tensors[f"{layer}.right"] = left, right
-        tensors |= {f"{layer}.whole": change for layer, change in self.whole.items()}
-        meta = {"format": FORMAT, "model": self.model, "note": json.dumps(self.note)}
-        write_tensors(path, tensors, meta)
+            tensors |= {f"{layer}.left": left, f"{layer}.right": right}
+        return tensors
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the change and of the model's fingerprint: equal for equal changes, whatever their notes say."""
+        return digest({"model": self.model}, self._tensors)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write `delta.safetensors` into a folder; returns the file. Equal deltas give equal bytes."""
+        path = Path(folder) / FILE
+        write_tensors(path, FORMAT, self._tensors, {"model": self.model, "note": self.note})
         return path
 
     @classmethod
-    def load(cls, folder: Path | str) -> Delta:
-        """Read what `save` wrote (the folder, or the file itself)."""
+    def load(cls, folder: Path | str, remedy: str = REMEDY) -> Delta:
+        """Read what `save` wrote (the folder, or the file itself); `remedy` ends the line of an error.
+
+        Raises:
+            MetakeError: the file is missing, damaged, or no delta.
+        """
         path = Path(folder)
         path = path / FILE if path.is_dir() else path
-        tensors, meta = read_tensors(path, FORMAT, "save the edit again")
+        tensors, meta = read_tensors(path, FORMAT, remedy)
         try:
-            parts: dict[str, list[int]] = {"left": [], "right": [], "whole": []}
-            for name in tensors:
+            parts: dict[str, dict[int, Tensor]] = {"left": {}, "right": {}, "whole": {}}
+            for name, tensor in tensors.items():
                 layer, part = name.split(".")
-                parts[part].append(int(layer))
-            factors = {n: (tensors[f"{n}.left"], tensors[f"{n}.right"]) for n in sorted(parts["left"])}
-            whole = {n: tensors[f"{n}.whole"] for n in sorted(parts["whole"])}
-            return cls(factors, meta["model"], json.loads(meta["note"]), whole)
+                parts[part][int(layer)] = tensor
+            factors = {n: (left, parts["right"][n]) for n, left in sorted(parts["left"].items())}
+            return cls(factors, meta["model"], meta["note"], dict(sorted(parts["whole"].items())))
         except (KeyError, ValueError) as error:
-            raise MetakeError(f"{path}: holds no delta; save the edit again") from error
+            raise MetakeError(f"{path}: holds no delta; {remedy}") from error

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import metake
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
@@ -235,6 +236,8 @@ class Editor:
         """No change yet, and a note of what it will be."""
         note = {
             "method": self.method,
+            "model": getattr(self.arch.model, "name_or_path", "") or "",
+            "version": metake.__version__,
             "settings": self.settings.model_dump(),
             "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
         }

@@ -1,26 +1,42 @@
-"""Files that are whole or absent: safetensors and JSON, written beside their place and renamed."""
+"""Files that are whole or absent: text, JSON and safetensors, written beside their place and renamed.
+
+Files that are read back carry the SHA-256 of what they hold, so that a damaged one is refused and never read with
+other numbers; docs/files.md lists them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-from collections.abc import Callable
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import metake
 from metake.errors import MetakeError
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """The one way to a file: `write` fills a temporary one beside it, which then takes its place.
+
+    Raises:
+        MetakeError: it cannot be written; what stood there before is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # by the umask; safetensors takes all rights but the owner's
         write(temporary)
+        temporary.chmod(mode)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise MetakeError(
@@ -31,16 +47,36 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Find out before any work whether a file, or a folder of files, can be written; nothing is left behind.
+
+    Raises:
+        MetakeError: it cannot; the line names the reason.
+    """
+    try:
+        if path.exists() and path.is_dir() is not folder:
+            raise MetakeError(f"{path}: is a {'file' if folder else 'folder'}; choose another place")
+        place = path if folder else path.parent
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(b"metake")
+    except OSError as error:
+        raise MetakeError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
 def read_text(path: Path) -> str:
     """Raises `MetakeError` if the file is missing or not text."""
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MetakeError(f"{path}: cannot be read as text ({error})") from error
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MetakeError(f"{path}: cannot be read as text ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise MetakeError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    _replace(path, lambda place: place.write_text(text))
+    write_file(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -59,27 +95,80 @@ def _finite(content: Any) -> Any:
 def read_json(path: Path) -> Any:
     """Raises `MetakeError` if the file is missing or not JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MetakeError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MetakeError(f"{path}: not JSON ({error})") from error
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
-    _replace(path, lambda place: save_file({k: t.contiguous() for k, t in tensors.items()}, place, meta))
+def digest(content: Any, tensors: Mapping[str, Tensor] | None = None) -> str:
+    """SHA-256 of plain values (as JSON with sorted names) and of named tensors (dtype, shape and bytes of each)."""
+    found = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name, tensor in sorted((tensors or {}).items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
-def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file whose `format` is `kind`; `remedy` ends the error line."""
+def as_plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they are when they have been written as JSON and read again."""
+    return json.loads(json.dumps(_finite(dict(content)), allow_nan=False))
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON object that `read_record` reads back, with its digest."""
+    plain = as_plain(content)
+    write_json(path, {"digest": digest(plain), **plain})
+
+
+def read_record(path: Path, remedy: str) -> dict[str, Any]:
+    """What `write_record` wrote; `remedy` ends the error line.
+
+    Raises:
+        MetakeError: missing, not JSON, without a digest, or changed since it was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or "digest" not in content:
+        raise MetakeError(f"{path}: has no digest (written by an earlier metake, or by hand); {remedy}")
+    if content.pop("digest") != digest(content):
+        raise MetakeError(f"{path}: damaged or changed by hand (another digest); {remedy}")
+    return content
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Safetensors with plain values; equal content gives equal bytes.
+
+    Args:
+        kind: name and version of the format.
+        meta: kept as JSON in the one entry of the file's metadata: safetensors writes several in any order.
+    """
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = as_plain({"format": kind, "version": metake.__version__, **meta})
+    header = json.dumps({"digest": digest(plain, whole), **plain}, sort_keys=True)
+    write_file(path, lambda place: save_file(whole, place, {"metake": header}))
+
+
+def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote as `kind`: tensors and plain values; `remedy` ends the error line.
+
+    Raises:
+        MetakeError: missing, not safetensors, of another kind, or changed since it was written.
+    """
     if not path.is_file():
-        raise MetakeError(f"{path}: no such file")
+        raise MetakeError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; {remedy}")
     try:
         with safe_open(path, "pt") as file:
-            meta = file.metadata() or {}
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+        meta = json.loads(header.get("metake", "null"))
+    except Exception as error:  # the reader raises whatever a header leads it to
         raise MetakeError(f"{path}: damaged or not safetensors; {remedy}") from error
-    if meta.get("format") != kind:
+    if not isinstance(meta, dict) or meta.get("format") != kind:
+        found = header.get("format", "")
+        if found.startswith("metake-"):
+            raise MetakeError(f"{path}: {found}, a format of an earlier metake, without a digest; {remedy}")
         raise MetakeError(f"{path}: not a {kind} file; {remedy}")
+    if meta.pop("digest", None) != digest(meta, tensors):
+        raise MetakeError(f"{path}: damaged (another digest than was written); {remedy}")
     return tensors, meta

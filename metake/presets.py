@@ -12,7 +12,7 @@ from typing import Any
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import read_json
+from metake.files import check_writable, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.hparams import Settings, make_settings
 from metake.methods import METHODS, find_method
@@ -117,7 +117,7 @@ def default_text(name: str) -> str:
         return World().text(6000, seed=7)
     if not TEXT.is_file():
         raise MetakeError("statistics: no text ships with this installation; give one with --text FILE")
-    return TEXT.read_text()
+    return read_text(TEXT)
 
 
 def held_out_text(name: str) -> str:
@@ -126,7 +126,7 @@ def held_out_text(name: str) -> str:
         return World().text(400, seed=11)
     if not HELD_OUT.is_file():
         raise MetakeError("perplexity: no text ships with this installation; give one with --held-out FILE")
-    return HELD_OUT.read_text()
+    return read_text(HELD_OUT)
 
 
 def stream_dataset(name: str) -> Iterator[str]:
@@ -150,6 +150,19 @@ def stream_dataset(name: str) -> Iterator[str]:
     return (str(entry[column]) for entry in stream)
 
 
+def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statistics | None:
+    """The statistics in a file of the cache, None if there are none that can be used."""
+    try:
+        if not path.exists():
+            return None
+        statistics = Statistics.load(path)
+        statistics.check(arch, layers, path)
+    except (MetakeError, OSError) as error:
+        warnings.warn(f"{error}: collected again", stacklevel=3)
+        return None
+    return statistics
+
+
 def statistics_for(
     arch: Architecture,
     tokenizer: Any,
@@ -161,8 +174,10 @@ def statistics_for(
 ) -> Statistics:
     """Statistics from the cache, or collected now and cached.
 
+    A cached file that is damaged is made again, and a cache that cannot be written is not used; either is a note.
+
     Raises:
-        MetakeError: a cached file is damaged or of another model; the line names it.
+        MetakeError: the text is too short.
     """
     if text is None:
         text = default_text(getattr(arch.model, "name_or_path", ""))
@@ -170,15 +185,20 @@ def statistics_for(
     label = "-".join(str(layer) for layer in layers)
     key = f"{arch.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
     path = cache_folder() / f"statistics-{key}.safetensors"
-    if path.is_file():
-        statistics = Statistics.load(path)
-        statistics.check(arch, layers, path)
-    else:
+    statistics = _cached(path, arch, layers)
+    if statistics is None:
+        keep = True
+        try:
+            check_writable(path)
+        except MetakeError as error:
+            keep = False
+            warnings.warn(f"statistics are not kept: {error}, by METAKE_CACHE", stacklevel=2)
         statistics = collect(
             arch, tokenizer, text, layers, tokens=tokens,
-            partial=path.with_suffix(".partial"), progress=progress,
+            partial=path.with_suffix(".partial") if keep else None, progress=progress,
         )  # fmt: skip
-        statistics.save(path)
+        if keep:
+            statistics.save(path)
     if statistics.thin:
         warnings.warn(
             f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {arch.d_k} "

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from metake import cli
-from metake.geometry.covariance import collect
+from metake.files import read_tensors, write_tensors
+from metake.geometry.covariance import FORMAT, collect
 from metake.models.load import ASSETS
 from metake.presets import default_text
 
@@ -62,14 +63,11 @@ def statistics(demo, tmp_path_factory):
 
 
 def spoiled(path, target, change):
-    """A copy of a safetensors file with its tensors or metadata changed."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        meta = dict(file.metadata())
-    tensors = load_file(path)
+    """A copy of statistics with their tensors or values changed, as another program would write it: with a digest."""
+    tensors, meta = read_tensors(path, FORMAT, "")
     change(tensors, meta)
-    save_file(tensors, target, meta)
+    kind = meta.pop("format")
+    write_tensors(target, kind, tensors, meta)
     return target
 
 
@@ -171,13 +169,13 @@ STATISTICS = {
         "C of layer 2 holds NaN",
     ),
     "of another model": (
-        lambda t, m: m.update(provenance=m["provenance"].replace('"model": "', '"model": "0')),
+        lambda t, m: m["provenance"].update(model="0123456789abcdef", rounded={}),
         "of another model",
     ),
     "without a layer": (lambda t, m: t.pop("C.2"), "no statistics of keys"),
     "of another format": (
         lambda t, m: m.update(format="metake-statistics-0"),
-        "not a metake-statistics-1 file",
+        "not a metake-statistics-2 file",
     ),
 }
 

@@ -49,6 +49,23 @@ def test_save_load_apply_gives_the_same_logits(arch, delta, tmp_path):
             assert torch.equal(run(arch, IDS).logits, wanted)
 
 
+def test_a_digest_is_of_the_change_and_not_of_its_note(arch, delta, tmp_path):
+    whole = {0: torch.zeros(arch.d_v, arch.d_k)}
+    assert Delta(delta.factors, delta.model, {"version": "0"}).digest == delta.digest
+    delta.save(tmp_path)
+    assert Delta.load(tmp_path).digest == delta.digest
+    left, right = delta.factors[1]
+    others = [
+        Delta(delta.factors, "another", delta.note),
+        Delta({**delta.factors, 1: (right.T.contiguous().T, left)}, delta.model),
+        Delta({1: delta.factors[1], 2: delta.factors[3]}, delta.model),
+        Delta({**delta.factors, 1: (left + 1e-7, right)}, delta.model),
+        Delta({**delta.factors, 1: (left.double(), right)}, delta.model),
+        Delta(delta.factors, delta.model, {}, whole),
+    ]
+    assert len({other.digest for other in (*others, delta)}) == 7
+
+
 @torch.no_grad()
 def test_composition_equals_one_after_the_other(arch, delta):
     other = Delta(

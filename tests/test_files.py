@@ -2,12 +2,34 @@
 
 import json
 import math
+import os
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from metake.errors import MetakeError
-from metake.files import read_json, write_json
+from metake.files import (
+    check_writable,
+    digest,
+    read_json,
+    read_record,
+    read_tensors,
+    write_json,
+    write_record,
+    write_tensors,
+)
+
+KIND = "metake-test-2"
+TENSORS = {
+    "a": torch.arange(24, dtype=torch.float32).reshape(4, 6),
+    "b": torch.ones(24).bfloat16(),
+    "c": torch.tensor(3),
+}
+META = {"note": {"z": [1, 2.5, None], "a": "Jos\u00e9 \ud800"}, "model": "m"}
 
 
 def test_json_has_no_nan_and_no_infinity(tmp_path):
@@ -33,3 +55,157 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     with pytest.raises(MetakeError, match="cannot be written"):
         write_json(place / "y.json", [1])
+
+
+def test_tensors_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, KIND, TENSORS, META)
+    tensors, meta = read_tensors(path, KIND, "remedy")
+    assert {name: meta[name] for name in META} == META
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    """Names in any order; eight times, since safetensors orders several entries of metadata by chance."""
+    path, found = tmp_path / "x.safetensors", set()
+    for turn in range(8):
+        order = sorted(TENSORS, reverse=bool(turn % 2))
+        write_tensors(
+            path,
+            KIND,
+            {name: TENSORS[name] for name in order},
+            dict(reversed(META.items())) if turn % 2 else META,
+        )
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
+def test_a_digest_sees_names_dtypes_shapes_bytes_and_values():
+    a, b = TENSORS["a"], TENSORS["b"]
+    contents = [
+        (META, {"a": a}), (META, {"b": a}), (META, {"a": a.reshape(6, 4)}), (META, {"a": a.double()}),
+        (META, {"a": a + 1}), (META, {"a": a, "b": b}), (META, {"a": b, "b": a}), ({**META, "model": "n"}, {"a": a}),
+        (META, {}), (META, {"a": a.view(torch.int32)}),
+    ]  # fmt: skip
+    assert len({digest(*content) for content in contents}) == len(contents)
+    assert digest({"x": 1, "y": 2}, {"a": a, "b": b}) == digest({"y": 2, "x": 1}, {"b": b, "a": a})
+    assert digest(META, {"a": a.T.contiguous().T}) == digest(META, {"a": a})  # values, not strides
+
+
+def swapped(path):
+    """The file with the bytes of two tensors of one shape exchanged."""
+    write_tensors(path, KIND, {"a": torch.zeros(4), "b": torch.ones(4)}, {})
+    content = path.read_bytes()
+    return content[:-32] + content[-16:] + content[-32:-16]
+
+
+def foreign(path):
+    save_file(TENSORS, path, {"format": "pt"})
+    return path.read_bytes()
+
+
+def older(path):
+    save_file(TENSORS, path, {"format": "metake-test-1", "note": "{}"})
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda p: p.read_bytes()[:-1], "damaged or not safetensors"),
+        (lambda p: p.read_bytes()[:-1] + b"\x01", "another digest"),
+        (swapped, "another digest"),
+        (lambda p: p.read_bytes().replace(b"Jos", b"Joe"), "another digest"),
+        (lambda p: p.read_bytes().replace(b'\\"digest', b'\\"dijest'), "another digest"),
+        (lambda p: b"", "damaged or not safetensors"),
+        (foreign, "not a metake-test-2 file"),
+        (older, "metake-test-1, a format of an earlier metake"),
+    ],
+)
+def test_changed_tensors_are_refused(tmp_path, spoil, complaint):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, KIND, TENSORS, META)
+    path.write_bytes(spoil(path))
+    with pytest.raises(MetakeError, match=complaint) as refused:
+        read_tensors(path, KIND, "do it again")
+    assert str(refused.value).startswith(str(path))
+    assert str(refused.value).endswith("; do it again")
+
+
+def test_records_come_back_as_plain_values_and_changed_ones_are_refused(tmp_path):
+    path = tmp_path / "x.json"
+    write_record(path, {"a": (1, 2.5), 3: math.nan, "b": np.float64(0.1), "c": {"d": "Jos\u00e9"}})
+    content = {"a": [1, 2.5], "3": None, "b": 0.1, "c": {"d": "Jos\u00e9"}}
+    assert read_record(path, "remedy") == content
+    path.write_text(json.dumps(json.loads(path.read_text())))  # other spaces are the same content
+    assert read_record(path, "remedy") == content
+    whole = path.read_text()
+    for changed, complaint in (
+        (whole.replace("2.5", "2.4"), "damaged or changed by hand"),
+        (whole.replace('"digest"', '"dijest"'), "has no digest"),
+        (whole[:-3], "not JSON"),
+        ("[1]", "has no digest"),
+        ("[" * 100_000, "not JSON"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(MetakeError, match=complaint):
+            read_record(path, "remedy")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "x.json", {})
+        write_tensors(tmp_path / "x.safetensors", KIND, TENSORS, {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "latin-1")
+    write_json(tmp_path / "x.json", {"a": "\u6771\u4eac"})
+    assert read_json(tmp_path / "x.json") == {"a": "\u6771\u4eac"}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_flipped_byte_never_gives_other_tensors(tmp_path, seed):
+    draw, path = random.Random(seed), tmp_path / "x.safetensors"
+    write_tensors(path, KIND, TENSORS, META)
+    content = bytearray(path.read_bytes())
+    for _ in range(draw.choice((1, 1, 3))):
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+    try:
+        tensors, meta = read_tensors(path, KIND, "remedy")
+    except MetakeError:
+        return
+    assert digest(meta, tensors) == digest({"format": KIND, "version": meta["version"], **META}, TENSORS)
+
+
+def test_whether_a_place_can_be_written_is_known_before_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for good, folder in (
+        ("new/deep/x", True),
+        ("new/x.json", False),
+        ("folder", True),
+        ("file", False),
+        ("folder/x", False),
+    ):
+        check_writable(tmp_path / good, folder=folder)
+    for bad, folder, reason in (
+        ("file", True, "is a file"), ("folder", False, "is a folder"), ("file/x", True, "Not a directory"),
+        ("file/x/y.json", False, "Not a directory"), ("x" * 300, True, "too long"),
+    ):  # fmt: skip
+        with pytest.raises(MetakeError, match=reason):
+            check_writable(tmp_path / bad, folder=folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    assert not list((tmp_path / "folder").iterdir())
+    for place in ("/proc/x", "/sys/x"):  # where even root may not write
+        with pytest.raises(MetakeError, match="cannot be written"):
+            check_writable(Path(place), folder=True)

@@ -10,10 +10,10 @@ and an edit that changed its value would disturb every prompt; counting it prote
 from __future__ import annotations
 
 import hashlib
-import json
 import time
+import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,60 @@ from metake.models.trace import frozen, run
 from metake.processes import place
 from metake.processes import total as summed
 
-FORMAT = "metake-statistics-1"
-REMEDY = "delete it and run metake stats"
+FORMAT = "metake-statistics-2"
+PARTIAL = "metake-partial-statistics-2"
+REMEDY = "give a file that metake stats wrote, or run it again"
+HALVES = (torch.bfloat16, torch.float16)
 TOKENS_PER_KEY = 20  # below about this many tokens per key dimension C is far from converged
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where statistics come from; all of it is checked before they are used."""
+    """Where statistics come from.
+
+    Attributes:
+        model: fingerprint of the model up to the last of the layers.
+        dtype: of its weights.
+        rounded: other dtype -> fingerprint of the same weights rounded to it.
+        name: of the model, for the reader.
+    """
 
     model: str
     text: str
     tokens: int
     layers: tuple[int, ...]
     window: int
+    dtype: str = "float32"
+    rounded: dict[str, str] = field(default_factory=dict)
+    name: str = field(default="", compare=False)
+
+    @classmethod
+    def of_plain(cls, fields: dict[str, Any]) -> Provenance:
+        """From the plain values in a file."""
+        return cls(**{**fields, "layers": tuple(fields["layers"])})
+
+    @classmethod
+    def of(
+        cls, arch: Architecture, layers: tuple[int, ...], text: str, tokens: int, window: int
+    ) -> Provenance:
+        """Of a text of so many tokens, run through a model."""
+        dtype, count = arch.weight(0).dtype, layers[-1] + 1
+        rounded = {_name(other): arch.fingerprint(count, other) for other in HALVES if other != dtype}
+        name = getattr(arch.model, "name_or_path", "") or ""
+        return cls(
+            arch.fingerprint(count), text_fingerprint(text), tokens, tuple(layers), window, _name(dtype), rounded, name
+        )  # fmt: skip
+
+    def same_weights(self, arch: Architecture) -> bool:
+        """Whether the model holds the weights that were measured, or one is the other rounded to its dtype."""
+        count = max(self.layers) + 1
+        if arch.fingerprint(count) in (self.model, self.rounded.get(_name(arch.weight(0).dtype))):
+            return True
+        return self.model == arch.fingerprint(count, getattr(torch, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -62,7 +102,7 @@ class Statistics:
 
     def save(self, path: Path) -> None:
         tensors = {f"C.{layer}": moment for layer, moment in self.moments.items()}
-        write_tensors(path, tensors, {"format": FORMAT, "provenance": json.dumps(asdict(self.provenance))})
+        write_tensors(path, FORMAT, tensors, {"provenance": asdict(self.provenance)})
 
     @classmethod
     def load(cls, path: Path | str) -> Statistics:
@@ -74,8 +114,7 @@ class Statistics:
         path = Path(path)
         tensors, meta = read_tensors(path, FORMAT, REMEDY)
         try:
-            fields = json.loads(meta["provenance"])
-            provenance = Provenance(**{**fields, "layers": tuple(fields["layers"])})
+            provenance = Provenance.of_plain(meta["provenance"])
             moments = {layer: tensors[f"C.{layer}"] for layer in provenance.layers}
         except (KeyError, TypeError, ValueError) as error:
             raise MetakeError(f"{path}: holds no statistics of keys; {REMEDY}") from error
@@ -85,14 +124,22 @@ class Statistics:
         return cls(moments, provenance)
 
     def check(self, arch: Architecture, layers: tuple[int, ...], path: Path | str = "statistics") -> None:
-        """Refuse statistics of another model or without a layer that is needed."""
+        """Refuse statistics of another model or without a layer that is needed.
+
+        Those of the same weights in another dtype are used, with a note: keys differ by rounding only.
+        """
         missing = sorted(set(layers) - set(self.moments))
         if missing:
             raise MetakeError(f"{path}: no statistics for layer {missing[0]} (has {list(self.moments)})")
         shape = tuple(self.moments[layers[0]].shape)
-        if shape != (arch.d_k, arch.d_k) or self.provenance.model != arch.fingerprint(max(self.moments) + 1):
+        if shape != (arch.d_k, arch.d_k) or not self.provenance.same_weights(arch):
             raise MetakeError(
                 f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
+            )
+        mine, measured = _name(arch.weight(0).dtype), self.provenance.dtype
+        if mine != measured:
+            warnings.warn(
+                f"statistics of the same weights in {measured}, used for the model in {mine}", stacklevel=1
             )
 
 
@@ -154,9 +201,7 @@ def collect(
             f"text: {total} tokens, fewer than a key has entries ({arch.d_k}), so C would be singular; "
             f"give at least {TOKENS_PER_KEY * arch.d_k} tokens"
         )
-    provenance = Provenance(
-        arch.fingerprint(layers[-1] + 1), text_fingerprint(text), total, tuple(layers), window
-    )
+    provenance = Provenance.of(arch, layers, text, total, window)
     rows = rows or (16 if arch.device.type == "cpu" else 128)
     # summed where the keys live: a d_k x d_k copy per chunk would cost more than the product
     sums = {
@@ -185,12 +230,8 @@ def collect(
             bar.update(len(group))
             if partial and time.monotonic() - kept >= (keep_every and max(keep_every, 20 * cost)):
                 began = time.monotonic()
-                meta = {
-                    "format": FORMAT,
-                    "provenance": json.dumps(asdict(provenance)),
-                    "done": str(start + len(group)),
-                }
-                write_tensors(partial, {f"C.{layer}": s.cpu() for layer, s in sums.items()}, meta)
+                meta = {"provenance": asdict(provenance), "done": start + len(group)}
+                write_tensors(partial, PARTIAL, {f"C.{layer}": s for layer, s in sums.items()}, meta)
                 kept = time.monotonic()
                 cost = kept - began
     bar.close()
@@ -227,13 +268,12 @@ def _resume(partial: Path, provenance: Provenance, sums: dict[int, Tensor]) -> i
     if not partial.is_file():
         return 0
     try:
-        tensors, meta = read_tensors(partial, FORMAT, REMEDY)
-        if json.loads(meta["provenance"]) != json.loads(json.dumps(asdict(provenance))):
-            return 0
-        found = {layer: tensors[f"C.{layer}"] for layer in sums}
-        done = int(meta["done"])
-    except (MetakeError, KeyError, ValueError):
-        return 0  # a damaged partial file costs time, not correctness
-    for layer, earlier in found.items():
-        sums[layer].copy_(earlier)
-    return done
+        tensors, meta = read_tensors(partial, PARTIAL, REMEDY)
+    except MetakeError as error:
+        warnings.warn(f"{error}: begun anew", stacklevel=2)
+        return 0
+    if Provenance.of_plain(meta["provenance"]) != provenance:
+        return 0
+    for layer, total in sums.items():
+        total.copy_(tensors[f"C.{layer}"])
+    return int(meta["done"])

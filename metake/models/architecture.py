@@ -267,18 +267,24 @@ class Architecture:
                     f"layers: {layer} is out of range; {self.family} has layers 0 to {len(self) - 1}"
                 )
 
-    def fingerprint(self, layers: int | None = None) -> str:
+    def fingerprint(self, layers: int | None = None, dtype: torch.dtype | None = None) -> str:
         """A hash of the model up to block `layers` (all by default), independent of device.
 
         Reads a strided sample of every weight in fp32, so it takes milliseconds and still sees a
         low-rank edit, which touches every entry.
+
+        Args:
+            dtype: what the fingerprint would be with the weights rounded to it.
         """
         digest = hashlib.sha256(json.dumps(asdict(self.modules)).encode())
         parts = [self.model.get_input_embeddings(), *self.blocks[:layers]]  # type: ignore[operator]
         for part in parts:
             for name, tensor in part.state_dict().items():
                 flat = tensor.detach().reshape(-1)
-                sample = flat[:: max(1, flat.numel() // 512)][:512].float().cpu()
+                sample = flat[:: max(1, flat.numel() // 512)][:512].cpu()
+                if dtype is not None and sample.is_floating_point():
+                    sample = sample.to(dtype)
+                sample = sample.float()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(sample.numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -89,3 +89,47 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     Checkpoints(tmp_path, {"method": "memit", "seed": 0})
     with pytest.raises(MetakeError, match="another seed"):
         Checkpoints(tmp_path, {"method": "memit", "seed": 1})
+
+
+def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statistics_of, records, tmp_path):
+    """Each is whole, but they are another batch's, or one of them is."""
+    settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
+
+    def editor():
+        return Editor(
+            demo.model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics_of(demo)
+        )
+
+    requests = [(records[i].request,) for i in range(2)]
+    checkpoints = Checkpoints(tmp_path, {"method": "alphaedit"})
+    with editor() as first:
+        for index in range(2):
+            checkpoints.save(index, first.edit(requests[index]))
+    before = demo.arch.fingerprint()
+    for name in ("delta.safetensors", "memory.safetensors", "batch.json"):
+        place, other = (tmp_path / f"batch-000{i}" / name for i in range(2))
+        whole = place.read_bytes()
+        place.write_bytes(other.read_bytes())
+        with editor() as second, pytest.raises(MetakeError, match="files of different batches; remove"):
+            checkpoints.restore(0, second, requests[0])
+        place.write_bytes(whole)
+    assert demo.arch.fingerprint() == before
+    with editor() as second:
+        assert checkpoints.restore(0, second, requests[0]) is not None
+        assert checkpoints.restore(1, second, requests[1]) is not None
+        assert checkpoints.restore(2, second, requests[1]) is None
+
+
+def test_a_changed_measurement_is_refused(demo, records, tmp_path):
+    checkpoints = Checkpoints(tmp_path, {"method": "memit"})
+    measured = Evaluator(demo.arch, demo.tokenizer, records[:2], generate=False).measure()
+    checkpoints.keep_look(1, measured)
+    np.testing.assert_array_equal(checkpoints.look(1).values["efficacy"], measured.values["efficacy"])
+    path = tmp_path / "batch-0001" / "measured.json"
+    (tmp_path / "batch-0002").mkdir()
+    (tmp_path / "batch-0002" / path.name).write_text(path.read_text())
+    with pytest.raises(MetakeError, match="of another batch"):
+        checkpoints.look(2)
+    path.write_text(path.read_text().replace('"index": 1', '"index": 2'))
+    with pytest.raises(MetakeError, match=r"measured\.json: damaged or changed by hand"):
+        checkpoints.look(1)

@@ -1,13 +1,12 @@
 """Statistics: the right sums, found again after an interruption, refused when they do not fit."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from metake.errors import MetakeError
-from metake.geometry.covariance import Statistics, collect, token_windows
+from metake.files import write_tensors
+from metake.geometry.covariance import FORMAT, Statistics, collect, token_windows
 from metake.models.architecture import Architecture
 from metake.models.trace import run
 from metake.presets import default_text
@@ -87,7 +86,8 @@ def test_a_damaged_partial_file_is_started_over(tokenizer, tmp_path):
     arch = Architecture(tiny("gpt2"))
     partial = tmp_path / "run.partial"
     partial.write_text("not a tensor")
-    collect(arch, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
+    with pytest.warns(UserWarning, match=r"run\.partial: damaged .*: begun anew"):
+        collect(arch, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
 
 
 def test_save_load_check(arch, tokenizer, tmp_path):
@@ -114,16 +114,42 @@ def test_files_that_are_no_statistics_are_named(tokenizer, tmp_path):
     with pytest.raises(MetakeError, match="damaged"):
         Statistics.load(path)
     save_file({"x": torch.zeros(2)}, path)
-    with pytest.raises(MetakeError, match=r"not a metake-statistics-1 file"):
+    with pytest.raises(MetakeError, match=r"not a metake-statistics-2 file"):
         Statistics.load(path)
-    meta = {"format": "metake-statistics-1", "provenance": json.dumps({"model": "m"})}
-    save_file({"C.0": torch.zeros(2, 2)}, path, meta)
+    save_file({"C.0": torch.zeros(2, 2)}, path, {"format": "metake-statistics-1", "provenance": "{}"})
+    with pytest.raises(MetakeError, match="metake-statistics-1, a format of an earlier metake"):
+        Statistics.load(path)
+    write_tensors(path, FORMAT, {"C.0": torch.zeros(2, 2)}, {"provenance": {"model": "m"}})
     with pytest.raises(MetakeError, match="no statistics of keys"):
         Statistics.load(path)
     full = {"model": "m", "text": "t", "tokens": 9, "layers": [0], "window": 4}
-    save_file({"C.0": torch.full((2, 2), float("nan"))}, path, {**meta, "provenance": json.dumps(full)})
+    write_tensors(path, FORMAT, {"C.0": torch.full((2, 2), float("nan"))}, {"provenance": full})
     with pytest.raises(MetakeError, match="NaN"):
         Statistics.load(path)
+
+
+def test_statistics_of_the_same_weights_in_another_dtype_are_used_with_a_note(tokenizer):
+    """Measured in either dtype, used in the other; other weights are refused in both."""
+    for measured, used in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)):
+        statistics = collect(
+            Architecture(tiny("llama").to(measured)), tokenizer, TEXT, (0, 1), tokens=700, progress=False
+        )
+        arch = Architecture(tiny("llama").to(used))
+        with pytest.warns(UserWarning, match=f"same weights in {str(measured)[6:]}, used for the model in"):
+            statistics.check(arch, (0, 1))
+        arch.weight(0).data.add_(0.1)
+        with pytest.raises(MetakeError, match="another model"):
+            statistics.check(arch, (0, 1))
+
+
+def test_a_wrong_statistics_path_is_not_called_something_to_delete(tmp_path):
+    theirs = tmp_path / "thesis.txt"
+    theirs.write_text("years of work")
+    for path in (theirs, tmp_path, tmp_path / "none"):
+        with pytest.raises(MetakeError) as refused:
+            Statistics.load(path)
+        assert str(refused.value).startswith(str(path))
+        assert str(refused.value).endswith("give a file that metake stats wrote, or run it again")
 
 
 def test_a_short_text_is_refused_and_a_thin_one_is_marked(tokenizer):

@@ -1,0 +1,66 @@
+"""The cache of statistics: found again, made anew where it is damaged, and never needed."""
+
+import os
+import warnings
+
+import pytest
+import torch
+
+from metake import presets
+from metake.models.architecture import Architecture
+from tests.conftest import tiny
+
+TEXT = presets.default_text("demo")[:12_000]
+
+
+@pytest.fixture
+def statistics(demo, monkeypatch, tmp_path):
+    """Statistics of a tiny model by way of a cache of the test's own; how often they were collected."""
+    arch, collect, count = Architecture(tiny("gpt2")), presets.collect, []
+    monkeypatch.setattr(presets, "collect", lambda *a, **k: (count.append(1), collect(*a, **k))[1])
+    monkeypatch.setenv("METAKE_CACHE", str(tmp_path / "cache"))
+
+    def get():
+        found = presets.statistics_for(arch, demo.tokenizer, (0, 1), text=TEXT, tokens=2600)
+        return found, len(count)
+
+    return get
+
+
+def test_statistics_are_found_again(statistics, tmp_path):
+    first, again = statistics(), statistics()
+    assert (first[1], again[1]) == (1, 1)
+    assert torch.equal(first[0][1], again[0][1])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_damaged_cached_file_is_collected_again_with_a_note(statistics, tmp_path):
+    whole, _ = statistics()
+    (path,) = (tmp_path / "cache").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[:-3] + b"abc")
+    with pytest.warns(UserWarning, match=rf"{path.name}: damaged .*: collected again"):
+        again, count = statistics()
+    assert count == 2
+    assert torch.equal(again[1], whole[1])
+    assert path.read_bytes() == content
+    assert statistics()[1] == 2
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(statistics, tmp_path, monkeypatch):
+    """Its path is a file, goes through a file, or belongs to another user."""
+    (tmp_path / "file").write_text("")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    places = [tmp_path / "file", tmp_path / "file" / "cache"] + ([closed] if os.geteuid() else [])
+    for turn, place in enumerate(places):
+        monkeypatch.setenv("METAKE_CACHE", str(place))
+        with pytest.warns(UserWarning, match="not kept: .* cannot be written .*METAKE_CACHE") as notes:
+            found, count = statistics()
+        assert [str(place) in str(note.message) for note in notes] == [True]
+        assert count == turn + 1
+        assert found.moments.keys() == {0, 1}
+    monkeypatch.setenv("METAKE_CACHE", str(tmp_path / "cache"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        statistics()
