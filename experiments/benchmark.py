@@ -39,9 +39,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from experiments.bench import direct
-from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
+from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from experiments.full_width import CONFIGS
-from metake.console import command
+from metake.console import command, draw_or_note
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.files import write_json, write_text
@@ -52,7 +52,7 @@ from metake.models.load import ASSETS, DEMOS, load
 from metake.models.trace import frozen
 from metake.presets import default_text, settings_for
 from metake.prompts import Batch, Trunks
-from metake.report.figures import save
+from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown, render
 from metake.requests import Request
 from metake.targets.descent import Penalty
@@ -369,10 +369,10 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     """Seconds per edit of every line: points for one size of batch, curves over several."""
     lines = [line for line in report["rows"] if line["suite"] in COLOURS]
     title = f"{report['size']}: d_k {report['d_k']}, layers {report['layers']}, {report['device']}"
-    with plt.rc_context(LAYOUT):
+    with styled(LAYOUT):
         if len(report["batches"]) > 1:
             return save(_curves([line for line in lines if line["suite"] != "sequence"], title), path)
-        figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.28 * len(lines)), layout="constrained")
+        figure, axis = panels(figsize=(6.4, 0.8 + 0.28 * len(lines)))
         for i, line in enumerate(lines):
             low, high = (value / line["batch"] for value in (min(line["seconds"]), max(line["seconds"])))
             published = line["name"].startswith("direct")
@@ -397,7 +397,7 @@ def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
     """One panel per suite, seconds per edit over the size of the batch."""
     suites = list(dict.fromkeys(line["suite"] for line in lines))
     rows = -(-len(suites) // 2)
-    figure, axes = plt.subplots(rows, min(2, len(suites)), figsize=(6.4, 0.3 + 2.9 * rows), squeeze=False, layout="constrained")  # fmt: skip
+    figure, axes = panels(rows, min(2, len(suites)), figsize=(6.4, 0.3 + 2.9 * rows), squeeze=False)  # fmt: skip
     sizes = sorted({line["batch"] for line in lines})
     for axis, suite in zip(axes.flat, suites, strict=False):
         names = list(dict.fromkeys(line["name"] for line in lines if line["suite"] == suite))
@@ -465,11 +465,11 @@ def main() -> None:
     write_json(args.out / f"{name}.json", report)
     head, rows = table(report)
     write_text(args.out / f"{name}.md", markdown(head, rows))
-    if any(line["suite"] != "stats" for line in report["rows"]):
-        draw(report, args.out / f"{name}.png")
     peak = report["peak_gib"]
     print(f"peak memory: {peak['model']:.2f} GiB with the model loaded, {peak['run']:.2f} GiB in all")
     print(render(f"{args.size}, {report['device']}, {report['threads']} threads", head, rows, 120))
+    if any(line["suite"] != "stats" for line in report["rows"]):
+        draw_or_note(lambda: draw(report, args.out / f"{name}.png"))
 
 
 if __name__ == "__main__":

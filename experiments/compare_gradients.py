@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED, plt
-from metake.console import command
+from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
+from metake.console import command, draw_or_note
 from metake.data.records import Record, read_records
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import MethodRun, evaluate_method
@@ -41,7 +41,7 @@ from metake.names import unknown_name
 from metake.options import chosen_model, model_options, parse_layers, parse_numbers
 from metake.presets import held_out_text, settings_for, statistics_for
 from metake.prompts import sample_contexts
-from metake.report.figures import save
+from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
 
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
@@ -165,8 +165,8 @@ def main() -> None:
     tables = markdown(head, rows) + "\n" + markdown(*gains(points))
     write_text(args.out / f"{name}.md", tables)
     title = f"{name}, {args.edits} held-out facts, {args.steps} steps"
-    draw(points, args.out / f"{name}.png", title, strength)
     print(tables)
+    draw_or_note(lambda: draw(points, args.out / f"{name}.png", title, strength))
 
 
 def label(args: argparse.Namespace) -> str:
@@ -276,8 +276,8 @@ MARKERS = {"-": "o", "--": "s", ":": "v"}
 
 def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) -> Path:
     """Efficacy, generalisation and specificity over the strength of the constraint, one line a target."""
-    with plt.rc_context(LAYOUT):
-        figure, axes = plt.subplots(1, 3, figsize=(6.6, 3.0), sharey=True, layout="constrained")
+    with styled(LAYOUT):
+        figure, axes = panels(1, 3, figsize=(6.6, 3.0), sharey=True)
         for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
             for i, (name, (colour, line)) in enumerate(STYLES.items()):
                 mine = [p for p in points if p["target"] == name]

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from metake.console import command
+from metake.console import command, draw_or_note
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
@@ -101,40 +102,39 @@ def main() -> None:
         except MetakeError as error:
             print(f"part (a) is left out: {error}")
         else:
+            results["smollm2"] = real.content
+            write_json(args.out / "results.json", results)
             lines = dialogues(real)
             show(lines)
             print(real.table())
-            figure = plot_realisation(
-                {r.method: r.batches for r in real.runs}, args.out / "realisation-smollm2.png"
-            )
+            figures = draw_or_note(partial(
+                plot_realisation, {r.method: r.batches for r in real.runs}, args.out / "realisation-smollm2.png"
+            ))  # fmt: skip
             head, rows = real.cells()
             sections.append({
                 "title": "SmolLM2-135M-Instruct, 12 facts in one batch", "head": head, "rows": rows,
-                "figures": [figure],
+                "figures": figures,
                 "text": "The same edits as numbers (per cent; perplexity on held-out text).",
             })  # fmt: skip
-            results["smollm2"] = real.content
 
     made_up = run(args.model, ASSETS / "world" / "test.json", (*METHODS, *CONTROLS), args.edits, args.batch)
+    results[args.model] = made_up.content
+    write_json(args.out / "results.json", results)
     print(made_up.table())
-    figure = plot_realisation(
-        {r.method: r.batches for r in made_up.runs[: len(METHODS)]},
-        args.out / f"realisation-{args.model}.png",
-    )
+    shown = {r.method: r.batches for r in made_up.runs[: len(METHODS)]}
+    figures = draw_or_note(lambda: plot_realisation(shown, args.out / f"realisation-{args.model}.png"))
     head, rows = made_up.cells()
     sections.append({
         "title": f"{args.model}: {args.edits} test facts in consecutive batches of {args.batch}",
-        "head": head, "rows": rows, "figures": [figure],
+        "head": head, "rows": rows, "figures": figures,
         "text": "Judged after the last batch, all facts, on one model; settings chosen on the development "
         "split with the same number of trials for every method. The last two rows are controls.",
     })  # fmt: skip
-    results[args.model] = made_up.content
     glossary = {LABELS[name]: meaning for name, meaning in GLOSSARY.items()}
     page = write_page(
         args.out / "report.html", title="MetaKE: edits, seen and measured", dialogues=lines,
         sections=sections, glossary=glossary,
     )  # fmt: skip
-    write_json(args.out / "results.json", results)
     print(f"\n{time.perf_counter() - started:.0f} s; open {page}; numbers in {args.out / 'results.json'}")
 
 

@@ -241,8 +241,8 @@ def write_csv(content: dict[str, Any], path: Path) -> None:
 
 def report(content: dict[str, Any], out: Path) -> None:
     """Table, figures and page; and the verdict on the terminal."""
-    figures = draw(content, out)
     write_csv(content, out / "drift.csv")
+    figures = draw(content, out)
     head, rows = table(content["verdicts"]["start"])
     words = sentences(content["verdicts"]["start"])
     title = (

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
-from metake.console import command
+from metake.console import command, draw_or_note
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
@@ -368,12 +368,11 @@ def report(result: dict[str, Any], out: Path) -> None:
             markdown([f"above {result['against']}", *(LABELS[m] for m in PUBLISHED)], apart),
         )
         written += ", differences.md"
-    if any(len(points) > 1 for runs in result["curves"].values() for points in runs):
-        first = next(iter(result["methods"].values()))[0]["batches"][0]
-        plot_sequence(result["curves"], out / "curves.png", result["d_k"], len(first["requests"]))
-        written += ", curves.png"
     print(render(f"{result['model']}, {result['arguments']['seeds']} seeds", head, rows, 150))
     print(f"written: {out}: {written}")
+    if any(len(points) > 1 for runs in result["curves"].values() for points in runs):
+        batch = len(next(iter(result["methods"].values()))[0]["batches"][0]["requests"])
+        draw_or_note(lambda: plot_sequence(result["curves"], out / "curves.png", result["d_k"], batch))
 
 
 @command("run_zsre")

@@ -25,8 +25,8 @@ import torch
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE, plt
-from metake.console import command
+from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE
+from metake.console import command, draw_or_note
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -38,7 +38,7 @@ from metake.models.trace import frozen
 from metake.options import chosen_model, model_options, parse_layers
 from metake.presets import default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
-from metake.report.figures import save
+from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
 
 GOAL = 0.01
@@ -115,8 +115,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def draw(content: dict[str, Any], path: Path) -> Path:
     """Error and its estimate over tokens, with the slope of an average beside them."""
     points = content["points"]
-    with plt.rc_context(LAYOUT):
-        figure, axis = plt.subplots(figsize=(4.2, 2.9), layout="constrained")
+    with styled(LAYOUT):
+        figure, axis = panels(figsize=(4.2, 2.9))
         for name, colour, label in (("error", BLUE, "against the whole text"), ("estimate", ORANGE, "estimate from two halves")):  # fmt: skip
             mine = [p for p in points if name in p]
             axis.plot([p["tokens"] for p in mine], [100 * p[name] for p in mine], "o-", color=colour, ms=3, label=label)  # fmt: skip
@@ -161,9 +161,9 @@ def main() -> None:
     line = f"{GOAL:.0%} of eta takes about {content['needed']:,.0f} tokens ({how})"
     write_json(args.out / f"{name}.json", content)
     write_text(args.out / f"{name}.md", f"{markdown(head, rows)}\n{line}\n")
-    draw(content, args.out / f"{name}.png")
     print(markdown(head, rows))
     print(line)
+    draw_or_note(lambda: draw(content, args.out / f"{name}.png"))
 
 
 if __name__ == "__main__":

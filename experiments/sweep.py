@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from metake.console import command
+from metake.console import command, draw_or_note
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import compare
@@ -108,9 +108,9 @@ def main() -> None:
         ["method", "lambda, L2 or price", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows
     )
     write_text(args.out / f"{short}.md", table)
-    title = f"{loaded.name}, {len(records)} facts in batches of {args.batch}"
-    plot_tradeoff(points, args.out / f"{short}.png", title=title)
     print(table)
+    title = f"{loaded.name}, {len(records)} facts in batches of {args.batch}"
+    draw_or_note(lambda: plot_tradeoff(points, args.out / f"{short}.png", title=title))
 
 
 def _percent(value: float) -> str:

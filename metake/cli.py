@@ -15,7 +15,7 @@ import torch
 import typer
 from tqdm import tqdm
 
-from metake.console import command
+from metake.console import command, draw_or_note
 from metake.errors import MetakeError
 from metake.files import read_json, read_text, write_json, write_text
 from metake.options import find_statistics, parse_layers
@@ -230,12 +230,12 @@ def edit(
     summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump(),
                "chat": described(loaded.tokenizer)}  # fmt: skip
     write_json(out / "result.json", summary)
-    result.plot(out / "realisation.png")
     if delta_only:
         typer.echo(f"saved the change: {out}/delta.safetensors (metake apply writes the edited model)")
     else:
         save_model(loaded, out)
         typer.echo(f"saved the edited model: {out} (the change alone: {out}/delta.safetensors)")
+    draw_or_note(lambda: result.plot(out / "realisation.png"))
 
 
 @app.command()
@@ -278,7 +278,6 @@ def evaluate(
     from metake.methods import find_method
     from metake.presets import held_out_text, preset_of, settings_for
     from metake.published import parse_files, published_for
-    from metake.report.figures import plot_realisation
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     for name in names:
@@ -311,13 +310,20 @@ def evaluate(
         )  # fmt: skip
     if place()[0] > 0:
         return
-    typer.echo(comparison.table())
     write_json(out / "results.json", comparison.content)
     write_text(out / "table.md", comparison.markdown())
-    plot_realisation({run.method: run.batches for run in comparison.runs}, out / "realisation.png")
     # a finished evaluation is not gone on with: the next may be of other code
     shutil.rmtree(under_way, ignore_errors=True)
-    typer.echo(f"written: {out}/results.json, table.md, realisation.png")
+    typer.echo(comparison.table())
+    typer.echo(f"written: {out}/results.json, table.md")
+
+    def draw() -> Path:
+        from metake.report.figures import plot_realisation
+
+        return plot_realisation({run.method: run.batches for run in comparison.runs}, out / "realisation.png")
+
+    for figure in draw_or_note(draw):
+        typer.echo(f"written: {figure}")
 
 
 @app.command()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from metake.errors import MetakeError
 
@@ -30,3 +31,16 @@ def command(name: str) -> Iterator[None]:
             memory = "out of GPU memory; lower --batch, or --set max_tokens=1024 where there is --set"
             print(f"{name}: error: {error if isinstance(error, MetakeError) else memory}", file=sys.stderr)
             sys.exit(2)
+
+
+def draw_or_note(draw: Callable[[], Path]) -> list[Path]:
+    """The figure that `draw` writes; none, with a note, if it fails. To be called when all results are saved."""
+    try:
+        return [draw()]
+    except Exception as error:  # a picture never stands between a user and the result
+        reason = " ".join(str(error).split())
+        print(
+            f"note: a figure was not drawn ({type(error).__name__}: {reason}); the results are saved",
+            file=sys.stderr,
+        )
+        return []

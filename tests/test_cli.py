@@ -1,6 +1,7 @@
 """The commands of the README, end to end on a demo model."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from metake import cli
 from metake.editor import Editor
 from metake.models.load import ASSETS
-from tests.test_bad_input import EDIT
+from tests.test_bad_input import EDIT, EVALUATE
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,30 @@ def test_an_edit_that_does_not_show_is_named(monkeypatch, capsys, stats, tmp_pat
         out, errors = capsys.readouterr()
         assert said in out
         assert ("not so: " in errors and "--preview" in errors) == (said[0] == "0")
+
+
+def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, capsys, stats, tmp_path):
+    def fails(*_):
+        assert (tmp_path / "o").is_dir()
+        raise RuntimeError("no font\nto be found")
+
+    monkeypatch.setattr("metake.report.figures.plot_realisation", fails)
+    for command, files in (
+        (EDIT, {"model.safetensors", "delta.safetensors", "result.json"}),
+        (
+            [*EVALUATE, "--data", ASSETS / "world" / "test.json", "--edits", 2, "--no-generate"],
+            {"results.json", "table.md"},
+        ),
+    ):
+        monkeypatch.setattr(sys, "argv", ["metake", *map(str, command), "--layers", "1-3", "--stats", str(stats),
+                                          "--set", "steps=2", "--out", str(tmp_path / "o")])  # fmt: skip
+        cli.main()
+        notes = [line for line in capsys.readouterr().err.splitlines() if "note: a figure" in line]
+        assert notes == [
+            "note: a figure was not drawn (RuntimeError: no font to be found); the results are saved"
+        ]
+        assert {file.name for file in (tmp_path / "o").iterdir()} >= files
+        shutil.rmtree(tmp_path / "o")
 
 
 def test_requests_file(run, stats, tmp_path):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -15,6 +14,7 @@ from matplotlib.text import Text
 from experiments.figures import core
 from experiments.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
 from experiments.theorem_figures import main
+from metake.report.figures import styled
 from theory import fidelity, suppression, trap
 from theory.claims import CLAIMS
 
@@ -70,12 +70,11 @@ def drawn():
     def draw(name):
         if name not in kept:
             data = Data()
-            with plt.rc_context(core.LAYOUT):
+            with styled(core.LAYOUT):
                 kept[name] = FIGURES[name].draw(data), list(csv.DictReader(io.StringIO(data.csv())))
         return kept[name]
 
-    yield draw
-    plt.close("all")
+    return draw
 
 
 @pytest.mark.parametrize("name", FIGURES)

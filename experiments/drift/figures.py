@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.figures.core import BLACK, BLUE, COLUMN, GREEN, LAYOUT, ORANGE, PURPLE, RED, SKY, plt
-from metake.report.figures import save
+from experiments.figures.core import BLACK, BLUE, COLUMN, GREEN, LAYOUT, ORANGE, PURPLE, RED, SKY
+from metake.console import draw_or_note
+from metake.report.figures import matplotlib, panels, save, styled
 from theory import fidelity
 
 WIDE = 2 * COLUMN
@@ -19,26 +21,24 @@ TERMS = {"tail": SKY, "allocation": ORANGE, "evaluation": GREEN, "moving keys": 
 
 
 def draw(content: Mapping[str, Any], out: Path) -> list[Path]:
-    """All figures, as PNG."""
-    with plt.rc_context(LAYOUT):
+    """All figures that can be drawn, as PNG."""
+    drawings = (_spectra, _layers, _between, _premises, _errors, _cosines)
+    with styled(LAYOUT):
         return [
-            _spectra(content, out / "spectra.png"),
-            _layers(content, out / "layers.png"),
-            _between(content, out / "between.png"),
-            _premises(content, out / "premises.png"),
-            _errors(content, out / "errors.png"),
-            _cosines(content, out / "cosines.png"),
+            path
+            for of in drawings
+            for path in draw_or_note(partial(of, content, out / f"{of.__name__.removeprefix('_')}.png"))
         ]
 
 
 def _axes(columns: int, width: float = WIDE, height: float = 2.3) -> tuple[Any, Any]:
-    return plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+    return panels(1, columns, figsize=(width, height))
 
 
 def _spectra(content: Mapping[str, Any], path: Path) -> Path:
     figure, (left, right) = _axes(2)
     layers = content["between"]["layers"]
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(layers)))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
     for (name, layer), colour in zip(layers.items(), colours, strict=True):
         places, values = np.array(layer["places"]), np.array(layer["eigenvalues"])
         left.loglog(places, values / values[0], color=colour, label=name)

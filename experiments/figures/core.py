@@ -18,16 +18,12 @@ from typing import Any
 
 os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no dates in PDFs: the same run writes the same bytes
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import ArrayLike
 
 from metake.errors import MetakeError
 from metake.files import read_json, write_text
-from metake.report.figures import STYLE, save
+from metake.report.figures import STYLE, panels, save, styled
 
 COLUMN = 3.3  # inches, one column of a paper
 # Okabe and Ito's palette: told apart with any colour vision
@@ -143,11 +139,10 @@ class Figure:
             BrokenLaw: a row breaks the law that the figure shows; nothing is written.
         """
         data = Data()
-        with plt.rc_context(LAYOUT):
+        with styled(LAYOUT):
             drawn = self.draw(data)
             broken = [row for row in data.rows if not row.holds]
             if broken:
-                plt.close(drawn)
                 raise BrokenLaw(f"{self.name}: {len(broken)} of {len(data.rows)} rows, first {broken[0]}")
             for suffix in ("pdf", "png"):
                 save(drawn, folder / f"{self.name}.{suffix}")
@@ -175,8 +170,9 @@ def shows(*claims: str, caption: str) -> Callable[[Draw], Draw]:
 
 def axes(*heights: float, **more: Any) -> tuple[Any, Any]:
     """Panels of these heights (inches), one column wide, one below the other."""
-    return plt.subplots(len(heights), 1, figsize=(COLUMN, sum(heights)), layout="constrained",
-                        gridspec_kw={"height_ratios": heights}, **more)  # fmt: skip
+    return panels(
+        len(heights), figsize=(COLUMN, sum(heights)), gridspec_kw={"height_ratios": heights}, **more
+    )
 
 
 def legend_above(axis: Any, columns: int) -> None:

@@ -1,19 +1,44 @@
-"""Figures, drawn from plain result data, at the width of a paper's column."""
+"""Figures, drawn from plain result data, at the width of a paper's column.
+
+Figures are objects of their own: pyplot and its backend, which belong to a notebook or to the user's program, are not
+touched.
+"""
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 from metake.errors import MetakeError
+from metake.files import write_file
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+
+def _import_matplotlib() -> Any:
+    """The package; an MPLBACKEND that it does not know, inherited from another program, is ignored."""
+    try:
+        return importlib.import_module("matplotlib")
+    except ValueError:
+        inherited = os.environ.pop("MPLBACKEND", None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half of it is there
+        try:
+            return importlib.import_module("matplotlib")
+        finally:
+            if inherited is not None:
+                os.environ["MPLBACKEND"] = inherited
+
+
+matplotlib = _import_matplotlib()
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 COLOURS = {
     "metake": "#c0392b", "metake-priced": "#6c3483", "metake-proxy": "#e67e22", "metake-alphaedit": "#8e44ad", "metake-parallel": "#e84393",
@@ -29,18 +54,26 @@ STYLE: Any = {
 }  # fmt: skip
 
 
-def save(figure: Any, path: Path) -> Path:
+def styled(style: Mapping[str, Any] = STYLE) -> AbstractContextManager[None]:
+    """Draw and save in a style."""
+    return matplotlib.rc_context(dict(style))
+
+
+def panels(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes, as `pyplot.subplots` gives them."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def save(figure: Figure, path: Path) -> Path:
     """Write a figure whole; the suffix (png, pdf, svg) is the format."""
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
+        write_file(path, lambda place: figure.savefig(place, format=path.suffix.removeprefix(".") or None))
+    except ValueError as error:
         raise MetakeError(f"{path}: the figure cannot be written ({error})") from error
-    finally:
-        plt.close(figure)
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -57,8 +90,8 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     transport (A2): what is left if every layer's write reached the last layer unchanged.
     Right: eta of the keys, per layer.
     """
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5), layout="constrained")
+    with styled():
+        figure, (left, right) = panels(1, 2, figsize=(6.4, 2.5))
         offsets = np.linspace(-0.12, 0.12, len(runs)) if len(runs) > 1 else [0.0]
         every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
         for offset, (method, batches) in zip(offsets, runs.items(), strict=True):
@@ -103,8 +136,8 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
         points: each with `method`, `strength`, the three metrics as shares, and their `interval`s.
     """
     methods = list(dict.fromkeys(p["method"] for p in points))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), sharey=True, layout="constrained")
+    with styled():
+        figure, axes = panels(1, 2, figsize=(6.4, 2.8), sharey=True)
         for axis, metric in zip(axes, ("efficacy", "generalisation"), strict=True):
             for method in methods:
                 mine = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
@@ -149,9 +182,9 @@ def plot_sequence(
         d_k: width of a key; without it there is no dashed line.
         batch: edits in a batch.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 4, figsize=(6.8, 2.9), layout="constrained")
-        spare = cycle(plt.get_cmap("Set3").colors)  # type: ignore[attr-defined]
+    with styled():
+        figure, axes = panels(1, 4, figsize=(6.8, 2.9))
+        spare = cycle(matplotlib.colormaps["Set3"].colors)
         for (method, seeds), marker in zip(curves.items(), cycle(MARKERS), strict=False):
             colour = COLOURS.get(method) or next(spare)
             for axis, metric in zip(axes, (*PUBLISHED, "attenuation"), strict=True):

@@ -1,5 +1,9 @@
 """Tables, figures and the page, from plain data."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib.colors
 import pytest
 
@@ -34,6 +38,31 @@ def test_an_unknown_format_is_named(tmp_path):
     with pytest.raises(MetakeError, match=r"f\.doc"):
         plot_realisation({"memit": [BATCH]}, tmp_path / "f.doc")
     assert not list(tmp_path.iterdir())
+
+
+def test_figures_need_no_backend_and_leave_the_users_alone(tmp_path):
+    """In a process of its own, with a backend inherited that there is not: pyplot is never imported."""
+    work = f"""
+import os, pathlib, sys
+from metake.report.figures import matplotlib, plot_realisation
+plot_realisation({{"memit": [{BATCH!r}]}}, pathlib.Path("f.png"))
+assert "matplotlib.pyplot" not in sys.modules
+assert os.environ["MPLBACKEND"] == "no-such-backend"
+before = dict(matplotlib.rcParams)
+plot_realisation({{"memit": [{BATCH!r}]}}, pathlib.Path("g.png"))
+assert dict(matplotlib.rcParams) == before
+"""
+    environment = {**os.environ, "MPLBACKEND": "no-such-backend"}
+    done = subprocess.run(
+        [sys.executable, "-c", work],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f.png").read_bytes() == (tmp_path / "g.png").read_bytes()
 
 
 def test_tradeoff(tmp_path):
