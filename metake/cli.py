@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from metake.console import command, draw_or_note
 from metake.errors import MetakeError
-from metake.files import read_json, read_text, write_json, write_text
+from metake.files import check_writable, kind_of, read_json, read_text, write_json, write_text
+from metake.folders import check_folder, check_run_folder, result_folder
 from metake.options import find_statistics, parse_layers
 from metake.processes import joined, place
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+EVALUATION = ("under_way", "results.json", "table.md", "realisation.png")  # what evaluate writes under --out
 
 # typer may carry its own copy of click, so its usage error is reached through typer
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -56,6 +59,9 @@ Change = Annotated[
 Stats = Annotated[Path | None, typer.Option("--stats", help="Statistics written by `metake stats`.")]
 Text = Annotated[
     Path | None, typer.Option("--text", help="Text to collect statistics from; default: one that ships.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write even where --out holds files of something else.")
 ]
 Layers = Annotated[
     str | None, typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset.")
@@ -163,6 +169,7 @@ def edit(
     dtype: Dtype = "float32",
     modules: Modules = None,
     chat: Chats = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Edit one fact, or a file of facts, and save the edited model.
 
@@ -173,7 +180,7 @@ def edit(
     from metake.evaluation.metrics import Evaluator
     from metake.methods import find_method
     from metake.models.chat import described
-    from metake.models.load import save_model
+    from metake.models.load import write_model
     from metake.models.tokens import encode
     from metake.presets import preset_of, settings_for
     from metake.published import parse_files, published_for
@@ -182,6 +189,8 @@ def edit(
     wishes = _requests(request, subject, target, requests, "edit")
     if out is None and not preview:
         raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
+    if out is not None:
+        check_folder(out, overwrite=overwrite)
     changes = _changes(change, layers)
     if preset is not None:
         preset_of(preset)  # read before a model is
@@ -226,14 +235,16 @@ def edit(
         )
     if place()[0] > 0:
         return
-    editor.delta.save(out)
     summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump(),
                "chat": described(loaded.tokenizer)}  # fmt: skip
-    write_json(out / "result.json", summary)
+    with result_folder(out, overwrite=overwrite) as folder:
+        editor.delta.save(folder)
+        write_json(folder / "result.json", summary)
+        if not delta_only:
+            write_model(loaded, folder)
     if delta_only:
         typer.echo(f"saved the change: {out}/delta.safetensors (metake apply writes the edited model)")
     else:
-        save_model(loaded, out)
         typer.echo(f"saved the edited model: {out} (the change alone: {out}/delta.safetensors)")
     draw_or_note(lambda: result.plot(out / "realisation.png"))
 
@@ -246,8 +257,10 @@ def evaluate(
     methods: Annotated[
         str, typer.Option(help="Comma-separated rows of the method table.")
     ] = "metake,alphaedit,memit",
-    edits: Annotated[int | None, typer.Option(help="How many records, from the first; default all.")] = None,
-    batch: Annotated[int, typer.Option(help="Edits per batch.")] = 20,
+    edits: Annotated[
+        int | None, typer.Option(min=1, help="How many records, from the first; default all.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
     alone: Annotated[
         bool, typer.Option("--alone", help="Judge each batch on an otherwise unedited model.")
     ] = False,
@@ -265,6 +278,7 @@ def evaluate(
     dtype: Dtype = "float32",
     modules: Modules = None,
     chat: Chats = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare.
 
@@ -282,10 +296,7 @@ def evaluate(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     for name in names:
         find_method(name)
-    if edits is not None and edits < 1:
-        raise MetakeError(f"--edits: must be at least 1, got {edits}")
-    if batch < 1:
-        raise MetakeError(f"--batch: must be at least 1, got {batch}")
+    check_run_folder(out, EVALUATION, overwrite=overwrite)
     records = read_records(data, edits)
     changes = _changes(change, layers)
     if preset is not None:
@@ -338,22 +349,26 @@ def stats(
         ),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Stop after so many tokens; default: the whole text.")
+        int | None, typer.Option(min=1, help="Stop after so many tokens; default: the whole text.")
     ] = None,
     layers: Layers = None,
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Collect second moments of keys for the edited layers; an interrupted run continues.
 
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
-    from metake.geometry.covariance import collect
+    from metake.geometry.covariance import FORMAT, collect
     from metake.presets import default_layers, default_text, settings_for, stream_dataset
 
     if text is not None and dataset is not None:
         raise MetakeError("stats: give --text or --dataset, not both")
+    check_writable(out)
+    if out.exists() and kind_of(out) != FORMAT and not overwrite:
+        raise MetakeError(f"{out}: exists and holds no statistics; choose another file, or give --overwrite")
     wanted = None if layers is None else tuple(parse_layers(layers))
     loaded = _load(model, device, dtype, modules)
     if wanted is None:
@@ -388,6 +403,7 @@ def apply(
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Apply a saved change to a model and save the edited model.
 
@@ -396,12 +412,13 @@ def apply(
     from metake.deltas import Delta
     from metake.models.load import save_model
 
+    check_folder(out, overwrite=overwrite)
     change = Delta.load(delta)
     loaded = _load(model, device, dtype, modules)
     change.apply(loaded.arch, check=not force)
-    save_model(loaded, out)
+    save_model(loaded, out, overwrite=overwrite)
     typer.echo(
-        f"saved the edited model: {out} ({len(change.note.get('edits', []))} edits, layers {list(change.factors)})"
+        f"saved the edited model: {out} ({len(change.note.get('edits', []))} edits, layers {list(change.layers)})"
     )
 
 

@@ -128,7 +128,10 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         MetakeError: missing, not JSON, without a digest, or changed since it was written.
     """
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except MetakeError as error:
+        raise MetakeError(f"{error}; {remedy}") from error
     if not isinstance(content, dict) or "digest" not in content:
         raise MetakeError(f"{path}: has no digest (written by an earlier metake, or by hand); {remedy}")
     if content.pop("digest") != digest(content):
@@ -147,6 +150,16 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Ma
     plain = as_plain({"format": kind, "version": metake.__version__, **meta})
     header = json.dumps({"digest": digest(plain, whole), **plain}, sort_keys=True)
     write_file(path, lambda place: save_file(whole, place, {"metake": header}))
+
+
+def kind_of(path: Path) -> str:
+    """The `kind` of a file that `write_tensors` wrote; empty for any other file. Reads the header alone."""
+    try:
+        with safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {})["metake"])
+        return str(meta["format"])
+    except Exception:  # the reader raises whatever a header leads it to
+        return ""
 
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -103,6 +103,8 @@ CASES = {
     "stats of text and stream": (["stats", "--model", "demo", "--out", "o", "--text", "a", "--dataset", "b"], "not both"),
     "stream without end": (["stats", "--model", "demo", "--out", "o", "--dataset", "b"], "--tokens is missing"),
     "text not there": (["stats", "--model", "demo", "--out", "o", "--text", "a.txt"], "cannot be read as text"),
+    "negative tokens": (["stats", "--model", "demo", "--out", "o", "--tokens", "-5"], "--tokens"),
+    "negative edits": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "-1"], "--edits"),
     "requests not there": (["edit", "--model", "demo", "--requests", "r.json", "--out", "o"], "r.json"),
 }  # fmt: skip
 
@@ -154,6 +156,35 @@ def test_bad_record_files(run, case, write, tmp_path):
     assert len(errors) == 1
     assert complaint in errors[0]
     assert list(tmp_path.iterdir()) == [path]
+
+
+WRITES = {
+    "edit": (EDIT, True),
+    "evaluate": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json"], True),
+    "apply": (["apply", "--model", "demo", "--delta", "none"], True),
+    "stats": (["stats", "--model", "demo"], False),
+}
+
+
+@pytest.mark.parametrize("command", WRITES)
+def test_a_place_that_cannot_be_written_is_named_before_any_work(run, command, monkeypatch, tmp_path):
+    """A file where a folder is wanted or the other way round, a place below a file, a file or folder of something else."""
+    monkeypatch.setattr("metake.models.load.load", None)  # whoever loads a model fails
+    arguments, folder = WRITES[command]
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "model.safetensors").write_text("theirs")
+    places = {"file": "is a file" if folder else "holds no statistics", "file/x": "Not a directory", "/proc/x": "cannot be written",
+              "theirs": "something else (model.safetensors)" if folder else "is a folder"}  # fmt: skip
+    for place, complaint in places.items():
+        code, _, errors = run(*arguments, "--out", place)
+        assert code == 2
+        assert len(errors) == 1
+        assert complaint in errors[0]
+        assert place in errors[0]
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [p.name for p in (tmp_path / "theirs").iterdir()] == ["model.safetensors"]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_bad_requests_file(run, write, tmp_path):

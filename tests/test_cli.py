@@ -8,9 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import metake
 from metake import cli
+from metake.deltas import Delta
 from metake.editor import Editor
-from metake.models.load import ASSETS
+from metake.geometry.covariance import Statistics
+from metake.models.load import ASSETS, load
 from tests.test_bad_input import EDIT, EVALUATE
 
 
@@ -74,6 +77,67 @@ def write_world(folder):
     path = folder / "world.txt"
     path.write_text(default_text("demo")[:60_000])
     return path
+
+
+def test_the_change_alone_takes_the_place_of_an_edited_model(run, stats, tmp_path):
+    """And a model the place of a change; whose file is named says `apply`, whole changes too."""
+    quick = [
+        "--method",
+        "rect",
+        "--layers",
+        "1-2",
+        "--stats",
+        stats,
+        "--set",
+        "steps=2",
+        "--out",
+        tmp_path / "o",
+    ]
+    model = {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    alone = {"delta.safetensors", "result.json", "metake.json", "realisation.png"}
+    for more, files in (([], model | alone), (["--delta-only"], alone), ([], model | alone)):
+        run(*EDIT, *quick, *more)
+        assert {file.name for file in (tmp_path / "o").iterdir()} == files
+    out = run("apply", "--model", "demo", "--delta", tmp_path / "o", "--out", tmp_path / "p")
+    assert "(1 edits, layers [1, 2])" in out
+    out = run("apply", "--model", "demo", "--delta", tmp_path / "o", "--out", tmp_path / "o")
+    assert {file.name for file in (tmp_path / "o").iterdir()} == model | {"metake.json"}
+
+
+def test_statistics_may_be_written_again_and_over_nothing_else(run, stats, tmp_path):
+    again = tmp_path / "s.safetensors"
+    arguments = ["stats", "--model", "demo", "--layers", "1", "--tokens", "700", "--out", again]
+    run(*arguments)
+    run(*arguments)
+    again.write_text("mine")
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    assert again.read_text() == "mine"
+    run(*arguments, "--overwrite")
+    assert Statistics.load(again).provenance.tokens == 700
+    assert Statistics.load(again).provenance.name == "demo"
+
+
+def test_equal_edits_save_equal_bytes(run, stats, tmp_path):
+    """And the change says what it is of: method, model, its fingerprint, version, settings and requests."""
+    for folder in ("a", "b"):
+        run(*EDIT, "--method", "memit", "--layers", "2", "--stats", stats, "--set", "steps=2", "--delta-only",
+            "--out", tmp_path / folder)  # fmt: skip
+    a, b = ((tmp_path / folder / "delta.safetensors").read_bytes() for folder in ("a", "b"))
+    assert a == b
+    delta = Delta.load(tmp_path / "a")
+    assert {k: delta.note[k] for k in ("method", "model", "version")} == {
+        "method": "memit", "model": "demo", "version": metake.__version__,
+    }  # fmt: skip
+    assert delta.model == load("demo", device="cpu").arch.fingerprint()
+    assert delta.note["settings"]["layers"] == [2]
+    assert delta.note["edits"][0]["subject"] == "Nezan Girok"
 
 
 def test_preview_changes_nothing(run, stats, tmp_path):

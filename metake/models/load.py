@@ -17,6 +17,8 @@ import torch
 
 from metake.errors import MetakeError
 from metake.extras import require
+from metake.files import read_json, write_json
+from metake.folders import check_folder, result_folder, verify
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.chat import Chat
 from metake.names import did_you_mean, unknown_name
@@ -125,6 +127,7 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise MetakeError(f"{name}: a folder without config.json; give the folder of a saved model")
+        verify(path)
         return str(path), {"local_files_only": True}
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         near = did_you_mean(path.name, _folders(path.parent)) or "run metake models for the names"
@@ -183,22 +186,29 @@ def _from_pretrained(
     return model.eval(), tokenizer
 
 
-def save_model(loaded: Loaded, folder: Path) -> None:
-    """Write an ordinary model folder, all of it or nothing.
+def save_model(loaded: Loaded, folder: Path | str, *, overwrite: bool = False) -> None:
+    """Write an ordinary model folder, all of it or nothing, in place of an earlier result.
+
+    Args:
+        overwrite: also in place of a model that metake did not write.
 
     Raises:
-        MetakeError: the folder cannot be written.
+        MetakeError: the folder cannot be written, or holds files that are not of an earlier result.
     """
-    import shutil
-    import tempfile
+    check_folder(Path(folder), overwrite=overwrite)
+    with result_folder(Path(folder), overwrite=overwrite) as place:
+        write_model(loaded, place)
 
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            loaded.model.save_pretrained(temporary)
-            loaded.tokenizer.save_pretrained(temporary)
-            folder.mkdir(exist_ok=True)
-            for file in sorted(Path(temporary).iterdir()):
-                file.replace(folder / file.name)
-    except (OSError, shutil.Error) as error:
-        raise MetakeError(f"{folder}: the model cannot be written ({error})") from error
+
+def write_model(loaded: Loaded, place: Path) -> None:
+    """The files of a model, as any program that uses transformers reads them."""
+    loaded.model.save_pretrained(place)
+    loaded.tokenizer.save_pretrained(place)
+    # how it was loaded here is no business of whoever loads it next, and the class's name is new in transformers 5
+    path = place / "tokenizer_config.json"
+    config = {
+        k: v for k, v in read_json(path).items() if k not in ("backend", "is_local", "local_files_only")
+    }
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    write_json(path, config)
