@@ -50,6 +50,7 @@ from metake.hparams import Settings
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, load
 from metake.models.trace import frozen
+from metake.options import Parser, at_least, output_folder
 from metake.presets import default_text, settings_for
 from metake.prompts import Batch, Trunks
 from metake.report.figures import panels, save, styled
@@ -425,36 +426,36 @@ def _suites(text: str) -> tuple[str, ...]:
 
 
 def _sizes(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [at_least(1)(part) for part in text.split(",")]
 
 
 @command("benchmark")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--suite", type=_suites, default="all", help="one or several, comma-separated; or all"
     )
     parser.add_argument(
         "--size", default="demo", choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"]
     )
-    parser.add_argument("--blocks", type=int, help="fewer blocks than the model has (random weights)")
+    parser.add_argument("--blocks", type=at_least(1), help="fewer blocks than the model has (random weights)")
     parser.add_argument("--batch", type=_sizes, default=[20], help="requests, or several sizes: 1,20,100")
-    parser.add_argument("--steps", type=int, default=20, help="of a plan")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=at_least(1), default=20, help="of a plan")
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument("--data", type=Path, help="records; default: what ships")
     parser.add_argument(
         "--max-tokens",
-        type=int,
+        type=at_least(1),
         help="padded tokens per pass: bounds the memory; default: what suits the device",
     )
-    parser.add_argument("--stats-tokens", type=int, help="of the suite stats; default: just over d_k")
+    parser.add_argument("--stats-tokens", type=at_least(1), help="of the suite stats; default: just over d_k")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument(
         "--tf32", action="store_true", help="fp32 products by a GPU's matrix units, on both sides"
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     parser.add_argument("--device", help="default: a GPU if there is one")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmark"))
+    parser.add_argument("--out", type=output_folder, default="results/benchmark")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     report = run(args)

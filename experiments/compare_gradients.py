@@ -33,12 +33,21 @@ from metake.console import command, draw_or_note
 from metake.data.records import Record, read_records
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import MethodRun, evaluate_method
-from metake.files import read_json, write_json, write_text
+from metake.files import read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
-from metake.options import chosen_model, model_options, parse_layers, parse_numbers
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    model_options,
+    output_folder,
+    parse_layers,
+    parse_numbers,
+    positive,
+)
 from metake.presets import held_out_text, settings_for, statistics_for
 from metake.prompts import sample_contexts
 from metake.report.figures import panels, save, styled
@@ -114,7 +123,7 @@ class Judge:
 
 @command("compare_gradients")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser)
     parser.add_argument(
         "--method", default="memit", choices=["memit", "alphaedit"], help="geometry and memory"
@@ -123,22 +132,26 @@ def main() -> None:
     parser.add_argument("--weights", default="300,3000", help="lambda (L2 for alphaedit), comma-separated")
     parser.add_argument("--dev", type=Path, default=ASSETS / "world" / "dev.json")
     parser.add_argument("--data", type=Path, default=ASSETS / "world" / "test.json", help="held out")
-    parser.add_argument("--skip", type=int, default=0, help="records of --data to leave out at its beginning")
-    parser.add_argument("--search", type=int, default=20, help="development records per trial")
-    parser.add_argument("--edits", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=25, help="gradient steps of every target")
-    parser.add_argument("--planned", type=int, default=10, help="of these, open loop before the gradients")
+    parser.add_argument(
+        "--skip", type=at_least(0), default=0, help="records of --data to leave out at its beginning"
+    )
+    parser.add_argument("--search", type=at_least(1), default=20, help="development records per trial")
+    parser.add_argument("--edits", type=at_least(1), default=60)
+    parser.add_argument("--batch", type=at_least(1), default=20)
+    parser.add_argument("--steps", type=at_least(1), default=25, help="gradient steps of every target")
+    parser.add_argument(
+        "--planned", type=at_least(0), default=10, help="of these, open loop before the gradients"
+    )
     parser.add_argument("--rates", default="0.1,0.3,1.0", help="learning rates tried")
     parser.add_argument(
-        "--plan-rate", type=float, default=0.5, help="of the open-loop steps before the gradients"
+        "--plan-rate", type=positive, default=0.5, help="of the open-loop steps before the gradients"
     )
     parser.add_argument(
         "--locality", choices=["specificity", "agreement"],
         help="third entry of the search's score; default: agreement, on the demo models specificity",
     )  # fmt: skip
     parser.add_argument("--targets", help="only these, separated by semicolons")
-    parser.add_argument("--out", type=Path, default=Path("results/gradients"))
+    parser.add_argument("--out", type=output_folder, default="results/gradients")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     points = study(args)
@@ -221,7 +234,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     head = {"arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")}}
     path = args.out / f"{label(args)}.json"
-    journal = read_json(path) if path.is_file() else {}
+    journal = read_record(path, "remove it: the study begins again") if path.is_file() else {}
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}
     jobs = list(product(weights, chosen))
@@ -234,7 +247,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
                 if key not in journal["trials"]:
                     run = developed.run(bench.settings(chosen[name], weight, rate), contexts)
                     journal["trials"][key] = {m: run.after.mean(m) for m in METRICS}
-                    write_json(path, journal)
+                    write_record(path, journal)
                 trials.append((score(journal["trials"][key], locality), rate))
                 bar.update()
             rate = max(trials)[1]
@@ -245,7 +258,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
                     "target": name, "weight": weight, "rate": rate, "score on dev": max(trials)[0],
                     **summary(run),
                 }  # fmt: skip
-                write_json(path, journal)
+                write_record(path, journal)
             bar.update()
     return [journal["points"][f"{weight:g} {name}"] for weight, name in jobs]
 

@@ -10,7 +10,6 @@ facts are far apart, and those of a rephrasing close to the fact's own.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, wide
-from metake.options import chosen_model, model_options, parse_layers
+from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_layers
 from metake.presets import settings_for, statistics_for
 from metake.prompts import Batch, pick_tokens
 from metake.report.tables import render
@@ -88,12 +87,12 @@ def compare(
 
 @command("compare_lookups")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
-    parser.add_argument("--edits", type=int, default=100, help="so many facts")
+    parser.add_argument("--edits", type=at_least(1), default=100, help="so many facts")
     parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
-    parser.add_argument("--out", type=Path, default=Path("results/lookups"))
+    parser.add_argument("--out", type=output_folder, default="results/lookups")
     args = parser.parse_args()
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")

@@ -8,7 +8,6 @@ by the model itself) and another. Prints and writes the medians of eta per layer
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from metake.files import read_text, write_json
 from metake.geometry.operator import Ridge
 from metake.models.load import ASSETS
 from metake.models.trace import frozen
-from metake.options import chosen_model, model_options, parse_numbers
+from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_numbers
 from metake.presets import TOKENS, default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
 from metake.report.tables import markdown
@@ -28,13 +27,13 @@ from metake.report.tables import markdown
 
 @command("compare_statistics")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser, "smollm2")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=ASSETS / "world" / "real_facts.json")
-    parser.add_argument("--edits", type=int, default=100)
+    parser.add_argument("--edits", type=at_least(1), default=100)
     parser.add_argument("--weights", default="100,1000,10000,30000")
-    parser.add_argument("--out", type=Path, default=Path("results/statistics"))
+    parser.add_argument("--out", type=output_folder, default="results/statistics")
     args = parser.parse_args()
     weights = parse_numbers(args.weights, "--weights")
     texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}

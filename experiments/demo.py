@@ -9,7 +9,6 @@ Both end in `report.html`; all numbers in `results.json`.
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from functools import partial
@@ -25,7 +24,7 @@ from metake.evaluation.compare import Comparison, compare
 from metake.evaluation.glossary import GLOSSARY, LABELS
 from metake.files import write_json
 from metake.models.load import ASSETS, load
-from metake.options import find_statistics
+from metake.options import Parser, at_least, find_statistics, output_folder
 from metake.presets import held_out_text, settings_for
 from metake.report.figures import plot_realisation
 from metake.report.page import write_page
@@ -85,11 +84,11 @@ def show(lines: list[dict[str, Any]]) -> None:
 
 @command("demo")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/demo"))
+    parser = Parser(description=__doc__)
+    parser.add_argument("--out", type=output_folder, default="results/demo")
     parser.add_argument("--model", default="demo", help="demo model of part (b)")
-    parser.add_argument("--edits", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--edits", type=at_least(1), default=100)
+    parser.add_argument("--batch", type=at_least(1), default=20)
     parser.add_argument("--skip-real", action="store_true", help="part (b) alone")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -10,7 +10,6 @@ holds task files of one's own. Writes downstream.json and a table; every number 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from metake.extras import needs, require
 from metake.files import write_json, write_text
 from metake.models.load import Loaded
 from metake.names import did_you_mean
-from metake.options import chosen_model, model_options
+from metake.options import Parser, at_least, chosen_model, model_options, output_folder
 from metake.report.tables import markdown, render
 
 
@@ -56,14 +55,14 @@ def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | No
 
 @command("downstream")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser, None)
     parser.add_argument("--delta", type=Path, required=True, help="folder or file of a saved change")
     parser.add_argument("--tasks", required=True, help="comma-separated")
     parser.add_argument("--task-folder", type=Path, help="task files of one's own")
-    parser.add_argument("--limit", type=int, help="examples per task")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path("results/downstream"))
+    parser.add_argument("--limit", type=at_least(1), help="examples per task")
+    parser.add_argument("--batch", type=at_least(1), default=8)
+    parser.add_argument("--out", type=output_folder, default="results/downstream")
     args = parser.parse_args()
     require("harness", "lm_eval", what="--tasks")
     change = Delta.load(args.delta)

@@ -5,7 +5,6 @@ python experiments/drift_overview.py results/drift/demo results/drift/smollm2 --
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.drift.verdict import judge
 from metake.console import command
-from metake.files import read_json, write_json, write_text
+from metake.files import read_record, write_json, write_text
+from metake.options import Parser, output_folder
 from metake.report.tables import markdown
 
 NAMES = ("proxy", "parallel", "open", "frozen")
@@ -46,11 +46,15 @@ def points(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 @command("drift_overview")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="each with a drift.json")
-    parser.add_argument("--out", type=Path, default=Path("results/drift"))
+    parser.add_argument("--out", type=output_folder, default="results/drift")
     args = parser.parse_args()
-    found = [p for folder in args.folders for p in points(read_json(folder / "drift.json"))]
+    found = [
+        p
+        for folder in args.folders
+        for p in points(read_record(folder / "drift.json", "measure it again with measure_drift.py"))
+    ]
     write_json(args.out / "overview.json", found)
     head = ["model, layers", "at", "eta_L", "executed", "gamma", *(f"cos {n}" for n in NAMES),
             "X9", "proxy descends", "tail", "allocation", "evaluation", "moving keys"]  # fmt: skip

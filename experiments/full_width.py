@@ -9,7 +9,6 @@ same code. Quality means nothing here; seconds and bytes do.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
@@ -28,7 +27,7 @@ from metake.geometry.covariance import collect
 from metake.methods import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
-from metake.options import parse_layers
+from metake.options import Parser, at_least, output_folder, parse_layers
 from metake.presets import default_text, settings_for
 from metake.report.tables import render
 from metake.requests import Request
@@ -55,19 +54,19 @@ def peak(device: str) -> float:
 
 @command("full_width")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--arch", choices=sorted(CONFIGS), required=True)
-    parser.add_argument("--blocks", type=int, help="default: all")
+    parser.add_argument("--blocks", type=at_least(1), help="default: all")
     parser.add_argument("--methods", default="memit,metake", help="rows of the method table, comma-separated")
     parser.add_argument(
         "--layers", help="edited layers, as 4-8 or 4,6; default: each method's published ones"
     )
-    parser.add_argument("--tokens", type=int, help="for the statistics; default: just over d_k")
-    parser.add_argument("--edits", type=int, default=4, help="in one batch")
+    parser.add_argument("--tokens", type=at_least(1), help="for the statistics; default: just over d_k")
+    parser.add_argument("--edits", type=at_least(1), default=4, help="in one batch")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--solve", default="float64", choices=["float64", "float32"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path("results/full_width"))
+    parser.add_argument("--out", type=output_folder, default="results/full_width")
     args = parser.parse_args()
     methods = args.methods.split(",")
     for name in methods:

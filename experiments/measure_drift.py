@@ -31,13 +31,23 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.extras import needs
-from metake.files import read_json, write_json, write_text
+from metake.files import as_plain, read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings
 from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.trace import frozen
-from metake.options import chosen_model, find_statistics, model_options, parse_layers, parse_numbers
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    find_statistics,
+    model_options,
+    output_folder,
+    parse_layers,
+    parse_numbers,
+    positive,
+)
 from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
 from metake.report.page import write_page
@@ -55,24 +65,28 @@ with command("measure_drift"), needs("theory"):
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser, chat=True)
     parser.add_argument("--layers", help="edited layers, e.g. 4-8; default: the model's preset")
-    parser.add_argument("--edits", type=int, default=8)
+    parser.add_argument("--edits", type=at_least(1), default=8)
     parser.add_argument("--data", type=Path, help="zsRE or CounterFact records; default: what ships")
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
     parser.add_argument("--method", default="memit", choices=["memit", "alphaedit"])
     parser.add_argument(
-        "--lambda", dest="strength", type=float, help="lambda (L2 for alphaedit); default: preset"
+        "--lambda", dest="strength", type=positive, help="lambda (L2 for alphaedit); default: preset"
     )
     parser.add_argument(
         "--factors", default="0.1,1,10", help="the strengths that are looked at, as factors of it"
     )
-    parser.add_argument("--norms", type=int, default=4, help="products per norm of a Jacobian; 0: none")
-    parser.add_argument("--steps", type=int, default=8, help="steps of the descent that is followed; 0: none")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="default: results/drift/MODEL")
+    parser.add_argument(
+        "--norms", type=at_least(0), default=4, help="products per norm of a Jacobian; 0: none"
+    )
+    parser.add_argument(
+        "--steps", type=at_least(0), default=8, help="steps of the descent that is followed; 0: none"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--out", type=output_folder, help="default: results/drift/MODEL")
     return parser.parse_args()
 
 
@@ -150,8 +164,6 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     Raises:
         MetakeError: model, data, statistics or an option cannot be used; the line says what to do.
     """
-    if args.edits < 1:
-        raise MetakeError(f"--edits {args.edits}: measure one edit at least")
     layers = None if args.layers is None else tuple(parse_layers(args.layers))
     if args.data is not None and not args.data.is_file():
         raise MetakeError(f"--data {args.data}: no such file")
@@ -191,16 +203,16 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
     }  # fmt: skip
     path, edits = out / "drift.json", []
     if path.is_file():
-        earlier = read_json(path)
-        if isinstance(earlier, dict) and {k: earlier.get(k) for k in head} == head:
-            edits = earlier.get("edits", [])[: len(requests)]
+        earlier = read_record(path, "remove it: the edits are measured again")
+        if {k: earlier.get(k) for k in head} == as_plain(head):
+            edits = earlier["edits"][: len(requests)]
     with (
         frozen(arch.model),
         tqdm(total=len(requests), initial=len(edits), unit="edit", desc=head["model"]) as bar,
     ):
         for request in requests[len(edits) :]:
             edits.append(bench.measure(editors, request))
-            write_json(path, {**head, "edits": edits})
+            write_record(path, {**head, "edits": edits})
             bar.update()
         first = editors[1.0]
         batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts, first.settings.lookup)
@@ -212,7 +224,7 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
         **{name: judge([edit["strengths"][name] for edit in edits]) for name in edits[0]["strengths"]},
     }
     content = {**head, "between": between, "verdicts": verdicts, "edits": edits}
-    write_json(path, content)
+    write_record(path, content)
     return content
 
 
@@ -261,8 +273,8 @@ def report(content: dict[str, Any], out: Path) -> None:
 @command("measure_drift")
 def main() -> None:
     args = arguments()
+    out = args.out or output_folder(f"results/drift/{Path(args.model).name}")
     bench, requests, data = prepare(args)
-    out = args.out or Path("results/drift") / Path(args.model).name
     report(run(bench, requests, data, out, args.seed), out)
 
 

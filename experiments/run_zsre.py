@@ -43,7 +43,7 @@ from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
-from metake.options import chosen_model, find_statistics, model_options
+from metake.options import Parser, at_least, chosen_model, find_statistics, model_options, output_folder
 from metake.presets import held_out_text, preset_of, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
@@ -59,18 +59,18 @@ SHOWN = (
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, help="default: the demo world's test facts")
     parser.add_argument(
         "--methods", default="paper", help="rows of the method table, comma-separated; or paper, or all"
     )
-    parser.add_argument("--edits", type=int, help="default: 2000, or 100 on a demo model")
-    parser.add_argument("--batch", type=int, help="default: 100, or 20 on a demo model")
+    parser.add_argument("--edits", type=at_least(1), help="default: 2000, or 100 on a demo model")
+    parser.add_argument("--batch", type=at_least(1), help="default: 100, or 20 on a demo model")
     parser.add_argument(
-        "--per-subject", type=int, default=1, help="so many facts about each subject, side by side"
+        "--per-subject", type=at_least(1), default=1, help="so many facts about each subject, side by side"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="how many, from 0")
     parser.add_argument(
         "--untuned",
         action="store_true",
@@ -90,10 +90,10 @@ def arguments() -> argparse.Namespace:
         "--against", metavar="METHOD",
         help="also the difference of every other method to this one, fact by fact, with its interval",
     )  # fmt: skip
-    parser.add_argument("--look-every", type=int, help="also judge after every so many batches")
+    parser.add_argument("--look-every", type=at_least(1), help="also judge after every so many batches")
     parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
     parser.add_argument(
-        "--fluency", type=int, default=0, help="measure sampled text of so many records (slow)"
+        "--fluency", type=at_least(0), default=0, help="measure sampled text of so many records (slow)"
     )
     parser.add_argument(
         "--references", type=Path,
@@ -101,7 +101,7 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--out", type=Path, help="default: results/zsre/MODEL")
+    parser.add_argument("--out", type=output_folder, help="default: results/zsre/MODEL")
     return parser.parse_args()
 
 
@@ -165,10 +165,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     demo = args.model in DEMOS
     edits = (100 if demo else 2000) if args.edits is None else args.edits
     batch = (20 if demo else 100) if args.batch is None else args.batch
-    for option, value in (("--edits", edits), ("--batch", batch), ("--seeds", args.seeds),
-                          ("--per-subject", args.per_subject)):  # fmt: skip
-        if value < 1:
-            raise MetakeError(f"{option}: must be at least 1, got {value}")
     if args.seeds >= 3:
         require("theory", "scipy", what=f"--seeds {args.seeds}: intervals over three or more seeds")
     if args.references is not None and args.fluency < 1:
@@ -378,7 +374,7 @@ def report(result: dict[str, Any], out: Path) -> None:
 @command("run_zsre")
 def main() -> None:
     args = arguments()
-    args.out = args.out or Path("results/zsre") / Path(args.model).name
+    args.out = args.out or output_folder(f"results/zsre/{Path(args.model).name}")
     report(run(args), args.out)
 
 

@@ -8,7 +8,6 @@ temperature 1 from the whole vocabulary, so that the text follows the model's ow
 
 from __future__ import annotations
 
-import argparse
 import random
 
 import torch
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from metake.console import command
 from metake.files import write_text
 from metake.models.load import load
+from metake.options import Parser, at_least
 from metake.presets import HELD_OUT, TEXT
 
 TOPICS = [
@@ -142,13 +142,13 @@ FORMS = (
 
 @command("sample_text")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--tokens", type=int, default=66_000)
-    parser.add_argument("--held-out", type=int, default=5_500, help="of these, how many are held out")
-    parser.add_argument("--length", type=int, default=200, help="tokens per piece")
-    parser.add_argument("--rows", type=int, default=48)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokens", type=at_least(1), default=66_000)
+    parser.add_argument("--held-out", type=at_least(0), default=5_500, help="of these, how many are held out")
+    parser.add_argument("--length", type=at_least(1), default=200, help="tokens per piece")
+    parser.add_argument("--rows", type=at_least(1), default=48)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     loaded = load(args.model)

@@ -35,7 +35,15 @@ from metake.geometry.operator import Ridge
 from metake.hparams import Settings
 from metake.models.load import ASSETS, DEMOS
 from metake.models.trace import frozen
-from metake.options import chosen_model, model_options, parse_layers
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    model_options,
+    output_folder,
+    parse_layers,
+    positive,
+)
 from metake.presets import default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
 from metake.report.figures import panels, save, styled
@@ -139,15 +147,15 @@ def draw(content: dict[str, Any], path: Path) -> Path:
 
 @command("statistics_convergence")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser)
     parser.add_argument("--text", type=Path, help="default: the text that ships for the model")
-    parser.add_argument("--tokens", type=int, default=240_000, help="largest size")
+    parser.add_argument("--tokens", type=at_least(1), default=240_000, help="largest size")
     parser.add_argument("--layers", help="default: the preset's")
-    parser.add_argument("--weight", type=float, help="lambda; default: the preset's")
+    parser.add_argument("--weight", type=positive, help="lambda; default: the preset's")
     parser.add_argument("--data", type=Path, help="facts whose eta is looked at; default: what ships")
-    parser.add_argument("--edits", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path("results/convergence"))
+    parser.add_argument("--edits", type=at_least(1), default=100)
+    parser.add_argument("--out", type=output_folder, default="results/convergence")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     content = measure(args)

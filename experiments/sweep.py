@@ -27,7 +27,15 @@ from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import usable
 from metake.files import write_json, write_text
 from metake.models.load import ASSETS, DEMOS
-from metake.options import chosen_model, find_statistics, model_options, parse_numbers
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    find_statistics,
+    model_options,
+    output_folder,
+    parse_numbers,
+)
 from metake.presets import settings_for
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
@@ -38,17 +46,17 @@ STRENGTHS = {"ridge": "weight", "projected": "l2", "identity": "gradient_lr"}  #
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser)
     parser.add_argument("--methods", default=",".join(METHODS), help="rows of the method table")
     parser.add_argument("--data", type=Path, help="records; default: the demo world's test facts")
     parser.add_argument("--factors", default="0.1,0.3,1,3,10", help="of the searched strength")
-    parser.add_argument("--edits", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--edits", type=at_least(1), default=60)
+    parser.add_argument("--batch", type=at_least(1), default=20)
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path("results/sweep"))
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser.add_argument("--out", type=output_folder, default="results/sweep")
     return parser.parse_args()
 
 
@@ -59,9 +67,6 @@ def main() -> None:
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     factors = parse_numbers(args.factors, "--factors")
-    for option, value in (("--edits", args.edits), ("--batch", args.batch)):
-        if value < 1:
-            raise MetakeError(f"{option}: must be at least 1, got {value}")
     data = args.data or ASSETS / "world" / "test.json"
     records = read_records(data, args.edits)
     loaded = chosen_model(args)

@@ -8,7 +8,6 @@ has to obey (equal to, below or above the theory); a row that does not ends the 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from metake.console import command
 from metake.errors import MetakeError
 from metake.extras import needs
+from metake.options import Parser, output_folder
 from theory.claims import CLAIMS
 
 with command("theorem_figures"), needs("theory"):
@@ -60,8 +60,8 @@ def chosen(claims: str | None) -> list[str]:
 
 @command("theorem_figures")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/figures"))
+    parser = Parser(description=__doc__)
+    parser.add_argument("--out", type=output_folder, default="results/figures")
     parser.add_argument("--claims", help="only figures of these claims, comma-separated")
     args = parser.parse_args(arguments)
     logging.getLogger("fontTools").setLevel(logging.ERROR)

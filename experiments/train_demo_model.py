@@ -8,7 +8,6 @@ tokenizer and `training.json` with the recall of every fact in every wording.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import time
@@ -29,6 +28,7 @@ from transformers import (
 
 from metake.console import command
 from metake.data.world import World
+from metake.options import Parser, at_least, output_folder, positive
 
 ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
 FOLDERS = {"gpt2": "demo", "gptj": "demo-gptj", "llama": "demo-llama"}
@@ -139,15 +139,15 @@ def recall(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: Wo
 
 @command("train_demo_model")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--arch", choices=sorted(FOLDERS), required=True)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--length", type=int, default=96)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="folder to write (default: the package's assets)")
+    parser.add_argument("--steps", type=at_least(1), default=3000)
+    parser.add_argument("--rows", type=at_least(1), default=32)
+    parser.add_argument("--length", type=at_least(1), default=96)
+    parser.add_argument("--lr", type=positive, default=3e-3)
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser.add_argument("--out", type=output_folder, help="folder to write (default: the package's assets)")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -18,12 +18,15 @@ run; with `--everywhere` it looks at the shipped settings at every other place b
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import yaml
@@ -34,21 +37,30 @@ from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method, usable
 from metake.extras import needs
-from metake.files import read_json, write_json
+from metake.files import read_json, read_record, write_json, write_record
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings, make_settings
 from metake.methods import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
-from metake.options import chosen_model, find_statistics, model_options, parse_numbers
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    find_statistics,
+    model_options,
+    output_folder,
+    parse_numbers,
+)
 from metake.presets import PRESETS, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 
 with command("tune"), needs("search"):
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from experiments.journal import Journal
 
 HERE = Path(__file__).resolve().parent
 
@@ -314,10 +326,9 @@ def search(
     name, run_is = short_name(loaded.name), {**described(args, space), "model": loaded.arch.fingerprint()}
     held = {} if find_method(method).target == "gradient" else dict(args.set)
     log = args.journal / f"{name}-{method}.journal"
-    log.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         direction="maximize", study_name=method, load_if_exists=True,
-        storage=JournalStorage(JournalFileBackend(str(log))),
+        storage=JournalStorage(Journal(log)),
     )  # fmt: skip
     was = study.user_attrs.get("run", run_is)
     other = next((key for key in run_is if was.get(key) != run_is[key]), None)
@@ -385,14 +396,14 @@ def _setting(text: str) -> tuple[str, Any]:
 
 @command("tune")
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__)
     model_options(parser)
     parser.add_argument("--methods", default="memit,alphaedit,metake,metake-proxy,memit-compensated")
-    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--trials", type=at_least(1), default=40)
     parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
-    parser.add_argument("--edits", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--edits", type=at_least(1), default=60)
+    parser.add_argument("--batch", type=at_least(1), default=20)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                         help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
     parser.add_argument("--factors", metavar="3,10",
@@ -409,20 +420,19 @@ def main() -> None:
         "--stats", type=Path, help="statistics written by `metake stats`, of all layers that may be edited"
     )
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
     parser.add_argument(
-        "--out", type=Path, help="default: results/search/MODEL; of a model that ships with presets, those"
+        "--out",
+        type=output_folder,
+        help="default: results/search/MODEL; of a model that ships with presets, those",
     )
-    parser.add_argument("--journal", type=Path, default=Path("results/search"))
+    parser.add_argument("--journal", type=output_folder, default="results/search")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
 
     methods = [find_method(name).name for name in args.methods.split(",")]
-    for option, value in (("--trials", args.trials), ("--edits", args.edits), ("--batch", args.batch)):
-        if value < 1:
-            raise MetakeError(f"{option}: must be at least 1, got {value}")
     args.factors = parse_numbers(args.factors, "--factors") if args.factors else []
     for name, _ in args.set:
         if name not in Settings.model_fields:
@@ -449,7 +459,9 @@ def main() -> None:
     preset = {"names": [name], "common": {}, "methods": {}}
     preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else name))
     fixed, shipped = preset["common"], dict(preset["methods"])
-    result = read_json(result_file) if result_file.is_file() else {}
+    result = (
+        read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}
+    )
     same = described(args, space)
     for method in methods:
         found = result.get(method, {})
@@ -463,7 +475,7 @@ def main() -> None:
             unstopped = [t for t in trials if t["choice"]["stop"] == "none"]
             if unstopped:
                 preset["methods"]["memit@unstopped"] = as_part(unstopped[0]["choice"], method, preset)
-        write_json(result_file, result)
+        write_record(result_file, result)
         write_json(preset_file, preset)
 
 

@@ -4,17 +4,56 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from metake.errors import MetakeError
-from metake.files import read_text
+from metake.files import check_writable, read_text
 from metake.hparams import Settings
 
 if TYPE_CHECKING:
     from metake.geometry.covariance import Statistics
     from metake.models.load import Loaded
+
+
+class Parser(argparse.ArgumentParser):
+    """The options of a script: whatever is wrong with them is one line."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawTextHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise MetakeError(message.removeprefix("argument "))
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """The type of an option: whole numbers from `low` on."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < low:
+            raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
+        return value
+
+    return number
+
+
+def positive(text: str) -> float:
+    """The type of an option: a finite number above 0."""
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {value:g}")
+    return value
+
+
+def output_folder(text: str) -> Path:
+    """The type of an option: a folder that can be written.
+
+    Raises:
+        MetakeError: it cannot.
+    """
+    path = Path(text)
+    check_writable(path, folder=True)
+    return path
 
 
 def model_options(

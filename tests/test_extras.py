@@ -24,7 +24,7 @@ ROOT = EXPERIMENTS.parent
 OWN = {"metake", "theory", "verification", "experiments", "tests"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # the extra that each script's commands need; the others need none
-EXTRA = {"measure_drift": "theory", "theorem_figures": "theory", "run_zsre": "theory", "tune": "search",
+EXTRA = {"measure_drift": "theory", "theorem_figures": "theory", "run_zsre": "theory", "tune": "search", "journal": "search",
          "downstream": "harness"}  # fmt: skip
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}

@@ -10,6 +10,7 @@ import torch
 from experiments.drift.edit import Edit, measure
 from experiments.drift.norms import Jacobian, largest_singular, watched
 from experiments.drift.verdict import judge, sentences, table
+from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch
@@ -146,9 +147,9 @@ def test_what_was_not_measured_is_not_judged(edit):
 def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     quick = ("--model", "demo-llama", "--layers", "1-3", "--norms", 1, "--steps", 2, "--out", tmp_path)
     call(SCRIPT, *quick, "--edits", 1)
-    first = json.loads((tmp_path / "drift.json").read_text())
+    first = read_record(tmp_path / "drift.json", "")
     first["edits"][0]["start"]["nll"] = 123.0  # to be recognised
-    (tmp_path / "drift.json").write_text(json.dumps(first))
+    write_record(tmp_path / "drift.json", first)
     done = call_here(SCRIPT, *quick, "--edits", 2)
     content = json.loads((tmp_path / "drift.json").read_text())
     assert [e["start"]["nll"] == 123.0 for e in content["edits"]] == [True, False]
@@ -161,6 +162,13 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     lines = (tmp_path / "drift.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * (2 + 3)
 
+    changed = (tmp_path / "drift.json").read_text().replace("123.0", "124.0")
+    (tmp_path / "drift.json").write_text(changed)
+    done = call_here(SCRIPT, *quick, "--edits", 2, check=False)
+    assert done.returncode == 2
+    assert "drift.json: damaged or changed by hand (another digest); remove it" in done.stderr
+    (tmp_path / "drift.json").write_text(changed.replace("124.0", "123.0"))
+
     call_here(SCRIPT, *quick, "--edits", 1, "--seed", 1)  # another run: nothing of the old one is kept
     assert json.loads((tmp_path / "drift.json").read_text())["edits"][0]["start"]["nll"] != 123.0
 
@@ -169,13 +177,13 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     ("arguments", "complaint"),
     [
         (("--model", "nowhere/nothing"), "nowhere/nothing"),
-        (("--edits", "0"), "--edits 0"),
+        (("--edits", "0"), "--edits: must be at least 1, got 0"),
         (("--layers", "1-99"), "layer"),
         (("--layers", "x"), "layers: cannot read 'x'"),
         (("--data", "missing.json"), "missing.json"),
         (("--text", "missing.txt"), "missing.txt"),
         (("--stats", "missing.safetensors"), "missing.safetensors"),
-        (("--lambda", "-1"), "weight"),
+        (("--lambda", "-1"), "--lambda: must be a number above 0, got -1"),
         (("--factors", "1,x"), "--factors 1,x"),
         (("--factors", "0,1"), "--factors 0,1"),
     ],

@@ -15,6 +15,43 @@ def test_every_script_speaks_under_its_name(name):
     assert re.search(rf'@command\("{name}"\)\ndef main\(', SCRIPTS[name])
 
 
+@pytest.mark.parametrize("name", sorted(name for name, text in SCRIPTS.items() if '"--out"' in text))
+def test_a_place_that_cannot_be_written_is_named_before_any_work(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    for place, complaint in (
+        ("file/x", "Not a directory"),
+        ("file", "is a file"),
+        ("/proc/x", "cannot be written"),
+    ):
+        done = call_here(f"{name}.py", "--out", place, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{name}: error: {place}: ")
+        assert complaint in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def numbers(text):
+    """Option, type and least value of every number that a script takes."""
+    return re.findall(
+        r'"(--[a-z-]+)",\s+(?:dest="strength",\s+)?type=(at_least|positive|int|float)\b(?:\((\d)\))?', text
+    )
+
+
+@pytest.mark.parametrize("name", sorted(name for name, text in SCRIPTS.items() if numbers(text)))
+def test_every_number_has_a_range(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for option, kind, low in numbers(SCRIPTS[name]):
+        assert kind in ("at_least", "positive")  # not any number there is
+        bad = (str(int(low) - 1), "-5", "x", "1.5") if kind == "at_least" else ("0", "-5", "nan", "inf", "x")
+        for value in bad:
+            done = call_here(f"{name}.py", f"{option}={value}", check=False)
+            assert done.returncode == 2
+            assert done.stderr.startswith(f"{name}: error: {option}: ")
+            assert done.stderr.strip().count("\n") == 0
+
+
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
@@ -26,10 +63,10 @@ def test_every_script_speaks_under_its_name(name):
         ("compare_gradients.py --rates x --out out", "--rates x: write numbers"),
         ("compare_gradients.py --dev missing.json --out out", "missing.json"),
         ("drift_overview.py missing --out out", "missing/drift.json: cannot be read"),
-        ("demo.py --skip-real --edits 0 --out out", "records: at least 1 is needed"),
+        ("demo.py --skip-real --edits 0 --out out", "--edits: must be at least 1, got 0"),
         ("demo.py --skip-real --model /nowhere --out out", "/nowhere: no such model folder"),
         ("statistics_convergence.py --text missing.txt --out out", "missing.txt: cannot be read"),
-        ("benchmark.py --batch 0 --out out", "requests: none given"),
+        ("benchmark.py --batch 0 --out out", "--batch: must be at least 1, got 0"),
         ("sample_text.py --model /nowhere", "/nowhere: no such model folder"),
         ("tune.py --journal out --methods memit,nothing", "unknown 'nothing'"),
         ("tune.py --journal out --trials 0", "--trials: must be at least 1"),

@@ -10,10 +10,11 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from experiments import tune  # noqa: E402
+from experiments.journal import Journal  # noqa: E402
 from experiments.tune import SPACES, as_part, as_trial, first_points, stronger, suggest  # noqa: E402
 from metake.data.records import read_records  # noqa: E402
 from metake.errors import MetakeError  # noqa: E402
-from metake.files import read_json  # noqa: E402
+from metake.files import read_json, read_record  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS  # noqa: E402
 from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
@@ -22,7 +23,7 @@ from tests.scripts import call_here  # noqa: E402
 
 def winners(model):
     """`(method, settings)` of a model's search."""
-    found = read_json(tune.HERE / "search" / f"{model}.json")
+    found = read_record(tune.HERE / "search" / f"{model}.json", "")
     return [(method, found[method]["trials"][0]["choice"]) for method in sorted(set(found) & set(METHODS))]
 
 
@@ -252,3 +253,50 @@ def test_a_search_begins_with_different_points():
     assert [("weight" in p, "l2" in p) for p in plain + projected] == [(True, False)] * 2 + [
         (False, True)
     ] * 2
+
+
+def test_a_journal_goes_on_after_a_cut_line_and_refuses_a_changed_one(tmp_path):
+    """Also lines that are missing, doubled or in another order; two writers take turns."""
+    path = tmp_path / "x.journal"
+    logs = [{"number": i, "value": i / 7} for i in range(5)]
+    one, two = Journal(path), Journal(path)
+    for i, log in enumerate(logs):
+        (one, two)[i % 2].append_logs([log])
+    assert list(one.read_logs(0)) == list(two.read_logs(0)) == list(Journal(path).read_logs(0)) == logs
+    assert list(Journal(path).read_logs(3)) == logs[3:]
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(whole[:-5])  # killed while the last line was written
+    again = Journal(path)
+    assert list(again.read_logs(0)) == logs[:4]
+    again.append_logs(logs[4:])
+    assert path.read_bytes() == whole
+    for changed in (
+        [*lines[:2], *lines[3:]], [*lines[:2], lines[3], lines[2], lines[4]], [lines[0], *lines],
+        [lines[0].replace(b'"value": 0.0', b'"value": 0.5'), *lines[1:]],
+        [lines[0], b'{"op_code": 0}\n'], [b"[" * 9999 + b"\n"],
+    ):  # fmt: skip
+        path.write_bytes(b"".join(changed))
+        with pytest.raises(
+            MetakeError, match=r"x\.journal: line \d is damaged, .* give another --journal, or remove it"
+        ):
+            list(Journal(path).read_logs(0))
+
+
+def test_a_changed_search_is_refused(tmp_path, monkeypatch):
+    """Of its file, and of its journal, by name; what the journal has is not searched again."""
+    arguments = ("--methods", "ultraedit", "--trials", 1, "--edits", 2, "--batch", 2, "--out", tmp_path / "out",
+                 "--journal", tmp_path)  # fmt: skip
+    call_here("tune.py", *arguments)
+    for path in (tmp_path / "out" / "search.json", tmp_path / "demo-ultraedit.journal"):
+        whole = path.read_bytes()
+        at = whole.index(b"efficacy")
+        path.write_bytes(whole[:at] + b"f" + whole[at + 1 :])
+        done = call_here("tune.py", *arguments, check=False)
+        assert done.returncode == 2
+        assert path.name in done.stderr
+        assert "damaged" in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+        path.write_bytes(whole)
+    monkeypatch.setattr(tune, "evaluate_method", None)  # whoever edits fails
+    call_here("tune.py", *arguments)
