@@ -103,6 +103,15 @@ def _zsre(fields: Fields) -> Record:
     if not answers[0].strip():
         raise MetakeError(f"{fields.path}: record {fields.index}: answers[0], the target, is empty")
     others = fields.content.get("same_subject", [])
+    if not isinstance(others, list) or not all(
+        isinstance(other, dict)
+        and isinstance(other.get("prompt"), str)
+        and isinstance(other.get("answer"), str)
+        for other in others
+    ):
+        raise MetakeError(
+            f"{fields.path}: record {fields.index}: same_subject must be a list of objects with the texts prompt and answer"
+        )
     return Record(
         fields.request(fields.text("src"), answers[0]),
         fields.text("rephrase"),
