@@ -37,7 +37,7 @@ from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method, usable
 from metake.extras import needs
-from metake.files import read_json, read_record, write_json, write_record
+from metake.files import check_writable, read_json, read_record, write_json, write_record
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings, make_settings
 from metake.methods import find_method
@@ -456,6 +456,8 @@ def main() -> None:
     if args.out is not None or name not in SPACES:
         out = args.out or Path("results/search") / name
         result_file, preset_file = out / "search.json", out / "preset.json"
+    for path in (result_file, preset_file):
+        check_writable(path)
     preset = {"names": [name], "common": {}, "methods": {}}
     preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else name))
     fixed, shipped = preset["common"], dict(preset["methods"])

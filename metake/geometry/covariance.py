@@ -100,9 +100,9 @@ class Statistics:
         d_k = next(iter(self.moments.values())).shape[0]
         return self.provenance.tokens < TOKENS_PER_KEY * d_k
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         tensors = {f"C.{layer}": moment for layer, moment in self.moments.items()}
-        write_tensors(path, FORMAT, tensors, {"provenance": asdict(self.provenance)})
+        write_tensors(Path(path), FORMAT, tensors, {"provenance": asdict(self.provenance)})
 
     @classmethod
     def load(cls, path: Path | str) -> Statistics:
@@ -188,9 +188,12 @@ def collect(
             the time (six layers of GPT-J are 13 GB); 0 keeps after every pass.
 
     Raises:
-        MetakeError: the text has fewer tokens than a key has entries, so C would be singular.
+        MetakeError: the text has fewer tokens than a key has entries, so C would be singular; a number is below 1.
     """
     arch.check_layers(layers)
+    for name, value in (("tokens", tokens), ("window", window), ("rows", rows)):
+        if value is not None and value < 1:
+            raise MetakeError(f"{name}: must be at least 1, got {value}")
     if not isinstance(text, str):
         text = _take(text, tokenizer, tokens)
     window = min(window, arch.max_positions or window)

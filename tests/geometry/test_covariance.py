@@ -93,7 +93,7 @@ def test_a_damaged_partial_file_is_started_over(tokenizer, tmp_path):
 def test_save_load_check(arch, tokenizer, tmp_path):
     statistics = collect(arch, tokenizer, TEXT, (0, 1), tokens=700, progress=False)
     path = tmp_path / "s.safetensors"
-    statistics.save(path)
+    statistics.save(str(path))
     again = Statistics.load(path)
     assert again.provenance == statistics.provenance
     assert torch.equal(again[1], statistics[1])
@@ -150,6 +150,13 @@ def test_a_wrong_statistics_path_is_not_called_something_to_delete(tmp_path):
             Statistics.load(path)
         assert str(refused.value).startswith(str(path))
         assert str(refused.value).endswith("give a file that metake stats wrote, or run it again")
+
+
+@pytest.mark.parametrize("number", ["tokens", "window", "rows"])
+def test_a_number_below_one_is_refused(tokenizer, number):
+    for value in (0, -5):
+        with pytest.raises(MetakeError, match=f"{number}: must be at least 1, got {value}"):
+            collect(Architecture(tiny("gpt2")), tokenizer, TEXT, (0,), progress=False, **{number: value})
 
 
 def test_a_short_text_is_refused_and_a_thin_one_is_marked(tokenizer):
