@@ -66,13 +66,13 @@ def test_scores_are_as_precise_as_the_logits_and_never_below_fp32(given, scored)
 
 
 def test_a_shift_is_added_in_fp32_and_rounded_once():
-    """In bf16, 256 + 0.75 + 0.75 is 256 if every shift is rounded, 258 if their sum is."""
+    """In bf16, 1 + (2^-8 + 2^-17) rounds up to 1 + 2^-7; with the shift rounded first, to 2^-8, it is 1."""
     split = Split.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
-    stream = torch.full((1, 1, 1), 256.0, dtype=torch.bfloat16)
+    stream = torch.ones(1, 1, 1, dtype=torch.bfloat16)
     rows = Rows(split, torch.tensor([0]), Parts(stream), None, Parts(torch.ones(1, 1, 2)))
-    moved = rows.shifted(torch.full((2, 1), 0.75)).own
+    moved = rows.shifted(torch.full((2, 1), 2.0**-9 + 2.0**-18)).own
     assert moved.dtype == torch.bfloat16
-    assert float(moved) == 258.0
+    assert float(moved) == 1 + 2.0**-7
 
 
 def test_a_gate_scales_its_owners_residual_or_every_one():

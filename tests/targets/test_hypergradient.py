@@ -247,3 +247,31 @@ def test_single_precision_agrees(loaded, statistics_of):
         finally:
             loaded.model.float()
     assert (rough - exact).norm() <= 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("initial_first", [True, False])
+def test_every_gradient_weighs_the_divergence_in_the_direction_it_is_given(
+    double, statistics_of, initial_first
+):
+    """Losses with their gradient: those of the objective itself, in either direction of KL."""
+    case = Case(double, statistics_of(double))
+    case.residuals = case.residuals * 4
+    case.penalty = replace(PENALTY, initial_first=initial_first)
+    solution = case.solver.solve(case.trunks, case.residuals)
+    kl = {first: case.objective.executed(solution.factors, initial_first=first).kl for first in (True, False)}
+    assert ((kl[True] - kl[False]).abs() > 1e-3 * kl[True]).all()
+    for found, _ in (case.unrolled(), case.parallel()):
+        torch.testing.assert_close(found.kl, kl[initial_first], rtol=1e-5, atol=1e-9)
+    virtual = case.objective.losses(case.residuals, "channel", EVERYONE, initial_first=initial_first)
+    torch.testing.assert_close(case.proxy()[0].kl, virtual.kl, rtol=1e-6, atol=1e-9)
+    other = case.objective.losses(case.residuals, "channel", EVERYONE, initial_first=not initial_first)
+    assert ((virtual.kl - other.kl).abs() > 1e-4 * virtual.kl).all()
+
+
+def test_parallel_feels_only_the_active(double, statistics_of):
+    case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
+    parallel = Parallel(case.objective, case.solver, case.trunks)
+    losses, gradient = case.gradient(parallel, first)
+    _, everyone = case.gradient(parallel)
+    assert losses.nll.tolist()[1] == 0
+    assert (gradient - everyone).norm() > 0.1 * everyone.norm()

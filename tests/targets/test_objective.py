@@ -14,7 +14,7 @@ from metake.targets.objective import Objective
 TOP = 2
 CONTEXTS = ("The harbour is quiet", "Today it rains")
 REQUESTS = (
-    Request("Which city was {} born in?", "Nezan Girok", "Sobris", locality=("Where is the old mill?",)),
+    Request("Which city was {} born in?", "Nezan Girok", "Red Anchor", locality=("Where is the old mill?",)),
     Request("What is the craft of {}?", "Zumi Bama", "potter"),
 )
 
@@ -144,9 +144,12 @@ def test_chunking_and_inactive_requests_change_nothing(loaded, gate):
         pieces = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=20)
         a, b = (o.losses(residuals, gate, everyone) for o in (whole, pieces))
         one = whole.losses(residuals, gate, torch.tensor([False, True]))
+        parts = pieces.losses(residuals, gate, torch.tensor([False, True]))  # whole passes are left out
     torch.testing.assert_close(a.nll, b.nll, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(a.kl, b.kl, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one.nll[1], a.nll[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.nll, one.nll, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.kl, one.kl, rtol=1e-4, atol=1e-5)
     assert one.nll[0] == 0
 
 
@@ -312,3 +315,24 @@ def test_the_unedited_model_is_the_one_at_the_first_look(demo):
             assert Objective(arch, batch, 1, TOP).executed({}).kl.abs().max() < 1e-6
         finally:
             arch.weight(4).copy_(saved)
+
+
+def test_alone_losses_are_nll_and_memits_direction(demo):
+    """Without arguments: no weight on KL in the gradient, and KL(edited || unedited)."""
+    arch = demo.arch
+    batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
+    torch.manual_seed(7)
+    everyone, start = torch.ones(2, dtype=torch.bool), torch.randn(2, arch.d_v) * 20
+    with frozen(arch.model):
+        objective = Objective(arch, batch, 1, TOP)
+        gradients = []
+        for options in ({}, {"kl_weight": 0.0}, {"kl_weight": 100.0}):
+            leaf = start.clone().requires_grad_(True)
+            objective.losses(leaf, "token", everyone, backward=True, **options)
+            gradients.append(leaf.grad)
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+        assert (gradients[2] - gradients[1]).norm() > 1e-3 * gradients[1].norm()
+        factors = {1: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1) / 10)}
+        kl = {first: objective.executed(factors, initial_first=first).kl for first in (True, False)}
+        torch.testing.assert_close(objective.executed(factors).kl, kl[False], rtol=0, atol=0)
+        assert (kl[True] - kl[False]).abs().max() > 1e-3 * kl[True].max()

@@ -224,3 +224,17 @@ def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merg
     for merge, ties in ((True, [0, 1, 0]), (False, None)):
         _, calls, *_ = planned(requests=requests, merge=merge)
         assert [t if (t := options["ties"]) is None else t.tolist() for *_, options, _ in calls] == [ties] * 2
+
+
+def test_a_plan_is_lengthened_by_what_the_weakest_layer_needs_and_no_further(planned, monkeypatch):
+    """1 / eta of the layer that keeps least, between 1 and `stretch`, the mean over a subject's requests."""
+    bounds, compensate = [], target.compensate
+    monkeypatch.setattr(
+        target, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
+    )
+    _, (plan,), solver, trunks = planned(method="memit-compensated", price=0.0, stretch=1e3)
+    eta = torch.stack(list(solver.solve(trunks, plan[-1].residuals).eta.values()))
+    torch.testing.assert_close(bounds[0], 1 / eta.amin(0))
+    middle = float(bounds[0].median())
+    planned(method="memit-compensated", price=0.0, stretch=middle)
+    torch.testing.assert_close(bounds[1], bounds[0].clamp_max(middle))
