@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from metake.evaluation.counterfact import compare_targets, fluency, ngram_entropy, sample_texts
+from metake.evaluation.counterfact import (
+    compare_targets,
+    fluency,
+    ngram_entropy,
+    sample_texts,
+    target_losses,
+)
 from metake.evaluation.metrics import Evaluator
+from metake.models.tokens import encode
 
 
 def nll(loaded, prompt, target):
@@ -70,3 +77,68 @@ def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
     assert fluency(first) == pytest.approx(np.mean([ngram_entropy(text) for text in first]))
     measured = Evaluator(demo.arch, demo.tokenizer, rivals, generate=False, fluent=1).measure()
     assert np.isfinite(measured.values["fluency"]).tolist() == [True, False, False]
+
+
+def test_equal_likelihoods_are_no_success(demo, rivals):
+    """Strictly likelier: a record whose two targets are one succeeds nowhere."""
+    same = replace(rivals[0], rival=rivals[0].request.target)
+    values = compare_targets(demo.arch, demo.tokenizer, [same], [0])
+    for name in ("efficacy", "paraphrase", "neighbourhood"):
+        assert values[f"{name}_success"][0] == 0
+        assert values[f"{name}_magnitude"][0] == 0
+
+
+@torch.no_grad()
+def test_a_targets_loss_is_the_mean_over_its_tokens(demo, rivals):
+    """Of targets of one, two and three tokens, in any chunks."""
+    rows = [
+        encode(demo.tokenizer, "The craft is", target)
+        for target in ("baker", "Red Anchor", "Red Oak Red Oak")
+    ]
+    assert len({row.answer for row in rows}) == 3
+    for budget in (8, 4096):
+        for row, loss in zip(rows, target_losses(demo.arch, rows, budget), strict=True):
+            scores = demo.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            nll = [
+                -float(scores[at, token]) for at, token in zip(row.predicting, row.answer_ids, strict=True)
+            ]
+            assert loss == pytest.approx(np.mean(nll), rel=1e-4)
+
+
+def test_bigrams_weigh_half_of_trigrams():
+    """The published weights 2/3 and 4/3, averaged: texts that differ in one of the entropies alone."""
+    ones = np.log2(5)
+    assert ngram_entropy("a b c d e f") == pytest.approx((2 / 3 * ones + 4 / 3 * np.log2(4)) / 2)
+    assert ngram_entropy("a b") == 0  # one bigram, no trigram
+
+
+@torch.no_grad()
+def test_texts_are_sampled_to_a_length_from_the_first_prompts_and_leave_the_seed_alone(demo, rivals):
+    """A hundred tokens with the prompt in them, of ten prompts at most, each token one of the five likeliest; of
+    the edited prompt where a record has none."""
+    many = replace(
+        rivals[0], generation_prompts=tuple(f"The {w}" for w in ["market", "mill", "river", "garden"] * 3)
+    )
+    state = torch.random.get_rng_state()
+    texts = sample_texts(demo.arch, demo.tokenizer, many, length=12)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len(texts) == 10
+    assert len(set(texts[:4] + texts[4:8])) > 4  # one stream of numbers, not the same for every prompt
+    for text in texts:
+        ids = demo.tokenizer(text).input_ids
+        assert len(ids) <= 12
+    plain = sample_texts(demo.arch, demo.tokenizer, replace(many, generation_prompts=()), length=12)
+    assert len(plain) == 1
+    assert plain[0].startswith(many.request.text)
+    seen, generate = [], demo.model.generate
+
+    def watched(ids, **options):
+        seen.append((ids.shape[1], options))
+        return generate(ids, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.model, "generate", watched)
+        sample_texts(demo.arch, demo.tokenizer, replace(many, generation_prompts=("The mill",)))
+    ((length, options),) = seen
+    assert (options["top_k"], options["do_sample"]) == (5, True)
+    assert length + options["max_new_tokens"] == 100

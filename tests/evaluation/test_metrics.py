@@ -1,19 +1,22 @@
 """Metrics against what they are defined as, on models whose answers are known."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom, hmean
 
 from metake.data.records import Record
 from metake.evaluation.compare import compare
 from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES
 from metake.evaluation.glossary import GLOSSARY, LABELS
-from metake.evaluation.metrics import PER_RECORD, Evaluator, bootstrap
+from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import usable
 from metake.models.architecture import Architecture
-from metake.models.tokens import encode
+from metake.models.load import load
+from metake.models.tokens import Row, encode
 from metake.presets import held_out_text, settings_for
 from metake.requests import Request
 from tests.conftest import CONFIGS, DESCRIBED, tiny
@@ -187,3 +190,133 @@ def test_kl_is_from_the_unedited_to_the_edited_next_token(demo, records):
         shared = set(p.topk(5).indices.tolist()) & set(q.topk(5).indices.tolist())
         assert seen.values["overlap"][i] == len(shared) / 5
     assert np.isnan(seen.values["kl"][2])  # only two were compared
+
+
+def measurement(**values):
+    return Measurement({k: np.array(v, float) for k, v in values.items()}, 3.0, 2.0, [], [])
+
+
+def test_a_mean_is_over_the_records_that_have_a_value():
+    seen = measurement(efficacy=[1.0, np.nan, 0.0, 0.5], kl=[np.nan, np.nan])
+    assert seen.mean("efficacy") == 0.5
+    assert np.isnan(seen.mean("kl"))
+    assert (seen.mean("perplexity"), seen.mean("perplexity_median")) == (3.0, 2.0)
+
+
+def test_a_score_is_the_harmonic_mean_of_three():
+    means = {"efficacy": 0.9, "generalisation": 0.6, "specificity": 0.3, "agreement": 0.5}
+    assert score(means) == pytest.approx(hmean([0.9, 0.6, 0.3]))
+    assert score(means, "agreement") == pytest.approx(hmean([0.9, 0.6, 0.5]))
+    assert score({**means, "efficacy": 0.0}) == pytest.approx(hmean([1e-3, 0.6, 0.3]))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_an_interval_holds_the_middle_95_percent_of_resampled_means(share):
+    """Of zeros and ones the mean of a resample is binomial; records without a value are no zeros."""
+    ones = round(400 * share)
+    values = np.array([1.0] * ones + [0.0] * (400 - ones) + [np.nan] * 300)
+    low, high = bootstrap(values)
+    for found, q in ((low, 0.025), (high, 0.975)):
+        assert found == pytest.approx(binom.ppf(q, 400, share) / 400, abs=0.005)
+    assert (low, high) == bootstrap(values)
+
+
+@torch.no_grad()
+def test_agreement_is_with_the_unedited_model_and_specificity_with_the_truth(demo, records):
+    """After a change, per token and then per record, against a loop; prompts about the subject are averaged."""
+    chosen = [records[0], replace(records[1], same_subject=())]
+    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
+
+    def best(prompt, answer):
+        row = encode(demo.tokenizer, prompt, answer)
+        logits = demo.model(torch.tensor([row.ids])).logits[0].argmax(-1)
+        return logits[list(row.predicting)].tolist(), list(row.answer_ids)
+
+    def look():
+        far = [best(r.locality, r.locality_answer) for r in chosen]
+        near = [best(prompt, answer) for prompt, answer in chosen[0].same_subject]
+        name = chosen[1].request.subject
+        open_ended = [
+            int(demo.model(torch.tensor([demo.tokenizer(text).input_ids])).logits[0, -1].argmax())
+            for text in (f"{name} is", f"{name} was known for", f"I was told about {name} that")
+        ]
+        return far, near, open_ended
+
+    before, old = evaluator.measure(), look()
+    assert before.values["agreement"].tolist() == before.values["same_subject"].tolist() == [1.0, 1.0]
+    saved = demo.arch.weight(3).clone()
+    try:
+        demo.arch.weight(3).mul_(6.0)
+        seen, alone, new = evaluator.measure(before), evaluator.measure(), look()
+    finally:
+        demo.arch.weight(3).copy_(saved)
+
+    def equal(a, b):
+        return float(np.mean([x == y for x, y in zip(a, b, strict=True)]))
+
+    for i in range(2):
+        (then, truth), (now, _) = old[0][i], new[0][i]
+        assert seen.values["agreement"][i] == equal(now, then)
+        assert seen.values["specificity"][i] == equal(now, truth)
+    about = np.mean([equal(now, then) for (then, _), (now, _) in zip(old[1], new[1], strict=True)])
+    assert seen.values["same_subject"].tolist() == pytest.approx([about, equal(new[2], old[2])])
+    assert seen.values["same_subject"].min() < 1
+    assert alone.values["agreement"].tolist() == [1.0, 1.0]  # with itself
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-llama"])
+def test_held_out_text_is_read_in_windows_of_128_tokens(name):
+    """BOS included where the tokenizer adds it, which then predicts the first token; at most forty; one token alone
+    predicts nothing."""
+    loaded = load(name, device="cpu")
+    text = held_out_text("demo")
+    evaluator = Evaluator(loaded.arch, loaded.tokenizer, [], text=text)
+    ids = loaded.tokenizer(text, add_special_tokens=False).input_ids
+    begin = [i for i in loaded.tokenizer("").input_ids if i == loaded.tokenizer.bos_token_id]
+    body = 128 - len(begin)
+    windows = evaluator.windows
+    assert len(windows) == min(40, -(-len(ids) // body))
+    assert all(len(w) == 128 for w in windows[:-1])
+    assert [list(w.ids[: len(begin)]) for w in windows] == [begin] * len(windows)
+    assert [i for w in windows for i in w.ids[len(begin) :]] == ids[: 40 * body]
+    assert [w.answer for w in windows] == [len(w) - 1 for w in windows]
+    short = Evaluator(loaded.arch, loaded.tokenizer, [], text=loaded.tokenizer.decode(ids[: body + 1]))
+    assert len(short.windows) == 1
+
+
+@torch.no_grad()
+def test_a_perplexity_weighs_windows_and_not_tokens(demo):
+    """exp of the mean (and of the median) over windows of each one's mean NLL; none where some records are measured."""
+    evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=held_out_text("demo"))
+    evaluator.windows = [
+        Row(w.ids[:n], 0, n - 1) for w, n in zip(evaluator.windows, (9, 128, 40), strict=False)
+    ]
+    losses = []
+    for window in evaluator.windows:
+        ids = torch.tensor(window.ids)
+        scores = demo.model(ids[None]).logits[0].log_softmax(-1)
+        losses.append(float(-scores[:-1].gather(1, ids[1:, None]).mean()))
+    seen = evaluator.measure()
+    assert seen.perplexity == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+    assert seen.perplexity_median == pytest.approx(np.exp(np.median(losses)), rel=1e-4)
+    assert np.isnan(evaluator.measure(only=[]).perplexity)
+
+
+def test_records_that_are_not_asked_for_have_no_values(demo, records):
+    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:3])
+    whole, part = evaluator.measure(), evaluator.measure(only=[1])
+    for name in ("efficacy", "specificity", "agreement", "same_subject", "generation", "kl"):
+        assert np.isfinite(part.values[name]).tolist() == [False, True, False]
+        assert part.values[name][1] == whole.values[name][1]
+    assert part.answers[0] == ("", "", "")
+    assert part.answers[1] == whole.answers[1]
+
+
+def test_a_measurement_as_plain_values_comes_back(demo, records):
+    seen = Evaluator(demo.arch, demo.tokenizer, records[:2], text=held_out_text("demo")).measure()
+    again = Measurement.of_plain(json.loads(json.dumps(seen.plain())))
+    for name, values in seen.values.items():
+        np.testing.assert_array_equal(again.values[name], values)
+    assert (again.perplexity, again.perplexity_median) == (seen.perplexity, seen.perplexity_median)
+    assert again.answers == seen.answers
+    assert np.isnan(Measurement.of_plain(replace(seen, perplexity=float("nan")).plain()).perplexity)

@@ -1,14 +1,19 @@
-"""What a run of the protocol tells while it is under way."""
+"""What a run of the protocol does, measures and tells while it is under way."""
 
 import io
 import json
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 from tqdm import tqdm
 
-from metake.evaluation.metrics import Evaluator
-from metake.evaluation.protocol import evaluate_method, run_key
+import metake.editor as editor_module
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
+from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key
 from metake.presets import settings_for
 
 
@@ -66,3 +71,117 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
     finally:
         with torch.no_grad():
             demo.arch.weight(0).copy_(saved)
+
+
+def test_seconds_per_edit_are_over_all_batches(run_of):
+    run = run_of([{"seconds": 3.0, "requests": [1, 2]}, {"seconds": 5.0, "requests": [3, 4]}])
+    assert run.seconds_per_edit == 2.0
+    assert run_of([]).seconds_per_edit == 0.0
+
+
+@pytest.fixture
+def run_of(demo):
+    settings = settings_for(demo.arch, "memit", name="none")
+    values = {name: np.array([np.nan, np.nan, np.nan]) for name in PER_RECORD}
+    values["efficacy"] = np.array([1.0, 0.0, 0.1234567])
+    values["kl"] = np.array([0.5, np.nan, 1.0])
+    after = Measurement(values, 4.5, float("nan"), [], [("a", "b", "c")] * 3)
+    return lambda batches: MethodRun("memit", settings, after, after, batches, "end")
+
+
+def test_a_row_holds_what_was_measured_and_no_nan(run_of):
+    row = run_of([{"seconds": 3.0, "requests": [1, 2]}]).row()
+    assert row["mean"] == {"efficacy": 0.374486, "kl": 0.75, "perplexity": 4.5, "perplexity_median": None}
+    assert row["per_record"] == {"efficacy": [1.0, 0.0, 0.123457], "kl": [0.5, None, 1.0]}
+    assert set(row["interval"]) == {"efficacy", "kl"}
+    assert row["interval"]["kl"] == [0.5, 1.0]
+    assert row["seconds_per_edit"] == 1.5
+
+
+def test_looks_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, records):
+    """After every second batch and at the end: what an editor that stops there would measure."""
+    chosen = records[:5]
+    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
+    before = evaluator.measure()
+    settings = settings_for(demo.arch, "memit", name="none", layers=(1, 2), contexts=(), steps=6, weight=30.0)
+
+    def run(count, **options):
+        return evaluate_method(demo, chosen[:count], "memit", settings, statistics_of(demo), evaluator, before,
+                               batch=1, **options)  # fmt: skip
+
+    whole = run(5, look_every=2)
+    assert list(whole.looks) == [2, 4, 5]
+    assert whole.moment == "end"
+    assert list(run(3).looks) == [3]
+    with Editor(
+        demo.model, demo.tokenizer, "memit", settings=settings, statistics=statistics_of(demo)
+    ) as editor:
+        for count in range(1, 6):
+            editor.edit(chosen[count - 1].request)
+            if count in whole.looks:
+                seen = evaluator.measure(before, only=range(count))
+                for name in ("efficacy", "specificity", "agreement", "same_subject", "kl"):
+                    np.testing.assert_array_equal(whole.looks[count].values[name], seen.values[name])
+                    assert np.isnan(whole.looks[count].values[name][count:]).all()
+    assert np.isfinite(whole.after.values["efficacy"]).all()
+
+
+def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, records):
+    """Each as if it were the only one; their measurements are put together by record."""
+    chosen = records[:4]
+    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen)
+    before = evaluator.measure()
+    settings = settings_for(demo.arch, "alphaedit", name="none", layers=(1, 2), contexts=(), steps=6, l2=0.01)
+    options = {"batch": 2, "consecutive": False}
+    run = evaluate_method(
+        demo, chosen, "alphaedit", settings, statistics_of(demo), evaluator, before, **options
+    )
+    assert (run.moment, run.looks) == ("alone", {})
+    assert np.isnan(run.after.perplexity)
+    for half in (range(2), range(2, 4)):
+        with Editor(demo.model, demo.tokenizer, "alphaedit", settings=settings,
+                    statistics=statistics_of(demo)) as editor:  # fmt: skip
+            editor.edit([chosen[i].request for i in half])
+            alone = evaluator.measure(before, only=half)
+        for name in ("efficacy", "generalisation", "specificity", "agreement", "kl"):
+            np.testing.assert_array_equal(run.after.values[name][list(half)], alone.values[name][list(half)])
+        assert [run.after.answers[i] for i in half] == [alone.answers[i] for i in half]
+        assert [run.after.choices[i] for i, (_, r) in enumerate(evaluator.kinds) if r in half] == [
+            alone.choices[i] for i, (_, r) in enumerate(evaluator.kinds) if r in half
+        ]
+
+
+def test_shared_contexts_are_used_where_the_settings_have_none(demo, statistics_of, records, monkeypatch):
+    seen = []
+    build = editor_module.Batch.build
+
+    def watched(arch, tokenizer, requests, contexts, *rest):
+        seen.append(tuple(contexts))
+        return build(arch, tokenizer, requests, contexts, *rest)
+
+    monkeypatch.setattr(editor_module.Batch, "build", watched)
+    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:1], generate=False)
+    before = evaluator.measure()
+    for own in (None, ("Today it rains",)):
+        settings = settings_for(demo.arch, "memit", name="none", layers=(1,), steps=1, contexts=own)
+        evaluate_method(demo, records[:1], "memit", settings, statistics_of(demo), evaluator, before, batch=1,
+                        contexts=("The mill is dark",))  # fmt: skip
+    assert seen == [("The mill is dark",), ("Today it rains",)]
+
+
+def test_a_batch_below_one_is_refused(demo, records):
+    evaluator = Evaluator(demo.arch, demo.tokenizer, [], generate=False)
+    settings = settings_for(demo.arch, "memit", name="none")
+    with pytest.raises(MetakeError, match=r"^batch: must be at least 1, got 0$"):
+        evaluate_method(demo, records[:1], "memit", settings, None, evaluator, evaluator.measure(), batch=0)
+
+
+def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
+    run = run_of([])
+    content = result_file(demo, run.before, [run], statistics_of(demo), edits=3)
+    assert content["model"] == demo.name
+    assert content["fingerprint"] == demo.arch.fingerprint()
+    assert content["statistics"]["tokens"] == statistics_of(demo).provenance.tokens
+    assert content["edits"] == 3
+    assert content["before"]["mean"]["kl"] == 0.75
+    assert result_file(demo, run.before, [], None)["statistics"] is None
