@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from verification import ledger
 from verification.verdicts import Outcome, render_terminal, verdicts, write_verdicts
@@ -20,6 +22,8 @@ torch.set_num_threads(1)
 COMMON = {"deadline": None, "print_blob": True,
           "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}  # fmt: skip
 settings.register_profile("verification", max_examples=150, derandomize=True, **COMMON)
+# other examples than the derandomized ones: `--hypothesis-profile=seeds --hypothesis-seed=N`
+settings.register_profile("seeds", max_examples=150, database=None, **COMMON)
 settings.register_profile("thorough", max_examples=2000, **COMMON)
 # few examples, no shrinking: to see whether a mistake is noticed, not to understand it
 for name, examples in (("glance", 5), ("mutants", 60)):
@@ -27,6 +31,10 @@ for name, examples in (("glance", 5), ("mutants", 60)):
         name, max_examples=examples, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
         phases=(Phase.generate, Phase.target), suppress_health_check=list(HealthCheck),
     )  # fmt: skip
+# Hypothesis draws numbers that it finds in the source of loaded modules: which examples a derandomized test
+# sees would depend on what else is imported, hence on the selection, on the worker and on the checkout's path.
+providers._get_local_constants = Constants  # none
+
 settings.load_profile("verification")  # --hypothesis-profile still wins
 
 _outcomes: list[Outcome] = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
 
 from verification import strategies as make
 
@@ -105,3 +108,24 @@ def test_failures_shrink_to_something_small():
         make.vectors(6), lambda k: np.linalg.norm(k) > 0, settings=settings(max_examples=500, database=None)
     )
     assert np.count_nonzero(k) == 1
+
+
+def test_examples_do_not_depend_on_loaded_modules(tmp_path, monkeypatch):
+    """A local module full of one number leaves the derandomized examples as they are."""
+
+    def drawn() -> list[str]:
+        seen: list[str] = []
+
+        @settings(max_examples=300, derandomize=True, database=None)
+        @given(st.floats())
+        def collect(x: float):
+            seen.append(repr(x))
+
+        collect()
+        return seen
+
+    before = drawn()
+    (tmp_path / "numbers_of_a_neighbour.py").write_text("X = 1234.56789\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("numbers_of_a_neighbour")
+    assert drawn() == before
