@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from metake.evaluation import compare as module
 from metake.evaluation.compare import Comparison
 from metake.evaluation.glossary import LABELS
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.protocol import MethodRun
+from metake.presets import settings_for
 
 
 def measurement(perplexity=float("nan"), **means):
@@ -56,3 +58,59 @@ def test_a_table_without_values_names_the_three_published_metrics():
 def test_a_tables_title_says_model_and_edits(comparison):
     assert "demo: 3 edits" in comparison.table()
     assert comparison.markdown().splitlines()[0].startswith("| method |")
+
+
+@pytest.fixture
+def compared(demo, statistics_of, records, monkeypatch, tmp_path):
+    """`compared(**options)`: what every method is run with, without running it."""
+
+    def go(settings=None, **options):
+        runs = []
+
+        def run(*given, **more):
+            runs.append((given[2], given[3], more))
+            return MethodRun(given[2], given[3], given[6], given[6], [], "end")
+
+        monkeypatch.setattr(module, "evaluate_method", run)
+        monkeypatch.setattr(
+            module, "sample_contexts", lambda arch, tokenizer, seed: (f"sampled with {seed}",)
+        )
+        plain = settings_for(demo.arch, "memit", name="none", layers=(1, 2))
+        given = {
+            "batch": 2,
+            "folder": tmp_path,
+            "text": "The mill is dark. " * 9,
+            "generate": False,
+            **options,
+        }
+        chosen = given.pop("records", records[:2])
+        out = module.compare(demo, chosen, settings or {"memit": plain}, statistics_of(demo), **given)
+        return out, runs
+
+    return go
+
+
+def test_every_run_has_a_folder_of_its_own(compared, records):
+    """Named after method and key: whatever changes the numbers changes the folder; the same call finds it again."""
+    changes = [{}, {"batch": 1}, {"consecutive": False}, {"generate": True}, {"text": None},
+               {"text": "Today it rains. " * 9}, {"records": records[1:3]}]  # fmt: skip
+    folders = [compared(**change)[1][0][2]["checkpoints"].folder for change in changes]
+    assert len(set(folders)) == len(folders)
+    assert all(folder.name.startswith("memit-") for folder in folders)
+    assert compared()[1][0][2]["checkpoints"].folder == folders[0]
+    assert compared(folder=None)[1][0][2]["checkpoints"] is None
+
+
+def test_methods_of_a_seed_share_their_contexts(compared, demo):
+    """Sampled once per seed, from the unedited model; a method with contexts of its own needs none."""
+    plain = settings_for(demo.arch, "memit", name="none", layers=(1, 2))
+    settings = {
+        "memit": plain,
+        "rect": plain.updated(seed=3),
+        "rome": plain.updated(contexts=("It rains",), seed=5),
+    }
+    out, runs = compared(settings)
+    assert [more["contexts"] for *_, more in runs] == [("sampled with 0",), ("sampled with 3",), None]
+    assert out.content["contexts"] == {"0": ("sampled with 0",), "3": ("sampled with 3",)}
+    assert [name for name, *_ in runs] == list(settings)
+    assert [choice for _, choice, _ in runs] == list(settings.values())

@@ -224,7 +224,7 @@ def test_an_interval_holds_the_middle_95_percent_of_resampled_means(share):
 @torch.no_grad()
 def test_agreement_is_with_the_unedited_model_and_specificity_with_the_truth(demo, records):
     """After a change, per token and then per record, against a loop; prompts about the subject are averaged."""
-    chosen = [records[0], replace(records[1], same_subject=())]
+    chosen = [records[0], replace(records[1], same_subject=(), locality_answer="Nowhere")]
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
 
     def best(prompt, answer):
@@ -242,6 +242,10 @@ def test_agreement_is_with_the_unedited_model_and_specificity_with_the_truth(dem
         ]
         return far, near, open_ended
 
+    name = chosen[1].request.subject
+    texts = {demo.tokenizer.decode(evaluator.rows[i].ids[:-1]) for i, kind in enumerate(evaluator.kinds)
+             if kind == ("same_subject", 1)}  # fmt: skip
+    assert texts == {f"{name} is", f"{name} was known for", f"I was told about {name} that"}
     before, old = evaluator.measure(), look()
     assert before.values["agreement"].tolist() == before.values["same_subject"].tolist() == [1.0, 1.0]
     saved = demo.arch.weight(3).clone()

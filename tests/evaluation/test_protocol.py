@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import metake.editor as editor_module
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
-from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key
+from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key, usable
+from metake.models.tokens import encode
 from metake.presets import settings_for
 
 
@@ -85,7 +87,7 @@ def run_of(demo):
     values = {name: np.array([np.nan, np.nan, np.nan]) for name in PER_RECORD}
     values["efficacy"] = np.array([1.0, 0.0, 0.1234567])
     values["kl"] = np.array([0.5, np.nan, 1.0])
-    after = Measurement(values, 4.5, float("nan"), [], [("a", "b", "c")] * 3)
+    after = Measurement(values, 4.5, float("inf"), [], [("a", "b", "c")] * 3)
     return lambda batches: MethodRun("memit", settings, after, after, batches, "end")
 
 
@@ -185,3 +187,24 @@ def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
     assert content["edits"] == 3
     assert content["before"]["mean"]["kl"] == 0.75
     assert result_file(demo, run.before, [], None)["statistics"] is None
+
+
+@pytest.mark.parametrize("field", ["request", "rephrase", "locality"])
+def test_a_record_may_fill_what_the_contexts_leave(demo, records, field):
+    """24 tokens are kept for contexts: of each prompt with its answer, one token more is too many."""
+    long = "mill " * 30
+    changes = {
+        "request": replace(records[0].request, prompt=long + "{} is"),
+        "rephrase": long,
+        "locality": long,
+    }
+    record = replace(records[0], **{field: changes[field]})
+    prompt, answer = {
+        "request": (record.request.text, record.request.target), "rephrase": (record.rephrase, record.request.target),
+        "locality": (record.locality, record.locality_answer),
+    }[field]  # fmt: skip
+    longest = len(encode(demo.tokenizer, prompt, answer))
+    for limit, fits in ((longest + 24, True), (longest + 23, False)):
+        arch = SimpleNamespace(max_positions=limit)
+        good, bad = usable(SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [record])
+        assert (len(good), len(bad)) == (fits, not fits)
