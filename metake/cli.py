@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from tqdm import tqdm
 
@@ -177,11 +176,10 @@ def edit(
     --target 'Oslo' --out edited
     """
     from metake.editor import Editor
-    from metake.evaluation.metrics import Evaluator
     from metake.methods import find_method
     from metake.models.chat import described
+    from metake.models.greedy import greedy_answers
     from metake.models.load import write_model
-    from metake.models.tokens import encode
     from metake.presets import preset_of, settings_for
     from metake.published import parse_files, published_for
 
@@ -213,13 +211,11 @@ def edit(
     if preview:
         return
     assert out is not None
-    speaker = Evaluator(loaded.arch, loaded.tokenizer, [])
-    prompts = [encode(loaded.tokenizer, wish.text).ids for wish in wishes]
-    with torch.no_grad():
-        before = speaker.continue_greedily(prompts, [12] * len(prompts))
-        result = editor.edit(wishes)
-        editor.finish()
-        after = speaker.continue_greedily(prompts, [12] * len(prompts))
+    asked = ([wish.text for wish in wishes], [wish.target for wish in wishes])
+    before = greedy_answers(loaded.arch, loaded.tokenizer, *asked, least=12)
+    result = editor.edit(wishes)
+    editor.finish()
+    after = greedy_answers(loaded.arch, loaded.tokenizer, *asked, least=12)
     typer.echo(result)
     for wish, old, new in zip(wishes, before, after, strict=True):
         typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")

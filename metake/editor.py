@@ -24,6 +24,7 @@ from metake.geometry.covariance import Statistics
 from metake.geometry.operator import Geometry, Identity, Projected, Ridge
 from metake.hparams import Settings
 from metake.methods import find_method
+from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.trace import frozen, wide
 from metake.names import unknown_name
@@ -74,6 +75,7 @@ class Editor:
         from metake.presets import settings_for, statistics_for
 
         find_method(method)
+        refuse_inference_tensors(model)
         self.arch = Architecture(model, modules)
         self.tokenizer, self.method, self.progress = tokenizer, method, progress
         self.settings = settings or settings_for(self.arch, method)
@@ -101,7 +103,8 @@ class Editor:
     def geometry(self, layer: int) -> Geometry:
         """The effective geometry of a layer now, with the keys of earlier batches if the method remembers."""
         if layer not in self._bases:
-            self._bases[layer] = self._base(layer)
+            with neutral():
+                self._bases[layer] = self._base(layer)
         past = self._memory[layer] if self.settings.history else None
         return self._bases[layer] if past is None else self._bases[layer].with_past(past)
 
@@ -111,6 +114,7 @@ class Editor:
         if self.statistics is None or not s.needs_statistics:
             return Identity(dtype=s.torch_dtype, device=device)
         moment = self.statistics[layer].to(device)
+        moment = moment.clone() if moment.is_inference() else moment  # no gradient passes an inference tensor
         if s.geometry == "ridge":
             beta = s.ridge * s.weight * float(moment.trace())
             return Ridge(moment, s.weight, beta, dtype=s.torch_dtype)

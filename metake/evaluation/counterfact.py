@@ -21,8 +21,9 @@ import torch
 
 from metake.data.records import Record
 from metake.models.architecture import Architecture
+from metake.models.greedy import plain_generation
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
-from metake.models.trace import run
+from metake.models.trace import frozen, run
 
 SUCCESSES = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
 MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighbourhood_magnitude")
@@ -105,14 +106,15 @@ def sample_texts(
     torch.manual_seed(seed)
     texts = []
     try:
-        for prompt in prompts:
-            ids = torch.tensor([encode(tokenizer, prompt).ids])
-            total = min(length, arch.max_positions or length)
-            out = arch.model.generate(  # type: ignore[operator]
-                ids.to(arch.device), attention_mask=torch.ones_like(ids).to(arch.device), do_sample=True,
-                top_k=5, max_new_tokens=max(1, total - ids.shape[1]), pad_token_id=tokenizer.eos_token_id or 0,
-            )  # fmt: skip
-            texts.append(tokenizer.decode(out[0], skip_special_tokens=True))
+        with frozen(arch.model), plain_generation(arch.model, tokenizer):
+            for prompt in prompts:
+                ids = torch.tensor([encode(tokenizer, prompt).ids])
+                total = min(length, arch.max_positions or length)
+                out = arch.model.generate(  # type: ignore[operator]
+                    ids.to(arch.device), attention_mask=torch.ones_like(ids).to(arch.device), do_sample=True,
+                    top_k=5, max_new_tokens=max(1, total - ids.shape[1]),
+                )  # fmt: skip
+                texts.append(tokenizer.decode(out[0], skip_special_tokens=True))
     finally:
         torch.random.set_rng_state(state)
     return texts

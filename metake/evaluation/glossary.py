@@ -13,8 +13,9 @@ GLOSSARY: dict[str, str] = {
     "same_subject": "agreement with the unedited model on other prompts about the edited subject: the "
     "record's own, without those that another record of the run edits, or three generic ones (next token) "
     "where it has none.",
-    "generation": "share of records whose greedy continuation of the edited prompt, up to the end of "
-    "the line and without a final full stop, is exactly the target (free-running).",
+    "generation": "share of records whose greedy continuation of the edited prompt, read as many lines as the "
+    "target has and without a final full stop, is exactly the target (free-running; the model's own generation "
+    "settings, such as a repetition penalty, are set aside).",
     "generation_rephrase": "the same on the rephrased prompt.",
     "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target.",
     "kl": "KL(unedited || edited) in nats, of the next token after the unrelated prompts of the first 200 records.",

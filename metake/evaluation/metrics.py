@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from metake.data.records import Record
-from metake.errors import MetakeError
 from metake.evaluation.consistency import References
 from metake.evaluation.counterfact import (
     MAGNITUDES,
@@ -22,6 +21,7 @@ from metake.evaluation.counterfact import (
     target_losses,
 )
 from metake.models.architecture import Architecture
+from metake.models.greedy import as_spoken, greedy_answers
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
 
@@ -91,9 +91,8 @@ def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[fl
 
 
 def _tidy(text: str) -> str:
-    """The answer as a person reads it: the first line, without surrounding space and full stop."""
-    line = text.strip().splitlines()
-    return line[0].strip().removesuffix(".").strip() if line else ""
+    """The answer as a person reads it: without surrounding space and full stop."""
+    return "\n".join(line.strip() for line in text.strip().split("\n")).removesuffix(".").strip()
 
 
 class Evaluator:
@@ -203,10 +202,10 @@ class Evaluator:
         for index, parts in shared.items():
             values["same_subject"][index] = float(np.mean(parts))
         for index, (edited, rephrased, _) in answers.items():
-            target = _tidy(self.records[index].request.target)
+            target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target))
             values["generation"][index] = _tidy(edited) == target
             values["generation_rephrase"][index] = _tidy(rephrased) == target
-            values["generation_start"][index] = edited.strip().startswith(target)
+            values["generation_start"][index] = _tidy(edited).startswith(target)
         then = unrelated if reference is None or reference.unrelated is None else reference.unrelated
         for index in sorted(wanted & set(range(len(unrelated)))):
             now, old = unrelated[index], then[index]
@@ -246,51 +245,11 @@ class Evaluator:
         return best
 
     def _answers(self, wanted: list[int]) -> dict[int, tuple[str, str, str]]:
-        """Greedy continuations until the end of the line, a little longer than the target."""
-        prompts, lengths = [], []
+        """Greedy answers to each record's edited prompt, rephrase and unrelated prompt."""
+        prompts, targets = [], []
         for index in wanted:
             record = self.records[index]
-            target = encode(self.tokenizer, record.request.text, record.request.target).answer
-            other = encode(self.tokenizer, record.locality, record.locality_answer).answer
-            for text, length in (
-                (record.request.text, target), (record.rephrase, target), (record.locality, other)
-            ):  # fmt: skip
-                prompts.append(encode(self.tokenizer, text).ids)
-                lengths.append(min(max(length + 3, 8), 48))
-        texts = self.continue_greedily(prompts, lengths)
+            prompts += [record.request.text, record.rephrase, record.locality]
+            targets += [record.request.target, record.request.target, record.locality_answer]
+        texts = greedy_answers(self.arch, self.tokenizer, prompts, targets, max_tokens=self.max_tokens)
         return {index: tuple(texts[3 * j : 3 * j + 3]) for j, index in enumerate(wanted)}  # type: ignore[misc]
-
-    def continue_greedily(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
-        """Greedy continuations, each up to its length, the end of a line or of the text.
-
-        Batched with cached keys and values; prompts are padded on the left and masked.
-
-        Raises:
-            MetakeError: the model cannot generate (no `generate`).
-        """
-        model = self.arch.model
-        if not hasattr(model, "generate"):
-            raise MetakeError("generation: the model has no generate(); evaluate with --no-generate")
-        texts = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: (lengths[i], len(prompts[i])))
-        rows = max(1, self.max_tokens // max((len(p) for p in prompts), default=1) // 2)
-        for start in range(0, len(order), rows):
-            group = order[start : start + rows]
-            width = max(len(prompts[i]) for i in group)
-            gaps = [width - len(prompts[i]) for i in group]
-            ids = torch.tensor([[0] * gap + list(prompts[i]) for i, gap in zip(group, gaps, strict=True)])
-            mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
-            longest = max(lengths[i] for i in group)
-            if self.arch.max_positions is not None:
-                longest = max(1, min(longest, self.arch.max_positions - width))
-            out = model.generate(  # type: ignore[operator]
-                ids.to(self.arch.device), attention_mask=mask.to(self.arch.device), max_new_tokens=longest,
-                do_sample=False, num_beams=1, pad_token_id=self.tokenizer.eos_token_id or 0,
-            )  # fmt: skip
-            for i, row in zip(group, out[:, width:].tolist(), strict=True):
-                end = self.tokenizer.eos_token_id
-                spoken = row[: row.index(end)] if end in row else row
-                text = self.tokenizer.decode(spoken[: lengths[i]], skip_special_tokens=True)
-                lead = text[: len(text) - len(text.lstrip())]
-                texts[i] = lead + text.lstrip().split("\n")[0]
-        return texts

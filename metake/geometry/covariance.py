@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from metake.errors import MetakeError
 from metake.files import read_tensors, write_tensors
+from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
 from metake.models.trace import frozen, run
 from metake.processes import place
@@ -161,6 +162,7 @@ def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> 
     return [begin + ids[i : i + body] for i in range(0, len(ids), body)]
 
 
+@neutral()
 @torch.no_grad()
 def collect(
     arch: Architecture,

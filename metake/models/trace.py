@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
 from metake.models.past import Memory, Past, States
 
@@ -204,15 +205,17 @@ def run(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for parameters; both as before afterwards."""
-    training = model.training
+    """Evaluation mode, no gradients for parameters, PyTorch's own defaults; all as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
     wanted = [p for p in model.parameters() if p.requires_grad]
     model.eval()
     for parameter in wanted:
         parameter.requires_grad_(False)
     try:
-        yield
+        with neutral():
+            yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for parameter in wanted:
             parameter.requires_grad_(True)

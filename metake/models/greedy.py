@@ -1,0 +1,170 @@
+"""Greedy answers: the most likely token each time, whatever generation settings a model carries.
+
+`generation_config.json` may set a repetition penalty, forbidden n-grams, a least length and more, and `generate`
+applies them to greedy decoding as well. A measurement sees the model, so all of them are set aside, except for the
+tokens at which an answer ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from metake.errors import MetakeError
+from metake.models.architecture import Architecture
+from metake.models.tokens import encode
+from metake.models.trace import frozen
+
+MARGIN = 3  # tokens read beyond the target's, to see whether the answer ends with it
+LEAST = 8  # tokens of an answer, however short the target
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the tokenizer's end of text and those that the model's own settings name."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    tokens = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    return sorted({int(token) for token in tokens if token is not None})
+
+
+def set_aside(model: Any) -> dict[str, Any]:
+    """Settings of the model's own that would change its answers, by name."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return {}
+    neutral = type(config)().to_dict()
+    harmless = ("_from_model_config", "transformers_version", "use_cache", "max_length", "max_new_tokens")
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in harmless and "token_id" not in name and value is not None and neutral.get(name) != value
+        and not (value is False or (name == "num_beams" and value == 1))
+    }  # fmt: skip
+
+
+def described_decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """How answers were read, as plain data for a result file."""
+    return {
+        "decoding": "greedy",
+        "stop_tokens": stop_tokens(model, tokenizer),
+        "set_aside": set_aside(model),
+    }
+
+
+@contextmanager
+def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
+    """`model.generate` without the model's own settings; they are back afterwards.
+
+    Raises:
+        MetakeError: the model cannot generate.
+    """
+    if not hasattr(model, "generate"):
+        raise MetakeError("generation: the model has no generate(); evaluate with --no-generate")
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    ends = stop_tokens(model, tokenizer)
+    filler = ends[0] if ends else 0
+    model.generation_config = GenerationConfig(eos_token_id=ends or None, pad_token_id=filler)
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def answer_length(tokenizer: Any, prompt: str, target: str, least: int = LEAST) -> int:
+    """Tokens to read of an answer that is compared with `target`."""
+    return max(encode(tokenizer, prompt, target).answer + MARGIN, least)
+
+
+def as_spoken(tokenizer: Any, target: str) -> str:
+    """A target as the tokenizer writes it back (some fold case or Unicode forms): what an answer can be equal to."""
+    return tokenizer.decode(tokenizer(target, add_special_tokens=False).input_ids).strip() or target.strip()
+
+
+def first_lines(text: str, target: str = "") -> str:
+    """As many lines of an answer as the target has, leading space kept."""
+    body = text.lstrip()
+    lines = body.split("\n")[: target.strip().count("\n") + 1]
+    return text[: len(text) - len(body)] + "\n".join(lines)
+
+
+@torch.no_grad()
+def continue_greedily(
+    arch: Architecture,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    max_tokens: int | None = None,
+) -> list[str]:
+    """Greedy continuations of token rows, each up to its length or a token that ends an answer.
+
+    Batched with cached keys and values; prompts are padded on the left and masked. Rows share a batch only where
+    each of them has room for its length.
+
+    Args:
+        max_tokens: padded tokens of a batch, continuations included; by default what suits the device.
+
+    Raises:
+        MetakeError: the model cannot generate (no `generate`).
+    """
+    texts = [""] * len(prompts)
+    budget, limit = max_tokens or 2 * arch.pass_tokens, arch.max_positions
+    ends = set(stop_tokens(arch.model, tokenizer))
+    with frozen(arch.model), plain_generation(arch.model, tokenizer):
+        for group in _groups(prompts, lengths, budget, limit):
+            width, longest = max(len(prompts[i]) for i in group), max(lengths[i] for i in group)
+            if limit is not None:
+                longest = min(longest, limit - width)
+            if longest < 1:
+                continue
+            gaps = [width - len(prompts[i]) for i in group]
+            ids = torch.tensor([[0] * gap + list(prompts[i]) for i, gap in zip(group, gaps, strict=True)])
+            mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
+            out = arch.model.generate(  # type: ignore[operator]
+                ids.to(arch.device), attention_mask=mask.to(arch.device), max_new_tokens=longest, do_sample=False,
+            )  # fmt: skip
+            for i, row in zip(group, out[:, width:].tolist(), strict=True):
+                end = next((at for at, token in enumerate(row) if token in ends), len(row))
+                texts[i] = tokenizer.decode(row[: min(end, lengths[i])], skip_special_tokens=True)
+    return texts
+
+
+def _groups(
+    prompts: Sequence[Sequence[int]], lengths: Sequence[int], budget: int, limit: int | None
+) -> Iterator[list[int]]:
+    """Indices of rows that are continued together, similar lengths side by side."""
+    group: list[int] = []
+    width = longest = 0
+    for i in sorted(range(len(prompts)), key=lambda i: (lengths[i], len(prompts[i]))):
+        wide, long = max(width, len(prompts[i])), max(longest, lengths[i])
+        full = 2 * wide * (len(group) + 1) > budget or (limit is not None and wide + long > limit)
+        if group and full:
+            yield group
+            group, wide, long = [], len(prompts[i]), lengths[i]
+        group.append(i)
+        width, longest = wide, long
+    if group:
+        yield group
+
+
+def greedy_answers(
+    arch: Architecture,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    least: int = LEAST,
+    max_tokens: int | None = None,
+) -> list[str]:
+    """Greedy answers to prompts, each read as far as its target goes and a little further, in tokens and in lines.
+
+    Args:
+        least: tokens of an answer, however short the target.
+    """
+    rows = [encode(tokenizer, prompt).ids for prompt in prompts]
+    lengths = [answer_length(tokenizer, p, t, least) for p, t in zip(prompts, targets, strict=True)]
+    texts = continue_greedily(arch, tokenizer, rows, lengths, max_tokens)
+    return [first_lines(text, target) for text, target in zip(texts, targets, strict=True)]

@@ -1,0 +1,92 @@
+"""What a caller switches on around the library changes neither an edit nor a measurement, and stays switched on."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from metake.editor import Editor
+from metake.errors import MetakeError
+from metake.geometry.covariance import collect
+from metake.models.trace import frozen
+from metake.presets import default_text, settings_for
+from tests.conftest import tiny
+
+QUICK = {"layers": (1, 2), "steps": 3, "meta_steps": 2, "contexts": None, "weight": 1.0}
+
+
+class Dtype:
+    """`torch.set_default_dtype` as a context."""
+
+    def __enter__(self):
+        torch.set_default_dtype(torch.float64)
+
+    def __exit__(self, *_):
+        torch.set_default_dtype(torch.float32)
+
+
+AMBIENT = {
+    "inference": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "dtype": Dtype,
+    "device": lambda: torch.device("meta"),
+}
+
+
+def state():
+    return (torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"),
+            torch.get_default_dtype(), torch.get_default_device())  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def edit(demo):
+    with torch.inference_mode():  # statistics may have been collected inside it
+        statistics = collect(
+            demo.arch, demo.tokenizer, default_text("demo"), (1, 2), tokens=2000, progress=False
+        )
+        statistics.moments[1] = statistics.moments[1] + 0  # as one that was read from a file inside it
+    settings = settings_for(demo.arch, "metake", name="none", **QUICK)
+
+    def go(records, around):
+        with around:
+            outside = state()
+            editor = Editor(demo.model, demo.tokenizer, settings=settings, statistics=statistics)
+            eta = editor.preview([records[0].request]).eta
+            result = editor.edit(records[0].request)
+            assert state() == outside
+            weights = demo.arch.weight(2).clone()
+            result.revert()
+            return eta, weights, result.delta
+
+    return go
+
+
+@pytest.mark.parametrize("name", sorted(AMBIENT))
+def test_an_edit_is_the_same_whatever_is_switched_on_around_it(edit, records, demo, name):
+    before = demo.arch.fingerprint()
+    eta, weights, delta = edit(records, nullcontext())
+    other_eta, other_weights, other_delta = edit(records, AMBIENT[name]())
+    assert torch.equal(eta, other_eta)
+    assert torch.equal(weights, other_weights)
+    assert torch.equal(delta.factors[2][0], other_delta.factors[2][0])
+    assert demo.arch.fingerprint() == before
+
+
+def test_a_model_made_in_inference_mode_is_refused_in_one_line(demo):
+    with torch.inference_mode():
+        inside = tiny("gpt2")
+    with pytest.raises(MetakeError, match=r"made inside torch\.inference_mode\(\).*outside it$"):
+        Editor(inside, demo.tokenizer, "ultraedit")
+
+
+def test_frozen_puts_every_modules_mode_back(demo):
+    blocks = demo.arch.blocks
+    blocks[0].train()
+    try:
+        with frozen(demo.model):
+            assert not blocks[0].training
+        assert blocks[0].training
+        assert not blocks[1].training
+    finally:
+        blocks[0].eval()
