@@ -13,6 +13,7 @@ from metake.models.architecture import FAMILIES, Architecture
 from metake.models.tokens import encode
 from metake.models.trace import run
 from metake.presets import settings_for
+from metake.prompts import sample_contexts
 from metake.requests import Request
 from metake.solvers.layered import Solution
 from metake.targets.target import plan_targets
@@ -466,3 +467,186 @@ def test_the_keys_to_remember_are_those_of_the_edited_model(demo, statistics_of,
             after = torch.stack([keys(r, n) for r in requests], 1)
             torch.testing.assert_close(learned[n].to(after), after, rtol=1e-3, atol=1e-4)
             assert n == 1 or (after - before[n]).norm() > 1e-2 * after.norm()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": "memit", "weight": 30.0, "ridge": 1e-2}, {"method": "alphaedit", "l2": 3.0, "keep": 0.5, "weight": 7.0},
+     {"method": "alphaedit", "l2": 3.0, "threshold": 0.02, "keep": 0.5}, {"method": "ultraedit"}],
+    ids=str,
+)  # fmt: skip
+def test_a_layers_geometry_is_made_of_its_own_settings(demo, statistics_of, records, changes):
+    """lambda C + beta I with beta a share of tr(lambda C); beta I where C is small, by threshold or by share; I."""
+    statistics = statistics_of(demo)
+    with editor_of(demo, statistics, **changes) as editor:
+        geometry = editor.geometry(2)
+    C, keys = (
+        statistics[2].double(),
+        torch.randn(demo.arch.d_k, 3, generator=torch.Generator().manual_seed(0)).double(),
+    )
+    values, vectors = torch.linalg.eigh(C)
+    if changes["method"] == "memit":
+        wanted = torch.linalg.solve(30.0 * C + 1e-2 * 30.0 * C.trace() * torch.eye(len(C)).double(), keys)
+    elif changes["method"] == "alphaedit":
+        count = int((values < 0.02).sum()) if "threshold" in changes else round(0.5 * len(values))
+        assert 0 < count < len(values)
+        null = vectors[:, :count]
+        wanted = null @ null.T @ keys / 3.0
+    else:
+        wanted = keys
+    torch.testing.assert_close(geometry.solve(keys), wanted, rtol=1e-6, atol=1e-8 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("method", ["memit", "alphaedit"])
+def test_a_preview_is_of_the_mean_key_at_every_layer(demo, statistics_of, records, method):
+    """rho = k^T G^-1 k and eta = rho / (1 + rho), at half the bare key and half its context's."""
+    request, context = records[0].request, "The mill is dark"
+    before = request.prompt.split("{}")[0]
+    rows = [encode(demo.tokenizer, lead + before + request.subject).ids for lead in ("", f"{context}. ")]
+    with editor_of(demo, statistics_of(demo), method, l2=0.01, contexts=(context,)) as editor:
+        preview = editor.preview([request])
+        assert preview.layers == QUICK["layers"]
+        for i, layer in enumerate(preview.layers):
+            with torch.no_grad():
+                bare, after = (
+                    run(demo.arch, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows
+                )
+            key = ((bare + after) / 2).double()[:, None]
+            rho = float((key * editor.geometry(layer).solve(key)).sum())
+            assert float(preview.rho[i, 0]) == pytest.approx(rho, rel=1e-3)
+            assert float(preview.eta[i, 0]) == pytest.approx(rho / (1 + rho), rel=1e-3)
+
+
+def test_only_a_method_with_history_remembers_and_batches_stand_in_their_order(demo, statistics_of, records):
+    first, second = records[0].request, records[1].request
+    with editor_of(demo, statistics_of(demo), "memit") as editor:
+        assert editor.edit(first).learned == {}
+        assert set(editor._memory.values()) == {None}
+    with editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01) as editor:
+        one, two = editor.edit(first), editor.edit(second)
+        for layer in QUICK["layers"]:
+            assert torch.equal(editor._memory[layer], torch.cat([one.learned[layer], two.learned[layer]], 1))
+            assert one.learned[layer].dtype == torch.float64
+        two.revert()
+        assert all(torch.equal(editor._memory[n], one.learned[n]) for n in QUICK["layers"])
+
+
+def test_rect_weighs_a_change_against_the_weights_it_is_added_to(demo, statistics_of, records):
+    """The second batch's against those that hold the first; the share that is kept is the settings'."""
+    requests = [r.request for r in records[:2]]
+    with (
+        torch.no_grad(),
+        editor_of(demo, statistics_of(demo), "rect", weight=1e-3, lr=3.0, largest=0.25) as editor,
+    ):
+        editor.edit(requests[0])
+        weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
+        result = editor.edit(requests[1])
+        for layer, weight in weights.items():
+            left, right = result.stages[0].solution.factors[layer]
+            change = (left @ right.T).to(weight)
+            relative = (change / (weight + 1e-8)).abs()
+            kept = result.delta.dense(layer) != 0
+            assert float(kept.float().mean()) == pytest.approx(0.25, abs=1e-3)
+            assert relative[kept].min() >= relative[~kept].max() * (1 - 1e-4)
+            torch.testing.assert_close(
+                demo.arch.weight(layer)[kept], (weight + change)[kept], rtol=1e-4, atol=1e-5
+            )
+            assert torch.equal(demo.arch.weight(layer)[~kept], weight[~kept])
+
+
+@pytest.mark.parametrize("fails", ["plan", "solve", "write", "learn"])
+def test_wherever_an_edit_fails_nothing_of_it_is_left(demo, statistics_of, records, monkeypatch, fails):
+    """Weights, memory, mode, gradients, hooks and the stream of random numbers are as they were."""
+    editor = editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01)
+    with editor:
+        editor.edit(records[0].request)
+        memory = {n: keys.clone() for n, keys in editor._memory.items()}
+        demo.model.train()
+        still = next(demo.model.parameters()).requires_grad_(False)
+        before = {k: v.clone() for k, v in demo.model.state_dict().items()}
+        wanted = [p.requires_grad for p in demo.model.parameters()]
+        state = torch.random.get_rng_state()
+        target = {
+            "plan": ("metake.editor.plan_targets", lambda *_, **__: 1 / 0),
+            "solve": ("metake.solvers.layered.LayeredSolver.solve", lambda *_, **__: 1 / 0),
+            "write": ("metake.deltas.Delta.dense", lambda *_, **__: 1 / 0),
+            "learn": ("metake.editor.Editor._keys_to_learn", lambda *_, **__: 1 / 0),
+        }[fails]
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(*target)
+                with pytest.raises(ZeroDivisionError):
+                    editor.edit(records[1].request)
+            assert demo.model.training
+            assert [p.requires_grad for p in demo.model.parameters()] == wanted
+            assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
+            assert all(torch.equal(editor._memory[n], keys) for n, keys in memory.items())
+            assert torch.equal(torch.random.get_rng_state(), state)
+            assert not any(m._forward_hooks or m._forward_pre_hooks for m in demo.model.modules())
+            assert len(editor.batches) == 1
+        finally:
+            demo.model.eval()
+            still.requires_grad_(True)
+
+
+def test_an_edit_leaves_mode_gradients_and_random_numbers_as_they_were(demo, statistics_of, records):
+    with editor_of(demo, statistics_of(demo)) as editor:
+        demo.model.train()
+        try:
+            state = torch.random.get_rng_state()
+            editor.edit(records[0].request)
+            assert demo.model.training
+            assert torch.equal(torch.random.get_rng_state(), state)
+        finally:
+            demo.model.eval()
+        assert all(p.requires_grad and p.grad is None for p in demo.model.parameters())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in demo.model.modules())
+
+
+def test_contexts_are_sampled_once_from_the_model_before_its_edits(demo, statistics_of, records):
+    """With the settings' seed; a later batch is planned after the same texts, though the model speaks otherwise now."""
+    with editor_of(demo, statistics_of(demo), "memit", contexts=None, seed=2, weight=1e-3, lr=3.0) as editor:
+        wanted = sample_contexts(demo.arch, demo.tokenizer, seed=2)
+        editor.edit([r.request for r in records[:2]])
+        assert editor.contexts == wanted
+        assert sample_contexts(demo.arch, demo.tokenizer, seed=2) != wanted
+        editor.edit(records[2].request)
+        assert editor.contexts == wanted
+
+
+def test_groups_are_planned_on_the_model_that_the_ones_before_them_edited(demo, statistics_of, records):
+    """Two at a time over three requests: as two editors' batches in a row, without history."""
+    requests = [r.request for r in records[:3]]
+    with editor_of(demo, statistics_of(demo), "memit", group=2) as editor:
+        result = editor.edit(requests)
+    assert [stage.members for stage in result.stages] == [slice(0, 2), slice(2, 4)]
+    with editor_of(demo, statistics_of(demo), "memit") as editor:
+        editor.edit(requests[:2])
+        editor.edit(requests[2:])
+        total = editor.delta
+    for layer in total.layers:
+        torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
+
+
+def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, records):
+    fingerprint = demo.arch.fingerprint()
+    with editor_of(demo, statistics_of(demo), "memit", lr=0.37) as editor:
+        editor.edit(records[0].request)
+        second = editor.edit(records[1].request).delta
+        total = editor.delta
+    one, two = (
+        {"prompt": r.prompt, "subject": r.subject, "target": r.target}
+        for r in (x.request for x in records[:2])
+    )
+    assert (total.model, total.note["method"], total.note["settings"]["lr"]) == (fingerprint, "memit", 0.37)
+    assert total.note["edits"] == [one, two]
+    assert second.note["edits"] == [two]
+    assert second.model != fingerprint  # it is for the model that holds the first
+
+
+def test_forward_aims_at_a_goal_of_every_layer_and_the_others_at_the_top(demo, statistics_of):
+    for method, aim in (("memit", "top"), ("memit-fe", "own"), ("rome", "top"), ("alphaedit-blue", "top")):
+        editor = editor_of(demo, statistics_of(demo), method, max_tokens=777)
+        assert editor.solver().aim == aim
+        assert editor.solver().max_tokens == 777
+        assert editor.solver().fit == METHODS[method].fit
