@@ -25,4 +25,4 @@ def replace_table(text: str, table: str) -> str:
 if __name__ == "__main__":
     for name, describe in TABLES.items():
         path = DOCS / name
-        path.write_text(replace_table(path.read_text(), describe()))
+        path.write_text(replace_table(path.read_text(encoding="utf-8"), describe()), encoding="utf-8")

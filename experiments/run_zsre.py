@@ -38,7 +38,7 @@ from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key, usable
 from metake.extras import require
-from metake.files import write_json, write_text
+from metake.files import read_text, write_json, write_text
 from metake.geometry.covariance import text_fingerprint
 from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"--per-subject {args.per_subject}: {data} has no subject with so many records")
     references = None if args.references is None else find_references(args.references, everything, data)
-    fingerprint = None if references is None else text_fingerprint(args.references.read_text())
+    fingerprint = None if references is None else text_fingerprint(read_text(args.references))
     loaded = chosen_model(args)
     everything, left_out = usable(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):

@@ -6,6 +6,7 @@ other numbers; docs/files.md lists them.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -65,18 +66,40 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         raise MetakeError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
+MARKS = (  # of byte order; UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def _decoded(path: Path) -> str:
+    """The text of a file: UTF-8, whatever the locale, or what its byte-order mark says."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
+    return path.read_text(encoding=encoding)
+
+
 def read_text(path: Path) -> str:
-    """Raises `MetakeError` if the file is missing or not text."""
+    """The text of a file, in UTF-8 or with a byte-order mark.
+
+    Raises:
+        MetakeError: the file is missing or not text.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return _decoded(path)
     except OSError as error:
         raise MetakeError(f"{path}: cannot be read as text ({error.strerror})") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise MetakeError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    write_file(path, lambda place: place.write_text(text, encoding="utf-8"))
+    """Write UTF-8, whatever the locale; what UTF-8 cannot hold is escaped."""
+    write_file(path, lambda place: place.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -93,13 +116,31 @@ def _finite(content: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Raises `MetakeError` if the file is missing or not JSON."""
+    """The content of a JSON file, in UTF-8 or with a byte-order mark.
+
+    Raises:
+        MetakeError: the file is missing or not JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(_decoded(path))
     except OSError as error:
         raise MetakeError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except UnicodeError as error:
+        raise MetakeError(f"{path}: not JSON ({error}); save it as UTF-8") from error
+    except ValueError as error:
         raise MetakeError(f"{path}: not JSON ({error})") from error
+
+
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: not JSON, or nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def digest(content: Any, tensors: Mapping[str, Tensor] | None = None) -> str:

@@ -26,7 +26,7 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        with open(os.devnull, "w") as nothing:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
             silent = place()[0] > 0
             out = redirect_stdout(nothing) if silent else nullcontext()
             with out, redirect_stderr(nothing) if silent else nullcontext():

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from metake.errors import MetakeError
-from metake.files import read_json
+from metake.files import read_json, read_text
 from metake.models.architecture import Architecture
 from metake.names import did_you_mean, unknown_name
 
@@ -105,10 +105,8 @@ def parse_files(texts: list[str] | None) -> dict[str, Path]:
 def _read(path: Path) -> dict[str, Any]:
     if path.suffix.lower() in (".yaml", ".yml"):
         try:
-            content = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise MetakeError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml.safe_load(read_text(path))
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # a date of no calendar is a ValueError
             raise MetakeError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from error
     else:
         content = read_json(path)

@@ -91,14 +91,14 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 def test_the_page_and_the_committed_table_agree():
     """docs/theory.md speaks of every claim, in order, with the verdict of docs/verdicts.md."""
-    page = re.split(r"^### ", (DOCS / "theory.md").read_text(), flags=re.MULTILINE)[1:]
+    page = re.split(r"^### ", (DOCS / "theory.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     said = {}
     for section in page:
         id, title = section.splitlines()[0].split(". ", 1)
         assert title == claim(id).title
         said[id] = re.findall(r"\*\*Verdict: (.*)\.\*\*", section)
     table = {}
-    for line in (DOCS / "verdicts.md").read_text().splitlines()[6:]:
+    for line in (DOCS / "verdicts.md").read_text(encoding="utf-8").splitlines()[6:]:
         cells = re.split(r"(?<!\\)\|", line)
         table[cells[1].strip()] = [cells[4].split("(")[0].strip()]
     assert list(table) == [c.id for c in CLAIMS]
@@ -107,7 +107,7 @@ def test_the_page_and_the_committed_table_agree():
 
 
 def test_figures_named_in_the_page_exist():
-    named = re.findall(r"\]\((figures/[^)]*)\)", (DOCS / "theory.md").read_text())
+    named = re.findall(r"\]\((figures/[^)]*)\)", (DOCS / "theory.md").read_text(encoding="utf-8"))
     assert len(named) >= 10
     for name in named:
         assert (DOCS / name).is_file(), name

@@ -74,10 +74,10 @@ def test_files(tmp_path):
         ]
     )
     write_verdicts(rows, tmp_path)
-    stored = json.loads((tmp_path / "verdicts.json").read_text())
+    stored = json.loads((tmp_path / "verdicts.json").read_text(encoding="utf-8"))
     assert stored[0]["id"] == "T1"
     assert stored[0]["examples"] == 3
-    page = (tmp_path / "verdicts.html").read_text()
+    page = (tmp_path / "verdicts.html").read_text(encoding="utf-8")
     assert "Attenuation law" in page
     assert "0.5" in page
     lines = [line for line in markdown(rows).splitlines() if line.startswith("| T1 ")]

@@ -193,10 +193,10 @@ def write_verdicts(rows: list[Verdict], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "verdicts.json", [asdict(row) | {"bound": row.bound} for row in rows])
     write_text(folder / "verdicts.md", markdown(rows))
-    page = Template((Path(__file__).parent / "verdicts.html").read_text(), autoescape=True)
+    page = Template((Path(__file__).parent / "verdicts.html").read_text(encoding="utf-8"), autoescape=True)
     write_text(folder / "verdicts.html", page.render(rows=rows, ladder=LADDER))
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """Rows of a `verdicts.json`."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -21,6 +21,7 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
+from metake.files import read_json
 from metake.names import unknown_name
 
 
@@ -43,12 +44,7 @@ class ModuleMap:
     def read(cls, path: Path | str) -> ModuleMap:
         """A map from a JSON file with the keys `blocks`, `down` and, optionally, `head`."""
         path = Path(path)
-        try:
-            fields = json.loads(path.read_text())
-        except OSError as error:
-            raise MetakeError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise MetakeError(f"{path}: not JSON ({error})") from error
+        fields = read_json(path)
         known = {"blocks", "down", "head"}
         if isinstance(fields, dict) and (strange := [name for name in fields if name not in known]):
             raise unknown_name(str(path), strange[0], sorted(known))
