@@ -12,6 +12,7 @@ import pytest
 from metake.console import command
 from metake.errors import MetakeError
 from metake.files import read_json, read_text, write_json, write_text
+from metake.report.tables import render
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [path for room in ("metake", "experiments", "theory", "verification") for path in sorted((ROOT / room).rglob("*.py"))]  # fmt: skip
@@ -138,3 +139,9 @@ def test_a_text_that_utf8_cannot_hold_is_escaped(tmp_path):
     assert (tmp_path / "a.md").read_text(encoding="utf-8") == "caf\\udce9"
     write_json(tmp_path / "a.json", ["caf\udce9"])
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == ["caf\udce9"]
+
+
+def test_a_table_has_lines_that_the_terminal_can_show(monkeypatch):
+    assert "┏" in render("t", ["a"], [["b"]])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert render("t", ["a"], [["b"]]).isascii()

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 
+def _lines() -> box.Box:
+    """Lines that stdout can show."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    return box.HEAVY_HEAD if unicode else box.ASCII
+
+
 def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """A table as plain text; the first column is left-aligned, numbers to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=_lines())
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
