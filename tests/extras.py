@@ -104,7 +104,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         Call(("ruff", "check", ".")),
         Call(("mypy",)),
         Call(("lint-imports",)),
-        Call(("python", "-m", "pytest", "-n", "0", "tests/models", "tests/test_extras.py", "verification/test_trap.py")),
+        Call(("python", "-m", "pytest", "-n", "0", "tests/models", "tests/test_extras.py", "verification/test_ball.py")),
     ),
 }  # fmt: skip
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +21,9 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
 from metake.files import read_json
+from metake.models.probe import check_values
+from metake.models.weights import check_weight, is_plain, other_uses
+from metake.models.wrappers import compiled_from, unwrap
 from metake.names import unknown_name
 
 
@@ -50,6 +52,9 @@ class ModuleMap:
             raise unknown_name(str(path), strange[0], sorted(known))
         if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields):
             raise MetakeError(f"{path}: a module map holds the keys blocks, down and optionally head")
+        for name, value in fields.items():
+            if not isinstance(value, str) or not value:
+                raise MetakeError(f"{path}: {name}: must be a dotted module name in quotes, got {value!r}")
         return cls(**fields)
 
 
@@ -81,7 +86,7 @@ class Architecture:
     """
 
     def __init__(self, model: nn.Module, modules: ModuleMap | None = None) -> None:
-        self.model = model
+        self.model = model = unwrap(model)
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         self.family: str = family
         found = modules or FAMILIES.get(family)
@@ -92,30 +97,31 @@ class Architecture:
                 "ModuleMap(blocks=..., down=..., head=...), on the command line --modules FILE.json"
             )
         self.modules: ModuleMap = found
-        self.blocks: list[nn.Module] = list(self._find(model, self.modules.blocks).children())
+        self.blocks: list[nn.Module] = [
+            compiled_from(block)
+            for block in self._find(model, self.modules.blocks)._modules.values()
+            if block is not None
+        ]
+        if not self.blocks:
+            raise MetakeError(f"{family}: {self.modules.blocks} holds no blocks; correct the module map")
         self._refuse_post_norm(self.blocks[0])
         if family == "gpt_neox" and not hasattr(model, "embed_out"):
             self.modules = ModuleMap(self.modules.blocks, self.modules.down)
         self.head: nn.Module = self._find(model, self.modules.head)
+        if not hasattr(model, "get_input_embeddings"):
+            raise MetakeError(
+                f"{family}: the model has no get_input_embeddings(), which says where its tokens enter"
+            )
         for layer in range(len(self.blocks)):
-            module = self.down(layer)
-            weight = getattr(module, "weight", None)
-            if not isinstance(module, nn.Linear | Conv1D) or weight is None:
-                raise MetakeError(
-                    f"{family}: {self.modules.down} is a {type(module).__name__}; "
-                    "a down-projection must be nn.Linear or Conv1D"
-                )
-            if not weight.is_floating_point():
-                raise MetakeError(
-                    f"{family}: weights of {self.modules.down} are {weight.dtype}; load the model "
-                    "in fp32, bf16 or fp16 (quantised weights cannot take an edit)"
-                )
-        if modules is not None and modules != FAMILIES.get(family):
-            self._refuse_changed_values()
+            check_weight(f"{family}: {self.modules.down} of block {layer}", self.down(layer))
+        described = modules is not None and modules != FAMILIES.get(family)
+        if described or not all(is_plain(self.down(layer)) for layer in range(len(self.blocks))):
+            with self._evaluating():
+                check_values(self)
 
     def _find(self, root: nn.Module, name: str) -> nn.Module:
         try:
-            return root.get_submodule(name)
+            return compiled_from(root.get_submodule(name))
         except AttributeError as error:
             raise MetakeError(f"{self.family}: no module {name!r}; correct the module map") from error
 
@@ -182,54 +188,35 @@ class Architecture:
         ]
 
     @cached_property
+    @torch.no_grad()
     def returns_tuples(self) -> bool:
         """Whether a block returns the stream as the first of several things, which differs between versions of
         `transformers`."""
-        return isinstance(self._first_block(), tuple)
-
-    @torch.no_grad()
-    def _first_block(self, push: torch.Tensor | None = None) -> Any:
-        """What the first block returns for one token, with `push` added to what its down-projection writes."""
-        seen: list[Any] = []
+        seen: list[bool] = []
 
         class Seen(Exception):
             pass
 
         def look(_: object, __: object, output: object) -> None:
-            seen.append(output)
+            seen.append(isinstance(output, tuple | list))
             raise Seen
 
-        def add(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
-            return output if push is None else output + push.to(output)
-
-        handles = [self.down(0).register_forward_hook(add), self.blocks[0].register_forward_hook(look)]
-        training = self.model.training
-        self.model.eval()
+        handle = self.blocks[0].register_forward_hook(look)
         try:
-            with suppress(Seen):
+            with self._evaluating(), suppress(Seen):
                 self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
         finally:
-            self.model.train(training)
-            for handle in handles:
-                handle.remove()
+            handle.remove()
         return seen[0]
 
-    def _refuse_changed_values(self) -> None:
-        """A description cannot say whether the stream receives what the down-projection writes: look."""
+    def _evaluating(self) -> ExitStack:
+        """No dropout, no gradients, and every hook called; as before afterwards."""
+        from metake.models.trace import eager, frozen  # builds on this module
 
-        def stream(push: torch.Tensor | None = None) -> torch.Tensor:
-            output = self._first_block(push)
-            return (output[0] if isinstance(output, tuple) else output).reshape(-1).cpu().double()
-
-        still = stream()
-        scale = float(still.abs().max()) or 1.0  # so that rounding is small beside it
-        push = torch.linspace(1, 2, self.d_v, dtype=torch.float64) * scale
-        error = (stream(push) - still - push).abs().max()
-        if not float(error) <= 16 * torch.finfo(self.weight(0).dtype).eps * scale:
-            raise MetakeError(
-                f"{self.family}: what {self.modules.down} writes is normalised, scaled or dropped before the stream "
-                "receives it, so an edit of it is not what the stream receives; not supported"
-            )
+        stack = ExitStack()
+        stack.enter_context(frozen(self.model))
+        stack.enter_context(eager(self.model))
+        return stack
 
     @property
     def memory_name(self) -> str:
@@ -261,6 +248,14 @@ class Architecture:
             if not 0 <= layer < len(self):
                 raise MetakeError(
                     f"layers: {layer} is out of range; {self.family} has layers 0 to {len(self) - 1}"
+                )
+            block, down = self.blocks[layer], self.down(layer)
+            others = other_uses(self.model, down)
+            if others or sum(other is block for other in self.blocks) > 1:
+                also = others[0] if others else "another block"
+                raise MetakeError(
+                    f"layers: {layer}: the weight of {self.modules.down} is also that of {also}, so an edit would "
+                    "change both; choose another layer"
                 )
 
     def fingerprint(self, layers: int | None = None, dtype: torch.dtype | None = None) -> str:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
 from metake.models.past import Memory, Past, States
+from metake.models.probe import logits_of, stream_of
+from metake.models.wrappers import runs_compiled
 
 
 @dataclass
@@ -52,8 +54,14 @@ def wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
+@contextmanager
+def eager(model: nn.Module) -> Iterator[None]:
+    """Passes that call every hook, of a model that is compiled in part or as a whole too."""
+    if runs_compiled(model):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
 
 
 @contextmanager
@@ -130,6 +138,7 @@ def run(
         mask, at = past.layout(ids.shape[1], arch.max_positions, arch.device)
         more |= {"attention_mask": mask, "position_ids": at}
     with ExitStack() as stack:
+        stack.enter_context(eager(arch.model))
         stack.enter_context(_replaced(arch.written_out_gelus, _gelu))
 
         def hook(handle: torch.utils.hooks.RemovableHandle) -> None:
@@ -179,7 +188,7 @@ def run(
 
             def keep_output(_, __, output, layer=layer):
                 if layer in outputs:
-                    trace.outputs[layer] = _first(output)
+                    trace.outputs[layer] = stream_of(output)
                 if layer == stop:
                     raise _Stop
 
@@ -197,7 +206,7 @@ def run(
 
             hook(arch.head.register_forward_pre_hook(gather))
         with suppress(_Stop):
-            trace.logits = arch.model(input_ids=ids.to(arch.device), use_cache=False, **more).logits
+            trace.logits = logits_of(arch.model(input_ids=ids.to(arch.device), use_cache=False, **more))
     if memory is not None:
         trace.states = memory.seen
     return trace

@@ -1,0 +1,160 @@
+"""A look at a model that nobody vouches for: does the stream receive what a down-projection writes, as it is?
+
+Names say where modules are, and not what is done between them. One pass over a few tokens measures it, before
+anything is edited: every block is run again with a known push, and the stream after it has to move by that push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from metake.errors import MetakeError
+from metake.models.weights import is_plain
+
+if TYPE_CHECKING:
+    from metake.models.architecture import Architecture
+
+TOKENS = 3  # one before the pushed one and one after it
+ROUNDING = 16  # units in the last place of the largest entry
+
+
+def stream_of(output: Any) -> Tensor:
+    """The stream, of what a block returns."""
+    while isinstance(output, tuple | list):
+        output = output[0]
+    return output
+
+
+@torch.no_grad()
+def check_values(arch: Architecture) -> None:
+    """Measure every block, and the head.
+
+    Raises:
+        MetakeError: the model cannot be run on token ids alone, a down-projection is not run, does not map its keys
+            by its weight, or writes something else than the stream receives, or the head does not read the stream.
+    """
+    ids = torch.arange(TOKENS, device=arch.device)[None]
+    replaying = False
+    measured: list[int] = []
+
+    def measure(layer: int) -> Callable[..., None]:
+        def replay(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            nonlocal replaying
+            if replaying:
+                return
+            replaying = True
+            try:
+                _check_block(arch, layer, lambda: stream_of(block(*args, **kwargs)))
+            finally:
+                replaying = False
+            measured.append(layer)
+
+        return replay
+
+    with ExitStack() as stack:
+        for layer, block in enumerate(arch.blocks):
+            stack.callback(block.register_forward_hook(measure(layer), with_kwargs=True).remove)
+        whole = _logits(arch, ids)
+    missing = sorted(set(range(len(arch))) - set(measured))
+    if missing:
+        raise MetakeError(
+            f"{arch.family}: block {missing[0]} of {arch.modules.blocks} is not run; correct the module map"
+        )
+    _check_head(arch, ids, whole)
+
+
+def _logits(arch: Architecture, ids: Tensor) -> Tensor:
+    try:
+        return logits_of(arch.model(input_ids=ids, use_cache=False))
+    except MetakeError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        reason = " ".join(str(error).split())[:200]
+        raise MetakeError(
+            f"{arch.family}: cannot be run on token ids alone ({type(error).__name__}: {reason}); not supported"
+        ) from error
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits, of what a model returns (a tuple where its configuration says `return_dict=False`)."""
+    return output[0] if isinstance(output, tuple) else output.logits
+
+
+def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> None:
+    """Push what the down-projection writes at one token: the stream moves there by the push, elsewhere not at all."""
+    down, where = arch.down(layer), f"{arch.family}: what {arch.modules.down} of block {layer} writes"
+    keys: list[Tensor] = []
+    push = torch.zeros(TOKENS, arch.d_v, dtype=torch.float64)
+
+    def add(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        keys.append(args[0])
+        return output + push.reshape(output.shape).to(output)
+
+    handle = down.register_forward_hook(add)
+    try:
+        still = run().reshape(TOKENS, -1).cpu().double()
+        if not keys:
+            raise MetakeError(
+                f"{where} is never computed (a fused kernel may stand in for it); not supported"
+            )
+        if len(keys) > 1:
+            raise MetakeError(f"{where} is computed {len(keys)} times in a pass; not supported")
+        if keys[0].numel() != TOKENS * arch.d_k:
+            raise MetakeError(
+                f"{where} is computed for some tokens only (a mixture of experts?); not supported"
+            )
+        scale = float(still.abs().max()) or 1.0  # so that rounding is small beside it
+        push[1] = torch.linspace(1, 2, arch.d_v, dtype=torch.float64) * scale
+        error = float((run().reshape(TOKENS, -1).cpu().double() - still - push).abs().max())
+    finally:
+        handle.remove()
+    if not error <= ROUNDING * torch.finfo(arch.weight(layer).dtype).eps * scale:
+        raise MetakeError(
+            f"{where} is normalised, scaled, mixed or dropped before the stream "
+            "receives it, so an edit of it is not what the stream receives; not supported"
+        )
+    if not is_plain(down):
+        _check_map(f"{arch.family}: {arch.modules.down} of block {layer}", down, keys[0])
+
+
+def _check_map(where: str, down: nn.Module, keys: Tensor) -> None:
+    """What a module of another class, or with hooks, makes of a key is `W k` plus a constant."""
+    keys = keys.reshape(1, TOKENS, -1)
+    weight = down.get_parameter("weight").detach()
+    wanted = (keys @ (weight if isinstance(down, Conv1D) else weight.T)).double()
+    found = down(keys).double() - down(torch.zeros_like(keys)).double()
+    scale = (
+        float(found.abs().max()) + float(wanted.abs().max()) + float(down(torch.zeros_like(keys)).abs().max())
+    )
+    # sums of d_k products, in an order that may differ, and a difference of rounded numbers
+    bound = (ROUNDING + keys.shape[-1] ** 0.5) * torch.finfo(weight.dtype).eps * scale
+    if not float((found - wanted).abs().max()) <= bound:
+        raise MetakeError(
+            f"{where} ({type(down).__name__}) computes something else than its weight times its input (an adapter or "
+            "a hook?), so an edit of the weight is not what it puts out; merge or remove what is attached to it"
+        )
+
+
+def _check_head(arch: Architecture, ids: Tensor, whole: Tensor) -> None:
+    """Logits at one position alone, as passes ask for them, are those of the whole pass there."""
+
+    def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (args[0][:, -1],)
+
+    with ExitStack() as stack:
+        stack.callback(arch.head.register_forward_pre_hook(gather).remove)
+        try:
+            some = logits_of(arch.model(input_ids=ids, use_cache=False))
+            off = float((some.reshape(-1) - whole[0, -1]).abs().max())
+        except Exception:  # whatever a module does with what it is not made for
+            off = float("nan")
+    if not off <= 1e3 * torch.finfo(whole.dtype).eps * float(whole.abs().max()):
+        raise MetakeError(
+            f"{arch.family}: {arch.modules.head} does not turn the stream into logits; correct the module map's head"
+        )

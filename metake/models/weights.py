@@ -1,0 +1,64 @@
+"""Which down-projections can take an edit: plain parameters of a plain linear map, used in one place."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from metake.errors import MetakeError
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_weight(where: str, module: nn.Module) -> None:
+    """Refuse a module whose weight an edit cannot be added to.
+
+    Args:
+        where: model and module, with which the line begins.
+
+    Raises:
+        MetakeError: it is no linear map, or its weight is quantised, computed from other parameters, or of a kind
+            of its own.
+    """
+    kind = type(module)
+    weight = module._parameters.get("weight")
+    quantised = "quant" in kind.__module__.lower() or (weight is not None and weight.dtype not in DTYPES)
+    if quantised:
+        what = "quantised" if weight is None else str(weight.dtype)
+        raise MetakeError(
+            f"{where}: weights are {what} ({kind.__name__}); load the model in fp32, bf16 or fp16 (quantised weights "
+            "cannot take an edit)"
+        )
+    if not isinstance(module, nn.Linear | Conv1D):
+        raise MetakeError(
+            f"{where} is a {kind.__module__}.{kind.__name__}; a down-projection must be nn.Linear or Conv1D"
+        )
+    if weight is None:
+        raise MetakeError(
+            f"{where}: the weight is computed from other parameters (weight_norm, a parametrization, pruning), so an "
+            "edit would not last; make it plain first with parametrize.remove_parametrizations, remove_weight_norm or "
+            "prune.remove of torch.nn.utils"
+        )
+    if type(weight.data) is not torch.Tensor:
+        raise MetakeError(
+            f"{where}: the weight is a {type(weight.data).__name__}, no plain tensor; load the model in fp32, bf16 or fp16"
+        )
+
+
+def other_uses(model: nn.Module, module: nn.Module) -> list[str]:
+    """Names of the other parameters that are the same memory as a module's weight."""
+    weight = module._parameters["weight"]
+    assert weight is not None
+    names = []
+    for name, owner in model.named_modules():
+        for key, parameter in owner._parameters.items():
+            if owner is not module and parameter is not None and parameter.data_ptr() == weight.data_ptr():
+                names.append(f"{name}.{key}")
+    return names
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a linear map is one of the two known classes, with nothing attached."""
+    attached = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    return type(module) in (nn.Linear, Conv1D) and not attached

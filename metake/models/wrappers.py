@@ -1,0 +1,65 @@
+"""From what a user holds to the module whose weights take an edit: wrappers are removed, or refused by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from metake.errors import MetakeError
+
+# hold the very tensors of the model inside, so that an edit of those is an edit of the whole
+REPLICAS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def compiled_from(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped; any other module as it is."""
+    inner = module._modules.get("_orig_mod")
+    return module if inner is None else inner
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside `torch.compile`, `DataParallel` and `DistributedDataParallel`, which share its weights.
+
+    Raises:
+        MetakeError: the model has adapters, its weights are sharded, or some are not in memory.
+    """
+    if not isinstance(model, nn.Module):
+        raise MetakeError(f"model: a torch module is needed, got {type(model).__name__}")
+    while True:
+        inner = model.module if isinstance(model, REPLICAS) else compiled_from(model)
+        if inner is model:
+            break
+        model = inner
+    _refuse_adapters(model)
+    _refuse_absent_weights(model)
+    return model
+
+
+def _refuse_adapters(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module).__module__.partition(".")[0] == "peft":
+            raise MetakeError(
+                f"model: {type(model).__name__} has PEFT adapters, which an edit of its weights does not reach; merge "
+                "them first: model = PeftModel.from_pretrained(base, adapter).merge_and_unload()"
+            )
+
+
+def _refuse_absent_weights(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if "FlatParameter" in type(parameter).__name__ or hasattr(parameter, "full_tensor"):
+            raise MetakeError(
+                f"model: {name} is sharded (FSDP or tensor parallel); edit the model before it is sharded, or shard "
+                "its layers with device auto"
+            )
+        if parameter.is_meta:
+            raise MetakeError(
+                f"model: {name} is not in memory (offloaded to the CPU or to disk, or never loaded), so an edit would "
+                "be lost; load the model where all of it fits: another device, more GPUs, or bf16"
+            )
+
+
+def runs_compiled(model: nn.Module) -> bool:
+    """Whether a part of the model was compiled, so that its passes may not call hooks."""
+    return any(
+        module.__dict__.get("_compiled_call_impl") is not None or "_orig_mod" in module._modules
+        for module in model.modules()
+    )
