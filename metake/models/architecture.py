@@ -249,9 +249,9 @@ class Architecture:
                 raise MetakeError(
                     f"layers: {layer} is out of range; {self.family} has layers 0 to {len(self) - 1}"
                 )
-            block, down = self.blocks[layer], self.down(layer)
+            down = self.down(layer)
             others = other_uses(self.model, down)
-            if others or sum(other is block for other in self.blocks) > 1:
+            if others or sum(self.down(other) is down for other in range(len(self))) > 1:
                 also = others[0] if others else "another block"
                 raise MetakeError(
                     f"layers: {layer}: the weight of {self.modules.down} is also that of {also}, so an edit would "

@@ -109,6 +109,10 @@ def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> N
             raise MetakeError(
                 f"{where} is computed for some tokens only (a mixture of experts?); not supported"
             )
+        if still.shape[1] != arch.d_v:
+            raise MetakeError(
+                f"{where} has {arch.d_v} entries, the stream {still.shape[1]}; correct the module map"
+            )
         scale = float(still.abs().max()) or 1.0  # so that rounding is small beside it
         push[1] = torch.linspace(1, 2, arch.d_v, dtype=torch.float64) * scale
         error = float((run().reshape(TOKENS, -1).cpu().double() - still - push).abs().max())

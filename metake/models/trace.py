@@ -56,11 +56,16 @@ def wide(values: Tensor) -> Tensor:
 
 @contextmanager
 def eager(model: nn.Module) -> Iterator[None]:
-    """Passes that call every hook, of a model that is compiled in part or as a whole too."""
-    if runs_compiled(model):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
+    """Passes that call every hook and return what they are read for, of a compiled model too, and of one that is
+    configured to return tuples (with which some families of `transformers` do not run at all)."""
+    config = getattr(model, "config", None)
+    tuples = getattr(config, "return_dict", True) is False
+    with ExitStack() as stack:
+        if runs_compiled(model):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if tuples:
+            stack.callback(setattr, config, "return_dict", False)
+            setattr(config, "return_dict", True)  # noqa: B010  (a config of any class)
         yield
 
 

@@ -1,0 +1,384 @@
+"""Models as users hold them: wrapped, compiled, adapted, sharded, offloaded, computed, shared, hooked."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from metake.deltas import Delta
+from metake.errors import MetakeError
+from metake.models.architecture import FAMILIES, Architecture, ModuleMap
+from metake.models.trace import frozen, run
+from tests.conftest import DESCRIBED, tiny
+
+IDS = torch.tensor([[5, 9, 17, 30, 2, 7]])
+
+
+class Mixing(nn.Module):
+    """Blocks whose FFN output passes to the next token too."""
+
+    class Block(nn.Module):
+        def __init__(self, mix, twice):
+            super().__init__()
+            self.up, self.down, self.mix, self.twice = nn.Linear(8, 16), nn.Linear(16, 8), mix, twice
+
+        def forward(self, stream):
+            for _ in range(1 + self.twice):
+                written = self.down(self.up(stream).relu())
+                stream = stream + written + self.mix * written.roll(1, 1)
+            return stream
+
+    def __init__(self, mix=0.0, twice=False, arguments=()):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(100, 8), nn.Linear(8, 100)
+        self.blocks = nn.ModuleList([self.Block(0.0, False), self.Block(mix, twice)])
+        self.arguments = arguments
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, use_cache=False, **more):
+        if len(more) < len(self.arguments):
+            raise TypeError(f"{self.arguments} are missing")
+        stream = self.embed(input_ids)
+        for block in self.blocks:
+            stream = block(stream)
+        return SimpleNamespace(logits=self.head(stream))
+
+
+MIXING = ModuleMap("blocks", "down", "head")
+
+
+def one_line(call, *words):
+    """The refusal, which has all the words and no line end."""
+    with pytest.raises(MetakeError) as refused:
+        call()
+    text = str(refused.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+    return text
+
+
+@torch.no_grad()
+def shift(model, modules=None, layer=1):
+    """What a delta does to a plain pass of the model as the user calls it; a virtual edit does the same."""
+    arch = Architecture(model, modules)
+    torch.manual_seed(0)
+    factors = {layer: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1))}
+    still = model(input_ids=IDS).logits
+    virtual = run(arch, IDS, edits=factors).logits
+    with Delta(factors, "", {}).applied(arch):
+        written = model(input_ids=IDS).logits
+    again = model(input_ids=IDS).logits
+    assert torch.equal(again, still)
+    assert (written - still).abs().max() > 1e-2
+    torch.testing.assert_close(virtual, written, rtol=1e-3, atol=1e-3)
+    return written - still
+
+
+def compiled_whole(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_blocks(model):
+    for i, block in enumerate(model.blocks):
+        model.blocks[i] = torch.compile(block, backend="eager")
+    return model
+
+
+def compiled_down(model):
+    for block in model.blocks:
+        block.down = torch.compile(block.down, backend="eager")
+    return model
+
+
+WRAPPED = {"compiled": compiled_whole, "compiled in place": compiled_in_place, "compiled blocks": compiled_blocks,
+           "compiled down-projections": compiled_down, "data parallel": nn.DataParallel,
+           "compiled, data parallel": lambda model: nn.DataParallel(compiled_whole(model))}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", sorted(WRAPPED))
+def test_a_wrapper_that_shares_the_weights_is_looked_through(how):
+    wanted, plain = shift(Mixing(), MIXING), Architecture(Mixing(), MIXING).fingerprint()
+    model = WRAPPED[how](Mixing())
+    with torch.no_grad():  # compiled before any hook is there, which such a pass then does not call
+        model(input_ids=IDS)
+    torch.testing.assert_close(shift(model, MIXING), wanted, rtol=1e-4, atol=1e-4)
+    arch = Architecture(model, MIXING)
+    assert len(arch) == 2
+    assert (arch.fingerprint() == plain) == (how != "compiled down-projections")  # of a block's own names
+    assert run(arch, IDS, keys=(0, 1)).keys.keys() == {0, 1}
+
+
+def test_distributed_replicas_are_looked_through(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(tiny("llama"))
+        torch.testing.assert_close(shift(model), shift(tiny("llama")))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_sharded_weights_are_refused(tmp_path):
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        model = fully_shard(tiny("llama"), mesh=mesh)
+        one_line(lambda: Architecture(model), "sharded", "before it is sharded")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("target", ["down_proj", "q_proj"])
+def test_adapters_are_refused_and_merged_ones_edited(target):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=[target], init_lora_weights=False)
+    model = peft.get_peft_model(tiny("llama"), config)
+    one_line(lambda: Architecture(model), "PEFT adapters", "merge_and_unload()")
+    one_line(lambda: Architecture(torch.compile(model, backend="eager")), "PEFT adapters")
+    merged = model.merge_and_unload()
+    assert shift(merged).abs().max() > 1e-2
+    inner = tiny("llama")
+    peft.inject_adapter_in_model(config, inner)  # as model.add_adapter does
+    one_line(lambda: Architecture(inner), "PEFT adapters", "merge_and_unload()")
+
+
+class Adapted(nn.Linear):
+    """A low-rank adapter by a subclass, as loralib writes it."""
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.a @ self.b
+
+
+def test_a_subclass_that_computes_something_else_is_refused():
+    model = tiny("llama")
+    old = model.model.layers[2].mlp.down_proj
+    new = Adapted(48, 32, bias=False)
+    new.weight = old.weight
+    new.a, new.b = torch.randn(48, 2), torch.randn(2, 32)
+    model.model.layers[2].mlp.down_proj = new
+    one_line(lambda: Architecture(model), "mlp.down_proj of block 2 (Adapted)", "merge or remove")
+    new.a = torch.zeros(48, 2)
+    assert Architecture(model).down(2) is new
+
+
+def test_hooks_of_the_user_are_kept_and_called():
+    model, seen = tiny("llama"), []
+    handle = model.model.layers[1].mlp.down_proj.register_forward_hook(lambda *_: seen.append(1))
+    shift(model)
+    assert seen
+    assert list(model.model.layers[1].mlp.down_proj._forward_hooks) == [handle.id]
+
+
+@pytest.mark.parametrize(("change", "fits"), [(lambda y: y + 3, True), (lambda y: 2 * y, False), (lambda y: y * 0, False)])  # fmt: skip
+def test_hooks_of_the_user_that_change_a_value_are_measured(change, fits):
+    """A constant (a steering vector) leaves the edit's share as it is."""
+    model = tiny("llama")
+    model.model.layers[1].mlp.down_proj.register_forward_hook(lambda _, __, output: change(output))
+    if fits:
+        shift(model)
+    else:
+        one_line(lambda: Architecture(model), "block 1", "merge or remove what is attached")
+
+
+COMPUTED = {
+    "weight_norm": lambda module: parametrizations.weight_norm(module),
+    "the older weight_norm": lambda module: nn.utils.weight_norm(module),
+    "spectral_norm": lambda module: parametrizations.spectral_norm(module),
+    "pruning": lambda module: prune.l1_unstructured(module, "weight", 0.3),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("how", sorted(COMPUTED))
+def test_a_computed_weight_is_refused_until_it_is_plain(how):
+    model = tiny("llama")
+    down = model.model.layers[1].mlp.down_proj
+    COMPUTED[how](down)
+    one_line(
+        lambda: Architecture(model), "block 1", "computed from other parameters", "remove_parametrizations"
+    )
+    if how == "pruning":
+        prune.remove(down, "weight")
+    elif how == "the older weight_norm":
+        nn.utils.remove_weight_norm(down)
+    else:
+        nn.utils.parametrize.remove_parametrizations(down, "weight")
+    shift(model)
+
+
+def shared_weight(model):
+    model.model.layers[3].mlp.down_proj.weight = model.model.layers[1].mlp.down_proj.weight
+
+
+def shared_module(model):
+    model.model.layers[3].mlp.down_proj = model.model.layers[1].mlp.down_proj
+
+
+def shared_block(model):
+    model.model.layers[3] = model.model.layers[1]
+
+
+def shared_with_another_kind(model):
+    model.model.layers[1].mlp.down_proj.weight.data = model.model.layers[1].mlp.up_proj.weight.data.T
+
+
+@pytest.mark.parametrize("share", [shared_weight, shared_module, shared_block, shared_with_another_kind])
+def test_a_shared_down_projection_is_refused_where_it_is_edited(share):
+    model = tiny("llama")
+    share(model)
+    arch = Architecture(model)
+    assert len(arch) == 4
+    one_line(lambda: arch.check_layers((1, 2)), "layers: 1", "choose another layer")
+    arch.check_layers((0, 2))
+    factors = {1: (torch.ones(32, 1), torch.ones(48, 1))}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one_line(lambda: Delta(factors, "", {}).apply(model), "layers: 1")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_weights_that_are_not_in_memory_are_refused(tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    offloaded = accelerate.cpu_offload(tiny("llama"), execution_device=torch.device("cpu"))
+    one_line(lambda: Architecture(offloaded), "not in memory", "another device")
+    on_disk = accelerate.disk_offload(tiny("llama"), str(tmp_path), execution_device=torch.device("cpu"))
+    one_line(lambda: Architecture(on_disk), "not in memory")
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(tiny("llama").config)
+    one_line(lambda: Architecture(empty), "not in memory")
+
+
+QUANTISED = {
+    "dynamic": lambda m: torch.ao.quantization.quantize_dynamic(m, {nn.Linear}, dtype=torch.qint8),
+    "int8": lambda m: _retype(m, torch.int8),
+    "fp8": lambda m: _retype(m, torch.float8_e4m3fn),
+}
+
+
+def _retype(model, dtype):
+    for block in model.model.layers:
+        block.mlp.down_proj.weight = nn.Parameter(
+            block.mlp.down_proj.weight.data.to(dtype), requires_grad=False
+        )
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", sorted(QUANTISED))
+def test_quantised_layers_are_refused(how):
+    model = QUANTISED[how](tiny("llama"))
+    one_line(lambda: Architecture(model), "mlp.down_proj of block 0", "quantised weights cannot take an edit")
+
+
+@pytest.mark.parametrize("thing", [None, "demo", SimpleNamespace(model=1)])
+def test_what_is_no_model_is_refused(thing):
+    one_line(lambda: Architecture(thing), "a torch module is needed", type(thing).__name__)
+
+
+WRONG = {
+    "empty list": (ModuleMap("transformer.drop", "mlp.c_proj"), "holds no blocks"),
+    "other modules": (ModuleMap("transformer", "mlp.c_proj"), "no module 'mlp.c_proj'"),
+    "a head that is never run": (ModuleMap("transformer.h", "mlp.c_proj", "spare"), "spare does not turn the stream"),
+    "a head before the stream": (ModuleMap("transformer.h", "mlp.c_proj", "transformer.wte"), "does not turn the stream"),
+    "blocks that are never run": (ModuleMap("idle", "mlp.c_proj"), "block 0 of idle is not run"),
+    "attention's input": (ModuleMap("transformer.h", "attn.c_attn"), "has 96 entries, the stream 32"),
+    "a projection that is never run": (ModuleMap("transformer.h", "idle"), "never computed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", sorted(WRONG))
+def test_a_wrong_map_is_refused_by_name(why):
+    modules, reason = WRONG[why]
+    model = tiny("gpt2")
+    model.spare, model.idle = nn.Linear(32, 1024), copy.deepcopy(model.transformer.h)
+    for block in model.transformer.h:
+        block.idle = Conv1D(32, 128)
+    one_line(lambda: Architecture(model, modules), reason)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_every_block_is_measured_at_several_tokens():
+    modules = MIXING
+    assert len(Architecture(Mixing(), modules)) == 2
+    one_line(
+        lambda: Architecture(Mixing(mix=0.01), modules), "down of block 1", "not what the stream receives"
+    )
+    one_line(lambda: Architecture(Mixing(twice=True), modules), "down of block 1", "2 times")
+    one_line(lambda: Architecture(Mixing(arguments=("pixels",)), modules), "token ids alone", "pixels")
+
+
+def test_modes_of_every_module_are_as_before():
+    """A user may train a part and leave the rest as it is."""
+    model = tiny("opt").train()
+    model.model.decoder.layers[1].eval()
+    model.model.decoder.embed_tokens.requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    arch = Architecture(model, DESCRIBED["opt"][1])
+    assert arch.returns_tuples in (True, False)
+    with frozen(model):
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+
+
+CONFIGURED = {
+    "tuples": {"return_dict": False},
+    "hidden states": {"output_hidden_states": True},
+    "attentions": {"output_attentions": True},
+    "no cache": {"use_cache": False},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", sorted(CONFIGURED))
+def test_a_pass_does_not_depend_on_what_the_configuration_returns(how, family):
+    wanted = run(Architecture(tiny(family)), IDS, outputs=(1,), record=0)
+    model = tiny(family)
+    if how == "attentions":
+        model.set_attn_implementation("eager")
+    for name, value in CONFIGURED[how].items():
+        setattr(model.config, name, value)
+    arch = Architecture(model)
+    run(arch, IDS)  # transformers attaches its own hooks by the first pass
+
+    def attached():
+        return [
+            (m.__dict__.get("forward"), *m._forward_hooks, *m._forward_pre_hooks) for m in model.modules()
+        ]
+
+    before = attached()
+    run(arch, IDS, stop=1)  # left in the middle
+    found = run(arch, IDS, outputs=(1,), record=0)
+    torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.outputs[1], wanted.outputs[1], rtol=1e-4, atol=1e-4)
+    assert found.states.keys() == wanted.states.keys()
+    assert attached() == before
+    assert all(getattr(model.config, name) == value for name, value in CONFIGURED[how].items())
+
+
+@torch.no_grad()
+def test_gradient_checkpointing_changes_no_pass():
+    wanted, model = run(Architecture(tiny("llama")), IDS, keys=(1,)), tiny("llama").train()
+    model.gradient_checkpointing_enable()
+    arch = Architecture(model)
+    with frozen(model):
+        found = run(arch, IDS, keys=(1,))
+    torch.testing.assert_close(found.logits, wanted.logits, rtol=0, atol=0)
+    assert model.is_gradient_checkpointing
+    assert FAMILIES[arch.family] == arch.modules
