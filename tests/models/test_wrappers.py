@@ -349,7 +349,7 @@ CONFIGURED = {
 @pytest.mark.parametrize("how", sorted(CONFIGURED))
 def test_a_pass_does_not_depend_on_what_the_configuration_returns(how, family):
     wanted = run(Architecture(tiny(family)), IDS, outputs=(1,), record=0)
-    model = tiny(family)
+    model = copy.deepcopy(tiny(family))  # with a configuration of its own
     if how == "attentions":
         model.set_attn_implementation("eager")
     for name, value in CONFIGURED[how].items():
