@@ -18,6 +18,12 @@ def pytest_addoption(parser):
         "--verdicts", default="results/verification", metavar="DIR",
         help="where verification/ writes its verdicts as JSON, Markdown and HTML",
     )  # fmt: skip
+    parser.addoption(
+        "--claim", metavar="ID", help="run the tests of one claim of verification/ and print all about it"
+    )
+    parser.addoption(
+        "--accept", action="store_true", help="write verification/expected.json from a complete run"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

@@ -10,12 +10,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, is_hypothesis_test, settings
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
+from theory.claims import CLAIMS
 from verification import ledger
-from verification.verdicts import Outcome, render_terminal, verdicts, write_verdicts
+from verification.expected import additions, gather, losses, read_expected, write_expected
+from verification.outcome import Outcome
+from verification.verdicts import card, render_terminal, verdicts, write_verdicts
 
 torch.set_num_threads(1)
 
@@ -38,40 +41,140 @@ providers._get_local_constants = Constants  # none
 settings.load_profile("verification")  # --hypothesis-profile still wins
 
 _outcomes: list[Outcome] = []
+_files: set[str] = set()  # of the tests that were reported
+_deselected = 0
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
     """Marks travel with the reports: the controller of parallel workers sees no items."""
+    wanted = config.getoption("--claim")
+    if wanted and wanted not in {c.id for c in CLAIMS}:
+        raise pytest.UsageError(f"--claim {wanted}: no such claim; known: {', '.join(c.id for c in CLAIMS)}")
+    left_out = []
     for item in items:
-        for mark in item.iter_markers("checks"):
+        marks = list(item.iter_markers("checks"))
+        for mark in marks:
             item.user_properties.append(("checks", [*mark.args, mark.kwargs]))
+        if is_hypothesis_test(getattr(item, "function", None)):
+            item.user_properties.append(("sampled", True))
+        if wanted and not any(mark.args[0] == wanted for mark in marks):
+            left_out.append(item)
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     record = ledger.begin()
     try:
-        return (yield)
+        result = yield
+        marks = [(*mark.args, mark.kwargs["refutes"]) for mark in item.iter_markers("checks")]
+        if lines := ledger.unmet(marks, record.obligations):
+            item.user_properties.append(("state", "hollow"))
+            raise AssertionError("passed without evidence: " + "; ".join(lines))
+        return result
     finally:
         item.user_properties.append(("evidence", record.as_dict()))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that is marked as expected to fail is no evidence, whether it does or not: it fails."""
+    report = yield
+    if hasattr(report, "wasxfail"):
+        report.user_properties.append(("state", "xfail"))
+        report.outcome, report.longrepr = "failed", f"xfail is a failure here: {report.wasxfail}"
+        del report.wasxfail
+    return report
+
+
 def pytest_runtest_logreport(report):
     """Runs in the controller, for the reports of all workers."""
+    _files.add(report.nodeid.split("::")[0].rsplit("/", 1)[-1])
     if report.when == "call" or report.outcome != "passed":
         _outcomes.append(Outcome.from_report(report))
 
 
+def pytest_deselected(items):
+    global _deselected
+    _deselected += len(items)
+
+
+def pytest_testnodedown(node):
+    """From a worker to the controller: how many tests it left out."""
+    global _deselected
+    _deselected = max(
+        _deselected, node.workeroutput.get("deselected", 0) if hasattr(node, "workeroutput") else 0
+    )
+
+
+def _partial(config, exitstatus) -> str:
+    """Why this run is no complete one of `verification/`; nothing if it is."""
+    missing = {path.name for path in Path(__file__).parent.glob("test_*.py")} - _files
+    stopped = config.getoption("maxfail") and any(o.state not in ("passed", "skipped") for o in _outcomes)
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or stopped:
+        return "it was stopped"
+    if missing:
+        return f"{len(missing)} of its files did not run"
+    if _deselected or any("::" in argument for argument in config.args):
+        return "tests were left out"
+    return ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Lost evidence fails a complete run, as a failed test does."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["deselected"] = _deselected
+        return
+    outcomes = [o for o in _outcomes if o.claims]
+    wanted = config.getoption("--claim")
+    if wanted and losses(read_expected(), gather(outcomes), wanted):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if not outcomes or _partial(config, exitstatus) or config.getoption("--accept"):
+        return
+    if unexpected(outcomes, deep=config.getoption("--deep")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def unexpected(outcomes: list[Outcome], deep: bool) -> list[str]:
+    """Lines that say how the evidence differs from what is expected; with --deep there may be more of it."""
+    expected, found = read_expected(), gather(outcomes)
+    lost = [f"{c.id} {line}" for c in CLAIMS for line in losses(expected, found, c.id)]
+    return lost + ([] if deep else additions(expected, found))
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if hasattr(config, "workerinput"):
         return
     outcomes = [o for o in _outcomes if o.claims]
     if not outcomes:
         return
-    rows = verdicts(outcomes)
+    write, partial = terminalreporter.write_line, _partial(config, exitstatus)
+    write("")
+    if not partial and config.getoption("--accept"):
+        broken = [o.test for o in outcomes if o.state not in ("passed", "skipped")]
+        if broken:
+            write(f"evidence not accepted: {len(broken)} tests did not pass", red=True)
+        else:
+            write_expected(gather(outcomes))
+    expected = read_expected()
+    rows = verdicts(outcomes, expected)
+    if wanted := config.getoption("--claim"):
+        terminalreporter.write(card(wanted, outcomes, expected))
+        return
+    if partial:
+        seen = {claim for outcome in outcomes for claim, *_ in outcome.claims}
+        terminalreporter.write(render_terminal([row for row in rows if row.id in seen]))
+        write(f"partial run of verification/, {partial}: no verdicts written")
+        return
     folder = Path(config.getoption("--verdicts"))
-    write_verdicts(rows, folder)
-    terminalreporter.write_line("")
+    write_verdicts(rows, folder, expected)
     terminalreporter.write(render_terminal(rows))
-    terminalreporter.write_line(f"verdicts: {folder}/verdicts.html, .md, .json")
+    for line in unexpected(outcomes, config.getoption("--deep")):
+        write(f"evidence differs: {line}", red=True)
+    write(f"verdicts: {folder}/verdicts.html, .md, .json")

@@ -14,27 +14,51 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 import hypothesis
 import numpy as np
 import pytest
 
-#: The ladder, lowest rung first. `needed` and `unneeded` concern assumptions, not the claim itself.
-Rung = Literal[
-    "derived", "random", "searched", "exact", "enclosed", "proved", "product", "needed", "unneeded"
-]
-LADDER: dict[str, str] = {
-    "random": "property test over random instances",
-    "searched": "worst case searched for",
-    "exact": "rational arithmetic, tolerance zero",
-    "derived": "derived symbolically",
-    "enclosed": "rigorous error bound on a real model's matrices",
-    "proved": "proved for all reals",
-    "product": "holds in the library's code",
+Kind = Literal["compared", "searched", "exact", "derived", "enclosed", "proved", "rejected"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A kind of evidence, and the obligations of which a test must have discharged at least one.
+
+    Attributes:
+        text: explanation in the legend.
+        needs: kinds of obligations, recorded by the functions that discharge them.
+    """
+
+    text: str
+    needs: frozenset[Kind]
+
+
+def _rung(text: str, *needs: Kind) -> Rung:
+    return Rung(text, frozenset(needs))
+
+
+#: The ladder, lowest rung first. A new rung is a line here and a function that calls `record` with its kind.
+LADDER: dict[str, Rung] = {
+    "random": _rung("property test over random instances", "compared"),
+    "searched": _rung("worst case searched for", "searched"),
+    "exact": _rung("rational arithmetic, tolerance zero", "exact"),
+    "derived": _rung("derived symbolically", "derived"),
+    "enclosed": _rung("rigorous error bound on a real model's matrices", "enclosed"),
+    "proved": _rung("proved for all reals", "proved"),
+    "product": _rung("holds in the library's code", "compared"),
 }
+#: Evidence on an assumption or on the paper's form; no rung of the claim itself.
+ASIDE: dict[str, Rung] = {
+    "needed": _rung("counterexample without an assumption", "rejected"),
+    "unneeded": _rung("holds without an assumption", "compared", "proved", "exact"),
+    "refuted": _rung("counterexample to the paper's form", "rejected"),
+}
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,12 +72,14 @@ class Evidence:
         ratio: largest value / bound of an inequality; 1 is tight, above 1 breaks it.
         error: largest error / tolerance of an identity.
         counterexample: of a dropped assumption or of a refuted form.
+        obligations: how many of each kind were discharged.
     """
 
     examples: int = 0
     ratio: float | None = None
     error: float | None = None
     counterexample: str = ""
+    obligations: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,7 +96,7 @@ def begin() -> Evidence:
     return _current
 
 
-def checks(claim: str, rung: Rung, *, drops: str = "", refutes: bool = False) -> Callable[[F], F]:
+def checks(claim: str, rung: str, *, drops: str = "", refutes: bool = False) -> Callable[[F], F]:
     """Tie a test to a claim.
 
     Args:
@@ -99,6 +125,27 @@ def checks(claim: str, rung: Rung, *, drops: str = "", refutes: bool = False) ->
     return decorate
 
 
+def record(kind: Kind) -> None:
+    """Count a discharged obligation. Called by what discharges it, after it succeeded."""
+    _current.obligations[kind] = _current.obligations.get(kind, 0) + 1
+
+
+def evidence_kind(rung: str, refutes: bool) -> str:
+    """Name under which a test of this mark counts: its rung, or `refuted`."""
+    return "refuted" if refutes else rung
+
+
+def unmet(marks: Iterable[tuple[str, str, bool]], obligations: Mapping[str, int]) -> list[str]:
+    """Marks `(claim, rung, refutes)` for which no obligation was discharged, as text."""
+    lines = []
+    for claim, rung, refutes in marks:
+        name = evidence_kind(rung, refutes)
+        needs = (LADDER | ASIDE)[name].needs
+        if not any(obligations.get(kind) for kind in needs):
+            lines.append(f"{claim} {name}: none of {', '.join(sorted(needs))} happened")
+    return lines
+
+
 def _see(label: str, value: float) -> None:
     """Note a number of this example, and its largest of the whole test."""
     value = float(value)  # evidence crosses process borders as plain numbers
@@ -124,12 +171,21 @@ def below(value: float, bound: float, tolerance: float = 0.0) -> None:
     if bound > 0 and math.isfinite(bound):
         _see("ratio", value / bound)
     assert value <= bound * (1 + tolerance) + np.finfo(float).tiny, f"{value!r} > {bound!r}"
+    record("compared")
+
+
+def holds(condition: Any, kind: Kind = "compared") -> bool:
+    """Whether a condition holds, recorded if it does: `assert holds(trapped == expected)`."""
+    if condition:
+        record(kind)
+    return bool(condition)
 
 
 def attains(value: float, bound: float, share: float = 0.99, tolerance: float = 0.0) -> None:
     """Assert that a worst case reaches `share` of a bound and stays below it: the bound is tight."""
     below(value, bound, tolerance)
     assert value >= share * bound, f"only {value / bound:.3f} of the bound is reached"
+    record("searched")
 
 
 def equal(actual: Any, expected: Any, tolerance: float, scale: float | None = None) -> None:
@@ -146,8 +202,16 @@ def equal(actual: Any, expected: Any, tolerance: float, scale: float | None = No
     allowed = tolerance * size + np.finfo(float).tiny
     _see("error", error / allowed)
     assert error <= allowed, f"differs by {error:.3e}, allowed {allowed:.3e}\n{actual}\n{expected}"
+    record("compared")
+
+
+def reaches(worst: Any, bound: Any, tolerance: float, scale: float | None = None) -> None:
+    """Assert that a worst case, known by its construction, equals a bound."""
+    equal(worst, bound, tolerance, scale)
+    record("searched")
 
 
 def counterexample(text: str) -> None:
     """Record an instance that breaks the claim without the dropped assumption."""
     _current.counterexample = text
+    record("rejected")

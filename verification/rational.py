@@ -121,12 +121,14 @@ def condition(X: fmpq_mat) -> float:
 def same(actual: Any, expected: Any) -> None:
     """Assert equality, tolerance zero."""
     assert actual == expected, f"{actual} != {expected}"
+    ledger.record("exact")
 
 
 def at_most(value: Number, bound: Number) -> None:
     """Assert `value <= bound`, tolerance zero, and record the ratio."""
     assert value <= bound, f"{value} > {bound}"
     ledger.below(float(value), float(bound))  # rounding to fp64 keeps the order
+    ledger.record("exact")
 
 
 def near(actual: Any, exact: Any, cond: float = 1.0, scale: float | None = None) -> None:
@@ -138,6 +140,7 @@ def near(actual: Any, exact: Any, cond: float = 1.0, scale: float | None = None)
     """
     actual = np.asarray(actual, float)
     ledger.equal(actual, array(exact).reshape(actual.shape), tolerance(cond), scale)
+    ledger.record("exact")
 
 
 # -- instances ----------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
-from verification.ledger import below
+from verification.ledger import below, record
 
 Array = NDArray[np.float64]
 
@@ -30,6 +30,7 @@ def worst(ratio: Callable[[Array], float], size: int, *, starts: int = 12, seed:
         found = minimize(loss, rng.standard_normal(size), method="Nelder-Mead",
                          options={"maxiter": 400 * size, "xatol": 1e-9, "fatol": 1e-12})  # fmt: skip
         best = max(best, -float(found.fun))
+    record("searched")
     return best
 
 
@@ -38,3 +39,10 @@ def attained(ratio: Callable[[Array], float], size: int, share: float = 0.99, st
     found = worst(ratio, size, starts=starts)
     below(found, 1, 1e-9)
     assert found >= share, f"only {found:.3f} of the bound was reached"
+
+
+def lowest(value: Callable[[float], float], low: float, high: float) -> tuple[float, float]:
+    """Least `value(t)` found over [low, high], and its t."""
+    found = minimize_scalar(value, bounds=(low, high), method="bounded", options={"xatol": 1e-12})
+    record("searched")
+    return float(found.fun), float(found.x)

@@ -60,6 +60,7 @@ def prove(
     assert _decide(known) is not None, "the premises contradict each other"
     broken = _decide([*known, z3.Not(conclusion)])
     assert broken is None, f"broken by {_text(broken)}"
+    ledger.record("proved")
 
 
 def refute(
@@ -76,6 +77,7 @@ def refute(
     assert model is not None, "no counterexample"
     for formula in known:  # the solver's word is not taken for it
         assert z3.is_true(model.eval(formula.translate(model.ctx), model_completion=True)), formula
+    ledger.record("rejected")
     return _text(model)
 
 

@@ -6,11 +6,10 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from theory import trap
 from verification import ledger
-from verification.ledger import attains, below, checks, equal
+from verification.ledger import attains, below, checks, equal, holds
 from verification.problems import (
     SCALES,
     Requests,
@@ -20,7 +19,7 @@ from verification.problems import (
     requests,
     switch,
 )
-from verification.search import worst
+from verification.search import lowest, worst
 from verification.strategies import EPS, Geometry, basis, geometries, seeds, tolerance, vectors
 
 Array = NDArray[np.float64]
@@ -61,8 +60,8 @@ def test_containment_ends_at_the_two_radii(geometry: Geometry, tau: float, facto
         trap.inscribed_radius(geometry.mu[-1], tau),
         trap.circumscribed_radius(geometry.mu[0], tau),
     )
-    assert ball_inside(geometry, inner * factor, tau) == (factor < 1)
-    assert ellipsoid_inside(geometry, outer * factor, tau) == (factor > 1)
+    assert holds(ball_inside(geometry, inner * factor, tau) == (factor < 1))
+    assert holds(ellipsoid_inside(geometry, outer * factor, tau) == (factor > 1))
 
 
 @checks("L2", "searched")
@@ -99,7 +98,7 @@ def test_no_radius_serves_iff_progress_passes_the_inner_ball(
     factor = factor or 1 + (2 if more else -2) * tolerance(1, geometry.size)
     progress = factor * tau / np.sqrt(geometry.mu[-1])
     served = any(ball_inside(geometry, progress * times, tau) for times in (1.0, 1.5, 10.0))
-    assert trap.ball_trap(progress, geometry.mu[-1], tau) == (not served)
+    assert holds(trap.ball_trap(progress, geometry.mu[-1], tau) == (not served))
 
 
 @given(
@@ -119,17 +118,17 @@ def test_the_relative_form_is_the_same_condition(
     progress = theta * trap.circumscribed_radius(geometry.mu[0], tau)
     assume(abs(theta * np.sqrt(geometry.condition) - 1) > 64 * EPS)
     trapped = trap.ball_trap_relative(theta, geometry.condition)
-    assert trapped == trap.ball_trap(progress, geometry.mu[-1], tau)
-    assert trapped == (not ball_inside(geometry, progress, tau))
+    assert holds(trapped == trap.ball_trap(progress, geometry.mu[-1], tau))
+    assert holds(trapped == (not ball_inside(geometry, progress, tau)))
 
 
 @checks("T2b", "random")
 def test_at_the_border_one_radius_is_left():
     """kappa = 4, theta = 1/2: R = Delta = the inner radius, exactly."""
-    assert not trap.ball_trap_relative(0.5, 4.0)
-    assert not trap.ball_trap(0.5, 4.0, 1.0)
-    assert trap.ball_trap_relative(0.5, np.nextafter(4.0, 5.0) * (1 + 4 * EPS))
-    assert trap.ball_trap(np.nextafter(0.5, 1.0), 4.0, 1.0)
+    assert holds(not trap.ball_trap_relative(0.5, 4.0))
+    assert holds(not trap.ball_trap(0.5, 4.0, 1.0))
+    assert holds(trap.ball_trap_relative(0.5, np.nextafter(4.0, 5.0) * (1 + 4 * EPS)))
+    assert holds(trap.ball_trap(np.nextafter(0.5, 1.0), 4.0, 1.0))
 
 
 @checks("T2b", "searched")
@@ -137,12 +136,11 @@ def test_the_best_radius_meets_both_demands_up_to_theta_sqrt_kappa():
     """Largest common share of the two demands over R: the square root of what the theorem compares."""
     for theta, kappa in ((0.5, 9.0), (0.1, 1e4), (1.0, 1e12), (1e-3, 1e2)):
         progress, inner = theta * trap.circumscribed_radius(1.0, 1.0), trap.inscribed_radius(kappa, 1.0)
-        found = minimize_scalar(
-            lambda t, progress=progress, inner=inner: -min(t - np.log(progress), np.log(inner) - t),
-            bounds=(-40, 40), method="bounded", options={"xatol": 1e-12},
-        )  # fmt: skip
-        attains(np.exp(-found.fun) * np.sqrt(theta * trap.mismatch(kappa)), 1, tolerance=1e-9)
-        assert (found.fun > 0) == trap.ball_trap_relative(theta, kappa)
+        least, _ = lowest(
+            lambda t, progress=progress, inner=inner: -min(t - np.log(progress), np.log(inner) - t), -40, 40
+        )
+        attains(np.exp(-least) * np.sqrt(theta * trap.mismatch(kappa)), 1, tolerance=1e-9)
+        assert (least > 0) == trap.ball_trap_relative(theta, kappa)
 
 
 @checks("T2b", "needed", drops="containment")
@@ -198,23 +196,23 @@ def test_the_relative_condition_decides(r: Requests, theta: float, factor: float
     progress = theta * trap.circumscribed_radius(r.geometry.mu[0], r.tau)
     case = Requests(r.geometry, r.a, b, progress, r.tau)
     first, last = case.served(linear)
-    assert trap.request_trap_relative(theta, r.a, b, kappa) == (factor > 1) == (first > last)
-    assert trap.shared_penalties(r.a, b, progress, case.mu_max, r.tau).empty == (factor > 1)
+    assert holds(trap.request_trap_relative(theta, r.a, b, kappa) == (factor > 1) == (first > last))
+    assert holds(trap.shared_penalties(r.a, b, progress, case.mu_max, r.tau).empty == (factor > 1))
 
 
 @checks("T2c", "random")
 def test_two_demands_that_touch_share_one_penalty():
     """H = diag(1, 4), tau = 1, theta = 1/2, a = b = 1: only lam = 2 serves both."""
     touching = trap.shared_penalties(1.0, 1.0, 0.5, 4.0, 1.0)
-    assert touching.lower == touching.upper == 2
-    assert not touching.empty
-    assert not trap.request_trap_relative(0.5, 1.0, 1.0, 4.0)
+    assert holds(touching.lower == touching.upper == 2)
+    assert holds(not touching.empty)
+    assert holds(not trap.request_trap_relative(0.5, 1.0, 1.0, 4.0))
     easy, hard = linear(np.array([-1.0, 0.0]), 2.0), linear(np.array([0.0, -1.0]), 2.0)
-    assert np.linalg.norm(easy) == 0.5
-    assert hard @ np.diag([1.0, 4.0]) @ hard == 1
+    assert holds(np.linalg.norm(easy) == 0.5)
+    assert holds(hard @ np.diag([1.0, 4.0]) @ hard == 1)
     beyond = 1 + 4 * EPS
-    assert trap.shared_penalties(1.0, beyond, 0.5, 4.0, 1.0).empty
-    assert trap.request_trap_relative(0.5, 1.0, beyond, 4.0)
+    assert holds(trap.shared_penalties(1.0, beyond, 0.5, 4.0, 1.0).empty)
+    assert holds(trap.request_trap_relative(0.5, 1.0, beyond, 4.0))
 
 
 @given(requests(), seeds)
@@ -238,10 +236,10 @@ def test_the_best_penalty_meets_both_demands_by_the_theorem_s_ratio(r: Requests)
         easy, hard = linear(r.easy, np.exp(t)), linear(r.hard, np.exp(t))
         return min(np.log(np.linalg.norm(easy) / r.progress), np.log(r.tau / cost(r.geometry, hard)))
 
-    best = minimize_scalar(lambda t: -margin(t), bounds=(-60, 60), method="bounded", options={"xatol": 1e-12})
-    blur = 8 * np.sqrt(EPS) * (1 + abs(best.x))  # where such a search stops
-    below(np.exp(-2 * best.fun), found.upper / found.lower, blur)
-    below(found.upper / found.lower, np.exp(-2 * best.fun), blur)
+    least, at = lowest(lambda t: -margin(t), -60, 60)
+    blur = 8 * np.sqrt(EPS) * (1 + abs(at))  # where such a search stops
+    below(np.exp(-2 * least), found.upper / found.lower, blur)
+    below(found.upper / found.lower, np.exp(-2 * least), blur)
 
 
 @checks("T2c", "needed", drops="linear")

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from theory import trap
 from verification import ledger
-from verification.ledger import attains, below, checks, equal
+from verification.ledger import attains, below, checks, equal, holds
 from verification.problems import (
     Curved,
     General,
@@ -69,10 +69,10 @@ def test_an_easy_request_that_fails_alone_leaves_no_penalty():
     """A = diag(0, -1, 0), lam0 = 1, u_min = e1: a/Delta = 1 = alpha_e + lam0 asks for lam <= 1 and lam > 1."""
     A = np.diag([0.0, -1.0, 0.0])
     floor = trap.penalty_floor(A)
-    assert floor == 1
-    assert trap.curved_penalties(1.0, 1e-9, 0.0, 0.0, 1.0, 1.0, 1.0, floor).empty
-    assert all(trap.radius(np.array([-1.0, 0.0, 0.0]), A, floor + s) < 1 for s in (1e-9, 1.0))
-    assert not trap.curved_penalties(1.0 + 1e-9, 1e-9, 0.0, 0.0, 1.0, 1.0, 1.0, floor).empty
+    assert holds(floor == 1)
+    assert holds(trap.curved_penalties(1.0, 1e-9, 0.0, 0.0, 1.0, 1.0, 1.0, floor).empty)
+    assert holds(all(trap.radius(np.array([-1.0, 0.0, 0.0]), A, floor + s) < 1 for s in (1e-9, 1.0)))
+    assert holds(not trap.curved_penalties(1.0 + 1e-9, 1e-9, 0.0, 0.0, 1.0, 1.0, 1.0, floor).empty)
 
 
 @given(generals(), st.sampled_from([1e-3, 0.5, 0.999, 1.001, 2.0, 1e3]))
@@ -83,7 +83,7 @@ def test_progress_reaches_up_to_one_penalty(case: General, factor: float):
     lam = case.floor + factor * case.last
     reached = trap.radius(-case.a * case.geometry.U[:, 0], case.A, lam)
     assume(abs(reached / case.progress - 1) > 1e-9)
-    assert (reached >= case.progress) == (factor < 1)
+    assert holds((reached >= case.progress) == (factor < 1))
 
 
 @given(generals(), st.sampled_from([0.01, 0.5, 0.9, 1.1, 2.0, 100.0]))
@@ -96,8 +96,8 @@ def test_the_sandwich_is_right_where_it_decides(case: General, factor: float):
     largest = case.largest_b()
     b = factor * (largest or 1.0)
     trapped, free = case.sandwich(b)
-    assert not (trapped and largest >= b * (1 + 1e-9))
-    assert not (free and largest <= b * (1 - 1e-6))
+    assert holds(not (trapped and largest >= b * (1 + 1e-9)))
+    assert holds(not (free and largest <= b * (1 - 1e-6)))
 
 
 @given(generals())

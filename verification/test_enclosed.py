@@ -18,7 +18,7 @@ import torch
 from metake.geometry.operator import Projected, Ridge
 from theory import suppression
 from verification import ledger
-from verification.ledger import below, checks
+from verification.ledger import below, checks, holds
 from verification.real import DEMOS, Layer, measured, measured_real
 
 BITS = 160
@@ -81,7 +81,9 @@ def real(model: str) -> Real:
 def distance(value: float, ball: flint.arb) -> float:
     """Upper bound of |value - exact| / |exact|, itself rigorous."""
     flint.ctx.prec = BITS
-    return float((abs(flint.arb(value) - ball) / abs(ball)).upper())
+    upper = float((abs(flint.arb(value) - ball) / abs(ball)).upper())
+    ledger.record("enclosed")
+    return upper
 
 
 models = pytest.mark.parametrize("model", DEMOS)
@@ -137,7 +139,7 @@ def test_channel_of_a_batch_lies_within_its_error_bound(model: str):
         below(np.linalg.norm(Q - exact), bound * np.linalg.norm(exact))
         below(np.linalg.norm(K.double().numpy().T @ Q - kept), bound * np.linalg.norm(kept) * KEYS)
     for j, own in enumerate(case.enclosure.eta):
-        assert case.enclosure.kept[j, j] <= own, "X3, proved for these keys"
+        assert holds(case.enclosure.kept[j, j] <= own, "enclosed"), "X3, proved for these keys"
 
 
 @models
@@ -159,10 +161,10 @@ def test_suppression_bound_is_proved_for_real_keys(model: str):
             bound = suppression.suppression_bound(
                 float(k.norm()), outside, float(mu[protected]) - slack, float(mu[0]) - slack
             )
-            assert case.enclosure.rho[j] <= flint.arb(bound)
+            assert holds(case.enclosure.rho[j] <= flint.arb(bound), "enclosed")
             below(float(case.enclosure.rho[j].upper()), bound)
     limit = suppression.suppression_limit(float(k.norm()) * (1 + 1e-12), float(mu[0]) - slack)
-    assert case.enclosure.eta[KEYS - 1] <= flint.arb(limit)
+    assert holds(case.enclosure.eta[KEYS - 1] <= flint.arb(limit), "enclosed")
 
 
 @models

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 
 from theory import suppression
 from verification import ledger
-from verification.ledger import below, checks
+from verification.ledger import checks
 from verification.rational import (
     Source,
     Spectral,
@@ -549,7 +549,7 @@ def test_rounding_of_eta(s: Source, dtype: type):
     assume(cond * eps < 0.02 and cond < 1e12)
     truth = share(rho_of(fmpq_mat([list(map(dyadic, row)) for row in G]), column(map(dyadic, k))))
     seen = dyadic(suppression.attenuation(suppression.realisability(G, k)))
-    below(float(abs(seen - truth) / truth), suppression.rounding_bound(eps, cond))
+    at_most(abs(seen - truth) / truth, dyadic(suppression.rounding_bound(eps, cond)))
 
 
 @given(sources)

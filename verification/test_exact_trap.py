@@ -7,7 +7,7 @@ from flint import fmpq, fmpq_mat
 from hypothesis import assume, given
 
 from theory import trap
-from verification.ledger import checks
+from verification.ledger import checks, holds
 from verification.rational import (
     Source,
     Spectral,
@@ -97,7 +97,7 @@ def test_a_slack_radius_comes_from_no_positive_penalty(s: Source):
     A = s.spectral(s.size())
     g = s.vector(A.size)
     free = step_of(A.G, g, fmpq(0))
-    assert square(step_of(A.G, g, s.positive(6))) < square(free)
+    assert holds(square(step_of(A.G, g, s.positive(6))) < square(free), "exact")
     x = s.vector(A.size)
     assert surrogate(x, g, A.G, fmpq(0)) >= surrogate(free, g, A.G, fmpq(0))
 
@@ -141,7 +141,7 @@ def test_no_radius_serves_iff_progress_passes_the_inner_ball(s: Source):
     candidates = [progress, progress * (1 + s.share()), tau / roots[-1], tau / roots[-1] * s.share()]
     top = H.vector(H.size - 1)
     serving = [R for R in candidates if progress <= R and dot(R * top, H.G * (R * top)) <= tau**2]
-    assert bool(serving) == (factor <= 1)
+    assert holds(bool(serving) == (factor <= 1), "exact")
     theta = progress * roots[0] / tau
     kappa = (roots[-1] / roots[0]) ** 2
     assert bool(serving) == (kappa * theta**2 <= 1)

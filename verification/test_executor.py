@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from theory import suppression, trap
 from verification import ledger
-from verification.ledger import attains, below, checks, equal
+from verification.ledger import attains, below, checks, equal, holds
 from verification.problems import (
     SCALES,
     Executed,
@@ -114,12 +114,12 @@ def test_kl_s_ellipsoid_inside_the_feasible_one(pair: Pair, tau: float, factor: 
     edge = tolerance(pair.F.condition, pair.F.size)
     factor = factor or 1 + (2 if more else -2) * edge
     s = factor * tau / pair.singular[0]
-    assert trap.kl_inside(pair.F.G, pair.H.G, s, tau) == (factor < 1)
+    assert holds(trap.kl_inside(pair.F.G, pair.H.G, s, tau) == (factor < 1))
     root = pair.F.U / np.sqrt(pair.F.mu)
     M = (np.sqrt(pair.H.mu)[:, None] * pair.H.U.T) @ root
     dearest = np.linalg.svd(M)[2][0]
     boundary = s * root @ np.column_stack([dearest, directions(pair.F.size)])
-    assert all(cost(pair.H, d) <= tau for d in boundary.T) == (factor < 1)
+    assert holds(all(cost(pair.H, d) <= tau for d in boundary.T) == (factor < 1))
 
 
 @given(pairs())
@@ -186,5 +186,5 @@ def test_same_eigenvectors_are_not_enough_for_a_match():
 def test_ellipsoids_that_touch_lie_within():
     """F = I, H = diag(1, 4), tau = 1: s = 1/2 touches, exactly."""
     F, H = np.eye(2), np.diag([1.0, 4.0])
-    assert trap.kl_inside(F, H, 0.5, 1.0)
-    assert not trap.kl_inside(F, H, 0.5 * (1 + 4 * EPS), 1.0)
+    assert holds(trap.kl_inside(F, H, 0.5, 1.0))
+    assert holds(not trap.kl_inside(F, H, 0.5 * (1 + 4 * EPS), 1.0))

@@ -26,7 +26,7 @@ from metake.targets.objective import Losses
 from theory import fidelity, suppression, trap
 from verification import ledger, nets
 from verification.layered import LAYERS, Setting, gradients, setting, still
-from verification.ledger import below, checks, equal
+from verification.ledger import below, checks, equal, holds
 from verification.nets import Fidelity
 from verification.strategies import EPS, Drift, drifts, seeds, tolerance
 
@@ -310,7 +310,7 @@ def test_aligned_layers_descend_on_a_model(family: str, seed: int, weight: float
     if premise:
         below((1 - m.gap) * norm(m.proxy) ** 2, m.g @ m.proxy, rounding() * m.size / norm(m.proxy))
     opposed = [-g if i == 0 else g for i, g in enumerate(m.each)]
-    assert not (premise and fidelity.alignment_premise(opposed, m.proxy, m.gap))
+    assert holds(not (premise and fidelity.alignment_premise(opposed, m.proxy, m.gap)))
 
 
 @pytest.mark.parametrize("weight", [1e-3, 1.0])
@@ -319,10 +319,10 @@ def test_identity_transport_is_aligned_without_dominance(weight: float):
     """Every layer's gradient points the same way: descent, though the tail outweighs the last layer."""
     s = still(weight)
     m = Fidelity.of(gradients(s, s.residuals()))
-    assert m.gamma > 1
-    assert fidelity.zeta_sharp(m.gamma, m.gap) > 1
-    assert fidelity.alignment_premise(m.each, m.proxy, m.gap * (1 + rounding()) + rounding())
-    assert m.g @ m.proxy > (1 - m.gap) * norm(m.proxy) ** 2
+    assert holds(m.gamma > 1)
+    assert holds(fidelity.zeta_sharp(m.gamma, m.gap) > 1)
+    assert holds(fidelity.alignment_premise(m.each, m.proxy, m.gap * (1 + rounding()) + rounding()))
+    assert holds(m.g @ m.proxy > (1 - m.gap) * norm(m.proxy) ** 2)
 
 
 # -- X11: all layers virtually at once ----------------------------------------------------------

@@ -25,7 +25,7 @@ from metake.models.tokens import encode
 from metake.models.trace import run
 from metake.presets import default_text
 from theory import trap
-from verification.ledger import below, checks, equal
+from verification.ledger import below, checks, equal, holds
 from verification.problems import (
     Curved,
     Executed,
@@ -107,7 +107,7 @@ def test_ridge_has_a_step_iff_the_penalty_is_above_the_floor(s: Surrogate, dtype
     floor = trap.penalty_floor(s.A)
     assume(floor > 0 and abs(factor - 1) * floor > 100 * eps(dtype) * s.size)
     if factor > 1:
-        assert np.isfinite(penalised(s.g, s.A, factor * floor, dtype)).all()
+        assert holds(np.isfinite(penalised(s.g, s.A, factor * floor, dtype)).all())
     else:
         with pytest.raises(MetakeError, match="not positive definite"):
             penalised(s.g, s.A, factor * floor, dtype)
@@ -243,13 +243,13 @@ def check_ends(
     for side in (-1, 1):
         lower, upper = found.lower + side * blur[0], found.upper + side * blur[1]
         if lower > floor + blur[0]:
-            assert safe(lower) == (side > 0)
+            assert holds(safe(lower) == (side > 0))
         if upper > floor + blur[1]:
-            assert reaches(upper) == (side < 0)
+            assert holds(reaches(upper) == (side < 0))
     first, last = max(found.lower + blur[0], floor + sum(blur)), found.upper - blur[1]
     if first < last:
-        assert not found.empty
-        assert all(safe(lam) and reaches(lam) for lam in (first, last))
+        assert holds(not found.empty)
+        assert holds(all(safe(lam) and reaches(lam) for lam in (first, last)))
 
 
 @given(requests(max_exponent=6), DTYPES)
@@ -278,7 +278,7 @@ def test_the_relative_condition_decides_for_ridges(r: Requests, factor: float, t
     flat = np.zeros((r.geometry.size, r.geometry.size))
     easy, hard = (penalised(-size * r.geometry.U[:, i], flat, lam) for size, i in ((r.a, 0), (b, -1)))
     served = np.linalg.norm(easy) >= progress and cost(r.geometry, hard) <= r.tau
-    assert trap.request_trap_relative(theta, r.a, b, kappa) == (not served)
+    assert holds(trap.request_trap_relative(theta, r.a, b, kappa) == (not served))
 
 
 @given(regularised(), DTYPES)
@@ -359,9 +359,11 @@ def test_the_sandwich_decides_for_ridges(case: General):
         return np.linalg.norm(easy) >= case.progress * (1 - 1e-9) and cost(case.geometry, hard) <= case.tau
 
     if free > 0:
-        assert served(0.999 * free, case.a / case.progress - u_min @ case.A @ u_min)
-    assert not any(
-        served(1.001 * trapped, case.floor + s) for s in max(case.last, 1.0) * np.geomspace(1e-4, 2, 6)
+        assert holds(served(0.999 * free, case.a / case.progress - u_min @ case.A @ u_min))
+    assert holds(
+        not any(
+            served(1.001 * trapped, case.floor + s) for s in max(case.last, 1.0) * np.geomspace(1e-4, 2, 6)
+        )
     )
 
 
@@ -446,8 +448,8 @@ def test_penalties_whose_steps_the_executor_can_afford(e: Executed, r: Requests,
     for side in (-1, 1):
         hard = penalised(-r.b * u, flat, found.lower * (1 + side * edge), dtype)
         easy = penalised(-r.a * u, flat, found.upper * (1 + side * edge), dtype)
-        assert (weight_cost(np.outer(hard, q), e.geometry.G) <= r.tau**2) == (side > 0)
-        assert (np.linalg.norm(easy) >= r.progress) == (side < 0)
+        assert holds((weight_cost(np.outer(hard, q), e.geometry.G) <= r.tau**2) == (side > 0))
+        assert holds((np.linalg.norm(easy) >= r.progress) == (side < 0))
 
 
 @pytest.mark.parametrize("model", DEMOS)

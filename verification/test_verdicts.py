@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from verification.ledger import LADDER
-from verification.verdicts import Outcome, Verdict, markdown, verdicts, write_verdicts
+from verification.expected import additions, gather
+from verification.ledger import ASIDE, LADDER, unmet
+from verification.outcome import Outcome
+from verification.verdicts import Verdict, markdown, verdicts, write_verdicts
 
 
 def outcome(
@@ -80,5 +83,42 @@ def test_files(tmp_path):
     page = (tmp_path / "verdicts.html").read_text(encoding="utf-8")
     assert "Attenuation law" in page
     assert "0.5" in page
-    lines = [line for line in markdown(rows).splitlines() if line.startswith("| T1 ")]
-    assert lines[0].count("|") - lines[0].count("\\|") == 8
+    lines = [line for line in markdown(rows).splitlines() if line.startswith("| [T1]")]
+    assert lines[0].count("|") - lines[0].count("\\|") == 9
+
+
+def test_lost_evidence_shows_in_the_verdict():
+    tests = [
+        Outcome("f.py::test_a", "passed", (("T1", "random", "", False),), {"obligations": {"compared": 9}}),
+        Outcome("f.py::test_b", "passed", (("T1", "proved", "", False),), {"obligations": {"proved": 2}}),
+    ]
+    expected = gather(tests)
+    assert expected["T1"]["random"]["f.py::test_a"] == {"cases": 1, "compared": 1}
+    assert expected["T1"]["proved"]["f.py::test_b"] == {"cases": 1, "proved": 2}
+
+    def text(*outcomes: Outcome) -> str:
+        return next(v for v in verdicts(list(outcomes), expected) if v.id == "T1").text
+
+    less = replace(tests[1], evidence={"obligations": {"proved": 1}})
+    assert text(*tests) == "holds as stated"
+    assert text(tests[0]) == "holds as stated (1 of 2 rungs; 1 test brought less)"
+    assert text(tests[0], replace(tests[1], state="skipped")) == text(tests[0])
+    assert text(tests[0], less) == "holds as stated (1 test brought less)"
+    assert text(tests[0], replace(tests[1], state="hollow")).startswith("holds as stated (1 of 2 rungs")
+    assert text(tests[0], replace(tests[1], state="xfail")).startswith("holds as stated (1 of 2 rungs")
+
+
+def test_evidence_that_is_not_expected_is_named():
+    new = Outcome("f.py::test_new", "passed", (("T1", "random", "", False),), {})
+    assert additions({}, gather([new])) == [
+        "T1 random: f.py::test_new is not in expected.json: run `make verify`"
+    ]
+
+
+@pytest.mark.parametrize("rung", [*LADDER, *ASIDE])
+def test_a_rung_without_its_obligations_is_unmet(rung):
+    needs = (LADDER | ASIDE)[rung].needs
+    assert unmet([("T1", rung, False)], {})
+    others = {kind for r in (LADDER | ASIDE).values() for kind in r.needs} - needs
+    assert unmet([("T1", rung, False)], dict.fromkeys(others, 1))
+    assert not any(unmet([("T1", rung, False)], {kind: 1}) for kind in needs)

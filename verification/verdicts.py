@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
-from collections.abc import Iterable
+import os
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,31 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from metake.files import write_json, write_text
-from theory.claims import CLAIMS, Claim
-from verification.ledger import LADDER
+from theory.claims import CLAIMS, Claim, claim
+from verification.expected import Evidence, gather, losses
+from verification.ledger import ASIDE, LADDER
+from verification.outcome import Outcome
 
 TIGHT = 0.99  # a bound is called tight if this share of it was reached
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What pytest reported of one test: its claims, how it ended, what it saw."""
-
-    test: str
-    outcome: str
-    claims: tuple[tuple[str, str, str, bool], ...]  # claim, rung, dropped assumption, refutes
-    evidence: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_report(cls, report: Any) -> Outcome:
-        found = [(c, rung, more["drops"], more["refutes"])
-                 for name, (c, rung, more) in _named(report.user_properties, "checks")]  # fmt: skip
-        evidence = [value for _, value in _named(report.user_properties, "evidence")]
-        return cls(report.nodeid, report.outcome, tuple(found), evidence[0] if evidence else {})
-
-
-def _named(properties: Iterable[tuple[str, Any]], wanted: str) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in properties if name == wanted]
 
 
 @dataclass(frozen=True)
@@ -55,6 +38,10 @@ class Verdict:
         unneeded: assumptions of the paper that were dropped without harm.
         refutation: counterexample to the paper's own form.
         skipped: tests that did not run.
+        tests: kind of evidence -> tests that brought it.
+        obligations: how many of each kind were discharged.
+        expected: rungs that a complete run reaches.
+        lost: evidence that is expected and missing.
     """
 
     id: str
@@ -72,6 +59,19 @@ class Verdict:
     change: str
     failed: tuple[str, ...]
     skipped: int
+    tests: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    obligations: dict[str, int] = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The verdict, with what is missing of its evidence: `holds (2 of 6 rungs; 9 tests brought less)`."""
+        missing = set(self.expected) - set(self.rungs)
+        notes = [f"{len(self.expected) - len(missing)} of {len(self.expected)} rungs"] if missing else []
+        tests = len({line.split(": ")[1].split(" ")[0] for line in self.lost})
+        notes += [f"{tests} test{'s' * (tests != 1)} brought less"] if tests else []
+        return self.verdict + (f" ({'; '.join(notes)})" if notes else "")
 
     @property
     def bound(self) -> str:
@@ -102,17 +102,20 @@ def _judge(claim: Claim, broken: bool, holds: bool, refuted: bool) -> str:
     return "holds as stated" if claim.origin == "paper" else "holds"
 
 
-def _judge_claim(claim: Claim, outcomes: list[Outcome]) -> Verdict:
+def _judge_claim(claim: Claim, outcomes: list[Outcome], expected: Evidence, found: Evidence) -> Verdict:
     rungs, failed, dropped, unneeded = set(), [], {}, []
     examples, skipped, ratio, error, refutation, refuted = 0, 0, None, None, "", False
+    obligations: Counter[str] = Counter()
     for outcome in outcomes:
         mine = [entry[1:] for entry in outcome.claims if entry[0] == claim.id]
+        if mine and outcome.state == "passed":
+            obligations.update(outcome.evidence.get("obligations", {}))
         for rung, drops, refutes in mine:
-            if outcome.outcome == "skipped":
+            if outcome.state == "skipped":
                 skipped += 1
-                continue
-            if outcome.outcome == "failed":
+            elif outcome.state == "failed":
                 failed.append(outcome.test.split("::")[-1])
+            if outcome.state != "passed":
                 continue
             seen = outcome.evidence
             examples += seen.get("examples", 0)
@@ -132,6 +135,9 @@ def _judge_claim(claim: Claim, outcomes: list[Outcome]) -> Verdict:
         _judge(claim, bool(failed), bool(rungs), refuted),
         tuple(r for r in LADDER if r in rungs), examples, ratio, error, dropped,
         tuple(sorted(set(unneeded))), refutation, claim.correction or claim.addition, tuple(failed), skipped,
+        {kind: tuple(sorted(found[claim.id][kind])) for kind in LADDER | ASIDE if kind in found.get(claim.id, {})},
+        dict(sorted(obligations.items())), tuple(r for r in LADDER if r in expected.get(claim.id, {})),
+        losses(expected, found, claim.id),
     )  # fmt: skip
 
 
@@ -139,24 +145,30 @@ def _largest(old: float | None, new: float | None) -> float | None:
     return old if new is None else new if old is None else max(old, new)
 
 
-def verdicts(outcomes: list[Outcome]) -> list[Verdict]:
+def verdicts(outcomes: list[Outcome], expected: Evidence | None = None) -> list[Verdict]:
     """One verdict per claim, in the order of the register.
 
     Outcomes are put in order first, so that the counterexample that is quoted does not depend on which
     worker was quicker; those of networks and matrices come before bare numbers, and those before what
     the solver of `test_proved` found.
+
+    Args:
+        expected: the evidence of a complete run, where losses count.
     """
     outcomes = sorted(outcomes, key=lambda o: ("test_proved" in o.test, "test_exact" in o.test, o.test))
-    return [_judge_claim(claim, outcomes) for claim in CLAIMS]
+    found = gather(outcomes)
+    return [_judge_claim(entry, outcomes, expected or {}, found) for entry in CLAIMS]
 
 
 def render_terminal(rows: list[Verdict]) -> str:
     """The table as text."""
     table = Table("claim", "equations", "title", "verdict", "rungs", "examples", "ratio", "skipped", box=None)
-    for row in rows:
-        style = "red" if row.failed else "yellow" if row.verdict in ("not checked", "fails") else None
+    for row in worst_first(rows):
+        style = (
+            "red" if row.failed or row.lost else "yellow" if row.verdict in ("not checked", "fails") else None
+        )
         table.add_row(
-            row.id, row.equations, row.title, row.verdict, " ".join(row.rungs), f"{row.examples:,}",
+            row.id, row.equations, row.title, row.text, " ".join(row.rungs), f"{row.examples:,}",
             "" if row.ratio is None else f"{row.ratio:.3g}", str(row.skipped or ""), style=style,
         )  # fmt: skip
     out = io.StringIO()
@@ -164,39 +176,116 @@ def render_terminal(rows: list[Verdict]) -> str:
     return out.getvalue()
 
 
-def markdown(rows: list[Verdict]) -> str:
+VERDICTS = {
+    "fails": "a counterexample to the claim was found, or a test of it failed",
+    "not checked": "no test ran",
+    "needs more": "holds with an assumption that the paper does not make; its own form has a counterexample",
+    "holds corrected": "holds in another form; the paper's has a counterexample",
+    "holds as stated": "holds as the paper states it",
+    "holds": "holds; not a numbered statement of the paper",
+}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def worst_first(rows: list[Verdict]) -> list[Verdict]:
+    """Broken and lost evidence first, then by verdict; else in the register's order."""
+    order = list(VERDICTS)
+    return sorted(rows, key=lambda row: (not row.failed, not row.lost, order.index(row.verdict)))
+
+
+def statement_anchor(row: Verdict) -> str:
+    """Place of a claim in docs/theory.md, as GitHub names it."""
+    kept = [c for c in f"{row.id} {row.title}".lower() if c.isalnum() or c in " -_"]
+    return "".join(kept).replace(" ", "-")
+
+
+def modules(row: Verdict) -> tuple[str, ...]:
+    """Modules of `theory` that state a claim."""
+    return tuple(dict.fromkeys(name.split(".")[0] for name in claim(row.id).functions))
+
+
+def files_of_tests(row: Verdict) -> tuple[str, ...]:
+    """Files of the tests that brought evidence."""
+    return tuple(sorted({test.split("::")[0] for tests in row.tests.values() for test in tests}))
+
+
+def _counts(row: Verdict, expected: Evidence) -> str:
+    """`random 8, proved 2`: tests per rung, without those of another machine or profile."""
+    wanted = expected.get(row.id, {})
+    return ", ".join(
+        f"{rung} {len([t for t in row.tests[rung] if not wanted or t in wanted.get(rung, {})])}"
+        for rung in row.rungs
+    )
+
+
+def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
     """The table that is committed: only what does not depend on the machine or the profile."""
     lines = [
         "# Verdicts",
         "",
-        "Written by `pytest verification/`; one row per claim of `theory/claims.py`. Rungs: "
-        + "; ".join(f"*{name}*: {text}" for name, text in LADDER.items())
-        + ".",
+        "Written by `make verify`; one row per claim of `theory/claims.py`, claims that fail first.",
         "",
-        "| claim | equations | statement | verdict | rungs | bound | without an assumption |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
+        "Verdicts: " + "; ".join(f"*{name}*: {text}" for name, text in VERDICTS.items()) + ".",
+        "",
+        "Rungs, with the number of tests that brought evidence: "
+        + "; ".join(f"*{name}*: {rung.text}" for name, rung in LADDER.items()) + ".",
+        "",
+        "| claim | equations | statement | verdict | rungs | bound | without an assumption | where |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in worst_first(rows):
         notes = [f"*{key}*: {text}" for key, text in row.dropped.items()]
         notes += [f"*{key}* is not needed" for key in row.unneeded]
         if row.refutation:
             notes.insert(0, f"paper's form: {row.refutation}")
-        verdict = row.verdict + (f" ({row.change})" if row.change and row.refutation else "")
-        cells = [row.id, row.equations, f"**{row.title}.** {row.statement}", verdict, ", ".join(row.rungs),
-                 row.bound, "; ".join(notes)]  # fmt: skip
+        verdict = row.text + (f" ({row.change})" if row.change and row.refutation else "")
+        where = [f"[{m}](../theory/{m}.py), [derivation](../theory/derive_{m}.py)" for m in modules(row)]
+        where += [
+            f"[{f.removeprefix('test_').removesuffix('.py')}](../verification/{f})"
+            for f in files_of_tests(row)
+        ]
+        cells = [f"[{row.id}](theory.md#{statement_anchor(row)})", row.equations, f"**{row.title}.** {row.statement}",
+                 verdict, _counts(row, expected or {}), row.bound, "; ".join(notes), ", ".join(where)]  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def write_verdicts(rows: list[Verdict], folder: Path) -> None:
+def write_verdicts(rows: list[Verdict], folder: Path, expected: Evidence | None = None) -> None:
     """`verdicts.json` with every number, `verdicts.md` as committed, `verdicts.html` to look at."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "verdicts.json", [asdict(row) | {"bound": row.bound} for row in rows])
-    write_text(folder / "verdicts.md", markdown(rows))
-    page = Template((Path(__file__).parent / "verdicts.html").read_text(encoding="utf-8"), autoescape=True)
-    write_text(folder / "verdicts.html", page.render(rows=rows, ladder=LADDER))
+    write_json(
+        folder / "verdicts.json", [asdict(row) | {"bound": row.bound, "text": row.text} for row in rows]
+    )
+    write_text(folder / "verdicts.md", markdown(rows, expected))
+    template = (Path(__file__).parent / "verdicts.html").read_text(encoding="utf-8")
+    page = Template(template, autoescape=True)
+    write_text(folder / "verdicts.html", page.render(
+        rows=worst_first(rows), ladder=LADDER, verdicts=VERDICTS, anchor=statement_anchor, modules=modules,
+        root=os.path.relpath(ROOT, folder.resolve()),
+    ))  # fmt: skip
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """Rows of a `verdicts.json`."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def card(id: str, outcomes: list[Outcome], expected: Evidence) -> str:
+    """One claim as text: statement, files, tests per kind of evidence, counterexamples."""
+    row = next(v for v in verdicts(outcomes, expected) if v.id == id)
+    entry = claim(id)
+    lines = [f"{id}. {row.title}: {row.text}", f"  {row.statement}", "", "statement and derivation"]
+    lines.append(f"  docs/theory.md#{statement_anchor(row)}")
+    for function in entry.resolve():
+        file = Path(inspect.getfile(function)).relative_to(ROOT)
+        lines.append(f"  {file}:{inspect.getsourcelines(function)[1]} {function.__name__}")
+    lines += [f"  theory/derive_{module}.py" for module in modules(row)]
+    for kind in [k for k in LADDER | ASIDE if k in row.tests or k in expected.get(id, {})]:
+        lines += ["", f"{kind}: {(LADDER | ASIDE)[kind].text}"]
+        lines += [f"  verification/{test}" for test in row.tests.get(kind, ())]
+    shown = [f"  without {key} ({entry.assumptions[key]}): {text}" for key, text in row.dropped.items()]
+    shown += [f"  paper's form: {row.refutation}"] if row.refutation else []
+    lines += ["", "counterexamples", *shown] if shown else []
+    lines += ["", "missing", *(f"  {line}" for line in row.lost)] if row.lost else []
+    lines += ["", "failed", *(f"  {test}" for test in row.failed)] if row.failed else []
+    return "\n".join(lines) + "\n"

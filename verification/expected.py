@@ -1,0 +1,69 @@
+"""The evidence that a complete run has to bring: every test of every rung, and what it discharges.
+
+`expected.json` is committed. `pytest verification/ --accept` writes it anew after tests were added or taken away on
+purpose; without it a test that is gone, skipped or hollow, and a proof that proves less, are losses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from metake.files import write_text
+from verification.ledger import evidence_kind
+from verification.outcome import Outcome
+
+PATH = Path(__file__).parent / "expected.json"
+
+#: Kinds whose number per test is the same on every machine; of the others one is enough.
+COUNTED = frozenset({"derived", "enclosed", "proved", "rejected"})
+
+#: claim -> kind of evidence -> test -> `cases` that passed and obligations discharged
+Evidence = dict[str, dict[str, dict[str, dict[str, int]]]]
+
+
+def gather(outcomes: Iterable[Outcome]) -> Evidence:
+    """What the passed tests brought, in order of names."""
+    found: Evidence = {}
+    for outcome in outcomes:
+        if outcome.state != "passed":
+            continue
+        obligations = outcome.evidence.get("obligations", {})
+        for claim, rung, _, refutes in outcome.claims:
+            tests = found.setdefault(claim, {}).setdefault(evidence_kind(rung, refutes), {})
+            entry = tests.setdefault(outcome.function, {"cases": 0})
+            entry["cases"] += 1
+            for kind, count in obligations.items():
+                counted = kind in COUNTED and not outcome.sampled
+                entry[kind] = entry.get(kind, 0) + count if counted else 1
+    return found
+
+
+def losses(expected: Evidence, found: Evidence, claim: str) -> tuple[str, ...]:
+    """Evidence on a claim that is expected and missing, a line each."""
+    lines = []
+    for kind, tests in expected.get(claim, {}).items():
+        for test, wanted in tests.items():
+            got = found.get(claim, {}).get(kind, {}).get(test)
+            if got is None:
+                lines.append(f"{kind}: {test} brought nothing")
+                continue
+            lines += [f"{kind}: {test}: {got.get(name, 0)} of {count} {name}"
+                      for name, count in wanted.items() if got.get(name, 0) < count]  # fmt: skip
+    return tuple(lines)
+
+
+def additions(expected: Evidence, found: Evidence) -> list[str]:
+    """Tests that passed and are not expected, a line each."""
+    return [f"{claim} {kind}: {test} is not in {PATH.name}: run `make verify`"
+            for claim, kinds in found.items() for kind, tests in kinds.items() for test in tests
+            if test not in expected.get(claim, {}).get(kind, {})]  # fmt: skip
+
+
+def read_expected(path: Path = PATH) -> Evidence:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_expected(found: Evidence, path: Path = PATH) -> None:
+    write_text(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
