@@ -217,8 +217,8 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     layers = tuple(parse_layers(args.layers))
     weights = parse_numbers(args.weights, "--weights")
     rates = tuple(parse_numbers(args.rates, "--rates"))
-    dev = read_records(args.dev, args.search)
-    test = read_records(args.data, args.skip + args.edits)[args.skip :]
+    dev = read_records(args.dev, args.search, need=("rephrase", "locality"))
+    test = read_records(args.data, args.skip + args.edits, need=("rephrase", "locality"))[args.skip :]
     chosen = targets(args.steps, args.planned)
     if args.targets is not None:
         wanted = [name.strip() for name in args.targets.split(";")]

@@ -96,7 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
-    records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits)
+    records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits, need=("rephrase",))
     loaded = chosen_model(args)
     chosen = settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
     layers = tuple(chosen)

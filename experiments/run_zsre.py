@@ -304,7 +304,7 @@ def curve(run: MethodRun) -> list[dict[str, Any]]:
 
     Eta is the mean at the last edited layer.
     """
-    ends = np.cumsum([len(batch["requests"]) for batch in run.batches]).tolist()
+    ends = np.cumsum([batch.get("records", len(batch["requests"])) for batch in run.batches]).tolist()
     eta = {end: float(np.mean(batch["eta"][-1])) for end, batch in zip(ends, run.batches, strict=True)}
     return [{**point(count, look), "attenuation": eta[count]} for count, look in sorted(run.looks.items())]
 

@@ -442,7 +442,7 @@ def main() -> None:
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     args.data = args.data or ASSETS / "world" / "dev.json"
-    everything = read_records(args.data, args.edits)
+    everything = read_records(args.data, args.edits, need=("rephrase", "locality"))
     loaded = chosen_model(args)
     records, _ = usable(loaded, everything)
     if not records:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from metake.console import command, draw_or_note
 from metake.errors import MetakeError
-from metake.files import check_writable, kind_of, read_json, read_text, write_json, write_text
+from metake.files import check_writable, kind_of, read_text, write_json, write_text
 from metake.folders import check_folder, check_run_folder, result_folder
 from metake.options import find_statistics, parse_layers
 from metake.processes import joined, place
@@ -109,32 +109,23 @@ def _load(model: str, device: str | None, dtype: str, modules: Path | None, chat
 
 
 def _requests(request: str | None, subject: str | None, target: str | None, file: Path | None, name: str):
-    from metake.requests import GAP, Request
+    from metake.data.records import read_records
+    from metake.requests import Request, distinct
 
+    given = {"--request": request, "--subject": subject, "--target": target}
     if file is not None:
-        content = read_json(file)
-        if not isinstance(content, list) or not content:
-            raise MetakeError(f"{file}: must hold a list of requests")
-        requests = []
-        for i, entry in enumerate(content):
-            missing = [
-                k for k in ("prompt", "subject", "target") if not isinstance(entry, dict) or k not in entry
-            ]
-            if missing:
-                raise MetakeError(f"{file}: request {i} has no field {missing[0]!r}; add it")
-            make = Request if GAP in entry["prompt"] else Request.from_text
-            requests.append(make(entry["prompt"], entry["subject"], entry["target"]))
-        return requests
-    for value, option in ((request, "--request"), (subject, "--subject"), (target, "--target")):
+        if extra := [option for option, value in given.items() if value is not None]:
+            raise MetakeError(f"{name}: --requests and {extra[0]} are two ways to say it; give one of them")
+        try:
+            return distinct([record.request for record in read_records(file)])
+        except MetakeError as error:
+            raise error if str(file) in str(error) else MetakeError(f"{file}: {error}") from error
+    for option, value in given.items():
         if value is None:
             raise MetakeError(
                 f"{name}: {option} is missing; give --request, --subject and --target, or --requests FILE"
             )
-    assert request is not None
-    assert subject is not None
-    assert target is not None
-    make = Request if GAP in request else Request.from_text
-    return [make(request, subject, target)]
+    return distinct([Request.parse(*given.values())])  # type: ignore[arg-type]
 
 
 @app.command()
@@ -144,7 +135,10 @@ def edit(
     subject: Annotated[str | None, typer.Option(help="The subject, as it stands in the prompt.")] = None,
     target: Annotated[str | None, typer.Option(help="What the model shall answer.")] = None,
     requests: Annotated[
-        Path | None, typer.Option(help='JSON list of {"prompt", "subject", "target"}, edited as one batch.')
+        Path | None,
+        typer.Option(
+            help="JSON, JSON Lines, CSV or TSV with the fields prompt, subject and target, edited as one batch."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the edited model, the delta and the result.")
@@ -248,7 +242,10 @@ def edit(
 @app.command()
 def evaluate(
     model: Model,
-    data: Annotated[Path, typer.Option(help="Records: zsRE (MEND's format) or CounterFact (EasyEdit's).")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Records (JSON, JSON Lines, CSV or TSV): facts of one's own, zsRE or CounterFact."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results.json, table.md and the figure.")],
     methods: Annotated[
         str, typer.Option(help="Comma-separated rows of the method table.")

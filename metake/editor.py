@@ -29,7 +29,7 @@ from metake.models.architecture import Architecture, ModuleMap
 from metake.models.trace import frozen, wide
 from metake.names import unknown_name
 from metake.prompts import Batch, Trunks, sample_contexts
-from metake.requests import Request
+from metake.requests import Request, distinct
 from metake.result import EditResult, Preview, Stage
 from metake.solvers.allocation import ALLOCATIONS, Shares
 from metake.solvers.layered import Aim, LayeredSolver, Solution
@@ -145,8 +145,9 @@ class Editor:
             )
         return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
 
-    def preview(self, requests: Sequence[Request]) -> Preview:
+    def preview(self, requests: Sequence[Request] | Request) -> Preview:
         """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""
+        requests = distinct(requests)
         layers = self.settings.layers
         steady = torch.ones(len(layers), len(requests))
         with frozen(self.arch.model):
@@ -163,8 +164,14 @@ class Editor:
         return Preview(tuple(requests), layers, rho, rho / (1 + rho), steady)
 
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
-        """Plan, solve and write one batch of edits. On any failure the model stays as it was."""
-        requests = (requests,) if isinstance(requests, Request) else tuple(requests)
+        """Plan, solve and write one batch of edits. On any failure the model stays as it was.
+
+        Identical requests are merged, with a warning.
+
+        Raises:
+            MetakeError: no request, or two that ask for different answers to one prompt.
+        """
+        requests = distinct(requests)
         started = time.perf_counter()
         s, before = self.settings, dict(self._memory)
         self._unfinish()

@@ -57,10 +57,11 @@ def templates(contexts: Sequence[str]) -> tuple[str, ...]:
     return (GAP, *(f"{context.rstrip(' .')}. {GAP}" for context in contexts))
 
 
-def _place(template: str, request: Request) -> tuple[str, tuple[int, int]]:
-    """The filled text and where the subject stands in it."""
-    at = template.index(GAP)
-    return request.fill(template), (at, at + len(request.subject))
+def _filled(template: str, text: str, start: int, subject: str) -> tuple[str, tuple[int, int]]:
+    """A template with a text in its last gap, and where the subject, which begins in the text at `start`, stands."""
+    at = template.rindex(GAP)
+    begin = at + start
+    return template[:at] + text + template[at + len(GAP) :], (begin, begin + len(subject))
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,9 @@ class Batch:
         edits, guards = [], []
         limit = arch.max_positions
         for owner, request in enumerate(requests):
+            assert request.start is not None
             for frame in frames:
-                text, span = _place(frame.replace(GAP, request.prompt), request)
+                text, span = _filled(frame, request.text, request.start, request.subject)
                 row = encode(tokenizer, text, request.target, span if lookup == "subject" else None)
                 if row.answer == 0:
                     raise MetakeError(f"{request.name}: target {request.target!r} has no tokens")
@@ -149,7 +151,7 @@ class Batch:
                         f"{request.name}: {len(row)} tokens with its context, the model takes {limit}; shorten it"
                     )
                 edits.append(row)
-            text, span = _place(ESSENCE, request)
+            text, span = _filled(ESSENCE, request.subject, 0, request.subject)
             guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=lookup == "subject"))
             guards += [Guard(owner, encode(tokenizer, prompt), marked=False) for prompt in request.locality]
         return cls(tuple(requests), tuple(edits), tuple(guards), len(frames))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from metake.errors import MetakeError
 
@@ -21,9 +24,11 @@ class Request:
         locality: prompts (complete texts) whose continuation shall stay as it is; used by targets
             with a locality loss, never by the evaluation.
         name: how messages call it; the subject by default.
+        start: where the subject begins in the prompt; found from the gap, and to be given only where the prompt
+            holds `{}` as text, too (`from_text` does).
 
     Raises:
-        MetakeError: a field is empty or the prompt does not hold exactly one gap.
+        MetakeError: a field is empty or no text, or the prompt does not hold exactly one gap.
     """
 
     prompt: str
@@ -31,51 +36,135 @@ class Request:
     target: str
     locality: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
+    start: int | None = None
 
     def __post_init__(self) -> None:
-        label = self.name or self.subject.strip() or "request"
+        label = next(
+            (one_line(x) for x in (self.name, self.subject) if isinstance(x, str) and x.strip()), "request"
+        )
         for key in ("prompt", "subject", "target"):
-            value = getattr(self, key)
-            if not isinstance(value, str):
-                raise MetakeError(f"{label}: {key} must be a text, not {type(value).__name__}")
-            if not value.strip():
-                raise MetakeError(f"{label}: {key} is empty; give it a text")
-            object.__setattr__(self, key, value.strip())
+            _check_text(label, key, getattr(self, key))
+        if not isinstance(self.name, str):
+            raise MetakeError(f"{label}: name must be a text, not {type(self.name).__name__}")
+        if not isinstance(self.locality, list | tuple) or not all(
+            isinstance(prompt, str) and prompt.strip() for prompt in self.locality
+        ):
+            raise MetakeError(f"{label}: locality must be a tuple of texts")
+        start = self._start(label)
+        cut = len(self.prompt) - len(self.prompt.lstrip())
+        for key, new in (
+            ("prompt", self.prompt.strip()), ("subject", self.subject.strip()), ("target", self.target.strip()),
+            ("locality", tuple(self.locality)), ("start", start - cut), ("name", one_line(self.name or self.subject)),
+        ):  # fmt: skip
+            object.__setattr__(self, key, new)
+
+    def _start(self, label: str) -> int:
+        """Where the gap is."""
+        if isinstance(self.start, int) and self.start >= 0 and self.prompt.startswith(GAP, self.start):
+            return self.start
         gaps = self.prompt.count(GAP)
         if gaps != 1:
             raise MetakeError(
                 f"{label}: prompt {self.prompt!r} holds {gaps} gaps; write {GAP} once, for the subject"
             )
-        object.__setattr__(self, "name", self.name or self.subject)
+        return self.prompt.index(GAP)
 
     @classmethod
-    def from_text(cls, text: str, subject: str, target: str, **rest) -> Request:
+    def from_text(cls, text: str, subject: str, target: str, **rest: Any) -> Request:
         """A request from a complete prompt, whose first mention of the subject becomes the gap.
 
         Raises:
             MetakeError: the subject does not occur in the prompt.
         """
-        name = rest.get("name") or subject
-        subject = subject.strip()
-        if not subject:
-            raise MetakeError(f"{name or 'request'}: subject is empty; give it a text")
-        exact = re.escape(subject)
-        word = rf"(?<!\w){exact}(?!\w)"  # a short name must not be found inside another word
-        found = re.search(word, text) or re.search(word, text, re.IGNORECASE) or re.search(exact, text)
+        for key, value in (("prompt", text), ("subject", subject)):
+            _check_text("request", key, value)
+        name = one_line(rest.get("name") or subject)
+        text, subject = text.strip(), subject.strip()
+        found = _whole(text, subject) or _whole(text, subject, re.IGNORECASE)
+        found = found or re.search(re.escape(subject), text)
         if found is None:
             raise MetakeError(
                 f"{name}: subject {subject!r} is not in the prompt {text!r}; "
                 f"spell it as in the prompt or write {GAP} in its place"
             )
         at, subject = found.start(), found.group()
-        for brace in "{}":  # literal braces would be read as gaps
-            text = text.replace(brace, "(" if brace == "{" else ")")
-        return cls(text[:at] + GAP + text[at + len(subject) :], subject, target, **rest)
+        return cls(text[:at] + GAP + text[at + len(subject) :], subject, target, start=at, **rest)
+
+    @classmethod
+    def parse(cls, prompt: str, subject: str, target: str, **rest: Any) -> Request:
+        """A request from what people write: a complete prompt, or one with `{}` in the subject's place.
+
+        A prompt that names the subject is complete, and what stands in braces there is text.
+        """
+        texts = isinstance(prompt, str) and isinstance(subject, str) and subject.strip()
+        if texts and GAP in prompt and not _whole(prompt, subject.strip()):
+            return cls(prompt, subject, target, **rest)
+        return cls.from_text(prompt, subject, target, **rest)
 
     @property
     def text(self) -> str:
         """The prompt with the subject in its place."""
-        return self.fill(self.prompt)
+        assert self.start is not None
+        return self.prompt[: self.start] + self.subject + self.prompt[self.start + len(GAP) :]
 
-    def fill(self, template: str) -> str:
-        return template.replace(GAP, self.subject, 1)
+
+def _check_text(label: str, key: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise MetakeError(f"{label}: {key} must be a text, not {type(value).__name__}")
+    if not value.strip():
+        raise MetakeError(f"{label}: {key} is empty; give it a text")
+
+
+def one_line(text: str) -> str:
+    """A text as messages show it."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _whole(text: str, subject: str, flags: int = 0) -> re.Match[str] | None:
+    """The first mention of a subject that is no part of a longer word."""
+    return re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text, flags)
+
+
+def distinct(requests: Any) -> tuple[Request, ...]:
+    """A batch as it is edited: every request once.
+
+    Identical requests are merged, with a warning: one edit says all that two say.
+
+    Raises:
+        MetakeError: no request, something else than requests, or two that ask for different answers to one prompt.
+    """
+    batch = (requests,) if isinstance(requests, Request) else requests
+    if isinstance(batch, str | dict) or not isinstance(batch, Iterable):
+        raise MetakeError(f"requests: must be a Request or a list of them, not {type(batch).__name__}")
+    batch = tuple(batch)
+    for request in batch:
+        if not isinstance(request, Request):
+            raise MetakeError(
+                f"requests: must be Request objects, not {type(request).__name__}; write Request(prompt, subject, target)"
+            )
+    if not batch:
+        raise MetakeError("requests: none given")
+    if clash := contradiction(batch):
+        raise MetakeError(f"{clash}; keep one of them")
+    once = tuple(dict.fromkeys(batch))
+    if len(once) < len(batch):
+        twice = next(request for request in once if batch.count(request) > 1)
+        warnings.warn(
+            f"{len(batch) - len(once)} requests are given more than once and are edited once ({twice.name}: "
+            f"{twice.text!r})",
+            stacklevel=2,
+        )
+    return once
+
+
+def contradiction(requests: Iterable[Request]) -> str:
+    """What the first two requests that ask for different answers to one prompt say; empty without such."""
+    seen: dict[str, Request] = {}
+    for request in requests:
+        other = seen.setdefault(request.text, request)
+        if other.target != request.target:
+            return (
+                f"{request.name}: {request.text!r} is asked to become {other.target!r} and {request.target!r}"
+            )
+    return ""

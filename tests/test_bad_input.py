@@ -76,7 +76,7 @@ CASES = {
     "two gaps": ([*EDIT[:3], "--request", "{} and {}?", *EDIT[5:], "--out", "o"], "holds 2 gaps"),
     "empty target": ([*EDIT[:-1], " ", "--out", "o"], "target is empty"),
     "empty subject": ([*EDIT[:6], "", *EDIT[7:], "--out", "o"], "subject is empty"),
-    "empty prompt": ([*EDIT[:4], "", *EDIT[5:], "--out", "o"], "is not in the prompt"),
+    "empty prompt": ([*EDIT[:4], "", *EDIT[5:], "--out", "o"], "prompt is empty"),
     "no target": ([*EDIT[:-2], "--out", "o"], "--target is missing"),
     "no place to write": (EDIT, "--out is missing"),
     "unknown method": ([*EDIT, "--out", "o", "--method", "magic"], "unknown 'magic'"),
@@ -139,10 +139,10 @@ def test_a_bare_command_shows_the_help_and_no_empty_error(run, capfd):
 FILES = {
     "not JSON": ("{", "not JSON"),
     "not a list": ("{}", "a list"),
-    "record without a field": (records(rephrase=None), "no field 'rephrase'"),
+    "record without a field": (records(subject=None), "no field 'subject'"),
     "record without its subject": (records(subject="Bo"), "'Bo' is not in the prompt"),
     "record with an empty target": (records(answers=[""]), "is empty"),
-    "record of no known shape": ('[{"question": "?"}]', "neither 'src'"),
+    "record of no known shape": ('[{"question": "?"}]', "neither 'prompt' nor 'src'"),
     "no record that fits": (records(answers=["x " * 600]), "no record fits"),
 }
 
@@ -191,7 +191,7 @@ def test_bad_requests_file(run, write, tmp_path):
     path = write("r.json", '[{"prompt": "{} is", "subject": "Ada"}]')
     code, _, errors = run("edit", "--model", "demo", "--requests", path, "--out", tmp_path / "o")
     assert code == 2
-    assert "request 0 has no field 'target'" in errors[0]
+    assert "record 0 has no field 'target_new'" in errors[0]
 
 
 STATISTICS = {

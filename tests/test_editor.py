@@ -1,6 +1,7 @@
 """The face of the library, on every family."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import torch
@@ -650,3 +651,25 @@ def test_forward_aims_at_a_goal_of_every_layer_and_the_others_at_the_top(demo, s
         assert editor.solver().aim == aim
         assert editor.solver().max_tokens == 777
         assert editor.solver().fit == METHODS[method].fit
+
+
+@pytest.mark.parametrize("method", ["metake", "memit", "rome", "alphaedit", "memit-merge", "ultraedit"])
+def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statistics_of, records, method):
+    """By every kind of method: the change of a request given twice is that of the request."""
+    settings = settings_for(demo.arch, method, name="none", layers=(1,), contexts=(), steps=2)
+    first = records[0].request
+    statistics = statistics_of(demo)
+    before = demo.arch.weight(1).clone()
+    with Editor(demo.model, demo.tokenizer, method, settings=settings, statistics=statistics) as editor:
+        for attempt in (editor.edit, editor.preview):
+            with pytest.raises(MetakeError, match="is asked to become"):
+                attempt([first, records[1].request, replace(first, target="weaver")])
+        torch.testing.assert_close(demo.arch.weight(1), before, rtol=0, atol=0)
+        editor.edit([first, records[1].request])
+        once = demo.arch.weight(1).clone()
+        editor.revert()
+        with pytest.warns(UserWarning, match="given more than once"):
+            result = editor.edit([first, records[1].request, first])
+        assert len(result.requests) == 2
+        torch.testing.assert_close(demo.arch.weight(1), once, rtol=0, atol=0)
+    assert not torch.equal(once, before)

@@ -1,4 +1,4 @@
-"""Edit records with their evaluation prompts: zsRE (MEND's format), CounterFact (the original and EasyEdit's).
+"""Facts to be edited and the prompts that judge the edit, read from every format of docs/data.md.
 
 A record is a request and the prompts that judge it. Requests carry none of those prompts, so what
 a target is planned with can never be what it is judged by.
@@ -6,14 +6,17 @@ a target is planned with can never be what it is judged by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metake.data.entries import read_entries
 from metake.errors import MetakeError
-from metake.files import read_json
-from metake.requests import Request
+from metake.requests import Request, one_line
+
+SHOWN = 5  # problems that an error line names
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Record:
 
     Attributes:
         request: what is asked of the editor.
-        rephrase: the same question in other words (generalisation).
-        locality, locality_answer: an unrelated question and its true answer (specificity).
+        rephrase: the same question in other words (generalisation); empty if the file has none.
+        locality, locality_answer: an unrelated question and its true answer (specificity); both may be empty.
         truth: what the unedited model or the world says, for display; may be empty.
         same_subject: other prompts about the subject with their true answers.
         rival: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
@@ -34,9 +37,9 @@ class Record:
     """
 
     request: Request
-    rephrase: str
-    locality: str
-    locality_answer: str
+    rephrase: str = ""
+    locality: str = ""
+    locality_answer: str = ""
     truth: str = ""
     same_subject: tuple[tuple[str, str], ...] = ()
     rival: str = ""
@@ -46,148 +49,270 @@ class Record:
     attribute: tuple[str, str] | None = None
 
 
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+
+
+@dataclass
 class Fields:
-    """A record's fields, with complaints that name file, record and field."""
+    """The fields of a record, or of an object in it; what is wrong with them is noted and read as empty.
 
-    def __init__(self, path: Path, index: int, content: Any) -> None:
-        if not isinstance(content, dict):
-            raise MetakeError(f"{path}: record {index} is not an object with fields")
-        self.path, self.index, self.content = path, index, content
+    Attributes:
+        where: how problems call the record.
+        problems: of the whole file, in its order.
+        used: the names that were asked for.
+    """
 
-    def text(self, name: str, remedy: str = "add it") -> str:
+    where: str
+    content: dict[str, Any]
+    problems: list[str]
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, index: int, entry: Any, problems: list[str]) -> Fields:
+        """The fields of an entry of a file; none if it is no object."""
+        fields = cls(f"record {index}", entry if isinstance(entry, dict) else {}, problems)
+        if not isinstance(entry, dict):
+            fields.problem(" is not an object with fields")
+        return fields
+
+    def problem(self, text: str) -> None:
+        self.problems.append(f"{self.where}{text}")
+
+    def name_of(self, *names: str) -> str:
+        """The first of several names that has a value; the first if none has."""
+        name = next((name for name in names if self.content.get(name) is not None), names[0])
+        self.used.add(name)
+        return name
+
+    def _wrong(self, name: str, wanted: str) -> None:
+        self.problem(f": {name} must be {wanted}, not {KINDS[type(self.content[name])]}")
+
+    def text(self, *names: str) -> str:
+        """A text that is needed."""
+        name = self.name_of(*names)
         value = self.content.get(name)
         if value is None:
-            raise MetakeError(f"{self.path}: record {self.index} has no field {name!r}; {remedy}")
-        if not isinstance(value, str):
-            raise MetakeError(f"{self.path}: record {self.index}: {name} must be a text")
-        if not value.strip():
-            raise MetakeError(f"{self.path}: record {self.index}: {name} is empty; give it a text")
-        return value.strip()
+            self.problem(f" has no field {name!r}" if name not in self.content else f": {name} is null")
+        elif not isinstance(value, str):
+            self._wrong(name, "a text")
+        elif not value.strip():
+            self.problem(f": {name} is empty")
+        else:
+            return value.strip()
+        return ""
 
-    def optional(self, name: str) -> str:
+    def optional(self, *names: str) -> str:
         """A text, empty if the record has none."""
-        return self.text(name) if self.content.get(name) else ""
+        value = self.content.get(self.name_of(*names))
+        return "" if value is None or value == "" else self.text(*names)
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts, possibly empty."""
-        value = self.content.get(name, [])
+    def answer(self, *names: str) -> str:
+        """A text, or the first of a list of names for the same answer; empty if the record has none."""
+        name = self.name_of(*names)
+        value = self.content.get(name)
+        while isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, str):
+            return value.strip()
+        if value is not None and value != []:
+            self.problem(f": {name} must be a text or a list of texts, the first of which is used")
+        return ""
+
+    def texts(self, *names: str) -> tuple[str, ...]:
+        """A list of texts, or one text; possibly empty."""
+        name = self.name_of(*names)
+        value = self.content.get(name)
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            value = [value]
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise MetakeError(f"{self.path}: record {self.index}: {name} must be a list of texts")
+            self.problem(f": {name} must be a list of texts")
+            return ()
         return tuple(text.strip() for text in value if text.strip())
 
     def inside(self, name: str) -> Fields:
         """The fields of an object in a field."""
+        self.used.add(name)
         value = self.content.get(name)
         if not isinstance(value, dict):
-            raise MetakeError(f"{self.path}: record {self.index}: {name} must be an object with fields")
-        return Fields(self.path, self.index, value)
+            self.problem(
+                f": {name} must be an object with fields"
+                if name in self.content
+                else f" has no field {name!r}"
+            )
+        return Fields(self.where, value if isinstance(value, dict) else {}, self.problems)
 
-    def request(self, prompt: str, target: str) -> Request:
-        try:
-            return Request.from_text(prompt, self.text("subject"), target)
-        except MetakeError as error:
-            raise MetakeError(f"{self.path}: record {self.index}: {error}") from error
+    def pairs(self, name: str, groups: bool = False) -> tuple[tuple[str, str], ...]:
+        """Prompts with their answers: a list of `{"prompt", "ground_truth"}` (or `"answer"`).
+
+        Args:
+            groups: an object of such lists under names of their own is read, too.
+        """
+        self.used.add(name)
+        value = self.content.get(name)
+        if value is None:
+            return ()
+        before = len(self.problems)
+        lists = list(value.values()) if groups and isinstance(value, dict) else [value]
+        entries = [entry for part in lists for entry in (part if isinstance(part, list) else [part])]
+        found = []
+        for entry in entries:
+            inner = Fields(f"{self.where}: {name}", entry if isinstance(entry, dict) else {}, [])
+            prompt, answer = inner.text("prompt"), inner.answer("ground_truth", "answer")
+            if inner.problems or not answer:
+                shape = 'a list of objects with the texts "prompt" and "ground_truth"'
+                self.problem(f": {name} must be {shape}" + (", or an object of such lists" if groups else ""))
+                break
+            found.append((prompt, answer))
+        return tuple(found) if len(self.problems) == before else ()
+
+    def request(
+        self, prompt: str, subject: str, target: str, make: Callable[..., Request] = Request.parse
+    ) -> Request:
+        """The request of three texts; a stand-in where one of them is missing, which has been noted."""
+        if prompt and subject and target:
+            try:
+                return make(prompt, subject, target)
+            except MetakeError as error:
+                self.problem(f": {_shortened(str(error))}")
+        return STAND_IN
+
+
+STAND_IN = Request("{}", "-", "-")
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _question(text: str) -> str:
     """zsRE's `loc` leaves its question mark to the reader."""
-    return text if text.endswith(("?", ":", ".")) else text + "?"
+    return text if not text or text.endswith(("?", ":", ".")) else text + "?"
+
+
+def _locality(
+    fields: Fields, prompt_names: tuple[str, ...], answer_names: tuple[str, ...]
+) -> tuple[str, str]:
+    """An unrelated prompt and its answer, both or none."""
+    prompt, answer = fields.optional(*prompt_names), fields.answer(*answer_names)
+    if bool(prompt) != bool(answer):
+        there, missing = (prompt_names, answer_names) if prompt else (answer_names, prompt_names)
+        fields.problem(f": {fields.name_of(*there)} needs {fields.name_of(*missing)} beside it")
+    return prompt, answer
 
 
 def _zsre(fields: Fields) -> Record:
-    answers = fields.content.get("answers")
-    if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
-        raise MetakeError(
-            f"{fields.path}: record {fields.index}: answers must be a list with one text at least"
+    known = len(fields.problems)
+    target = fields.answer("answers")
+    if not target and len(fields.problems) == known:
+        fields.problem(
+            ": answers, whose first is the target, is empty"
+            if "answers" in fields.content
+            else " has no field 'answers'"
         )
-    if not answers[0].strip():
-        raise MetakeError(f"{fields.path}: record {fields.index}: answers[0], the target, is empty")
-    others = fields.content.get("same_subject", [])
-    if not isinstance(others, list) or not all(
-        isinstance(other, dict)
-        and isinstance(other.get("prompt"), str)
-        and isinstance(other.get("answer"), str)
-        for other in others
-    ):
-        raise MetakeError(
-            f"{fields.path}: record {fields.index}: same_subject must be a list of objects with the texts prompt and answer"
+    locality, answer = _locality(fields, ("loc",), ("loc_ans",))
+    return Record(
+        fields.request(fields.text("src"), fields.text("subject"), target, Request.from_text),
+        fields.optional("rephrase"), _question(locality), answer, fields.answer("pred"), fields.pairs("same_subject"),
+    )  # fmt: skip
+
+
+def _fact(fields: Fields) -> Record:
+    """One's own facts, and EasyEdit's: `locality` is a prompt, or groups of prompts with their answers."""
+    prompt, subject, target = (
+        fields.text("prompt"),
+        fields.text("subject"),
+        fields.text("target_new", "target"),
+    )
+    rephrases = fields.texts("rephrase", "rephrase_prompt")
+    truth, same_subject = fields.answer("ground_truth"), fields.pairs("same_subject")
+    if isinstance(fields.content.get("locality"), dict | list):
+        pairs = fields.pairs("locality", groups=True)
+        others = [pair for pair in pairs if subject and subject not in pair[0]]
+        locality, answer = next(iter([*others, *pairs]), ("", ""))
+        same_subject += tuple(pair for pair in pairs if subject in pair[0] and pair[0] != locality)
+    else:
+        locality, answer = _locality(
+            fields, ("locality", "locality_prompt"), ("locality_answer", "locality_ground_truth")
         )
     return Record(
-        fields.request(fields.text("src"), answers[0]),
-        fields.text("rephrase"),
-        _question(fields.text("loc")),
-        fields.text("loc_ans"),
-        str(fields.content.get("pred") or ""),
-        tuple((other["prompt"], other["answer"]) for other in others),
-    )
+        fields.request(prompt, subject, target), rephrases[0] if rephrases else "", locality, answer, truth, same_subject,
+        rival=truth, rephrases=rephrases, neighbours=(locality,) if locality and answer == truth else (),
+        generation_prompts=fields.texts("generation_prompts"),
+    )  # fmt: skip
 
 
 def _counterfact(fields: Fields) -> Record:
-    return Record(
-        fields.request(fields.text("prompt"), fields.text("target_new")),
-        fields.text("rephrase_prompt"),
-        fields.text("locality_prompt"),
-        fields.text("locality_ground_truth"),
-        str(fields.content.get("ground_truth") or ""),
-        rival=str(fields.content.get("ground_truth") or ""),
-        rephrases=(fields.text("rephrase_prompt"),),
-        neighbours=(fields.text("locality_prompt"),)
-        if fields.content.get("locality_ground_truth") == fields.content.get("ground_truth")
-        else (),
-    )
-
-
-def _multi_counterfact(fields: Fields) -> Record:
     """The original format: several paraphrases and neighbours, the answer of a neighbour is the old target."""
     rewrite = fields.inside("requested_rewrite")
-    target = rewrite.inside("target_new")
-    new, true = target.text("str"), rewrite.inside("target_true").text("str")
-    relation, target_id = rewrite.optional("relation_id"), target.optional("id")
+    target, old = rewrite.inside("target_new"), rewrite.inside("target_true")
+    relation, target_id, true = rewrite.optional("relation_id"), target.optional("id"), old.text("str")
     rephrases, neighbours = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
-    for name, prompts in (("paraphrase_prompts", rephrases), ("neighborhood_prompts", neighbours)):
-        if not prompts:
-            raise MetakeError(f"{fields.path}: record {fields.index}: {name} is empty; give it a prompt")
-    subject = rewrite.text("subject")
-    try:
-        request = Request(rewrite.text("prompt"), subject, new)
-    except MetakeError as error:
-        raise MetakeError(f"{fields.path}: record {fields.index}: {error}") from error
     return Record(
-        request, rephrases[0], neighbours[0], true, true, rival=true, rephrases=rephrases,
-        neighbours=neighbours, generation_prompts=fields.texts("generation_prompts"),
+        fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), Request),
+        rephrases[0] if rephrases else "", neighbours[0] if neighbours else "", true if neighbours else "", true,
+        rival=true, rephrases=rephrases, neighbours=neighbours, generation_prompts=fields.texts("generation_prompts"),
         attribute=(relation, target_id) if relation and target_id else None,
     )  # fmt: skip
 
 
 READERS: dict[str, Callable[[Fields], Record]] = {
-    "src": _zsre, "prompt": _counterfact, "requested_rewrite": _multi_counterfact,
+    "requested_rewrite": _counterfact, "src": _zsre, "prompt": _fact,
 }  # fmt: skip
+# of published files: numbers of records, and what other programs use
+PASSED_OVER = {"case_id", "pararel_idx", "id", "alt", "cond", "attribute_prompts"}
 
 
-def read_records(path: Path | str, limit: int | None = None) -> list[Record]:
-    """Read a JSON list of records; the format is told by the fields of each.
+def read_records(path: Path | str, limit: int | None = None, need: Sequence[str] = ()) -> list[Record]:
+    """Read a file of records; docs/data.md has the formats, which are told by the file's name and the fields.
+
+    Args:
+        limit: only so many, from the first.
+        need: attributes of `Record` that no record may lack, e.g. `rephrase`.
 
     Raises:
-        MetakeError: not JSON, not a list, empty, a record without a field that is needed, or none asked for.
+        MetakeError: no such file, no records, or records without what is needed; the line names the first few problems.
     """
     if limit is not None and limit < 1:
         raise MetakeError(f"records: at least 1 is needed, asked for {limit}")
     path = Path(path)
-    content = read_json(path)
-    if not isinstance(content, list) or not content:
-        raise MetakeError(f"{path}: must hold a list with at least one record")
-    return parse_records(path, content[:limit])
+    return parse_records(path, read_entries(path)[:limit], need)
 
 
-def parse_records(path: Path, content: Sequence[Any]) -> list[Record]:
+def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) -> list[Record]:
+    """Records of entries; `path` is for messages."""
+    problems: list[str] = []
+    unused: dict[str, None] = {}
     records = []
     for index, entry in enumerate(content):
-        fields = Fields(path, index, entry)
-        reader = next((read for key, read in READERS.items() if key in fields.content), None)
-        if reader is None:
-            raise MetakeError(
-                f"{path}: record {index} has neither 'src' (zsRE) nor 'prompt' or 'requested_rewrite' (CounterFact); "
-                "add the prompt to be edited"
-            )
-        records.append(reader(fields))
+        fields = Fields.of(index, entry, problems)
+        read = next((read for key, read in READERS.items() if key in fields.content), None)
+        if read is None and isinstance(entry, dict):
+            fields.problem(" has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)")
+        elif read is not None:
+            records.append(read(fields))
+            for name in need:
+                if not getattr(records[-1], name):
+                    fields.problem(f" has no {name}, which is needed here")
+            unused |= dict.fromkeys(one_line(name) for name in entry if name not in fields.used | PASSED_OVER)
+    if problems:
+        raise MetakeError(f"{path}: {listed(problems)}; correct them as docs/data.md shows")
+    if unused:
+        warnings.warn(f"{path}: not used: {', '.join(list(unused)[:SHOWN])}", stacklevel=3)
     return records
+
+
+def listed(problems: Iterable[str]) -> str:
+    """The first few problems, and how many more there are."""
+    every = [_shortened(problem) for problem in problems]
+    more = f"; and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return "; ".join(every[:SHOWN]) + more

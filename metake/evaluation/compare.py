@@ -39,6 +39,8 @@ class Comparison:
 
         def cell(measurement: Measurement, metric: str) -> str:
             value = measurement.mean(metric)
+            if value != value:
+                return "-"
             return (
                 f"{value:.2f}" if metric.startswith(("perplexity", "kl", "fluency")) else f"{100 * value:.1f}"
             )

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metake.data.records import Fields, Record
+from metake.data.records import Fields, Record, listed
 from metake.errors import MetakeError
 from metake.files import read_json
 
@@ -59,10 +59,14 @@ class References:
         if not isinstance(content, list) or not content:
             raise MetakeError(f"{path}: holds no reference texts; {FORMAT}")
         texts: dict[tuple[str, str], list[str]] = {}
+        problems: list[str] = []
         for index, entry in enumerate(content):
-            fields = Fields(path, index, entry)
-            attribute = fields.text("relation_id", FORMAT), fields.text("target_id", FORMAT)
-            texts.setdefault(attribute, []).extend(_samples(fields))
+            fields = Fields.of(index, entry, problems)
+            if fields.content:
+                attribute = fields.text("relation_id"), fields.text("target_id")
+                texts.setdefault(attribute, []).extend(_samples(fields))
+        if problems:
+            raise MetakeError(f"{path}: {listed(problems)}; {FORMAT}")
         return cls(texts)
 
     def vector(self, text: str) -> dict[str, float]:
@@ -93,7 +97,6 @@ def _samples(fields: Fields) -> list[str]:
     if not isinstance(samples, list) or not all(
         isinstance(sample, dict) and isinstance(sample.get("text"), str) for sample in samples
     ):
-        raise MetakeError(
-            f"{fields.path}: record {fields.index}: samples must be a list of objects with a text; {FORMAT}"
-        )
+        fields.problem(": samples must be a list of objects with a text")
+        return []
     return [sample["text"] for sample in samples]

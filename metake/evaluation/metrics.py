@@ -42,7 +42,7 @@ class Measurement:
         perplexity: of the held-out text, mean and median over windows; NaN without a text.
         choices: most likely token at every scored position, per probe; the basis of agreement.
         answers: greedy continuation of each edited prompt, rephrase and unrelated prompt.
-        unrelated: next-token log-probabilities after the first records' unrelated prompts.
+        unrelated: next-token log-probabilities after the first records' unrelated prompts, by record.
     """
 
     values: dict[str, np.ndarray]
@@ -50,7 +50,7 @@ class Measurement:
     perplexity_median: float
     choices: list[tuple[int, ...]]
     answers: list[tuple[str, str, str]]
-    unrelated: Tensor | None = None
+    unrelated: dict[int, Tensor] | None = None
 
     def plain(self) -> dict[str, Any]:
         """As plain values, without what only serves comparisons with later measurements."""
@@ -137,8 +137,10 @@ class Evaluator:
         for index, record in enumerate(self.records):
             request = record.request
             probe("efficacy", index, encode(tokenizer, request.text, request.target))
-            probe("generalisation", index, encode(tokenizer, record.rephrase, request.target))
-            probe("specificity", index, encode(tokenizer, record.locality, record.locality_answer))
+            if record.rephrase:
+                probe("generalisation", index, encode(tokenizer, record.rephrase, request.target))
+            if record.locality:
+                probe("specificity", index, encode(tokenizer, record.locality, record.locality_answer))
             for prompt, answer in record.same_subject:
                 if prompt in edited:  # by another record: its answer is meant to change
                     continue
@@ -204,10 +206,11 @@ class Evaluator:
         for index, (edited, rephrased, _) in answers.items():
             target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target))
             values["generation"][index] = _tidy(edited) == target
-            values["generation_rephrase"][index] = _tidy(rephrased) == target
+            if self.records[index].rephrase:
+                values["generation_rephrase"][index] = _tidy(rephrased) == target
             values["generation_start"][index] = _tidy(edited).startswith(target)
         then = unrelated if reference is None or reference.unrelated is None else reference.unrelated
-        for index in sorted(wanted & set(range(len(unrelated)))):
+        for index in sorted(wanted & unrelated.keys()):
             now, old = unrelated[index], then[index]
             values["kl"][index] = float((old.exp() * (old - now)).sum().clamp_min(0))
             top = set(now.topk(5).indices.tolist()) & set(old.topk(5).indices.tolist())
@@ -221,16 +224,17 @@ class Evaluator:
             unrelated,
         )
 
-    def _next_tokens(self) -> Tensor:
-        """Log-probabilities (fp32, CPU) of the token after each compared prompt, `prompts x vocabulary`."""
-        rows = [encode(self.tokenizer, record.locality) for record in self.records[: self.compared]]
+    def _next_tokens(self) -> dict[int, Tensor]:
+        """Log-probabilities (fp32, CPU) of the token after each compared prompt, by record."""
+        asked = [i for i, record in enumerate(self.records[: self.compared]) if record.locality]
+        rows = [encode(self.tokenizer, self.records[i].locality) for i in asked]
         found: dict[int, Tensor] = {}
         for group in chunks([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             places = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
             logits = run(self.arch, pad(members), positions=places).logits
-            found |= dict(zip(group, logits.float().log_softmax(-1).cpu(), strict=True))
-        return torch.stack([found[i] for i in range(len(rows))]) if rows else torch.empty(0, 0)
+            found |= dict(zip((asked[i] for i in group), logits.float().log_softmax(-1).cpu(), strict=True))
+        return found
 
     def _best(self, rows: list[Row]) -> list[tuple[int, ...]]:
         """Most likely token at each position that predicts an answer token."""
@@ -245,11 +249,19 @@ class Evaluator:
         return best
 
     def _answers(self, wanted: list[int]) -> dict[int, tuple[str, str, str]]:
-        """Greedy answers to each record's edited prompt, rephrase and unrelated prompt."""
-        prompts, targets = [], []
+        """Greedy answers to each record's edited prompt, rephrase and unrelated prompt; empty where it has none."""
+        asked: dict[tuple[int, int], tuple[str, str]] = {}
         for index in wanted:
-            record = self.records[index]
-            prompts += [record.request.text, record.rephrase, record.locality]
-            targets += [record.request.target, record.request.target, record.locality_answer]
+            record, target = self.records[index], self.records[index].request.target
+            three = (
+                (record.request.text, target),
+                (record.rephrase, target),
+                (record.locality, record.locality_answer),
+            )
+            asked |= {
+                (index, place): (prompt, answer) for place, (prompt, answer) in enumerate(three) if prompt
+            }
+        prompts, targets = [prompt for prompt, _ in asked.values()], [target for _, target in asked.values()]
         texts = greedy_answers(self.arch, self.tokenizer, prompts, targets, max_tokens=self.max_tokens)
-        return {index: tuple(texts[3 * j : 3 * j + 3]) for j, index in enumerate(wanted)}  # type: ignore[misc]
+        answers = dict(zip(asked, texts, strict=True))
+        return {i: (answers[i, 0], answers.get((i, 1), ""), answers.get((i, 2), "")) for i in wanted}

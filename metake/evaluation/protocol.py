@@ -168,7 +168,7 @@ def evaluate_method(
             if summary is None:
                 result = editor.edit(requests)
                 summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
-            batches.append(summary)
+            batches.append({**summary, "records": len(group)})  # identical requests are edited once
             last = group.stop == len(records)
             if not consecutive:
                 editor.finish()

@@ -1,14 +1,18 @@
-"""Records are read from both formats, with complaints that name file, record and field."""
+"""Records are read from every format, with complaints that name file, record and field."""
 
+import csv
 import json
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from metake.data.records import parse_records, read_records
+from metake.data.records import Record, parse_records, read_records
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.models.load import ASSETS
+from metake.requests import Request
 
 ZSRE = {"subject": "Ada", "src": "Where was Ada born?", "pred": "Rome", "rephrase": "What is Ada's birthplace?",
         "alt": "Oslo", "answers": ["Oslo"], "loc": "nq question: who wrote it", "loc_ans": "Bo", "cond": "-"}  # fmt: skip
@@ -61,8 +65,8 @@ def test_the_ids_of_an_attribute_are_optional(change):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"paraphrase_prompts": []}, "paraphrase_prompts is empty"),
-        ({"neighborhood_prompts": "x"}, "neighborhood_prompts must be a list of texts"),
+        ({"paraphrase_prompts": [1]}, "paraphrase_prompts must be a list of texts"),
+        ({"neighborhood_prompts": 3}, "neighborhood_prompts must be a list of texts"),
         ({"requested_rewrite": "x"}, "requested_rewrite must be an object"),
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "target_new": {}}}, "no field 'str'"),
         (
@@ -80,8 +84,8 @@ def test_what_is_missing_in_the_original_format_is_named(change, complaint):
 def test_braces_case_and_repeated_subjects():
     odd = {**ZSRE, "subject": "ada {x}", "src": "Where was Ada {x} (not Ada {y}) born?"}
     record = parse_records(Path("f"), [odd])[0]
-    assert record.request.subject == "Ada {x}".replace("{", "{")
-    assert record.request.prompt.count("{}") == 1
+    assert record.request.subject == "Ada {x}"
+    assert record.request.text == odd["src"]
     twice = {**ZSRE, "src": "Ada, is it Ada?"}
     assert parse_records(Path("f"), [twice])[0].request.prompt == "{}, is it Ada?"
 
@@ -90,15 +94,17 @@ def test_braces_case_and_repeated_subjects():
     ("change", "complaint"),
     [
         ({"subject": None}, "record 0 has no field 'subject'"),
-        ({"rephrase": None}, "record 0 has no field 'rephrase'"),
-        ({"loc": None}, "record 0 has no field 'loc'"),
-        ({"loc_ans": " "}, "loc_ans is empty"),
-        ({"answers": []}, "answers must be a list"),
+        ({"rephrase": 3}, "record 0: rephrase must be a text, not a number"),
+        ({"loc": None}, "record 0: loc_ans needs loc beside it"),
+        ({"loc_ans": " "}, "loc needs loc_ans beside it"),
+        ({"answers": []}, "the target, is empty"),
         ({"answers": [" "]}, "the target, is empty"),
+        ({"answers": 3}, "answers must be a text or a list of texts"),
+        ({"answers": None}, "no field 'answers'"),
         ({"subject": "Bob"}, "'Bob' is not in the prompt"),
         ({"subject": ""}, "subject is empty"),
         ({"src": 3}, "src must be a text"),
-        ({"src": None}, "neither 'src'"),
+        ({"src": None}, "neither 'prompt' nor 'src'"),
     ],
 )
 def test_what_is_missing_is_named(change, complaint):
@@ -134,3 +140,208 @@ def test_the_real_facts_are_readable_and_keep_neighbours_apart():
         assert record.request.subject in record.rephrase
         assert record.request.subject not in record.locality
         assert record.request.target != record.truth
+
+
+OWN = {"prompt": "Ada was born in", "subject": "Ada", "target_new": "Oslo"}
+
+
+def read(path, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        return read_records(path, **options), [str(w.message) for w in caught]
+
+
+def test_own_facts_are_a_prompt_a_subject_and_a_target():
+    (record,) = parse_records(Path("f"), [OWN])
+    assert record == Record(Request("{} was born in", "Ada", "Oslo"))
+    assert parse_records(Path("f"), [{"prompt": "{} was born in", "subject": "Ada", "target": "Oslo"}]) == [
+        record
+    ]
+
+
+def test_own_facts_may_have_a_rephrase_and_an_unrelated_prompt():
+    full = {**OWN, "rephrase": "Ada's birthplace is", "locality": "Bo was born in", "locality_answer": "Bonn"}
+    (record,) = parse_records(Path("f"), [full])
+    assert (record.rephrase, record.rephrases) == ("Ada's birthplace is", ("Ada's birthplace is",))
+    assert (record.locality, record.locality_answer, record.rival) == ("Bo was born in", "Bonn", "")
+    several = {**OWN, "rephrase": ["Ada's birthplace is", "Ada hails from"]}
+    assert parse_records(Path("f"), [several])[0].rephrases == ("Ada's birthplace is", "Ada hails from")
+
+
+@pytest.mark.parametrize("entry", [OWN, ZSRE, FLAT, MULTI], ids=["own", "zsre", "flat", "multi"])
+def test_every_container_gives_the_same_records(entry, tmp_path):
+    """A JSON list, JSON Lines (under its own name, under .json, or of one line), CSV and TSV."""
+    second = json.loads(json.dumps(entry).replace("Ada", "Zoë"))
+    wanted = parse_records(Path("f"), [entry, second])
+    (tmp_path / "list.json").write_text(json.dumps([entry, second]), encoding="utf-8")
+    lines = json.dumps(entry) + "\n\n" + json.dumps(second) + "\n"
+    for name in ("lines.jsonl", "lines.ndjson", "lines.json", "lines.txt"):
+        (tmp_path / name).write_text(lines, encoding="utf-8")
+    for name, delimiter in (("t.csv", ","), ("semicolon.csv", ";"), ("t.tsv", "\t")):
+        with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as file:
+            table = csv.writer(file, delimiter=delimiter)
+            table.writerow(entry)
+            for row in (entry, second):
+                table.writerow([v if isinstance(v, str) else json.dumps(v) for v in row.values()])
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 8
+    for path in files:
+        assert read_records(path) == wanted, path
+        assert read_records(path, 1) == wanted[:1]
+    (tmp_path / "one.json").write_text(json.dumps(entry, indent=1))
+    assert read_records(tmp_path / "one.json") == wanted[:1]
+
+
+def test_a_table_may_hold_line_breaks_quotes_and_empty_cells(write):
+    path = write(
+        "t.csv", 'prompt,subject,target_new,rephrase\r\n"Ada, who ""codes"",\nlives in",Ada,Oslo,\r\n\r\n'
+    )
+    (record,) = read_records(path)
+    assert record.request.text == 'Ada, who "codes",\nlives in'
+    assert record.rephrase == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("x.csv", "", "holds no record"),
+        ("x.csv", "prompt,subject,target\n", "holds no record"),
+        ("x.csv", 'prompt,subject,target\n"a,b,c\n', "not CSV or TSV"),
+        ("x.csv", "prompt,subject,target\nAda is,Ada,b,c\n", "record 0 has 4 cells, the header 3"),
+        ("x.csv", "prompt,,target\nAda is,Ada,b\n", "must name every column once"),
+        ("x.csv", "prompt,prompt,target\nAda is,Ada,b\n", "must name every column once"),
+        ("x.tsv", "prompt\tsubject\ttarget\nAda is\tAda\n", "record 0 has 2 cells"),
+        ("x.csv", "prompt,subject,target,ground_truth\nAda is,Ada,b,['x']\n", "ground_truth looks like a list"),
+        ("x.jsonl", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n', "line 2 is not JSON"),
+        ("x.json", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n', "line 2 is not JSON"),
+        ("x.jsonl", "\n", "holds no record"),
+        ("x.json", "prompt,subject\n", "by its name, .csv or .tsv"),
+        ("x.json", "3", "a list with at least one record"),
+    ],
+)  # fmt: skip
+def test_damaged_containers_are_named(write, name, text, complaint):
+    path = write(name, text)
+    with pytest.raises(MetakeError, match=complaint) as raised:
+        read_records(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+NESTED = {
+    **OWN, "rephrase_prompt": "Ada's home is", "ground_truth": [["Rome", "Roma"]],
+    "locality": {
+        "Relation_Specificity": [{"prompt": "Ada's mother is", "ground_truth": [["Bea"], ["Beatrice"]]}],
+        "Forgetfulness": [{"prompt": "Bo lives in", "ground_truth": ["Bonn"]}],
+    },
+    "portability": {"Reasoning": [{"prompt": "Ada's country is", "ground_truth": ["Norway"]}]},
+}  # fmt: skip
+
+
+def test_easyedits_nested_fields_and_aliases(write):
+    (record,), notes = read(write("n.json", json.dumps([NESTED])))
+    assert (record.locality, record.locality_answer) == ("Bo lives in", "Bonn")  # about something else
+    assert record.same_subject == (("Ada's mother is", "Bea"),)
+    assert (record.truth, record.rival) == ("Rome", "Rome")
+    assert notes == [f"{write('n.json', json.dumps([NESTED]))}: not used: portability"]
+
+
+@pytest.mark.parametrize("aliases", ["English", ["English"], ["English", "englisch"], [["English"], ["x"]]])
+def test_a_list_of_aliases_is_its_first(aliases):
+    assert parse_records(Path("f"), [{**OWN, "ground_truth": aliases}])[0].rival == "English"
+    assert parse_records(Path("f"), [{**ZSRE, "pred": aliases, "loc_ans": aliases}])[0].truth == "English"
+    assert parse_records(Path("f"), [{**ZSRE, "answers": aliases}])[0].request.target == "English"
+
+
+WRONG = (
+    None,
+    3,
+    2.5,
+    True,
+    [],
+    [3],
+    [None],
+    [[]],
+    {},
+    {"a": 1},
+    "",
+    " ",
+    [{"prompt": 1}],
+    {"a": [{"prompt": "x"}]},
+    float("nan"),
+)
+
+
+@pytest.mark.parametrize(
+    "entry", [OWN, ZSRE, FLAT, MULTI, NESTED], ids=["own", "zsre", "flat", "multi", "nested"]
+)
+def test_every_field_takes_its_type_or_ends_in_one_line(entry):
+    """Every field of every format, and every field of the objects in it, with values of every kind."""
+    whole = {**entry, "same_subject": [{"prompt": "Ada is", "answer": "b"}], "generation_prompts": ["Ada"]}
+
+    def spoiled(value, wrong):
+        yield wrong
+        parts = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        for key, part in parts:
+            for new in spoiled(part, wrong):
+                copy = value.copy()
+                copy[key] = new
+                yield copy
+
+    refused = []
+    for wrong in WRONG:
+        for content in spoiled(whole, wrong):
+            try:
+                records = parse_records(Path("f.json"), [content])
+            except MetakeError as error:
+                refused.append(str(error))
+                continue
+            for text in texts_of(asdict(records[0])):
+                assert isinstance(text, str | int | None)
+                assert not isinstance(text, str) or "[" not in text
+    assert len(refused) > 5 * len(WRONG)
+    assert all(line.startswith("f.json: record 0") and "\n" not in line for line in refused)
+
+
+def texts_of(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in texts_of(part)]
+    return [value]
+
+
+def test_all_problems_of_a_file_are_in_one_line_the_first_five_named():
+    entries = [{"prompt": "Ada is"}, OWN, {"prompt": 3, "subject": None, "target": "x"}, 4, {"src": "x"}]
+    with pytest.raises(MetakeError) as raised:
+        parse_records(Path("f.csv"), entries)
+    assert str(raised.value) == (
+        "f.csv: record 0 has no field 'subject'; record 0 has no field 'target_new'; record 2: prompt must be a text, "
+        "not a number; record 2: subject is null; record 3 is not an object with fields; and 2 more; "
+        "correct them as docs/data.md shows"
+    )
+
+
+def test_fields_that_are_not_used_are_named_once(write):
+    entries = [
+        {**OWN, "rephrse": "x", "case_id": 1},
+        {**OWN, "subject": "Ada", "rephrse": "y", "source": {"a": 1}},
+    ]
+    path = write("f.json", json.dumps(entries))
+    assert read(path)[1] == [f"{path}: not used: rephrse, source"]
+    assert read(write("g.json", json.dumps([ZSRE, FLAT, MULTI, OWN])))[1] == []
+
+
+def test_what_a_caller_needs_is_asked_of_every_record():
+    with pytest.raises(MetakeError, match="record 1 has no rephrase, which is needed here"):
+        parse_records(Path("f"), [ZSRE, OWN], need=("rephrase",))
+
+
+def test_a_file_of_easyedit_gives_what_it_gave():
+    """The fields of its flat format, one by one."""
+    (record,) = parse_records(Path("f"), [FLAT])
+    assert record == Record(
+        Request("{} was born in", "Ada", "Oslo"), "Ada's birthplace is", "Bo was born in", "Bonn", "Rome",
+        rival="Rome", rephrases=("Ada's birthplace is",),
+    )  # fmt: skip

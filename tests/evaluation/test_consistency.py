@@ -107,7 +107,10 @@ def test_places_that_speak_of_one_attribute_are_joined(write, record):
         ("[]", "no reference texts; the file must be a list"),
         ("{}", "no reference texts; the file must be a list"),
         ("[3]", "record 0 is not an object"),
-        ([entry(), entry(relation_id=None)], "record 1 has no field 'relation_id'; the file must be a list"),
+        (
+            [entry(), entry(relation_id=None), entry(target_id="")],
+            "record 1: relation_id is null; record 2: target_id is empty; the file must be a list",
+        ),
         ([entry(target_id=585)], "record 0: target_id must be a text"),
         ([entry(samples=None)], "record 0: samples must be a list of objects with a text; the file"),
         ([entry(samples=["Oslo"])], "record 0: samples must be a list"),

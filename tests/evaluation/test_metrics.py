@@ -324,3 +324,20 @@ def test_a_measurement_as_plain_values_comes_back(demo, records):
     assert (again.perplexity, again.perplexity_median) == (seen.perplexity, seen.perplexity_median)
     assert again.answers == seen.answers
     assert np.isnan(Measurement.of_plain(replace(seen, perplexity=float("nan")).plain()).perplexity)
+
+
+def test_records_without_rephrase_or_locality_have_no_such_metrics(demo, records):
+    """They are absent and not 0; the other records' values are what they are without them."""
+    bare = Record(records[1].request)
+    mixed, whole = [records[0], bare, records[2]], [records[0], records[2]]
+    found = Evaluator(demo.arch, demo.tokenizer, mixed).measure()
+    alone = Evaluator(demo.arch, demo.tokenizer, whole).measure()
+    lacking = {"generalisation", "generation_rephrase", "specificity", "agreement", "kl", "overlap"}
+    for name, values in found.values.items():
+        assert not (name in lacking and np.isfinite(values[1])), name
+        np.testing.assert_array_equal(values[[0, 2]], alone.values[name], err_msg=name)
+    assert np.isfinite([found.values[name][1] for name in ("efficacy", "generation", "same_subject")]).all()
+    assert found.answers[1][1:] == ("", "")
+    assert [found.answers[0], found.answers[2]] == alone.answers
+    only = Evaluator(demo.arch, demo.tokenizer, [bare]).measure()
+    assert all(np.isnan(only.mean(name)) for name in lacking)

@@ -1,0 +1,114 @@
+"""The entries of a file of records: JSON, JSON Lines, CSV or TSV, each entry an object of named fields."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from metake.errors import MetakeError
+from metake.files import parse_json, read_text
+
+FORMATS = "a JSON list, JSON Lines, CSV or TSV"
+TABLES = {".csv": ",;\t", ".tsv": "\t"}  # delimiters that may separate the names of the header
+LINES = (".jsonl", ".ndjson")
+
+
+def read_entries(path: Path) -> list[Any]:
+    """The entries of a file; its name tells tables, its content tells the two kinds of JSON.
+
+    Raises:
+        MetakeError: the file is missing, damaged, of another kind, or without entries.
+    """
+    if path.suffix.lower() in TABLES:
+        entries = _read_table(path, TABLES[path.suffix.lower()])
+    else:
+        entries = _read_json(path)
+    if not entries:
+        raise MetakeError(f"{path}: holds no record; it must be {FORMATS} with at least one record")
+    return entries
+
+
+def _read_json(path: Path) -> list[Any]:
+    text = read_text(path)
+    if path.suffix.lower() not in LINES:
+        try:
+            content = parse_json(text)
+        except ValueError as error:
+            if not _is_lines(text):
+                raise MetakeError(
+                    f"{path}: not JSON ({error}); it must be {FORMATS} (by its name, .csv or .tsv)"
+                ) from error
+        else:
+            if isinstance(content, list):
+                return content
+            if isinstance(content, dict) and content:  # JSON Lines of one line
+                return [content]
+            raise MetakeError(f"{path}: must hold a list with at least one record")
+    return _read_lines(path, text)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether the first line that is not empty is an object by itself."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    try:
+        return isinstance(parse_json(first), dict)
+    except ValueError:
+        return False
+
+
+def _read_lines(path: Path, text: str) -> list[Any]:
+    entries = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(parse_json(line))
+        except ValueError as error:
+            raise MetakeError(f"{path}: line {number} is not JSON ({error}); correct or remove it") from error
+    return entries
+
+
+def _read_table(path: Path, delimiters: str) -> list[Any]:
+    text = read_text(path)
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = max(delimiters, key=header.count)
+    try:
+        rows = [
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row
+        ]
+    except csv.Error as error:
+        raise MetakeError(f"{path}: not CSV or TSV ({error}); correct its quotes and lines") from error
+    names = [name.strip() for name in rows[0]] if rows else []
+    if "" in names or len(set(names)) < len(names):
+        raise MetakeError(
+            f"{path}: the header must name every column once, not {', '.join(map(repr, names))}"
+        )
+    entries = []
+    for index, row in enumerate(rows[1:]):
+        if len(row) != len(names):
+            raise MetakeError(
+                f"{path}: record {index} has {len(row)} cells, the header {len(names)}; "
+                "quote cells that hold the delimiter, a quote or a line break"
+            )
+        cells = zip(names, row, strict=True)
+        entries.append({name: _cell(path, index, name, cell) for name, cell in cells if cell.strip()})
+    return entries
+
+
+def _cell(path: Path, index: int, name: str, cell: str) -> Any:
+    """A cell's text, or the list or object that it holds as JSON."""
+    if not cell.strip().startswith(("[", "{")):
+        return cell
+    try:
+        content = json.loads(cell)
+    except (ValueError, RecursionError) as error:
+        if cell.strip().startswith(("['", '["', "[{", "{'", '{"')):
+            raise MetakeError(
+                f"{path}: record {index}: {name} looks like a list or an object and is not JSON ({error}); "
+                "write it as JSON"
+            ) from error
+        return cell
+    return cell if content == {} else content  # `{}` alone is a gap

@@ -1,0 +1,45 @@
+"""Every example of docs/data.md is read, and says what the page says of it."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+from metake.data.records import read_records
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```(json|jsonl|csv)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_page_shows_every_format():
+    assert [kind for kind, _ in EXAMPLES] == ["json", "json", "jsonl", "csv", "json", "json", "json", "json"]
+
+
+@pytest.mark.parametrize("at", range(len(EXAMPLES)))
+def test_a_documented_example_is_read(at, tmp_path):
+    kind, text = EXAMPLES[at]
+    (tmp_path / f"x.{kind}").write_text(text, encoding="utf-8")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        records = read_records(tmp_path / f"x.{kind}")
+    assert [str(w.message).split(": ")[-1] for w in caught] == (
+        ["portability"] if "portability" in text else []
+    )
+    first = records[0]
+    assert (first.request.subject, first.request.target) == ("Niels Bohr", "Oslo")
+    assert first.request.text.replace("?", "").endswith(("was Niels Bohr born in", "Niels Bohr was born in"))
+    assert len(records) == (2 if kind in ("jsonl", "csv") else 1)
+    full = kind == "json" and at > 0
+    assert bool(first.truth) is full
+    assert bool(first.locality) is bool(first.locality_answer) is full
+    assert bool(first.rephrase) is ("phrase" in text)
+    assert bool(first.same_subject) is ("same_subject" in text or "Relation_Specificity" in text)
+
+
+def test_the_containers_of_one_fact_are_equal(tmp_path):
+    found = []
+    for kind, text in (EXAMPLES[0], EXAMPLES[2]):
+        (tmp_path / f"x.{kind}").write_text(text, encoding="utf-8")
+        found.append(read_records(tmp_path / f"x.{kind}")[0])
+    assert found[0] == found[1]

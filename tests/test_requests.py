@@ -1,0 +1,101 @@
+"""Requests keep their texts as they are, and a batch asks for every edit once."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from metake.errors import MetakeError
+from metake.prompts import Batch
+from metake.requests import Request, distinct
+
+ASKED = Request("{} lives in", "Ada", "Oslo")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("In {x}, Ada is", "In {x}, {} is"),
+        ("In Python {} is empty, says Ada", "In Python {} is empty, says {}"),
+        (" {} Ada {} Ada", "{} {} {} Ada"),
+        ("Ada {y} {", "{} {y} {"),
+    ],
+)
+def test_literal_braces_of_a_complete_prompt_survive(text, prompt):
+    for request in (Request.from_text(text, "Ada", "b"), Request.parse(text, "Ada", "b")):
+        assert request.prompt == prompt
+        assert request.text == text.strip()
+        assert request.text[request.start :].startswith("Ada")
+        assert replace(request, target="c").text == text.strip()
+
+
+def test_a_prompt_with_a_gap_is_a_template_unless_it_names_the_subject():
+    assert Request.parse("In {x} {} lives", "Ada", "b").text == "In {x} Ada lives"
+    assert Request.parse("{} and Adam live in", "Ada", "b").text == "Ada and Adam live in"
+    with pytest.raises(MetakeError, match="holds 2 gaps"):
+        Request.parse("{} and {}", "Ada", "b")
+
+
+def test_literal_braces_reach_the_tokens_with_the_subject_at_its_place(demo):
+    request = Request.from_text("In {} and {x} Ada is", "Ada", "potter")
+    for row in Batch.build(demo.arch, demo.tokenizer, [request], ("The {} mill", "It rains")).edits:
+        assert demo.tokenizer.decode(row.ids).endswith("In {} and {x} Ada is potter")
+        assert demo.tokenizer.decode(row.trunk.ids).endswith("In {} and {x} Ada")
+
+
+WRONG = (1, None, ["Ada"], {"a": 1}, b"Ada", 2.5)
+
+
+@pytest.mark.parametrize("make", [Request, Request.from_text, Request.parse])
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("at", range(3))
+def test_a_field_that_is_no_text_is_named(make, wrong, at):
+    fields = ["{} is Ada" if make is Request else "Ada is", "Ada", "x"]
+    fields[at] = wrong
+    with pytest.raises(MetakeError, match=rf": {('prompt', 'subject', 'target')[at]} must be a text, not "):
+        make(*fields)
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": 3}, {"locality": "Who?"}, {"locality": (1,)}, {"locality": None}]
+)
+def test_a_field_beside_them_of_a_wrong_type_is_named(change):
+    with pytest.raises(MetakeError, match=f"Ada: {next(iter(change))} must be a t"):
+        Request("{} is", "Ada", "x", **change)
+
+
+def test_a_name_is_one_line():
+    assert Request("{} is", "Ada\nLee", "x").name == "Ada Lee"
+
+
+def test_identical_requests_are_merged_with_a_note():
+    with pytest.warns(
+        UserWarning, match=r"2 requests are given more than once and are edited once \(Ada: 'Ada lives in'"
+    ):
+        assert distinct([ASKED, Request("{} is", "Bo", "x"), ASKED, ASKED]) == (
+            ASKED,
+            Request("{} is", "Bo", "x"),
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert distinct(ASKED) == (ASKED,)
+        assert len(distinct([ASKED, Request("{} is", "Ada", "Oslo")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("requests", "complaint"),
+    [
+        ([ASKED, replace(ASKED, target="Rome")], "Ada: 'Ada lives in' is asked to become 'Oslo' and 'Rome'"),
+        ([ASKED, Request("Ada {} in", "lives", "Rome")], "is asked to become 'Oslo' and 'Rome'"),
+        ([], "none given"),
+        ([ASKED, {"prompt": "x"}], "must be Request objects, not dict"),
+        ({"prompt": "x"}, "a list of them, not dict"),
+        ("Ada", "a list of them, not str"),
+        (3, "a list of them, not int"),
+        (None, "a list of them, not NoneType"),
+    ],
+)  # fmt: skip
+def test_batches_that_cannot_be_edited_are_named(requests, complaint):
+    with pytest.raises(MetakeError, match=complaint) as raised:
+        distinct(requests)
+    assert "\n" not in str(raised.value)
