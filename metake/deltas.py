@@ -24,18 +24,52 @@ FILE = "delta.safetensors"
 REMEDY = "give what metake edit wrote, or save the edit again"
 
 
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bit_sum(weight: Tensor) -> int:
+    """The sum of a matrix's entries read as integers: one cheap pass that sees any change of a weight."""
+    return int(weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64))
+
+
 @dataclass
 class Applied:
-    """A delta inside a model, with the original weights kept for the way back."""
+    """A delta inside a model, with the original weights kept for the way back.
+
+    Attributes:
+        originals: layer -> its weights before; empty once they are back.
+        left: layer -> `bit_sum` of what was written; empty while it is being written.
+    """
 
     arch: Architecture
     originals: dict[int, Tensor]
+    left: dict[int, int] = field(default_factory=dict)
 
+    def seal(self) -> Applied:
+        """Remember what the weights are now: only from there is there a way back."""
+        self.left = {layer: bit_sum(self.arch.weight(layer)) for layer in self.originals}
+        return self
+
+    def check(self) -> None:
+        """Raises `MetakeError` if the weights are no longer what was written."""
+        for layer, left in self.left.items():
+            if bit_sum(self.arch.weight(layer)) != left:
+                raise MetakeError(
+                    f"revert: layer {layer} was changed after this edit (by another edit, training or a cast); "
+                    "take that back first, or load the model again; nothing was changed"
+                )
+
+    @torch.no_grad()
     def revert(self) -> None:
-        """Put the original weights back, bit for bit. A second call does nothing."""
+        """Put the original weights back, bit for bit. A second call does nothing.
+
+        Raises:
+            MetakeError: something else has changed the weights since, and would be lost or half undone.
+        """
+        self.check()
         for layer, original in self.originals.items():
             self.arch.weight(layer).copy_(original)
-        self.originals = {}
+        self.originals, self.left = {}, {}
 
 
 @dataclass(frozen=True)
@@ -53,6 +87,10 @@ class Delta:
     model: str = ""
     note: dict = field(default_factory=dict)
     whole: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        edits = len(self.note.get("edits", []))
+        return f"<Delta: {edits} edits, layers {list(self.layers)}, for the model {self.model or 'of any kind'}>"
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -118,17 +156,20 @@ class Delta:
         except BaseException:
             applied.revert()
             raise
-        return applied
+        return applied.seal()
 
     @contextmanager
     def applied(self, model: nn.Module | Architecture, *, check: bool = True) -> Iterator[None]:
-        """The edited model inside the block, the original one after it."""
+        """The edited model inside the block, the original one after it.
+
+        Raises:
+            MetakeError: as `apply`; at the end of the block, if an edit that was made inside is still there.
+        """
         applied = self.apply(model, check=check)
         try:
             yield
         finally:
-            with torch.no_grad():
-                applied.revert()
+            applied.revert()
 
     def then(self, other: Delta) -> Delta:
         """This change followed by another: one delta, for the model that this one was made for."""

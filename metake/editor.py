@@ -302,6 +302,7 @@ class Editor:
         if s.restraint not in ("prune", "prune-added") or not self.batches or self._finished is not None:
             return
         raw = self.delta
+        self.batches[-1]._applied.check()
         originals: dict[int, Tensor] = {}
         for result in reversed(self.batches):
             originals |= result._applied.originals
@@ -319,12 +320,11 @@ class Editor:
             except BaseException:
                 held.revert()
                 raise
-        self._finished = held, delta if s.restraint == "prune" else raw.then(delta)
+        self._finished = held.seal(), delta if s.restraint == "prune" else raw.then(delta)
 
     def _unfinish(self) -> None:
         if self._finished is not None:
-            with torch.no_grad():
-                self._finished[0].revert()
+            self._finished[0].revert()
             self._finished = None
 
     def _keys_to_learn(self, trunks: Sequence[Trunks], layers: tuple[int, ...]) -> dict[int, Tensor]:
@@ -347,8 +347,7 @@ class Editor:
         if self.batches[-1] is not result:
             raise MetakeError("revert: a later batch stands on this one; revert that one first")
         self._unfinish()
-        with torch.no_grad():
-            result._applied.revert()
+        result._applied.revert()
         self._memory = result._before
         self.batches.pop()
 

@@ -1,0 +1,135 @@
+"""Undo in the wrong order is refused by name, and leaves the weights as they are."""
+
+import pytest
+import torch
+
+from metake.deltas import Delta, bit_sum
+from metake.errors import MetakeError
+from metake.models.architecture import Architecture
+from tests.conftest import tiny
+from tests.test_editor import editor_of
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture
+def arch():
+    return Architecture(tiny("gpt2"))
+
+
+def delta_of(arch, seed):
+    generator = torch.Generator().manual_seed(seed)
+    factors = {n: (torch.randn(arch.d_v, 2, generator=generator), torch.randn(arch.d_k, 2, generator=generator)) for n in (1, 3)}  # fmt: skip
+    return Delta(factors, "", {})
+
+
+def weights(arch):
+    return [arch.weight(n).clone() for n in range(len(arch))]
+
+
+def same(arch, kept):
+    return all(torch.equal(arch.weight(n), weight) for n, weight in enumerate(kept))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bit_sum_sees_one_changed_bit(dtype):
+    weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(dtype).T
+    before = bit_sum(weight)
+    assert bit_sum(weight.clone()) == before
+    bits = weight.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
+    bits[3, 2] ^= 1
+    assert bit_sum(weight) != before
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_revert_in_order_restores_every_bit(arch, dtype):
+    arch = Architecture(arch.model.to(dtype))
+    states = [weights(arch)]
+    applied = []
+    for seed in (0, 1):
+        applied.append(delta_of(arch, seed).apply(arch))
+        states.append(weights(arch))
+    assert not same(arch, states[1])
+    applied[1].revert()
+    assert same(arch, states[1])
+    applied[0].revert()
+    assert same(arch, states[0])
+    applied[0].revert()  # a second call does nothing
+    assert same(arch, states[0])
+
+
+def test_revert_below_another_change_is_refused(arch):
+    first = delta_of(arch, 0).apply(arch)
+    second = delta_of(arch, 1).apply(arch)
+    now = weights(arch)
+    with pytest.raises(MetakeError, match="revert: layer 1 was changed after this edit"):
+        first.revert()
+    assert same(arch, now)
+    assert first.originals, "the way back is still known"
+    second.revert()
+    first.revert()
+
+
+def test_revert_after_a_step_of_training_is_refused(arch):
+    applied = delta_of(arch, 0).apply(arch)
+    with torch.no_grad():
+        arch.weight(3).add_(1e-3)
+    with pytest.raises(MetakeError, match="layer 3 was changed"):
+        applied.revert()
+
+
+def test_leaving_a_context_with_an_edit_made_inside_is_refused(arch):
+    def leave():
+        with delta_of(arch, 0).applied(arch):
+            delta_of(arch, 1).apply(arch)
+
+    with pytest.raises(MetakeError, match="was changed after this edit"):
+        leave()
+
+
+def test_an_error_inside_a_context_is_shown_and_not_replaced(arch):
+    before = weights(arch)
+
+    def fail():
+        with delta_of(arch, 0).applied(arch):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert same(arch, before)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_two_editors_revert_in_order_or_not_at_all(demo, statistics_of, records, whole):
+    before = weights(demo.arch)
+    a, b = (editor_of(demo, statistics_of(demo)) for _ in range(2))
+    first = a.edit([records[0].request])
+    second = b.edit([records[1].request])
+    both = weights(demo.arch)
+    with pytest.raises(MetakeError, match="was changed after this edit"):
+        (a if whole else first).revert()
+    assert same(demo.arch, both)
+    assert first.edited
+    assert a.batches == [first]
+    (b if whole else second).revert()
+    (a if whole else first).revert()
+    assert same(demo.arch, before)
+    assert not first.edited
+    assert not second.edited
+
+
+def test_finish_over_another_editors_edit_is_refused(demo, statistics_of, records):
+    before = weights(demo.arch)
+    a, b = editor_of(demo, statistics_of(demo), "prune"), editor_of(demo, statistics_of(demo))
+    a.edit([records[0].request])
+    b.edit([records[1].request])
+    with pytest.raises(MetakeError, match="was changed after this edit"):
+        a.finish()
+    b.revert()
+    a.finish()
+    b.edit([records[1].request])
+    with pytest.raises(MetakeError, match="was changed after this edit"):
+        a.revert()
+    b.revert()
+    a.revert()
+    assert same(demo.arch, before)
