@@ -29,7 +29,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
-from metake.console import command, draw_or_note
+from metake.console import command, draw_or_note, if_interrupted
 from metake.data.records import Record, read_records
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import MethodRun, evaluate_method
@@ -234,6 +234,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     head = {"arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")}}
     path = args.out / f"{label(args)}.json"
+    if_interrupted(f"finished trials are in {path}; give the same command again to resume")
     journal = read_record(path, "remove it: the study begins again") if path.is_file() else {}
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}

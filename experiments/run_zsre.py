@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
-from metake.console import command, draw_or_note
+from metake.console import command, draw_or_note, if_interrupted
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
@@ -201,6 +201,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         looks["curve"].append(point(edits, look))
         write_json(args.out / "under_way.json", looks)
 
+    if_interrupted(f"finished batches are in {args.out / 'runs'}; give the same command again to resume")
     with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit") as bar:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from metake.console import command, draw_or_note
+from metake.console import command, draw_or_note, if_interrupted
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import compare
@@ -85,6 +85,9 @@ def main() -> None:
             settings[name] = base.updated(**{field: value})
             strengths[name] = (method, value)
     statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
+    if_interrupted(
+        f"finished batches are in {args.out / 'runs' / short}; give the same command again to resume"
+    )
     with tqdm(total=len(records) * len(settings), unit="edit", desc=loaded.name) as bar:
         runs = compare(
             loaded, records, settings, statistics, batch=args.batch, generate=False,

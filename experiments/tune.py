@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 import yaml
 
-from metake.console import command
+from metake.console import command, if_interrupted
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator, score
@@ -465,6 +465,7 @@ def main() -> None:
         read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}
     )
     same = described(args, space)
+    if_interrupted(f"finished trials are in {args.journal}; give the same command again to resume")
     for method in methods:
         found = result.get(method, {})
         earlier = found["trials"] if args.extend and same.items() <= found.items() else []

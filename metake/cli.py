@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from metake.console import command, draw_or_note
+from metake.console import command, draw_or_note, if_interrupted
 from metake.errors import MetakeError
 from metake.files import check_writable, kind_of, read_text, write_json, write_text
 from metake.folders import check_folder, check_run_folder, result_folder
@@ -205,6 +205,7 @@ def edit(
     if preview:
         return
     assert out is not None
+    if_interrupted(f"nothing was saved in {out}; the same command starts again")
     asked = ([wish.text for wish in wishes], [wish.target for wish in wishes])
     before = greedy_answers(loaded.arch, loaded.tokenizer, *asked, least=12)
     result = editor.edit(wishes)
@@ -232,6 +233,7 @@ def edit(
         write_json(folder / "result.json", summary)
         if not delta_only:
             write_model(loaded, folder)
+    if_interrupted(f"the result is saved in {out}")
     if delta_only:
         typer.echo(f"saved the change: {out}/delta.safetensors (metake apply writes the edited model)")
     else:
@@ -307,6 +309,7 @@ def evaluate(
     statistics = find_statistics(loaded, settings.values(), stats, text)
     perplexity_text = held_out_text(loaded.name) if held_out is None else read_text(held_out)
     under_way = out / "under_way"
+    if_interrupted(f"finished batches are in {under_way}; give the same command again to resume")
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
         comparison = compare(
             loaded, records, settings, statistics, batch=batch, consecutive=not alone,
@@ -318,6 +321,7 @@ def evaluate(
     write_text(out / "table.md", comparison.markdown())
     # a finished evaluation is not gone on with: the next may be of other code
     shutil.rmtree(under_way, ignore_errors=True)
+    if_interrupted(f"the results are saved in {out}")
     typer.echo(comparison.table())
     typer.echo(f"written: {out}/results.json, table.md")
 
@@ -373,6 +377,9 @@ def stats(
     else:
         source = default_text(loaded.name) if text is None else read_text(text)
     partial = out.with_name(out.name + ".partial")
+    if_interrupted(
+        f"{out} was not written; the same command resumes from {partial.name}, which is saved every 20 s or less often"
+    )
     statistics = collect(loaded.arch, loaded.tokenizer, source, wanted, tokens=tokens, partial=partial)
     if place()[0] > 0:
         return
@@ -406,6 +413,7 @@ def apply(
     from metake.models.load import save_model
 
     check_folder(out, overwrite=overwrite)
+    if_interrupted(f"nothing was saved in {out}; the same command starts again")
     change = Delta.load(delta)
     loaded = _load(model, device, dtype, modules)
     change.apply(loaded.arch, check=not force)
@@ -439,14 +447,18 @@ def main() -> None:
     with command("metake"):
         try:
             with joined():
-                app(standalone_mode=False)
+                code = app(standalone_mode=False)  # of an Exit; 130 of Ctrl-C
+                if code == 130:
+                    raise KeyboardInterrupt
+                if isinstance(code, int) and code:
+                    sys.exit(code)
         except UsageError as error:
             line = error.format_message()  # type: ignore[attr-defined]
             if not line:  # no command was named, and the help stands there already
                 sys.exit(2)
             raise MetakeError(line) from error
-        except typer.Abort:
-            sys.exit(130)
+        except typer.Abort as error:
+            raise KeyboardInterrupt from error
 
 
 if __name__ == "__main__":

@@ -11,14 +11,23 @@ from pathlib import Path
 
 from metake.errors import MetakeError
 
+NOTHING_HALF = "files that it had finished are whole, no other was changed; the same command starts again"
+_if_interrupted = [NOTHING_HALF]
+
+
+def if_interrupted(line: str) -> None:
+    """What a command says of itself if it is interrupted from here on: what is saved, and how to resume."""
+    _if_interrupted[0] = line
+
 
 @contextmanager
 def command(name: str) -> Iterator[None]:
     """The body of a program of this name, or as `@command(name)` its `main`.
 
     Warnings become notes on stderr. Whatever a user can mend ends the program with one line there and
-    exit code 2.
+    exit code 2, Ctrl-C with the line of `if_interrupted` and exit code 130.
     """
+    if_interrupted(NOTHING_HALF)
     import torch
     import transformers
 
@@ -35,6 +44,9 @@ def command(name: str) -> Iterator[None]:
             memory = "out of GPU memory; lower --batch, or --set max_tokens=1024 where there is --set"
             print(f"{name}: error: {error if isinstance(error, MetakeError) else memory}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print(f"\n{name}: interrupted: {_if_interrupted[0]}", file=sys.stderr)
+            sys.exit(130)
 
 
 def draw_or_note(draw: Callable[[], Path]) -> list[Path]:

@@ -90,7 +90,9 @@ class Delta:
 
     def __repr__(self) -> str:
         edits = len(self.note.get("edits", []))
-        return f"<Delta: {edits} edits, layers {list(self.layers)}, for the model {self.model or 'of any kind'}>"
+        return (
+            f"<Delta: {edits} edits, layers {list(self.layers)}, for the model {self.model or 'of any kind'}>"
+        )
 
     @property
     def layers(self) -> tuple[int, ...]:
