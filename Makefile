@@ -8,7 +8,7 @@ GPU := $(shell command -v nvidia-smi 2>/dev/null)
 DEMO_OUT ?= results/demo
 WORKERS ?= 2
 
-.PHONY: demo test verify figures deep lint format clean setup
+.PHONY: demo test verify figures pages deep lint format clean setup
 
 setup: $(VENV)/ready
 
@@ -44,6 +44,10 @@ verify: setup
 figures: setup
 	$(BIN)/python experiments/theorem_figures.py --out results/figures
 	mkdir -p docs/figures && cp results/figures/*.png docs/figures/
+
+# Pages at two widths, light and dark, with axe-core; skipped where there is no chromium, node or npm.
+pages: setup
+	$(BIN)/python experiments/check_pages.py --out results/pages $(wildcard $(DEMO_OUT)/report.html $(DEMO_OUT)/drift/report.html results/*/verdicts.html)
 
 deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep

@@ -2,137 +2,140 @@
 
     python experiments/demo.py --out results/demo
 
-(a) A dozen well-known facts, edited in a real pretrained model, as questions and answers.
-(b) A hundred facts of the made-up world, edited in batches in a demo model, as a table and a figure.
-Both end in `report.html`; all numbers in `results.json`.
+(a) Six well-known facts in a real pretrained model, by an open and a closed loop under the same constraint.
+(b) A dozen facts in the same model, each method with its preset, as questions and answers.
+(c) Sixty facts of the made-up world, edited in batches in a demo model.
+All end in `report.html`, all numbers in `results.json`. Without the real model, (a) runs on the demo model.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+# Other scripts are no installed package: they are found beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from metake.console import command, draw_or_note
+from experiments.story import conclusion, story_settings, tell
+from metake.console import command
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
-from metake.evaluation.glossary import GLOSSARY, LABELS
+from metake.evaluation.glossary import explain
+from metake.evaluation.page import ATTENUATION, PRESETS, comparison_sections, dialogues
 from metake.files import write_json
-from metake.models.load import ASSETS, load
+from metake.hparams import Settings
+from metake.models.load import ASSETS, Loaded, load
 from metake.options import Parser, at_least, find_statistics, output_folder
 from metake.presets import held_out_text, settings_for
-from metake.report.figures import plot_realisation
+from metake.report.answers import Dialogue
 from metake.report.page import write_page
 
 METHODS = ("memit", "alphaedit", "metake")
 CONTROLS = ("memit-compensated", "memit@unstopped")
+REAL, MADE_UP = ASSETS / "world" / "real_facts.json", ASSETS / "world" / "test.json"
 
 
-def run(model: str, data: Path, methods: tuple[str, ...], edits: int, batch: int) -> Comparison:
-    """All methods on the first `edits` records of `data`, with the model's presets."""
-    loaded = load(model)
+def with_presets(*methods: str) -> Callable[[Loaded], dict[str, Settings]]:
+    """The presets of a model, by method."""
+    return lambda loaded: {name: settings_for(loaded.arch, name) for name in methods}
+
+
+def run(
+    loaded: Loaded, data: Path, choose: Callable[[Loaded], dict[str, Settings]], edits: int, batch: int
+) -> Comparison:
+    """All methods on the first `edits` records of `data`."""
     records = read_records(data, edits)
-    settings = {name: settings_for(loaded.arch, name) for name in methods}
+    settings = choose(loaded)
     statistics = find_statistics(loaded, settings.values(), None, None)
-    with tqdm(total=len(records) * len(methods), unit="edit", desc=f"{model}: editing") as bar:
+    with tqdm(
+        total=len(records) * len(settings), unit="edit", desc=f"{loaded.name}: editing", disable=None
+    ) as bar:
         return compare(
-            loaded, records, settings, statistics, batch=batch, text=held_out_text(model),
+            loaded, records, settings, statistics, batch=batch, text=held_out_text(loaded.name),
             tick=bar.update, data=data.name,
         )  # fmt: skip
 
 
-def dialogues(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every edit as lines of question, answer before, answers after."""
-
-    def plain(text: str) -> str:
-        return text.removeprefix("Q: ").removesuffix("\nA:")
-
-    out = []
-    for i, (prompt, target, _, rephrase, locality, _) in enumerate(comparison.content["requests"]):
-        before = comparison.before.answers[i]
-        wanted = (target, target, before[2])
-        lines = [
-            {
-                "kind": kind,
-                "question": plain(question),
-                "before": before[j],
-                "wanted": wanted[j],
-                "answers": {run.method: run.after.answers[i][j] for run in comparison.runs},
-            }
-            for j, (kind, question) in enumerate(
-                (("edited", prompt), ("reworded", rephrase), ("neighbour", locality))
-            )
-        ]
-        out.append({"subject": plain(prompt), "target": target, "lines": lines})
-    return out
+def show(talks: list[Dialogue]) -> None:
+    """Print questions and answers."""
+    for talk in talks:
+        print(f"\n{talk.title}")
+        for line in talk.lines:
+            print(f"  {line.kind:9} {line.question}")
+            for name, answer in line.answers.items():
+                mark = f"  [{answer.verdict}]" if answer.verdict else ""
+                print(f"    {name}: {answer.text!r}{mark}")
 
 
-def show(lines: list[dict[str, Any]]) -> None:
-    for edit in lines:
-        print(f"\n{edit['subject']}  ->  {edit['target']}")
-        for line in edit["lines"]:
-            answers = "   ".join(f"{m}: {a!r}" for m, a in line["answers"].items())
-            print(
-                f"  {line['kind']:9} {line['question']}\n            before: {line['before']!r}   {answers}"
-            )
+def real_model() -> Loaded | None:
+    """SmolLM2, or None with a note where it is not installed."""
+    try:
+        return load("smollm2")
+    except MetakeError as error:
+        print(f"the real model is left out: {error}")
+        return None
 
 
 @command("demo")
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=output_folder, default="results/demo")
-    parser.add_argument("--model", default="demo", help="demo model of part (b)")
-    parser.add_argument("--edits", type=at_least(1), default=100)
+    parser.add_argument("--model", default="demo", help="demo model of part (c)")
+    parser.add_argument("--edits", type=at_least(1), default=60)
     parser.add_argument("--batch", type=at_least(1), default=20)
-    parser.add_argument("--skip-real", action="store_true", help="part (b) alone")
+    parser.add_argument("--skip-real", action="store_true", help="without the real model")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     started = time.perf_counter()
 
-    sections, lines, results = [], [], {}
-    if not args.skip_real:
-        try:
-            real = run("smollm2", ASSETS / "world" / "real_facts.json", METHODS, 12, 12)
-        except MetakeError as error:
-            print(f"part (a) is left out: {error}")
-        else:
-            results["smollm2"] = real.content
-            write_json(args.out / "results.json", results)
-            lines = dialogues(real)
-            show(lines)
-            print(real.table())
-            figures = draw_or_note(partial(
-                plot_realisation, {r.method: r.batches for r in real.runs}, args.out / "realisation-smollm2.png"
-            ))  # fmt: skip
-            head, rows = real.cells()
-            sections.append({
-                "title": "SmolLM2-135M-Instruct, 12 facts in one batch", "head": head, "rows": rows,
-                "figures": figures,
-                "text": "The same edits as numbers (per cent; perplexity on held-out text).",
-            })  # fmt: skip
+    real = None if args.skip_real else real_model()
+    small = load(args.model)
+    subject = real or small
 
-    made_up = run(args.model, ASSETS / "world" / "test.json", (*METHODS, *CONTROLS), args.edits, args.batch)
+    def settings(loaded: Loaded) -> dict[str, Settings]:
+        return story_settings(loaded.arch, loaded.name)
+
+    story = run(subject, REAL if real else MADE_UP, settings, 6 if real else 12, 12)
+    results = {f"{subject.name}, same constraint": story.content}
+    write_json(args.out / "results.json", results)
+    sentences = [*tell(story.content), *conclusion(story.content)]
+    print("\n".join(["", *sentences, "", story.table()]))
+    sections = comparison_sections(
+        story, args.out / "same-constraint.png", title=f"{subject.name}: open and closed loop under the same constraint",
+        paragraphs=[ATTENUATION, *sentences],
+    )[::-1]  # fmt: skip
+    heads = [*story.cells()[0]]
+
+    if real:
+        presets = run(real, REAL, with_presets(*METHODS), 12, 12)
+        results["smollm2"] = presets.content
+        write_json(args.out / "results.json", results)
+        show(dialogues(presets.content))
+        print(presets.table())
+        heads += presets.cells()[0]
+        sections += comparison_sections(
+            presets, args.out / "realisation-smollm2.png", title="smollm2: 12 facts in one batch, each method with its preset",
+            paragraphs=[PRESETS],
+        )  # fmt: skip
+    made_up = run(small, MADE_UP, with_presets(*METHODS, *CONTROLS), args.edits, args.batch)
     results[args.model] = made_up.content
     write_json(args.out / "results.json", results)
     print(made_up.table())
-    shown = {r.method: r.batches for r in made_up.runs[: len(METHODS)]}
-    figures = draw_or_note(lambda: plot_realisation(shown, args.out / f"realisation-{args.model}.png"))
-    head, rows = made_up.cells()
-    sections.append({
-        "title": f"{args.model}: {args.edits} test facts in consecutive batches of {args.batch}",
-        "head": head, "rows": rows, "figures": figures,
-        "text": "Judged after the last batch, all facts, on one model; settings chosen on the development "
-        "split with the same number of trials for every method. The last two rows are controls.",
-    })  # fmt: skip
-    glossary = {LABELS[name]: meaning for name, meaning in GLOSSARY.items()}
+    sections += comparison_sections(
+        made_up, args.out / f"realisation-{args.model}.png", answers=False,
+        title=f"{args.model}: {args.edits} test facts in consecutive batches of {args.batch}, presets",
+        paragraphs=[PRESETS, "All facts are judged after the last batch, on one model. The last two rows are controls: the "
+                    "open-loop plan lengthened until it is executed in full, and MEMIT that never stops early."],
+    )  # fmt: skip
     page = write_page(
-        args.out / "report.html", title="MetaKE: edits, seen and measured", dialogues=lines,
-        sections=sections, glossary=glossary,
+        args.out / "report.html", title="MetaKE: what edits change, and how much of each is realised",
+        sections=sections, glossary=explain([*heads, *made_up.cells()[0]]),
     )  # fmt: skip
     print(f"\n{time.perf_counter() - started:.0f} s; open {page}; numbers in {args.out / 'results.json'}")
 

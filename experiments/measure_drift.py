@@ -50,7 +50,7 @@ from metake.options import (
 )
 from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
-from metake.report.page import write_page
+from metake.report.page import Picture, Section, write_page
 from metake.report.tables import render
 from metake.requests import Request
 from metake.targets.descent import Penalty, descend
@@ -59,7 +59,7 @@ from metake.targets.target import plan_targets
 
 with command("measure_drift"), needs("theory"):
     from experiments.drift.edit import Edit, measure
-    from experiments.drift.figures import draw
+    from experiments.drift.figures import WORDS, draw
     from experiments.drift.layers import spectra
     from experiments.drift.verdict import judge, sentences, table
 
@@ -261,9 +261,10 @@ def report(content: dict[str, Any], out: Path) -> None:
         f"{content['model']}: Theorem 3 at the plan of {len(content['edits'])} edits, layers "
         + ", ".join(str(layer) for layer in content["layers"])
     )
+    pictures = [Picture(path, *WORDS[path.stem]) for path in figures]
     write_page(
-        out / "report.html", title=title, dialogues=[], glossary={},
-        sections=[{"title": "Verdict", "text": " ".join(words), "head": head, "rows": rows, "figures": figures}],
+        out / "report.html", title=title,
+        sections=[Section("Verdict", words, head=head, rows=rows, pictures=pictures, caption="Premises of Theorem 3")],
     )  # fmt: skip
     print(render(title, head, rows, width=110))
     print("\n".join(words))

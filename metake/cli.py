@@ -28,7 +28,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-EVALUATION = ("under_way", "results.json", "table.md", "realisation.png")  # what evaluate writes under --out
+EVALUATION = (
+    "under_way",
+    "results.json",
+    "table.md",
+    "realisation.png",
+    "report.html",
+)  # what evaluate writes under --out
 
 # typer may carry its own copy of click, so its usage error is reached through typer
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -283,6 +289,7 @@ def evaluate(
     """
     from metake.data.records import read_records
     from metake.evaluation.compare import compare
+    from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import usable
     from metake.methods import find_method
     from metake.presets import held_out_text, preset_of, settings_for
@@ -325,13 +332,8 @@ def evaluate(
     typer.echo(comparison.table())
     typer.echo(f"written: {out}/results.json, table.md")
 
-    def draw() -> Path:
-        from metake.report.figures import plot_realisation
-
-        return plot_realisation({run.method: run.batches for run in comparison.runs}, out / "realisation.png")
-
-    for figure in draw_or_note(draw):
-        typer.echo(f"written: {figure}")
+    for page in draw_or_note(lambda: write_comparison_page(out / "report.html", comparison)):
+        typer.echo(f"written: {page}")
 
 
 @app.command()

@@ -242,6 +242,7 @@ def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     assert content["methods"][0]["settings"]["steps"] == 3
     assert (tmp_path / "o" / "table.md").read_text().count("\n") == 6
     assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
+    assert "<h2>Methods compared</h2>" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
 def test_evaluate_goes_on_where_it_was_and_a_finished_one_begins_anew(

@@ -19,6 +19,40 @@ COSINES = {"proxy": (RED, "proxy (7)"), "parallel": (BLUE, "parallel (X11)"), "o
            "frozen": (GREEN, "keys frozen")}  # fmt: skip
 TERMS = {"tail": SKY, "allocation": ORANGE, "evaluation": GREEN, "moving keys": PURPLE}
 
+# Of every figure: what it shows, for a reader who does not see it, and the caption.
+WORDS = {
+    "spectra": (
+        "Two charts, a line per edited layer: the eigenvalues of C, which fall over several orders of magnitude, and the "
+        "share of the keys' square length within the leading eigenvectors, for edited subjects and for all text.",
+        "Spectrum of the key covariance C, and where the keys of the edited subjects lie in it.",
+    ),
+    "layers": (
+        "Three charts over the edited layers: attenuation eta; norm of the channel and the share measured, beside identity "
+        "transport; length of each layer's gradient, relative to the last, and its cosine with the proxy.",
+        "Per layer, medians and quartiles over the edits: attenuation, channel, gradient.",
+    ),
+    "between": (
+        "Two heat maps of pairs of layers, with numbers: the distance of their covariances and the overlap of their leading "
+        "eigenvectors; and a chart of how far each layer's key is from the last layer's.",
+        "Drift between layers: covariances, eigenvectors, keys.",
+    ),
+    "premises": (
+        "One dot per edit for each premise of Theorem 3 (gamma, epsilon, sigma, zeta, the sharpened condition), on a "
+        "logarithmic axis with a line at 1, and the median of each.",
+        "Premises of Theorem 3. A premise holds where its dots lie below the line at 1 (sigma: near it).",
+    ),
+    "errors": (
+        "Stacked bars, one per edit: the terms of the proxy's error bound, relative to the whole bound; the measured error "
+        "and the published bound (10) are marked on each bar.",
+        "Error of the proxy gradient and the terms of its bound.",
+    ),
+    "cosines": (
+        "Cosines of four approximate gradients (proxy, parallel, open loop, frozen keys) with the exact hypergradient: one "
+        "mark per edit, then over the strength of the constraint, then along the descent.",
+        "Direction of the approximate gradients, compared with the exact hypergradient (1: the same direction).",
+    ),
+}
+
 
 def draw(content: Mapping[str, Any], out: Path) -> list[Path]:
     """All figures that can be drawn, as PNG."""

@@ -23,13 +23,21 @@ from numpy.typing import ArrayLike
 
 from metake.errors import MetakeError
 from metake.files import read_json, write_text
-from metake.report.figures import STYLE, panels, save, styled
+from metake.report.figures import (  # noqa: F401 (the palette, for the figures)
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    STYLE,
+    panels,
+    save,
+    styled,
+)  # fmt: skip
 
 COLUMN = 3.3  # inches, one column of a paper
-# Okabe and Ito's palette: told apart with any colour vision
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
 LAYOUT = {**STYLE, "savefig.dpi": 300, "savefig.bbox": None, "legend.frameon": False, "legend.handlelength": 1.4,
           "legend.borderaxespad": 0.2, "lines.linewidth": 1.1, "lines.markersize": 3.2, "pdf.fonttype": 42}  # fmt: skip
 EPS32, EPS64 = (float(np.finfo(t).eps) for t in (np.float32, np.float64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 GLOSSARY: dict[str, str] = {
     "efficacy": "share of the target's tokens that are the most likely ones on the edited prompt, with "
     "the target's earlier tokens given (teacher-forced); mean over records. Published as Efficacy.",
@@ -49,3 +51,18 @@ LABELS: dict[str, str] = {
     "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }  # fmt: skip
+UNITS: dict[str, str] = {
+    "kl": "nats", "fluency": "bits", "consistency": "", "perplexity": "", "perplexity_median": "", "seconds_per_edit": "s",
+    "efficacy_magnitude": "per cent of 1", "paraphrase_magnitude": "per cent of 1", "neighbourhood_magnitude": "per cent of 1",
+}  # fmt: skip
+"""Of a table's numbers; a metric that is not named is a share in per cent."""
+
+
+def explain(labels: Iterable[str]) -> dict[str, str]:
+    """Label with unit -> meaning, of the metrics among the labels of a table."""
+    names = {label: name for name, label in LABELS.items()}
+    shown = [(label, names[label]) for label in dict.fromkeys(labels) if label in names]
+    return {
+        label + (f" ({unit})" if (unit := UNITS.get(name, "%")) else ""): GLOSSARY[name]
+        for label, name in shown
+    }

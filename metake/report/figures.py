@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
@@ -40,13 +40,22 @@ matplotlib = _import_matplotlib()
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-COLOURS = {
-    "metake": "#c0392b", "metake-priced": "#6c3483", "metake-proxy": "#e67e22", "metake-alphaedit": "#8e44ad", "metake-parallel": "#e84393",
-    "memit": "#7f8c8d", "memit-compensated": "#b7950b", "memit-iterated": "#6e4b2a", "memit-fe": "#27ae60",
-    "memit@unstopped": "#1e8449", "alphaedit": "#2471a3", "alphaedit-blue": "#48c9e0",
-    "alphaedit-compensated": "#148f77", "ultraedit": "#000000", "rect": "#a3b18a", "prune": "#d7bde2", "rome": "#34495e",
+# Okabe and Ito's palette: told apart with any colour vision (without yellow, which white paper swallows)
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+Look = tuple[str, str, str]  # colour, marker, line style
+LOOKS: dict[str, Look] = {
+    "metake": (RED, "o", "-"), "metake-proxy": (PURPLE, "o", "--"), "metake-parallel": (PURPLE, "p", "-."),
+    "metake-priced": (RED, "*", "--"), "metake-alphaedit": (PURPLE, "P", "-"), "metake-blue": (PURPLE, "X", ":"),
+    "memit": (BLACK, "s", "-"), "memit-compensated": (ORANGE, "D", "--"), "memit-iterated": (GREEN, "v", "-."),
+    "memit@unstopped": (BLACK, ">", ":"), "memit-fe": (GREEN, "h", "--"), "memit-merge": (GREEN, "<", ":"),
+    "alphaedit": (BLUE, "^", "-"), "alphaedit-blue": (SKY, "d", "-"), "alphaedit-compensated": (BLUE, "D", "-."),
+    "alphaedit-iterated": (BLUE, "v", ":"), "alphaedit-fe": (SKY, "h", ":"), "ultraedit": (GREEN, "*", "-"),
+    "rect": (ORANGE, "X", "-"), "prune": (SKY, "p", "--"), "prune-added": (SKY, "<", "-."),
+    "rome": (ORANGE, "^", ":"), "emmet": (ORANGE, ">", "-."),
 }  # fmt: skip
-MARKERS = "osD^v<>PX*ph"
+MARKERS, LINES = "osD^v<>PX*phd", ("-", "--", "-.", ":")
 STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False,
@@ -77,56 +86,97 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """Method -> its look; markers and line styles alone tell them apart. A labelled method has its row's colour."""
+    methods = list(methods)
+    chosen = {name: LOOKS[name] for name in methods if name in LOOKS}
+    taken = {look[1:] for look in chosen.values()}
+    free = cycle([look for line in LINES for marker in MARKERS if (look := (marker, line)) not in taken])
+    for name in methods:
+        if name not in chosen:
+            colour = LOOKS.get(name.partition("@")[0], (BLACK, "", ""))[0]
+            chosen[name] = (colour, *next(free))
+    return {name: chosen[name] for name in methods}
+
+
 def _gather(batches: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     """A per-layer quantity of all edits: `layers x edits`, or `edits`."""
     return np.concatenate([np.asarray(batch[key]) for batch in batches], axis=-1)
 
 
+def _of_planned(batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Share of each planned residual that is missing at the start and after every layer: `1 + layers x edits`."""
+    planned = _gather(batches, "planned")
+    missing = np.vstack([_gather(batches, "missing_before"), _gather(batches, "missing_after")[None]])
+    return (missing / np.maximum(planned, 1e-12))[:, planned > 1e-6]
+
+
+def describe_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What `plot_realisation` shows, in words: the medians at the last edited layer."""
+    parts = [
+        f"{method}: eta {np.median(_gather(batches, 'eta')[-1]):.2f}, "
+        f"{100 * np.median(_of_planned(batches)[-1]):.0f} % of the planned residual still missing"
+        for method, batches in runs.items()
+    ]
+    return (
+        "Two charts over the edited layers, a line per method: the share of the planned residual that is still missing, "
+        f"and the attenuation eta. Medians at the last edited layer: {'; '.join(parts)}."
+    )
+
+
 def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """What was planned, what is still missing after each layer, and the predicted attenuation.
 
-    Left: residual still missing at the last edited layer, relative to the planned one, after each
-    layer's write; markers are medians, bars quartiles, over edits. The dotted line is identity
+    Above: residual still missing at the last edited layer, relative to the planned one, after each
+    layer's write; markers are medians, bars quartiles, over edits. The faint dotted line of a method is identity
     transport (A2): what is left if every layer's write reached the last layer unchanged.
-    Right: eta of the keys, per layer.
+    Below: eta of the keys, per layer.
     """
     with styled():
-        figure, (left, right) = panels(1, 2, figsize=(6.4, 2.5))
-        offsets = np.linspace(-0.12, 0.12, len(runs)) if len(runs) > 1 else [0.0]
+        figure, (above, below) = panels(2, 1, figsize=(3.6, 4.6))
+        offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
         every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
-        for offset, (method, batches) in zip(offsets, runs.items(), strict=True):
-            colour = COLOURS.get(method)
+        for offset, (method, (colour, marker, line)) in zip(offsets, looks(runs).items(), strict=True):
+            batches = runs[method]
+            style: Any = {
+                "marker": marker,
+                "ls": line,
+                "color": colour,
+                "ms": 3.5,
+                "lw": 1.1,
+                "capsize": 2,
+                "elinewidth": 0.7,
+            }
             places = np.array([every.index(layer) + 1 for layer in batches[0]["layers"]])
-            planned = _gather(batches, "planned")
-            missing = np.vstack([_gather(batches, "missing_before"), _gather(batches, "missing_after")[None]])
-            curve = (missing / np.maximum(planned, 1e-12))[:, planned > 1e-6]
-            at = np.array([0, *places]) + offset
-            middle = np.median(curve, 1)
-            low, high = np.quantile(curve, (0.25, 0.75), axis=1)
-            left.errorbar(at, middle, (middle - low, high - middle), marker="o", ms=3, lw=1, capsize=2,
-                          label=method, color=colour)  # fmt: skip
+            _quartiles(above, np.array([0, *places]) + offset, _of_planned(batches), **style, label=method)
             etas = _gather(batches, "eta")
             eta = np.median(etas, 1)
             rest = np.cumprod([1.0, *(1 - e / (len(places) - i) for i, e in enumerate(eta))])
-            left.plot(at, rest, ":", lw=1, color=colour)
-            low, high = np.quantile(etas, (0.25, 0.75), axis=1)
-            right.errorbar(places + offset, eta, (eta - low, high - eta), marker="o", ms=3, lw=1, capsize=2,
-                           color=colour)  # fmt: skip
+            above.plot(np.array([0, *places]) + offset, rest, ":", lw=0.8, color=colour, alpha=0.6)
+            _quartiles(below, places + offset, etas, **style)
         ticks = np.arange(1, len(every) + 1)
-        left.set_xticks([0, *ticks], ["plan", *(f"after {layer}" for layer in every)])
-        right.set_xticks(ticks, [str(layer) for layer in every])
-        right.set_xlim(0.5, len(every) + 0.5)
-        left.set_ylabel("residual still missing / planned")
-        left.set_ylim(0)
-        left.set_title("execution, layer by layer (dotted: predicted, A2)")
-        right.set_xlabel("layer")
-        right.set_ylabel(r"attenuation $\eta = \rho/(1+\rho)$")
-        right.set_ylim(0, 1.02)
-        right.set_title("what the geometry keeps of a residual")
+        above.set_xticks([0, *ticks], ["plan", *(f"layer {layer}" for layer in every)])
+        below.set_xticks(ticks, [str(layer) for layer in every])
+        below.set_xlim(0.5, len(every) + 0.5)
+        above.set_ylabel("residual missing / planned")
+        above.set_ylim(0)
+        above.set_title("after each layer's write (dotted: predicted, A2)")
+        below.set_xlabel("edited layer")
+        below.set_ylabel(r"attenuation $\eta = \rho/(1+\rho)$")
+        below.set_ylim(0, 1.02)
         figure.legend(
-            *left.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), frameon=False
+            *above.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=min(3, len(runs)),
+            frameon=False,
         )
         return save(figure, path)
+
+
+def _quartiles(axis: Any, x: Any, values: np.ndarray, **style: Any) -> None:
+    """Medians over the second axis, with quartiles as bars."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1)
+    axis.errorbar(x, middle, (middle - low, high - middle), **style)
 
 
 def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -> Path:
@@ -135,19 +185,19 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
     Args:
         points: each with `method`, `strength`, the three metrics as shares, and their `interval`s.
     """
-    methods = list(dict.fromkeys(p["method"] for p in points))
+    chosen = looks(dict.fromkeys(p["method"] for p in points))
     with styled():
         figure, axes = panels(1, 2, figsize=(6.4, 2.8), sharey=True)
         for axis, metric in zip(axes, ("efficacy", "generalisation"), strict=True):
-            for method in methods:
+            for method, (colour, marker, line) in chosen.items():
                 mine = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
                 x = np.array([100 * p["specificity"] for p in mine])
                 y = np.array([100 * p[metric] for p in mine])
                 low, high = (np.array([100 * p["interval"][metric][i] for p in mine]) for i in (0, 1))
-                axis.errorbar(x, y, (y - low, high - y), marker="o", ms=3, lw=1, elinewidth=0.5, capsize=1.5,
-                              label=method, color=COLOURS.get(method))  # fmt: skip
-                axis.annotate(f"{mine[0]['strength']:.2g}", (x[0], y[0]), fontsize=5.5, xytext=(2, 2),
-                              textcoords="offset points", color=COLOURS.get(method))  # fmt: skip
+                axis.errorbar(x, y, (y - low, high - y), marker=marker, ls=line, ms=3.5, lw=1, elinewidth=0.5, capsize=1.5,
+                              label=method, color=colour)  # fmt: skip
+                axis.annotate(f"{mine[0]['strength']:.2g}", (x[0], y[0]), fontsize=6.5, xytext=(2, 2),
+                              textcoords="offset points", color=colour)  # fmt: skip
             axis.set_xlabel("specificity (%)")
             axis.set_ylabel(f"{metric} (%)")
             # a real model knows few of the records' locality answers: its specificity ends far below 100
@@ -157,7 +207,7 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
         figure.legend(
             *axes[0].get_legend_handles_labels(),
             loc="outside lower center",
-            ncols=len(methods),
+            ncols=min(4, len(chosen)),
             frameon=False,
         )
         return save(figure, path)
@@ -184,14 +234,13 @@ def plot_sequence(
     """
     with styled():
         figure, axes = panels(1, 4, figsize=(6.8, 2.9))
-        spare = cycle(matplotlib.colormaps["Set3"].colors)
-        for (method, seeds), marker in zip(curves.items(), cycle(MARKERS), strict=False):
-            colour = COLOURS.get(method) or next(spare)
+        for method, (colour, marker, line) in looks(curves).items():
+            seeds = curves[method]
             for axis, metric in zip(axes, (*PUBLISHED, "attenuation"), strict=True):
                 scale = 100 if metric in PUBLISHED else 1
                 x = [point["edits"] for point in seeds[0]]
                 y = scale * np.array([[point[metric] for point in points] for points in seeds], dtype=float)
-                axis.plot(x, y.mean(0), marker=marker, ms=3, lw=1, color=colour, label=method)
+                axis.plot(x, y.mean(0), marker=marker, ls=line, ms=3.5, lw=1, color=colour, label=method)
                 axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
         for axis, metric in zip(axes, PUBLISHED, strict=False):
             axis.set(title=metric, xlabel="edits so far", ylim=(0, 102))

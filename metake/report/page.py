@@ -1,45 +1,88 @@
-"""The report: one HTML file that opens from disk, figures inside."""
+"""Reports: one HTML file each that opens from disk, with its figures inside."""
 
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from metake.files import write_text
+from metake.report.answers import Dialogue
 
 
-def _embedded(path: Path) -> str:
-    kind = {"png": "png", "svg": "svg+xml"}[path.suffix.removeprefix(".")]
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a page.
+
+    Attributes:
+        path: a PNG or SVG file.
+        alt: what the figure shows, for a reader who does not see it.
+        caption: the line below it.
+    """
+
+    path: Path
+    alt: str
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The file as a data URI."""
+        kind = {".png": "png", ".svg": "svg+xml"}[self.path.suffix]
+        return f"data:image/{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
+
+    @property
+    def shape(self) -> str:
+        """`wide` for a figure that a phone has to scroll, `tall` for one that fits its width."""
+        if self.path.suffix != ".png":
+            return "wide"
+        width, height = struct.unpack(">II", self.path.read_bytes()[16:24])  # of the PNG's header
+        return "wide" if width > 1.4 * height else "tall"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: text, then dialogues, a table and figures, where there are any.
+
+    Attributes:
+        head, rows: the table; the first cell of a row names it.
+        caption: of the table; the section's title if empty.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    dialogues: Sequence[Dialogue] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    caption: str = ""
+    pictures: Sequence[Picture] = ()
+
+
+def render_page(template: str, *, loader: BaseLoader | None = None, **content: Any) -> str:
+    """HTML of a template that extends `base.html`; every value is escaped.
+
+    Args:
+        loader: of templates outside the package.
+    """
+    shipped = PackageLoader("metake", "assets")
+    environment = Environment(
+        loader=ChoiceLoader([loader, shipped]) if loader else shipped,
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(**content)
 
 
 def write_page(
-    path: Path,
-    *,
-    title: str,
-    dialogues: Sequence[Mapping[str, Any]],
-    sections: Sequence[Mapping[str, Any]],
-    glossary: Mapping[str, str],
+    path: Path, *, title: str, sections: Sequence[Section], glossary: Mapping[str, str] | None = None
 ) -> Path:
-    """Write the page.
+    """Path of the page that was written.
 
     Args:
-        dialogues: one per edit: `subject`, `target`, and `lines`, each with `kind`, `question`,
-            `before`, `wanted` and `answers` (method -> text).
-        sections: `title`, `text`, `head`, `rows`, `figures` (paths) for every table.
+        glossary: what is explained at the end: name -> meaning.
     """
-    environment = Environment(
-        loader=PackageLoader("metake", "assets"), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("report.html").render(
-        title=title,
-        dialogues=dialogues,
-        sections=[{**s, "figures": [_embedded(Path(f)) for f in s["figures"]]} for s in sections],
-        glossary=glossary,
-    )
-    write_text(path, page)
+    write_text(path, render_page("report.html", title=title, sections=sections, glossary=glossary or {}))
     return path

@@ -4,14 +4,12 @@ import os
 import subprocess
 import sys
 
-import matplotlib.colors
 import pytest
 
 from metake.errors import MetakeError
 from metake.methods import METHODS
 from metake.report import figures
 from metake.report.figures import plot_realisation, plot_tradeoff
-from metake.report.page import write_page
 from metake.report.tables import markdown, render
 
 BATCH = {
@@ -75,26 +73,6 @@ def test_tradeoff(tmp_path):
     assert plot_tradeoff(points, tmp_path / "t.png", "demo").stat().st_size > 2000
 
 
-def test_the_page_stands_alone_and_escapes(tmp_path):
-    figure = plot_realisation({"memit": [BATCH]}, tmp_path / "f.png")
-    line = {
-        "kind": "edited",
-        "question": "<b>?",
-        "before": "x",
-        "wanted": "y",
-        "answers": {"memit": "yes", "metake": "no"},
-    }
-    page = write_page(
-        tmp_path / "r.html", title="T", dialogues=[{"subject": "s", "target": "y", "lines": [line]}],
-        sections=[{"title": "S", "text": "t", "head": ["a"], "rows": [["1"]], "figures": [figure]}],
-        glossary={"Eff": "meaning"},
-    ).read_text()  # fmt: skip
-    assert "data:image/png;base64," in page
-    assert "&lt;b&gt;?" in page
-    assert 'class="good">yes' in page
-    assert 'class="bad">no' in page
-
-
 def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
@@ -103,10 +81,8 @@ def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch)
     methods = [*METHODS, "memit@first", "memit@second"]
     figures.plot_sequence({method: [points] for method in methods}, tmp_path / "curves.png")
     lines = drawn[0].axes[0].lines
-    looks = {(matplotlib.colors.to_hex(line.get_color()), line.get_marker()) for line in lines}
-    assert len(looks) == len(methods)
-    few = len(figures.MARKERS)
-    assert len({line.get_marker() for line in lines[:few]}) == few  # told apart without colours, too
+    looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(looks) == len(methods)  # told apart without colours, too
     assert len(drawn[0].axes[3].lines) == len(methods)  # no width, no room
     assert [list(axis.lines[0].get_ydata()) for axis in drawn[0].axes] == [
         [50] * 2,
@@ -114,8 +90,19 @@ def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch)
         [30] * 2,
         [0.2] * 2,
     ]
-    known = [matplotlib.colors.to_hex(c) for c in figures.COLOURS.values()]
-    assert len(set(known)) == len(known)
+
+
+def test_looks_of_a_labelled_method_has_its_colour_and_another_line():
+    chosen = figures.looks(["memit", "metake@slow", "unknown"])
+    assert chosen["memit"] == figures.LOOKS["memit"]
+    assert chosen["metake@slow"][0] == figures.LOOKS["metake"][0]
+    assert len({look[1:] for look in chosen.values()}) == 3
+
+
+def test_describe_realisation_has_the_medians_of_the_last_layer():
+    """eta .25 of (.3, .2); missing .5 / 1.0 and .4 / 1.1 of the plans: 43 %."""
+    text = figures.describe_realisation({"memit": [BATCH]})
+    assert "memit: eta 0.25, 43 % of the planned residual still missing" in text
 
 
 def test_the_room_of_a_layer_is_drawn_beside_what_attenuates(tmp_path, monkeypatch):

@@ -1,0 +1,96 @@
+"""The open loop and the closed loop under the same constraint, and what a run of the two shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metake.hparams import Settings
+from metake.models.architecture import Architecture
+from metake.presets import settings_for
+
+OPEN, CLOSED, CONTROL = "memit", "metake", "memit-compensated"
+STEPS, PLAN = 20, 8  # gradient steps of either method; those of the closed loop's plan among them
+LAMBDA = {"smollm2": 15_000.0, "demo": 3_000.0}  # MEMIT's published one, and one for the small models
+
+
+def story_settings(arch: Architecture, model: str) -> dict[str, Settings]:
+    """Settings that differ in the target alone: same lambda, layers, rate, contexts, and number of steps."""
+    base = settings_for(arch, OPEN)
+    same = {name: getattr(base, name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
+    same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "history": False, "steps": STEPS, "stop": "own"}
+    closed = {"steps": PLAN, "meta_steps": STEPS - PLAN, "meta_lr": base.lr, "locality": base.kl, "start": "plan",
+              "meta_stop": "executed"}  # fmt: skip
+    return {
+        name: settings_for(arch, name, **same | (closed if name == CLOSED else {}))
+        for name in (OPEN, CLOSED, CONTROL)
+    }
+
+
+def right_answers(row: Mapping[str, Any]) -> int:
+    """Edits whose greedy answer begins with the target."""
+    return int(sum(row["per_record"]["generation_start"]))
+
+
+def median_eta(row: Mapping[str, Any]) -> float:
+    """Median over edits and layers."""
+    return float(np.median(np.concatenate([np.ravel(batch["eta"]) for batch in row["batches"]])))
+
+
+def realised(row: Mapping[str, Any]) -> float:
+    """Median over edits of the executed shift, relative to the hidden state."""
+    return float(np.median(np.concatenate([batch["executed"] for batch in row["batches"]])))
+
+
+def tell(content: Mapping[str, Any]) -> list[str]:
+    """Sentences on a run with `story_settings`: they say what the run shows, whichever way it went."""
+    rows = {row["method"]: row for row in content["methods"]}
+    open_loop, closed, control = (rows[name] for name in (OPEN, CLOSED, CONTROL))
+    count, right = content["edits"], {name: right_answers(row) for name, row in rows.items()}
+    setting = open_loop["settings"]
+    said = [
+        f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {count} facts under the same constraint: lambda "
+        f"{setting['weight']:,.0f}, layers {', '.join(str(n) for n in setting['layers'])}, at most {STEPS} gradient steps.",
+        f"The median attenuation of {OPEN} is eta = {median_eta(open_loop):.2f}: a layer writes about "
+        f"{100 * median_eta(open_loop):.0f} % of the residual that it is given.",
+        f"{OPEN} plans without knowing this; {right[OPEN]} of {count} answers begin with the target. {CLOSED} optimizes "
+        f"the loss after execution, through the solver; {right[CLOSED]} of {count} do.",
+    ]
+    if right[CLOSED] > right[OPEN]:
+        longer = realised(closed) > realised(open_loop)
+        said.append(
+            f"In this run the closed loop succeeds on {right[CLOSED] - right[OPEN]} more"
+            + (f": the shift that reaches the last edited layer is {realised(closed):.2f} of the hidden state's norm "
+               f"instead of {realised(open_loop):.2f}." if longer else ".")
+        )  # fmt: skip
+    elif right[CLOSED] == right[OPEN]:
+        said.append("In this run both succeed equally often: this constraint does not tell them apart here.")
+    else:
+        said.append("In this run the open loop succeeds more often: it does not support the closed loop.")
+    said.append(
+        f"Control: {CONTROL} lengthens the open-loop plan until it is executed in full; {right[CONTROL]} of {count} are right"
+        + kl_sentence(control, closed)
+    )
+    return said
+
+
+def kl_sentence(control: Mapping[str, Any], closed: Mapping[str, Any]) -> str:
+    """What the control and the closed loop change elsewhere, as the end of a sentence."""
+    kl = [row["mean"].get("kl") for row in (control, closed)]
+    if None in kl:
+        return "."
+    return f", with a KL divergence of {kl[0]:.2f} nats on unrelated prompts ({CLOSED}: {kl[1]:.2f})."
+
+
+def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
+    """What to take from the run, where it shows anything."""
+    rows = {row["method"]: row for row in content["methods"]}
+    if right_answers(rows[CLOSED]) <= right_answers(rows[OPEN]):
+        return []
+    shifts = f"{realised(rows[CONTROL]):.2f} of the hidden state's norm, the closed loop's {realised(rows[CLOSED]):.2f}"
+    also = right_answers(rows[CONTROL]) >= right_answers(rows[CLOSED])
+    more = f"Lengthening the plan also works; its executed shift is {shifts}. " if also else ""
+    return [f"Conclusion: a plan that ignores the solver can be attenuated until the edit fails. {more}"
+            f"This is one run with {content['edits']} facts; docs/results.md has the large ones."]  # fmt: skip

@@ -1,0 +1,72 @@
+"""Answers of a model before and after an edit, and what is right about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what is said about it.
+
+    Attributes:
+        verdict: in words; empty for an answer that is not judged.
+        good: whether the answer is as it should be.
+    """
+
+    text: str
+    verdict: str = ""
+    good: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A question and its answers, by model (`before` and the names of methods)."""
+
+    kind: str
+    question: str
+    answers: Mapping[str, Answer]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """The questions about one edit."""
+
+    title: str
+    lines: Sequence[Line]
+
+    @property
+    def head(self) -> list[str]:
+        """Names of the models that answer."""
+        return list(self.lines[0].answers)
+
+
+def judge_target(answer: str, target: str) -> Answer:
+    """The answer to an edited or reworded question; right if it begins with the target."""
+    if not answer.strip():
+        return Answer(answer, "no answer")
+    good = _begins(answer, target)
+    return Answer(answer, "the target" if good else "not the target", good)
+
+
+def judge_neighbour(answer: str, before: str, truth: str) -> Answer:
+    """The answer to a question that the edit is not about; right if it is unchanged or the true one.
+
+    Args:
+        before: the unedited model's answer.
+        truth: the true answer.
+    """
+    if answer == before:
+        return Answer(answer, "unchanged", True)
+    if not answer.strip():
+        return Answer(answer, "no answer any more")
+    if _begins(answer, truth):
+        return Answer(answer, "changed, and true", True)
+    return Answer(answer, "changed")
+
+
+def _begins(answer: str, wanted: str) -> bool:
+    """Whether an answer begins with a text, its final full stop aside."""
+    wanted = wanted.strip().removesuffix(".")
+    return bool(wanted) and answer.strip().startswith(wanted)

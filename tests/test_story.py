@@ -1,0 +1,50 @@
+"""The demo's sentences follow from the run, whichever way it goes."""
+
+import pytest
+
+from experiments.story import CLOSED, CONTROL, OPEN, conclusion, story_settings, tell
+
+
+def content(open_right, closed_right, control_right):
+    def row(name, right, eta, executed):
+        batch = {"eta": [[eta, eta]], "executed": [executed, executed]}
+        return {
+            "method": name, "settings": {"weight": 15000.0, "layers": [4, 5]}, "batches": [batch],
+            "per_record": {"generation_start": [1.0] * right + [0.0] * (6 - right)}, "mean": {"kl": 0.1},
+        }  # fmt: skip
+
+    return {
+        "edits": 6,
+        "methods": [
+            row(OPEN, open_right, 0.17, 0.38), row(CLOSED, closed_right, 0.2, 0.76), row(CONTROL, control_right, 0.2, 1.23)
+        ],
+    }  # fmt: skip
+
+
+def test_tell_says_how_many_more_succeed():
+    said = " ".join(tell(content(4, 6, 6)))
+    assert "eta = 0.17" in said
+    assert "4 of 6 answers begin with the target" in said
+    assert "succeeds on 2 more: the shift that reaches the last edited layer is 0.76" in said
+
+
+@pytest.mark.parametrize(("closed", "words"), [(4, "equally often"), (3, "does not support the closed loop")])
+def test_tell_claims_nothing_that_a_run_does_not_show(closed, words):
+    run = content(4, closed, 6)
+    said = " ".join(tell(run))
+    assert words in said
+    assert "more" not in said.replace("more often", "")
+    assert conclusion(run) == []
+
+
+def test_conclusion_names_a_control_that_does_as_well():
+    assert "Lengthening the plan also works" in conclusion(content(4, 6, 6))[0]
+    assert "Lengthening" not in conclusion(content(4, 6, 5))[0]
+
+
+def test_story_settings_differ_in_the_target_alone(demo):
+    settings = story_settings(demo.arch, "demo")
+    first, second = settings[OPEN], settings[CLOSED]
+    for name in ("weight", "layers", "contexts", "clamp", "decay", "lr", "geometry", "allocation"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert second.steps + second.meta_steps == first.steps
