@@ -8,7 +8,7 @@ GPU := $(shell command -v nvidia-smi 2>/dev/null)
 DEMO_OUT ?= results/demo
 WORKERS ?= 2
 
-.PHONY: demo test verify figures pages deep lint format clean setup
+.PHONY: demo test verify figures pages deep proofs lint format clean setup
 
 setup: $(VENV)/ready
 
@@ -51,6 +51,15 @@ pages: setup
 
 deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep
+
+# Compiles the proofs of proofs/ afresh; skipped where there is no Coq (`make -C proofs install`).
+proofs:
+ifeq ($(shell command -v coqc 2>/dev/null),)
+	@echo "make proofs: no coqc here, not run"
+else
+	$(MAKE) -C proofs clean
+	$(MAKE) -C proofs
+endif
 
 lint: setup
 	$(BIN)/ruff check .
