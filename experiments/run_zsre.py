@@ -36,7 +36,7 @@ from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.consistency import References
 from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
-from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key, usable
+from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
 from metake.extras import require
 from metake.files import read_text, write_json, write_text
 from metake.geometry.covariance import text_fingerprint
@@ -187,6 +187,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     everything, left_out = usable(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
+    for seed in range(args.seeds):
+        check_batches(draw_records(everything, edits, seed, args.per_subject), batch)
     preset = "none" if args.untuned else args.preset
     published = published_for(parse_files(args.hparams), names, loaded.arch)
     settings = {name: settings_for(loaded.arch, name, name=preset, **published[name]) for name in names}

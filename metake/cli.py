@@ -178,7 +178,7 @@ def edit(
     from metake.editor import Editor
     from metake.methods import find_method
     from metake.models.chat import described
-    from metake.models.greedy import greedy_answers
+    from metake.models.greedy import begins_with, greedy_answers
     from metake.models.load import write_model
     from metake.presets import preset_of, settings_for
     from metake.published import parse_files, published_for
@@ -221,7 +221,9 @@ def edit(
     for wish, old, new in zip(wishes, before, after, strict=True):
         typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")
     missed = [
-        wish.name for wish, new in zip(wishes, after, strict=True) if not new.strip().startswith(wish.target)
+        wish.name
+        for wish, new in zip(wishes, after, strict=True)
+        if not begins_with(loaded.tokenizer, new, wish.target)
     ]
     typer.echo(f"{len(wishes) - len(missed)} of {len(wishes)} answers begin with their target")
     if missed:
@@ -303,6 +305,9 @@ def evaluate(
     changes = _changes(change, layers)
     if preset is not None:
         preset_of(preset)  # read before a model is
+    given = None if held_out is None else read_text(held_out)
+    if given is not None and not given.strip():
+        raise MetakeError(f"{held_out}: holds no text; give one for perplexity, or leave out --held-out")
     loaded = _load(model, device, dtype, modules, chat)
     published = published_for(parse_files(hparams), names, loaded.arch)
     settings = {
@@ -314,7 +319,7 @@ def evaluate(
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
     statistics = find_statistics(loaded, settings.values(), stats, text)
-    perplexity_text = held_out_text(loaded.name) if held_out is None else read_text(held_out)
+    perplexity_text = held_out_text(loaded.name) if given is None else given
     under_way = out / "under_way"
     if_interrupted(f"finished batches are in {under_way}; give the same command again to resume")
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:

@@ -19,7 +19,7 @@ from metake.hparams import Lookup
 from metake.models.architecture import Architecture
 from metake.models.chat import without_frame
 from metake.models.split import Parts, Split
-from metake.models.tokens import Row, encode, pad
+from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
 from metake.requests import GAP, Request
 
@@ -132,7 +132,8 @@ class Batch:
                 writes at the latter is not felt by the guard about the subject.
 
         Raises:
-            MetakeError: no request, a target without tokens, or a prompt too long for the model.
+            MetakeError: no request, a text that the tokenizer cannot say, a target without tokens, or a prompt too
+                long for the model.
         """
         if not requests:
             raise MetakeError("requests: none given")
@@ -141,6 +142,10 @@ class Batch:
         limit = arch.max_positions
         for owner, request in enumerate(requests):
             assert request.start is not None
+            try:
+                count_tokens(tokenizer, [request.text, request.target, *request.locality])
+            except MetakeError as error:
+                raise MetakeError(f"{request.name}: {error}") from error
             for frame in frames:
                 text, span = _filled(frame, request.text, request.start, request.subject)
                 row = encode(tokenizer, text, request.target, span if lookup == "subject" else None)

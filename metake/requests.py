@@ -113,11 +113,20 @@ def _check_text(label: str, key: str, value: Any) -> None:
         raise MetakeError(f"{label}: {key} must be a text, not {type(value).__name__}")
     if not value.strip():
         raise MetakeError(f"{label}: {key} is empty; give it a text")
+    if not is_unicode(value):
+        raise MetakeError(
+            f"{label}: {key} {value!r} holds half of a surrogate pair; write the whole character"
+        )
+
+
+def is_unicode(text: str) -> bool:
+    """Whether every character of a text is one: JSON may hold halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def one_line(text: str) -> str:
     """A text as messages show it."""
-    text = " ".join(text.split())
+    text = " ".join(text.encode(errors="backslashreplace").decode().split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

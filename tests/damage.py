@@ -5,6 +5,7 @@ python -m tests.damage 10000      # so many in all; prints the outcomes per kind
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import sys
@@ -97,8 +98,20 @@ def by_hand(folder: Path, arch: Architecture) -> dict[str, Kind]:
     multi = [{"requested_rewrite": {"prompt": "{} lives in", "subject": "Ada", "target_new": {"str": "Oslo", "id": "Q1"},
               "target_true": {"str": "Bonn"}, "relation_id": "P1"}, "paraphrase_prompts": ["Ada's home is"],
               "neighborhood_prompts": ["Bo lives in"], "generation_prompts": ["Ada is"]}]  # fmt: skip
-    made = {}
+    own = [{"prompt": "Ada lives in", "subject": "Ada", "target": "Oslo", "rephrase": "Ada's home is", "ground_truth": ["Rome"],
+            "locality": {"near": [{"prompt": "Bo lives in", "ground_truth": [["Rome"]]}]}}]  # fmt: skip
+    lines, table, tabs = folder / "records.jsonl", folder / "records.csv", folder / "records.tsv"
+    lines.write_text("".join(json.dumps(entry) + "\n" for entry in (*own, *zsre, *easy)), encoding="utf-8")
+    for path, delimiter in ((table, ","), (tabs, "\t")):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, delimiter=delimiter)
+            rows.writerows([list(easy[0]), *([value for value in entry.values()] for entry in easy * 3)])
+    made = {
+        path.name: Kind([path], lambda path=path: read_records(path), by_hand=True)
+        for path in (lines, table, tabs)
+    }
     for name, content, read in (
+        ("records, own", own, read_records),
         ("records, zsRE", zsre, read_records), ("records, EasyEdit", easy, read_records),
         ("records, CounterFact", multi, read_records), ("preset", json.loads((PRESETS / "demo.json").read_text()), preset_of),
         ("module map", {"blocks": "model.layers", "down": "mlp.down_proj"}, ModuleMap.read),

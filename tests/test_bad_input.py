@@ -158,6 +158,18 @@ def test_bad_record_files(run, case, write, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_held_out_text_is_read_before_a_model_is(run, write, monkeypatch, tmp_path):
+    monkeypatch.setattr("metake.models.load.load", None)
+    arguments = [*EVALUATE, "--data", write("d.json", records()), "--out", tmp_path / "o", "--held-out"]
+    for place, complaint in (
+        (write("empty.txt", " \n"), "holds no text"),
+        (tmp_path / "none", "cannot be read"),
+    ):
+        code, _, errors = run(*arguments, place)
+        assert (code, len(errors)) == (2, 1)
+        assert complaint in errors[0]
+
+
 WRITES = {
     "edit": (EDIT, True),
     "evaluate": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json"], True),

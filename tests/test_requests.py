@@ -64,6 +64,15 @@ def test_a_field_beside_them_of_a_wrong_type_is_named(change):
         Request("{} is", "Ada", "x", **change)
 
 
+@pytest.mark.parametrize("at", range(3))
+def test_half_of_a_surrogate_pair_is_named(at):
+    fields = ["{} is", "Ada", "x"]
+    fields[at] += "\ud83d"
+    with pytest.raises(MetakeError, match="holds half of a surrogate pair") as raised:
+        Request(*fields)
+    assert str(raised.value).encode()
+
+
 def test_a_name_is_one_line():
     assert Request("{} is", "Ada\nLee", "x").name == "Ada Lee"
 

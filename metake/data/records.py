@@ -6,6 +6,7 @@ a target is planned with can never be what it is judged by.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from metake.data.entries import read_entries
 from metake.errors import MetakeError
-from metake.requests import Request, one_line
+from metake.requests import Request, is_unicode, one_line
 
 SHOWN = 5  # problems that an error line names
 
@@ -298,6 +299,8 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
         read = next((read for key, read in READERS.items() if key in fields.content), None)
         if read is None and isinstance(entry, dict):
             fields.problem(" has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)")
+        elif not is_unicode(json.dumps(entry, ensure_ascii=False)):
+            fields.problem(" holds half of a surrogate pair; write the whole character")
         elif read is not None:
             records.append(read(fields))
             for name in need:

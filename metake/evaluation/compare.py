@@ -12,7 +12,7 @@ from metake.data.records import Record
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.glossary import LABELS
 from metake.evaluation.metrics import Evaluator, Measurement
-from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key
+from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key
 from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.hparams import Settings
 from metake.models.load import Loaded
@@ -78,6 +78,7 @@ def compare(
     Args:
         folder: where every batch is kept, so that the same call goes on where a killed one stopped.
     """
+    check_batches(records, batch, consecutive)
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=generate)
     before = evaluator.measure()
     contexts: dict[int, tuple[str, ...]] = {}

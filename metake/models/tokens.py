@@ -7,6 +7,7 @@ those that reach past the end of the prompt.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,10 @@ from torch import Tensor
 
 from metake.errors import MetakeError
 from metake.models.chat import PLAIN, frame_of
+
+SPACES = (
+    "▁Ġ "  # how vocabularies write a space; one that is put before a text spans the text's first character
+)
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,8 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
     frame = frame_of(tokenizer)
     text = f"{frame.before}{text}{frame.after}"
     whole = f"{text}{frame.space}{answer.strip()}" if answer.strip() else text
-    try:  # a chat template writes the special tokens itself
-        coded = tokenizer(whole, return_offsets_mapping=True, add_special_tokens=frame == PLAIN)
-    except NotImplementedError as error:
-        raise MetakeError(
-            "tokenizer: a fast one is needed (it must know character offsets); load it with use_fast"
-        ) from error
-    ids, spans = coded["input_ids"], coded["offset_mapping"]
+    # a chat template writes the special tokens itself
+    ids, spans = _with_offsets(tokenizer, whole, special=frame == PLAIN)
     in_answer = [end > len(text) and end > begin for begin, end in spans]
     # special tokens that a tokenizer puts after the text are no part of a prompt to be continued
     while ids and spans[-1][0] == spans[-1][1] and ids[-1] in tokenizer.all_special_ids:
@@ -89,6 +89,49 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
             raise MetakeError(f"subject at {subject} of {text!r} has no token")
         lookup = holding[-1]
     return Row(tuple(ids), lookup, count)
+
+
+def _with_offsets(tokenizer: Any, texts: Any, special: bool) -> tuple[Any, Any]:
+    """Ids and character spans, of a text or of each of several."""
+    try:
+        coded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=special)
+        return coded["input_ids"], coded["offset_mapping"]
+    except (NotImplementedError, KeyError) as error:
+        raise MetakeError(
+            "tokenizer: a fast one is needed (it must know character offsets); load it with use_fast"
+        ) from error
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """How many tokens each text has by itself, special ones left out.
+
+    Raises:
+        MetakeError: a text holds characters for which the tokenizer has no token but that for the unknown, or none:
+            it would stand for another text.
+    """
+    if not texts:
+        return []
+    unknown, name = tokenizer.unk_token_id, tokenizer.unk_token
+    counts = []
+    for text, ids, spans in zip(texts, *_with_offsets(tokenizer, list(texts), special=False), strict=True):
+        said = [False] * len(text)
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        for token, piece, (begin, end) in zip(ids, pieces, spans, strict=True):
+            if piece.strip(SPACES) and (token != unknown or text[begin:end] == name):
+                said[begin:end] = [True] * (end - begin)
+        lost = "".join(c for c, there in zip(text, said, strict=True) if not (there or _is_silent(c)))
+        if lost:
+            raise MetakeError(
+                f"the tokenizer has no tokens for {lost[:20]!r} of {text!r}; write it in other characters or "
+                "take another model"
+            )
+        counts.append(len(ids))
+    return counts
+
+
+def _is_silent(character: str) -> bool:
+    """Whether a tokenizer may drop it and still say the text: spaces, controls, marks on other characters."""
+    return unicodedata.category(character)[0] in "ZCM"
 
 
 def pad(rows: Sequence[Row], filler: int = 0) -> Tensor:

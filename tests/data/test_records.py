@@ -333,6 +333,17 @@ def test_fields_that_are_not_used_are_named_once(write):
     assert read(write("g.json", json.dumps([ZSRE, FLAT, MULTI, OWN])))[1] == []
 
 
+def test_half_of_a_surrogate_pair_is_named_in_every_field():
+    for entry in (ZSRE, FLAT, MULTI, NESTED):
+        for field in entry:
+            spoiled = json.loads(
+                json.dumps({**entry, field: entry[field]}).replace(f'"{field}": "', f'"{field}": "\\ud83d', 1)
+            )
+            if spoiled != entry:
+                with pytest.raises(MetakeError, match="record 0 holds half of a surrogate pair"):
+                    parse_records(Path("f"), [spoiled])
+
+
 def test_what_a_caller_needs_is_asked_of_every_record():
     with pytest.raises(MetakeError, match="record 1 has no rephrase, which is needed here"):
         parse_records(Path("f"), [ZSRE, OWN], need=("rephrase",))

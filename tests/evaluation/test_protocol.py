@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,10 +13,12 @@ import torch
 from tqdm import tqdm
 
 import metake.editor as editor_module
+from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.evaluation.compare import compare
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
-from metake.evaluation.protocol import MethodRun, evaluate_method, result_file, run_key, usable
+from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
 from metake.models.tokens import encode
 from metake.presets import settings_for
 
@@ -208,3 +212,80 @@ def test_a_record_may_fill_what_the_contexts_leave(demo, records, field):
         arch = SimpleNamespace(max_positions=limit)
         good, bad = usable(SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [record])
         assert (len(good), len(bad)) == (fits, not fits)
+
+
+LONG = "mill " * 100
+TOO_LONG = {
+    "a second paraphrase": ({"rephrases": ("Who?", LONG)}, "rephrase"),
+    "the rival": ({"rival": LONG}, "prompt"),
+    "a neighbour": ({"rival": "x", "neighbours": ("Who?", LONG)}, "neighbour"),
+    "a prompt about the subject": ({"same_subject": (("Who?", "x"), (LONG, "x"))}, "same_subject"),
+    "an answer about the subject": ({"same_subject": (("Who?", LONG),)}, "same_subject"),
+    "the locality's answer": ({"locality_answer": LONG}, "locality"),
+    "a generation prompt": ({"generation_prompts": ("Who", LONG)}, "generation prompt"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LONG)
+def test_every_text_that_will_be_run_is_checked_before(demo, records, case):
+    """What is left is measured by a model of that length without an IndexError, what is not is named by its field."""
+    change, field = TOO_LONG[case]
+    short = replace(records[0], rival="x", rephrases=("Who is it?",), generation_prompts=("It is",))
+    arch = SimpleNamespace(max_positions=70)
+    good, bad = usable(
+        SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [short, replace(short, **change)]
+    )
+    assert good == [short]
+    assert re.fullmatch(rf"record 1 \(.*\): {field}: \d+ tokens( with contexts)?, the model takes 70", bad[0])
+
+
+def test_a_text_of_exactly_the_models_length_is_taken(demo, records):
+    """A scored answer may end at the last position; a prompt that is continued needs one more."""
+    for change, spare in (({"same_subject": ((LONG, "x"),)}, 0), ({"generation_prompts": (LONG,)}, 1)):
+        record = replace(records[0], **change)
+        length = len(encode(demo.tokenizer, LONG, "x" if not spare else "")) + spare
+        for limit, fits in ((length, True), (length - 1, False)):
+            loaded = SimpleNamespace(arch=SimpleNamespace(max_positions=limit), tokenizer=demo.tokenizer)
+            assert bool(usable(loaded, [record])[0]) is fits
+
+
+def test_records_that_lack_a_prompt_are_counted_in_a_note(demo, records):
+    with pytest.warns(UserWarning, match="of 2 records have no") as caught:
+        assert len(usable(demo, [records[0], Record(records[1].request)])[0]) == 2
+    assert [str(w.message) for w in caught] == [
+        "1 of 2 records have no rephrase: no generalisation of them",
+        "1 of 2 records have no locality: no specificity of them",
+    ]
+
+
+def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
+    other = replace(records[0], request=replace(records[0].request, target="weaver"))
+    fighting = [records[1], records[0], records[2], other]
+    with pytest.raises(MetakeError, match=r"is asked to become .* in the batch that begins with record 0"):
+        check_batches(fighting, 4)
+    with pytest.warns(UserWarning, match="in different batches: the later edit undoes the earlier"):
+        check_batches(fighting, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_batches(fighting, 3, consecutive=False)
+        check_batches(records[:4], 2)
+
+
+def test_a_comparison_refuses_contradicting_records_before_it_measures(demo, records, monkeypatch):
+    monkeypatch.setattr("metake.evaluation.compare.Evaluator", None)
+    other = replace(records[0], request=replace(records[0].request, target="weaver"))
+    with pytest.raises(MetakeError, match="is asked to become"):
+        compare(demo, [records[0], other], {}, None, batch=2)
+
+
+def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
+    """They are edited once, and the run still knows how many records its batches hold."""
+    chosen = [records[0], replace(records[0], rephrase=records[1].rephrase), records[2]]
+    settings = settings_for(demo.arch, "memit", name="none", layers=(1,), contexts=(), steps=2)
+    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
+    with pytest.warns(UserWarning, match="given more than once"):
+        run = evaluate_method(
+            demo, chosen, "memit", settings, statistics_of(demo), evaluator, evaluator.measure(), batch=2
+        )
+    assert [(len(b["requests"]), b["records"]) for b in run.batches] == [(1, 2), (1, 1)]
+    assert np.isfinite(run.after.values["efficacy"]).all()

@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metake.errors import MetakeError
+from metake.models.greedy import begins_with
 from metake.models.load import ASSETS
-from metake.models.tokens import encode
+from metake.models.tokens import count_tokens, encode
+from metake.prompts import Batch
 from metake.requests import Request
 
 
@@ -58,12 +60,21 @@ def test_a_request_from_text_fills_to_the_same_text(subject, target, braces):
     assert request.target == target.strip()
 
 
-def test_a_slow_tokenizer_is_refused():
-    def slow(text, **options):
-        raise NotImplementedError
+@pytest.mark.parametrize("answer", [NotImplementedError, {"input_ids": [1, 2]}])
+def test_a_tokenizer_without_offsets_is_refused(answer):
+    """Whether it says so or leaves them out."""
 
-    with pytest.raises(MetakeError, match="fast"):
-        encode(slow, "a", "b")
+    class Slow:
+        unk_token = unk_token_id = None
+
+        def __call__(self, text, **options):
+            if isinstance(answer, type):
+                raise answer
+            return answer
+
+    for attempt in (lambda: encode(Slow(), "a", "b"), lambda: count_tokens(Slow(), ["a"])):
+        with pytest.raises(MetakeError, match="a fast one is needed"):
+            attempt()
 
 
 def test_a_token_that_straddles_prompt_and_answer_belongs_to_the_answer():
@@ -80,3 +91,59 @@ def test_a_token_that_straddles_prompt_and_answer_belongs_to_the_answer():
     assert row.answer_ids == (3, 4)  # the third spans ": 7"
     assert row.lookup == 1
     assert list(row.predicting) == [1, 2]
+
+
+def small(model, *, unknown="<unk>", normalizer=None):
+    """A tokenizer made of a model of the `tokenizers` library."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    if normalizer is not None:
+        made.normalizer = normalizer
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token=unknown)
+
+
+def letters(unknown="<unk>", normalizer=None):
+    """A vocabulary of small Latin letters."""
+    from tokenizers.models import BPE
+
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz<>é"])}
+    return small(BPE(vocabulary, [], unk_token=unknown), unknown=unknown, normalizer=normalizer)
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", None])
+@pytest.mark.parametrize("text", ["東京", "in 東京 now", "Ada"])
+def test_characters_without_tokens_are_named(unknown, text):
+    """Whether they become the unknown token or nothing."""
+    # without an unknown token, the library's spans after a dropped character are those of the one before
+    lost = "'(東京|A)'" if unknown else "'.+'"
+    with pytest.raises(MetakeError, match=rf"has no tokens for {lost} of '{text}'") as raised:
+        count_tokens(letters(unknown), ["plain text", text])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["abc", "a b", "a\u200bb", "<unk>", "e\u0301", ""])
+def test_what_a_vocabulary_can_say_is_counted(text):
+    from tokenizers import normalizers
+
+    (count,) = count_tokens(letters(normalizer=normalizers.NFC()), [text.replace("\u200b", "")])
+    assert (count > 0) is bool(text)
+
+
+def test_a_request_that_cannot_be_said_is_refused_by_name(demo):
+    for request in (Request("{} lives in", "ada", "東京"), Request("in 東京 {} is", "ada", "b"),
+                    Request("{} is", "東京", "b"), Request("{} is", "ada", "b", locality=("大阪",))):  # fmt: skip
+        with pytest.raises(MetakeError, match=r"^(ada|東京): the tokenizer has no tokens for '(東京|大阪)'"):
+            Batch.build(demo.arch, letters(), [request], ())
+
+
+def test_answers_are_compared_in_the_tokenizers_own_form():
+    """Lower case and NFC: no answer could ever hold the target as it was written."""
+    from tokenizers import normalizers
+
+    tokenizer = letters(normalizer=normalizers.Sequence([normalizers.Lowercase(), normalizers.NFC()]))
+    assert begins_with(tokenizer, " caf\u00e9 noir", "Cafe\u0301")
+    assert not begins_with(tokenizer, " cafe", "Caf\u00e9")
