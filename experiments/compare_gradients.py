@@ -48,7 +48,7 @@ from metake.options import (
     parse_numbers,
     positive,
 )
-from metake.presets import held_out_text, settings_for, statistics_for
+from metake.presets import held_out_text, preset_name, settings_for, statistics_for
 from metake.prompts import sample_contexts
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
@@ -239,7 +239,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}
     jobs = list(product(weights, chosen))
-    developed, held_out = Judge.of(bench, dev), Judge.of(bench, test, held_out_text(loaded.name))
+    developed, held_out = Judge.of(bench, dev), Judge.of(bench, test, held_out_text(preset_name(loaded.arch)))
     with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run") as bar:
         for weight, name in jobs:
             trials = []

@@ -44,7 +44,7 @@ from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import Parser, at_least, chosen_model, find_statistics, model_options, output_folder
-from metake.presets import held_out_text, preset_of, settings_for
+from metake.presets import held_out_text, preset_name, preset_of, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     published = published_for(parse_files(args.hparams), names, loaded.arch)
     settings = {name: settings_for(loaded.arch, name, name=preset, **published[name]) for name in names}
     statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
-    text = held_out_text(loaded.name)
+    text = held_out_text(preset_name(loaded.arch))
     rows: dict[str, list[MethodRun]] = {name: [] for name in names}
     befores: list[Measurement] = []
     looks: dict[str, Any] = {}  # at the run under way

@@ -53,7 +53,7 @@ from metake.options import (
     output_folder,
     parse_numbers,
 )
-from metake.presets import PRESETS, preset_of, settings_for, short_name
+from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 
 with command("tune"), needs("search"):
@@ -323,7 +323,10 @@ def search(
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
     before = evaluator.measure()
     contexts = sample_contexts(loaded.arch, loaded.tokenizer)
-    name, run_is = short_name(loaded.name), {**described(args, space), "model": loaded.arch.fingerprint()}
+    name, run_is = (
+        preset_name(loaded.arch) or short_name(loaded.name),
+        {**described(args, space), "model": loaded.arch.fingerprint()},
+    )
     held = {} if find_method(method).target == "gradient" else dict(args.set)
     log = args.journal / f"{name}-{method}.journal"
     study = optuna.create_study(
@@ -447,19 +450,20 @@ def main() -> None:
     records, _ = usable(loaded, everything)
     if not records:
         raise MetakeError(f"{args.data}: no record fits the model")
-    name = short_name(loaded.name)
-    space = SPACES.get(name) or space_of(loaded.arch)
+    known = preset_name(loaded.arch)
+    name = known or short_name(loaded.name)
+    space = SPACES.get(known) or space_of(loaded.arch)
     layers = tuple(sorted({n for place in space.places for n in place}))
     everywhere = settings_for(loaded.arch, "memit", layers=layers)
     statistics = find_statistics(loaded, [everywhere], args.stats, args.text)
     result_file, preset_file = HERE / "search" / f"{name}.json", PRESETS / f"{name}.json"
-    if args.out is not None or name not in SPACES:
+    if args.out is not None or known not in SPACES:
         out = args.out or Path("results/search") / name
         result_file, preset_file = out / "search.json", out / "preset.json"
     for path in (result_file, preset_file):
         check_writable(path)
     preset = {"names": [name], "common": {}, "methods": {}}
-    preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else name))
+    preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else known))
     fixed, shipped = preset["common"], dict(preset["methods"])
     result = (
         read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}

@@ -294,7 +294,7 @@ def evaluate(
     from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import usable
     from metake.methods import find_method
-    from metake.presets import held_out_text, preset_of, settings_for
+    from metake.presets import held_out_text, preset_name, preset_of, settings_for
     from metake.published import parse_files, published_for
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -319,7 +319,7 @@ def evaluate(
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
     statistics = find_statistics(loaded, settings.values(), stats, text)
-    perplexity_text = held_out_text(loaded.name) if given is None else given
+    perplexity_text = held_out_text(preset_name(loaded.arch)) if given is None else given
     under_way = out / "under_way"
     if_interrupted(f"finished batches are in {under_way}; give the same command again to resume")
     with tqdm(total=len(records) * len(names), unit="edit", desc="editing") as bar:
@@ -366,7 +366,7 @@ def stats(
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
     from metake.geometry.covariance import FORMAT, collect
-    from metake.presets import default_layers, default_text, settings_for, stream_dataset
+    from metake.presets import default_layers, default_text, preset_name, settings_for, stream_dataset
 
     if text is not None and dataset is not None:
         raise MetakeError("stats: give --text or --dataset, not both")
@@ -382,7 +382,7 @@ def stats(
             raise MetakeError("stats: --tokens is missing; a stream has no end")
         source: Any = stream_dataset(dataset)
     else:
-        source = default_text(loaded.name) if text is None else read_text(text)
+        source = default_text(preset_name(loaded.arch)) if text is None else read_text(text)
     partial = out.with_name(out.name + ".partial")
     if_interrupted(
         f"{out} was not written; the same command resumes from {partial.name}, which is saved every 20 s or less often"

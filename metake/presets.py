@@ -1,4 +1,4 @@
-"""Settings and statistics that need no flag on the models that have a name."""
+"""Settings and statistics that need no flag on the models that have a preset."""
 
 from __future__ import annotations
 
@@ -48,12 +48,40 @@ def short_name(name: str) -> str:
 @cache
 def _shipped() -> dict[str, dict[str, Any]]:
     """Model name -> its preset."""
+    return {name: content for names, content in _files() for name in names}
+
+
+@cache
+def _files() -> list[tuple[list[str], dict[str, Any]]]:
+    """Names and content of every preset that ships."""
     files = [read_json(path) for path in sorted(PRESETS.glob("*.json"))]
-    return {name: content for content in files for name in content["names"]}
+    return [(content["names"], content) for content in files]
+
+
+def preset_name(arch: Architecture) -> str:
+    """The name of the preset that ships for a model, whatever its folder is called; empty if there is none.
+
+    A preset states an architecture. Where other models share it, it also states the fingerprints of the embeddings,
+    which an edit leaves as they are (of the weights in fp32, bf16 and fp16), or names on the hub.
+    """
+    config, embedding = getattr(arch.model, "config", None), arch.model.get_input_embeddings()  # type: ignore[operator]
+    found = {
+        "type": getattr(config, "model_type", ""), "layers": len(arch), "d_v": arch.d_v, "d_k": arch.d_k,
+        "vocabulary": embedding.weight.shape[0],
+    }  # fmt: skip
+    for name, stated in ((names[0], preset["model"]) for names, preset in _files()):
+        if any(stated[field] != value for field, value in found.items()):
+            continue
+        one_of_many = "embeddings" in stated
+        if not one_of_many or getattr(arch.model, "name_or_path", "") in stated.get("hub", ()):
+            return name
+        if arch.fingerprint(0) in stated["embeddings"]:
+            return name
+    return ""
 
 
 def preset_of(which: str | Path) -> dict[str, Any]:
-    """The preset that ships for a model's name (empty if there is none), or that of a file.
+    """The preset that ships under a name (empty if there is none), or that of a file.
 
     Raises:
         MetakeError: the file cannot be read, or is no preset.
@@ -64,7 +92,7 @@ def preset_of(which: str | Path) -> dict[str, Any]:
     parts = ("common", "geometries", "methods")
     if (
         not isinstance(content, dict)
-        or not set(content) <= {"names", *parts}
+        or not set(content) <= {"names", "model", *parts}
         or not all(isinstance(content.get(part, {}), dict) for part in parts)
     ):
         raise MetakeError(
@@ -100,7 +128,7 @@ def settings_for(
     Raises:
         MetakeError: unknown method or setting, a layer that the model does not have, or no preset in the file.
     """
-    preset = preset_of(name or getattr(arch.model, "name_or_path", "") or "")
+    preset = preset_of(name or preset_name(arch))
     row = find_method(method)
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
     fields |= preset.get("geometries", {}).get(row.geometry, {})
@@ -112,7 +140,11 @@ def settings_for(
 
 
 def default_text(name: str) -> str:
-    """The world's own text for the demo models, the shipped English text for all others."""
+    """The world's own text for the demo models, the shipped English text for all others.
+
+    Args:
+        name: of the model's preset, as `preset_name` gives it.
+    """
     if name in DEMOS:
         return World().text(6000, seed=7)
     if not TEXT.is_file():
@@ -180,7 +212,7 @@ def statistics_for(
         MetakeError: the text is too short.
     """
     if text is None:
-        text = default_text(getattr(arch.model, "name_or_path", ""))
+        text = default_text(preset_name(arch))
         tokens = tokens or TOKENS
     label = "-".join(str(layer) for layer in layers)
     key = f"{arch.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"

@@ -1,15 +1,18 @@
 """Settings, presets and their documentation."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from metake.errors import MetakeError
 from metake.files import read_json
 from metake.hparams import describe_settings, make_settings
 from metake.methods import METHODS, describe_methods, find_method
 from metake.models.architecture import Architecture
-from metake.presets import PRESETS, default_layers, settings_for
+from metake.models.load import load
+from metake.presets import PRESETS, default_layers, preset_name, settings_for
 from tests.conftest import tiny
 
 
@@ -26,7 +29,8 @@ def test_the_documentation_lists_the_methods_as_they_are():
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.json")), ids=lambda p: p.stem)
 def test_every_preset_is_valid(path):
     content = read_json(path)
-    assert {"names", "common", "methods"} <= set(content) <= {"names", "common", "geometries", "methods"}
+    needed = {"names", "model", "common", "methods"}
+    assert needed <= set(content) <= {*needed, "geometries"}
     assert set(content.get("geometries", {})) <= {row.geometry for row in METHODS.values()}
     for method in {*METHODS, *content["methods"]}:
         row = find_method(method)
@@ -35,29 +39,39 @@ def test_every_preset_is_valid(path):
         make_settings(fields)
 
 
+class StandIn:
+    """What is read of a model to find its preset, without its weights."""
+
+    def __init__(self, type, layers, d_v, d_k, vocabulary, name=""):
+        config = SimpleNamespace(model_type=type)
+        embedding = SimpleNamespace(weight=torch.empty(vocabulary, 0))
+        self.model = SimpleNamespace(config=config, get_input_embeddings=lambda: embedding, name_or_path=name)
+        self.layers, self.d_v, self.d_k = layers, d_v, d_k
+
+    def __len__(self):
+        return self.layers
+
+    def check_layers(self, layers):
+        assert 0 <= min(layers) <= max(layers) < self.layers
+
+    def fingerprint(self, layers):
+        return "another"
+
+
+GPT2_XL = ("gpt2", 48, 1600, 6400, 50257)
+SMOLLM2 = ("llama", 30, 576, 1536, 49152)
+
+
 def test_published_settings_of_the_papers_models():
-    import torch
-
-    class Named:
-        def __init__(self, name, count):
-            self.model = type("M", (), {"name_or_path": name})()
-            self.count = count
-
-        def __len__(self):
-            return self.count
-
-        def check_layers(self, layers):
-            assert 0 <= min(layers) <= max(layers) < self.count
-
-    xl = settings_for(Named("gpt2-xl", 48), "memit")
+    xl = settings_for(StandIn(*GPT2_XL), "memit")
     assert (xl.layers, xl.weight, xl.lr, xl.steps, xl.clamp) == ((13, 14, 15, 16, 17), 20000, 0.5, 20, 0.75)
-    gptj = settings_for(Named("EleutherAI/gpt-j-6b", 28), "alphaedit")
+    gptj = settings_for(StandIn("gptj", 28, 4096, 16384, 50400), "alphaedit")
     assert (gptj.layers, gptj.threshold, gptj.l2) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
-    blue = settings_for(Named("gpt2-xl", 48), "alphaedit-blue")
+    blue = settings_for(StandIn(*GPT2_XL), "alphaedit-blue")
     assert (blue.threshold, blue.l2, blue.allocation) == (0.02, 80, "boundary")
-    rome = settings_for(Named("gpt2-xl", 48), "rome")
+    rome = settings_for(StandIn(*GPT2_XL), "rome")
     assert (rome.layers, rome.clamp, rome.group, rome.fit, rome.allocation) == ((17,), 4, 1, "exact", "last")
-    llama = settings_for(Named("meta-llama/Meta-Llama-3-8B-Instruct", 32), "memit")
+    llama = settings_for(StandIn("llama", 32, 4096, 14336, 128256), "memit")
     assert (llama.lr, llama.weight, llama.torch_dtype) == (0.1, 15000, torch.float64)
 
 
@@ -95,3 +109,54 @@ def test_overrides_win_and_errors_name_the_setting():
         settings_for(arch, "memit").updated(keep=2)
     with pytest.raises(MetakeError, match="unknown 'x'"):
         find_method("x@label")
+
+
+@pytest.mark.parametrize("off", range(5))
+def test_an_architecture_that_differs_in_one_number_has_no_preset(off):
+    assert preset_name(StandIn(*GPT2_XL)) == "gpt2-xl"
+    other = [value + (1 if i else "x") if i == off else value for i, value in enumerate(GPT2_XL)]
+    assert preset_name(StandIn(*other)) == ""
+    assert preset_name(StandIn(*other, name="gpt2-xl")) == ""
+
+
+def test_an_architecture_that_many_models_share_is_not_enough():
+    """SmolLM has SmolLM2's: the weights decide, or the name on the hub, never a folder's name."""
+    for name, found in (("", ""), ("smollm2", ""), ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2")):
+        assert preset_name(StandIn(*SMOLLM2, name=name)) == found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_a_copy_under_another_name_keeps_its_preset_in_every_dtype(loaded, dtype, tmp_path):
+    """A folder's name decided: a renamed copy took other layers and settings, and did not take the edit."""
+    folder = tmp_path / "renamed"
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    copy = load(str(folder), dtype=dtype, device="cpu")
+    assert preset_name(copy.arch) == loaded.name
+    assert settings_for(copy.arch, "metake") == settings_for(loaded.arch, "metake")
+
+
+def test_an_edit_leaves_the_preset_as_it_is(demo):
+    weight = demo.arch.weight(3)
+    kept = weight.clone()
+    with torch.no_grad():
+        weight.add_(1)
+        try:
+            assert preset_name(demo.arch) == "demo"
+        finally:
+            weight.copy_(kept)
+
+
+def test_a_foreign_model_in_a_folder_of_that_name_does_not_get_the_preset(demo, tmp_path):
+    """Neither another architecture nor the same one with other weights."""
+    other = load("demo", device="cpu")
+    with torch.no_grad():
+        other.model.get_input_embeddings().weight.add_(0.01)
+    for model in (tiny("gpt2"), other.model):
+        folder = tmp_path / str(id(model)) / "demo"
+        model.save_pretrained(folder)
+        demo.tokenizer.save_pretrained(folder)
+        foreign = load(str(folder), device="cpu")
+        assert foreign.name == "demo"
+        assert preset_name(foreign.arch) == ""
+        assert settings_for(foreign.arch, "memit") == settings_for(foreign.arch, "memit", name="none")

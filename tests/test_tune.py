@@ -6,6 +6,7 @@ from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 optuna = pytest.importorskip("optuna")
 
@@ -16,7 +17,7 @@ from metake.data.records import read_records  # noqa: E402
 from metake.errors import MetakeError  # noqa: E402
 from metake.files import read_json, read_record  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
-from metake.models.load import ASSETS  # noqa: E402
+from metake.models.load import ASSETS, load  # noqa: E402
 from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
 from tests.scripts import call_here  # noqa: E402
 
@@ -118,8 +119,9 @@ def test_a_journal_is_of_one_run(searched):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 12, 24, 48])
-def test_any_model_has_a_space(count):
+def test_any_model_has_a_space(count, monkeypatch):
     """Places within the model, each once, the first as the model is edited by default; guesses are points of it."""
+    monkeypatch.setattr("metake.presets.preset_name", lambda arch: "")
     arch = SimpleNamespace(model=SimpleNamespace(), check_layers=lambda layers: None)
     space = tune.space_of(type("Deep", (SimpleNamespace,), {"__len__": lambda _: count})(**vars(arch)))
     assert space.places[0] == default_layers(count)
@@ -145,8 +147,10 @@ def test_a_published_preset_adds_nothing_to_what_was_found(method, demo, write):
 
 
 def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(tmp_path, demo, write):
-    folder = tmp_path / "Mine"
-    demo.model.save_pretrained(folder)
+    folder, own = tmp_path / "Mine", load("demo", device="cpu").model
+    with torch.no_grad():
+        own.get_input_embeddings().weight.mul_(1.001)  # another model than the one with a preset
+    own.save_pretrained(folder)
     demo.tokenizer.save_pretrained(folder)
     data = ASSETS / "world" / "dev.json"
     call_here("tune.py", "--model", folder, "--data", data, "--text", write("t.txt", default_text("demo")[:20_000]),
