@@ -25,7 +25,7 @@ def call(script, *arguments, check=True):
 
 
 def call_here(script, *arguments, check=True):
-    """The same in this process: starting another takes seconds."""
+    """The same in this process: starting another takes seconds. With `check` an interruption is passed on."""
     module = importlib.import_module(f"experiments.{script.removesuffix('.py')}")
     out, errors, threads, code = io.StringIO(), io.StringIO(), torch.get_num_threads(), 0
     given = [script, *map(str, arguments)]
@@ -41,6 +41,8 @@ def call_here(script, *arguments, check=True):
             code = ended.code
         finally:
             torch.set_num_threads(threads)
+    if check and code == 130:
+        raise KeyboardInterrupt
     assert not check or code == 0, errors.getvalue()
     return subprocess.CompletedProcess(given, code, out.getvalue(), errors.getvalue())
 
