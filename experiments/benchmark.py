@@ -154,7 +154,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             progress=False,
         )  # fmt: skip
         editor = Editor(
-            bench.arch.model, bench.tokenizer, "memit", settings=bench.settings, statistics=statistics
+            bench.arch.model,
+            bench.tokenizer,
+            "memit",
+            settings=bench.settings,
+            statistics=statistics,
+            answers=False,
         )
         for batch in args.batch:
             sized = replace(bench, size=batch)
@@ -338,7 +343,12 @@ def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     )
     seconds = []
     with Editor(
-        bench.arch.model, bench.tokenizer, "alphaedit", settings=settings, statistics=editor.statistics
+        bench.arch.model,
+        bench.tokenizer,
+        "alphaedit",
+        settings=settings,
+        statistics=editor.statistics,
+        answers=False,
     ) as other:
         other.edit(bench.requests)  # factorises, once
         other.revert()

@@ -101,7 +101,9 @@ def main() -> None:
     requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
     rows = []
     for method, chosen in settings.items():
-        with Editor(model, tokenizer, method, settings=chosen, statistics=statistics) as editor:
+        with Editor(
+            model, tokenizer, method, settings=chosen, statistics=statistics, answers=False
+        ) as editor:
             started = time.perf_counter()
             for layer in chosen.layers:
                 editor.geometry(layer)

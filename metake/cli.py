@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
+from metake import __version__
 from metake.console import command, draw_or_note, if_interrupted
 from metake.errors import MetakeError
 from metake.files import check_writable, kind_of, read_text, write_json, write_text
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+NOT_EDITED = 3  # exit code where an answer does not begin with its target
 EVALUATION = (
     "under_way",
     "results.json",
@@ -172,13 +174,14 @@ def edit(
 ) -> None:
     """Edit one fact, or a file of facts, and save the edited model.
 
+    Exit codes: 0 all answers begin with their target, 3 some do not (files are saved all the same), 2 invalid input.
+
     Example: metake edit --model smollm2 --request 'Which city was {} born in?' --subject 'Niels Bohr'
     --target 'Oslo' --out edited
     """
     from metake.editor import Editor
     from metake.methods import find_method
     from metake.models.chat import described
-    from metake.models.greedy import begins_with, greedy_answers
     from metake.models.load import write_model
     from metake.presets import preset_of, settings_for
     from metake.published import parse_files, published_for
@@ -195,6 +198,12 @@ def edit(
     loaded = _load(model, device, dtype, modules, chat)
     published = published_for(parse_files(hparams), [method], loaded.arch)[method]
     settings = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
+    if preset is None and hparams is None and not preset_of(loaded.name):
+        typer.echo(
+            f"note: no preset for {loaded.name}: settings published for other models are used, of which an edit may take little; "
+            "search some with experiments/tune.py and give --preset, or change them with --set and --layers",
+            err=True,
+        )
     statistics = find_statistics(loaded, [settings], stats, text)
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
@@ -212,29 +221,15 @@ def edit(
         return
     assert out is not None
     if_interrupted(f"nothing was saved in {out}; the same command starts again")
-    asked = ([wish.text for wish in wishes], [wish.target for wish in wishes])
-    before = greedy_answers(loaded.arch, loaded.tokenizer, *asked, least=12)
     result = editor.edit(wishes)
     editor.finish()
-    after = greedy_answers(loaded.arch, loaded.tokenizer, *asked, least=12)
     typer.echo(result)
-    for wish, old, new in zip(wishes, before, after, strict=True):
-        typer.echo(f"{wish.text}\n  before: {old.strip()!r}\n  after:  {new.strip()!r}")
-    missed = [
-        wish.name
-        for wish, new in zip(wishes, after, strict=True)
-        if not begins_with(loaded.tokenizer, new, wish.target)
-    ]
-    typer.echo(f"{len(wishes) - len(missed)} of {len(wishes)} answers begin with their target")
-    if missed:
-        typer.echo(
-            f"not so: {', '.join(missed[:5])}{', ...' if len(missed) > 5 else ''}; "
-            "--preview says what the constraint keeps of them",
-            err=True,
-        )
+    if result.failed:
+        typer.echo(result.advice(), err=True)
     if place()[0] > 0:
         return
-    summary = {**result.summary(), "before": before, "after": after, "settings": settings.model_dump(),
+    summary = {**result.summary(), "model": loaded.name, "fingerprint": result.delta.model, "method": method,
+               "version": __version__, "digest": editor.delta.digest, "settings": settings.model_dump(),
                "chat": described(loaded.tokenizer)}  # fmt: skip
     with result_folder(out, overwrite=overwrite) as folder:
         editor.delta.save(folder)
@@ -247,6 +242,8 @@ def edit(
     else:
         typer.echo(f"saved the edited model: {out} (the change alone: {out}/delta.safetensors)")
     draw_or_note(lambda: result.plot(out / "realisation.png"))
+    if result.failed:
+        raise typer.Exit(NOT_EDITED)
 
 
 @app.command()

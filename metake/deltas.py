@@ -28,7 +28,7 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def bit_sum(weight: Tensor) -> int:
-    """The sum of a matrix's entries read as integers: one cheap pass that sees any change of a weight."""
+    """The sum of a matrix's bit patterns as integers: a checksum in one pass, where the matrix is."""
     return int(weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64))
 
 
@@ -56,7 +56,7 @@ class Applied:
             if bit_sum(self.arch.weight(layer)) != left:
                 raise MetakeError(
                     f"revert: layer {layer} was changed after this edit (by another edit, training or a cast); "
-                    "take that back first, or load the model again; nothing was changed"
+                    "take that back first, or load the model again; this edit is still in the model"
                 )
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import metake
+from metake.answers import Answer, compare_answers, read_answers
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
@@ -55,6 +56,7 @@ class Editor:
         settings: all numbers; `metake.presets.settings_for` makes them for known models.
         statistics: second moments of the edited layers' keys, where the geometry is made of them.
         modules: for a model family that is not known.
+        answers: read the model's greedy answers before and after each batch, which say whether an edit took.
         progress: show a bar while targets are optimised, on a terminal and where it takes longer than a second.
 
     Raises:
@@ -70,6 +72,7 @@ class Editor:
         settings: Settings | None = None,
         statistics: Statistics | None = None,
         modules: ModuleMap | None = None,
+        answers: bool = True,
         progress: bool = False,
     ) -> None:
         from metake.presets import settings_for, statistics_for
@@ -78,6 +81,7 @@ class Editor:
         refuse_inference_tensors(model)
         self.arch = Architecture(model, modules)
         self.tokenizer, self.method, self.progress = tokenizer, method, progress
+        self.reads_answers = answers and hasattr(model, "generate")
         self.settings = settings or settings_for(self.arch, method)
         self.arch.check_layers(self.settings.layers)
         if self.settings.allocation not in ALLOCATIONS:
@@ -172,9 +176,10 @@ class Editor:
             MetakeError: no request, or two that ask for different answers to one prompt.
         """
         requests = distinct(requests)
-        started = time.perf_counter()
         s, before = self.settings, dict(self._memory)
         self._unfinish()
+        earlier = self._answers(requests)
+        started = time.perf_counter()
         write = self._one_step if s.target == "gradient" else self._planned
         with frozen(self.arch.model):
             stages, delta, learn = write(requests)
@@ -186,16 +191,41 @@ class Editor:
             try:
                 learned = learn()
                 self._learn(learned)
+                seconds = time.perf_counter() - started
+                answers = self._compared(requests, earlier)
             except BaseException:
                 applied.revert()
                 self._memory = before
                 raise
-        seconds = time.perf_counter() - started
         result = EditResult(
-            requests, self.method, s, delta, stages, seconds, applied, self._take_back, before, learned
+            requests,
+            self.method,
+            s,
+            delta,
+            stages,
+            seconds,
+            applied,
+            self._take_back,
+            before,
+            learned,
+            answers,
         )
         self.batches.append(result)
         return result
+
+    def _answers(self, requests: Sequence[Request]) -> list[str]:
+        """Greedy answers of the model as it is; none where answers are not read."""
+        if not self.reads_answers:
+            return []
+        asked = [r.text for r in requests], [r.target for r in requests]
+        return read_answers(self.arch, self.tokenizer, *asked)
+
+    def _compared(self, requests: Sequence[Request], earlier: Sequence[str]) -> tuple[Answer, ...]:
+        """The same beside earlier ones."""
+        if not earlier:
+            return ()
+        asked = [r.text for r in requests], [r.target for r in requests]
+        return compare_answers(self.tokenizer, *asked, earlier, self._answers(requests))
 
     def _planned(self, requests: tuple[Request, ...]) -> Written:
         """Targets and their solves, in groups and stages, each on the model that the ones before it edited."""
@@ -297,6 +327,9 @@ class Editor:
         """What some methods do once, after the last batch: PRUNE bounds the whole change.
 
         Further edits, and `revert`, take this back first.
+
+        Raises:
+            MetakeError: something else has changed the weights since the last batch.
         """
         s = self.settings
         if s.restraint not in ("prune", "prune-added") or not self.batches or self._finished is not None:
@@ -321,6 +354,8 @@ class Editor:
                 held.revert()
                 raise
         self._finished = held.seal(), delta if s.restraint == "prune" else raw.then(delta)
+        for result in self.batches:
+            result.answers = self._compared(result.requests, [answer.before for answer in result.answers])
 
     def _unfinish(self) -> None:
         if self._finished is not None:
@@ -352,7 +387,11 @@ class Editor:
         self.batches.pop()
 
     def revert(self) -> None:
-        """Take back every batch."""
+        """Take back every batch.
+
+        Raises:
+            MetakeError: something else has changed the weights since.
+        """
         while self.batches:
             self.batches[-1].revert()
 

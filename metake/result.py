@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metake.answers import CHECKED, Answer, count_successes, show_answers
 from metake.deltas import Applied, Delta
 from metake.hparams import Settings
 from metake.report.tables import render
@@ -73,7 +74,7 @@ class Stage:
     members: slice
 
 
-@dataclass
+@dataclass(repr=False)
 class EditResult:
     """One executed batch.
 
@@ -84,6 +85,7 @@ class EditResult:
             at each of two layers, and for requests in groups.
         seconds: wall time.
         learned: layer -> `d_k x n`, the keys that geometries remember of this batch.
+        answers: greedy answers to the prompts before and after; empty if they were not read.
         edited: whether the model holds the edit now.
     """
 
@@ -98,6 +100,17 @@ class EditResult:
     _before: dict[int, Tensor | None] = field(repr=False, default_factory=dict)
 
     learned: dict[int, Tensor] = field(repr=False, default_factory=dict)
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def success(self) -> tuple[bool, ...]:
+        """Per request, whether the greedy answer begins with the target; empty if answers were not read."""
+        return tuple(answer.success for answer in self.answers)
+
+    @property
+    def failed(self) -> tuple[Request, ...]:
+        """Requests whose answer does not begin with the target."""
+        return tuple(r for r, took in zip(self.requests, self.success, strict=False) if not took)
 
     @property
     def edited(self) -> bool:
@@ -107,7 +120,7 @@ class EditResult:
         """Put back the weights and the editor's memory as they were before this batch, bit for bit.
 
         Raises:
-            MetakeError: a later batch stands on this one; revert that one first.
+            MetakeError: a later batch stands on this one, or something else has changed the weights since.
         """
         if self.edited:
             self._take_back(self)
@@ -174,7 +187,17 @@ class EditResult:
         ]
         head = ["subject", "target", "|r|/|h|", "executed", *(f"eta {layer}" for layer in eta), "steps"]
         state = "the model is edited" if self.edited else "reverted: the model is as it was before"
-        return render(f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows)
+        table = render(
+            f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows
+        )
+        if not self.answers:
+            return table
+        return "\n".join([table, show_answers(self.answers), count_successes(self.answers)])
+
+    def __repr__(self) -> str:
+        took = f", {sum(self.success)} took" if self.answers else ""
+        state = "edited" if self.edited else "reverted"
+        return f"<EditResult: {self.method}, {len(self.requests)} edits{took}, layers {list(self.delta.layers)}, {state}>"
 
     def plot(self, path: Path | str) -> Path:
         """Planned against executed residual, per layer; writes a figure (png, pdf or svg)."""
@@ -202,4 +225,28 @@ class EditResult:
             "scale": self._each(lambda stage: stage.targets.scale).tolist(),
             "steps": [int(x) for x in self.steps],
             "seconds": self.seconds,
-        }
+        } | self._checked()
+
+    def _checked(self) -> dict[str, Any]:
+        """What was read of the answers, for a result file; nothing if they were not read."""
+        if not self.answers:
+            return {}
+        answers = [answer.plain() for answer in self.answers]
+        return {"checked": CHECKED, "success": list(self.success), "answers": answers}
+
+    def advice(self) -> str:
+        """The setting that most likely held back the requests that did not take; empty if all took.
+
+        Below half of the planned shift executed, it is the constraint; else the target itself.
+        """
+        if not self.failed:
+            return ""
+        s, missed = self.settings, torch.tensor([not took for took in self.success])
+        executed = float(self.fraction[missed].mean()) if self.stages else 1.0
+        eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
+        names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
+        head = f"did not take: {names}: {executed:.0%} of the planned shift was executed (eta {eta:.2g})"
+        if executed < 0.5 and s.needs_statistics:
+            name, value = ("weight", s.weight) if s.geometry == "ridge" else ("l2", s.l2)
+            return f"{head}; weaken the constraint: --set {name}={value / 10:g} (now {value:g})"
+        return f"{head}; the target falls short: --set steps={2 * s.steps} (now {s.steps}), or other --layers"

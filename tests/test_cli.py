@@ -15,6 +15,7 @@ from metake.editor import Editor
 from metake.geometry.covariance import Statistics
 from metake.models.load import ASSETS, load
 from tests.test_bad_input import EDIT, EVALUATE
+from tests.test_editor import editor_of
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,11 @@ def stats(tmp_path_factory):
 def run(monkeypatch, capsys, stats):
     def go(*arguments):
         monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
-        cli.main()
+        try:
+            cli.main()
+        except SystemExit as end:
+            if end.code != cli.NOT_EDITED:  # most edits here are too short to take
+                raise
         return capsys.readouterr().out
 
     return go
@@ -156,16 +161,64 @@ def test_a_key_that_is_another_one_in_contexts_is_named(monkeypatch, capsys, sta
         assert ("note: " in capsys.readouterr().err) == said
 
 
-def test_an_edit_that_does_not_show_is_named(monkeypatch, capsys, stats, tmp_path):
-    for strength, said in (("weight=1e9", "0 of 1 answers"), ("weight=1", "1 of 1 answers")):
+def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, stats, tmp_path):
+    for strength, code, said in (("weight=1e9", 3, "0 of 1 answers"), ("weight=1", 0, "1 of 1 answers")):
         monkeypatch.setattr(sys, "argv", [
             "metake", *EDIT, "--method", "memit", "--layers", "2-3", "--stats", str(stats), "--delta-only",
             "--set", "lr=1", "--set", "clamp=null", "--set", strength, "--out", str(tmp_path / strength),
         ])  # fmt: skip
-        cli.main()
+        try:
+            cli.main()
+            ended = 0
+        except SystemExit as end:
+            ended = end.code
         out, errors = capsys.readouterr()
+        assert ended == code
         assert said in out
-        assert ("not so: " in errors and "--preview" in errors) == (said[0] == "0")
+        assert ("did not take: " in errors and "--set weight=1e+08 (now 1e+09)" in errors) == (code == 3)
+        assert "no preset" not in errors
+        content = json.loads((tmp_path / strength / "result.json").read_text(encoding="utf-8"))
+        assert content["success"] == [code == 0]
+        assert content["answers"][0]["success"] == (code == 0)
+        assert content["answers"][0]["after"].startswith(content["answers"][0]["wanted"]) == (code == 0)
+        assert content["checked"] == "the greedy answer begins with the target"
+        assert (content["model"], content["method"], content["version"]) == (
+            "demo",
+            "memit",
+            metake.__version__,
+        )
+        assert content["digest"] == Delta.load(tmp_path / strength).digest
+
+
+def test_a_model_without_a_preset_is_named_before_the_edit(monkeypatch, capsys, stats, tmp_path):
+    shutil.copytree(ASSETS / "demo", tmp_path / "mine")
+    monkeypatch.setattr(sys, "argv", [
+        "metake", "edit", "--model", str(tmp_path / "mine"), *EDIT[3:], "--stats", str(stats), "--layers", "2-3", "--preview",
+    ])  # fmt: skip
+    cli.main()
+    errors = capsys.readouterr().err
+    assert "no preset for mine" in errors
+    assert all(lever in errors for lever in ("--preset", "--set", "tune.py"))
+
+
+def test_a_result_says_what_was_asked_and_answered(demo, statistics_of, records):
+    requests = [r.request for r in records[:2]]
+    with editor_of(demo, statistics_of(demo), "memit", weight=1e9) as editor:
+        result = editor.edit(requests)
+        assert result.success == (False, False)
+        assert result.failed == tuple(requests)
+        text = str(result)
+        for request, answer in zip(requests, result.answers, strict=True):
+            assert request.text in text
+            assert repr(answer.before) in text
+            assert answer.before == answer.after
+        assert "0 of 2 answers" in text
+        assert len(repr(result)) < 200
+        assert "--set weight=1e+08" in result.advice()
+    with editor_of(demo, statistics_of(demo), "memit", answers=False) as editor:
+        result = editor.edit(requests)
+        assert (result.answers, result.success, result.failed, result.advice()) == ((), (), (), "")
+        assert "answers" not in result.summary()
 
 
 def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, capsys, stats, tmp_path):

@@ -210,7 +210,7 @@ def evaluate_method(
     check_batches(records, batch, consecutive)
     editor = Editor(
         loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
-        modules=loaded.arch.modules, progress=True,
+        modules=loaded.arch.modules, answers=False, progress=True,
     )  # fmt: skip
     if contexts is not None and settings.contexts is None:
         editor._contexts = contexts

@@ -84,11 +84,6 @@ def as_spoken(tokenizer: Any, target: str) -> str:
     return tokenizer.decode(tokenizer(target, add_special_tokens=False).input_ids).strip() or target.strip()
 
 
-def begins_with(tokenizer: Any, answer: str, target: str) -> bool:
-    """Whether an answer begins with the target, in the tokenizer's own form of it."""
-    return answer.strip().startswith(as_spoken(tokenizer, target))
-
-
 def first_lines(text: str, target: str = "") -> str:
     """As many lines of an answer as the target has, leading space kept."""
     body = text.lstrip()
