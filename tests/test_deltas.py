@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from metake.deltas import Delta
+from metake.deltas import FORMAT, Delta
 from metake.errors import MetakeError
+from metake.files import write_tensors
 from metake.models.architecture import Architecture
 from metake.models.trace import run
 from tests.conftest import tiny
@@ -157,3 +158,108 @@ def test_factors_are_saved_as_precise_as_they_are(tmp_path, dtype):
     for found, saved in zip((*again.factors[1], again.whole[2]), (*pair, whole), strict=True):
         assert found.dtype == dtype
         assert torch.equal(found, saved)
+
+
+def test_dense_is_factors_and_whole_change_together():
+    left, right = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0], [7.0]])
+    whole = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.25, 0.0]])
+    delta = Delta({1: (left, right)}, "", {}, {1: whole, 2: whole})
+    assert delta.dense(1).tolist() == [[3.5, 5.0, 6.0], [6.0, 10.25, 14.0]]
+    assert delta.dense(2).tolist() == whole.tolist()
+    assert delta.dense(2).dtype == torch.float64
+    assert repr(delta) == "<Delta: 0 edits, layers [1, 2], for the model of any kind>"
+    assert repr(Delta({}, "abc", {"edits": [1]})) == "<Delta: 1 edits, layers [], for the model abc>"
+
+
+def test_norm_of_a_small_change_is_small():
+    left, right = torch.tensor([[0.3, 0.0], [0.0, 0.1]]), torch.tensor([[0.2, 0.2], [0.0, 0.1]])
+    wanted = (0.06**2 + 0.02**2 + 0.01**2) ** 0.5  # of [[.06, 0], [.02, .01]]
+    assert Delta({0: (left, right)}).norms()[0] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "step", "wanted"),
+    [
+        (torch.float64, 2.0**-50, 1 + 2.0**-50),  # fp32 would lose it
+        (
+            torch.bfloat16,
+            2.0**-8 + 2.0**-18,
+            1 + 2.0**-7,
+        ),  # rounded to bf16 first, it would be half a step: 1
+    ],
+)
+def test_apply_rounds_the_sum_once(dtype, step, wanted):
+    arch = Architecture(tiny("gpt2").to(dtype))
+    with torch.no_grad():
+        arch.weight(1).fill_(1.0)
+    whole = torch.full((arch.d_v, arch.d_k), step, dtype=torch.float64)
+    applied = Delta({}, "", {}, {1: whole}).apply(arch)
+    assert float(arch.weight(1)[0, 0]) == wanted
+    applied.revert()
+    assert float(arch.weight(1)[0, 0]) == 1
+
+
+def test_composition_belongs_to_the_first_model_and_lists_edits_in_order():
+    first = Delta({}, "mine", {"edits": ["a"], "method": "memit", "seed": 1})
+    second = Delta({}, "theirs", {"edits": ["b", "c"], "method": "rome"})
+    both = first.then(second)
+    assert both.model == "mine"
+    assert both.note == {"edits": ["a", "b", "c"], "method": "rome", "seed": 1}
+    assert Delta({}).then(second).note["edits"] == ["b", "c"]
+    assert second.then(Delta({})).note["edits"] == ["b", "c"]
+
+
+def test_composition_keeps_the_finer_precision():
+    def pair(value, dtype):
+        return torch.full((1, 1), value, dtype=dtype), torch.ones(1, 1, dtype=dtype)
+
+    rough, fine = Delta({0: pair(1.0, torch.float32)}), Delta({0: pair(2.0**-40, torch.float64)})
+    for both in (rough.then(fine), fine.then(rough)):
+        assert float(both.dense(0)) == 1 + 2.0**-40
+
+
+def test_a_failure_between_two_layers_leaves_the_model_as_it_was(monkeypatch):
+    arch = Architecture(tiny("gpt2"))
+    before = [arch.weight(n).clone() for n in range(4)]
+    whole = torch.ones(arch.d_v, arch.d_k)
+    dense = Delta.dense
+
+    def fails(self, layer, device="cpu"):
+        if layer == 2:
+            raise MemoryError
+        return dense(self, layer, device)
+
+    monkeypatch.setattr(Delta, "dense", fails)
+    with pytest.raises(MemoryError):
+        Delta({}, "", {}, {1: whole, 2: whole}).apply(arch)
+    assert all(torch.equal(arch.weight(n), before[n]) for n in range(4))
+
+
+def test_every_part_of_a_change_is_checked_before_any_is_written():
+    arch = Architecture(tiny("gpt2"))
+    before = arch.fingerprint()
+    left, right = torch.zeros(arch.d_v, 1), torch.zeros(arch.d_k, 1)
+    whole = torch.zeros(arch.d_v, arch.d_k)
+    for broken in (
+        Delta({0: (left, right), 1: (left, right + float("nan"))}),
+        Delta({0: (left, right)}, "", {}, {0: whole + float("inf")}),
+    ):
+        with pytest.raises(MetakeError, match="not finite; nothing was changed"):
+            broken.apply(arch)
+    with pytest.raises(
+        MetakeError, match=rf"layer 0 is {arch.d_v} x 3, the model's \({arch.d_v}, {arch.d_k}\)"
+    ):
+        Delta({0: (left, torch.zeros(3, 1))}).apply(arch)
+    with pytest.raises(MetakeError, match="another model"), Delta({0: (left, right)}, "other").applied(arch):
+        pass
+    with Delta({0: (left, right)}, "other").applied(arch, check=False):
+        pass
+    assert arch.fingerprint() == before
+
+
+def test_a_file_without_a_factor_is_no_delta(tmp_path):
+    write_tensors(
+        tmp_path / "delta.safetensors", FORMAT, {"1.left": torch.zeros(2, 1)}, {"model": "", "note": {}}
+    )
+    with pytest.raises(MetakeError, match=r"delta\.safetensors: holds no delta; give what metake edit wrote"):
+        Delta.load(tmp_path)
