@@ -100,6 +100,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         script("downstream", "--model", "demo", "--delta", "{tmp}/edit", "--tasks", "mine", "--task-folder", "{tmp}",
                "--out", "{tmp}/downstream", ends="mine"),
     ),
+    "mutation": (Call(("python", "-m", "mutmut", "--version")),),
     "dev": (
         Call(("ruff", "check", ".")),
         Call(("mypy",)),
