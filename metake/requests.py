@@ -43,7 +43,7 @@ class Request:
             (one_line(x) for x in (self.name, self.subject) if isinstance(x, str) and x.strip()), "request"
         )
         for key in ("prompt", "subject", "target"):
-            _check_text(label, key, getattr(self, key))
+            check_text(label, key, getattr(self, key))
         if not isinstance(self.name, str):
             raise MetakeError(f"{label}: name must be a text, not {type(self.name).__name__}")
         if not isinstance(self.locality, list | tuple) or not all(
@@ -77,7 +77,7 @@ class Request:
             MetakeError: the subject does not occur in the prompt.
         """
         for key, value in (("prompt", text), ("subject", subject)):
-            _check_text("request", key, value)
+            check_text("request", key, value)
         name = one_line(rest.get("name") or subject)
         text, subject = text.strip(), subject.strip()
         found = _whole(text, subject) or _whole(text, subject, re.IGNORECASE)
@@ -108,7 +108,8 @@ class Request:
         return self.prompt[: self.start] + self.subject + self.prompt[self.start + len(GAP) :]
 
 
-def _check_text(label: str, key: str, value: Any) -> None:
+def check_text(label: str, key: str, value: Any) -> None:
+    """Refuse a value that is no text, or an empty one; the line begins with `label: key`."""
     if not isinstance(value, str):
         raise MetakeError(f"{label}: {key} must be a text, not {type(value).__name__}")
     if not value.strip():
@@ -117,6 +118,23 @@ def _check_text(label: str, key: str, value: Any) -> None:
         raise MetakeError(
             f"{label}: {key} {value!r} holds half of a surrogate pair; write the whole character"
         )
+
+
+def check_texts(label: str, key: str, values: Any) -> list[str]:
+    """One text or several, as a list.
+
+    Raises:
+        MetakeError: none, or a value that is no text; the line begins with `label: key`.
+    """
+    several = [values] if isinstance(values, str) else values
+    if isinstance(several, dict | bytes) or not isinstance(several, Iterable):
+        raise MetakeError(f"{label}: {key} must be a text or a list of texts, not {type(values).__name__}")
+    texts = list(several)
+    for text in texts:
+        check_text(label, key, text)
+    if not texts:
+        raise MetakeError(f"{label}: no {key} given")
+    return texts
 
 
 def is_unicode(text: str) -> bool:

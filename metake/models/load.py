@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -20,6 +21,7 @@ from metake.extras import require
 from metake.files import read_json, write_json
 from metake.folders import check_folder, result_folder, verify
 from metake.models.architecture import Architecture, ModuleMap
+from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.chat import Chat
 from metake.names import did_you_mean, unknown_name
 
@@ -54,14 +56,46 @@ KNOWN: tuple[Known, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loaded:
-    """A model ready to be edited; `name` selects presets."""
+    """A model ready to be asked and edited.
+
+    Attributes:
+        name: what messages and result files call it.
+        tokenizer: its own, or a `Chat` where prompts are turns of a conversation.
+        arch: the modules that edits touch.
+    """
 
     name: str
     model: Any
     tokenizer: Any
     arch: Architecture
+
+    @overload
+    def ask(self, questions: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str: ...
+
+    @overload
+    def ask(
+        self, questions: list[str] | tuple[str, ...], *, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> list[str]: ...
+
+    def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
+        """Greedy answer of the model as it is now: one for a question, a list for several.
+
+        In a conversation (`load(name, chat=True)`) the whole turn, otherwise the first line.
+
+        Args:
+            questions: complete prompts.
+            max_new_tokens: of each answer.
+
+        Raises:
+            MetakeError: no question, one that is no text or too long for the model, or a model that cannot generate.
+        """
+        return ask(self.arch, self.tokenizer, questions, max_new_tokens)
+
+    def __repr__(self) -> str:
+        chat = ", in conversations" if isinstance(self.tokenizer, Chat) else ""
+        return f"<Loaded: {self.name}, {self.arch.family}, {len(self.arch)} layers{chat}>"
 
 
 def load(

@@ -1,0 +1,48 @@
+"""Questions to a model, and its greedy answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from metake.errors import MetakeError
+from metake.models.ambient import neutral
+from metake.models.architecture import Architecture
+from metake.models.chat import PLAIN, frame_of
+from metake.models.greedy import continue_greedily, first_lines
+from metake.models.tokens import encode
+from metake.requests import check_texts
+
+MAX_NEW_TOKENS = 40
+
+
+def ask(
+    arch: Architecture,
+    tokenizer: Any,
+    questions: str | Iterable[str],
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> str | list[str]:
+    """Greedy answer to a question, or the answers to several, without the space around them.
+
+    In a conversation (a `Chat` tokenizer) an answer is the whole turn; after a plain prompt it is the first line,
+    as a model without turns goes on with another text.
+
+    Args:
+        questions: prompts, each a complete text.
+        max_new_tokens: of each answer.
+
+    Raises:
+        MetakeError: no question, one that is no text or too long for the model, or a model that cannot generate.
+    """
+    rows = [encode(tokenizer, text).ids for text in check_texts("ask", "question", questions)]
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise MetakeError(f"ask: max_new_tokens must be a whole number from 1 on, got {max_new_tokens!r}")
+    limit = arch.max_positions
+    if limit is not None and (longest := max(map(len, rows))) >= limit:
+        raise MetakeError(f"ask: a question of {longest} tokens; the model takes {limit} with the answer")
+    with neutral():
+        answers = continue_greedily(arch, tokenizer, rows, [max_new_tokens] * len(rows))
+    if frame_of(tokenizer) == PLAIN:
+        answers = [first_lines(answer) for answer in answers]
+    answers = [answer.strip() for answer in answers]
+    return answers[0] if isinstance(questions, str) else answers
