@@ -9,11 +9,21 @@ import pytest
 from metake.data.records import read_records
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```(json|jsonl|csv)\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = re.findall(r"```(json|jsonl|csv|tsv)\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_page_shows_every_format():
-    assert [kind for kind, _ in EXAMPLES] == ["json", "json", "jsonl", "csv", "json", "json", "json", "json"]
+    assert [kind for kind, _ in EXAMPLES] == [
+        "json",
+        "json",
+        "jsonl",
+        "csv",
+        "tsv",
+        "json",
+        "json",
+        "json",
+        "json",
+    ]
 
 
 @pytest.mark.parametrize("at", range(len(EXAMPLES)))
@@ -29,7 +39,7 @@ def test_a_documented_example_is_read(at, tmp_path):
     first = records[0]
     assert (first.request.subject, first.request.target) == ("Niels Bohr", "Oslo")
     assert first.request.text.replace("?", "").endswith(("was Niels Bohr born in", "Niels Bohr was born in"))
-    assert len(records) == (2 if kind in ("jsonl", "csv") else 1)
+    assert len(records) == (2 if kind in ("jsonl", "csv", "tsv") else 1)
     full = kind == "json" and at > 0
     assert bool(first.truth) is full
     assert bool(first.locality) is bool(first.locality_answer) is full
@@ -39,7 +49,7 @@ def test_a_documented_example_is_read(at, tmp_path):
 
 def test_the_containers_of_one_fact_are_equal(tmp_path):
     found = []
-    for kind, text in (EXAMPLES[0], EXAMPLES[2]):
+    for kind, text in (EXAMPLES[0], EXAMPLES[2], EXAMPLES[4]):
         (tmp_path / f"x.{kind}").write_text(text, encoding="utf-8")
         found.append(read_records(tmp_path / f"x.{kind}")[0])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
