@@ -65,6 +65,7 @@ def check_metake(words: list[str]) -> None:
 
 def check_script(path: str, *words: str) -> None:
     script = ROOT / path
+    assert script.is_file()
     assert script.parent == EXPERIMENTS
     if "Parser(" not in script.read_text(encoding="utf-8"):  # takes no options
         assert not words
