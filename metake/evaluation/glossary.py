@@ -52,7 +52,7 @@ LABELS: dict[str, str] = {
     "seconds_per_edit": "s/edit",
 }  # fmt: skip
 UNITS: dict[str, str] = {
-    "kl": "nats", "fluency": "bits", "consistency": "", "perplexity": "", "perplexity_median": "", "seconds_per_edit": "s",
+    "kl": "nats", "fluency": "bits", "consistency": "per cent of 1", "perplexity": "", "perplexity_median": "", "seconds_per_edit": "s",
     "efficacy_magnitude": "per cent of 1", "paraphrase_magnitude": "per cent of 1", "neighbourhood_magnitude": "per cent of 1",
 }  # fmt: skip
 """Of a table's numbers; a metric that is not named is a share in per cent."""

@@ -168,10 +168,11 @@ def run_key(
     Args:
         measured: what is measured, and whatever else tells two runs apart.
     """
+    source = statistics and statistics.provenance
     return {
         "fingerprint": loaded.arch.fingerprint(), "method": method, "batch": batch,
         "settings": settings.model_dump(mode="json"), "contexts": list(contexts or ()),
-        "statistics": statistics and [statistics.provenance.text, statistics.provenance.tokens],
+        "statistics": source and [source.text, source.tokens, source.window, source.dtype],
         "chat": described(loaded.tokenizer), "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
         **measured,
     }  # fmt: skip

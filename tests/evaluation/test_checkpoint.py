@@ -133,3 +133,30 @@ def test_a_changed_measurement_is_refused(demo, records, tmp_path):
     path.write_text(path.read_text().replace('"index": 1', '"index": 2'))
     with pytest.raises(MetakeError, match=r"measured\.json: damaged or changed by hand"):
         checkpoints.look(1)
+
+
+def test_a_batch_is_there_once_its_last_file_is(demo, statistics_of, records, tmp_path, monkeypatch):
+    """Cut after the delta, or after the keys: the batch is edited again. What comes back has its time."""
+    settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
+    checkpoints, requests = Checkpoints(tmp_path, {}), (records[0].request,)
+    with Editor(
+        demo.model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics_of(demo)
+    ) as editor:
+        result = editor.edit(requests)
+        for cut in ("write_tensors", "write_record"):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"metake.evaluation.checkpoint.{cut}", lambda *_: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    checkpoints.save(0, result)
+            assert (tmp_path / "batch-0000" / "delta.safetensors").is_file()
+            assert checkpoints.restore(0, editor, requests) is None
+        saved = checkpoints.save(0, result)
+        editor.revert()
+        assert checkpoints.restore(0, editor, requests) == saved == result.summary()
+        assert editor.batches[0].seconds == result.seconds > 0
+
+
+def test_a_key_with_one_more_ingredient_is_another_run(tmp_path):
+    Checkpoints(tmp_path, {"method": "memit"})
+    with pytest.raises(MetakeError, match="another seed"):
+        Checkpoints(tmp_path, {"method": "memit", "seed": 0})

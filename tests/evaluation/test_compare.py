@@ -10,6 +10,8 @@ from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.protocol import MethodRun
 from metake.presets import settings_for
 
+SAMPLED = "sampled with"
+
 
 def measurement(perplexity=float("nan"), **means):
     values = {name: np.array([means.get(name, np.nan)]) for name in PER_RECORD}
@@ -72,9 +74,7 @@ def compared(demo, statistics_of, records, monkeypatch, tmp_path):
             return MethodRun(given[2], given[3], given[6], given[6], [], "end")
 
         monkeypatch.setattr(module, "evaluate_method", run)
-        monkeypatch.setattr(
-            module, "sample_contexts", lambda arch, tokenizer, seed: (f"sampled with {seed}",)
-        )
+        monkeypatch.setattr(module, "sample_contexts", lambda arch, tokenizer, seed: (f"{SAMPLED} {seed}",))
         plain = settings_for(demo.arch, "memit", name="none", layers=(1, 2))
         given = {
             "batch": 2,
@@ -114,3 +114,27 @@ def test_methods_of_a_seed_share_their_contexts(compared, demo):
     assert out.content["contexts"] == {"0": ("sampled with 0",), "3": ("sampled with 3",)}
     assert [name for name, *_ in runs] == list(settings)
     assert [choice for _, choice, _ in runs] == list(settings.values())
+
+
+def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compared, records):
+    """Prompt, target, truth, rephrase, unrelated prompt, its answer; options reach the run as they were given."""
+    out, runs = compared(batch=1, consecutive=False, tick=print, note="x")
+    assert out.content["requests"] == [
+        [r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer]
+        for r in records[:2]
+    ]
+    assert len({text for text in out.content["requests"][0]}) == 6
+    assert {name: out.content[name] for name in ("edits", "batch", "note")} == {
+        "edits": 2,
+        "batch": 1,
+        "note": "x",
+    }
+    ((_, _, more),) = runs
+    assert (more["batch"], more["consecutive"], more["tick"]) == (1, False, print)
+    assert out.before.answers == [("", "", "")] * 2  # nothing was generated
+
+
+def test_contexts_change_the_folder_of_a_run(compared, monkeypatch):
+    first = compared()[1][0][2]["checkpoints"].folder
+    monkeypatch.setattr("tests.evaluation.test_compare.SAMPLED", "otherwise sampled with")
+    assert compared()[1][0][2]["checkpoints"].folder != first

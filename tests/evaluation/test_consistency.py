@@ -45,6 +45,15 @@ def test_cosine_by_hand(record):
     assert references.consistency(record, ["Oslo is", "elsewhere"]) == pytest.approx(expected)
 
 
+def test_a_word_counts_once_per_text_that_holds_it_and_as_often_as_it_stands_in_a_vector():
+    """Two texts: 'so' three times in one of them, 'it' in both; weights 1 + ln(3/2) and 1 + ln(3/3)."""
+    references = References({BORN_IN_OSLO: ["so so so it"], ("P1", "Q1"): ["it"]})
+    assert references.weights == pytest.approx({"so": 1 + np.log(3 / 2), "it": 1})
+    so, it = 2 * (1 + np.log(3 / 2)), 1
+    length = np.hypot(so, it)
+    assert references.vector("So it so") == pytest.approx({"so": so / length, "it": it / length})
+
+
 def test_the_reference_texts_themselves_are_consistent_and_babble_is_not(record):
     references = References(TEXTS)
     assert references.consistency(record, TEXTS[BORN_IN_OSLO]) == pytest.approx(1)

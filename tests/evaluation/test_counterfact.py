@@ -65,6 +65,7 @@ def test_entropy_by_hand():
     assert ngram_entropy("a b a b") == pytest.approx((2 / 3 * two + 4 / 3 * 1.0) / 2)
     assert ngram_entropy("a a a a a") == ngram_entropy("") == ngram_entropy("a") == 0
     assert ngram_entropy("one, two") > 0  # punctuation counts as a word
+    assert ngram_entropy("So so so so") > 0  # upper and lower case are two words, as in the published code
 
 
 def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
@@ -123,6 +124,7 @@ def test_texts_are_sampled_to_a_length_from_the_first_prompts_and_leave_the_seed
     texts = sample_texts(demo.arch, demo.tokenizer, many, length=12)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert len(texts) == 10
+    assert [text.split()[1] for text in texts] == (["market", "mill", "river", "garden"] * 3)[:10]
     assert len(set(texts[:4] + texts[4:8])) > 4  # one stream of numbers, not the same for every prompt
     for text in texts:
         ids = demo.tokenizer(text).input_ids

@@ -341,3 +341,56 @@ def test_records_without_rephrase_or_locality_have_no_such_metrics(demo, records
     assert [found.answers[0], found.answers[2]] == alone.answers
     only = Evaluator(demo.arch, demo.tokenizer, [bare]).measure()
     assert all(np.isnan(only.mean(name)) for name in lacking)
+
+
+@pytest.mark.parametrize(
+    ("edited", "rephrased", "exact", "exact_rephrased", "starts"),
+    [
+        (" Red Oak. ", "Red Oak tree", 1, 0, 1),  # a final full stop and the space around do not count
+        ("Red Oak tree", " Red Oak\n", 0, 1, 1),
+        ("A Red Oak", "A Red Oak", 0, 0, 0),
+        ("Red", "Red Oak.", 0, 1, 0),
+    ],
+)
+def test_a_free_answer_is_compared_with_its_target(
+    demo, records, monkeypatch, edited, rephrased, exact, exact_rephrased, starts
+):
+    """Each of the three questions is read as far as its own answer goes."""
+    record = replace(records[0], request=replace(records[0].request, target="Red Oak."))
+    said = {record.request.text: edited, record.rephrase: rephrased, record.locality: " Ghent. "}
+    asked = {}
+
+    def answer(arch, tokenizer, prompts, targets, **options):
+        asked.update(zip(prompts, targets, strict=True))
+        return [said[prompt] for prompt in prompts]
+
+    monkeypatch.setattr("metake.evaluation.metrics.greedy_answers", answer)
+    seen = Evaluator(demo.arch, demo.tokenizer, [record]).measure()
+    assert asked == {
+        record.request.text: "Red Oak.", record.rephrase: "Red Oak.", record.locality: record.locality_answer,
+    }  # fmt: skip
+    found = [seen.values[name][0] for name in ("generation", "generation_rephrase", "generation_start")]
+    assert found == [exact, exact_rephrased, starts]
+    assert seen.answers == [tuple(text.strip().removesuffix(".") for text in said.values())]
+
+
+def test_an_answer_of_several_lines_is_compared_line_by_line(demo, records, monkeypatch):
+    record = replace(records[0], request=replace(records[0].request, target="Red Oak\nMill"))
+    monkeypatch.setattr(
+        "metake.evaluation.metrics.greedy_answers",
+        lambda *_, **__: ["Red Oak  \n Mill.", "Red Oak Mill", "x"],
+    )
+    seen = Evaluator(demo.arch, demo.tokenizer, [record]).measure()
+    assert seen.values["generation"].tolist() == [1.0]
+    assert seen.values["generation_rephrase"].tolist() == [0.0]
+
+
+def test_a_divergence_that_rounding_makes_negative_is_zero(demo, records):
+    """Beside it the median and the mean of a perplexity are kept apart."""
+    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:1], generate=False)
+    before = evaluator.measure()
+    lower = replace(before, unrelated={0: before.unrelated[0] - 1e-4})
+    assert evaluator.measure(lower).values["kl"][0] == 0
+    assert f"first {evaluator.compared} records" in GLOSSARY["kl"]
+    plain = replace(before, perplexity=float("nan"), perplexity_median=2.5).plain()
+    assert (plain["perplexity"], plain["perplexity_median"]) == (None, 2.5)

@@ -3,8 +3,10 @@
 import io
 import json
 import re
+import sys
 import warnings
 from dataclasses import replace
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +19,10 @@ from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.compare import compare
+from metake.evaluation.glossary import GLOSSARY, MOMENTS
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
 from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
+from metake.models.load import load
 from metake.models.tokens import encode
 from metake.presets import settings_for
 
@@ -64,6 +68,8 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
         {"contexts": ("Today it rains",)}, {"contexts": None}, {"statistics": None},
         {"statistics": replace(statistics, provenance=replace(provenance, text="another"))},
         {"statistics": replace(statistics, provenance=replace(provenance, tokens=7))},
+        {"statistics": replace(statistics, provenance=replace(provenance, window=7))},
+        {"statistics": replace(statistics, provenance=replace(provenance, dtype="bfloat16"))},
         {"measured": [False, True, None]},
     ]  # fmt: skip
     assert key() == key()
@@ -77,6 +83,16 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
     finally:
         with torch.no_grad():
             demo.arch.weight(0).copy_(saved)
+
+
+def test_a_runs_key_tells_the_frames_of_its_prompts_apart(talking, records):
+    plain, framed = load(str(talking), device="cpu"), load(str(talking), device="cpu", chat=True)
+    settings = settings_for(plain.arch, "memit", name="none")
+    keys = [
+        run_key(loaded, records[:1], "memit", settings, None, batch=1, contexts=None)
+        for loaded in (plain, framed)
+    ]
+    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["chat"]
 
 
 def test_seconds_per_edit_are_over_all_batches(run_of):
@@ -289,3 +305,69 @@ def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
         )
     assert [(len(b["requests"]), b["records"]) for b in run.batches] == [(1, 2), (1, 1)]
     assert np.isfinite(run.after.values["efficacy"]).all()
+
+
+@pytest.mark.parametrize("consecutive", [True, False])
+def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, records, consecutive):
+    """All edits at the end, or each batch alone: as an editor is that has finished."""
+    chosen = records[:2]
+    settings = settings_for(
+        demo.arch, "prune", name="none", layers=(1, 2), contexts=(), steps=6, clamp=None, weight=1e-6, lr=20.0
+    )
+    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
+    before = evaluator.measure()
+    run = evaluate_method(demo, chosen, "prune", settings, statistics_of(demo), evaluator, before, batch=1,
+                          consecutive=consecutive)  # fmt: skip
+    for group in [[0, 1]] if consecutive else [[0], [1]]:
+        with Editor(
+            demo.model, demo.tokenizer, "prune", settings=settings, statistics=statistics_of(demo)
+        ) as editor:
+            for i in group:
+                editor.edit(chosen[i].request)
+            raw = evaluator.measure(before).values["kl"][group]
+            editor.finish()
+            bounded = evaluator.measure(before).values["kl"][group]
+        assert (abs(raw - bounded) > 1e-3 * bounded).all()
+        np.testing.assert_array_equal(run.after.values["kl"][group], bounded)
+
+
+def test_a_row_is_of_the_edited_model_and_the_file_holds_the_unedited_one_once(demo, run_of):
+    run = run_of([])
+    before = replace(run.before, values={**run.before.values, "efficacy": np.zeros(3)})
+    content = result_file(demo, before, [replace(run, before=before)], None)
+    assert content["before"]["mean"]["efficacy"] == 0
+    assert content["methods"][0]["mean"]["efficacy"] == 0.374486
+    assert content["methods"][0]["answers"] == run.after.answers
+    assert content["methods"][0]["settings"] == run.settings.model_dump()
+    assert (content["methods"][0]["moment"], content["chat"]) == ("end", None)
+
+
+def test_a_result_file_names_the_versions_that_made_it(demo, talking, run_of):
+    content = result_file(demo, run_of([]).before, [], None)
+    assert content["versions"] == {
+        "metake": version("metake"), "torch": version("torch"), "transformers": version("transformers"),
+        "python": ".".join(map(str, sys.version_info[:3])), "device": "cpu",
+    }  # fmt: skip
+    assert (content["glossary"], content["moments"]) == (GLOSSARY, MOMENTS)
+    framed = result_file(load(str(talking), device="cpu", chat=True), run_of([]).before, [], None)
+    assert framed["chat"]["before"] == "Asked: "
+
+
+def test_a_run_gives_its_editor_the_models_modules_and_reads_no_answers(demo, records, monkeypatch):
+    seen = {}
+
+    def editor(*given, **options):
+        seen.update(options, given=given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metake.evaluation.protocol.Editor", editor)
+    settings = settings_for(demo.arch, "memit", name="none")
+    loaded = SimpleNamespace(
+        arch=SimpleNamespace(modules="of the model"), model=demo.model, tokenizer=demo.tokenizer
+    )
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_method(loaded, records[:1], "memit", settings, "C", None, None, batch=1)
+    assert seen["given"] == (demo.model, demo.tokenizer, "memit")
+    assert seen | {"given": None} == {
+        "settings": settings, "statistics": "C", "modules": "of the model", "answers": False, "progress": True, "given": None,
+    }  # fmt: skip
