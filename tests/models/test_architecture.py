@@ -217,3 +217,14 @@ def test_every_block_must_have_its_down_projection():
     model.model.layers[3].mlp.down_proj = nn.Identity()
     with pytest.raises(MetakeError, match=r"^llama: mlp\.down_proj of block 3 is a .*Identity; "):
         Architecture(model)
+
+
+def test_attentions_memory_is_given_by_the_name_that_the_model_takes_it_by():
+    arch = Architecture(tiny("gpt2"))
+    for forward, name in (
+        (lambda input_ids, past_key_values=None: None, "past_key_values"),
+        (lambda input_ids, cache=None: None, "cache"),
+        (lambda input_ids, **options: None, "past_key_values"),
+    ):
+        arch.model = SimpleNamespace(forward=forward)
+        assert arch.memory_name == name

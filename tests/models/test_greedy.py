@@ -1,18 +1,24 @@
 """Greedy answers are the model's argmax, whatever generation settings the model carries, and long enough."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import GenerationConfig
 
+from metake.errors import MetakeError
 from metake.evaluation.counterfact import sample_texts
 from metake.models.architecture import Architecture
 from metake.models.greedy import (
     LEAST,
+    _groups,
     answer_length,
+    as_spoken,
     continue_greedily,
     described_decoding,
     first_lines,
     greedy_answers,
+    plain_generation,
     set_aside,
     stop_tokens,
 )
@@ -83,14 +89,15 @@ def test_an_answer_is_read_as_far_as_its_target_goes(demo):
     assert answer_length(demo.tokenizer, "The", long) > encode(demo.tokenizer, "The", long).answer > 48
 
 
-def test_a_long_target_beside_a_long_prompt_is_still_read_in_full(demo):
-    """Both fit the model's 512 positions alone; padded to each other they would not."""
-    prompts = ["The mill is dark. " * 60, "The mill"]
-    rows = [encode(demo.tokenizer, text).ids for text in prompts]
-    lengths = [8, 500 - len(rows[1])]
-    assert len(rows[0]) + lengths[1] > 512
-    together = continue_greedily(demo.arch, demo.tokenizer, rows, lengths)
-    assert together[1] == continue_greedily(demo.arch, demo.tokenizer, rows[1:], lengths[1:])[0]
+@torch.no_grad()
+def test_a_long_target_beside_a_long_prompt_is_still_read_in_full(model, demo):
+    """Both fit the model's 128 positions alone; padded to each other they would not."""
+    model.generation_config.eos_token_id = 1023
+    rows, lengths = [list(range(5, 105)), [7, 9]], [8, 110]
+    assert len(rows[0]) + lengths[1] > 128
+    arch = Architecture(model)
+    together = continue_greedily(arch, demo.tokenizer, rows, lengths)
+    assert together[1] == continue_greedily(arch, demo.tokenizer, rows[1:], lengths[1:])[0]
 
 
 @pytest.mark.parametrize(
@@ -105,3 +112,127 @@ def test_a_question_is_answered_as_the_world_has_it(demo, records):
     record = records[0]
     (answer,) = greedy_answers(demo.arch, demo.tokenizer, [record.request.text], [record.truth])
     assert answer.strip() == record.truth
+
+
+def test_an_answer_is_read_three_tokens_past_its_target_and_eight_at_least(demo):
+    for words, least, wanted in ((1, 8, 8), (20, 8, None), (1, 2, None)):
+        target = " ".join(["baker"] * words)
+        tokens = len(demo.tokenizer(" " + target).input_ids)
+        assert answer_length(demo.tokenizer, "The", target, least) == (wanted or tokens + 3)
+    assert answer_length(demo.tokenizer, "The", "baker") == 8
+
+
+@pytest.mark.parametrize(
+    ("named", "own", "wanted"),
+    [(5, 2, [2, 5]), ([7, 3], 7, [3, 7]), (None, 2, [2]), (4, None, [4]), (None, None, []), (0, 0, [0])],
+)
+def test_an_answer_ends_where_the_tokenizer_or_the_model_says(named, own, wanted):
+    tokenizer = SimpleNamespace(eos_token_id=own)
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
+    assert stop_tokens(model, tokenizer) == wanted
+    assert stop_tokens(SimpleNamespace(), tokenizer) == ([] if own is None else [own])
+
+
+def test_settings_that_change_no_greedy_answer_are_not_called_set_aside(model):
+    """Lengths, the cache and tokens are given anew, and a beam of one is no beam."""
+    model.generation_config = GenerationConfig(
+        max_length=7, max_new_tokens=3, use_cache=False, eos_token_id=5, pad_token_id=6, num_beams=1, do_sample=False
+    )  # fmt: skip
+    assert set_aside(model) == {}
+    assert set_aside(SimpleNamespace()) == {}
+    model.generation_config = GenerationConfig(eos_token_id=5, repetition_penalty=1.3, top_k=3)
+    described = described_decoding(model, SimpleNamespace(eos_token_id=9))
+    assert described == {"decoding": "greedy", "stop_tokens": [5, 9], "set_aside": {"repetition_penalty": 1.3, "top_k": 3}}  # fmt: skip
+
+
+def test_generation_settings_are_back_after_a_failure(model, demo):
+    own = model.generation_config
+
+    def fails():
+        with plain_generation(model, demo.tokenizer):
+            assert model.generation_config is not own
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert model.generation_config is own
+    with (
+        pytest.raises(MetakeError, match=r"no generate\(\); evaluate with --no-generate$"),
+        plain_generation(SimpleNamespace(), None),
+    ):
+        pass
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("budget", [None, 1, 60])
+def test_rows_of_any_length_are_answered_together_as_each_alone(model, demo, budget):
+    """Padded on the left and masked, each to its own length, in the order they were given in."""
+    model.generation_config.eos_token_id = 1023
+    rows = [[5, 9, 17, 30, 2, 7, 11], [8], [4, 4, 90], [1, 2]]
+    lengths = [3, 6, 1, 4]
+    wanted = [demo.tokenizer.decode(argmax(model, row, n)) for row, n in zip(rows, lengths, strict=True)]
+    assert continue_greedily(Architecture(model), demo.tokenizer, rows, lengths, budget) == wanted
+
+
+@torch.no_grad()
+def test_an_answer_ends_with_the_models_positions(model, demo):
+    """128 of them: a prompt of 125 tokens has room for three more, one of 128 for none."""
+    model.generation_config.eos_token_id = 1023
+    rows = [[n % 50 + 5 for n in range(count)] for count in (125, 127, 128)]
+    texts = continue_greedily(Architecture(model), demo.tokenizer, rows, [9, 9, 9])
+    assert texts == [demo.tokenizer.decode(argmax(model, rows[0], 3)), demo.tokenizer.decode(argmax(model, rows[1], 1)), ""]  # fmt: skip
+
+
+def test_groups_fill_their_budget_and_no_row_lacks_room():
+    """Twice the longest prompt per row within the budget; longest prompt and longest answer within the limit."""
+    prompts = [[0] * n for n in (3, 5, 5, 2)]
+    assert list(_groups(prompts, [4] * 4, 30, None)) == [[3, 0, 1], [2]]
+    assert list(_groups(prompts, [4] * 4, 29, None)) == [[3, 0], [1, 2]]
+    assert list(_groups(prompts, [4] * 4, 1, None)) == [[3], [0], [1], [2]]
+    assert list(_groups(prompts, [9, 4, 4, 9], 1000, 14)) == [[1, 2, 3, 0]]
+    assert list(_groups(prompts, [9, 4, 4, 9], 1000, 13)) == [[1, 2], [3, 0]]
+    assert list(_groups([], [], 10, None)) == []
+
+
+def test_passes_hold_twice_what_suits_the_device(demo, monkeypatch):
+    """512 rows of a token each: at a budget of 2 x 1,024 they are continued at once, at half of it in two halves."""
+    sizes, generate = [], demo.model.generate
+    monkeypatch.setattr(demo.model, "generate", lambda ids, **o: sizes.append(len(ids)) or generate(ids, **o))
+    for budget in (None, 512):
+        continue_greedily(demo.arch, demo.tokenizer, [[5]] * 512, [1] * 512, budget)
+    assert sizes == [512, 256, 256]
+
+
+def test_a_target_is_compared_as_the_tokenizer_writes_it(demo):
+    """Without tokens that it puts around a text, which no answer holds."""
+
+    class Folding:
+        def __call__(self, text, add_special_tokens=True):
+            return SimpleNamespace(input_ids=("<s>" if add_special_tokens else "") + text.lower())
+
+        def decode(self, ids):
+            return ids
+
+    class Silent(Folding):
+        def decode(self, ids):
+            return " "
+
+    assert as_spoken(Folding(), " Red OAK ") == "red oak"
+    assert as_spoken(Silent(), " Red OAK ") == "Red OAK"
+
+
+def test_answers_are_read_as_far_as_each_is_asked_to(demo):
+    """In tokens: `least`, or the target and three more; in lines: the target's."""
+    prompt = "The one who works at the market is a"
+    ids = encode(demo.tokenizer, prompt).ids
+
+    def said(count):
+        return demo.tokenizer.decode(argmax(demo.model, ids, count))
+
+    targets = ["baker", "baker\nand more and more and more"]
+    lengths = [answer_length(demo.tokenizer, prompt, t, 12) for t in targets]
+    whole = [said(n) for n in lengths]
+    assert all("\n" in text.strip() for text in whole)  # the line end matters
+    first, second = greedy_answers(demo.arch, demo.tokenizer, [prompt] * 2, targets, least=12)
+    assert first == whole[0].split("\n")[0]
+    assert second == "\n".join(whole[1].split("\n")[:2])
