@@ -1,7 +1,7 @@
 (* Batches: X2, X3, X13, X14, P4. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear attenuation.
+From MetaKE Require Import statements linear spectral eigen attenuation drift.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -267,49 +267,148 @@ Qed.
 
 End Joining.
 
-(* Eigenbases *)
-Section Basis.
+Section Claims.
 Variable R : rcfType.
-Variables (n : nat) (A U : 'M[R]_n) (mu : 'rV[R]_n).
-Hypothesis eA : eigenbasis A U mu.
 
-Lemma basis_unitr : U *m U^T = 1%:M.
-Proof. by case: eA => h _; apply: mulmx1C. Qed.
-
-Lemma basis_add c : c%:M + A = U *m diag_mx (\row_i (c + mu 0 i)) *m U^T.
+Lemma retention_basis n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) U s : pd G -> eigenbasis (gram G K) U s ->
+  (forall i, 0 <= s 0 i) /\ eigenbasis (retention G K) U (\row_i (s 0 i / (1 + s 0 i))).
 Proof.
-have [UU {1}->] := eA; rewrite -[X in X + _]mulmx1 -basis_unitr mulmxA mul_scalar_mx -[c *: U]mul_mx_scalar -mulmxDl -mulmxDr.
-congr (_ *m _ *m _); apply/matrixP => i j; rewrite !mxE.
-by case: eqP => //=; rewrite ?mulr0n ?addr0 // => _; rewrite !mulr1n.
+move=> pG eS; have s0 := psd_eigenbasis eS (psd_gramS K pG); split=> //.
+have [UU e] := eS; split=> //.
+have e1 : eigenbasis (1%:M + gram G K) U (\row_i (1 + s 0 i)) by split=> //; apply: (basis_add eS 1).
+have h i : (\row_i (1 + s 0 i)) 0 i != 0 by rewrite mxE gt_eqF // ltr_paddr ?ltr01.
+have inv : invmx (1%:M + gram G K) = U *m diag_mx (\row_i ((\row_i (1 + s 0 i)) 0 i)^-1) *m U^T.
+  by apply: invmx_right; apply: basis_inv e1 _.
+rewrite /retention inv {1}e basis_mul //; congr (_ *m diag_mx _ *m _).
+by apply/rowP => i; rewrite !mxE.
 Qed.
 
-Lemma basis_inv : (forall i, mu 0 i != 0) -> A *m (U *m diag_mx (\row_i (mu 0 i)^-1) *m U^T) = 1%:M.
+(* Complete the square; D K = T B by the push-through identity, and B is a function of the Gram matrix. *)
+Theorem X2_proof : X2 R.
 Proof.
-move=> h; have [UU {1}->] := eA.
-rewrite !mulmxA -[_ *m U^T *m U]mulmxA UU mulmx1 -(mulmxA U) mulmx_diag.
-rewrite (_ : diag_mx _ = 1%:M) ?mulmx1 ?basis_unitr //.
-by apply/matrixP => i j; rewrite !mxE; case: eqP => // _; rewrite mulfV.
+move=> m n p G K T pG; split.
+- by move=> D; apply: bedit_minimises.
+- by move=> D; apply: bedit_unique.
+- exact: batch_law.
+- by apply: eigenbasis_exists; have [] := psd_gramS K pG.
+by move=> U s; apply: retention_basis.
 Qed.
 
-Lemma basis_quad x : dot x (A *m x) = \sum_i mu 0 i * (U^T *m x) i 0 ^+ 2.
+(* the other keys as one matrix *)
+Lemma others_gram n p (K : 'M[R]_(n, p)) j (L : 'M[R]_(n, p) := \matrix_(a, i) if i == j then 0 else K a i) :
+  other_keys K j = L *m L^T.
 Proof.
-have [UU {1}->] := eA; rewrite -!mulmxA -{1}[U]trmxK -dot_mull dotE.
-move: (U^T *m x) => a; apply: eq_bigr => i _; rewrite mul_diag_mx !mxE mulrCA expr2 //.
+rewrite gramE (bigD1 j) //= (_ : col j L = 0) ?mul0mx ?add0r; last by apply/colP => a; rewrite !mxE eqxx.
+apply: eq_bigr => i ij; rewrite (_ : col i L = col i K) //.
+by apply/colP => a; rewrite !mxE (negbTE ij).
 Qed.
 
-Lemma basis_norm x : dot x x = \sum_i (U^T *m x) i 0 ^+ 2.
+Lemma gram_ge0 n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) s : pd G -> smallest (gram G K) s -> 0 <= s.
 Proof.
-have -> : dot x x = dot (U^T *m x) (U^T *m x) by rewrite dot_mull trmxK mulmxA basis_unitr mul1mx.
-by rewrite dotE; apply: eq_bigr => i _; rewrite expr2.
+move=> pG [es _]; have [sS h] := psd_gramS K pG; have [u [e u1]] := unit_eigenvector sS es.
+by have := h u; rewrite e dotZr u1 mulr1.
 Qed.
 
-Lemma basis_col i : A *m col i U = mu 0 i *: col i U /\ dot (col i U) (col i U) = 1.
+Lemma inv_1gram n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) s : pd G -> smallest (gram G K) s ->
+  bounded (invmx (1%:M + gram G K)) (1 + s)^-1.
 Proof.
-have [UU {1}->] := eA; split; last first.
-  have := congr1 (fun M : 'M[R]_n => M i i) UU; rewrite !mxE eqxx mulr1n => <-.
-  by rewrite dotE; apply: eq_bigr => j _; rewrite !mxE.
-rewrite colE -!mulmxA (mulmxA U^T) UU mul1mx scalemxAr; congr (_ *m _).
-by apply/colP => j; rewrite mul_diag_mx !mxE; case: eqP => [->|]; rewrite ?mulr0 ?andbT ?mulr1.
+move=> pG h; have s0 := gram_ge0 pG h; have [sS _] := psd_gramS K pG.
+apply: above_inv; first by rewrite ltr_paddr ?ltr01.
+split=> [|x]; first by apply: sym_add => //; apply: trmx1.
+by rewrite mulmxDl mul1mx dotDr mulrDl mul1r ler_add2l; apply: quad_smallest.
 Qed.
 
-End Basis.
+(* Key j keeps its attenuation in a geometry that holds the other keys; adding keys to a geometry lowers rho. *)
+Theorem X3_proof : X3 R.
+Proof.
+move=> n p G K pG; split.
+- exact: crosstalk.
+- move=> j; rewrite room_last //; have pO := pd_others K pG j.
+  rewrite -/(other_keys K j) in pO *; rewrite others_gram in pO *.
+  set L := (X in G + X *m _) in pO *; split=> h.
+    move: h => /(eta_inj pO pG)/(rho_history _ _ pG) h i ij.
+    have := congr1 (fun v : 'cV[R]_p => v i 0) h; rewrite !mxE => <-.
+    by rewrite dotE; apply: eq_bigr => a _; rewrite !mxE (negbTE ij).
+  rewrite /eta; have -> : rho (G + L *m L^T) (col j K) = rho G (col j K) => //.
+  apply/rho_history => //; apply/colP => i; rewrite !mxE; have [->|ij] := eqVneq i j.
+    by apply: big1 => a _; rewrite !mxE eqxx mul0r.
+  transitivity (dot (col i K) (invmx G *m col j K)); last exact: h.
+  by rewrite dotE; apply: eq_bigr => a _; rewrite !mxE (negbTE ij).
+- by move=> q L j; apply: retention_joins.
+move=> m T s h; have s0 := gram_ge0 pG h; rewrite batch_missing // mulrC.
+have i0 : 0 <= (1 + s)^-1 by rewrite invr_ge0 addr_ge0 ?ler01.
+have [s1 _] := pd_inv (pd_1gram K pG).
+by apply: frob_mul_bounded => //; rewrite s1; apply: inv_1gram.
+Qed.
+
+(* a matrix of independent columns with the same products K K^T *)
+Lemma square_root n (W : 'M[R]_n) : pd W -> exists Z : 'M[R]_n, W = Z *m Z^T.
+Proof.
+move=> pW; have [U [mu [UU eW mu0]]] := spectral_pd pW.
+exists (U *m diag_mx (\row_i Num.sqrt (mu 0 i))).
+rewrite trmx_mul tr_diag_mx -!mulmxA (mulmxA (diag_mx _)) mulmx_diag {1}eW -mulmxA; congr (_ *m (diag_mx _ *m _)).
+by apply/rowP => i; rewrite !mxE -expr2 sqr_sqrtr // ltW.
+Qed.
+
+Lemma thin n p (K : 'M[R]_(n, p)) : exists L : 'M[R]_(n, \rank K), K *m K^T = L *m L^T.
+Proof.
+pose N := row_base K; have pN : pd (N *m N^T).
+  have [sN hN] := psd_gram N; split=> // x x0; rewrite -mulmxA -{1}[N]trmxK -dot_mull dot_gt0.
+  apply: contra_neq x0 => /(congr1 trmx); rewrite trmx_mul trmxK trmx0 => h.
+  have f : row_free N := row_base_free K.
+  by apply: (can_inj trmxK); rewrite trmx0; apply: (row_free_inj f); rewrite mul0mx.
+have [Z eZ] := square_root pN; exists (col_base K *m Z).
+have eK : K = col_base K *m N by rewrite mulmx_base.
+rewrite {1 2}eK; move: (col_base K) N eZ {pN eK} => A B eZ.
+by rewrite !trmx_mul -!mulmxA (mulmxA B) eZ -!mulmxA.
+Qed.
+
+Lemma retention_trace n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) : pd G ->
+  \tr (retention G K) = \tr (invmx (G + K *m K^T) *m (K *m K^T)).
+Proof. by move=> pG; rewrite retentionE // mxtrace_mulC mulmxA mxtrace_mulC. Qed.
+
+Lemma sum_lt1 r (f : 'I_r -> R) : (0 < r)%N -> (forall i, f i < 1) -> \sum_i f i < r%:R.
+Proof.
+case: r f => // r f _ h; rewrite big_ord_recl mulrS; apply: ltr_le_add; first exact: h.
+by rewrite -[X in _ <= X%:R]card_ord -sumr_const; apply: ler_sum => i _; apply: ltW.
+Qed.
+
+Lemma room_rank n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) : pd G -> K != 0 ->
+  \sum_j retention G K j j < (\rank K)%:R.
+Proof.
+move=> pG K0; rewrite -/(\tr (retention G K)) retention_trace //.
+have [L ->] := thin K; rewrite -retention_trace //.
+have r0 : (0 < \rank K)%N by rewrite lt0n mxrank_eq0.
+by apply: sum_lt1 => // i; have /andP[] := crosstalk_lt1 L pG i.
+Qed.
+
+(* The trace of B is that of at most rank K fractions below 1. *)
+Theorem X13_proof : X13 R.
+Proof.
+move=> n p G K pG; split.
+- by move=> j; rewrite room_last.
+- move=> U s eS; have [_ [UU e]] := retention_basis pG eS.
+  rewrite -/(\tr (retention G K)) e mxtrace_mulC mulmxA UU mul1mx mxtrace_diag.
+  by apply: eq_bigr => i _; rewrite mxE.
+- exact: room_rank.
+- by rewrite leq_min rank_leq_row rank_leq_col.
+move=> p0 n0; rewrite ltr_pmul2r ?invr_gt0 ?ltr0n //.
+have [K0|K0] := eqVneq K 0; last by apply: lt_le_trans (room_rank pG K0) _; rewrite ler_nat rank_leq_row.
+rewrite big1 ?ltr0n // => j _; rewrite /retention /gram.
+by rewrite (_ : _ *m K = 0) ?mul0mx ?mxE // K0 mulmx0.
+Qed.
+
+(* The compensated request is (T B^-1) B = T, and the edit it gives is the one of least cost. *)
+Theorem P4_proof : P4 R.
+Proof.
+split=> [m n p G K T pG inj D|m n G k delta pG k0]; last first.
+  rewrite attenuation // scalerA mulfV ?scale1r //.
+  by rewrite eta_eq0.
+split.
+- exact: retention_unit.
+- exact: compensated_realises.
+- exact: compensated_exact.
+by move=> D' h; rewrite /D compensated_exact //; apply: exact_least_cost.
+Qed.
+
+End Claims.

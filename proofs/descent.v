@@ -1,7 +1,7 @@
 (* T3b, T3c *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear.
+From MetaKE Require Import statements linear plane.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -146,3 +146,107 @@ rewrite exprMn -subr_gt0; rewrite -subr_gt0 in circle; move: circle; congr (0 < 
 Qed.
 
 End Descents.
+
+Section Claims.
+Variable R : rcfType.
+
+Lemma nrm_sum (I : finType) n (P : pred I) (x : I -> 'cV[R]_n) : nrm (\sum_(i | P i) x i) <= \sum_(i | P i) nrm (x i).
+Proof.
+elim/big_rec2: _ => [|i y v _ h]; first by rewrite nrm0.
+by apply: le_trans (nrmD _ _) _; rewrite ler_add2l.
+Qed.
+
+(* what separates the last layer's gradient from the proxy *)
+Lemma last_gap n (J : 'M[R]_n) (x : 'cV[R]_n) eps : 0 <= eps -> bounded (J - 1%:M) eps -> nrm (J^T *m x - x) <= eps * nrm x.
+Proof.
+move=> e0 /(bounded_tr e0)/(_ x); rewrite linearB /= trmx1 mulmxBl mul1mx //.
+Qed.
+
+(* The last gradient is near the proxy, the others are small beside it; zeta' is the sum of the two errors. *)
+Theorem T3b_proof : T3b R.
+Proof.
+move=> L d n q J Gamma gamma eps s g proxy sigma zeta zeta' g0 e0 tail near bG p0.
+have near' : nrm (g ord_max - proxy) <= eps * nrm proxy by apply: last_gap.
+have tail' := le_trans (nrm_sum _ _) tail.
+have np : 0 < nrm proxy by rewrite nrm_gt0.
+have ps : nrm proxy <= s * nrm (q ord_max) by apply: bG.
+have sharp : (1 - zeta') * nrm proxy ^+ 2 <= dot (\sum_l g l) proxy.
+  by rewrite (bigD1 ord_max) //=; apply: descent.
+have z : zeta' <= zeta.
+  rewrite ler_add2l /sigma invf_div ler_pemulr // ler_pdivl_mulr ?mul1r //.
+have pos t : t < 1 -> 0 < (1 - t) * nrm proxy ^+ 2 by move=> t1; rewrite mulr_gt0 ?subr_gt0 ?exprn_gt0.
+split=> //; [|exact: pos|exact: pos].
+by apply: le_trans sharp; rewrite ler_pmul2r ?exprn_gt0 // ler_add2l ler_opp2.
+Qed.
+
+Lemma bound_circle (gamma eps : R) : 0 <= gamma <= 1 -> 0 <= eps <= 1 ->
+  (0 < Num.sqrt ((1 - eps ^+ 2) * (1 - gamma ^+ 2)) - eps * gamma) = (gamma ^+ 2 + eps ^+ 2 < 1).
+Proof.
+move=> /andP[g0 g1] /andP[e0 e1].
+have h : 0 <= (1 - eps ^+ 2) * (1 - gamma ^+ 2) by rewrite mulr_ge0 ?subr_ge0 ?expr_le1.
+rewrite subr_gt0 -(@ltr_pexpn2r _ 2) ?nnegrE ?sqrtr_ge0 ?mulr_ge0 // sqr_sqrtr //.
+rewrite -subr_gt0 -[RHS]subr_gt0; congr (0 < _); ring.
+Qed.
+
+(* Two angles at the last gradient, arcsin gamma and arcsin eps, add; in the plane they add up exactly. *)
+Theorem T3c_proof : T3c R.
+Proof.
+split.
+  move=> L d n q J Gamma gamma eps c g proxy g01 e01 c0 gL tail near bound.
+  have [g0 g1] := andP g01; have [e0 e1] := andP e01.
+  have tail' : nrm (\sum_l g l - g ord_max) <= gamma * nrm (g ord_max).
+    by rewrite (bigD1 ord_max) //= addrAC subrr add0r; apply: le_trans (nrm_sum _ _) tail.
+  have near' : nrm (c^-1 *: g ord_max - proxy) <= eps * nrm proxy.
+    by have := last_gap proxy e0 near; rewrite linearZ /= -scalemxAl.
+  split; [|exact: bound_circle|by move=> h; exact: (descent_circle g0 e0 h c0 gL tail' near')].
+  rewrite /bound sqrtrM ?subr_ge0 ?expr_le1 // [Num.sqrt _ * _]mulrC [eps * _]mulrC.
+  exact: (descent_cosine g01 e01 c0 gL tail' near').
+move=> gamma eps g01 e01; have [g0 g1] := andP g01; have [e0 e1] := andP e01.
+pose se := Num.sqrt (1 - eps ^+ 2); pose sg := Num.sqrt (1 - gamma ^+ 2).
+have se2 : se ^+ 2 = 1 - eps ^+ 2 by rewrite sqr_sqrtr // subr_ge0 expr_le1 // ltW.
+have sg2 : sg ^+ 2 = 1 - gamma ^+ 2 by rewrite sqr_sqrtr // subr_ge0 expr_le1.
+have se0 : 0 < se by rewrite sqrtr_gt0 subr_gt0 expr_lt1.
+have sg0 : 0 <= sg by apply: sqrtr_ge0.
+have se' : Num.sqrt ((1 - eps ^+ 2) * (1 - gamma ^+ 2)) = se * sg.
+  by rewrite sqrtrM // subr_ge0 expr_le1 // ltW.
+clearbody se sg.
+pose J := mat2 (se * se) (se * eps) (- (se * eps)) (se * se).
+pose gL := vec2 (se * se) (se * eps).
+pose g := vec2 (sg * se * (sg * se - gamma * eps)) (sg * se * (gamma * se + sg * eps)).
+have eL : J^T *m vec2 1 0 = gL by rewrite tr_mat2 mat2_mul !mulr1 !mulr0 !addr0.
+have nL : nrm gL = se.
+  rewrite nrm2 (_ : _ + _ = se ^+ 2); first by rewrite sqrtr_sqr ger0_norm // ltW.
+  transitivity (se ^+ 2 * (se ^+ 2 + eps ^+ 2)); first by ring.
+  by rewrite {2}se2 subrK mulr1.
+have dg : dot g (vec2 1 0) = sg * se * (sg * se - gamma * eps) by rewrite dot2 mulr1 mulr0 addr0.
+have ng : nrm g = sg * se.
+  rewrite nrm2 [X in Num.sqrt X](_ : _ = (sg * se) ^+ 2); first by rewrite sqrtr_sqr ger0_norm // mulr_ge0 // ltW.
+  transitivity ((sg * se) ^+ 2 * ((sg ^+ 2 + gamma ^+ 2) * (se ^+ 2 + eps ^+ 2))); first by ring.
+  by rewrite se2 sg2 !subrK !mulr1.
+have n1 : nrm (vec2 1 0 : 'cV[R]_2) = 1 by rewrite nrm2 expr1n expr0n addr0 sqrtr1.
+exists J, g, (vec2 1 0), 1; rewrite eL; split.
+- split; first exact: ltr01.
+  move=> x; rewrite invr1 scale1r sub_id2 (vec2E x) mat2_mul !nrm2.
+  move: (x 0 0) (x 1 0) => a b.
+  rewrite [X in _ <= X](_ : _ = Num.sqrt (eps ^+ 2 * (a ^+ 2 + b ^+ 2))); last first.
+    by rewrite sqrtrM ?sqr_ge0 // sqrtr_sqr ger0_norm.
+  apply: ler_wsqrtr.
+  have -> : se * se - 1 = - eps ^+ 2 by rewrite -expr2 se2 addrAC subrr add0r.
+  rewrite le_eqVlt; apply/orP; left; apply/eqP.
+  transitivity (eps ^+ 2 * (se ^+ 2 + eps ^+ 2) * (a ^+ 2 + b ^+ 2)); first by ring.
+  by rewrite se2 subrK mulr1.
+- by split; rewrite vec2_eq0 ?oner_eq0 // mulf_eq0 orbb gt_eqF.
+- rewrite nL opp2 add2 nrm2 [X in _ <= X](_ : _ = Num.sqrt ((gamma * se) ^+ 2)); last first.
+    by rewrite sqrtr_sqr ger0_norm // mulr_ge0 // ltW.
+  apply: ler_wsqrtr; rewrite le_eqVlt; apply/orP; left; apply/eqP.
+  transitivity (se ^+ 2 * (se ^+ 2 + eps ^+ 2) * ((1 - (sg ^+ 2 + gamma ^+ 2)) * (1 - sg ^+ 2) + gamma ^+ 2)).
+    by ring.
+  by rewrite {2}se2 {1}sg2 !subrK subrr mul0r add0r mulr1 exprMn mulrC.
+- by rewrite dg ng n1 se'; ring.
+move=> h; rewrite dg mulr_ge0_le0 ?mulr_ge0 ?(ltW se0) //.
+have e01' : 0 <= eps <= 1 by rewrite e0 ltW.
+have : ~~ (0 < se * sg - eps * gamma) by rewrite -se' bound_circle // -leNgt.
+by rewrite -leNgt mulrC [eps * _]mulrC.
+Qed.
+
+End Claims.

@@ -309,3 +309,32 @@ by rewrite -mulrA mulrC ler_wpmul2r // divr_ge0 // mulr_ge0 ?addr_ge0 // ltW.
 Qed.
 
 End Drift.
+
+Section Claims.
+Variable R : rcfType.
+
+(* The difference of the inverses is a product; where both are above mu it is a form between two ordered matrices. *)
+Theorem L3_proof : L3 R.
+Proof.
+split=> [n X E mu e aX e0 small dE|n X E mu e mu0 aX aY e0 dE]; last first.
+  by apply: inverse_drift => //; rewrite addrAC subrr add0r.
+have mu0 : 0 < mu by apply: le_lt_trans small.
+have uX := pd_unit (above_pd mu0 aX); have fl := above_inv mu0 aX.
+split; first exact: (perturbed_unit mu0 small uX fl dE).
+exact: (inverse_perturbation mu0 e0 small uX fl dE).
+Qed.
+
+(* First move the key in one geometry, then the geometry under one key. *)
+Theorem L4_proof : L4 R.
+Proof. by move=> n G1 G2 k1 k2 mu ek eC B *; apply: channel_drift. Qed.
+
+(* r is the inverse, hence its own derivative; then L3 at the identity. *)
+Theorem J1_proof : J1 R.
+Proof.
+move=> n E e e0 e1 dE; have [u b] := perturbed_identity e0 e1 dE; split=> // r h z d d0.
+exists 1; split=> [|x _]; first exact: ltr01.
+have s y : r y = invmx (1%:M + E) *m y by rewrite -{2}(h y) mulKmx.
+by rewrite !s mulmxDr [X in X - _]addrC addrK subrr nrm0 mulr_ge0 ?nrm_ge0 // ltW.
+Qed.
+
+End Claims.

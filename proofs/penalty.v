@@ -72,3 +72,54 @@ by rewrite ler_pexpn2r ?nnegrE ?nrm_ge0.
 Qed.
 
 End Penalty.
+
+Section Claims.
+Variable R : rcfType.
+
+Lemma sym_shift n (A : 'M[R]_n) l : sym A -> sym (A + l%:M).
+Proof. by move=> sA; apply: sym_add => //; rewrite /sym tr_scalar_mx. Qed.
+
+Lemma pd_shift n (A : 'M[R]_n) l1 l2 : sym A -> l1 <= l2 -> pd (A + l1%:M) -> pd (A + l2%:M).
+Proof.
+move=> sA l12 [_ h]; split=> [|x x0]; first exact: sym_shift.
+apply: lt_le_trans (h x x0) _.
+by rewrite !mulmxDl !dotDr !mul_scalar_mx !dotZr ler_add2l ler_wpmul2r ?dot_ge0.
+Qed.
+
+Lemma stationary n (A : 'M[R]_n) g l : A + l%:M \in unitmx ->
+  g + A *m displacement A g l + l *: displacement A g l = 0.
+Proof. by move=> u; rewrite -addrA -mul_scalar_mx -mulmxDl /displacement mulmxN mulKVmx // subrr. Qed.
+
+(* The surrogate is a square about the step. *)
+Theorem T2a_proof : T2a R.
+Proof. by move=> n A g l sA p; split=> d; [apply: step_minimises | apply: step_unique]. Qed.
+
+(* Two penalties with steps of one length have one step, which then solves two equations that differ by (l2 - l1) d. *)
+Lemma radius_strict n (A : 'M[R]_n) g l1 l2 : sym A -> g != 0 -> l1 < l2 -> pd (A + l1%:M) ->
+  nrm (displacement A g l2) < nrm (displacement A g l1).
+Proof.
+move=> sA g0 l12 p1; have p2 := pd_shift sA (ltW l12) p1.
+rewrite lt_neqAle radius_antitone // andbT; apply: contra_neq g0 => e.
+set d1 := displacement A g l1 in e; set d2 := displacement A g l2 in e.
+have ee : dot d2 d2 = dot d1 d1 by rewrite -!nrm_sqr e.
+have same : d2 = d1.
+  apply: step_unique => //; have := step_minimises g d1 p2; rewrite -/d1 -/d2 /surrogate ee.
+  by rewrite !ler_add2r.
+have e1 := stationary g (pd_unit p1); have e2 := stationary g (pd_unit p2); rewrite -/d1 -/d2 same in e1 e2.
+have : (l2 - l1) *: d1 = 0.
+  by rewrite scalerBl; apply/eqP; rewrite subr_eq0; apply/eqP/(addrI (g + A *m d1)); rewrite e1 e2.
+move/eqP; rewrite scaler_eq0 subr_eq0 gt_eqF //= => /eqP d0.
+by move: e1; rewrite d0 mulmx0 scaler0 !addr0.
+Qed.
+
+(* A point of the ball has no larger penalty, so that the minimiser of the penalised surrogate is best there. *)
+Theorem L1_proof : L1 R.
+Proof.
+move=> n A g sA; split.
+- by move=> l l0 p s; split=> [|d]; [apply: stationary; apply: pd_unit | apply: trust_region].
+- move=> l1 l2; rewrite le_eqVlt => /orP[/eqP -> //|l12] p1.
+  by apply: radius_antitone => //; apply: pd_shift p1 => //; apply: ltW.
+by move=> g0 l1 l2; apply: radius_strict.
+Qed.
+
+End Claims.

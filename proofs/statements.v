@@ -312,8 +312,8 @@ Definition J1 := forall n (E : 'M[R]_n) e, 0 <= e -> e < 1 -> bounded E e ->
 
 (* the gradient of a loss of several weights, layer by layer *)
 Definition gradients L d (n : 'I_L -> nat) (f : (forall l, 'M[R]_(d, n l)) -> R) W (Gamma : forall l, 'M[R]_(d, n l)) :=
-  forall e, 0 < e -> exists t, 0 < t /\ forall H : (forall l, 'M[R]_(d, n l)), (forall l, frob (H l) <= t) ->
-  `|f (fun l => W l + H l) - f W - \sum_l inner (Gamma l) (H l)| <= e * \sum_l frob (H l).
+  forall e, 0 < e -> exists t, 0 < t /\ forall X : (forall l, 'M[R]_(d, n l)), (forall l, frob (X l - W l) <= t) ->
+  `|f X - f W - \sum_l inner (Gamma l) (X l - W l)| <= e * \sum_l frob (X l - W l).
 
 Definition T3a := forall L d (n : 'I_L.+1 -> nat) (f : (forall l, 'M[R]_(d, n l)) -> R) W q (phi : 'I_L.+1 -> 'cV[R]_d -> 'cV[R]_d)
     J (Gamma : forall l, 'M[R]_(d, n l)) z,
