@@ -1,0 +1,42 @@
+"""Methods give what they gave when `tests/data/record.json` was written."""
+
+import json
+
+import pytest
+
+from metake.models.load import load
+from tests.record import RECORD, TOLERANCE, furthest, methods_of, run
+
+ALWAYS = ("memit", "alphaedit-blue", "metake", "ultraedit")
+CASES = [
+    ("demo", m) if m in ALWAYS else pytest.param("demo", m, marks=pytest.mark.deep)
+    for m in methods_of("demo")
+]
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("model", "method"), CASES)
+def test_a_method_gives_what_was_recorded(model, method, recorded):
+    assert furthest(run(load(model), method), recorded[model][method]) < TOLERANCE
+
+
+def test_every_method_is_recorded(recorded):
+    assert {model: set(rows) for model, rows in recorded.items()} == {m: set(methods_of(m)) for m in recorded}
+
+
+def test_a_difference_is_noticed(recorded):
+    """Of every number: one part in a thousand."""
+    row = recorded["demo"]["memit"]
+    for part in ("norm", "products", "eta"):
+        for layer, value in row[part].items():
+            moved = {
+                **row[part],
+                layer: [1.001 * x for x in value] if isinstance(value, list) else 1.001 * value,
+            }
+            assert furthest({**row, part: moved}, row) > TOLERANCE
+    assert furthest({**row, "efficacy": row["efficacy"] - 0.1}, row) > TOLERANCE
+    assert furthest({**row, "eta": {}}, row) == float("inf")
