@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from verification.expected import additions, gather
+from theory.claims import CLAIMS
+from verification.expected import Evidence, additions, gather
 from verification.ledger import ASIDE, LADDER, unmet
 from verification.outcome import Outcome
+from verification.page import ROOT, VERDICTS
 from verification.verdicts import Verdict, markdown, verdicts, write_verdicts
 
 
@@ -80,9 +85,6 @@ def test_files(tmp_path):
     stored = json.loads((tmp_path / "verdicts.json").read_text(encoding="utf-8"))
     assert stored[0]["id"] == "T1"
     assert stored[0]["examples"] == 3
-    page = (tmp_path / "verdicts.html").read_text(encoding="utf-8")
-    assert "Attenuation law" in page
-    assert "0.5" in page
     lines = [line for line in markdown(rows).splitlines() if line.startswith("| [T1]")]
     assert lines[0].count("|") - lines[0].count("\\|") == 9
 
@@ -122,3 +124,67 @@ def test_a_rung_without_its_obligations_is_unmet(rung):
     others = {kind for r in (LADDER | ASIDE).values() for kind in r.needs} - needs
     assert unmet([("T1", rung, False)], dict.fromkeys(others, 1))
     assert not any(unmet([("T1", rung, False)], {kind: 1}) for kind in needs)
+
+
+def page_of(outcomes: list[Outcome], expected: Evidence, folder: Path) -> str:
+    write_verdicts(verdicts(outcomes, expected), folder, expected)
+    return (folder / "verdicts.html").read_text(encoding="utf-8")
+
+
+def cells(page: str, id: str) -> list[str]:
+    """The cells of a claim in the page's table, without their mark-up."""
+    (row,) = re.findall(rf'<tr><th scope="row"><a href="#{id}">(.*?)</tr>', page, re.DOTALL)
+    return [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row)]
+
+
+def test_the_page_counts_tests_per_rung_and_names_what_is_missing(tmp_path):
+    tests = [
+        Outcome("f.py::test_a", "passed", (("T1", "random", "", False),), {"obligations": {"compared": 9}}),
+        Outcome("f.py::test_b", "passed", (("T1", "proved", "", False),), {"obligations": {"proved": 2}}),
+        Outcome("f.py::test_c", "passed", (("T1", "proved", "", False),), {"obligations": {"proved": 1}}),
+    ]
+    place = {kind: i for i, kind in enumerate([*LADDER, "refuted"], start=1)}
+    whole = page_of(tests, gather(tests), tmp_path)
+    assert cells(whole, "T1")[0] == "✓ holds as stated"
+    assert cells(whole, "T1")[place["random"]] == "1"
+    assert cells(whole, "T1")[place["proved"]] == "2"
+    assert cells(whole, "T1")[place["exact"]] == "-"
+    assert "No test failed. No expected evidence is missing." in whole
+    less = page_of(tests[:2], gather(tests), tmp_path)
+    assert cells(less, "T1")[place["proved"]] == "1 of 2"
+    assert "Missing: proved: f.py::test_c brought nothing" in less
+    assert "Expected evidence is missing for T1." in less
+
+
+def test_the_page_puts_failing_claims_first_and_explains_its_words(tmp_path):
+    tests = [
+        Outcome("f.py::test_a", "passed", (("T1", "random", "", False),), {"obligations": {"compared": 1}}),
+        Outcome("f.py::test_b", "failed", (("X11", "random", "", False),), {}),
+    ]
+    page = page_of(tests, {}, tmp_path)
+    assert re.findall(r'<tr><th scope="row"><a href="#(\w+)">', page)[0] == "X11"
+    assert "Tests failed for X11." in page
+    assert "Failed tests: test_b" in page
+    for text in (*VERDICTS.values(), *(rung.text for rung in LADDER.values())):
+        assert f"<dd>{html.escape(text, quote=False)}</dd>".replace("'", "&#39;") in page
+
+
+def test_every_link_of_the_page_leads_somewhere(tmp_path):
+    test = "test_attenuation.py::test_edit_realises_the_attenuated_residual"
+    tests = [
+        Outcome(test, "passed", ((entry.id, "random", "", False),), {"obligations": {"compared": 1}})
+        for entry in CLAIMS
+    ]
+    page = page_of(tests, {}, tmp_path)
+    theory = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", theory, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    links = set(re.findall(r'href="([^"]+)"', page))
+    assert len(links) > len(CLAIMS)
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if path:
+            assert (tmp_path / path).resolve().is_file(), link
+            assert not anchor or anchor in anchors, link
+        else:
+            assert f'id="{anchor}"' in page, link

@@ -5,13 +5,11 @@ from __future__ import annotations
 import inspect
 import io
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +18,7 @@ from theory.claims import CLAIMS, Claim, claim
 from verification.expected import Evidence, gather, losses
 from verification.ledger import ASIDE, LADDER
 from verification.outcome import Outcome
+from verification.page import ROOT, VERDICTS, count, modules, statement_anchor, worst_first, write_page
 
 TIGHT = 0.99  # a bound is called tight if this share of it was reached
 
@@ -176,34 +175,6 @@ def render_terminal(rows: list[Verdict]) -> str:
     return out.getvalue()
 
 
-VERDICTS = {
-    "fails": "a counterexample to the claim was found, or a test of it failed",
-    "not checked": "no test ran",
-    "needs more": "holds with an assumption that the paper does not make; its own form has a counterexample",
-    "holds corrected": "holds in another form; the paper's has a counterexample",
-    "holds as stated": "holds as the paper states it",
-    "holds": "holds; not a numbered statement of the paper",
-}
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def worst_first(rows: list[Verdict]) -> list[Verdict]:
-    """Broken and lost evidence first, then by verdict; else in the register's order."""
-    order = list(VERDICTS)
-    return sorted(rows, key=lambda row: (not row.failed, not row.lost, order.index(row.verdict)))
-
-
-def statement_anchor(row: Verdict) -> str:
-    """Place of a claim in docs/theory.md, as GitHub names it."""
-    kept = [c for c in f"{row.id} {row.title}".lower() if c.isalnum() or c in " -_"]
-    return "".join(kept).replace(" ", "-")
-
-
-def modules(row: Verdict) -> tuple[str, ...]:
-    """Modules of `theory` that state a claim."""
-    return tuple(dict.fromkeys(name.split(".")[0] for name in claim(row.id).functions))
-
-
 def files_of_tests(row: Verdict) -> tuple[str, ...]:
     """Files of the tests that brought evidence."""
     return tuple(sorted({test.split("::")[0] for tests in row.tests.values() for test in tests}))
@@ -211,11 +182,7 @@ def files_of_tests(row: Verdict) -> tuple[str, ...]:
 
 def _counts(row: Verdict, expected: Evidence) -> str:
     """`random 8, proved 2`: tests per rung, without those of another machine or profile."""
-    wanted = expected.get(row.id, {})
-    return ", ".join(
-        f"{rung} {len([t for t in row.tests[rung] if not wanted or t in wanted.get(rung, {})])}"
-        for rung in row.rungs
-    )
+    return ", ".join(f"{rung} {count(row, rung, expected).found}" for rung in row.rungs)
 
 
 def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
@@ -257,12 +224,7 @@ def write_verdicts(rows: list[Verdict], folder: Path, expected: Evidence | None 
         folder / "verdicts.json", [asdict(row) | {"bound": row.bound, "text": row.text} for row in rows]
     )
     write_text(folder / "verdicts.md", markdown(rows, expected))
-    template = (Path(__file__).parent / "verdicts.html").read_text(encoding="utf-8")
-    page = Template(template, autoescape=True)
-    write_text(folder / "verdicts.html", page.render(
-        rows=worst_first(rows), ladder=LADDER, verdicts=VERDICTS, anchor=statement_anchor, modules=modules,
-        root=os.path.relpath(ROOT, folder.resolve()),
-    ))  # fmt: skip
+    write_page(folder / "verdicts.html", rows, expected or {})
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
