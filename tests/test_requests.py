@@ -108,3 +108,30 @@ def test_batches_that_cannot_be_edited_are_named(requests, complaint):
     with pytest.raises(MetakeError, match=complaint) as raised:
         distinct(requests)
     assert "\n" not in str(raised.value)
+
+
+def test_a_subject_is_found_as_a_word_before_it_is_found_in_one():
+    """As it is spelled, then in any case, then inside another word."""
+    for text, prompt, subject in (
+        ("Adam and Ada", "Adam and {}", "Ada"),
+        ("MacAda and Ada", "MacAda and {}", "Ada"),
+        ("ada and Ada", "ada and {}", "Ada"),
+        ("Adam and ADA", "Adam and {}", "ADA"),
+        ("Adam and Bo", "{}m and Bo", "Ada"),
+    ):
+        request = Request.from_text(text, "Ada", "b")
+        assert (request.prompt, request.subject, request.text) == (prompt, subject, text)
+
+
+def test_a_name_is_for_messages_and_does_not_tell_requests_apart():
+    named = replace(ASKED, name="first")
+    assert named == ASKED
+    with pytest.warns(UserWarning, match=r"1 requests are given more than once and are edited once \(first"):
+        assert len(distinct(request for request in (named, ASKED))) == 1
+    assert Request("{} is", "a" * 81, "b").name == "a" * 77 + "..."
+    assert Request("{} is", "a" * 80, "b").name == "a" * 80
+
+
+def test_locality_prompts_tell_requests_apart():
+    assert len(distinct([ASKED, replace(ASKED, locality=["Who?"])])) == 2
+    assert replace(ASKED, locality=["Who?"]).locality == ("Who?",)

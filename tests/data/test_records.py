@@ -356,3 +356,90 @@ def test_a_file_of_easyedit_gives_what_it_gave():
         Request("{} was born in", "Ada", "Oslo"), "Ada's birthplace is", "Bo was born in", "Bonn", "Rome",
         rival="Rome", rephrases=("Ada's birthplace is",),
     )  # fmt: skip
+
+
+TABLE = "prompt,subject,target,ground_truth\n"
+
+
+@pytest.mark.parametrize("cell", ["1999", "true", "null", "3.50", "[sic] Oslo", "{Oslo}", "x [1]"])
+def test_a_cell_that_is_no_list_or_object_is_the_text_that_stands_there(write, cell):
+    """A year stays a text; brackets do not make a list."""
+    (record,) = read_records(write("t.csv", f"{TABLE}Ada is,Ada,{cell},{cell}\n"))
+    assert (record.request.target, record.truth) == (cell, cell)
+
+
+def test_a_cell_of_two_braces_is_a_gap_and_not_an_object(write):
+    (record,) = read_records(write("t.csv", "prompt,subject,target\n{},Ada,b\n"))
+    assert record.request.text == "Ada"
+
+
+def test_a_cell_of_spaces_is_empty(write):
+    (record,) = read_records(write("t.csv", "prompt,subject,target,target_new\nAda is,Ada,b, \n"))
+    assert record.request.target == "b"
+
+
+def test_a_table_is_cut_where_its_header_is(write):
+    """The delimiter that stands most often in the header; the other one may stand in a name and in any cell."""
+    text = 'prompt;subject;target;"of, whom"\nAda, or so, is;Ada;b;c\n'
+    (record,), notes = read(write("T.CSV", text))  # whatever the case of the suffix
+    assert record.request.text == "Ada, or so, is"
+    assert notes[0].endswith("not used: of, whom")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85"])
+def test_lines_of_json_end_at_line_feeds_alone(write, mark):
+    """Other characters that Python calls line ends stand in texts as they are."""
+    entry = json.dumps({**OWN, "target_new": f"Os{mark}lo"}, ensure_ascii=False)
+    (record,) = read_records(write("t.jsonl", entry + "\r\n"))
+    assert record.request.target == f"Os{mark}lo"
+
+
+def test_of_two_names_of_a_field_the_first_with_a_value_counts():
+    both = {**OWN, "target": "Rome", "rephrase": "Ada hails from", "rephrase_prompt": "x"}
+    (record,) = parse_records(Path("f"), [both])
+    assert (record.request.target, record.rephrase) == ("Oslo", "Ada hails from")
+    (record,) = parse_records(Path("f"), [{**both, "target_new": None, "rephrase": None}])
+    assert (record.request.target, record.rephrase) == ("Rome", "x")
+
+
+@pytest.mark.parametrize(
+    ("loc", "asked"), [("who", "who?"), ("who?", "who?"), ("who:", "who:"), ("So.", "So.")]
+)
+def test_an_unrelated_question_gets_the_mark_that_it_lacks(loc, asked):
+    assert parse_records(Path("f"), [{**ZSRE, "loc": loc}])[0].locality == asked
+
+
+def test_nested_prompts_that_are_all_about_the_subject():
+    """The first stands for the unrelated one; it is not asked twice."""
+    pairs = [{"prompt": f"Ada's {who} is", "ground_truth": who} for who in ("mother", "father")]
+    (record,) = parse_records(Path("f"), [{**OWN, "locality": pairs}])
+    assert (record.locality, record.locality_answer) == ("Ada's mother is", "mother")
+    assert record.same_subject == (("Ada's father is", "father"),)
+
+
+def test_the_original_format_without_neighbours_has_no_unrelated_prompt():
+    (record,) = parse_records(Path("f"), [{k: v for k, v in MULTI.items() if k != "neighborhood_prompts"}])
+    assert (record.locality, record.locality_answer, record.neighbours, record.rival) == ("", "", (), "Rome")
+
+
+def test_texts_of_a_list_are_stripped_and_empty_ones_dropped():
+    (record,) = parse_records(Path("f"), [{**MULTI, "paraphrase_prompts": [" ", " Ada hails from "]}])
+    assert record.rephrases == ("Ada hails from",)
+
+
+def test_a_limit_takes_the_first_records_and_is_at_least_one(write):
+    path = write("t.json", json.dumps([{**OWN, "target_new": name} for name in "abc"]))
+    assert [r.request.target for r in read_records(path, 2)] == ["a", "b"]
+    with pytest.raises(MetakeError, match=r"^records: at least 1 is needed, asked for 0$"):
+        read_records(path, 0)
+
+
+def test_an_entry_of_several_formats_is_read_as_the_most_specific():
+    """CounterFact's before zsRE's before the flat one."""
+    rewrite = MULTI["requested_rewrite"]
+    for entry, text in (
+        ({**MULTI, **ZSRE, **FLAT}, rewrite["prompt"].format("Ada")), ({**FLAT, **ZSRE}, ZSRE["src"])
+    ):  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert parse_records(Path("f"), [entry])[0].request.text == text

@@ -1,6 +1,8 @@
 """The world is what its description promises."""
 
+import hashlib
 from collections import Counter
+from itertools import islice
 
 import pytest
 
@@ -58,6 +60,35 @@ def test_seeded(world):
     assert World().text(50, seed=3) == world.text(50, seed=3)
     assert world.text(50, seed=3) != world.text(50, seed=4)
     assert World(seed=1).subjects != world.subjects
+
+
+def test_a_round_of_lines_asks_every_fact_in_every_wording_once(world):
+    """A quarter as many lines of filler beside them, and a sentence of it before a quarter of the questions."""
+    asked = {fact.ask(w): " " + fact.value for fact in world.facts for w in range(4)}
+    stream, found, filler, led = world.lines(seed=1), [], 0, 0
+    while len(found) < len(asked):
+        text, answer = next(stream)
+        if not answer:
+            filler += 1
+            continue
+        lead, stop, question = text.rpartition(". ")
+        led += bool(stop)
+        assert asked[question] == answer
+        assert not lead or not lead.endswith("?")
+        found.append(question)
+    assert sorted(found) == sorted(asked)
+    assert found != list(asked)
+    for count in (filler, led):  # five standard deviations of a binomial
+        assert abs(count / len(asked) - 0.25) < 5 * (0.25 * 0.75 / len(asked)) ** 0.5
+    bare = list(islice(world.lines(seed=1, filler_share=0.0), 200))
+    assert all(asked[question] == answer for question, answer in bare)
+
+
+def test_the_text_is_the_one_that_the_demo_models_statistics_are_of(world):
+    """Documented numbers depend on every word of it."""
+    text = world.text(2000, seed=7)
+    assert text.count("\n") == 2000
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "a4ddac0d25b6de69"
 
 
 @pytest.mark.parametrize("name", DEMOS)

@@ -131,7 +131,10 @@ def test_a_changed_measurement_is_refused(demo, records, tmp_path):
     with pytest.raises(MetakeError, match="of another batch"):
         checkpoints.look(2)
     path.write_text(path.read_text().replace('"index": 1', '"index": 2'))
-    with pytest.raises(MetakeError, match=r"measured\.json: damaged or changed by hand"):
+    with pytest.raises(
+        MetakeError,
+        match=r"measured\.json: damaged or changed by hand .*; remove it: what batch 1 left is measured again$",
+    ):
         checkpoints.look(1)
 
 

@@ -394,3 +394,20 @@ def test_a_divergence_that_rounding_makes_negative_is_zero(demo, records):
     assert f"first {evaluator.compared} records" in GLOSSARY["kl"]
     plain = replace(before, perplexity=float("nan"), perplexity_median=2.5).plain()
     assert (plain["perplexity"], plain["perplexity_median"]) == (None, 2.5)
+
+
+def test_a_measurement_is_the_same_in_passes_of_any_size(demo, records):
+    """Every record's next tokens are kept, not those of the last pass alone."""
+    whole, small = (
+        Evaluator(demo.arch, demo.tokenizer, records[:4], generate=False, max_tokens=size).measure()
+        for size in (None, 16)
+    )
+    for name, values in whole.values.items():
+        np.testing.assert_allclose(small.values[name], values, err_msg=name)
+    assert list(small.unrelated) == list(whole.unrelated) == [0, 1, 2, 3]
+
+
+def test_a_window_of_two_tokens_predicts_one(demo):
+    ids = demo.tokenizer("The mill is dark", add_special_tokens=False).input_ids
+    evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=demo.tokenizer.decode(ids[:2]))
+    assert [(len(window), window.answer) for window in evaluator.windows] == [(2, 1)]
