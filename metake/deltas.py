@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from metake.errors import MetakeError
-from metake.files import digest, read_tensors, write_tensors
+from metake.files import as_path, digest, read_tensors, write_tensors
 from metake.models.architecture import Architecture
+from metake.models.load import Loaded, architecture_of
 
 FORMAT = "metake-delta-2"
 FILE = "delta.safetensors"
@@ -126,7 +127,7 @@ class Delta:
         return {layer: norm(layer) for layer in self.layers}
 
     @torch.no_grad()
-    def apply(self, model: nn.Module | Architecture, *, check: bool = True) -> Applied:
+    def apply(self, model: Loaded | nn.Module | Architecture, *, check: bool = True) -> Applied:
         """Add the change to the weights, in place.
 
         The sum is formed in fp32 (fp64 for an fp64 model) and rounded once to the weights' dtype.
@@ -135,7 +136,7 @@ class Delta:
             MetakeError: the model is another one than the delta was made for (unless `check` is
                 off), or the change is not finite; the model is then left as it was.
         """
-        arch = model if isinstance(model, Architecture) else Architecture(model)
+        arch = architecture_of(model)
         arch.check_layers(self.layers)
         for layer in self.layers:
             shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.whole.get(layer))
@@ -161,7 +162,7 @@ class Delta:
         return applied.seal()
 
     @contextmanager
-    def applied(self, model: nn.Module | Architecture, *, check: bool = True) -> Iterator[None]:
+    def applied(self, model: Loaded | nn.Module | Architecture, *, check: bool = True) -> Iterator[None]:
         """The edited model inside the block, the original one after it.
 
         Raises:
@@ -175,6 +176,8 @@ class Delta:
 
     def then(self, other: Delta) -> Delta:
         """This change followed by another: one delta, for the model that this one was made for."""
+        if not isinstance(other, Delta):
+            raise MetakeError(f"delta: only another delta can follow, not {type(other).__name__}")
         factors = dict(self.factors)
         for layer, (left, right) in other.factors.items():
             if layer in factors:
@@ -204,7 +207,7 @@ class Delta:
 
     def save(self, folder: Path | str) -> Path:
         """Write `delta.safetensors` into a folder; returns the file. Equal deltas give equal bytes."""
-        path = Path(folder) / FILE
+        path = as_path(folder, "Delta.save: folder") / FILE
         write_tensors(path, FORMAT, self._tensors, {"model": self.model, "note": self.note})
         return path
 
@@ -215,7 +218,7 @@ class Delta:
         Raises:
             MetakeError: the file is missing, damaged, or no delta.
         """
-        path = Path(folder)
+        path = as_path(folder, "Delta.load: folder")
         path = path / FILE if path.is_dir() else path
         tensors, meta = read_tensors(path, FORMAT, remedy)
         try:

@@ -9,8 +9,9 @@ print(result); result.plot("edit.png"); result.delta.save("edit"); result.revert
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,9 @@ from metake.geometry.operator import Geometry, Identity, Projected, Ridge
 from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.ambient import neutral, refuse_inference_tensors
-from metake.models.architecture import Architecture, ModuleMap
+from metake.models.architecture import ModuleMap
+from metake.models.ask import MAX_NEW_TOKENS, ask
+from metake.models.load import Loaded, as_loaded
 from metake.models.trace import frozen, wide
 from metake.names import unknown_name
 from metake.prompts import Batch, Trunks, sample_contexts
@@ -42,6 +45,12 @@ from metake.targets.target import plan_targets
 Written = tuple[tuple[Stage, ...], Delta, Callable[[], dict[int, Tensor]]]
 
 
+REMEDIES = {
+    "settings": "metake.settings_for(model, method, lr=0.1) makes them",
+    "statistics": "metake.Statistics.load(path) reads a file of metake stats",
+}
+
+
 def _change(solution: Solution) -> Delta:
     return Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
 
@@ -50,12 +59,12 @@ class Editor:
     """Edits a model in place.
 
     Args:
-        model: a causal language model (`transformers`), on any device, fp32 or bf16.
-        tokenizer: its tokenizer (a fast one).
+        model: what `load` returns, or a causal language model (`transformers`), on any device, fp32 or bf16.
+        tokenizer: its tokenizer (a fast one); not needed with what `load` returns.
         method: a row of `metake.methods.METHODS`.
         settings: all numbers; `metake.presets.settings_for` makes them for known models.
         statistics: second moments of the edited layers' keys, where the geometry is made of them.
-        modules: for a model family that is not known.
+        modules: for a model family that is not known; a map, or the file of one.
         answers: read the model's greedy answers before and after each batch, which say whether an edit took.
         progress: show a bar while targets are optimised, on a terminal and where it takes longer than a second.
 
@@ -65,30 +74,38 @@ class Editor:
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer: Any,
+        model: Loaded | nn.Module,
+        tokenizer: Any = None,
         method: str = "metake",
         *,
         settings: Settings | None = None,
         statistics: Statistics | None = None,
-        modules: ModuleMap | None = None,
+        modules: ModuleMap | Path | str | None = None,
         answers: bool = True,
         progress: bool = False,
     ) -> None:
         from metake.presets import settings_for, statistics_for
 
         find_method(method)
-        refuse_inference_tensors(model)
-        self.arch = Architecture(model, modules)
-        self.tokenizer, self.method, self.progress = tokenizer, method, progress
-        self.reads_answers = answers and hasattr(model, "generate")
+        self.loaded = as_loaded(model, tokenizer, modules)
+        self.arch, self.tokenizer = self.loaded.arch, self.loaded.tokenizer
+        refuse_inference_tensors(self.arch.model)
+        self.method, self.progress = method, progress
+        self.reads_answers = answers and hasattr(self.arch.model, "generate")
+        for name, value, kind in (("settings", settings, Settings), ("statistics", statistics, Statistics)):
+            if value is not None and not isinstance(value, kind):
+                raise MetakeError(
+                    f"{name}: must be {kind.__name__}, not {type(value).__name__}; {REMEDIES[name]}"
+                )
         self.settings = settings or settings_for(self.arch, method)
         self.arch.check_layers(self.settings.layers)
         if self.settings.allocation not in ALLOCATIONS:
             raise unknown_name("settings: allocation", self.settings.allocation, ALLOCATIONS)
         if self.settings.needs_statistics:
             if statistics is None:
-                statistics = statistics_for(self.arch, tokenizer, self.settings.layers, progress=progress)
+                statistics = statistics_for(
+                    self.arch, self.tokenizer, self.settings.layers, progress=progress
+                )
             statistics.check(self.arch, self.settings.layers)
         self.statistics = statistics
         self.batches: list[EditResult] = []
@@ -148,6 +165,14 @@ class Editor:
                 self.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
             )
         return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
+
+    def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
+        """Greedy answers of the model as it is now; see `Loaded.ask`."""
+        return ask(self.arch, self.tokenizer, questions, max_new_tokens)
+
+    def __repr__(self) -> str:
+        count = len(self.batches)
+        return f"<Editor: {self.method} of {self.loaded.name}, layers {list(self.settings.layers)}, {count} batches>"
 
     def preview(self, requests: Sequence[Request] | Request) -> Preview:
         """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""

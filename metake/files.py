@@ -10,6 +10,7 @@ import codecs
 import hashlib
 import json
 import math
+import os
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,6 +24,22 @@ from torch import Tensor
 
 import metake
 from metake.errors import MetakeError
+
+
+def as_path(place: str | os.PathLike[str], what: str) -> Path:
+    """The path of a file or folder that a caller names.
+
+    Args:
+        what: begins the error line, e.g. `Delta.load: folder`.
+
+    Raises:
+        MetakeError: it is no path, or an empty one.
+    """
+    if not isinstance(place, str | os.PathLike):
+        raise MetakeError(f"{what}: must be a path (str or Path), not {type(place).__name__}")
+    if not os.fspath(place):
+        raise MetakeError(f"{what}: is empty; give a path")
+    return Path(place)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

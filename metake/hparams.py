@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -119,6 +119,14 @@ class Settings(BaseModel):
         "no more, and 8,192 on a GPU",
     )
 
+    if not TYPE_CHECKING:  # type checkers and editors read the fields
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise _complaint(error) from error
+
     @model_validator(mode="after")
     def _one_step(self) -> Settings:
         if (self.target == "gradient") != (self.allocation == "each"):
@@ -152,21 +160,27 @@ class Settings(BaseModel):
 
 
 def make_settings(fields: dict[str, Any]) -> Settings:
-    """`Settings` from plain values, with pydantic's complaint as one line."""
-    try:
-        return Settings(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise unknown_name("settings", name, Settings.model_fields) from error
-        if not name:  # about several fields
-            raise MetakeError(f"settings: {first['msg'].removeprefix('Value error, ')}") from error
-        given = first.get("input")
-        if first["type"] == "literal_error":
-            known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-            raise unknown_name(f"settings: {name}", given, known) from error
-        raise MetakeError(f"settings: {name}: {first['msg'].lower()} (got {given!r})") from error
+    """`Settings` from plain values.
+
+    Raises:
+        MetakeError: unknown field or a value out of range; the line names it.
+    """
+    return Settings(**fields)
+
+
+def _complaint(error: ValidationError) -> MetakeError:
+    """pydantic's complaint as one line."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown_name("settings", name, Settings.model_fields)
+    if not name:  # about several fields
+        return MetakeError(f"settings: {first['msg'].removeprefix('Value error, ')}")
+    given = first.get("input")
+    if first["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        return unknown_name(f"settings: {name}", given, known)
+    return MetakeError(f"settings: {name}: {first['msg'].lower()} (got {given!r})")
 
 
 def describe_settings() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from metake.errors import MetakeError
 from metake.names import unknown_name
 
 
@@ -106,6 +107,8 @@ def find_method(name: str) -> Method:
     Raises:
         MetakeError: the name is not in the table.
     """
+    if not isinstance(name, str):
+        raise MetakeError(f"method: must be a name of the table, e.g. 'metake', not {type(name).__name__}")
     row = name.split("@")[0]
     if row not in METHODS:
         raise unknown_name("method", row, METHODS)

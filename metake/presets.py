@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import check_writable, read_json, read_text
+from metake.files import as_path, check_writable, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.hparams import Settings, make_settings
 from metake.methods import METHODS, find_method
 from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, DEMOS
+from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
 from metake.names import unknown_name
 
 PRESETS = ASSETS / "presets"
@@ -83,12 +85,15 @@ def preset_name(arch: Architecture) -> str:
 def preset_of(which: str | Path) -> dict[str, Any]:
     """The preset that ships under a name (empty if there is none), or that of a file.
 
+    Args:
+        which: a name, or the path of a file; a text that ends in `.json` is a path.
+
     Raises:
         MetakeError: the file cannot be read, or is no preset.
     """
-    if isinstance(which, str):
+    if isinstance(which, str) and not which.endswith(".json"):
         return _shipped().get(short_name(which), {})
-    content = read_json(which)
+    content = read_json(as_path(which, "preset"))
     parts = ("common", "geometries", "methods")
     if (
         not isinstance(content, dict)
@@ -116,7 +121,11 @@ def preset_of(which: str | Path) -> dict[str, Any]:
 
 
 def settings_for(
-    arch: Architecture, method: str, *, name: str | Path | None = None, **overrides: Any
+    model: Loaded | nn.Module | Architecture,
+    method: str,
+    *,
+    name: str | Path | None = None,
+    **overrides: Any,
 ) -> Settings:
     """Defaults, then the model's preset, then its parts for the geometry and the method, then `overrides`.
 
@@ -128,8 +137,8 @@ def settings_for(
     Raises:
         MetakeError: unknown method or setting, a layer that the model does not have, or no preset in the file.
     """
-    preset = preset_of(name or preset_name(arch))
-    row = find_method(method)
+    arch, row = architecture_of(model), find_method(method)
+    preset = preset_of(preset_name(arch) if name is None else name)
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
     fields |= preset.get("geometries", {}).get(row.geometry, {})
     own = preset.get("methods", {})
@@ -196,9 +205,9 @@ def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statisti
 
 
 def statistics_for(
-    arch: Architecture,
-    tokenizer: Any,
-    layers: tuple[int, ...],
+    model: Loaded | nn.Module | Architecture,
+    tokenizer: Any = None,
+    layers: Sequence[int] = (),
     *,
     text: str | None = None,
     tokens: int | None = None,
@@ -208,9 +217,21 @@ def statistics_for(
 
     A cached file that is damaged is made again, and a cache that cannot be written is not used; either is a note.
 
+    Args:
+        tokenizer: the model's; not needed with what `load` returns.
+        layers: of which C is wanted.
+        text: to collect from; a text that ships by default.
+        tokens: so many of the text, from its beginning.
+
     Raises:
-        MetakeError: the text is too short.
+        MetakeError: the text is too short, or an argument is something else.
     """
+    loaded = as_loaded(model, tokenizer)
+    arch, tokenizer = loaded.arch, loaded.tokenizer
+    arch.check_layers(layers)
+    layers = tuple(layers)
+    if text is not None and not isinstance(text, str):
+        raise MetakeError(f"statistics: text must be a text, not {type(text).__name__}; read the file first")
     if text is None:
         text = default_text(preset_name(arch))
         tokens = tokens or TOKENS

@@ -11,6 +11,7 @@ from typing import Any
 from metake.errors import MetakeError
 
 GAP = "{}"
+WRITE = "Request(prompt, subject, target)"
 
 
 @dataclass(frozen=True)
@@ -163,13 +164,14 @@ def distinct(requests: Any) -> tuple[Request, ...]:
     """
     batch = (requests,) if isinstance(requests, Request) else requests
     if isinstance(batch, str | dict) or not isinstance(batch, Iterable):
-        raise MetakeError(f"requests: must be a Request or a list of them, not {type(batch).__name__}")
+        raise MetakeError(
+            f"requests: must be a Request or a list of them, not {type(batch).__name__}; write {WRITE}"
+        )
     batch = tuple(batch)
     for request in batch:
         if not isinstance(request, Request):
-            raise MetakeError(
-                f"requests: must be Request objects, not {type(request).__name__}; write Request(prompt, subject, target)"
-            )
+            remedy = "give its .request" if hasattr(request, "request") else f"write {WRITE}"
+            raise MetakeError(f"requests: must be Request objects, not {type(request).__name__}; {remedy}")
     if not batch:
         raise MetakeError("requests: none given")
     if clash := contradiction(batch):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metake.answers import CHECKED, Answer, count_successes, show_answers
 from metake.deltas import Applied, Delta
+from metake.files import as_path
 from metake.hparams import Settings
 from metake.report.tables import render
 from metake.requests import Request
@@ -203,7 +204,7 @@ class EditResult:
         """Planned against executed residual, per layer; writes a figure (png, pdf or svg)."""
         from metake.report.figures import plot_realisation
 
-        return plot_realisation({self.method: [self.summary()]}, Path(path))
+        return plot_realisation({self.method: [self.summary()]}, as_path(path, "plot: path"))
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the batch as plain values, for a result file."""

@@ -39,7 +39,9 @@ def test_every_preset_is_valid(path):
         make_settings(fields)
 
 
-class StandIn:
+class StandIn(Architecture):
+    d_v = d_k = 0
+
     """What is read of a model to find its preset, without its weights."""
 
     def __init__(self, type, layers, d_v, d_k, vocabulary, name=""):

@@ -15,6 +15,7 @@ from typing import Any
 
 from metake.data.entries import read_entries
 from metake.errors import MetakeError
+from metake.files import as_path
 from metake.requests import Request, is_unicode, one_line
 
 SHOWN = 5  # problems that an error line names
@@ -285,7 +286,7 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
     """
     if limit is not None and limit < 1:
         raise MetakeError(f"records: at least 1 is needed, asked for {limit}")
-    path = Path(path)
+    path = as_path(path, "records")
     return parse_records(path, read_entries(path)[:limit], need)
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from metake.errors import MetakeError
-from metake.files import read_tensors, write_tensors
+from metake.files import as_path, read_tensors, write_tensors
 from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
+from metake.models.load import Loaded, architecture_of, as_loaded
 from metake.models.trace import frozen, run
 from metake.processes import place
 from metake.processes import total as summed
@@ -85,12 +86,18 @@ class Provenance:
         return self.model == arch.fingerprint(count, getattr(torch, self.dtype))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Statistics:
     """C of every edited layer, `d_k x d_k` in fp32, with its provenance."""
 
     moments: dict[int, Tensor]
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        p = self.provenance
+        return (
+            f"<Statistics: layers {list(self.moments)}, {p.tokens} tokens, of the model {p.name or p.model}>"
+        )
 
     def __getitem__(self, layer: int) -> Tensor:
         return self.moments[layer]
@@ -103,7 +110,9 @@ class Statistics:
 
     def save(self, path: Path | str) -> None:
         tensors = {f"C.{layer}": moment for layer, moment in self.moments.items()}
-        write_tensors(Path(path), FORMAT, tensors, {"provenance": asdict(self.provenance)})
+        write_tensors(
+            as_path(path, "Statistics.save: path"), FORMAT, tensors, {"provenance": asdict(self.provenance)}
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> Statistics:
@@ -112,7 +121,7 @@ class Statistics:
         Raises:
             MetakeError: the file is missing, damaged, of another kind, or holds NaN.
         """
-        path = Path(path)
+        path = as_path(path, "Statistics.load: path")
         tensors, meta = read_tensors(path, FORMAT, REMEDY)
         try:
             provenance = Provenance.of_plain(meta["provenance"])
@@ -124,11 +133,18 @@ class Statistics:
                 raise MetakeError(f"{path}: C of layer {layer} holds NaN or infinity; {REMEDY}")
         return cls(moments, provenance)
 
-    def check(self, arch: Architecture, layers: tuple[int, ...], path: Path | str = "statistics") -> None:
+    def check(
+        self,
+        model: Loaded | nn.Module | Architecture,
+        layers: tuple[int, ...],
+        path: Path | str = "statistics",
+    ) -> None:
         """Refuse statistics of another model or without a layer that is needed.
 
         Those of the same weights in another dtype are used, with a note: keys differ by rounding only.
         """
+        arch = architecture_of(model)
+        arch.check_layers(layers)
         missing = sorted(set(layers) - set(self.moments))
         if missing:
             raise MetakeError(f"{path}: no statistics for layer {missing[0]} (has {list(self.moments)})")
@@ -165,7 +181,7 @@ def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> 
 @neutral()
 @torch.no_grad()
 def collect(
-    arch: Architecture,
+    model: Loaded | nn.Module | Architecture,
     tokenizer: Any,
     text: str | Iterable[str],
     layers: tuple[int, ...],
@@ -192,7 +208,11 @@ def collect(
     Raises:
         MetakeError: the text has fewer tokens than a key has entries, so C would be singular; a number is below 1.
     """
+    loaded = as_loaded(model, tokenizer)
+    arch, tokenizer = loaded.arch, loaded.tokenizer
     arch.check_layers(layers)
+    if isinstance(text, bytes | dict) or not isinstance(text, Iterable):
+        raise MetakeError(f"statistics: text must be a text or several, not {type(text).__name__}")
     for name, value in (("tokens", tokens), ("window", window), ("rows", rows)):
         if value is not None and value < 1:
             raise MetakeError(f"{name}: must be at least 1, got {value}")
@@ -260,6 +280,8 @@ def _take(documents: Iterable[str], tokenizer: Any, tokens: int | None) -> str:
     def enough() -> Iterator[str]:
         seen = 0
         for document in documents:
+            if not isinstance(document, str):
+                raise MetakeError(f"statistics: a document must be a text, not {type(document).__name__}")
             yield document
             seen += len(tokenizer(document, add_special_tokens=False).input_ids)
             if tokens is not None and seen >= tokens:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
-from metake.files import read_json
+from metake.files import as_path, read_json
 from metake.models.probe import check_values
 from metake.models.weights import check_weight, is_plain, other_uses
 from metake.models.wrappers import compiled_from, unwrap
@@ -42,10 +43,31 @@ class ModuleMap:
     down: str
     head: str = "lm_head"
 
+    def __post_init__(self) -> None:
+        for key, name in asdict(self).items():
+            if not isinstance(name, str) or not name:
+                raise MetakeError(f"modules: {key}: must be a dotted module name, got {name!r}")
+
+    @classmethod
+    def of(cls, modules: ModuleMap | Path | str | None) -> ModuleMap | None:
+        """A map as it is, or that of a file; None for none.
+
+        Raises:
+            MetakeError: something else, or the file holds no map.
+        """
+        if modules is None or isinstance(modules, ModuleMap):
+            return modules
+        if not isinstance(modules, str | Path):
+            raise MetakeError(
+                f"modules: must be a ModuleMap or a JSON file with one, not {type(modules).__name__}; "
+                "write ModuleMap(blocks=..., down=..., head=...)"
+            )
+        return cls.read(modules)
+
     @classmethod
     def read(cls, path: Path | str) -> ModuleMap:
         """A map from a JSON file with the keys `blocks`, `down` and, optionally, `head`."""
-        path = Path(path)
+        path = as_path(path, "modules")
         fields = read_json(path)
         known = {"blocks", "down", "head"}
         if isinstance(fields, dict) and (strange := [name for name in fields if name not in known]):
@@ -78,15 +100,16 @@ class Architecture:
 
     Args:
         model: from `transformers`, or any module called with `input_ids` that returns `.logits`.
-        modules: needed for a model whose family is not in `FAMILIES`.
+        modules: needed for a model whose family is not in `FAMILIES`; a map, or the file of one.
 
     Raises:
         MetakeError: unknown family, a named module is missing, the FFN's output is normalised
             before it is added, or the weights are quantised.
     """
 
-    def __init__(self, model: nn.Module, modules: ModuleMap | None = None) -> None:
+    def __init__(self, model: nn.Module, modules: ModuleMap | Path | str | None = None) -> None:
         self.model = model = unwrap(model)
+        modules = ModuleMap.of(modules)
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         self.family: str = family
         found = modules or FAMILIES.get(family)
@@ -239,7 +262,14 @@ class Architecture:
         window = getattr(config, "sliding_window", None)
         return window is None or length <= window
 
-    def check_layers(self, layers: tuple[int, ...]) -> None:
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Refuse layers that are none of the model's, or cannot be edited.
+
+        Raises:
+            MetakeError: no layer, one that is no number or out of range, or one whose weight is used twice.
+        """
+        if not isinstance(layers, Sequence) or not all(type(layer) is int for layer in layers):
+            raise MetakeError(f"layers: must be a list of whole numbers, got {layers!r}")
         if not layers:
             raise MetakeError("layers: none given; name at least one layer to edit")
         if list(layers) != sorted(set(layers)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,7 +19,7 @@ import torch
 
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import read_json, write_json
+from metake.files import as_path, read_json, write_json
 from metake.folders import check_folder, result_folder, verify
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask
@@ -99,11 +100,11 @@ class Loaded:
 
 
 def load(
-    name: str,
+    name: str | Path,
     *,
-    dtype: str = "float32",
-    device: str | None = None,
-    modules: ModuleMap | Path | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    modules: ModuleMap | Path | str | None = None,
     chat: bool = False,
 ) -> Loaded:
     """Load a named model, a local folder or file, or a model from the hub.
@@ -119,20 +120,69 @@ def load(
         MetakeError: the name leads nowhere, a package is missing, the family is unsupported, its description cannot
             be read, or there is no chat template where one is asked for.
     """
+    name = os.fspath(as_path(name, "model")) if isinstance(name, Path) else name
+    if not isinstance(name, str) or not name.strip():
+        raise MetakeError(f"model: must be a name or the path of a folder, got {name!r}; e.g. load('demo')")
+    dtype = str(dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    modules = ModuleMap.read(modules) if isinstance(modules, Path) else modules
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device != "auto":
+    modules = ModuleMap.of(modules)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, str) or device != "auto":
         try:
             torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise MetakeError(f"device: {device!r} is not to be had here; try cpu") from error
     place, options = _locate(name)
     model, tokenizer = _from_pretrained(name, place, options, getattr(torch, dtype), device)
     canonical = name if not Path(name).exists() or name in DEMOS else Path(name).resolve().name
     model.name_or_path = canonical
     return Loaded(canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules))
+
+
+def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -> Architecture:
+    """Of whatever a caller holds: a `Loaded`, a model, or an `Architecture`, which stays as it is.
+
+    Args:
+        modules: of a model whose family is not known.
+
+    Raises:
+        MetakeError: something else, or a model that cannot be edited.
+    """
+    if isinstance(model, Loaded):
+        model = model.arch if modules is None else model.model
+    if isinstance(model, Architecture):
+        return model
+    if not isinstance(model, torch.nn.Module):
+        raise MetakeError(
+            f"model: must be what metake.load returns, or a transformers model, not {type(model).__name__}; "
+            "load one first, e.g. metake.load('demo')"
+        )
+    return Architecture(model, modules)
+
+
+def as_loaded(model: Any, tokenizer: Any = None, modules: ModuleMap | Path | str | None = None) -> Loaded:
+    """A model with its tokenizer, of a `Loaded` (whose tokenizer can be another one), or of a model and a tokenizer.
+
+    Raises:
+        MetakeError: either is missing or something else, or the model cannot be edited.
+    """
+    arch = architecture_of(model, modules)
+    if tokenizer is None and isinstance(model, Loaded):
+        tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise MetakeError("tokenizer: is missing; give the model's, or what metake.load returns for both")
+    if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
+        raise MetakeError(
+            f"tokenizer: must be a tokenizer, not {type(tokenizer).__name__}; a method is named by method=..."
+        )
+    name = (
+        model.name
+        if isinstance(model, Loaded)
+        else str(getattr(arch.model, "name_or_path", "") or arch.family)
+    )
+    return Loaded(name, arch.model, tokenizer, arch)
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
@@ -189,7 +239,7 @@ def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _from_pretrained(
-    name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str
+    name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -229,8 +279,14 @@ def save_model(loaded: Loaded, folder: Path | str, *, overwrite: bool = False) -
     Raises:
         MetakeError: the folder cannot be written, or holds files that are not of an earlier result.
     """
-    check_folder(Path(folder), overwrite=overwrite)
-    with result_folder(Path(folder), overwrite=overwrite) as place:
+    if not isinstance(loaded, Loaded):
+        raise MetakeError(
+            f"save_model: must be given what metake.load returns, not {type(loaded).__name__}; "
+            "write save_model(loaded, folder)"
+        )
+    folder = as_path(folder, "save_model: folder")
+    check_folder(folder, overwrite=overwrite)
+    with result_folder(folder, overwrite=overwrite) as place:
         write_model(loaded, place)
 
 

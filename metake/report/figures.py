@@ -78,9 +78,9 @@ def panels(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure whole; the suffix (png, pdf, svg) is the format."""
+    """Write a figure whole; the suffix (png, pdf, svg) is the format, png without one."""
     try:
-        write_file(path, lambda place: figure.savefig(place, format=path.suffix.removeprefix(".") or None))
+        write_file(path, lambda place: figure.savefig(place, format=path.suffix.removeprefix(".") or "png"))
     except ValueError as error:
         raise MetakeError(f"{path}: the figure cannot be written ({error})") from error
     return path

@@ -1,0 +1,191 @@
+"""Whatever is given to a public function in place of what it expects ends in one line that names the argument."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import metake
+from metake.geometry.covariance import collect
+from metake.models.architecture import LLAMA_LIKE
+from metake.presets import preset_of
+from tests.conftest import tiny
+
+REQUEST = metake.Request("The one who works at the {} is a", "market", "baker")
+VALUES = {
+    "None": None, "int": 7, "float": 0.5, "bool": True, "bytes": b"x", "list": [], "list of ints": [1], "dict": {"a": 1},
+    "object": object(), "class": dict, "tensor": torch.zeros(2), "function": len, "module": torch.nn.Linear(2, 2),
+    "text": "text", "empty": "", "path": Path("nowhere"),
+}  # fmt: skip
+CHANGES = {"layers": (1,), "steps": 2, "meta_steps": 1, "contexts": ()}
+
+
+@pytest.fixture(scope="module")
+def given(demo, statistics_of):
+    """What calls below need: a model, its editor, a delta, statistics."""
+    statistics = statistics_of(demo)
+    settings = metake.settings_for(demo, "memit", name="none", **CHANGES)
+    editor = metake.Editor(demo, method="memit", settings=settings, statistics=statistics)
+    result = editor.edit(REQUEST)
+    result.revert()
+    quick = {"method": "memit", "settings": settings, "statistics": statistics}
+    return SimpleNamespace(
+        demo=demo, editor=editor, delta=result.delta, result=result, statistics=statistics, quick=quick
+    )
+
+
+FOLDER = ("text", "path")
+# entry point -> a call with a value, what begins the line, values that are right
+ENTRIES = {
+    "load": (lambda g, x: metake.load(x), "", ()),
+    "load dtype": (lambda g, x: metake.load("demo", dtype=x), "dtype: ", ()),
+    "load device": (lambda g, x: metake.load("demo", device=x), "device: ", ("None",)),
+    "load modules": (lambda g, x: metake.load("demo", modules=x), "", ("None",)),
+    "Request prompt": (lambda g, x: metake.Request(x, "a", "b"), "a: prompt ", ()),
+    "Request subject": (lambda g, x: metake.Request("{}", x, "b"), "", ("text",)),
+    "Request target": (lambda g, x: metake.Request("{}", "a", x), "a: target ", ("text",)),
+    "Request locality": (lambda g, x: metake.Request("{}", "a", "b", x), "a: locality ", ("list",)),
+    "Request.from_text": (lambda g, x: metake.Request.from_text(x, "a", "b"), "", ()),
+    "Request.parse": (lambda g, x: metake.Request.parse(x, "a", "b"), "", ()),
+    "Editor": (lambda g, x: metake.Editor(x), "", ()),
+    "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
+    "Editor tokenizer of Loaded": (lambda g, x: metake.Editor(g.demo, x, **g.quick), "tokenizer: ", ("None",)),
+    "Editor method": (lambda g, x: metake.Editor(g.demo, method=x), "method: ", ()),
+    "Editor settings": (lambda g, x: metake.Editor(g.demo, method="ultraedit", settings=x), "settings: ", ("None",)),
+    "Editor statistics": (lambda g, x: metake.Editor(g.demo, method="ultraedit", statistics=x), "statistics: ", ("None",)),
+    "Editor modules": (lambda g, x: metake.Editor(g.demo, modules=x, **g.quick), "", ("None",)),
+    "preview": (lambda g, x: g.editor.preview(x), "requests: ", ()),
+    "edit": (lambda g, x: g.editor.edit(x), "requests: ", ()),
+    "edit a list": (lambda g, x: g.editor.edit([REQUEST, x]), "requests: ", ()),
+    "ask": (lambda g, x: g.editor.ask(x), "ask: ", ("text",)),
+    "plot": (lambda g, x: g.result.plot(x), "", FOLDER),
+    "save_model model": (lambda g, x: metake.save_model(x, "new"), "save_model: ", ()),
+    "save_model folder": (lambda g, x: metake.save_model(g.demo, x), "save_model: folder", FOLDER),
+    "Delta.load": (lambda g, x: metake.Delta.load(x), "", ()),
+    "Delta.save": (lambda g, x: g.delta.save(x), "Delta.save: folder", FOLDER),
+    "Delta.apply": (lambda g, x: g.delta.apply(x), "", ()),
+    "Delta.applied": (lambda g, x: g.delta.applied(x).__enter__(), "", ()),
+    "Delta.then": (lambda g, x: g.delta.then(x), "delta: ", ()),
+    "Statistics.load": (lambda g, x: metake.Statistics.load(x), "", ()),
+    "Statistics.save": (lambda g, x: g.statistics.save(x), "Statistics.save: path", FOLDER),
+    "Statistics.check": (lambda g, x: g.statistics.check(x, (1,)), "", ()),
+    "Statistics.check layers": (lambda g, x: g.statistics.check(g.demo, x), "layers: ", ("list of ints",)),
+    "collect": (lambda g, x: collect(x, g.demo.tokenizer, "a text", (1,)), "", ()),
+    "collect tokenizer": (lambda g, x: collect(g.demo.arch, x, "a text", (1,)), "tokenizer: ", ()),
+    "collect text": (lambda g, x: collect(g.demo, g.demo.tokenizer, x, (1,)), "", ()),
+    "statistics_for": (lambda g, x: metake.statistics_for(x), "", ()),
+    "statistics_for layers": (lambda g, x: metake.statistics_for(g.demo, layers=x, text="a"), "", ()),
+    "statistics_for text": (lambda g, x: x is None or metake.statistics_for(g.demo, layers=[1], text=x), "", ("None",)),
+    "settings_for": (lambda g, x: metake.settings_for(x, "memit"), "", ()),
+    "settings_for method": (lambda g, x: metake.settings_for(g.demo, x), "method: ", ()),
+    "settings_for layers": (lambda g, x: metake.settings_for(g.demo, "memit", layers=x), "", ("list of ints",)),
+    "settings_for lr": (lambda g, x: metake.settings_for(g.demo, "memit", lr=x), "settings: lr: ",
+                        ("int", "float", "bool")),
+    "settings_for name": (lambda g, x: metake.settings_for(g.demo, "memit", name=x), "", ("None", "text", "empty")),
+    "Settings": (lambda g, x: metake.Settings(layers=x), "settings: layers", ("list", "list of ints", "tensor")),
+    "Settings.updated": (lambda g, x: g.editor.settings.updated(steps=x), "settings: steps: ", ("int", "bool")),
+    "ModuleMap": (lambda g, x: metake.ModuleMap(x, "down"), "modules: blocks: ", ("text",)),
+    "ModuleMap.read": (lambda g, x: metake.ModuleMap.read(x), "", ()),
+    "read_records": (lambda g, x: metake.read_records(x), "", ()),
+    "preset_of": (lambda g, x: preset_of(x), "", ("text", "empty")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_wrong_type_ends_in_one_line_and_changes_nothing(given, entry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, start, right = ENTRIES[entry]
+    before = given.demo.arch.fingerprint()
+    for kind, value in VALUES.items():
+        if kind in right:
+            call(given, value)
+            continue
+        with pytest.raises(metake.MetakeError) as error:
+            call(given, value)
+        line = str(error.value)
+        assert line.startswith(start), (kind, line)
+        assert len(line.splitlines()) == 1, (kind, line)
+        assert len(line) < 400, (kind, line)
+    assert given.demo.arch.fingerprint() == before
+    written = {path.name for path in tmp_path.iterdir()}
+    assert not written or right == FOLDER, written
+
+
+@pytest.mark.parametrize("entry", [name for name, (_, _, right) in ENTRIES.items() if right is FOLDER])
+def test_a_path_may_be_a_text_or_a_path(given, entry, tmp_path):
+    for place in (str(tmp_path / "one.png"), tmp_path / "two.png"):
+        ENTRIES[entry][0](given, place)
+        assert Path(place).exists()
+
+
+def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
+    """Also where the family is not known, and the module names are the loaded model's alone."""
+    demo = given.demo
+    assert given.editor.tokenizer is demo.tokenizer
+    assert given.editor.arch is demo.arch
+    other = replace(demo, tokenizer=given.demo.tokenizer)
+    assert metake.Editor(demo, other.tokenizer, **given.quick).arch is demo.arch
+    model = tiny("llama")
+    model.config = deepcopy(model.config)  # shared between tests
+    model.config.model_type = "of-my-own"
+    with pytest.raises(metake.MetakeError, match="unknown model family"):
+        metake.Editor(model, demo.tokenizer)
+    described = metake.Loaded("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
+    settings = metake.settings_for(described, "ultraedit", layers=(1,))
+    assert (
+        metake.Editor(described, method="ultraedit", settings=settings)
+        .edit([REQUEST, replace(REQUEST, subject="mill", prompt="The one at the {} is")])
+        .edited
+    )
+
+
+def test_loaded_stands_for_its_model_everywhere(given, tmp_path):
+    """Delta, statistics and settings give the same for it and for the model inside."""
+    demo, delta = given.demo, given.delta
+    for model in (demo, demo.model, demo.arch):
+        with delta.applied(model):
+            changed = demo.arch.fingerprint()
+        assert changed != demo.arch.fingerprint()
+        delta.apply(model).revert()
+        given.statistics.check(model, (1,))
+        assert metake.settings_for(model, "memit") == metake.settings_for(demo.arch, "memit")
+    text = "The mill is dark. " * 400
+    found = [
+        metake.statistics_for(*args, layers=[1], text=text).moments[1]
+        for args in ((demo,), (demo, demo.tokenizer), (demo.model, demo.tokenizer))
+    ]
+    assert all(torch.equal(found[0], moment) for moment in found)
+    metake.save_model(demo, str(tmp_path / "saved"))
+    again = metake.load(tmp_path / "saved", dtype=torch.float32, device=torch.device("cpu"))
+    assert again.arch.fingerprint() == demo.arch.fingerprint()
+    assert again.ask("The one who works at the market is a") == demo.ask(
+        "The one who works at the market is a"
+    )
+
+
+def test_a_preset_file_may_be_named_by_a_text(given, tmp_path):
+    (tmp_path / "mine.json").write_text('{"common": {"lr": 0.125}}')
+    for name in (tmp_path / "mine.json", str(tmp_path / "mine.json")):
+        assert metake.settings_for(given.demo, "memit", name=name).lr == 0.125
+    with pytest.raises(metake.MetakeError, match=r"mine2\.json: cannot be read"):
+        metake.settings_for(given.demo, "memit", name="mine2.json")
+
+
+def test_modules_may_be_a_file_named_by_a_text(given, tmp_path):
+    (tmp_path / "m.json").write_text('{"blocks": "transformer.h", "down": "mlp.c_proj"}')
+    for modules in (
+        str(tmp_path / "m.json"),
+        tmp_path / "m.json",
+        metake.ModuleMap("transformer.h", "mlp.c_proj"),
+    ):
+        assert metake.load("demo", device="cpu", modules=modules).arch.modules.down == "mlp.c_proj"
+
+
+def test_reprs_are_one_short_line(given):
+    for value in (given.editor, given.demo, given.statistics, given.result, given.delta):
+        assert len(repr(value)) < 200
+        assert "\n" not in repr(value)
+    assert repr(given.editor) == "<Editor: memit of demo, layers [1], 0 batches>"
