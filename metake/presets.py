@@ -129,7 +129,7 @@ def settings_for(
 ) -> Settings:
     """Defaults, then the model's preset, then its parts for the geometry and the method, then `overrides`.
 
-    A method without a part of its own takes that of the method it is like.
+    A method without a part of its own takes that of the method it is like; one with a label, that of its row.
 
     Args:
         name: of another preset than the model's, or a file that holds one.
@@ -142,7 +142,7 @@ def settings_for(
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
     fields |= preset.get("geometries", {}).get(row.geometry, {})
     own = preset.get("methods", {})
-    fields |= own.get(method, own.get(row.like, {}))
+    fields |= next((own[name] for name in (method, row.name, row.like) if name in own), {})
     settings = make_settings({**row.choices, **fields, **overrides})
     arch.check_layers(settings.layers)
     return settings

@@ -162,3 +162,59 @@ def test_a_foreign_model_in_a_folder_of_that_name_does_not_get_the_preset(demo, 
         assert foreign.name == "demo"
         assert preset_name(foreign.arch) == ""
         assert settings_for(foreign.arch, "memit") == settings_for(foreign.arch, "memit", name="none")
+
+
+EDGES = {  # the least value, whether it is allowed itself, and the greatest one
+    "rounds": (1, True, None), "group": (1, True, None), "weight": (0, False, None), "ridge": (0, True, None),
+    "l2": (0, False, None), "threshold": (0, False, None), "keep": (0, False, 1), "largest": (0, False, 1),
+    "steps": (1, True, None), "lr": (0, False, None), "kl": (0, True, None), "decay": (0, True, None),
+    "clamp": (0, False, None), "stop_loss": (0, True, None), "stretch": (1, True, None), "meta_steps": (0, True, None),
+    "meta_lr": (0, False, None), "locality": (0, True, None), "regularise": (0, True, None),
+    "gradient_lr": (0, False, None), "check_every": (1, True, None), "max_tokens": (64, True, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_a_number_is_taken_within_its_bounds_alone(name):
+    """A weight may be nothing, a rate may not; a share is at most the whole."""
+    least, allowed, greatest = EDGES[name]
+    plain = make_settings({"layers": [0]})
+    whole = isinstance(least, int) and allowed and "int" in str(type(plain).model_fields[name].annotation)
+    inside = [least if allowed else least + 1e-3] + [greatest] * (greatest is not None)
+    outside = (
+        [least - (1 if whole else 1e-3)] + [least] * (not allowed) + [(greatest or 0) + 0.1] * bool(greatest)
+    )
+    for value in inside:
+        assert getattr(plain.updated(**{name: value}), name) == value
+    for value in outside:
+        with pytest.raises(MetakeError, match=rf"^settings: {name}: .* \(got {value}\)"):
+            plain.updated(**{name: value})
+
+
+def test_an_update_keeps_every_other_setting():
+    settings = make_settings({"layers": [2, 3], "lr": 0.3, "geometry": "projected", "contexts": ("x",)})
+    changed = settings.updated(kl=0.4)
+    assert changed.kl == 0.4
+    assert {**changed.model_dump(), "kl": settings.kl} == settings.model_dump()
+
+
+@pytest.mark.parametrize("change", [{"rounds": 2}, {"group": 1}, {"history": True}])
+def test_a_gradient_step_is_one_of_the_whole_batch_to_all_layers(change):
+    step = {"layers": [0], "target": "gradient", "allocation": "each", "geometry": "identity"}
+    assert make_settings(step).target == "gradient"
+    with pytest.raises(MetakeError, match="target gradient is one step of the whole batch"):
+        make_settings({**step, **change})
+    for half in ({"target": "plan"}, {"allocation": "spread"}):
+        with pytest.raises(MetakeError, match="target gradient and allocation each go together"):
+            make_settings({**step, **half})
+
+
+@pytest.mark.parametrize("target", ["plan", "bilevel"])
+@pytest.mark.parametrize("fit", ["soft", "exact"])
+def test_a_price_needs_both_a_closed_loop_and_a_soft_fit(target, fit):
+    fields = {"layers": [0], "target": target, "fit": fit, "price": 0.5}
+    if (target, fit) == ("bilevel", "soft"):
+        assert make_settings(fields).price == 0.5
+    else:
+        with pytest.raises(MetakeError, match=r"^settings: price is of the closed loop over a soft fit"):
+            make_settings(fields)

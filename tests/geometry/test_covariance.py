@@ -1,12 +1,15 @@
 """Statistics: the right sums, found again after an interruption, refused when they do not fit."""
 
+from math import ceil
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from metake.errors import MetakeError
 from metake.files import write_tensors
-from metake.geometry.covariance import FORMAT, Statistics, collect, token_windows
+from metake.geometry import covariance
+from metake.geometry.covariance import FORMAT, Statistics, collect, text_fingerprint, token_windows
 from metake.models.architecture import Architecture
 from metake.models.trace import run
 from metake.presets import default_text
@@ -178,3 +181,110 @@ def test_moments_are_summed_in_fp64(tokenizer, monkeypatch):
     statistics = collect(arch, tokenizer, TEXT, (0,), tokens=640, window=4, rows=1, progress=False)
     expected = torch.tensor((2.0**24 + 159) / 640)
     assert float(statistics[0][0, 0]) == float(expected) != 2.0**24 / 640
+
+
+OTHERS = {"text": TEXT[5:], "tokens": 601, "window": 17, "layers": (0,)}
+
+
+@pytest.mark.parametrize("change", [*OTHERS, "model", ""])
+def test_an_unfinished_run_is_continued_by_the_same_run_alone(tokenizer, tmp_path, monkeypatch, change):
+    """Another text, number, window, layer or model begins anew, and ends as if nothing had been there."""
+    partial = tmp_path / "run.partial"
+    model = tiny("gpt2")
+    plain = {"text": TEXT, "tokens": 600, "window": 16, "layers": (0, 1)}
+
+    def go(model, text, layers, **options):
+        return collect(Architecture(model), tokenizer, text, layers, rows=8, progress=False, **options)
+
+    forward, calls = model.forward, []
+
+    def dies(*args, **kwargs):
+        calls.append(1)
+        return forward(*args, **kwargs) if len(calls) < 4 else 1 / 0
+
+    monkeypatch.setattr(model, "forward", dies)
+    with pytest.raises(ZeroDivisionError):
+        go(model, **plain, partial=partial, keep_every=0)
+    other = {**plain, **({change: OTHERS[change]} if change in OTHERS else {})}
+    again = tiny("gpt2")
+    if change == "model":
+        with torch.no_grad():
+            again.transformer.h[0].mlp.c_proj.weight.add_(0.1)
+    wanted = go(again, **other)
+    passes = []
+    run_again = again.forward
+    monkeypatch.setattr(again, "forward", lambda *a, **k: (passes.append(1), run_again(*a, **k))[1])
+    found = go(again, **other, partial=partial)
+    for layer in other["layers"]:
+        assert torch.equal(found[layer], wanted[layer])
+    whole = ceil(ceil(other["tokens"] / other["window"]) / 8)
+    assert len(passes) == whole - (0 if change else 3)
+    assert not partial.exists()
+
+
+def test_windows_are_cut_to_what_the_model_can_take(tokenizer):
+    arch = Architecture(tiny("gpt2"))
+    statistics = collect(arch, tokenizer, TEXT, (0,), tokens=400, window=500, progress=False)
+    assert statistics.provenance.window == arch.max_positions == 128
+    same = collect(arch, tokenizer, TEXT, (0,), tokens=400, window=128, progress=False)
+    assert torch.equal(statistics[0], same[0])
+
+
+def test_a_text_of_as_many_tokens_as_a_key_has_entries_is_enough(tokenizer):
+    arch = Architecture(tiny("gpt2"))
+    assert collect(arch, tokenizer, TEXT, (0,), tokens=arch.d_k, progress=False).provenance.tokens == arch.d_k
+    with pytest.raises(MetakeError, match=f"text: {arch.d_k - 1} tokens, .* at least {20 * arch.d_k} tokens"):
+        collect(arch, tokenizer, TEXT, (0,), tokens=arch.d_k - 1, progress=False)
+
+
+@pytest.mark.parametrize("at", [20, 700, 29_000])
+def test_a_texts_fingerprint_is_of_every_character(at):
+    assert text_fingerprint(TEXT) != text_fingerprint(TEXT[:at] + "~" + TEXT[at + 1 :])
+
+
+def test_a_stream_is_read_until_there_are_enough_tokens(tokenizer):
+    """The document that reaches the number is the last one that is asked for."""
+    taken = []
+
+    def documents():
+        for line in TEXT.splitlines():
+            taken.append(line)
+            yield line
+
+    collect(Architecture(tiny("gpt2")), tokenizer, documents(), (0,), tokens=300, progress=False)
+    counts = [len(tokenizer(line).input_ids) for line in taken]
+    assert sum(counts[:-1]) < 300 <= sum(counts)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_statistics_are_of_the_weights_up_to_their_last_layer(tokenizer, layer):
+    """A change at or below it is another model; keys do not depend on what stands above."""
+    model = tiny("gpt2")
+    statistics = collect(Architecture(model), tokenizer, TEXT, (0, 1), tokens=300, progress=False)
+    with torch.no_grad():
+        model.transformer.h[layer].attn.c_attn.weight.add_(0.1)
+    if layer == 2:
+        statistics.check(Architecture(model), (0, 1))
+    else:
+        with pytest.raises(MetakeError, match="another model"):
+            statistics.check(Architecture(model), (0, 1))
+
+
+def test_keeping_takes_at_most_a_twentieth_of_the_time(tokenizer, tmp_path, monkeypatch):
+    """Of a clock on which a pass takes 1 s and keeping 3 s: after 10 s at first, then after 60."""
+    clock, kept, second_moment = [0.0], [], covariance.second_moment
+
+    def summed(keys):
+        clock[0] += 1
+        return second_moment(keys)
+
+    def write(*_):
+        kept.append(clock[0])
+        clock[0] += 3
+
+    monkeypatch.setattr(covariance.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(covariance, "second_moment", summed)
+    monkeypatch.setattr(covariance, "write_tensors", write)
+    collect(Architecture(tiny("gpt2")), tokenizer, TEXT, (0,), tokens=700, window=4, rows=1,
+            partial=tmp_path / "p", keep_every=10, progress=False)  # fmt: skip
+    assert kept == [10, 73, 136]

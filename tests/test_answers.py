@@ -1,0 +1,106 @@
+"""What a result says of its answers, and which setting it advises."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from metake import answers as module
+from metake.answers import Answer, compare_answers, count_successes, read_answers, show_answers
+from metake.deltas import Applied, Delta
+from metake.hparams import make_settings
+from metake.requests import Request
+from metake.result import EditResult, Stage
+from metake.solvers.layered import Solution
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "success"),
+    [
+        ("Rome", "Oslo, Norway", True),
+        ("Oslo", "Rome", False),
+        ("Rome", "In Oslo", False),
+        ("Rome", "Os", False),
+    ],
+)
+def test_an_answer_succeeds_if_it_begins_with_the_target_after_the_edit(before, after, success):
+    answer = Answer("Where?", "Oslo", before, after)
+    assert answer.success is success
+    assert answer.plain() == {
+        "question": "Where?", "wanted": "Oslo", "before": before, "after": after, "success": success,
+    }  # fmt: skip
+    assert ("<- does not begin with 'Oslo'" in str(answer)) is not success
+    assert str(answer).splitlines()[:2] == ["Where?", f"  before: {before!r}"]
+
+
+def test_the_first_ten_answers_are_shown_and_all_are_counted():
+    many = [Answer(f"Where {i}?", "Oslo", "", "Oslo" if i < 3 else "Rome") for i in range(12)]
+    shown = show_answers(many)
+    assert [i for i in range(12) if f"Where {i}?" in shown] == list(range(10))
+    assert shown.splitlines()[-1] == "... and 2 more, in .answers"
+    assert "more" not in show_answers(many[:10])
+    assert count_successes(many) == "3 of 12 answers begin with their target"
+
+
+def test_answers_are_read_for_twelve_tokens_at_least_and_stripped(monkeypatch):
+    asked = {}
+
+    def answer(arch, tokenizer, prompts, targets, **options):
+        asked.update(options, prompts=prompts, targets=targets)
+        return [" Oslo \n"]
+
+    monkeypatch.setattr(module, "greedy_answers", answer)
+    assert read_answers(None, None, ["Where?"], ["Oslo"]) == ["Oslo"]
+    assert asked == {"prompts": ["Where?"], "targets": ["Oslo"], "least": 12}
+
+
+def test_answers_stand_beside_their_own_questions(demo):
+    found = compare_answers(demo.tokenizer, ["A?", "B?"], ["a", "b"], ["c", "d"], ["e", "f"])
+    assert found == (Answer("A?", "a", "c", "e"), Answer("B?", "b", "d", "f"))
+
+
+REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus"))
+
+
+def result_of(executed, eta, took, **changes):
+    """A result whose requests reached so much of their plans, at so much eta per layer."""
+    count = len(executed)
+    planned = torch.tensor([[1.0, 0.0]] * count)
+    shift = torch.tensor([[share, 0.0] for share in executed])
+    solution = Solution({}, {}, {}, {n: torch.tensor(v) for n, v in eta.items()}, shift, planned)
+    stages = (Stage(SimpleNamespace(hidden=planned), solution, slice(0, count)),)
+    settings = make_settings({"layers": [1], "weight": 30.0, "l2": 7.0, "steps": 20, **changes})
+    said = tuple(Answer("", "x", "", "x" if success else "y") for success in took)
+    return EditResult(
+        REQUESTS[:count], "memit", settings, Delta({}), stages, 1.0, Applied(None, {}), None, answers=said
+    )
+
+
+def test_failed_requests_are_those_whose_answer_does_not_begin_with_the_target():
+    result = result_of([0.9, 0.9, 0.9], {1: [0.5, 0.5, 0.5]}, [True, False, True])
+    assert result.success == (True, False, True)
+    assert result.failed == (REQUESTS[1],)
+    assert result_of([0.9], {1: [0.5]}, [True]).advice() == ""
+
+
+@pytest.mark.parametrize(
+    ("executed", "changes", "lever"),
+    [
+        (0.4, {}, "weaken the constraint: --set weight=3 (now 30)"),
+        (0.4, {"geometry": "projected"}, "weaken the constraint: --set l2=0.7 (now 7)"),
+        (0.6, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+        (0.5, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+        (0.4, {"geometry": "identity"}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+    ],
+)
+def test_below_half_of_the_plan_the_constraint_is_the_lever_and_else_the_target(executed, changes, lever):
+    """Of the requests that did not take alone, at the layer where their eta is least."""
+    result = result_of([0.99, executed], {1: [0.9, 0.5], 3: [0.1, 0.25]}, [True, False], **changes)
+    head = f"did not take: Bo: {executed:.0%} of the planned shift was executed (eta 0.25)"
+    assert result.advice() == f"{head}; {lever}"
+
+
+def test_advice_names_five_requests():
+    result = result_of([0.6] * 7, {1: [0.5] * 7}, [False] * 7)
+    assert result.advice().startswith("did not take: Ann, Bo, Cy, Di, Ed, ...: 60%")
+    assert "Ed: 60%" in result_of([0.6] * 5, {1: [0.5] * 5}, [False] * 5).advice()

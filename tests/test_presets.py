@@ -1,0 +1,150 @@
+"""Which settings, texts and cached statistics a model gets without a flag."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from metake import presets
+from metake.data.world import World
+from metake.models.architecture import Architecture
+from metake.models.load import DEMOS
+from metake.presets import (
+    cache_folder,
+    default_layers,
+    default_text,
+    held_out_text,
+    settings_for,
+    short_name,
+    statistics_for,
+)
+from tests.conftest import tiny
+
+
+@pytest.mark.parametrize(
+    ("count", "layers"),
+    [
+        (32, (4, 5, 6, 7, 8)),  # MEMIT's published choice for Llama 2 and 3 of 32 layers
+        (24, (3, 4, 5, 6, 7)), (30, (4, 5, 6, 7, 8)), (48, (7, 8, 9, 10, 11)),
+        (23, (3, 4, 5)), (12, (2, 3, 4)), (6, (1, 2, 3)), (4, (1, 2, 3)), (3, (0, 1, 2)), (2, (0, 1)), (1, (0,)),
+    ],
+)  # fmt: skip
+def test_default_layers_are_five_of_a_deep_model_from_a_seventh_of_its_depth(count, layers):
+    """Three of one below 24 layers; all of one below three."""
+    assert default_layers(count) == layers
+
+
+@pytest.fixture
+def preset(tmp_path):
+    path = tmp_path / "preset.json"
+    content = {
+        "common": {"lr": 0.1, "kl": 0.1, "decay": 0.1, "steps": 1},
+        "geometries": {"ridge": {"kl": 0.2, "decay": 0.2, "steps": 2}, "projected": {"kl": 0.9}},
+        "methods": {"memit": {"decay": 0.3, "steps": 3}, "memit@own": {"steps": 5}, "rect": {"clamp": 2.0}},
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_settings_are_the_defaults_then_common_geometry_method_and_what_is_given(preset):
+    settings = settings_for(Architecture(tiny("gpt2")), "memit", name=preset, steps=4)
+    assert settings.stop_loss == 0.05
+    assert (settings.lr, settings.kl, settings.decay, settings.steps) == (0.1, 0.2, 0.3, 4)
+    assert settings.layers == default_layers(4)
+
+
+@pytest.mark.parametrize(
+    ("method", "decay", "steps", "clamp"),
+    [
+        ("memit", 0.3, 3, 0.75),
+        ("memit@own", 0.2, 5, 0.75),  # its own part, not beside but in place of the row's
+        ("memit@other", 0.3, 3, 0.75),  # a label without a part: the row's
+        ("prune", 0.3, 3, 0.75),  # like memit
+        ("prune@other", 0.3, 3, 0.75),
+        ("rect@other", 0.2, 2, 2.0),  # its row's before that of the row that it is like
+        ("metake", 0.2, 2, 0.75),
+    ],
+)
+def test_a_method_takes_its_own_part_then_its_rows_then_that_of_the_row_it_is_like(
+    preset, method, decay, steps, clamp
+):
+    settings = settings_for(Architecture(tiny("gpt2")), method, name=preset)
+    assert (settings.decay, settings.steps, settings.clamp) == (decay, steps, clamp)
+
+
+def test_a_preset_is_found_by_the_last_part_of_a_name_in_any_case():
+    for name in ("openai-community/GPT2-XL", "/data/gpt2-xl/", "gpt2-xl"):
+        assert short_name(name) == "gpt2-xl"
+
+
+@pytest.mark.parametrize("name", [DEMOS[0], "smollm2"])
+def test_held_out_text_is_not_in_the_text_of_the_statistics(name):
+    """No three lines in a row of the one stand in the other."""
+    read, held = default_text(name).splitlines(), held_out_text(name).splitlines()
+    runs = {tuple(read[i : i + 3]) for i in range(len(read))}
+    assert len(held) > 3
+    assert not [i for i in range(len(held) - 2) if tuple(held[i : i + 3]) in runs and any(held[i : i + 3])]
+
+
+def test_texts_of_the_demo_models_are_their_worlds():
+    assert default_text("demo") == World().text(6000, seed=7)
+    assert held_out_text("demo-llama") == World().text(400, seed=11)
+    assert default_text("gpt2") == presets.TEXT.read_text(encoding="utf-8")
+    assert held_out_text("gpt2") == presets.HELD_OUT.read_text(encoding="utf-8")
+
+
+def test_the_cache_is_where_the_variables_say(monkeypatch):
+    monkeypatch.delenv("METAKE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/metake")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "metake"
+    monkeypatch.setenv("METAKE_CACHE", "~/mine")
+    assert cache_folder() == Path.home() / "mine"
+
+
+TEXT = World().text(400, seed=3)
+
+
+@pytest.fixture
+def collected(demo, monkeypatch, tmp_path):
+    """`collected(**changes)`: the file's name in a fresh cache, and what was asked of `collect`."""
+    asked = []
+
+    def collect(arch, tokenizer, text, layers, **options):
+        asked.append((text, layers, options))
+        return presets_collect(arch, tokenizer, TEXT, layers, tokens=600, progress=False)
+
+    presets_collect = presets.collect
+    monkeypatch.setattr(presets, "collect", collect)
+    monkeypatch.setenv("METAKE_CACHE", str(tmp_path))
+
+    def go(arch=None, layers=(0, 1), **options):
+        before = set(tmp_path.iterdir())
+        with pytest.warns(UserWarning, match="statistics from 600 tokens are thin for keys of 128"):
+            statistics_for(arch or Architecture(tiny("gpt2")), demo.tokenizer, layers, **options)
+        (new,) = set(tmp_path.iterdir()) - before
+        return new.name, asked[-1]
+
+    return go
+
+
+def test_every_ingredient_of_statistics_names_their_file(collected):
+    """Text, tokens, layers and weights: each change is another file, or those of another run would be found."""
+    plain = {"text": TEXT, "tokens": 600}
+    other = Architecture(tiny("gpt2"))
+    with torch.no_grad():
+        other.weight(1).add_(1e-3)
+    changes = [{}, {"text": TEXT + "x"}, {"tokens": 601}, {"tokens": None}, {"layers": (1,)}, {"layers": (0, 1, 2)}, {"arch": other}]  # fmt: skip
+    names = [collected(**{**plain, **change})[0] for change in changes]
+    assert len(set(names)) == len(changes)
+    assert all(name.startswith("statistics-") and name.endswith(".safetensors") for name in names)
+
+
+def test_the_default_text_is_read_for_61440_tokens_unless_another_number_is_given(collected):
+    assert collected()[1][2]["tokens"] == 61_440
+    assert collected(tokens=700)[1][2]["tokens"] == 700
+    text, layers, options = collected(text=TEXT)[1]
+    assert (text, layers, options["tokens"]) == (TEXT, (0, 1), None)  # one's own text is read whole
+    assert options["partial"].suffix == ".partial"
