@@ -8,6 +8,7 @@ from typing import Any
 
 from metake.models.architecture import Architecture
 from metake.models.greedy import as_spoken, greedy_answers
+from metake.requests import visible
 
 CHECKED = "the greedy answer begins with the target"
 LEAST = 12  # tokens of an answer that a person reads
@@ -38,7 +39,7 @@ class Answer:
 
     def __str__(self) -> str:
         mark = "" if self.success else f"   <- does not begin with {self.wanted!r}"
-        return f"{self.question}\n  before: {self.before!r}\n  after:  {self.after!r}{mark}"
+        return f"{visible(self.question)}\n  before: {self.before!r}\n  after:  {self.after!r}{mark}"
 
 
 def read_answers(

@@ -294,7 +294,9 @@ def evaluate(
     from metake.presets import held_out_text, preset_name, preset_of, settings_for
     from metake.published import parse_files, published_for
 
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
     for name in names:
         find_method(name)
     check_run_folder(out, EVALUATION, overwrite=overwrite)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metake.errors import MetakeError
+from metake.requests import visible
 
 NOTHING_HALF = "files that it had finished are whole, no other was changed; the same command starts again"
 _if_interrupted = [NOTHING_HALF]
@@ -42,7 +43,8 @@ def command(name: str) -> Iterator[None]:
             yield
         except (MetakeError, torch.OutOfMemoryError) as error:
             memory = "out of GPU memory; lower --batch, or --set max_tokens=1024 where there is --set"
-            print(f"{name}: error: {error if isinstance(error, MetakeError) else memory}", file=sys.stderr)
+            line = visible(str(error)).replace("\n", "\\n") if isinstance(error, MetakeError) else memory
+            print(f"{name}: error: {line}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print(f"\n{name}: interrupted: {_if_interrupted[0]}", file=sys.stderr)

@@ -65,6 +65,14 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def expand(text: str | Path) -> Path:
+    """A path with `~` written out; as it is where that names nobody's home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def check_writable(path: Path, *, folder: bool = False) -> None:
     """Find out before any work whether a file, or a folder of files, can be written; nothing is left behind.
 
@@ -100,6 +108,12 @@ def _decoded(path: Path) -> str:
     return path.read_text(encoding=encoding)
 
 
+def _is_packed(path: Path) -> bool:
+    """Whether a file is compressed (gzip, zip, xz, bzip2, zstd)."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zX", b"BZh", b"\x28\xb5\x2f\xfd"))
+
+
 def read_text(path: Path) -> str:
     """The text of a file, in UTF-8 or with a byte-order mark.
 
@@ -111,7 +125,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise MetakeError(f"{path}: cannot be read as text ({error.strerror})") from error
     except UnicodeError as error:
-        raise MetakeError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from error
+        remedy = "unpack it" if _is_packed(path) else "save it as UTF-8"
+        raise MetakeError(f"{path}: cannot be read as text ({error}); {remedy}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import as_path, check_writable, read_json, read_text
+from metake.files import as_path, check_writable, expand, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.hparams import Settings, make_settings
 from metake.methods import METHODS, find_method
@@ -29,9 +29,9 @@ TOKENS = 61_440  # of the shipped text, by default
 
 
 def cache_folder() -> Path:
-    """Where statistics are kept: `$METAKE_CACHE`, or `metake` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "metake"
-    return Path(os.environ.get("METAKE_CACHE", default)).expanduser()
+    """Where statistics are kept: `$METAKE_CACHE`, or `metake` in the user's cache folder; an empty value is none."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "metake"
+    return expand(os.environ.get("METAKE_CACHE") or default)
 
 
 def default_layers(count: int) -> tuple[int, ...]:

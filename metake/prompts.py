@@ -155,6 +155,7 @@ class Batch:
                     raise MetakeError(
                         f"{request.name}: {len(row)} tokens with its context, the model takes {limit}; shorten it"
                     )
+                arch.check_tokens(max(row.ids))
                 edits.append(row)
             text, span = _filled(ESSENCE, request.subject, 0, request.subject)
             guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=lookup == "subject"))

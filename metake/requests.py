@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import category
 
 from metake.errors import MetakeError
 
@@ -143,9 +144,17 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def visible(text: str) -> str:
+    """A text with control characters, which may command a terminal, and halves of characters escaped."""
+    return "".join(
+        c.encode("unicode_escape").decode() if category(c) in ("Cc", "Cs") and c not in "\n\t" else c
+        for c in text
+    )
+
+
 def one_line(text: str) -> str:
     """A text as messages show it."""
-    text = " ".join(text.encode(errors="backslashreplace").decode().split())
+    text = " ".join(visible(" ".join(text.split())).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -98,6 +98,7 @@ CASES = {
     "no such gguf": (["edit", "--model", "x.gguf", *EDIT[3:], "--out", "o"], "no such file"),
     "data not there": ([*EVALUATE, "--data", "none.json", "--out", "o"], "cannot be read"),
     "no edits": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "0"], "--edits"),
+    "no methods": (["evaluate", "--model", "demo", "--methods", ",", "--data", "d", "--out", "o"], "--methods names none"),
     "no batch": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--batch", "0"], "--batch"),
     "delta not there": (["apply", "--model", "demo", "--delta", "none", "--out", "o"], "no such file"),
     "stats of text and stream": (["stats", "--model", "demo", "--out", "o", "--text", "a", "--dataset", "b"], "not both"),
@@ -120,9 +121,29 @@ def test_one_line_and_exit_2(run, case, tmp_path):
 
 
 def test_a_misspelled_model_is_told_in_one_whole_line(run):
-    _, _, (error,) = run("edit", "--model", "demmo", *EDIT[3:], "--out", "o")
-    assert error.index("did you mean") < error.index("cannot be loaded") + 30
+    _, _, (error,) = run("edit", "--model", "gpt2-xxl", *EDIT[3:], "--out", "o")
+    assert error.index("did you mean 'gpt2-xl'") < error.index("cannot be loaded") + 30
     assert error.endswith((".)", "'https://huggingface.co/models')", "...)"))  # no word is cut in two
+
+
+NO_MODELS = {
+    "demmo": "demmo: no such model; did you mean 'demo'?",
+    "DEMO": "DEMO: no such model; did you mean 'demo'?",
+    "": "model: '' is no name",
+    "~nobody-of-that-name/m": "~nobody-of-that-name/m: no such model folder",
+    "é" * 300: "cannot be looked for (File name too long)",
+    "folder.gguf": "folder.gguf: no such file; give the path",
+    "a\x1b[31m\nb/c/d": r"a\x1b[31m\nb/c/d: no such model folder",
+}
+
+
+@pytest.mark.parametrize("name", NO_MODELS)
+def test_a_name_that_is_no_models_is_told_without_the_hub(run, name, monkeypatch, tmp_path):
+    monkeypatch.setattr("metake.models.load._from_pretrained", None)
+    (tmp_path / "folder.gguf").mkdir()
+    code, _, errors = run("edit", "--model", name, *EDIT[3:], "--out", "o")
+    assert (code, len(errors)) == (2, 1)
+    assert NO_MODELS[name] in errors[0]
 
 
 def test_a_folder_beside_the_misspelled_one_is_named(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,6 +46,20 @@ def test_a_damaged_cached_file_is_collected_again_with_a_note(statistics, tmp_pa
     assert torch.equal(again[1], whole[1])
     assert path.read_bytes() == content
     assert statistics()[1] == 2
+
+
+def test_an_empty_or_unknown_cache_is_the_users_or_as_it_is_written(monkeypatch):
+    """An unset variable of a shell is an empty one, which is no folder; a tilde may name nobody."""
+    monkeypatch.setenv("METAKE_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert presets.cache_folder() == Path("/home/ada/.cache/metake")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert presets.cache_folder() == Path("/x/metake")
+    monkeypatch.setenv("METAKE_CACHE", "~/c")
+    assert presets.cache_folder() == Path("/home/ada/c")
+    monkeypatch.setenv("METAKE_CACHE", "~nobody-of-that-name/c")
+    assert presets.cache_folder() == Path("~nobody-of-that-name/c")
 
 
 def test_a_cache_that_cannot_be_written_is_a_note(statistics, tmp_path, monkeypatch):

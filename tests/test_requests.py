@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from metake.answers import Answer
 from metake.errors import MetakeError
 from metake.prompts import Batch
 from metake.requests import Request, distinct
@@ -75,6 +76,12 @@ def test_half_of_a_surrogate_pair_is_named(at):
 
 def test_a_name_is_one_line():
     assert Request("{} is", "Ada\nLee", "x").name == "Ada Lee"
+
+
+def test_control_characters_do_not_reach_a_terminal():
+    """Names of messages, and questions of printed answers; line ends and other scripts stay."""
+    assert Request("{} is", "\x1b[31mZoë\x9b2J\x00\n東京", "x").name == r"\x1b[31mZoë\x9b2J\x00 東京"
+    assert str(Answer("Q: \x1b[2J\nA:", "b", "\x1b", "b")).startswith("Q: \\x1b[2J\nA:\n  before: '\\x1b'")
 
 
 def test_identical_requests_are_merged_with_a_note():

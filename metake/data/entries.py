@@ -77,7 +77,9 @@ def _read_table(path: Path, delimiters: str) -> list[Any]:
     delimiter = max(delimiters, key=header.count)
     try:
         rows = [
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            if any(cell.strip() for cell in row)  # spreadsheets leave rows of empty cells
         ]
     except csv.Error as error:
         raise MetakeError(f"{path}: not CSV or TSV ({error}); correct its quotes and lines") from error

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from metake.data.entries import read_entries
 from metake.errors import MetakeError
 from metake.files import as_path
-from metake.requests import Request, is_unicode, one_line
+from metake.requests import GAP, Request, is_unicode, one_line
 
 SHOWN = 5  # problems that an error line names
 
@@ -88,8 +88,9 @@ class Fields:
         self.problems.append(f"{self.where}{text}")
 
     def name_of(self, *names: str) -> str:
-        """The first of several names that has a value; the first if none has."""
-        name = next((name for name in names if self.content.get(name) is not None), names[0])
+        """The first of several names that has a value; if none has, the first that is there, or that might be."""
+        there = [name for name in names if name in self.content]
+        name = next((name for name in there if self.content[name] is not None), (*there, names[0])[0])
         self.used.add(name)
         return name
 
@@ -119,11 +120,12 @@ class Fields:
         """A text, or the first of a list of names for the same answer; empty if the record has none."""
         name = self.name_of(*names)
         value = self.content.get(name)
-        while isinstance(value, list) and value:
-            value = value[0]
-        if isinstance(value, str):
-            return value.strip()
-        if value is not None and value != []:
+        inner = value
+        while isinstance(inner, list) and inner:
+            inner = inner[0]
+        if isinstance(inner, str):
+            return inner.strip()
+        if value is not None and inner != []:
             self.problem(f": {name} must be a text or a list of texts, the first of which is used")
         return ""
 
@@ -136,7 +138,7 @@ class Fields:
         if isinstance(value, str):
             value = [value]
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            self.problem(f": {name} must be a list of texts")
+            self.problem(f": {name} must be a text or a list of texts")
             return ()
         return tuple(text.strip() for text in value if text.strip())
 
@@ -290,6 +292,24 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
     return parse_records(path, read_entries(path)[:limit], need)
 
 
+def _completed(record: Record) -> Record:
+    """A record whose prompts about the subject name it where they hold a gap, as the edited prompt may.
+
+    A rival that is the target would be compared with itself, so it is none.
+    """
+    subject = record.request.subject
+
+    def named(prompt: str) -> str:
+        return prompt if subject in prompt else prompt.replace(GAP, subject)
+
+    return replace(
+        record, rephrase=named(record.rephrase), rephrases=tuple(map(named, record.rephrases)),
+        generation_prompts=tuple(map(named, record.generation_prompts)),
+        same_subject=tuple((named(prompt), answer) for prompt, answer in record.same_subject),
+        rival="" if record.rival == record.request.target else record.rival,
+    )  # fmt: skip
+
+
 def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) -> list[Record]:
     """Records of entries; `path` is for messages."""
     problems: list[str] = []
@@ -303,7 +323,7 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
         elif not is_unicode(json.dumps(entry, ensure_ascii=False)):
             fields.problem(" holds half of a surrogate pair; write the whole character")
         elif read is not None:
-            records.append(read(fields))
+            records.append(_completed(read(fields)))
             for name in need:
                 if not getattr(records[-1], name):
                     fields.problem(f" has no {name}, which is needed here")

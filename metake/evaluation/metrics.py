@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metake.data.records import Record
+from metake.errors import MetakeError
 from metake.evaluation.consistency import References
 from metake.evaluation.counterfact import (
     MAGNITUDES,
@@ -157,7 +158,10 @@ class Evaluator:
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         length = min(length, self.arch.max_positions or length) - len(begin)
         cuts = [ids[i : i + length] for i in range(0, min(len(ids), most * length), length)]
-        return [Row((*begin, *cut), 0, len(cut) - (not begin)) for cut in cuts if len(cut) > 1]
+        windows = [Row((*begin, *cut), 0, len(cut) - (not begin)) for cut in cuts if len(cut) > 1]
+        if not windows:
+            raise MetakeError(f"held-out text: {len(ids)} tokens, 2 are needed for a perplexity; give more")
+        return windows
 
     @torch.no_grad()
     def measure(self, reference: Measurement | None = None, only: Sequence[int] | None = None) -> Measurement:

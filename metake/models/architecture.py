@@ -184,6 +184,20 @@ class Architecture:
     def d_v(self) -> int:
         return self.weight(0).shape[0]
 
+    def check_tokens(self, largest: int) -> None:
+        """Refuse token ids, of which this is the largest, that the model has no embedding for.
+
+        Raises:
+            MetakeError: they are of another model's tokenizer, or of one with tokens that were added later.
+        """
+        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        count = getattr(embedding, "num_embeddings", len(embedding.weight))
+        if largest >= count:
+            raise MetakeError(
+                f"tokenizer: its token {largest} is none of the model's {count}; give the model's own tokenizer, or call "
+                "model.resize_token_embeddings(len(tokenizer)) after adding tokens"
+            )
+
     @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the input embeddings."""

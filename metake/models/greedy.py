@@ -64,14 +64,15 @@ def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
         raise MetakeError("generation: the model has no generate(); evaluate with --no-generate")
     from transformers import GenerationConfig
 
-    own = model.generation_config
+    own, returns = model.generation_config, model.config.return_dict
     ends = stop_tokens(model, tokenizer)
     filler = ends[0] if ends else 0
     model.generation_config = GenerationConfig(eos_token_id=ends or None, pad_token_id=filler)
+    model.config.return_dict = True
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config, model.config.return_dict = own, returns
 
 
 def answer_length(tokenizer: Any, prompt: str, target: str, least: int = LEAST) -> int:
@@ -111,6 +112,7 @@ def continue_greedily(
         MetakeError: the model cannot generate (no `generate`).
     """
     texts = [""] * len(prompts)
+    arch.check_tokens(max((max(row, default=0) for row in prompts), default=0))
     budget, limit = max_tokens or 2 * arch.pass_tokens, arch.max_positions
     ends = set(stop_tokens(arch.model, tokenizer))
     with frozen(arch.model), plain_generation(arch.model, tokenizer):

@@ -19,7 +19,7 @@ import torch
 
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import as_path, read_json, write_json
+from metake.files import as_path, expand, read_json, write_json
 from metake.folders import check_folder, result_folder, verify
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask
@@ -202,11 +202,22 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
         if not found:
             raise MetakeError(f"{name}: its package holds no GGUF file; {SMOLLM2_INSTALL}")
         return _gguf(found[0])
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise MetakeError(f"model: {name!r} is no name; run metake models for the names")
+    try:
+        return _on_disk(name, expand(name)) or (name, {})
+    except OSError as error:  # a name that no file can have, or a folder that may not be entered
+        raise MetakeError(
+            f"{shorten(name, 80)}: cannot be looked for ({error.strerror}); run metake models for the names"
+        ) from error
+
+
+def _on_disk(name: str, path: Path) -> tuple[str, dict[str, Any]] | None:
+    """A file or folder, and what the loader must be told; None for what can only be on the hub."""
     if path.suffix == ".gguf":
         if not path.is_file():
-            near = did_you_mean(path.name, _folders(path.parent)) or "give the path of a GGUF file"
-            raise MetakeError(f"{name}: no such file; {near}")
+            near = "" if path.exists() else did_you_mean(path.name, _folders(path.parent))
+            raise MetakeError(f"{name}: no such file; {near or 'give the path of a GGUF file'}")
         return _gguf(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -216,7 +227,11 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         near = did_you_mean(path.name, _folders(path.parent)) or "run metake models for the names"
         raise MetakeError(f"{name}: no such model folder; {near}")
-    return name, {}
+    if "/" not in name and (
+        near := did_you_mean(name, (*DEMOS, SMOLLM2))
+    ):  # the hub would be asked for a minute
+        raise MetakeError(f"{name}: no such model; {near}")
+    return None
 
 
 def _folders(parent: Path) -> list[str]:

@@ -133,6 +133,8 @@ def run(
         past: what stands before `ids`, which are then the last tokens of their rows.
         record: keep attention's keys and values from this layer on, for a later pass's `past`.
     """
+    if ids.device.type == "cpu" and ids.numel():
+        arch.check_tokens(int(ids.max()))
     trace = Trace()
     blocks = arch.blocks
     more: dict[str, Any] = {}

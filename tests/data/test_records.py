@@ -65,8 +65,8 @@ def test_the_ids_of_an_attribute_are_optional(change):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"paraphrase_prompts": [1]}, "paraphrase_prompts must be a list of texts"),
-        ({"neighborhood_prompts": 3}, "neighborhood_prompts must be a list of texts"),
+        ({"paraphrase_prompts": [1]}, "paraphrase_prompts must be a text or a list of texts"),
+        ({"neighborhood_prompts": 3}, "neighborhood_prompts must be a text or a list of texts"),
         ({"requested_rewrite": "x"}, "requested_rewrite must be an object"),
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "target_new": {}}}, "no field 'str'"),
         (
@@ -166,6 +166,56 @@ def test_own_facts_may_have_a_rephrase_and_an_unrelated_prompt():
     assert (record.locality, record.locality_answer, record.rival) == ("Bo was born in", "Bonn", "")
     several = {**OWN, "rephrase": ["Ada's birthplace is", "Ada hails from"]}
     assert parse_records(Path("f"), [several])[0].rephrases == ("Ada's birthplace is", "Ada hails from")
+
+
+def test_prompts_about_the_subject_may_hold_the_gap_too():
+    """Unless they name the subject: then braces are text, as in prompts about others."""
+    same = [{"prompt": "{} studied", "answer": "x"}, {"prompt": "Ada wrote {} in", "answer": "y"}]
+    full = {**OWN, "rephrase": ["The home of {} is", "Ada, {}, hails from"], "same_subject": same,
+            "generation_prompts": ["{} is"], "locality": "{} is for", "locality_answer": "sets"}  # fmt: skip
+    (record,) = parse_records(Path("f"), [full])
+    assert record.rephrase == "The home of Ada is"
+    assert record.rephrases == ("The home of Ada is", "Ada, {}, hails from")
+    assert record.same_subject == (("Ada studied", "x"), ("Ada wrote {} in", "y"))
+    assert (record.generation_prompts, record.locality) == (("Ada is",), "{} is for")
+    (several,) = parse_records(Path("f"), [{**MULTI, "paraphrase_prompts": ["The home of {} is"]}])
+    assert several.rephrase == "The home of Ada is"
+
+
+def test_a_rival_that_is_the_target_is_none():
+    """Else its success would be 0 whatever the model says: nothing is likelier than itself."""
+    (record,) = parse_records(Path("f"), [{**OWN, "ground_truth": " Oslo"}])
+    assert (record.truth, record.rival) == ("Oslo", "")
+    assert parse_records(Path("f"), [{**OWN, "ground_truth": "Bonn"}])[0].rival == "Bonn"
+
+
+def test_rows_of_empty_cells_are_no_records(write):
+    path = write("r.csv", "prompt,subject,target\n,,\n{} is,Ada,x\n , ,\n\n")
+    assert read_records(path) == [Record(Request("{} is", "Ada", "x"))]
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00", b"PK\x03\x04\x9f"], ids=["gzip", "zip"])
+def test_a_packed_file_is_to_be_unpacked(content, tmp_path):
+    (tmp_path / "r.json").write_bytes(content)
+    with pytest.raises(MetakeError, match="unpack it"):
+        read_records(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"target_new": None, "target": None}, "target_new is null"),
+        ({"target_new": ..., "target": None}, "target is null"),
+        ({"target_new": ..., "target": ""}, "target is empty"),
+        ({"ground_truth": [None]}, "ground_truth must be a text or a list of texts"),
+        ({"ground_truth": [[None]]}, "ground_truth must be a text or a list of texts"),
+        ({"rephrase": 3}, "rephrase must be a text or a list of texts"),
+    ],
+)
+def test_a_field_that_is_there_is_named_as_it_is(change, complaint):
+    entry = {name: value for name, value in {**OWN, **change}.items() if value is not ...}
+    with pytest.raises(MetakeError, match=f"record 0: {complaint}"):
+        parse_records(Path("f"), [entry])
 
 
 @pytest.mark.parametrize("entry", [OWN, ZSRE, FLAT, MULTI], ids=["own", "zsre", "flat", "multi"])

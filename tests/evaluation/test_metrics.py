@@ -9,6 +9,7 @@ import torch
 from scipy.stats import binom, hmean
 
 from metake.data.records import Record
+from metake.errors import MetakeError
 from metake.evaluation.compare import compare
 from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES
 from metake.evaluation.glossary import GLOSSARY, LABELS
@@ -411,3 +412,9 @@ def test_a_window_of_two_tokens_predicts_one(demo):
     ids = demo.tokenizer("The mill is dark", add_special_tokens=False).input_ids
     evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=demo.tokenizer.decode(ids[:2]))
     assert [(len(window), window.answer) for window in evaluator.windows] == [(2, 1)]
+
+
+def test_a_held_out_text_without_two_tokens_is_refused(demo, records):
+    with pytest.raises(MetakeError, match="held-out text: 1 tokens, 2 are needed"):
+        Evaluator(demo.arch, demo.tokenizer, records[:1], text="a")
+    Evaluator(demo.arch, demo.tokenizer, records[:1], text="a mill")

@@ -1,5 +1,6 @@
 """Greedy answers are the model's argmax, whatever generation settings the model carries, and long enough."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,16 @@ def test_an_answer_ignores_the_models_generation_settings(model, demo, name):
     assert continue_greedily(Architecture(model), demo.tokenizer, [row], [10]) == [wanted]
     assert model.generation_config is own
     assert set_aside(model) == {name: OWN[name]}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_answer_does_not_depend_on_what_the_configuration_returns(demo, family):
+    model, row = copy.deepcopy(tiny(family)), encode(demo.tokenizer, "The mill is dark").ids
+    wanted = continue_greedily(Architecture(model), demo.tokenizer, [row], [10])
+    model.config.return_dict = False
+    assert continue_greedily(Architecture(model), demo.tokenizer, [row], [10]) == wanted
+    assert model.config.return_dict is False
 
 
 @torch.no_grad()

@@ -1,15 +1,23 @@
 """The lookup token and the answer's tokens, whatever the vocabulary."""
 
+import copy
+
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metake.answers import compare_answers
 from metake.errors import MetakeError
+from metake.geometry.covariance import collect
+from metake.models.architecture import Architecture
+from metake.models.greedy import continue_greedily
 from metake.models.load import ASSETS
 from metake.models.tokens import count_tokens, encode
+from metake.models.trace import run
 from metake.prompts import Batch
 from metake.requests import Request
+from tests.conftest import tiny
 
 
 @pytest.fixture(scope="module", params=["demo", "demo-llama"])
@@ -148,3 +156,28 @@ def test_answers_are_compared_in_the_tokenizers_own_form():
     targets, after = ["Cafe\u0301", "Caf\u00e9"], ["caf\u00e9 noir", "cafe"]
     answers = compare_answers(tokenizer, ["", ""], targets, ["", ""], after)
     assert [answer.success for answer in answers] == [True, False]
+
+
+def test_tokens_that_the_model_lacks_are_refused_before_a_pass(demo):
+    """In every reading of a text: a request, an answer, statistics, a plain pass; the last of its tokens is taken."""
+    tokenizer, model = copy.deepcopy(demo.tokenizer), tiny("gpt2")
+    arch = Architecture(model)
+    tokenizer.add_tokens(["Zoë"])
+    request = Request("{} lives in", "Zoë", "Oslo")
+    row = encode(tokenizer, request.text).ids
+    assert max(row) == len(tokenizer) - 1
+    attempts = (
+        lambda: Batch.build(arch, tokenizer, [request], ()),
+        lambda: continue_greedily(arch, tokenizer, [row], [4]),
+        lambda: run(arch, torch.tensor([row])),
+        lambda: collect(arch, tokenizer, "Zoë lives in " * 400, (1,), progress=False),
+    )
+    model.resize_token_embeddings(max(row))
+    for attempt in attempts:
+        with pytest.raises(
+            MetakeError, match=f"its token {max(row)} is none of the model's {max(row)}; give"
+        ):
+            attempt()
+    model.resize_token_embeddings(max(row) + 1)
+    for attempt in attempts:
+        attempt()
