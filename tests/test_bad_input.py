@@ -129,7 +129,7 @@ def test_a_misspelled_model_is_told_in_one_whole_line(run):
 NO_MODELS = {
     "demmo": "demmo: no such model; did you mean 'demo'?",
     "DEMO": "DEMO: no such model; did you mean 'demo'?",
-    "": "model: '' is no name",
+    "": "model: must be a name or the path of a folder, got ''",
     "~nobody-of-that-name/m": "~nobody-of-that-name/m: no such model folder",
     "é" * 300: "cannot be looked for (File name too long)",
     "folder.gguf": "folder.gguf: no such file; give the path",

@@ -136,7 +136,8 @@ def load(
             raise MetakeError(f"device: {device!r} is not to be had here; try cpu") from error
     place, options = _locate(name)
     model, tokenizer = _from_pretrained(name, place, options, getattr(torch, dtype), device)
-    canonical = name if not Path(name).exists() or name in DEMOS else Path(name).resolve().name
+    path = expand(name)
+    canonical = name if name in DEMOS or not path.exists() else path.resolve().name
     model.name_or_path = canonical
     return Loaded(canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules))
 
@@ -202,8 +203,6 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
         if not found:
             raise MetakeError(f"{name}: its package holds no GGUF file; {SMOLLM2_INSTALL}")
         return _gguf(found[0])
-    if not name.strip():
-        raise MetakeError(f"model: {name!r} is no name; run metake models for the names")
     try:
         return _on_disk(name, expand(name)) or (name, {})
     except OSError as error:  # a name that no file can have, or a folder that may not be entered
