@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+import metake
+import metake.editor as module
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
@@ -675,3 +677,91 @@ def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statist
         assert len(result.requests) == 2
         torch.testing.assert_close(demo.arch.weight(1), once, rtol=0, atol=0)
     assert not torch.equal(once, before)
+
+
+def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
+    demo, statistics_of, records, monkeypatch
+):
+    """On a clock on which reading answers takes 100 s and planning 7 s."""
+    clock, read, plan = [0.0], module.read_answers, module.plan_targets
+
+    def slowly(duration, function):
+        def run(*args, **kwargs):
+            clock[0] += duration
+            return function(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(module, "read_answers", slowly(100.0, read))
+    monkeypatch.setattr(module, "plan_targets", slowly(7.0, plan))
+    with editor_of(demo, statistics_of(demo), "memit", layers=(1,)) as editor:
+        assert editor.edit(records[0].request).seconds == 7.0
+    assert clock == [207.0]
+
+
+def test_an_edit_after_the_end_takes_the_bound_of_the_end_back_first(demo, statistics_of, records):
+    """PRUNE bounds the whole change: batches that are edited after a first end, as if there had been none."""
+    options = {"weight": 1e-6, "lr": 20.0, "layers": (1, 2)}
+    requests, ends = [r.request for r in records[:2]], {}
+    for early in (False, True):
+        with editor_of(demo, statistics_of(demo), "prune", **options) as editor:
+            editor.edit(requests[0])
+            raw = demo.arch.weight(1).clone()
+            if early:
+                editor.finish()
+                assert not torch.equal(demo.arch.weight(1), raw)
+            editor.edit(requests[1])
+            editor.finish()
+            ends[early] = [demo.arch.weight(n).clone() for n in (1, 2)]
+    assert all(torch.equal(a, b) for a, b in zip(*ends.values(), strict=True))
+
+
+def test_answers_after_the_end_are_those_of_the_bounded_change(demo, statistics_of, records, monkeypatch):
+    """The answers before stay as they were read; those after are read again."""
+    count = iter(range(100))
+    monkeypatch.setattr(
+        module, "read_answers", lambda a, t, prompts, targets: [f"{next(count)}" for _ in prompts]
+    )
+    with editor_of(demo, statistics_of(demo), "prune", weight=30.0) as editor:
+        first, second = editor.edit(records[0].request), editor.edit([r.request for r in records[1:3]])
+        assert [(a.before, a.after) for a in (*first.answers, *second.answers)] == [
+            ("0", "1"),
+            ("2", "4"),
+            ("3", "5"),
+        ]
+        editor.finish()
+        assert [(a.before, a.after) for a in (*first.answers, *second.answers)] == [
+            ("0", "6"),
+            ("2", "7"),
+            ("3", "8"),
+        ]
+        editor.finish()
+        assert next(count) == 9
+    with editor_of(demo, statistics_of(demo), "memit", layers=(1,), answers=False) as editor:
+        assert editor.edit(records[0].request).answers == ()
+    assert next(count) == 10
+
+
+def test_a_restored_batch_gives_back_the_memory_that_was_before_it(demo, statistics_of, records):
+    with editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01, layers=(1,)) as editor:
+        first = editor.edit(records[0].request)
+        second = editor.edit(records[1].request)
+        second.revert()
+        restored = editor.restore(second.requests, second.delta, second.learned)
+        assert torch.equal(editor._memory[1], torch.cat([first.learned[1], second.learned[1]], 1))
+        restored.revert()
+        assert torch.equal(editor._memory[1], first.learned[1])
+
+
+@pytest.mark.parametrize("method", ["memit", "rect"])
+def test_a_delta_notes_the_prompt_with_its_gap(demo, statistics_of, records, method):
+    """Whatever becomes of the change: RECT's is made anew."""
+    with editor_of(demo, statistics_of(demo), method, layers=(1,)) as editor:
+        note = editor.edit(records[0].request).delta.note
+    request = records[0].request
+    assert note["edits"] == [{"prompt": request.prompt, "subject": request.subject, "target": request.target}]
+    assert "{}" in note["edits"][0]["prompt"]
+    assert (note["method"], note["model"]) == (method, demo.model.name_or_path)
+    assert note["settings"] == editor.settings.model_dump()
+    assert note["version"] == metake.__version__

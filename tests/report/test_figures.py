@@ -1,0 +1,138 @@
+"""What figures show: the numbers behind their lines and bars, worked out here."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from metake.report import figures
+from metake.report.page import Picture
+from metake.report.tables import markdown, render
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that was drawn, in place of its file."""
+    found = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: found.append(figure) or path)
+    return found
+
+
+def bars_of(container):
+    """Middle and ends of error bars."""
+    line, _, (bars,) = container.lines
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    return line.get_xdata(), line.get_ydata(), ends
+
+
+PLANNED = [1.0, 2.0, 4.0, 1e-9, 5.0]
+BATCHES = [
+    {"layers": [2, 5], "eta": [[0.1, 0.2, 0.3, 0.9], [0.2, 0.4, 0.8, 0.9]], "planned": PLANNED[:4],
+     "missing_before": [[1.0, 2.0, 4.0, 0.0], [0.9, 1.0, 1.0, 0.0]], "missing_after": [0.5, 0.4, 0.2, 0.0]},
+    {"layers": [2, 5], "eta": [[0.8], [0.1]], "planned": PLANNED[4:], "missing_before": [[5.0], [2.0]], "missing_after": [1.5]},
+]  # fmt: skip
+
+
+def test_plot_realisation_has_medians_and_quartiles_of_what_is_missing_and_of_eta(drawn, tmp_path):
+    """Over all batches; an edit that planned nothing has no share that is missing, and has an eta."""
+    figures.plot_realisation({"memit": BATCHES}, tmp_path / "f.png")
+    above, below = drawn[0].axes
+    shares = np.array([[1, 1, 1, 1], [0.9, 0.5, 0.25, 0.4], [0.5, 0.2, 0.05, 0.3]])
+    x, y, ends = bars_of(above.containers[0])
+    assert x.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(y, np.percentile(shares, 50, axis=1))
+    np.testing.assert_allclose(ends, np.percentile(shares, [25, 75], axis=1).T)
+    etas = np.array([[0.1, 0.2, 0.3, 0.9, 0.8], [0.2, 0.4, 0.8, 0.9, 0.1]])
+    x, y, ends = bars_of(below.containers[0])
+    assert x.tolist() == [1, 2]
+    np.testing.assert_allclose(y, [0.3, 0.4])
+    np.testing.assert_allclose(ends, np.percentile(etas, [25, 75], axis=1).T)
+    dotted = above.lines[-1]  # A2: layer i of L writes eta of its 1 / (L - i) share of what is left
+    np.testing.assert_allclose(dotted.get_ydata(), [1, 1 - 0.3 / 2, (1 - 0.3 / 2) * (1 - 0.4)])
+    assert [t.get_text() for t in above.get_xticklabels()] == ["plan", "layer 2", "layer 5"]
+    assert [t.get_text() for t in below.get_xticklabels()] == ["2", "5"]
+
+
+def test_methods_of_other_layers_stand_at_their_own_places(drawn, tmp_path):
+    """A method of one layer among methods of several, each beside the other."""
+    one = {"layers": [5], "eta": [[0.5]], "planned": [1.0], "missing_before": [[1.0]], "missing_after": [0.5]}
+    figures.plot_realisation({"memit": BATCHES, "rome": [one]}, tmp_path / "f.png")
+    first, second = (bars_of(container)[0] for container in drawn[0].axes[1].containers)
+    np.testing.assert_allclose(first, [0.85, 1.85])
+    np.testing.assert_allclose(second, [2.15])
+    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert labels == ["memit", "rome"]
+
+
+def test_plot_tradeoff_has_specificity_to_the_right_from_the_weakest_constraint_on(drawn, tmp_path):
+    """Efficacy, then generalisation, with their own intervals, in per cent."""
+    points = [
+        {"method": "memit", "strength": strength, "efficacy": e, "generalisation": g, "specificity": s,
+         "interval": {"efficacy": (e - 0.1, e + 0.05), "generalisation": (g - 0.2, g + 0.1)}}
+        for strength, e, g, s in ((10.0, 0.7, 0.5, 0.9), (1.0, 0.9, 0.8, 0.6))
+    ]  # fmt: skip
+    figures.plot_tradeoff(points, tmp_path / "t.png", "demo")
+    for axis, middle, low, high in zip(
+        drawn[0].axes, ([90, 70], [80, 50]), ([80, 60], [60, 30]), ([95, 75], [90, 60]), strict=True
+    ):
+        x, y, ends = bars_of(axis.containers[0])
+        np.testing.assert_allclose(x, [60, 90])
+        np.testing.assert_allclose(y, middle)
+        np.testing.assert_allclose(ends, np.array([low, high]).T)
+        (note,) = axis.texts
+        assert (note.get_text(), tuple(map(round, note.xy))) == ("1", (60, middle[0]))
+        assert axis.get_xlim() == (0, 102)
+    small = [{**point, "specificity": 0.2} for point in points]
+    figures.plot_tradeoff(small, tmp_path / "t.png", "demo")
+    assert drawn[1].axes[0].get_xlim() == pytest.approx((0, 28))
+
+
+def test_plot_sequence_has_the_mean_and_the_range_over_seeds(drawn, tmp_path):
+    def points(*shares):
+        return [
+            {"edits": n, "efficacy": a, "generalisation": 0.4, "specificity": 0.3, "attenuation": a / 2}
+            for n, a in zip((10, 20), shares, strict=True)
+        ]
+
+    figures.plot_sequence(
+        {"memit": [points(0.2, 0.6), points(0.4, 0.9), points(0.9, 0.9)]}, tmp_path / "c.png"
+    )
+    for at, scale in ((0, 100), (3, 0.5)):
+        axis = drawn[0].axes[at]
+        np.testing.assert_allclose(axis.lines[0].get_xdata(), [10, 20])
+        np.testing.assert_allclose(axis.lines[0].get_ydata(), np.array([0.5, 0.8]) * scale)
+        corners = axis.collections[0].get_paths()[0].vertices[:, 1]
+        assert (corners.min(), corners.max()) == (pytest.approx(0.2 * scale), pytest.approx(0.9 * scale))
+        assert pytest.approx(0.6 * scale) in [float(corner) for corner in corners]
+
+
+def test_the_palette_has_no_two_looks_alike_without_colours():
+    looks = [look[1:] for look in figures.LOOKS.values()]
+    assert len(set(looks)) == len(looks)
+    many = figures.looks([f"m{i}" for i in range(40)])
+    assert len({look[1:] for look in many.values()}) == 40
+
+
+def png(path, width, height):
+    figure, _ = figures.panels(1, 1, figsize=(width, height))
+    figure.savefig(path, dpi=10)
+    return path
+
+
+def test_a_picture_is_wide_beyond_seven_fifths_of_its_height_or_drawn_in_vectors(tmp_path):
+    for width, height, shape in ((15, 10, "wide"), (13, 10, "tall"), (5, 10, "tall")):
+        assert Picture(png(tmp_path / "f.png", width, height), "", "").shape == shape
+    vectors = tmp_path / "f.svg"
+    vectors.write_text("<svg/>")
+    assert Picture(vectors, "", "").shape == "wide"
+    assert Picture(vectors, "", "").source == "data:image/svg+xml;base64,PHN2Zy8+"
+
+
+def test_a_table_names_to_the_left_and_numbers_to_the_right():
+    lines = render("t", ["name", "number"], [["a", "1"], ["longer name", "100.0"]]).splitlines()
+    row = next(line for line in lines if line.strip("│| ").startswith("a "))
+    name, number = (cell for cell in row.strip("│|").replace("|", "│").split("│"))
+    assert name.startswith(" a ")
+    assert number.endswith("1 ")
+    assert all(len(a) == len(b) for a, b in pairwise(lines[1:]))
+    assert markdown(["a", "b", "c"], []) == "| a | b | c |\n| --- | ---: | ---: |\n"
