@@ -142,3 +142,14 @@ def test_a_name_is_for_messages_and_does_not_tell_requests_apart():
 def test_locality_prompts_tell_requests_apart():
     assert len(distinct([ASKED, replace(ASKED, locality=["Who?"])])) == 2
     assert replace(ASKED, locality=["Who?"]).locality == ("Who?",)
+
+
+def test_a_refused_prompt_is_called_by_its_name():
+    with pytest.raises(
+        MetakeError, match=r"^first: subject 'Ada' is not in the prompt 'Who'; spell it as in the prompt"
+    ):
+        Request.from_text("Who", "Ada", "x", name="first")
+    with pytest.raises(
+        MetakeError, match=r"^Ada: prompt 'Who' holds 0 gaps; write {} once, for the subject$"
+    ):
+        Request("Who", "Ada", "x")

@@ -493,3 +493,41 @@ def test_an_entry_of_several_formats_is_read_as_the_most_specific():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert parse_records(Path("f"), [entry])[0].request.text == text
+
+
+@pytest.mark.parametrize("cell", ["['x']", "[\"x'", "[{x", "{'a': 1}", '{"a"'])
+def test_a_cell_that_was_meant_as_a_list_or_an_object_is_refused(write, cell):
+    """Python's own spelling of lists is not JSON."""
+    quoted = '"' + cell.replace('"', '""') + '"'
+    path = write("t.csv", f"{TABLE}Ada is,Ada,b,{quoted}\n")
+    with pytest.raises(
+        MetakeError, match="record 0: ground_truth looks like a list or an object and is not JSON"
+    ):
+        read_records(path)
+
+
+def test_zsre_may_have_other_prompts_about_the_subject():
+    (record,) = parse_records(Path("f"), [{**ZSRE, "same_subject": [{"prompt": "Ada is", "answer": "b"}]}])
+    assert record.same_subject == (("Ada is", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"same_subject": [3]}, 'same_subject must be a list of objects with the texts "prompt" and "ground_truth"'),
+        ({"locality": [3]}, 'locality must be a list of objects with the texts "prompt" and "ground_truth", or an object '
+                            "of such lists"),
+    ],
+)  # fmt: skip
+def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(change, complaint):
+    with pytest.raises(MetakeError) as raised:
+        parse_records(Path("f"), [{**OWN, **change}])
+    assert str(raised.value) == f"f: record 0: {complaint}; correct them as docs/data.md shows"
+
+
+def test_an_entry_of_no_format_is_told_the_three():
+    with pytest.raises(MetakeError) as raised:
+        parse_records(Path("f"), [{"text": "Ada"}])
+    assert str(raised.value).startswith(
+        "f: record 0 has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact);"
+    )
