@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from metake import prompts
 from metake.errors import MetakeError
+from metake.models.tokens import Row
 from metake.prompts import SEEDS, Batch, Trunks, pick_tokens, sample_contexts, templates
 from metake.requests import Request
 
@@ -85,6 +87,31 @@ def test_rows_of_a_template_share_their_context_and_the_bare_one_nothing(loaded,
         assert rows[0][:count] == rows[1][:count]
         assert rows[0][count] != rows[1][count]
         assert text_of(loaded, rows[0][:count]).startswith(CONTEXTS[template - 1])
+
+
+def test_a_request_stands_in_the_last_gap_of_its_context(loaded, batch_of):
+    """A context that a user gives may hold braces of its own; the lookup token is still the subject's."""
+    row = batch_of(REQUEST, contexts=("{} is a gap",)).edits[1]
+    assert text_of(loaded, row.ids) == "{} is a gap. Which city was Ann Lee born in? Oslo"
+    assert text_of(loaded, row.trunk.ids) == "{} is a gap. Which city was Ann Lee"
+
+
+def test_a_target_without_tokens_is_refused_by_its_request(batch_of, monkeypatch):
+    monkeypatch.setattr(prompts, "encode", lambda *_: Row((5, 9), 1, 0))
+    with pytest.raises(MetakeError, match=r"^Ann Lee: target 'Oslo' has no tokens$"):
+        batch_of(REQUEST)
+
+
+def test_a_text_that_cannot_be_said_is_refused_by_its_request(batch_of, monkeypatch):
+    """Prompt, target and every prompt whose prediction shall stay are looked at, before any is tokenised."""
+
+    def refuses(tokenizer, texts):
+        assert texts == [OTHER.text, "potter", "Who is it?", "Where is the old mill?"]
+        raise MetakeError("no tokens")
+
+    monkeypatch.setattr(prompts, "count_tokens", refuses)
+    with pytest.raises(MetakeError, match=r"^Bo: no tokens$"):
+        batch_of(OTHER)
 
 
 def test_no_request_is_refused(batch_of):

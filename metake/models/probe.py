@@ -94,6 +94,8 @@ def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> N
 
     def add(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         keys.append(args[0])
+        if output.numel() != push.numel():  # of some tokens only, which is refused below
+            return output
         return output + push.reshape(output.shape).to(output)
 
     handle = down.register_forward_hook(add)

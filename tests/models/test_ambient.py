@@ -8,6 +8,7 @@ import torch
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
+from metake.models.ambient import neutral
 from metake.models.trace import frozen
 from metake.presets import default_text, settings_for
 from tests.conftest import tiny
@@ -90,3 +91,21 @@ def test_frozen_puts_every_modules_mode_back(demo):
         assert not blocks[1].training
     finally:
         blocks[0].eval()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("name", sorted(AMBIENT))
+def test_neutral_is_pytorch_as_it_starts_with_the_callers_gradient_mode(name, gradients):
+    """Also after a failure everything is as the caller had it."""
+
+    def fails():
+        with neutral():
+            assert state() == (False, outside[1], False, torch.float32, torch.device("cpu"))
+            raise KeyError
+
+    with AMBIENT[name](), torch.set_grad_enabled(gradients):
+        outside = state()
+        with pytest.raises(KeyError):
+            fails()
+        assert state() == outside
+    assert state() == (False, True, False, torch.float32, torch.device("cpu"))

@@ -228,3 +228,13 @@ def test_attentions_memory_is_given_by_the_name_that_the_model_takes_it_by():
     ):
         arch.model = SimpleNamespace(forward=forward)
         assert arch.memory_name == name
+
+
+def test_dropout_is_off_while_a_described_model_is_measured():
+    """A model in training mode is measured as it will be edited, and its random state is not used."""
+    config = OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16, dropout=0.5, layerdrop=0.5)
+    model = AutoModelForCausalLM.from_config(config).train()
+    state = torch.random.get_rng_state()
+    assert len(Architecture(model, ModuleMap("model.decoder.layers", "fc2"))) == 2
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.training

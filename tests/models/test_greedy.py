@@ -113,7 +113,13 @@ def test_a_long_target_beside_a_long_prompt_is_still_read_in_full(model, demo):
 
 @pytest.mark.parametrize(
     ("text", "target", "kept"),
-    [(" a\nb\nc", "x", " a"), ("\n a\nb\nc", "x\ny", "\n a\nb"), ("", "x", ""), ("a", "x\ny\nz", "a")],
+    [
+        (" a\nb\nc", "x", " a"),
+        ("\n a\nb\nc", "x\ny", "\n a\nb"),
+        ("", "x", ""),
+        ("a", "x\ny\nz", "a"),
+        ("a\nb", "\n x \n", "a"),
+    ],
 )
 def test_an_answer_has_as_many_lines_as_its_target(text, target, kept):
     assert first_lines(text, target) == kept
@@ -202,16 +208,29 @@ def test_groups_fill_their_budget_and_no_row_lacks_room():
     assert list(_groups(prompts, [4] * 4, 1, None)) == [[3], [0], [1], [2]]
     assert list(_groups(prompts, [9, 4, 4, 9], 1000, 14)) == [[1, 2, 3, 0]]
     assert list(_groups(prompts, [9, 4, 4, 9], 1000, 13)) == [[1, 2], [3, 0]]
+    unlike = [[0] * n for n in (5, 2, 2)]  # a longer prompt before shorter ones with longer answers
+    assert list(_groups(unlike, [1, 4, 4], 20, None)) == [[0, 1], [2]]
+    assert list(_groups(unlike, [1, 4, 4], 1000, 8)) == [[0], [1, 2]]
     assert list(_groups([], [], 10, None)) == []
 
 
+def test_answers_keep_to_the_tokens_of_a_pass(demo, monkeypatch):
+    passes, generate = [], demo.model.generate
+    monkeypatch.setattr(
+        demo.model, "generate", lambda ids, **o: passes.append(len(ids)) or generate(ids, **o)
+    )
+    for budget in (1000, 1):
+        greedy_answers(demo.arch, demo.tokenizer, ["The mill", "The mill"], ["x", "y"], max_tokens=budget)
+    assert passes == [2, 1, 1]
+
+
 def test_passes_hold_twice_what_suits_the_device(demo, monkeypatch):
-    """512 rows of a token each: at a budget of 2 x 1,024 they are continued at once, at half of it in two halves."""
+    """700 rows of a token each count twice: within 2 x 1,024 they are continued at once, within 1,024 512 at a time."""
     sizes, generate = [], demo.model.generate
     monkeypatch.setattr(demo.model, "generate", lambda ids, **o: sizes.append(len(ids)) or generate(ids, **o))
-    for budget in (None, 512):
-        continue_greedily(demo.arch, demo.tokenizer, [[5]] * 512, [1] * 512, budget)
-    assert sizes == [512, 256, 256]
+    for budget in (None, 1024):
+        continue_greedily(demo.arch, demo.tokenizer, [[5]] * 700, [1] * 700, budget)
+    assert sizes == [700, 512, 188]
 
 
 def test_a_target_is_compared_as_the_tokenizer_writes_it(demo):
@@ -233,17 +252,31 @@ def test_a_target_is_compared_as_the_tokenizer_writes_it(demo):
 
 
 def test_answers_are_read_as_far_as_each_is_asked_to(demo):
-    """In tokens: `least`, or the target and three more; in lines: the target's."""
+    """In tokens: `least`, where the target has fewer; in lines: as many as the target."""
     prompt = "The one who works at the market is a"
     ids = encode(demo.tokenizer, prompt).ids
 
     def said(count):
         return demo.tokenizer.decode(argmax(demo.model, ids, count))
 
-    targets = ["baker", "baker\nand more and more and more"]
-    lengths = [answer_length(demo.tokenizer, prompt, t, 12) for t in targets]
-    whole = [said(n) for n in lengths]
-    assert all("\n" in text.strip() for text in whole)  # the line end matters
-    first, second = greedy_answers(demo.arch, demo.tokenizer, [prompt] * 2, targets, least=12)
-    assert first == whole[0].split("\n")[0]
-    assert second == "\n".join(whole[1].split("\n")[:2])
+    targets = ["baker", "baker\nmore\nmore\nmore"]
+    assert [answer_length(demo.tokenizer, prompt, target, 24) for target in targets] == [24, 24]
+    first, second = greedy_answers(demo.arch, demo.tokenizer, [prompt] * 2, targets, least=24)
+    lines = said(24).split("\n")
+    assert len(lines) >= 3
+    assert first == lines[0]
+    assert second == "\n".join(lines[:4])
+    assert len(second) > len("\n".join(said(10).split("\n")[:4]))
+
+
+@torch.no_grad()
+def test_an_answer_leaves_out_special_tokens_and_what_drops_out_in_training(model, demo):
+    """A model in training mode answers as in use, and is in training mode afterwards."""
+    model.generation_config.eos_token_id = None
+    wanted = argmax(model, [5, 9], 6)
+    tokenizer = SimpleNamespace(eos_token_id=None, decode=lambda ids, **options: f"{ids} {options}")
+    model.transformer.drop.p = 0.9
+    model.train()
+    (answer,) = continue_greedily(Architecture(model), tokenizer, [[5, 9]], [6])
+    assert answer == f"{wanted} {{'skip_special_tokens': True}}"
+    assert model.training

@@ -195,6 +195,37 @@ def test_hooks_of_the_user_that_change_a_value_are_measured(change, fits):
         one_line(lambda: Architecture(model), "block 1", "merge or remove what is attached")
 
 
+def doubled_input(down):
+    down.register_forward_pre_hook(lambda _, args: (2 * args[0],))
+
+
+def doubled_forward(down):
+    forward = down.forward
+    down.forward = lambda x: 2 * forward(x)
+
+
+@pytest.mark.parametrize("change", [doubled_input, doubled_forward])
+def test_what_is_attached_in_front_or_in_place_of_a_down_projection_is_measured(change):
+    model = tiny("llama")
+    change(model.model.layers[2].mlp.down_proj)
+    one_line(lambda: Architecture(model), "mlp.down_proj of block 2 (Linear) computes something else")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_every_precision_of_plain_weights_can_take_an_edit(dtype):
+    assert Architecture(tiny("llama").to(dtype)).weight(0).dtype == dtype
+
+
+def test_a_weight_that_is_no_plain_tensor_is_refused():
+    class Packed(torch.Tensor):
+        """As libraries of quantisation wrap what they have packed."""
+
+    model = tiny("llama")
+    down = model.model.layers[1].mlp.down_proj
+    down.weight = nn.Parameter(down.weight.detach().as_subclass(Packed))
+    one_line(lambda: Architecture(model), "block 1: the weight is a Packed, no plain tensor")
+
+
 COMPUTED = {
     "weight_norm": lambda module: parametrizations.weight_norm(module),
     "the older weight_norm": lambda module: nn.utils.weight_norm(module),
@@ -319,6 +350,18 @@ def test_every_block_is_measured_at_several_tokens():
     )
     one_line(lambda: Architecture(Mixing(twice=True), modules), "down of block 1", "2 times")
     one_line(lambda: Architecture(Mixing(arguments=("pixels",)), modules), "token ids alone", "pixels")
+
+
+def test_a_projection_that_runs_for_some_tokens_only_is_refused():
+    """As the experts of a mixture do."""
+    model = Mixing()
+    block = model.blocks[1]
+    block.forward = lambda stream: (
+        stream + nn.functional.pad(block.down(block.up(stream[:, 1:])), (0, 0, 1, 0))
+    )
+    one_line(
+        lambda: Architecture(model, MIXING), "down of block 1", "for some tokens only (a mixture of experts?)"
+    )
 
 
 def test_modes_of_every_module_are_as_before():

@@ -156,6 +156,20 @@ def test_compensation_finds_the_length(kept):
     torch.testing.assert_close(out, plan * scale[:, None])
 
 
+def test_compensation_measures_what_is_kept_of_the_longer_residual():
+    """Where lower edits move upper ones the share depends on the length: at s times the plan 1/2 s^(-1/2) is kept,
+    so that 1/2 s^(1/2) = 1 at s = 4; per request, from its own residual."""
+    plan = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    lengths = plan.norm(dim=1)
+
+    def fraction_of(residuals):
+        return torch.tensor([0.5, 0.25]) * (residuals.norm(dim=1) / lengths) ** -0.5
+
+    out, scale = compensate(fraction_of, plan, torch.full((2,), 64.0))
+    torch.testing.assert_close(scale, torch.tensor([4.0, 16.0]), rtol=3e-3, atol=0)
+    torch.testing.assert_close(out, plan * scale[:, None])
+
+
 def test_compensation_is_bounded_where_nothing_is_kept():
     _, scale = compensate(lambda r: torch.zeros(2), torch.ones(2, 3), torch.tensor([10.0, 1.0]))
     torch.testing.assert_close(scale, torch.tensor([10.0, 1.0]), rtol=1e-3, atol=0)
