@@ -120,13 +120,16 @@ def test_no_request_is_refused(batch_of):
 
 
 def test_a_prompt_may_be_as_long_as_the_model_takes_and_no_longer(loaded, batch_of):
+    def model(limit):
+        return SimpleNamespace(max_positions=limit, check_tokens=loaded.arch.check_tokens)
+
     longest = max(len(row) for row in batch_of(REQUEST).edits)
-    assert batch_of(REQUEST, arch=SimpleNamespace(max_positions=longest)).templates == 3
-    assert batch_of(REQUEST, arch=SimpleNamespace(max_positions=None)).templates == 3
+    assert batch_of(REQUEST, arch=model(longest)).templates == 3
+    assert batch_of(REQUEST, arch=model(None)).templates == 3
     with pytest.raises(
         MetakeError, match=f"Ann Lee: {longest} tokens with its context, the model takes {longest - 1}"
     ):
-        batch_of(REQUEST, arch=SimpleNamespace(max_positions=longest - 1))
+        batch_of(REQUEST, arch=model(longest - 1))
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
