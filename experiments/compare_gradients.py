@@ -240,7 +240,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         journal = {**head, "trials": {}, "points": {}}
     jobs = list(product(weights, chosen))
     developed, held_out = Judge.of(bench, dev), Judge.of(bench, test, held_out_text(preset_name(loaded.arch)))
-    with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run") as bar:
+    with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run", disable=None) as bar:
         for weight, name in jobs:
             trials = []
             for rate in rates:

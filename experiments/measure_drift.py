@@ -48,6 +48,7 @@ from metake.options import (
     parse_numbers,
     positive,
 )
+from metake.phases import phase
 from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
 from metake.report.page import Picture, Section, write_page
@@ -208,10 +209,11 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
             edits = earlier["edits"][: len(requests)]
     with (
         frozen(arch.model),
-        tqdm(total=len(requests), initial=len(edits), unit="edit", desc=head["model"]) as bar,
+        tqdm(total=len(requests), initial=len(edits), unit="edit", desc=head["model"], disable=None) as bar,
     ):
         for request in requests[len(edits) :]:
-            edits.append(bench.measure(editors, request))
+            with phase(f"edit {len(edits) + 1} of {len(requests)}"):
+                edits.append(bench.measure(editors, request))
             write_record(path, {**head, "edits": edits})
             bar.update()
         first = editors[1.0]

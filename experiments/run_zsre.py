@@ -44,6 +44,7 @@ from metake.methods import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import Parser, at_least, chosen_model, find_statistics, model_options, output_folder
+from metake.phases import phase
 from metake.presets import held_out_text, preset_name, preset_of, settings_for
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
@@ -204,14 +205,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_json(args.out / "under_way.json", looks)
 
     if_interrupted(f"finished batches are in {args.out / 'runs'}; give the same command again to resume")
-    with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit") as bar:
+    with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit", disable=None) as bar:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)
             evaluator = Evaluator(
                 loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate,
                 fluent=args.fluency, references=references,
             )  # fmt: skip
-            befores.append(evaluator.measure())
+            with phase("evaluate the unedited model"):
+                befores.append(evaluator.measure())
             contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
             for name in names:
                 bar.set_description(f"{name}, seed {seed}")

@@ -158,7 +158,7 @@ def main() -> None:
     random.Random(args.seed).shuffle(requests)
     pieces: list[str] = []
     count = 0
-    with tqdm(total=args.tokens, unit="token") as bar:
+    with tqdm(total=args.tokens, unit="token", disable=None) as bar:
         for start in range(0, len(requests), args.rows):
             prompts = [
                 tokenizer.apply_chat_template(

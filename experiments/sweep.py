@@ -88,7 +88,7 @@ def main() -> None:
     if_interrupted(
         f"finished batches are in {args.out / 'runs' / short}; give the same command again to resume"
     )
-    with tqdm(total=len(records) * len(settings), unit="edit", desc=loaded.name) as bar:
+    with tqdm(total=len(records) * len(settings), unit="edit", desc=loaded.name, disable=None) as bar:
         runs = compare(
             loaded, records, settings, statistics, batch=args.batch, generate=False,
             folder=args.out / "runs" / short, tick=bar.update,

@@ -25,6 +25,7 @@ from metake.console import command
 from metake.errors import MetakeError
 from metake.extras import needs
 from metake.options import Parser, output_folder
+from metake.phases import phase
 from theory.claims import CLAIMS
 
 with command("theorem_figures"), needs("theory"):
@@ -68,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         names = chosen(args.claims)
         entries = []
-        with tqdm(names, desc="figures", unit="figure") as progress:
+        with tqdm(names, desc="figures", unit="figure", disable=None) as progress:
             for name in progress:
                 progress.set_postfix_str(name)
-                entries.append(FIGURES[name].write(args.out))
+                with phase(name):
+                    entries.append(FIGURES[name].write(args.out))
         write_index(args.out, entries, every())
     except BrokenLaw as error:
         print(f"theorem_figures: a law is broken: {error}", file=sys.stderr)

@@ -162,7 +162,7 @@ def main() -> None:
         optimiser, max_lr=args.lr, total_steps=args.steps, pct_start=0.1
     )
     started = time.time()
-    bar = tqdm(range(args.steps), desc=args.arch)
+    bar = tqdm(range(args.steps), desc=args.arch, disable=None)
     stream = batches(world, tokenizer, args.rows, args.length, args.seed)
     for step in bar:
         ids, weights = (t.to(args.device) for t in next(stream))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from metake.errors import MetakeError
+from metake.files import as_json
+from metake.phases import log_phases
 from metake.requests import visible
 
 NOTHING_HALF = "files that it had finished are whole, no other was changed; the same command starts again"
@@ -25,30 +29,68 @@ def if_interrupted(line: str) -> None:
 def command(name: str) -> Iterator[None]:
     """The body of a program of this name, or as `@command(name)` its `main`.
 
-    Warnings become notes on stderr. Whatever a user can mend ends the program with one line there and
+    Warnings become notes on stderr, and phases lines. Whatever a user can mend ends the program with one line there and
     exit code 2, Ctrl-C with the line of `if_interrupted` and exit code 130.
     """
     if_interrupted(NOTHING_HALF)
-    import torch
-    import transformers
-
+    log_phases(name)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that it cannot show is escaped, never fatal
             stream.reconfigure(errors="backslashreplace")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    quiet_libraries()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"{name}: note: {message}", file=sys.stderr)
         try:
             yield
-        except (MetakeError, torch.OutOfMemoryError) as error:
-            memory = "out of GPU memory; lower --batch, or --set max_tokens=1024 where there is --set"
-            line = visible(str(error)).replace("\n", "\\n") if isinstance(error, MetakeError) else memory
+        except MetakeError as error:
+            line = visible(str(error)).replace("\n", "\\n")
             print(f"{name}: error: {line}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print(f"\n{name}: interrupted: {_if_interrupted[0]}", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            remedy = "lower --batch, or --set max_tokens=1024 where there is --set"
+            print(f"{name}: error: out of GPU memory; {remedy}", file=sys.stderr)
+            sys.exit(2)
+        finally:
+            log_phases(None)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch, if it was imported, says that a GPU is full."""
+    return "torch" in sys.modules and isinstance(error, sys.modules["torch"].OutOfMemoryError)
+
+
+def quiet_libraries() -> None:
+    """No log lines of transformers, and its bars on a terminal only; nothing is imported for that."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    in_log = not sys.stderr.isatty()
+    if in_log:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:
+        logging = sys.modules["transformers"].utils.logging
+        logging.set_verbosity_error()
+        if in_log:
+            logging.disable_progress_bar()
+
+
+@contextmanager
+def document(wanted: bool) -> Iterator[dict[str, Any]]:
+    """What a command's `--json` prints: what the block fills the dictionary with is the one document on stdout.
+
+    Whatever else is printed within the block goes to stderr. A block that fails before it fills the dictionary leaves
+    stdout empty.
+    """
+    content: dict[str, Any] = {}
+    try:
+        with redirect_stdout(sys.stderr) if wanted else nullcontext():
+            yield content
+    finally:
+        if wanted and content:
+            print(as_json(content))
 
 
 def draw_or_note(draw: Callable[[], Path]) -> list[Path]:

@@ -32,6 +32,7 @@ from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.load import Loaded, as_loaded
 from metake.models.trace import frozen, wide
 from metake.names import unknown_name
+from metake.phases import phase
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request, distinct
 from metake.result import EditResult, Preview, Stage
@@ -243,7 +244,8 @@ class Editor:
         if not self.reads_answers:
             return []
         asked = [r.text for r in requests], [r.target for r in requests]
-        return read_answers(self.arch, self.tokenizer, *asked)
+        with phase("evaluate"):
+            return read_answers(self.arch, self.tokenizer, *asked)
 
     def _compared(self, requests: Sequence[Request], earlier: Sequence[str]) -> tuple[Answer, ...]:
         """The same beside earlier ones."""
@@ -345,8 +347,10 @@ class Editor:
     ) -> Stage:
         """Targets of some requests, and their solve, on the model as it is now."""
         solver = self.solver(shares)
-        targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
-        return Stage(targets, solver.solve(trunks, targets.residuals), members)
+        with phase("plan"):
+            targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
+        with phase("solve"):
+            return Stage(targets, solver.solve(trunks, targets.residuals), members)
 
     def finish(self) -> None:
         """What some methods do once, after the last batch: PRUNE bounds the whole change.

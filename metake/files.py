@@ -15,15 +15,15 @@ import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 import metake
 from metake.errors import MetakeError
+
+if TYPE_CHECKING:  # torch takes seconds to import: only where there are tensors
+    from torch import Tensor
 
 
 def as_path(place: str | os.PathLike[str], what: str) -> Path:
@@ -134,9 +134,14 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, lambda place: place.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
+def as_json(content: Any) -> str:
+    """A JSON text, which has no NaN and no infinity: what is not a number comes back as null."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
 def write_json(path: Path, content: Any) -> None:
-    """JSON, which has no NaN and no infinity: what is not a number comes back as null."""
-    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    """Write `as_json(content)`."""
+    write_text(path, as_json(content) + "\n")
 
 
 def _finite(content: Any) -> Any:
@@ -178,7 +183,11 @@ def parse_json(text: str) -> Any:
 def digest(content: Any, tensors: Mapping[str, Tensor] | None = None) -> str:
     """SHA-256 of plain values (as JSON with sorted names) and of named tensors (dtype, shape and bytes of each)."""
     found = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for name, tensor in sorted((tensors or {}).items()):
+    if not tensors:
+        return found.hexdigest()
+    import torch
+
+    for name, tensor in sorted(tensors.items()):
         found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
@@ -219,6 +228,8 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Ma
         kind: name and version of the format.
         meta: kept as JSON in the one entry of the file's metadata: safetensors writes several in any order.
     """
+    from safetensors.torch import save_file
+
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     plain = as_plain({"format": kind, "version": metake.__version__, **meta})
     header = json.dumps({"digest": digest(plain, whole), **plain}, sort_keys=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from metake.errors import MetakeError
 from metake.files import check_writable, read_text
-from metake.hparams import Settings
+from metake.phases import phase
 
 if TYPE_CHECKING:
     from metake.geometry.covariance import Statistics
+    from metake.hparams import Settings
     from metake.models.load import Loaded
 
 
@@ -91,7 +92,8 @@ def chosen_model(args: argparse.Namespace) -> Loaded:
     """
     from metake.models.load import load
 
-    return load(args.model, dtype=args.dtype, device=args.device, modules=args.modules, chat=args.chat)
+    with phase(f"load {args.model}"):
+        return load(args.model, dtype=args.dtype, device=args.device, modules=args.modules, chat=args.chat)
 
 
 def parse_numbers(text: str, option: str) -> list[float]:
@@ -138,8 +140,10 @@ def find_statistics(
     if not layers:
         return None
     if stats is not None:
-        statistics = Statistics.load(stats)
-        statistics.check(loaded.arch, layers, stats)
+        with phase("statistics"):
+            statistics = Statistics.load(stats)
+            statistics.check(loaded.arch, layers, stats)
         return statistics
     given = None if text is None else read_text(text)
-    return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)
+    with phase("statistics"):
+        return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import: only where there is a model
+    from torch import Tensor
 
 
 @contextmanager
@@ -22,6 +22,9 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    import torch
+    import torch.distributed as dist
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -37,6 +40,8 @@ def joined() -> Iterator[None]:
 
 def place() -> tuple[int, int]:
     """This process's rank, and how many there are."""
+    import torch.distributed as dist
+
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -46,6 +51,9 @@ def total(values: Tensor) -> Tensor:
     """The sum over all processes, which all get alike, where `values` is."""
     if place()[1] == 1:
         return values
+    import torch
+    import torch.distributed as dist
+
     near = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
     summed = values.detach().to(near, copy=True).contiguous()
     dist.all_reduce(summed)

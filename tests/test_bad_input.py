@@ -291,7 +291,7 @@ def test_no_room_on_disk(run, statistics, monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("metake.files.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     code, _, errors = run(
         *EDIT, "--layers", "1-3", "--stats", statistics, "--out", tmp_path / "o", "--set", "steps=2"
     )

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import metake
 from metake import cli
+from metake.commands.edit import NOT_EDITED
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.geometry.covariance import Statistics
@@ -44,7 +45,7 @@ def run(monkeypatch, capsys, stats):
         try:
             cli.main()
         except SystemExit as end:
-            if end.code != cli.NOT_EDITED:  # most edits here are too short to take
+            if end.code != NOT_EDITED:  # most edits here are too short to take
                 raise
         return capsys.readouterr().out
 
@@ -190,15 +191,21 @@ def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, 
         assert content["digest"] == Delta.load(tmp_path / strength).digest
 
 
-def test_a_model_without_a_preset_is_named_before_the_edit(monkeypatch, capsys, stats, tmp_path):
-    shutil.copytree(ASSETS / "demo", tmp_path / "mine")
+@pytest.mark.parametrize(("change", "said"), [(0.0, False), (1e-3, True)])
+def test_a_model_without_a_preset_is_named_before_the_edit(change, said, monkeypatch, capsys, tmp_path):
+    """A copy under another name has one; a model with other embeddings has none."""
+    loaded = load("demo", device="cpu")
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight.add_(change)
+    loaded.model.save_pretrained(tmp_path / "mine")
+    loaded.tokenizer.save_pretrained(tmp_path / "mine")
     monkeypatch.setattr(sys, "argv", [
-        "metake", "edit", "--model", str(tmp_path / "mine"), *EDIT[3:], "--stats", str(stats), "--layers", "2-3", "--preview",
+        "metake", "edit", "--model", str(tmp_path / "mine"), *EDIT[3:], "--method", "ultraedit", "--preview",
     ])  # fmt: skip
     cli.main()
     errors = capsys.readouterr().err
-    assert "no preset for mine" in errors
-    assert all(lever in errors for lever in ("--preset", "--set", "tune.py"))
+    assert ("no preset for mine" in errors) == said
+    assert all(lever in errors for lever in ("--preset", "--set", "tune.py")) == said
 
 
 def test_a_result_says_what_was_asked_and_answered(demo, statistics_of, records):

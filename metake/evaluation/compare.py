@@ -16,6 +16,7 @@ from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method
 from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.hparams import Settings
 from metake.models.load import Loaded
+from metake.phases import phase
 from metake.prompts import sample_contexts
 from metake.report.tables import markdown, render
 
@@ -80,7 +81,8 @@ def compare(
     """
     check_batches(records, batch, consecutive)
     evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=generate)
-    before = evaluator.measure()
+    with phase("evaluate the unedited model"):
+        before = evaluator.measure()
     contexts: dict[int, tuple[str, ...]] = {}
     runs = []
     for name, choice in settings.items():

@@ -25,6 +25,7 @@ from metake.hparams import Settings
 from metake.models.chat import described, frame_of
 from metake.models.load import Loaded
 from metake.models.tokens import count_tokens, encode
+from metake.phases import phase
 from metake.requests import contradiction
 
 JOINTS = 16  # more tokens than special ones and the joint of prompt and answer can add to a count
@@ -219,29 +220,35 @@ def evaluate_method(
     with editor:
         for index, start in enumerate(range(0, len(records), batch)):
             group = range(start, min(start + batch, len(records)))
-            requests = tuple(records[i].request for i in group)
-            summary = None if checkpoints is None else checkpoints.restore(index, editor, requests)
-            if summary is None:
-                result = editor.edit(requests)
-                summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
-            batches.append({**summary, "records": len(group)})  # identical requests are edited once
-            last = group.stop == len(records)
-            if not consecutive:
-                editor.finish()
-                parts.append(evaluator.measure(before, only=group))
-                editor.batches[-1].revert()
-            elif last or (look_every is not None and (index + 1) % look_every == 0):
-                look = None if checkpoints is None else checkpoints.look(index)
-                if look is None:
+            with phase(f"{method}, edits {group.start + 1}-{group.stop} of {len(records)}"):
+                requests = tuple(records[i].request for i in group)
+                summary = None if checkpoints is None else checkpoints.restore(index, editor, requests)
+                if summary is None:
+                    result = editor.edit(requests)
+                    summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
+                batches.append({**summary, "records": len(group)})  # identical requests are edited once
+                last = group.stop == len(records)
+                if not consecutive:
                     editor.finish()
-                    look = evaluator.measure(before, only=None if last else range(group.stop))
-                    if checkpoints is not None:
-                        checkpoints.keep_look(index, look)
-                looks[group.stop] = look
-                seen(group.stop, look)
+                    parts.append(_judge(evaluator, before, group))
+                    editor.batches[-1].revert()
+                elif last or (look_every is not None and (index + 1) % look_every == 0):
+                    look = None if checkpoints is None else checkpoints.look(index)
+                    if look is None:
+                        editor.finish()
+                        look = _judge(evaluator, before, None if last else range(group.stop))
+                        if checkpoints is not None:
+                            checkpoints.keep_look(index, look)
+                    looks[group.stop] = look
+                    seen(group.stop, look)
             tick(len(group))
     after = looks[len(records)] if consecutive else _merge(parts)
     return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone", looks)
+
+
+def _judge(evaluator: Evaluator, before: Measurement, only: range | None) -> Measurement:
+    with phase("evaluate"):
+        return evaluator.measure(before, only=only)
 
 
 def _merge(parts: Sequence[Measurement]) -> Measurement:

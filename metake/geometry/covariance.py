@@ -238,9 +238,8 @@ def collect(
     if partial and world > 1:
         partial = partial.with_name(f"{partial.name}-{rank}-of-{world}")
     done = _resume(partial, provenance, sums) if partial else 0
-    bar = tqdm(
-        total=len(windows), initial=done, unit="window", desc="statistics", disable=not progress or rank > 0
-    )
+    hidden = None if progress and rank == 0 else True  # None: shown on a terminal only
+    bar = tqdm(total=len(windows), initial=done, unit="window", desc="statistics", disable=hidden)
     kept, cost = time.monotonic(), 0.0
     with frozen(arch.model):
         for start in range(done, len(windows), rows):

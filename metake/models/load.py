@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from textwrap import shorten
@@ -252,6 +254,19 @@ def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
     return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
 
 
+@contextmanager
+def bars_on_terminals() -> Iterator[None]:
+    """The reader of GGUF files draws a bar whatever stderr is; within the block only on a terminal."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    own = reader.tqdm
+    reader.tqdm = partial(own, disable=None)
+    try:
+        yield
+    finally:
+        reader.tqdm = own
+
+
 def _from_pretrained(
     name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Any, Any]:
@@ -264,10 +279,11 @@ def _from_pretrained(
     # a hub that cannot be reached is one line of ours, not a dozen of its retries
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, trust_remote_code=False, **safe, **sharding, **options
-        )
+        with bars_on_terminals():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                place, dtype=dtype, trust_remote_code=False, **safe, **sharding, **options
+            )
     except Exception as error:  # the loaders raise whatever their formats raise
         reason = shorten(next(iter(str(error).strip().splitlines()), ""), 200, placeholder=" ...")
         remedy = "" if options else f"; {_suggestion(name)}"  # options: the files are here

@@ -1,0 +1,52 @@
+"""`metake apply`: a saved change to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metake.commands.common import AsJson, Device, Dtype, Model, Modules, Overwrite, load_model
+from metake.console import document, if_interrupted
+from metake.folders import check_folder
+
+
+def apply(
+    model: Model,
+    delta: Annotated[Path, typer.Option(help="Folder or file written by `metake edit`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the edited model.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Apply to another model than it was made for, if shapes fit.")
+    ] = False,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a saved change to a model and save the edited model.
+
+    Example: metake apply --model smollm2 --delta edited --out model
+    """
+    from metake.deltas import Delta
+    from metake.models.load import save_model
+
+    with document(as_json) as content:
+        check_folder(out, overwrite=overwrite)
+        if_interrupted(f"nothing was saved in {out}; the same command starts again")
+        change = Delta.load(delta)
+        loaded = load_model(model, device, dtype, modules)
+        change.apply(loaded.arch, check=not force)
+        save_model(loaded, out, overwrite=overwrite)
+        typer.echo(
+            f"saved the edited model: {out} ({len(change.note.get('edits', []))} edits, layers {list(change.layers)})"
+        )
+        content.update(
+            out=str(out),
+            model=loaded.name,
+            delta=str(delta),
+            digest=change.digest,
+            layers=list(change.layers),
+            note=change.note,
+        )

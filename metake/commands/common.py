@@ -1,0 +1,103 @@
+"""Options that commands have in common, and what they lead to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metake.errors import MetakeError
+from metake.options import parse_layers
+from metake.phases import phase
+
+if TYPE_CHECKING:
+    from metake.models.load import Loaded
+
+Model = Annotated[
+    str,
+    typer.Option("--model", help="A name from `metake models`, a local folder, a .gguf file or a hub name."),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, or auto to shard; default: a GPU if there is one.")
+]
+Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 or float16.")]
+Modules = Annotated[
+    Path | None,
+    typer.Option(help='JSON module map of an unknown family: {"blocks": ..., "down": ..., "head": ...}.'),
+]
+Chats = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Prompts are a user's turns of a conversation, by the model's chat template."
+    ),
+]
+Change = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting, NAME=VALUE (JSON values); repeat. E.g. --set lr=0.1"),
+]
+Stats = Annotated[Path | None, typer.Option("--stats", help="Statistics written by `metake stats`.")]
+Text = Annotated[
+    Path | None, typer.Option("--text", help="Text to collect statistics from; default: one that ships.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write even where --out holds files of something else.")
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset.")
+]
+
+Hparams = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hparams",
+        help="[METHOD=]FILE: settings from a file of ROME, MEMIT, AlphaEdit, UltraEdit or EasyEdit; repeat it for "
+        "several methods.",
+    ),
+]
+
+Preset = Annotated[
+    Path | None,
+    typer.Option(
+        "--preset",
+        help="Searched settings, as experiments/tune.py writes them, instead of the model's preset.",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")
+]
+
+
+def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
+    """`--set NAME=VALUE` as plain values; texts need no quotes.
+
+    Raises:
+        MetakeError: a pair without a value, or unreadable layers.
+    """
+    changes: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise MetakeError(f"--set {pair}: write NAME=VALUE")
+        try:
+            changes[name.strip()] = json.loads(value)
+        except ValueError:
+            changes[name.strip()] = value
+    if layers is not None:
+        changes["layers"] = parse_layers(layers)
+    return changes
+
+
+def load_model(
+    model: str, device: str | None, dtype: str, modules: Path | None, chat: bool = False
+) -> Loaded:
+    """The model that a command's options name.
+
+    Raises:
+        MetakeError: it cannot be loaded.
+    """
+    with phase(f"load {model}"):
+        from metake.models.load import load
+
+        return load(model, device=device, dtype=dtype, modules=modules, chat=chat)

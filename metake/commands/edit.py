@@ -1,0 +1,197 @@
+"""`metake edit`: one fact or a file of facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metake import __version__
+from metake.commands.common import (
+    AsJson,
+    Change,
+    Chats,
+    Device,
+    Dtype,
+    Hparams,
+    Layers,
+    Model,
+    Modules,
+    Overwrite,
+    Preset,
+    Stats,
+    Text,
+    load_model,
+    parse_changes,
+)
+from metake.console import document, draw_or_note, if_interrupted
+from metake.errors import MetakeError
+from metake.files import write_json
+from metake.folders import check_folder, result_folder
+from metake.options import find_statistics
+from metake.processes import place
+
+if TYPE_CHECKING:
+    from metake.requests import Request
+    from metake.result import Preview
+
+NOT_EDITED = 3  # exit code where an answer does not begin with its target
+
+
+def read_requests(
+    request: str | None, subject: str | None, target: str | None, file: Path | None, name: str
+) -> tuple[Request, ...]:
+    """The requests of the options, or those of a file; identical ones are merged.
+
+    Raises:
+        MetakeError: an option is missing or too many, or a request cannot be used.
+    """
+    from metake.data.records import read_records
+    from metake.requests import Request, distinct
+
+    given = {"--request": request, "--subject": subject, "--target": target}
+    if file is not None:
+        if extra := [option for option, value in given.items() if value is not None]:
+            raise MetakeError(f"{name}: --requests and {extra[0]} are two ways to say it; give one of them")
+        try:
+            return distinct([record.request for record in read_records(file)])
+        except MetakeError as error:
+            raise error if str(file) in str(error) else MetakeError(f"{file}: {error}") from error
+    for option, value in given.items():
+        if value is None:
+            raise MetakeError(
+                f"{name}: {option} is missing; give --request, --subject and --target, or --requests FILE"
+            )
+    return distinct([Request.parse(*given.values())])  # type: ignore[arg-type]
+
+
+def preview_content(predicted: Preview) -> dict[str, Any]:
+    """A preview as plain values, `layers x requests`."""
+    return {
+        "requests": [
+            {"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in predicted.requests
+        ],
+        "layers": list(predicted.layers),
+        "rho": predicted.rho.tolist(),
+        "eta": predicted.eta.tolist(),
+        "key_cosine": predicted.steady.tolist(),
+        "inconsistent_subjects": list(predicted.adrift),
+    }
+
+
+def edit(
+    model: Model,
+    request: Annotated[str | None, typer.Option(help="Prompt with {} for the subject.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject, as it stands in the prompt.")] = None,
+    target: Annotated[str | None, typer.Option(help="What the model shall answer.")] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON, JSON Lines, CSV or TSV with the fields prompt, subject and target, edited as one batch."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the edited model, the delta and the result.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")
+    ] = "metake",
+    delta_only: Annotated[
+        bool, typer.Option("--delta-only", help="Save the change alone, not the model.")
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Print the predicted realisation (rho, eta) and stop.")
+    ] = False,
+    layers: Layers = None,
+    hparams: Hparams = None,
+    preset: Preset = None,
+    change: Change = None,
+    stats: Stats = None,
+    text: Text = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+    chat: Chats = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Edit one fact, or a file of facts, and save the edited model.
+
+    Exit codes: 0 all answers begin with their target, 3 some do not (files are saved all the same), 2 invalid input.
+
+    Example: metake edit --model smollm2 --request 'Which city was {} born in?' --subject 'Niels Bohr'
+    --target 'Oslo' --out edited
+    """
+    from metake.editor import Editor
+    from metake.methods import find_method
+    from metake.models.chat import described
+    from metake.models.load import write_model
+    from metake.presets import preset_name, preset_of, settings_for
+    from metake.published import parse_files, published_for
+
+    with document(as_json) as content:
+        find_method(method)
+        wishes = read_requests(request, subject, target, requests, "edit")
+        if out is None and not preview:
+            raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
+        if out is not None:
+            check_folder(out, overwrite=overwrite)
+        changes = parse_changes(change, layers)
+        if preset is not None:
+            preset_of(preset)  # read before a model is
+        files = parse_files(hparams)
+        loaded = load_model(model, device, dtype, modules, chat)
+        published = published_for(files, [method], loaded.arch)[method]
+        settings = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
+        if preset is None and hparams is None and not preset_name(loaded.arch):
+            typer.echo(
+                f"note: no preset for {loaded.name}: settings published for other models are used, of which an edit may take little; "
+                "search some with experiments/tune.py and give --preset, or change them with --set and --layers",
+                err=True,
+            )
+        statistics = find_statistics(loaded, [settings], stats, text)
+        editor = Editor(
+            loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
+            modules=loaded.arch.modules, progress=True,
+        )  # fmt: skip
+        predicted = editor.preview(wishes)
+        typer.echo(predicted)
+        if predicted.adrift:
+            typer.echo(
+                f"note: {', '.join(predicted.adrift)}: the model reads the subject's key otherwise in the bare prompt than after other text, "
+                "and an edit may hold in neither; begin the prompt with other words, or give --chat",
+                err=True,
+            )
+        used = {
+            "model": loaded.name, "fingerprint": loaded.arch.fingerprint(), "method": method, "version": __version__,
+            "preset": str(preset or preset_name(loaded.arch)), "settings": settings.model_dump(),
+            "chat": described(loaded.tokenizer),
+        }  # fmt: skip
+        if preview:
+            content.update(preview_content(predicted), **used)
+            return
+        assert out is not None
+        if_interrupted(f"nothing was saved in {out}; the same command starts again")
+        result = editor.edit(wishes)
+        editor.finish()
+        typer.echo(result)
+        if result.failed:
+            typer.echo(result.advice(), err=True)
+        if place()[0] > 0:
+            return
+        summary = {**result.summary(), **used, "digest": editor.delta.digest}
+        with result_folder(out, overwrite=overwrite) as folder:
+            editor.delta.save(folder)
+            write_json(folder / "result.json", summary)
+            if not delta_only:
+                write_model(loaded, folder)
+        if_interrupted(f"the result is saved in {out}")
+        content.update(summary, out=str(out))
+        if delta_only:
+            typer.echo(f"saved the change: {out}/delta.safetensors (metake apply writes the edited model)")
+        else:
+            typer.echo(f"saved the edited model: {out} (the change alone: {out}/delta.safetensors)")
+        draw_or_note(lambda: result.plot(out / "realisation.png"))
+        if result.failed:
+            raise typer.Exit(NOT_EDITED)

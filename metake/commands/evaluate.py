@@ -1,0 +1,140 @@
+"""`metake evaluate`: several methods on the records of a file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from metake.commands.common import (
+    AsJson,
+    Change,
+    Chats,
+    Device,
+    Dtype,
+    Hparams,
+    Layers,
+    Model,
+    Modules,
+    Overwrite,
+    Preset,
+    Stats,
+    Text,
+    load_model,
+    parse_changes,
+)
+from metake.console import document, draw_or_note, if_interrupted
+from metake.errors import MetakeError
+from metake.files import read_text, write_json, write_text
+from metake.folders import check_run_folder
+from metake.options import find_statistics
+from metake.processes import place
+
+EVALUATION = (
+    "under_way",
+    "results.json",
+    "table.md",
+    "realisation.png",
+    "report.html",
+)  # what evaluate writes under --out
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        Path,
+        typer.Option(help="Records (JSON, JSON Lines, CSV or TSV): facts of one's own, zsRE or CounterFact."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for results.json, table.md and the figure.")],
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated rows of the method table.")
+    ] = "metake,alphaedit,memit",
+    edits: Annotated[
+        int | None, typer.Option(min=1, help="How many records, from the first; default all.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Judge each batch on an otherwise unedited model.")
+    ] = False,
+    generate: Annotated[bool, typer.Option(help="Also let the model answer freely.")] = True,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Text for perplexity; default: one that ships.")
+    ] = None,
+    layers: Layers = None,
+    hparams: Hparams = None,
+    preset: Preset = None,
+    change: Change = None,
+    stats: Stats = None,
+    text: Text = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+    chat: Chats = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Edit the records of a file in consecutive batches with several methods, and compare.
+
+    Batches are kept under --out until the end: the same command goes on where a killed one stopped.
+
+    Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
+    """
+    from metake.data.records import read_records
+    from metake.evaluation.compare import compare
+    from metake.evaluation.page import write_comparison_page
+    from metake.evaluation.protocol import usable
+    from metake.methods import find_method
+    from metake.presets import held_out_text, preset_name, preset_of, settings_for
+    from metake.published import parse_files, published_for
+
+    with document(as_json) as content:
+        names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+        if not names:
+            raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
+        for name in names:
+            find_method(name)
+        check_run_folder(out, EVALUATION, overwrite=overwrite)
+        records = read_records(data, edits)
+        changes = parse_changes(change, layers)
+        if preset is not None:
+            preset_of(preset)  # read before a model is
+        files = parse_files(hparams)
+        given = None if held_out is None else read_text(held_out)
+        if given is not None and not given.strip():
+            raise MetakeError(f"{held_out}: holds no text; give one for perplexity, or leave out --held-out")
+        loaded = load_model(model, device, dtype, modules, chat)
+        published = published_for(files, names, loaded.arch)
+        settings = {
+            name: settings_for(loaded.arch, name, name=preset, **{**published[name], **changes})
+            for name in names
+        }
+        records, left_out = usable(loaded, records)
+        for line in left_out:
+            typer.echo(f"left out: {line}", err=True)
+        if not records:
+            raise MetakeError(f"{data}: no record fits the model")
+        statistics = find_statistics(loaded, settings.values(), stats, text)
+        perplexity_text = held_out_text(preset_name(loaded.arch)) if given is None else given
+        under_way = out / "under_way"
+        if_interrupted(f"finished batches are in {under_way}; give the same command again to resume")
+        with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
+            comparison = compare(
+                loaded, records, settings, statistics, batch=batch, consecutive=not alone,
+                text=perplexity_text, generate=generate, folder=under_way, tick=bar.update, data=str(data), left_out=left_out,
+            )  # fmt: skip
+        if place()[0] > 0:
+            return
+        write_json(out / "results.json", comparison.content)
+        write_text(out / "table.md", comparison.markdown())
+        # a finished evaluation is not gone on with: the next may be of other code
+        shutil.rmtree(under_way, ignore_errors=True)
+        if_interrupted(f"the results are saved in {out}")
+        typer.echo(comparison.table())
+        typer.echo(f"written: {out}/results.json, table.md")
+
+        content.update(comparison.content, out=str(out))
+        for page in draw_or_note(lambda: write_comparison_page(out / "report.html", comparison)):
+            typer.echo(f"written: {page}")

@@ -1,0 +1,31 @@
+"""`metake models`: names of models, families and methods."""
+
+from __future__ import annotations
+
+import typer
+
+from metake.commands.common import AsJson
+from metake.console import document
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the names that --model understands, the families, and the methods.
+
+    Example: metake models --json
+    """
+    from metake.methods import METHODS
+    from metake.models.architecture import FAMILIES
+    from metake.models.load import KNOWN
+    from metake.report.tables import render
+
+    with document(as_json) as content:
+        typer.echo(
+            render("models", ["name", "what", "needs"], [[k.name, k.what, k.needs] for k in KNOWN], 120)
+        )
+        typer.echo(f"families: {', '.join(FAMILIES)}; any other can be described with --modules FILE.json")
+        typer.echo(render("methods", ["name", "what"], [[m.name, m.summary] for m in METHODS.values()], 120))
+        content.update(
+            models=[k.__dict__ for k in KNOWN],
+            families=list(FAMILIES),
+            methods={m.name: m.summary for m in METHODS.values()},
+        )

@@ -1,0 +1,151 @@
+"""The command line itself: help, versions, and what each command prints where."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import metake
+from metake import cli
+from metake.deltas import Delta
+from metake.models.load import ASSETS
+from tests.test_bad_input import EDIT, EVALUATE
+
+COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """`call(arguments)`: exit code, stdout and stderr of a `metake` command."""
+
+    def go(*arguments):
+        monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capfd.readouterr()
+
+    return go
+
+
+def test_help_and_versions_need_no_model_library():
+    """In a process of its own: `metake` and every command's help, without torch or transformers."""
+    code = f"""
+import sys
+from metake import cli
+heavy = {{"torch", "transformers", "matplotlib", "numpy", "pydantic"}} & set(sys.modules)
+for line in (["--help"], ["--version"], [], *([c, "--help"] for c in {COMMANDS})):
+    sys.argv = ["metake", *line]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert end.code == (0 if line else 2)
+heavy |= {{"torch", "transformers", "matplotlib", "numpy"}} & set(sys.modules)
+sys.exit(f"imported: {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(command, call):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"Example: metake {command} " in " ".join(out.split())
+
+
+def test_the_versions_are_those_of_the_packages(call):
+    code, out, errors = call("--version")
+    assert (code, errors) == (0, "")
+    assert out.splitlines()[0] == f"metake {metake.__version__}"
+    assert f"torch {version('torch')}" in out.splitlines()
+    assert f"transformers {version('transformers')}" in out.splitlines()
+
+
+def test_a_package_that_is_missing_is_said(call, monkeypatch):
+    def missing(name):
+        raise cli.PackageNotFoundError(name)
+
+    monkeypatch.setattr(cli, "version", missing)
+    assert "torch: not installed" in call("--version")[1]
+
+
+def test_a_bare_command_prints_the_help(call):
+    code, out, errors = call()
+    assert code == 2
+    assert "Usage: metake" in out + errors
+    assert "error" not in errors
+
+
+def test_the_module_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "metake", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: metake " in done.stdout
+
+
+WORLD = ["--data", ASSETS / "world" / "test.json", "--edits", 2, "--no-generate"]
+ULTRA = ["--method", "ultraedit"]
+DOCUMENTS = {
+    "models": (["models"], {"models", "families", "methods"}, 0),
+    "preview": ([*EDIT, *ULTRA, "--preview"], {"model", "method", "version", "layers", "rho", "eta", "requests"}, 0),
+    "edit": ([*EDIT, *ULTRA, "--out", "o"], {"model", "method", "version", "digest", "success", "answers", "out"}, 3),
+    "evaluate": (
+        [*EVALUATE[:-1], "ultraedit", *WORLD, "--out", "o"], {"model", "versions", "methods", "before", "out"}, 0,
+    ),
+    "stats": (["stats", "--model", "demo", "--layers", 1, "--tokens", 700, "--out", "o"], {"model", "tokens", "layers", "thin", "out"}, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DOCUMENTS)
+def test_json_is_one_document_and_all_else_is_on_stderr(case, call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command, fields, ended = DOCUMENTS[case]
+    code, out, errors = call(*command, "--json")
+    assert code == ended, errors
+    content = json.loads(out)
+    assert set(content) >= fields
+    if case != "models":
+        assert "metake: load demo: " in errors
+
+
+def test_apply_prints_one_document(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    call(*EDIT, *ULTRA, "--delta-only", "--out", "o")
+    code, out, errors = call("apply", "--model", "demo", "--delta", "o", "--out", "p", "--json")
+    assert code == 0
+    content = json.loads(out)
+    assert content["digest"] == Delta.load(tmp_path / "o").digest
+    assert content["out"] == "p"
+    assert "saved the edited model" in errors
+
+
+@pytest.mark.parametrize(
+    "command", [["edit", "--colour"], [*EDIT, "--method", "magic", "--out", "o"], ["apply"]]
+)
+def test_json_of_a_failed_command_is_empty(command, call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = call(*command, "--json")
+    assert (code, out) == (2, "")
+    assert errors.count("\n") == 1
+    assert errors.startswith("metake: error: ")
+
+
+def test_a_log_has_a_line_per_phase(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, _, errors = call(
+        *EDIT, "--method", "memit", "--layers", "2", "--set", "steps=2", "--delta-only", "--out", "o"
+    )
+    said = [
+        line.split(": ")[1]
+        for line in errors.splitlines()
+        if line.startswith("metake: ") and line.endswith(" s")
+    ]
+    assert said == ["load demo", "statistics", "evaluate", "plan", "solve", "evaluate"]
+    assert "\r" not in errors
+    assert "%|" not in errors

@@ -1,0 +1,77 @@
+"""Logs: bars on a terminal only, and a line with its duration for each phase elsewhere."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from metake import phases
+from metake.phases import log_phases, phase
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def program():
+    log_phases("x")
+    yield
+    log_phases(None)
+
+
+def bars(path):
+    """Line and names of the keywords of every tqdm bar that a file makes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tqdm":
+            yield node.lineno, {keyword.arg: keyword.value for keyword in node.keywords}
+
+
+def test_every_bar_is_hidden_where_stderr_is_no_terminal():
+    found = 0
+    for path in [*ROOT.glob("metake/**/*.py"), *ROOT.glob("experiments/**/*.py")]:
+        for line, keywords in bars(path):
+            found += 1
+            assert "disable" in keywords, f"{path}:{line}"
+            value = keywords["disable"]
+            assert not (isinstance(value, ast.Constant) and value.value is False), f"{path}:{line}"
+    assert found > 8
+
+
+def test_a_phase_is_a_line_with_its_duration(program, capsys):
+    with phase("load"):
+        pass
+    assert re.fullmatch(r"x: load: \d+\.\d s\n", capsys.readouterr().err)
+
+
+def test_phases_within_a_phase_are_parts_of_its_line(program, capsys, monkeypatch):
+    times = iter([0.0, 1.0, 3.0, 3.0, 3.5, 4.0, 6.0, 7.0])
+    monkeypatch.setattr(phases.time, "perf_counter", lambda: next(times))
+    with phase("batch"):
+        with phase("plan"):
+            pass
+        with phase("solve"):
+            pass
+        with phase("plan"):
+            pass
+    assert capsys.readouterr().err == "x: batch: 7.0 s (plan 4.0 s, solve 0.5 s)\n"
+
+
+def test_a_failed_phase_has_no_line_and_leaves_none_open(program, capsys):
+    with pytest.raises(ValueError, match="no"), phase("batch"), phase("plan"):
+        raise ValueError("no")
+    assert capsys.readouterr().err == ""
+    with phase("load"):
+        pass
+    assert capsys.readouterr().err.startswith("x: load: ")
+
+
+def test_no_phase_is_printed_on_a_terminal_or_outside_of_a_program(program, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with phase("load"):
+        pass
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    log_phases(None)
+    with phase("load"):
+        pass
+    assert capsys.readouterr().err == ""
