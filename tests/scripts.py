@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from unittest import mock
 
 import torch
 
+PHASE = re.compile(r"^\w+: .*: \d+\.\d s( \(.*\))?\n", re.MULTILINE)
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
@@ -25,7 +27,10 @@ def call(script, *arguments, check=True):
 
 
 def call_here(script, *arguments, check=True):
-    """The same in this process: starting another takes seconds. With `check` an interruption is passed on."""
+    """The same in this process, and without the durations of phases on stderr: starting another takes seconds.
+
+    With `check` an interruption is passed on.
+    """
     module = importlib.import_module(f"experiments.{script.removesuffix('.py')}")
     out, errors, threads, code = io.StringIO(), io.StringIO(), torch.get_num_threads(), 0
     given = [script, *map(str, arguments)]
@@ -43,8 +48,9 @@ def call_here(script, *arguments, check=True):
             torch.set_num_threads(threads)
     if check and code == 130:
         raise KeyboardInterrupt
-    assert not check or code == 0, errors.getvalue()
-    return subprocess.CompletedProcess(given, code, out.getvalue(), errors.getvalue())
+    said = PHASE.sub("", errors.getvalue())
+    assert not check or code == 0, said
+    return subprocess.CompletedProcess(given, code, out.getvalue(), said)
 
 
 def refused(script, *arguments, out):
