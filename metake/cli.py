@@ -14,6 +14,7 @@ import typer
 
 from metake import __version__
 from metake.commands.apply import apply
+from metake.commands.ask import ask
 from metake.commands.edit import edit
 from metake.commands.evaluate import evaluate
 from metake.commands.models import models
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (edit, evaluate, stats, apply, models):
+for each in (ask, edit, evaluate, stats, apply, models):
     app.command()(each)
 
 # typer may carry its own copy of click, so its usage error is reached through typer

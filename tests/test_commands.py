@@ -12,6 +12,7 @@ from metake import cli
 from metake.deltas import Delta
 from metake.models.load import ASSETS
 from tests.test_bad_input import EDIT, EVALUATE
+from tests.test_editor import editor_of
 
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
 
@@ -134,6 +135,43 @@ def test_json_of_a_failed_command_is_empty(command, call, monkeypatch, tmp_path)
     assert (code, out) == (2, "")
     assert errors.count("\n") == 1
     assert errors.startswith("metake: error: ")
+
+
+ASKED = ["What is the craft of Nezan Girok?", "What is the craft of Zumi Bama?"]
+
+
+def test_ask_prints_the_greedy_answers(call, demo, write):
+    answers = demo.ask(ASKED)
+    code, out, _ = call("ask", "--model", "demo", ASKED[0], "--questions", write("q.txt", f"\n{ASKED[1]}\n"))
+    assert code == 0
+    assert out.splitlines() == [ASKED[0], f"  {answers[0]}", ASKED[1], f"  {answers[1]}"]
+
+
+def test_ask_with_a_change_prints_answers_before_and_after(call, demo, statistics_of, records, tmp_path):
+    with editor_of(demo, statistics_of(demo), "memit", weight=1.0, lr=1.0, clamp=None) as editor:
+        (answer,) = editor.edit(records[0].request).answers
+        editor.delta.save(tmp_path / "d")
+    assert answer.before != answer.after
+    given = ["ask", "--model", "demo", "--delta", tmp_path / "d", "--tokens", 12, answer.question]
+    code, out, _ = call(*given)
+    assert (code, out) == (0, f"{answer.question}\n  before: {answer.before}\n  after:  {answer.after}\n")
+    content = json.loads(call(*given, "--json")[1])
+    row = {"question": answer.question, "before": answer.before, "after": answer.after}
+    assert content["answers"] == [row]
+    assert content["fingerprint"] == demo.arch.fingerprint()
+    assert content["delta"]["digest"] == Delta.load(tmp_path / "d").digest
+
+
+@pytest.mark.parametrize(("more", "complaint"), [
+    ([], "ask: no question"), (["--questions", "none.txt"], "none.txt: cannot be read"), (["x", "--delta", "none"], "none"),
+    (["x", "--tokens", 0], "--tokens"), ([" "], "question is empty"),
+])  # fmt: skip
+def test_ask_refuses_what_it_cannot_ask(more, complaint, call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = call("ask", "--model", "demo", *more)
+    assert (code, out) == (2, "")
+    assert complaint in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith("metake: error: ")
 
 
 def test_a_log_has_a_line_per_phase(call, monkeypatch, tmp_path):

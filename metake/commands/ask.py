@@ -1,0 +1,80 @@
+"""`metake ask`: greedy answers of a model, with a saved change also of the edited one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metake.commands.common import AsJson, Chats, Device, Dtype, Model, Modules, load_model
+from metake.console import document
+from metake.errors import MetakeError
+from metake.files import read_text
+from metake.phases import phase
+
+if TYPE_CHECKING:
+    from metake.models.load import Loaded
+
+
+def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
+    """Questions of the command line, then those of a file, one per line.
+
+    Raises:
+        MetakeError: there is none.
+    """
+    lines = [] if file is None else read_text(file).splitlines()
+    questions = [*(given or []), *(line.strip() for line in lines if line.strip())]
+    if not questions:
+        raise MetakeError("ask: no question; give some in quotes, or --questions FILE with one per line")
+    return questions
+
+
+def answer(loaded: Loaded, questions: list[str], tokens: int) -> list[str]:
+    with phase("evaluate"):
+        return loaded.ask(questions, max_new_tokens=tokens)
+
+
+def ask(
+    model: Model,
+    question: Annotated[list[str] | None, typer.Argument(help="Complete prompts, each in quotes.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="File of questions, one per line.")] = None,
+    delta: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or file written by `metake edit`: answers before and after this change. The model is the unedited one."
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 40,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+    chat: Chats = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print greedy answers; with --delta those before and after a saved change. Nothing is written.
+
+    Example: metake ask --model smollm2 --delta edited 'Which city was Niels Bohr born in?'
+    """
+    from metake.deltas import Delta
+
+    with document(as_json) as content:
+        asked = read_questions(question, questions)
+        change = None if delta is None else Delta.load(delta)
+        loaded = load_model(model, device, dtype, modules, chat)
+        kinds = {"answer": answer(loaded, asked, tokens)}
+        if change is not None:
+            with change.applied(loaded.arch):
+                kinds = {"before": kinds["answer"], "after": answer(loaded, asked, tokens)}
+        rows = [dict(zip(kinds, each, strict=True)) for each in zip(*kinds.values(), strict=True)]
+        for text, row in zip(asked, rows, strict=True):
+            typer.echo(text)
+            for kind, said in row.items():
+                typer.echo(indent(said if len(row) == 1 else f"{kind + ':':7} {said}", "  "))
+        content.update(
+            model=loaded.name,
+            fingerprint=loaded.arch.fingerprint(),
+            delta=None if change is None else {"path": str(delta), "digest": change.digest},
+            answers=[{"question": text, **row} for text, row in zip(asked, rows, strict=True)],
+        )
