@@ -53,6 +53,7 @@ from metake.models.trace import frozen
 from metake.options import Parser, at_least, output_folder
 from metake.presets import default_text, settings_for
 from metake.prompts import Batch, Trunks
+from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown, render
 from metake.requests import Request
@@ -140,11 +141,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     bench = build(args)
     wanted = args.suite
     report: dict[str, Any] = {
+        **provenance(args.size, bench.arch, "memit"),
         "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.settings.layers),
         "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
         "dtype": args.dtype, "tf32": args.tf32,
         "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
-        "machine": processor(), "torch": torch.__version__,
+        "machine": processor(),
         "matmul_peak_gflops": matmul_peak(bench), "rows": [],
     }  # fmt: skip
     before = peak_gib(bench)

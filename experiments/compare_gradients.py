@@ -50,6 +50,7 @@ from metake.options import (
 )
 from metake.presets import held_out_text, preset_name, settings_for, statistics_for
 from metake.prompts import sample_contexts
+from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
 
@@ -232,7 +233,10 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     contexts = settings_for(loaded.arch, args.method).contexts
     if contexts is None:
         contexts = sample_contexts(loaded.arch, loaded.tokenizer)
-    head = {"arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")}}
+    head = {
+        **provenance(loaded.name, loaded.arch, args.method, dated=False),
+        "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")},
+    }
     path = args.out / f"{label(args)}.json"
     if_interrupted(f"finished trials are in {path}; give the same command again to resume")
     journal = read_record(path, "remove it: the study begins again") if path.is_file() else {}

@@ -32,6 +32,7 @@ from metake.models.trace import frozen, run, wide
 from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_layers
 from metake.presets import settings_for, statistics_for
 from metake.prompts import Batch, pick_tokens
+from metake.provenance import provenance
 from metake.report.tables import render
 
 NUMBERS = ("subject", "subject_nearest", "prompt", "prompt_nearest", "rephrased")
@@ -110,7 +111,12 @@ def main() -> None:
     print(render(f"{args.model}: |cos| of keys of {len(records)} facts", HEAD, lines, 100))
     write_json(
         args.out / f"{loaded.name}.json",
-        {"layers": list(layers), "chat": described(loaded.tokenizer), "cosines": content},
+        {
+            **provenance(loaded.name, loaded.arch, "memit"),
+            "layers": list(layers),
+            "chat": described(loaded.tokenizer),
+            "cosines": content,
+        },
     )
 
 

@@ -22,6 +22,7 @@ from metake.models.trace import frozen
 from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_numbers
 from metake.presets import TOKENS, default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
+from metake.provenance import provenance
 from metake.report.tables import markdown
 
 
@@ -68,7 +69,10 @@ def main() -> None:
     }  # fmt: skip
     print(markdown(["lambda", "text", "tokens", *(f"eta {layer}" for layer in layers)], rows))
     print("cosine of the two C:", {k: round(v, 3) for k, v in similarity.items()})
-    write_json(args.out / f"{args.model}.json", {"eta": content, "cosine": similarity})
+    write_json(
+        args.out / f"{args.model}.json",
+        {**provenance(loaded.name, loaded.arch, "memit"), "eta": content, "cosine": similarity},
+    )
 
 
 if __name__ == "__main__":

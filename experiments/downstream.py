@@ -25,6 +25,7 @@ from metake.files import write_json, write_text
 from metake.models.load import Loaded
 from metake.names import did_you_mean
 from metake.options import Parser, at_least, chosen_model, model_options, output_folder
+from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
 
@@ -71,7 +72,7 @@ def main() -> None:
     before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
     with change.applied(loaded.arch):
         after = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
-    content: dict[str, Any] = {"model": args.model, "delta": str(args.delta), "limit": args.limit, "before": before, "after": after}  # fmt: skip
+    content: dict[str, Any] = {**provenance(loaded.name, loaded.arch, change.note.get("method", "")), "delta": str(args.delta), "digest": change.digest, "limit": args.limit, "before": before, "after": after}  # fmt: skip
     rows = [
         [task, name, f"{value:.3f} +- {before[task].get(name + '_stderr', float('nan')):.3f}", f"{after[task][name]:.3f}",
          f"{after[task][name] - value:+.3f}"]

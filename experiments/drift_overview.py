@@ -17,6 +17,7 @@ from experiments.drift.verdict import judge
 from metake.console import command
 from metake.files import read_record, write_json, write_text
 from metake.options import Parser, output_folder
+from metake.provenance import now
 from metake.report.tables import markdown
 
 NAMES = ("proxy", "parallel", "open", "frozen")
@@ -27,7 +28,7 @@ def point(content: dict[str, Any], label: str, rows: list[dict[str, Any]]) -> di
     verdict = judge(rows)
     held = {line["name"]: line["holds"] for line in verdict["lines"]}
     return {
-        "model": content["model"], "layers": content["layers"], "at": label, "edits": len(rows),
+        **{name: content.get(name) for name in ("model", "fingerprint", "method", "version")}, "layers": content["layers"], "at": label, "edits": len(rows),
         "eta": float(np.median([row["eta"][-1] for row in rows])),
         "executed": float(np.median([row["executed"] for row in rows])),
         "gamma": float(np.median([row["gamma"] for row in rows])),
@@ -55,7 +56,8 @@ def main() -> None:
         for folder in args.folders
         for p in points(read_record(folder / "drift.json", "measure it again with measure_drift.py"))
     ]
-    write_json(args.out / "overview.json", found)
+    written = now()
+    write_json(args.out / "overview.json", [{**p, "written": written} for p in found])
     head = ["model, layers", "at", "eta_L", "executed", "gamma", *(f"cos {n}" for n in NAMES),
             "X9", "proxy descends", "tail", "allocation", "evaluation", "moving keys"]  # fmt: skip
     rows = [

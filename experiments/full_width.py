@@ -29,6 +29,7 @@ from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
 from metake.options import Parser, at_least, output_folder, parse_layers
 from metake.presets import default_text, settings_for
+from metake.provenance import provenance
 from metake.report.tables import render
 from metake.requests import Request
 
@@ -85,8 +86,8 @@ def main() -> None:
     settings = {name: settings_for(arch, name, name=NAMES[args.arch], **choice) for name in methods}
     layers = tuple(sorted({n for s in settings.values() if s.needs_statistics for n in s.layers}))
     report: dict[str, Any] = {
-        "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
-        "dtype": args.dtype, "solve": args.solve, "edits": args.edits, "torch": torch.__version__,
+        **provenance(args.arch, arch, methods), "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
+        "dtype": args.dtype, "solve": args.solve, "edits": args.edits,
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device,
         "model_gib": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30,
     }  # fmt: skip

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.metadata
 import io
 import sys
 from dataclasses import dataclass
@@ -51,6 +50,7 @@ from metake.options import (
 from metake.phases import phase
 from metake.presets import default_layers, settings_for
 from metake.prompts import Batch, Trunks
+from metake.provenance import provenance
 from metake.report.page import Picture, Section, write_page
 from metake.report.tables import render
 from metake.requests import Request
@@ -195,12 +195,11 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
     torch.manual_seed(seed)
     editors = {factor: bench.editor(factor) for factor in bench.factors}
     head = {
-        "model": bench.loaded.name, "fingerprint": arch.fingerprint(), "layers": list(layers),
-        "method": bench.method, "strength": "L2" if bench.strength == "l2" else "lambda", "data": data,
+        **provenance(bench.loaded.name, arch, bench.method, dated=False), "layers": list(layers),
+        "strength": "L2" if bench.strength == "l2" else "lambda", "data": data,
         "dtype": str(arch.model.dtype).removeprefix("torch."), "factors": list(bench.factors), "norms": bench.norms, "steps": bench.steps,
         "settings": bench.settings.model_dump(mode="json"), "seed": seed, "chat": described(bench.loaded.tokenizer),
         "statistics": {"tokens": bench.statistics.provenance.tokens, "text": bench.statistics.provenance.text},
-        "versions": {name: importlib.metadata.version(name) for name in ("metake", "torch", "transformers")},
     }  # fmt: skip
     path, edits = out / "drift.json", []
     if path.is_file():

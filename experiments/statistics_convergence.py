@@ -46,6 +46,7 @@ from metake.options import (
 )
 from metake.presets import default_text, settings_for, statistics_for
 from metake.prompts import Batch, Trunks
+from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
 
@@ -115,7 +116,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     last = points[-1]
     needed = reached[0] if reached else last["tokens"] * (last["estimate"] / GOAL) ** 2
     return {
-        "model": args.model, "layers": list(layers), "d_k": loaded.arch.d_k, "weight": settings.weight,
+        **provenance(loaded.name, loaded.arch, "memit"), "layers": list(layers), "d_k": loaded.arch.d_k, "weight": settings.weight,
         "facts": len(requests), "points": points, "goal": GOAL, "needed": needed, "extrapolated": not reached,
     }  # fmt: skip
 

@@ -37,6 +37,7 @@ from metake.options import (
     parse_numbers,
 )
 from metake.presets import settings_for
+from metake.provenance import provenance
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
 
@@ -104,7 +105,7 @@ def main() -> None:
             "settings": run.settings.model_dump(),
         })  # fmt: skip
     content = {
-        "model": loaded.name, "data": data.name, "edits": len(records), "batch": args.batch,
+        **provenance(loaded.name, loaded.arch, settings), "data": data.name, "edits": len(records), "batch": args.batch,
         "moment": "end", "points": points, "glossary": {m: GLOSSARY[m] for m in METRICS},
     }  # fmt: skip
     write_json(args.out / f"{short}.json", content)

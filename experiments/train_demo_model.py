@@ -28,7 +28,9 @@ from transformers import (
 
 from metake.console import command
 from metake.data.world import World
+from metake.models.architecture import Architecture
 from metake.options import Parser, at_least, output_folder, positive
+from metake.provenance import provenance
 
 ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
 FOLDERS = {"gpt2": "demo", "gptj": "demo-gptj", "llama": "demo-llama"}
@@ -183,6 +185,7 @@ def main() -> None:
 
     model.eval()
     report = {
+        **provenance(FOLDERS[args.arch], Architecture(model), "none: trained from nothing"),
         "arch": args.arch,
         "steps": args.steps,
         "seed": args.seed,

@@ -18,9 +18,11 @@ run; with `--everywhere` it looks at the shipped settings at every other place b
 from __future__ import annotations
 
 import argparse
+import math
+import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import torch
 import yaml
 
@@ -55,6 +58,7 @@ from metake.options import (
 )
 from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
+from metake.provenance import provenance
 
 with command("tune"), needs("search"):
     import optuna
@@ -295,7 +299,7 @@ def recall(study: optuna.Study, trials: list[dict[str, Any]], method: str, space
             continue
         fixed = optuna.trial.FixedTrial(point)
         suggest(fixed, method, space)
-        seen = {name: trial[name] for name in ("choice", "means", "failed") if name in trial}
+        seen = {name: trial[name] for name in ("choice", "means", "interval", "failed") if name in trial}
         study.add_trial(optuna.trial.create_trial(
             params=fixed.params, distributions=fixed.distributions, value=trial["score"], user_attrs=seen,
         ))  # fmt: skip
@@ -338,6 +342,8 @@ def search(
     if other is not None:
         raise MetakeError(f"{log}: trials of another {other}; give another --journal, or remove it")
     study.set_user_attr("run", run_is)
+    if "provenance" not in study.user_attrs:
+        study.set_user_attr("provenance", provenance(loaded.name, loaded.arch, method, dated=False))
     if not study.trials:
         recall(study, earlier or [], method, space)
 
@@ -359,6 +365,8 @@ def search(
         }
         trial.set_user_attr("means", {k: round(v, 4) for k, v in means.items()})
         value = score(means, space.locality)
+        low, high = score_interval(run.after.values, space.locality)
+        trial.set_user_attr("interval", [round(low, 4), round(high, 4)])
         print(f"{name} {method} {trial.number}: {value:.3f} {means}", flush=True)
         return value
 
@@ -376,6 +384,58 @@ def search(
     finished = [t for t in study.trials if t.state.is_finished()]
     trials = sorted(finished, key=lambda t: -(t.value or 0))[: args.trials]
     return [{"number": t.number, "score": round(t.value or 0, 4), **t.user_attrs} for t in trials]
+
+
+def score_interval(values: Mapping[str, np.ndarray], locality: str) -> tuple[float, float]:
+    """95% interval of a score over records, resampled with replacement, all metrics of a record together."""
+    rows = np.array([values[m] for m in ("efficacy", "generalisation", locality)])
+    draws = np.random.default_rng(0).integers(0, rows.shape[1], (500, rows.shape[1]))
+    means = np.maximum(np.nanmean(rows[:, draws], axis=2), 1e-3)
+    low, high = np.quantile(len(means) / (1 / means).sum(0), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def winners(result: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
+    """The best trial of each method, one line each."""
+    lines = []
+    for method in methods:
+        trials = result[method]["trials"]
+        best = trials[0]
+        low, high = best.get("interval", (math.nan, math.nan))
+        interval = f" (95% interval over records {low:.3f} to {high:.3f})" if low == low else ""
+        choice = ", ".join(f"{name}={value}" for name, value in best["choice"].items())
+        lines.append(
+            f"{method}: {best['score']:.3f}{interval}, trial {best['number']} of {len(trials)}: {choice}"
+        )
+    return lines
+
+
+def next_command(
+    args: argparse.Namespace, record: Record, best: str, methods: Sequence[str], preset: Path
+) -> str:
+    """The command that uses what was found: of a demo model the comparison on test facts, else the edit of a record."""
+    model = ["--model", args.model]
+    for option in ("modules", "device"):
+        if getattr(args, option) is not None:
+            model += [f"--{option}", str(getattr(args, option))]
+    if args.dtype != "float32":
+        model += ["--dtype", args.dtype]
+    searched = ["--preset", str(preset)]
+    if args.model in DEMOS:
+        command = ["python", "experiments/run_zsre.py", *model, *searched, "--methods", ",".join(methods)]
+        return shlex.join(command)
+    request = record.request
+    edit = [
+        "--request",
+        request.prompt,
+        "--subject",
+        request.subject,
+        "--target",
+        request.target,
+        "--out",
+        "edited",
+    ]
+    return shlex.join(["metake", "edit", *model, *searched, "--method", best, *edit])
 
 
 def as_part(choice: dict[str, Any], method: str, preset: dict[str, Any]) -> dict[str, Any]:
@@ -476,14 +536,26 @@ def main() -> None:
         trials = search(loaded, method, space, records, statistics, args, fixed, shipped, earlier)
         if "failed" in trials[0]:
             raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
-        result[method] = {**same, "trials": trials}
+        result[method] = {
+            **provenance(loaded.name, loaded.arch, method, dated=False),
+            **same,
+            "trials": trials,
+        }
         preset["methods"][method] = as_part(trials[0]["choice"], method, preset)
         if method == "memit":  # the control without early stop: the best of the same trials
             unstopped = [t for t in trials if t["choice"]["stop"] == "none"]
             if unstopped:
                 preset["methods"]["memit@unstopped"] = as_part(unstopped[0]["choice"], method, preset)
         write_record(result_file, result)
-        write_json(preset_file, preset)
+        write_json(preset_file, {**preset, "searched": provenance(loaded.name, loaded.arch, methods)})
+    best = max(methods, key=lambda method: result[method]["trials"][0]["score"])
+    print("\n".join(["", *winners(result, methods)]))
+    print(f"written: {preset_file} (the winners), {result_file} (every trial)")
+    print(f"next: {next_command(args, records[0], best, methods, preset_file)}")
+    if args.model not in DEMOS:
+        print(
+            f"to compare on records that the search has not seen: experiments/run_zsre.py --preset {preset_file} --data FILE"
+        )
 
 
 if __name__ == "__main__":

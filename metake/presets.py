@@ -97,7 +97,7 @@ def preset_of(which: str | Path) -> dict[str, Any]:
     parts = ("common", "geometries", "methods")
     if (
         not isinstance(content, dict)
-        or not set(content) <= {"names", "model", *parts}
+        or not set(content) <= {"names", "model", "searched", *parts}
         or not all(isinstance(content.get(part, {}), dict) for part in parts)
     ):
         raise MetakeError(

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -17,12 +18,41 @@ PHASE = re.compile(r"^\w+: .*: \d+\.\d s( \(.*\))?\n", re.MULTILINE)
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
+def origins(content):
+    """The parts of a result file that say where their numbers come from."""
+    if isinstance(content, list):
+        return content
+    if "searched" in content:
+        return [content["searched"]]
+    return [content] if "model" in content else [part for part in content.values() if isinstance(part, dict)]
+
+
+def check_origins(folder):
+    """Every result file says which model, method and version it is of, and when it was written unless it has a digest."""
+    for path in sorted(Path(folder).glob("*.json")):
+        if path.name == "index.json":  # figures of formulas, not of a model
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        wanted = ["model", "fingerprint", "method", "version", *([] if "digest" in content else ["written"])]
+        assert origins(content), path
+        for part in origins(content):
+            assert not [name for name in wanted if not part.get(name)], (path, sorted(part))
+
+
+def written(arguments):
+    """The folder that a script's arguments name."""
+    given = list(map(str, arguments))
+    return given[given.index("--out") + 1] if "--out" in given else None
+
+
 def call(script, *arguments, check=True):
     """The finished process of `python experiments/SCRIPT ...`; with `check` it must have succeeded."""
     command = [sys.executable, str(EXPERIMENTS / script), *map(str, arguments)]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
     assert not check or done.returncode == 0, done.stderr
+    if done.returncode == 0 and (folder := written(arguments)):
+        check_origins(folder)
     return done
 
 
@@ -50,6 +80,8 @@ def call_here(script, *arguments, check=True):
         raise KeyboardInterrupt
     said = PHASE.sub("", errors.getvalue())
     assert not check or code == 0, said
+    if not code and (folder := written(arguments)):
+        check_origins(folder)
     return subprocess.CompletedProcess(given, code, out.getvalue(), said)
 
 

@@ -58,7 +58,7 @@ def numbers(out):
                 del batch["seconds"]
     for summary in content["summary"].values():
         summary.pop("seconds_per_edit", None)
-    del content["arguments"]
+    del content["arguments"], content["written"]
     deltas = {str(p.parent.relative_to(out)): Delta.load(p) for p in out.glob("runs/*/*/delta.safetensors")}
     return content, deltas
 

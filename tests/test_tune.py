@@ -1,10 +1,13 @@
 """The search sees shipped settings as points of its space."""
 
 import json
+import shlex
 from argparse import Namespace
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +16,10 @@ optuna = pytest.importorskip("optuna")
 from experiments import tune  # noqa: E402
 from experiments.journal import Journal  # noqa: E402
 from experiments.tune import SPACES, as_part, as_trial, first_points, stronger, suggest  # noqa: E402
+from metake import cli  # noqa: E402
 from metake.data.records import read_records  # noqa: E402
 from metake.errors import MetakeError  # noqa: E402
+from metake.evaluation.metrics import score  # noqa: E402
 from metake.files import read_json, read_record  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
@@ -146,14 +151,16 @@ def test_a_published_preset_adds_nothing_to_what_was_found(method, demo, write):
     assert settings_for(demo.arch, method, name=write("preset.json", json.dumps(preset))) == tried
 
 
-def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(tmp_path, demo, write):
+def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
+    tmp_path, demo, write, monkeypatch, capsys
+):
     folder, own = tmp_path / "Mine", load("demo", device="cpu").model
     with torch.no_grad():
         own.get_input_embeddings().weight.mul_(1.001)  # another model than the one with a preset
     own.save_pretrained(folder)
     demo.tokenizer.save_pretrained(folder)
     data = ASSETS / "world" / "dev.json"
-    call_here("tune.py", "--model", folder, "--data", data, "--text", write("t.txt", default_text("demo")[:20_000]),
+    done = call_here("tune.py", "--model", folder, "--data", data, "--text", write("t.txt", default_text("demo")[:20_000]),
               "--methods", "ultraedit,memit", "--trials", 2, "--edits", 2, "--batch", 2,
               "--out", tmp_path / "found", "--journal", tmp_path / "journal")  # fmt: skip
     found = read_json(tmp_path / "found" / "preset.json")
@@ -161,6 +168,21 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(tmp
     assert found["names"] == ["mine"]
     assert found["methods"]["memit"] == trials[0]["choice"]
     assert trials[0]["score"] >= trials[1]["score"]
+    low, high = trials[0]["interval"]
+    assert low <= trials[0]["score"] <= high
+    lines = done.stdout.splitlines()
+    won = f"memit: {trials[0]['score']:.3f} (95% interval over records {low:.3f} to {high:.3f}), trial "
+    assert any(line.startswith(won) for line in lines)
+    assert any(line.startswith("ultraedit: ") for line in lines)
+    assert any(
+        str(tmp_path / "found" / "preset.json") in line for line in lines if line.startswith("written: ")
+    )
+    (following,) = [line.removeprefix("next: ") for line in lines if line.startswith("next: ")]
+    given = shlex.split(following)
+    assert given[:2] == ["metake", "edit"]
+    monkeypatch.setattr("sys.argv", [*given, "--preview", "--text", str(tmp_path / "t.txt")])
+    cli.main()  # it is a command as it stands
+    assert "predicted realisation" in capsys.readouterr().out
     call_here("run_zsre.py", "--model", folder, "--data", data, "--preset", tmp_path / "found" / "preset.json",
               "--methods", "ultraedit,rect", "--edits", 2, "--seeds", 1, "--no-generate", "--out", tmp_path / "out")  # fmt: skip
     used = read_json(tmp_path / "out" / "results.json")["methods"]
@@ -304,3 +326,24 @@ def test_a_changed_search_is_refused(tmp_path, monkeypatch):
         path.write_bytes(whole)
     monkeypatch.setattr(tune, "evaluate_method", None)  # whoever edits fails
     call_here("tune.py", *arguments)
+
+
+def test_the_interval_of_a_score_is_over_records_and_holds_it():
+    values = {
+        "efficacy": np.array([1.0, 1.0, 0.0, 1.0]),
+        "generalisation": np.array([1.0, 0.0, 1.0, np.nan]),
+        "specificity": np.full(4, 0.5),
+    }
+    low, high = tune.score_interval(values, "specificity")
+    assert low < score({"efficacy": 0.75, "generalisation": 2 / 3, "specificity": 0.5}) < high
+    same = {name: np.full(4, 0.5) for name in values}
+    assert tune.score_interval(same, "specificity") == pytest.approx((0.5, 0.5))
+
+
+def test_the_next_command_of_a_demo_model_compares_on_test_facts(records):
+    args = Namespace(model="demo", modules=None, device="cpu", dtype="float64")
+    command = tune.next_command(args, records[0], "memit", ["memit", "rect"], Path("a b/preset.json"))
+    assert shlex.split(command) == [
+        "python", "experiments/run_zsre.py", "--model", "demo", "--device", "cpu", "--dtype", "float64",
+        "--preset", "a b/preset.json", "--methods", "memit,rect",
+    ]  # fmt: skip

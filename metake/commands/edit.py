@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metake import __version__
 from metake.commands.common import (
     AsJson,
     Change,
@@ -128,6 +127,7 @@ def edit(
     from metake.models.chat import described
     from metake.models.load import write_model
     from metake.presets import preset_name, preset_of, settings_for
+    from metake.provenance import provenance
     from metake.published import parse_files, published_for
 
     with document(as_json) as content:
@@ -164,7 +164,7 @@ def edit(
                 err=True,
             )
         used = {
-            "model": loaded.name, "fingerprint": loaded.arch.fingerprint(), "method": method, "version": __version__,
+            **provenance(loaded.name, loaded.arch, method),
             "preset": str(preset or preset_name(loaded.arch)), "settings": settings.model_dump(),
             "chat": described(loaded.tokenizer),
         }  # fmt: skip

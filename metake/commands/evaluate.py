@@ -133,7 +133,7 @@ def evaluate(
         shutil.rmtree(under_way, ignore_errors=True)
         if_interrupted(f"the results are saved in {out}")
         typer.echo(comparison.table())
-        typer.echo(f"written: {out}/results.json, table.md")
+        typer.echo(f"written: {out}/results.json and table.md, with all metrics")
 
         content.update(comparison.content, out=str(out))
         for page in draw_or_note(lambda: write_comparison_page(out / "report.html", comparison)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 from metake.data.records import Record
 from metake.evaluation.checkpoint import Checkpoints
-from metake.evaluation.glossary import LABELS
-from metake.evaluation.metrics import Evaluator, Measurement
+from metake.evaluation.glossary import BRIEFLY, LABELS
+from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key
 from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.hparams import Settings
@@ -19,6 +20,19 @@ from metake.models.load import Loaded
 from metake.phases import phase
 from metake.prompts import sample_contexts
 from metake.report.tables import markdown, render
+
+WIDTH = 100  # columns of a terminal that a table fits
+
+
+def short_cell(measurement: Measurement, metric: str) -> str:
+    """A mean with half of its interval over records, where it has one."""
+    value = measurement.mean(metric)
+    if value != value:
+        return "-"
+    if metric == "perplexity":
+        return f"{value:.2f}"
+    low, high = bootstrap(measurement.values[metric])
+    return f"{100 * value:.1f} ±{50 * (high - low):.1f}"
 
 
 @dataclass(frozen=True)
@@ -51,9 +65,28 @@ class Comparison:
             rows.append([run.method, *(cell(run.after, m) for m in measured), f"{run.seconds_per_edit:.2f}"])
         return head, rows
 
+    def headline(self) -> tuple[str, ...]:
+        """Metrics of the short table: the published ones of the data, and what else there is of a few."""
+        counterfact = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
+        zsre = ("efficacy", "generalisation", "specificity")
+        measured = {
+            m for m in BRIEFLY if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
+        }
+        first = counterfact if measured.issuperset(counterfact) else zsre
+        return (*first, *(m for m in ("generation", "perplexity") if m in measured), "seconds_per_edit")
+
     def table(self) -> str:
-        head, rows = self.cells()
-        return render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, 130)
+        """The short table for a terminal, with intervals and a legend."""
+        metrics = self.headline()
+        rows = [["unedited", *(short_cell(self.before, m) for m in metrics[:-1]), "-"]]
+        for run in self.runs:
+            cells = [short_cell(run.after, m) for m in metrics[:-1]]
+            rows.append([run.method, *cells, f"{run.seconds_per_edit:.2f}"])
+        head = ["method", *(LABELS[m] for m in metrics)]
+        said = "; ".join(f"{LABELS[m]}: {BRIEFLY[m]}" for m in metrics)
+        legend = f"{said}. Shares in per cent, ± half of their 95% interval over records."
+        table = render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, WIDTH)
+        return "\n".join([table, *textwrap.wrap(legend, WIDTH)])
 
     def markdown(self) -> str:
         head, rows = self.cells()

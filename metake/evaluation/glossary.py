@@ -51,6 +51,18 @@ LABELS: dict[str, str] = {
     "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }  # fmt: skip
+BRIEFLY: dict[str, str] = {
+    "efficacy": "target tokens that are right on the edited prompt",
+    "generalisation": "on the rephrased one",
+    "specificity": "true tokens on an unrelated one",
+    "efficacy_success": "new target likelier than the old on the edited prompt",
+    "paraphrase_success": "on paraphrases",
+    "neighbourhood_success": "old likelier on neighbours",
+    "generation": "free answers that are the target",
+    "perplexity": "perplexity of other text",
+    "seconds_per_edit": "seconds per edit",
+}
+"""Of the metrics of the short table, in a few words."""
 UNITS: dict[str, str] = {
     "kl": "nats", "fluency": "bits", "consistency": "per cent of 1", "perplexity": "", "perplexity_median": "", "seconds_per_edit": "s",
     "efficacy_magnitude": "per cent of 1", "paraphrase_magnitude": "per cent of 1", "neighbourhood_magnitude": "per cent of 1",

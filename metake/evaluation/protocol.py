@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
-import metake
 from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -26,6 +22,7 @@ from metake.models.chat import described, frame_of
 from metake.models.load import Loaded
 from metake.models.tokens import count_tokens, encode
 from metake.phases import phase
+from metake.provenance import provenance
 from metake.requests import contradiction
 
 JOINTS = 16  # more tokens than special ones and the joint of prompt and answer can add to a count
@@ -274,15 +271,7 @@ def result_file(
 ) -> dict[str, Any]:
     """Everything a reader needs to know about a table, as plain data."""
     return {
-        "model": loaded.name,
-        "fingerprint": loaded.arch.fingerprint(),
-        "versions": {
-            "metake": metake.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-            "device": str(loaded.arch.device),
-        },
+        **provenance(loaded.name, loaded.arch, [run.method for run in runs]),
         "statistics": None if statistics is None else statistics.provenance.__dict__,
         "chat": described(loaded.tokenizer),
         **extra,

@@ -6,7 +6,7 @@ import pytest
 from metake.evaluation import compare as module
 from metake.evaluation.compare import Comparison
 from metake.evaluation.glossary import LABELS
-from metake.evaluation.metrics import PER_RECORD, Measurement
+from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun
 from metake.presets import settings_for
 
@@ -138,3 +138,43 @@ def test_contexts_change_the_folder_of_a_run(compared, monkeypatch):
     first = compared()[1][0][2]["checkpoints"].folder
     monkeypatch.setattr("tests.evaluation.test_compare.SAMPLED", "otherwise sampled with")
     assert compared()[1][0][2]["checkpoints"].folder != first
+
+
+def full(**spread):
+    """A measurement with a value of every metric; those named vary between records."""
+    found = measurement(8.125, **{name: 0.5 for name in PER_RECORD})
+    found.values.update({name: np.array(values) for name, values in spread.items()})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("counterfact", "first"), [(False, ["Eff", "Gen", "Spe"]), (True, ["ES", "PS", "NS"])]
+)
+def test_the_short_table_fits_a_terminal_and_has_a_legend(counterfact, first):
+    """With every metric measured and long names: at most eight columns, 100 characters, each column explained."""
+    before = full()
+    if not counterfact:
+        for name in ("efficacy_success", "paraphrase_success", "neighbourhood_success"):
+            before.values[name] = np.full(4, np.nan)
+    runs = [
+        MethodRun(name, None, before, before, [{"seconds": 123.0, "requests": [1]}], "end")
+        for name in ("alphaedit-blue", "metake-alphaedit")
+    ]
+    comparison = Comparison(before, runs, {"model": "demo", "edits": 3})
+    lines = comparison.table().splitlines()
+    assert max(map(len, lines)) <= 100
+    head = [LABELS[name] for name in comparison.headline()]
+    assert head == [*first, "exact", "ppl", "s/edit"]
+    assert any("alphaedit-blue" in line for line in lines)
+    legend = " ".join(lines[lines.index(next(line for line in lines if line.startswith(f"{first[0]}: "))) :])
+    assert all(f"{label}: " in legend for label in head)
+
+
+def test_the_short_table_has_intervals_over_records():
+    varied = [0.0, 1.0, 1.0, 0.0]
+    run = MethodRun("memit", None, full(), full(efficacy=varied), [{"seconds": 1.0, "requests": [1]}], "end")
+    table = Comparison(full(), [run], {"model": "demo", "edits": 4}).table()
+    low, high = bootstrap(np.array(varied))
+    assert high - low > 0.5
+    assert f"50.0 ±{50 * (high - low):.1f}" in table
+    assert "50.0 ±0.0" in table

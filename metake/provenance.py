@@ -1,0 +1,42 @@
+"""What every result file says of its origin."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import metake
+from metake.models.architecture import Architecture
+
+
+def provenance(
+    model: str, arch: Architecture, methods: str | Iterable[str], *, dated: bool = True
+) -> dict[str, Any]:
+    """Model, method, versions and time, as plain values for a result file.
+
+    Args:
+        model: its name.
+        methods: rows of the method table, the only ones or those whose results are compared.
+        dated: with the time of writing; not in a file with a digest, where equal content gives equal bytes.
+    """
+    said = {
+        "model": model,
+        "fingerprint": arch.fingerprint(),
+        "method": methods if isinstance(methods, str) else ", ".join(methods),
+        "version": metake.__version__,
+        "versions": {
+            "metake": metake.__version__,
+            **{package: version(package) for package in ("torch", "transformers")},
+            "python": platform.python_version(),
+            "device": str(arch.device),
+        },
+    }
+    return {**said, "written": now()} if dated else said
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,53 @@
+"""What every result file says of its origin."""
+
+import ast
+import json
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+
+import pytest
+
+import metake
+from metake.provenance import provenance
+from tests.scripts import EXPERIMENTS, check_origins
+
+
+def test_provenance_names_model_method_version_and_time(demo):
+    said = provenance("mine", demo.arch, ["memit", "metake"])
+    assert said["model"] == "mine"
+    assert said["fingerprint"] == demo.arch.fingerprint()
+    assert said["method"] == "memit, metake"
+    assert said["version"] == said["versions"]["metake"] == metake.__version__
+    assert said["versions"]["torch"] == version("torch")
+    assert said["versions"]["transformers"] == version("transformers")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(said["written"])) < timedelta(minutes=1)
+
+
+def test_provenance_of_a_file_with_a_digest_has_no_time(demo):
+    said = provenance("mine", demo.arch, "memit", dated=False)
+    assert said["method"] == "memit"
+    assert "written" not in said
+
+
+def names(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_that_writes_a_result_file_says_its_origin(path):
+    """Scripts whose content comes from a comparison or a result file have it from there."""
+    used = names(path)
+    if used & {"write_json", "write_record"}:
+        assert used & {"provenance", "result_file", "now", "Comparison", "compare"}
+
+
+@pytest.mark.parametrize("lacking", ["model", "fingerprint", "method", "version", "written"])
+def test_a_result_file_without_its_origin_is_noticed(lacking, demo, tmp_path):
+    content = provenance("mine", demo.arch, "memit")
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    check_origins(tmp_path)
+    del content[lacking]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(AssertionError):
+        check_origins(tmp_path)
