@@ -390,8 +390,10 @@ def score_interval(values: Mapping[str, np.ndarray], locality: str) -> tuple[flo
     """95% interval of a score over records, resampled with replacement, all metrics of a record together."""
     rows = np.array([values[m] for m in ("efficacy", "generalisation", locality)])
     draws = np.random.default_rng(0).integers(0, rows.shape[1], (500, rows.shape[1]))
-    means = np.maximum(np.nanmean(rows[:, draws], axis=2), 1e-3)
-    low, high = np.quantile(len(means) / (1 / means).sum(0), (0.025, 0.975))
+    there = np.isfinite(rows[:, draws]).sum(2)
+    sums = np.nansum(rows[:, draws], axis=2)
+    means = np.maximum(np.divide(sums, there, where=there > 0, out=np.full(there.shape, np.nan)), 1e-3)
+    low, high = np.nanquantile(len(means) / (1 / means).sum(0), (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from argparse import Namespace
+from collections import defaultdict
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,7 +72,9 @@ def searched(monkeypatch, demo, tmp_path):
 
     def evaluate(loaded, records, method, settings, *_, **__):
         value = 1 / (1 + abs(settings.lr - 0.5))
-        return SimpleNamespace(after=SimpleNamespace(mean=lambda metric: value))
+        return SimpleNamespace(
+            after=SimpleNamespace(mean=lambda metric: value, values=defaultdict(lambda: np.full(4, value)))
+        )
 
     monkeypatch.setattr(tune, "evaluate_method", evaluate)
     monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
