@@ -21,23 +21,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from experiments.story import conclusion, story_settings, tell
+from experiments.story import CLOSED, conclusion, missed_by_open, story_settings, tell_reason, tell_result
 from metake.console import command
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
+from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import explain
-from metake.evaluation.page import ATTENUATION, PRESETS, comparison_sections, dialogues
+from metake.evaluation.page import (
+    ATTENUATION,
+    LEGEND,
+    PRESETS,
+    answer_sections,
+    dialogues,
+    result_section,
+)
 from metake.files import write_json
 from metake.hparams import Settings
 from metake.models.load import ASSETS, Loaded, load
 from metake.options import Parser, at_least, find_statistics, output_folder
 from metake.presets import held_out_text, settings_for
 from metake.report.answers import Dialogue
-from metake.report.page import write_page
+from metake.report.page import Section, write_page
 
 METHODS = ("memit", "alphaedit", "metake")
 CONTROLS = ("memit-compensated", "memit@unstopped")
+BATCHES = (
+    "All facts are judged after the last batch, on one model. The last two methods are controls: the open-loop plan "
+    "lengthened until it is executed in full, and MEMIT that never stops early."
+)
 REAL, MADE_UP = ASSETS / "world" / "real_facts.json", ASSETS / "world" / "test.json"
 
 
@@ -82,6 +94,22 @@ def real_model() -> Loaded | None:
         return None
 
 
+def story_sections(story: Comparison, out: Path, model: str) -> list[Section]:
+    """The beginning of the page: edits that the open loop misses, then why it does."""
+    missed = dialogues(story.content, missed_by_open(story.content))
+    title = f"{model}: edits that an open loop misses and a closed loop makes"
+    first = Section(
+        title if missed else f"{model}: open and closed loop under the same constraint",
+        [*tell_result(story.content), *([f"These are the edits that only {CLOSED} makes. {LEGEND}"] if missed else [])],
+        dialogues=missed,
+    )  # fmt: skip
+    reasons = [ATTENUATION, *tell_reason(story.content), *conclusion(story.content)]
+    return [
+        first,
+        result_section(story, out / "same-constraint.png", title="Why: attenuation", paragraphs=reasons),
+    ]
+
+
 @command("demo")
 def main() -> None:
     parser = Parser(description=__doc__)
@@ -104,12 +132,20 @@ def main() -> None:
     story = run(subject, REAL if real else MADE_UP, settings, 6 if real else 12, 12)
     results = {f"{subject.name}, same constraint": story.content}
     write_json(args.out / "results.json", results)
-    sentences = [*tell(story.content), *conclusion(story.content)]
-    print("\n".join(["", *sentences, "", story.table()]))
-    sections = comparison_sections(
-        story, args.out / "same-constraint.png", title=f"{subject.name}: open and closed loop under the same constraint",
-        paragraphs=[ATTENUATION, *sentences],
-    )[::-1]  # fmt: skip
+    print(
+        "\n".join(
+            [
+                "",
+                *tell_result(story.content),
+                *tell_reason(story.content),
+                *conclusion(story.content),
+                "",
+                story.table(),
+            ]
+        )
+    )
+    sections = story_sections(story, args.out, subject.name)
+    answers = answer_sections(story.content, f"Answers of {subject.name} under the same constraint")
     heads = [*story.cells()[0]]
 
     if real:
@@ -119,23 +155,23 @@ def main() -> None:
         show(dialogues(presets.content))
         print(presets.table())
         heads += presets.cells()[0]
-        sections += comparison_sections(
+        sections.append(result_section(
             presets, args.out / "realisation-smollm2.png", title="smollm2: 12 facts in one batch, each method with its preset",
-            paragraphs=[PRESETS],
-        )  # fmt: skip
+            paragraphs=[PRESETS, *conclude(presets.content)],
+        ))  # fmt: skip
+        answers += answer_sections(presets.content, "Answers of smollm2, each method with its preset")
     made_up = run(small, MADE_UP, with_presets(*METHODS, *CONTROLS), args.edits, args.batch)
     results[args.model] = made_up.content
     write_json(args.out / "results.json", results)
     print(made_up.table())
-    sections += comparison_sections(
-        made_up, args.out / f"realisation-{args.model}.png", answers=False,
+    sections.append(result_section(
+        made_up, args.out / f"realisation-{args.model}.png",
         title=f"{args.model}: {args.edits} test facts in consecutive batches of {args.batch}, presets",
-        paragraphs=[PRESETS, "All facts are judged after the last batch, on one model. The last two rows are controls: the "
-                    "open-loop plan lengthened until it is executed in full, and MEMIT that never stops early."],
-    )  # fmt: skip
+        paragraphs=[*([] if real else [PRESETS]), BATCHES, *conclude(made_up.content)],
+    ))  # fmt: skip
     page = write_page(
-        args.out / "report.html", title="MetaKE: what edits change, and how much of each is realised",
-        sections=sections, glossary=explain([*heads, *made_up.cells()[0]]),
+        args.out / "report.html", title="MetaKE: what edits change, and how much of each is realized",
+        sections=[*sections, *answers], glossary=explain([*heads, *made_up.cells()[0]]),
     )  # fmt: skip
     print(f"\n{time.perf_counter() - started:.0f} s; open {page}; numbers in {args.out / 'results.json'}")
 

@@ -29,6 +29,7 @@ from metake.console import command
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.evaluation.page import write_layers
 from metake.extras import needs
 from metake.files import as_plain, read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
@@ -62,7 +63,7 @@ with command("measure_drift"), needs("theory"):
     from experiments.drift.edit import Edit, measure
     from experiments.drift.figures import WORDS, draw
     from experiments.drift.layers import spectra
-    from experiments.drift.verdict import judge, sentences, table
+    from experiments.drift.verdict import INTRODUCTION, MEANINGS, judge, sentences, table
 
 
 def arguments() -> argparse.Namespace:
@@ -259,13 +260,17 @@ def report(content: dict[str, Any], out: Path) -> None:
     head, rows = table(content["verdicts"]["start"])
     words = sentences(content["verdicts"]["start"])
     title = (
-        f"{content['model']}: Theorem 3 at the plan of {len(content['edits'])} edits, layers "
-        + ", ".join(str(layer) for layer in content["layers"])
+        f"{content['model']}: Theorem 3 at the plan of {len(content['edits'])} edits, "
+        f"layers {write_layers(content['layers'])}"
     )
     pictures = [Picture(path, *WORDS[path.stem]) for path in figures]
     write_page(
         out / "report.html", title=title,
-        sections=[Section("Verdict", words, head=head, rows=rows, pictures=pictures, caption="Premises of Theorem 3")],
+        sections=[Section(
+            "Verdict", [INTRODUCTION, *words], head=head, rows=rows, pictures=pictures,
+            caption="Premises and conclusions of Theorem 3, and the parts of the proxy's error",
+        )],
+        glossary=MEANINGS,
     )  # fmt: skip
     print(render(title, head, rows, width=110))
     print("\n".join(words))

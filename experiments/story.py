@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from metake.evaluation.page import write_layers
 from metake.hparams import Settings
 from metake.models.architecture import Architecture
 from metake.presets import settings_for
@@ -44,19 +45,36 @@ def realised(row: Mapping[str, Any]) -> float:
     return float(np.median(np.concatenate([batch["executed"] for batch in row["batches"]])))
 
 
-def tell(content: Mapping[str, Any]) -> list[str]:
-    """Sentences on a run with `story_settings`: they say what the run shows, whichever way it went."""
+def missed_by_open(content: Mapping[str, Any]) -> list[int]:
+    """Positions of the edits that the open loop misses and the closed loop makes."""
+    rows = {row["method"]: row["per_record"]["generation_start"] for row in content["methods"]}
+    return [i for i, (a, b) in enumerate(zip(rows[OPEN], rows[CLOSED], strict=True)) if b and not a]
+
+
+def tell_result(content: Mapping[str, Any]) -> list[str]:
+    """What was run with `story_settings`, and how often each loop succeeds."""
+    rows = {row["method"]: row for row in content["methods"]}
+    count, right, setting = (
+        content["edits"],
+        {name: right_answers(row) for name, row in rows.items()},
+        rows[OPEN]["settings"],
+    )
+    return [
+        f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {count} facts under the same constraint: lambda "
+        f"{setting['weight']:,.0f}, layers {write_layers(setting['layers'])}, at most {STEPS} gradient steps.",
+        f"{OPEN} plans a target and then solves for the weights: {right[OPEN]} of {count} answers begin with the target. "
+        f"{CLOSED} optimizes the target for the loss after the solve: {right[CLOSED]} of {count} do.",
+    ]
+
+
+def tell_reason(content: Mapping[str, Any]) -> list[str]:
+    """Why the two differ in a run, where they do, and what the control shows."""
     rows = {row["method"]: row for row in content["methods"]}
     open_loop, closed, control = (rows[name] for name in (OPEN, CLOSED, CONTROL))
     count, right = content["edits"], {name: right_answers(row) for name, row in rows.items()}
-    setting = open_loop["settings"]
     said = [
-        f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {count} facts under the same constraint: lambda "
-        f"{setting['weight']:,.0f}, layers {', '.join(str(n) for n in setting['layers'])}, at most {STEPS} gradient steps.",
         f"The median attenuation of {OPEN} is eta = {median_eta(open_loop):.2f}: a layer writes about "
-        f"{100 * median_eta(open_loop):.0f} % of the residual that it is given.",
-        f"{OPEN} plans without knowing this; {right[OPEN]} of {count} answers begin with the target. {CLOSED} optimizes "
-        f"the loss after execution, through the solver; {right[CLOSED]} of {count} do.",
+        f"{100 * median_eta(open_loop):.0f} % of the residual that it is given."
     ]
     if right[CLOSED] > right[OPEN]:
         longer = realised(closed) > realised(open_loop)

@@ -2,7 +2,16 @@
 
 import pytest
 
-from experiments.story import CLOSED, CONTROL, OPEN, conclusion, story_settings, tell
+from experiments.story import (
+    CLOSED,
+    CONTROL,
+    OPEN,
+    conclusion,
+    missed_by_open,
+    story_settings,
+    tell_reason,
+    tell_result,
+)
 
 
 def content(open_right, closed_right, control_right):
@@ -19,6 +28,15 @@ def content(open_right, closed_right, control_right):
             row(OPEN, open_right, 0.17, 0.38), row(CLOSED, closed_right, 0.2, 0.76), row(CONTROL, control_right, 0.2, 1.23)
         ],
     }  # fmt: skip
+
+
+def tell(run):
+    return [*tell_result(run), *tell_reason(run)]
+
+
+def test_missed_by_open_are_the_edits_that_only_the_closed_loop_makes():
+    assert missed_by_open(content(4, 6, 6)) == [4, 5]
+    assert missed_by_open(content(6, 4, 6)) == []
 
 
 def test_tell_says_how_many_more_succeed():

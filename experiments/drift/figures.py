@@ -15,9 +15,14 @@ from metake.report.figures import matplotlib, panels, save, styled
 from theory import fidelity
 
 WIDE = 2 * COLUMN
-COSINES = {"proxy": (RED, "proxy (7)"), "parallel": (BLUE, "parallel (X11)"), "open": (ORANGE, "open loop"),
-           "frozen": (GREEN, "keys frozen")}  # fmt: skip
-TERMS = {"tail": SKY, "allocation": ORANGE, "evaluation": GREEN, "moving keys": PURPLE}
+COSINES = {"proxy": (RED, "o", "-", "proxy (7)"), "parallel": (BLUE, "^", "--", "parallel (X11)"),
+           "open": (ORANGE, "s", "-.", "open loop"), "frozen": (GREEN, "v", ":", "keys frozen")}  # fmt: skip
+TERMS = {
+    "tail": (SKY, ""),
+    "allocation": (ORANGE, "///"),
+    "evaluation": (GREEN, "..."),
+    "moving keys": (PURPLE, "xxx"),
+}
 
 # Of every figure: what it shows, for a reader who does not see it, and the caption.
 WORDS = {
@@ -44,7 +49,8 @@ WORDS = {
     "errors": (
         "Stacked bars, one per edit: the terms of the proxy's error bound, relative to the whole bound; the measured error "
         "and the published bound (10) are marked on each bar.",
-        "Error of the proxy gradient and the terms of its bound.",
+        "Error of the proxy gradient (black dash) and the norms of its parts (bars), relative to the bound with all terms; the "
+        "cross is the published bound (10), which leaves the last two terms out.",
     ),
     "cosines": (
         "Cosines of four approximate gradients (proxy, parallel, open loop, frozen keys) with the exact hypergradient: one "
@@ -90,7 +96,7 @@ def _spectra(content: Mapping[str, Any], path: Path) -> Path:
 
 def _quartiles(axis: Any, x: Any, values: Any, **style: Any) -> None:
     low, middle, high = np.quantile(np.asarray(values, dtype=float), (0.25, 0.5, 0.75), axis=0)
-    axis.errorbar(x, middle, (middle - low, high - middle), marker="o", capsize=2, **style)
+    axis.errorbar(x, middle, (middle - low, high - middle), **{"marker": "o", "capsize": 2, **style})
 
 
 def _layers(content: Mapping[str, Any], path: Path) -> Path:
@@ -103,7 +109,15 @@ def _layers(content: Mapping[str, Any], path: Path) -> Path:
     eta.set_ylabel(r"attenuation $\eta_\ell$")
     if rows[0]["J_l"] is not None:
         _quartiles(norms, ticks, [row["J_l"] for row in rows], color=BLUE, label=r"$\|J_\ell\|$")
-    _quartiles(norms, ticks, [row["share"] for row in rows], color=ORANGE, label="share measured")
+    _quartiles(
+        norms,
+        ticks,
+        [row["share"] for row in rows],
+        color=ORANGE,
+        marker="s",
+        ls="--",
+        label="share measured",
+    )
     norms.plot(ticks, fidelity.allocation_scales(np.median(etas, 0)), ":", color=BLACK,
                label="identity transport (A2)")  # fmt: skip
     norms.axhline(1, color="#999999", lw=0.6)
@@ -114,7 +128,15 @@ def _layers(content: Mapping[str, Any], path: Path) -> Path:
     _quartiles(
         sizes, ticks, np.array([row["g_l"] for row in rows]) / last, color=BLUE, label=r"$\|g_\ell\|/\|g_L\|$"
     )
-    _quartiles(sizes, ticks, [row["alignment"] for row in rows], color=RED, label=r"$\cos(g_\ell, \tilde g)$")
+    _quartiles(
+        sizes,
+        ticks,
+        [row["alignment"] for row in rows],
+        color=RED,
+        marker="s",
+        ls="--",
+        label=r"$\cos(g_\ell, \tilde g)$",
+    )
     sizes.axhline(0, color="#999999", lw=0.6)
     sizes.legend()
     for axis in (eta, norms, sizes):
@@ -185,9 +207,19 @@ def _errors(content: Mapping[str, Any], path: Path) -> Path:
     rows = sorted(_rows(content), key=lambda row: row["error"] / row["bound"])
     places, bottom = np.arange(len(rows)), np.zeros(len(rows))
     bound = np.array([row["bound"] for row in rows])
-    for name, colour in TERMS.items():
+    for name, (colour, hatch) in TERMS.items():
         part = np.array([row["terms"][name] for row in rows]) / bound
-        axis.bar(places, part, bottom=bottom, color=colour, label=f"norm of {name}", width=0.8)
+        axis.bar(
+            places,
+            part,
+            bottom=bottom,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            lw=0,
+            label=f"norm of {name}",
+            width=0.8,
+        )
         bottom += part
     axis.plot(places, np.array([row["error"] for row in rows]) / bound, "_", color=BLACK, ms=8, mew=1.4,
               label=r"$\|g - \tilde g\|$")  # fmt: skip
@@ -208,24 +240,24 @@ def _cosines(content: Mapping[str, Any], path: Path) -> Path:
     edits, strengths = axes[:2]
     start = [e["start"]["cos"] for e in content["edits"]]
     end = [e["compensated"]["cos"] for e in content["edits"]]
-    for i, (name, (colour, _)) in enumerate(COSINES.items()):
+    for i, (name, (colour, *_)) in enumerate(COSINES.items()):
         for offset, values, marker in ((-0.12, start, "o"), (0.12, end, "^")):
             _strip(edits, i + offset, [v[name] for v in values], colour, marker)
     edits.set_xticks(range(len(COSINES)), ["proxy", "parallel", "open", "frozen"])
     edits.set_ylabel("cosine with the hypergradient")
     edits.set_title("plan (dots), compensated (triangles)")
     weights = sorted(float(w) for w in content["edits"][0]["strengths"])
-    for name, (colour, label) in COSINES.items():
+    for name, (colour, marker, line, label) in COSINES.items():
         values = [[e["strengths"][f"{w:g}"]["cos"][name] for w in weights] for e in content["edits"]]
-        _quartiles(strengths, weights, values, color=colour, label=label)
+        _quartiles(strengths, weights, values, color=colour, marker=marker, ls=line, label=label)
     strengths.set_xscale("log")
     strengths.set_xlabel(content["strength"])
     strengths.set_title("over the constraint, at the plan")
     if trails:
         steps = [point["step"] for point in trails[0]]
-        for name, (colour, label) in COSINES.items():
+        for name, (colour, marker, line, label) in COSINES.items():
             values = [[point["cos"][name] for point in t] for t in trails if len(t) == len(steps)]
-            _quartiles(axes[2], steps, values, color=colour, label=label)
+            _quartiles(axes[2], steps, values, color=colour, marker=marker, ls=line, label=label)
         axes[2].set_xlabel("step of the upper level")
         axes[2].set_title("along the descent by the proxy")
     for axis in axes:

@@ -33,7 +33,7 @@ CONCLUSIONS: tuple[Line, ...] = (
      lambda m: m["error"] <= m["paper bound"] * (1 + SLACK)),
     ("T3a with all terms", "error / bound", lambda m: m["error"] / m["bound"] if m["bound"] else 0.0,
      lambda m: m["error"] <= m["bound"] * (1 + SLACK) + SLACK * m["exact"]),
-    ("bound says something", "bound / ||g~||", lambda m: m["bound"] / m["effect"][-1],
+    ("bound below ||g~||", "bound / ||g~||", lambda m: m["bound"] / m["effect"][-1],
      lambda m: m["bound"] < m["effect"][-1]),
 )  # fmt: skip
 
@@ -85,6 +85,31 @@ def sentences(verdict: dict[str, Any]) -> list[str]:
     ]
 
 
+INTRODUCTION = (
+    "Theorem 3 says when the structural gradient proxy g~ may take the place of the exact hypergradient g, the derivative of "
+    "the post-edit loss with respect to the target. The table gives the share of the edits for which each premise and each "
+    "conclusion holds, and the quartiles of the quantity that decides it."
+)
+MEANINGS: dict[str, str] = {
+    "g, g~": "the exact hypergradient, through the whole layered solve; and the proxy, through the last edited layer's channel, "
+    "at the weights of an edit in that layer alone",
+    "g_l, J_l": "layer l's part of the hypergradient at frozen keys; and the Jacobian of the change that it writes with respect to "
+    "the target's residual. L is the last edited layer.",
+    "(53) keys alike": "the keys of all edited layers are near the last layer's (distance at most 0.1 of its length)",
+    "(54) dominance": "gamma < 1: the gradients of the layers before the last, together, are shorter than the last one's",
+    "(55), (56)": "the Jacobians are alike, and the last one is near the identity (spectral norm at most 0.1); eps_I = ||J_L - I||",
+    "zeta, zeta', T3c": "below 1, each guarantees <g, g~> > 0: zeta is the paper's condition, zeta' the same without sigma, T3c a "
+    "condition on angles, with eps = min over c of ||J_L / c - I||. sigma = ||Gamma_L q_L|| / (||Gamma_L|| ||q_L||).",
+    "X9": "no layer's gradient points against the proxy: descent then follows whatever gamma is",
+    "descends": "a step along this gradient lowers the post-edit loss: its cosine with g is above 0. open: the gradient of the "
+    "open-loop plan. parallel: every layer's own gradient at the executed weights.",
+    "T3a": "the bound on ||g - g~||: as stated in the paper (10), and with the two terms that it leaves out",
+    "error: tail, allocation, evaluation, moving keys": "the parts of g - g~, whose vector sum it is: gradients of the layers before "
+    "the last; J_L instead of I; executed weights instead of the proxy's; keys that move with the edit. Medians of their norms over "
+    "||g||; `holds for`: the share of the edits for which the part is the largest.",
+}  # fmt: skip
+
+
 def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and rows for a terminal or a page."""
     rows = []
@@ -92,16 +117,9 @@ def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         quartiles = line["quartiles"]
         cells = ["-"] * 3 if quartiles is None else [f"{q:.3g}" for q in quartiles]
         share = "-" if line["holds"] is None else f"{line['holds']:.0%}"
-        rows.append([line["name"], share, line["quantity"], *cells])
+        rows.append([line["name"], share, *cells, line["quantity"]])
     for name, term in verdict["terms"].items():
         rows.append(
-            [
-                f"error: {name}",
-                f"{term['dominates']:.0%}",
-                "term / ||g||, dominates for",
-                "",
-                f"{term['median']:.3g}",
-                "",
-            ]
+            [f"error: {name}", f"{term['dominates']:.0%}", "", f"{term['median']:.3g}", "", "part / ||g||"]
         )
-    return ["", "holds for", "quantity", "25%", "median", "75%"], rows
+    return ["premise, conclusion or part", "holds for", "25%", "median", "75%", "quantity"], rows

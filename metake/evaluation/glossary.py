@@ -70,11 +70,13 @@ UNITS: dict[str, str] = {
 """Of a table's numbers; a metric that is not named is a share in per cent."""
 
 
+def explained(label: str) -> str:
+    """A label with its unit."""
+    name = next((name for name, known in LABELS.items() if known == label), "")
+    return label + (f" ({unit})" if (unit := UNITS.get(name, "%")) else "")
+
+
 def explain(labels: Iterable[str]) -> dict[str, str]:
     """Label with unit -> meaning, of the metrics among the labels of a table."""
     names = {label: name for name, label in LABELS.items()}
-    shown = [(label, names[label]) for label in dict.fromkeys(labels) if label in names]
-    return {
-        label + (f" ({unit})" if (unit := UNITS.get(name, "%")) else ""): GLOSSARY[name]
-        for label, name in shown
-    }
+    return {explained(label): GLOSSARY[names[label]] for label in dict.fromkeys(labels) if label in names}

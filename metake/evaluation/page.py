@@ -8,7 +8,8 @@ from typing import Any
 
 from metake.console import draw_or_note
 from metake.evaluation.compare import Comparison
-from metake.evaluation.glossary import explain
+from metake.evaluation.conclusion import conclude
+from metake.evaluation.glossary import LABELS, explain, explained
 from metake.report.answers import Answer, Dialogue, Line, judge_neighbour, judge_target
 from metake.report.page import Picture, Section, write_page
 
@@ -18,22 +19,31 @@ ATTENUATION = (
     "lambda C writes only the share eta = rho / (1 + rho), with rho = k^T (lambda C)^-1 k. The stronger the constraint "
     "and the more common the key's direction, the smaller eta."
 )
+COMPARING = (
+    "Methods whose settings differ have different constraints, and eta differs with them. A low eta is no failure, since the "
+    "target can be longer: compare methods by their right answers and by what changed elsewhere (Spe, agree, KL), and eta "
+    "only under the same constraint."
+)
 PRESETS = (
-    "Each method has its own preset (strength of the constraint, rate, steps), searched with the same number of trials. "
-    "Closed-loop targets still succeed under a stronger constraint, so their presets may have a larger lambda and with it "
-    "a lower eta: a low eta alone is no failure, and the share of answers that are right is what counts."
+    "Each method has its own preset (strength of the constraint, layers, rate, steps): the best of a search with the same "
+    f"number of trials for every method. {COMPARING}"
+)
+LEGEND = (
+    "✓ on an edited or reworded question: the answer begins with the new target. On a neighbour, which the edit must not "
+    "change: the answer is the unedited model's, or it names the true answer."
 )
 
 
-def dialogues(content: Mapping[str, Any], methods: Sequence[str] | None = None) -> list[Dialogue]:
-    """The first edits of a result file as questions and answers; none where the model did not answer freely."""
-    rows = {
-        row["method"]: row["answers"]
-        for row in content["methods"]
-        if methods is None or row["method"] in methods
-    }
+def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) -> list[Dialogue]:
+    """Edits of a result file as questions and answers; none where the model did not answer freely.
+
+    Args:
+        which: positions of the edits; by default the first ones.
+    """
+    rows = {row["method"]: row["answers"] for row in content["methods"]}
     made = []
-    for i, (prompt, target, _, rephrase, locality, truth) in enumerate(content["requests"][:SHOWN]):
+    for i in range(min(SHOWN, content["edits"])) if which is None else which:
+        prompt, target, _, rephrase, locality, truth = content["requests"][i]
         before = content["before"]["answers"][i]
         if not any((*before, *(answer for answers in rows.values() for answer in answers[i]))):
             continue
@@ -59,10 +69,17 @@ def question(prompt: str) -> str:
     return prompt.removeprefix("Q: ").removesuffix("\nA:")
 
 
+def write_layers(layers: Sequence[int]) -> str:
+    """Layers as `--layers` takes them: `4-8`, or `3,5,6` where they do not follow one another."""
+    if len(layers) > 1 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}-{layers[-1]}"
+    return ",".join(str(layer) for layer in layers)
+
+
 def settings_line(settings: Mapping[str, Any], name: str) -> str:
     """The settings that differ most between presets, in one line."""
     meta = f" + {settings['meta_steps']} in the closed loop" if settings["target"] == "bilevel" else ""
-    layers = ", ".join(str(layer) for layer in settings["layers"])
+    layers = write_layers(settings["layers"])
     strength = {"ridge": f"lambda {settings['weight']:,.0f}", "projected": f"L2 {settings['l2']:g}"}.get(
         settings["geometry"], "no constraint"
     )
@@ -83,55 +100,71 @@ def describe(runs: Mapping[str, Any]) -> str:
     return describe_realisation(runs)
 
 
-def comparison_sections(
-    comparison: Comparison, figure: Path, *, title: str, paragraphs: Sequence[str] = (), answers: bool = True
-) -> list[Section]:
-    """Sections of a page: answers, then the table with the figure, which is drawn now.
+def metric_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table with a row per metric; methods have intervals where a metric has one per record."""
+    (_, *labels), (before, *rows) = comparison.cells()
+    names = {label: name for name, label in LABELS.items()}
+    intervals = [row["interval"] for row in comparison.content["methods"]]
+
+    def interval(metric: str, of: Mapping[str, Sequence[float]]) -> str:
+        if metric not in of:
+            return ""
+        low, high = of[metric]
+        if low == high:  # of equal values, which say nothing about others
+            return ""
+        nats = metric in ("kl", "fluency")
+        return f" [{low:.2f}, {high:.2f}]" if nats else f" [{100 * low:.0f}, {100 * high:.0f}]"
+
+    made = [
+        [explained(label), before[j], *(row[j] + interval(names[label], of) for row, of in zip(rows, intervals, strict=True))]
+        for j, label in enumerate(labels, start=1)
+    ]  # fmt: skip
+    return ["metric", before[0], *(row[0] for row in rows)], made
+
+
+def result_section(
+    comparison: Comparison, figure: Path, *, title: str, paragraphs: Sequence[str] = ()
+) -> Section:
+    """The table with the figure, which is drawn now.
 
     Args:
         figure: the figure's path.
         paragraphs: text before the table.
-        answers: show the edits as questions and answers.
     """
-    content = comparison.content
-    talks = dialogues(content) if answers else []
-    sections = []
-    if talks:
-        some = (
-            f"The first {len(talks)} of {content['edits']} edits"
-            if len(talks) < content["edits"]
-            else "Every edit"
-        )
-        sections.append(Section(
-            f"{title}: answers", dialogues=talks,
-            paragraphs=[f"{some} as questions with the answers before and after. ✓ on an edited or reworded question: the "
-                        "answer begins with the new target; on a neighbour, which the edit must not change: the answer is "
-                        "the unedited model's or the true one."],
-        ))  # fmt: skip
     runs = {run.method: run.batches for run in comparison.runs if run.settings.target != "gradient"}
     pictures = [
-        Picture(path, describe(runs), "Above: residual that is still missing after each layer's write. "
-                "Below: attenuation eta. Medians over the edits, bars: quartiles.")
+        Picture(path, describe(runs), "Above: residual that is still missing after each layer's write, relative to the "
+                "planned one; dotted: the prediction from eta alone, as if every layer's write reached the last layer "
+                "unchanged. Below: attenuation eta. Medians over the edits, bars: quartiles.")
         for path in (draw_or_note(lambda: draw(runs, figure)) if runs else [])
     ]  # fmt: skip
-    head, rows = comparison.cells()
-    used = (
-        "Settings: "
-        + "; ".join(settings_line(row["settings"], row["method"]) for row in content["methods"])
-        + "."
-    )
-    sections.append(Section(
-        title, [*paragraphs, used], head=head, rows=rows, pictures=pictures,
-        caption="Per cent, unless the list at the end names another unit",
-    ))  # fmt: skip
-    return sections
+    head, rows = metric_table(comparison)
+    used = "; ".join(settings_line(row["settings"], row["method"]) for row in comparison.content["methods"])
+    return Section(
+        title, [*paragraphs, f"Settings: {used}."], head=head, rows=rows, pictures=pictures,
+        caption="Means over the edits; in brackets: 95 % intervals over the edits (bootstrap)",
+    )  # fmt: skip
+
+
+def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
+    """The first edits as questions and answers, in one section; in none where the model did not answer freely."""
+    talks = dialogues(content)
+    if not talks:
+        return []
+    count = content["edits"]
+    some = f"The first {len(talks)} of {count} edits" if len(talks) < count else "All edits"
+    return [
+        Section(title, dialogues=talks, paragraphs=[f"{some}, with the answers before and after. {LEGEND}"])
+    ]
 
 
 def write_comparison_page(path: Path, comparison: Comparison) -> Path:
     """Path of the page of one comparison; its figure is written beside it as `realisation.png`."""
     content = comparison.content
     title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method for run in comparison.runs)}"
-    sections = comparison_sections(
-        comparison, path.with_name("realisation.png"), title="Methods compared", paragraphs=[ATTENUATION]
+    paragraphs = [*conclude(content), ATTENUATION, COMPARING]
+    result = result_section(
+        comparison, path.with_name("realisation.png"), title="Methods compared", paragraphs=paragraphs
     )
+    sections = [result, *answer_sections(content, "Answers")]
     return write_page(path, title=title, sections=sections, glossary=explain(comparison.cells()[0]))

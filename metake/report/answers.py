@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def judge_target(answer: str, target: str) -> Answer:
 
 
 def judge_neighbour(answer: str, before: str, truth: str) -> Answer:
-    """The answer to a question that the edit is not about; right if it is unchanged or the true one.
+    """The answer to a question that the edit is not about; right if it is unchanged or names the true one.
 
     Args:
         before: the unedited model's answer.
@@ -61,7 +62,7 @@ def judge_neighbour(answer: str, before: str, truth: str) -> Answer:
         return Answer(answer, "unchanged", True)
     if not answer.strip():
         return Answer(answer, "no answer any more")
-    if _begins(answer, truth):
+    if _names(answer, truth):
         return Answer(answer, "changed, and true", True)
     return Answer(answer, "changed")
 
@@ -70,3 +71,9 @@ def _begins(answer: str, wanted: str) -> bool:
     """Whether an answer begins with a text, its final full stop aside."""
     wanted = wanted.strip().removesuffix(".")
     return bool(wanted) and answer.strip().startswith(wanted)
+
+
+def _names(answer: str, truth: str) -> bool:
+    """Whether an answer has the true one in it, as whole words: `The capital is Bern.`"""
+    truth = truth.strip().removesuffix(".")
+    return bool(truth) and re.search(rf"(?<!\w){re.escape(truth)}(?!\w)", answer, re.IGNORECASE) is not None

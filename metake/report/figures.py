@@ -134,7 +134,8 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     """
     with styled():
         figure, (above, below) = panels(2, 1, figsize=(3.6, 4.6))
-        offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
+        width = min(0.15, 0.04 * (len(runs) - 1))
+        offsets = np.linspace(-width, width, len(runs))
         every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
         for offset, (method, (colour, marker, line)) in zip(offsets, looks(runs).items(), strict=True):
             batches = runs[method]
@@ -160,7 +161,7 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         below.set_xlim(0.5, len(every) + 0.5)
         above.set_ylabel("residual missing / planned")
         above.set_ylim(0)
-        above.set_title("after each layer's write (dotted: predicted, A2)")
+        above.set_title("after each layer's write (dotted: predicted)")
         below.set_xlabel("edited layer")
         below.set_ylabel(r"attenuation $\eta = \rho/(1+\rho)$")
         below.set_ylim(0, 1.02)

@@ -25,6 +25,8 @@ def test_judge_target(answer, target, verdict, good):
     [
         ("Ghent", "Ghent", "Bern", "unchanged", True),
         ("Bern", "Ghent", "Bern", "changed, and true", True),
+        ("The capital is bern.", "Ghent", "Bern", "changed, and true", True),
+        ("Bernard", "Ghent", "Bern", "changed", False),
         ("Oslo", "Ghent", "Bern", "changed", False),
         ("Oslo", "Ghent", "", "changed", False),
         ("", "Ghent", "Bern", "no answer any more", False),

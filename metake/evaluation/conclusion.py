@@ -1,0 +1,52 @@
+"""What a comparison shows about right answers, and whether its differences can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import comb
+from typing import Any
+
+UNLIKELY = 0.05  # differences with a larger p are said to occur by chance
+
+
+def sign_test(more: int, fewer: int) -> float:
+    """Two-sided p of at least this imbalance, if either direction were equally likely."""
+    n = more + fewer
+    return min(1.0, 2 * sum(comb(n, k) for k in range(max(more, fewer), n + 1)) / 2**n)
+
+
+def conclude(content: Mapping[str, Any]) -> list[str]:
+    """Sentences on the answers of a result file; none where the models did not answer freely.
+
+    The method with most right answers is compared with the next one, fact by fact.
+    """
+    right = {
+        row["method"]: [bool(x) for x in row["per_record"]["generation_start"]]
+        for row in content["methods"]
+        if "generation_start" in row["per_record"]
+    }
+    if not right:
+        return []
+    counts = ", ".join(f"{name} {sum(values)}" for name, values in right.items())
+    said = [f"Answers that begin with the target: {counts} of {content['edits']}."]
+    if len(right) > 1:
+        first, *others = sorted(right, key=lambda name: -sum(right[name]))
+        same = [name for name in others if right[name] == right[first]]
+        if same:
+            said.append(
+                f"{', '.join([first, *same[:-1]])} and {same[-1]} get the same facts right: this run does not tell them apart."
+            )
+        else:
+            said.append(_compare(first, others[0], list(zip(right[first], right[others[0]], strict=True))))
+    return said
+
+
+def _compare(first: str, second: str, pairs: list[tuple[bool, bool]]) -> str:
+    """The two best methods: facts that only one of them gets right."""
+    more, fewer = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    p = sign_test(more, fewer)
+    verdict = "occurs by chance in runs of this size" if p > UNLIKELY else "is unlikely to be chance"
+    return (
+        f"{first} is right on {more} that {second} gets wrong, and wrong on {fewer} that {second} gets right: such a "
+        f"difference {verdict} (sign test, p = {p:.2f})."
+    )
