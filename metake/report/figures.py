@@ -134,8 +134,7 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     """
     with styled():
         figure, (above, below) = panels(2, 1, figsize=(3.6, 4.6))
-        width = min(0.15, 0.04 * (len(runs) - 1))
-        offsets = np.linspace(-width, width, len(runs))
+        offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
         every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
         for offset, (method, (colour, marker, line)) in zip(offsets, looks(runs).items(), strict=True):
             batches = runs[method]

@@ -1,68 +1,220 @@
-"""The page of a comparison: its table and its answers, from the result file."""
+"""The page of a comparison, from answers and settings that are written down here."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from metake.evaluation import page
 from metake.evaluation.compare import Comparison
-from metake.evaluation.page import dialogues, metric_table, settings_line, write_layers
+from metake.evaluation.glossary import GLOSSARY
+from metake.evaluation.metrics import PER_RECORD, Measurement
+from metake.evaluation.page import (
+    LEGEND,
+    answer_sections,
+    dialogues,
+    metric_table,
+    question,
+    result_section,
+    settings_line,
+    write_comparison_page,
+    write_layers,
+)
+
+RIDGE = {"geometry": "ridge", "weight": 15000.0, "l2": 10.0, "layers": [3, 4], "steps": 25, "target": "plan", "meta_steps": 15}  # fmt: skip
 
 
-def measured(**values):
-    return SimpleNamespace(mean=lambda metric: values.get(metric, float("nan")))
+def request(name, rephrase="", locality=""):
+    """As a result file has it: prompt, target, truth, rephrase, locality, its answer."""
+    return [f"Q: Where was {name} born?\nA:", "Oslo", "Rome", rephrase, locality, "Bonn" if locality else ""]
+
+
+def content_of(requests, before, **after):
+    return {
+        "model": "demo", "edits": len(requests), "requests": requests, "before": {"answers": before},
+        "methods": [{"method": name.replace("_", "-"), "answers": answers, "settings": RIDGE, "interval": {}, "per_record": {}}
+                    for name, answers in after.items()],
+    }  # fmt: skip
+
+
+def test_dialogues_ask_the_edited_the_reworded_and_the_unrelated_question():
+    """Each method's answer to each: right where it begins with the target, or stays as it was, or is true."""
+    content = content_of(
+        [request("Ann", "Ann hails from", "Bo was born in")], [("Rome", "Rome", "Ghent")],
+        memit=[("Oslo, Norway", "Rome", "Ghent")], rect=[("Rome", "Oslo", "Bonn")], rome=[("", "Oslo", "Oslo")],
+    )  # fmt: skip
+    (dialogue,) = dialogues(content)
+    assert dialogue.title == "Where was Ann born? → Oslo"
+    assert dialogue.head == ["before", "memit", "rect", "rome"]
+    assert [(line.kind, line.question) for line in dialogue.lines] == [
+        ("edited", "Where was Ann born?"), ("reworded", "Ann hails from"), ("neighbour", "Bo was born in")
+    ]  # fmt: skip
+    said = [
+        {name: (a.text, a.verdict, a.good) for name, a in line.answers.items()} for line in dialogue.lines
+    ]
+    assert said == [
+        {"before": ("Rome", "", False), "memit": ("Oslo, Norway", "the target", True),
+         "rect": ("Rome", "not the target", False), "rome": ("", "no answer", False)},
+        {"before": ("Rome", "", False), "memit": ("Rome", "not the target", False),
+         "rect": ("Oslo", "the target", True), "rome": ("Oslo", "the target", True)},
+        {"before": ("Ghent", "", False), "memit": ("Ghent", "unchanged", True),
+         "rect": ("Bonn", "changed, and true", True), "rome": ("Oslo", "changed", False)},
+    ]  # fmt: skip
+
+
+def test_dialogues_leave_out_what_was_not_asked_and_edits_without_any_answer():
+    content = content_of(
+        [request("Ann"), request("Bo"), request("Cy", locality="Di was born in")],
+        [("Rome", "", ""), ("", "", ""), ("", "", "")],
+        memit=[("", "", ""), ("", "", ""), ("", "", "Bonn")],
+    )
+    found = dialogues(content)
+    assert [d.title for d in found] == ["Where was Ann born? → Oslo", "Where was Cy born? → Oslo"]
+    assert [[line.kind for line in d.lines] for d in found] == [["edited"], ["edited", "neighbour"]]
+
+
+def test_dialogues_are_of_the_first_twelve_edits_or_of_those_that_are_named():
+    names = [f"P{i}" for i in range(13)]
+    content = content_of(
+        [request(name) for name in names],
+        [("Rome", "", "")] * 13,
+        memit=[("Oslo", "", "")] * 13,
+        rect=[("Rome", "", "")] * 13,
+    )
+    assert [d.title for d in dialogues(content)] == [f"Where was {name} born? → Oslo" for name in names[:12]]
+    assert [d.title for d in dialogues(content, [12, 0])] == [
+        f"Where was {name} born? → Oslo" for name in ("P12", "P0")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"),
+    [("Q: Who?\nA:", "Who?"), ("Ann is", "Ann is"), ("So Q: Who?\nA: he", "So Q: Who?\nA: he")],
+)
+def test_question_drops_the_frame_of_a_question_alone(prompt, read):
+    assert question(prompt) == read
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "m: lambda 15,000, layers 3-4, 25 steps"),
+        ({"target": "bilevel"}, "m: lambda 15,000, layers 3-4, 25 steps + 15 in the closed loop"),
+        ({"geometry": "projected", "layers": [7]}, "m: L2 10, layers 7, 25 steps"),
+        ({"geometry": "identity", "steps": 1}, "m: no constraint, layers 3-4, 1 steps"),
+    ],
+)
+def test_settings_line_names_the_constraint_of_the_geometry(changes, line):
+    assert settings_line({**RIDGE, **changes}, "m") == line
 
 
 @pytest.fixture
 def comparison():
-    """One method on two edits; of the second there are no free answers."""
-    run = SimpleNamespace(
-        method="memit", after=measured(efficacy=0.5, kl=0.125, perplexity=9.0), seconds_per_edit=1.5
+    """Two planned methods and one gradient step, over two edits, the first of which was answered."""
+
+    def measured(efficacy):
+        values = {name: np.array([efficacy if name == "efficacy" else np.nan, np.nan]) for name in PER_RECORD}
+        return Measurement(values, float("nan"), float("nan"), [], [])
+
+    names = {"memit": "plan", "metake": "bilevel", "ultraedit": "gradient"}
+    batch = {"layers": [3, 4], "eta": [[0.5], [0.25]], "planned": [2.0], "missing_before": [[2.0], [1.5]],
+             "missing_after": [1.0], "seconds": 1.0, "requests": [1, 2]}  # fmt: skip
+    runs = [
+        SimpleNamespace(method=name, settings=SimpleNamespace(target=target), after=measured(0.75), batches=[batch],
+                        seconds_per_edit=0.5)
+        for name, target in names.items()
+    ]  # fmt: skip
+    content = content_of(
+        [request("Ann"), request("Bo")],
+        [("Rome", "", ""), ("", "", "")],
+        **{name: [("Oslo", "", ""), ("", "", "")] for name in names},
     )
-    content = {
-        "edits": 2,
-        "requests": [["Q: Who?\nA:", "Bo", "Al", "By whom?", "Where?", "Rome"], ["Q: When?\nA:", "now", "then", "", "", ""]],
-        "before": {"answers": [["Al", "Al", "Here"], ["", "", ""]]},
-        "methods": [{
-            "method": "memit", "answers": [["Bo", "Al", "It is Rome."], ["", "", ""]],
-            "interval": {"efficacy": [0.0, 1.0], "kl": [0.125, 0.125]},
-        }],
-    }  # fmt: skip
-    return Comparison(measured(efficacy=0.0, kl=0.0, perplexity=8.0), [run], content)
+    return Comparison(measured(0.25), runs, content)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The runs of every figure that was drawn, and its path; nothing is drawn."""
+    found = []
+    monkeypatch.setattr(page, "draw", lambda runs, figure: found.append((list(runs), figure)) or figure)
+    return found
+
+
+def test_the_result_is_the_table_with_the_figure_of_planned_methods(comparison, drawn, tmp_path):
+    figure = tmp_path / "f.png"
+    table = result_section(comparison, figure, title="Facts", paragraphs=["Why."])
+    assert (table.title, table.paragraphs[0]) == ("Facts", "Why.")
+    line = "lambda 15,000, layers 3-4, 25 steps"
+    assert table.paragraphs[1] == f"Settings: memit: {line}; metake: {line}; ultraedit: {line}."
+    assert (table.head, table.rows) == metric_table(comparison)
+    assert drawn == [(["memit", "metake"], figure)]  # a gradient step plans no residual
+    (picture,) = table.pictures
+    assert picture.path == figure
+    assert "memit: eta 0.25, 50 % of the planned residual still missing" in picture.alt
+
+
+def test_answers_say_how_many_edits_they_are_of_and_what_marks_mean(comparison):
+    (answers,) = answer_sections(comparison.content, "Facts")
+    assert answers.title == "Facts"
+    assert answers.paragraphs[0] == f"The first 1 of 2 edits, with the answers before and after. {LEGEND}"
+    assert [d.title for d in answers.dialogues] == ["Where was Ann born? → Oslo"]
+    comparison.content["requests"].pop()
+    comparison.content["edits"] = 1
+    assert answer_sections(comparison.content, "Facts")[0].paragraphs[0].startswith("All edits, with")
+    comparison.content["edits"] = 0
+    assert answer_sections(comparison.content, "Facts") == []
 
 
 def test_metric_table_has_a_row_per_metric_with_its_unit_and_interval(comparison):
-    head, rows = metric_table(comparison)
-    assert head == ["metric", "unedited", "memit"]
-    assert rows == [
-        ["Eff (%)", "0.0", "50.0 [0, 100]"], ["KL (nats)", "0.00", "0.12"], ["ppl", "8.00", "9.00"], ["s/edit (s)", "-", "1.50"],
+    rows = comparison.content["methods"]
+    rows[0]["interval"] = {"efficacy": [0.5, 0.996]}
+    rows[1]["interval"] = {"efficacy": [0.75, 0.75]}  # of equal values, which say nothing about others
+    head, found = metric_table(comparison)
+    assert head == ["metric", "unedited", "memit", "metake", "ultraedit"]
+    assert found == [
+        ["Eff (%)", "25.0", "75.0 [50, 100]", "75.0", "75.0"], ["s/edit (s)", "-", "0.50", "0.50", "0.50"],
     ]  # fmt: skip
 
 
-def test_dialogues_judge_edits_and_neighbours(comparison):
-    (talk,) = dialogues(comparison.content)
-    assert talk.title == "Who? → Bo"
-    assert [(line.kind, line.question, line.answers["memit"].verdict) for line in talk.lines] == [
-        ("edited", "Who?", "the target"), ("reworded", "By whom?", "not the target"),
-        ("neighbour", "Where?", "changed, and true"),
-    ]  # fmt: skip
-    assert all(line.answers["before"].verdict == "" for line in talk.lines)
-    assert dialogues(comparison.content, [1]) == []
+def test_intervals_of_nats_are_in_nats(comparison):
+    comparison.before.values["kl"][:] = 0.0
+    for run in comparison.runs:
+        run.after.values["kl"][:] = 0.5
+    comparison.content["methods"][2]["interval"] = {"kl": [0.125, 1.0]}
+    (kl,) = [row for row in metric_table(comparison)[1] if row[0] == "KL (nats)"]
+    assert kl[1:] == ["0.00", "0.50", "0.50", "0.50 [0.12, 1.00]"]
 
 
 def test_layers_are_written_as_the_option_takes_them():
     assert [write_layers(layers) for layers in ([4, 5, 6], [3, 5], [7])] == ["4-6", "3,5", "7"]
 
 
-def test_settings_line_names_the_constraint_and_the_steps():
-    ridge = settings_for_all(target="bilevel", layers=(4, 5), weight=1500.0, steps=8, meta_steps=12)
-    assert (
-        settings_line(ridge, "metake") == "metake: lambda 1,500, layers 4-5, 8 steps + 12 in the closed loop"
+def test_a_figure_that_cannot_be_drawn_leaves_the_page_without_it(comparison, monkeypatch, tmp_path):
+    monkeypatch.setattr(page, "draw", lambda runs, figure: (_ for _ in ()).throw(RuntimeError("no fonts")))
+    assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
+    for run in comparison.runs:
+        run.settings.target = "gradient"
+    monkeypatch.setattr(page, "draw", None)
+    assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
+
+
+def test_the_page_says_what_its_numbers_are_and_what_attenuates(comparison, monkeypatch, tmp_path):
+    written = {}
+    monkeypatch.setattr(
+        page, "write_page", lambda path, **content: written.update(path=path, **content) or path
     )
-    null = settings_for_all(geometry="projected", layers=(3,), l2=10.0, steps=5)
-    assert settings_line(null, "alphaedit") == "alphaedit: L2 10, layers 3, 5 steps"
-    free = settings_for_all(geometry="identity", layers=(3,), steps=5)
-    assert settings_line(free, "ultraedit") == "ultraedit: no constraint, layers 3, 5 steps"
-
-
-def settings_for_all(**changes):
-    return {"target": "plan", "geometry": "ridge", "weight": 1.0, "l2": 1.0, **changes}
+    drawn = []
+    monkeypatch.setattr(page, "draw", lambda runs, figure: drawn.append(figure) or figure)
+    path = tmp_path / "report.html"
+    assert write_comparison_page(path, comparison) == written["path"] == path
+    assert drawn == [tmp_path / "realisation.png"]
+    assert written["title"] == "demo: 2 edits with memit, metake, ultraedit"
+    assert written["glossary"] == {
+        "Eff (%)": GLOSSARY["efficacy"],
+        "s/edit (s)": GLOSSARY["seconds_per_edit"],
+    }
+    assert [section.title for section in written["sections"]] == [
+        "Methods compared",
+        "Answers",
+    ]
+    assert "eta = rho / (1 + rho), with rho = k^T (lambda C)^-1 k" in written["sections"][0].paragraphs[0]
