@@ -45,9 +45,10 @@ figures: setup
 	$(BIN)/python experiments/theorem_figures.py --out results/figures
 	mkdir -p docs/figures && cp results/figures/*.png docs/figures/
 
-# Pages at two widths, light and dark, with axe-core; skipped where there is no chromium, node or npm.
+# Pages at two widths, light and dark, with axe-core; those of earlier runs, too. Installs chromium, node and npm by apt-get where
+# they are missing and that is allowed, and is skipped with a line where they cannot be had.
 pages: setup
-	$(BIN)/python experiments/check_pages.py --out results/pages $(wildcard $(DEMO_OUT)/report.html $(DEMO_OUT)/drift/report.html results/*/verdicts.html)
+	$(BIN)/python experiments/check_pages.py --install --out results/pages --also $(wildcard $(DEMO_OUT)/report.html $(DEMO_OUT)/drift/report.html results/*/verdicts.html)
 
 deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep
