@@ -54,6 +54,13 @@ def test_the_frame_is_what_the_template_puts_around(template):
     assert copy.deepcopy(tokenizer).frame == tokenizer.frame
 
 
+def test_a_plain_prompt_stands_alone_and_one_space_before_its_answer(demo):
+    assert Frame("", "", " ") == Frame() == PLAIN
+    row = encode(demo.tokenizer, "The mill", "  dark ")
+    assert demo.tokenizer.decode(row.ids) == "The mill dark"
+    assert demo.tokenizer.decode(row.answer_ids) == " dark"
+
+
 words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=8)
 
 
@@ -84,6 +91,10 @@ def test_rows_are_the_conversations_tokens(template, name, subject, rest, answer
         ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "does not show"),
         ("{% for m in messages %}{{ m.content }} {{ m.content }}{% endfor %}", "does not show"),
         ("{{ messages[1].content }}{{ messages[0].content }}", "does not show"),
+        ("{{ messages[0].content }}{{ messages[0].content }}{{ messages[1].content }}", "does not show"),
+        ("{{ messages[1].content }}{{ messages[0].content }}{{ messages[1].content }}", "does not show"),
+        ("{{ messages[0].content }}{{ messages[1].content }}{{ messages[1].content }}", "does not show"),
+        ("{{ raise_exception('a\nb ' + 'x' * 300) }}", r"fails \(a b x{196}\)$"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused(template, complaint):

@@ -144,6 +144,39 @@ def test_virtual_edit_equals_written_weights(arch):
 
 
 @torch.no_grad()
+def test_values_are_what_the_down_projection_puts_out_with_virtual_edits(arch):
+    """`W k + b + left (right^T k)`; seen, and the stream after the block moves by the edit's part."""
+    left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
+    still = run(arch, IDS, keys=(2,), values=(2,), outputs=(2,))
+    trace = run(arch, IDS, keys=(2,), values=(2,), outputs=(2,), edits={2: (left, right)})
+    bias = getattr(arch.down(2), "bias", None)
+    wanted = still.keys[2] @ arch.weight(2).T + (0 if bias is None else bias)
+    edit = still.keys[2] @ right @ left.T
+    torch.testing.assert_close(still.values[2], wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(trace.values[2], wanted + edit, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(trace.outputs[2] - still.outputs[2], edit, rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_virtual_edit_is_as_precise_as_its_factors():
+    """In a bf16 model fp32 factors meet fp32 keys, and the sum is rounded once; below `start` no edit is run."""
+    arch = Architecture(tiny("llama").bfloat16())
+    left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
+    still = run(arch, IDS, keys=(1,), values=(1,), inputs=(2,))
+    edited = run(arch, IDS, values=(1,), edits={1: (left, right)}).values[1]
+    part = (still.keys[1].float() @ right @ left.T).bfloat16()
+    assert torch.equal(edited, still.values[1] + part)
+    later = run(arch, IDS, start=2, hidden=still.inputs[2], edits={1: (left, right)})
+    assert torch.equal(later.logits, run(arch, IDS, start=2, hidden=still.inputs[2]).logits)
+
+
+def test_a_pass_from_the_middle_needs_the_stream_there():
+    arch = Architecture(tiny("gpt2"))
+    with pytest.raises(ValueError, match="needs the hidden state before it"):
+        run(arch, IDS, start=1)
+
+
+@torch.no_grad()
 def test_right_padding_changes_nothing(arch):
     rows = [Row((5, 9, 17), 2), Row((8, 1, 4, 4, 90, 11), 5)]
     padded = run(arch, pad(rows, filler=3)).logits
