@@ -364,6 +364,13 @@ def test_a_projection_that_runs_for_some_tokens_only_is_refused():
     )
 
 
+def test_a_stream_that_receives_the_entries_in_another_order_is_refused():
+    model = Mixing()
+    block = model.blocks[1]
+    block.forward = lambda stream: stream + block.down(block.up(stream)).flip(-1)
+    one_line(lambda: Architecture(model, MIXING), "down of block 1", "not what the stream receives")
+
+
 def test_modes_of_every_module_are_as_before():
     """A user may train a part and leave the rest as it is."""
     model = tiny("opt").train()

@@ -154,6 +154,20 @@ def test_chunking_and_inactive_requests_change_nothing(loaded, gate):
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
+def test_without_an_active_request_losses_and_gradient_are_zero(demo, gate):
+    arch = demo.arch
+    batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
+    residuals = torch.ones(2, arch.d_v, requires_grad=True)
+    with frozen(arch.model):
+        losses = Objective(arch, batch, 1, TOP, channel=torch.ones(arch.d_k, 2)).losses(
+            residuals, gate, torch.zeros(2, dtype=torch.bool), kl_weight=1.0, backward=True
+        )
+    assert losses.nll.tolist() == losses.kl.tolist() == [0.0, 0.0]
+    assert losses.cost is None
+    assert not residuals.grad.any()
+
+
+@pytest.mark.parametrize("gate", ["token", "channel"])
 def test_a_look_keeps_no_activations(demo, gate):
     arch, kept = demo.arch, []
     batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
