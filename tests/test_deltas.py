@@ -263,3 +263,12 @@ def test_a_file_without_a_factor_is_no_delta(tmp_path):
     )
     with pytest.raises(MetakeError, match=r"delta\.safetensors: holds no delta; give what metake edit wrote"):
         Delta.load(tmp_path)
+
+
+def test_norms_of_changes_that_cancel_are_small_numbers():
+    """Three pairs that add up to nothing: rounding may leave a square below zero."""
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        left, right = torch.randn(20, 1, generator=generator), torch.randn(30, 1, generator=generator)
+        delta = Delta({0: (torch.cat([left, -left / 3, -2 * left / 3], 1), right.expand(-1, 3))})
+        assert delta.norms()[0] == pytest.approx(0, abs=1e-2 * float(left.norm() * right.norm()))

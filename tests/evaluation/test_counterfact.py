@@ -1,6 +1,7 @@
 """CounterFact's metrics against plain sums over log-probabilities."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,3 +145,21 @@ def test_texts_are_sampled_to_a_length_from_the_first_prompts_and_leave_the_seed
     ((length, options),) = seen
     assert (options["top_k"], options["do_sample"]) == (5, True)
     assert length + options["max_new_tokens"] == 100
+
+
+def test_texts_end_where_the_model_does_and_are_read_without_special_tokens(demo, rivals, monkeypatch):
+    """Of a hundred tokens a model of forty positions writes forty; of a prompt that fills them, one more."""
+    asked = []
+
+    def generate(ids, **options):
+        asked.append((ids.shape[1], options["max_new_tokens"]))
+        return torch.cat([ids, torch.tensor([[demo.tokenizer.eos_token_id]])], 1)
+
+    monkeypatch.setattr(demo.model, "generate", generate)
+    arch = SimpleNamespace(model=demo.model, max_positions=40, device=demo.arch.device)
+    record = replace(rivals[0], generation_prompts=("The mill is dark", "mill" + " mill" * 39))
+    texts = sample_texts(arch, demo.tokenizer, record)
+    assert texts == list(record.generation_prompts)
+    assert asked[0][0] + asked[0][1] == 40
+    assert asked[1][0] >= 40
+    assert asked[1][1] == 1
