@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metake.answers import Answer as Answer
+    from metake.answers import Check as Check
     from metake.data.records import Record as Record
     from metake.data.records import read_records as read_records
     from metake.deltas import Applied as Applied
@@ -47,6 +48,7 @@ _MODULE_OF = {
     "METHODS": "metake.methods",
     "Answer": "metake.answers",
     "Applied": "metake.deltas",
+    "Check": "metake.answers",
     "Delta": "metake.deltas",
     "EditResult": "metake.result",
     "Editor": "metake.editor",

@@ -8,6 +8,7 @@ from typing import Any
 
 from metake.models.architecture import Architecture
 from metake.models.greedy import as_spoken, greedy_answers
+from metake.report.tables import html
 from metake.requests import visible
 
 CHECKED = "the greedy answer begins with the target"
@@ -40,6 +41,73 @@ class Answer:
     def __str__(self) -> str:
         mark = "" if self.success else f"   <- does not begin with {self.wanted!r}"
         return f"{visible(self.question)}\n  before: {self.before!r}\n  after:  {self.after!r}{mark}"
+
+    @property
+    def cells(self) -> list[str]:
+        """Of a table's row: question, before, after, verdict."""
+        verdict = "begins with the target" if self.success else f"does not begin with {self.wanted!r}"
+        return [self.question, self.before, self.after, verdict]
+
+
+@dataclass(frozen=True)
+class Neighbour(Answer):
+    """A question that an edit is not about: its answer should stay as it is."""
+
+    @property
+    def success(self) -> bool:
+        """Whether the edited model answers as the unedited one."""
+        return self.after == self.before
+
+    @property
+    def cells(self) -> list[str]:
+        return [self.question, self.before, self.after, "unchanged" if self.success else "changed"]
+
+    def __str__(self) -> str:
+        mark = "" if self.success else "   <- changed"
+        return f"{visible(self.question)}\n  before: {self.before!r}\n  after:  {self.after!r}{mark}"
+
+
+HEAD = ("question", "before", "after", "verdict")
+
+
+@dataclass(frozen=True, repr=False)
+class Check:
+    """Answers without and with an edit to the same facts in other words, and to questions that it is not about.
+
+    Attributes:
+        rephrases: should begin with the target (generalization).
+        neighbours: should be as before (specificity).
+    """
+
+    rephrases: tuple[Answer, ...]
+    neighbours: tuple[Neighbour, ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every rephrase begins with its target and every neighbour is unchanged."""
+        return all(answer.success for answer in (*self.rephrases, *self.neighbours))
+
+    @property
+    def _parts(self) -> list[tuple[str, Sequence[Answer]]]:
+        """Each kind that was asked, with its title."""
+        kinds = (
+            ("rephrases", "begin with the target", self.rephrases),
+            ("neighbours", "unchanged", self.neighbours),
+        )
+        return [
+            (f"{name}: {sum(a.success for a in answers)} of {len(answers)} {good}", answers)
+            for name, good, answers in kinds
+            if answers
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(line for title, answers in self._parts for line in (title, *map(str, answers)))
+
+    def __repr__(self) -> str:
+        return f"<Check: {'; '.join(title for title, _ in self._parts)}>"
+
+    def _repr_html_(self) -> str:
+        return "".join(html(title, HEAD, [a.cells for a in answers]) for title, answers in self._parts)
 
 
 def read_answers(

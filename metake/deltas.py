@@ -51,12 +51,12 @@ class Applied:
         self.left = {layer: bit_sum(self.arch.weight(layer)) for layer in self.originals}
         return self
 
-    def check(self) -> None:
-        """Raises `MetakeError` if the weights are no longer what was written."""
+    def check(self, what: str = "revert") -> None:
+        """Raises `MetakeError` if the weights are no longer what was written; `what` begins its line."""
         for layer, left in self.left.items():
             if bit_sum(self.arch.weight(layer)) != left:
                 raise MetakeError(
-                    f"revert: layer {layer} was changed after this edit (by another edit, training or a cast); "
+                    f"{what}: layer {layer} was changed after this edit (by another edit, training or a cast); "
                     "take that back first, or load the model again; this edit is still in the model"
                 )
 
@@ -71,6 +71,21 @@ class Applied:
         for layer, original in self.originals.items():
             self.arch.weight(layer).copy_(original)
         self.originals, self.left = {}, {}
+
+
+@contextmanager
+def swapped_weights(arch: Architecture, weights: Mapping[int, Tensor]) -> Iterator[None]:
+    """Other weights of some layers inside the block, the present ones after it, bit for bit."""
+    present = {layer: arch.weight(layer).clone() for layer in weights}
+    try:
+        with torch.no_grad():
+            for layer, weight in weights.items():
+                arch.weight(layer).copy_(weight)
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, weight in present.items():
+                arch.weight(layer).copy_(weight)
 
 
 @dataclass(frozen=True)

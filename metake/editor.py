@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import metake
-from metake.answers import Answer, compare_answers, read_answers
-from metake.deltas import Applied, Delta
+from metake.answers import Answer, Check, Neighbour, compare_answers, read_answers
+from metake.deltas import Applied, Delta, swapped_weights
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
 from metake.geometry.operator import Geometry, Identity, Projected, Ridge
@@ -28,15 +28,16 @@ from metake.hparams import Settings
 from metake.methods import find_method
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.architecture import ModuleMap
-from metake.models.ask import MAX_NEW_TOKENS, ask
+from metake.models.ask import MAX_NEW_TOKENS, ask, check_room
 from metake.models.load import Loaded, as_loaded
+from metake.models.tokens import encode
 from metake.models.trace import frozen, wide
 from metake.names import unknown_name
 from metake.phases import phase
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request, distinct
 from metake.result import EditResult, Preview, Stage
-from metake.solvers.allocation import ALLOCATIONS, Shares
+from metake.solvers.allocation import ALLOCATIONS, Shares, last
 from metake.solvers.layered import Aim, LayeredSolver, Solution
 from metake.solvers.restraints import bounded_spectrum, largest_changes
 from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
@@ -148,6 +149,10 @@ class Editor:
         """The allocation: one list of shares per stage of an edit."""
         return ALLOCATIONS[self.settings.allocation](self.settings.layers) * self.settings.rounds
 
+    def _measured(self, shares: Shares) -> Shares:
+        """Shares that lead to the shift that is measured: of a gradient step that of the last layer alone."""
+        return last(self.settings.layers) if self.settings.target == "gradient" else shares
+
     def solver(self, shares: Shares | None = None) -> LayeredSolver:
         """The lower level of a stage (the first, by default), with the geometries as they stand now."""
         shares = shares or self.shares[0]
@@ -178,7 +183,7 @@ class Editor:
     def preview(self, requests: Sequence[Request] | Request) -> Preview:
         """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""
         requests = distinct(requests)
-        layers = self.settings.layers
+        layers = tuple(sorted({layer for shares in self.shares for layer, _ in shares}))
         steady = torch.ones(len(layers), len(requests))
         with frozen(self.arch.model):
             if self.settings.target == "gradient":
@@ -191,7 +196,9 @@ class Editor:
                 keys = {layer: trunks.mean_key(found[layer]) for layer in layers}
                 steady = torch.stack([trunks.steadiness(found[layer]) for layer in layers])
         rho = torch.stack([self.geometry(layer).realisability(keys[layer].T).cpu() for layer in layers])
-        return Preview(tuple(requests), layers, rho, rho / (1 + rho), steady)
+        return Preview(
+            tuple(requests), layers, rho, rho / (1 + rho), steady, self._measured(self.shares[-1]), self.settings.fit
+        )  # fmt: skip
 
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
         """Plan, solve and write one batch of edits. On any failure the model stays as it was.
@@ -232,6 +239,7 @@ class Editor:
             seconds,
             applied,
             self._take_back,
+            self._check,
             before,
             learned,
             answers,
@@ -292,7 +300,7 @@ class Editor:
         targets, solution = gradient_step(
             signals, seen, {n: self.geometry(n) for n in s.layers}, s.gradient_lr
         )
-        stage = Stage(targets, solution, slice(0, len(requests)))
+        stage = Stage(targets, solution, slice(0, len(requests)), self._measured(self.shares[-1]))
         delta = self._empty(requests).then(_change(solution))
         return (stage,), delta, lambda: {n: m.pack() for n, m in mine.items()}
 
@@ -336,6 +344,7 @@ class Editor:
             seconds,
             applied,
             self._take_back,
+            self._check,
             before,
             learned,
         )
@@ -350,7 +359,7 @@ class Editor:
         with phase("plan"):
             targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
         with phase("solve"):
-            return Stage(targets, solver.solve(trunks, targets.residuals), members)
+            return Stage(targets, solver.solve(trunks, targets.residuals), members, shares)
 
     def finish(self) -> None:
         """What some methods do once, after the last batch: PRUNE bounds the whole change.
@@ -365,9 +374,7 @@ class Editor:
             return
         raw = self.delta
         self.batches[-1]._applied.check()
-        originals: dict[int, Tensor] = {}
-        for result in reversed(self.batches):
-            originals |= result._applied.originals
+        originals = self._originals(self.batches)
         bounded = {
             n: bounded_spectrum(left, right, originals[n].to(left.device))
             for n, (left, right) in raw.factors.items()
@@ -414,6 +421,31 @@ class Editor:
         result._applied.revert()
         self._memory = result._before
         self.batches.pop()
+
+    @staticmethod
+    def _originals(batches: Sequence[EditResult]) -> dict[int, Tensor]:
+        """Layer -> its weights before the first of consecutive batches."""
+        originals: dict[int, Tensor] = {}
+        for result in reversed(batches):
+            originals |= result._applied.originals
+        return originals
+
+    def _check(
+        self, result: EditResult, rephrases: list[str], targets: list[str], neighbours: list[str]
+    ) -> Check:
+        """Answers without a batch and those after it, beside the model's as it is now."""
+        written = self.batches[-1]._applied if self._finished is None else self._finished[0]
+        written.check("check")
+        asked = [*rephrases, *neighbours], [*targets, *[""] * len(neighbours)]
+        check_room(self.arch, [encode(self.tokenizer, text).ids for text in asked[0]], "check")
+        after = read_answers(self.arch, self.tokenizer, *asked)
+        first = next(i for i, batch in enumerate(self.batches) if batch is result)
+        with swapped_weights(self.arch, self._originals(self.batches[first:])):
+            before = read_answers(self.arch, self.tokenizer, *asked)
+        count = len(rephrases)
+        found = compare_answers(self.tokenizer, rephrases, targets, before[:count], after[:count])
+        rest = zip(neighbours, before[count:], after[count:], strict=True)
+        return Check(found, tuple(Neighbour(text, b, b, a) for text, b, a in rest))
 
     def revert(self) -> None:
         """Take back every batch.

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metake.answers import CHECKED, Answer, count_successes, show_answers
+from metake.answers import CHECKED, HEAD, Answer, Check, count_successes, show_answers
 from metake.deltas import Applied, Delta
+from metake.errors import MetakeError
 from metake.files import as_path
 from metake.hparams import Settings
-from metake.report.tables import render
-from metake.requests import Request
+from metake.report.tables import html, render
+from metake.requests import Request, check_texts
+from metake.solvers.allocation import Shares, describe_shares, predicted_share
 from metake.solvers.layered import Solution
 from metake.targets.target import Targets
 
@@ -23,13 +25,14 @@ from metake.targets.target import Targets
 ADRIFT = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preview:
-    """Predicted realisation of requests, `layers x n`, before anything is done.
+    """Predicted realisation of requests, `layers x n`, before anything is done (layers that are edited).
 
     Attributes:
         rho, eta: of each request's key, the mean over its contexts.
         steady: cosine of the bare prompt's key with its mean in contexts.
+        shares, fit: what each layer is asked for, and how it is solved.
     """
 
     requests: tuple[Request, ...]
@@ -37,6 +40,13 @@ class Preview:
     rho: Tensor
     eta: Tensor
     steady: Tensor
+    shares: Shares
+    fit: str
+
+    @property
+    def predicted(self) -> Tensor:
+        """Share of each residual that all layers together execute, `n`, from the keys of the unedited model."""
+        return predicted_share(self.shares, dict(zip(self.layers, self.eta, strict=True)), self.fit)
 
     @property
     def adrift(self) -> tuple[str, ...]:
@@ -45,21 +55,41 @@ class Preview:
             r.subject for r, low in zip(self.requests, self.steady.amin(0), strict=True) if low < ADRIFT
         )
 
-    def __str__(self) -> str:
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
         rows = []
         for j, request in enumerate(self.requests):
-            keeps, steady = self.eta[-1, j].item(), self.steady[:, j].min().item()
             cells = [
                 f"{eta:.3f} ({rho:.3g})" for eta, rho in zip(self.eta[:, j], self.rho[:, j], strict=True)
             ]
-            rows.append([request.subject, *cells, f"keeps {keeps:.0%} of its residual", f"{steady:.2f}"])
-        head = [
-            "subject",
-            *(f"layer {layer}: eta (rho)" for layer in self.layers),
-            "at the last layer",
-            "cos(bare key, contexts')",
+            steady = self.steady[:, j].min().item()
+            rows.append([request.subject, *cells, f"{self.predicted[j]:.2f}", f"{steady:.2f}"])
+        etas = (f"eta {layer} (rho)" for layer in self.layers)
+        return "predicted realisation", ["subject", *etas, "predicted", "cos(bare key, contexts')"], rows
+
+    @property
+    def legend(self) -> list[str]:
+        """What the columns are, a line each."""
+        return [
+            "eta: share of what is asked of a layer that it executes; rho = eta / (1 - eta)",
+            predicted_line(self.shares, self.fit),
         ]
-        return render("predicted realisation", head, rows)
+
+    def __str__(self) -> str:
+        return "\n".join([render(*self._table()), *self.legend])
+
+    def __repr__(self) -> str:
+        return f"<Preview: {len(self.requests)} edits, layers {list(self.layers)}>"
+
+    def _repr_html_(self) -> str:
+        return html(*self._table(), self.legend)
+
+
+def predicted_line(shares: Shares, fit: str) -> str:
+    """Legend of the column `predicted`."""
+    return (
+        f"predicted: share of the planned shift that all layers together execute, {describe_shares(shares, fit)}; "
+        "for one request alone, if no layer changes the keys above it"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,11 +98,13 @@ class Stage:
 
     Attributes:
         members: which of the batch's requests it is for.
+        shares: what each layer was asked for, of what was missing at the layer that `solution.shift` is measured at.
     """
 
     targets: Targets
     solution: Solution
     members: slice
+    shares: Shares
 
 
 @dataclass(repr=False)
@@ -98,6 +130,7 @@ class EditResult:
     seconds: float
     _applied: Applied
     _take_back: Callable[[EditResult], None] = field(repr=False)
+    _check: Callable[[EditResult, list[str], list[str], list[str]], Check] = field(repr=False)
     _before: dict[int, Tensor | None] = field(repr=False, default_factory=dict)
 
     learned: dict[int, Tensor] = field(repr=False, default_factory=dict)
@@ -125,6 +158,52 @@ class EditResult:
         """
         if self.edited:
             self._take_back(self)
+
+    def check(self, rephrases: Any = (), neighbours: Any = ()) -> Check:
+        """Answers without this edit and with it, to rephrased questions and to questions that it is not about.
+
+        Without it: the model as it was before this batch, and without later ones. The model is as it was afterwards,
+        bit for bit.
+
+        Args:
+            rephrases: complete prompts whose answer should begin with the target: a text or a list of texts; for a
+                batch of several requests a list with an entry (a text or a list of texts) for each.
+            neighbours: complete prompts whose answer should stay as it is, a text or a list of texts.
+
+        Raises:
+            MetakeError: no question, something else than texts, an edit that was taken back, or a model that something
+                else has changed since.
+        """
+        if not self.edited:
+            raise MetakeError("check: the edit was taken back; edit again first")
+        texts, targets = self._rephrases(rephrases)
+        others = (
+            check_texts("check", "neighbour", neighbours) if isinstance(neighbours, str) or neighbours else []
+        )
+        if not texts and not others:
+            raise MetakeError("check: no question given; give rephrases, neighbours or both")
+        return self._check(self, texts, targets, others)
+
+    def _rephrases(self, given: Any) -> tuple[list[str], list[str]]:
+        """Rephrased prompts, and the target of each."""
+        given = () if given is None else given
+        if not isinstance(given, str | list | tuple):
+            raise MetakeError(
+                f"check: rephrases must be a text or a list of texts, not {type(given).__name__}"
+            )
+        if not given and not isinstance(given, str):
+            return [], []
+        entries = [given] if len(self.requests) == 1 else given
+        if isinstance(entries, str) or len(entries) != len(self.requests):
+            raise MetakeError(
+                f"check: rephrases must be a list with an entry for each of the {len(self.requests)} requests"
+            )
+        pairs = [
+            (text, request.target)
+            for request, entry in zip(self.requests, entries, strict=True)
+            for text in ([] if entry in ([], ()) else check_texts("check", "rephrase", entry))
+        ]
+        return [text for text, _ in pairs], [target for _, target in pairs]
 
     def _each(self, of: Callable[[Stage], Tensor], *, add: bool = False) -> Tensor:
         """A value per request, `n`: of its last stage, or the sum over its stages."""
@@ -169,31 +248,67 @@ class EditResult:
         return self._each(lambda stage: stage.solution.planned.norm(dim=1))
 
     @property
+    def predicted(self) -> Tensor:
+        """Share of each planned residual that the eta of its solve predict to be executed, `n`.
+
+        For each request alone; see `metake.solvers.allocation.predicted_share`.
+        """
+        fit = self.settings.fit
+        return self._each(lambda stage: predicted_share(stage.shares, stage.solution.eta, fit))
+
+    @property
     def fraction(self) -> Tensor:
         """Executed share of each planned residual, `n`."""
         return self._each(lambda stage: stage.solution.fraction)
 
-    def __str__(self) -> str:
-        length, fraction, steps, eta = self.planned / self.size, self.fraction, self.steps, self.eta
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        length, eta = self.planned / self.size, self.eta
         rows = [
             [
                 request.subject,
                 request.target,
                 f"{length[j]:.2f}",
-                f"{fraction[j]:.2f}",
                 *(f"{values[j]:.3f}" for values in eta.values()),
-                str(int(steps[j])),
+                f"{self.predicted[j]:.2f}",
+                f"{self.fraction[j]:.2f}",
+                str(int(self.steps[j])),
             ]
             for j, request in enumerate(self.requests)
         ]
-        head = ["subject", "target", "|r|/|h|", "executed", *(f"eta {layer}" for layer in eta), "steps"]
+        head = ["subject", "target", "|r|/|h|", *(f"eta {n}" for n in eta), "predicted", "executed", "steps"]
         state = "the model is edited" if self.edited else "reverted: the model is as it was before"
-        table = render(
-            f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows
+        return f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows
+
+    @property
+    def legend(self) -> list[str]:
+        """What the columns are, a line each; empty for a batch that was restored from a file."""
+        if not self.stages:
+            return []
+        cut = {"none": ""}.get(self.settings.restraint, f", before {self.settings.restraint} cuts the update")
+        last = (
+            " (of the last plan)"
+            if len(self.stages[-1].shares) < len(self.eta) or self.settings.rounds > 1
+            else ""
         )
+        return [
+            "|r|/|h|: length of the planned shift r over that of the stream h; eta: share of what is asked of a layer "
+            "that it executes",
+            predicted_line(self.stages[-1].shares, self.settings.fit) + last,
+            f"executed: share that was measured, along r{cut}; it differs by the other requests of the batch, by keys "
+            "in other contexts, and by what the blocks between make of the updates",
+        ]
+
+    def __str__(self) -> str:
+        lines = [render(*self._table()), *self.legend]
+        if self.answers:
+            lines += [show_answers(self.answers), count_successes(self.answers)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        table = html(*self._table(), self.legend)
         if not self.answers:
             return table
-        return "\n".join([table, show_answers(self.answers), count_successes(self.answers)])
+        return table + html(count_successes(self.answers), HEAD, [answer.cells for answer in self.answers])
 
     def __repr__(self) -> str:
         took = f", {sum(self.success)} took" if self.answers else ""

@@ -5,39 +5,46 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from metake.answers import Answer, Check, Neighbour
 from metake.deltas import Applied, Delta
 from metake.requests import Request
 from metake.result import EditResult, Preview, Stage
 from metake.solvers.layered import Solution
 
 REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy"))
+SPREAD, SPREAD_3 = [(1, 0.5), (2, 1.0)], [(1, 0.5), (3, 1.0)]
 
 
 def test_a_subject_is_adrift_if_its_key_is_at_any_layer():
     """Cosines below 0.1 at the first layer, at the last, nowhere."""
     steady = torch.tensor([[0.05, 0.9, 0.5], [0.8, -0.3, 0.1001]])
     ones = torch.ones(2, 3)
-    preview = Preview(REQUESTS, (1, 2), ones, ones / 2, steady)
+    preview = Preview(REQUESTS, (1, 2), ones, ones / 2, steady, SPREAD, "soft")
     assert preview.adrift == ("Ann", "Bo")
 
 
-def test_a_preview_says_what_the_last_layer_keeps_and_the_worst_cosine():
+def test_a_preview_says_what_all_layers_execute_and_the_worst_cosine():
+    """Half of 0.9 is executed at the first layer, then a quarter of the rest: 1 - 0.55 * 0.75."""
     eta = torch.tensor([[0.9, 0.8, 0.7], [0.25, 0.5, 0.125]])
     steady = torch.tensor([[0.4, 0.9, 1.0], [0.8, 0.3, 1.0]])
-    lines = str(Preview(REQUESTS, (1, 2), eta / (1 - eta), eta, steady)).splitlines()
+    preview = Preview(REQUESTS, (1, 2), eta / (1 - eta), eta, steady, SPREAD, "soft")
+    assert preview.predicted.tolist() == pytest.approx([0.5875, 0.7, 1 - 0.65 * 0.875])
+    lines = str(preview).splitlines()
     ann, bo = (next(line for line in lines if name in line) for name in ("Ann", "Bo"))
-    assert all(part in ann for part in ("0.900 (9)", "0.250 (0.333)", "25%", "0.40"))
-    assert all(part in bo for part in ("0.800 (4)", "0.500 (1)", "50%", "0.30"))
+    assert all(part in ann for part in ("0.900 (9)", "0.250 (0.333)", "0.59", "0.40"))
+    assert all(part in bo for part in ("0.800 (4)", "0.500 (1)", "0.70", "0.30"))
+    assert "1 - (1 - 0.5 eta 1) (1 - eta 2)" in lines[-1]
+    assert repr(preview) == "<Preview: 3 edits, layers [1, 2]>"
 
 
-def stage(members, hidden, plan_steps, closed_steps, scale, solution):
+def stage(members, hidden, plan_steps, closed_steps, scale, solution, shares):
     descents = [
         None if n is None else SimpleNamespace(steps=torch.tensor(n)) for n in (plan_steps, closed_steps)
     ]
     targets = SimpleNamespace(
         hidden=torch.tensor(hidden), plan=descents[0], closed=descents[1], scale=torch.tensor(scale)
     )
-    return Stage(targets, solution, members)
+    return Stage(targets, solution, members, shares)
 
 
 def solution(planned, shift, eta, missing):
@@ -52,13 +59,13 @@ def result():
     second = solution([[0.0, 8.0], [6.0, 0.0]], [[1.0, 4.0], [3.0, 4.0]], {3: [0.3, 0.4]}, {3: [8.0, 6.0]})
     alone = solution([[5.0, 12.0]], [[5.0, 12.0]], {1: [0.6], 3: [0.7]}, {1: [13.0], 3: [2.0]})
     stages = (
-        stage(slice(0, 2), [[9.0, 9.0], [9.0, 9.0]], [4, 5], [1, 2], [1.5, 1.0], first),
-        stage(slice(0, 2), [[0.0, 2.0], [3.0, 4.0]], [7, 0], None, [1.0, 2.5], second),
-        stage(slice(2, 3), [[0.0, 10.0]], [3], [6], [8.0], alone),
+        stage(slice(0, 2), [[9.0, 9.0], [9.0, 9.0]], [4, 5], [1, 2], [1.5, 1.0], first, [(1, 1.0)]),
+        stage(slice(0, 2), [[0.0, 2.0], [3.0, 4.0]], [7, 0], None, [1.0, 2.5], second, [(3, 1.0)]),
+        stage(slice(2, 3), [[0.0, 10.0]], [3], [6], [8.0], alone, SPREAD_3),
     )
-    settings = SimpleNamespace(model_dump=dict)
+    settings = SimpleNamespace(model_dump=dict, fit="soft", restraint="none", rounds=1)
     return EditResult(
-        REQUESTS, "memit", settings, Delta({}), stages, 2.5, Applied(None, {1: torch.zeros(1)}), None
+        REQUESTS, "memit", settings, Delta({}), stages, 2.5, Applied(None, {1: torch.zeros(1)}), None, None
     )
 
 
@@ -90,14 +97,75 @@ def test_a_summary_is_in_units_of_the_stream(result):
 
 
 def test_a_printed_result_has_the_same_numbers(result):
-    """Per request: length over the stream's, what was executed, eta of each layer, steps."""
+    """Per request: length over the stream's, eta of each layer, what they predict, what was executed, steps."""
     lines = str(result).splitlines()
     for name, parts in {
-        "Ann": ("4.00", "0.50", "0.100", "0.300", "12"),
-        "Cy": ("1.30", "1.00", "0.600", "0.700", "9"),
+        "Ann": ("4.00", "0.100", "0.300", "0.30", "0.50", "12"),
+        "Cy": ("1.30", "0.600", "0.700", "0.79", "1.00", "9"),
     }.items():
         line = next(line for line in lines if name in line)
         assert [part for part in parts if part not in line] == []
     assert result.edited
     result._applied.originals = {}
     assert not result.edited
+
+
+def test_what_is_predicted_is_of_the_last_plan(result):
+    """The eta of layer 3 for the first two; for the third 1 - (1 - 0.6 / 2) (1 - 0.7)."""
+    assert result.predicted.tolist() == pytest.approx([0.3, 0.4, 0.79])
+
+
+def test_a_legend_explains_every_column(result):
+    lines = str(result).splitlines()
+    assert lines[-3:] == result.legend
+    text = "\n".join(result.legend)
+    head = result._table()[1]
+    assert [name for name in ("|r|/|h|", "eta", "predicted", "executed") if f"{name}: " not in text] == []
+    assert {name.split()[0] for name in head} == {
+        "subject",
+        "target",
+        "|r|/|h|",
+        "eta",
+        "predicted",
+        "executed",
+        "steps",
+    }
+    assert "cuts the update" not in text
+    result.settings.restraint = "rect"
+    assert "along r, before rect cuts the update" in "\n".join(result.legend)
+
+
+EVIL = "<script>alert('x')</script> & \"quotes\""
+
+
+def test_html_of_a_notebook_escapes_every_text(result):
+    """Nothing that a user or a model has written becomes markup; tables are whole."""
+    requests = (Request("{} is", EVIL, EVIL), *REQUESTS[1:])
+    result.requests = requests
+    result.answers = (Answer(EVIL, EVIL, EVIL, EVIL),)
+    eta = torch.full((2, 3), 0.5)
+    preview = Preview(requests, (1, 2), eta, eta, eta, SPREAD, "soft")
+    check = Check((Answer(EVIL, EVIL, EVIL, EVIL),), (Neighbour(EVIL, EVIL, EVIL, "other"),))
+    for page in (result._repr_html_(), preview._repr_html_(), check._repr_html_()):
+        assert "<script" not in page
+        assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;quotes&quot;" in page
+        assert page.count("<table>") == page.count("</table>") > 0
+    assert "1 of 1 answers begin with their target" in result._repr_html_()
+    assert "neighbours: 0 of 1 unchanged" in check._repr_html_()
+
+
+def test_a_check_counts_targets_and_unchanged_answers():
+    good, bad = Answer("a", "x", "-", "x!"), Answer("b", "x", "-", "y")
+    same, other = Neighbour("c", "p", "p", "p"), Neighbour("d", "p", "p", "p q")
+    assert [answer.success for answer in (good, bad, same, other)] == [True, False, True, False]
+    check = Check((good, bad), (same, other))
+    assert repr(check) == "<Check: rephrases: 1 of 2 begin with the target; neighbours: 1 of 2 unchanged>"
+    lines = str(check).splitlines()
+    assert [line for line in lines if "<-" in line] == [
+        "  after:  'y'   <- does not begin with 'x'",
+        "  after:  'p q'   <- changed",
+    ]
+    assert not check.success
+    assert Check((good,), (same,)).success
+    assert not Check((), (other,)).success
+    assert str(Check((good,), ())).startswith("rephrases: 1 of 1")

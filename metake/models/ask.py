@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metake.errors import MetakeError
@@ -37,12 +37,17 @@ def ask(
     rows = [encode(tokenizer, text).ids for text in check_texts("ask", "question", questions)]
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise MetakeError(f"ask: max_new_tokens must be a whole number from 1 on, got {max_new_tokens!r}")
-    limit = arch.max_positions
-    if limit is not None and (longest := max(map(len, rows))) >= limit:
-        raise MetakeError(f"ask: a question of {longest} tokens; the model takes {limit} with the answer")
+    check_room(arch, rows, "ask")
     with neutral():
         answers = continue_greedily(arch, tokenizer, rows, [max_new_tokens] * len(rows))
     if frame_of(tokenizer) == PLAIN:
         answers = [first_lines(answer) for answer in answers]
     answers = [answer.strip() for answer in answers]
     return answers[0] if isinstance(questions, str) else answers
+
+
+def check_room(arch: Architecture, rows: Sequence[Sequence[int]], what: str) -> None:
+    """Refuse token rows that leave the model no room for an answer; `what` begins the line."""
+    limit, longest = arch.max_positions, max(map(len, rows))
+    if limit is not None and longest >= limit:
+        raise MetakeError(f"{what}: a question of {longest} tokens; the model takes {limit} with the answer")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from html import escape
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from metake.requests import visible
 
 
 def _lines() -> box.Box:
@@ -27,6 +30,17 @@ def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], width
     stream = io.StringIO()
     Console(file=stream, width=width or max(80, min(160, 14 * len(head) + 20))).print(table)
     return stream.getvalue().rstrip()
+
+
+def html(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """The same as HTML for a notebook, with notes below it; every text is escaped, control characters too."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(visible(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    body = [line("th", head), *(line("td", row) for row in rows)]
+    below = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return f"<table><caption>{escape(title)}</caption>{''.join(body)}</table>{below}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,100 @@
+"""What the attenuation of each layer predicts of all layers together."""
+
+import pytest
+import torch
+
+import metake
+from metake.geometry.covariance import Provenance
+from metake.models.architecture import Architecture
+from metake.solvers.allocation import ALLOCATIONS, describe_shares, predicted_share
+from tests.conftest import tiny
+
+LAYERS = (1, 2, 3)
+
+
+def test_predicted_share_is_what_is_left_of_what_is_missing():
+    """MEMIT over three layers, worked out layer by layer: 1/3, 1/2, all of what is still missing."""
+    eta = {1: torch.tensor([0.3, 0.9]), 2: torch.tensor([0.4, 0.2]), 3: torch.tensor([0.5, 0.0])}
+    done = torch.zeros(2)
+    for layer, part in ((1, 1 / 3), (2, 1 / 2), (3, 1)):
+        done += part * (1 - done) * eta[layer]
+    assert torch.allclose(predicted_share(ALLOCATIONS["spread"](LAYERS)[0], eta), done)
+    assert torch.equal(predicted_share([(3, 1.0)], eta), eta[3])
+    assert torch.equal(predicted_share(ALLOCATIONS["spread"](LAYERS)[0], eta, "exact"), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("shares", "fit", "text"),
+    [
+        ([(3, 1.0)], "soft", "eta 3"),
+        ([(3, 1.0)], "exact", "1 (the fit is exact, whatever eta)"),
+        (ALLOCATIONS["spread"](LAYERS)[0], "soft", "1 - (1 - 0.33 eta 1) (1 - 0.5 eta 2) (1 - eta 3)"),
+        (ALLOCATIONS["forward"](LAYERS)[0], "soft", "1 - (1 - eta 1) (1 - eta 2) (1 - eta 3)"),
+        ([(3, 0.5)], "soft", "1 - (1 - 0.5 eta 3)"),
+    ],
+)
+def test_the_formula_is_written_with_the_layers_of_a_stage(shares, fit, text):
+    assert describe_shares(shares, fit) == text
+
+
+@pytest.fixture(scope="module")
+def constant():
+    """A model whose keys are the same whatever it reads: nothing that lower layers write changes them."""
+    model = tiny("gpt2")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for block in model.transformer.h:
+            block.mlp.c_fc.weight.zero_()
+            block.mlp.c_fc.bias.copy_(torch.randn(block.mlp.c_fc.bias.shape, generator=generator))
+            block.attn.c_proj.weight.zero_()
+    arch = Architecture(model)
+    roots = {layer: torch.randn(arch.d_k, arch.d_k, generator=generator) for layer in LAYERS}
+    moments = {layer: torch.eye(arch.d_k) + root @ root.T / arch.d_k for layer, root in roots.items()}
+    return model, metake.Statistics(moments, Provenance.of(arch, LAYERS, "text", 10**6, 128))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "memit",
+        "metake",
+        "alphaedit",
+        "memit-fe",
+        "rome",
+        "emmet",
+        "alphaedit-blue",
+        "memit-iterated",
+        "memit-compensated",
+    ],
+)
+@pytest.mark.parametrize("weight", [10.0, 100.0])
+def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, method, weight):
+    """For one request alone, by every allocation and fit; eta is far from 0 and 1, so that they differ."""
+    model, statistics = constant
+    changes = {
+        "weight": weight,
+        "l2": 2 * weight,
+        "clamp": None,
+        "lr": 0.1,
+        "steps": 9,
+        "meta_steps": 2,
+        "contexts": (),
+    }
+    settings = metake.settings_for(model, method, name="none", layers=LAYERS, **changes)
+    editor = metake.Editor(
+        model, demo.tokenizer, method, settings=settings, statistics=statistics, answers=False
+    )
+    request = metake.Request("The one who works at the {} is a", "market", "baker")
+    preview = editor.preview(request)
+    result = editor.edit(request)
+    result.revert()
+    assert all(0.01 < float(eta) < 0.99 for eta in preview.eta)
+    assert (
+        settings.fit == "exact"
+        or float((preview.predicted - preview.eta[-1]).abs()) > 0.01
+        or len(editor.shares[-1]) == 1
+    )
+    assert preview.predicted.item() == pytest.approx(result.fraction.item(), abs=1e-4)
+    assert result.predicted.item() == pytest.approx(result.fraction.item(), abs=1e-4)
+    assert f"{preview.predicted.item():.2f}" in str(preview)
+    assert set(preview.layers) == {layer for shares in editor.shares for layer, _ in shares}

@@ -1,0 +1,147 @@
+"""Answers to other questions without an edit and with it."""
+
+import pytest
+import torch
+
+import metake
+
+FACT = metake.Request("The one who works at the {} is a", "market", "baker")
+OTHER = metake.Request("The one who works at the {} is a", "river", "miner")
+REPHRASE, NEIGHBOUR = "At the market works a", "The one who works at the garden is a"
+STRONG = {
+    "ultraedit": {"gradient_lr": 1e-2},
+    "prune": {"weight": 1e-3, "clamp": None, "lr": 2.0, "steps": 20},
+}
+CHANGES = {"layers": (0, 1, 2), "weight": 1.0, "steps": 12, "lr": 0.5, "contexts": ()}
+
+
+@pytest.fixture
+def editor(demo, statistics_of):
+    def of(method="memit", **changes):
+        settings = metake.settings_for(demo, method, name="none", **{**CHANGES, **changes})
+        return metake.Editor(demo, method=method, settings=settings, statistics=statistics_of(demo))
+
+    before = demo.arch.fingerprint()
+    yield of
+    assert demo.arch.fingerprint() == before
+
+
+def short(loaded, questions):
+    return loaded.ask(questions, max_new_tokens=12)
+
+
+@pytest.mark.parametrize("method", ["memit", "rect", "prune", "ultraedit"])
+def test_before_is_the_unedited_model_and_after_the_edited(demo, editor, method):
+    """Whatever a method does to the update; weights and memory are as they were, bit for bit."""
+    questions = [REPHRASE, NEIGHBOUR, "Which city was Nezan Girok born in?"]
+    before = short(demo, questions)
+    with editor(method, **STRONG.get(method, {})) as e:
+        result = e.edit([FACT, OTHER])
+        e.finish()
+        weights = {n: w.clone() for n, w in demo.model.state_dict().items()}
+        check = result.check(rephrases=[REPHRASE, []], neighbours=questions[1:])
+        after = short(demo, questions)
+        assert all(torch.equal(w, weights[n]) for n, w in demo.model.state_dict().items())
+    assert [a.question for a in (*check.rephrases, *check.neighbours)] == questions
+    assert [a.before for a in (*check.rephrases, *check.neighbours)] == before
+    assert [a.after for a in (*check.rephrases, *check.neighbours)] == after
+    assert before != after
+    assert [a.success for a in check.neighbours] == [
+        b == a for b, a in zip(before[1:], after[1:], strict=True)
+    ]
+    assert check.rephrases[0].success == after[0].startswith("baker")
+
+
+def test_without_a_batch_is_without_later_ones_too(demo, editor):
+    """The same edit made twice in between: batches are told apart by what they are, not by what they hold."""
+    questions = [REPHRASE, NEIGHBOUR]
+    seen = [short(demo, questions)]
+    with editor() as e:
+        results = []
+        for request in (FACT, OTHER, OTHER):
+            results.append(e.edit(request))
+            seen.append(short(demo, questions))
+        for result, before in zip(results, seen, strict=False):
+            answers = result.check(neighbours=questions).neighbours
+            assert [a.before for a in answers] == before
+            assert [a.after for a in answers] == seen[-1]
+        assert seen[0] != seen[1]
+
+
+def test_one_request_takes_a_text_or_several(demo, editor):
+    with editor() as e:
+        result = e.edit(FACT)
+        one = result.check(REPHRASE)
+        assert result.check([REPHRASE, FACT.text]).rephrases[0] == one.rephrases[0]
+        assert result.check(None, NEIGHBOUR).rephrases == ()
+        assert result.check((), [NEIGHBOUR]).neighbours == result.check(neighbours=NEIGHBOUR).neighbours
+        own = result.check(FACT.text).rephrases[0]
+        assert own == result.answers[0]
+
+
+def test_several_requests_take_an_entry_each(demo, editor):
+    with editor() as e:
+        result = e.edit([FACT, OTHER])
+        check = result.check([[REPHRASE, FACT.text], OTHER.text])
+        assert [a.wanted for a in check.rephrases] == ["baker", "baker", "miner"]
+
+
+LIST = "check: rephrases must be a list with an entry for each of the 2 requests"
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({}, "check: no question given; give rephrases, neighbours or both"),
+        ({"rephrases": REPHRASE}, LIST),
+        ({"rephrases": [REPHRASE]}, LIST),
+        ({"rephrases": 7}, "check: rephrases must be a text or a list of texts, not int"),
+        ({"rephrases": [REPHRASE, 7]}, "check: rephrase must be a text or a list of texts, not int"),
+        ({"rephrases": [[REPHRASE], [7]]}, "check: rephrase must be a text, not int"),
+        ({"rephrases": [" ", REPHRASE]}, "check: rephrase is empty; give it a text"),
+        ({"neighbours": 7}, "check: neighbour must be a text or a list of texts, not int"),
+        ({"neighbours": ""}, "check: neighbour is empty; give it a text"),
+        ({"neighbours": {"a": 1}}, "check: neighbour must be a text or a list of texts, not dict"),
+    ],
+)
+def test_what_is_no_question_is_refused_in_one_line(demo, editor, given, line):
+    with editor(steps=4) as e:
+        result = e.edit([FACT, OTHER])
+        with pytest.raises(metake.MetakeError) as error:
+            result.check(**given)
+        assert str(error.value) == line
+
+
+def test_an_edit_that_is_not_in_the_model_as_written_is_refused(demo, editor):
+    with editor(steps=4) as e:
+        result = e.edit(FACT)
+        with pytest.raises(metake.MetakeError, match=r"^check: a question of \d+ tokens"):
+            result.check("mill " * 2000)
+        with (
+            result.delta.applied(demo, check=False),
+            pytest.raises(metake.MetakeError, match=r"^check: layer 0 was"),
+        ):
+            result.check(REPHRASE)
+        result.revert()
+        with pytest.raises(metake.MetakeError, match=r"^check: the edit was taken back"):
+            result.check(REPHRASE)
+
+
+def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatch):
+    with editor(steps=4) as e:
+        result = e.edit(FACT)
+        edited = demo.arch.fingerprint()
+        answers, calls = metake.editor.read_answers, []
+
+        def interrupted(*args):
+            calls.append(demo.arch.fingerprint())
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return answers(*args)
+
+        monkeypatch.setattr(metake.editor, "read_answers", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            result.check(REPHRASE)
+        assert calls[0] == edited != calls[1]
+        assert demo.arch.fingerprint() == edited
+        monkeypatch.undo()
