@@ -316,7 +316,7 @@ def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, reco
     changes = {"allocation": "last", "contexts": (), "layers": (3,), "lookup": lookup}
     with editor_of(demo, statistics_of(demo), "memit", **changes) as editor:
         preview = editor.preview([records[0].request])
-        assert "keeps" in str(preview)
+        assert "predicted: share of the planned shift" in str(preview)
         result = editor.edit(records[0].request)
         torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
 
