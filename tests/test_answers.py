@@ -68,11 +68,20 @@ def result_of(executed, eta, took, **changes):
     planned = torch.tensor([[1.0, 0.0]] * count)
     shift = torch.tensor([[share, 0.0] for share in executed])
     solution = Solution({}, {}, {}, {n: torch.tensor(v) for n, v in eta.items()}, shift, planned)
-    stages = (Stage(SimpleNamespace(hidden=planned), solution, slice(0, count)),)
+    stages = (Stage(SimpleNamespace(hidden=planned), solution, slice(0, count), [(1, 1.0)]),)
     settings = make_settings({"layers": [1], "weight": 30.0, "l2": 7.0, "steps": 20, **changes})
     said = tuple(Answer("", "x", "", "x" if success else "y") for success in took)
     return EditResult(
-        REQUESTS[:count], "memit", settings, Delta({}), stages, 1.0, Applied(None, {}), None, answers=said
+        REQUESTS[:count],
+        "memit",
+        settings,
+        Delta({}),
+        stages,
+        1.0,
+        Applied(None, {}),
+        None,
+        None,
+        answers=said,
     )
 
 
