@@ -82,7 +82,9 @@ def main() -> None:
             line = error.format_message()  # type: ignore[attr-defined]
             if not line:  # no command was named, and the help stands there already
                 sys.exit(2)
-            raise MetakeError(line) from error
+            context = getattr(error, "ctx", None)
+            where = "metake" if context is None else context.command_path
+            raise MetakeError(f"{line.rstrip('.')}; see {where} --help") from error
         except typer.Abort as error:
             raise KeyboardInterrupt from error
 

@@ -52,9 +52,20 @@ def output_folder(text: str) -> Path:
     Raises:
         MetakeError: it cannot.
     """
-    path = Path(text)
+    path = output_path(text)
     check_writable(path, folder=True)
     return path
+
+
+def output_path(text: str) -> Path:
+    """The type of an option: a path that is not empty, as that of an unset shell variable is.
+
+    Raises:
+        MetakeError: it is.
+    """
+    if not text.strip():
+        raise MetakeError("--out: the path is empty; name a place, or . for the current folder")
+    return Path(text)
 
 
 def model_options(
@@ -117,7 +128,9 @@ def parse_layers(text: str) -> list[int]:
         layers: list[int] = []
         for part in text.split(","):
             first, _, last = part.partition("-")
-            layers += range(int(first), int(last or first) + 1)
+            if not (span := range(int(first), int(last or first) + 1)):
+                raise ValueError(part)
+            layers += span
         return layers
     except ValueError as error:
         raise MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8") from error

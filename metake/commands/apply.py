@@ -10,12 +10,15 @@ import typer
 from metake.commands.common import AsJson, Device, Dtype, Model, Modules, Overwrite, load_model
 from metake.console import document, if_interrupted
 from metake.folders import check_folder
+from metake.options import output_path
 
 
 def apply(
     model: Model,
     delta: Annotated[Path, typer.Option(help="Folder or file written by `metake edit`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the edited model.")],
+    out: Annotated[
+        Path, typer.Option(parser=output_path, metavar="PATH", help="Folder for the edited model.")
+    ],
     force: Annotated[
         bool, typer.Option("--force", help="Apply to another model than it was made for, if shapes fit.")
     ] = False,

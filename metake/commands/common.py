@@ -78,8 +78,8 @@ def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]
     changes: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise MetakeError(f"--set {pair}: write NAME=VALUE")
+        if not equals or not name.strip():
+            raise MetakeError(f"--set {pair}: write NAME=VALUE, as in --set lr=0.1")
         try:
             changes[name.strip()] = json.loads(value)
         except ValueError:

@@ -28,7 +28,7 @@ from metake.console import document, draw_or_note, if_interrupted
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
-from metake.options import find_statistics
+from metake.options import find_statistics, output_path
 from metake.processes import place
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ def edit(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the edited model, the delta and the result.")
+        Path | None,
+        typer.Option(
+            parser=output_path, metavar="PATH", help="Folder for the edited model, the delta and the result."
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")

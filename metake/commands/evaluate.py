@@ -30,7 +30,7 @@ from metake.console import document, draw_or_note, if_interrupted
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
 from metake.folders import check_run_folder
-from metake.options import find_statistics
+from metake.options import find_statistics, output_path
 from metake.processes import place
 
 EVALUATION = (
@@ -48,7 +48,12 @@ def evaluate(
         Path,
         typer.Option(help="Records (JSON, JSON Lines, CSV or TSV): facts of one's own, zsRE or CounterFact."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for results.json, table.md and the figure.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=output_path, metavar="PATH", help="Folder for results.json, table.md and the figure."
+        ),
+    ],
     methods: Annotated[
         str, typer.Option(help="Comma-separated rows of the method table.")
     ] = "metake,alphaedit,memit",

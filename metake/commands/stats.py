@@ -12,14 +12,16 @@ from metake.commands.common import AsJson, Device, Dtype, Layers, Model, Modules
 from metake.console import document, if_interrupted
 from metake.errors import MetakeError
 from metake.files import check_writable, kind_of, read_text
-from metake.options import parse_layers
+from metake.options import output_path, parse_layers
 from metake.phases import phase
 from metake.processes import place
 
 
 def stats(
     model: Model,
-    out: Annotated[Path, typer.Option(help="File to write (safetensors).")],
+    out: Annotated[
+        Path, typer.Option(parser=output_path, metavar="PATH", help="File to write (safetensors).")
+    ],
     text: Annotated[Path | None, typer.Option(help="A text file.")] = None,
     dataset: Annotated[
         str | None,
