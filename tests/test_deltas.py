@@ -272,3 +272,17 @@ def test_norms_of_changes_that_cancel_are_small_numbers():
         left, right = torch.randn(20, 1, generator=generator), torch.randn(30, 1, generator=generator)
         delta = Delta({0: (torch.cat([left, -left / 3, -2 * left / 3], 1), right.expand(-1, 3))})
         assert delta.norms()[0] == pytest.approx(0, abs=1e-2 * float(left.norm() * right.norm()))
+
+
+@pytest.mark.parametrize(
+    ("use", "complaint"),
+    [
+        (lambda: Delta({}).then({}), "delta: only another delta can follow, not dict"),
+        (lambda: Delta({}).save(3), "Delta.save: folder: must be a path (str or Path), not int"),
+        (lambda: Delta.load(None), "Delta.load: folder: must be a path (str or Path), not NoneType"),
+    ],
+)
+def test_what_is_no_delta_and_no_folder_is_named(use, complaint):
+    with pytest.raises(MetakeError) as raised:
+        use()
+    assert str(raised.value) == complaint

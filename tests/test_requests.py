@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from metake.answers import Answer
+from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.prompts import Batch
-from metake.requests import Request, distinct
+from metake.requests import Request, check_texts, distinct
 
 ASKED = Request("{} lives in", "Ada", "Oslo")
 
@@ -153,3 +154,23 @@ def test_a_refused_prompt_is_called_by_its_name():
         MetakeError, match=r"^Ada: prompt 'Who' holds 0 gaps; write {} once, for the subject$"
     ):
         Request("Who", "Ada", "x")
+
+
+def test_texts_are_one_or_several():
+    assert check_texts("ask", "question", "Who?") == ["Who?"]
+    assert check_texts("ask", "question", (text for text in ("Who?", "Why?"))) == ["Who?", "Why?"]
+    for wrong, complaint in (
+        ([], "no question given"),
+        ({"a": 1}, "question must be a text or a list of texts, not dict"),
+        (b"Who?", "question must be a text or a list of texts, not bytes"),
+        (3, "question must be a text or a list of texts, not int"),
+        (["Who?", 3], "question must be a text, not int"),
+    ):
+        with pytest.raises(MetakeError) as raised:
+            check_texts("ask", "question", wrong)
+        assert str(raised.value) == f"ask: {complaint}"
+
+
+def test_a_record_is_not_a_request_and_holds_one():
+    with pytest.raises(MetakeError, match=r"must be Request objects, not Record; give its \.request$"):
+        distinct([Record(ASKED)])
