@@ -49,6 +49,11 @@ def command(name: str) -> Iterator[None]:
         except KeyboardInterrupt:
             print(f"\n{name}: interrupted: {_if_interrupted[0]}", file=sys.stderr)
             sys.exit(130)
+        except OSError as error:  # of a disk, a network or a closed output
+            place = f"{error.filename}: " if error.filename else ""
+            print(f"{name}: error: {visible(f'{place}{error.strerror or error}')}", file=sys.stderr)
+            give_up_stdout()
+            sys.exit(2)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -57,6 +62,15 @@ def command(name: str) -> Iterator[None]:
             sys.exit(2)
         finally:
             log_phases(None)
+
+
+def give_up_stdout() -> None:
+    """Where stdout takes no more, what is left of it is dropped: Python would fail once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -84,6 +84,8 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
             raise MetakeError(f"{path}: is a {'file' if folder else 'folder'}; choose another place")
         place = path if folder else path.parent
         while not place.exists():
+            if place.is_symlink():
+                raise MetakeError(f"{place}: is a link that leads nowhere; choose another place")
             place = place.parent
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"metake")

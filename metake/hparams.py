@@ -24,7 +24,7 @@ class Settings(BaseModel):
     The columns of the method table (target to history) choose what is done, the rest how.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # the row
     target: Target = Field("plan", description="plan, compensated, bilevel, or one gradient step")

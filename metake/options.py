@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from metake.models.load import Loaded
 
 
+MOST_LAYERS = 10_000  # that a range may name; no model has so many
+
+
 class Parser(argparse.ArgumentParser):
     """The options of a script: whatever is wrong with them is one line."""
 
@@ -128,9 +131,10 @@ def parse_layers(text: str) -> list[int]:
         layers: list[int] = []
         for part in text.split(","):
             first, _, last = part.partition("-")
-            if not (span := range(int(first), int(last or first) + 1)):
+            begin, end = int(first), int(last or first)
+            if not begin <= end < begin + MOST_LAYERS:
                 raise ValueError(part)
-            layers += span
+            layers += range(begin, end + 1)
         return layers
     except ValueError as error:
         raise MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8") from error

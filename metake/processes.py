@@ -12,16 +12,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
+from metake.errors import MetakeError
+
 if TYPE_CHECKING:  # torch takes seconds to import: only where there is a model
     from torch import Tensor
 
 
+NUMBERS = ("RANK", "LOCAL_RANK", "MASTER_PORT")
+VARIABLES = (*NUMBERS, "MASTER_ADDR")  # that torchrun sets beside WORLD_SIZE
+
+
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that `torchrun` has started, if it has; only the first of them speaks."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Join the processes that `torchrun` has started, if it has; only the first of them speaks.
+
+    Raises:
+        MetakeError: the environment speaks of several processes, and does not say where they are.
+    """
+    count = os.environ.get("WORLD_SIZE") or "1"
+    if count == "1":
         yield
         return
+    for name in VARIABLES:
+        if not os.environ.get(name):
+            raise MetakeError(
+                f"WORLD_SIZE={count}: {name} is not set; start processes by torchrun, or unset WORLD_SIZE"
+            )
+    for name in ("WORLD_SIZE", *NUMBERS):
+        if not os.environ[name].isdigit():
+            raise MetakeError(
+                f"{name}={os.environ[name]}: no number; start processes by torchrun, or unset WORLD_SIZE"
+            )
     import torch
     import torch.distributed as dist
 

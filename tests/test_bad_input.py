@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from metake import cli
+from metake.deltas import Delta
 from metake.files import read_tensors, write_tensors
 from metake.geometry.covariance import FORMAT, collect
 from metake.models.load import ASSETS
@@ -87,6 +88,9 @@ CASES = {
     "unknown option": ([*EDIT, "--out", "o", "--colour", "red"], "--colour"),
     "layer out of range": ([*EDIT, "--out", "o", "--layers", "4,9"], "9 is out of range"),
     "layers unreadable": ([*EDIT, "--out", "o", "--layers", "a-b"], "cannot read 'a-b'"),
+    "layers falling": ([*EDIT, "--out", "o", "--layers", "5-4"], "cannot read '5-4'"),
+    "layers without end": ([*EDIT, "--out", "o", "--layers", "0-99999999999"], "cannot read '0-99999999999'"),
+    "setting not finite": ([*EDIT, "--out", "o", "--set", "lr=Infinity"], "lr: input should be a finite number"),
     "layers repeated": ([*EDIT, "--out", "o", "--set", "layers=[2,2]"], "without repetition"),
     "unknown setting": ([*EDIT, "--out", "o", "--set", "speed=3"], "settings: unknown 'speed'"),
     "setting without value": ([*EDIT, "--out", "o", "--set", "lr"], "NAME=VALUE"),
@@ -383,6 +387,19 @@ def test_a_delta_of_another_model(run, statistics, tmp_path):
     assert code == 2
     assert "another model" in errors[0]
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("named", ["", "delta.safetensors"])
+def test_a_change_is_not_replaced_by_the_model_it_is_applied_to(run, demo, named, tmp_path):
+    Delta({}, demo.arch.fingerprint()).save(tmp_path / "d")
+    before = (tmp_path / "d" / "delta.safetensors").read_bytes()
+    (tmp_path / "same").symlink_to("d")
+    for out in ("d", "same"):
+        arguments = ("--delta", tmp_path / "d" / named, "--out", tmp_path / out, "--overwrite")
+        code, _, errors = run("apply", "--model", "demo", *arguments)
+        assert (code, len(errors)) == (2, 1)
+        assert "is the folder of --delta" in errors[0]
+        assert [p.read_bytes() for p in (tmp_path / "d").iterdir()] == [before]
 
 
 def test_every_command_has_help(run):

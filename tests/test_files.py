@@ -204,7 +204,12 @@ def test_whether_a_place_can_be_written_is_known_before_and_leaves_nothing(tmp_p
     ):  # fmt: skip
         with pytest.raises(MetakeError, match=reason):
             check_writable(tmp_path / bad, folder=folder)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for bad, folder in (("link", True), ("link/x", True), ("link/x.json", False), ("loop", True)):
+        with pytest.raises(MetakeError, match=r"leads nowhere|symbolic links"):
+            check_writable(tmp_path / bad, folder=folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link", "loop"]
     assert not list((tmp_path / "folder").iterdir())
     for place in ("/proc/x", "/sys/x"):  # where even root may not write
         with pytest.raises(MetakeError, match="cannot be written"):

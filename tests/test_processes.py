@@ -12,10 +12,11 @@ import torch.multiprocessing as mp
 from metake import cli
 from metake.data.records import read_records
 from metake.editor import Editor
+from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics, collect
 from metake.models.load import ASSETS, load
 from metake.presets import default_text, settings_for
-from metake.processes import place, total
+from metake.processes import VARIABLES, joined, place, total
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "executed"}}
 CONTEXTS = ("The market is cold", "Today it rains")
@@ -94,3 +95,27 @@ def test_alone_nothing_is_summed():
     values = torch.ones(2)
     assert place() == (0, 1)
     assert total(values) is values
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2: RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1"}, "MASTER_ADDR is not set"),
+        ({"WORLD_SIZE": "x", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1", "MASTER_ADDR": "h"}, "WORLD_SIZE=x: no number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "x", "MASTER_ADDR": "h"}, "MASTER_PORT=x: no number"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_names_no_processes_is_refused(monkeypatch, environment, complaint):
+    for name in (*VARIABLES, "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MetakeError, match=f"{complaint}.*unset WORLD_SIZE"), joined():
+        raise AssertionError("joined what is not there")
+
+
+def test_an_empty_number_of_processes_is_one(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "")
+    with joined():
+        assert place() == (0, 1)

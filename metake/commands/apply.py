@@ -9,6 +9,7 @@ import typer
 
 from metake.commands.common import AsJson, Device, Dtype, Model, Modules, Overwrite, load_model
 from metake.console import document, if_interrupted
+from metake.errors import MetakeError
 from metake.folders import check_folder
 from metake.options import output_path
 
@@ -39,6 +40,10 @@ def apply(
         check_folder(out, overwrite=overwrite)
         if_interrupted(f"nothing was saved in {out}; the same command starts again")
         change = Delta.load(delta)
+        if out.exists() and out.samefile(delta if delta.is_dir() else delta.parent):
+            raise MetakeError(
+                f"apply: --out {out} is the folder of --delta, which would be lost; choose another folder"
+            )
         loaded = load_model(model, device, dtype, modules)
         change.apply(loaded.arch, check=not force)
         save_model(loaded, out, overwrite=overwrite)
