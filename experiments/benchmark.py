@@ -448,12 +448,17 @@ def main() -> None:
         "--suite", type=_suites, default="all", help="one or several, comma-separated; or all"
     )
     parser.add_argument(
-        "--size", default="demo", choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"]
+        "--size",
+        default="demo",
+        choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"],
+        help="a model that ships, or the shape of one with random weights; default: %(default)s",
     )
     parser.add_argument("--blocks", type=at_least(1), help="fewer blocks than the model has (random weights)")
     parser.add_argument("--batch", type=_sizes, default=[20], help="requests, or several sizes: 1,20,100")
     parser.add_argument("--steps", type=at_least(1), default=20, help="of a plan")
-    parser.add_argument("--repeats", type=at_least(1), default=3)
+    parser.add_argument(
+        "--repeats", type=at_least(1), default=3, help="runs of which the median counts; default: %(default)s"
+    )
     parser.add_argument("--data", type=Path, help="records; default: what ships")
     parser.add_argument(
         "--max-tokens",
@@ -461,13 +466,25 @@ def main() -> None:
         help="padded tokens per pass: bounds the memory; default: what suits the device",
     )
     parser.add_argument("--stats-tokens", type=at_least(1), help="of the suite stats; default: just over d_k")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights; default: %(default)s",
+    )
     parser.add_argument(
         "--tf32", action="store_true", help="fp32 products by a GPU's matrix units, on both sides"
     )
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser.add_argument(
+        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
+    )
     parser.add_argument("--device", help="default: a GPU if there is one")
-    parser.add_argument("--out", type=output_folder, default="results/benchmark")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/benchmark",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     report = run(args)

@@ -129,16 +129,21 @@ def main() -> None:
     parser.add_argument(
         "--method", default="memit", choices=["memit", "alphaedit"], help="geometry and memory"
     )
-    parser.add_argument("--layers", default="0-2")
+    parser.add_argument("--layers", default="0-2", help="edited layers, as 0-2 or 1,3; default: %(default)s")
     parser.add_argument("--weights", default="300,3000", help="lambda (L2 for alphaedit), comma-separated")
-    parser.add_argument("--dev", type=Path, default=ASSETS / "world" / "dev.json")
+    parser.add_argument(
+        "--dev",
+        type=Path,
+        default=ASSETS / "world" / "dev.json",
+        help="records of the search; default: %(default)s",
+    )
     parser.add_argument("--data", type=Path, default=ASSETS / "world" / "test.json", help="held out")
     parser.add_argument(
         "--skip", type=at_least(0), default=0, help="records of --data to leave out at its beginning"
     )
     parser.add_argument("--search", type=at_least(1), default=20, help="development records per trial")
-    parser.add_argument("--edits", type=at_least(1), default=60)
-    parser.add_argument("--batch", type=at_least(1), default=20)
+    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
+    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
     parser.add_argument("--steps", type=at_least(1), default=25, help="gradient steps of every target")
     parser.add_argument(
         "--planned", type=at_least(0), default=10, help="of these, open loop before the gradients"
@@ -152,7 +157,12 @@ def main() -> None:
         help="third entry of the search's score; default: agreement, on the demo models specificity",
     )  # fmt: skip
     parser.add_argument("--targets", help="only these, separated by semicolons")
-    parser.add_argument("--out", type=output_folder, default="results/gradients")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/gradients",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     points = study(args)

@@ -93,7 +93,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
     parser.add_argument("--edits", type=at_least(1), default=100, help="so many facts")
     parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
-    parser.add_argument("--out", type=output_folder, default="results/lookups")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/lookups",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")

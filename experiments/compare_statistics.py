@@ -30,11 +30,23 @@ from metake.report.tables import markdown
 def main() -> None:
     parser = Parser(description=__doc__)
     model_options(parser, "smollm2")
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "real_facts.json")
-    parser.add_argument("--edits", type=at_least(1), default=100)
-    parser.add_argument("--weights", default="100,1000,10000,30000")
-    parser.add_argument("--out", type=output_folder, default="results/statistics")
+    parser.add_argument("--text", type=Path, required=True, help="text to compare with the one that ships")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ASSETS / "world" / "real_facts.json",
+        help="records to edit; default: what ships",
+    )
+    parser.add_argument("--edits", type=at_least(1), default=100, help="how many facts; default: %(default)s")
+    parser.add_argument(
+        "--weights", default="100,1000,10000,30000", help="lambda, comma-separated; default: %(default)s"
+    )
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/statistics",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     weights = parse_numbers(args.weights, "--weights")
     texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}

@@ -113,10 +113,19 @@ def story_sections(story: Comparison, out: Path, model: str) -> list[Section]:
 @command("demo")
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("--out", type=output_folder, default="results/demo")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/demo",
+        help="folder of the results; default: %(default)s",
+    )
     parser.add_argument("--model", default="demo", help="demo model of part (c)")
-    parser.add_argument("--edits", type=at_least(1), default=60)
-    parser.add_argument("--batch", type=at_least(1), default=20)
+    parser.add_argument(
+        "--edits", type=at_least(1), default=60, help="facts of part (c); default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch", type=at_least(1), default=20, help="edits per batch of part (c); default: %(default)s"
+    )
     parser.add_argument("--skip-real", action="store_true", help="without the real model")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -62,8 +62,15 @@ def main() -> None:
     parser.add_argument("--tasks", required=True, help="comma-separated")
     parser.add_argument("--task-folder", type=Path, help="task files of one's own")
     parser.add_argument("--limit", type=at_least(1), help="examples per task")
-    parser.add_argument("--batch", type=at_least(1), default=8)
-    parser.add_argument("--out", type=output_folder, default="results/downstream")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=8, help="examples per pass; default: %(default)s"
+    )
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/downstream",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     require("harness", "lm_eval", what="--tasks")
     change = Delta.load(args.delta)

@@ -49,7 +49,12 @@ def points(content: dict[str, Any]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="each with a drift.json")
-    parser.add_argument("--out", type=output_folder, default="results/drift")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/drift",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     found = [
         p

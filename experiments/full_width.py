@@ -56,7 +56,9 @@ def peak(device: str) -> float:
 @command("full_width")
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("--arch", choices=sorted(CONFIGS), required=True)
+    parser.add_argument(
+        "--arch", choices=sorted(CONFIGS), required=True, help="whose shape the random model has"
+    )
     parser.add_argument("--blocks", type=at_least(1), help="default: all")
     parser.add_argument("--methods", default="memit,metake", help="rows of the method table, comma-separated")
     parser.add_argument(
@@ -64,10 +66,29 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=at_least(1), help="for the statistics; default: just over d_k")
     parser.add_argument("--edits", type=at_least(1), default=4, help="in one batch")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--solve", default="float64", choices=["float64", "float32"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=output_folder, default="results/full_width")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights; default: %(default)s",
+    )
+    parser.add_argument(
+        "--solve",
+        default="float64",
+        choices=["float64", "float32"],
+        help="precision of the solve; default: %(default)s",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu or cuda; default: %(default)s",
+    )
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/full_width",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     methods = args.methods.split(",")
     for name in methods:

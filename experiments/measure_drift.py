@@ -70,11 +70,16 @@ def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     model_options(parser, chat=True)
     parser.add_argument("--layers", help="edited layers, e.g. 4-8; default: the model's preset")
-    parser.add_argument("--edits", type=at_least(1), default=8)
+    parser.add_argument("--edits", type=at_least(1), default=8, help="how many facts; default: %(default)s")
     parser.add_argument("--data", type=Path, help="zsRE or CounterFact records; default: what ships")
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--method", default="memit", choices=["memit", "alphaedit"])
+    parser.add_argument(
+        "--method",
+        default="memit",
+        choices=["memit", "alphaedit"],
+        help="geometry and memory; default: %(default)s",
+    )
     parser.add_argument(
         "--lambda", dest="strength", type=positive, help="lambda (L2 for alphaedit); default: preset"
     )
@@ -87,7 +92,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=at_least(0), default=8, help="steps of the descent that is followed; 0: none"
     )
-    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
+    )
     parser.add_argument("--out", type=output_folder, help="default: results/drift/MODEL")
     return parser.parse_args()
 

@@ -155,8 +155,13 @@ def main() -> None:
     parser.add_argument("--layers", help="default: the preset's")
     parser.add_argument("--weight", type=positive, help="lambda; default: the preset's")
     parser.add_argument("--data", type=Path, help="facts whose eta is looked at; default: what ships")
-    parser.add_argument("--edits", type=at_least(1), default=100)
-    parser.add_argument("--out", type=output_folder, default="results/convergence")
+    parser.add_argument("--edits", type=at_least(1), default=100, help="how many facts; default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/convergence",
+        help="folder of the results; default: %(default)s",
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     content = measure(args)

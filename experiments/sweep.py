@@ -52,12 +52,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", default=",".join(METHODS), help="rows of the method table")
     parser.add_argument("--data", type=Path, help="records; default: the demo world's test facts")
     parser.add_argument("--factors", default="0.1,0.3,1,3,10", help="of the searched strength")
-    parser.add_argument("--edits", type=at_least(1), default=60)
-    parser.add_argument("--batch", type=at_least(1), default=20)
+    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
+    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
-    parser.add_argument("--out", type=output_folder, default="results/sweep")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
+    )
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/sweep",
+        help="folder of the results; default: %(default)s",
+    )
     return parser.parse_args()
 
 

@@ -62,7 +62,12 @@ def chosen(claims: str | None) -> list[str]:
 @command("theorem_figures")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("--out", type=output_folder, default="results/figures")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/figures",
+        help="folder of the results; default: %(default)s",
+    )
     parser.add_argument("--claims", help="only figures of these claims, comma-separated")
     args = parser.parse_args(arguments)
     logging.getLogger("fontTools").setLevel(logging.ERROR)

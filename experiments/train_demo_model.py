@@ -142,15 +142,23 @@ def recall(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: Wo
 @command("train_demo_model")
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("--arch", choices=sorted(FOLDERS), required=True)
-    parser.add_argument("--steps", type=at_least(1), default=3000)
-    parser.add_argument("--rows", type=at_least(1), default=32)
-    parser.add_argument("--length", type=at_least(1), default=96)
-    parser.add_argument("--lr", type=positive, default=3e-3)
-    parser.add_argument("--seed", type=at_least(0), default=0)
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser.add_argument("--arch", choices=sorted(FOLDERS), required=True, help="family of the model")
+    parser.add_argument("--steps", type=at_least(1), default=3000, help="of training; default: %(default)s")
+    parser.add_argument("--rows", type=at_least(1), default=32, help="texts per step; default: %(default)s")
+    parser.add_argument(
+        "--length", type=at_least(1), default=96, help="tokens per text; default: %(default)s"
+    )
+    parser.add_argument(
+        "--lr", type=positive, default=3e-3, help="largest learning rate; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
+    )
+    parser.add_argument(
+        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
+    )
     parser.add_argument("--out", type=output_folder, help="folder to write (default: the package's assets)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

@@ -463,12 +463,18 @@ def _setting(text: str) -> tuple[str, Any]:
 def main() -> None:
     parser = Parser(description=__doc__)
     model_options(parser)
-    parser.add_argument("--methods", default="memit,alphaedit,metake,metake-proxy,memit-compensated")
-    parser.add_argument("--trials", type=at_least(1), default=40)
+    parser.add_argument(
+        "--methods",
+        default="memit,alphaedit,metake,metake-proxy,memit-compensated",
+        help="rows of the method table, comma-separated; default: %(default)s",
+    )
+    parser.add_argument("--trials", type=at_least(1), default=40, help="per method; default: %(default)s")
     parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
-    parser.add_argument("--edits", type=at_least(1), default=60)
-    parser.add_argument("--batch", type=at_least(1), default=20)
-    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
+    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
+    )
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                         help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
     parser.add_argument("--factors", metavar="3,10",
@@ -485,13 +491,20 @@ def main() -> None:
         "--stats", type=Path, help="statistics written by `metake stats`, of all layers that may be edited"
     )
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument("--threads", type=at_least(1), default=torch.get_num_threads())
+    parser.add_argument(
+        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
+    )
     parser.add_argument(
         "--out",
         type=output_folder,
         help="default: results/search/MODEL; of a model that ships with presets, those",
     )
-    parser.add_argument("--journal", type=output_folder, default="results/search")
+    parser.add_argument(
+        "--journal",
+        type=output_folder,
+        default="results/search",
+        help="folder of the journals, from which a killed search resumes; default: %(default)s",
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

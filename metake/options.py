@@ -88,7 +88,9 @@ def model_options(
     parser.add_argument(
         "--modules", type=Path, help="JSON file with the module names of a family that is not known"
     )
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument(
+        "--dtype", default="float32", choices=DTYPES, help="of the weights; default: %(default)s"
+    )
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.set_defaults(chat=False)
     if chat:

@@ -1,5 +1,6 @@
 """Whatever a user can get wrong with a script ends in one line that names it, exit code 2, and nothing written."""
 
+import ast
 import re
 
 import pytest
@@ -91,3 +92,24 @@ def test_bad_input_is_one_line(command, complaint, tmp_path, monkeypatch):
     assert done.stderr.startswith(command.split(".")[0] + ": error: ")
     assert done.stderr.strip().count("\n") == 0
     assert not (tmp_path / "out").exists()
+
+
+def options(text):
+    """Name and help of every option that a script's text adds."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            said = [keyword.value for keyword in node.keywords if keyword.arg == "help"]
+            yield node.args[0].value, said[0].value if said else ""
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_option_has_one_line_of_help(name):
+    for option, said in options(SCRIPTS[name]):
+        assert said, option
+        assert "\n" not in said, option
+
+
+def test_the_help_of_a_script_shows_its_options(monkeypatch):
+    done = call_here("measure_drift.py", "--help")
+    assert all(f"  {option}" in done.stdout for option, _ in options(SCRIPTS["measure_drift"]))
+    assert "how many facts; default: 8" in done.stdout
