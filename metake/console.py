@@ -107,6 +107,13 @@ def document(wanted: bool) -> Iterator[dict[str, Any]]:
             print(as_json(content))
 
 
+def hidden(progress: bool) -> bool | None:
+    """tqdm's `disable` for a bar: shown on a terminal (None) and in a notebook, nowhere else."""
+    if not progress:
+        return True
+    return False if "ipykernel" in sys.modules else None
+
+
 def draw_or_note(draw: Callable[[], Path]) -> list[Path]:
     """The figure that `draw` writes; none, with a note, if it fails. To be called when all results are saved."""
     try:

@@ -1,9 +1,9 @@
 """The face of the library: a model, a method, and edits that can be looked at and taken back.
 
-editor = Editor(model, tokenizer, method="metake", settings=..., statistics=...)
+editor = Editor(load("demo"), method="metake", settings=..., statistics=...)
 print(editor.preview(requests))       # what execution will keep of each edit, before any edit
 result = editor.edit(requests)        # the model is edited now
-print(result); result.plot("edit.png"); result.delta.save("edit"); result.revert()
+print(result); result.check(rephrases, neighbours); result.delta.save("edit"); result.revert()
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import metake
 from metake.answers import Answer, Check, Neighbour, compare_answers, read_answers
+from metake.console import hidden
 from metake.deltas import Applied, Delta, swapped_weights
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
@@ -68,7 +69,8 @@ class Editor:
         statistics: second moments of the edited layers' keys, where the geometry is made of them.
         modules: for a model family that is not known; a map, or the file of one.
         answers: read the model's greedy answers before and after each batch, which say whether an edit took.
-        progress: show a bar while targets are optimised, on a terminal and where it takes longer than a second.
+        progress: show a bar while targets are optimised, on a terminal or in a notebook and where it takes longer
+            than a second.
 
     Raises:
         MetakeError: unknown method or family, layers out of range, statistics of another model.
@@ -84,7 +86,7 @@ class Editor:
         statistics: Statistics | None = None,
         modules: ModuleMap | Path | str | None = None,
         answers: bool = True,
-        progress: bool = False,
+        progress: bool = True,
     ) -> None:
         from metake.presets import settings_for, statistics_for
 
@@ -270,7 +272,7 @@ class Editor:
         jobs = [(members, shares) for members in groups for shares in self.shares]
         total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
         options = {"total": total, "desc": f"{self.method}: targets", "unit": "step", "leave": False}
-        bar = tqdm(**options, delay=1, disable=None) if self.progress else None
+        bar = tqdm(**options, delay=1, disable=hidden(self.progress)) if self.progress else None
         delta, stages = self._empty(requests), []
         with bar or nullcontext():
             tick = bar.update if bar else lambda: None

@@ -211,7 +211,7 @@ def statistics_for(
     *,
     text: str | None = None,
     tokens: int | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Statistics:
     """Statistics from the cache, or collected now and cached.
 

@@ -1,6 +1,9 @@
 """The public names: all of them, imported when they are first used."""
 
 import ast
+import inspect
+import io
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import metake
+from metake.geometry.covariance import collect
 
 LIGHT = """
 import sys, metake
@@ -45,3 +49,53 @@ def test_an_unknown_name_is_an_attribute_error():
         metake.Editr  # noqa: B018
     with pytest.raises(ImportError):
         from metake import Editr  # noqa: F401
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("package.md", "extending.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documentation_uses_one_import_path_and_names_that_exist(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for node in (node for block in blocks for node in ast.walk(ast.parse(block))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "metake":
+            assert node.attr in metake.__all__
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("metake"):
+            assert node.module == "metake"
+            assert {alias.name for alias in node.names} <= set(metake.__all__)
+
+
+def test_the_first_example_is_ten_lines_with_ask_check_and_save():
+    block = re.search(r"```python\n(.*?)```", PAGES[0].read_text(encoding="utf-8"), re.DOTALL).group(1)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    assert [
+        name
+        for name in ("metake.load(", ".ask(", ".edit(", ".check(", ".save(", ".revert(")
+        if name not in block
+    ] == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "notebook", "progress", "shown"),
+    [(Terminal, False, True, True), (Terminal, False, False, False), (io.StringIO, False, True, False),
+     (io.StringIO, True, True, True), (io.StringIO, True, False, False)],
+)  # fmt: skip
+def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook_by_default(
+    demo, monkeypatch, stream, notebook, progress, shown
+):
+    """By the statistics' bar; the editor asks for them by default."""
+    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setitem(sys.modules, "ipykernel", sys) if notebook else None
+    collect(
+        demo, demo.tokenizer, "The mill is dark. " * 300, (0,), **({} if progress else {"progress": False})
+    )
+    assert ("statistics: 100%" in sys.stderr.getvalue()) is shown
+    for function in (metake.Editor, metake.statistics_for, collect):
+        assert inspect.signature(function).parameters["progress"].default is True

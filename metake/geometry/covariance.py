@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from metake.console import hidden
 from metake.errors import MetakeError
 from metake.files import as_path, read_tensors, write_tensors
 from metake.models.ambient import neutral
@@ -238,8 +239,13 @@ def collect(
     if partial and world > 1:
         partial = partial.with_name(f"{partial.name}-{rank}-of-{world}")
     done = _resume(partial, provenance, sums) if partial else 0
-    hidden = None if progress and rank == 0 else True  # None: shown on a terminal only
-    bar = tqdm(total=len(windows), initial=done, unit="window", desc="statistics", disable=hidden)
+    bar = tqdm(
+        total=len(windows),
+        initial=done,
+        unit="window",
+        desc="statistics",
+        disable=hidden(progress and rank == 0),
+    )
     kept, cost = time.monotonic(), 0.0
     with frozen(arch.model):
         for start in range(done, len(windows), rows):
