@@ -23,6 +23,7 @@ from metake.errors import MetakeError  # noqa: E402
 from metake.evaluation.metrics import score  # noqa: E402
 from metake.files import read_json, read_record  # noqa: E402
 from metake.methods import METHODS  # noqa: E402
+from metake.models.architecture import Architecture  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
 from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
 from tests.scripts import call_here  # noqa: E402
@@ -130,8 +131,10 @@ def test_a_journal_is_of_one_run(searched):
 def test_any_model_has_a_space(count, monkeypatch):
     """Places within the model, each once, the first as the model is edited by default; guesses are points of it."""
     monkeypatch.setattr("metake.presets.preset_name", lambda arch: "")
-    arch = SimpleNamespace(model=SimpleNamespace(), check_layers=lambda layers: None)
-    space = tune.space_of(type("Deep", (SimpleNamespace,), {"__len__": lambda _: count})(**vars(arch)))
+    deep = type("Deep", (Architecture,), {
+        "__init__": lambda self: None, "__len__": lambda self: count, "check_layers": lambda self, layers: None,
+    })  # fmt: skip
+    space = tune.space_of(deep())
     assert space.places[0] == default_layers(count)
     assert len(set(space.places)) == len(space.places)
     assert all(place and max(place) < count and list(place) == sorted(set(place)) for place in space.places)

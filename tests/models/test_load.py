@@ -154,7 +154,7 @@ def test_a_loaders_complaint_is_one_line_of_at_most_200_characters(monkeypatch, 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fails)
     logging.getLogger("huggingface_hub").setLevel(logging.NOTSET)
     reason = "word " * 38 + "word ..."
-    for name, remedy in ((str(folder / "saved"), ""), ("dem", "; did you mean 'demo'?")):
+    for name, remedy in ((str(folder / "saved"), ""), ("gpt2-xll", "; did you mean 'gpt2-xl'?")):
         with pytest.raises(MetakeError) as refused:
             load(name, device="cpu")
         assert str(refused.value) == f"{name}: cannot be loaded{remedy} (OSError: {reason})"
