@@ -1,6 +1,7 @@
 """Logs: bars on a terminal only, and a line with its duration for each phase elsewhere."""
 
 import ast
+import io
 import re
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from metake import phases
+from metake.models.load import bars_on_terminals
 from metake.phases import log_phases, phase
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,3 +77,15 @@ def test_no_phase_is_printed_on_a_terminal_or_outside_of_a_program(program, caps
     with phase("load"):
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_bar_of_the_gguf_reader_is_shown_on_a_terminal_only(terminal, monkeypatch):
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    own = reader.tqdm
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    with bars_on_terminals():
+        assert bool(reader.tqdm([1], file=stream).disable) is not terminal
+    assert reader.tqdm is own
