@@ -176,6 +176,22 @@ def test_a_subclass_that_computes_something_else_is_refused():
     assert Architecture(model).down(2) is new
 
 
+class Precise(nn.Linear):
+    """The same map, summed in fp64 and rounded once."""
+
+    def forward(self, x):
+        return (x.double() @ self.weight.double().T).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_subclass_that_only_rounds_otherwise_can_take_an_edit(dtype):
+    model = tiny("llama").to(dtype)
+    new = Precise(48, 32, bias=False)
+    new.weight = model.model.layers[2].mlp.down_proj.weight
+    model.model.layers[2].mlp.down_proj = new
+    assert Architecture(model).down(2) is new
+
+
 def test_hooks_of_the_user_are_kept_and_called():
     model, seen = tiny("llama"), []
     handle = model.model.layers[1].mlp.down_proj.register_forward_hook(lambda *_: seen.append(1))
