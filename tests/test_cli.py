@@ -276,8 +276,23 @@ def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
 
 
 def test_an_edit_of_a_conversation(run, talking, tmp_path):
-    run("edit", "--model", talking, *EDIT[3:], "--method", "ultraedit", "--chat", "--out", tmp_path / "o")
-    assert json.loads((tmp_path / "o" / "result.json").read_text())["chat"]["after"] == "\nAnswered:"
+    shutil.copytree(talking, tmp_path / "m")
+    (tmp_path / "m" / "generation_config.json").write_text('{"eos_token_id": 3, "repetition_penalty": 1.3}')
+    run(
+        "edit",
+        "--model",
+        tmp_path / "m",
+        *EDIT[3:],
+        "--method",
+        "ultraedit",
+        "--chat",
+        "--out",
+        tmp_path / "o",
+    )
+    result = json.loads((tmp_path / "o" / "result.json").read_text())
+    assert result["chat"]["after"] == "\nAnswered:"
+    assert result["generation"]["decoding"] == "greedy"
+    assert result["generation"]["set_aside"] == {"repetition_penalty": 1.3}
     assert AutoTokenizer.from_pretrained(tmp_path / "o").chat_template  # the model talks as before
 
 

@@ -128,6 +128,7 @@ def edit(
     from metake.editor import Editor
     from metake.methods import find_method
     from metake.models.chat import described
+    from metake.models.greedy import described_decoding
     from metake.models.load import write_model
     from metake.presets import preset_name, preset_of, settings_for
     from metake.provenance import provenance
@@ -169,7 +170,7 @@ def edit(
         used = {
             **provenance(loaded.name, loaded.arch, method),
             "preset": str(preset or preset_name(loaded.arch)), "settings": settings.model_dump(),
-            "chat": described(loaded.tokenizer),
+            "chat": described(loaded.tokenizer), "generation": described_decoding(loaded.model, loaded.tokenizer),
         }  # fmt: skip
         if preview:
             content.update(preview_content(predicted), **used)

@@ -19,6 +19,7 @@ from metake.evaluation.metrics import GENERIC, PER_RECORD, Evaluator, Measuremen
 from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.hparams import Settings
 from metake.models.chat import described, frame_of
+from metake.models.greedy import described_decoding
 from metake.models.load import Loaded
 from metake.models.tokens import count_tokens, encode
 from metake.phases import phase
@@ -274,6 +275,7 @@ def result_file(
         **provenance(loaded.name, loaded.arch, [run.method for run in runs]),
         "statistics": None if statistics is None else statistics.provenance.__dict__,
         "chat": described(loaded.tokenizer),
+        "generation": described_decoding(loaded.model, loaded.tokenizer),
         **extra,
         "before": _plain(before),
         "methods": [run.row() for run in runs],

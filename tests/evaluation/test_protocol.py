@@ -205,6 +205,9 @@ def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
     assert content["fingerprint"] == demo.arch.fingerprint()
     assert content["statistics"]["tokens"] == statistics_of(demo).provenance.tokens
     assert content["edits"] == 3
+    assert content["generation"] == {
+        "decoding": "greedy", "stop_tokens": [demo.tokenizer.eos_token_id], "set_aside": {}
+    }  # fmt: skip
     assert content["before"]["mean"]["kl"] == 0.75
     assert result_file(demo, run.before, [], None)["statistics"] is None
 
