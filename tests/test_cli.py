@@ -112,7 +112,8 @@ def test_the_change_alone_takes_the_place_of_an_edited_model(run, stats, tmp_pat
         assert {file.name for file in (tmp_path / "o").iterdir()} == files
     out = run("apply", "--model", "demo", "--delta", tmp_path / "o", "--out", tmp_path / "p")
     assert "(1 edits, layers [1, 2])" in out
-    out = run("apply", "--model", "demo", "--delta", tmp_path / "o", "--out", tmp_path / "o")
+    shutil.copytree(tmp_path / "o", tmp_path / "q")
+    run("apply", "--model", "demo", "--delta", tmp_path / "q" / "delta.safetensors", "--out", tmp_path / "o")
     assert {file.name for file in (tmp_path / "o").iterdir()} == model | {"metake.json"}
 
 
