@@ -13,7 +13,7 @@ WRONG = {
     "set without value": ([*EDIT, "--set", "nonsense"], "--set nonsense: write NAME=VALUE"),
     "set without name": ([*EDIT, "--set", "=3"], "--set =3: write NAME=VALUE"),
     "set unknown value": ([*EDIT, "--set", "allocation=magic"], "known: spread"),
-    "set not a number": ([*EDIT, "--set", "lr=NaN"], "lr: input should be greater than 0"),
+    "set not a number": ([*EDIT, "--set", "lr=NaN"], "lr: input should be a finite number"),
     "layers a": ([*EDIT, "--layers", "a"], "layers: cannot read 'a'; write 4,5,6 or 4-8"),
     "layers empty": ([*EDIT, "--layers", ""], "write 4,5,6 or 4-8"),
     "layers falling": ([*EDIT, "--layers", "5-3"], "cannot read '5-3'; write 4,5,6 or 4-8"),
