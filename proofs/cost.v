@@ -187,14 +187,14 @@ Lemma eta_key n mu (G : 'M[R]_n) k1 k2 : 0 < mu -> above mu G ->
   `|eta G k1 - eta G k2| <= 3%:R * Num.sqrt 3%:R / 8%:R * (nrm (k1 - k2) / Num.sqrt mu).
 Proof.
 move=> mu0 aG; have pG := above_pd mu0 aG; have pI := pd_inv pG; have [sI hI] := pd_psd pI.
-have root k : rho G k = Num.sqrt (rho G k) ^+ 2 by rewrite sqr_sqrtr // rho_ge0.
-rewrite /eta !{}root; apply: le_trans (shrink_slope (sqrtr_ge0 _) (sqrtr_ge0 _)) _.
+have e k : eta G k = Num.sqrt (rho G k) ^+ 2 / (1 + Num.sqrt (rho G k) ^+ 2) by rewrite sqr_sqrtr // rho_ge0.
+rewrite !e; apply: le_trans (shrink_slope (sqrtr_ge0 _) (sqrtr_ge0 _)) _.
 have s0 : 0 < Num.sqrt mu by rewrite sqrtr_gt0.
 have c0 : 0 <= 3%:R * Num.sqrt 3%:R / 8%:R :> R by rewrite divr_ge0 ?mulr_ge0 ?ler0n ?sqrtr_ge0.
 rewrite ler_wpmul2l //.
 have up x : Num.sqrt (rho G x) <= nrm x / Num.sqrt mu.
   rewrite -(@ler_pexpn2r _ 2) ?nnegrE ?sqrtr_ge0 ?divr_ge0 ?nrm_ge0 // ?(ltW s0) //.
-  rewrite sqr_sqrtr ?rho_ge0 // exprMn exprVn sqr_sqrtr ?(ltW mu0) //.
+  rewrite [Num.sqrt (rho G x) ^+ 2]sqr_sqrtr ?rho_ge0 // exprMn exprVn [Num.sqrt mu ^+ 2]sqr_sqrtr ?(ltW mu0) //.
   apply: le_trans (cauchy_le _ _) _; rewrite expr2 -mulrA ler_wpmul2l ?nrm_ge0 // mulrC.
   exact: above_inv.
 have tri x y : Num.sqrt (rho G x) <= Num.sqrt (rho G y) + Num.sqrt (rho G (x - y)).
@@ -224,7 +224,9 @@ have e1 : (G1 + k2 *m k2^T) *m q1 = k2 by rewrite mulKVmx // pd_unit //; apply: 
 have e2 : (G2 + k2 *m k2^T) *m q2 = k2 by rewrite mulKVmx // pd_unit //; apply: pd_held.
 have s1 : sym (G1 + k2 *m k2^T) by have [] := pd_held k2 p1.
 have -> : dot k2 q1 - dot k2 q2 = dot q1 ((G2 - G1) *m q2).
-  rewrite -{1}e2 -{2}e1 (sym_dot q1 q2 s1) dotC -dotBr -mulmxBl; congr (dot _ (_ *m _)).
+  have A : dot k2 q1 = dot q1 ((G2 + k2 *m k2^T) *m q2) by rewrite e2 dotC.
+  have B : dot k2 q2 = dot q1 ((G1 + k2 *m k2^T) *m q2) by rewrite -(sym_dot q1 q2 s1) e1.
+  rewrite A B -dotBr -mulmxBl; congr (dot _ (_ *m _)).
   by rewrite opprD addrACA subrr addr0.
 apply: le_trans (cauchy_abs _ _) _.
 have b1 : nrm q1 <= (2%:R * Num.sqrt mu)^-1 by apply: channel_short.
