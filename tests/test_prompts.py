@@ -156,6 +156,15 @@ def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_
     assert ids.shape[1] == below.shape[1] == max(row.lookup for row in batch.edits[::3]) + 1
 
 
+def test_bare_rows_end_at_the_lookup_token_where_rows_with_contexts_are_longer(loaded, batch_of):
+    batch = batch_of(REQUEST)
+    ids, last, below = Trunks.build(loaded.arch, batch, 1).bare_rows(
+        Trunks.build(loaded.arch, batch, 1).hidden
+    )
+    assert tuple(ids[0].tolist()) == batch.trunks[0].ids
+    assert ids.shape[1] == below.shape[1] == int(last) + 1
+
+
 def trunks_of(count):
     """Only what means over a request's rows need."""
     return Trunks(split=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count)

@@ -284,13 +284,19 @@ def shared_with_another_kind(model):
     model.model.layers[1].mlp.down_proj.weight.data = model.model.layers[1].mlp.up_proj.weight.data.T
 
 
-@pytest.mark.parametrize("share", [shared_weight, shared_module, shared_block, shared_with_another_kind])
-def test_a_shared_down_projection_is_refused_where_it_is_edited(share):
+@pytest.mark.parametrize(
+    ("share", "also"),
+    [(shared_weight, "model.layers.3.mlp.down_proj.weight"), (shared_module, "another block"),
+     (shared_block, "another block"), (shared_with_another_kind, "model.layers.1.mlp.up_proj.weight")],
+)  # fmt: skip
+def test_a_shared_down_projection_is_refused_where_it_is_edited(share, also):
     model = tiny("llama")
     share(model)
     arch = Architecture(model)
     assert len(arch) == 4
-    one_line(lambda: arch.check_layers((1, 2)), "layers: 1", "choose another layer")
+    one_line(
+        lambda: arch.check_layers((1, 2)), "layers: 1", f"is also that of {also}", "choose another layer"
+    )
     arch.check_layers((0, 2))
     factors = {1: (torch.ones(32, 1), torch.ones(48, 1))}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
