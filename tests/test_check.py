@@ -145,3 +145,16 @@ def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatc
         assert calls[0] == edited != calls[1]
         assert demo.arch.fingerprint() == edited
         monkeypatch.undo()
+
+
+def test_later_batches_in_other_layers_are_left_out_too(demo, editor):
+    """A batch that was restored from a file may be of other layers than the editor's own."""
+    before = short(demo, [NEIGHBOUR])
+    with editor(layers=(3,), weight=0.01) as other:
+        delta = other.edit(metake.Request("The one who works at the {} is a", "garden", "miner")).delta
+    with editor() as e:
+        result = e.edit(FACT)
+        e.restore([OTHER], delta, {})
+        answer = result.check(neighbours=NEIGHBOUR).neighbours[0]
+    assert [answer.before] == before
+    assert not answer.success
