@@ -8,7 +8,7 @@ GPU := $(shell command -v nvidia-smi 2>/dev/null)
 DEMO_OUT ?= results/demo
 WORKERS ?= 2
 
-.PHONY: demo test verify figures pages deep proofs lint format clean setup
+.PHONY: demo test verify figures pages deep proofs proofs-accept lint format clean setup
 
 setup: $(VENV)/ready
 
@@ -53,14 +53,12 @@ pages: setup
 deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep
 
-# Compiles the proofs of proofs/ afresh; skipped where there is no Coq (`make -C proofs install`).
-proofs:
-ifeq ($(shell command -v coqc 2>/dev/null),)
-	@echo "make proofs: no coqc here, not run"
-else
-	$(MAKE) -C proofs clean
-	$(MAKE) -C proofs
-endif
+# Asks Coq's kernel for every proof and compares with verification/proofs.json; installs Coq by apt where it is missing,
+# and is skipped where that fails. `make proofs-accept` writes the answers, after proofs were changed on purpose.
+proofs proofs-accept: setup
+	@command -v coqc >/dev/null || $(MAKE) -C proofs install || echo "$@: Coq cannot be installed here"
+	@if command -v coqc >/dev/null; then $(BIN)/python -m verification.kernel $(if $(filter %-accept,$@),--accept && $(BIN)/python -m verification.proofs_page); \
+	else echo "$@: no coqc, not run here"; fi
 
 lint: setup
 	$(BIN)/ruff check .

@@ -86,7 +86,7 @@ def test_files(tmp_path):
     assert stored[0]["id"] == "T1"
     assert stored[0]["examples"] == 3
     lines = [line for line in markdown(rows).splitlines() if line.startswith("| [T1]")]
-    assert lines[0].count("|") - lines[0].count("\\|") == 9
+    assert lines[0].count("|") - lines[0].count("\\|") == 10
 
 
 def test_lost_evidence_shows_in_the_verdict():

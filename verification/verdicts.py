@@ -16,10 +16,12 @@ from rich.table import Table
 from metake.files import write_json, write_text
 from theory.claims import CLAIMS, Claim, claim
 from verification.expected import Evidence, gather, losses
+from verification.kernel import Answers, read_record
 from verification.ledger import ASIDE, LADDER
 from verification.outcome import Outcome
 from verification.page import ROOT, VERDICTS, count, modules, statement_anchor, worst_first, write_page
 
+NOT_RUN = "not run here"
 TIGHT = 0.99  # a bound is called tight if this share of it was reached
 
 
@@ -41,6 +43,7 @@ class Verdict:
         obligations: how many of each kind were discharged.
         expected: rungs that a complete run reaches.
         lost: evidence that is expected and missing.
+        machine_checked: what Coq's kernel said of the claim's statement in the recorded run.
     """
 
     id: str
@@ -62,6 +65,7 @@ class Verdict:
     obligations: dict[str, int] = field(default_factory=dict)
     expected: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    machine_checked: str = NOT_RUN
 
     @property
     def text(self) -> str:
@@ -101,7 +105,18 @@ def _judge(claim: Claim, broken: bool, holds: bool, refuted: bool) -> str:
     return "holds as stated" if claim.origin == "paper" else "holds"
 
 
-def _judge_claim(claim: Claim, outcomes: list[Outcome], expected: Evidence, found: Evidence) -> Verdict:
+def _machine_checked(id: str, recorded: Answers | None) -> str:
+    """Cell of the table; `recorded` is the run of Coq on these sources, if there is one."""
+    if recorded is not None and id in recorded.proved:
+        return "yes" + "".join(f", with {axiom}" for axiom in recorded.proved[id])
+    if recorded is not None and id in recorded.refused:
+        return f"no: {recorded.refused[id]}"
+    return NOT_RUN
+
+
+def _judge_claim(
+    claim: Claim, outcomes: list[Outcome], expected: Evidence, found: Evidence, recorded: Answers | None
+) -> Verdict:
     rungs, failed, dropped, unneeded = set(), [], {}, []
     examples, skipped, ratio, error, refutation, refuted = 0, 0, None, None, "", False
     obligations: Counter[str] = Counter()
@@ -136,7 +151,7 @@ def _judge_claim(claim: Claim, outcomes: list[Outcome], expected: Evidence, foun
         tuple(sorted(set(unneeded))), refutation, claim.correction or claim.addition, tuple(failed), skipped,
         {kind: tuple(sorted(found[claim.id][kind])) for kind in LADDER | ASIDE if kind in found.get(claim.id, {})},
         dict(sorted(obligations.items())), tuple(r for r in LADDER if r in expected.get(claim.id, {})),
-        losses(expected, found, claim.id),
+        losses(expected, found, claim.id), _machine_checked(claim.id, recorded),
     )  # fmt: skip
 
 
@@ -155,8 +170,8 @@ def verdicts(outcomes: list[Outcome], expected: Evidence | None = None) -> list[
         expected: the evidence of a complete run, where losses count.
     """
     outcomes = sorted(outcomes, key=lambda o: ("test_proved" in o.test, "test_exact" in o.test, o.test))
-    found = gather(outcomes)
-    return [_judge_claim(entry, outcomes, expected or {}, found) for entry in CLAIMS]
+    found, recorded = gather(outcomes), read_record()
+    return [_judge_claim(entry, outcomes, expected or {}, found, recorded) for entry in CLAIMS]
 
 
 def render_terminal(rows: list[Verdict]) -> str:
@@ -185,6 +200,18 @@ def _counts(row: Verdict, expected: Evidence) -> str:
     return ", ".join(f"{rung} {count(row, rung, expected).found}" for rung in row.rungs)
 
 
+def _legend() -> str:
+    """What the column `machine-checked` says, and the run of Coq that it comes from."""
+    recorded = read_record()
+    run = (
+        f"{NOT_RUN}: run `make proofs-accept`"
+        if recorded is None
+        else f"from the run of Coq {recorded.coq} on the sources with sha256 {recorded.sources[:16]} (`make proofs` repeats it)"
+    )
+    return ("*machine-checked*: Coq's kernel accepts the proof of the claim's statement in [proofs.md](proofs.md), in "
+            f"every dimension and without axioms that are not named; of a claim that fails, its failure; {run}.")  # fmt: skip
+
+
 def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
     """The table that is committed: only what does not depend on the machine or the profile."""
     lines = [
@@ -197,8 +224,10 @@ def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
         "Rungs, with the number of tests that brought evidence: "
         + "; ".join(f"*{name}*: {rung.text}" for name, rung in LADDER.items()) + ".",
         "",
-        "| claim | equations | statement | verdict | rungs | bound | without an assumption | where |",
-        "|---|---|---|---|---|---|---|---|",
+        _legend(),
+        "",
+        "| claim | equations | statement | verdict | rungs | machine-checked | bound | without an assumption | where |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in worst_first(rows):
         notes = [f"*{key}*: {text}" for key, text in row.dropped.items()]
@@ -212,7 +241,7 @@ def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
             for f in files_of_tests(row)
         ]
         cells = [f"[{row.id}](theory.md#{statement_anchor(row)})", row.equations, f"**{row.title}.** {row.statement}",
-                 verdict, _counts(row, expected or {}), row.bound, "; ".join(notes), ", ".join(where)]  # fmt: skip
+                 verdict, _counts(row, expected or {}), row.machine_checked, row.bound, "; ".join(notes), ", ".join(where)]  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
