@@ -54,11 +54,16 @@ deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep
 
 # Asks Coq's kernel for every proof and compares with verification/proofs.json; installs Coq by apt where it is missing,
-# and is skipped where that fails. `make proofs-accept` writes the answers, after proofs were changed on purpose.
-proofs proofs-accept: setup
-	@command -v coqc >/dev/null || $(MAKE) -C proofs install || echo "$@: Coq cannot be installed here"
-	@if command -v coqc >/dev/null; then $(BIN)/python -m verification.kernel $(if $(filter %-accept,$@),--accept && $(BIN)/python -m verification.proofs_page); \
-	else echo "$@: no coqc, not run here"; fi
+# and is skipped where that fails.
+proofs: setup
+	@command -v coqc >/dev/null || $(MAKE) -C proofs install || echo "make proofs: Coq cannot be installed here"
+	@if command -v coqc >/dev/null; then $(BIN)/python -m verification.kernel $(ACCEPT); \
+	else echo "make proofs: no coqc, not run here"; fi
+
+# After proofs were changed on purpose: the kernel's answers, and the page of proofs, anew.
+proofs-accept: setup
+	$(MAKE) proofs ACCEPT=--accept
+	$(BIN)/python -m verification.proofs_page
 
 lint: setup
 	$(BIN)/ruff check .

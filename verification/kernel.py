@@ -55,7 +55,7 @@ class Answers:
 
 def modules(folder: Path) -> list[str]:
     """Names of the modules, in the order in which they compile."""
-    return re.findall(r"^(\w+)\.v$", (folder / "_CoqProject").read_text(), re.MULTILINE)
+    return re.findall(r"^(\w+)\.v$", (folder / "_CoqProject").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def digest(folder: Path = SOURCES) -> str:
@@ -70,7 +70,7 @@ def digest_statements(folder: Path = SOURCES) -> str:
 
 
 def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=900)
 
 
 def _compile(folder: Path) -> dict[str, str]:
@@ -105,7 +105,7 @@ def _ask(
     places, refused = dict(places), {}
     while places:
         text = _questions(places, header, question)
-        (folder / "ask.v").write_text(text)
+        (folder / "ask.v").write_text(text, encoding="utf-8")
         done = _run(folder, "coqc", *FLAGS, "ask.v")
         if not done.returncode:
             return _read_axioms(done.stdout), refused
@@ -177,7 +177,7 @@ def ask_kernel(
         failed = _compile(fresh)
         good = [name for name in modules(folder) if name not in failed]
         refused, places = {}, {}
-        texts = {name: (fresh / f"{name}.v").read_text() for name in modules(folder)}
+        texts = {name: (fresh / f"{name}.v").read_text(encoding="utf-8") for name in modules(folder)}
         for claim in claims:
             where = [
                 n for n, text in texts.items() if re.search(rf"\b{claim}_proof\b", text) and n != "statements"

@@ -88,7 +88,7 @@ Derivatives and limits are stated with epsilon and delta. `bounded A c` says tha
 
 def statement(claim: str) -> str:
     """Text of a claim's definition in `statements.v`; empty if there is none."""
-    text = (SOURCES / "statements.v").read_text()
+    text = (SOURCES / "statements.v").read_text(encoding="utf-8")
     found = re.search(rf"^Definition {claim} :=.*?\.$", text, re.MULTILINE | re.DOTALL)
     return found.group() if found else ""
 

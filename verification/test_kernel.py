@@ -35,10 +35,14 @@ def ask(tmp_path):
     """What the kernel says of T1 and T2, each with a file of its own; T2 is sound."""
 
     def run(proof, statements=STATEMENTS, pinned=None):
-        (tmp_path / "statements.v").write_text(statements)
-        (tmp_path / "first.v").write_text("From MetaKE Require Import statements.\n" + proof)
-        (tmp_path / "second.v").write_text("From MetaKE Require Import statements.\n" + OTHER)
-        (tmp_path / "_CoqProject").write_text("statements.v\nfirst.v\nsecond.v\n")
+        (tmp_path / "statements.v").write_text(statements, encoding="utf-8")
+        (tmp_path / "first.v").write_text(
+            "From MetaKE Require Import statements.\n" + proof, encoding="utf-8"
+        )
+        (tmp_path / "second.v").write_text(
+            "From MetaKE Require Import statements.\n" + OTHER, encoding="utf-8"
+        )
+        (tmp_path / "_CoqProject").write_text("statements.v\nfirst.v\nsecond.v\n", encoding="utf-8")
         pinned = pinned or kernel.digest_statements(tmp_path)
         return kernel.ask_kernel(tmp_path, ("T1", "T2"), pinned, "", "MetaKE.statements.{claim}")
 
@@ -96,7 +100,7 @@ def test_record_of_other_sources_is_not_quoted(tmp_path):
     folder = tmp_path / "proofs"
     shutil.copytree(kernel.SOURCES, folder, ignore=shutil.ignore_patterns("*.vo*", "*.glob", ".*"))
     assert kernel.read_record(folder=folder) is not None
-    with (folder / "linear.v").open("a") as file:
+    with (folder / "linear.v").open("a", encoding="utf-8") as file:
         file.write("(* changed *)\n")
     assert kernel.read_record(folder=folder) is None
 
@@ -128,7 +132,7 @@ def test_table_quotes_the_recorded_run(monkeypatch, recorded, cell):
 def test_page_of_proofs_is_that_of_the_record():
     recorded = kernel.read_record()
     assert recorded is not None, "the proofs changed: run `make proofs-accept`"
-    assert proofs_page.PAGE.read_text() == proofs_page.page(recorded)
+    assert proofs_page.PAGE.read_text(encoding="utf-8") == proofs_page.page(recorded)
 
 
 def test_every_statement_has_a_remark_and_every_gap_a_reason():
