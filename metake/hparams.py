@@ -21,7 +21,7 @@ Hypergradient = Literal["proxy", "parallel", "unrolled"]
 class Settings(BaseModel):
     """Settings of one method on one model. Names in brackets are those of published code.
 
-    The columns of the method table (target to history) choose what is done, the rest how.
+    The fields target to history are the columns of the method table.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,29 +32,34 @@ class Settings(BaseModel):
         "ridge", description="lambda C + beta I, the null space of C, or I (needs no statistics)"
     )
     fit: Literal["soft", "exact"] = Field(
-        "soft", description="least squares, or the residual reached in full"
+        "soft", description="soft: regularized least squares; exact: an equality constraint (ROME)"
     )
     allocation: str = Field(
         "spread",
-        description="spread over all edited layers, everything at the last, forward from a target at the "
-        "first, boundary: a target each at the first and last, or each: every layer all of its own",
+        description="spread: over all edited layers; last: everything at the last layer; forward: a target at the "
+        "first layer, propagated to the later ones; boundary: one target at the first and one at the last layer; "
+        "each: a separate gradient step at every layer",
     )
     rounds: int = Field(
-        1, ge=1, description="plan and solve so often, on the model edited so far; shares the steps"
+        1,
+        ge=1,
+        description="number of plan-and-solve rounds, each on the model edited so far; they divide the steps",
     )
     group: int | None = Field(None, ge=1, description="requests planned and solved together; all if null")
     merge: bool = Field(False, description="requests of the same subject share one target")
     restraint: Restraint = Field(
-        "none", description="keep the largest relative changes (rect), or bound the whole change at the end"
+        "none",
+        description="rect: keep the entries with the largest relative change; prune: bound the singular values of "
+        "the total update after the last batch",
     )
-    history: bool = Field(False, description="remember the keys of earlier batches")
+    history: bool = Field(False, description="add the keys of earlier batches to the geometry")
 
     # where
-    layers: tuple[int, ...] = Field(description="edited layers, rising")
+    layers: tuple[int, ...] = Field(description="edited layers, in ascending order")
 
     lookup: Lookup = Field(
         "subject",
-        description="where keys are read and targets written: the subject's last token, or the prompt's [fact_token]",
+        description="token at which keys are read and targets written: the subject's last, or the prompt's last [fact_token]",
     )
 
     # geometry
@@ -65,12 +70,12 @@ class Settings(BaseModel):
         None, gt=0, description="absolute null-space threshold on eigenvalues of C (published: 0.02)"
     )
     keep: float = Field(0.8, gt=0, le=1, description="share of directions kept if no threshold is set")
-    largest: float = Field(0.4, gt=0, le=1, description="share of entries that rect keeps")
+    largest: float = Field(0.4, gt=0, le=1, description="share of entries kept by rect")
     dtype: Literal["float64", "float32"] = Field("float64", description="precision of the solves")
 
     # Stage I, the open-loop plan
-    steps: int = Field(25, ge=1, description="[v_num_grad_steps]")
-    lr: float = Field(0.5, gt=0, description="Adam's [v_lr]")
+    steps: int = Field(25, ge=1, description="steps of the open-loop plan [v_num_grad_steps]")
+    lr: float = Field(0.5, gt=0, description="Adam's learning rate in the open-loop plan [v_lr]")
     kl: float = Field(0.0625, ge=0, description="weight of KL on '{} is a' [kl_factor]")
     decay: float = Field(0.5, ge=0, description="weight of ||delta||/||h||^2 [v_weight_decay]")
     clamp: float | None = Field(
@@ -78,45 +83,49 @@ class Settings(BaseModel):
     )
     relative: Literal["stream", "value"] = Field(
         "stream",
-        description="whose norm ||h|| stands for: the stream's, or the down-projection's output's (ROME)",
+        description="h in ||h||: the residual stream, or the down-projection's output (value, as in ROME)",
     )
-    stop: Stop = Field("own", description="own loss (published), executed loss, or never")
-    stop_loss: float = Field(0.05, ge=0, description="a request is done below this loss")
+    stop: Stop = Field(
+        "own",
+        description="early stop: on the planning loss (own; published), on the loss after the solve (executed), or none",
+    )
+    stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
 
     # Compensation
-    stretch: float = Field(8.0, ge=1, description="no plan is made longer than so many times")
+    stretch: float = Field(8.0, ge=1, description="largest factor by which compensation lengthens a plan")
 
     # MetaKE, the closed loop
-    start: Literal["plan", "compensated"] = Field("plan", description="where the upper level starts")
+    start: Literal["plan", "compensated"] = Field("plan", description="initial target of the upper level")
     hypergradient: Hypergradient = Field(
-        "unrolled", description="the paper's proxy, all layers in parallel (X11), or exact (X10)"
+        "unrolled",
+        description="proxy: the paper's; parallel: the sum over layers (X11); unrolled: exact (X10)",
     )
     meta_steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
-    meta_lr: float = Field(0.5, gt=0, description="Adam's, in the upper level")
+    meta_lr: float = Field(0.5, gt=0, description="Adam's learning rate in the upper level")
     meta_stop: Stop = Field("executed", description="as stop, for the upper level")
     locality: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
     regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
     price: float = Field(
-        0.0, ge=0, description="of what the update costs in the geometry, tr(D G D^T)/||h||^2 (X14)"
+        0.0, ge=0, description="weight of the update's cost on preserved keys, tr(D G D^T)/||h||^2 (X14)"
     )
     joint: bool = Field(
         True, description="the proxy shares one lower level between all edits of a batch (X8)"
     )
 
     # UltraEdit's gradient step
-    gradient_lr: float = Field(1e-6, gt=0, description="how far along the normalised gradient [lr]")
+    gradient_lr: float = Field(1e-6, gt=0, description="step size along the normalized gradient [lr]")
 
     # all
-    check_every: int = Field(5, ge=1, description="steps between two looks at the executed loss")
+    check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
     contexts: tuple[str, ...] | None = Field(
-        None, description="texts put before the prompt; sampled from the model if null"
+        None, description="prefixes of the prompt; sampled from the model if null"
     )
-    seed: int = Field(0, description="of the sampled contexts")
+    seed: int = Field(0, description="seed of the sampled contexts")
     max_tokens: int | None = Field(
         None,
         ge=64,
-        description="padded tokens per pass: bounds the memory; if null 1,024 on a CPU, whose caches hold "
-        "no more, and 8,192 on a GPU",
+        description="padded tokens per pass, which bounds the memory; if null, 1,024 on a CPU (its cache size) and "
+        "8,192 on a GPU",
     )
 
     if not TYPE_CHECKING:  # type checkers and editors read the fields
@@ -138,7 +147,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _cost_is_known(self) -> Settings:
         if self.price and (self.target != "bilevel" or self.fit == "exact"):
-            raise ValueError("price is of the closed loop over a soft fit; an exact one has nothing to weigh")
+            raise ValueError("price needs target bilevel and fit soft; an exact fit has no such trade-off")
         return self
 
     @property

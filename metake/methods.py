@@ -11,11 +11,11 @@ from metake.names import unknown_name
 
 @dataclass(frozen=True)
 class Method:
-    """One row. The first four fields tell about it, the others are columns: fields of `Settings`.
+    """One row. The first four fields describe it; the others are columns, i.e. fields of `Settings`.
 
     Attributes:
-        like: the row whose preset it takes where a model's preset has none for itself.
-        source: the paper it is from.
+        like: the row whose preset is used if the model's preset has none for this row.
+        source: the paper that introduced it.
     """
 
     name: str
@@ -52,10 +52,10 @@ METHODS: dict[str, Method] = {
     row.name: row
     for row in (
         # what the paper compares
-        Method("rome", "one request after the other, in full, at one layer", "arXiv:2202.05262", "memit",
+        Method("rome", "exact fit of one request after the other, at one layer", "arXiv:2202.05262", "memit",
                fit="exact", allocation="last", group=1, relative="value"),
         Method("memit", "open-loop plan, spread over the layers", "arXiv:2210.07229"),
-        Method("prune", "MEMIT, singular values of the whole change bounded at the end", "arXiv:2405.16821",
+        Method("prune", "MEMIT, singular values of the total update bounded at the end", "arXiv:2405.16821",
                "memit", restraint="prune"),
         Method("rect", "MEMIT that keeps the largest relative changes", "arXiv:2401.04700", "memit",
                restraint="rect"),
@@ -66,43 +66,43 @@ METHODS: dict[str, Method] = {
         Method("metake", "closed-loop target along the exact hypergradient (X10)", "ours", target="bilevel"),
         Method("metake-proxy", "closed-loop target along the structural proxy, as in the paper",
                "MetaKE, Algorithm 1", "metake", target="bilevel", hypergradient="proxy"),
-        Method("metake-parallel", "closed-loop target, every layer's gradient at once (X11)", "ours", "metake",
+        Method("metake-parallel", "closed-loop target along the sum of all layers' gradients (X11)", "ours", "metake",
                target="bilevel", hypergradient="parallel"),
-        Method("metake-priced", "closed-loop target that pays for what it disturbs (X14)", "ours", "metake",
+        Method("metake-priced", "closed-loop target with a cost on preserved keys (X14)", "ours", "metake",
                target="bilevel", price=1.0),
         Method("metake-alphaedit", "closed-loop target over AlphaEdit's solver", "ours", "alphaedit",
                target="bilevel", **_NULL),
         Method("metake-blue", "closed-loop target at the first and at the last layer", "ours", "alphaedit",
                target="bilevel", allocation="boundary", **_NULL),
-        # rivals since
+        # other published methods
         Method("emmet", "ROME's exact fit for a whole batch", "arXiv:2403.14236", "memit", fit="exact",
                allocation="last"),
-        Method("memit-fe", "MEMIT with a target at the first layer, replayed upwards", "arXiv:2605.00358",
+        Method("memit-fe", "MEMIT with a target at the first layer, propagated upwards", "arXiv:2605.00358",
                "memit", allocation="forward", history=True),
-        Method("alphaedit-fe", "AlphaEdit with a target at the first layer, replayed upwards",
+        Method("alphaedit-fe", "AlphaEdit with a target at the first layer, propagated upwards",
                "arXiv:2605.00358", "alphaedit", allocation="forward", **_NULL),
         Method("memit-merge", "MEMIT, requests of the same subject share a target", "arXiv:2502.07322", "memit",
                merge=True),
-        Method("ultraedit", "one normalised gradient step at the answer's tokens, least squares, no statistics",
+        Method("ultraedit", "one normalized gradient step at the answer's tokens, least squares, no statistics",
                "arXiv:2505.14679", target="gradient", geometry="identity", allocation="each"),
-        # controls: what closing the loop has to be measured against
-        Method("memit-compensated", "MEMIT's plan, lengthened until it is executed in full", "P4", "memit",
+        # controls for the closed loop
+        Method("memit-compensated", "MEMIT's plan, lengthened until it is fully realized", "P4", "memit",
                target="compensated"),
-        Method("alphaedit-compensated", "AlphaEdit's plan, lengthened until it is executed in full", "P4",
+        Method("alphaedit-compensated", "AlphaEdit's plan, lengthened until it is fully realized", "P4",
                "alphaedit", target="compensated", **_NULL),
-        Method("memit-iterated", "MEMIT three times over, at the same number of steps", "arXiv:2503.11895",
+        Method("memit-iterated", "three rounds of MEMIT with the same total number of steps", "arXiv:2503.11895",
                "memit", rounds=3),
-        Method("alphaedit-iterated", "AlphaEdit three times over, at the same number of steps",
+        Method("alphaedit-iterated", "three rounds of AlphaEdit with the same total number of steps",
                "arXiv:2503.11895", "alphaedit", rounds=3, **_NULL),
-        # published code where it does not do what its paper says
-        Method("prune-added", "PRUNE as its rows were published: the bounded change added to the change",
+        # published code that differs from its paper
+        Method("prune-added", "PRUNE as published results ran it: the bounded update added to the unbounded one",
                "AlphaEdit's code", "memit", restraint="prune-added"),
     )
 }  # fmt: skip
 
 
 def find_method(name: str) -> Method:
-    """The row of a name, which may carry a label after `@` to tell two settings of it apart.
+    """The row of a name. A label after `@` may distinguish several settings of one method.
 
     Raises:
         MetakeError: the name is not in the table.

@@ -81,7 +81,7 @@ def test_published_settings_of_the_papers_models():
 def test_only_a_closed_loop_over_a_soft_fit_has_a_price(changes, demo):
     settings = settings_for(demo.arch, "metake-priced")
     assert settings.price > 0
-    with pytest.raises(MetakeError, match=r"^settings: price is of the closed loop over a soft fit"):
+    with pytest.raises(MetakeError, match=r"^settings: price needs target bilevel and fit soft"):
         settings.updated(**changes)
     assert settings.updated(price=0, **changes).price == 0
 
@@ -216,5 +216,5 @@ def test_a_price_needs_both_a_closed_loop_and_a_soft_fit(target, fit):
     if (target, fit) == ("bilevel", "soft"):
         assert make_settings(fields).price == 0.5
     else:
-        with pytest.raises(MetakeError, match=r"^settings: price is of the closed loop over a soft fit"):
+        with pytest.raises(MetakeError, match=r"^settings: price needs target bilevel and fit soft"):
             make_settings(fields)
