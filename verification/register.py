@@ -1,4 +1,4 @@
-"""What the register of claims lacks, one line per gap: what is missing and where to add it (docs/claims.md)."""
+"""Gaps of the register of claims, one line each: what is missing and where to add it (docs/claims.md)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _add(entry: Claim, rung: str, more: str = "", file: str = "test_*.py") -> st
 
 
 def gaps(entry: Claim, marks: Collection[Mark]) -> list[str]:
-    """What a claim lacks: functions, tests that it holds or a refutation, the library's code, dropped assumptions."""
+    """Gaps of a claim: functions, tests that it holds or a refutation, tests of the library, dropped assumptions."""
     mine = [mark for mark in marks if mark.claim == entry.id]
     holds = any(m.rung in LADDER and m.rung != "product" and not m.refutes for m in mine)
     refuted = any(m.refutes for m in mine)
@@ -73,7 +73,7 @@ def gaps(entry: Claim, marks: Collection[Mark]) -> list[str]:
         )
     if not any(m.rung == "product" for m in mine):
         file = f"test_product_{PROPERTIES[entry.theorem]}.py"
-        lines.append(f"{entry.id}: no test meets the library's code: {_add(entry, 'product', file=file)}")
+        lines.append(f"{entry.id}: no test runs the library's code: {_add(entry, 'product', file=file)}")
     for rung, keys in (("needed", entry.assumptions), ("unneeded", entry.unneeded)):
         dropped = {m.drops for m in mine if m.rung == rung}
         lines += [f"{entry.id}: no test drops {key!r}: " + _add(entry, rung, f', drops="{key}"')

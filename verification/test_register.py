@@ -72,7 +72,7 @@ LACKS = {
     Mark("X99", "random", "", False): 'X99: no test shows that it holds: add a test under @checks("X99", "random")',
     Mark("X99", "exact", "", True): "X99: no counterexample to the paper's form: add a test under "
     '@checks("X99", "random", refutes=True)',
-    Mark("X99", "product", "", False): "X99: no test meets the library's code: add a test under "
+    Mark("X99", "product", "", False): "X99: no test runs the library's code: add a test under "
     '@checks("X99", "product") to verification/test_product_trap.py',
     Mark("X99", "needed", "a", False): "X99: no test drops 'a': add a test under "
     '@checks("X99", "needed", drops="a")',
@@ -97,7 +97,7 @@ def test_gaps_name_a_function_that_is_not_there():
 def test_gaps_of_prose_are_a_refutation_and_the_library():
     lines = gaps(Claim("P99", 1, "", "", "prose", ()), [])
     assert [line.split(":")[1].strip() for line in lines] == [
-        "no counterexample to the paper's form", "no test meets the library's code"]  # fmt: skip
+        "no counterexample to the paper's form", "no test runs the library's code"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("mark", "place"), [
