@@ -1,4 +1,4 @@
-"""What a user asks for: a prompt with one gap, the subject that fills it, the new target."""
+"""Edit requests: a prompt with a gap, the subject that fills it, and the new target."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Request:
     Attributes:
         prompt: template with one `{}` where the subject stands, e.g. `Which city was {} born in?`.
         subject: the text of the subject; the edit is written at its last token.
-        target: what the model shall continue with. A leading space is added when tokenised.
-        locality: prompts (complete texts) whose continuation shall stay as it is; used by targets
-            with a locality loss, never by the evaluation.
-        name: how messages call it; the subject by default.
-        start: where the subject begins in the prompt; found from the gap, and to be given only where the prompt
-            holds `{}` as text, too (`from_text` does).
+        target: the new continuation of the prompt. A leading space is added before tokenization.
+        locality: complete prompts whose continuation should not change; used by targets with a locality loss, not by
+            the evaluation.
+        name: name in messages; the subject by default.
+        start: position of the gap in the prompt. Needed only if the prompt also contains `{}` as ordinary text
+            (`from_text` sets it).
 
     Raises:
-        MetakeError: a field is empty or no text, or the prompt does not hold exactly one gap.
+        MetakeError: a field is empty or not a string, or the prompt does not contain exactly one gap.
     """
 
     prompt: str
@@ -94,9 +94,9 @@ class Request:
 
     @classmethod
     def parse(cls, prompt: str, subject: str, target: str, **rest: Any) -> Request:
-        """A request from what people write: a complete prompt, or one with `{}` in the subject's place.
+        """A request from a complete prompt, or from one with `{}` in the subject's place.
 
-        A prompt that names the subject is complete, and what stands in braces there is text.
+        A prompt that names the subject is complete, and braces in it are ordinary text.
         """
         texts = isinstance(prompt, str) and isinstance(subject, str) and subject.strip()
         if texts and GAP in prompt and not _whole(prompt, subject.strip()):
@@ -111,7 +111,7 @@ class Request:
 
 
 def check_text(label: str, key: str, value: Any) -> None:
-    """Refuse a value that is no text, or an empty one; the line begins with `label: key`."""
+    """Refuse a value that is not a string, or is empty; the line begins with `label: key`."""
     if not isinstance(value, str):
         raise MetakeError(f"{label}: {key} must be a text, not {type(value).__name__}")
     if not value.strip():
@@ -123,10 +123,10 @@ def check_text(label: str, key: str, value: Any) -> None:
 
 
 def check_texts(label: str, key: str, values: Any) -> list[str]:
-    """One text or several, as a list.
+    """One string or several, as a list.
 
     Raises:
-        MetakeError: none, or a value that is no text; the line begins with `label: key`.
+        MetakeError: no value, or a value that is not a string; the line begins with `label: key`.
     """
     several = [values] if isinstance(values, str) else values
     if isinstance(several, dict | bytes) or not isinstance(several, Iterable):
@@ -140,12 +140,12 @@ def check_texts(label: str, key: str, values: Any) -> list[str]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether every character of a text is one: JSON may hold halves of surrogate pairs."""
+    """Whether a text has no lone surrogates, which JSON can contain."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def visible(text: str) -> str:
-    """A text with control characters, which may command a terminal, and halves of characters escaped."""
+    """A text with control characters and lone surrogates escaped, safe for a terminal."""
     return "".join(
         c.encode("unicode_escape").decode() if category(c) in ("Cc", "Cs") and c not in "\n\t" else c
         for c in text
@@ -153,7 +153,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text as messages show it."""
+    """A text shortened to one line for messages."""
     text = " ".join(visible(" ".join(text.split())).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -164,12 +164,10 @@ def _whole(text: str, subject: str, flags: int = 0) -> re.Match[str] | None:
 
 
 def distinct(requests: Any) -> tuple[Request, ...]:
-    """A batch as it is edited: every request once.
-
-    Identical requests are merged, with a warning: one edit says all that two say.
+    """A batch without duplicates; merging identical requests gives a warning.
 
     Raises:
-        MetakeError: no request, something else than requests, or two that ask for different answers to one prompt.
+        MetakeError: no request, an object that is not a `Request`, or two requests with different targets for one prompt.
     """
     batch = (requests,) if isinstance(requests, Request) else requests
     if isinstance(batch, str | dict) or not isinstance(batch, Iterable):
@@ -189,20 +187,19 @@ def distinct(requests: Any) -> tuple[Request, ...]:
     if len(once) < len(batch):
         twice = next(request for request in once if batch.count(request) > 1)
         warnings.warn(
-            f"{len(batch) - len(once)} requests are given more than once and are edited once ({twice.name}: "
-            f"{twice.text!r})",
+            f"{len(batch) - len(once)} duplicate requests are ignored ({twice.name}: {twice.text!r})",
             stacklevel=2,
         )
     return once
 
 
 def contradiction(requests: Iterable[Request]) -> str:
-    """What the first two requests that ask for different answers to one prompt say; empty without such."""
+    """Message about the first two requests with different targets for one prompt; empty if there are none."""
     seen: dict[str, Request] = {}
     for request in requests:
         other = seen.setdefault(request.text, request)
         if other.target != request.target:
             return (
-                f"{request.name}: {request.text!r} is asked to become {other.target!r} and {request.target!r}"
+                f"{request.name}: {request.text!r} has two targets, {other.target!r} and {request.target!r}"
             )
     return ""

@@ -1,4 +1,4 @@
-"""The entries of a file of records: JSON, JSON Lines, CSV or TSV, each entry an object of named fields."""
+"""Entries of a file of records (JSON, JSON Lines, CSV or TSV); an entry is an object of named fields."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from metake.errors import MetakeError
 from metake.files import parse_json, read_text
 
 FORMATS = "a JSON list, JSON Lines, CSV or TSV"
-TABLES = {".csv": ",;\t", ".tsv": "\t"}  # delimiters that may separate the names of the header
+TABLES = {".csv": ",;\t", ".tsv": "\t"}  # possible delimiters
 LINES = (".jsonl", ".ndjson")
 
 
 def read_entries(path: Path) -> list[Any]:
-    """The entries of a file; its name tells tables, its content tells the two kinds of JSON.
+    """Entries of a file. Tables are recognized by the file's name, JSON and JSON Lines by the content.
 
     Raises:
-        MetakeError: the file is missing, damaged, of another kind, or without entries.
+        MetakeError: the file is missing, damaged, in another format, or empty.
     """
     if path.suffix.lower() in TABLES:
         entries = _read_table(path, TABLES[path.suffix.lower()])
@@ -51,7 +51,7 @@ def _read_json(path: Path) -> list[Any]:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first line that is not empty is an object by itself."""
+    """Whether the first nonempty line is a JSON object."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     try:
         return isinstance(parse_json(first), dict)
@@ -101,7 +101,7 @@ def _read_table(path: Path, delimiters: str) -> list[Any]:
 
 
 def _cell(path: Path, index: int, name: str, cell: str) -> Any:
-    """A cell's text, or the list or object that it holds as JSON."""
+    """Value of a cell: a list or an object if the cell is one in JSON, else its text."""
     if not cell.strip().startswith(("[", "{")):
         return cell
     try:
@@ -109,8 +109,8 @@ def _cell(path: Path, index: int, name: str, cell: str) -> Any:
     except (ValueError, RecursionError) as error:
         if cell.strip().startswith(("['", '["', "[{", "{'", '{"')):
             raise MetakeError(
-                f"{path}: record {index}: {name} looks like a list or an object and is not JSON ({error}); "
+                f"{path}: record {index}: {name} looks like a list or an object but is not JSON ({error}); "
                 "write it as JSON"
             ) from error
         return cell
-    return cell if content == {} else content  # `{}` alone is a gap
+    return cell if content == {} else content  # `{}` alone is the subject's place, not an object

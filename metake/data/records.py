@@ -1,7 +1,7 @@
-"""Facts to be edited and the prompts that judge the edit, read from every format of docs/data.md.
+"""Facts to be edited and the prompts that evaluate the edit, read from every format of docs/data.md.
 
-A record is a request and the prompts that judge it. Requests carry none of those prompts, so what
-a target is planned with can never be what it is judged by.
+A record is a request and its evaluation prompts. The request contains none of these prompts, so a target is never
+optimized on the prompts that evaluate it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ SHOWN = 5  # problems that an error line names
 
 @dataclass(frozen=True)
 class Record:
-    """One edit and its judges.
+    """One edit and its evaluation prompts.
 
     Attributes:
-        request: what is asked of the editor.
+        request: the edit request.
         rephrase: the same question in other words (generalisation); empty if the file has none.
         locality, locality_answer: an unrelated question and its true answer (specificity); both may be empty.
-        truth: what the unedited model or the world says, for display; may be empty.
+        truth: the old or true answer, for display; may be empty.
         same_subject: other prompts about the subject with their true answers.
         rival: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
         rephrases, neighbours: all paraphrases, and prompts about other subjects whose answer is `rival`.
-        generation_prompts: openings for free text about the subject.
-        attribute: what the edit claims of the subject, as ids of the relation and of the new target (the key
-            of reference texts); None if the file does not say.
+        generation_prompts: prompts for free generation about the subject.
+        attribute: ids of the relation and of the new target (the key of reference texts); None if the file has none.
     """
 
     request: Request
@@ -63,12 +62,12 @@ KINDS = {
 
 @dataclass
 class Fields:
-    """The fields of a record, or of an object in it; what is wrong with them is noted and read as empty.
+    """The fields of a record, or of an object in it. A wrong field is added to `problems` and read as empty.
 
     Attributes:
-        where: how problems call the record.
-        problems: of the whole file, in its order.
-        used: the names that were asked for.
+        where: the record's name in problems.
+        problems: problems of the whole file, in its order.
+        used: names of the fields that were read.
     """
 
     where: str
@@ -181,7 +180,7 @@ class Fields:
     def request(
         self, prompt: str, subject: str, target: str, make: Callable[..., Request] = Request.parse
     ) -> Request:
-        """The request of three texts; a stand-in where one of them is missing, which has been noted."""
+        """The request of three texts; a placeholder if one of them is missing, which is already in `problems`."""
         if prompt and subject and target:
             try:
                 return make(prompt, subject, target)
@@ -219,7 +218,7 @@ def _zsre(fields: Fields) -> Record:
     target = fields.answer("answers")
     if not target and len(fields.problems) == known:
         fields.problem(
-            ": answers, whose first is the target, is empty"
+            ": answers is empty; its first entry is the target"
             if "answers" in fields.content
             else " has no field 'answers'"
         )
@@ -277,14 +276,14 @@ PASSED_OVER = {"case_id", "pararel_idx", "id", "alt", "cond", "attribute_prompts
 
 
 def read_records(path: Path | str, limit: int | None = None, need: Sequence[str] = ()) -> list[Record]:
-    """Read a file of records; docs/data.md has the formats, which are told by the file's name and the fields.
+    """Read a file of records. The file's name and fields determine the format (docs/data.md).
 
     Args:
-        limit: only so many, from the first.
-        need: attributes of `Record` that no record may lack, e.g. `rephrase`.
+        limit: read the first records, this many.
+        need: attributes of `Record` that every record must have, e.g. `rephrase`.
 
     Raises:
-        MetakeError: no such file, no records, or records without what is needed; the line names the first few problems.
+        MetakeError: no such file, no records, or records without a needed field; the line names the first few problems.
     """
     if limit is not None and limit < 1:
         raise MetakeError(f"records: at least 1 is needed, asked for {limit}")
@@ -293,10 +292,7 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
 
 
 def _completed(record: Record) -> Record:
-    """A record whose prompts about the subject name it where they hold a gap, as the edited prompt may.
-
-    A rival that is the target would be compared with itself, so it is none.
-    """
+    """A record with the subject in place of `{}` in its prompts, and without a rival that equals the target."""
     subject = record.request.subject
 
     def named(prompt: str) -> str:

@@ -97,8 +97,8 @@ def test_braces_case_and_repeated_subjects():
         ({"rephrase": 3}, "record 0: rephrase must be a text, not a number"),
         ({"loc": None}, "record 0: loc_ans needs loc beside it"),
         ({"loc_ans": " "}, "loc needs loc_ans beside it"),
-        ({"answers": []}, "the target, is empty"),
-        ({"answers": [" "]}, "the target, is empty"),
+        ({"answers": []}, "answers is empty"),
+        ({"answers": [" "]}, "answers is empty"),
         ({"answers": 3}, "answers must be a text or a list of texts"),
         ({"answers": None}, "no field 'answers'"),
         ({"subject": "Bob"}, "'Bob' is not in the prompt"),
@@ -501,7 +501,7 @@ def test_a_cell_that_was_meant_as_a_list_or_an_object_is_refused(write, cell):
     quoted = '"' + cell.replace('"', '""') + '"'
     path = write("t.csv", f"{TABLE}Ada is,Ada,b,{quoted}\n")
     with pytest.raises(
-        MetakeError, match="record 0: ground_truth looks like a list or an object and is not JSON"
+        MetakeError, match="record 0: ground_truth looks like a list or an object but is not JSON"
     ):
         read_records(path)
 
