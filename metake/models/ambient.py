@@ -1,5 +1,5 @@
-"""What a caller may have switched on around the library, switched off inside it: inference mode, autocast,
-default dtypes and default devices."""
+"""Default PyTorch modes inside the library, whatever the caller has set: inference mode, autocast, default dtype and
+default device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metake.errors import MetakeError
 
 @contextmanager
 def neutral() -> Iterator[None]:
-    """PyTorch as it starts, but with the caller's gradient mode; all as before afterwards."""
+    """Context with PyTorch's default modes and the caller's gradient mode; the caller's modes are restored afterwards."""
     gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
@@ -32,7 +32,7 @@ def neutral() -> Iterator[None]:
 
 
 def refuse_inference_tensors(model: nn.Module) -> None:
-    """A model that was made inside `torch.inference_mode()` can neither be planned with nor written to.
+    """Refuse a model created inside `torch.inference_mode()`: its weights allow neither gradients nor updates.
 
     Raises:
         MetakeError: some of its weights are inference tensors.
@@ -40,5 +40,5 @@ def refuse_inference_tensors(model: nn.Module) -> None:
     name = next((name for name, p in model.named_parameters() if p.is_inference()), None)
     if name is not None:
         raise MetakeError(
-            f"model: {name} was made inside torch.inference_mode() and cannot be edited; load the model outside it"
+            f"model: {name} was created inside torch.inference_mode() and cannot be edited; load the model outside it"
         )

@@ -153,8 +153,8 @@ class Architecture:
         found = names.intersection(POST_NORMS)
         if found:
             raise MetakeError(
-                f"{self.family}: the FFN's output passes {found.pop()} before it is added, so an "
-                "edit of the down-projection is not what the stream receives; not supported"
+                f"{self.family}: {found.pop()} is applied to the FFN's output before it is added, so the "
+                "stream would not receive the edit of the down-projection; not supported"
             )
 
     def __len__(self) -> int:
@@ -194,7 +194,7 @@ class Architecture:
         count = getattr(embedding, "num_embeddings", len(embedding.weight))
         if largest >= count:
             raise MetakeError(
-                f"tokenizer: its token {largest} is none of the model's {count}; give the model's own tokenizer, or call "
+                f"tokenizer: token {largest} is outside the model's vocabulary of {count}; give the model's own tokenizer, or call "
                 "model.resize_token_embeddings(len(tokenizer)) after adding tokens"
             )
 
@@ -287,7 +287,7 @@ class Architecture:
         if not layers:
             raise MetakeError("layers: none given; name at least one layer to edit")
         if list(layers) != sorted(set(layers)):
-            raise MetakeError(f"layers: {list(layers)} must rise without repetition")
+            raise MetakeError(f"layers: {list(layers)} must be in ascending order without repetition")
         for layer in layers:
             if not 0 <= layer < len(self):
                 raise MetakeError(

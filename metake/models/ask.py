@@ -1,4 +1,4 @@
-"""Questions to a model, and its greedy answers."""
+"""Greedy answers of a model to questions."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def ask(
     questions: str | Iterable[str],
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> str | list[str]:
-    """Greedy answer to a question, or the answers to several, without the space around them.
+    """Greedy answer to a question, or a list of answers to several, stripped of whitespace.
 
-    In a conversation (a `Chat` tokenizer) an answer is the whole turn; after a plain prompt it is the first line,
-    as a model without turns goes on with another text.
+    With a `Chat` tokenizer an answer is the whole turn. After a plain prompt it is the first line only, because the
+    model then continues with unrelated text.
 
     Args:
-        questions: prompts, each a complete text.
-        max_new_tokens: of each answer.
+        questions: complete prompts.
+        max_new_tokens: maximum number of tokens per answer.
 
     Raises:
-        MetakeError: no question, one that is no text or too long for the model, or a model that cannot generate.
+        MetakeError: no question, a question that is not a string or too long, or a model that cannot generate.
     """
     rows = [encode(tokenizer, text).ids for text in check_texts("ask", "question", questions)]
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
@@ -47,7 +47,7 @@ def ask(
 
 
 def check_room(arch: Architecture, rows: Sequence[Sequence[int]], what: str) -> None:
-    """Refuse token rows that leave the model no room for an answer; `what` begins the line."""
+    """Refuse token rows after which no position is left for an answer; `what` begins the error line."""
     limit, longest = arch.max_positions, max(map(len, rows))
     if limit is not None and longest >= limit:
         raise MetakeError(f"{what}: a question of {longest} tokens; the model takes {limit} with the answer")

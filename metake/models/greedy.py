@@ -1,8 +1,8 @@
-"""Greedy answers: the most likely token each time, whatever generation settings a model carries.
+"""Greedy answers: the most likely token at each step, independent of the model's generation settings.
 
-`generation_config.json` may set a repetition penalty, forbidden n-grams, a least length and more, and `generate`
-applies them to greedy decoding as well. A measurement sees the model, so all of them are set aside, except for the
-tokens at which an answer ends.
+`generation_config.json` may set a repetition penalty, forbidden n-grams, a minimum length and more, and `generate`
+applies them to greedy decoding too. They are ignored here, except for the end-of-text tokens, so that an answer
+depends on the weights only.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from metake.models.architecture import Architecture
 from metake.models.tokens import encode
 from metake.models.trace import frozen
 
-MARGIN = 3  # tokens read beyond the target's, to see whether the answer ends with it
-LEAST = 8  # tokens of an answer, however short the target
+MARGIN = 3  # tokens generated beyond the target's length, which show whether the answer ends with the target
+LEAST = 8  # minimum number of tokens of an answer
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the tokenizer's end of text and those that the model's own settings name."""
+    """Tokens that end an answer: the tokenizer's end-of-text token and those of the model's generation settings."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     tokens = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
     return sorted({int(token) for token in tokens if token is not None})
 
 
 def set_aside(model: Any) -> dict[str, Any]:
-    """Settings of the model's own that would change its answers, by name."""
+    """Generation settings of the model that would change greedy answers, by name."""
     config = getattr(model, "generation_config", None)
     if config is None:
         return {}
@@ -45,7 +45,7 @@ def set_aside(model: Any) -> dict[str, Any]:
 
 
 def described_decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """How answers were read, as plain data for a result file."""
+    """Decoding of the answers, as plain data for a result file."""
     return {
         "decoding": "greedy",
         "stop_tokens": stop_tokens(model, tokenizer),
@@ -55,7 +55,7 @@ def described_decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
 
 @contextmanager
 def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
-    """`model.generate` without the model's own settings; they are back afterwards.
+    """Context in which `model.generate` ignores the model's generation settings; they are restored afterwards.
 
     Raises:
         MetakeError: the model cannot generate.
@@ -76,17 +76,17 @@ def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 def answer_length(tokenizer: Any, prompt: str, target: str, least: int = LEAST) -> int:
-    """Tokens to read of an answer that is compared with `target`."""
+    """Number of tokens to generate for an answer that is compared with `target`."""
     return max(encode(tokenizer, prompt, target).answer + MARGIN, least)
 
 
 def as_spoken(tokenizer: Any, target: str) -> str:
-    """A target as the tokenizer writes it back (some fold case or Unicode forms): what an answer can be equal to."""
+    """A target encoded and decoded by the tokenizer, which may fold case or Unicode forms, for comparison with answers."""
     return tokenizer.decode(tokenizer(target, add_special_tokens=False).input_ids).strip() or target.strip()
 
 
 def first_lines(text: str, target: str = "") -> str:
-    """As many lines of an answer as the target has, leading space kept."""
+    """The first lines of an answer, as many as the target has; leading whitespace is kept."""
     body = text.lstrip()
     lines = body.split("\n")[: target.strip().count("\n") + 1]
     return text[: len(text) - len(body)] + "\n".join(lines)
@@ -102,11 +102,11 @@ def continue_greedily(
 ) -> list[str]:
     """Greedy continuations of token rows, each up to its length or a token that ends an answer.
 
-    Batched with cached keys and values; prompts are padded on the left and masked. Rows share a batch only where
-    each of them has room for its length.
+    Batched, with a KV cache; prompts are padded on the left and masked. Rows share a batch only if the model's
+    positions suffice for all of them.
 
     Args:
-        max_tokens: padded tokens of a batch, continuations included; by default what suits the device.
+        max_tokens: padded tokens of a batch, including continuations; by default the device's `pass_tokens` times two.
 
     Raises:
         MetakeError: the model cannot generate (no `generate`).
@@ -137,7 +137,7 @@ def continue_greedily(
 def _groups(
     prompts: Sequence[Sequence[int]], lengths: Sequence[int], budget: int, limit: int | None
 ) -> Iterator[list[int]]:
-    """Indices of rows that are continued together, similar lengths side by side."""
+    """Indices of the rows of each batch, sorted by length."""
     group: list[int] = []
     width = longest = 0
     for i in sorted(range(len(prompts)), key=lambda i: (lengths[i], len(prompts[i]))):
@@ -161,10 +161,10 @@ def greedy_answers(
     least: int = LEAST,
     max_tokens: int | None = None,
 ) -> list[str]:
-    """Greedy answers to prompts, each read as far as its target goes and a little further, in tokens and in lines.
+    """Greedy answers to prompts, each a few tokens longer than its target and with as many lines.
 
     Args:
-        least: tokens of an answer, however short the target.
+        least: minimum number of tokens of an answer.
     """
     rows = [encode(tokenizer, prompt).ids for prompt in prompts]
     lengths = [answer_length(tokenizer, p, t, least) for p, t in zip(prompts, targets, strict=True)]

@@ -61,12 +61,12 @@ KNOWN: tuple[Known, ...] = (
 
 @dataclass(frozen=True, repr=False)
 class Loaded:
-    """A model ready to be asked and edited.
+    """A model with its tokenizer.
 
     Attributes:
-        name: what messages and result files call it.
-        tokenizer: its own, or a `Chat` where prompts are turns of a conversation.
-        arch: the modules that edits touch.
+        name: the model's name in messages and result files.
+        tokenizer: the model's tokenizer, or a `Chat` that puts prompts into the chat template.
+        arch: access to the modules that are edited.
     """
 
     name: str
@@ -83,16 +83,16 @@ class Loaded:
     ) -> list[str]: ...
 
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
-        """Greedy answer of the model as it is now: one for a question, a list for several.
+        """Greedy answer of the model in its current state, or a list of answers to several questions.
 
-        In a conversation (`load(name, chat=True)`) the whole turn, otherwise the first line.
+        With `load(name, chat=True)` an answer is the whole turn, otherwise its first line.
 
         Args:
             questions: complete prompts.
-            max_new_tokens: of each answer.
+            max_new_tokens: maximum number of tokens per answer.
 
         Raises:
-            MetakeError: no question, one that is no text or too long for the model, or a model that cannot generate.
+            MetakeError: no question, a question that is not a string or too long, or a model that cannot generate.
         """
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
@@ -112,15 +112,15 @@ def load(
     """Load a named model, a local folder or file, or a model from the hub.
 
     Args:
-        dtype: one of `DTYPES`; edits are solved in fp64 or fp32 whatever it is.
-        device: `cpu`, `cuda`, `cuda:1`, ... or `auto` to shard over what there is (needs accelerate);
-            the first GPU if there is one, by default.
-        modules: of a model whose family is not known, or the file that holds them.
-        chat: prompts are turns of a conversation, by the tokenizer's chat template.
+        dtype: of the weights, one of `DTYPES`; solves are in fp64 or fp32 in any case.
+        device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` to shard over all devices (needs accelerate); default: the
+            first GPU, or the CPU without one.
+        modules: module map of an unknown family, or a JSON file with it.
+        chat: put prompts into the tokenizer's chat template, as user turns.
 
     Raises:
-        MetakeError: the name leads nowhere, a package is missing, the family is unsupported, its description cannot
-            be read, or there is no chat template where one is asked for.
+        MetakeError: there is no such model, a package is missing, the family is not supported, the module map cannot
+            be read, or `chat` is set and the tokenizer has no chat template.
     """
     name = os.fspath(as_path(name, "model")) if isinstance(name, Path) else name
     if not isinstance(name, str) or not name.strip():
@@ -135,7 +135,7 @@ def load(
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, TypeError) as error:
-            raise MetakeError(f"device: {device!r} is not to be had here; try cpu") from error
+            raise MetakeError(f"device: {device!r} is not available; try cpu") from error
     place, options = _locate(name)
     model, tokenizer = _from_pretrained(name, place, options, getattr(torch, dtype), device)
     path = expand(name)
@@ -145,13 +145,13 @@ def load(
 
 
 def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -> Architecture:
-    """Of whatever a caller holds: a `Loaded`, a model, or an `Architecture`, which stays as it is.
+    """The `Architecture` of a `Loaded` or a model; an `Architecture` is returned unchanged.
 
     Args:
-        modules: of a model whose family is not known.
+        modules: module map of an unknown family.
 
     Raises:
-        MetakeError: something else, or a model that cannot be edited.
+        MetakeError: another type, or a model that cannot be edited.
     """
     if isinstance(model, Loaded):
         model = model.arch if modules is None else model.model
@@ -236,17 +236,17 @@ def _on_disk(name: str, path: Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def _folders(parent: Path) -> list[str]:
-    """Names of the folders and GGUF files beside a path that leads nowhere."""
+    """Names of the folders and GGUF files in a folder."""
     if not parent.is_dir():
         return []
     return [path.name for path in parent.iterdir() if path.is_dir() or path.suffix == ".gguf"]
 
 
 def _suggestion(name: str) -> str:
-    """What may have been meant by a name that is neither ours nor here nor on the hub."""
+    """Similar names, for the error about an unknown model."""
     ours = [known.name for known in KNOWN if known.name not in ("FOLDER", "FILE.gguf")]
     near = did_you_mean(name, [*ours, *_folders(Path())])
-    return near or "neither a name of `metake models` nor a folder, and not to be had from the hub"
+    return near or "neither a name of `metake models` nor a folder, and not available from the hub"
 
 
 def _gguf(path: Path) -> tuple[str, dict[str, Any]]:

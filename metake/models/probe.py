@@ -1,7 +1,8 @@
-"""A look at a model that nobody vouches for: does the stream receive what a down-projection writes, as it is?
+"""Test that the residual stream receives the output of every down-projection unchanged.
 
-Names say where modules are, and not what is done between them. One pass over a few tokens measures it, before
-anything is edited: every block is run again with a known push, and the stream after it has to move by that push.
+A module map gives the names of modules, not the operations between them. One pass over a few tokens tests them before
+any edit: every block is rerun with a known perturbation of its down-projection's output, and the residual stream must
+change by exactly this perturbation.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from metake.models.weights import is_plain
 if TYPE_CHECKING:
     from metake.models.architecture import Architecture
 
-TOKENS = 3  # one before the pushed one and one after it
+TOKENS = 3  # the perturbed token, one before and one after it
 ROUNDING = 16  # units in the last place of the largest entry
 
 
 def stream_of(output: Any) -> Tensor:
-    """The stream, of what a block returns."""
+    """The residual stream from a block's output."""
     while isinstance(output, tuple | list):
         output = output[0]
     return output
@@ -33,11 +34,11 @@ def stream_of(output: Any) -> Tensor:
 
 @torch.no_grad()
 def check_values(arch: Architecture) -> None:
-    """Measure every block, and the head.
+    """Test every block, and the head.
 
     Raises:
-        MetakeError: the model cannot be run on token ids alone, a down-projection is not run, does not map its keys
-            by its weight, or writes something else than the stream receives, or the head does not read the stream.
+        MetakeError: the model cannot be run on token ids alone, a down-projection is not run, its output is not its
+            weight times the key, the stream does not receive this output, or the head does not read the stream.
     """
     ids = torch.arange(TOKENS, device=arch.device)[None]
     replaying = False
@@ -64,7 +65,7 @@ def check_values(arch: Architecture) -> None:
     missing = sorted(set(range(len(arch))) - set(measured))
     if missing:
         raise MetakeError(
-            f"{arch.family}: block {missing[0]} of {arch.modules.blocks} is not run; correct the module map"
+            f"{arch.family}: block {missing[0]} of {arch.modules.blocks} is not run in a forward pass; correct the module map"
         )
     _check_head(arch, ids, whole)
 
@@ -82,13 +83,13 @@ def _logits(arch: Architecture, ids: Tensor) -> Tensor:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits, of what a model returns (a tuple where its configuration says `return_dict=False`)."""
+    """The logits from a model's output, which is a tuple if its configuration has `return_dict=False`."""
     return output[0] if isinstance(output, tuple) else output.logits
 
 
 def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> None:
-    """Push what the down-projection writes at one token: the stream moves there by the push, elsewhere not at all."""
-    down, where = arch.down(layer), f"{arch.family}: what {arch.modules.down} of block {layer} writes"
+    """Perturb the down-projection's output at one token: the stream must change by this there, and nowhere else."""
+    down, where = arch.down(layer), f"{arch.family}: the output of {arch.modules.down} of block {layer}"
     keys: list[Tensor] = []
     push = torch.zeros(TOKENS, arch.d_v, dtype=torch.float64)
 
@@ -103,7 +104,7 @@ def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> N
         still = run().reshape(TOKENS, -1).cpu().double()
         if not keys:
             raise MetakeError(
-                f"{where} is never computed (a fused kernel may stand in for it); not supported"
+                f"{where} is never computed (perhaps a fused kernel replaces it); not supported"
             )
         if len(keys) > 1:
             raise MetakeError(f"{where} is computed {len(keys)} times in a pass; not supported")
@@ -122,15 +123,15 @@ def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> N
         handle.remove()
     if not error <= ROUNDING * torch.finfo(arch.weight(layer).dtype).eps * scale:
         raise MetakeError(
-            f"{where} is normalised, scaled, mixed or dropped before the stream "
-            "receives it, so an edit of it is not what the stream receives; not supported"
+            f"{where} is normalized, scaled, mixed or dropped before it is added to the residual stream, "
+            "so the stream would not receive the edit; not supported"
         )
     if not is_plain(down):
         _check_map(f"{arch.family}: {arch.modules.down} of block {layer}", down, keys[0])
 
 
 def _check_map(where: str, down: nn.Module, keys: Tensor) -> None:
-    """What a module of another class, or with hooks, makes of a key is `W k` plus a constant."""
+    """Test that a module of another class, or with hooks, maps a key to `W k` plus a constant."""
     keys = keys.reshape(1, TOKENS, -1)
     weight = down.get_parameter("weight").detach()
     wanted = (keys @ (weight if isinstance(down, Conv1D) else weight.T)).double()
@@ -142,13 +143,13 @@ def _check_map(where: str, down: nn.Module, keys: Tensor) -> None:
     bound = (ROUNDING + keys.shape[-1] ** 0.5) * torch.finfo(weight.dtype).eps * scale
     if not float((found - wanted).abs().max()) <= bound:
         raise MetakeError(
-            f"{where} ({type(down).__name__}) computes something else than its weight times its input (an adapter or "
-            "a hook?), so an edit of the weight is not what it puts out; merge or remove what is attached to it"
+            f"{where} ({type(down).__name__}): the output is not the weight times the input (an adapter or "
+            "a hook?), so it would not show an edit of the weight; merge or remove the adapter or hook"
         )
 
 
 def _check_head(arch: Architecture, ids: Tensor, whole: Tensor) -> None:
-    """Logits at one position alone, as passes ask for them, are those of the whole pass there."""
+    """Test that the head gives the same logits for one position as for all positions."""
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (args[0][:, -1],)
@@ -158,7 +159,7 @@ def _check_head(arch: Architecture, ids: Tensor, whole: Tensor) -> None:
         try:
             some = logits_of(arch.model(input_ids=ids, use_cache=False))
             off = float((some.reshape(-1) - whole[0, -1]).abs().max())
-        except Exception:  # whatever a module does with what it is not made for
+        except Exception:  # any error of a module that is not the head
             off = float("nan")
     if not off <= 1e3 * torch.finfo(whole.dtype).eps * float(whole.abs().max()):
         raise MetakeError(

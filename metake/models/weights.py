@@ -1,4 +1,4 @@
-"""Which down-projections can take an edit: plain parameters of a plain linear map, used in one place."""
+"""Check that a down-projection can be edited: a plain parameter of a linear map that no other module shares."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_weight(where: str, module: nn.Module) -> None:
-    """Refuse a module whose weight an edit cannot be added to.
+    """Refuse a module whose weight cannot be edited.
 
     Args:
-        where: model and module, with which the line begins.
+        where: model and module; begins the error line.
 
     Raises:
-        MetakeError: it is no linear map, or its weight is quantised, computed from other parameters, or of a kind
-            of its own.
+        MetakeError: the module is not a linear map, or its weight is quantized, computed from other parameters, or a
+            tensor subclass.
     """
     kind = type(module)
     weight = module._parameters.get("weight")
     quantised = "quant" in kind.__module__.lower() or (weight is not None and weight.dtype not in DTYPES)
     if quantised:
-        what = "quantised" if weight is None else str(weight.dtype)
+        what = "quantized" if weight is None else str(weight.dtype)
         raise MetakeError(
-            f"{where}: weights are {what} ({kind.__name__}); load the model in fp32, bf16 or fp16 (quantised weights "
-            "cannot take an edit)"
+            f"{where}: weights are {what} ({kind.__name__}); load the model in fp32, bf16 or fp16 (quantized weights "
+            "cannot be edited)"
         )
     if not isinstance(module, nn.Linear | Conv1D):
         raise MetakeError(
@@ -37,17 +37,17 @@ def check_weight(where: str, module: nn.Module) -> None:
     if weight is None:
         raise MetakeError(
             f"{where}: the weight is computed from other parameters (weight_norm, a parametrization, pruning), so an "
-            "edit would not last; make it plain first with parametrize.remove_parametrizations, remove_weight_norm or "
+            "edit would be lost; convert it first with parametrize.remove_parametrizations, remove_weight_norm or "
             "prune.remove of torch.nn.utils"
         )
     if type(weight.data) is not torch.Tensor:
         raise MetakeError(
-            f"{where}: the weight is a {type(weight.data).__name__}, no plain tensor; load the model in fp32, bf16 or fp16"
+            f"{where}: the weight is a {type(weight.data).__name__}, not a plain tensor; load the model in fp32, bf16 or fp16"
         )
 
 
 def other_uses(model: nn.Module, module: nn.Module) -> list[str]:
-    """Names of the other parameters that are the same memory as a module's weight."""
+    """Names of the other parameters that share memory with a module's weight."""
     weight = module._parameters["weight"]
     assert weight is not None
     names = []

@@ -1,4 +1,4 @@
-"""From what a user holds to the module whose weights take an edit: wrappers are removed, or refused by name."""
+"""Unwrap a user's model to the module that holds the weights, or refuse the wrapper."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from metake.errors import MetakeError
 
-# hold the very tensors of the model inside, so that an edit of those is an edit of the whole
+# share the tensors of the inner model, so that an edit of the inner model edits them too
 REPLICAS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -38,7 +38,7 @@ def _refuse_adapters(model: nn.Module) -> None:
     for module in model.modules():
         if type(module).__module__.partition(".")[0] == "peft":
             raise MetakeError(
-                f"model: {type(model).__name__} has PEFT adapters, which an edit of its weights does not reach; merge "
+                f"model: {type(model).__name__} has PEFT adapters, which an edit of its weights would not include; merge "
                 "them first: model = PeftModel.from_pretrained(base, adapter).merge_and_unload()"
             )
 
@@ -53,12 +53,12 @@ def _refuse_absent_weights(model: nn.Module) -> None:
         if parameter.is_meta:
             raise MetakeError(
                 f"model: {name} is not in memory (offloaded to the CPU or to disk, or never loaded), so an edit would "
-                "be lost; load the model where all of it fits: another device, more GPUs, or bf16"
+                "be lost; load the whole model into memory: on another device, on more GPUs, or in bf16"
             )
 
 
 def runs_compiled(model: nn.Module) -> bool:
-    """Whether a part of the model was compiled, so that its passes may not call hooks."""
+    """Whether a part of the model was compiled; its forward passes may then skip hooks."""
     return any(
         module.__dict__.get("_compiled_call_impl") is not None or "_orig_mod" in module._modules
         for module in model.modules()

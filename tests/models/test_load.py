@@ -160,7 +160,7 @@ def test_a_loaders_complaint_is_one_line_of_at_most_200_characters(monkeypatch, 
         assert str(refused.value) == f"{name}: cannot be loaded{remedy} (OSError: {reason})"
     assert logging.getLogger("huggingface_hub").level == logging.ERROR
     with pytest.raises(
-        MetakeError, match="; neither a name of `metake models` nor a folder, and not to be had"
+        MetakeError, match="; neither a name of `metake models` nor a folder, and not available"
     ):
         load("zzzzzz", device="cpu")
 

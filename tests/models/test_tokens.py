@@ -175,7 +175,7 @@ def test_tokens_that_the_model_lacks_are_refused_before_a_pass(demo):
     model.resize_token_embeddings(max(row))
     for attempt in attempts:
         with pytest.raises(
-            MetakeError, match=f"its token {max(row)} is none of the model's {max(row)}; give"
+            MetakeError, match=f"token {max(row)} is outside the model's vocabulary of {max(row)}; give"
         ):
             attempt()
     model.resize_token_embeddings(max(row) + 1)

@@ -208,7 +208,7 @@ def test_hooks_of_the_user_that_change_a_value_are_measured(change, fits):
     if fits:
         shift(model)
     else:
-        one_line(lambda: Architecture(model), "block 1", "merge or remove what is attached")
+        one_line(lambda: Architecture(model), "block 1", "merge or remove the adapter or hook")
 
 
 def doubled_input(down):
@@ -224,7 +224,10 @@ def doubled_forward(down):
 def test_what_is_attached_in_front_or_in_place_of_a_down_projection_is_measured(change):
     model = tiny("llama")
     change(model.model.layers[2].mlp.down_proj)
-    one_line(lambda: Architecture(model), "mlp.down_proj of block 2 (Linear) computes something else")
+    one_line(
+        lambda: Architecture(model),
+        "mlp.down_proj of block 2 (Linear): the output is not the weight times the input",
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -239,7 +242,7 @@ def test_a_weight_that_is_no_plain_tensor_is_refused():
     model = tiny("llama")
     down = model.model.layers[1].mlp.down_proj
     down.weight = nn.Parameter(down.weight.detach().as_subclass(Packed))
-    one_line(lambda: Architecture(model), "block 1: the weight is a Packed, no plain tensor")
+    one_line(lambda: Architecture(model), "block 1: the weight is a Packed, not a plain tensor")
 
 
 COMPUTED = {
@@ -334,7 +337,7 @@ def _retype(model, dtype):
 @pytest.mark.parametrize("how", sorted(QUANTISED))
 def test_quantised_layers_are_refused(how):
     model = QUANTISED[how](tiny("llama"))
-    one_line(lambda: Architecture(model), "mlp.down_proj of block 0", "quantised weights cannot take an edit")
+    one_line(lambda: Architecture(model), "mlp.down_proj of block 0", "quantized weights cannot be edited")
 
 
 @pytest.mark.parametrize("thing", [None, "demo", SimpleNamespace(model=1)])
@@ -368,7 +371,9 @@ def test_every_block_is_measured_at_several_tokens():
     modules = MIXING
     assert len(Architecture(Mixing(), modules)) == 2
     one_line(
-        lambda: Architecture(Mixing(mix=0.01), modules), "down of block 1", "not what the stream receives"
+        lambda: Architecture(Mixing(mix=0.01), modules),
+        "down of block 1",
+        "stream would not receive the edit",
     )
     one_line(lambda: Architecture(Mixing(twice=True), modules), "down of block 1", "2 times")
     one_line(lambda: Architecture(Mixing(arguments=("pixels",)), modules), "token ids alone", "pixels")
@@ -390,7 +395,7 @@ def test_a_stream_that_receives_the_entries_in_another_order_is_refused():
     model = Mixing()
     block = model.blocks[1]
     block.forward = lambda stream: stream + block.down(block.up(stream)).flip(-1)
-    one_line(lambda: Architecture(model, MIXING), "down of block 1", "not what the stream receives")
+    one_line(lambda: Architecture(model, MIXING), "down of block 1", "stream would not receive the edit")
 
 
 def test_modes_of_every_module_are_as_before():
