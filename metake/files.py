@@ -1,7 +1,7 @@
-"""Files that are whole or absent: text, JSON and safetensors, written beside their place and renamed.
+"""Atomic writes of text, JSON and safetensors: a temporary file is written and renamed.
 
-Files that are read back carry the SHA-256 of what they hold, so that a damaged one is refused and never read with
-other numbers; docs/files.md lists them.
+Files that are read back carry the SHA-256 of their content, so that damaged ones are refused; docs/files.md lists
+them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from safetensors import SafetensorError, safe_open
 import metake
 from metake.errors import MetakeError
 
-if TYPE_CHECKING:  # torch takes seconds to import: only where there are tensors
+if TYPE_CHECKING:  # torch takes seconds to import; it is imported only for tensors
     from torch import Tensor
 
 
 def as_path(place: str | os.PathLike[str], what: str) -> Path:
-    """The path of a file or folder that a caller names.
+    """A caller's argument as a path.
 
     Args:
         what: begins the error line, e.g. `Delta.load: folder`.
 
     Raises:
-        MetakeError: it is no path, or an empty one.
+        MetakeError: the argument is not a path, or is empty.
     """
     if not isinstance(place, str | os.PathLike):
         raise MetakeError(f"{what}: must be a path (str or Path), not {type(place).__name__}")
@@ -43,16 +43,16 @@ def as_path(place: str | os.PathLike[str], what: str) -> Path:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """The one way to a file: `write` fills a temporary one beside it, which then takes its place.
+    """Write a file atomically: `write` fills a temporary file in the same folder, which is then renamed.
 
     Raises:
-        MetakeError: it cannot be written; what stood there before is left as it was.
+        MetakeError: the file cannot be written; an earlier file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # by the umask; safetensors takes all rights but the owner's
+        mode = temporary.stat().st_mode  # follows the umask, unlike the files of safetensors
         write(temporary)
         temporary.chmod(mode)
         temporary.replace(path)
@@ -66,7 +66,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def expand(text: str | Path) -> Path:
-    """A path with `~` written out; as it is where that names nobody's home."""
+    """A path with `~` expanded; unchanged if the user is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -74,10 +74,10 @@ def expand(text: str | Path) -> Path:
 
 
 def check_writable(path: Path, *, folder: bool = False) -> None:
-    """Find out before any work whether a file, or a folder of files, can be written; nothing is left behind.
+    """Check before any work that a file, or a folder of files, can be written, without leaving a file.
 
     Raises:
-        MetakeError: it cannot; the line names the reason.
+        MetakeError: it cannot be written; the line gives the reason.
     """
     try:
         if path.exists() and path.is_dir() is not folder:
@@ -85,7 +85,7 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         place = path if folder else path.parent
         while not place.exists():
             if place.is_symlink():
-                raise MetakeError(f"{place}: is a link that leads nowhere; choose another place")
+                raise MetakeError(f"{place}: is a broken link; choose another place")
             place = place.parent
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"metake")
@@ -93,7 +93,7 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         raise MetakeError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-MARKS = (  # of byte order; UTF-32's begins with UTF-16's
+MARKS = (  # byte-order marks; UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -103,7 +103,7 @@ MARKS = (  # of byte order; UTF-32's begins with UTF-16's
 
 
 def _decoded(path: Path) -> str:
-    """The text of a file: UTF-8, whatever the locale, or what its byte-order mark says."""
+    """Text of a file in the encoding of its byte-order mark; UTF-8 without one, in every locale."""
     with path.open("rb") as file:
         start = file.read(4)
     encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
@@ -132,12 +132,12 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, whatever the locale; what UTF-8 cannot hold is escaped."""
+    """Write UTF-8 in every locale; lone surrogates are escaped."""
     write_file(path, lambda place: place.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def as_json(content: Any) -> str:
-    """A JSON text, which has no NaN and no infinity: what is not a number comes back as null."""
+    """JSON text; NaN and infinity become null."""
     return json.dumps(_finite(content), indent=1, allow_nan=False)
 
 
@@ -196,7 +196,7 @@ def digest(content: Any, tensors: Mapping[str, Tensor] | None = None) -> str:
 
 
 def as_plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they are when they have been written as JSON and read again."""
+    """Values after a round trip through JSON."""
     return json.loads(json.dumps(_finite(dict(content)), allow_nan=False))
 
 
@@ -207,10 +207,10 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path, remedy: str) -> dict[str, Any]:
-    """What `write_record` wrote; `remedy` ends the error line.
+    """Read an object written by `write_record`; `remedy` ends the error line.
 
     Raises:
-        MetakeError: missing, not JSON, without a digest, or changed since it was written.
+        MetakeError: the file is missing, not JSON, without a digest, or changed since it was written.
     """
     try:
         content = read_json(path)
@@ -219,7 +219,7 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict) or "digest" not in content:
         raise MetakeError(f"{path}: has no digest (written by an earlier metake, or by hand); {remedy}")
     if content.pop("digest") != digest(content):
-        raise MetakeError(f"{path}: damaged or changed by hand (another digest); {remedy}")
+        raise MetakeError(f"{path}: damaged or changed by hand (its digest does not match); {remedy}")
     return content
 
 
@@ -228,7 +228,7 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Ma
 
     Args:
         kind: name and version of the format.
-        meta: kept as JSON in the one entry of the file's metadata: safetensors writes several in any order.
+        meta: stored as one JSON entry of the file's metadata, because safetensors writes entries in arbitrary order.
     """
     from safetensors.torch import save_file
 
@@ -249,10 +249,10 @@ def kind_of(path: Path) -> str:
 
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote as `kind`: tensors and plain values; `remedy` ends the error line.
+    """Read tensors and plain values written by `write_tensors` as `kind`; `remedy` ends the error line.
 
     Raises:
-        MetakeError: missing, not safetensors, of another kind, or changed since it was written.
+        MetakeError: the file is missing, not safetensors, of another kind, or changed since it was written.
     """
     if not path.is_file():
         raise MetakeError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; {remedy}")
@@ -266,8 +266,8 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor],
     if not isinstance(meta, dict) or meta.get("format") != kind:
         found = header.get("format", "")
         if found.startswith("metake-"):
-            raise MetakeError(f"{path}: {found}, a format of an earlier metake, without a digest; {remedy}")
+            raise MetakeError(f"{path}: {found} is a format of an earlier metake, without a digest; {remedy}")
         raise MetakeError(f"{path}: not a {kind} file; {remedy}")
     if meta.pop("digest", None) != digest(meta, tensors):
-        raise MetakeError(f"{path}: damaged (another digest than was written); {remedy}")
+        raise MetakeError(f"{path}: damaged (its digest does not match); {remedy}")
     return tensors, meta

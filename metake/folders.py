@@ -1,7 +1,7 @@
-"""Folders that hold one result, written aside and put in place when it is whole.
+"""Folders that hold one result, written to a temporary folder and moved into place when complete.
 
-`metake.json` lists the files of a result with the digest of each: they are ours, to be replaced by the next result,
-and a model is loaded only if they are as they were written.
+`metake.json` lists the files of a result with their digests. The next result replaces these files, and a model is
+loaded only if they are unchanged.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_record
 
 MANIFEST = "metake.json"
-DRAWN = ("realisation.png",)  # when the result is in place
+DRAWN = ("realisation.png",)  # drawn after the result is in place
 APART = (
     "delta.safetensors",
     "result.json",
-)  # not of the model: with a digest of its own, and never read back
-# what a model folder consists of, and so what --overwrite replaces
+)  # not part of the model: the first has its own digest, the second is never read back
+# files of a model folder, which --overwrite replaces
 MODEL = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "pytorch_model*",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*", *APART,
 )  # fmt: skip
-REMEDY = f"save the model again, or remove {MANIFEST} to load the folder as it is"
+REMEDY = f"save the model again, or remove {MANIFEST} to load the folder without checks"
 
 
 def _entries(folder: Path) -> set[str]:
-    """Names in a folder, without hidden ones."""
+    """Names in a folder, except hidden ones."""
     return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
 
 
 def _earlier(folder: Path, overwrite: bool) -> set[str]:
-    """Names of an earlier result's files; with `overwrite` of any model's."""
+    """Names of the files of an earlier result; with `overwrite`, of any model."""
     names = _entries(folder)
     if overwrite:
         return {
@@ -53,11 +53,11 @@ def _earlier(folder: Path, overwrite: bool) -> set[str]:
 
 
 def check_folder(folder: Path, *, overwrite: bool = False) -> None:
-    """Find out before any work whether a result can be written into a folder.
+    """Check before any work that a result can be written into a folder.
 
     Raises:
-        MetakeError: it cannot be written, or holds files that are not of an earlier result; with `overwrite` those of
-            a model are replaced and others left alone.
+        MetakeError: the folder cannot be written, or holds files that do not belong to an earlier result. With
+            `overwrite`, files of a model are replaced and other files kept.
     """
     check_writable(folder, folder=True)
     if folder.is_dir() and not overwrite:
@@ -65,7 +65,7 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def check_run_folder(folder: Path, names: Collection[str], *, overwrite: bool = False) -> None:
-    """The same for a run that writes files of these names one by one, and finds some of them there when it resumes."""
+    """`check_folder` for a resumable run, whose own files are `names`."""
     check_writable(folder, folder=True)
     if folder.is_dir() and not overwrite:
         _refuse_others(folder, names)
@@ -76,18 +76,18 @@ def _refuse_others(folder: Path, names: Collection[str]) -> None:
     if others:
         more = ", ..." if len(others) > 3 else ""
         raise MetakeError(
-            f"{folder}: holds files of something else ({', '.join(others[:3])}{more}); "
+            f"{folder}: holds other files ({', '.join(others[:3])}{more}); "
             "choose another folder, or give --overwrite"
         )
 
 
 @contextmanager
 def result_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write a result into, whose files take the place of an earlier result's when the block ends well.
+    """Temporary folder for a result. When the block succeeds, its files replace those of an earlier result.
 
     Raises:
-        MetakeError: the disk is full, or otherwise cannot be written; nothing is left behind, an earlier result is
-            untouched.
+        MetakeError: the folder cannot be written, e.g. because the disk is full. No new file is left, and an earlier
+            result is unchanged.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -112,12 +112,12 @@ def _put_in_place(place: Path, folder: Path, earlier: set[str]) -> None:
     listed = {name: _digest(file) for name, file in files.items()}
     names = sorted(_entries(place))
     write_record(place / MANIFEST, {"version": metake.__version__, "files": listed})
-    mode = (place / MANIFEST).stat().st_mode  # by the umask; safetensors takes all rights but the owner's
+    mode = (place / MANIFEST).stat().st_mode  # follows the umask, unlike the files of safetensors
     for file in files.values():
         file.chmod(mode)
     for name in earlier:
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-    for name in (*names, MANIFEST):  # the list last: without it what lies there is not ours
+    for name in (*names, MANIFEST):  # the manifest last, so that it never lists a file that is not there
         (place / name).replace(folder / name)
 
 
@@ -127,7 +127,7 @@ def _digest(file: Path) -> str:
 
 
 def verify(folder: Path) -> None:
-    """Refuse a model folder of ours whose files are not as they were written; one without a list is as it is.
+    """Check the files of a model folder against `metake.json`, if it has one.
 
     Raises:
         MetakeError: a file is missing or changed; the line names it.

@@ -1,4 +1,4 @@
-"""Refusals of unknown names, with the known names that are spelled alike."""
+"""Errors for unknown names, with suggestions of similar known names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metake.errors import MetakeError
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'demo'?` for up to three known names spelled alike, whatever their case; empty for none."""
+    """`did you mean 'demo'?` with up to three similar known names, ignoring case; empty if there are none."""
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)
@@ -18,11 +18,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(where: str, name: object, known: Iterable[str], remedy: str = "") -> MetakeError:
-    """The error for a name that is not among the known ones; close spellings stand before the list.
+    """Error for an unknown name: similar names first, then all known names.
 
     Args:
-        where: what the name is for, e.g. `--method`; begins the line.
-        remedy: what else can be done; ends the line.
+        where: the name's role, e.g. `--method`; begins the line.
+        remedy: an alternative for the user; ends the line.
     """
     known = list(known)
     parts = [did_you_mean(str(name), known), f"known: {', '.join(known)}"]

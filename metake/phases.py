@@ -1,6 +1,6 @@
-"""Phases of a program (load, statistics, plan, solve, evaluate): a line in a log each, with its duration.
+"""Log lines for the phases of a command (load, statistics, plan, solve, evaluate), each with its duration.
 
-On a terminal bars show progress and no line is printed; in Python, outside of a command, nothing is.
+Lines are printed only within a command whose stderr is not a terminal; a terminal has progress bars.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _program: str | None = None
-_open: list[dict[str, float]] = []  # of each phase that is under way: seconds of the phases within it
+_open: list[dict[str, float]] = []  # for each open phase: seconds spent in its inner phases
 
 
 def log_phases(program: str | None) -> None:
-    """Print phases from here on under the name of a program; None: print none."""
+    """Print phases from now on, prefixed by the program's name; None prints none."""
     global _program
     _program = program
     _open.clear()
@@ -23,7 +23,7 @@ def log_phases(program: str | None) -> None:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """A block that is one phase; a phase within another is a part of its line. One that fails has no line."""
+    """Time a block as one phase. An inner phase is reported in the outer one's line; a failed phase prints nothing."""
     inner: dict[str, float] = {}
     _open.append(inner)
     began = time.perf_counter()

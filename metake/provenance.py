@@ -1,4 +1,4 @@
-"""What every result file says of its origin."""
+"""Provenance fields of result files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def provenance(
     """Model, method, versions and time, as plain values for a result file.
 
     Args:
-        model: its name.
-        methods: rows of the method table, the only ones or those whose results are compared.
-        dated: with the time of writing; not in a file with a digest, where equal content gives equal bytes.
+        model: the model's name.
+        methods: one method, or all methods that the file compares.
+        dated: include the time. False for a file with a digest, in which equal content gives equal bytes.
     """
     said = {
         "model": model,
@@ -38,5 +38,5 @@ def provenance(
 
 
 def now() -> str:
-    """The time, in UTC."""
+    """Current time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

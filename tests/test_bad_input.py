@@ -212,7 +212,7 @@ def test_a_place_that_cannot_be_written_is_named_before_any_work(run, command, m
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "model.safetensors").write_text("theirs")
     places = {"file": "is a file" if folder else "holds no statistics", "file/x": "Not a directory", "/proc/x": "cannot be written",
-              "theirs": "something else (model.safetensors)" if folder else "is a folder"}  # fmt: skip
+              "theirs": "other files (model.safetensors)" if folder else "is a folder"}  # fmt: skip
     for place, complaint in places.items():
         code, _, errors = run(*arguments, "--out", place)
         assert code == 2

@@ -116,13 +116,13 @@ def older(path):
     ("spoil", "complaint"),
     [
         (lambda p: p.read_bytes()[:-1], "damaged or not safetensors"),
-        (lambda p: p.read_bytes()[:-1] + b"\x01", "another digest"),
-        (swapped, "another digest"),
-        (lambda p: p.read_bytes().replace(b"Jos", b"Joe"), "another digest"),
-        (lambda p: p.read_bytes().replace(b'\\"digest', b'\\"dijest'), "another digest"),
+        (lambda p: p.read_bytes()[:-1] + b"\x01", "digest does not match"),
+        (swapped, "digest does not match"),
+        (lambda p: p.read_bytes().replace(b"Jos", b"Joe"), "digest does not match"),
+        (lambda p: p.read_bytes().replace(b'\\"digest', b'\\"dijest'), "digest does not match"),
         (lambda p: b"", "damaged or not safetensors"),
         (foreign, "not a metake-test-2 file"),
-        (older, "metake-test-1, a format of an earlier metake"),
+        (older, "metake-test-1 is a format of an earlier metake"),
     ],
 )
 def test_changed_tensors_are_refused(tmp_path, spoil, complaint):
@@ -207,7 +207,7 @@ def test_whether_a_place_can_be_written_is_known_before_and_leaves_nothing(tmp_p
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     for bad, folder in (("link", True), ("link/x", True), ("link/x.json", False), ("loop", True)):
-        with pytest.raises(MetakeError, match=r"leads nowhere|symbolic links"):
+        with pytest.raises(MetakeError, match=r"broken link|symbolic links"):
             check_writable(tmp_path / bad, folder=folder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link", "loop"]
     assert not list((tmp_path / "folder").iterdir())

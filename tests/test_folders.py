@@ -73,7 +73,7 @@ def test_files_of_something_else_are_refused_or_left_alone(tmp_path):
     check_folder(tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(
-        MetakeError, match=r"something else \(thesis.tex\); choose another folder, or give --overwrite"
+        MetakeError, match=r"holds other files \(thesis.tex\); choose another folder, or give --overwrite"
     ):
         check_folder(tmp_path)
     check_folder(tmp_path, overwrite=True)
@@ -83,7 +83,7 @@ def test_files_of_something_else_are_refused_or_left_alone(tmp_path):
     (tmp_path / MANIFEST).unlink()
     (tmp_path / "thesis.tex").unlink()
     with pytest.raises(
-        MetakeError, match="something else"
+        MetakeError, match="holds other files"
     ):  # without the list it is not known whose they are
         check_folder(tmp_path)
 
@@ -95,7 +95,7 @@ def test_a_run_finds_its_own_files_and_refuses_others(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     check_run_folder(tmp_path, names)
     (tmp_path / "model.safetensors").write_text("")
-    with pytest.raises(MetakeError, match=r"something else \(model.safetensors\)"):
+    with pytest.raises(MetakeError, match=r"holds other files \(model.safetensors\)"):
         check_run_folder(tmp_path, names)
     check_run_folder(tmp_path, names, overwrite=True)
 
@@ -125,7 +125,7 @@ def test_saving_over_a_model_in_shards_leaves_one_model(small, tmp_path):
     assert (tmp_path / "model.safetensors.index.json").exists()
     (tmp_path / "README.md").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(MetakeError, match="something else"):
+    with pytest.raises(MetakeError, match="holds other files"):
         save_model(small, tmp_path)
     assert contents(tmp_path) == before
     with torch.no_grad():

@@ -166,7 +166,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     (tmp_path / "drift.json").write_text(changed)
     done = call_here(SCRIPT, *quick, "--edits", 2, check=False)
     assert done.returncode == 2
-    assert "drift.json: damaged or changed by hand (another digest); remove it" in done.stderr
+    assert "drift.json: damaged or changed by hand (its digest does not match); remove it" in done.stderr
     (tmp_path / "drift.json").write_text(changed.replace("124.0", "123.0"))
 
     call_here(SCRIPT, *quick, "--edits", 1, "--seed", 1)  # another run: nothing of the old one is kept

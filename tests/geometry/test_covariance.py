@@ -120,7 +120,7 @@ def test_files_that_are_no_statistics_are_named(tokenizer, tmp_path):
     with pytest.raises(MetakeError, match=r"not a metake-statistics-2 file"):
         Statistics.load(path)
     save_file({"C.0": torch.zeros(2, 2)}, path, {"format": "metake-statistics-1", "provenance": "{}"})
-    with pytest.raises(MetakeError, match="metake-statistics-1, a format of an earlier metake"):
+    with pytest.raises(MetakeError, match="metake-statistics-1 is a format of an earlier metake"):
         Statistics.load(path)
     write_tensors(path, FORMAT, {"C.0": torch.zeros(2, 2)}, {"provenance": {"model": "m"}})
     with pytest.raises(MetakeError, match="no statistics of keys"):
