@@ -248,7 +248,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")},
     }
     path = args.out / f"{label(args)}.json"
-    if_interrupted(f"finished trials are in {path}; give the same command again to resume")
+    if_interrupted(f"finished trials are in {path}; rerun the command to resume")
     journal = read_record(path, "remove it: the study begins again") if path.is_file() else {}
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}

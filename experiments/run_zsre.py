@@ -204,7 +204,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         looks["curve"].append(point(edits, look))
         write_json(args.out / "under_way.json", looks)
 
-    if_interrupted(f"finished batches are in {args.out / 'runs'}; give the same command again to resume")
+    if_interrupted(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
     with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit", disable=None) as bar:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)

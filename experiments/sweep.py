@@ -93,9 +93,7 @@ def main() -> None:
             settings[name] = base.updated(**{field: value})
             strengths[name] = (method, value)
     statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
-    if_interrupted(
-        f"finished batches are in {args.out / 'runs' / short}; give the same command again to resume"
-    )
+    if_interrupted(f"finished batches are in {args.out / 'runs' / short}; rerun the command to resume")
     with tqdm(total=len(records) * len(settings), unit="edit", desc=loaded.name, disable=None) as bar:
         runs = compare(
             loaded, records, settings, statistics, batch=args.batch, generate=False,

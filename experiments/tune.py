@@ -544,7 +544,7 @@ def main() -> None:
         read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}
     )
     same = described(args, space)
-    if_interrupted(f"finished trials are in {args.journal}; give the same command again to resume")
+    if_interrupted(f"finished trials are in {args.journal}; rerun the command to resume")
     for method in methods:
         found = result.get(method, {})
         earlier = found["trials"] if args.extend and same.items() <= found.items() else []

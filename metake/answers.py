@@ -12,16 +12,16 @@ from metake.report.tables import html
 from metake.requests import visible
 
 CHECKED = "the greedy answer begins with the target"
-LEAST = 12  # tokens of an answer that a person reads
-SHOWN = 10  # questions that a printed result shows
+LEAST = 12  # minimum number of tokens of an answer
+SHOWN = 10  # number of questions in a printed result
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question and what the model says to it.
+    """A question with the answers before and after an edit.
 
     Attributes:
-        wanted: how the answer should begin, as the tokenizer writes it.
+        wanted: expected beginning of the answer, as the tokenizer decodes it.
         before, after: greedy answers of the unedited and the edited model.
     """
 
@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def success(self) -> bool:
-        """Whether the edited model's answer begins as it should."""
+        """Whether the edited model's answer begins with `wanted`."""
         return self.after.startswith(self.wanted)
 
     def plain(self) -> dict[str, Any]:
@@ -44,18 +44,18 @@ class Answer:
 
     @property
     def cells(self) -> list[str]:
-        """Of a table's row: question, before, after, verdict."""
+        """Cells of a table row: question, before, after, verdict."""
         verdict = "begins with the target" if self.success else f"does not begin with {self.wanted!r}"
         return [self.question, self.before, self.after, verdict]
 
 
 @dataclass(frozen=True)
 class Neighbour(Answer):
-    """A question that an edit is not about: its answer should stay as it is."""
+    """A question about another fact, whose answer the edit should not change."""
 
     @property
     def success(self) -> bool:
-        """Whether the edited model answers as the unedited one."""
+        """Whether the answer is unchanged."""
         return self.after == self.before
 
     @property
@@ -72,11 +72,11 @@ HEAD = ("question", "before", "after", "verdict")
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """Answers without and with an edit to the same facts in other words, and to questions that it is not about.
+    """Answers without and with an edit, to rephrased prompts and to neighborhood prompts.
 
     Attributes:
-        rephrases: should begin with the target (generalization).
-        neighbours: should be as before (specificity).
+        rephrases: answers that should begin with the target (generalization).
+        neighbours: answers that should not change (specificity).
     """
 
     rephrases: tuple[Answer, ...]
@@ -84,12 +84,12 @@ class Check:
 
     @property
     def success(self) -> bool:
-        """Whether every rephrase begins with its target and every neighbour is unchanged."""
+        """Whether every answer to a rephrase begins with its target and every answer to a neighbour is unchanged."""
         return all(answer.success for answer in (*self.rephrases, *self.neighbours))
 
     @property
     def _parts(self) -> list[tuple[str, Sequence[Answer]]]:
-        """Each kind that was asked, with its title."""
+        """Title and answers of each nonempty kind."""
         kinds = (
             ("rephrases", "begin with the target", self.rephrases),
             ("neighbours", "unchanged", self.neighbours),
@@ -113,7 +113,7 @@ class Check:
 def read_answers(
     arch: Architecture, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
 ) -> list[str]:
-    """Greedy answers without the space around them."""
+    """Greedy answers, stripped of whitespace."""
     return [a.strip() for a in greedy_answers(arch, tokenizer, prompts, targets, least=LEAST)]
 
 
@@ -124,7 +124,7 @@ def compare_answers(
     before: Sequence[str],
     after: Sequence[str],
 ) -> tuple[Answer, ...]:
-    """Answers before and after, with what they are compared with."""
+    """Pair the answers before and after with the target of each prompt."""
     rows = zip(prompts, targets, before, after, strict=True)
     return tuple(Answer(p, as_spoken(tokenizer, t), b, a) for p, t, b, a in rows)
 

@@ -24,7 +24,7 @@ from metake.errors import MetakeError
 from metake.processes import joined
 
 app = typer.Typer(
-    help="Edit facts in language models, with a report of how much of each edit the solver realizes.",
+    help="Knowledge editing for language models, with a per-edit report of how much of the requested change the solver realizes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,7 +37,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def versions() -> str:
-    """This version, and those of what results depend on; nothing is imported for it."""
+    """Versions of metake, torch, transformers and Python, read without importing them."""
     lines = [f"metake {__version__}"]
     for package in ("torch", "transformers"):
         try:
@@ -69,7 +69,7 @@ def options(
 
 
 def main() -> None:
-    """Run; whatever a user can mend ends as one line on stderr and exit code 2."""
+    """Run the command line. Invalid input gives one line on stderr and exit code 2."""
     with command("metake"):
         try:
             with joined():

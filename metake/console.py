@@ -1,4 +1,4 @@
-"""How a command meets its user: one line for whatever can be mended, and no chatter of libraries."""
+"""Output of commands: one-line errors, notes, JSON documents, and quiet libraries."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from metake.files import as_json
 from metake.phases import log_phases
 from metake.requests import visible
 
-NOTHING_HALF = "files that it had finished are whole, no other was changed; the same command starts again"
+NOTHING_HALF = "finished files are complete and no other file was changed; rerun the command to start again"
 _if_interrupted = [NOTHING_HALF]
 
 
 def if_interrupted(line: str) -> None:
-    """What a command says of itself if it is interrupted from here on: what is saved, and how to resume."""
+    """Set the message for an interruption from now on: what is saved, and how to resume."""
     _if_interrupted[0] = line
 
 
 @contextmanager
 def command(name: str) -> Iterator[None]:
-    """The body of a program of this name, or as `@command(name)` its `main`.
+    """Run a program of this name, as a context or as `@command(name)` on its `main`.
 
-    Warnings become notes on stderr, and phases lines. Whatever a user can mend ends the program with one line there and
+    Warnings are printed as notes, and phases as lines, on stderr. A `MetakeError` ends the program with one line and
     exit code 2, Ctrl-C with the line of `if_interrupted` and exit code 130.
     """
     if_interrupted(NOTHING_HALF)
@@ -65,7 +65,7 @@ def command(name: str) -> Iterator[None]:
 
 
 def give_up_stdout() -> None:
-    """Where stdout takes no more, what is left of it is dropped: Python would fail once more at its end."""
+    """Drop the rest of stdout if it is closed; Python would otherwise fail again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -79,7 +79,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def quiet_libraries() -> None:
-    """No log lines of transformers, and its bars on a terminal only; nothing is imported for that."""
+    """Silence the log of transformers, and its progress bars without a terminal, without importing it."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     in_log = not sys.stderr.isatty()
     if in_log:
@@ -93,10 +93,10 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def document(wanted: bool) -> Iterator[dict[str, Any]]:
-    """What a command's `--json` prints: what the block fills the dictionary with is the one document on stdout.
+    """Dictionary that the block fills, printed as one JSON document on stdout for `--json`.
 
-    Whatever else is printed within the block goes to stderr. A block that fails before it fills the dictionary leaves
-    stdout empty.
+    Within the block stdout is redirected to stderr. If the block fails before it fills the dictionary, stdout stays
+    empty.
     """
     content: dict[str, Any] = {}
     try:
@@ -115,10 +115,10 @@ def hidden(progress: bool) -> bool | None:
 
 
 def draw_or_note(draw: Callable[[], Path]) -> list[Path]:
-    """The figure that `draw` writes; none, with a note, if it fails. To be called when all results are saved."""
+    """Paths of the figure that `draw` writes; empty, with a note, if it fails. Call it after saving all results."""
     try:
         return [draw()]
-    except Exception as error:  # a picture never stands between a user and the result
+    except Exception as error:  # the results are saved, so a failed figure is no error
         reason = " ".join(str(error).split())
         print(
             f"note: a figure was not drawn ({type(error).__name__}: {reason}); the results are saved",

@@ -64,7 +64,7 @@ class Preview:
             steady = self.steady[:, j].min().item()
             rows.append([request.subject, *cells, f"{self.predicted[j]:.2f}", f"{steady:.2f}"])
         etas = (f"eta {layer} (rho)" for layer in self.layers)
-        return "predicted realisation", ["subject", *etas, "predicted", "cos(bare key, contexts')"], rows
+        return "predicted realization", ["subject", *etas, "predicted", "cos(bare key, contexts')"], rows
 
     @property
     def legend(self) -> list[str]:

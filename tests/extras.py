@@ -68,7 +68,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
     "": (
         metake("models"),
         metake("stats", "--model", "demo", "--tokens", "6000", "--out", "{tmp}/stats.safetensors"),
-        metake(*EDIT, ends="saved the change"),
+        metake(*EDIT, ends="saved the delta"),
         metake("apply", "--model", "demo", "--delta", "{tmp}/edit", "--out", "{tmp}/edited"),
         metake("evaluate", "--model", "demo", "--data", "metake/assets/world/dev.json", "--edits", "2",
                "--methods", "memit", "--no-generate", "--out", "{tmp}/evaluated"),
@@ -85,7 +85,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
     "gguf": (Call(("python", "-c", "from metake.models.load import load; print(len(load('smollm2').arch), 'blocks')"),
                   "30 blocks"),),
     "hub": (
-        metake(*EDIT, "--device", "auto", ends="saved the change"),
+        metake(*EDIT, "--device", "auto", ends="saved the delta"),
         metake("stats", "--model", "demo", "--dataset", "any", "--tokens", "99", "--out", "{tmp}/s",
                ends="cannot be streamed", code=2),
     ),
@@ -96,7 +96,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
     ),
     "search": (script("tune", "--help", ends="--trials"),),
     "harness": (
-        metake(*EDIT, ends="saved the change"),
+        metake(*EDIT, ends="saved the delta"),
         script("downstream", "--model", "demo", "--delta", "{tmp}/edit", "--tasks", "mine", "--task-folder", "{tmp}",
                "--out", "{tmp}/downstream", ends="mine"),
     ),

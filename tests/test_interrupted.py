@@ -43,7 +43,7 @@ def test_an_interrupted_edit_saves_nothing(stopped, monkeypatch, tmp_path):
     monkeypatch.setattr(Editor, "edit", interrupted)
     out = tmp_path / "o"
     line = stopped(*EDIT, "--method", "ultraedit", "--out", out)
-    assert line == f"metake: interrupted: nothing was saved in {out}; the same command starts again"
+    assert line == f"metake: interrupted: nothing was saved in {out}; rerun the command to start again"
     assert not out.exists()
 
 
@@ -66,7 +66,7 @@ def test_an_interrupted_evaluation_resumes(stopped, monkeypatch, tmp_path):
     monkeypatch.setattr(Editor, "edit", second)
     arguments = [*EVALUATE[:-1], "ultraedit", "--data", DATA, "--edits", 4, "--batch", 2, "--no-generate", "--out", out]  # fmt: skip
     line = stopped(*arguments)
-    assert line == f"metake: interrupted: finished batches are in {out / 'under_way'}; give the same command again to resume"  # fmt: skip
+    assert line == f"metake: interrupted: finished batches are in {out / 'under_way'}; rerun the command to resume"  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
     cli.main()
     assert len(edited) == 3
@@ -77,7 +77,7 @@ def test_interrupted_statistics_name_their_partial_file(stopped, monkeypatch, tm
     monkeypatch.setattr("metake.geometry.covariance.collect", interrupted)
     line = stopped("stats", "--model", "demo", "--layers", 1, "--out", tmp_path / "s.safetensors")
     assert f"{tmp_path / 's.safetensors'} was not written" in line
-    assert "resumes from s.safetensors.partial" in line
+    assert "resume from s.safetensors.partial" in line
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
@@ -101,7 +101,7 @@ def test_scripts_that_resume_say_so(script, arguments, said, monkeypatch, tmp_pa
     done = call_here(f"{script}.py", *arguments, "--out", tmp_path / "o", check=False)
     assert done.returncode == 130
     assert f"{script}: interrupted: {said.format(tmp_path / 'o')}" in done.stderr
-    assert "give the same command again to resume" in done.stderr
+    assert "rerun the command to resume" in done.stderr
 
 
 def test_an_interrupted_search_names_its_journal(monkeypatch, tmp_path):
@@ -110,7 +110,7 @@ def test_an_interrupted_search_names_its_journal(monkeypatch, tmp_path):
     monkeypatch.setattr(tune, "find_statistics", lambda *_: None)
     done = call_here("tune.py", "--journal", tmp_path / "j", "--out", tmp_path / "o", check=False)
     assert done.returncode == 130
-    assert f"finished trials are in {tmp_path / 'j'}; give the same command again" in done.stderr
+    assert f"finished trials are in {tmp_path / 'j'}; rerun the command to resume" in done.stderr
 
 
 def test_a_command_does_not_inherit_what_another_said(capsys):

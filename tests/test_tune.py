@@ -188,7 +188,7 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
     assert given[:2] == ["metake", "edit"]
     monkeypatch.setattr("sys.argv", [*given, "--preview", "--text", str(tmp_path / "t.txt")])
     cli.main()  # it is a command as it stands
-    assert "predicted realisation" in capsys.readouterr().out
+    assert "predicted realization" in capsys.readouterr().out
     call_here("run_zsre.py", "--model", folder, "--data", data, "--preset", tmp_path / "found" / "preset.json",
               "--methods", "ultraedit,rect", "--edits", 2, "--seeds", 1, "--no-generate", "--out", tmp_path / "out")  # fmt: skip
     used = read_json(tmp_path / "out" / "results.json")["methods"]

@@ -1,4 +1,4 @@
-"""`metake apply`: a saved change to a model."""
+"""`metake apply`: add a saved delta to a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def apply(
         Path, typer.Option(parser=output_path, metavar="PATH", help="Folder for the edited model.")
     ],
     force: Annotated[
-        bool, typer.Option("--force", help="Apply to another model than it was made for, if shapes fit.")
+        bool, typer.Option("--force", help="Skip the check that the delta was made for this model.")
     ] = False,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -29,7 +29,7 @@ def apply(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a saved change to a model and save the edited model.
+    """Apply a saved delta to the unedited model, and save the edited model.
 
     Example: metake apply --model smollm2 --delta edited --out model
     """
@@ -38,7 +38,7 @@ def apply(
 
     with document(as_json) as content:
         check_folder(out, overwrite=overwrite)
-        if_interrupted(f"nothing was saved in {out}; the same command starts again")
+        if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
         change = Delta.load(delta)
         if out.exists() and out.samefile(delta if delta.is_dir() else delta.parent):
             raise MetakeError(

@@ -1,4 +1,4 @@
-"""`metake ask`: greedy answers of a model, with a saved change also of the edited one."""
+"""`metake ask`: greedy answers of a model; with a saved delta, before and after the edit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
-    """Questions of the command line, then those of a file, one per line.
+    """Questions from the command line, followed by those of a file, one per line.
 
     Raises:
         MetakeError: there is none.
@@ -43,17 +43,17 @@ def ask(
     delta: Annotated[
         Path | None,
         typer.Option(
-            help="Folder or file written by `metake edit`: answers before and after this change. The model is the unedited one."
+            help="Folder or file written by `metake edit`: print answers before and after this edit. --model is the unedited model."
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 40,
+    tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens per answer.")] = 40,
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
     chat: Chats = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print greedy answers; with --delta those before and after a saved change. Nothing is written.
+    """Print greedy answers; with --delta, before and after a saved edit. No file is written.
 
     Example: metake ask --model smollm2 --delta edited 'Which city was Niels Bohr born in?'
     """

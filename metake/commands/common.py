@@ -1,4 +1,4 @@
-"""Options that commands have in common, and what they lead to."""
+"""Options shared by several commands, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,21 @@ Device = Annotated[
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 or float16.")]
 Modules = Annotated[
     Path | None,
-    typer.Option(help='JSON module map of an unknown family: {"blocks": ..., "down": ..., "head": ...}.'),
+    typer.Option(help='JSON module map for other families: {"blocks": ..., "down": ..., "head": ...}.'),
 ]
 Chats = Annotated[
     bool,
-    typer.Option(
-        "--chat", help="Prompts are a user's turns of a conversation, by the model's chat template."
-    ),
+    typer.Option("--chat", help="Put prompts into the model's chat template, as user turns."),
 ]
 Change = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change a setting, NAME=VALUE (JSON values); repeat. E.g. --set lr=0.1"),
+    typer.Option("--set", help="Change a setting: NAME=VALUE (JSON), e.g. --set lr=0.1. Repeatable."),
 ]
 Stats = Annotated[Path | None, typer.Option("--stats", help="Statistics written by `metake stats`.")]
 Text = Annotated[
-    Path | None, typer.Option("--text", help="Text to collect statistics from; default: one that ships.")
+    Path | None, typer.Option("--text", help="Text to collect statistics from; default: the included text.")
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Write even where --out holds files of something else.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write even if --out holds other files.")]
 Layers = Annotated[
     str | None, typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset.")
 ]
@@ -52,8 +48,8 @@ Hparams = Annotated[
     list[str] | None,
     typer.Option(
         "--hparams",
-        help="[METHOD=]FILE: settings from a file of ROME, MEMIT, AlphaEdit, UltraEdit or EasyEdit; repeat it for "
-        "several methods.",
+        help="[METHOD=]FILE: published hyper-parameter file of ROME, MEMIT, AlphaEdit, BLUE, UltraEdit or EasyEdit. "
+        "Repeatable.",
     ),
 ]
 
@@ -61,7 +57,7 @@ Preset = Annotated[
     Path | None,
     typer.Option(
         "--preset",
-        help="Searched settings, as experiments/tune.py writes them, instead of the model's preset.",
+        help="Preset file written by experiments/tune.py; default: the model's preset.",
     ),
 ]
 AsJson = Annotated[
@@ -70,7 +66,7 @@ AsJson = Annotated[
 
 
 def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
-    """`--set NAME=VALUE` as plain values; texts need no quotes.
+    """Settings from `--set NAME=VALUE` and `--layers`. Strings need no quotes.
 
     Raises:
         MetakeError: a pair without a value, or unreadable layers.
@@ -92,7 +88,7 @@ def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]
 def load_model(
     model: str, device: str | None, dtype: str, modules: Path | None, chat: bool = False
 ) -> Loaded:
-    """The model that a command's options name.
+    """Model selected by a command's options.
 
     Raises:
         MetakeError: it cannot be loaded.

@@ -41,10 +41,10 @@ NOT_EDITED = 3  # exit code where an answer does not begin with its target
 def read_requests(
     request: str | None, subject: str | None, target: str | None, file: Path | None, name: str
 ) -> tuple[Request, ...]:
-    """The requests of the options, or those of a file; identical ones are merged.
+    """Requests from the options or from a file, without duplicates.
 
     Raises:
-        MetakeError: an option is missing or too many, or a request cannot be used.
+        MetakeError: an option is missing or redundant, or a request is invalid.
     """
     from metake.data.records import read_records
     from metake.requests import Request, distinct
@@ -52,7 +52,7 @@ def read_requests(
     given = {"--request": request, "--subject": subject, "--target": target}
     if file is not None:
         if extra := [option for option, value in given.items() if value is not None]:
-            raise MetakeError(f"{name}: --requests and {extra[0]} are two ways to say it; give one of them")
+            raise MetakeError(f"{name}: --requests and {extra[0]} exclude each other; give one of them")
         try:
             return distinct([record.request for record in read_records(file)])
         except MetakeError as error:
@@ -83,12 +83,10 @@ def edit(
     model: Model,
     request: Annotated[str | None, typer.Option(help="Prompt with {} for the subject.")] = None,
     subject: Annotated[str | None, typer.Option(help="The subject, as it stands in the prompt.")] = None,
-    target: Annotated[str | None, typer.Option(help="What the model shall answer.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new answer.")] = None,
     requests: Annotated[
         Path | None,
-        typer.Option(
-            help="JSON, JSON Lines, CSV or TSV with the fields prompt, subject and target, edited as one batch."
-        ),
+        typer.Option(help="File of facts (JSON, JSON Lines, CSV or TSV; docs/data.md), edited as one batch."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -100,10 +98,10 @@ def edit(
         str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")
     ] = "metake",
     delta_only: Annotated[
-        bool, typer.Option("--delta-only", help="Save the change alone, not the model.")
+        bool, typer.Option("--delta-only", help="Save only the delta, not the model.")
     ] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Print the predicted realisation (rho, eta) and stop.")
+        bool, typer.Option("--preview", help="Print the predicted realization (rho, eta) and stop.")
     ] = False,
     layers: Layers = None,
     hparams: Hparams = None,
@@ -120,7 +118,7 @@ def edit(
 ) -> None:
     """Edit one fact, or a file of facts, and save the edited model.
 
-    Exit codes: 0 all answers begin with their target, 3 some do not (files are saved all the same), 2 invalid input.
+    Exit codes: 0 all answers begin with their target, 3 some do not (the result is saved), 2 invalid input.
 
     Example: metake edit --model smollm2 --request 'Which city was {} born in?' --subject 'Niels Bohr'
     --target 'Oslo' --out edited
@@ -150,8 +148,8 @@ def edit(
         settings = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
         if preset is None and hparams is None and not preset_name(loaded.arch):
             typer.echo(
-                f"note: no preset for {loaded.name}: settings published for other models are used, of which an edit may take little; "
-                "search some with experiments/tune.py and give --preset, or change them with --set and --layers",
+                f"note: no preset for {loaded.name}: using settings published for other models, with which an edit may have little "
+                "effect; search settings with experiments/tune.py and give --preset, or change them with --set and --layers",
                 err=True,
             )
         statistics = find_statistics(loaded, [settings], stats, text)
@@ -163,8 +161,8 @@ def edit(
         typer.echo(predicted)
         if predicted.adrift:
             typer.echo(
-                f"note: {', '.join(predicted.adrift)}: the model reads the subject's key otherwise in the bare prompt than after other text, "
-                "and an edit may hold in neither; begin the prompt with other words, or give --chat",
+                f"note: {', '.join(predicted.adrift)}: the subject's key in the bare prompt differs from its key after other text "
+                "(cosine below 0.1), so the edit may fail in both; begin the prompt with other words, or give --chat",
                 err=True,
             )
         used = {
@@ -176,7 +174,7 @@ def edit(
             content.update(preview_content(predicted), **used)
             return
         assert out is not None
-        if_interrupted(f"nothing was saved in {out}; the same command starts again")
+        if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
         result = editor.edit(wishes)
         editor.finish()
         typer.echo(result)
@@ -193,9 +191,9 @@ def edit(
         if_interrupted(f"the result is saved in {out}")
         content.update(summary, out=str(out))
         if delta_only:
-            typer.echo(f"saved the change: {out}/delta.safetensors (metake apply writes the edited model)")
+            typer.echo(f"saved the delta: {out}/delta.safetensors (metake apply writes the edited model)")
         else:
-            typer.echo(f"saved the edited model: {out} (the change alone: {out}/delta.safetensors)")
+            typer.echo(f"saved the edited model: {out} (the delta alone: {out}/delta.safetensors)")
         draw_or_note(lambda: result.plot(out / "realisation.png"))
         if result.failed:
             raise typer.Exit(NOT_EDITED)

@@ -46,27 +46,31 @@ def evaluate(
     model: Model,
     data: Annotated[
         Path,
-        typer.Option(help="Records (JSON, JSON Lines, CSV or TSV): facts of one's own, zsRE or CounterFact."),
+        typer.Option(
+            help="File of records (JSON, JSON Lines, CSV or TSV): own facts, zsRE, CounterFact, EasyEdit, KnowEdit."
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            parser=output_path, metavar="PATH", help="Folder for results.json, table.md and the figure."
+            parser=output_path,
+            metavar="PATH",
+            help="Folder for results.json, table.md, report.html and the figure.",
         ),
     ],
     methods: Annotated[
         str, typer.Option(help="Comma-separated rows of the method table.")
     ] = "metake,alphaedit,memit",
     edits: Annotated[
-        int | None, typer.Option(min=1, help="How many records, from the first; default all.")
+        int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
     alone: Annotated[
-        bool, typer.Option("--alone", help="Judge each batch on an otherwise unedited model.")
+        bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
     ] = False,
-    generate: Annotated[bool, typer.Option(help="Also let the model answer freely.")] = True,
+    generate: Annotated[bool, typer.Option(help="Also evaluate free generation.")] = True,
     held_out: Annotated[
-        Path | None, typer.Option(help="Text for perplexity; default: one that ships.")
+        Path | None, typer.Option(help="Text for perplexity; default: the included text.")
     ] = None,
     layers: Layers = None,
     hparams: Hparams = None,
@@ -81,9 +85,9 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Edit the records of a file in consecutive batches with several methods, and compare.
+    """Edit the records of a file in consecutive batches with several methods, and compare the methods.
 
-    Batches are kept under --out until the end: the same command goes on where a killed one stopped.
+    Every batch is checkpointed under --out; rerun the command to resume.
 
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
@@ -124,7 +128,7 @@ def evaluate(
         statistics = find_statistics(loaded, settings.values(), stats, text)
         perplexity_text = held_out_text(preset_name(loaded.arch)) if given is None else given
         under_way = out / "under_way"
-        if_interrupted(f"finished batches are in {under_way}; give the same command again to resume")
+        if_interrupted(f"finished batches are in {under_way}; rerun the command to resume")
         with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
             comparison = compare(
                 loaded, records, settings, statistics, batch=batch, consecutive=not alone,
@@ -134,7 +138,7 @@ def evaluate(
             return
         write_json(out / "results.json", comparison.content)
         write_text(out / "table.md", comparison.markdown())
-        # a finished evaluation is not gone on with: the next may be of other code
+        # a finished evaluation is never resumed: the next one may run other code
         shutil.rmtree(under_way, ignore_errors=True)
         if_interrupted(f"the results are saved in {out}")
         typer.echo(comparison.table())

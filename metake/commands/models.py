@@ -1,4 +1,4 @@
-"""`metake models`: names of models, families and methods."""
+"""`metake models`: known models, families and methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metake.console import document
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the names that --model understands, the families, and the methods.
+    """List the known models, families and methods.
 
     Example: metake models --json
     """

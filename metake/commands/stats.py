@@ -25,12 +25,10 @@ def stats(
     text: Annotated[Path | None, typer.Option(help="A text file.")] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of a file: a streamed dataset, NAME or NAME:CONFIG (needs the hub extra)."
-        ),
+        typer.Option(help="Streamed dataset instead of a file: NAME or NAME:CONFIG (needs the hub extra)."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many tokens; default: the whole text.")
+        int | None, typer.Option(min=1, help="Number of tokens; default: the whole text.")
     ] = None,
     layers: Layers = None,
     device: Device = None,
@@ -39,7 +37,7 @@ def stats(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect second moments of keys for the edited layers; an interrupted run continues.
+    """Collect second moments of keys for the edited layers. Rerun an interrupted command to resume.
 
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
@@ -66,7 +64,7 @@ def stats(
             source = default_text(preset_name(loaded.arch)) if text is None else read_text(text)
         partial = out.with_name(out.name + ".partial")
         if_interrupted(
-            f"{out} was not written; the same command resumes from {partial.name}, which is saved every 20 s or less often"
+            f"{out} was not written; rerun the command to resume from {partial.name}, which is saved every 20 s or less often"
         )
         with phase("statistics"):
             statistics = collect(
@@ -81,6 +79,7 @@ def stats(
         )
         if statistics.thin:
             typer.echo(
-                "thin: want 20 tokens per key entry or more; eta will look higher than it is", err=True
+                "note: fewer than 20 tokens per key entry; C is not converged, and eta is overestimated",
+                err=True,
             )
         content.update(out=str(out), thin=statistics.thin, **asdict(statistics.provenance))
