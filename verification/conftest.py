@@ -40,9 +40,31 @@ providers._get_local_constants = Constants  # none
 
 settings.load_profile("verification")  # --hypothesis-profile still wins
 
+HERE = Path(__file__).resolve().parent
+FILES = sorted(HERE.glob("test_*.py"))
+LEAVES_OUT = (
+    "ignore",
+    "ignore_glob",
+    "deselect",
+    "keyword",
+    "markexpr",
+    "lf",
+)  # options that leave tests out
+
 _outcomes: list[Outcome] = []
-_files: set[str] = set()  # of the tests that were reported
+_files: set[str] = set()  # of this folder, of the tests that were reported
 _deselected = 0
+_root = HERE.parent  # what node ids are relative to
+
+
+def pytest_configure(config):
+    """Without assertions the evidence would be recorded whatever happens."""
+    global _root
+    _root = config.rootpath
+    if not __debug__:
+        raise pytest.UsageError(
+            "verification/: Python removes the assertions; run it without -O and PYTHONOPTIMIZE"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -91,8 +113,11 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_runtest_logreport(report):
-    """Runs in the controller, for the reports of all workers."""
-    _files.add(report.nodeid.split("::")[0].rsplit("/", 1)[-1])
+    """Runs in the controller, for the reports of all workers, also of other folders."""
+    path = (_root / report.nodeid.split("::")[0]).resolve()
+    if path.parent != HERE:
+        return
+    _files.add(path.name)
     if report.when == "call" or report.outcome != "passed":
         _outcomes.append(Outcome.from_report(report))
 
@@ -110,17 +135,30 @@ def pytest_testnodedown(node):
     )
 
 
+def _examples() -> int:
+    """How many examples a property draws in this run, unless it has settings of its own."""
+    return settings.default.max_examples
+
+
 def _partial(config, exitstatus) -> str:
-    """Why this run is no complete one of `verification/`; nothing if it is."""
-    missing = {path.name for path in Path(__file__).parent.glob("test_*.py")} - _files
+    """Why this run was not asked for all of `verification/`, or did not come to its end; nothing if neither holds."""
     stopped = config.getoption("maxfail") and any(o.state not in ("passed", "skipped") for o in _outcomes)
     if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or stopped:
         return "it was stopped"
-    if missing:
-        return f"{len(missing)} of its files did not run"
-    if _deselected or any("::" in argument for argument in config.args):
+    given = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
+    left = [file for file in FILES if not given & {file, *file.parents}]
+    if left:
+        return f"{len(left)} of its files did not run"
+    if _deselected or any(config.getoption(option, None) for option in LEAVES_OUT):
         return "tests were left out"
+    if _examples() < settings.get_profile("verification").max_examples:
+        return "it drew fewer examples than the profile `verification`"
     return ""
+
+
+def _silent() -> list[str]:
+    """Files without a report: all their tests are gone, or skipped before they were collected."""
+    return [f"{file.name} reported no test" for file in FILES if file.name not in _files]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -143,7 +181,7 @@ def pytest_sessionfinish(session, exitstatus):
 def unexpected(outcomes: list[Outcome], deep: bool) -> list[str]:
     """Lines that say how the evidence differs from what is expected; with --deep there may be more of it."""
     expected, found = read_expected(), gather(outcomes)
-    lost = [f"{c.id} {line}" for c in CLAIMS for line in losses(expected, found, c.id)]
+    lost = _silent() + [f"{c.id} {line}" for c in CLAIMS for line in losses(expected, found, c.id)]
     return lost + ([] if deep else additions(expected, found))
 
 
@@ -158,9 +196,14 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     write("")
     if not partial and config.getoption("--accept"):
         broken = [o.test for o in outcomes if o.state not in ("passed", "skipped")]
-        if broken:
-            write(f"evidence not accepted: {len(broken)} tests did not pass", red=True)
+        if broken or _silent():
+            write(
+                f"evidence not accepted: {len(broken)} tests did not pass; {len(_silent())} files without a test",
+                red=True,
+            )
         else:
+            for line in unexpected(outcomes, deep=True):
+                write(f"no longer expected: {line}", red=True)
             write_expected(gather(outcomes))
     expected = read_expected()
     rows = verdicts(outcomes, expected)

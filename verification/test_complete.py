@@ -1,0 +1,102 @@
+"""Only a complete run of `verification/` writes verdicts, and in it a file without a test is a loss."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import settings
+
+from verification import conftest as run
+
+ROOT = run.HERE.parent
+
+
+def partial(*arguments, folder=ROOT, **options):
+    """What a run with these arguments and options lacks."""
+    config = SimpleNamespace(
+        args=arguments,
+        invocation_params=SimpleNamespace(dir=folder),
+        getoption=lambda name, default=None: options.get(name, default),
+    )
+    return run._partial(config, pytest.ExitCode.OK)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_out(monkeypatch):
+    monkeypatch.setattr(run, "_deselected", 0)
+    monkeypatch.setattr(run, "_outcomes", [])
+    monkeypatch.setattr(run, "_examples", lambda: 150)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verification/",),
+        ("verification",),
+        (".",),
+        ("tests", "verification"),
+        tuple(f"verification/{f.name}" for f in run.FILES),
+    ],
+    ids=["slash", "folder", "root", "both", "files"],
+)
+def test_a_run_that_is_asked_for_all_files_is_complete(arguments):
+    assert partial(*arguments) == ""
+
+
+def test_the_folder_may_be_given_from_inside():
+    assert partial(".", folder=run.HERE) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("tests",), {}),
+        (("verification/test_ball.py",), {}),
+        (("verification/test_ball.py::test_x",), {}),
+        (("tests/solvers/test_allocation.py", *(f"verification/{f.name}" for f in run.FILES if "allocation" not in f.name)), {}),
+        (("verification",), {"ignore": ["verification/test_allocation.py"]}),
+        (("verification",), {"keyword": "not bound"}),
+        (("verification",), {"lf": True}),
+    ],
+    ids=["tests", "file", "test", "same name elsewhere", "ignored", "keyword", "last failed"],
+)  # fmt: skip
+def test_a_run_that_leaves_something_out_is_partial(arguments, options):
+    assert partial(*arguments, **options)
+
+
+def test_fewer_examples_make_no_verdict(monkeypatch):
+    monkeypatch.setattr(run, "_examples", lambda: settings.get_profile("glance").max_examples)
+    assert "fewer examples" in partial("verification")
+
+
+@pytest.fixture
+def reported(monkeypatch):
+    """`reported(node)`: the files of this folder that are known after a report of the node."""
+    monkeypatch.setattr(run, "_files", set())
+    monkeypatch.setattr(run, "_root", ROOT)
+
+    def report(node):
+        run.pytest_runtest_logreport(SimpleNamespace(nodeid=node, when="setup", outcome="passed"))
+        return run._files - {"test_complete.py"}  # this file's own reports
+
+    return report
+
+
+def test_a_file_of_the_same_name_elsewhere_does_not_count(reported):
+    assert reported("tests/solvers/test_allocation.py::test_x") == set()
+    assert reported("verification/test_allocation.py::test_x") == {"test_allocation.py"}
+
+
+def test_a_file_without_a_report_is_a_loss(reported):
+    for file in run.FILES[1:]:
+        reported(f"verification/{file.name}::test_x")
+    assert run._silent() == [f"{run.FILES[0].name} reported no test"]
+    assert run._silent()[0] in run.unexpected([], deep=True)
+
+
+def test_a_run_without_assertions_is_refused():
+    command = [sys.executable, "-O", "-m", "pytest", "verification/test_ball.py", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "Python removes the assertions" in done.stderr + done.stdout
