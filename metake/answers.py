@@ -10,8 +10,10 @@ from metake.models.architecture import Architecture
 from metake.models.greedy import as_spoken, greedy_answers
 from metake.report.tables import html
 from metake.requests import visible
+from metake.words import begins_with
 
-CHECKED = "the greedy answer begins with the target"
+CHECKED = "the greedy answer begins with the target, which ends where a word does"
+ALREADY = "already so before the edit"
 LEAST = 12  # minimum number of tokens of an answer
 SHOWN = 10  # number of questions in a printed result
 
@@ -33,19 +35,26 @@ class Answer:
     @property
     def success(self) -> bool:
         """Whether the edited model's answer begins with `wanted`."""
-        return self.after.startswith(self.wanted)
+        return begins_with(self.after, self.wanted)
+
+    @property
+    def already(self) -> bool:
+        """Whether the unedited model's answer begins with it, too."""
+        return begins_with(self.before, self.wanted)
 
     def plain(self) -> dict[str, Any]:
-        return {**self.__dict__, "success": self.success}
+        return {**self.__dict__, "already": self.already, "success": self.success}
 
     def __str__(self) -> str:
+        past = f"   <- {ALREADY}" if self.already else ""
         mark = "" if self.success else f"   <- does not begin with {self.wanted!r}"
-        return f"{visible(self.question)}\n  before: {self.before!r}\n  after:  {self.after!r}{mark}"
+        return f"{visible(self.question)}\n  before: {self.before!r}{past}\n  after:  {self.after!r}{mark}"
 
     @property
     def cells(self) -> list[str]:
         """Cells of a table row: question, before, after, verdict."""
         verdict = "begins with the target" if self.success else f"does not begin with {self.wanted!r}"
+        verdict += f", {ALREADY}" if self.success and self.already else ""
         return [self.question, self.before, self.after, verdict]
 
 
@@ -57,6 +66,9 @@ class Neighbour(Answer):
     def success(self) -> bool:
         """Whether the answer is unchanged."""
         return self.after == self.before
+
+    def plain(self) -> dict[str, Any]:
+        return {**self.__dict__, "success": self.success}
 
     @property
     def cells(self) -> list[str]:
@@ -136,4 +148,6 @@ def show_answers(answers: Sequence[Answer]) -> str:
 
 
 def count_successes(answers: Sequence[Answer]) -> str:
-    return f"{sum(a.success for a in answers)} of {len(answers)} answers begin with their target"
+    already = sum(a.success and a.already for a in answers)
+    count = f"{sum(a.success for a in answers)} of {len(answers)} answers begin with their target"
+    return f"{count}, {already} {ALREADY}" if already else count

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metake import answers as module
-from metake.answers import Answer, compare_answers, count_successes, read_answers, show_answers
+from metake.answers import Answer, Neighbour, compare_answers, count_successes, read_answers, show_answers
 from metake.deltas import Applied, Delta
 from metake.hparams import make_settings
 from metake.requests import Request
@@ -21,16 +21,37 @@ from metake.solvers.layered import Solution
         ("Oslo", "Rome", False),
         ("Rome", "In Oslo", False),
         ("Rome", "Os", False),
+        ("Rome", "Oslova", False),
     ],
 )
 def test_an_answer_succeeds_if_it_begins_with_the_target_after_the_edit(before, after, success):
     answer = Answer("Where?", "Oslo", before, after)
     assert answer.success is success
     assert answer.plain() == {
-        "question": "Where?", "wanted": "Oslo", "before": before, "after": after, "success": success,
+        "question": "Where?", "wanted": "Oslo", "before": before, "after": after, "already": before == "Oslo",
+        "success": success,
     }  # fmt: skip
     assert ("<- does not begin with 'Oslo'" in str(answer)) is not success
-    assert str(answer).splitlines()[:2] == ["Where?", f"  before: {before!r}"]
+    assert str(answer).splitlines()[:2] == [
+        "Where?",
+        f"  before: {before!r}" + ("   <- already so before the edit" if before == "Oslo" else ""),
+    ]
+
+
+def test_an_answer_that_began_with_the_target_before_the_edit_says_so():
+    """A success that the edit did not make: an edit to what the model says anyway."""
+    same, longer, new = (
+        Answer("Where?", "Oslo", "Oslo, Norway", "Oslo"), Answer("Where?", "Mal", "Malak", "Mal"),
+        Answer("Where?", "Oslo", "Rome", "Oslo"),
+    )  # fmt: skip
+    assert [answer.already for answer in (same, longer, new)] == [True, False, False]
+    assert same.plain()["already"] is True
+    assert same.cells[-1] == "begins with the target, already so before the edit"
+    assert longer.cells[-1] == new.cells[-1] == "begins with the target"
+    assert count_successes([same, new]) == (
+        "2 of 2 answers begin with their target, 1 already so before the edit"
+    )
+    assert "already" not in Neighbour("Who?", "Ann", "Ann", "Ann").plain()
 
 
 def test_the_first_ten_answers_are_shown_and_all_are_counted():

@@ -183,7 +183,7 @@ def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, 
         assert content["success"] == [code == 0]
         assert content["answers"][0]["success"] == (code == 0)
         assert content["answers"][0]["after"].startswith(content["answers"][0]["wanted"]) == (code == 0)
-        assert content["checked"] == "the greedy answer begins with the target"
+        assert content["checked"] == "the greedy answer begins with the target, which ends where a word does"
         assert (content["model"], content["method"], content["version"]) == (
             "demo",
             "memit",

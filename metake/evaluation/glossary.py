@@ -19,7 +19,8 @@ GLOSSARY: dict[str, str] = {
     "target has and without a final full stop, is exactly the target (free-running; the model's own generation "
     "settings, such as a repetition penalty, are set aside).",
     "generation_rephrase": "the same on the rephrased prompt.",
-    "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target.",
+    "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target, "
+    "which ends where a word does (`Mal` does not start `Malak`; any place in scripts without spaces between words).",
     "kl": "KL(unedited || edited) in nats, of the next token after the unrelated prompts of the first 200 records.",
     "overlap": "share of the five most likely next tokens there that are the unedited model's.",
     "efficacy_success": "CounterFact's Efficacy: share of records where the new target is likelier (mean NLL per "

@@ -25,6 +25,7 @@ from metake.models.architecture import Architecture
 from metake.models.greedy import as_spoken, greedy_answers
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
+from metake.words import begins_with
 
 GENERIC = ("{} is", "{} was known for", "I was told about {} that")
 PER_RECORD = (
@@ -212,7 +213,7 @@ class Evaluator:
             values["generation"][index] = _tidy(edited) == target
             if self.records[index].rephrase:
                 values["generation_rephrase"][index] = _tidy(rephrased) == target
-            values["generation_start"][index] = _tidy(edited).startswith(target)
+            values["generation_start"][index] = begins_with(_tidy(edited), target)
         then = unrelated if reference is None or reference.unrelated is None else reference.unrelated
         for index in sorted(wanted & unrelated.keys()):
             now, old = unrelated[index], then[index]

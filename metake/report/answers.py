@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from metake.words import begins_with
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -69,8 +71,7 @@ def judge_neighbour(answer: str, before: str, truth: str) -> Answer:
 
 def _begins(answer: str, wanted: str) -> bool:
     """Whether an answer begins with a text, its final full stop aside."""
-    wanted = wanted.strip().removesuffix(".")
-    return bool(wanted) and answer.strip().startswith(wanted)
+    return begins_with(answer.strip(), wanted.strip().removesuffix("."))
 
 
 def _names(answer: str, truth: str) -> bool:

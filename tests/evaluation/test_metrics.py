@@ -351,6 +351,7 @@ def test_records_without_rephrase_or_locality_have_no_such_metrics(demo, records
         ("Red Oak tree", " Red Oak\n", 0, 1, 1),
         ("A Red Oak", "A Red Oak", 0, 0, 0),
         ("Red", "Red Oak.", 0, 1, 0),
+        ("Red Oaken", "Red Oak.", 0, 1, 0),
     ],
 )
 def test_a_free_answer_is_compared_with_its_target(

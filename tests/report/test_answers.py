@@ -11,6 +11,7 @@ from metake.report.answers import judge_neighbour, judge_target
         ("Oslo, Norway", "Oslo", "the target", True),
         ("Oslo", "Oslo.", "the target", True),
         ("Bergen", "Oslo", "not the target", False),
+        ("Malak", "Mal.", "not the target", False),
         ("", "Oslo", "no answer", False),
         ("  ", "Oslo", "no answer", False),
     ],

@@ -1,0 +1,27 @@
+"""Where words end in a text, for answers that are compared with a target."""
+
+from __future__ import annotations
+
+from unicodedata import category, name
+
+UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "HANGUL", "THAI", "LAO", "KHMER",
+            "MYANMAR", "TIBETAN")  # fmt: skip
+"""Scripts, as names of characters begin, that set no space between words or write particles on to a word."""
+
+
+def begins_with(answer: str, target: str) -> bool:
+    """Whether an answer begins with a target, which ends where a word of the answer does.
+
+    `Mal` begins `Mal, in the north`, not `Malak`. In scripts without spaces between words, any place may be an end.
+    An empty target begins no answer.
+    """
+    if not target or not answer.startswith(target):
+        return False
+    return not (_in_word(target[-1]) and _in_word(answer[len(target) :][:1]))
+
+
+def _in_word(character: str) -> bool:
+    """Whether a character is part of a word that spaces or punctuation end; combining marks belong to their letter."""
+    if not character or not (character.isalnum() or character == "_" or category(character).startswith("M")):
+        return False
+    return not name(character, "").startswith(UNSPACED)
