@@ -80,8 +80,12 @@ def run_claim(claim_id: str, kind: str) -> subprocess.CompletedProcess[str]:
     """`pytest verification/ --claim ID` in a copy with one kind of damage, or with none (`kind` is empty)."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        for part in ("verification", "theory", "docs"):
-            shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+        for part in ("verification", "theory", "proofs", "docs"):
+            shutil.copytree(
+                ROOT / part,
+                root / part,
+                ignore=shutil.ignore_patterns("__pycache__", "*.png", "*.vo*", "*.glob"),
+            )
         for part in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / part, root / part)
         (root / "metake").symlink_to(ROOT / "metake")

@@ -33,7 +33,7 @@ ROOMS = {  # room -> (files in metake/, tests that mirror them)
 SETTINGS = """[tool.mutmut]
 source_paths = ["metake"]
 only_mutate = {files}
-also_copy = ["theory", "verification", "conftest.py", "docs", "experiments", "README.md", "CONTRIBUTING.md", "LICENSE"]
+also_copy = ["theory", "verification", "proofs", "conftest.py", "docs", "experiments", "README.md", "CONTRIBUTING.md", "LICENSE"]
 pytest_add_cli_args = ["-x", "-n", "0", "-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = {tests}
 
