@@ -137,14 +137,16 @@ class EditResult:
     answers: tuple[Answer, ...] = ()
 
     @property
-    def success(self) -> tuple[bool, ...]:
-        """Per request, whether the greedy answer begins with the target; empty if answers were not read."""
+    def success(self) -> tuple[bool | None, ...]:
+        """Per request, whether the greedy answer begins with the target; None if answers were not read."""
+        if not self.answers:
+            return (None,) * len(self.requests)
         return tuple(answer.success for answer in self.answers)
 
     @property
     def failed(self) -> tuple[Request, ...]:
-        """Requests whose answer does not begin with the target."""
-        return tuple(r for r, took in zip(self.requests, self.success, strict=False) if not took)
+        """Requests whose answer does not begin with the target; empty if answers were not read."""
+        return tuple(r for r, took in zip(self.requests, self.success, strict=True) if took is False)
 
     @property
     def edited(self) -> bool:
@@ -311,9 +313,9 @@ class EditResult:
         return table + html(count_successes(self.answers), HEAD, [answer.cells for answer in self.answers])
 
     def __repr__(self) -> str:
-        took = f", {sum(self.success)} took" if self.answers else ""
+        took = f"{sum(a.success for a in self.answers)} took" if self.answers else "answers not read"
         state = "edited" if self.edited else "reverted"
-        return f"<EditResult: {self.method}, {len(self.requests)} edits{took}, layers {list(self.delta.layers)}, {state}>"
+        return f"<EditResult: {self.method}, {len(self.requests)} edits, {took}, layers {list(self.delta.layers)}, {state}>"
 
     def plot(self, path: Path | str) -> Path:
         """Planned against executed residual, per layer; writes a figure (png, pdf or svg)."""

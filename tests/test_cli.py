@@ -225,7 +225,9 @@ def test_a_result_says_what_was_asked_and_answered(demo, statistics_of, records)
         assert "--set weight=1e+08" in result.advice()
     with editor_of(demo, statistics_of(demo), "memit", answers=False) as editor:
         result = editor.edit(requests)
-        assert (result.answers, result.success, result.failed, result.advice()) == ((), (), (), "")
+        assert (result.answers, result.success, result.failed, result.advice()) == ((), (None, None), (), "")
+        assert not all(result.success)
+        assert "2 edits, answers not read, layers" in repr(result)
         assert "answers" not in result.summary()
 
 

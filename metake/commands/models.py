@@ -19,13 +19,13 @@ def models(as_json: AsJson = False) -> None:
     from metake.report.tables import render
 
     with document(as_json) as content:
-        typer.echo(
-            render("models", ["name", "what", "needs"], [[k.name, k.what, k.needs] for k in KNOWN], 120)
-        )
-        typer.echo(f"families: {', '.join(FAMILIES)}; any other can be described with --modules FILE.json")
-        typer.echo(render("methods", ["name", "what"], [[m.name, m.summary] for m in METHODS.values()], 120))
         content.update(
             models=[k.__dict__ for k in KNOWN],
             families=list(FAMILIES),
             methods={m.name: m.summary for m in METHODS.values()},
         )
+    if as_json:
+        return
+    typer.echo(render("models", ["name", "what", "needs"], [[k.name, k.what, k.needs] for k in KNOWN], 120))
+    typer.echo(f"families: {', '.join(FAMILIES)}; any other can be described with --modules FILE.json")
+    typer.echo(render("methods", ["name", "what"], [[m.name, m.summary] for m in METHODS.values()], 120))
