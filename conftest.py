@@ -6,8 +6,8 @@ import pytest
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Folders in up to four processes, a single file in this one; `-n N` and `-n 0` win."""
-    if any(".py" in argument for argument in config.args):
+    """Folders in up to four processes, a file or a claim in this one; `-n N` and `-n 0` win."""
+    if config.getoption("--claim") or any(".py" in argument for argument in config.args):
         return 0
     return min(4, os.cpu_count() or 1)
 

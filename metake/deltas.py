@@ -152,6 +152,11 @@ class Delta:
                 off), or the change is not finite; the model is then left as it was.
         """
         arch = architecture_of(model)
+        if check and self.model and self.model != arch.fingerprint():
+            made = f": {self.note['model']}" if self.note.get("model") else ""
+            raise MetakeError(
+                f"delta: made for another model{made}, or for another state of this one; nothing was changed"
+            )
         arch.check_layers(self.layers)
         for layer in self.layers:
             shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.whole.get(layer))
@@ -162,8 +167,6 @@ class Delta:
                 )
             if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
                 raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
-        if check and self.model and self.model != arch.fingerprint():
-            raise MetakeError("delta: made for another model (or another state of it); nothing was changed")
         applied = Applied(arch, {})
         try:
             for layer in self.layers:

@@ -367,4 +367,5 @@ class EditResult:
         if executed < 0.5 and s.needs_statistics:
             name, value = ("weight", s.weight) if s.geometry == "ridge" else ("l2", s.l2)
             return f"{head}; weaken the constraint: --set {name}={value / 10:g} (now {value:g})"
-        return f"{head}; the target falls short: --set steps={2 * s.steps} (now {s.steps}), or other --layers"
+        name, value = ("meta_steps", s.meta_steps) if s.target == "bilevel" else ("steps", s.steps)
+        return f"{head}; the target falls short: --set {name}={2 * value} (now {value}), or other --layers"

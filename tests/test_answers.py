@@ -120,6 +120,11 @@ def test_failed_requests_are_those_whose_answer_does_not_begin_with_the_target()
         (0.4, {"geometry": "projected"}, "weaken the constraint: --set l2=0.7 (now 7)"),
         (0.6, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
         (0.5, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+        (
+            0.6,
+            {"target": "bilevel", "meta_steps": 8},
+            "the target falls short: --set meta_steps=16 (now 8), or other --layers",
+        ),
         (0.4, {"geometry": "identity"}, "the target falls short: --set steps=40 (now 20), or other --layers"),
     ],
 )

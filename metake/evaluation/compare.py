@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metake.data.records import Record
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.glossary import BRIEFLY, LABELS
@@ -31,6 +33,8 @@ def short_cell(measurement: Measurement, metric: str) -> str:
         return "-"
     if metric == "perplexity":
         return f"{value:.2f}"
+    if np.isfinite(measurement.values[metric]).sum() < 2:
+        return f"{100 * value:.1f}"  # one record has no interval
     low, high = bootstrap(measurement.values[metric])
     return f"{100 * value:.1f} ±{50 * (high - low):.1f}"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metake.evaluation import compare as module
-from metake.evaluation.compare import Comparison
+from metake.evaluation.compare import Comparison, short_cell
 from metake.evaluation.glossary import LABELS
 from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun
@@ -180,3 +180,8 @@ def test_the_short_table_has_intervals_over_records():
     assert high - low > 0.5
     assert f"50.0 ±{50 * (high - low):.1f}" in table
     assert "50.0 ±0.0" in table
+
+
+def test_one_record_has_no_interval():
+    one = full(efficacy_success=[0.5, float("nan"), float("nan"), float("nan")])
+    assert short_cell(one, "efficacy_success") == "50.0"
