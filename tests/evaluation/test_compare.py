@@ -173,7 +173,12 @@ def test_the_short_table_fits_a_terminal_and_has_a_legend(counterfact, first):
 def test_the_short_table_has_intervals_over_records():
     varied = [0.0, 1.0, 1.0, 0.0]
     run = MethodRun(
-        "memit", None, full(), full(efficacy_success=varied), [{"seconds": 1.0, "requests": [1]}], "end"
+        "memit",
+        None,
+        full(),
+        full(efficacy_success=varied, paraphrase_success=[0.5] * 4),
+        [{"seconds": 1.0, "requests": [1]}],
+        "end",
     )
     table = Comparison(full(), [run], {"model": "demo", "edits": 4}).table()
     low, high = bootstrap(np.array(varied))
