@@ -21,6 +21,12 @@ def log_phases(program: str | None) -> None:
     _open.clear()
 
 
+def note(text: str) -> None:
+    """Print a line about what begins now, where phases are printed."""
+    if _program is not None and not sys.stderr.isatty():
+        print(f"{_program}: {text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def phase(name: str) -> Iterator[None]:
     """Time a block as one phase. An inner phase is reported in the outer one's line; a failed phase prints nothing."""

@@ -21,6 +21,7 @@ from metake.methods import METHODS, find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
 from metake.names import unknown_name
+from metake.phases import note
 
 PRESETS = ASSETS / "presets"
 TEXT = ASSETS / "text.txt"  # both written by experiments/sample_text.py
@@ -246,6 +247,8 @@ def statistics_for(
         except MetakeError as error:
             keep = False
             warnings.warn(f"statistics are not kept: {error}, by METAKE_CACHE", stacklevel=2)
+        kept = f", once, for {path}" if keep else ""
+        note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
         statistics = collect(
             arch, tokenizer, text, layers, tokens=tokens,
             partial=path.with_suffix(".partial") if keep else None, progress=progress,

@@ -10,7 +10,7 @@ import pytest
 
 from metake import phases
 from metake.models.load import bars_on_terminals
-from metake.phases import log_phases, phase
+from metake.phases import log_phases, note, phase
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,3 +89,13 @@ def test_the_bar_of_the_gguf_reader_is_shown_on_a_terminal_only(terminal, monkey
     with bars_on_terminals():
         assert bool(reader.tqdm([1], file=stream).disable) is not terminal
     assert reader.tqdm is own
+
+
+def test_a_note_is_printed_at_once_where_phases_are(program, capsys, monkeypatch):
+    note("statistics: collecting")
+    assert capsys.readouterr().err == "x: statistics: collecting\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    note("hidden by bars")
+    log_phases(None)
+    note("in Python")
+    assert capsys.readouterr().err == ""
