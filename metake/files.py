@@ -170,14 +170,17 @@ def read_json(path: Path) -> Any:
         raise MetakeError(f"{path}: not JSON ({error})") from error
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """The content of a JSON text.
+
+    Args:
+        pairs: makes an object of its keys and values; a `dict` by default.
 
     Raises:
         ValueError: not JSON, or nested too deep.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 

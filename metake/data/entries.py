@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from metake.errors import MetakeError
 from metake.files import parse_json, read_text
+from metake.requests import one_line
 
 FORMATS = "a JSON list, JSON Lines, CSV or TSV"
 TABLES = {".csv": ",;\t", ".tsv": "\t"}  # possible delimiters
 LINES = (".jsonl", ".ndjson")
+
+
+class Repeated(dict[str, Any]):
+    """An object of a JSON text with a key that stands in it more than once."""
+
+    key = ""
+
+
+def keep_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON text from its keys and values; `Repeated` if a key stands in it more than once."""
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
+    names = [name for name, _ in pairs]
+    repeated = Repeated(content)
+    repeated.key = next(name for name in names if names.count(name) > 1)
+    return repeated
+
+
+def _repeated_key(content: Any) -> str | None:
+    """The first key that stands more than once in an object of a JSON value; None if there is none."""
+    if isinstance(content, Repeated):
+        return content.key
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return next((key for part in parts if (key := _repeated_key(part)) is not None), None)
 
 
 def read_entries(path: Path) -> list[Any]:
@@ -28,6 +53,11 @@ def read_entries(path: Path) -> list[Any]:
         entries = _read_json(path)
     if not entries:
         raise MetakeError(f"{path}: holds no record; it must be {FORMATS} with at least one record")
+    for index, entry in enumerate(entries):
+        if (key := _repeated_key(entry)) is not None:
+            raise MetakeError(
+                f"{path}: record {index} has the key {one_line(key)!r} more than once; keep one of them"
+            )
     return entries
 
 
@@ -35,7 +65,7 @@ def _read_json(path: Path) -> list[Any]:
     text = read_text(path)
     if path.suffix.lower() not in LINES:
         try:
-            content = parse_json(text)
+            content = parse_json(text, keep_repeated)
         except ValueError as error:
             if not _is_lines(text):
                 raise MetakeError(
@@ -54,7 +84,7 @@ def _is_lines(text: str) -> bool:
     """Whether the first nonempty line is a JSON object."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     try:
-        return isinstance(parse_json(first), dict)
+        return isinstance(parse_json(first, keep_repeated), dict)
     except ValueError:
         return False
 
@@ -65,7 +95,7 @@ def _read_lines(path: Path, text: str) -> list[Any]:
         if not line.strip():
             continue
         try:
-            entries.append(parse_json(line))
+            entries.append(parse_json(line, keep_repeated))
         except ValueError as error:
             raise MetakeError(f"{path}: line {number} is not JSON ({error}); correct or remove it") from error
     return entries
@@ -83,7 +113,7 @@ def _read_table(path: Path, delimiters: str) -> list[Any]:
         ]
     except csv.Error as error:
         raise MetakeError(f"{path}: not CSV or TSV ({error}); correct its quotes and lines") from error
-    names = [name.strip() for name in rows[0]] if rows else []
+    names = [name.strip().lower() for name in rows[0]] if rows else []  # of fields, all in lower case
     if "" in names or len(set(names)) < len(names):
         raise MetakeError(
             f"{path}: the header must name every column once, not {', '.join(map(repr, names))}"
@@ -105,8 +135,8 @@ def _cell(path: Path, index: int, name: str, cell: str) -> Any:
     if not cell.strip().startswith(("[", "{")):
         return cell
     try:
-        content = json.loads(cell)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(cell, keep_repeated)
+    except ValueError as error:
         if cell.strip().startswith(("['", '["', "[{", "{'", '{"')):
             raise MetakeError(
                 f"{path}: record {index}: {name} looks like a list or an object but is not JSON ({error}); "

@@ -316,6 +316,9 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
         read = next((read for key, read in READERS.items() if key in fields.content), None)
         if read is None and isinstance(entry, dict):
             fields.problem(" has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)")
+            fields.text("subject")
+            if "answers" not in entry:
+                fields.text("target_new", "target")
         elif not is_unicode(json.dumps(entry, ensure_ascii=False)):
             fields.problem(" holds half of a surrogate pair; write the whole character")
         elif read is not None:

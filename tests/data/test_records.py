@@ -525,9 +525,50 @@ def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(chan
     assert str(raised.value) == f"f: record 0: {complaint}; correct them as docs/data.md shows"
 
 
-def test_an_entry_of_no_format_is_told_the_three():
+NO_FORMAT = "f: record 0 has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)"
+
+
+@pytest.mark.parametrize(
+    ("entry", "rest"),
+    [
+        ({"subject": "x"}, "; record 0 has no field 'target_new'"),
+        ({"subject": "x", "target": " "}, "; record 0: target is empty"),
+        ({"text": "Ada"}, "; record 0 has no field 'subject'; record 0 has no field 'target_new'"),
+        ({"subject": "x", "target": "y"}, ""),
+        ({"subject": "x", "answers": ["y"]}, ""),
+    ],
+)
+def test_an_entry_of_no_format_is_told_the_three_and_what_else_it_lacks(entry, rest):
     with pytest.raises(MetakeError) as raised:
-        parse_records(Path("f"), [{"text": "Ada"}])
-    assert str(raised.value).startswith(
-        "f: record 0 has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact);"
-    )
+        parse_records(Path("f"), [entry])
+    assert str(raised.value) == f"{NO_FORMAT}{rest}; correct them as docs/data.md shows"
+
+
+GOOD = '{"prompt": "Ada is", "subject": "Ada", "target": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("x.json", f'[{GOOD}, {GOOD[:-1]}, "target": "c"}}]', "target"),
+        ("x.jsonl", f'{GOOD}\n{GOOD[:-1]}, "target": "b"}}\n', "target"),
+        ("x.json", f'[{GOOD}, {GOOD[:-1]}, "same_subject": [{{"prompt": "a", "prompt": "b"}}]}}]', "prompt"),
+        ("x.csv", 'prompt,subject,target,same_subject\nAda is,Ada,b,\n'
+                  'Ada is,Ada,b,"[{""prompt"": ""a"", ""prompt"": ""b""}]"\n', "prompt"),
+    ],
+)  # fmt: skip
+def test_a_key_that_stands_twice_in_a_record_is_named(write, name, text, key):
+    """JSON would keep the last of its values without a word."""
+    path = write(name, text)
+    with pytest.raises(MetakeError) as raised:
+        read_records(path)
+    assert str(raised.value) == f"{path}: record 1 has the key '{key}' more than once; keep one of them"
+
+
+def test_the_header_of_a_table_may_be_written_in_any_case(write):
+    (record,) = read_records(write("x.csv", "Prompt,SUBJECT,Target_New\nAda is,Ada,b\n"))
+    assert (record.request.text, record.request.target) == ("Ada is", "b")
+    with pytest.raises(
+        MetakeError, match="name every column once, not 'prompt', 'subject', 'target', 'target'"
+    ):
+        read_records(write("y.csv", "prompt,subject,target,Target\nAda is,Ada,b,c\n"))
