@@ -19,6 +19,7 @@ from metake.errors import MetakeError
 from metake.files import as_path, digest, read_tensors, write_tensors
 from metake.models.architecture import Architecture
 from metake.models.load import Loaded, architecture_of
+from metake.requests import one_line
 
 FORMAT = "metake-delta-2"
 FILE = "delta.safetensors"
@@ -122,6 +123,9 @@ class Delta:
 
     def dense(self, layer: int, device: torch.device | str = "cpu") -> Tensor:
         """The change of a layer, `d_v x d_k`, formed in fp64 on `device`."""
+        if isinstance(layer, bool) or not isinstance(layer, int) or layer not in self.layers:
+            there = ", ".join(map(str, self.layers)) or "none"
+            raise MetakeError(f"dense: layer {one_line(repr(layer))} is not changed; changed layers: {there}")
         change = torch.zeros(self._shape(layer), dtype=torch.float64, device=device)
         if layer in self.factors:
             left, right = (part.to(device, torch.float64) for part in self.factors[layer])

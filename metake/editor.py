@@ -330,15 +330,22 @@ class Editor:
             delta, learned: of its `EditResult`.
 
         Raises:
-            MetakeError: the delta does not fit the model.
+            MetakeError: an argument is of another type, or the delta does not fit the model.
         """
+        requests = distinct(requests)
+        if not isinstance(delta, Delta):
+            raise MetakeError(f"restore: delta must be a Delta, not {type(delta).__name__}")
+        if not isinstance(learned, dict) or not all(isinstance(t, Tensor) for t in learned.values()):
+            raise MetakeError("restore: learned must be the dictionary `learned` of the edit's result")
+        if other := [layer for layer in learned if layer not in self._memory]:
+            raise MetakeError(f"restore: learned holds layer {other[0]!r}, which the editor does not edit")
         self._unfinish()
         before = dict(self._memory)
         with torch.no_grad():
             applied = delta.apply(self.arch, check=False)
         self._learn(learned)
         result = EditResult(
-            tuple(requests),
+            requests,
             self.method,
             self.settings,
             delta,

@@ -46,8 +46,9 @@ class Request:
         )
         for key in ("prompt", "subject", "target"):
             check_text(label, key, getattr(self, key))
-        if not isinstance(self.name, str):
-            raise MetakeError(f"{label}: name must be a text, not {type(self.name).__name__}")
+        check_name(label, self.name)
+        if self.start is not None and (isinstance(self.start, bool) or not isinstance(self.start, int)):
+            raise MetakeError(f"{label}: start must be a whole number, not {type(self.start).__name__}")
         if not isinstance(self.locality, list | tuple) or not all(
             isinstance(prompt, str) and prompt.strip() for prompt in self.locality
         ):
@@ -80,6 +81,7 @@ class Request:
         """
         for key, value in (("prompt", text), ("subject", subject)):
             check_text("request", key, value)
+        check_name(one_line(subject), rest.get("name", ""))
         name = one_line(rest.get("name") or subject)
         text, subject = text.strip(), subject.strip()
         found = _whole(text, subject) or _whole(text, subject, re.IGNORECASE)
@@ -108,6 +110,12 @@ class Request:
         """The prompt with the subject in its place."""
         assert self.start is not None
         return self.prompt[: self.start] + self.subject + self.prompt[self.start + len(GAP) :]
+
+
+def check_name(label: str, name: Any) -> None:
+    """Raises `MetakeError` if a request's name is no text; an empty one is none."""
+    if not isinstance(name, str):
+        raise MetakeError(f"{label}: name must be a text, not {type(name).__name__}")
 
 
 def check_text(label: str, key: str, value: Any) -> None:

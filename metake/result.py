@@ -179,9 +179,8 @@ class EditResult:
         if not self.edited:
             raise MetakeError("check: the edit was taken back; edit again first")
         texts, targets = self._rephrases(rephrases)
-        others = (
-            check_texts("check", "neighbour", neighbours) if isinstance(neighbours, str) or neighbours else []
-        )
+        none = neighbours is None or (isinstance(neighbours, list | tuple) and not neighbours)
+        others = [] if none else check_texts("check", "neighbour", neighbours)
         if not texts and not others:
             raise MetakeError("check: no question given; give rephrases, neighbours or both")
         return self._check(self, texts, targets, others)
@@ -203,7 +202,11 @@ class EditResult:
         pairs = [
             (text, request.target)
             for request, entry in zip(self.requests, entries, strict=True)
-            for text in ([] if entry in ([], ()) else check_texts("check", "rephrase", entry))
+            for text in (
+                []
+                if isinstance(entry, list | tuple) and not entry
+                else check_texts("check", "rephrase", entry)
+            )
         ]
         return [text for text, _ in pairs], [target for _, target in pairs]
 

@@ -49,6 +49,9 @@ ENTRIES = {
     "Request target": (lambda g, x: metake.Request("{}", "a", x), "a: target ", ("text",)),
     "Request locality": (lambda g, x: metake.Request("{}", "a", "b", x), "a: locality ", ("list",)),
     "Request.from_text": (lambda g, x: metake.Request.from_text(x, "a", "b"), "", ()),
+    "Request.from_text name": (lambda g, x: metake.Request.from_text("a", "a", "b", name=x), "a: name ",
+                               ("text", "empty")),
+    "Request start": (lambda g, x: metake.Request("{}", "a", "b", start=x), "a: start ", ("None", "int")),
     "Request.parse": (lambda g, x: metake.Request.parse(x, "a", "b"), "", ()),
     "Editor": (lambda g, x: metake.Editor(x), "", ()),
     "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
@@ -68,6 +71,10 @@ ENTRIES = {
     "Delta.save": (lambda g, x: g.delta.save(x), "Delta.save: folder", FOLDER),
     "Delta.apply": (lambda g, x: g.delta.apply(x), "", ()),
     "Delta.applied": (lambda g, x: g.delta.applied(x).__enter__(), "", ()),
+    "Delta.dense": (lambda g, x: g.delta.dense(x), "dense: layer ", ()),
+    "Editor.restore": (lambda g, x: g.editor.restore(x, None, None), "requests: ", ()),
+    "Editor.restore delta": (lambda g, x: g.editor.restore([REQUEST], x, None), "restore: delta ", ()),
+    "Editor.restore learned": (lambda g, x: g.editor.restore([REQUEST], g.delta, x), "restore: learned ", ()),
     "Delta.then": (lambda g, x: g.delta.then(x), "delta: ", ()),
     "Statistics.load": (lambda g, x: metake.Statistics.load(x), "", ()),
     "Statistics.save": (lambda g, x: g.statistics.save(x), "Statistics.save: path", FOLDER),
@@ -112,6 +119,28 @@ def test_a_wrong_type_ends_in_one_line_and_changes_nothing(given, entry, tmp_pat
     assert given.demo.arch.fingerprint() == before
     written = {path.name for path in tmp_path.iterdir()}
     assert not written or right == FOLDER, written
+
+
+@pytest.mark.parametrize("field", ["neighbours", "rephrases"])
+def test_a_check_of_no_texts_ends_in_one_line_that_names_them(given, field):
+    """Also of what counts as false: 0 and False are no questions, and not no question."""
+    right = {"text", "None", "list"}
+    asked = {"neighbours": "What is", "rephrases": "What is"}
+    result = given.editor.edit(REQUEST)
+    try:
+        edited = given.demo.arch.fingerprint()
+        for kind, value in {**VALUES, "zero": 0, "false": False, "empty dict": {}}.items():
+            if kind in right:
+                result.check(**{**asked, field: value})
+                continue
+            with pytest.raises(metake.MetakeError, match=f"^check: {field[:-1]}") as error:
+                result.check(**{**asked, field: value})
+            assert len(str(error.value).splitlines()) == 1, kind
+        with pytest.raises(metake.MetakeError, match="check: no question given"):
+            result.check(neighbours=[], rephrases=None)
+        assert given.demo.arch.fingerprint() == edited
+    finally:
+        result.revert()
 
 
 @pytest.mark.parametrize("entry", [name for name, (_, _, right) in ENTRIES.items() if right is FOLDER])
