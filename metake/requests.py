@@ -198,7 +198,22 @@ def distinct(requests: Any) -> tuple[Request, ...]:
             f"{len(batch) - len(once)} duplicate requests are ignored ({twice.name}: {twice.text!r})",
             stacklevel=2,
         )
+    _warn_of_two_subjects(once)
     return once
+
+
+def _warn_of_two_subjects(requests: Iterable[Request]) -> None:
+    """Warn of the first two requests with the same complete prompt and different subjects."""
+    seen: dict[str, Request] = {}
+    for request in requests:
+        other = seen.setdefault(request.text, request)
+        if (other.subject, other.start) != (request.subject, request.start):
+            warnings.warn(
+                f"{request.text!r} is requested with the subjects {one_line(other.subject)!r} and "
+                f"{one_line(request.subject)!r}; both are edited",
+                stacklevel=3,
+            )
+            return
 
 
 def contradiction(requests: Iterable[Request]) -> str:

@@ -97,6 +97,19 @@ def test_identical_requests_are_merged_with_a_note():
         assert len(distinct([ASKED, Request("{} is", "Ada", "Oslo")])) == 2
 
 
+def test_one_prompt_with_two_subjects_is_kept_with_a_warning():
+    """Two edits at two tokens: neither says what the other does; locality prompts alone are no reason to warn."""
+    other = Request("Ada {} in", "lives", "Oslo")
+    with pytest.warns(
+        UserWarning,
+        match=r"^'Ada lives in' is requested with the subjects 'Ada' and 'lives'; both are edited$",
+    ):
+        assert distinct([ASKED, other]) == (ASKED, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distinct([ASKED, replace(ASKED, locality=["Who?"]), Request("{} is", "Ada", "Oslo")])
+
+
 @pytest.mark.parametrize(
     ("requests", "complaint"),
     [
