@@ -97,6 +97,6 @@ def test_a_file_without_a_report_is_a_loss(reported):
 
 def test_a_run_without_assertions_is_refused():
     command = [sys.executable, "-O", "-m", "pytest", "verification/test_ball.py", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "Python removes the assertions" in done.stderr + done.stdout

@@ -77,7 +77,7 @@ def test_an_edit_is_the_same_whatever_is_switched_on_around_it(edit, records, de
 def test_a_model_made_in_inference_mode_is_refused_in_one_line(demo):
     with torch.inference_mode():
         inside = tiny("gpt2")
-    with pytest.raises(MetakeError, match=r"made inside torch\.inference_mode\(\).*outside it$"):
+    with pytest.raises(MetakeError, match=r"created inside torch\.inference_mode\(\).*outside it$"):
         Editor(inside, demo.tokenizer, "ultraedit")
 
 
