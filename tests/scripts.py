@@ -14,7 +14,7 @@ from unittest import mock
 
 import torch
 
-PHASE = re.compile(r"^\w+: .*: \d+\.\d s( \(.*\))?\n", re.MULTILINE)
+PHASE = re.compile(r"^\w+: (.*: \d+\.\d s( \(.*\))?|statistics: collecting .*)\n", re.MULTILINE)
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
