@@ -46,7 +46,7 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.files import write_json, write_text
 from metake.geometry.covariance import collect
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, load
 from metake.models.trace import frozen
@@ -60,7 +60,7 @@ from metake.requests import Request
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Objective
-from metake.targets.target import plan_targets
+from metake.targets.problem import plan_targets
 
 SUITES = ("plan", "solve", "metake", "stats", "sequence")
 SEQUENCE = 20  # batches

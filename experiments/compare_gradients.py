@@ -35,7 +35,7 @@ from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import MethodRun, evaluate_method
 from metake.files import read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import (

@@ -37,7 +37,7 @@ from metake.evaluation.page import (
     result_section,
 )
 from metake.files import write_json
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.load import ASSETS, Loaded, load
 from metake.options import Parser, at_least, find_statistics, output_folder
 from metake.presets import held_out_text, settings_for

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metake.hparams import describe_settings
-from metake.methods import describe_methods
+from metake.methods.settings import describe_settings
+from metake.methods.table import describe_methods
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES = {"settings.md": describe_settings, "methods.md": describe_methods}

@@ -24,7 +24,7 @@ from metake.console import command
 from metake.editor import Editor
 from metake.files import write_json
 from metake.geometry.covariance import collect
-from metake.methods import find_method
+from metake.methods.table import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
 from metake.options import Parser, at_least, output_folder, parse_layers

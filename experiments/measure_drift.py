@@ -33,7 +33,7 @@ from metake.evaluation.page import write_layers
 from metake.extras import needs
 from metake.files import as_plain, read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.trace import frozen
@@ -57,7 +57,7 @@ from metake.report.tables import render
 from metake.requests import Request
 from metake.targets.descent import Penalty, descend
 from metake.targets.objective import Losses
-from metake.targets.target import plan_targets
+from metake.targets.problem import plan_targets
 
 with command("measure_drift"), needs("theory"):
     from experiments.drift.edit import Edit, measure

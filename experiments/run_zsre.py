@@ -40,7 +40,7 @@ from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method
 from metake.extras import require
 from metake.files import read_text, write_json, write_text
 from metake.geometry.covariance import text_fingerprint
-from metake.methods import METHODS, find_method
+from metake.methods.table import METHODS, find_method
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import Parser, at_least, chosen_model, find_statistics, model_options, output_folder

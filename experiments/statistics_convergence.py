@@ -32,7 +32,7 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
 from metake.geometry.operator import Ridge
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.load import ASSETS, DEMOS
 from metake.models.trace import frozen
 from metake.options import (

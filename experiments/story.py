@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metake.evaluation.page import write_layers
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.architecture import Architecture
 from metake.presets import settings_for
 

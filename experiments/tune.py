@@ -43,7 +43,7 @@ from metake.extras import needs
 from metake.files import check_writable, read_json, read_record, write_json, write_record
 from metake.geometry.covariance import Statistics
 from metake.hparams import Settings, make_settings
-from metake.methods import find_method
+from metake.methods.table import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from metake.editor import Editor as Editor
     from metake.errors import MetakeError as MetakeError
     from metake.geometry.covariance import Statistics as Statistics
-    from metake.hparams import Settings as Settings
-    from metake.methods import METHODS as METHODS
-    from metake.methods import Method as Method
+    from metake.methods.base import Method as Method
+    from metake.methods.table import METHODS as METHODS
     from metake.models.architecture import ModuleMap as ModuleMap
     from metake.models.load import Loaded as Loaded
     from metake.models.load import load as load
@@ -39,13 +38,11 @@ if TYPE_CHECKING:
     from metake.requests import Request as Request
     from metake.result import EditResult as EditResult
     from metake.result import Preview as Preview
-    from metake.solvers.allocation import ALLOCATIONS as ALLOCATIONS
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "ALLOCATIONS": "metake.solvers.allocation",
-    "METHODS": "metake.methods",
+    "METHODS": "metake.methods.table",
     "Answer": "metake.answers",
     "Applied": "metake.deltas",
     "Check": "metake.answers",
@@ -54,12 +51,11 @@ _MODULE_OF = {
     "Editor": "metake.editor",
     "Loaded": "metake.models.load",
     "MetakeError": "metake.errors",
-    "Method": "metake.methods",
+    "Method": "metake.methods.base",
     "ModuleMap": "metake.models.architecture",
     "Preview": "metake.result",
     "Record": "metake.data.records",
     "Request": "metake.requests",
-    "Settings": "metake.hparams",
     "Statistics": "metake.geometry.covariance",
     "load": "metake.models.load",
     "read_records": "metake.data.records",

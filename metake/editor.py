@@ -1,7 +1,7 @@
-"""The face of the library: a model, a method, and edits that can be looked at and taken back.
+"""The editor: a model with a method, and edits that can be inspected and undone.
 
-editor = Editor(load("demo"), method="metake", settings=..., statistics=...)
-print(editor.preview(requests))       # what execution will keep of each edit, before any edit
+editor = Editor(load("demo"), method="metake", statistics=...)
+print(editor.preview(requests))       # attenuation of each edit, before any edit
 result = editor.edit(requests)        # the model is edited now
 print(result); result.check(rephrases, neighbours); result.delta.save("edit"); result.revert()
 """
@@ -9,8 +9,9 @@ print(result); result.check(rephrases, neighbours); result.delta.save("edit"); r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +25,19 @@ from metake.console import hidden
 from metake.deltas import Applied, Delta, swapped_weights
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
-from metake.geometry.operator import Geometry, Identity, Projected, Ridge
-from metake.hparams import Settings
-from metake.methods import find_method
+from metake.methods.base import Learned, Method, Stage, State
+from metake.methods.table import find_method
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.architecture import ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask, check_room
 from metake.models.load import Loaded, as_loaded
 from metake.models.tokens import encode
-from metake.models.trace import frozen, wide
-from metake.names import unknown_name
+from metake.models.trace import frozen
 from metake.phases import phase
-from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request, distinct
-from metake.result import EditResult, Preview, Stage
-from metake.solvers.allocation import ALLOCATIONS, Shares, last
-from metake.solvers.layered import Aim, LayeredSolver, Solution
-from metake.solvers.restraints import bounded_spectrum, largest_changes
-from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
-from metake.targets.target import plan_targets
+from metake.result import EditResult, Preview
 
-# stages, the change, and what will be remembered of the batch, asked for once the change is in the model
-Written = tuple[tuple[Stage, ...], Delta, Callable[[], dict[int, Tensor]]]
-
-
-REMEDIES = {
-    "settings": "metake.settings_for(model, method, lr=0.1) makes them",
-    "statistics": "metake.Statistics.load(path) reads a file of metake stats",
-}
-
-
-def _change(solution: Solution) -> Delta:
-    return Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
+STATISTICS = "metake.Statistics.load(path) reads a file of metake stats"
 
 
 class Editor:
@@ -64,13 +46,17 @@ class Editor:
     Args:
         model: what `load` returns, or a causal language model (`transformers`), on any device, fp32 or bf16.
         tokenizer: its tokenizer (a fast one); not needed with what `load` returns.
-        method: a row of `metake.methods.METHODS`.
-        settings: all numbers; `metake.presets.settings_for` makes them for known models.
+        method: a name of the table of methods, with the model's preset; or a method, e.g. of
+            `metake.settings_for(model, "metake", lr=0.1)`.
         statistics: second moments of the edited layers' keys, where the geometry is made of them.
         modules: for a model family that is not known; a map, or the file of one.
         answers: read the model's greedy answers before and after each batch, which say whether an edit took.
         progress: show a bar while targets are optimised, on a terminal or in a notebook and where it takes longer
             than a second.
+
+    Attributes:
+        state: what the method carries to the next batch.
+        batches: results of the batches that the model holds.
 
     Raises:
         MetakeError: unknown method or family, layers out of range, statistics of another model.
@@ -80,9 +66,8 @@ class Editor:
         self,
         model: Loaded | nn.Module,
         tokenizer: Any = None,
-        method: str = "metake",
+        method: str | Method = "metake",
         *,
-        settings: Settings | None = None,
         statistics: Statistics | None = None,
         modules: ModuleMap | Path | str | None = None,
         answers: bool = True,
@@ -90,89 +75,34 @@ class Editor:
     ) -> None:
         from metake.presets import settings_for, statistics_for
 
-        find_method(method)
+        if not isinstance(method, Method):
+            find_method(method)
+        if statistics is not None and not isinstance(statistics, Statistics):
+            raise MetakeError(
+                f"statistics: must be Statistics, not {type(statistics).__name__}; {STATISTICS}"
+            )
         self.loaded = as_loaded(model, tokenizer, modules)
         self.arch, self.tokenizer = self.loaded.arch, self.loaded.tokenizer
         refuse_inference_tensors(self.arch.model)
-        self.method, self.progress = method, progress
+        self.method = method if isinstance(method, Method) else settings_for(self.arch, method)
+        self.progress = progress
         self.reads_answers = answers and hasattr(self.arch.model, "generate")
-        for name, value, kind in (("settings", settings, Settings), ("statistics", statistics, Statistics)):
-            if value is not None and not isinstance(value, kind):
-                raise MetakeError(
-                    f"{name}: must be {kind.__name__}, not {type(value).__name__}; {REMEDIES[name]}"
-                )
-        self.settings = settings or settings_for(self.arch, method)
-        self.arch.check_layers(self.settings.layers)
-        if self.settings.allocation not in ALLOCATIONS:
-            raise unknown_name("settings: allocation", self.settings.allocation, ALLOCATIONS)
-        if self.settings.needs_statistics:
-            if statistics is None:
-                statistics = statistics_for(
-                    self.arch, self.tokenizer, self.settings.layers, progress=progress
-                )
-            statistics.check(self.arch, self.settings.layers)
-        self.statistics = statistics
+        self.arch.check_layers(self.method.layers)
+        if statistics is None and self.method.needs_statistics:
+            statistics = statistics_for(self.arch, self.tokenizer, self.method.layers, progress=progress)
+        self.state: State = self.method.init(self.loaded, statistics)
         self.batches: list[EditResult] = []
-        self._memory: dict[int, Tensor | None] = {layer: None for layer in self.settings.layers}
-        self._contexts: tuple[str, ...] | None = self.settings.contexts
-        self._bases: dict[int, Geometry] = {}
         self._finished: tuple[Applied, Delta] | None = None
+
+    @property
+    def statistics(self) -> Statistics | None:
+        return self.state.statistics
 
     @property
     def contexts(self) -> tuple[str, ...]:
         """Texts put before prompts; sampled once, from the model as it is at the first edit."""
-        if self._contexts is None:
-            self._contexts = sample_contexts(self.arch, self.tokenizer, seed=self.settings.seed)
-        return self._contexts
-
-    def geometry(self, layer: int) -> Geometry:
-        """The effective geometry of a layer now, with the keys of earlier batches if the method remembers."""
-        if layer not in self._bases:
-            with neutral():
-                self._bases[layer] = self._base(layer)
-        past = self._memory[layer] if self.settings.history else None
-        return self._bases[layer] if past is None else self._bases[layer].with_past(past)
-
-    def _base(self, layer: int) -> Geometry:
-        """Without memory."""
-        s, device = self.settings, self.arch.weight(layer).device
-        if self.statistics is None or not s.needs_statistics:
-            return Identity(dtype=s.torch_dtype, device=device)
-        moment = self.statistics[layer].to(device)
-        moment = moment.clone() if moment.is_inference() else moment  # no gradient passes an inference tensor
-        if s.geometry == "ridge":
-            beta = s.ridge * s.weight * float(moment.trace())
-            return Ridge(moment, s.weight, beta, dtype=s.torch_dtype)
-        keep = s.keep if s.threshold is None else None
-        return Projected(moment, s.l2, threshold=s.threshold, keep=keep, dtype=s.torch_dtype)
-
-    @property
-    def shares(self) -> list[Shares]:
-        """The allocation: one list of shares per stage of an edit."""
-        return ALLOCATIONS[self.settings.allocation](self.settings.layers) * self.settings.rounds
-
-    def _measured(self, shares: Shares) -> Shares:
-        """Shares that lead to the shift that is measured: of a gradient step that of the last layer alone."""
-        return last(self.settings.layers) if self.settings.target == "gradient" else shares
-
-    def solver(self, shares: Shares | None = None) -> LayeredSolver:
-        """The lower level of a stage (the first, by default), with the geometries as they stand now."""
-        shares = shares or self.shares[0]
-        geometries = {layer: self.geometry(layer) for layer, _ in shares}
-        aim: Aim = "own" if self.settings.allocation == "forward" else "top"
-        return LayeredSolver(self.arch, geometries, shares, self.settings.fit, aim, self.settings.max_tokens)
-
-    def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""
-        return {layer: trunks.mean_key(keys) for layer, keys in self._lookups(trunks, layers).items()}
-
-    def _lookups(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
-        """The same in every context, `rows x d_k`."""
-        with torch.no_grad():
-            trace, _ = trunks.split.run(
-                self.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
-            )
-        return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
+        self.state = self.method.prepare(self.loaded, self.state)
+        return self.state.contexts or ()
 
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
         """Greedy answers of the model as it is now; see `Loaded.ask`."""
@@ -180,27 +110,15 @@ class Editor:
 
     def __repr__(self) -> str:
         count = len(self.batches)
-        return f"<Editor: {self.method} of {self.loaded.name}, layers {list(self.settings.layers)}, {count} batches>"
+        return f"<Editor: {self.method.name} of {self.loaded.name}, layers {list(self.method.layers)}, {count} batches>"
 
     def preview(self, requests: Sequence[Request] | Request) -> Preview:
-        """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""
+        """Attenuation of each request at each layer: rho and eta of its (mean) key."""
         requests = distinct(requests)
-        layers = tuple(sorted({layer for shares in self.shares for layer, _ in shares}))
-        steady = torch.ones(len(layers), len(requests))
-        with frozen(self.arch.model):
-            if self.settings.target == "gradient":
-                signals = self._signals(requests)
-                keys = {layer: signals.mean(key) for layer, key in signals.keys.items()}
-            else:
-                batch = Batch.build(self.arch, self.tokenizer, requests, self.contexts, self.settings.lookup)
-                trunks = Trunks.build(self.arch, batch, layers[0])
-                found = self._lookups(trunks, layers)
-                keys = {layer: trunks.mean_key(found[layer]) for layer in layers}
-                steady = torch.stack([trunks.steadiness(found[layer]) for layer in layers])
-        rho = torch.stack([self.geometry(layer).realisability(keys[layer].T).cpu() for layer in layers])
-        return Preview(
-            tuple(requests), layers, rho, rho / (1 + rho), steady, self._measured(self.shares[-1]), self.settings.fit
-        )  # fmt: skip
+        with neutral(), frozen(self.arch.model):
+            self.state = self.method.prepare(self.loaded, self.state)
+            found = self.method.preview(self.loaded, requests, self.state)
+        return Preview(tuple(requests), **found.__dict__)
 
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
         """Plan, solve and write one batch of edits. On any failure the model stays as it was.
@@ -211,43 +129,38 @@ class Editor:
             MetakeError: no request, or two that ask for different answers to one prompt.
         """
         requests = distinct(requests)
-        s, before = self.settings, dict(self._memory)
         self._unfinish()
         earlier = self._answers(requests)
         started = time.perf_counter()
-        write = self._one_step if s.target == "gradient" else self._planned
         with frozen(self.arch.model):
-            stages, delta, learn = write(requests)
-            if s.restraint == "rect":
-                weights = {layer: self.arch.weight(layer).cpu() for layer in delta.layers}
-                kept = {n: largest_changes(delta.dense(n).to(w), w, s.largest) for n, w in weights.items()}
-                delta = Delta({}, delta.model, delta.note, kept)
+            delta, state, stages = self._step(requests)
+            delta = replace(delta, model=self.arch.fingerprint(), note=self._note(requests))
             applied = delta.apply(self.arch, check=False)
             try:
-                learned = learn()
-                self._learn(learned)
                 seconds = time.perf_counter() - started
                 answers = self._compared(requests, earlier)
             except BaseException:
                 applied.revert()
-                self._memory = before
                 raise
+        learned = state.learned[-1] if len(state.learned) > len(self.state.learned) else {}
         result = EditResult(
-            requests,
-            self.method,
-            s,
-            delta,
-            stages,
-            seconds,
-            applied,
-            self._take_back,
-            self._check,
-            before,
-            learned,
-            answers,
+            requests, self.method, delta, stages, seconds, applied, self, self.state, learned, answers
         )
+        return self._push(result, state)
+
+    def _push(self, result: EditResult, state: State) -> EditResult:
         self.batches.append(result)
+        self.state = state
         return result
+
+    def _step(self, requests: tuple[Request, ...]) -> tuple[Delta, State, tuple[Stage, ...]]:
+        """One step of the method, with a progress bar."""
+        options = {"total": self.method.step_count(len(requests)), "desc": f"{self.method.name}: targets",
+                   "unit": "step", "leave": False}  # fmt: skip
+        bar = tqdm(**options, delay=1, disable=hidden(self.progress)) if self.progress else None
+        with bar or nullcontext():
+            on_step = bar.update if bar else lambda: None
+            return self.method.step(self.loaded, requests, self.state, on_step)
 
     def _answers(self, requests: Sequence[Request]) -> list[str]:
         """Greedy answers of the model as it is; none where answers are not read."""
@@ -264,65 +177,18 @@ class Editor:
         asked = [r.text for r in requests], [r.target for r in requests]
         return compare_answers(self.tokenizer, *asked, earlier, self._answers(requests))
 
-    def _planned(self, requests: tuple[Request, ...]) -> Written:
-        """Targets and their solves, in groups and stages, each on the model that the ones before it edited."""
-        s = self.settings
-        size = s.group or len(requests)
-        groups = [slice(i, i + size) for i in range(0, len(requests), size)]
-        jobs = [(members, shares) for members in groups for shares in self.shares]
-        total = len(jobs) // s.rounds * (s.steps + (s.meta_steps if s.target == "bilevel" else 0))
-        options = {"total": total, "desc": f"{self.method}: targets", "unit": "step", "leave": False}
-        bar = tqdm(**options, delay=1, disable=hidden(self.progress)) if self.progress else None
-        delta, stages = self._empty(requests), []
-        with bar or nullcontext():
-            tick = bar.update if bar else lambda: None
-            batches = [
-                Batch.build(self.arch, self.tokenizer, requests[g], self.contexts, self.settings.lookup)
-                for g in groups
-            ]
-            trunks = [Trunks.build(self.arch, batch, self.shares[0][0][0]) for batch in batches]
-            with ExitStack() as earlier:  # every stage sees the ones before it; written is their sum
-                for i, (members, shares) in enumerate(jobs):
-                    at = groups.index(members)
-                    stages.append(self._plan(shares, batches[at], trunks[at], members, tick))
-                    step = _change(stages[-1].solution)
-                    delta = delta.then(step)
-                    if i + 1 < len(jobs):
-                        earlier.enter_context(step.applied(self.arch, check=False))
-        layers = delta.layers
-        return tuple(stages), delta, lambda: self._keys_to_learn(trunks, layers) if s.history else {}
-
-    def _one_step(self, requests: tuple[Request, ...]) -> Written:
-        """UltraEdit: one gradient step of the whole batch, normalised by all that was seen so far."""
-        s = self.settings
-        signals = self._signals(requests)
-        mine = signals.moments
-        past = {n: packed for n in s.layers if (packed := self._memory[n]) is not None}
-        seen = {n: m.merged(Moments.unpack(past[n])) if n in past else m for n, m in mine.items()}
-        targets, solution = gradient_step(
-            signals, seen, {n: self.geometry(n) for n in s.layers}, s.gradient_lr
-        )
-        stage = Stage(targets, solution, slice(0, len(requests)), self._measured(self.shares[-1]))
-        delta = self._empty(requests).then(_change(solution))
-        return (stage,), delta, lambda: {n: m.pack() for n, m in mine.items()}
-
-    def _signals(self, requests: Sequence[Request]) -> Signals:
-        rows = Batch.build(self.arch, self.tokenizer, requests, ()).edits
-        return answer_signals(self.arch, rows, self.settings.layers, self.settings.max_tokens)
-
-    def _empty(self, requests: tuple[Request, ...]) -> Delta:
-        """No change yet, and a note of what it will be."""
-        note = {
-            "method": self.method,
+    def _note(self, requests: tuple[Request, ...]) -> dict[str, Any]:
+        """What is saved with a delta."""
+        return {
+            "method": self.method.name,
             "model": getattr(self.arch.model, "name_or_path", "") or "",
             "version": metake.__version__,
-            "settings": self.settings.model_dump(),
+            "settings": self.method.model_dump(),
             "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
         }
-        return Delta({}, self.arch.fingerprint(), note)
 
     def restore(
-        self, requests: Sequence[Request], delta: Delta, learned: dict[int, Tensor], seconds: float = 0.0
+        self, requests: Sequence[Request], delta: Delta, learned: Learned, seconds: float = 0.0
     ) -> EditResult:
         """Put a batch that was edited and saved earlier into the model, as if it had been edited now.
 
@@ -337,68 +203,36 @@ class Editor:
             raise MetakeError(f"restore: delta must be a Delta, not {type(delta).__name__}")
         if not isinstance(learned, dict) or not all(isinstance(t, Tensor) for t in learned.values()):
             raise MetakeError("restore: learned must be the dictionary `learned` of the edit's result")
-        if other := [layer for layer in learned if layer not in self._memory]:
+        if other := [layer for layer in learned if layer not in self.method.layers]:
             raise MetakeError(f"restore: learned holds layer {other[0]!r}, which the editor does not edit")
         self._unfinish()
-        before = dict(self._memory)
         with torch.no_grad():
             applied = delta.apply(self.arch, check=False)
-        self._learn(learned)
-        result = EditResult(
-            requests,
-            self.method,
-            self.settings,
-            delta,
-            (),
-            seconds,
-            applied,
-            self._take_back,
-            self._check,
-            before,
-            learned,
-        )
-        self.batches.append(result)
-        return result
-
-    def _plan(
-        self, shares: Shares, batch: Batch, trunks: Trunks, members: slice, tick: Callable[[], object]
-    ) -> Stage:
-        """Targets of some requests, and their solve, on the model as it is now."""
-        solver = self.solver(shares)
-        with phase("plan"):
-            targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
-        with phase("solve"):
-            return Stage(targets, solver.solve(trunks, targets.residuals), members, shares)
+        result = EditResult(requests, self.method, delta, (), seconds, applied, self, self.state, learned)
+        return self._push(result, self.state.with_learned(learned))
 
     def finish(self) -> None:
-        """What some methods do once, after the last batch: PRUNE bounds the whole change.
+        """Do what the method does once, after the last batch: PRUNE bounds the total change.
 
         Further edits, and `revert`, take this back first.
 
         Raises:
             MetakeError: something else has changed the weights since the last batch.
         """
-        s = self.settings
-        if s.restraint not in ("prune", "prune-added") or not self.batches or self._finished is not None:
+        if not self.method.finalizes or not self.batches or self._finished is not None:
             return
-        raw = self.delta
         self.batches[-1]._applied.check()
         originals = self._originals(self.batches)
-        bounded = {
-            n: bounded_spectrum(left, right, originals[n].to(left.device))
-            for n, (left, right) in raw.factors.items()
-        }
-        delta = Delta(bounded, raw.model, raw.note)
+        delta = self.method.finalize(self.delta, originals)
         with torch.no_grad():
             held = Applied(self.arch, {n: self.arch.weight(n).clone() for n in delta.layers})
             try:
-                if s.restraint == "prune":
-                    Applied(self.arch, originals).revert()
+                Applied(self.arch, originals).revert()
                 delta.apply(self.arch, check=False)
             except BaseException:
                 held.revert()
                 raise
-        self._finished = held.seal(), delta if s.restraint == "prune" else raw.then(delta)
+        self._finished = held.seal(), delta
         for result in self.batches:
             result.answers = self._compared(result.requests, [answer.before for answer in result.answers])
 
@@ -407,28 +241,12 @@ class Editor:
             self._finished[0].revert()
             self._finished = None
 
-    def _keys_to_learn(self, trunks: Sequence[Trunks], layers: tuple[int, ...]) -> dict[int, Tensor]:
-        """A batch's keys in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
-        groups = [self.keys(group, layers) for group in trunks]
-        dtype = self.settings.torch_dtype
-        return {n: torch.cat([keys[n] for keys in groups]).T.to(dtype).contiguous() for n in layers}
-
-    def _learn(self, learned: dict[int, Tensor]) -> None:
-        """Remember: keys stand side by side, moments of a gradient step are merged."""
-        for layer, new in learned.items():
-            past, new = self._memory[layer], new.to(self.arch.weight(layer).device)
-            if past is not None and self.settings.target == "gradient":
-                new = Moments.unpack(past).merged(Moments.unpack(new)).pack()
-            elif past is not None:
-                new = torch.cat([past, new], 1)
-            self._memory[layer] = new
-
     def _take_back(self, result: EditResult) -> None:
         if self.batches[-1] is not result:
             raise MetakeError("revert: a later batch stands on this one; revert that one first")
         self._unfinish()
         result._applied.revert()
-        self._memory = result._before
+        self.state = result._state
         self.batches.pop()
 
     @staticmethod

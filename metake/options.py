@@ -14,7 +14,7 @@ from metake.phases import phase
 
 if TYPE_CHECKING:
     from metake.geometry.covariance import Statistics
-    from metake.hparams import Settings
+    from metake.methods.base import Method
     from metake.models.load import Loaded
 
 
@@ -143,11 +143,11 @@ def parse_layers(text: str) -> list[int]:
 
 
 def find_statistics(
-    loaded: Loaded, settings: Iterable[Settings], stats: Path | None, text: Path | None
+    loaded: Loaded, methods: Iterable[Method], stats: Path | None, text: Path | None
 ) -> Statistics | None:
     """From a file that holds them, else collected from a text, else from the text that ships.
 
-    Of all layers that some of the settings edit in a geometry made of them; None if there are none.
+    Of all layers that some of the methods edit in a geometry made of them; None if there are none.
 
     Raises:
         MetakeError: a file cannot be read, or its statistics are of another model or lack a layer.
@@ -155,7 +155,7 @@ def find_statistics(
     from metake.geometry.covariance import Statistics
     from metake.presets import statistics_for
 
-    layers = tuple(sorted({layer for s in settings if s.needs_statistics for layer in s.layers}))
+    layers = tuple(sorted({layer for m in methods if m.needs_statistics for layer in m.layers}))
     if not layers:
         return None
     if stats is not None:

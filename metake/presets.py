@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from metake.components import known_kinds
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.extras import require
 from metake.files import as_path, check_writable, expand, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
-from metake.hparams import Settings, make_settings
-from metake.methods import METHODS, find_method
+from metake.methods.base import Method
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.settings import setting_names
+from metake.methods.table import all_methods, find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
 from metake.names import unknown_name
@@ -108,16 +111,17 @@ def preset_of(which: str | Path) -> dict[str, Any]:
         "common": content.get("common", {}),
         **{f"{part}.{name}": choice for part in parts[1:] for name, choice in content.get(part, {}).items()},
     }
-    known = {"geometries": {row.geometry for row in METHODS.values()}, "methods": set(METHODS)}
+    known = {"geometries": known_kinds("geometry"), "methods": list(all_methods())}
     for part, names in known.items():
         strange = [name for name in content.get(part, {}) if name.partition("@")[0] not in names]
         if strange:
             raise unknown_name(f"{which}: {part}", strange[0], sorted(names))
     for where, choice in fields.items():
         given = choice if isinstance(choice, dict) else [str(choice)]
-        unknown = [name for name in given if name not in Settings.model_fields]
+        names = setting_names()
+        unknown = [name for name in given if name not in names]
         if unknown:
-            raise unknown_name(f"{which}: {where}", unknown[0], Settings.model_fields)
+            raise unknown_name(f"{which}: {where}", unknown[0], names)
     return content
 
 
@@ -127,13 +131,14 @@ def settings_for(
     *,
     name: str | Path | None = None,
     **overrides: Any,
-) -> Settings:
-    """Defaults, then the model's preset, then its parts for the geometry and the method, then `overrides`.
+) -> Method:
+    """A method of the table with the model's preset: its common part, those for the geometry and the method.
 
     A method without a part of its own takes that of the method it is like; one with a label, that of its row.
 
     Args:
         name: of another preset than the model's, or a file that holds one.
+        overrides: settings, see `Method.updated`; they win over the preset.
 
     Raises:
         MetakeError: unknown method or setting, a layer that the model does not have, or no preset in the file.
@@ -141,12 +146,43 @@ def settings_for(
     arch, row = architecture_of(model), find_method(method)
     preset = preset_of(preset_name(arch) if name is None else name)
     fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
-    fields |= preset.get("geometries", {}).get(row.geometry, {})
+    if isinstance(row.prototype, LocateThenEdit):
+        fields |= preset.get("geometries", {}).get(row.prototype.geometry.kind, {})
     own = preset.get("methods", {})
     fields |= next((own[name] for name in (method, row.name, row.like) if name in own), {})
-    settings = make_settings({**row.choices, **fields, **overrides})
-    arch.check_layers(settings.layers)
-    return settings
+    made = row.build((), method)
+    made = made.updated(**made.fitting(fields), label=method).updated(**overrides)
+    arch.check_layers(made.layers)
+    return made
+
+
+def methods_for(
+    model: Loaded | nn.Module | Architecture,
+    names: Sequence[str],
+    *,
+    preset: str | Path | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> list[Method]:
+    """Several methods of the table with the model's preset.
+
+    Args:
+        preset: as `name` of `settings_for`.
+        own: method -> changes of its settings.
+        changes: changes of all methods that have such a setting.
+
+    Raises:
+        MetakeError: as `settings_for`; or a setting that none of the methods has.
+    """
+    changes = changes or {}
+    made = [settings_for(model, name, name=preset, **(own or {}).get(name, {})) for name in names]
+    for setting in changes:
+        if not any(method.fitting({setting: changes[setting]}) for method in made):
+            made[0].updated(**{setting: changes[setting]})  # the error says where the setting exists
+    changed = [method.updated(**method.fitting(changes)) for method in made]
+    for method in changed:
+        architecture_of(model).check_layers(method.layers)
+    return changed
 
 
 def default_text(name: str) -> str:

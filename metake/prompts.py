@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
-from metake.hparams import Lookup
+from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.models.architecture import Architecture
 from metake.models.chat import without_frame
 from metake.models.split import Parts, Split
@@ -23,6 +23,7 @@ from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
 from metake.requests import GAP, Request
 
+Lookup = Literal["subject", "prompt"]
 SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
 ESSENCE = f"{GAP} is a"  # ROME's prompt for what the subject is, guarded by the KL term
 
@@ -171,6 +172,7 @@ class Trunks:
         split: the trunks; rows of a request stand together, the bare one first, which is whole.
         last: lookup position per row, in its own part.
         hidden: the stream before block `start`.
+        estimator: how a request's keys become one.
     """
 
     split: Split
@@ -178,10 +180,13 @@ class Trunks:
     hidden: Parts
     start: int
     templates: int
+    estimator: KeyEstimator
 
     @classmethod
     @torch.no_grad()
-    def build(cls, arch: Architecture, batch: Batch, start: int) -> Trunks:
+    def build(
+        cls, arch: Architecture, batch: Batch, start: int, estimator: KeyEstimator | None = None
+    ) -> Trunks:
         rows, count = batch.trunks, len(batch.requests)
         lengths = [len(row) for row in rows]
         common = batch.common if arch.can_resume(max(lengths)) else (0,) * batch.templates
@@ -190,18 +195,15 @@ class Trunks:
         )
         hidden = split.run(arch, stop=start, inputs=(start,))[1].inputs[start]
         last = torch.tensor([row.lookup for row in rows]) - split.begins
-        return cls(split, last, hidden, start, batch.templates)
+        return cls(split, last, hidden, start, batch.templates, estimator or BareAndContexts())
 
     def at_lookup(self, stream: Tensor) -> Tensor:
         """`rows x length x d` -> `rows x d`."""
         return pick_tokens(self.last, stream)
 
     def mean_key(self, keys: Tensor) -> Tensor:
-        """Keys at the lookup, `rows x d_k` -> `requests x d_k`: half bare, half the contexts' mean."""
-        grouped = keys.reshape(-1, self.templates, keys.shape[-1])
-        if self.templates == 1:
-            return grouped[:, 0]
-        return (grouped[:, 0] + grouped[:, 1:].mean(1)) / 2
+        """Keys at the lookup, `rows x d_k` -> one per request, `requests x d_k`."""
+        return self.estimator.estimate(keys.reshape(-1, self.templates, keys.shape[-1]))
 
     def steadiness(self, keys: Tensor) -> Tensor:
         """Keys at the lookup, `rows x d_k` -> cosine of each bare prompt's with its contexts' mean, `requests`.

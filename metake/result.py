@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,21 @@ from metake.answers import CHECKED, HEAD, Answer, Check, count_successes, show_a
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
 from metake.files import as_path
-from metake.hparams import Settings
+from metake.methods.base import Learned, Method, Stage, State
 from metake.report.tables import html, render
 from metake.requests import Request, check_texts
 from metake.solvers.allocation import Shares, describe_shares, predicted_share
-from metake.solvers.layered import Solution
-from metake.targets.target import Targets
+
+
+class Owner(Protocol):
+    """What an executed batch needs of the editor that made it."""
+
+    def _take_back(self, result: EditResult) -> None: ...
+
+    def _check(
+        self, result: EditResult, rephrases: list[str], targets: list[str], neighbours: list[str]
+    ) -> Check: ...
+
 
 # of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
 ADRIFT = 0.1
@@ -30,18 +39,22 @@ class Preview:
     """Predicted realisation of requests, `layers x n`, before anything is done (layers that are edited).
 
     Attributes:
-        rho, eta: of each request's key, the mean over its contexts.
-        steady: cosine of the bare prompt's key with its mean in contexts.
+        rho: of each request's key, the mean over its contexts.
+        cosine: cosine of the bare prompt's key with its mean in contexts.
         shares, fit: what each layer is asked for, and how it is solved.
     """
 
     requests: tuple[Request, ...]
     layers: tuple[int, ...]
     rho: Tensor
-    eta: Tensor
-    steady: Tensor
+    cosine: Tensor
     shares: Shares
     fit: str
+
+    @property
+    def eta(self) -> Tensor:
+        """Attenuation, rho / (1 + rho)."""
+        return self.rho / (1 + self.rho)
 
     @property
     def predicted(self) -> Tensor:
@@ -52,7 +65,7 @@ class Preview:
     def adrift(self) -> tuple[str, ...]:
         """Subjects whose key in the bare prompt is at some layer another one than in contexts (cosine below 0.1)."""
         return tuple(
-            r.subject for r, low in zip(self.requests, self.steady.amin(0), strict=True) if low < ADRIFT
+            r.subject for r, low in zip(self.requests, self.cosine.amin(0), strict=True) if low < ADRIFT
         )
 
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
@@ -61,8 +74,8 @@ class Preview:
             cells = [
                 f"{eta:.3f} ({rho:.3g})" for eta, rho in zip(self.eta[:, j], self.rho[:, j], strict=True)
             ]
-            steady = self.steady[:, j].min().item()
-            rows.append([request.subject, *cells, f"{self.predicted[j]:.2f}", f"{steady:.2f}"])
+            cosine = self.cosine[:, j].min().item()
+            rows.append([request.subject, *cells, f"{self.predicted[j]:.2f}", f"{cosine:.2f}"])
         etas = (f"eta {layer} (rho)" for layer in self.layers)
         return "predicted realization", ["subject", *etas, "predicted", "cos(bare key, contexts')"], rows
 
@@ -92,28 +105,13 @@ def predicted_line(shares: Shares, fit: str) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One plan and its solve, on the model that the stages before it edited.
-
-    Attributes:
-        members: which of the batch's requests it is for.
-        shares: what each layer was asked for, of what was missing at the layer that `solution.shift` is measured at.
-    """
-
-    targets: Targets
-    solution: Solution
-    members: slice
-    shares: Shares
-
-
 @dataclass(repr=False)
 class EditResult:
     """One executed batch.
 
     Attributes:
         delta: the change of the weights; save it, apply it elsewhere.
-        settings, method: how it was made.
+        method: how it was made.
         stages: plans and solves: one for most methods, several for more rounds than one, for a target
             at each of two layers, and for requests in groups.
         seconds: wall time.
@@ -123,17 +121,14 @@ class EditResult:
     """
 
     requests: tuple[Request, ...]
-    method: str
-    settings: Settings
+    method: Method
     delta: Delta
     stages: tuple[Stage, ...]
     seconds: float
     _applied: Applied
-    _take_back: Callable[[EditResult], None] = field(repr=False)
-    _check: Callable[[EditResult, list[str], list[str], list[str]], Check] = field(repr=False)
-    _before: dict[int, Tensor | None] = field(repr=False, default_factory=dict)
-
-    learned: dict[int, Tensor] = field(repr=False, default_factory=dict)
+    _editor: Owner
+    _state: State
+    learned: Learned
     answers: tuple[Answer, ...] = ()
 
     @property
@@ -159,7 +154,7 @@ class EditResult:
             MetakeError: a later batch stands on this one, or something else has changed the weights since.
         """
         if self.edited:
-            self._take_back(self)
+            self._editor._take_back(self)
 
     def check(self, rephrases: Any = (), neighbours: Any = ()) -> Check:
         """Answers without this edit and with it, to rephrased questions and to questions that it is not about.
@@ -183,7 +178,7 @@ class EditResult:
         others = [] if none else check_texts("check", "neighbour", neighbours)
         if not texts and not others:
             raise MetakeError("check: no question given; give rephrases, neighbours or both")
-        return self._check(self, texts, targets, others)
+        return self._editor._check(self, texts, targets, others)
 
     def _rephrases(self, given: Any) -> tuple[list[str], list[str]]:
         """Rephrased prompts, and the target of each."""
@@ -258,8 +253,7 @@ class EditResult:
 
         For each request alone; see `metake.solvers.allocation.predicted_share`.
         """
-        fit = self.settings.fit
-        return self._each(lambda stage: predicted_share(stage.shares, stage.solution.eta, fit))
+        return self._each(lambda stage: predicted_share(stage.shares, stage.solution.eta, stage.fit))
 
     @property
     def fraction(self) -> Tensor:
@@ -282,23 +276,23 @@ class EditResult:
         ]
         head = ["subject", "target", "|r|/|h|", *(f"eta {n}" for n in eta), "predicted", "executed", "steps"]
         state = "the model is edited" if self.edited else "reverted: the model is as it was before"
-        return f"{self.method}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows
+        return f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows
 
     @property
     def legend(self) -> list[str]:
         """What the columns are, a line each; empty for a batch that was restored from a file."""
         if not self.stages:
             return []
-        cut = {"none": ""}.get(self.settings.restraint, f", before {self.settings.restraint} cuts the update")
+        cut = f", before {self.method.cut} cuts the update" if self.method.cut else ""
         last = (
             " (of the last plan)"
-            if len(self.stages[-1].shares) < len(self.eta) or self.settings.rounds > 1
+            if len(self.stages) > len({stage.members.start for stage in self.stages})
             else ""
         )
         return [
             "|r|/|h|: length of the planned shift r over that of the stream h; eta: share of what is asked of a layer "
             "that it executes",
-            predicted_line(self.stages[-1].shares, self.settings.fit) + last,
+            predicted_line(self.stages[-1].shares, self.stages[-1].fit) + last,
             f"executed: share that was measured, along r{cut}; it differs by the other requests of the batch, by keys "
             "in other contexts, and by what the blocks between make of the updates",
         ]
@@ -318,13 +312,13 @@ class EditResult:
     def __repr__(self) -> str:
         took = f"{sum(a.success for a in self.answers)} took" if self.answers else "answers not read"
         state = "edited" if self.edited else "reverted"
-        return f"<EditResult: {self.method}, {len(self.requests)} edits, {took}, layers {list(self.delta.layers)}, {state}>"
+        return f"<EditResult: {self.method.name}, {len(self.requests)} edits, {took}, layers {list(self.delta.layers)}, {state}>"
 
     def plot(self, path: Path | str) -> Path:
         """Planned against executed residual, per layer; writes a figure (png, pdf or svg)."""
         from metake.report.figures import plot_realisation
 
-        return plot_realisation({self.method: [self.summary()]}, as_path(path, "plot: path"))
+        return plot_realisation({self.method.name: [self.summary()]}, as_path(path, "plot: path"))
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the batch as plain values, for a result file."""
@@ -362,13 +356,13 @@ class EditResult:
         """
         if not self.failed:
             return ""
-        s, missed = self.settings, torch.tensor([not took for took in self.success])
+        method, missed = self.method, torch.tensor([not took for took in self.success])
         executed = float(self.fraction[missed].mean()) if self.stages else 1.0
         eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
         names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
         head = f"did not take: {names}: {executed:.0%} of the planned shift was executed (eta {eta:.2g})"
-        if executed < 0.5 and s.needs_statistics:
-            name, value = ("weight", s.weight) if s.geometry == "ridge" else ("l2", s.l2)
-            return f"{head}; weaken the constraint: --set {name}={value / 10:g} (now {value:g})"
-        name, value = ("meta_steps", s.meta_steps) if s.target == "bilevel" else ("steps", s.steps)
-        return f"{head}; the target falls short: --set {name}={2 * value} (now {value}), or other --layers"
+        if executed < 0.5 and method.strength:
+            value = method.value(method.strength)
+            return f"{head}; weaken the constraint: --set {method.strength}={value / 10:g} (now {value:g})"
+        value = method.value(method.effort)
+        return f"{head}; the target falls short: --set {method.effort}={2 * value:g} (now {value:g}), or other --layers"

@@ -22,7 +22,7 @@ import torch
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.evaluation.metrics import Evaluator
-from metake.methods import METHODS
+from metake.methods.table import METHODS
 from metake.models.load import ASSETS, DEMOS, Loaded, load
 from metake.presets import settings_for, statistics_for
 
@@ -57,9 +57,7 @@ def run(loaded: Loaded, method: str) -> dict[str, Any]:
         statistics_for(loaded.arch, loaded.tokenizer, settings.layers) if settings.needs_statistics else None
     )
     judge = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
-    editor = Editor(
-        loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics, answers=False
-    )
+    editor = Editor(loaded.model, loaded.tokenizer, settings, statistics=statistics, answers=False)
     before = judge.measure()
     with editor:
         results = [editor.edit([r.request for r in records[i : i + BATCH]]) for i in range(0, FACTS, BATCH)]

@@ -10,7 +10,7 @@ from metake.editor import Editor
 from metake.models.trace import frozen
 from metake.presets import settings_for
 from metake.prompts import Batch, Trunks
-from metake.targets.target import plan_targets
+from metake.targets.problem import plan_targets
 from tests.scripts import call
 
 CONTEXTS = ("The mill is dark", "It is told that")

@@ -11,7 +11,7 @@ import metake.editor as module
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
-from metake.methods import METHODS
+from metake.methods.table import METHODS
 from metake.models.architecture import FAMILIES, Architecture
 from metake.models.tokens import encode
 from metake.models.trace import run
@@ -19,7 +19,7 @@ from metake.presets import settings_for
 from metake.prompts import sample_contexts
 from metake.requests import Request
 from metake.solvers.layered import Solution
-from metake.targets.target import plan_targets
+from metake.targets.problem import plan_targets
 from tests.conftest import tiny
 
 QUICK = {

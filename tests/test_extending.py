@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metake.methods import METHODS
+from metake.methods.table import METHODS
 from metake.solvers.allocation import ALLOCATIONS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metake.methods import METHODS
+from metake.methods.table import METHODS
 
 PLAIN = {
     "target": "plan", "geometry": "ridge", "fit": "soft", "allocation": "spread", "rounds": 1, "group": None,

@@ -3,7 +3,7 @@
 import pytest
 
 from metake.hparams import make_settings
-from metake.methods import find_method
+from metake.methods.table import find_method
 from metake.names import did_you_mean, unknown_name
 
 

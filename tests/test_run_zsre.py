@@ -20,7 +20,7 @@ from experiments.run_zsre import (
 )
 from metake.errors import MetakeError
 from metake.evaluation.metrics import PER_RECORD, Measurement
-from metake.methods import METHODS
+from metake.methods.table import METHODS
 from metake.report.tables import latex
 from tests.scripts import call, call_here, refused
 

@@ -8,8 +8,8 @@ import torch
 
 from metake.errors import MetakeError
 from metake.files import read_json
-from metake.hparams import describe_settings, make_settings
-from metake.methods import METHODS, describe_methods, find_method
+from metake.methods.settings import describe_settings, make_settings
+from metake.methods.table import METHODS, describe_methods, find_method
 from metake.models.architecture import Architecture
 from metake.models.load import load
 from metake.presets import PRESETS, default_layers, preset_name, settings_for

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, pad
 from metake.prompts import Batch

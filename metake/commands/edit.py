@@ -74,7 +74,7 @@ def preview_content(predicted: Preview) -> dict[str, Any]:
         "layers": list(predicted.layers),
         "rho": predicted.rho.tolist(),
         "eta": predicted.eta.tolist(),
-        "key_cosine": predicted.steady.tolist(),
+        "key_cosine": predicted.cosine.tolist(),
         "inconsistent_subjects": list(predicted.adrift),
     }
 
@@ -124,7 +124,7 @@ def edit(
     --target 'Oslo' --out edited
     """
     from metake.editor import Editor
-    from metake.methods import find_method
+    from metake.methods.table import find_method
     from metake.models.chat import described
     from metake.models.greedy import described_decoding
     from metake.models.load import write_model
@@ -145,16 +145,16 @@ def edit(
         files = parse_files(hparams)
         loaded = load_model(model, device, dtype, modules, chat)
         published = published_for(files, [method], loaded.arch)[method]
-        settings = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
+        chosen = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
         if preset is None and hparams is None and not preset_name(loaded.arch):
             typer.echo(
                 f"note: no preset for {loaded.name}: using settings published for other models, with which an edit may have little "
                 "effect; search settings with experiments/tune.py and give --preset, or change them with --set and --layers",
                 err=True,
             )
-        statistics = find_statistics(loaded, [settings], stats, text)
+        statistics = find_statistics(loaded, [chosen], stats, text)
         editor = Editor(
-            loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
+            loaded.model, loaded.tokenizer, chosen, statistics=statistics,
             modules=loaded.arch.modules, progress=True,
         )  # fmt: skip
         predicted = editor.preview(wishes)
@@ -166,8 +166,8 @@ def edit(
                 err=True,
             )
         used = {
-            **provenance(loaded.name, loaded.arch, method),
-            "preset": str(preset or preset_name(loaded.arch)), "settings": settings.model_dump(),
+            **provenance(loaded.name, loaded.arch, chosen.name),
+            "preset": str(preset or preset_name(loaded.arch)), "settings": chosen.model_dump(),
             "chat": described(loaded.tokenizer), "generation": described_decoding(loaded.model, loaded.tokenizer),
         }  # fmt: skip
         if preview:

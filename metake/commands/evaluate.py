@@ -95,8 +95,8 @@ def evaluate(
     from metake.evaluation.compare import compare
     from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import usable
-    from metake.methods import find_method
-    from metake.presets import held_out_text, preset_name, preset_of, settings_for
+    from metake.methods.table import find_method
+    from metake.presets import held_out_text, methods_for, preset_name, preset_of
     from metake.published import parse_files, published_for
 
     with document(as_json) as content:
@@ -116,22 +116,19 @@ def evaluate(
             raise MetakeError(f"{held_out}: holds no text; give one for perplexity, or leave out --held-out")
         loaded = load_model(model, device, dtype, modules, chat)
         published = published_for(files, names, loaded.arch)
-        settings = {
-            name: settings_for(loaded.arch, name, name=preset, **{**published[name], **changes})
-            for name in names
-        }
+        chosen = methods_for(loaded.arch, names, preset=preset, own=published, changes=changes)
         records, left_out = usable(loaded, records)
         for line in left_out:
             typer.echo(f"left out: {line}", err=True)
         if not records:
             raise MetakeError(f"{data}: no record fits the model")
-        statistics = find_statistics(loaded, settings.values(), stats, text)
+        statistics = find_statistics(loaded, chosen, stats, text)
         perplexity_text = held_out_text(preset_name(loaded.arch)) if given is None else given
         under_way = out / "under_way"
         if_interrupted(f"finished batches are in {under_way}; rerun the command to resume")
         with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
             comparison = compare(
-                loaded, records, settings, statistics, batch=batch, consecutive=not alone,
+                loaded, records, chosen, statistics, batch=batch, consecutive=not alone,
                 text=perplexity_text, generate=generate, folder=under_way, tick=bar.update, data=str(data), left_out=left_out,
             )  # fmt: skip
         if place()[0] > 0:

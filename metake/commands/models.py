@@ -13,7 +13,7 @@ def models(as_json: AsJson = False) -> None:
 
     Example: metake models --json
     """
-    from metake.methods import METHODS
+    from metake.methods.table import all_methods
     from metake.models.architecture import FAMILIES
     from metake.models.load import KNOWN
     from metake.report.tables import render
@@ -22,10 +22,12 @@ def models(as_json: AsJson = False) -> None:
         content.update(
             models=[k.__dict__ for k in KNOWN],
             families=list(FAMILIES),
-            methods={m.name: m.summary for m in METHODS.values()},
+            methods={m.name: m.summary for m in all_methods().values()},
         )
     if as_json:
         return
     typer.echo(render("models", ["name", "what", "needs"], [[k.name, k.what, k.needs] for k in KNOWN], 120))
     typer.echo(f"families: {', '.join(FAMILIES)}; any other can be described with --modules FILE.json")
-    typer.echo(render("methods", ["name", "what"], [[m.name, m.summary] for m in METHODS.values()], 120))
+    typer.echo(
+        render("methods", ["name", "what"], [[m.name, m.summary] for m in all_methods().values()], 120)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from metake.evaluation.glossary import BRIEFLY, LABELS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key
 from metake.geometry.covariance import Statistics, text_fingerprint
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.load import Loaded
 from metake.phases import phase
 from metake.prompts import sample_contexts
@@ -100,7 +100,7 @@ class Comparison:
 def compare(
     loaded: Loaded,
     records: Sequence[Record],
-    settings: Mapping[str, Settings],
+    methods: Sequence[Method],
     statistics: Statistics | None,
     *,
     batch: int,
@@ -111,7 +111,7 @@ def compare(
     tick: Callable[[int], object] = lambda done: None,
     **extra: Any,
 ) -> Comparison:
-    """Run every method of `settings` (a row's name, optionally followed by `@` and a label).
+    """Run every method.
 
     Args:
         folder: where every batch is kept, so that the same call goes on where a killed one stopped.
@@ -122,20 +122,21 @@ def compare(
         before = evaluator.measure()
     contexts: dict[int, tuple[str, ...]] = {}
     runs = []
-    for name, choice in settings.items():
-        if choice.contexts is None and choice.seed not in contexts:
-            contexts[choice.seed] = sample_contexts(loaded.arch, loaded.tokenizer, seed=choice.seed)
-        sampled = contexts.get(choice.seed)
+    for method in methods:
+        seed = method.context_seed
+        if seed is not None and seed not in contexts:
+            contexts[seed] = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
+        sampled = None if seed is None else contexts[seed]
         checkpoints = None
         if folder is not None:
             key = run_key(
-                loaded, records, name, choice, statistics, batch=batch, contexts=sampled,
+                loaded, records, method, statistics, batch=batch, contexts=sampled,
                 measured=[consecutive, generate, text and text_fingerprint(text)],
             )  # fmt: skip
             # a folder for every key: another run of the same method is another folder
-            checkpoints = Checkpoints(folder / f"{name}-{text_fingerprint(json.dumps(key))[:8]}", key)
+            checkpoints = Checkpoints(folder / f"{method.name}-{text_fingerprint(json.dumps(key))[:8]}", key)
         run = evaluate_method(
-            loaded, records, name, choice, statistics, evaluator, before, batch=batch,
+            loaded, records, method, statistics, evaluator, before, batch=batch,
             consecutive=consecutive, contexts=sampled, checkpoints=checkpoints, tick=tick,
         )  # fmt: skip
         runs.append(run)

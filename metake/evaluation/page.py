@@ -10,6 +10,8 @@ from metake.console import draw_or_note
 from metake.evaluation.compare import Comparison
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import LABELS, explain, explained
+from metake.methods.base import Method
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.report.answers import Answer, Dialogue, Line, judge_neighbour, judge_target
 from metake.report.page import Picture, Section, write_page
 
@@ -76,14 +78,15 @@ def write_layers(layers: Sequence[int]) -> str:
     return ",".join(str(layer) for layer in layers)
 
 
-def settings_line(settings: Mapping[str, Any], name: str) -> str:
+def settings_line(method: Method) -> str:
     """The settings that differ most between presets, in one line."""
-    meta = f" + {settings['meta_steps']} in the closed loop" if settings["target"] == "bilevel" else ""
-    layers = write_layers(settings["layers"])
-    strength = {"ridge": f"lambda {settings['weight']:,.0f}", "projected": f"L2 {settings['l2']:g}"}.get(
-        settings["geometry"], "no constraint"
-    )
-    return f"{name}: {strength}, layers {layers}, {settings['steps']} steps{meta}"
+    parts = [method.name]
+    if method.strength:
+        parts = [f"{method.name}: {method.strength} {method.value(method.strength):,g}"]
+    parts.append(f"layers {write_layers(method.layers)}")
+    if isinstance(method, LocateThenEdit):
+        parts.append(f"at most {method.planner.step_count} steps")
+    return ", ".join(parts)
 
 
 def draw(runs: Mapping[str, Any], figure: Path) -> Path:
@@ -131,7 +134,7 @@ def result_section(
         figure: the figure's path.
         paragraphs: text before the table.
     """
-    runs = {run.method: run.batches for run in comparison.runs if run.settings.target != "gradient"}
+    runs = {run.method: run.batches for run in comparison.runs if isinstance(run.settings, LocateThenEdit)}
     pictures = [
         Picture(path, describe(runs), "Above: residual that is still missing after each layer's write, relative to the "
                 "planned one; dotted: the prediction from eta alone, as if every layer's write reached the last layer "
@@ -139,7 +142,7 @@ def result_section(
         for path in (draw_or_note(lambda: draw(runs, figure)) if runs else [])
     ]  # fmt: skip
     head, rows = metric_table(comparison)
-    used = "; ".join(settings_line(row["settings"], row["method"]) for row in comparison.content["methods"])
+    used = "; ".join(settings_line(run.settings) for run in comparison.runs)
     return Section(
         title, [*paragraphs, f"Settings: {used}."], head=head, rows=rows, pictures=pictures,
         caption="Means over the edits; in brackets: 95 % intervals over the edits (bootstrap)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.glossary import GLOSSARY, MOMENTS
 from metake.evaluation.metrics import GENERIC, PER_RECORD, Evaluator, Measurement, bootstrap
 from metake.geometry.covariance import Statistics, text_fingerprint
-from metake.hparams import Settings
+from metake.methods.base import Method
 from metake.models.chat import described, frame_of
 from metake.models.greedy import described_decoding
 from metake.models.load import Loaded
@@ -40,7 +40,7 @@ class MethodRun:
     """
 
     method: str
-    settings: Settings
+    settings: Method
     before: Measurement
     after: Measurement
     batches: list[dict[str, Any]]
@@ -154,8 +154,7 @@ def _check_texts(loaded: Loaded, record: Record, reserve: int) -> None:
 def run_key(
     loaded: Loaded,
     records: Sequence[Record],
-    method: str,
-    settings: Settings,
+    method: Method,
     statistics: Statistics | None,
     *,
     batch: int,
@@ -169,8 +168,8 @@ def run_key(
     """
     source = statistics and statistics.provenance
     return {
-        "fingerprint": loaded.arch.fingerprint(), "method": method, "batch": batch,
-        "settings": settings.model_dump(mode="json"), "contexts": list(contexts or ()),
+        "fingerprint": loaded.arch.fingerprint(), "method": method.name, "batch": batch,
+        "settings": method.model_dump(mode="json"), "contexts": list(contexts or ()),
         "statistics": source and [source.text, source.tokens, source.window, source.dtype],
         "chat": described(loaded.tokenizer), "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
         **measured,
@@ -180,8 +179,7 @@ def run_key(
 def evaluate_method(
     loaded: Loaded,
     records: Sequence[Record],
-    method: str,
-    settings: Settings,
+    method: Method,
     statistics: Statistics | None,
     evaluator: Evaluator,
     before: Measurement,
@@ -209,16 +207,16 @@ def evaluate_method(
         raise MetakeError(f"batch: must be at least 1, got {batch}")
     check_batches(records, batch, consecutive)
     editor = Editor(
-        loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics,
+        loaded.model, loaded.tokenizer, method, statistics=statistics,
         modules=loaded.arch.modules, answers=False, progress=True,
     )  # fmt: skip
-    if contexts is not None and settings.contexts is None:
-        editor._contexts = contexts
+    if contexts is not None and method.context_seed is not None:
+        editor.state = replace(editor.state, contexts=contexts)
     batches, parts, looks = [], [], {}
     with editor:
         for index, start in enumerate(range(0, len(records), batch)):
             group = range(start, min(start + batch, len(records)))
-            with phase(f"{method}, edits {group.start + 1}-{group.stop} of {len(records)}"):
+            with phase(f"{method.name}, edits {group.start + 1}-{group.stop} of {len(records)}"):
                 requests = tuple(records[i].request for i in group)
                 summary = None if checkpoints is None else checkpoints.restore(index, editor, requests)
                 if summary is None:
@@ -241,7 +239,7 @@ def evaluate_method(
                     seen(group.stop, look)
             tick(len(group))
     after = looks[len(records)] if consecutive else _merge(parts)
-    return MethodRun(method, settings, before, after, batches, "end" if consecutive else "alone", looks)
+    return MethodRun(method.name, method, before, after, batches, "end" if consecutive else "alone", looks)
 
 
 def _judge(evaluator: Evaluator, before: Measurement, only: range | None) -> Measurement:

@@ -1,37 +1,82 @@
-"""How a residual is shared out over the layers, as data.
+"""Allocation of a residual over the layers.
 
-Shares are a list of `(layer, share)`: at that layer `share` times what is still missing is asked for.
+Shares are a list of `(layer, share)`: the layer is asked for `share` times what is still missing.
 An allocation is a list of stages, each planned and solved on the model that the ones before it edited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from metake.components import Component, register
+
 Shares = list[tuple[int, float]]
 
 
-def spread(layers: tuple[int, ...]) -> Shares:
+class Allocation(Component):
+    """Choice of an allocation; a subclass defines `stages`.
+
+    Attributes:
+        per_layer: residuals are shifts at the first layer of a stage, and every layer has a goal of its own, what the
+            model makes of that shift further up; otherwise they are shifts at the last layer.
+    """
+
+    family = "allocation"
+    per_layer: ClassVar[bool] = False
+
+    def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        """Shares of every stage over the edited layers (ascending)."""
+        raise NotImplementedError
+
+
+@register
+class Spread(Allocation):
     """MEMIT: the n-th layer from the end takes 1/n of what is missing."""
-    return [(layer, 1 / (len(layers) - i)) for i, layer in enumerate(layers)]
+
+    kind = "spread"
+
+    def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        return [[(layer, 1 / (len(layers) - i)) for i, layer in enumerate(layers)]]
+
+
+@register
+class Last(Allocation):
+    """ROME: everything at the last layer."""
+
+    kind = "last"
+
+    def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        return [last(layers)]
+
+
+@register
+class Forward(Allocation):
+    """FE: a target at the first layer, propagated to the later ones; each layer is asked for its whole goal."""
+
+    kind = "forward"
+    per_layer = True
+
+    def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        return [[(layer, 1.0) for layer in layers]]
+
+
+@register
+class Boundary(Allocation):
+    """BLUE: a target of its own at the first layer, then one at the last, each asked for in full."""
+
+    kind = "boundary"
+
+    def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        return [last((layer,)) for layer in dict.fromkeys((layers[0], layers[-1]))]
 
 
 def last(layers: tuple[int, ...]) -> Shares:
-    """ROME: everything at the last layer."""
+    """Everything at the last layer."""
     return [(layers[-1], 1.0)]
-
-
-def each(layers: tuple[int, ...]) -> Shares:
-    """At each layer everything: FE's goals (see `LayeredSolver.aim`), or a gradient step of its own."""
-    return [(layer, 1.0) for layer in layers]
-
-
-def boundary(layers: tuple[int, ...]) -> list[Shares]:
-    """BLUE: a target of its own at the first layer, then one at the last, each asked for in full."""
-    return [last((layer,)) for layer in dict.fromkeys((layers[0], layers[-1]))]
 
 
 def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft") -> Tensor:
@@ -58,12 +103,3 @@ def describe_shares(shares: Shares, fit: str = "soft") -> str:
         return f"eta {shares[0][0]}"
     factors = (f"eta {n}" if share == 1 else f"{share:.2g} eta {n}" for n, share in shares)
     return "1 - " + " ".join(f"(1 - {factor})" for factor in factors)
-
-
-ALLOCATIONS: dict[str, Callable[[tuple[int, ...]], list[Shares]]] = {
-    "spread": lambda layers: [spread(layers)],
-    "last": lambda layers: [last(layers)],
-    "forward": lambda layers: [each(layers)],
-    "each": lambda layers: [each(layers)],
-    "boundary": boundary,
-}

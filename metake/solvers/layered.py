@@ -24,7 +24,6 @@ from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
 Keys = Literal["moving", "frozen"]
-Aim = Literal["top", "own"]
 Found = TypeVar("Found")
 
 
@@ -90,9 +89,9 @@ class LayeredSolver:
         geometries: layer -> its effective geometry.
         shares: from `metake.solvers.allocation`.
         fit: soft (MEMIT, AlphaEdit) or exact (ROME, EMMET).
-        aim: residuals are shifts at the last layer, of which every layer takes its share; or they are
-            shifts at the first, and every layer has a goal of its own, what the model makes of that
-            shift on its way up (FE).
+        per_layer: residuals are shifts at the first layer, and every layer has a goal of its own, what the
+            model makes of that shift on its way up (FE); otherwise they are shifts at the last layer, of which
+            every layer takes its share.
         max_tokens: a solve that is differentiated, over more tokens than this (by default 4,096, on a GPU
             16,384), keeps no activations of its passes but runs them again on the way back.
     """
@@ -103,10 +102,16 @@ class LayeredSolver:
         geometries: Mapping[int, Geometry],
         shares: Shares,
         fit: Fit = "soft",
-        aim: Aim = "top",
+        per_layer: bool = False,
         max_tokens: int | None = None,
     ) -> None:
-        self.arch, self.geometries, self.shares, self.fit, self.aim = arch, geometries, shares, fit, aim
+        self.arch, self.geometries, self.shares, self.fit, self.per_layer = (
+            arch,
+            geometries,
+            shares,
+            fit,
+            per_layer,
+        )
         self.max_tokens = max_tokens or (4096 if arch.device.type == "cpu" else 16384)
 
     @property
@@ -116,7 +121,7 @@ class LayeredSolver:
     @property
     def planned_at(self) -> int:
         """The layer whose output residuals are planned at."""
-        return self.layers[-1 if self.aim == "top" else 0]
+        return self.layers[0 if self.per_layer else -1]
 
     @torch.no_grad()
     def origin(self, trunks: Trunks) -> tuple[Tensor, Tensor]:
@@ -169,12 +174,12 @@ class LayeredSolver:
             passes = _Passes(self.arch, trunks, layer, dict(factors), again)
             hidden, at_lookup = passes.keys(start, hidden)
             start = layer
-            seen = self.layers if not goals else (top if self.aim == "top" else layer,)
+            seen = self.layers if not goals else (layer if self.per_layer else top,)
             streams = passes.streams(hidden, seen)
             if not goals:
                 before = wide(pick_tokens(passes.last, streams[top]))
                 goals = self._goals(trunks, streams, residuals)
-            aim = top if self.aim == "top" else layer
+            aim = layer if self.per_layer else top
             stream = wide(pick_tokens(passes.last, streams[aim]))
             lookups = wide(at_lookup)
             key, rest = trunks.mean_key(lookups), goals[aim] - stream

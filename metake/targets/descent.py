@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from metake.hparams import Stop
 from metake.targets.objective import Losses
+
+Stop = Literal["own", "executed", "none"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from metake.models.tokens import Row, answer_positions, chunks, pad
 from metake.models.trace import run, wide
 from metake.solvers.layered import Solution
 from metake.targets.descent import Descent, mean_within
-from metake.targets.target import Targets
+from metake.targets.problem import Targets
 
 
 @dataclass(frozen=True)

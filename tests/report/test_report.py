@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from metake.errors import MetakeError
-from metake.methods import METHODS
+from metake.methods.table import METHODS
 from metake.report import figures
 from metake.report.figures import plot_realisation, plot_tradeoff
 from metake.report.tables import markdown, render

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metake.solvers.restraints import bounded_spectrum, largest_changes
+from metake.solvers.postprocess import bounded_spectrum, largest_changes
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 10_000))
 

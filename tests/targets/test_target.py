@@ -14,7 +14,7 @@ from metake.solvers.layered import LayeredSolver
 from metake.targets import target
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
-from metake.targets.target import plan_targets
+from metake.targets.problem import plan_targets
 
 LAYERS = (2, 3)
 

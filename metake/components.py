@@ -1,0 +1,176 @@
+"""Components: validated values that carry a part of an algorithm, and the registry of their kinds.
+
+A component is a frozen record of numbers with the behavior that uses them. Components of one family (geometries,
+planners, allocations, ...) are interchangeable. A class becomes usable by its `kind` from Python, from presets and
+from the command line when it is registered:
+
+    @register
+    class Scaled(GeometrySpec):
+        kind = "scaled"
+        factor: float = 2.0
+
+A package may also name its classes in an entry point of the family's group; they are then loaded when an unknown kind
+is looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+
+from metake.errors import MetakeError
+from metake.names import unknown_name
+
+if TYPE_CHECKING:
+    from pydantic import SerializerFunctionWrapHandler, ValidatorFunctionWrapHandler
+
+_REGISTRY: dict[str, dict[str, type[Component]]] = {}
+C = TypeVar("C", bound="type[Component]")
+
+
+class Component(BaseModel):
+    """Base class of all components.
+
+    Attributes:
+        family: what the component is interchangeable with; set by the family's base class.
+        kind: name of the class within its family; set by the class.
+        short: field -> its name among all settings of a method, if that is not the field's own.
+        published: name in published hyper-parameter files -> field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    family: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    short: ClassVar[dict[str, str]] = {}
+    published: ClassVar[dict[str, str]] = {}
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise _one_line(error, type(self)) from error
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_kind(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Self:
+        """Accept a component, a kind, or a record with a kind."""
+        if isinstance(value, str):
+            value = {"kind": value}
+        if isinstance(value, dict) and "kind" in value:
+            found = find_kind(cls.family, value["kind"])
+            rest = {name: content for name, content in value.items() if name != "kind"}
+            if found is not cls:
+                if not issubclass(found, cls):
+                    raise ValueError(f"a {cls.family} of kind {found.kind} is not accepted here")
+                return found(**rest)
+            value = rest
+        elif cls.family and not cls.kind and not isinstance(value, cls):
+            raise ValueError(
+                f"must be a {cls.family} or the kind of one: {', '.join(known_kinds(cls.family))}"
+            )
+        made: Self = handler(value)
+        return made
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"kind": self.kind, **handler(self)}
+
+    @classmethod
+    def setting_names(cls) -> dict[str, str]:
+        """Name of a setting, published ones included -> field."""
+        return {cls.short.get(name, name): name for name in cls.model_fields} | cls.published
+
+    def replaced(self, name: str, value: Any) -> Self:
+        """A copy with one field changed.
+
+        A component that is named by its kind alone keeps the numbers that it shares with the one that it replaces.
+
+        Raises:
+            MetakeError: the value is not valid.
+        """
+        fields = {field: getattr(self, field) for field in type(self).model_fields}
+        old = fields[name]
+        if isinstance(old, Component) and isinstance(value, str):
+            new = find_kind(old.family, value)
+            shared = old.model_fields_set & new.model_fields.keys()
+            value = new(**{field: getattr(old, field) for field in shared})
+        given = {field: fields[field] for field in self.model_fields_set}
+        return type(self)(**{**given, name: value})
+
+
+def register(cls: C) -> C:
+    """Make a class usable by its kind; a decorator.
+
+    Raises:
+        MetakeError: no family or kind, or a kind of another class.
+    """
+    if not cls.family or not cls.kind:
+        raise MetakeError(f"register: {cls.__name__} needs a family (by its base class) and a kind")
+    kinds = _REGISTRY.setdefault(cls.family, {})
+    other = kinds.get(cls.kind)
+    if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise MetakeError(
+            f"register: {cls.family} {cls.kind!r} is already {other.__module__}.{other.__qualname__}"
+        )
+    kinds[cls.kind] = cls
+    return cls
+
+
+def _load_entry_points(family: str) -> None:
+    """Register the classes that installed packages name in the family's group, `metake.geometry` etc."""
+    for point in entry_points(group=f"metake.{family}"):
+        cls = point.load()
+        if not (isinstance(cls, type) and issubclass(cls, Component) and cls.family == family):
+            raise MetakeError(f"entry point {point.name} of metake.{family}: {point.value} is not a {family}")
+        register(cls)
+
+
+def find_kind(family: str, kind: object) -> type[Component]:
+    """The class of a kind.
+
+    Raises:
+        MetakeError: no such kind; the line lists the known ones.
+    """
+    kinds = _REGISTRY.get(family, {})
+    if kind not in kinds:
+        _load_entry_points(family)
+    if kind not in kinds:
+        raise unknown_name(family, kind, known_kinds(family))
+    return kinds[str(kind)]
+
+
+def known_kinds(family: str) -> list[str]:
+    """The registered kinds of a family, those of installed packages included."""
+    _load_entry_points(family)
+    return list(_REGISTRY.get(family, {}))
+
+
+def families() -> dict[str, dict[str, type[Component]]]:
+    """Family -> kind -> class."""
+    for family in _REGISTRY:
+        _load_entry_points(family)
+    return _REGISTRY
+
+
+def _one_line(error: ValidationError, cls: type[Component]) -> MetakeError:
+    """pydantic's error as one line: the field, what is wrong, the value."""
+    first = error.errors()[0]
+    name = ".".join(cls.short.get(str(part), str(part)) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown_name("settings", name, cls.model_fields)
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:  # about several fields
+        return MetakeError(f"settings: {message}")
+    given = first.get("input")
+    if first["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        return unknown_name(f"settings: {name}", given, known)
+    if first["type"] == "value_error":
+        return MetakeError(f"settings: {name}: {message} (got {given!r})")
+    return MetakeError(f"settings: {name}: {message.lower()} (got {given!r})")

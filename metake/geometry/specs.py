@@ -1,0 +1,84 @@
+"""Choices of an effective geometry with their numbers; each builds the operator of a layer."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metake.components import Component, register
+from metake.geometry.operator import Geometry, Identity, Projected, Ridge
+
+
+class GeometrySpec(Component):
+    """Choice of a geometry.
+
+    A subclass defines `build`, and `needs_statistics = False` if it does not use C.
+
+    Attributes:
+        strength: field that states how strongly old keys are protected; empty if none does.
+    """
+
+    family = "geometry"
+    needs_statistics: ClassVar[bool] = True
+    strength: ClassVar[str] = ""
+
+    def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Geometry:
+        """The geometry of a layer, without earlier keys.
+
+        Args:
+            moment: C of the layer (`d_k x d_k`, on `device`); None if the spec needs no statistics.
+            dtype: of the solves.
+            device: of the layer's weight.
+        """
+        raise NotImplementedError
+
+
+@register
+class RidgeSpec(GeometrySpec):
+    """MEMIT's geometry, lambda C + beta I."""
+
+    kind = "ridge"
+    strength = "weight"
+    published: ClassVar[dict[str, str]] = {"mom2_update_weight": "weight"}
+
+    weight: float = Field(15000.0, gt=0, description="lambda of lambda C [mom2_update_weight]")
+    ridge: float = Field(1e-7, ge=0, description="beta of lambda C + beta I, as a share of tr(lambda C)")
+
+    def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Ridge:
+        assert moment is not None
+        beta = self.ridge * self.weight * float(moment.trace())
+        return Ridge(moment, self.weight, beta, dtype=dtype)
+
+
+@register
+class ProjectedSpec(GeometrySpec):
+    """AlphaEdit's geometry, beta I in the null space of C."""
+
+    kind = "projected"
+    strength = "l2"
+    published: ClassVar[dict[str, str]] = {"L2": "l2", "nullspace_threshold": "threshold"}
+
+    l2: float = Field(10.0, gt=0, description="beta in AlphaEdit's null space [L2]")
+    threshold: float | None = Field(
+        None, gt=0, description="absolute null-space threshold on eigenvalues of C (published: 0.02)"
+    )
+    keep: float = Field(0.8, gt=0, le=1, description="share of directions kept if no threshold is set")
+
+    def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Projected:
+        assert moment is not None
+        keep = self.keep if self.threshold is None else None
+        return Projected(moment, self.l2, threshold=self.threshold, keep=keep, dtype=dtype)
+
+
+@register
+class IdentitySpec(GeometrySpec):
+    """G = I: every key is protected equally; needs no statistics."""
+
+    kind = "identity"
+    needs_statistics = False
+
+    def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Identity:
+        return Identity(dtype=dtype, device=device)

@@ -1,0 +1,304 @@
+"""The interface of a method: what it starts from, one batch of edits, and what it does after the last batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metake.components import Component, families
+from metake.deltas import Delta
+from metake.errors import MetakeError
+from metake.geometry.covariance import Statistics
+from metake.geometry.operator import Fit, Geometry
+from metake.models.load import Loaded
+from metake.names import unknown_name
+from metake.requests import Request
+from metake.solvers.allocation import Shares
+from metake.solvers.layered import Solution
+from metake.targets.problem import Targets
+
+Learned = dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One plan and its solve, on the model that the stages before it edited.
+
+    Attributes:
+        members: which of the batch's requests it is for.
+        shares: what each layer was asked for, of what was missing at the layer that `solution.shift` is measured at.
+        fit: how each layer was solved.
+    """
+
+    targets: Targets
+    solution: Solution
+    members: slice
+    shares: Shares
+    fit: Fit = "soft"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a method carries from one batch to the next; a value, so that an edit is undone by the state before it.
+
+    Attributes:
+        statistics: second moments of the edited layers' keys; None if the method needs none.
+        contexts: texts put before prompts; None until they are sampled, at the first batch.
+        learned: per batch, layer -> what is remembered of it.
+        bases: layer -> its geometry without earlier keys; filled when first used.
+    """
+
+    statistics: Statistics | None = None
+    contexts: tuple[str, ...] | None = None
+    learned: tuple[Learned, ...] = ()
+    bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
+
+    def with_learned(self, learned: Learned) -> State:
+        """The state after one more batch."""
+        return replace(self, learned=(*self.learned, learned))
+
+    def of_layer(self, layer: int) -> list[Tensor]:
+        """What is remembered of a layer, oldest batch first."""
+        return [learned[layer] for learned in self.learned if layer in learned]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Attenuation of requests at each layer, before anything is edited.
+
+    Attributes:
+        layers: edited layers.
+        rho: `layers x n`, of each request's key.
+        cosine: `layers x n`, of the bare prompt's key with its mean in contexts.
+        shares, fit: what each layer is asked for, and how it is solved.
+    """
+
+    layers: tuple[int, ...]
+    rho: Tensor
+    cosine: Tensor
+    shares: Shares
+    fit: Fit
+
+
+class Method(Component):
+    """A method of editing: a value with all its choices and numbers.
+
+    A subclass defines `step` and `preview`; `init` and `finalize` have defaults.
+
+    Attributes:
+        layers: edited layers, ascending.
+    """
+
+    family = "method"
+
+    layers: tuple[int, ...] = Field(description="edited layers, in ascending order")
+    dtype: Literal["float64", "float32"] = Field("float64", description="precision of the solves")
+    max_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="padded tokens per pass, which bounds the memory; if null, 1,024 on a CPU (its cache size) and "
+        "8,192 on a GPU",
+    )
+    label: str = Field("", description="name in tables and result files; the kind of the method if empty")
+
+    choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the method uses C."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """Name of the algorithm in tables and result files."""
+        return self.label or self.kind
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+    def init(self, model: Loaded, statistics: Statistics | None = None) -> State:
+        """The state before the first batch.
+
+        Raises:
+            MetakeError: the statistics are missing, or of another model.
+        """
+        if not self.needs_statistics:
+            return State()
+        if statistics is None:
+            raise MetakeError(
+                f"statistics: {self.name} needs them; metake.statistics_for(model) collects them"
+            )
+        statistics.check(model.arch, self.layers)
+        return State(statistics)
+
+    def prepare(self, model: Loaded, state: State) -> State:
+        """The state with what is sampled from the model at the first batch."""
+        return state
+
+    def step(
+        self, model: Loaded, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+    ) -> tuple[Delta, State, tuple[Stage, ...]]:
+        """One batch of edits.
+
+        Args:
+            requests: distinct; not empty.
+            on_step: called after every gradient step, at most `step_count` times.
+
+        Returns:
+            The change of the weights (the model is as it was), the next state, and how the change came about.
+        """
+        raise NotImplementedError
+
+    def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
+        """Attenuation of each request, without any edit."""
+        raise NotImplementedError
+
+    def finalize(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        """The total change after the last batch.
+
+        Args:
+            originals: layer -> its unedited weight.
+        """
+        return total
+
+    def value(self, name: str) -> Any:
+        """The value of a setting, by its short, published or dotted name.
+
+        Raises:
+            MetakeError: the method has no such setting.
+        """
+        path = self._paths(name)[0]
+        found: Any = self
+        for part in path:
+            found = getattr(found, part)
+        return found
+
+    def updated(self, **changes: Any) -> Self:
+        """A copy with some settings changed.
+
+        A name that several components have changes all of them. A choice that changes the algorithm is added to
+        the method's name.
+
+        Args:
+            changes: short, published or dotted name of a setting -> value; a component by its kind.
+
+        Raises:
+            MetakeError: a setting that the method does not have, or a value out of range; the line names it.
+        """
+        made = self
+        for choices_first in (True, False):  # the settings of a chosen component exist after it is chosen
+            for name, value in changes.items():
+                if choices_first == _is_choice(name, made):
+                    for path in made._paths(name):
+                        made = _with_value(made, path, value)
+        before, after = self._algorithm(), made._algorithm()
+        added = "".join(f" + {after[part]}" for part in after if after[part] != before.get(part))
+        return made if not added or "label" in changes else made.replaced("label", self.name + added)
+
+    def fitting(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of some changes that the method has a setting for."""
+        made = self.updated(**{name: value for name, value in changes.items() if self._choice(name)})
+        return {name: value for name, value in changes.items() if made._paths(name, missing_ok=True)}
+
+    def _choice(self, name: str) -> bool:
+        return bool(self._paths(name, missing_ok=True)) and _is_choice(name, self)
+
+    def _paths(self, name: str, missing_ok: bool = False) -> list[tuple[str, ...]]:
+        """Paths of fields from the method to a setting."""
+        if "." in name:
+            parts = tuple(name.split("."))
+            owner: Any = self
+            for part in parts[:-1]:
+                owner = getattr(owner, part, None)
+            found = [parts] if isinstance(owner, Component) and parts[-1] in type(owner).model_fields else []
+        else:
+            found = [
+                (*path, part.setting_names()[name])
+                for path, part in self.parts()
+                if name in part.setting_names()
+            ]
+        if not found and not missing_ok:
+            raise self._unknown(name)
+        return found
+
+    def _unknown(self, name: str) -> MetakeError:
+        known = [setting for _, part in self.parts() for setting in part.setting_names()]
+        elsewhere = [
+            f"{family} {kind}" for family, kinds in families().items() for kind, cls in kinds.items()
+            if name in cls.setting_names()
+        ]  # fmt: skip
+        if elsewhere:
+            return MetakeError(
+                f"settings: {self.name} has no {name}; it is a setting of {', '.join(elsewhere[:3])}; "
+                f"known: {', '.join(dict.fromkeys(known))}"
+            )
+        return unknown_name("settings", name, dict.fromkeys(known))
+
+    def parts(self) -> Iterator[tuple[tuple[str, ...], Component]]:
+        """The method and all components in it, each with its path of fields."""
+        return _walk((), self)
+
+    def _algorithm(self) -> dict[str, str]:
+        """What determines the algorithm, beside its numbers: place -> choice."""
+        kinds = {".".join(path): part.kind for path, part in self.parts()}
+        return kinds | {name: f"{name} {getattr(self, name)}" for name in self.choices}
+
+    @property
+    def context_seed(self) -> int | None:
+        """Seed of the contexts that are sampled from the model; None if none are."""
+        return None
+
+    @property
+    def strength(self) -> str:
+        """Name of the setting that states how strongly old keys are protected; empty if there is none."""
+        return ""
+
+    @property
+    def effort(self) -> str:
+        """Name of the setting that states how far a target is optimized."""
+        raise NotImplementedError
+
+    @property
+    def cut(self) -> str:
+        """Kind of the postprocess that changes the update after the solve; empty if there is none."""
+        return ""
+
+    @property
+    def finalizes(self) -> bool:
+        """Whether `finalize` changes anything."""
+        return False
+
+    def step_count(self, requests: int) -> int:
+        """Largest number of gradient steps of a batch of so many requests."""
+        return 0
+
+
+def _walk(path: tuple[str, ...], part: Component) -> Iterator[tuple[tuple[str, ...], Component]]:
+    yield path, part
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Component):
+            yield from _walk((*path, name), value)
+
+
+def _is_choice(name: str, method: Method) -> bool:
+    """Whether a setting holds a component."""
+    paths = method._paths(name, missing_ok=True)
+    value: Any = method
+    for part in paths[0] if paths else ():
+        value = getattr(value, part)
+    return bool(paths) and isinstance(value, Component)
+
+
+def _with_value(part: Any, path: tuple[str, ...], value: Any) -> Any:
+    """A copy of a component with one setting changed."""
+    if len(path) == 1:
+        return part.replaced(path[0], value)
+    return part.replaced(path[0], _with_value(getattr(part, path[0]), path[1:], value))

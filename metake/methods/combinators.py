@@ -1,0 +1,72 @@
+"""Methods from methods: each function returns a copy with one part of the algorithm exchanged."""
+
+from __future__ import annotations
+
+from metake.errors import MetakeError
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.solvers.allocation import Boundary, Forward
+from metake.solvers.memory import PastKeys
+from metake.solvers.postprocess import Postprocess
+from metake.targets.gradients import Gradient, UnrolledGradient
+from metake.targets.planners import ClosedLoop, Compensated, OpenLoop
+
+
+def _changed(method: LocateThenEdit, label: str, **parts: object) -> LocateThenEdit:
+    if not isinstance(method, LocateThenEdit):
+        raise MetakeError(f"method: {type(method).__name__} has no planner or solver to exchange")
+    made = method
+    for name, part in {**parts, "label": label}.items():
+        made = made.replaced(name, part)
+    return made
+
+
+def metake(
+    method: LocateThenEdit, gradient: Gradient | None = None, *, cost_weight: float = 0.0, label: str = ""
+) -> LocateThenEdit:
+    """MetaKE over the lower level of a method: its planner chooses the initial target.
+
+    Args:
+        method: e.g. `memit(layers)`.
+        gradient: the exact hypergradient by default.
+        cost_weight: weight of the update's cost on preserved keys (X14).
+        label: name of the result, by default `metake(NAME)`.
+    """
+    start = method.planner
+    if not isinstance(start, OpenLoop):
+        raise MetakeError(f"metake: needs a method with an open-loop planner, not {start.kind}")
+    planner = ClosedLoop(start=start, gradient=gradient or UnrolledGradient(), cost_weight=cost_weight)
+    return _changed(method, label or f"metake({method.name})", planner=planner)
+
+
+def compensated(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
+    """The method with plans at the length that its solver realizes in full (P4)."""
+    plan = method.planner
+    if type(plan) is not OpenLoop:
+        raise MetakeError(f"compensated: needs a method with an open-loop planner, not {plan.kind}")
+    numbers = {name: getattr(plan, name) for name in plan.model_fields_set}
+    return _changed(method, label or f"compensated({method.name})", planner=Compensated(**numbers))
+
+
+def iterated(method: LocateThenEdit, rounds: int, *, label: str = "") -> LocateThenEdit:
+    """Several rounds of plan and solve with the same total number of steps, each on the model edited so far."""
+    return _changed(method, label or f"iterated({method.name}, {rounds})", rounds=rounds)
+
+
+def remembering(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
+    """The method with the keys of earlier batches in its geometry (AlphaEdit)."""
+    return _changed(method, label or f"{method.name} + past-keys", memory=PastKeys())
+
+
+def forward_replay(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
+    """The method with a target at the first layer, propagated to the later ones (FE)."""
+    return _changed(method, label or f"forward_replay({method.name})", allocation=Forward())
+
+
+def at_boundary(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
+    """The method with a target at the first and one at the last layer (BLUE)."""
+    return _changed(method, label or f"at_boundary({method.name})", allocation=Boundary())
+
+
+def postprocessed(method: LocateThenEdit, postprocess: Postprocess, *, label: str = "") -> LocateThenEdit:
+    """The method with a change of its updates after the solve."""
+    return _changed(method, label or f"{method.name} + {postprocess.kind}", postprocess=postprocess)

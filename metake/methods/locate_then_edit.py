@@ -1,0 +1,241 @@
+"""Locate-then-edit: plan a target at the last edited layer, then solve for the weights of every edited layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import Field, SerializeAsAny, model_validator
+from torch import Tensor
+
+from metake.components import register
+from metake.deltas import Delta
+from metake.geometry.operator import Fit, Geometry
+from metake.geometry.specs import GeometrySpec, RidgeSpec
+from metake.key_estimators import BareAndContexts, KeyEstimator
+from metake.methods.base import Learned, Method, Preview, Stage, State
+from metake.models.load import Loaded
+from metake.models.trace import wide
+from metake.phases import phase
+from metake.prompts import Batch, Lookup, Trunks, sample_contexts
+from metake.requests import Request
+from metake.solvers.allocation import Allocation, Shares, Spread
+from metake.solvers.layered import LayeredSolver
+from metake.solvers.memory import Memory, NoMemory
+from metake.solvers.postprocess import NoPostprocess, Postprocess
+from metake.targets.planners import ClosedLoop, OpenLoop, Planner
+from metake.targets.problem import PlanningProblem
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Requests that are planned and solved together."""
+
+    members: slice
+    batch: Batch
+    trunks: Trunks
+
+
+@register
+class LocateThenEdit(Method):
+    """A planner, a solver over the edited layers, and what happens to the update (ROME, MEMIT, AlphaEdit, MetaKE).
+
+    Example:
+        >>> from metake.methods.locate_then_edit import LocateThenEdit
+        >>> method = LocateThenEdit(layers=(1, 2), label="memit")
+        >>> method.updated(memory="past-keys").name
+        'memit + past-keys'
+    """
+
+    kind = "locate-then-edit"
+    choices = ("fit", "rounds", "group", "merge", "lookup")
+
+    planner: SerializeAsAny[Planner] = Field(OpenLoop(), description="chooses the target of each request")
+    geometry: SerializeAsAny[GeometrySpec] = Field(RidgeSpec(), description="constraint of the solves")
+    allocation: SerializeAsAny[Allocation] = Field(
+        Spread(), description="how the residual is divided over the layers"
+    )
+    fit: Fit = Field(
+        "soft", description="soft: regularized least squares; exact: an equality constraint (ROME)"
+    )
+    keys: SerializeAsAny[KeyEstimator] = Field(
+        BareAndContexts(), description="how a request's keys in several contexts become one"
+    )
+    postprocess: SerializeAsAny[Postprocess] = Field(
+        NoPostprocess(), description="change of the update after the solve"
+    )
+    memory: SerializeAsAny[Memory] = Field(NoMemory(), description="what is remembered of earlier batches")
+    rounds: int = Field(
+        1,
+        ge=1,
+        description="number of plan-and-solve rounds, each on the model edited so far; they divide the steps",
+    )
+    group: int | None = Field(None, ge=1, description="requests planned and solved together; all if null")
+    merge: bool = Field(False, description="requests of the same subject share one target")
+    lookup: Lookup = Field(
+        "subject",
+        description="token at which keys are read and targets written: the subject's last, or the prompt's last [fact_token]",
+    )
+    contexts: tuple[str, ...] | None = Field(
+        None, description="prefixes of the prompt; sampled from the model if null"
+    )
+    seed: int = Field(0, description="seed of the sampled contexts")
+
+    @model_validator(mode="after")
+    def _cost_is_known(self) -> LocateThenEdit:
+        if isinstance(self.planner, ClosedLoop) and self.planner.cost_weight and self.fit == "exact":
+            raise ValueError("price needs fit soft; an exact fit has no such trade-off")
+        return self
+
+    @property
+    def needs_statistics(self) -> bool:
+        return self.geometry.needs_statistics
+
+    @property
+    def context_seed(self) -> int | None:
+        return self.seed if self.contexts is None else None
+
+    @property
+    def strength(self) -> str:
+        return self.geometry.strength
+
+    @property
+    def effort(self) -> str:
+        return type(self.planner).short.get("steps", "steps")
+
+    @property
+    def cut(self) -> str:
+        return "" if isinstance(self.postprocess, NoPostprocess) else self.postprocess.kind
+
+    @property
+    def stages(self) -> list[Shares]:
+        """Shares of every stage of a batch."""
+        return self.allocation.stages(self.layers) * self.rounds
+
+    @property
+    def finalizes(self) -> bool:
+        return self.postprocess.acts_on_total
+
+    def finalize(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        return self.postprocess.after_all(total, originals)
+
+    def step_count(self, requests: int) -> int:
+        groups = -(-requests // (self.group or requests))
+        return groups * len(self.stages) * self.planner.divided(self.rounds).step_count
+
+    def prepare(self, model: Loaded, state: State) -> State:
+        """Sample contexts from the model as it is, once."""
+        if state.contexts is not None:
+            return state
+        contexts = self.contexts
+        if contexts is None:
+            contexts = sample_contexts(model.arch, model.tokenizer, seed=self.seed)
+        return replace(state, contexts=contexts)
+
+    def geometry_at(self, model: Loaded, state: State, layer: int) -> Geometry:
+        """The effective geometry of a layer, with the keys of earlier batches if they are remembered."""
+        if layer not in state.bases:
+            device = model.arch.weight(layer).device
+            moment = None
+            if state.statistics is not None:
+                moment = state.statistics[layer].to(device)
+                moment = moment.clone() if moment.is_inference() else moment  # it would pass no gradient
+            state.bases[layer] = self.geometry.build(moment, self.torch_dtype, device)
+        base = state.bases[layer]
+        past = [keys.to(base.device) for keys in state.of_layer(layer)] if self.memory.remembers_keys else []
+        return base.with_past(torch.cat(past, 1)) if past else base
+
+    def solver(self, model: Loaded, state: State, shares: Shares | None = None) -> LayeredSolver:
+        """The lower level of a stage (the first, by default)."""
+        shares = shares or self.stages[0]
+        geometries = {layer: self.geometry_at(model, state, layer) for layer, _ in shares}
+        return LayeredSolver(
+            model.arch, geometries, shares, self.fit, self.allocation.per_layer, self.max_tokens
+        )
+
+    def batch(
+        self, model: Loaded, requests: Sequence[Request], state: State, first: int | None = None
+    ) -> tuple[Batch, Trunks]:
+        """Token rows of some requests, and what the solver needs of them.
+
+        Args:
+            first: lowest layer that is read; by default the lowest of the first stage.
+        """
+        batch = Batch.build(model.arch, model.tokenizer, requests, state.contexts or (), self.lookup)
+        first = self.stages[0][0][0] if first is None else first
+        return batch, Trunks.build(model.arch, batch, first, self.keys)
+
+    def step(
+        self, model: Loaded, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+    ) -> tuple[Delta, State, tuple[Stage, ...]]:
+        """Plan and solve all groups and stages, each on the model that the ones before it edited."""
+        state = self.prepare(model, state)
+        groups = list(self._groups(model, requests, state))
+        jobs = [(group, shares) for group in groups for shares in self.stages]
+        planner = self.planner.divided(self.rounds)
+        delta, stages = Delta({}), []
+        with ExitStack() as earlier:  # what is returned is the sum of all stages
+            for i, (group, shares) in enumerate(jobs):
+                solver = self.solver(model, state, shares)
+                ties = group.batch.subjects if self.merge else None
+                problem = PlanningProblem(
+                    model.arch, solver, group.batch, group.trunks, ties, self.max_tokens, on_step
+                )
+                with phase("plan"):
+                    targets = planner.plan(problem)
+                with phase("solve"):
+                    solution = solver.solve(group.trunks, targets.residuals)
+                stages.append(Stage(targets, solution, group.members, shares, self.fit))
+                change = Delta(
+                    {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
+                )
+                delta = delta.then(change)
+                if i + 1 < len(jobs):
+                    earlier.enter_context(change.applied(model.arch, check=False))
+        if self.postprocess.acts_on_batch:
+            weights = {layer: model.arch.weight(layer).cpu() for layer in delta.layers}
+            delta = self.postprocess.after_batch(delta, weights)
+        learned = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
+        return delta, state.with_learned(learned), tuple(stages)
+
+    def _groups(self, model: Loaded, requests: Sequence[Request], state: State) -> Iterator[_Group]:
+        size = self.group or len(requests)
+        for start in range(0, len(requests), size):
+            members = slice(start, start + size)
+            yield _Group(members, *self.batch(model, requests[members], state))
+
+    def _learn(self, model: Loaded, groups: Sequence[_Group], delta: Delta) -> Learned:
+        """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
+        with delta.applied(model.arch, check=False):
+            keys = [lookup_keys(model, group.trunks, delta.layers) for group in groups]
+        return {
+            layer: torch.cat([of[layer] for of in keys]).T.to(self.torch_dtype).contiguous()
+            for layer in delta.layers
+        }
+
+    def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
+        state = self.prepare(model, state)
+        layers = tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
+        trunks = self.batch(model, requests, state, layers[0])[1]
+        found = keys_in_contexts(model, trunks, layers)
+        rho = torch.stack([
+            self.geometry_at(model, state, n).realisability(trunks.mean_key(found[n]).T).cpu() for n in layers
+        ])  # fmt: skip
+        cosine = torch.stack([trunks.steadiness(found[n]) for n in layers])
+        return Preview(layers, rho, cosine, self.stages[-1], self.fit)
+
+
+@torch.no_grad()
+def keys_in_contexts(model: Loaded, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+    """Layer -> keys at the lookup token in every context, `rows x d_k`, of the model as it is."""
+    trace, _ = trunks.split.run(
+        model.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
+    )
+    return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
+
+
+def lookup_keys(model: Loaded, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+    """Layer -> key of each request, `n x d_k`, of the model as it is."""
+    return {layer: trunks.mean_key(keys) for layer, keys in keys_in_contexts(model, trunks, layers).items()}

@@ -1,0 +1,181 @@
+"""The table of methods: a name determines an algorithm, a preset its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from metake.errors import MetakeError
+from metake.geometry.specs import ProjectedSpec
+from metake.methods.base import Method
+from metake.methods.combinators import (
+    at_boundary,
+    compensated,
+    forward_replay,
+    iterated,
+    metake,
+    postprocessed,
+    remembering,
+)
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.ultraedit import UltraEdit
+from metake.names import unknown_name
+from metake.solvers.allocation import Last
+from metake.solvers.memory import PastKeys
+from metake.solvers.postprocess import Prune, PruneAdded, Rect
+from metake.targets.gradients import ParallelGradient, ProxyGradient
+from metake.targets.planners import ClosedLoop, OpenLoop
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of the table.
+
+    Attributes:
+        prototype: the method without layers.
+        summary: one line for lists.
+        source: the paper that introduced it.
+        like: the row whose preset is used if the model's preset has none for this row.
+    """
+
+    name: str
+    prototype: Method
+    summary: str
+    source: str
+    like: str = ""
+
+    def build(self, layers: tuple[int, ...], label: str = "", **settings: Any) -> Method:
+        """The method at some layers.
+
+        Args:
+            label: name in tables; the row's by default.
+            settings: see `Method.updated`.
+        """
+        made = self.prototype.replaced("layers", layers).replaced("label", label or self.name)
+        return made.updated(**settings)
+
+
+MEMIT = LocateThenEdit(layers=(), label="memit")
+ALPHAEDIT = LocateThenEdit(layers=(), label="alphaedit", geometry=ProjectedSpec(), memory=PastKeys())
+ROME = LocateThenEdit(
+    layers=(), label="rome", planner=OpenLoop(relative="value"), allocation=Last(), fit="exact", group=1
+)
+
+METHODS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        # what the paper compares
+        Row("rome", ROME, "exact fit of one request after the other, at one layer", "arXiv:2202.05262", "memit"),
+        Row("memit", MEMIT, "open-loop plan, spread over the layers", "arXiv:2210.07229"),
+        Row("prune", postprocessed(MEMIT, Prune()), "MEMIT, singular values of the total update bounded at the end",
+            "arXiv:2405.16821", "memit"),
+        Row("rect", postprocessed(MEMIT, Rect()), "MEMIT that keeps the largest relative changes",
+            "arXiv:2401.04700", "memit"),
+        Row("alphaedit", ALPHAEDIT, "MEMIT in the null space of C, with history of keys", "arXiv:2410.02355"),
+        Row("alphaedit-blue", at_boundary(ALPHAEDIT), "AlphaEdit with a target at the first and one at the last layer",
+            "arXiv:2502.03285", "alphaedit"),
+        # MetaKE over every lower level
+        Row("metake", metake(MEMIT), "closed-loop target along the exact hypergradient (X10)", "ours"),
+        Row("metake-proxy", metake(MEMIT, ProxyGradient()),
+            "closed-loop target along the structural proxy, as in the paper", "MetaKE, Algorithm 1", "metake"),
+        Row("metake-parallel", metake(MEMIT, ParallelGradient()),
+            "closed-loop target along the sum of all layers' gradients (X11)", "ours", "metake"),
+        Row("metake-priced", metake(MEMIT, cost_weight=1.0), "closed-loop target with a cost on preserved keys (X14)",
+            "ours", "metake"),
+        Row("metake-alphaedit", metake(ALPHAEDIT), "closed-loop target over AlphaEdit's solver", "ours", "alphaedit"),
+        Row("metake-blue", metake(at_boundary(ALPHAEDIT)), "closed-loop target at the first and at the last layer",
+            "ours", "alphaedit"),
+        # other published methods
+        Row("emmet", LocateThenEdit(layers=(), allocation=Last(), fit="exact"), "ROME's exact fit for a whole batch",
+            "arXiv:2403.14236", "memit"),
+        Row("memit-fe", remembering(forward_replay(MEMIT)),
+            "MEMIT with a target at the first layer, propagated upwards", "arXiv:2605.00358", "memit"),
+        Row("alphaedit-fe", forward_replay(ALPHAEDIT), "AlphaEdit with a target at the first layer, propagated upwards",
+            "arXiv:2605.00358", "alphaedit"),
+        Row("memit-merge", LocateThenEdit(layers=(), merge=True), "MEMIT, requests of the same subject share a target",
+            "arXiv:2502.07322", "memit"),
+        Row("ultraedit", UltraEdit(layers=()),
+            "one normalized gradient step at the answer's tokens, least squares, no statistics", "arXiv:2505.14679"),
+        # controls for the closed loop
+        Row("memit-compensated", compensated(MEMIT), "MEMIT's plan, lengthened until it is fully realized", "P4",
+            "memit"),
+        Row("alphaedit-compensated", compensated(ALPHAEDIT), "AlphaEdit's plan, lengthened until it is fully realized",
+            "P4", "alphaedit"),
+        Row("memit-iterated", iterated(MEMIT, 3), "three rounds of MEMIT with the same total number of steps",
+            "arXiv:2503.11895", "memit"),
+        Row("alphaedit-iterated", iterated(ALPHAEDIT, 3),
+            "three rounds of AlphaEdit with the same total number of steps", "arXiv:2503.11895", "alphaedit"),
+        # published code that differs from its paper
+        Row("prune-added", postprocessed(MEMIT, PruneAdded()),
+            "PRUNE as published results ran it: the bounded update added to the unbounded one", "AlphaEdit's code",
+            "memit"),
+    )
+}  # fmt: skip
+
+
+def register_method(row: Row) -> Row:
+    """Add a row to the table.
+
+    Raises:
+        MetakeError: not a row, or a name that is taken.
+    """
+    if not isinstance(row, Row):
+        raise MetakeError(f"register_method: must be a Row, not {type(row).__name__}")
+    if row.name in METHODS and METHODS[row.name] != row:
+        raise MetakeError(f"register_method: {row.name!r} is already a method")
+    METHODS[row.name] = row
+    return row
+
+
+def all_methods() -> dict[str, Row]:
+    """The table with the rows of installed packages (entry points of `metake.methods`)."""
+    for point in entry_points(group="metake.methods"):
+        register_method(point.load())
+    return METHODS
+
+
+def find_method(name: str) -> Row:
+    """The row of a name. A label after `@` may distinguish several settings of one method.
+
+    Raises:
+        MetakeError: the name is not in the table.
+    """
+    if not isinstance(name, str):
+        raise MetakeError(f"method: must be a name of the table, e.g. 'metake', not {type(name).__name__}")
+    row = name.split("@")[0].split(" + ")[0]
+    if row not in METHODS and row not in all_methods():
+        raise unknown_name("method", row, METHODS)
+    return METHODS[row]
+
+
+def _planner_cell(method: LocateThenEdit) -> str:
+    planner = method.planner
+    cell = f"{planner.kind}, {planner.gradient.kind}" if isinstance(planner, ClosedLoop) else planner.kind
+    if isinstance(planner, ClosedLoop) and planner.start.kind != OpenLoop.kind:
+        cell += f" from {planner.start.kind}"
+    cell += f", {method.rounds} rounds" if method.rounds > 1 else ""
+    cell += ", one by one" if method.group == 1 else ""
+    cell += ", per subject" if method.merge else ""
+    return cell + (", priced" if isinstance(planner, ClosedLoop) and planner.cost_weight else "")
+
+
+def describe_methods() -> str:
+    """The table as Markdown: name, its components, what it is, where it is from."""
+    head = ("method", "planner", "geometry", "fit", "allocation", "postprocess", "memory", "what", "from")
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for row in METHODS.values():
+        m = row.prototype
+        if isinstance(m, LocateThenEdit):
+            parts = [
+                _planner_cell(m),
+                m.geometry.kind,
+                m.fit,
+                m.allocation.kind,
+                m.postprocess.kind,
+                m.memory.kind,
+            ]
+        else:
+            parts = [m.kind, *["-"] * 5]
+        lines.append("| " + " | ".join([f"`{row.name}`", *parts, row.summary, row.source]) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,66 @@
+"""UltraEdit (arXiv:2505.14679): one normalized gradient step of the whole batch at every edited layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from metake.components import register
+from metake.deltas import Delta
+from metake.geometry.operator import Identity
+from metake.methods.base import Method, Preview, Stage, State
+from metake.models.load import Loaded
+from metake.prompts import Batch
+from metake.requests import Request
+from metake.solvers.allocation import last
+from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
+
+
+@register
+class UltraEdit(Method):
+    """One gradient step, normalized by the moments of all batches so far; no statistics, contexts or planning."""
+
+    kind = "ultraedit"
+    short: ClassVar[dict[str, str]] = {"lr": "gradient_lr"}
+
+    lr: float = Field(1e-6, gt=0, description="step size along the normalized gradient [lr]")
+
+    @property
+    def effort(self) -> str:
+        return "gradient_lr"
+
+    def _signals(self, model: Loaded, requests: Sequence[Request]) -> Signals:
+        rows = Batch.build(model.arch, model.tokenizer, requests, ()).edits
+        return answer_signals(model.arch, rows, self.layers, self.max_tokens)
+
+    def _geometry(self, model: Loaded, layer: int) -> Identity:
+        return Identity(dtype=self.torch_dtype, device=model.arch.weight(layer).device)
+
+    def step(
+        self, model: Loaded, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+    ) -> tuple[Delta, State, tuple[Stage, ...]]:
+        signals = self._signals(model, requests)
+        own = signals.moments
+        seen = dict(own)
+        for layer in self.layers:
+            past = [Moments.unpack(packed) for packed in state.of_layer(layer)]
+            if past:
+                merged = past[0]
+                for moments in past[1:]:
+                    merged = merged.merged(moments)
+                seen[layer] = own[layer].merged(merged)
+        geometries = {layer: self._geometry(model, layer) for layer in self.layers}
+        targets, solution = gradient_step(signals, seen, geometries, self.lr)
+        stage = Stage(targets, solution, slice(0, len(requests)), last(self.layers))
+        delta = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
+        return delta, state.with_learned({n: m.pack() for n, m in own.items()}), (stage,)
+
+    def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
+        signals = self._signals(model, requests)
+        rho = torch.stack([
+            self._geometry(model, n).realisability(signals.mean(signals.keys[n]).T).cpu() for n in self.layers
+        ])  # fmt: skip
+        return Preview(self.layers, rho, torch.ones_like(rho), last(self.layers), "soft")

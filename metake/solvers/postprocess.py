@@ -1,0 +1,131 @@
+"""Changes of an update after it is solved.
+
+rect    keeps, of each batch's update, the entries with the largest change relative to their weight
+        (RECT, arXiv:2401.04700)
+prune   bounds, once after the last batch, the singular values of the total update by the largest one of the
+        unedited weight (PRUNE, arXiv:2405.16821)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metake.components import Component, register
+from metake.deltas import Delta
+
+
+class Postprocess(Component):
+    """Choice of a postprocess; by default it changes nothing."""
+
+    family = "postprocess"
+
+    def after_batch(self, delta: Delta, weights: Mapping[int, Tensor]) -> Delta:
+        """The update of one batch.
+
+        Args:
+            weights: layer -> its weight before the batch, `d_v x d_k`.
+        """
+        return delta
+
+    def after_all(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        """The total update, after the last batch.
+
+        Args:
+            originals: layer -> its unedited weight, `d_v x d_k`.
+        """
+        return total
+
+    @property
+    def acts_on_batch(self) -> bool:
+        """Whether `after_batch` changes anything."""
+        return type(self).after_batch is not Postprocess.after_batch
+
+    @property
+    def acts_on_total(self) -> bool:
+        """Whether `after_all` changes anything."""
+        return type(self).after_all is not Postprocess.after_all
+
+
+@register
+class NoPostprocess(Postprocess):
+    """The update as it was solved."""
+
+    kind = "none"
+
+
+@register
+class Rect(Postprocess):
+    """RECT: the entries with the largest relative change; the others are set to 0."""
+
+    kind = "rect"
+    short: ClassVar[dict[str, str]] = {"keep_ratio": "largest"}
+
+    keep_ratio: float = Field(0.4, gt=0, le=1, description="share of entries kept by rect")
+
+    def after_batch(self, delta: Delta, weights: Mapping[int, Tensor]) -> Delta:
+        kept = {
+            n: largest_changes(delta.dense(n).to(weight), weight, self.keep_ratio)
+            for n, weight in weights.items()
+        }
+        return Delta({}, delta.model, delta.note, kept)
+
+
+@register
+class Prune(Postprocess):
+    """PRUNE: the total update with bounded singular values."""
+
+    kind = "prune"
+
+    def after_all(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        bounded = {
+            n: bounded_spectrum(left, right, originals[n].to(left.device))
+            for n, (left, right) in total.factors.items()
+        }
+        return Delta(bounded, total.model, total.note)
+
+
+@register
+class PruneAdded(Prune):
+    """PRUNE as the code of published comparisons ran it: the bounded update is added to the unbounded one."""
+
+    kind = "prune-added"
+
+    def after_all(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        return total.then(super().after_all(total, originals))
+
+
+def largest_changes(change: Tensor, weight: Tensor, keep: float) -> Tensor:
+    """`change` with the share `keep` of its entries, those of largest `|change / weight|`; the rest 0.
+
+    As published, the entry at the border is kept. Shapes `d_v x d_k`, result in `change`'s dtype.
+    """
+    relative = (change / (weight.to(change) + 1e-8)).abs().flatten()
+    dropped = int((1 - keep) * len(relative))
+    if dropped == 0:
+        return change
+    border = relative.kthvalue(dropped).values
+    return torch.where((relative >= border).reshape(change.shape), change, 0)
+
+
+def bounded_spectrum(left: Tensor, right: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`left right^T` with singular values s above `weight`'s largest, s_max, at ln(s / s_max) + s_max.
+
+    The update's n singular values come from an n x n matrix, the weight's from its Gram matrix; in
+    fp64, because the Gram matrix squares the weight's condition.
+
+    Args:
+        left, right: `d_v x n` and `d_k x n`.
+        weight: the unedited weight, `d_v x d_k`.
+    """
+    q_left, r_left = torch.linalg.qr(left.double())
+    q_right, r_right = torch.linalg.qr(right.double())
+    u, s, vt = torch.linalg.svd(r_left @ r_right.T, full_matrices=False)
+    thin = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
+    most = torch.linalg.eigvalsh(thin @ thin.T)[-1].clamp_min(0).sqrt().to(s.device)
+    bounded = torch.where(s > most, torch.log(s / most) + most, s)
+    return (q_left @ (u * bounded)).to(left), (q_right @ vt.T).to(right)

@@ -1,0 +1,110 @@
+"""The upper level's problem: what a planner may ask of the model, the solver and a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metake.models.architecture import Architecture
+from metake.prompts import Batch, Trunks
+from metake.solvers.layered import LayeredSolver
+from metake.targets.descent import Descent, Penalty
+from metake.targets.hypergradient import look
+from metake.targets.objective import Losses, Objective
+
+Scale = Literal["stream", "value"]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Residuals for the solver, and how they came about.
+
+    Attributes:
+        residuals: `n x d_v`, z - h at the lookup token of the layer that the solver plans at.
+        hidden: `n x d_v`, h.
+        plan: the open-loop stage.
+        closed: MetaKE's stage, None for open-loop targets.
+        scale: factor of compensation per request, 1 where there was none.
+    """
+
+    residuals: Tensor
+    hidden: Tensor
+    plan: Descent
+    closed: Descent | None
+    scale: Tensor
+
+
+@dataclass
+class PlanningProblem:
+    """A batch to be planned, on the model as it is now.
+
+    Attributes:
+        solver: the lower level.
+        ties: `n` group numbers; requests of a group share one residual. None if every request has its own.
+        max_tokens: padded tokens per pass; by default what suits the device.
+        on_step: called after every gradient step.
+        channel: Q of the last edited layer, `d_k x n`, if the planner differentiates through it.
+    """
+
+    arch: Architecture
+    solver: LayeredSolver
+    batch: Batch
+    trunks: Trunks
+    ties: Tensor | None = None
+    max_tokens: int | None = None
+    on_step: Callable[[], object] = lambda: None
+    channel: Tensor | None = None
+    joint: bool = True
+
+    def with_channel(self, channel: Tensor | None, joint: bool) -> PlanningProblem:
+        """The same problem with a channel.
+
+        Args:
+            joint: whether every row receives every request's residual, not only its owner's (X8).
+        """
+        other = copy.copy(self)  # with what is already known of the model
+        other.channel, other.joint = channel, joint
+        return other
+
+    @cached_property
+    def _origin(self) -> tuple[Tensor, Tensor]:
+        return self.solver.origin(self.trunks)
+
+    @property
+    def hidden(self) -> Tensor:
+        """`n x d_v`, the unedited stream at the lookup tokens of the bare prompts."""
+        return self._origin[0]
+
+    @property
+    def key(self) -> Tensor:
+        """`n x d_k`, the requests' keys at the layer that residuals are planned at."""
+        return self._origin[1]
+
+    def norms(self, relative: Scale) -> Tensor:
+        """`n`, the length that clamp and penalties are relative to."""
+        return (self.hidden if relative == "stream" else self.solver.value(self.trunks)).norm(dim=1)
+
+    def planning_objective(self) -> Objective:
+        """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""
+        return Objective(
+            self.arch, self.batch, self.trunks.start, self.solver.planned_at, max_tokens=self.max_tokens
+        )
+
+    @cached_property
+    def objective(self) -> Objective:
+        """Losses after execution, and through the channel."""
+        return Objective(
+            self.arch, self.batch, self.trunks.start, self.solver.planned_at, channel=self.channel,
+            joint=self.joint, max_tokens=self.max_tokens,
+        )  # fmt: skip
+
+    def execute(self, residuals: Tensor, penalty: Penalty) -> Losses:
+        """Losses after the solve for residuals `n x d_v`."""
+        everyone = torch.ones(len(self.hidden), dtype=torch.bool)
+        return look(self.objective, self.solver.solve(self.trunks, residuals), everyone, penalty)
