@@ -158,8 +158,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         editor = Editor(
             bench.arch.model,
             bench.tokenizer,
-            "memit",
-            settings=bench.settings,
+            bench.settings,
             statistics=statistics,
             answers=False,
         )
@@ -228,7 +227,7 @@ def row(suite: str, name: str, seconds: list[float], edits: int, against: list[f
 
 
 def _batch(bench: Bench, editor: Editor) -> tuple[Batch, Trunks]:
-    batch = Batch.build(bench.arch, bench.tokenizer, bench.requests, editor.contexts, editor.settings.lookup)
+    batch = Batch.build(bench.arch, bench.tokenizer, bench.requests, editor.contexts, editor.method.lookup)
     return batch, Trunks.build(bench.arch, batch, bench.settings.layers[0])
 
 
@@ -240,7 +239,7 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
     def ours() -> None:
         fresh, trunks = _batch(bench, editor)
-        targets = plan_targets(bench.arch, editor.solver(), fresh, trunks, bench.settings.updated(stop="own"))
+        targets = plan_targets(bench.arch, editor.method.solver(editor.loaded, editor.state), fresh, trunks, bench.settings.updated(stop="own"))
         kept["ours"] = targets.residuals
 
     def published() -> None:
@@ -263,9 +262,9 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """Both once with everything built: the factorisation is done once per run, so it has its own line."""
     batch, trunks = _batch(bench, editor)
     factorised = bench.timed(
-        lambda: (editor._bases.clear(), [editor.geometry(n) for n in bench.settings.layers])
+        lambda: (editor._bases.clear(), [editor.method.geometry_at(editor.loaded, editor.state, n) for n in bench.settings.layers])
     )
-    solver = editor.solver()
+    solver = editor.method.solver(editor.loaded, editor.state)
     hidden, _ = solver.origin(trunks)
     residuals = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
@@ -288,7 +287,7 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """One step of the upper level along each gradient."""
     batch, trunks = _batch(bench, editor)
-    solver = editor.solver()
+    solver = editor.method.solver(editor.loaded, editor.state)
     hidden, key = solver.origin(trunks)
     top = solver.planned_at
     channel = solver.geometries[top].channel(key.T.to(solver.geometries[top].device))
@@ -347,8 +346,7 @@ def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     with Editor(
         bench.arch.model,
         bench.tokenizer,
-        "alphaedit",
-        settings=settings,
+        settings,
         statistics=editor.statistics,
         answers=False,
     ) as other:

@@ -60,10 +60,10 @@ def main() -> None:
     }
     first = next(iter(statistics.values()))
     editor = Editor(
-        loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=first, modules=loaded.arch.modules
+        loaded.model, loaded.tokenizer, settings, statistics=first, modules=loaded.arch.modules
     )  # fmt: skip
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.settings.lookup)
+        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.method.lookup)
         keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
     rows, content = [], []
     for weight in weights:

@@ -124,11 +124,11 @@ def main() -> None:
     rows = []
     for method, chosen in settings.items():
         with Editor(
-            model, tokenizer, method, settings=chosen, statistics=statistics, answers=False
+            model, tokenizer, chosen, statistics=statistics, answers=False
         ) as editor:
             started = time.perf_counter()
             for layer in chosen.layers:
-                editor.geometry(layer)
+                editor.method.geometry_at(editor.loaded, editor.state, layer)
             if args.device.startswith("cuda"):
                 torch.cuda.synchronize()
             factored = time.perf_counter() - started

@@ -117,7 +117,7 @@ class Bench:
 
     def editor(self, factor: float = 1.0) -> Editor:
         settings = self.settings.updated(**{self.strength: getattr(self.settings, self.strength) * factor})
-        return Editor(self.loaded.model, self.loaded.tokenizer, self.method, settings=settings,
+        return Editor(self.loaded.model, self.loaded.tokenizer, settings,
                       statistics=self.statistics, modules=self.loaded.arch.modules)  # fmt: skip
 
     def measure(self, editors: dict[float, Editor], request: Request) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Bench:
         plan = aimed.plan.residuals
         strengths = {}
         for factor, editor in editors.items():
-            value = getattr(editor.settings, self.strength)
+            value = getattr(editor.method, self.strength)
             other = edit if factor == 1.0 else at(factor)
             strengths[f"{value:g}"] = measure(other, plan, steps=0)
         return {
@@ -224,7 +224,7 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
             write_record(path, {**head, "edits": edits})
             bar.update()
         first = editors[1.0]
-        batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts, first.settings.lookup)
+        batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts, first.method.lookup)
         keys = first.keys(Trunks.build(arch, batch, layers[0]), layers)
     between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
     verdicts = {

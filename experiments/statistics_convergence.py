@@ -87,13 +87,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             f"text: {found[-1].provenance.tokens} tokens, fewer than --tokens {args.tokens}; lower it, or give a longer --text"
         )
     editor = Editor(
-        loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=found[-1],
+        loaded.model, loaded.tokenizer, settings, statistics=found[-1],
         modules=loaded.arch.modules,
     )  # fmt: skip
     file = args.data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(file, args.edits)]
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.settings.lookup)
+        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.method.lookup)
         keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
     etas = [attenuations(s.moments, keys, settings) for s in found]
     points = []

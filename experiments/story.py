@@ -22,7 +22,7 @@ def story_settings(arch: Architecture, model: str) -> dict[str, Settings]:
     base = settings_for(arch, OPEN)
     same = {name: getattr(base, name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
     same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "history": False, "steps": STEPS, "stop": "own"}
-    closed = {"steps": PLAN, "meta_steps": STEPS - PLAN, "meta_lr": base.lr, "locality": base.kl, "start": "plan",
+    closed = {"steps": PLAN, "meta_steps": STEPS - PLAN, "meta_lr": base.lr, "locality": base.kl, "start": "open-loop",
               "meta_stop": "executed"}  # fmt: skip
     return {
         name: settings_for(arch, name, **same | (closed if name == CLOSED else {}))

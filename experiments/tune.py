@@ -101,13 +101,13 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"place": 3, "gradient_lr": 1e-3},
     "plan": {**COMMON, "place": 2, "weight": 30.0, "history": False, "steps": 40, "stop": "own", "l2": 0.3,
              "keep": 0.8},
-    "proxy": {**COMMON, "place": 6, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 20,
-              "meta_lr": 1.0, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
+    "proxy": {**COMMON, "place": 6, "weight": 300.0, "memory": "past-keys", "steps": 10, "meta_steps": 20,
+              "meta_lr": 1.0, "start": "open-loop", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
     "parallel": {**COMMON, "place": 3, "weight": 300.0, "history": False, "steps": 10, "meta_steps": 25,
                  "meta_lr": 0.3, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 0.3,
                  "keep": 0.8},
-    "unrolled": {**COMMON, "place": 3, "weight": 300.0, "history": True, "steps": 10, "meta_steps": 30,
-                 "lr": 0.5, "meta_lr": 1.0, "start": "plan", "locality": 0.0625, "stop": "executed", "l2": 0.3,
+    "unrolled": {**COMMON, "place": 3, "weight": 300.0, "memory": "past-keys", "steps": 10, "meta_steps": 30,
+                 "lr": 0.5, "meta_lr": 1.0, "start": "open-loop", "locality": 0.0625, "stop": "executed", "l2": 0.3,
                  "keep": 0.8},
 }  # fmt: skip
 DEMO_GUESS = {
@@ -230,7 +230,7 @@ def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any
 def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
     """The same point with the constraint `factor` times as strong, within the space; a ridge also remembers keys."""
     if "weight" in point:
-        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "history": True}
+        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "memory": "past-keys"}
     if "l2" in point:
         return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
     return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}

@@ -23,11 +23,11 @@ def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, recor
         layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, weight=30.0, ridge=1e-4
     )
     statistics = statistics_of(loaded)
-    editor = Editor(loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=statistics)
+    editor = Editor(loaded.model, loaded.tokenizer, settings, statistics=statistics)
     before = loaded.arch.fingerprint()
     with frozen(loaded.model):
         batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records[:3]], CONTEXTS)
-        trunks, solver = Trunks.build(loaded.arch, batch, 1), editor.solver()
+        trunks, solver = Trunks.build(loaded.arch, batch, 1), editor.method.solver(editor.loaded, editor.state)
         residuals = plan_targets(loaded.arch, solver, batch, trunks, settings).residuals
         alone = torch.stack([direct.plan(loaded.arch, batch, i, 3, settings) for i in range(3)])
         torch.testing.assert_close(residuals, alone, rtol=1e-3, atol=1e-4 * float(alone.norm()))

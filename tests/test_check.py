@@ -19,7 +19,7 @@ CHANGES = {"layers": (0, 1, 2), "weight": 1.0, "steps": 12, "lr": 0.5, "contexts
 def editor(demo, statistics_of):
     def of(method="memit", **changes):
         settings = metake.settings_for(demo, method, name="none", **{**CHANGES, **changes})
-        return metake.Editor(demo, method=method, settings=settings, statistics=statistics_of(demo))
+        return metake.Editor(demo, method=settings, statistics=statistics_of(demo))
 
     before = demo.arch.fingerprint()
     yield of

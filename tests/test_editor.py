@@ -35,7 +35,7 @@ QUICK = {
 def editor_of(loaded, statistics, method="metake", answers=True, **changes):
     settings = settings_for(loaded.arch, method, name="none", **{**QUICK, **changes})
     return Editor(
-        loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics, answers=answers
+        loaded.model, loaded.tokenizer, settings, statistics=statistics, answers=answers
     )
 
 
@@ -107,7 +107,7 @@ def test_every_family_is_edited(family, trained, tokenizer):
     changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "weight": 0.01, "contexts": ()}
     settings = settings_for(arch, "metake", name="none", **{**QUICK, **changes})
     before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
-    with Editor(model, tokenizer, "metake", settings=settings, statistics=statistics) as editor:
+    with Editor(model, tokenizer, settings, statistics=statistics) as editor:
         assert editor.edit(Request("The one who works at the {}", "river", "doctor")).edited
         assert loss_of(model, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
         assert "doctor".startswith(says(model, tokenizer, FACTS[1][0]))
@@ -161,7 +161,7 @@ def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
         result = editor.edit(requests)
         assert [tuple(stage.solution.eta) for stage in result.stages] == STAGES[method]
         assert (result.steps >= len(result.stages)).all()
-    steps = QUICK["steps"] // editor.settings.rounds
+    steps = QUICK["steps"] // editor.method.rounds
     again = [
         editor_of(
             demo, statistics_of(demo), base, l2=0.01, layers=layers, contexts=editor.contexts, steps=steps
@@ -202,7 +202,7 @@ def test_an_fp64_model_is_edited_in_fp64(statistics_of, demo, records):
     settings = settings_for(
         Architecture(model), "alphaedit", name="none", **{**QUICK, "layers": (1, 2), "l2": 0.01}
     )
-    with Editor(model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics) as editor:
+    with Editor(model, demo.tokenizer, settings, statistics=statistics) as editor:
         result = editor.edit([r.request for r in records[:2]])
         assert result.stages[0].targets.residuals.dtype == torch.float64
         assert all(keys.dtype == torch.float64 for keys in result.learned.values())
@@ -484,7 +484,7 @@ def test_a_layers_geometry_is_made_of_its_own_settings(demo, statistics_of, reco
     """lambda C + beta I with beta a share of tr(lambda C); beta I where C is small, by threshold or by share; I."""
     statistics = statistics_of(demo)
     with editor_of(demo, statistics, **changes) as editor:
-        geometry = editor.geometry(2)
+        geometry = editor.method.geometry_at(editor.loaded, editor.state, 2)
     C, keys = (
         statistics[2].double(),
         torch.randn(demo.arch.d_k, 3, generator=torch.Generator().manual_seed(0)).double(),
@@ -517,7 +517,7 @@ def test_a_preview_is_of_the_mean_key_at_every_layer(demo, statistics_of, record
                     run(demo.arch, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows
                 )
             key = ((bare + after) / 2).double()[:, None]
-            rho = float((key * editor.geometry(layer).solve(key)).sum())
+            rho = float((key * editor.method.geometry_at(editor.loaded, editor.state, layer).solve(key)).sum())
             assert float(preview.rho[i, 0]) == pytest.approx(rho, rel=1e-3)
             assert float(preview.eta[i, 0]) == pytest.approx(rho / (1 + rho), rel=1e-3)
 
@@ -652,9 +652,9 @@ def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, recor
 def test_forward_aims_at_a_goal_of_every_layer_and_the_others_at_the_top(demo, statistics_of):
     for method, aim in (("memit", "top"), ("memit-fe", "own"), ("rome", "top"), ("alphaedit-blue", "top")):
         editor = editor_of(demo, statistics_of(demo), method, max_tokens=777)
-        assert editor.solver().aim == aim
-        assert editor.solver().max_tokens == 777
-        assert editor.solver().fit == METHODS[method].fit
+        assert editor.method.solver(editor.loaded, editor.state).aim == aim
+        assert editor.method.solver(editor.loaded, editor.state).max_tokens == 777
+        assert editor.method.solver(editor.loaded, editor.state).fit == METHODS[method].fit
 
 
 @pytest.mark.parametrize("method", ["metake", "memit", "rome", "alphaedit", "memit-merge", "ultraedit"])
@@ -664,7 +664,7 @@ def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statist
     first = records[0].request
     statistics = statistics_of(demo)
     before = demo.arch.weight(1).clone()
-    with Editor(demo.model, demo.tokenizer, method, settings=settings, statistics=statistics) as editor:
+    with Editor(demo.model, demo.tokenizer, settings, statistics=statistics) as editor:
         for attempt in (editor.edit, editor.preview):
             with pytest.raises(MetakeError, match="has two targets,"):
                 attempt([first, records[1].request, replace(first, target="weaver")])
@@ -763,5 +763,5 @@ def test_a_delta_notes_the_prompt_with_its_gap(demo, statistics_of, records, met
     assert note["edits"] == [{"prompt": request.prompt, "subject": request.subject, "target": request.target}]
     assert "{}" in note["edits"][0]["prompt"]
     assert (note["method"], note["model"]) == (method, demo.model.name_or_path)
-    assert note["settings"] == editor.settings.model_dump()
+    assert note["settings"] == editor.method.model_dump()
     assert note["version"] == metake.__version__

@@ -8,7 +8,7 @@ PLAIN = {
     "target": "plan", "geometry": "ridge", "fit": "soft", "allocation": "spread", "rounds": 1, "group": None,
     "merge": False, "restraint": "none", "history": False, "relative": "stream", "price": 0.0,
 }  # fmt: skip
-NULL = {"geometry": "projected", "history": True}
+NULL = {"geometry": "projected", "memory": "past-keys"}
 ROWS = {
     # one request at a time, W k = v exactly, at one layer; v is the down-projection's output, and so is its clamp
     "rome": {"fit": "exact", "allocation": "last", "group": 1, "relative": "value"},
@@ -25,7 +25,7 @@ ROWS = {
     "metake-alphaedit": {"target": "bilevel", "hypergradient": "unrolled", **NULL},
     "metake-blue": {"target": "bilevel", "hypergradient": "unrolled", "allocation": "boundary", **NULL},
     "emmet": {"fit": "exact", "allocation": "last"},  # a batch at once
-    "memit-fe": {"allocation": "forward", "history": True},
+    "memit-fe": {"allocation": "forward", "memory": "past-keys"},
     "alphaedit-fe": {"allocation": "forward", **NULL},
     "memit-merge": {"merge": True},
     "ultraedit": {"target": "gradient", "geometry": "identity", "allocation": "each"},

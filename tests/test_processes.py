@@ -33,7 +33,7 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
         settings = settings_for(loaded.arch, name).updated(
             layers=(1, 2, 3), steps=4, meta_steps=4, contexts=CONTEXTS, **changes
         )
-        with Editor(loaded.model, loaded.tokenizer, name, settings=settings, statistics=statistics) as editor:
+        with Editor(loaded.model, loaded.tokenizer, settings, statistics=statistics) as editor:
             stage = editor.edit(requests).stages[0]
             found[f"{name} residuals"] = stage.targets.residuals
             found[f"{name} left"] = stage.solution.factors[3][0]

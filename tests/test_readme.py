@@ -46,7 +46,7 @@ def test_the_packages_example_edits_its_model(demo, statistics_of, tmp_path, mon
         settings = metake.settings_for(
             loaded.arch, method, steps=1, meta_steps=1, layers=statistics_of(demo).provenance.layers[:1]
         )
-        return editor(loaded, method=method, settings=settings, statistics=statistics_of(demo))
+        return editor(loaded, method=settings, statistics=statistics_of(demo))
 
     monkeypatch.setattr(metake, "Editor", quick)
     monkeypatch.setattr(metake, "load", {"demo": demo}.__getitem__)

@@ -63,7 +63,7 @@ def result():
         stage(slice(0, 2), [[0.0, 2.0], [3.0, 4.0]], [7, 0], None, [1.0, 2.5], second, [(3, 1.0)]),
         stage(slice(2, 3), [[0.0, 10.0]], [3], [6], [8.0], alone, SPREAD_3),
     )
-    settings = SimpleNamespace(model_dump=dict, fit="soft", restraint="none", rounds=1)
+    settings = SimpleNamespace(model_dump=dict, fit="soft", postprocess="none", rounds=1)
     return EditResult(
         REQUESTS, "memit", settings, Delta({}), stages, 2.5, Applied(None, {1: torch.zeros(1)}), None, None
     )

@@ -198,7 +198,7 @@ def test_an_update_keeps_every_other_setting():
     assert {**changed.model_dump(), "kl": settings.kl} == settings.model_dump()
 
 
-@pytest.mark.parametrize("change", [{"rounds": 2}, {"group": 1}, {"history": True}])
+@pytest.mark.parametrize("change", [{"rounds": 2}, {"group": 1}, {"memory": "past-keys"}])
 def test_a_gradient_step_is_one_of_the_whole_batch_to_all_layers(change):
     step = {"layers": [0], "target": "gradient", "allocation": "each", "geometry": "identity"}
     assert make_settings(step).target == "gradient"

@@ -28,7 +28,7 @@ def given(demo, statistics_of):
     """What calls below need: a model, its editor, a delta, statistics."""
     statistics = statistics_of(demo)
     settings = metake.settings_for(demo, "memit", name="none", **CHANGES)
-    editor = metake.Editor(demo, method="memit", settings=settings, statistics=statistics)
+    editor = metake.Editor(demo, method=settings, statistics=statistics)
     result = editor.edit(REQUEST)
     result.revert()
     quick = {"method": "memit", "settings": settings, "statistics": statistics}
@@ -57,7 +57,7 @@ ENTRIES = {
     "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
     "Editor tokenizer of Loaded": (lambda g, x: metake.Editor(g.demo, x, **g.quick), "tokenizer: ", ("None",)),
     "Editor method": (lambda g, x: metake.Editor(g.demo, method=x), "method: ", ()),
-    "Editor settings": (lambda g, x: metake.Editor(g.demo, method="ultraedit", settings=x), "settings: ", ("None",)),
+    "Editor settings": (lambda g, x: metake.Editor(g.demo, method=x), "settings: ", ("None",)),
     "Editor statistics": (lambda g, x: metake.Editor(g.demo, method="ultraedit", statistics=x), "statistics: ", ("None",)),
     "Editor modules": (lambda g, x: metake.Editor(g.demo, modules=x, **g.quick), "", ("None",)),
     "preview": (lambda g, x: g.editor.preview(x), "requests: ", ()),
@@ -93,7 +93,7 @@ ENTRIES = {
                         ("int", "float", "bool")),
     "settings_for name": (lambda g, x: metake.settings_for(g.demo, "memit", name=x), "", ("None", "text", "empty")),
     "Settings": (lambda g, x: metake.Settings(layers=x), "settings: layers", ("list", "list of ints", "tensor")),
-    "Settings.updated": (lambda g, x: g.editor.settings.updated(steps=x), "settings: steps: ", ("int", "bool")),
+    "Settings.updated": (lambda g, x: g.editor.method.updated(steps=x), "settings: steps: ", ("int", "bool")),
     "ModuleMap": (lambda g, x: metake.ModuleMap(x, "down"), "modules: blocks: ", ("text",)),
     "ModuleMap.read": (lambda g, x: metake.ModuleMap.read(x), "", ()),
     "read_records": (lambda g, x: metake.read_records(x), "", ()),
@@ -165,7 +165,7 @@ def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
     described = metake.Loaded("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
     settings = metake.settings_for(described, "ultraedit", layers=(1,))
     assert (
-        metake.Editor(described, method="ultraedit", settings=settings)
+        metake.Editor(described, method=settings)
         .edit([REQUEST, replace(REQUEST, subject="mill", prompt="The one at the {} is")])
         .edited
     )

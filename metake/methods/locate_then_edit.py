@@ -26,7 +26,7 @@ from metake.solvers.layered import LayeredSolver
 from metake.solvers.memory import Memory, NoMemory
 from metake.solvers.postprocess import NoPostprocess, Postprocess
 from metake.targets.planners import ClosedLoop, OpenLoop, Planner
-from metake.targets.problem import PlanningProblem
+from metake.targets.problem import PlanningProblem, Targets
 
 
 @dataclass(frozen=True)
@@ -174,17 +174,12 @@ class LocateThenEdit(Method):
         state = self.prepare(model, state)
         groups = list(self._groups(model, requests, state))
         jobs = [(group, shares) for group in groups for shares in self.stages]
-        planner = self.planner.divided(self.rounds)
         delta, stages = Delta({}), []
         with ExitStack() as earlier:  # what is returned is the sum of all stages
             for i, (group, shares) in enumerate(jobs):
                 solver = self.solver(model, state, shares)
-                ties = group.batch.subjects if self.merge else None
-                problem = PlanningProblem(
-                    model.arch, solver, group.batch, group.trunks, ties, self.max_tokens, on_step
-                )
                 with phase("plan"):
-                    targets = planner.plan(problem)
+                    targets = self.plan(model, solver, group.batch, group.trunks, on_step)
                 with phase("solve"):
                     solution = solver.solve(group.trunks, targets.residuals)
                 stages.append(Stage(targets, solution, group.members, shares, self.fit))
@@ -199,6 +194,23 @@ class LocateThenEdit(Method):
             delta = self.postprocess.after_batch(delta, weights)
         learned = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
         return delta, state.with_learned(learned), tuple(stages)
+
+    def plan(
+        self,
+        model: Loaded,
+        solver: LayeredSolver,
+        batch: Batch,
+        trunks: Trunks,
+        on_step: Callable[[], object] = lambda: None,
+    ) -> Targets:
+        """Targets of one stage, on the model as it is.
+
+        Args:
+            solver: of the stage; `batch` and `trunks` are its requests'.
+        """
+        ties = batch.subjects if self.merge else None
+        problem = PlanningProblem(model.arch, solver, batch, trunks, ties, self.max_tokens, on_step)
+        return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(self, model: Loaded, requests: Sequence[Request], state: State) -> Iterator[_Group]:
         size = self.group or len(requests)

@@ -67,7 +67,7 @@ def test_a_restored_batch_can_be_taken_back(demo, statistics_of, records):
 
     def editor():
         return Editor(
-            demo.model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics_of(demo)
+            demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
         )
 
     with editor() as first:
@@ -97,7 +97,7 @@ def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statisti
 
     def editor():
         return Editor(
-            demo.model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics_of(demo)
+            demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
         )
 
     requests = [(records[i].request,) for i in range(2)]
@@ -143,7 +143,7 @@ def test_a_batch_is_there_once_its_last_file_is(demo, statistics_of, records, tm
     settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
     checkpoints, requests = Checkpoints(tmp_path, {}), (records[0].request,)
     with Editor(
-        demo.model, demo.tokenizer, "alphaedit", settings=settings, statistics=statistics_of(demo)
+        demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
     ) as editor:
         result = editor.edit(requests)
         for cut in ("write_tensors", "write_record"):

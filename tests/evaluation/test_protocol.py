@@ -136,7 +136,7 @@ def test_looks_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, 
     assert whole.moment == "end"
     assert list(run(3).looks) == [3]
     with Editor(
-        demo.model, demo.tokenizer, "memit", settings=settings, statistics=statistics_of(demo)
+        demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
     ) as editor:
         for count in range(1, 6):
             editor.edit(chosen[count - 1].request)
@@ -161,7 +161,7 @@ def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, r
     assert (run.moment, run.looks) == ("alone", {})
     assert np.isnan(run.after.perplexity)
     for half in (range(2), range(2, 4)):
-        with Editor(demo.model, demo.tokenizer, "alphaedit", settings=settings,
+        with Editor(demo.model, demo.tokenizer, settings,
                     statistics=statistics_of(demo)) as editor:  # fmt: skip
             editor.edit([chosen[i].request for i in half])
             alone = evaluator.measure(before, only=half)
@@ -323,7 +323,7 @@ def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, recor
                           consecutive=consecutive)  # fmt: skip
     for group in [[0, 1]] if consecutive else [[0], [1]]:
         with Editor(
-            demo.model, demo.tokenizer, "prune", settings=settings, statistics=statistics_of(demo)
+            demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
         ) as editor:
             for i in group:
                 editor.edit(chosen[i].request)

@@ -52,7 +52,7 @@ def edit(demo):
     def go(records, around):
         with around:
             outside = state()
-            editor = Editor(demo.model, demo.tokenizer, settings=settings, statistics=statistics)
+            editor = Editor(demo.model, demo.tokenizer, settings, statistics=statistics)
             eta = editor.preview([records[0].request]).eta
             result = editor.edit(records[0].request)
             assert state() == outside

@@ -132,7 +132,7 @@ def test_an_edit_in_a_conversation_answers_in_a_conversation(demo, statistics_of
     asked = [encode(talk, request.text, request.target)]
     losses = {"unedited": target_losses(demo.arch, asked, 512)[0]}
     for name, tokenizer in (("plain", demo.tokenizer), ("chat", talk)):
-        with Editor(demo.model, tokenizer, "memit", settings=chosen, statistics=statistics) as editor:
+        with Editor(demo.model, tokenizer, chosen, statistics=statistics) as editor:
             editor.edit(request)
             losses[name] = target_losses(demo.arch, asked, 512)[0]
     assert losses["chat"] < 0.2

@@ -75,7 +75,7 @@ def test_what_is_predicted_of_an_edit_is_what_is_written(arch, demo, records, me
     before = {name: weight.clone() for name, weight in arch.model.state_dict().items()}
     ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
     with torch.no_grad(), Editor(
-        arch.model, demo.tokenizer, method, settings=settings, statistics=statistics, modules=arch.modules
+        arch.model, demo.tokenizer, settings, statistics=statistics, modules=arch.modules
     ) as editor:  # fmt: skip
         unedited = arch.model(ids).logits
         delta = editor.edit([record.request for record in records[:2]]).delta

@@ -120,7 +120,7 @@ def test_an_edit_shifts_the_stream_as_solved_and_is_taken_back(name, demo):
         return torch.stack([run(arch, ids, outputs=(2,), stop=2).outputs[2][0, -1] for ids in rows])
 
     still = streams()
-    editor = Editor(model, demo.tokenizer, "memit", settings=settings, statistics=statistics, modules=modules)
+    editor = Editor(model, demo.tokenizer, settings, statistics=statistics, modules=modules)
     solved = editor.edit(REQUESTS).stages[0].solution.shift
     moved = streams() - still
     assert solved.norm() > 0.1

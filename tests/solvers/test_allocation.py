@@ -82,7 +82,7 @@ def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, meth
     }
     settings = metake.settings_for(model, method, name="none", layers=LAYERS, **changes)
     editor = metake.Editor(
-        model, demo.tokenizer, method, settings=settings, statistics=statistics, answers=False
+        model, demo.tokenizer, settings, statistics=statistics, answers=False
     )
     request = metake.Request("The one who works at the {} is a", "market", "baker")
     preview = editor.preview(request)
@@ -92,9 +92,9 @@ def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, meth
     assert (
         settings.fit == "exact"
         or float((preview.predicted - preview.eta[-1]).abs()) > 0.01
-        or len(editor.shares[-1]) == 1
+        or len(editor.method.stages[-1]) == 1
     )
     assert preview.predicted.item() == pytest.approx(result.fraction.item(), abs=1e-4)
     assert result.predicted.item() == pytest.approx(result.fraction.item(), abs=1e-4)
     assert f"{preview.predicted.item():.2f}" in str(preview)
-    assert set(preview.layers) == {layer for shares in editor.shares for layer, _ in shares}
+    assert set(preview.layers) == {layer for shares in editor.method.stages for layer, _ in shares}

@@ -183,7 +183,7 @@ def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, m
     for joint in (True, False):
         settings = settings_for(loaded.arch, method, name="none", joint=joint, **changes)
         with Editor(
-            loaded.model, loaded.tokenizer, method, settings=settings, statistics=statistics
+            loaded.model, loaded.tokenizer, settings, statistics=statistics
         ) as editor:
             factors.append(editor.edit(records[0].request).delta.factors)
     for layer in (1, 2, 3):
@@ -198,7 +198,7 @@ def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
     plans = []
     for group in (requests, requests[1:2]):
         with Editor(
-            loaded.model, loaded.tokenizer, "memit", settings=settings, statistics=statistics_of(loaded)
+            loaded.model, loaded.tokenizer, settings, statistics=statistics_of(loaded)
         ) as editor:
             plans.append(editor.edit(group).stages[0].targets.plan.residuals)
     torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)
@@ -241,7 +241,7 @@ def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, stati
     seen = {}
     for method in ("memit", "memit-merge"):
         settings = settings_for(demo.arch, method, name="none", **changes)
-        editor = Editor(demo.model, demo.tokenizer, method, settings=settings, statistics=statistics_of(demo))
+        editor = Editor(demo.model, demo.tokenizer, settings, statistics=statistics_of(demo))
         with editor:
             residuals = editor.edit(requests).stages[0].targets.residuals
             rows = [encode(demo.tokenizer, r.text, r.target) for r in requests]

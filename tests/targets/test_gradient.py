@@ -95,7 +95,7 @@ def editor_of(loaded, **changes):
     settings = settings_for(
         loaded.arch, "ultraedit", name="none", **{"layers": (2, 3, 4), "gradient_lr": 1e-3, **changes}
     )
-    return Editor(loaded.model, loaded.tokenizer, "ultraedit", settings=settings)
+    return Editor(loaded.model, loaded.tokenizer, settings)
 
 
 def losses(loaded, requests):
@@ -149,7 +149,7 @@ def test_one_token_alone_is_refused_and_changes_nothing(demo):
         ({"allocation": "spread"}, "^settings: target gradient and allocation each go together$"),
         ({"rounds": 2}, "no rounds, group or history$"),
         ({"group": 1}, "no rounds, group or history$"),
-        ({"history": True}, "no rounds, group or history$"),
+        ({"memory": "past-keys"}, "no rounds, group or history$"),
         ({"gradient_lr": 0}, "^settings: gradient_lr: "),
     ],
 )

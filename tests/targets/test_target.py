@@ -196,7 +196,7 @@ def test_the_closed_loop_can_start_at_the_compensated_plan(planned):
     targets, (plan, closed), *_ = planned(start="compensated", rounds=1)
     assert targets.scale.min() > 1.1
     torch.testing.assert_close(closed[1], plan[-1].residuals * targets.scale[:, None])
-    plain, (_, other), *_ = planned(start="plan", rounds=1)
+    plain, (_, other), *_ = planned(start="open-loop", rounds=1)
     assert plain.scale.tolist() == [1.0] * 3
     torch.testing.assert_close(other[1], plan[-1].residuals)
     only, calls, *_ = planned(method="memit-compensated", price=0.0, rounds=1)
