@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metake.answers import Answer as Answer
     from metake.answers import Check as Check
+    from metake.components import register as register
     from metake.data.records import Record as Record
     from metake.data.records import read_records as read_records
     from metake.deltas import Applied as Applied
@@ -27,38 +28,77 @@ if TYPE_CHECKING:
     from metake.editor import Editor as Editor
     from metake.errors import MetakeError as MetakeError
     from metake.geometry.covariance import Statistics as Statistics
+    from metake.geometry.operator import Geometry as Geometry
+    from metake.geometry.specs import GeometrySpec as GeometrySpec
+    from metake.key_estimators import KeyEstimator as KeyEstimator
     from metake.methods.base import Method as Method
+    from metake.methods.base import State as State
+    from metake.methods.locate_then_edit import LocateThenEdit as LocateThenEdit
     from metake.methods.table import METHODS as METHODS
+    from metake.methods.table import Row as Row
+    from metake.methods.table import method_named as method_named
+    from metake.methods.table import register_method as register_method
     from metake.models.architecture import ModuleMap as ModuleMap
     from metake.models.load import Loaded as Loaded
     from metake.models.load import load as load
     from metake.models.load import save_model as save_model
+    from metake.presets import methods_for as methods_for
     from metake.presets import settings_for as settings_for
     from metake.presets import statistics_for as statistics_for
+    from metake.prompts import Batch as Batch
     from metake.requests import Request as Request
     from metake.result import EditResult as EditResult
     from metake.result import Preview as Preview
+    from metake.solvers.allocation import Allocation as Allocation
+    from metake.solvers.memory import Memory as Memory
+    from metake.solvers.postprocess import Postprocess as Postprocess
+    from metake.targets.gradient import answer_signals as answer_signals
+    from metake.targets.gradients import Gradient as Gradient
+    from metake.targets.planners import ClosedLoop as ClosedLoop
+    from metake.targets.planners import Compensated as Compensated
+    from metake.targets.planners import OpenLoop as OpenLoop
+    from metake.targets.planners import Planner as Planner
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "METHODS": "metake.methods.table",
+    "Allocation": "metake.solvers.allocation",
     "Answer": "metake.answers",
     "Applied": "metake.deltas",
+    "Batch": "metake.prompts",
     "Check": "metake.answers",
+    "ClosedLoop": "metake.targets.planners",
+    "Compensated": "metake.targets.planners",
     "Delta": "metake.deltas",
     "EditResult": "metake.result",
     "Editor": "metake.editor",
+    "Geometry": "metake.geometry.operator",
+    "GeometrySpec": "metake.geometry.specs",
+    "Gradient": "metake.targets.gradients",
+    "KeyEstimator": "metake.key_estimators",
     "Loaded": "metake.models.load",
+    "LocateThenEdit": "metake.methods.locate_then_edit",
+    "METHODS": "metake.methods.table",
+    "Memory": "metake.solvers.memory",
     "MetakeError": "metake.errors",
     "Method": "metake.methods.base",
     "ModuleMap": "metake.models.architecture",
+    "OpenLoop": "metake.targets.planners",
+    "Planner": "metake.targets.planners",
+    "Postprocess": "metake.solvers.postprocess",
     "Preview": "metake.result",
     "Record": "metake.data.records",
     "Request": "metake.requests",
+    "Row": "metake.methods.table",
+    "State": "metake.methods.base",
     "Statistics": "metake.geometry.covariance",
+    "answer_signals": "metake.targets.gradient",
     "load": "metake.models.load",
+    "method_named": "metake.methods.table",
+    "methods_for": "metake.presets",
     "read_records": "metake.data.records",
+    "register": "metake.components",
+    "register_method": "metake.methods.table",
     "save_model": "metake.models.load",
     "settings_for": "metake.presets",
     "statistics_for": "metake.presets",

@@ -26,7 +26,7 @@ from metake.deltas import Applied, Delta, swapped_weights
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
 from metake.methods.base import Learned, Method, Stage, State
-from metake.methods.table import find_method
+from metake.methods.table import method_named
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.architecture import ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask, check_room
@@ -76,7 +76,7 @@ class Editor:
         from metake.presets import settings_for, statistics_for
 
         if not isinstance(method, Method):
-            find_method(method)
+            method_named(method)
         if statistics is not None and not isinstance(statistics, Statistics):
             raise MetakeError(
                 f"statistics: must be Statistics, not {type(statistics).__name__}; {STATISTICS}"

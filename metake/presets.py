@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from metake.files import as_path, check_writable, expand, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.methods.settings import setting_names
-from metake.methods.table import all_methods, find_method
+from metake.methods.settings import choice_names, setting_names
+from metake.methods.table import find_method, method_named
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
 from metake.names import unknown_name
@@ -111,18 +111,34 @@ def preset_of(which: str | Path) -> dict[str, Any]:
         "common": content.get("common", {}),
         **{f"{part}.{name}": choice for part in parts[1:] for name, choice in content.get(part, {}).items()},
     }
-    known = {"geometries": known_kinds("geometry"), "methods": list(all_methods())}
-    for part, names in known.items():
-        strange = [name for name in content.get(part, {}) if name.partition("@")[0] not in names]
-        if strange:
-            raise unknown_name(f"{which}: {part}", strange[0], sorted(names))
+    for name in content.get("geometries", {}):
+        if name not in known_kinds("geometry"):
+            raise unknown_name(f"{which}: geometries", name, known_kinds("geometry"))
+    for name in content.get("methods", {}):
+        try:
+            method_named(name)
+        except MetakeError as error:
+            raise MetakeError(f"{which}: methods: {error}") from error
     for where, choice in fields.items():
-        given = choice if isinstance(choice, dict) else [str(choice)]
-        names = setting_names()
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise unknown_name(f"{which}: {where}", unknown[0], names)
+        _check_numbers(f"{which}: {where}", choice if isinstance(choice, dict) else [str(choice)])
     return content
+
+
+def _check_numbers(where: str, settings: Iterable[str]) -> None:
+    """Refuse what a preset must not hold: unknown settings, and choices that a method's name determines."""
+    known, chosen = setting_names(), choice_names()
+    for name in settings:
+        if name not in known:
+            raise unknown_name(where, name, [setting for setting in known if setting not in chosen])
+        if name in chosen:
+            raise MetakeError(
+                f"{where}: {name} is part of an algorithm, not a number; name the method by it, e.g. 'memit + past-keys'"
+            )
+
+
+def _variants(row: str, names: Iterable[str]) -> list[str]:
+    """Those of some methods that are of a row, without a label, the row itself first."""
+    return [row, *(name for name in names if name.partition(" + ")[0] == row and "@" not in name)]
 
 
 def settings_for(
@@ -134,7 +150,8 @@ def settings_for(
 ) -> Method:
     """A method of the table with the model's preset: its common part, those for the geometry and the method.
 
-    A method without a part of its own takes that of the method it is like; one with a label, that of its row.
+    A method without a part of its own takes that of another variant of its row, or of the row that it is like. A
+    preset holds numbers; which components a method has is determined by its name.
 
     Args:
         name: of another preset than the model's, or a file that holds one.
@@ -144,14 +161,15 @@ def settings_for(
         MetakeError: unknown method or setting, a layer that the model does not have, or no preset in the file.
     """
     arch, row = architecture_of(model), find_method(method)
+    made = method_named(method, default_layers(len(arch)))
     preset = preset_of(preset_name(arch) if name is None else name)
-    fields: dict[str, Any] = {"layers": default_layers(len(arch)), **preset.get("common", {})}
-    if isinstance(row.prototype, LocateThenEdit):
-        fields |= preset.get("geometries", {}).get(row.prototype.geometry.kind, {})
+    fields: dict[str, Any] = dict(preset.get("common", {}))
+    if isinstance(made, LocateThenEdit):
+        fields |= preset.get("geometries", {}).get(made.geometry.kind, {})
     own = preset.get("methods", {})
-    fields |= next((own[name] for name in (method, row.name, row.like) if name in own), {})
-    made = row.build((), method)
-    made = made.updated(**made.fitting(fields), label=method).updated(**overrides)
+    names = (made.name, made.name.partition("@")[0], *_variants(row.name, own), *_variants(row.like, own))
+    fields |= next((own[key] for key in names if key in own), {})
+    made = made.updated(**made.numbers(fields)).updated(**overrides)
     arch.check_layers(made.layers)
     return made
 

@@ -261,6 +261,10 @@ class EditResult:
         return self._each(lambda stage: stage.solution.fraction)
 
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        state = "the model is edited" if self.edited else "reverted: the model is as it was before"
+        title = f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}"
+        if not self.stages:
+            return title, ["subject", "target"], [[r.subject, r.target] for r in self.requests]
         length, eta = self.planned / self.size, self.eta
         rows = [
             [
@@ -275,8 +279,7 @@ class EditResult:
             for j, request in enumerate(self.requests)
         ]
         head = ["subject", "target", "|r|/|h|", *(f"eta {n}" for n in eta), "predicted", "executed", "steps"]
-        state = "the model is edited" if self.edited else "reverted: the model is as it was before"
-        return f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}", head, rows
+        return title, head, rows
 
     @property
     def legend(self) -> list[str]:
@@ -364,5 +367,7 @@ class EditResult:
         if executed < 0.5 and method.strength:
             value = method.value(method.strength)
             return f"{head}; weaken the constraint: --set {method.strength}={value / 10:g} (now {value:g})"
+        if not method.effort:
+            return f"{head}; change the settings (--set) or the --layers"
         value = method.value(method.effort)
         return f"{head}; the target falls short: --set {method.effort}={2 * value:g} (now {value:g}), or other --layers"

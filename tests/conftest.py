@@ -30,9 +30,10 @@ from transformers import (
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import collect
+from metake.methods.settings import setting_names
 from metake.models.architecture import ModuleMap
 from metake.models.load import ASSETS, DEMOS, load
-from metake.presets import default_text
+from metake.presets import default_text, settings_for
 
 torch.set_num_threads(1)
 
@@ -79,6 +80,16 @@ def tiny(family: str) -> torch.nn.Module:
             if parameter.ndim > 1:
                 parameter.mul_(4)
     return model
+
+
+def method_of(model, name, **changes):
+    """A method of the table without a preset, with those of some changes that it has a setting for.
+
+    A setting that no method has is refused, as everywhere.
+    """
+    known, fitting = setting_names(), settings_for(model, name, name="none").fitting(changes)
+    kept = {setting: v for setting, v in changes.items() if setting in fitting or setting not in known}
+    return settings_for(model, name, name="none", **kept)
 
 
 @pytest.fixture(params=sorted(CONFIGS))

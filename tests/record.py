@@ -24,17 +24,21 @@ from metake.editor import Editor
 from metake.evaluation.metrics import Evaluator
 from metake.methods.table import METHODS
 from metake.models.load import ASSETS, DEMOS, Loaded, load
-from metake.presets import settings_for, statistics_for
+from metake.presets import preset_of, settings_for, statistics_for
 
 RECORD = Path(__file__).parent / "data" / "record.json"
 MODELS = (*DEMOS, "smollm2")
-REAL = ("memit", "alphaedit", "metake")  # what the pretrained model is edited by
+REAL = ("memit + past-keys", "alphaedit", "metake + compensated + past-keys")  # of the pretrained model
 FACTS, BATCH, PROBES = 6, 3, 4
 TOLERANCE = 1e-5  # relative; runs on one and on two threads differ by up to 1e-6 (`--threads 2`)
 
 
 def methods_of(model: str) -> tuple[str, ...]:
-    return tuple(METHODS) if model in DEMOS else REAL
+    """All rows of the table and, of those with searched numbers, the variant that was searched."""
+    if model not in DEMOS:
+        return REAL
+    searched = [name for name in preset_of(model)["methods"] if "@" not in name]
+    return tuple(dict.fromkeys([*METHODS, *searched]))
 
 
 def read_facts(loaded: Loaded) -> list[Any]:
@@ -103,7 +107,7 @@ def main() -> int:
     differ = 0
     for model in asked.models:
         loaded = load(model)
-        for method in [m for m in methods_of(model) if m in (asked.methods or METHODS)]:
+        for method in [m for m in methods_of(model) if m in (asked.methods or methods_of(model))]:
             found = run(loaded, method)
             if asked.write:
                 recorded.setdefault(model, {})[method] = found

@@ -8,9 +8,10 @@ import torch
 from metake import answers as module
 from metake.answers import Answer, Neighbour, compare_answers, count_successes, read_answers, show_answers
 from metake.deltas import Applied, Delta
-from metake.hparams import make_settings
+from metake.methods.base import Stage, State
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.requests import Request
-from metake.result import EditResult, Stage
+from metake.result import EditResult
 from metake.solvers.layered import Solution
 
 
@@ -90,18 +91,20 @@ def result_of(executed, eta, took, **changes):
     shift = torch.tensor([[share, 0.0] for share in executed])
     solution = Solution({}, {}, {}, {n: torch.tensor(v) for n, v in eta.items()}, shift, planned)
     stages = (Stage(SimpleNamespace(hidden=planned), solution, slice(0, count), [(1, 1.0)]),)
-    settings = make_settings({"layers": [1], "weight": 30.0, "l2": 7.0, "steps": 20, **changes})
+    numbers = {"weight": 30.0, "l2": 7.0, "steps": 20, **changes}
+    plain = LocateThenEdit(layers=(1,), label="memit")
+    method = plain.updated(**plain.fitting(numbers))
     said = tuple(Answer("", "x", "", "x" if success else "y") for success in took)
     return EditResult(
         REQUESTS[:count],
-        "memit",
-        settings,
+        method,
         Delta({}),
         stages,
         1.0,
         Applied(None, {}),
         None,
-        None,
+        State(),
+        {},
         answers=said,
     )
 
@@ -122,7 +125,7 @@ def test_failed_requests_are_those_whose_answer_does_not_begin_with_the_target()
         (0.5, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
         (
             0.6,
-            {"target": "bilevel", "meta_steps": 8},
+            {"planner": "closed-loop", "meta_steps": 8},
             "the target falls short: --set meta_steps=16 (now 8), or other --layers",
         ),
         (0.4, {"geometry": "identity"}, "the target falls short: --set steps=40 (now 20), or other --layers"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import metake
+from tests.conftest import method_of
 
 FACT = metake.Request("The one who works at the {} is a", "market", "baker")
 OTHER = metake.Request("The one who works at the {} is a", "river", "miner")
@@ -18,8 +19,8 @@ CHANGES = {"layers": (0, 1, 2), "weight": 1.0, "steps": 12, "lr": 0.5, "contexts
 @pytest.fixture
 def editor(demo, statistics_of):
     def of(method="memit", **changes):
-        settings = metake.settings_for(demo, method, name="none", **{**CHANGES, **changes})
-        return metake.Editor(demo, method=settings, statistics=statistics_of(demo))
+        chosen = method_of(demo, method, **{**CHANGES, **changes})
+        return metake.Editor(demo, method=chosen, statistics=statistics_of(demo))
 
     before = demo.arch.fingerprint()
     yield of

@@ -11,16 +11,16 @@ import metake.editor as module
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import METHODS
+from metake.methods.ultraedit import UltraEdit
 from metake.models.architecture import FAMILIES, Architecture
 from metake.models.tokens import encode
 from metake.models.trace import run
-from metake.presets import settings_for
 from metake.prompts import sample_contexts
 from metake.requests import Request
 from metake.solvers.layered import Solution
-from metake.targets.problem import plan_targets
-from tests.conftest import tiny
+from tests.conftest import method_of, tiny
 
 QUICK = {
     "layers": (1, 2, 3),
@@ -33,10 +33,20 @@ QUICK = {
 
 
 def editor_of(loaded, statistics, method="metake", answers=True, **changes):
-    settings = settings_for(loaded.arch, method, name="none", **{**QUICK, **changes})
-    return Editor(
-        loaded.model, loaded.tokenizer, settings, statistics=statistics, answers=answers
-    )
+    chosen = method_of(loaded.arch, method, **{**QUICK, **changes})
+    return Editor(loaded.model, loaded.tokenizer, chosen, statistics=statistics, answers=answers)
+
+
+def geometry_at(editor, layer):
+    """The geometry of a layer in an editor's next step."""
+    if isinstance(editor.method, UltraEdit):
+        return editor.method._geometry(editor.loaded, layer)
+    return editor.method.geometry_at(editor.loaded, editor.state, layer)
+
+
+def same(found, wanted):
+    """Whether two lists hold equal tensors."""
+    return len(found) == len(wanted) and all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +115,9 @@ def test_every_family_is_edited(family, trained, tokenizer):
     text = "\n".join(f"{q} {a}" for q, _, a in FACTS) * 8
     statistics = collect(arch, tokenizer, text, (1, 2), progress=False)
     changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "weight": 0.01, "contexts": ()}
-    settings = settings_for(arch, "metake", name="none", **{**QUICK, **changes})
+    method = method_of(arch, "metake", **{**QUICK, **changes})
     before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
-    with Editor(model, tokenizer, settings, statistics=statistics) as editor:
+    with Editor(model, tokenizer, method, statistics=statistics) as editor:
         assert editor.edit(Request("The one who works at the {}", "river", "doctor")).edited
         assert loss_of(model, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
         assert "doctor".startswith(says(model, tokenizer, FACTS[1][0]))
@@ -141,7 +151,7 @@ def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics
         changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
         assert len(changed) == len(result.delta.layers) == len(result.eta)
         plan = result.stages[0].targets.plan
-        assert METHODS[method].target == "gradient" or plan.trail[-1] < plan.trail[0]
+        assert method == "ultraedit" or plan.trail[-1] < plan.trail[0]
         assert (result.fraction > 0.05).all()
         assert "the model is edited" in str(result)
         assert records[0].request.subject in str(result)
@@ -199,10 +209,8 @@ def test_an_fp64_model_is_edited_in_fp64(statistics_of, demo, records):
     statistics = collect(
         Architecture(model), demo.tokenizer, "The mill is dark. " * 200, (1, 2), progress=False
     )
-    settings = settings_for(
-        Architecture(model), "alphaedit", name="none", **{**QUICK, "layers": (1, 2), "l2": 0.01}
-    )
-    with Editor(model, demo.tokenizer, settings, statistics=statistics) as editor:
+    method = method_of(Architecture(model), "alphaedit", **{**QUICK, "layers": (1, 2), "l2": 0.01})
+    with Editor(model, demo.tokenizer, method, statistics=statistics) as editor:
         result = editor.edit([r.request for r in records[:2]])
         assert result.stages[0].targets.residuals.dtype == torch.float64
         assert all(keys.dtype == torch.float64 for keys in result.learned.values())
@@ -261,7 +269,7 @@ def test_a_bound_that_fails_leaves_the_edits_as_they_were(demo, statistics_of, r
         editor.edit(records[0].request)
         edited = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
         broken = lambda left, right, weight: (left * float("nan"), right)  # noqa: E731
-        monkeypatch.setattr("metake.editor.bounded_spectrum", broken)
+        monkeypatch.setattr("metake.solvers.postprocess.bounded_spectrum", broken)
         with pytest.raises(MetakeError, match="not finite"):
             editor.finish()
         assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
@@ -269,13 +277,13 @@ def test_a_bound_that_fails_leaves_the_edits_as_they_were(demo, statistics_of, r
 
 def test_a_failing_second_stage_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
     before = {k: v.clone() for k, v in demo.model.state_dict().items()}
-    calls = []
+    calls, plan = [], LocateThenEdit.plan
 
     def fail_later(*args, **kwargs):
         calls.append(args)
-        return plan_targets(*args, **kwargs) if len(calls) == 1 else 1 / 0
+        return plan(*args, **kwargs) if len(calls) == 1 else 1 / 0
 
-    monkeypatch.setattr("metake.editor.plan_targets", fail_later)
+    monkeypatch.setattr(LocateThenEdit, "plan", fail_later)
     editor = editor_of(demo, statistics_of(demo), "alphaedit-blue")
     with pytest.raises(ZeroDivisionError):
         editor.edit(records[0].request)
@@ -353,14 +361,14 @@ def test_preview_compares_a_key_with_itself_after_other_text(demo, statistics_of
     """The cosine of the two keys, seen in the model; a method without contexts has one key."""
     request, context = records[0].request, "The mill is dark"
     with editor_of(demo, statistics_of(demo), method, layers=(3,), contexts=(context,)) as editor:
-        steady = editor.preview([request]).steady
+        found = editor.preview([request]).cosine
     bare, after = (
         run(demo.arch, torch.tensor([encode(demo.tokenizer, text + request.subject).ids]), stop=3, keys=(3,))
         for text in (request.prompt.split("{}")[0], f"{context}. {request.prompt.split('{}')[0]}")
     )
     cosine = torch.cosine_similarity(bare.keys[3][0, -1], after.keys[3][0, -1], dim=0)
     expected = torch.ones(()) if method == "ultraedit" else cosine
-    torch.testing.assert_close(steady[0, 0], expected.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0, 0], expected.detach(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy"])
@@ -386,7 +394,7 @@ def test_an_edit_at_the_prompts_last_token_moves_the_stream_there(loaded, statis
 def test_a_failing_edit_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
     editor = editor_of(demo, statistics_of(demo), "metake-alphaedit")
     before = {k: v.clone() for k, v in demo.model.state_dict().items()}
-    monkeypatch.setattr(editor, "_learn", lambda *_: 1 / 0)  # fails after the weights were written
+    monkeypatch.setattr(editor, "_compared", lambda *_: 1 / 0)  # fails after the weights were written
     with pytest.raises(ZeroDivisionError):
         editor.edit(records[0].request)
     assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
@@ -484,7 +492,7 @@ def test_a_layers_geometry_is_made_of_its_own_settings(demo, statistics_of, reco
     """lambda C + beta I with beta a share of tr(lambda C); beta I where C is small, by threshold or by share; I."""
     statistics = statistics_of(demo)
     with editor_of(demo, statistics, **changes) as editor:
-        geometry = editor.method.geometry_at(editor.loaded, editor.state, 2)
+        geometry = geometry_at(editor, 2)
     C, keys = (
         statistics[2].double(),
         torch.randn(demo.arch.d_k, 3, generator=torch.Generator().manual_seed(0)).double(),
@@ -517,7 +525,7 @@ def test_a_preview_is_of_the_mean_key_at_every_layer(demo, statistics_of, record
                     run(demo.arch, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows
                 )
             key = ((bare + after) / 2).double()[:, None]
-            rho = float((key * editor.method.geometry_at(editor.loaded, editor.state, layer).solve(key)).sum())
+            rho = float((key * geometry_at(editor, layer).solve(key)).sum())
             assert float(preview.rho[i, 0]) == pytest.approx(rho, rel=1e-3)
             assert float(preview.eta[i, 0]) == pytest.approx(rho / (1 + rho), rel=1e-3)
 
@@ -526,18 +534,18 @@ def test_only_a_method_with_history_remembers_and_batches_stand_in_their_order(d
     first, second = records[0].request, records[1].request
     with editor_of(demo, statistics_of(demo), "memit") as editor:
         assert editor.edit(first).learned == {}
-        assert set(editor._memory.values()) == {None}
+        assert all(editor.state.of_layer(n) == [] for n in QUICK["layers"])
     with editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01) as editor:
         one, two = editor.edit(first), editor.edit(second)
         for layer in QUICK["layers"]:
-            assert torch.equal(editor._memory[layer], torch.cat([one.learned[layer], two.learned[layer]], 1))
+            assert same(editor.state.of_layer(layer), [one.learned[layer], two.learned[layer]])
             assert one.learned[layer].dtype == torch.float64
         two.revert()
-        assert all(torch.equal(editor._memory[n], one.learned[n]) for n in QUICK["layers"])
+        assert all(same(editor.state.of_layer(n), [one.learned[n]]) for n in QUICK["layers"])
 
 
 def test_rect_weighs_a_change_against_the_weights_it_is_added_to(demo, statistics_of, records):
-    """The second batch's against those that hold the first; the share that is kept is the settings'."""
+    """The second batch's against those that hold the first; the share that is kept is the method's."""
     requests = [r.request for r in records[:2]]
     with (
         torch.no_grad(),
@@ -565,17 +573,18 @@ def test_wherever_an_edit_fails_nothing_of_it_is_left(demo, statistics_of, recor
     editor = editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01)
     with editor:
         editor.edit(records[0].request)
-        memory = {n: keys.clone() for n, keys in editor._memory.items()}
+        memory = {n: [keys.clone() for keys in editor.state.of_layer(n)] for n in QUICK["layers"]}
+        assert all(len(keys) == 1 for keys in memory.values())
         demo.model.train()
         still = next(demo.model.parameters()).requires_grad_(False)
         before = {k: v.clone() for k, v in demo.model.state_dict().items()}
         wanted = [p.requires_grad for p in demo.model.parameters()]
         state = torch.random.get_rng_state()
         target = {
-            "plan": ("metake.editor.plan_targets", lambda *_, **__: 1 / 0),
+            "plan": ("metake.methods.locate_then_edit.LocateThenEdit.plan", lambda *_, **__: 1 / 0),
             "solve": ("metake.solvers.layered.LayeredSolver.solve", lambda *_, **__: 1 / 0),
             "write": ("metake.deltas.Delta.dense", lambda *_, **__: 1 / 0),
-            "learn": ("metake.editor.Editor._keys_to_learn", lambda *_, **__: 1 / 0),
+            "learn": ("metake.methods.locate_then_edit.LocateThenEdit._learn", lambda *_, **__: 1 / 0),
         }[fails]
         try:
             with monkeypatch.context() as patch:
@@ -585,7 +594,7 @@ def test_wherever_an_edit_fails_nothing_of_it_is_left(demo, statistics_of, recor
             assert demo.model.training
             assert [p.requires_grad for p in demo.model.parameters()] == wanted
             assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
-            assert all(torch.equal(editor._memory[n], keys) for n, keys in memory.items())
+            assert all(same(editor.state.of_layer(n), keys) for n, keys in memory.items())
             assert torch.equal(torch.random.get_rng_state(), state)
             assert not any(m._forward_hooks or m._forward_pre_hooks for m in demo.model.modules())
             assert len(editor.batches) == 1
@@ -609,7 +618,7 @@ def test_an_edit_leaves_mode_gradients_and_random_numbers_as_they_were(demo, sta
 
 
 def test_contexts_are_sampled_once_from_the_model_before_its_edits(demo, statistics_of, records):
-    """With the settings' seed; a later batch is planned after the same texts, though the model speaks otherwise now."""
+    """With the method's seed; a later batch is planned after the same texts, though the model speaks otherwise now."""
     with editor_of(demo, statistics_of(demo), "memit", contexts=None, seed=2, weight=1e-3, lr=3.0) as editor:
         wanted = sample_contexts(demo.arch, demo.tokenizer, seed=2)
         editor.edit([r.request for r in records[:2]])
@@ -643,28 +652,38 @@ def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, recor
         {"prompt": r.prompt, "subject": r.subject, "target": r.target}
         for r in (x.request for x in records[:2])
     )
-    assert (total.model, total.note["method"], total.note["settings"]["lr"]) == (fingerprint, "memit", 0.37)
+    assert (total.model, total.note["method"], total.note["settings"]["planner"]["lr"]) == (
+        fingerprint,
+        "memit",
+        0.37,
+    )
     assert total.note["edits"] == [one, two]
     assert second.note["edits"] == [two]
     assert second.model != fingerprint  # it is for the model that holds the first
 
 
 def test_forward_aims_at_a_goal_of_every_layer_and_the_others_at_the_top(demo, statistics_of):
-    for method, aim in (("memit", "top"), ("memit-fe", "own"), ("rome", "top"), ("alphaedit-blue", "top")):
+    for method, per_layer in (
+        ("memit", False),
+        ("memit-fe", True),
+        ("rome", False),
+        ("alphaedit-blue", False),
+    ):
         editor = editor_of(demo, statistics_of(demo), method, max_tokens=777)
-        assert editor.method.solver(editor.loaded, editor.state).aim == aim
-        assert editor.method.solver(editor.loaded, editor.state).max_tokens == 777
-        assert editor.method.solver(editor.loaded, editor.state).fit == METHODS[method].fit
+        solver = editor.method.solver(editor.loaded, editor.state)
+        assert solver.per_layer is per_layer
+        assert solver.max_tokens == 777
+        assert solver.fit == METHODS[method].prototype.fit
 
 
 @pytest.mark.parametrize("method", ["metake", "memit", "rome", "alphaedit", "memit-merge", "ultraedit"])
 def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statistics_of, records, method):
     """By every kind of method: the change of a request given twice is that of the request."""
-    settings = settings_for(demo.arch, method, name="none", layers=(1,), contexts=(), steps=2)
+    chosen = method_of(demo.arch, method, layers=(1,), contexts=(), steps=2)
     first = records[0].request
     statistics = statistics_of(demo)
     before = demo.arch.weight(1).clone()
-    with Editor(demo.model, demo.tokenizer, settings, statistics=statistics) as editor:
+    with Editor(demo.model, demo.tokenizer, chosen, statistics=statistics) as editor:
         for attempt in (editor.edit, editor.preview):
             with pytest.raises(MetakeError, match="has two targets,"):
                 attempt([first, records[1].request, replace(first, target="weaver")])
@@ -683,7 +702,7 @@ def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
     demo, statistics_of, records, monkeypatch
 ):
     """On a clock on which reading answers takes 100 s and planning 7 s."""
-    clock, read, plan = [0.0], module.read_answers, module.plan_targets
+    clock, read, plan = [0.0], module.read_answers, LocateThenEdit.plan
 
     def slowly(duration, function):
         def run(*args, **kwargs):
@@ -694,7 +713,7 @@ def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
 
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(module, "read_answers", slowly(100.0, read))
-    monkeypatch.setattr(module, "plan_targets", slowly(7.0, plan))
+    monkeypatch.setattr(LocateThenEdit, "plan", slowly(7.0, plan))
     with editor_of(demo, statistics_of(demo), "memit", layers=(1,)) as editor:
         assert editor.edit(records[0].request).seconds == 7.0
     assert clock == [207.0]
@@ -749,9 +768,9 @@ def test_a_restored_batch_gives_back_the_memory_that_was_before_it(demo, statist
         second = editor.edit(records[1].request)
         second.revert()
         restored = editor.restore(second.requests, second.delta, second.learned)
-        assert torch.equal(editor._memory[1], torch.cat([first.learned[1], second.learned[1]], 1))
+        assert same(editor.state.of_layer(1), [first.learned[1], second.learned[1]])
         restored.revert()
-        assert torch.equal(editor._memory[1], first.learned[1])
+        assert same(editor.state.of_layer(1), [first.learned[1]])
 
 
 @pytest.mark.parametrize("method", ["memit", "rect"])

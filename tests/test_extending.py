@@ -1,29 +1,108 @@
-"""The page on methods of one's own does what it says."""
+"""The examples of docs/extending.md as an installed package of somebody else."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from metake.methods.table import METHODS
-from metake.solvers.allocation import ALLOCATIONS
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "extending.md"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+FILES = {block.splitlines()[0].removeprefix("# "): block for kind, block in BLOCKS if kind == "python"}
+STORY = """
+import json, sys, warnings
+import metake as mk
+warnings.simplefilter("ignore")
+loaded = mk.load("demo", device="cpu")
+request = mk.Request("Which city was {} born in?", "Sino Dufe", "Sobris")
+before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+found = {}
+for name in sys.argv[1:]:
+    method = mk.settings_for(loaded, name, layers=(3, 4))
+    editor = mk.Editor(loaded, method=method)
+    result = editor.edit(request)
+    found[name] = {"name": result.method.name, "norms": result.delta.norms(), "dump": method.model_dump(),
+                   "rank": max(pair[0].shape[1] for pair in result.delta.factors.values()), "text": str(result)}
+    assert mk.Method.model_validate(method.model_dump()) == method
+    editor.revert()
+    assert all(bool((weight == before[name]).all()) for name, weight in loaded.model.state_dict().items())
+assert "myedits" in sys.modules
+print(json.dumps(found))
+"""
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the package as pip would leave it, entry points included."""
+    site = tmp_path_factory.mktemp("site")
+    for name, text in FILES.items():
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text(text, encoding="utf-8")
+    (site / "myedits" / "__init__.py").touch()
+    toml = next(block for kind, block in BLOCKS if kind == "toml")
+    groups = tomllib.loads(toml)["project"]["entry-points"]
+    lines = [
+        line
+        for group, points in groups.items()
+        for line in (f"[{group}]", *(f"{n} = {v}" for n, v in points.items()))
+    ]
+    info = site / "myedits-0.1.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: myedits\nVersion: 0.1\n", encoding="utf-8")
+    return site
 
 
-@pytest.fixture
-def tables():
-    kept = dict(METHODS), dict(ALLOCATIONS)
-    yield
-    for table, before in zip((METHODS, ALLOCATIONS), kept, strict=True):
-        table.clear()
-        table.update(before)
+def python(site, *arguments):
+    path = os.pathsep.join([str(site), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
 
 
-def test_every_block_of_the_page_runs(tables, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    assert len(blocks[1].splitlines()) <= 30
-    for block in blocks:
-        exec(compile(block, PAGE.name, "exec"), {})
-    assert "memit-eager: 1 edits" in capsys.readouterr().out
+def test_there_is_an_example_of_each_kind_in_at_most_thirty_lines():
+    assert set(FILES) == {f"myedits/{name}.py" for name in ("geometry", "planner", "postprocess", "method")}
+    assert all(len(text.splitlines()) <= 30 for text in FILES.values())
+
+
+def test_an_installed_package_adds_components_and_methods(installed):
+    """By entry points alone: nothing imports the package by name."""
+    names = ["memit", "memit + diagonal", "memit + shortened", "memit + truncated", "gradient-step"]
+    done = python(installed, "-c", STORY, *names)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [row["name"] for row in found.values()] == names
+    assert found["memit + diagonal"]["dump"]["geometry"]["kind"] == "diagonal"
+    plain, short = (found[name]["norms"]["4"] for name in ("memit", "memit + shortened"))
+    assert 0 < short < plain
+    assert found["memit + truncated"]["rank"] == 1
+    assert "gradient-step: 1" in found["gradient-step"]["text"]
+
+
+def test_the_command_line_knows_what_is_installed(installed, tmp_path):
+    listed = python(installed, "-m", "metake", "models", "--json")
+    assert "gradient-step" in json.loads(listed.stdout)["methods"]
+    edited = python(
+        installed, "-m", "metake", "edit", "--model", "demo", "--method", "memit + diagonal", "--request",
+        "Which city was {} born in?", "--subject", "Sino Dufe", "--target", "Sobris", "--set", "weight=50",
+        "--out", str(tmp_path / "edit"), "--delta-only",
+    )  # fmt: skip
+    assert edited.returncode in (0, 3), edited.stderr
+    result = json.loads((tmp_path / "edit" / "result.json").read_text(encoding="utf-8"))
+    assert result["method"] == "memit + diagonal"
+    assert result["settings"]["geometry"] == {"kind": "diagonal", "weight": 50.0}
+
+
+def test_without_the_package_an_unknown_kind_lists_the_known_ones(tmp_path):
+    done = python(tmp_path, "-m", "metake", "edit", "--model", "demo", "--method", "memit + diagonal", "--request",
+                  "{} is", "--subject", "x", "--target", "y", "--out", str(tmp_path / "edit"))  # fmt: skip
+    assert done.returncode == 2
+    assert "unknown 'diagonal'" in done.stderr
+    assert "ridge, projected, identity" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metake.hparams import make_settings
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import find_method
 from metake.names import did_you_mean, unknown_name
 
@@ -42,8 +42,8 @@ def test_unknown_name_is_one_line():
     ("refused", "said"),
     [
         (lambda: find_method("metka"), "did you mean 'metake'"),
-        (lambda: make_settings({"layers": (1,), "stepps": 3}), "did you mean 'steps'"),
-        (lambda: make_settings({"layers": (1,), "geometry": "rigde"}), "did you mean 'ridge'"),
+        (lambda: LocateThenEdit(layers=(1,)).updated(stepps=3), "did you mean 'steps'"),
+        (lambda: LocateThenEdit(layers=(1,), geometry="rigde"), "did you mean 'ridge'"),
     ],
     ids=["method", "setting", "choice of a setting"],
 )

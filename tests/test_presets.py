@@ -8,6 +8,7 @@ import torch
 
 from metake import presets
 from metake.data.world import World
+from metake.errors import MetakeError
 from metake.models.architecture import Architecture
 from metake.models.load import DEMOS
 from metake.presets import (
@@ -15,6 +16,7 @@ from metake.presets import (
     default_layers,
     default_text,
     held_out_text,
+    methods_for,
     settings_for,
     short_name,
     statistics_for,
@@ -41,17 +43,18 @@ def preset(tmp_path):
     content = {
         "common": {"lr": 0.1, "kl": 0.1, "decay": 0.1, "steps": 1},
         "geometries": {"ridge": {"kl": 0.2, "decay": 0.2, "steps": 2}, "projected": {"kl": 0.9}},
-        "methods": {"memit": {"decay": 0.3, "steps": 3}, "memit@own": {"steps": 5}, "rect": {"clamp": 2.0}},
+        "methods": {"memit": {"decay": 0.3, "steps": 3}, "memit@own": {"steps": 5}, "rect": {"clamp": 2.0},
+                    "rome + past-keys": {"steps": 6}},
     }
     path.write_text(json.dumps(content))
     return path
 
 
 def test_settings_are_the_defaults_then_common_geometry_method_and_what_is_given(preset):
-    settings = settings_for(Architecture(tiny("gpt2")), "memit", name=preset, steps=4)
-    assert settings.stop_loss == 0.05
-    assert (settings.lr, settings.kl, settings.decay, settings.steps) == (0.1, 0.2, 0.3, 4)
-    assert settings.layers == default_layers(4)
+    method = settings_for(Architecture(tiny("gpt2")), "memit", name=preset, steps=4)
+    assert method.value("stop_loss") == 0.05
+    assert [method.value(name) for name in ("lr", "kl", "decay", "steps")] == [0.1, 0.2, 0.3, 4]
+    assert method.layers == default_layers(4)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +67,64 @@ def test_settings_are_the_defaults_then_common_geometry_method_and_what_is_given
         ("prune@other", 0.3, 3, 0.75),
         ("rect@other", 0.2, 2, 2.0),  # its row's before that of the row that it is like
         ("metake", 0.2, 2, 0.75),
+        ("memit + past-keys", 0.3, 3, 0.75),  # another variant of the row
+        ("rome + past-keys", 0.2, 6, 0.75),
+        ("rome + past-keys@other", 0.2, 6, 0.75),
+        ("rome", 0.2, 6, 0.75),  # the row's variant before the row that it is like
+        ("prune + past-keys", 0.3, 3, 0.75),
     ],
 )
 def test_a_method_takes_its_own_part_then_its_rows_then_that_of_the_row_it_is_like(
     preset, method, decay, steps, clamp
 ):
-    settings = settings_for(Architecture(tiny("gpt2")), method, name=preset)
-    assert (settings.decay, settings.steps, settings.clamp) == (decay, steps, clamp)
+    made = settings_for(Architecture(tiny("gpt2")), method, name=preset)
+    assert [made.value(name) for name in ("decay", "steps", "clamp")] == [decay, steps, clamp]
+    assert made.name == method
+
+
+def test_numbers_of_a_part_that_the_method_lacks_are_left_out(tmp_path):
+    """A preset's common part serves every method; a name that no method has is refused."""
+    path = tmp_path / "preset.json"
+    path.write_text(json.dumps({"common": {"gradient_lr": 0.5, "meta_steps": 3, "lr": 0.25, "threshold": 1.0}}))
+    arch = Architecture(tiny("gpt2"))
+    assert settings_for(arch, "memit", name=path).value("lr") == 0.25
+    assert settings_for(arch, "metake", name=path).value("meta_steps") == 3
+    assert settings_for(arch, "alphaedit", name=path).value("threshold") == 1.0
+    assert settings_for(arch, "ultraedit", name=path).lr == 0.5
+    path.write_text(json.dumps({"common": {"stepps": 3}}))
+    with pytest.raises(MetakeError, match=r"common: unknown 'stepps'; did you mean 'steps'"):
+        settings_for(arch, "memit", name=path)
+
+
+@pytest.mark.parametrize("part", ["common", "geometries", "methods"])
+@pytest.mark.parametrize("choice", ["planner", "gradient", "start", "geometry", "memory", "fit", "rounds", "group", "merge",
+                                    "allocation", "postprocess", "keys", "hypergradient"])  # fmt: skip
+def test_a_preset_holds_numbers_and_no_choices(tmp_path, part, choice):
+    """A name determines an algorithm; a preset's memory or planner would change it behind the name."""
+    path = tmp_path / "preset.json"
+    place = {"geometries": {"ridge": {choice: 1}}, "methods": {"memit": {choice: 1}}}.get(part, {choice: 1})
+    path.write_text(json.dumps({part: place}))
+    with pytest.raises(MetakeError, match=rf"^{path}: {part}.*{choice}") as caught:
+        settings_for(Architecture(tiny("gpt2")), "memit", name=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_methods_of_one_call_share_changes_that_some_have(preset):
+    arch = Architecture(tiny("gpt2"))
+    memit, alphaedit, ultraedit = methods_for(
+        arch, ["memit", "alphaedit", "ultraedit"], preset=preset, own={"memit": {"lr": 0.7}},
+        changes={"weight": 5.0, "layers": (1,), "gradient_lr": 0.5},
+    )  # fmt: skip
+    assert [m.name for m in (memit, alphaedit, ultraedit)] == ["memit", "alphaedit", "ultraedit"]
+    assert (memit.value("lr"), alphaedit.value("lr"), ultraedit.lr) == (0.7, 0.1, 0.5)
+    assert memit.value("weight") == 5.0
+    assert {m.layers for m in (memit, alphaedit, ultraedit)} == {(1,)}
+    with pytest.raises(MetakeError, match="memit has no threshold; it is a setting of geometry projected"):
+        methods_for(arch, ["memit", "ultraedit"], changes={"threshold": 0.1})
+    with pytest.raises(MetakeError, match="unknown 'stepps'; did you mean 'steps'"):
+        methods_for(arch, ["memit"], changes={"stepps": 1})
+    with pytest.raises(MetakeError, match="layer"):
+        methods_for(arch, ["memit"], changes={"layers": (9,)})
 
 
 def test_a_preset_is_found_by_the_last_part_of_a_name_in_any_case():

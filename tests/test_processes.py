@@ -30,10 +30,10 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
     found = {"C": statistics[3]}
     requests = [r.request for r in read_records(ASSETS / "world" / "dev.json", count)]
     for name, changes in ROWS.items():
-        settings = settings_for(loaded.arch, name).updated(
-            layers=(1, 2, 3), steps=4, meta_steps=4, contexts=CONTEXTS, **changes
-        )
-        with Editor(loaded.model, loaded.tokenizer, settings, statistics=statistics) as editor:
+        plain = settings_for(loaded.arch, name)
+        quick = {"layers": (1, 2, 3), "steps": 4, "meta_steps": 4, "contexts": CONTEXTS, **changes}
+        method = plain.updated(**plain.fitting(quick))
+        with Editor(loaded.model, loaded.tokenizer, method, statistics=statistics) as editor:
             stage = editor.edit(requests).stages[0]
             found[f"{name} residuals"] = stage.targets.residuals
             found[f"{name} left"] = stage.solution.factors[3][0]

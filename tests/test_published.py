@@ -7,6 +7,7 @@ import pytest
 from metake.errors import MetakeError
 from metake.presets import settings_for
 from metake.published import parse_files, published_for, read_published
+from tests.conftest import method_of
 
 pytestmark = pytest.mark.filterwarnings("error:.*not known")
 
@@ -50,26 +51,29 @@ batch_size: 10
 
 def test_every_number_of_a_json_file_arrives(demo, write, recwarn):
     changes = read_published(write("gpt2-xl.json", json.dumps(MEMIT)), demo.arch)
-    s = settings_for(demo.arch, "memit", name="none", **changes)
-    assert (s.layers, s.clamp, s.steps, s.lr, s.decay, s.kl) == ((1, 2), 0.6, 17, 0.3, 0.2, 0.05)
-    assert (s.weight, s.geometry) == (12000, "ridge")
+    made = settings_for(demo.arch, "memit", name="none", **changes)
+    names = ("layers", "clamp", "steps", "lr", "decay", "kl", "weight")
+    assert [made.value(name) for name in names] == [(1, 2), 0.6, 17, 0.3, 0.2, 0.05, 12000]
+    assert (made.name, made.geometry.kind, made.planner.kind) == ("memit", "ridge", "open-loop")
     assert not recwarn.list
 
 
 def test_yaml_with_exponents_that_yaml_reads_as_text(demo, write):
-    s = settings_for(demo.arch, "alphaedit", **read_published(write("a.yaml", YAML), demo.arch))
-    assert (s.lr, s.threshold, s.l2, s.clamp, s.geometry) == (0.5, 0.03, 7, 4, "projected")
+    changes = read_published(write("a.yaml", YAML), demo.arch)
+    made = method_of(demo.arch, "alphaedit", **changes)
+    assert [made.value(name) for name in ("lr", "threshold", "l2", "clamp")] == [0.5, 0.03, 7, 4]
+    assert made.geometry.kind == "projected"
 
 
 def test_ultraedits_modules_are_layers(demo, write):
-    s = settings_for(demo.arch, "ultraedit", **read_published(write("u.yaml", ULTRA), demo.arch))
-    assert (s.layers, s.gradient_lr) == ((2, 3), 2e-6)
+    made = settings_for(demo.arch, "ultraedit", **read_published(write("u.yaml", ULTRA), demo.arch))
+    assert (made.layers, made.lr) == ((2, 3), 2e-6)
 
 
 def test_rome_without_second_moments_is_rome_without_c(demo, write):
     path = write("rome.json", json.dumps({**MEMIT, "mom2_adjustment": False, "layers": [2]}))
-    s = settings_for(demo.arch, "rome", **read_published(path, demo.arch))
-    assert (s.geometry, s.fit, s.needs_statistics) == ("identity", "exact", False)
+    made = method_of(demo.arch, "rome", **read_published(path, demo.arch))
+    assert (made.geometry.kind, made.fit, made.needs_statistics) == ("identity", "exact", False)
 
 
 @pytest.mark.parametrize(("token", "lookup"), [("subject_last", "subject"), ("last", "prompt")])
@@ -80,7 +84,8 @@ def test_romes_fact_token_is_where_keys_are_read(demo, write, token, lookup):
 
 def test_blues_switch_is_an_allocation(demo, write):
     path = write("blue.json", json.dumps({**MEMIT, "blue": True}))
-    assert settings_for(demo.arch, "alphaedit", **read_published(path, demo.arch)).allocation == "boundary"
+    made = method_of(demo.arch, "alphaedit", **read_published(path, demo.arch))
+    assert made.allocation.kind == "boundary"
 
 
 def test_emmets_lambda_makes_the_fit_soft(demo, write):
@@ -88,8 +93,8 @@ def test_emmets_lambda_makes_the_fit_soft(demo, write):
     path = write(
         "emmet.json", json.dumps({**MEMIT, "emmet_lambda": 0.1, "update_norm_lambda": 0, "layers": [2]})
     )
-    s = settings_for(demo.arch, "emmet", **read_published(path, demo.arch))
-    assert (s.fit, s.weight, s.allocation) == ("soft", pytest.approx(1200), "last")
+    made = settings_for(demo.arch, "emmet", **read_published(path, demo.arch))
+    assert (made.fit, made.value("weight"), made.allocation.kind) == ("soft", pytest.approx(1200), "last")
     path = write("exact.json", json.dumps({**MEMIT, "emmet_lambda": 0}))
     assert settings_for(demo.arch, "emmet", **read_published(path, demo.arch)).fit == "exact"
 

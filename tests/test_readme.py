@@ -43,10 +43,10 @@ def test_the_packages_example_edits_its_model(demo, statistics_of, tmp_path, mon
     editor = metake.Editor
 
     def quick(loaded, method):
-        settings = metake.settings_for(
-            loaded.arch, method, steps=1, meta_steps=1, layers=statistics_of(demo).provenance.layers[:1]
-        )
-        return editor(loaded, method=settings, statistics=statistics_of(demo))
+        plain = metake.settings_for(loaded.arch, method)
+        quick = {"steps": 1, "meta_steps": 1, "layers": statistics_of(demo).provenance.layers[:1]}
+        chosen = plain.updated(**plain.fitting(quick))
+        return editor(loaded, method=chosen, statistics=statistics_of(demo))
 
     monkeypatch.setattr(metake, "Editor", quick)
     monkeypatch.setattr(metake, "load", {"demo": demo}.__getitem__)

@@ -7,8 +7,10 @@ import torch
 
 from metake.answers import Answer, Check, Neighbour
 from metake.deltas import Applied, Delta
+from metake.methods.base import Stage, State
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.requests import Request
-from metake.result import EditResult, Preview, Stage
+from metake.result import EditResult, Preview
 from metake.solvers.layered import Solution
 
 REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy"))
@@ -17,17 +19,18 @@ SPREAD, SPREAD_3 = [(1, 0.5), (2, 1.0)], [(1, 0.5), (3, 1.0)]
 
 def test_a_subject_is_adrift_if_its_key_is_at_any_layer():
     """Cosines below 0.1 at the first layer, at the last, nowhere."""
-    steady = torch.tensor([[0.05, 0.9, 0.5], [0.8, -0.3, 0.1001]])
+    cosine = torch.tensor([[0.05, 0.9, 0.5], [0.8, -0.3, 0.1001]])
     ones = torch.ones(2, 3)
-    preview = Preview(REQUESTS, (1, 2), ones, ones / 2, steady, SPREAD, "soft")
+    preview = Preview(REQUESTS, (1, 2), ones, cosine, SPREAD, "soft")
     assert preview.adrift == ("Ann", "Bo")
 
 
 def test_a_preview_says_what_all_layers_execute_and_the_worst_cosine():
     """Half of 0.9 is executed at the first layer, then a quarter of the rest: 1 - 0.55 * 0.75."""
     eta = torch.tensor([[0.9, 0.8, 0.7], [0.25, 0.5, 0.125]])
-    steady = torch.tensor([[0.4, 0.9, 1.0], [0.8, 0.3, 1.0]])
-    preview = Preview(REQUESTS, (1, 2), eta / (1 - eta), eta, steady, SPREAD, "soft")
+    cosine = torch.tensor([[0.4, 0.9, 1.0], [0.8, 0.3, 1.0]])
+    preview = Preview(REQUESTS, (1, 2), eta / (1 - eta), cosine, SPREAD, "soft")
+    torch.testing.assert_close(preview.eta, eta)
     assert preview.predicted.tolist() == pytest.approx([0.5875, 0.7, 1 - 0.65 * 0.875])
     lines = str(preview).splitlines()
     ann, bo = (next(line for line in lines if name in line) for name in ("Ann", "Bo"))
@@ -63,10 +66,9 @@ def result():
         stage(slice(0, 2), [[0.0, 2.0], [3.0, 4.0]], [7, 0], None, [1.0, 2.5], second, [(3, 1.0)]),
         stage(slice(2, 3), [[0.0, 10.0]], [3], [6], [8.0], alone, SPREAD_3),
     )
-    settings = SimpleNamespace(model_dump=dict, fit="soft", postprocess="none", rounds=1)
-    return EditResult(
-        REQUESTS, "memit", settings, Delta({}), stages, 2.5, Applied(None, {1: torch.zeros(1)}), None, None
-    )
+    method = LocateThenEdit(layers=(1, 3), label="memit")
+    applied = Applied(None, {1: torch.zeros(1)})
+    return EditResult(REQUESTS, method, Delta({}), stages, 2.5, applied, None, State(), {})
 
 
 def test_a_value_of_a_request_is_its_last_stages_and_steps_add_up(result):
@@ -131,7 +133,7 @@ def test_a_legend_explains_every_column(result):
         "steps",
     }
     assert "cuts the update" not in text
-    result.settings.restraint = "rect"
+    result.method = result.method.updated(postprocess="rect")
     assert "along r, before rect cuts the update" in "\n".join(result.legend)
 
 
@@ -144,7 +146,7 @@ def test_html_of_a_notebook_escapes_every_text(result):
     result.requests = requests
     result.answers = (Answer(EVIL, EVIL, EVIL, EVIL),)
     eta = torch.full((2, 3), 0.5)
-    preview = Preview(requests, (1, 2), eta, eta, eta, SPREAD, "soft")
+    preview = Preview(requests, (1, 2), eta, eta, SPREAD, "soft")
     check = Check((Answer(EVIL, EVIL, EVIL, EVIL),), (Neighbour(EVIL, EVIL, EVIL, "other"),))
     for page in (result._repr_html_(), preview._repr_html_(), check._repr_html_()):
         assert "<script" not in page

@@ -292,11 +292,11 @@ def _largest_kept(self, moment, ridge, *, threshold=None, keep=None, past=None, 
 
 
 def _history_forgotten(self, x):
-    return self._solve_base(x)
+    return self.solve_base(x)
 
 
 def _history_added(self, x):
-    solved = self._solve_base(x)
+    solved = self.solve_base(x)
     if self.past is None:
         return solved
     return solved + self._past_solved @ torch.cholesky_solve(self.past.T @ solved, self._past_factor)
@@ -329,7 +329,7 @@ LIBRARY = [
     Mutant(Geometry, "_solve", "history with the wrong sign", _history_added, OPERATOR),
     Mutant(Ridge, "__init__", "lambda forgotten", _without_weight, OPERATOR),
     Mutant(Ridge, "__init__", "beta forgotten", _without_ridge, OPERATOR),
-    Mutant(Projected, "_solve_base", "beta forgotten", _without_beta, OPERATOR),
+    Mutant(Projected, "solve_base", "beta forgotten", _without_beta, OPERATOR),
     Mutant(Projected, "lift", "channel not lifted", _inside_only, OPERATOR),
     Mutant(
         LayeredSolver, "__init__", "whole residual at every layer", _whole_residual, "test_product_fidelity"

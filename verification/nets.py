@@ -359,8 +359,8 @@ class Held(Geometry):
     def lift(self, channel: Tensor) -> Tensor:
         return self.inner.lift(channel)
 
-    def _solve_base(self, x: Tensor) -> Tensor:
-        return self.inner._solve_base(x)
+    def solve_base(self, x: Tensor) -> Tensor:
+        return self.inner.solve_base(x)
 
     @property
     def condition(self) -> float:

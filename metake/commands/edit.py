@@ -124,7 +124,7 @@ def edit(
     --target 'Oslo' --out edited
     """
     from metake.editor import Editor
-    from metake.methods.table import find_method
+    from metake.methods.table import method_named
     from metake.models.chat import described
     from metake.models.greedy import described_decoding
     from metake.models.load import write_model
@@ -133,7 +133,7 @@ def edit(
     from metake.published import parse_files, published_for
 
     with document(as_json) as content:
-        find_method(method)
+        method_named(method)
         wishes = read_requests(request, subject, target, requests, "edit")
         if out is None and not preview:
             raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
@@ -157,9 +157,10 @@ def edit(
             loaded.model, loaded.tokenizer, chosen, statistics=statistics,
             modules=loaded.arch.modules, progress=True,
         )  # fmt: skip
-        predicted = editor.preview(wishes)
-        typer.echo(predicted)
-        if predicted.adrift:
+        predicted = editor.preview(wishes) if preview or chosen.previews else None
+        if predicted is not None:
+            typer.echo(predicted)
+        if predicted is not None and predicted.adrift:
             typer.echo(
                 f"note: {', '.join(predicted.adrift)}: the subject's key in the bare prompt differs from its key after other text "
                 "(cosine below 0.1), so the edit may fail in both; begin the prompt with other words, or give --chat",
@@ -170,7 +171,7 @@ def edit(
             "preset": str(preset or preset_name(loaded.arch)), "settings": chosen.model_dump(),
             "chat": described(loaded.tokenizer), "generation": described_decoding(loaded.model, loaded.tokenizer),
         }  # fmt: skip
-        if preview:
+        if preview and predicted is not None:
             content.update(preview_content(predicted), **used)
             return
         assert out is not None

@@ -95,7 +95,7 @@ def evaluate(
     from metake.evaluation.compare import compare
     from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import usable
-    from metake.methods.table import find_method
+    from metake.methods.table import method_named
     from metake.presets import held_out_text, methods_for, preset_name, preset_of
     from metake.published import parse_files, published_for
 
@@ -104,7 +104,7 @@ def evaluate(
         if not names:
             raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
         for name in names:
-            find_method(name)
+            method_named(name)
         check_run_folder(out, EVALUATION, overwrite=overwrite)
         records = read_records(data, edits)
         changes = parse_changes(change, layers)

@@ -18,8 +18,9 @@ fp32's 1e7.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -42,8 +43,8 @@ def _cholesky(matrix: Tensor, what: str) -> Tensor:
 class Geometry(ABC):
     """G of one layer, possibly restricted to a subspace, with memory of earlier keys.
 
-    Subclasses say how keys enter their coordinates, how a channel leaves them, and how their own
-    base is inverted; memory, gram, channel and attenuation follow here.
+    A subclass defines `solve_base`, and sets `dtype` and `device`; one that is restricted to a subspace also defines
+    `coordinates` and `lift`. Earlier keys, gram, channel and attenuation are defined here for all.
     """
 
     dtype: torch.dtype
@@ -51,37 +52,39 @@ class Geometry(ABC):
     past: Tensor | None = None  # coordinates x p, earlier keys
 
     @abstractmethod
-    def coordinates(self, keys: Tensor) -> Tensor:
-        """Keys `d_k x n`, of any dtype and device, in the coordinates of the geometry and in its own."""
+    def solve_base(self, x: Tensor) -> Tensor:
+        """G^-1 x without earlier keys, in coordinates."""
 
-    @abstractmethod
+    def coordinates(self, keys: Tensor) -> Tensor:
+        """Keys `d_k x n`, of any dtype and device, in the coordinates of the geometry, its dtype and device."""
+        return keys.to(self.device, self.dtype)
+
     def lift(self, channel: Tensor) -> Tensor:
         """The way back to `d_k x n`."""
-
-    @abstractmethod
-    def _solve_base(self, x: Tensor) -> Tensor:
-        """G^-1 x without memory, in coordinates."""
+        return channel
 
     @property
-    @abstractmethod
     def condition(self) -> float:
-        """Condition number of the base, from its eigenvalues or an estimate of them."""
+        """Condition number of the base, from its eigenvalues or an estimate of them; NaN if it is not known."""
+        return float("nan")
 
-    @abstractmethod
-    def with_past(self, keys: Tensor | None) -> Geometry:
+    def with_past(self, keys: Tensor | None) -> Self:
         """The same base with exactly these keys (`d_k x p`) remembered."""
+        other = copy.copy(self)
+        other._remember(keys)
+        return other
 
     def _remember(self, keys: Tensor | None) -> None:
         """Factor Woodbury's small matrix, I + K_p^T G^-1 K_p, once per memory."""
         self.past = None if keys is None or keys.shape[1] == 0 else self.coordinates(keys)
         if self.past is not None:
-            self._past_solved = self._solve_base(self.past)
+            self._past_solved = self.solve_base(self.past)
             small = self.past.T @ self._past_solved
             small.diagonal().add_(1)
             self._past_factor = _cholesky(small, "I + K_p^T G^-1 K_p")
 
     def _solve(self, x: Tensor) -> Tensor:
-        solved = self._solve_base(x)
+        solved = self.solve_base(x)
         if self.past is None:
             return solved
         inner = torch.cholesky_solve(self.past.T @ solved, self._past_factor)
@@ -176,19 +179,7 @@ class Ridge(Geometry):
         self._factor = _cholesky(matrix, f"lambda C + beta I (lambda {weight:g}, beta {ridge:g})")
         self._remember(past)
 
-    def with_past(self, keys: Tensor | None) -> Ridge:
-        other = object.__new__(Ridge)
-        other.dtype, other.device, other._factor = self.dtype, self.device, self._factor
-        other._remember(keys)
-        return other
-
-    def coordinates(self, keys: Tensor) -> Tensor:
-        return keys.to(self.device, self.dtype)
-
-    def lift(self, channel: Tensor) -> Tensor:
-        return channel
-
-    def _solve_base(self, x: Tensor) -> Tensor:
+    def solve_base(self, x: Tensor) -> Tensor:
         return torch.cholesky_solve(x, self._factor)
 
     @property
@@ -202,7 +193,7 @@ class Ridge(Geometry):
             largest = self._factor @ (self._factor.T @ largest)
             top = largest.norm()
             largest = largest / top
-            smallest = self._solve_base(smallest)
+            smallest = self.solve_base(smallest)
             bottom = smallest.norm()
             smallest = smallest / bottom
         return float(top * bottom)
@@ -225,16 +216,7 @@ class Identity(Geometry):
         self.dtype, self.device = dtype, torch.device(device)
         self._remember(past)
 
-    def with_past(self, keys: Tensor | None) -> Identity:
-        return Identity(past=keys, dtype=self.dtype, device=self.device)
-
-    def coordinates(self, keys: Tensor) -> Tensor:
-        return keys.to(self.device, self.dtype)
-
-    def lift(self, channel: Tensor) -> Tensor:
-        return channel
-
-    def _solve_base(self, x: Tensor) -> Tensor:
+    def solve_base(self, x: Tensor) -> Tensor:
         return x
 
     @property
@@ -287,20 +269,13 @@ class Projected(Geometry):
         self.share = size / len(values)
         self._remember(past)
 
-    def with_past(self, keys: Tensor | None) -> Projected:
-        other = object.__new__(Projected)
-        other.dtype, other.device, other.ridge = self.dtype, self.device, self.ridge
-        other.basis, other.share = self.basis, self.share
-        other._remember(keys)
-        return other
-
     def coordinates(self, keys: Tensor) -> Tensor:
         return self.basis.T @ keys.to(self.device, self.dtype)
 
     def lift(self, channel: Tensor) -> Tensor:
         return self.basis @ channel
 
-    def _solve_base(self, x: Tensor) -> Tensor:
+    def solve_base(self, x: Tensor) -> Tensor:
         return x / self.ridge
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
@@ -10,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metake.components import Component, families
+from metake.components import Component, families, known_kinds
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
@@ -88,7 +89,7 @@ class Preview:
 class Method(Component):
     """A method of editing: a value with all its choices and numbers.
 
-    A subclass defines `step` and `preview`; `init` and `finalize` have defaults.
+    A subclass defines `step`; everything else has a default.
 
     Attributes:
         layers: edited layers, ascending.
@@ -106,6 +107,7 @@ class Method(Component):
     )
     label: str = Field("", description="name in tables and result files; the kind of the method if empty")
 
+    previews: ClassVar[bool] = False  # whether `preview` is defined
     choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
 
     @property
@@ -157,8 +159,12 @@ class Method(Component):
         raise NotImplementedError
 
     def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
-        """Attenuation of each request, without any edit."""
-        raise NotImplementedError
+        """Attenuation of each request, without any edit.
+
+        Raises:
+            MetakeError: the method has no attenuation.
+        """
+        raise MetakeError(f"preview: {self.name} does not solve in a geometry, so there is no attenuation")
 
     def finalize(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
         """The total change after the last batch.
@@ -206,6 +212,38 @@ class Method(Component):
         """Those of some changes that the method has a setting for."""
         made = self.updated(**{name: value for name, value in changes.items() if self._choice(name)})
         return {name: value for name, value in changes.items() if made._paths(name, missing_ok=True)}
+
+    def with_choice(self, choice: str) -> Self:
+        """A copy with another component, or another of the fields in `choices`; the name is left as it is.
+
+        Args:
+            choice: kind of a component, e.g. `past-keys`, or a field and its value, e.g. `rounds 3`.
+
+        Raises:
+            MetakeError: no component of the method can be of this kind.
+        """
+        field, _, value = choice.partition(" ")
+        if value and field in self.choices:
+            return self.replaced(field, json.loads(value) if value[:1].isdigit() else value)
+        fitting = [
+            path
+            for path, part in self.parts()
+            if path and choice in known_kinds(part.family) and choice != part.kind
+        ]
+        for path in reversed(fitting):  # the innermost first: a closed loop's start before the loop itself
+            try:
+                return _with_value(self, path, choice)
+            except ValueError:
+                continue
+        kinds = [kind for path, part in self.parts() if path for kind in known_kinds(part.family)]
+        raise unknown_name(f"method: {self.name} + ...", choice, dict.fromkeys(kinds))
+
+    def numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of some settings that the method has and that leave its algorithm as it is."""
+        return {
+            name: value for name, value in self.fitting(settings).items()
+            if not _is_choice(name, self) and self._paths(name)[0][-1] not in self.choices
+        }  # fmt: skip
 
     def _choice(self, name: str) -> bool:
         return bool(self._paths(name, missing_ok=True)) and _is_choice(name, self)
@@ -262,8 +300,8 @@ class Method(Component):
 
     @property
     def effort(self) -> str:
-        """Name of the setting that states how far a target is optimized."""
-        raise NotImplementedError
+        """Name of the setting that states how far a target is optimized; empty if there is none."""
+        return ""
 
     @property
     def cut(self) -> str:

@@ -50,7 +50,8 @@ class LocateThenEdit(Method):
     """
 
     kind = "locate-then-edit"
-    choices = ("fit", "rounds", "group", "merge", "lookup")
+    previews = True
+    choices = ("fit", "rounds", "group", "merge")
 
     planner: SerializeAsAny[Planner] = Field(OpenLoop(), description="chooses the target of each request")
     geometry: SerializeAsAny[GeometrySpec] = Field(RidgeSpec(), description="constraint of the solves")

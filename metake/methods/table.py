@@ -45,15 +45,13 @@ class Row:
     source: str
     like: str = ""
 
-    def build(self, layers: tuple[int, ...], label: str = "", **settings: Any) -> Method:
+    def build(self, layers: tuple[int, ...], **settings: Any) -> Method:
         """The method at some layers.
 
         Args:
-            label: name in tables; the row's by default.
             settings: see `Method.updated`.
         """
-        made = self.prototype.replaced("layers", layers).replaced("label", label or self.name)
-        return made.updated(**settings)
+        return self.prototype.replaced("layers", layers).replaced("label", self.name).updated(**settings)
 
 
 MEMIT = LocateThenEdit(layers=(), label="memit")
@@ -135,18 +133,42 @@ def all_methods() -> dict[str, Row]:
     return METHODS
 
 
+def _parts(name: str) -> tuple[str, list[str], str]:
+    """`row + kind + ...@label` -> row, kinds, label."""
+    if not isinstance(name, str):
+        raise MetakeError(f"method: must be a name of the table, e.g. 'metake', not {type(name).__name__}")
+    algorithm, at, label = name.partition("@")
+    row, *kinds = (part.strip() for part in algorithm.split("+"))
+    return row, kinds, at + label
+
+
 def find_method(name: str) -> Row:
-    """The row of a name. A label after `@` may distinguish several settings of one method.
+    """The row of a name.
 
     Raises:
         MetakeError: the name is not in the table.
     """
-    if not isinstance(name, str):
-        raise MetakeError(f"method: must be a name of the table, e.g. 'metake', not {type(name).__name__}")
-    row = name.split("@")[0].split(" + ")[0]
+    row = _parts(name)[0]
     if row not in METHODS and row not in all_methods():
         raise unknown_name("method", row, METHODS)
     return METHODS[row]
+
+
+def method_named(name: str, layers: tuple[int, ...] = ()) -> Method:
+    """The method of a name, with default numbers.
+
+    Args:
+        name: a row of the table; `ROW + KIND` exchanges a component, e.g. `memit + past-keys`; a label after `@`
+            distinguishes several settings of one method.
+
+    Raises:
+        MetakeError: the row or the kind is not known.
+    """
+    row, kinds, label = _parts(name)
+    made = find_method(name).prototype.replaced("layers", layers).replaced("label", row)
+    for kind in kinds:
+        made = made.with_choice(kind)
+    return made.replaced("label", " + ".join([row, *kinds]) + label)
 
 
 def _planner_cell(method: LocateThenEdit) -> str:

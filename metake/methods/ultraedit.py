@@ -24,6 +24,7 @@ class UltraEdit(Method):
     """One gradient step, normalized by the moments of all batches so far; no statistics, contexts or planning."""
 
     kind = "ultraedit"
+    previews = True
     short: ClassVar[dict[str, str]] = {"lr": "gradient_lr"}
 
     lr: float = Field(1e-6, gt=0, description="step size along the normalized gradient [lr]")

@@ -10,7 +10,7 @@ from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.metrics import Evaluator
 from metake.evaluation.protocol import evaluate_method
-from metake.presets import settings_for
+from tests.conftest import method_of
 
 QUICK = {
     "layers": (1, 2),
@@ -24,21 +24,21 @@ QUICK = {
 CONTEXTS = ("The mill is dark",)
 
 
-@pytest.mark.parametrize("method", ["alphaedit", "prune", "rect", "alphaedit-blue", "ultraedit"])
+@pytest.mark.parametrize("name", ["alphaedit", "prune", "rect", "alphaedit-blue", "ultraedit"])
 def test_a_killed_run_goes_on_and_ends_the_same(
-    demo, statistics_of, records, method, tmp_path, monkeypatch, cut_at
+    demo, statistics_of, records, name, tmp_path, monkeypatch, cut_at
 ):
-    """With memory of keys or moments, with a restraint at the end, with whole changes, with several stages."""
+    """With memory of keys or moments, with a bound at the end, with whole changes, with several stages."""
     chosen = records[:6]
-    settings = settings_for(demo.arch, method, name="none", **QUICK)
+    method = method_of(demo.arch, name, **QUICK)
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     before = evaluator.measure()
     fingerprint = demo.arch.fingerprint()
 
     def run(folder):
         return evaluate_method(
-            demo, chosen, method, settings, statistics_of(demo), evaluator, before, batch=2,
-            contexts=CONTEXTS, checkpoints=Checkpoints(folder, {"method": method}), look_every=1,
+            demo, chosen, method, statistics_of(demo), evaluator, before, batch=2,
+            contexts=CONTEXTS, checkpoints=Checkpoints(folder, {"method": name}), look_every=1,
         )  # fmt: skip
 
     whole = run(tmp_path / "whole")
@@ -51,10 +51,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         again = run(tmp_path / "cut")
     assert len(done) == 4  # only the third batch was edited again
     assert list(again.looks) == list(whole.looks) == [2, 4, 6]
-    for name, values in whole.after.values.items():
-        np.testing.assert_array_equal(again.after.values[name], values)
+    for metric, values in whole.after.values.items():
+        np.testing.assert_array_equal(again.after.values[metric], values)
     for index in range(3):
-        mine, other = (Delta.load(tmp_path / name / f"batch-{index:04d}") for name in ("whole", "cut"))
+        mine, other = (Delta.load(tmp_path / run / f"batch-{index:04d}") for run in ("whole", "cut"))
         assert mine.note == other.note
         assert all(torch.equal(mine.dense(n), other.dense(n)) for n in mine.layers)
     strip = lambda run: [{k: v for k, v in b.items() if k != "seconds"} for b in run.batches]  # noqa: E731
@@ -62,13 +62,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
 
 def test_a_restored_batch_can_be_taken_back(demo, statistics_of, records):
-    settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
+    method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
     before = {n: demo.arch.weight(n).clone() for n in (1, 2)}
 
     def editor():
-        return Editor(
-            demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
-        )
+        return Editor(demo, method=method, statistics=statistics_of(demo))
 
     with editor() as first:
         result = first.edit(records[0].request)
@@ -93,12 +91,10 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
 
 def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statistics_of, records, tmp_path):
     """Each is whole, but they are another batch's, or one of them is."""
-    settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
+    method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
 
     def editor():
-        return Editor(
-            demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
-        )
+        return Editor(demo, method=method, statistics=statistics_of(demo))
 
     requests = [(records[i].request,) for i in range(2)]
     checkpoints = Checkpoints(tmp_path, {"method": "alphaedit"})
@@ -140,11 +136,9 @@ def test_a_changed_measurement_is_refused(demo, records, tmp_path):
 
 def test_a_batch_is_there_once_its_last_file_is(demo, statistics_of, records, tmp_path, monkeypatch):
     """Cut after the delta, or after the keys: the batch is edited again. What comes back has its time."""
-    settings = settings_for(demo.arch, "alphaedit", name="none", contexts=CONTEXTS, **QUICK)
+    method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
     checkpoints, requests = Checkpoints(tmp_path, {}), (records[0].request,)
-    with Editor(
-        demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
-    ) as editor:
+    with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
         result = editor.edit(requests)
         for cut in ("write_tensors", "write_record"):
             with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ from metake.evaluation.compare import Comparison, short_cell
 from metake.evaluation.glossary import LABELS
 from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun
-from metake.presets import settings_for
+from tests.conftest import method_of
 
 SAMPLED = "sampled with"
 
@@ -66,16 +66,17 @@ def test_a_tables_title_says_model_and_edits(comparison):
 def compared(demo, statistics_of, records, monkeypatch, tmp_path):
     """`compared(**options)`: what every method is run with, without running it."""
 
-    def go(settings=None, **options):
+    def go(methods=None, **options):
         runs = []
 
         def run(*given, **more):
-            runs.append((given[2], given[3], more))
-            return MethodRun(given[2], given[3], given[6], given[6], [], "end")
+            method, before = given[2], given[5]
+            runs.append((method, more))
+            return MethodRun(method.name, method, before, before, [], "end")
 
         monkeypatch.setattr(module, "evaluate_method", run)
         monkeypatch.setattr(module, "sample_contexts", lambda arch, tokenizer, seed: (f"{SAMPLED} {seed}",))
-        plain = settings_for(demo.arch, "memit", name="none", layers=(1, 2))
+        plain = method_of(demo.arch, "memit", layers=(1, 2))
         given = {
             "batch": 2,
             "folder": tmp_path,
@@ -84,7 +85,7 @@ def compared(demo, statistics_of, records, monkeypatch, tmp_path):
             **options,
         }
         chosen = given.pop("records", records[:2])
-        out = module.compare(demo, chosen, settings or {"memit": plain}, statistics_of(demo), **given)
+        out = module.compare(demo, chosen, methods or [plain], statistics_of(demo), **given)
         return out, runs
 
     return go
@@ -94,26 +95,27 @@ def test_every_run_has_a_folder_of_its_own(compared, records):
     """Named after method and key: whatever changes the numbers changes the folder; the same call finds it again."""
     changes = [{}, {"batch": 1}, {"consecutive": False}, {"generate": True}, {"text": None},
                {"text": "Today it rains. " * 9}, {"records": records[1:3]}]  # fmt: skip
-    folders = [compared(**change)[1][0][2]["checkpoints"].folder for change in changes]
+    folders = [compared(**change)[1][0][1]["checkpoints"].folder for change in changes]
     assert len(set(folders)) == len(folders)
     assert all(folder.name.startswith("memit-") for folder in folders)
-    assert compared()[1][0][2]["checkpoints"].folder == folders[0]
-    assert compared(folder=None)[1][0][2]["checkpoints"] is None
+    assert compared()[1][0][1]["checkpoints"].folder == folders[0]
+    assert compared(folder=None)[1][0][1]["checkpoints"] is None
 
 
 def test_methods_of_a_seed_share_their_contexts(compared, demo):
     """Sampled once per seed, from the unedited model; a method with contexts of its own needs none."""
-    plain = settings_for(demo.arch, "memit", name="none", layers=(1, 2))
-    settings = {
-        "memit": plain,
-        "rect": plain.updated(seed=3),
-        "rome": plain.updated(contexts=("It rains",), seed=5),
-    }
-    out, runs = compared(settings)
-    assert [more["contexts"] for *_, more in runs] == [("sampled with 0",), ("sampled with 3",), None]
+    plain = method_of(demo.arch, "memit", layers=(1, 2))
+    methods = [
+        plain,
+        plain.updated(seed=3, label="memit@other"),
+        plain.updated(contexts=("It rains",), seed=5, label="memit@own"),
+        method_of(demo.arch, "ultraedit", layers=(1, 2)),  # it has no contexts
+    ]
+    out, runs = compared(methods)
+    assert [more["contexts"] for _, more in runs] == [("sampled with 0",), ("sampled with 3",), None, None]
     assert out.content["contexts"] == {"0": ("sampled with 0",), "3": ("sampled with 3",)}
-    assert [name for name, *_ in runs] == list(settings)
-    assert [choice for _, choice, _ in runs] == list(settings.values())
+    assert [method for method, _ in runs] == methods
+    assert [row["method"] for row in out.content["methods"]] == [method.name for method in methods]
 
 
 def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compared, records):
@@ -129,15 +131,15 @@ def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compare
         "batch": 1,
         "note": "x",
     }
-    ((_, _, more),) = runs
+    ((_, more),) = runs
     assert (more["batch"], more["consecutive"], more["tick"]) == (1, False, print)
     assert out.before.answers == [("", "", "")] * 2  # nothing was generated
 
 
 def test_contexts_change_the_folder_of_a_run(compared, monkeypatch):
-    first = compared()[1][0][2]["checkpoints"].folder
+    first = compared()[1][0][1]["checkpoints"].folder
     monkeypatch.setattr("tests.evaluation.test_compare.SAMPLED", "otherwise sampled with")
-    assert compared()[1][0][2]["checkpoints"].folder != first
+    assert compared()[1][0][1]["checkpoints"].folder != first
 
 
 def full(**spread):

@@ -19,9 +19,9 @@ from metake.models.architecture import Architecture
 from metake.models.greedy import continue_greedily
 from metake.models.load import load
 from metake.models.tokens import Row, encode
-from metake.presets import held_out_text, settings_for
+from metake.presets import held_out_text
 from metake.requests import Request
-from tests.conftest import CONFIGS, DESCRIBED, tiny
+from tests.conftest import CONFIGS, DESCRIBED, method_of, tiny
 
 QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}
 
@@ -129,9 +129,9 @@ def test_bootstrap_covers_the_mean_and_shrinks():
 @pytest.mark.parametrize("consecutive", [True, False])
 def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, consecutive):
     before = demo.arch.fingerprint()
-    settings = {m: settings_for(demo.arch, m, name="none", **QUICK) for m in ("memit", "metake@label")}
+    methods = [method_of(demo.arch, name, **QUICK) for name in ("memit", "metake@label")]
     ticks = []
-    out = compare(demo, records[:5], settings, statistics_of(demo), batch=2, consecutive=consecutive,
+    out = compare(demo, records[:5], methods, statistics_of(demo), batch=2, consecutive=consecutive,
                   text=held_out_text("demo"), tick=ticks.append)  # fmt: skip
     assert demo.arch.fingerprint() == before
     assert sum(ticks) == 10
@@ -152,11 +152,9 @@ def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, c
 
 
 def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
-    settings = {"memit": settings_for(demo.arch, "memit", name="none", **QUICK)}
+    methods = [method_of(demo.arch, "memit", **QUICK)]
     rows = [
-        compare(demo, records[:4], settings, statistics_of(demo), batch=4, consecutive=c).content["methods"][
-            0
-        ]
+        compare(demo, records[:4], methods, statistics_of(demo), batch=4, consecutive=c).content["methods"][0]
         for c in (True, False)
     ]
     assert rows[0]["per_record"] == rows[1]["per_record"]

@@ -20,8 +20,12 @@ from metake.evaluation.page import (
     write_comparison_page,
     write_layers,
 )
+from metake.methods.combinators import metake
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.ultraedit import UltraEdit
 
-RIDGE = {"geometry": "ridge", "weight": 15000.0, "l2": 10.0, "layers": [3, 4], "steps": 25, "target": "plan", "meta_steps": 15}  # fmt: skip
+RIDGE = LocateThenEdit(layers=(3, 4), label="memit")  # lambda 15,000 and 25 steps
+METHODS = {"memit": RIDGE, "metake": metake(RIDGE, label="metake"), "ultraedit": UltraEdit(layers=(3, 4))}
 
 
 def request(name, rephrase="", locality=""):
@@ -32,7 +36,7 @@ def request(name, rephrase="", locality=""):
 def content_of(requests, before, **after):
     return {
         "model": "demo", "edits": len(requests), "requests": requests, "before": {"answers": before},
-        "methods": [{"method": name.replace("_", "-"), "answers": answers, "settings": RIDGE, "interval": {}, "per_record": {}}
+        "methods": [{"method": name.replace("_", "-"), "answers": answers, "settings": RIDGE.model_dump(), "interval": {}, "per_record": {}}
                     for name, answers in after.items()],
     }  # fmt: skip
 
@@ -98,14 +102,18 @@ def test_question_drops_the_frame_of_a_question_alone(prompt, read):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({}, "m: lambda 15,000, layers 3-4, 25 steps"),
-        ({"target": "bilevel"}, "m: lambda 15,000, layers 3-4, 25 steps + 15 in the closed loop"),
-        ({"geometry": "projected", "layers": [7]}, "m: L2 10, layers 7, 25 steps"),
-        ({"geometry": "identity", "steps": 1}, "m: no constraint, layers 3-4, 1 steps"),
+        ({}, "m: weight 15,000, layers 3-4, at most 25 steps"),
+        ({"planner": "closed-loop", "meta_steps": 15}, "m: weight 15,000, layers 3-4, at most 40 steps"),
+        ({"geometry": "projected", "layers": (7,)}, "m: l2 10, layers 7, at most 25 steps"),
+        ({"geometry": "identity", "steps": 1}, "m, layers 3-4, at most 1 steps"),
     ],
 )
 def test_settings_line_names_the_constraint_of_the_geometry(changes, line):
-    assert settings_line({**RIDGE, **changes}, "m") == line
+    assert settings_line(RIDGE.updated(**changes, label="m")) == line
+
+
+def test_settings_line_of_a_method_without_geometry_or_plan_has_its_layers():
+    assert settings_line(METHODS["ultraedit"]) == "ultraedit, layers 3-4"
 
 
 @pytest.fixture
@@ -116,18 +124,16 @@ def comparison():
         values = {name: np.array([efficacy if name == "efficacy" else np.nan, np.nan]) for name in PER_RECORD}
         return Measurement(values, float("nan"), float("nan"), [], [])
 
-    names = {"memit": "plan", "metake": "bilevel", "ultraedit": "gradient"}
     batch = {"layers": [3, 4], "eta": [[0.5], [0.25]], "planned": [2.0], "missing_before": [[2.0], [1.5]],
              "missing_after": [1.0], "seconds": 1.0, "requests": [1, 2]}  # fmt: skip
     runs = [
-        SimpleNamespace(method=name, settings=SimpleNamespace(target=target), after=measured(0.75), batches=[batch],
-                        seconds_per_edit=0.5)
-        for name, target in names.items()
+        SimpleNamespace(method=name, settings=method, after=measured(0.75), batches=[batch], seconds_per_edit=0.5)
+        for name, method in METHODS.items()
     ]  # fmt: skip
     content = content_of(
         [request("Ann"), request("Bo")],
         [("Rome", "", ""), ("", "", "")],
-        **{name: [("Oslo", "", ""), ("", "", "")] for name in names},
+        **{name: [("Oslo", "", ""), ("", "", "")] for name in METHODS},
     )
     return Comparison(measured(0.25), runs, content)
 
@@ -144,8 +150,10 @@ def test_the_result_is_the_table_with_the_figure_of_planned_methods(comparison, 
     figure = tmp_path / "f.png"
     table = result_section(comparison, figure, title="Facts", paragraphs=["Why."])
     assert (table.title, table.paragraphs[0]) == ("Facts", "Why.")
-    line = "lambda 15,000, layers 3-4, 25 steps"
-    assert table.paragraphs[1] == f"Settings: memit: {line}; metake: {line}; ultraedit: {line}."
+    assert table.paragraphs[1] == (
+        "Settings: memit: weight 15,000, layers 3-4, at most 25 steps; "
+        "metake: weight 15,000, layers 3-4, at most 40 steps; ultraedit, layers 3-4."
+    )
     assert (table.head, table.rows) == metric_table(comparison)
     assert drawn == [(["memit", "metake"], figure)]  # a gradient step plans no residual
     (picture,) = table.pictures
@@ -193,7 +201,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_page_without_it(comparison, mo
     monkeypatch.setattr(page, "draw", lambda runs, figure: (_ for _ in ()).throw(RuntimeError("no fonts")))
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
     for run in comparison.runs:
-        run.settings.target = "gradient"
+        run.settings = METHODS["ultraedit"]
     monkeypatch.setattr(page, "draw", None)
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from tqdm import tqdm
 
-import metake.editor as editor_module
 from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -24,7 +23,8 @@ from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
 from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
 from metake.models.load import load
 from metake.models.tokens import encode
-from metake.presets import settings_for
+from metake.prompts import Batch
+from tests.conftest import method_of
 
 
 def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, records, monkeypatch):
@@ -37,11 +37,11 @@ def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, r
     monkeypatch.setattr("metake.editor.tqdm", bar)
     chosen = records[:4]
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
-    settings = settings_for(demo.arch, "metake", name="none").updated(
-        layers=(1, 2), contexts=(), steps=2, meta_steps=3, stop="none", meta_stop="none"
+    method = method_of(
+        demo.arch, "metake", layers=(1, 2), contexts=(), steps=2, meta_steps=3, stop="none", meta_stop="none"
     )
     run = evaluate_method(
-        demo, chosen, "metake", settings, statistics_of(demo), evaluator, evaluator.measure(), batch=3,
+        demo, chosen, method, statistics_of(demo), evaluator, evaluator.measure(), batch=3,
         look_every=1, seen=lambda edits, look: seen.append((edits, look)), tick=ticks.append,
     )  # fmt: skip
     assert ticks == [3, 1]
@@ -51,20 +51,20 @@ def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, r
 
 def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics_of, records):
     """One ingredient at a time; the same ones give the same key."""
-    statistics, settings = statistics_of(demo), settings_for(demo.arch, "memit", name="none", layers=(1, 2))
-    plain = {"records": records[:2], "method": "memit", "settings": settings, "statistics": statistics, "batch": 2,
+    statistics, method = statistics_of(demo), method_of(demo.arch, "memit", layers=(1, 2))
+    plain = {"records": records[:2], "method": method, "statistics": statistics, "batch": 2,
              "contexts": ("The mill is dark",), "measured": [True, True, None]}  # fmt: skip
 
     def key(**changes):
         given = {**plain, **changes}
-        return run_key(demo, given.pop("records"), given.pop("method"), given.pop("settings"),
-                       given.pop("statistics"), **given)  # fmt: skip
+        return run_key(demo, given.pop("records"), given.pop("method"), given.pop("statistics"), **given)
 
     provenance = statistics.provenance
     other = [
         {"records": records[1:3]}, {"records": records[:1]},
         {"records": [replace(records[0], rephrase="Who?"), records[1]]},
-        {"method": "memit@label"}, {"settings": settings.updated(lr=0.3)}, {"batch": 1},
+        {"method": method.updated(label="memit@label")}, {"method": method.updated(lr=0.3)}, {"batch": 1},
+        {"method": method.updated(fit="exact", label=method.name)},
         {"contexts": ("Today it rains",)}, {"contexts": None}, {"statistics": None},
         {"statistics": replace(statistics, provenance=replace(provenance, text="another"))},
         {"statistics": replace(statistics, provenance=replace(provenance, tokens=7))},
@@ -87,11 +87,8 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
 
 def test_a_runs_key_tells_the_frames_of_its_prompts_apart(talking, records):
     plain, framed = load(str(talking), device="cpu"), load(str(talking), device="cpu", chat=True)
-    settings = settings_for(plain.arch, "memit", name="none")
-    keys = [
-        run_key(loaded, records[:1], "memit", settings, None, batch=1, contexts=None)
-        for loaded in (plain, framed)
-    ]
+    method = method_of(plain.arch, "memit")
+    keys = [run_key(loaded, records[:1], method, None, batch=1, contexts=None) for loaded in (plain, framed)]
     assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["chat"]
 
 
@@ -103,12 +100,12 @@ def test_seconds_per_edit_are_over_all_batches(run_of):
 
 @pytest.fixture
 def run_of(demo):
-    settings = settings_for(demo.arch, "memit", name="none")
+    method = method_of(demo.arch, "memit")
     values = {name: np.array([np.nan, np.nan, np.nan]) for name in PER_RECORD}
     values["efficacy"] = np.array([1.0, 0.0, 0.1234567])
     values["kl"] = np.array([0.5, np.nan, 1.0])
     after = Measurement(values, 4.5, float("inf"), [], [("a", "b", "c")] * 3)
-    return lambda batches: MethodRun("memit", settings, after, after, batches, "end")
+    return lambda batches: MethodRun(method, after, after, batches, "end")
 
 
 def test_a_row_holds_what_was_measured_and_no_nan(run_of):
@@ -125,19 +122,17 @@ def test_looks_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, 
     chosen = records[:5]
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     before = evaluator.measure()
-    settings = settings_for(demo.arch, "memit", name="none", layers=(1, 2), contexts=(), steps=6, weight=30.0)
+    method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, weight=30.0)
 
     def run(count, **options):
-        return evaluate_method(demo, chosen[:count], "memit", settings, statistics_of(demo), evaluator, before,
+        return evaluate_method(demo, chosen[:count], method, statistics_of(demo), evaluator, before,
                                batch=1, **options)  # fmt: skip
 
     whole = run(5, look_every=2)
     assert list(whole.looks) == [2, 4, 5]
     assert whole.moment == "end"
     assert list(run(3).looks) == [3]
-    with Editor(
-        demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
-    ) as editor:
+    with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
         for count in range(1, 6):
             editor.edit(chosen[count - 1].request)
             if count in whole.looks:
@@ -153,16 +148,13 @@ def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, r
     chosen = records[:4]
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen)
     before = evaluator.measure()
-    settings = settings_for(demo.arch, "alphaedit", name="none", layers=(1, 2), contexts=(), steps=6, l2=0.01)
+    method = method_of(demo.arch, "alphaedit", layers=(1, 2), contexts=(), steps=6, l2=0.01)
     options = {"batch": 2, "consecutive": False}
-    run = evaluate_method(
-        demo, chosen, "alphaedit", settings, statistics_of(demo), evaluator, before, **options
-    )
+    run = evaluate_method(demo, chosen, method, statistics_of(demo), evaluator, before, **options)
     assert (run.moment, run.looks) == ("alone", {})
     assert np.isnan(run.after.perplexity)
     for half in (range(2), range(2, 4)):
-        with Editor(demo.model, demo.tokenizer, settings,
-                    statistics=statistics_of(demo)) as editor:  # fmt: skip
+        with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
             editor.edit([chosen[i].request for i in half])
             alone = evaluator.measure(before, only=half)
         for name in ("efficacy", "generalisation", "specificity", "agreement", "kl"):
@@ -175,27 +167,27 @@ def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, r
 
 def test_shared_contexts_are_used_where_the_settings_have_none(demo, statistics_of, records, monkeypatch):
     seen = []
-    build = editor_module.Batch.build
+    build = Batch.build
 
     def watched(arch, tokenizer, requests, contexts, *rest):
         seen.append(tuple(contexts))
         return build(arch, tokenizer, requests, contexts, *rest)
 
-    monkeypatch.setattr(editor_module.Batch, "build", watched)
+    monkeypatch.setattr(Batch, "build", watched)
     evaluator = Evaluator(demo.arch, demo.tokenizer, records[:1], generate=False)
     before = evaluator.measure()
     for own in (None, ("Today it rains",)):
-        settings = settings_for(demo.arch, "memit", name="none", layers=(1,), steps=1, contexts=own)
-        evaluate_method(demo, records[:1], "memit", settings, statistics_of(demo), evaluator, before, batch=1,
+        method = method_of(demo.arch, "memit", layers=(1,), steps=1, contexts=own)
+        evaluate_method(demo, records[:1], method, statistics_of(demo), evaluator, before, batch=1,
                         contexts=("The mill is dark",))  # fmt: skip
     assert seen == [("The mill is dark",), ("Today it rains",)]
 
 
 def test_a_batch_below_one_is_refused(demo, records):
     evaluator = Evaluator(demo.arch, demo.tokenizer, [], generate=False)
-    settings = settings_for(demo.arch, "memit", name="none")
+    method = method_of(demo.arch, "memit")
     with pytest.raises(MetakeError, match=r"^batch: must be at least 1, got 0$"):
-        evaluate_method(demo, records[:1], "memit", settings, None, evaluator, evaluator.measure(), batch=0)
+        evaluate_method(demo, records[:1], method, None, evaluator, evaluator.measure(), batch=0)
 
 
 def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
@@ -294,17 +286,17 @@ def test_a_comparison_refuses_contradicting_records_before_it_measures(demo, rec
     monkeypatch.setattr("metake.evaluation.compare.Evaluator", None)
     other = replace(records[0], request=replace(records[0].request, target="weaver"))
     with pytest.raises(MetakeError, match="has two targets,"):
-        compare(demo, [records[0], other], {}, None, batch=2)
+        compare(demo, [records[0], other], [], None, batch=2)
 
 
 def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
     """They are edited once, and the run still knows how many records its batches hold."""
     chosen = [records[0], replace(records[0], rephrase=records[1].rephrase), records[2]]
-    settings = settings_for(demo.arch, "memit", name="none", layers=(1,), contexts=(), steps=2)
+    method = method_of(demo.arch, "memit", layers=(1,), contexts=(), steps=2)
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     with pytest.warns(UserWarning, match="duplicate requests are ignored"):
         run = evaluate_method(
-            demo, chosen, "memit", settings, statistics_of(demo), evaluator, evaluator.measure(), batch=2
+            demo, chosen, method, statistics_of(demo), evaluator, evaluator.measure(), batch=2
         )
     assert [(len(b["requests"]), b["records"]) for b in run.batches] == [(1, 2), (1, 1)]
     assert np.isfinite(run.after.values["efficacy"]).all()
@@ -314,17 +306,15 @@ def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
 def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, records, consecutive):
     """All edits at the end, or each batch alone: as an editor is that has finished."""
     chosen = records[:2]
-    settings = settings_for(
-        demo.arch, "prune", name="none", layers=(1, 2), contexts=(), steps=6, clamp=None, weight=1e-6, lr=20.0
+    method = method_of(
+        demo.arch, "prune", layers=(1, 2), contexts=(), steps=6, clamp=None, weight=1e-6, lr=20.0
     )
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     before = evaluator.measure()
-    run = evaluate_method(demo, chosen, "prune", settings, statistics_of(demo), evaluator, before, batch=1,
+    run = evaluate_method(demo, chosen, method, statistics_of(demo), evaluator, before, batch=1,
                           consecutive=consecutive)  # fmt: skip
     for group in [[0, 1]] if consecutive else [[0], [1]]:
-        with Editor(
-            demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)
-        ) as editor:
+        with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
             for i in group:
                 editor.edit(chosen[i].request)
             raw = evaluator.measure(before).values["kl"][group]
@@ -364,13 +354,13 @@ def test_a_run_gives_its_editor_the_models_modules_and_reads_no_answers(demo, re
         raise KeyboardInterrupt
 
     monkeypatch.setattr("metake.evaluation.protocol.Editor", editor)
-    settings = settings_for(demo.arch, "memit", name="none")
+    method = method_of(demo.arch, "memit")
     loaded = SimpleNamespace(
         arch=SimpleNamespace(modules="of the model"), model=demo.model, tokenizer=demo.tokenizer
     )
     with pytest.raises(KeyboardInterrupt):
-        evaluate_method(loaded, records[:1], "memit", settings, "C", None, None, batch=1)
-    assert seen["given"] == (demo.model, demo.tokenizer, "memit")
+        evaluate_method(loaded, records[:1], method, "C", None, None, batch=1)
+    assert seen["given"] == (demo.model, demo.tokenizer, method)
     assert seen | {"given": None} == {
-        "settings": settings, "statistics": "C", "modules": "of the model", "answers": False, "progress": True, "given": None,
+        "statistics": "C", "modules": "of the model", "answers": False, "progress": True, "given": None,
     }  # fmt: skip

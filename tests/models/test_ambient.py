@@ -10,8 +10,8 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.models.ambient import neutral
 from metake.models.trace import frozen
-from metake.presets import default_text, settings_for
-from tests.conftest import tiny
+from metake.presets import default_text
+from tests.conftest import method_of, tiny
 
 QUICK = {"layers": (1, 2), "steps": 3, "meta_steps": 2, "contexts": None, "weight": 1.0}
 
@@ -47,12 +47,12 @@ def edit(demo):
             demo.arch, demo.tokenizer, default_text("demo"), (1, 2), tokens=2000, progress=False
         )
         statistics.moments[1] = statistics.moments[1] + 0  # as one that was read from a file inside it
-    settings = settings_for(demo.arch, "metake", name="none", **QUICK)
+    method = method_of(demo.arch, "metake", **QUICK)
 
     def go(records, around):
         with around:
             outside = state()
-            editor = Editor(demo.model, demo.tokenizer, settings, statistics=statistics)
+            editor = Editor(demo.model, demo.tokenizer, method, statistics=statistics)
             eta = editor.preview([records[0].request]).eta
             result = editor.edit(records[0].request)
             assert state() == outside

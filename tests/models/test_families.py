@@ -10,8 +10,9 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.models.architecture import FAMILIES, Architecture, ModuleMap
 from metake.models.trace import run
-from metake.presets import default_text, settings_for
+from metake.presets import default_text
 from metake.requests import Request
+from tests.conftest import method_of
 
 OLD = {"vocab_size": 1024, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128}
 BASE = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -103,9 +104,7 @@ def test_an_edit_shifts_the_stream_as_solved_and_is_taken_back(name, demo):
     fields, modules = EDITED[name]
     model = tiny(name, fields)
     arch = Architecture(model, modules)
-    settings = settings_for(
-        arch, "memit", name="none", layers=(1, 2), steps=3, contexts=("The mill is dark",), weight=1.0
-    )
+    method = method_of(arch, "memit", layers=(1, 2), steps=3, contexts=("The mill is dark",), weight=1.0)
     text = default_text("demo")[:8000]
     statistics = collect(arch, demo.tokenizer, text, (1, 2), tokens=200, progress=False)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
@@ -120,7 +119,7 @@ def test_an_edit_shifts_the_stream_as_solved_and_is_taken_back(name, demo):
         return torch.stack([run(arch, ids, outputs=(2,), stop=2).outputs[2][0, -1] for ids in rows])
 
     still = streams()
-    editor = Editor(model, demo.tokenizer, settings, statistics=statistics, modules=modules)
+    editor = Editor(model, demo.tokenizer, method, statistics=statistics, modules=modules)
     solved = editor.edit(REQUESTS).stages[0].solution.shift
     moved = streams() - still
     assert solved.norm() > 0.1

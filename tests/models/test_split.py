@@ -8,7 +8,7 @@ from metake.models.architecture import Architecture
 from metake.models.split import Parts, Split
 from metake.models.trace import frozen, run
 from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import spread
+from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
@@ -75,7 +75,7 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
         for arch in (loaded.arch, Whole(loaded.model)):
             batch = Batch.build(arch, loaded.tokenizer, [r.request for r in records[:4]], CONTEXTS)
             trunks = Trunks.build(arch, batch, LAYERS[0])
-            solver = LayeredSolver(arch, geometries, spread(LAYERS))
+            solver = LayeredSolver(arch, geometries, Spread().stages(LAYERS)[0])
             hidden, key = solver.origin(trunks)
             channel = geometries[LAYERS[-1]].channel(key.T)
             objective = Objective(arch, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)

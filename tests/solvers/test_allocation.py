@@ -6,8 +6,8 @@ import torch
 import metake
 from metake.geometry.covariance import Provenance
 from metake.models.architecture import Architecture
-from metake.solvers.allocation import ALLOCATIONS, describe_shares, predicted_share
-from tests.conftest import tiny
+from metake.solvers.allocation import Forward, Spread, describe_shares, predicted_share
+from tests.conftest import method_of, tiny
 
 LAYERS = (1, 2, 3)
 
@@ -18,9 +18,9 @@ def test_predicted_share_is_what_is_left_of_what_is_missing():
     done = torch.zeros(2)
     for layer, part in ((1, 1 / 3), (2, 1 / 2), (3, 1)):
         done += part * (1 - done) * eta[layer]
-    assert torch.allclose(predicted_share(ALLOCATIONS["spread"](LAYERS)[0], eta), done)
+    assert torch.allclose(predicted_share(Spread().stages(LAYERS)[0], eta), done)
     assert torch.equal(predicted_share([(3, 1.0)], eta), eta[3])
-    assert torch.equal(predicted_share(ALLOCATIONS["spread"](LAYERS)[0], eta, "exact"), torch.ones(2))
+    assert torch.equal(predicted_share(Spread().stages(LAYERS)[0], eta, "exact"), torch.ones(2))
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_predicted_share_is_what_is_left_of_what_is_missing():
     [
         ([(3, 1.0)], "soft", "eta 3"),
         ([(3, 1.0)], "exact", "1 (the fit is exact, whatever eta)"),
-        (ALLOCATIONS["spread"](LAYERS)[0], "soft", "1 - (1 - 0.33 eta 1) (1 - 0.5 eta 2) (1 - eta 3)"),
-        (ALLOCATIONS["forward"](LAYERS)[0], "soft", "1 - (1 - eta 1) (1 - eta 2) (1 - eta 3)"),
+        (Spread().stages(LAYERS)[0], "soft", "1 - (1 - 0.33 eta 1) (1 - 0.5 eta 2) (1 - eta 3)"),
+        (Forward().stages(LAYERS)[0], "soft", "1 - (1 - eta 1) (1 - eta 2) (1 - eta 3)"),
         ([(3, 0.5)], "soft", "1 - (1 - 0.5 eta 3)"),
     ],
 )
@@ -80,17 +80,15 @@ def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, meth
         "meta_steps": 2,
         "contexts": (),
     }
-    settings = metake.settings_for(model, method, name="none", layers=LAYERS, **changes)
-    editor = metake.Editor(
-        model, demo.tokenizer, settings, statistics=statistics, answers=False
-    )
+    chosen = method_of(model, method, layers=LAYERS, **changes)
+    editor = metake.Editor(model, demo.tokenizer, chosen, statistics=statistics, answers=False)
     request = metake.Request("The one who works at the {} is a", "market", "baker")
     preview = editor.preview(request)
     result = editor.edit(request)
     result.revert()
     assert all(0.01 < float(eta) < 0.99 for eta in preview.eta)
     assert (
-        settings.fit == "exact"
+        chosen.fit == "exact"
         or float((preview.predicted - preview.eta[-1]).abs()) > 0.01
         or len(editor.method.stages[-1]) == 1
     )

@@ -3,26 +3,29 @@
 import pytest
 import torch
 
+from metake.components import families
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import ALLOCATIONS, boundary, each, last, spread
+from metake.solvers.allocation import Boundary, Forward, Last, Spread, last
 from metake.solvers.layered import LayeredSolver
 
 LAYERS = (1, 2, 3)
 
 
-def setting(loaded, statistics, shares, records, weight=300.0, contexts=("The market is cold",), fit="soft", aim="top"):  # fmt: skip
+def setting(
+    loaded, statistics, allocation, records, weight=300.0, contexts=("The market is cold",), fit="soft"
+):
     geometries = {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}
     batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records], contexts)
-    solver = LayeredSolver(loaded.arch, geometries, shares, fit, aim)
+    solver = LayeredSolver(loaded.arch, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
     return solver, Trunks.build(loaded.arch, batch, solver.layers[0])
 
 
 def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
-    solver, trunks = setting(loaded, statistics_of(loaded), spread(LAYERS), records[:4])
+    solver, trunks = setting(loaded, statistics_of(loaded), Spread(), records[:4])
     torch.manual_seed(0)
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
@@ -37,7 +40,7 @@ def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
 
 def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
     """T1 on a real model: with a bare prompt alone the executed fraction is eta, the direction is kept."""
-    solver, trunks = setting(loaded, statistics_of(loaded), last(LAYERS), records[:1], contexts=())
+    solver, trunks = setting(loaded, statistics_of(loaded), Last(), records[:1], contexts=())
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
         solution = solver.solve(trunks, torch.randn_like(before))
@@ -50,7 +53,7 @@ def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
 def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
     """X14: `sum_j <r_j - D k_j, D k_j>` is `tr(D G D^T)` of every layer, with earlier keys in G."""
     statistics = statistics_of(loaded)
-    solver, trunks = setting(loaded, statistics, spread(LAYERS), records[:4])
+    solver, trunks = setting(loaded, statistics, Spread(), records[:4])
     past = torch.randn(loaded.arch.d_k, 3, generator=torch.Generator().manual_seed(1)) / 3
     solver.geometries = {n: geometry.with_past(past) for n, geometry in solver.geometries.items()}
     with frozen(loaded.model):
@@ -68,9 +71,7 @@ def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
 
 
 def test_exact_fit_executes_in_full(loaded, statistics_of, records):
-    solver, trunks = setting(
-        loaded, statistics_of(loaded), last(LAYERS), records[:3], contexts=(), fit="exact"
-    )
+    solver, trunks = setting(loaded, statistics_of(loaded), Last(), records[:3], contexts=(), fit="exact")
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
         solution = solver.solve(trunks, torch.randn_like(before))
@@ -82,9 +83,7 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
 
     Not nothing: weights also write at earlier tokens, which the replay does not.
     """
-    solver, trunks = setting(
-        loaded, statistics_of(loaded), each(LAYERS), records[:3], contexts=(), fit="exact", aim="own"
-    )
+    solver, trunks = setting(loaded, statistics_of(loaded), Forward(), records[:3], contexts=(), fit="exact")
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
@@ -107,7 +106,7 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
 
 
 def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_of, records):
-    solver, trunks = setting(loaded, statistics_of(loaded), each(LAYERS), records[:1], contexts=(), aim="own")
+    solver, trunks = setting(loaded, statistics_of(loaded), Forward(), records[:1], contexts=())
     with frozen(loaded.model):
         before, _ = solver.origin(trunks)
         solution = solver.solve(trunks, torch.randn_like(before))
@@ -118,7 +117,7 @@ def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_
 
 def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of, records):
     """Against a solve that writes the weights layer by layer, as published code does."""
-    solver, trunks = setting(loaded, statistics_of(loaded), spread(LAYERS), records[:3])
+    solver, trunks = setting(loaded, statistics_of(loaded), Spread(), records[:3])
     arch = loaded.arch
     saved = {n: arch.weight(n).clone() for n in LAYERS}
     with frozen(loaded.model):
@@ -143,16 +142,18 @@ def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of,
 
 
 @pytest.mark.parametrize(
-    ("shares", "aim", "passes"), [(spread, "top", 16), (each, "own", 17), (last, "top", 3)]
+    ("allocation", "passes"),
+    [(Spread(), 16), (Forward(), 17), (Last(), 3)],
+    ids=lambda x: getattr(x, "kind", x),
 )
-def test_no_block_runs_that_need_not(demo, statistics_of, records, shares, aim, passes):
+def test_no_block_runs_that_need_not(demo, statistics_of, records, allocation, passes):
     """Blocks run by a solve over layers 1, 2, 3 of 6.
 
     Keys: 1, then 1-2, then 2-3, each for the common beginnings and for what follows (10). Streams at the
     goal: 1-3, 2-3, 3, where the goal is the top (16 in all); 1-3 once, the replay 2-3, then 2 and 3, where
     every layer has its own (17). One layer: itself, three times.
     """
-    solver, trunks = setting(demo, statistics_of(demo), shares(LAYERS), records[:2], aim=aim)
+    solver, trunks = setting(demo, statistics_of(demo), allocation, records[:2])
     _ = demo.arch.returns_tuples  # looks once, in a pass of its own
     counted = []
     handles = [
@@ -169,9 +170,9 @@ def test_no_block_runs_that_need_not(demo, statistics_of, records, shares, aim, 
     assert set(counted) <= set(LAYERS)
 
 
-@pytest.mark.parametrize(("shares", "aim"), [(spread, "top"), (each, "own")])
-def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_of, records, shares, aim):
-    solver, trunks = setting(demo, statistics_of(demo), shares(LAYERS), records[:2], aim=aim)
+@pytest.mark.parametrize("allocation", [Spread(), Forward()], ids=lambda a: a.kind)
+def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_of, records, allocation):
+    solver, trunks = setting(demo, statistics_of(demo), allocation, records[:2])
     with frozen(demo.model):
         residuals = torch.randn(
             2, demo.arch.d_v, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
@@ -182,7 +183,7 @@ def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_o
 
 
 def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, records):
-    solver, trunks = setting(demo, statistics_of(demo), spread(LAYERS), records[:2])
+    solver, trunks = setting(demo, statistics_of(demo), Spread(), records[:2])
     rights = {}
     with frozen(demo.model):
         for keys in ("moving", "frozen"):
@@ -198,7 +199,7 @@ def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, reco
 
 @pytest.mark.parametrize("where", ["residual", "key"])
 def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, where):
-    solver, trunks = setting(demo, statistics_of(demo), last(LAYERS), records[:1])
+    solver, trunks = setting(demo, statistics_of(demo), Last(), records[:1])
     residuals = torch.ones(1, demo.arch.d_v)
     if where == "residual":
         residuals[0, 3] = float("inf")
@@ -215,19 +216,20 @@ def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, w
 
 
 def test_allocations_by_name():
-    assert {name: allocate((1, 2, 3)) for name, allocate in ALLOCATIONS.items()} == {
+    allocations = {kind: cls() for kind, cls in families()["allocation"].items()}
+    assert {kind: allocation.stages((1, 2, 3)) for kind, allocation in allocations.items()} == {
         "spread": [[(1, 1 / 3), (2, 1 / 2), (3, 1.0)]],
         "last": [[(3, 1.0)]],
         "forward": [[(1, 1.0), (2, 1.0), (3, 1.0)]],
-        "each": [[(1, 1.0), (2, 1.0), (3, 1.0)]],
         "boundary": [[(1, 1.0)], [(3, 1.0)]],
     }
-    assert boundary((4,)) == [[(4, 1.0)]]  # one layer has one boundary
+    assert [kind for kind, allocation in allocations.items() if allocation.per_layer] == ["forward"]
+    assert Boundary().stages((4,)) == [[(4, 1.0)]]  # one layer has one boundary
 
 
 @pytest.mark.parametrize("layers", [(4,), (1, 2), (3, 4, 5, 6, 7)])
 def test_shares(layers):
-    shares = spread(layers)
+    (shares,) = Spread().stages(layers)
     assert [s for _, s in shares] == [1 / n for n in range(len(layers), 0, -1)]
     assert last(layers) == [(layers[-1], 1.0)]
     rest = 1.0

@@ -7,12 +7,12 @@ import torch
 
 from metake.editor import Editor
 from metake.models.tokens import encode
-from metake.presets import settings_for
 from metake.requests import Request
 from metake.targets.compensate import compensate
 from metake.targets.descent import Penalty, descend, group_mean, mean_within
 from metake.targets.gradient import answer_signals
 from metake.targets.objective import Losses
+from tests.conftest import method_of
 
 
 class Bowl:
@@ -175,16 +175,14 @@ def test_compensation_is_bounded_where_nothing_is_kept():
     torch.testing.assert_close(scale, torch.tensor([10.0, 1.0]), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("method", ["memit", "metake", "memit-compensated"])
-def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, method):
+@pytest.mark.parametrize("name", ["memit", "metake", "metake-proxy", "memit-compensated"])
+def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, name):
     changes = {"steps": 6, "layers": (1, 2, 3), "meta_steps": 4, "contexts": ("The mill is dark",)}
     statistics = statistics_of(loaded)
     factors = []
     for joint in (True, False):
-        settings = settings_for(loaded.arch, method, name="none", joint=joint, **changes)
-        with Editor(
-            loaded.model, loaded.tokenizer, settings, statistics=statistics
-        ) as editor:
+        method = method_of(loaded.arch, name, joint=joint, **changes)
+        with Editor(loaded, method=method, statistics=statistics) as editor:
             factors.append(editor.edit(records[0].request).delta.factors)
     for layer in (1, 2, 3):
         for a, b in zip(factors[0][layer], factors[1][layer], strict=True):
@@ -193,13 +191,11 @@ def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, m
 
 def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
     changes = {"steps": 5, "layers": (1, 2, 3), "contexts": ()}
-    settings = settings_for(loaded.arch, "memit", name="none", **changes)
+    method = method_of(loaded.arch, "memit", **changes)
     requests = [r.request for r in records[:3]]
     plans = []
     for group in (requests, requests[1:2]):
-        with Editor(
-            loaded.model, loaded.tokenizer, settings, statistics=statistics_of(loaded)
-        ) as editor:
+        with Editor(loaded, method=method, statistics=statistics_of(loaded)) as editor:
             plans.append(editor.edit(group).stages[0].targets.plan.residuals)
     torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)
 
@@ -240,8 +236,8 @@ def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, stati
     }
     seen = {}
     for method in ("memit", "memit-merge"):
-        settings = settings_for(demo.arch, method, name="none", **changes)
-        editor = Editor(demo.model, demo.tokenizer, settings, statistics=statistics_of(demo))
+        chosen = method_of(demo.arch, method, **changes)
+        editor = Editor(demo, method=chosen, statistics=statistics_of(demo))
         with editor:
             residuals = editor.edit(requests).stages[0].targets.residuals
             rows = [encode(demo.tokenizer, r.text, r.target) for r in requests]

@@ -15,6 +15,7 @@ from metake.presets import settings_for
 from metake.prompts import Batch
 from metake.requests import Request
 from metake.targets.gradient import Moments, answer_signals, gradient_step
+from tests.conftest import method_of
 
 LAYERS = (1, 3)
 
@@ -92,10 +93,8 @@ def test_the_step_is_the_normal_equation_of_normalised_gradients(demo, records):
 
 
 def editor_of(loaded, **changes):
-    settings = settings_for(
-        loaded.arch, "ultraedit", name="none", **{"layers": (2, 3, 4), "gradient_lr": 1e-3, **changes}
-    )
-    return Editor(loaded.model, loaded.tokenizer, settings)
+    method = method_of(loaded.arch, "ultraedit", **{"layers": (2, 3, 4), "gradient_lr": 1e-3, **changes})
+    return Editor(loaded.model, loaded.tokenizer, method)
 
 
 def losses(loaded, requests):
@@ -123,8 +122,12 @@ def test_later_batches_are_normalised_by_all_that_was_seen(demo, records):
     first, second = ([r.request for r in part] for part in (records[:4], records[4:8]))
     with editor_of(demo) as editor:
         one, two = editor.edit(first), editor.edit(second)
-        seen = {n: Moments.unpack(packed).count for n, packed in editor._memory.items()}
-    assert set(seen.values()) == {sum(len(r.factors[2][0][0]) for r in (one.delta, two.delta))}
+        seen = {
+            n: [Moments.unpack(packed).count for packed in editor.state.of_layer(n)]
+            for n in editor.method.layers
+        }
+    counts = [len(r.factors[2][0][0]) for r in (one.delta, two.delta)]
+    assert seen == {n: counts for n in (2, 3, 4)}
     with editor_of(demo) as editor:
         editor.restore(first, one.delta, one.learned)
         again = editor.edit(second).delta
@@ -146,14 +149,17 @@ def test_one_token_alone_is_refused_and_changes_nothing(demo):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"allocation": "spread"}, "^settings: target gradient and allocation each go together$"),
-        ({"rounds": 2}, "no rounds, group or history$"),
-        ({"group": 1}, "no rounds, group or history$"),
-        ({"memory": "past-keys"}, "no rounds, group or history$"),
+        *(
+            ({name: value}, f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit; ")
+            for name, value in {
+                "allocation": "spread", "rounds": 2, "group": 1, "memory": "past-keys", "merge": True, "fit": "exact",
+                "planner": "closed-loop", "postprocess": "rect",
+            }.items()
+        ),
         ({"gradient_lr": 0}, "^settings: gradient_lr: "),
     ],
-)
-def test_choices_that_do_not_go_together(demo, changes, line):
+)  # fmt: skip
+def test_one_step_of_the_whole_batch_has_no_other_choice(demo, changes, line):
     with pytest.raises(MetakeError, match=line):
         settings_for(demo.arch, "ultraedit", **changes)
 

@@ -9,7 +9,7 @@ from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
-from metake.solvers.allocation import each, last, spread
+from metake.solvers.allocation import Allocation, Forward, Last, Spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
@@ -37,8 +37,8 @@ class Case:
     """Two requests on a model, and every gradient of their executed losses."""
 
     def __init__(
-        self, loaded, statistics, kind="ridge", weight=30.0, shares=spread, fit="soft", dtype=torch.float64,
-        aim="top",
+        self, loaded, statistics, kind="ridge", weight=30.0, allocation: Allocation = Spread(), fit="soft",
+        dtype=torch.float64,
     ):  # fmt: skip
         arch = loaded.arch
         moments = {i: statistics[i] for i in LAYERS}
@@ -47,7 +47,7 @@ class Case:
             for i, m in moments.items()
         }
         batch = Batch.build(arch, loaded.tokenizer, REQUESTS, ("The market is cold",))
-        self.solver = LayeredSolver(arch, geometries, shares(LAYERS), fit, aim)
+        self.solver = LayeredSolver(arch, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
         first, top = self.solver.layers[0], self.solver.planned_at
         self.trunks = Trunks.build(arch, batch, first)
         hidden, key = self.solver.origin(self.trunks)
@@ -122,7 +122,7 @@ def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
 
 def test_unrolled_equals_central_differences_where_every_layer_has_a_goal(double, statistics_of):
     """FE's allocation: the goals themselves move with the residual."""
-    case = Case(double, statistics_of(double), shares=each, aim="own")
+    case = Case(double, statistics_of(double), allocation=Forward())
     _, gradient = case.unrolled()
     way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
@@ -141,7 +141,7 @@ def test_a_price_is_in_the_hypergradient(double, statistics_of, kind):
 
 
 def test_a_price_needs_no_recursion_at_one_layer(double, statistics_of):
-    case = Case(double, statistics_of(double), shares=last).priced()
+    case = Case(double, statistics_of(double), allocation=Last()).priced()
     (losses, proxy), (other, parallel), (exact, unrolled) = case.proxy(), case.parallel(), case.unrolled()
     torch.testing.assert_close(proxy, unrolled, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(parallel, unrolled, rtol=1e-6, atol=1e-9)
@@ -200,7 +200,7 @@ def test_frozen_keys_leave_out_a_part(double, statistics_of):
 
 def test_one_layer_needs_no_recursion(double, statistics_of):
     """P13: with one edited layer the channel does not depend on the target, and all three agree."""
-    case = Case(double, statistics_of(double), shares=last)
+    case = Case(double, statistics_of(double), allocation=Last())
     (losses, proxy), (_, parallel), (_, unrolled) = case.proxy(), case.parallel(), case.unrolled()
     torch.testing.assert_close(proxy, unrolled, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(parallel, unrolled, rtol=1e-6, atol=1e-9)

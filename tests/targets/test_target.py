@@ -1,4 +1,4 @@
-"""From settings to targets: the whole upper level."""
+"""From a method to targets: the whole upper level."""
 
 from dataclasses import replace
 
@@ -9,14 +9,15 @@ from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.presets import settings_for
 from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import spread
+from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
-from metake.targets import target
+from metake.targets import planners, problem
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
-from metake.targets.problem import plan_targets
+from tests.conftest import method_of
 
 LAYERS = (2, 3)
+SHARES = Spread().stages(LAYERS)[0]
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def cost_of(demo, statistics_of, records):
     statistics = statistics_of(demo)
 
     def go(**changes):
-        settings = settings_for(
+        method = settings_for(
             demo.arch,
             "metake-priced",
             layers=LAYERS,
@@ -35,14 +36,13 @@ def cost_of(demo, statistics_of, records):
             meta_stop="none",
             **changes,
         )
-        solver = LayeredSolver(
-            demo.arch, {n: Ridge(statistics[n], settings.weight, 1e-3) for n in LAYERS}, spread(LAYERS)
-        )
+        weight = method.value("weight")
+        solver = LayeredSolver(demo.arch, {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}, SHARES)
         requests = [record.request for record in records[:3]]
-        batch = Batch.build(demo.arch, demo.tokenizer, requests, ("The market is cold",), settings.lookup)
+        batch = Batch.build(demo.arch, demo.tokenizer, requests, ("The market is cold",), method.lookup)
         trunks = Trunks.build(demo.arch, batch, LAYERS[0])
         with frozen(demo.model):
-            targets = plan_targets(demo.arch, solver, batch, trunks, settings)
+            targets = method.plan(demo, solver, batch, trunks)
             return targets, solver.solve(trunks, targets.residuals).cost()
 
     return go
@@ -63,9 +63,9 @@ def test_a_loop_that_pays_disturbs_less(cost_of, choice):
 def test_the_price_is_in_units_of_the_stream(cost_of, monkeypatch):
     """`price` counts tr(D G D^T) over ||h||^2, as decay and regulariser do, of each request its own."""
     seen = []
-    descend = target.descend
+    descend = planners.descend
     monkeypatch.setattr(
-        target,
+        planners,
         "descend",
         lambda *a, penalty, **more: seen.append(penalty) or descend(*a, penalty=penalty, **more),
     )
@@ -90,7 +90,7 @@ APART = {
 def planned(demo, statistics_of, records, monkeypatch):
     """`planned(**settings)`: what both descents are given and give, the targets, the solver and its trunks."""
     statistics, calls, objectives = statistics_of(demo), [], []
-    descend, objective = target.descend, target.Objective
+    descend, objective = planners.descend, problem.Objective
 
     def watched(*given, **options):
         calls.append((*given, options, descend(*given, **options)))
@@ -103,16 +103,16 @@ def planned(demo, statistics_of, records, monkeypatch):
     def go(requests=None, method="metake-priced", contexts=("The market is cold",), **changes):
         calls.clear()
         objectives.clear()
-        monkeypatch.setattr(target, "descend", watched)
-        monkeypatch.setattr(target, "Objective", built)
-        settings = settings_for(demo.arch, method, name="none", layers=LAYERS, **{**APART, **changes})
+        monkeypatch.setattr(planners, "descend", watched)
+        monkeypatch.setattr(problem, "Objective", built)
+        made = method_of(demo.arch, method, layers=LAYERS, **{**APART, **changes})
         geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
-        solver = LayeredSolver(demo.arch, geometries, spread(LAYERS), settings.fit)
+        solver = LayeredSolver(demo.arch, geometries, SHARES, made.fit)
         requests = requests or [record.request for record in records[:3]]
-        batch = Batch.build(demo.arch, demo.tokenizer, requests, contexts, settings.lookup)
+        batch = Batch.build(demo.arch, demo.tokenizer, requests, contexts, made.lookup)
         trunks = Trunks.build(demo.arch, batch, LAYERS[0])
         with frozen(demo.model):
-            return plan_targets(demo.arch, solver, batch, trunks, settings), list(calls), solver, trunks
+            return made.plan(demo, solver, batch, trunks), list(calls), solver, trunks
 
     go.objectives = objectives
     return go
@@ -228,9 +228,9 @@ def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merg
 
 def test_a_plan_is_lengthened_by_what_the_weakest_layer_needs_and_no_further(planned, monkeypatch):
     """1 / eta of the layer that keeps least, between 1 and `stretch`, the mean over a subject's requests."""
-    bounds, compensate = [], target.compensate
+    bounds, compensate = [], planners.compensate
     monkeypatch.setattr(
-        target, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
+        planners, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
     )
     _, (plan,), solver, trunks = planned(method="memit-compensated", price=0.0, stretch=1e3)
     eta = torch.stack(list(solver.solve(trunks, plan[-1].residuals).eta.values()))
