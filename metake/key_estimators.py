@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from metake.components import Component, register
@@ -11,6 +13,9 @@ class KeyEstimator(Component):
     """Choice of a key estimator; a subclass defines `estimate`."""
 
     family = "keys"
+    exact_at_bare: ClassVar[bool] = (
+        False  # whether an exact fit holds at the bare prompt's key, not at the estimate
+    )
 
     def estimate(self, keys: Tensor) -> Tensor:
         """`requests x contexts x d_k`, the bare prompt first -> `requests x d_k`."""
@@ -31,9 +36,17 @@ class BareAndContexts(KeyEstimator):
 
 @register
 class ContextMean(KeyEstimator):
-    """Mean over all contexts, the bare prompt included, as in ROME's code."""
+    """Mean over all contexts, the bare prompt included (R-ROME, arXiv:2403.07175)."""
 
     kind = "context-mean"
 
     def estimate(self, keys: Tensor) -> Tensor:
         return keys.mean(1)
+
+
+@register
+class RomeKeys(ContextMean):
+    """ROME's code: the update's direction is that of the mean key, its length that of the bare prompt's key."""
+
+    kind = "rome"
+    exact_at_bare = True

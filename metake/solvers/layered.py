@@ -187,6 +187,9 @@ class LayeredSolver:
             columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
             right, kept = geometry.executed(columns, self.fit)
             right = right.to(key)
+            own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
+            if self.fit == "exact" and trunks.estimator.exact_at_bare:
+                right = torch.linalg.solve(own @ right, right, left=False)
             left = (share * rest).T.to(key.device).contiguous()
             if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
@@ -194,7 +197,6 @@ class LayeredSolver:
             keys[layer] = key
             missing[layer] = rest.detach().norm(dim=1)
             eta[layer] = kept.to(torch.float32)
-            own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             after = stream + ((own @ right) @ left.T).to(stream.device)
         assert before is not None
         assert after is not None
