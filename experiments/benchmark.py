@@ -46,12 +46,14 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.files import write_json, write_text
 from metake.geometry.covariance import collect
-from metake.methods.base import Method
+from metake.geometry.specs import RidgeSpec
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import ALPHAEDIT, MEMIT
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, load
 from metake.models.trace import frozen
 from metake.options import Parser, at_least, output_folder
-from metake.presets import default_text, settings_for
+from metake.presets import default_text
 from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
@@ -60,7 +62,7 @@ from metake.requests import Request
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Objective
-from metake.targets.problem import plan_targets
+from metake.targets.planners import OpenLoop
 
 SUITES = ("plan", "solve", "metake", "stats", "sequence")
 SEQUENCE = 20  # batches
@@ -69,11 +71,11 @@ CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefor
 
 @dataclass(frozen=True)
 class Bench:
-    """A model with requests and settings."""
+    """A model with requests and a method."""
 
     arch: Architecture
     tokenizer: Any
-    settings: Settings
+    method: LocateThenEdit
     pool: list[Request]
     size: int
     text: str
@@ -122,7 +124,7 @@ def build(args: argparse.Namespace) -> Bench:
     layers = {"smollm2": (4, 5, 6, 7, 8), "gpt2": (3, 4, 5, 6, 7), "gpt2-xl": (13, 14, 15, 16, 17),
               "gpt-j": (3, 4, 5, 6, 7, 8), "llama3": (4, 5, 6, 7, 8)}.get(args.size, (1, 2, 3))  # fmt: skip
     layers = tuple(n for n in layers if n < len(arch)) or (len(arch) - 1,)
-    settings = settings_for(arch, "memit", name="none").updated(
+    method = MEMIT.updated(
         layers=layers, contexts=CONTEXTS, steps=args.steps, lr=0.5, clamp=0.75, decay=0.5, stop_loss=0.0,
         weight=1000.0, ridge=1e-4, max_tokens=args.max_tokens,
     )  # fmt: skip
@@ -131,7 +133,7 @@ def build(args: argparse.Namespace) -> Bench:
     records = read_records(args.data or ASSETS / "world" / file)
     text = default_text(args.size if args.size == "smollm2" else name)
     return Bench(
-        arch, tokenizer, settings, [r.request for r in records], 1, text, args.repeats, args.stats_tokens
+        arch, tokenizer, method, [r.request for r in records], 1, text, args.repeats, args.stats_tokens
     )
 
 
@@ -142,7 +144,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     wanted = args.suite
     report: dict[str, Any] = {
         **provenance(args.size, bench.arch, "memit"),
-        "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.settings.layers),
+        "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.method.layers),
         "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
         "dtype": args.dtype, "tf32": args.tf32,
         "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
@@ -152,16 +154,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     before = peak_gib(bench)
     with frozen(bench.arch.model):
         statistics = collect(
-            bench.arch, bench.tokenizer, bench.text, bench.settings.layers, tokens=bench.arch.d_k + 512,
+            bench.arch, bench.tokenizer, bench.text, bench.method.layers, tokens=bench.arch.d_k + 512,
             progress=False,
         )  # fmt: skip
-        editor = Editor(
-            bench.arch.model,
-            bench.tokenizer,
-            bench.settings,
-            statistics=statistics,
-            answers=False,
-        )
+        editor = Editor(bench.arch.model, bench.tokenizer, bench.method, statistics=statistics, answers=False)
         for batch in args.batch:
             sized = replace(bench, size=batch)
             for name in (name for name in ("plan", "solve", "metake") if name in wanted):
@@ -227,25 +223,26 @@ def row(suite: str, name: str, seconds: list[float], edits: int, against: list[f
 
 
 def _batch(bench: Bench, editor: Editor) -> tuple[Batch, Trunks]:
-    batch = Batch.build(bench.arch, bench.tokenizer, bench.requests, editor.contexts, editor.method.lookup)
-    return batch, Trunks.build(bench.arch, batch, bench.settings.layers[0])
+    return bench.method.batch(
+        editor.loaded, bench.requests, bench.method.prepare(editor.loaded, editor.state)
+    )
 
 
 def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """The direct procedure on a few requests, scaled; ours on the whole batch."""
     batch, _ = _batch(bench, editor)
-    top, few = bench.settings.layers[-1], min(3, len(bench.requests))
+    top, few = bench.method.layers[-1], min(3, len(bench.requests))
     kept: dict[str, torch.Tensor] = {}
+    planner = bench.method.planner
+    assert isinstance(planner, OpenLoop)
 
     def ours() -> None:
         fresh, trunks = _batch(bench, editor)
-        targets = plan_targets(bench.arch, editor.method.solver(editor.loaded, editor.state), fresh, trunks, bench.settings.updated(stop="own"))
-        kept["ours"] = targets.residuals
+        solver = bench.method.solver(editor.loaded, editor.state)
+        kept["ours"] = bench.method.plan(editor.loaded, solver, fresh, trunks).residuals
 
     def published() -> None:
-        kept["direct"] = torch.stack(
-            [direct.plan(bench.arch, batch, i, top, bench.settings) for i in range(few)]
-        )
+        kept["direct"] = torch.stack([direct.plan(bench.arch, batch, i, top, planner) for i in range(few)])
 
     mine = bench.timed(ours)
     with FlopCounterMode(display=False) as counter:
@@ -261,19 +258,24 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """Both once with everything built: the factorisation is done once per run, so it has its own line."""
     batch, trunks = _batch(bench, editor)
-    factorised = bench.timed(
-        lambda: (editor._bases.clear(), [editor.method.geometry_at(editor.loaded, editor.state, n) for n in bench.settings.layers])
-    )
-    solver = editor.method.solver(editor.loaded, editor.state)
+
+    def factorise() -> None:
+        editor.state.bases.clear()
+        bench.method.solver(editor.loaded, editor.state)
+
+    factorised = bench.timed(factorise)
+    solver = bench.method.solver(editor.loaded, editor.state)
     hidden, _ = solver.origin(trunks)
     residuals = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
     )
-    moments = {n: editor.statistics[n] for n in bench.settings.layers}
+    moments = {n: editor.statistics[n] for n in bench.method.layers}
+    geometry = bench.method.geometry
+    assert isinstance(geometry, RidgeSpec)
     kept: dict[str, Any] = {}
     mine = bench.timed(lambda: kept.update(ours=solver.solve(trunks, residuals)))
     theirs = bench.timed(
-        lambda: kept.update(direct=direct.execute(bench.arch, batch, residuals, moments, bench.settings))
+        lambda: kept.update(direct=direct.execute(bench.arch, batch, residuals, moments, geometry))
     )
     off = 0.0
     for layer, change in kept["direct"].items():
@@ -287,12 +289,12 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """One step of the upper level along each gradient."""
     batch, trunks = _batch(bench, editor)
-    solver = editor.method.solver(editor.loaded, editor.state)
+    solver = bench.method.solver(editor.loaded, editor.state)
     hidden, key = solver.origin(trunks)
     top = solver.planned_at
     channel = solver.geometries[top].channel(key.T.to(solver.geometries[top].device))
     objective = Objective(
-        bench.arch, batch, trunks.start, top, channel=channel, max_tokens=bench.settings.max_tokens
+        bench.arch, batch, trunks.start, top, channel=channel, max_tokens=bench.method.max_tokens
     )
     slopes = {
         "proxy": Virtual(objective, "channel"), "parallel": Parallel(objective, solver, trunks),
@@ -320,7 +322,7 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 def stats(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """All layers in one pass, tokenising and all, over the text again and again until there are tokens enough."""
-    tokens, layers = bench.stats_tokens or bench.arch.d_k + 512, bench.settings.layers
+    tokens, layers = bench.stats_tokens or bench.arch.d_k + 512, bench.method.layers
     once = editor.statistics.provenance.tokens if editor.statistics else 0
     text = bench.text * (1 + tokens // max(1, once))
 
@@ -339,16 +341,10 @@ def stats(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """AlphaEdit remembers every batch: seconds of the first three against those of the last three of twenty."""
-    settings = settings_for(bench.arch, "alphaedit", name="none").updated(
-        layers=bench.settings.layers, contexts=CONTEXTS, steps=2, stop="none", l2=1.0
-    )
+    method = ALPHAEDIT.updated(layers=bench.method.layers, contexts=CONTEXTS, steps=2, stop="none", l2=1.0)
     seconds = []
     with Editor(
-        bench.arch.model,
-        bench.tokenizer,
-        settings,
-        statistics=editor.statistics,
-        answers=False,
+        bench.arch.model, bench.tokenizer, method, statistics=editor.statistics, answers=False
     ) as other:
         other.edit(bench.requests)  # factorises, once
         other.revert()

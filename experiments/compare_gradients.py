@@ -35,7 +35,9 @@ from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import MethodRun, evaluate_method
 from metake.files import read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
-from metake.methods.base import Method
+from metake.methods.combinators import compensated, iterated, metake
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import MEMIT
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import (
@@ -53,50 +55,57 @@ from metake.prompts import sample_contexts
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
+from metake.targets.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
+from metake.targets.planners import ClosedLoop
 
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
 PLAIN = {"clamp": None, "decay": 0.0, "kl": 0.0625, "stop_loss": 0.05}
 
 
-def targets(steps: int, planned: int) -> dict[str, dict[str, Any]]:
-    """Name -> settings of a target that takes `steps` gradient steps, `planned` of them open loop."""
-    open_loop = {"target": "plan", "steps": steps}
-    table: dict[str, dict[str, Any]] = {
-        "open loop": {**open_loop, "stop": "own"},
-        "open loop, unstopped": {**open_loop, "stop": "none"},
-        "open loop, stopped on execution": {**open_loop, "stop": "executed"},
-        "compensated": {**open_loop, "target": "compensated", "stop": "own"},
-        "iterated": {**open_loop, "rounds": 3, "stop": "own"},
+def targets(base: LocateThenEdit, steps: int, planned: int) -> dict[str, LocateThenEdit]:
+    """Name of a target -> the method with it, at `steps` gradient steps, `planned` of them open loop."""
+    open_loop = base.updated(steps=steps, stop="own")
+    table = {
+        "open loop": open_loop,
+        "open loop, unstopped": open_loop.updated(stop="none"),
+        "open loop, stopped on execution": open_loop.updated(stop="executed"),
+        "compensated": compensated(open_loop),
+        "iterated": iterated(open_loop, 3),
     }
-    for gradient, start in product(("proxy", "parallel", "unrolled"), ("plan", "compensated")):
-        name = gradient if start == "plan" else f"{gradient}, from compensated"
-        table[name] = {
-            "target": "bilevel", "hypergradient": gradient, "start": start, "steps": planned, "stop": "own",
-            "meta_steps": steps - planned, "meta_stop": "executed", "locality": 0.0625,
-        }  # fmt: skip
+    start = base.updated(steps=planned, stop="own")
+    for gradient in (ProxyGradient(), ParallelGradient(), UnrolledGradient()):
+        for name, begin in (
+            (gradient.kind, start),
+            (f"{gradient.kind}, from compensated", compensated(start)),
+        ):
+            table[name] = metake(begin, gradient).updated(
+                meta_steps=steps - planned, meta_stop="executed", locality=0.0625
+            )
     return table
+
+
+def base_method(loaded: Loaded, name: str, layers: tuple[int, ...], plan_rate: float) -> LocateThenEdit:
+    """What all targets share: default numbers but for the plan, and what a preset says of the model."""
+    preset, base = settings_for(loaded, name), settings_for(loaded, name, name="none", layers=layers)
+    assert isinstance(base, LocateThenEdit)
+    of_model = [part for part in ("contexts", "keep", "max_tokens") if base.fitting({part: None})]
+    return base.updated(**PLAIN, lr=plan_rate, **{part: preset.value(part) for part in of_model})
 
 
 @dataclass(frozen=True)
 class Study:
-    """A model with records, layers and a geometry, as one table's rows share them."""
+    """A model with the methods that are compared on it."""
 
     loaded: Loaded
     statistics: Statistics
-    method: str
-    layers: tuple[int, ...]
+    methods: dict[str, LocateThenEdit]
     batch: int
-    plan_rate: float
 
-    def settings(self, choice: dict[str, Any], strength: float, rate: float) -> Settings:
-        base = settings_for(self.loaded.arch, self.method, name="none", layers=self.layers)
-        rates = {"lr": rate} if choice["target"] != "bilevel" else {"lr": self.plan_rate, "meta_lr": rate}
-        preset = settings_for(self.loaded.arch, self.method)
-        strong = {"l2" if base.geometry == "projected" else "weight": strength}
-        return base.updated(
-            **PLAIN, contexts=preset.contexts, keep=preset.keep, max_tokens=preset.max_tokens,
-            **strong, **rates, **choice,
-        )  # fmt: skip
+    def method(self, target: str, strength: float, rate: float) -> LocateThenEdit:
+        """The method with a target, a strength of its constraint, and the learning rate that is searched."""
+        method = self.methods[target]
+        searched = "meta_lr" if isinstance(method.planner, ClosedLoop) else "lr"
+        return method.updated(**{method.strength: strength, searched: rate})
 
 
 @dataclass(frozen=True)
@@ -114,10 +123,10 @@ class Judge:
         evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=False)
         return cls(study, records, evaluator, evaluator.measure())
 
-    def run(self, settings: Settings, contexts: tuple[str, ...]) -> MethodRun:
+    def run(self, method: LocateThenEdit, contexts: tuple[str, ...]) -> MethodRun:
         study = self.study
         return evaluate_method(
-            study.loaded, self.records, study.method, settings, study.statistics, self.evaluator,
+            study.loaded, self.records, method, study.statistics, self.evaluator,
             self.before, batch=study.batch, contexts=contexts,
         )  # fmt: skip
 
@@ -208,7 +217,7 @@ def gains(points: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     at = {(p["target"], p["weight"]): p for p in points}
     rows = []
     for (name, weight), point in at.items():
-        if point["settings"]["target"] != "bilevel":
+        if point["settings"]["planner"]["kind"] != ClosedLoop.kind:
             continue
         control = "compensated" if "from compensated" in name else "open loop, unstopped"
         if (control, weight) not in at:
@@ -230,17 +239,18 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     rates = tuple(parse_numbers(args.rates, "--rates"))
     dev = read_records(args.dev, args.search, need=("rephrase", "locality"))
     test = read_records(args.data, args.skip + args.edits, need=("rephrase", "locality"))[args.skip :]
-    chosen = targets(args.steps, args.planned)
+    chosen = list(targets(MEMIT, args.steps, args.planned))
     if args.targets is not None:
         wanted = [name.strip() for name in args.targets.split(";")]
         if unknown := [name for name in wanted if name not in chosen]:
             raise unknown_name("--targets", unknown[0], chosen)
-        chosen = {name: chosen[name] for name in wanted}
+        chosen = wanted
     loaded = chosen_model(args)
     statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-    bench = Study(loaded, statistics, args.method, layers, args.batch, args.plan_rate)
+    base = base_method(loaded, args.method, layers, args.plan_rate)
+    bench = Study(loaded, statistics, targets(base, args.steps, args.planned), args.batch)
     locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")
-    contexts = settings_for(loaded.arch, args.method).contexts
+    contexts = base.contexts
     if contexts is None:
         contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     head = {
@@ -260,7 +270,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
             for rate in rates:
                 key = f"{weight:g} {name} {rate:g}"
                 if key not in journal["trials"]:
-                    run = developed.run(bench.settings(chosen[name], weight, rate), contexts)
+                    run = developed.run(bench.method(name, weight, rate), contexts)
                     journal["trials"][key] = {m: run.after.mean(m) for m in METRICS}
                     write_record(path, journal)
                 trials.append((score(journal["trials"][key], locality), rate))
@@ -268,7 +278,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
             rate = max(trials)[1]
             key = f"{weight:g} {name}"
             if key not in journal["points"]:
-                run = held_out.run(bench.settings(chosen[name], weight, rate), contexts)
+                run = held_out.run(bench.method(name, weight, rate), contexts)
                 journal["points"][key] = {
                     "target": name, "weight": weight, "rate": rate, "score on dev": max(trials)[0],
                     **summary(run),

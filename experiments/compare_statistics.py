@@ -14,14 +14,12 @@ import torch
 
 from metake.console import command
 from metake.data.records import read_records
-from metake.editor import Editor
 from metake.files import read_text, write_json
-from metake.geometry.operator import Ridge
+from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.load import ASSETS
 from metake.models.trace import frozen
 from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_numbers
 from metake.presets import TOKENS, default_text, settings_for, statistics_for
-from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.tables import markdown
 
@@ -52,26 +50,24 @@ def main() -> None:
     texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}
     requests = [record.request for record in read_records(args.data, args.edits)]
     loaded = chosen_model(args)
-    settings = settings_for(loaded.arch, "memit")
-    layers = settings.layers
+    method = settings_for(loaded.arch, "memit")
+    assert isinstance(method, LocateThenEdit)
+    layers = method.layers
     statistics = {
         name: statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=TOKENS, progress=True)
         for name, text in texts.items()
     }
-    first = next(iter(statistics.values()))
-    editor = Editor(
-        loaded.model, loaded.tokenizer, settings, statistics=first, modules=loaded.arch.modules
-    )  # fmt: skip
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.method.lookup)
-        keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
+        state = method.prepare(loaded, method.init(loaded, next(iter(statistics.values()))))
+        keys = lookup_keys(loaded, method.batch(loaded, requests, state)[1], layers)
     rows, content = [], []
     for weight in weights:
+        spec = method.updated(weight=weight).geometry
         for name, moments in statistics.items():
             etas = []
             for layer in layers:
                 moment = moments[layer]
-                geometry = Ridge(moment, weight, settings.ridge * weight * float(moment.trace()))
+                geometry = spec.build(moment, method.torch_dtype, moment.device)
                 etas.append(float(geometry.attenuation(keys[layer].T).median()))
             content.append({"weight": weight, "text": name, "tokens": moments.provenance.tokens, "eta": etas})
             rows.append([f"{weight:g}", name, str(moments.provenance.tokens), *(f"{e:.3f}" for e in etas)])

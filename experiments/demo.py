@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from experiments.story import CLOSED, conclusion, missed_by_open, story_settings, tell_reason, tell_result
+from experiments.searched import searched_names
+from experiments.story import CLOSED, conclusion, missed_by_open, story_methods, tell_reason, tell_result
 from metake.console import command
 from metake.data.records import read_records
 from metake.errors import MetakeError
@@ -40,7 +41,7 @@ from metake.files import write_json
 from metake.methods.base import Method
 from metake.models.load import ASSETS, Loaded, load
 from metake.options import Parser, at_least, find_statistics, output_folder
-from metake.presets import held_out_text, settings_for
+from metake.presets import held_out_text, methods_for
 from metake.report.answers import Dialogue
 from metake.report.page import Section, write_page
 
@@ -53,23 +54,23 @@ BATCHES = (
 REAL, MADE_UP = ASSETS / "world" / "real_facts.json", ASSETS / "world" / "test.json"
 
 
-def with_presets(*methods: str) -> Callable[[Loaded], dict[str, Settings]]:
-    """The presets of a model, by method."""
-    return lambda loaded: {name: settings_for(loaded.arch, name) for name in methods}
+def with_presets(*names: str) -> Callable[[Loaded], list[Method]]:
+    """The variants of some methods that a model's preset has numbers for."""
+    return lambda loaded: methods_for(loaded, searched_names(loaded.arch, names))
 
 
 def run(
-    loaded: Loaded, data: Path, choose: Callable[[Loaded], dict[str, Settings]], edits: int, batch: int
+    loaded: Loaded, data: Path, choose: Callable[[Loaded], list[Method]], edits: int, batch: int
 ) -> Comparison:
     """All methods on the first `edits` records of `data`."""
     records = read_records(data, edits)
-    settings = choose(loaded)
-    statistics = find_statistics(loaded, settings.values(), None, None)
+    methods = choose(loaded)
+    statistics = find_statistics(loaded, methods, None, None)
     with tqdm(
-        total=len(records) * len(settings), unit="edit", desc=f"{loaded.name}: editing", disable=None
+        total=len(records) * len(methods), unit="edit", desc=f"{loaded.name}: editing", disable=None
     ) as bar:
         return compare(
-            loaded, records, settings, statistics, batch=batch, text=held_out_text(loaded.name),
+            loaded, records, methods, statistics, batch=batch, text=held_out_text(loaded.name),
             tick=bar.update, data=data.name,
         )  # fmt: skip
 
@@ -135,10 +136,10 @@ def main() -> None:
     small = load(args.model)
     subject = real or small
 
-    def settings(loaded: Loaded) -> dict[str, Settings]:
-        return story_settings(loaded.arch, loaded.name)
+    def same_constraint(loaded: Loaded) -> list[Method]:
+        return story_methods(loaded.arch, loaded.name)
 
-    story = run(subject, REAL if real else MADE_UP, settings, 6 if real else 12, 12)
+    story = run(subject, REAL if real else MADE_UP, same_constraint, 6 if real else 12, 12)
     results = {f"{subject.name}, same constraint": story.content}
     write_json(args.out / "results.json", results)
     print(

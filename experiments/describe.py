@@ -15,9 +15,9 @@ TABLES = {"settings.md": describe_settings, "methods.md": describe_methods}
 
 
 def replace_table(text: str, table: str) -> str:
-    """`text` with its first table, the one that begins with the same column, replaced."""
+    """`text` with its first table replaced."""
     lines = text.splitlines(keepends=True)
-    first = next(i for i, line in enumerate(lines) if line.startswith(table[:8]))
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
     after = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
     return "".join([*lines[:first], table, *lines[after:]])
 

@@ -24,11 +24,12 @@ from metake.console import command
 from metake.editor import Editor
 from metake.files import write_json
 from metake.geometry.covariance import collect
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS
 from metake.options import Parser, at_least, output_folder, parse_layers
-from metake.presets import default_text, settings_for
+from metake.presets import default_text, methods_for
 from metake.provenance import provenance
 from metake.report.tables import render
 from metake.requests import Request
@@ -104,8 +105,8 @@ def main() -> None:
     choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "ridge": 1e-4}
     if args.layers:
         choice["layers"] = tuple(parse_layers(args.layers))
-    settings = {name: settings_for(arch, name, name=NAMES[args.arch], **choice) for name in methods}
-    layers = tuple(sorted({n for s in settings.values() if s.needs_statistics for n in s.layers}))
+    chosen = methods_for(arch, methods, preset=NAMES[args.arch], changes=choice)
+    layers = tuple(sorted({n for method in chosen if method.needs_statistics for n in method.layers}))
     report: dict[str, Any] = {
         **provenance(args.arch, arch, methods), "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
         "dtype": args.dtype, "solve": args.solve, "edits": args.edits,
@@ -122,24 +123,23 @@ def main() -> None:
         }  # fmt: skip
     requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
     rows = []
-    for method, chosen in settings.items():
-        with Editor(
-            model, tokenizer, chosen, statistics=statistics, answers=False
-        ) as editor:
+    for method in chosen:
+        with Editor(model, tokenizer, method, statistics=statistics, answers=False) as editor:
             started = time.perf_counter()
-            for layer in chosen.layers:
-                editor.method.geometry_at(editor.loaded, editor.state, layer)
+            if isinstance(method, LocateThenEdit):
+                for layer in method.layers:
+                    method.geometry_at(editor.loaded, editor.state, layer)
             if args.device.startswith("cuda"):
                 torch.cuda.synchronize()
             factored = time.perf_counter() - started
             result = editor.edit(requests)
-        report[method] = {
-            "layers": chosen.layers, "factorise_seconds": factored, "edit_seconds": result.seconds,
+        report[method.name] = {
+            "layers": method.layers, "factorise_seconds": factored, "edit_seconds": result.seconds,
             "peak_gib": peak(args.device), "fraction": float(result.fraction.mean()),
             "eta": [float(eta.median()) for eta in result.eta.values()],
         }  # fmt: skip
-        rows.append([method, str(list(chosen.layers)), f"{factored:.1f}", f"{result.seconds / args.edits:.3f}",
-                     f"{report[method]['peak_gib']:.1f}"])  # fmt: skip
+        rows.append([method.name, str(list(method.layers)), f"{factored:.1f}", f"{result.seconds / args.edits:.3f}",
+                     f"{report[method.name]['peak_gib']:.1f}"])  # fmt: skip
         write_json(args.out / f"{args.arch}-{args.dtype}.json", report)
     head = ["method", "layers", "factorise, s", "s/edit", "peak so far, GiB"]
     title = f"{args.arch}, {blocks} blocks, {args.dtype}, {report['device']}, {args.edits} edits"

@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from metake.console import command
 from metake.data.records import read_records
-from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.page import write_layers
 from metake.extras import needs
 from metake.files import as_plain, read_record, write_record, write_text
 from metake.geometry.covariance import Statistics
-from metake.methods.base import Method
+from metake.methods.base import State
+from metake.methods.combinators import compensated, metake
+from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.chat import described
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.models.trace import frozen
@@ -50,14 +51,13 @@ from metake.options import (
 )
 from metake.phases import phase
 from metake.presets import default_layers, settings_for
-from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.page import Picture, Section, write_page
 from metake.report.tables import render
 from metake.requests import Request
 from metake.targets.descent import Penalty, descend
 from metake.targets.objective import Losses
-from metake.targets.problem import plan_targets
+from metake.targets.planners import ClosedLoop
 
 with command("measure_drift"), needs("theory"):
     from experiments.drift.edit import Edit, measure
@@ -105,43 +105,49 @@ class Bench:
 
     loaded: Loaded
     statistics: Statistics
-    settings: Settings
-    method: str
+    method: LocateThenEdit
     factors: tuple[float, ...]
     norms: int
     steps: int
 
     @property
-    def strength(self) -> str:
-        return "l2" if self.settings.geometry == "projected" else "weight"
+    def closed(self) -> ClosedLoop:
+        """MetaKE's planner over the method."""
+        planner = metake(self.method).planner
+        assert isinstance(planner, ClosedLoop)
+        return planner
 
-    def editor(self, factor: float = 1.0) -> Editor:
-        settings = self.settings.updated(**{self.strength: getattr(self.settings, self.strength) * factor})
-        return Editor(self.loaded.model, self.loaded.tokenizer, settings,
-                      statistics=self.statistics, modules=self.loaded.arch.modules)  # fmt: skip
+    def at(self, factor: float = 1.0) -> tuple[LocateThenEdit, State]:
+        """The method under a constraint `factor` times as strong, and its state before an edit."""
+        name = self.method.strength
+        method = self.method.updated(**{name: self.method.value(name) * factor})
+        return method, method.prepare(self.loaded, method.init(self.loaded, self.statistics))
 
-    def measure(self, editors: dict[float, Editor], request: Request) -> dict[str, Any]:
+    def measure(
+        self, strengths: dict[float, tuple[LocateThenEdit, State]], request: Request
+    ) -> dict[str, Any]:
         """One edit, alone."""
-        s, arch = self.settings, self.loaded.arch
-        batch = Batch.build(arch, self.loaded.tokenizer, [request], editors[1.0].contexts, s.lookup)
-        penalty = Penalty(kl=s.locality, initial_first=True)
+        arch = self.loaded.arch
+        batch, _ = self.method.batch(self.loaded, [request], strengths[1.0][1])
+        penalty = Penalty(kl=self.closed.kl, initial_first=True)
 
         def at(factor: float) -> Edit:
-            return Edit(arch, editors[factor].solver(), batch, penalty, s.max_tokens)
+            method, state = strengths[factor]
+            return Edit(arch, method.solver(self.loaded, state), batch, penalty, method.max_tokens)
 
         edit = at(1.0)
-        aimed = plan_targets(arch, edit.solver, batch, edit.trunks, s.updated(target="compensated"))
+        aimed = compensated(self.method).plan(self.loaded, edit.solver, batch, edit.trunks)
         plan = aimed.plan.residuals
-        strengths = {}
-        for factor, editor in editors.items():
-            value = getattr(editor.method, self.strength)
+        measured = {}
+        for factor, (method, _) in strengths.items():
+            value = method.value(method.strength)
             other = edit if factor == 1.0 else at(factor)
-            strengths[f"{value:g}"] = measure(other, plan, steps=0)
+            measured[f"{value:g}"] = measure(other, plan, steps=0)
         return {
             "request": [request.prompt, request.subject, request.target],
             "start": measure(edit, plan, steps=self.norms),
             "compensated": {**measure(edit, aimed.residuals, steps=0), "scale": float(aimed.scale[0])},
-            "strengths": strengths,
+            "strengths": measured,
             "trail": self._trail(edit, plan),
         }
 
@@ -150,7 +156,7 @@ class Bench:
         if self.steps == 0:
             return []
         followed = sorted({0, 1, self.steps // 2, self.steps - 1})
-        s, proxy, seen, trail = self.settings, edit.slopes["proxy"], [0], []
+        proxy, seen, trail = edit.slopes["proxy"], [0], []
 
         class Followed:
             executed = False
@@ -162,13 +168,13 @@ class Bench:
                 seen[0] += 1
                 return proxy(residuals, active, penalty, backward=backward)
 
-        descend(Followed(), start, edit.hidden.norm(dim=1), steps=self.steps, lr=s.meta_lr, penalty=edit.penalty, stop="none",
+        descend(Followed(), start, edit.hidden.norm(dim=1), steps=self.steps, lr=self.closed.lr, penalty=edit.penalty, stop="none",
                 stop_loss=0.0, execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)))  # fmt: skip
         return trail
 
 
 def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
-    """Model, settings, statistics and requests.
+    """Model, method, statistics and requests.
 
     Raises:
         MetakeError: model, data, statistics or an option cannot be used; the line says what to do.
@@ -177,21 +183,22 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
     if args.data is not None and not args.data.is_file():
         raise MetakeError(f"--data {args.data}: no such file")
     loaded = chosen_model(args)
-    settings = settings_for(loaded.arch, args.method)
+    method = settings_for(loaded.arch, args.method)
     if layers is None:  # one layer has no drift
-        layers = settings.layers if len(settings.layers) >= 3 else default_layers(len(loaded.arch))
+        layers = method.layers if len(method.layers) >= 3 else default_layers(len(loaded.arch))
     changes: dict[str, Any] = {"layers": layers, "seed": args.seed}
     if args.strength is not None:
-        changes["l2" if settings.geometry == "projected" else "weight"] = args.strength
-    settings = settings.updated(**changes)
+        changes[method.strength] = args.strength
+    method = method.updated(**changes)
     factors = tuple(sorted({1.0, *parse_numbers(args.factors, "--factors")}))
-    loaded.arch.check_layers(settings.layers)
-    statistics = find_statistics(loaded, [settings], args.stats, args.text)
+    loaded.arch.check_layers(method.layers)
+    assert isinstance(method, LocateThenEdit)
+    statistics = find_statistics(loaded, [method], args.stats, args.text)
     world = ASSETS / "world"
     data = args.data or world / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(data, args.edits)]
     return (
-        Bench(loaded, statistics, settings, args.method, factors, args.norms, args.steps),
+        Bench(loaded, statistics, method, factors, args.norms, args.steps),
         requests,
         data.name,
     )
@@ -199,14 +206,14 @@ def prepare(args: argparse.Namespace) -> tuple[Bench, list[Request], str]:
 
 def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) -> dict[str, Any]:
     """Measure all edits, or those that an earlier run left; write after each."""
-    arch, layers = bench.loaded.arch, bench.settings.layers
+    arch, layers = bench.loaded.arch, bench.method.layers
     torch.manual_seed(seed)
-    editors = {factor: bench.editor(factor) for factor in bench.factors}
+    strengths = {factor: bench.at(factor) for factor in bench.factors}
     head = {
-        **provenance(bench.loaded.name, arch, bench.method, dated=False), "layers": list(layers),
-        "strength": "L2" if bench.strength == "l2" else "lambda", "data": data,
+        **provenance(bench.loaded.name, arch, bench.method.name, dated=False), "layers": list(layers),
+        "strength": "L2" if bench.method.strength == "l2" else "lambda", "data": data,
         "dtype": str(arch.model.dtype).removeprefix("torch."), "factors": list(bench.factors), "norms": bench.norms, "steps": bench.steps,
-        "settings": bench.settings.model_dump(mode="json"), "seed": seed, "chat": described(bench.loaded.tokenizer),
+        "settings": bench.method.model_dump(mode="json"), "seed": seed, "chat": described(bench.loaded.tokenizer),
         "statistics": {"tokens": bench.statistics.provenance.tokens, "text": bench.statistics.provenance.text},
     }  # fmt: skip
     path, edits = out / "drift.json", []
@@ -220,12 +227,11 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
     ):
         for request in requests[len(edits) :]:
             with phase(f"edit {len(edits) + 1} of {len(requests)}"):
-                edits.append(bench.measure(editors, request))
+                edits.append(bench.measure(strengths, request))
             write_record(path, {**head, "edits": edits})
             bar.update()
-        first = editors[1.0]
-        batch = Batch.build(arch, bench.loaded.tokenizer, requests, first.contexts, first.method.lookup)
-        keys = first.keys(Trunks.build(arch, batch, layers[0]), layers)
+        trunks = bench.method.batch(bench.loaded, requests, strengths[1.0][1])[1]
+        keys = lookup_keys(bench.loaded, trunks, layers)
     between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
     verdicts = {
         "start": judge([edit["start"] for edit in edits]),

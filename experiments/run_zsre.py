@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
+from experiments.searched import searched_names
 from metake.console import command, draw_or_note, if_interrupted
 from metake.data.records import Record, read_records
 from metake.errors import MetakeError
@@ -40,18 +41,19 @@ from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method
 from metake.extras import require
 from metake.files import read_text, write_json, write_text
 from metake.geometry.covariance import text_fingerprint
-from metake.methods.table import METHODS, find_method
+from metake.methods.table import METHODS, method_named
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import Parser, at_least, chosen_model, find_statistics, model_options, output_folder
 from metake.phases import phase
-from metake.presets import held_out_text, preset_name, preset_of, settings_for
+from metake.presets import held_out_text, methods_for, preset_name, preset_of
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
 from metake.report.tables import latex, markdown, render
 
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
+GROUPS = {"paper": list(PAPER), "all": list(METHODS)}
 SHOWN = (
     "efficacy", "generalisation", "specificity", "generation", "efficacy_success", "paraphrase_success",
     "neighbourhood_success", "agreement", "same_subject", "kl", "overlap", "perplexity", "perplexity_median", "fluency",
@@ -64,7 +66,9 @@ def arguments() -> argparse.Namespace:
     model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, help="default: the demo world's test facts")
     parser.add_argument(
-        "--methods", default="paper", help="rows of the method table, comma-separated; or paper, or all"
+        "--methods",
+        default="paper",
+        help="names of methods, comma-separated; or paper, or all: rows of the table with the components of the preset",
     )
     parser.add_argument("--edits", type=at_least(1), help="default: 2000, or 100 on a demo model")
     parser.add_argument("--batch", type=at_least(1), help="default: 100, or 20 on a demo model")
@@ -107,17 +111,15 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen_methods(text: str) -> list[str]:
-    """Names of the option as rows.
+    """Names of the option.
 
     Raises:
-        MetakeError: a row that is not in the table.
+        MetakeError: one is not a method.
     """
-    names = {"paper": list(PAPER), "all": list(METHODS)}.get(text) or [
-        n.strip() for n in text.split(",") if n.strip()
-    ]
+    names = GROUPS.get(text) or [n.strip() for n in text.split(",") if n.strip()]
     for name in names:
-        find_method(name)
-    return names
+        method_named(name)
+    return list(dict.fromkeys(names))
 
 
 def draw_records(records: list[Record], count: int, seed: int, per_subject: int = 1) -> list[Record]:
@@ -192,10 +194,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         check_batches(draw_records(everything, edits, seed, args.per_subject), batch)
     preset = "none" if args.untuned else args.preset
     published = published_for(parse_files(args.hparams), names, loaded.arch)
-    settings = {name: settings_for(loaded.arch, name, name=preset, **published[name]) for name in names}
-    statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
+    chosen = searched_names(loaded.arch, names, preset) if args.methods in GROUPS else names
+    own = {name: published[asked] for name, asked in zip(chosen, names, strict=True)}
+    methods = methods_for(loaded, chosen, preset=preset, own=own)
+    against = None if args.against is None else methods[names.index(args.against)].name
+    statistics = find_statistics(loaded, methods, args.stats, args.text)
     text = held_out_text(preset_name(loaded.arch))
-    rows: dict[str, list[MethodRun]] = {name: [] for name in names}
+    rows: dict[str, list[MethodRun]] = {method.name: [] for method in methods}
     befores: list[Measurement] = []
     looks: dict[str, Any] = {}  # at the run under way
 
@@ -205,7 +210,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         write_json(args.out / "under_way.json", looks)
 
     if_interrupted(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
-    with tqdm(total=len(names) * args.seeds * min(edits, len(everything)), unit="edit", disable=None) as bar:
+    with tqdm(
+        total=len(methods) * args.seeds * min(edits, len(everything)), unit="edit", disable=None
+    ) as bar:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)
             evaluator = Evaluator(
@@ -215,20 +222,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             with phase("evaluate the unedited model"):
                 befores.append(evaluator.measure())
             contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
-            for name in names:
-                bar.set_description(f"{name}, seed {seed}")
+            for method in methods:
+                bar.set_description(f"{method.name}, seed {seed}")
                 key = run_key(
-                    loaded, records, name, settings[name], statistics, batch=batch, contexts=contexts,
+                    loaded, records, method, statistics, batch=batch, contexts=contexts,
                     measured=[not args.no_generate, args.fluency, fingerprint],
                 )  # fmt: skip
-                checkpoints = Checkpoints(args.out / "runs" / f"{name}-{seed}", key)
-                looks.update(method=name, seed=seed, curve=[])
-                rows[name].append(evaluate_method(
-                    loaded, records, name, settings[name], statistics, evaluator, befores[-1], batch=batch,
+                checkpoints = Checkpoints(args.out / "runs" / f"{method.name}-{seed}", key)
+                looks.update(method=method.name, seed=seed, curve=[])
+                rows[method.name].append(evaluate_method(
+                    loaded, records, method, statistics, evaluator, befores[-1], batch=batch,
                     contexts=contexts, checkpoints=checkpoints, look_every=args.look_every, seen=seen,
                     tick=bar.update,
                 ))  # fmt: skip
-                result = content(args, loaded, statistics, befores, rows, left_out)
+                result = content(args, loaded, statistics, befores, rows, left_out, against)
                 write_json(args.out / "results.json", result)
                 (args.out / "under_way.json").unlink(missing_ok=True)
     return result
@@ -236,21 +243,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def content(
     args: argparse.Namespace, loaded: Loaded, statistics: Any, befores: list[Measurement],
-    rows: dict[str, list[MethodRun]], left_out: list[str],
+    rows: dict[str, list[MethodRun]], left_out: list[str], against: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The result file: mean and interval per method, every seed's run, and what each number means."""
     done = {name: runs for name, runs in rows.items() if runs}
     summary = {"unedited": summarise(befores, [])}
     summary |= {name: summarise([r.after for r in runs], runs) for name, runs in done.items()}
     first = next(iter(done.values()))
-    against = (
-        {"against": args.against, "differences": differences(done, args.against)}
-        if args.against in done
-        else {}
-    )
+    apart = {"against": against, "differences": differences(done, against)} if against in done else {}
     return {
         **result_file(loaded, befores[0], first, statistics),
-        **against,
+        **apart,
         "methods": {name: [run.row() for run in runs] for name, runs in done.items()},
         "arguments": {k: None if v is None else str(v) for k, v in vars(args).items()},
         "summary": summary, "left_out": left_out, "d_k": loaded.arch.d_k,

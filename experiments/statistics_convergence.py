@@ -28,11 +28,10 @@ from torch import Tensor
 from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE
 from metake.console import command, draw_or_note
 from metake.data.records import read_records
-from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
-from metake.geometry.operator import Ridge
-from metake.methods.base import Method
+from metake.geometry.specs import GeometrySpec
+from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.load import ASSETS, DEMOS
 from metake.models.trace import frozen
 from metake.options import (
@@ -45,7 +44,6 @@ from metake.options import (
     positive,
 )
 from metake.presets import default_text, settings_for, statistics_for
-from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
@@ -53,12 +51,12 @@ from metake.report.tables import markdown
 GOAL = 0.01
 
 
-def attenuations(moments: dict[int, Tensor], keys: dict[int, Tensor], settings: Settings) -> Tensor:
+def attenuations(moments: dict[int, Tensor], keys: dict[int, Tensor], spec: GeometrySpec) -> Tensor:
     """eta of every fact alone at every layer, `layers x facts`."""
     rows = []
     for layer, moment in moments.items():
-        beta = settings.ridge * settings.weight * float(moment.trace())
-        rows.append(Ridge(moment, settings.weight, beta).attenuation(keys[layer].T))
+        geometry = spec.build(moment, torch.float64, moment.device)
+        rows.append(geometry.attenuation(keys[layer].T))
     return torch.stack(rows)
 
 
@@ -69,12 +67,13 @@ def change(a: Tensor, b: Tensor) -> float:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     loaded = chosen_model(args)
-    settings = settings_for(loaded.arch, "memit")
+    method = settings_for(loaded.arch, "memit")
+    assert isinstance(method, LocateThenEdit)
     if args.layers is not None:
-        settings = settings.updated(layers=parse_layers(args.layers))
+        method = method.updated(layers=parse_layers(args.layers))
     if args.weight is not None:
-        settings = settings.updated(weight=args.weight)
-    layers = settings.layers
+        method = method.updated(weight=args.weight)
+    layers = method.layers
     text = default_text(args.model) if args.text is None else read_text(args.text)
     sizes = [args.tokens]
     while sizes[0] // 2 >= 2 * loaded.arch.d_k:
@@ -86,16 +85,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise MetakeError(
             f"text: {found[-1].provenance.tokens} tokens, fewer than --tokens {args.tokens}; lower it, or give a longer --text"
         )
-    editor = Editor(
-        loaded.model, loaded.tokenizer, settings, statistics=found[-1],
-        modules=loaded.arch.modules,
-    )  # fmt: skip
     file = args.data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(file, args.edits)]
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, requests, editor.contexts, editor.method.lookup)
-        keys = editor.keys(Trunks.build(loaded.arch, batch, layers[0]), layers)
-    etas = [attenuations(s.moments, keys, settings) for s in found]
+        state = method.prepare(loaded, method.init(loaded, found[-1]))
+        keys = lookup_keys(loaded, method.batch(loaded, requests, state)[1], layers)
+    etas = [attenuations(s.moments, keys, method.geometry) for s in found]
     points = []
     for i, (size, eta) in enumerate(zip(sizes, etas, strict=True)):
         point: dict[str, Any] = {
@@ -106,7 +101,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if i:  # the second half is what the whole has beyond the first
             n, m = size, sizes[i - 1]
             rest = {k: (n * found[i][k].double() - m * found[i - 1][k].double()) / (n - m) for k in layers}
-            first, second = etas[i - 1], attenuations(rest, keys, settings)
+            first, second = etas[i - 1], attenuations(rest, keys, method.geometry)
             spread, bias = (first - second) / 2, (first + second) / 2 - eta
             point["estimate"] = float((torch.hypot(spread, bias) / eta).median())
         if i + 1 < len(sizes):
@@ -116,7 +111,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     last = points[-1]
     needed = reached[0] if reached else last["tokens"] * (last["estimate"] / GOAL) ** 2
     return {
-        **provenance(loaded.name, loaded.arch, "memit"), "layers": list(layers), "d_k": loaded.arch.d_k, "weight": settings.weight,
+        **provenance(loaded.name, loaded.arch, "memit"), "layers": list(layers), "d_k": loaded.arch.d_k, "weight": method.value("weight"),
         "facts": len(requests), "points": points, "goal": GOAL, "needed": needed, "extrapolated": not reached,
     }  # fmt: skip
 

@@ -17,17 +17,17 @@ STEPS, PLAN = 20, 8  # gradient steps of either method; those of the closed loop
 LAMBDA = {"smollm2": 15_000.0, "demo": 3_000.0}  # MEMIT's published one, and one for the small models
 
 
-def story_settings(arch: Architecture, model: str) -> dict[str, Settings]:
-    """Settings that differ in the target alone: same lambda, layers, rate, contexts, and number of steps."""
+def story_methods(arch: Architecture, model: str) -> list[Method]:
+    """Methods that differ in the target alone: same lambda, layers, rate, contexts, and number of steps."""
     base = settings_for(arch, OPEN)
-    same = {name: getattr(base, name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
-    same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "history": False, "steps": STEPS, "stop": "own"}
-    closed = {"steps": PLAN, "meta_steps": STEPS - PLAN, "meta_lr": base.lr, "locality": base.kl, "start": "open-loop",
+    same = {name: base.value(name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
+    same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
+    closed = {"steps": PLAN, "meta_steps": STEPS - PLAN, "meta_lr": same["lr"], "locality": same["kl"],
               "meta_stop": "executed"}  # fmt: skip
-    return {
-        name: settings_for(arch, name, **same | (closed if name == CLOSED else {}))
+    return [
+        settings_for(arch, name, **same | (closed if name == CLOSED else {}))
         for name in (OPEN, CLOSED, CONTROL)
-    }
+    ]
 
 
 def right_answers(row: Mapping[str, Any]) -> int:
@@ -61,7 +61,7 @@ def tell_result(content: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {count} facts under the same constraint: lambda "
-        f"{setting['weight']:,.0f}, layers {write_layers(setting['layers'])}, at most {STEPS} gradient steps.",
+        f"{setting['geometry']['weight']:,.0f}, layers {write_layers(setting['layers'])}, at most {STEPS} gradient steps.",
         f"{OPEN} plans a target and then solves for the weights: {right[OPEN]} of {count} answers begin with the target. "
         f"{CLOSED} optimizes the target for the loss after the solve: {right[CLOSED]} of {count} do.",
     ]

@@ -15,9 +15,12 @@ import math
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import torch
 from tqdm import tqdm
 
+from experiments.searched import searched_names
 from metake.console import command, draw_or_note, if_interrupted
 from metake.data.records import read_records
 from metake.errors import MetakeError
@@ -26,6 +29,7 @@ from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import usable
 from metake.files import write_json, write_text
+from metake.methods.base import Method
 from metake.models.load import ASSETS, DEMOS
 from metake.options import (
     Parser,
@@ -36,20 +40,23 @@ from metake.options import (
     output_folder,
     parse_numbers,
 )
-from metake.presets import settings_for
+from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
+from metake.targets.planners import ClosedLoop
 
 METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake")
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
-STRENGTHS = {"ridge": "weight", "projected": "l2", "identity": "gradient_lr"}  # of a geometry
 
 
 def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     model_options(parser)
-    parser.add_argument("--methods", default=",".join(METHODS), help="rows of the method table")
+    parser.add_argument(
+        "--methods",
+        help="names of methods, comma-separated; default: MEMIT, its controls, AlphaEdit and MetaKE, with the preset's components",
+    )
     parser.add_argument("--data", type=Path, help="records; default: the demo world's test facts")
     parser.add_argument("--factors", default="0.1,0.3,1,3,10", help="of the searched strength")
     parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
@@ -68,6 +75,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def strength_of(method: Method) -> str:
+    """Name of the setting that is swept: the price of a priced loop, else the constraint's strength; a step's length."""
+    planner = getattr(method, "planner", None)
+    if isinstance(planner, ClosedLoop) and planner.cost_weight:
+        return "price"
+    return method.strength or method.effort
+
+
 @command("sweep")
 def main() -> None:
     args = arguments()
@@ -84,19 +99,19 @@ def main() -> None:
     if not records:
         raise MetakeError(f"{data}: no record fits the model")
     short = Path(loaded.name).name
-    settings, strengths = {}, {}
-    for method in dict.fromkeys(name.strip() for name in args.methods.split(",")):
-        base = settings_for(loaded.arch, method)
-        field = "price" if base.price else STRENGTHS[base.geometry]
-        for value in sorted({getattr(base, field) * factor for factor in factors}):
-            name = f"{method}{'-' if '@' in method else '@'}{value:.3g}"
-            settings[name] = base.updated(**{field: value})
-            strengths[name] = (method, value)
-    statistics = find_statistics(loaded, settings.values(), args.stats, args.text)
+    names = searched_names(loaded.arch, METHODS) if args.methods is None else args.methods.split(",")
+    methods, strengths = [], {}
+    for base in methods_for(loaded, list(dict.fromkeys(name.strip() for name in names))):
+        field = strength_of(base)
+        for value in sorted({base.value(field) * factor for factor in factors}):
+            label = f"{base.name}{'-' if '@' in base.name else '@'}{value:.3g}"
+            methods.append(base.updated(**{field: value}, label=label))
+            strengths[label] = (base.name, value)
+    statistics = find_statistics(loaded, methods, args.stats, args.text)
     if_interrupted(f"finished batches are in {args.out / 'runs' / short}; rerun the command to resume")
-    with tqdm(total=len(records) * len(settings), unit="edit", desc=loaded.name, disable=None) as bar:
+    with tqdm(total=len(records) * len(methods), unit="edit", desc=loaded.name, disable=None) as bar:
         runs = compare(
-            loaded, records, settings, statistics, batch=args.batch, generate=False,
+            loaded, records, methods, statistics, batch=args.batch, generate=False,
             folder=args.out / "runs" / short, tick=bar.update,
         ).runs  # fmt: skip
     points = []
@@ -110,7 +125,7 @@ def main() -> None:
             "settings": run.settings.model_dump(),
         })  # fmt: skip
     content = {
-        **provenance(loaded.name, loaded.arch, settings), "data": data.name, "edits": len(records), "batch": args.batch,
+        **provenance(loaded.name, loaded.arch, strengths), "data": data.name, "edits": len(records), "batch": args.batch,
         "moment": "end", "points": points, "glossary": {m: GLOSSARY[m] for m in METRICS},
     }  # fmt: skip
     write_json(args.out / f"{short}.json", content)

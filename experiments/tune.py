@@ -42,8 +42,10 @@ from metake.evaluation.protocol import evaluate_method, usable
 from metake.extras import needs
 from metake.files import check_writable, read_json, read_record, write_json, write_record
 from metake.geometry.covariance import Statistics
-from metake.hparams import Settings, make_settings
-from metake.methods.table import find_method
+from metake.methods.base import Method
+from metake.methods.settings import choice_names, setting_names
+from metake.methods.table import Row, find_method, method_named
+from metake.methods.ultraedit import UltraEdit
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
@@ -59,6 +61,7 @@ from metake.options import (
 from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
+from metake.targets.planners import ClosedLoop
 
 with command("tune"), needs("search"):
     import optuna
@@ -93,17 +96,18 @@ class Space:
     locality: str = "specificity"
 
 
+COMPONENTS = ("start", "memory")  # that a search chooses; a preset has them in a method's name
 PRICES = (0.3, 300.0)  # of the rows that have one
 STARTUP = 10  # random trials before the sampler models what it has seen
 
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"place": 3, "gradient_lr": 1e-3},
-    "plan": {**COMMON, "place": 2, "weight": 30.0, "history": False, "steps": 40, "stop": "own", "l2": 0.3,
+    "plan": {**COMMON, "place": 2, "weight": 30.0, "memory": "none", "steps": 40, "stop": "own", "l2": 0.3,
              "keep": 0.8},
     "proxy": {**COMMON, "place": 6, "weight": 300.0, "memory": "past-keys", "steps": 10, "meta_steps": 20,
               "meta_lr": 1.0, "start": "open-loop", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
-    "parallel": {**COMMON, "place": 3, "weight": 300.0, "history": False, "steps": 10, "meta_steps": 25,
+    "parallel": {**COMMON, "place": 3, "weight": 300.0, "memory": "none", "steps": 10, "meta_steps": 25,
                  "meta_lr": 0.3, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 0.3,
                  "keep": 0.8},
     "unrolled": {**COMMON, "place": 3, "weight": 300.0, "memory": "past-keys", "steps": 10, "meta_steps": 30,
@@ -118,9 +122,9 @@ DEMO_GUESS = {
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"place": 3, "gradient_lr": 1e-4},
-    "plan": {**COMMON, "place": 0, "weight": 10_000.0, "history": False, "steps": 15, "stop": "own", "l2": 10.0,
+    "plan": {**COMMON, "place": 0, "weight": 10_000.0, "memory": "none", "steps": 15, "stop": "own", "l2": 10.0,
              "keep": 0.8},
-    "proxy": {**COMMON, "place": 0, "weight": 3_000.0, "history": False, "steps": 8, "meta_steps": 12,
+    "proxy": {**COMMON, "place": 0, "weight": 3_000.0, "memory": "none", "steps": 8, "meta_steps": 12,
               "meta_lr": 0.5, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 10.0,
               "keep": 0.8},
 }  # fmt: skip
@@ -169,11 +173,22 @@ def space_of(arch: Architecture) -> Space:
     return replace(SPACES["smollm2"], places=tuple(dict.fromkeys(places)), guess=guess)
 
 
-def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
-    """One point of the space of a method, as changes of its settings."""
-    row = find_method(method)
+def closed_loop(method: Method) -> ClosedLoop | None:
+    """The planner of a method with an upper level."""
+    planner = getattr(method, "planner", None)
+    return planner if isinstance(planner, ClosedLoop) else None
+
+
+def strength_of(method: Method) -> str:
+    """Name of the setting that states how strongly a method is constrained; of a gradient step, its length."""
+    return method.strength or method.effort
+
+
+def suggest(trial: optuna.Trial, name: str, space: Space) -> dict[str, Any]:
+    """One point of the space of a row, as changes of its method's settings."""
+    method = find_method(name).prototype
     layers = list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)])
-    if row.target == "gradient":
+    if isinstance(method, UltraEdit):
         return {
             "layers": layers,
             "gradient_lr": trial.suggest_float("gradient_lr", *space.gradient_lr, log=True),
@@ -185,21 +200,21 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
         "decay": trial.suggest_categorical("decay", [0.0, 0.5]),
         "kl": trial.suggest_categorical("kl", [0.0, 0.0625, 0.5]),
     }
-    if row.geometry == "ridge":
+    if method.strength == "weight":
         choice["weight"] = trial.suggest_float("weight", *space.weight, log=True)
-        choice["history"] = trial.suggest_categorical("history", [False, True])
+        choice["memory"] = trial.suggest_categorical("memory", ["none", "past-keys"])
     else:
         choice["l2"] = trial.suggest_float("l2", *space.l2, log=True)
         choice["keep"] = trial.suggest_float("keep", 0.3, 1.0)
-    if row.target == "bilevel":
+    if (closed := closed_loop(method)) is not None:
         choice["steps"] = trial.suggest_int("steps", 2, space.steps // 2)
         choice["meta_steps"] = trial.suggest_int(
             "meta_steps", space.steps // 4, space.steps - choice["steps"]
         )
         choice["meta_lr"] = trial.suggest_float("meta_lr", 0.05, 2.0, log=True)
-        choice["start"] = trial.suggest_categorical("start", ["plan", "compensated"])
+        choice["start"] = trial.suggest_categorical("start", ["open-loop", "compensated"])
         choice["locality"] = trial.suggest_categorical("locality", [0.0, 0.0625, 0.5])
-        if row.price:
+        if closed.cost_weight:
             choice["price"] = trial.suggest_float("price", *PRICES, log=True)
         choice["stop"] = "own"
         choice["meta_stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
@@ -209,19 +224,18 @@ def suggest(trial: optuna.Trial, method: str, space: Space) -> dict[str, Any]:
     return choice
 
 
-def as_trial(choice: dict[str, Any], method: str, space: Space) -> dict[str, Any] | None:
-    """The point of the space that these settings of a method are; None if it is not in the space."""
+def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] | None:
+    """The point of the space that these settings of a row are; None if it is not in the space."""
     layers = tuple(choice.get("layers", ()))
-    row = find_method(method)
-    bilevel = row.target == "bilevel"
+    closed = closed_loop(find_method(name).prototype)
     # a method without settings of its own may be shipped with those of one that has no upper level
-    if layers not in space.places or bilevel != ("meta_steps" in choice):
+    if layers not in space.places or (closed is not None) != ("meta_steps" in choice):
         return None
-    names = ("gradient_lr", "lr", "clamp", "decay", "kl", "weight", "history", "l2", "keep", "steps", "meta_steps",
+    names = ("gradient_lr", "lr", "clamp", "decay", "kl", "weight", "memory", "l2", "keep", "steps", "meta_steps",
              "meta_lr", "start", "locality")  # fmt: skip
     point = {name: choice[name] for name in names if name in choice}
-    if row.price:
-        point["price"] = choice.get("price", row.price)
+    if closed is not None and closed.cost_weight:
+        point["price"] = choice.get("price", closed.cost_weight)
     if "stop" in choice:
         point["stop"] = choice.get("meta_stop", choice["stop"])
     return {"place": space.places.index(layers), **point}
@@ -236,27 +250,53 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
     return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
 
 
-def published(method: str, space: Space) -> dict[str, Any]:
-    """The defaults of a method at the first place, with as many steps as the space allows."""
-    row = find_method(method)
-    choice = make_settings({**row.choices, "layers": space.places[0]}).model_dump()
-    strength = "gradient_lr" if row.target == "gradient" else "weight" if row.geometry == "ridge" else "l2"
+def settings_of(method: Method) -> dict[str, Any]:
+    """Setting -> value, of a component its kind."""
+    return {
+        part.short.get(field, field): getattr(getattr(part, field), "kind", getattr(part, field))
+        for _, part in method.parts()
+        for field in type(part).model_fields
+    }
+
+
+def published(name: str, space: Space) -> dict[str, Any]:
+    """The defaults of a row at the first place, with as many steps as the space allows."""
+    method = find_method(name).build(space.places[0])
+    choice, strength = settings_of(method), strength_of(method)
     choice[strength] = min(max(choice[strength], getattr(space, strength)[0]), getattr(space, strength)[1])
-    if row.target == "bilevel":
+    if closed_loop(method) is not None:
         choice["steps"] = min(choice["steps"], space.steps // 2)
         choice["meta_steps"] = min(choice["meta_steps"], space.steps - choice["steps"])
-    else:
-        del choice["meta_steps"], choice["meta_stop"]
+    elif "steps" in choice:
         choice["steps"] = min(choice["steps"], space.steps)
-    point = as_trial(choice, method, space)
+    point = as_trial(choice, name, space)
     assert point is not None
     trial = optuna.trial.FixedTrial(point)
-    suggest(trial, method, space)
+    suggest(trial, name, space)
     return {name: value for name, value in point.items() if name in trial.params}
 
 
+def guess_of(method: Method, space: Space) -> dict[str, Any]:
+    """The guess by hand, as a point of the method's space."""
+    closed = closed_loop(method)
+    kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
+    other = ("l2", "keep") if method.strength == "weight" else ("weight", "memory")
+    guess = {setting: value for setting, value in space.guess[kind].items() if setting not in other}
+    return guess | ({"price": closed.cost_weight} if closed is not None and closed.cost_weight else {})
+
+
+def shipped_choice(row: Row, methods: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings that a preset has for a row or the one that it is like, the components in their name included."""
+    for wanted in (row.name, row.like):
+        for name, part in methods.items():
+            if name.partition(" + ")[0] == wanted and "@" not in name:
+                named = settings_of(method_named(name))
+                return {**part, **{setting: named[setting] for setting in COMPONENTS if setting in named}}
+    return {}
+
+
 def first_points(
-    method: str,
+    name: str,
     shipped: dict[str, Any],
     factors: list[float],
     space: Space,
@@ -268,38 +308,32 @@ def first_points(
 
     Args:
         everywhere: also the latter at every other place of the space.
-        others: what other models ship with, per method; also what of it is in the space.
+        shipped: the methods of a preset.
+        others: those of other models' presets; also what of it is in the space.
         defaults: also what was published.
     """
-    row = find_method(method)
-    kind = {"bilevel": row.hypergradient, "gradient": "gradient"}.get(row.target, "plan")
-    other = ("weight", "history") if row.geometry == "projected" else ("l2", "keep")
-    guess = {name: value for name, value in space.guess[kind].items() if name not in other}
-    if row.price:
-        guess["price"] = row.price
-    earlier, *found = (
-        as_trial(choices.get(method, choices.get(row.like, {})), method, space)
-        for choices in (shipped, *others)
-    )
+    row = find_method(name)
+    guess = guess_of(row.prototype, space)
+    earlier, *found = (as_trial(shipped_choice(row, methods), name, space) for methods in (shipped, *others))
     base = guess if earlier is None else earlier
     points: list[dict[str, Any]] = []
     moved = [{**base, "place": place} for place in range(len(space.places))] if everywhere else []
     strong = [stronger(base, factor, space) for factor in factors]
-    for point in (guess, base, *([published(method, space)] if defaults else []), *strong, *moved, *found):
+    for point in (guess, base, *([published(name, space)] if defaults else []), *strong, *moved, *found):
         if point is not None and point not in points:
             points.append(point)
     return points
 
 
-def recall(study: optuna.Study, trials: list[dict[str, Any]], method: str, space: Space) -> None:
+def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: Space) -> None:
     """Put an earlier search's trials before all others; what is no point of the space is left out."""
     for trial in sorted(trials, key=lambda trial: trial["number"]):
-        point = as_trial(trial["choice"], method, space)
+        point = as_trial(trial["choice"], name, space)
         if point is None:
             continue
         fixed = optuna.trial.FixedTrial(point)
-        suggest(fixed, method, space)
-        seen = {name: trial[name] for name in ("choice", "means", "interval", "failed") if name in trial}
+        suggest(fixed, name, space)
+        seen = {field: trial[field] for field in ("choice", "means", "interval", "failed") if field in trial}
         study.add_trial(optuna.trial.create_trial(
             params=fixed.params, distributions=fixed.distributions, value=trial["score"], user_attrs=seen,
         ))  # fmt: skip
@@ -331,7 +365,9 @@ def search(
         preset_name(loaded.arch) or short_name(loaded.name),
         {**described(args, space), "model": loaded.arch.fingerprint()},
     )
-    held = {} if find_method(method).target == "gradient" else dict(args.set)
+    plain = settings_for(loaded, method, name="none")
+    plain = plain.updated(**plain.numbers(fixed))
+    held = plain.fitting(dict(args.set))
     log = args.journal / f"{name}-{method}.journal"
     study = optuna.create_study(
         direction="maximize", study_name=method, load_if_exists=True,
@@ -351,9 +387,8 @@ def search(
         choice = {**suggest(trial, method, space), **held}
         trial.set_user_attr("choice", choice)
         try:
-            settings = settings_for(loaded.arch, method, name="none", **{**fixed, **choice})
             run = evaluate_method(
-                loaded, records, method, settings, statistics, evaluator, before,
+                loaded, records, plain.updated(**choice), statistics, evaluator, before,
                 batch=args.batch, contexts=contexts,
             )  # fmt: skip
         except MetakeError as error:  # a singular geometry is a bad choice, not a crash
@@ -440,10 +475,33 @@ def next_command(
     return shlex.join(["metake", "edit", *model, *searched, "--method", best, *edit])
 
 
-def as_part(choice: dict[str, Any], method: str, preset: dict[str, Any]) -> dict[str, Any]:
-    """A choice as the method's part of a preset: what the geometry's part would add to it is at its default."""
-    added = preset.get("geometries", {}).get(find_method(method).geometry, {})
-    return {**{name: Settings.model_fields[name].default for name in added}, **choice}
+def as_part(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A choice as it is in a preset: the method's name with its components, and its numbers.
+
+    What the geometry's part of the preset would add is at its default.
+    """
+    method = method_named(name)
+    components = {setting: choice[setting] for setting in choice_names() if setting in choice}
+    method = method.updated(**components)
+    added = preset.get("geometries", {}).get(settings_of(method).get("geometry"), {})
+    defaults = {setting: method.value(setting) for setting in added}
+    return method.name, {**defaults, **{s: value for s, value in choice.items() if s not in components}}
+
+
+def put(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = "") -> str:
+    """Put a choice into a preset, in place of the row's earlier variants; the name of the variant.
+
+    Args:
+        label: after the name; variants with another label stay.
+    """
+    methods = preset["methods"]
+    for held in list(methods):
+        variant, at, other = held.partition("@")
+        if variant.partition(" + ")[0] == name and at + other == label:
+            del methods[held]
+    variant, part = as_part(choice, name, preset)
+    methods[variant + label] = part
+    return variant
 
 
 def described(args: argparse.Namespace, space: Space) -> dict[str, Any]:
@@ -513,8 +571,8 @@ def main() -> None:
     methods = [find_method(name).name for name in args.methods.split(",")]
     args.factors = parse_numbers(args.factors, "--factors") if args.factors else []
     for name, _ in args.set:
-        if name not in Settings.model_fields:
-            raise unknown_name("--set", name, Settings.model_fields)
+        if name not in setting_names():
+            raise unknown_name("--set", name, setting_names())
     for name in args.winners_of:
         read_json(PRESETS / f"{name}.json")
     if args.data is None and args.model not in DEMOS:
@@ -543,7 +601,7 @@ def main() -> None:
     result = (
         read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}
     )
-    same = described(args, space)
+    same, variants = described(args, space), {}
     if_interrupted(f"finished trials are in {args.journal}; rerun the command to resume")
     for method in methods:
         found = result.get(method, {})
@@ -556,17 +614,17 @@ def main() -> None:
             **same,
             "trials": trials,
         }
-        preset["methods"][method] = as_part(trials[0]["choice"], method, preset)
+        variants[method] = put(preset, method, trials[0]["choice"])
         if method == "memit":  # the control without early stop: the best of the same trials
             unstopped = [t for t in trials if t["choice"]["stop"] == "none"]
             if unstopped:
-                preset["methods"]["memit@unstopped"] = as_part(unstopped[0]["choice"], method, preset)
+                put(preset, method, unstopped[0]["choice"], "@unstopped")
         write_record(result_file, result)
         write_json(preset_file, {**preset, "searched": provenance(loaded.name, loaded.arch, methods)})
     best = max(methods, key=lambda method: result[method]["trials"][0]["score"])
     print("\n".join(["", *winners(result, methods)]))
     print(f"written: {preset_file} (the winners), {result_file} (every trial)")
-    print(f"next: {next_command(args, records[0], best, methods, preset_file)}")
+    print(f"next: {next_command(args, records[0], variants[best], list(variants.values()), preset_file)}")
     if args.model not in DEMOS:
         print(
             f"to compare on records that the search has not seen: experiments/run_zsre.py --preset {preset_file} --data FILE"

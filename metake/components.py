@@ -16,6 +16,7 @@ is looked up.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _REGISTRY: dict[str, dict[str, type[Component]]] = {}
 C = TypeVar("C", bound="type[Component]")
+Path = tuple[str, ...]  # fields from a component to a value inside it
 
 
 class Component(BaseModel):
@@ -62,6 +64,8 @@ class Component(BaseModel):
         """Accept a component, a kind, or a record with a kind."""
         if isinstance(value, str):
             value = {"kind": value}
+        if isinstance(value, Component) and not isinstance(value, cls):
+            raise ValueError(f"a {value.family} of kind {value.kind} is not accepted here")
         if isinstance(value, dict) and "kind" in value:
             found = find_kind(cls.family, value["kind"])
             rest = {name: content for name, content in value.items() if name != "kind"}
@@ -86,30 +90,62 @@ class Component(BaseModel):
         """Name of a setting, published ones included -> field."""
         return {cls.short.get(name, name): name for name in cls.model_fields} | cls.published
 
-    def replaced(self, name: str, value: Any) -> Self:
-        """A copy with one field changed.
+    def parts(self) -> Iterator[tuple[Path, Component]]:
+        """The component and all components in it, each with its path of fields."""
+        yield (), self
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Component):
+                for path, part in value.parts():
+                    yield (name, *path), part
 
-        A component that is named by its kind alone keeps the numbers that it shares with the one that it replaces.
+    def changed(self, changes: Mapping[Path, Any]) -> Self:
+        """A copy with other values at some paths of fields; every component is validated once, with all its changes.
+
+        A component that is named by its kind alone keeps the settings of the one that it replaces, by their names.
 
         Raises:
-            MetakeError: the value is not valid.
+            MetakeError: a value is not valid.
         """
-        fields = {field: getattr(self, field) for field in type(self).model_fields}
-        old = fields[name]
-        if isinstance(old, Component) and isinstance(value, str):
-            new = find_kind(old.family, value)
-            shared = old.model_fields_set & new.model_fields.keys()
-            value = new(**{field: getattr(old, field) for field in shared})
-        given = {field: fields[field] for field in self.model_fields_set}
-        return type(self)(**{**given, name: value})
+        fields = {name: getattr(self, name) for name in self.model_fields_set}
+        for name in dict.fromkeys(path[0] for path in changes):
+            inner = {path[1:]: value for path, value in changes.items() if path[0] == name and len(path) > 1}
+            value = changes.get((name,), getattr(self, name))
+            old = getattr(self, name)
+            if isinstance(old, Component) and isinstance(value, str):
+                value = find_kind(old.family, value)().keeping(old)
+            fields[name] = value.changed(inner) if inner else value
+        return type(self)(**fields)
+
+    def replaced(self, name: str, value: Any) -> Self:
+        """A copy with another value of one field; see `changed`."""
+        return self.changed({(name,): value})
+
+    def keeping(self, other: Component) -> Self:
+        """A copy with the settings that were set in another component, as far as it has settings of their names."""
+        given = {
+            type(part).short.get(name, name): value
+            for _, part in other.parts()
+            for name in part.model_fields_set
+            if not isinstance(value := getattr(part, name), Component)
+        }
+        changes = {
+            (*path, name): given[setting]
+            for path, part in self.parts()
+            for name in type(part).model_fields
+            if (setting := type(part).short.get(name, name)) in given
+        }
+        return self.changed(changes) if changes else self
 
 
 def register(cls: C) -> C:
     """Make a class usable by its kind; a decorator.
 
     Raises:
-        MetakeError: no family or kind, or a kind of another class.
+        MetakeError: not a component, no family or kind, or a kind of another class.
     """
+    if not (isinstance(cls, type) and issubclass(cls, Component)):
+        raise MetakeError(f"register: must be a class of components, not {type(cls).__name__}")
     if not cls.family or not cls.kind:
         raise MetakeError(f"register: {cls.__name__} needs a family (by its base class) and a kind")
     kinds = _REGISTRY.setdefault(cls.family, {})
@@ -138,11 +174,12 @@ def find_kind(family: str, kind: object) -> type[Component]:
         MetakeError: no such kind; the line lists the known ones.
     """
     kinds = _REGISTRY.get(family, {})
-    if kind not in kinds:
+    if isinstance(kind, str) and kind not in kinds:
         _load_entry_points(family)
-    if kind not in kinds:
+        kinds = _REGISTRY.get(family, {})
+    if not isinstance(kind, str) or kind not in kinds:
         raise unknown_name(family, kind, known_kinds(family))
-    return kinds[str(kind)]
+    return kinds[kind]
 
 
 def known_kinds(family: str) -> list[str]:
@@ -163,7 +200,7 @@ def _one_line(error: ValidationError, cls: type[Component]) -> MetakeError:
     first = error.errors()[0]
     name = ".".join(cls.short.get(str(part), str(part)) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return unknown_name("settings", name, cls.model_fields)
+        return unknown_name("settings", name, [cls.short.get(field, field) for field in cls.model_fields])
     message = first["msg"].removeprefix("Value error, ")
     if not name:  # about several fields
         return MetakeError(f"settings: {message}")
@@ -172,5 +209,6 @@ def _one_line(error: ValidationError, cls: type[Component]) -> MetakeError:
         known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         return unknown_name(f"settings: {name}", given, known)
     if first["type"] == "value_error":
-        return MetakeError(f"settings: {name}: {message} (got {given!r})")
+        shown = "" if isinstance(given, Component) else f" (got {given!r})"
+        return MetakeError(f"settings: {name}: {message}{shown}")
     return MetakeError(f"settings: {name}: {message.lower()} (got {given!r})")

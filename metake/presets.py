@@ -192,6 +192,8 @@ def methods_for(
     Raises:
         MetakeError: as `settings_for`; or a setting that none of the methods has.
     """
+    if not isinstance(names, list | tuple):
+        raise MetakeError(f"methods: must be a list of names, not {type(names).__name__}")
     changes = changes or {}
     made = [settings_for(model, name, name=preset, **(own or {}).get(name, {})) for name in names]
     for setting in changes:

@@ -24,8 +24,14 @@ ROOMS = {  # room -> (files in metake/, tests that mirror them)
     "deltas": (["deltas.py"], ["tests/test_deltas.py", "tests/test_files.py", "tests/test_undo.py"]),
     "data": (["data/*.py", "requests.py"], ["tests/data", "tests/test_requests.py"]),
     "methods": (
-        ["methods.py", "hparams.py", "published.py"],
-        ["tests/test_methods.py", "tests/test_settings.py", "tests/test_published.py"],
+        ["methods/*.py", "components.py", "key_estimators.py", "presets.py", "published.py"],
+        [
+            "tests/test_methods.py",
+            "tests/test_components.py",
+            "tests/test_settings.py",
+            "tests/test_presets.py",
+            "tests/test_published.py",
+        ],
     ),
     "editor": (["editor.py", "result.py"], ["tests/test_editor.py", "tests/test_result.py"]),
     "evaluation": (["evaluation/*.py"], ["tests/evaluation"]),

@@ -6,11 +6,8 @@ import pytest
 import torch
 
 from experiments.bench import direct
-from metake.editor import Editor
+from metake.methods.table import MEMIT
 from metake.models.trace import frozen
-from metake.presets import settings_for
-from metake.prompts import Batch, Trunks
-from metake.targets.problem import plan_targets
 from tests.scripts import call
 
 CONTEXTS = ("The mill is dark", "It is told that")
@@ -19,21 +16,21 @@ CONTEXTS = ("The mill is dark", "It is told that")
 @pytest.mark.parametrize("clamp", [None, 0.05])
 def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, records, clamp):
     """Same prompts, same settings: targets and updates agree to the rounding of fp32 passes."""
-    settings = settings_for(loaded.arch, "memit", name="none").updated(
+    method = MEMIT.updated(
         layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, weight=30.0, ridge=1e-4
     )
     statistics = statistics_of(loaded)
-    editor = Editor(loaded.model, loaded.tokenizer, settings, statistics=statistics)
+    state = method.prepare(loaded, method.init(loaded, statistics))
     before = loaded.arch.fingerprint()
     with frozen(loaded.model):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records[:3]], CONTEXTS)
-        trunks, solver = Trunks.build(loaded.arch, batch, 1), editor.method.solver(editor.loaded, editor.state)
-        residuals = plan_targets(loaded.arch, solver, batch, trunks, settings).residuals
-        alone = torch.stack([direct.plan(loaded.arch, batch, i, 3, settings) for i in range(3)])
+        batch, trunks = method.batch(loaded, [r.request for r in records[:3]], state)
+        solver = method.solver(loaded, state)
+        residuals = method.plan(loaded, solver, batch, trunks).residuals
+        alone = torch.stack([direct.plan(loaded.arch, batch, i, 3, method.planner) for i in range(3)])
         torch.testing.assert_close(residuals, alone, rtol=1e-3, atol=1e-4 * float(alone.norm()))
         solution = solver.solve(trunks, residuals)
         moments = {n: statistics[n] for n in (1, 2, 3)}
-        changes = direct.execute(loaded.arch, batch, residuals, moments, settings)
+        changes = direct.execute(loaded.arch, batch, residuals, moments, method.geometry)
     assert loaded.arch.fingerprint() == before
     for layer, change in changes.items():
         left, right = solution.factors[layer]

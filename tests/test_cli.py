@@ -305,7 +305,11 @@ def test_settings_come_from_published_files(run, stats, tmp_path):
     run(*EDIT, "--method", "memit", "--hparams", path, "--set", "weight=9", "--stats", stats, "--delta-only",
         "--out", tmp_path / "o")  # fmt: skip
     used = json.loads((tmp_path / "o" / "result.json").read_text())["settings"]
-    assert (used["layers"], used["steps"], used["weight"]) == ([1, 2], 3, 9)  # --set wins
+    assert (used["layers"], used["planner"]["steps"], used["geometry"]["weight"]) == (
+        [1, 2],
+        3,
+        9,
+    )  # --set wins
 
 
 def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
@@ -317,7 +321,9 @@ def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     assert [m["method"] for m in content["methods"]] == ["metake", "alphaedit", "memit"]
     assert content["glossary"]["efficacy"]
     assert content["statistics"]["tokens"] == 4000
-    assert content["methods"][0]["settings"]["steps"] == 3
+    steps = [m["settings"]["planner"]["steps"] for m in content["methods"]]
+    assert steps == [2, 3, 3]  # of the closed loop, and of both plans
+    assert content["methods"][0]["settings"]["planner"]["start"]["steps"] == 3
     assert (tmp_path / "o" / "table.md").read_text().count("\n") == 6
     assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
     assert "<h2>Methods compared</h2>" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")

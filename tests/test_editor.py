@@ -642,6 +642,18 @@ def test_groups_are_planned_on_the_model_that_the_ones_before_them_edited(demo, 
         torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["emmet", "rome + group 5"])
+def test_an_exact_fit_takes_two_prompts_of_one_key(demo, statistics_of, method):
+    """What they ask of the one key contradicts, so that each is executed in part."""
+    requests = [
+        Request("The {} is loved by the", "river", "doctor"),
+        Request("The {} belongs to the", "river", "miller"),
+    ]
+    with editor_of(demo, statistics_of(demo), method, layers=(2,), steps=2, answers=False) as editor:
+        fraction = editor.edit(requests).fraction
+    assert ((fraction > 0.1) & (fraction < 1)).all()
+
+
 def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, records):
     fingerprint = demo.arch.fingerprint()
     with editor_of(demo, statistics_of(demo), "memit", lr=0.37) as editor:

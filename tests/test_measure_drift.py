@@ -14,7 +14,7 @@ from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch
-from metake.solvers.allocation import last, spread
+from metake.solvers.allocation import Spread, last
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import factor_gradients
@@ -24,10 +24,10 @@ SCRIPT = "measure_drift.py"
 LAYERS = (1, 2, 3)
 
 
-def build(loaded, statistics, request, shares=spread, weight=30.0):
+def build(loaded, statistics, request, shares=None, weight=30.0):
     geometries = {i: Ridge(statistics[i], weight, 1e-3) for i in LAYERS}
     batch = Batch.build(loaded.arch, loaded.tokenizer, [request], ("The market is cold",))
-    solver = LayeredSolver(loaded.arch, geometries, shares(LAYERS))
+    solver = LayeredSolver(loaded.arch, geometries, shares or Spread().stages(LAYERS)[0])
     return Edit(loaded.arch, solver, batch, Penalty(kl=0.1, initial_first=True), 4096)
 
 
@@ -106,7 +106,7 @@ def test_both_sides_of_the_theorem(edit):
 
 def test_one_layer_has_no_error(double, statistics_of, records):
     """P13: the proxy is the hypergradient, up to the key that its channel is made of."""
-    edit = build(double, statistics_of(double), records[0].request, last)
+    edit = build(double, statistics_of(double), records[0].request, last(LAYERS))
     row = measure(edit, residual(edit), steps=3)
     assert row["gamma"] == row["eps_I"] == row["zeta"] == 0
     assert row["error"] < 1e-9 * row["exact"]

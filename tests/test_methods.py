@@ -1,42 +1,184 @@
 """The rows of the table as their papers and their code have them."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from metake.methods.table import METHODS
+from metake.errors import MetakeError
+from metake.methods import table
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import METHODS, Row, find_method, method_named, register_method
+from metake.methods.ultraedit import UltraEdit
 
 PLAIN = {
-    "target": "plan", "geometry": "ridge", "fit": "soft", "allocation": "spread", "rounds": 1, "group": None,
-    "merge": False, "restraint": "none", "history": False, "relative": "stream", "price": 0.0,
+    "planner": "open-loop", "geometry": "ridge", "allocation": "spread", "postprocess": "none", "memory": "none",
+    "keys": "bare-and-contexts", "fit": "soft", "rounds": 1, "group": None, "merge": False, "lookup": "subject",
+    "relative": "stream",
 }  # fmt: skip
 NULL = {"geometry": "projected", "memory": "past-keys"}
+LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "price": 0.0}
 ROWS = {
     # one request at a time, W k = v exactly, at one layer; v is the down-projection's output, and so is its clamp
-    "rome": {"fit": "exact", "allocation": "last", "group": 1, "relative": "value"},
+    "rome": {"fit": "exact", "allocation": "last", "group": 1, "relative": "value", "keys": "rome"},
     "memit": {},
-    "prune": {"restraint": "prune"},
-    "prune-added": {"restraint": "prune-added"},
-    "rect": {"restraint": "rect"},
+    "prune": {"postprocess": "prune"},
+    "prune-added": {"postprocess": "prune-added"},
+    "rect": {"postprocess": "rect"},
     "alphaedit": NULL,
     "alphaedit-blue": {**NULL, "allocation": "boundary"},
-    "metake": {"target": "bilevel", "hypergradient": "unrolled"},
-    "metake-proxy": {"target": "bilevel", "hypergradient": "proxy"},
-    "metake-parallel": {"target": "bilevel", "hypergradient": "parallel"},
-    "metake-priced": {"target": "bilevel", "hypergradient": "unrolled", "price": 1.0},
-    "metake-alphaedit": {"target": "bilevel", "hypergradient": "unrolled", **NULL},
-    "metake-blue": {"target": "bilevel", "hypergradient": "unrolled", "allocation": "boundary", **NULL},
+    "metake": LOOP,
+    "metake-proxy": {**LOOP, "hypergradient": "proxy", "joint": True},
+    "metake-parallel": {**LOOP, "hypergradient": "parallel"},
+    "metake-priced": {**LOOP, "price": 1.0},
+    "metake-alphaedit": {**LOOP, **NULL},
+    "metake-blue": {**LOOP, **NULL, "allocation": "boundary"},
     "emmet": {"fit": "exact", "allocation": "last"},  # a batch at once
     "memit-fe": {"allocation": "forward", "memory": "past-keys"},
-    "alphaedit-fe": {"allocation": "forward", **NULL},
+    "alphaedit-fe": {**NULL, "allocation": "forward"},
     "memit-merge": {"merge": True},
-    "ultraedit": {"target": "gradient", "geometry": "identity", "allocation": "each"},
-    "memit-compensated": {"target": "compensated"},
-    "alphaedit-compensated": {"target": "compensated", **NULL},
+    "memit-compensated": {"planner": "compensated"},
+    "alphaedit-compensated": {**NULL, "planner": "compensated"},
     "memit-iterated": {"rounds": 3},
-    "alphaedit-iterated": {"rounds": 3, **NULL},
+    "alphaedit-iterated": {**NULL, "rounds": 3},
 }
 
 
-@pytest.mark.parametrize("name", sorted({*ROWS, *METHODS}))
+@pytest.mark.parametrize("name", sorted({*ROWS, *METHODS} - {"ultraedit"}))
 def test_a_row_makes_the_choices_of_its_paper(name):
-    choices, wanted = METHODS[name].choices, {**PLAIN, **ROWS[name]}
-    assert {column: choices[column] for column in wanted} == wanted
+    """The components by their kinds and the other choices; everything else is a number with its default."""
+    method, wanted = METHODS[name].prototype, {**PLAIN, **ROWS[name]}
+    assert type(method) is LocateThenEdit
+    found = {choice: method.value(choice) for choice in wanted}
+    assert {choice: getattr(value, "kind", value) for choice, value in found.items()} == wanted
+    assert {part.family for path, part in method.parts() if path} <= {*wanted, "gradient", "planner"}
+    chosen = {field for _, part in method.parts() for field in part.model_fields_set}
+    assert chosen <= {"layers", "label", *wanted, "gradient", "cost_weight"}
+
+
+def test_a_gradient_step_is_a_method_of_its_own():
+    assert METHODS["ultraedit"].prototype == UltraEdit(layers=())
+
+
+def test_every_row_has_its_name_its_source_and_the_preset_of_another_row():
+    for name, row in METHODS.items():
+        assert row.name == name
+        assert row.summary
+        assert row.source
+        assert row.build((1,)).name == method_named(name).name == name
+        assert row.like in ("", *METHODS)
+        assert METHODS[row.like or name].like == ""  # no chain of presets
+
+
+def test_no_two_rows_are_the_same_algorithm():
+    """Beside their labels."""
+    made = [row.prototype.replaced("label", "") for row in METHODS.values()]
+    assert all(a != b for i, a in enumerate(made) for b in made[:i])
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_name_has_every_component_that_is_not_the_rows(name):
+    """`method_named(made.name)` makes the same algorithm, whichever one choice was changed."""
+    plain = METHODS[name].build((1,))
+    changes = [
+        {"memory": "none"}, {"memory": "past-keys"}, {"postprocess": "rect"}, {"postprocess": "none"},
+        {"geometry": "ridge"}, {"geometry": "identity"}, {"geometry": "projected"}, {"allocation": "last"},
+        {"keys": "context-mean"}, {"fit": "exact"}, {"fit": "soft"}, {"rounds": 2}, {"group": 4}, {"group": None},
+        {"merge": True}, {"planner": "closed-loop"}, {"planner": "compensated"}, {"start": "compensated"},
+        {"hypergradient": "proxy"},
+    ]  # fmt: skip
+    for change in changes:
+        fitting = plain.fitting(change)
+        if not fitting or (name == "metake-priced" and change == {"fit": "exact"}):
+            continue
+        made = plain.updated(**fitting)
+        again = method_named(made.name, (1,))
+        kinds = [{path: part.kind for path, part in method.parts()} for method in (made, again)]
+        assert kinds[0] == kinds[1], change
+        for choice in made.choices:
+            assert getattr(made, choice) == getattr(again, choice), change
+        assert (made.name == name) is (kinds[0] == {path: p.kind for path, p in plain.parts()}
+                                       and all(getattr(made, c) == getattr(plain, c) for c in plain.choices))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("memit + past-keys", {"memory": "past-keys"}),
+        ("memit+past-keys", {"memory": "past-keys"}),
+        (
+            "metake + compensated",
+            {"planner": "closed-loop", "start": "compensated"},
+        ),  # the loop's start, not the loop
+        ("memit + compensated", {"planner": "compensated"}),
+        ("memit + closed-loop + proxy", {"planner": "closed-loop", "hypergradient": "proxy"}),
+        ("rect + rounds 3 + merge true@mine", {"postprocess": "rect", "rounds": 3, "merge": True}),
+        ("alphaedit + fit exact", {"fit": "exact", **NULL}),
+        ("rome + group 5", {"group": 5, "fit": "exact"}),
+        ("memit@a + b", {}),  # a label may be anything
+    ],
+)
+def test_a_name_is_a_row_with_other_components(name, values):
+    method = method_named(name, (2, 3))
+    assert method.layers == (2, 3)
+    found = {choice: method.value(choice) for choice in values}
+    assert {choice: getattr(value, "kind", value) for choice, value in found.items()} == values
+    assert method.name == name.replace("memit+past", "memit + past")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("memti", "method: unknown 'memti'; did you mean 'memit'"),
+        ("memit + past-kes", "unknown 'past-kes'; did you mean 'past-keys'"),
+        ("memit + unrolled", "unknown 'unrolled'"),  # an open loop has no gradient
+        ("ultraedit + past-keys", "unknown 'past-keys'"),
+        ("memit + rounds 0", "settings: rounds: input should be greater than or equal to 1"),
+        ("memit + rounds x", "settings: rounds: "),
+        ("memit + fit sof", "settings: fit: unknown 'sof'; did you mean 'soft'"),
+        ("memit + ", "unknown ''"),
+        ("", "method: unknown ''"),
+        ("@x", "method: unknown ''"),
+    ],
+)
+def test_a_name_that_is_no_method_is_one_line(name, line):
+    with pytest.raises(MetakeError, match=line.replace("?", r"\?")) as caught:
+        method_named(name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.fixture
+def rows():
+    kept = dict(METHODS)
+    yield METHODS
+    METHODS.clear()
+    METHODS.update(kept)
+
+
+def test_a_row_that_is_registered_is_a_method(rows):
+    row = Row("memit-mine", METHODS["memit"].prototype.updated(merge=True), "mine", "me", "memit")
+    assert register_method(row) is row
+    assert register_method(row) is row  # a second import
+    assert find_method("memit-mine@x") is row
+    assert method_named("memit-mine + past-keys").merge is True
+    with pytest.raises(MetakeError, match=r"^register_method: 'memit-mine' is already a method$"):
+        register_method(Row("memit-mine", METHODS["memit"].prototype, "other", "me"))
+    with pytest.raises(MetakeError, match=r"^register_method: must be a Row, not str$"):
+        register_method("memit-mine")
+
+
+def test_rows_of_installed_packages_are_found_when_a_name_is_unknown(rows, monkeypatch):
+    row = Row("memit-theirs", METHODS["memit"].prototype.updated(merge=True), "theirs", "them", "memit")
+    asked = []
+
+    def entry_points(group):
+        asked.append(group)
+        return [SimpleNamespace(name="memit-theirs", value="theirs:row", load=lambda: row)]
+
+    monkeypatch.setattr(table, "entry_points", entry_points)
+    assert find_method("memit") is METHODS["memit"]
+    assert asked == []
+    assert find_method("memit-theirs") is row
+    assert asked == ["metake.methods"]
+    with pytest.raises(MetakeError, match=r"unknown 'nowhere'; known: .*memit-theirs"):
+        find_method("nowhere")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from metake import prompts
+from metake.components import find_kind
 from metake.errors import MetakeError
 from metake.models.tokens import Row
 from metake.prompts import SEEDS, Batch, Trunks, pick_tokens, sample_contexts, templates
@@ -165,9 +166,12 @@ def test_bare_rows_end_at_the_lookup_token_where_rows_with_contexts_are_longer(l
     assert ids.shape[1] == below.shape[1] == int(last) + 1
 
 
-def trunks_of(count):
+def trunks_of(count, estimator="bare-and-contexts"):
     """Only what means over a request's rows need."""
-    return Trunks(split=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count)
+    made = find_kind("keys", estimator)()
+    return Trunks(
+        split=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count, estimator=made
+    )
 
 
 def test_a_key_is_half_the_bare_prompts_and_half_the_contexts_mean():
@@ -176,6 +180,14 @@ def test_a_key_is_half_the_bare_prompts_and_half_the_contexts_mean():
     assert trunks_of(3).mean_key(keys).tolist() == [[3.75], [2.5]]
     assert trunks_of(1).mean_key(keys).tolist() == keys.tolist()
     assert trunks_of(3).bare(keys).tolist() == [[6.0], [0.0]]
+
+
+@pytest.mark.parametrize("estimator", ["context-mean", "rome"])
+def test_a_key_of_another_estimator_is_the_mean_over_all_rows(estimator):
+    keys = torch.tensor([[6.0], [0.0], [3.0], [0.0], [2.0], [8.0]])
+    assert trunks_of(3, estimator).mean_key(keys).tolist() == [[3.0], [pytest.approx(10 / 3)]]
+    assert trunks_of(1, estimator).mean_key(keys).tolist() == keys.tolist()
+    assert trunks_of(3, estimator).bare(keys).tolist() == [[6.0], [0.0]]
 
 
 def test_steadiness_is_the_cosine_of_a_bare_key_with_its_contexts_mean():

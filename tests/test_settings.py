@@ -3,13 +3,18 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import annotated_types
 import pytest
 import torch
 
+from metake.components import families
 from metake.errors import MetakeError
 from metake.files import read_json
-from metake.methods.settings import describe_settings, make_settings
-from metake.methods.table import METHODS, describe_methods, find_method
+from metake.methods.combinators import metake
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.settings import choice_names, describe_settings, setting_names
+from metake.methods.table import METHODS, describe_methods, find_method, method_named
+from metake.methods.ultraedit import UltraEdit
 from metake.models.architecture import Architecture
 from metake.models.load import load
 from metake.presets import PRESETS, default_layers, preset_name, settings_for
@@ -28,15 +33,23 @@ def test_the_documentation_lists_the_methods_as_they_are():
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.json")), ids=lambda p: p.stem)
 def test_every_preset_is_valid(path):
+    """Its methods exist by their names and have every one of its numbers, each within its bounds."""
     content = read_json(path)
     needed = {"names", "model", "common", "methods"}
     assert needed <= set(content) <= {*needed, "geometries"}
-    assert set(content.get("geometries", {})) <= {row.geometry for row in METHODS.values()}
+    assert set(content.get("geometries", {})) <= set(families()["geometry"])
+    assert set(content["common"]) <= set(setting_names())
     for method in {*METHODS, *content["methods"]}:
-        row = find_method(method)
-        shared = {**content["common"], **content.get("geometries", {}).get(row.geometry, {})}
-        fields = {"layers": [0], **row.choices, **shared, **content["methods"].get(method, {})}
-        make_settings(fields)
+        made, own = method_named(method, (0,)), content["methods"].get(method, {})
+        geometry = made.geometry.kind if isinstance(made, LocateThenEdit) else ""
+        shared = {**content["common"], **content.get("geometries", {}).get(geometry, {})}
+        assert made.fitting(own) == own, method
+        numbers = {**made.fitting(shared), **own}
+        assert not set(numbers) & set(choice_names())
+        changed = made.updated(**numbers)
+        assert changed.name == method  # numbers change no algorithm
+        for name, value in numbers.items():
+            assert changed.value(name) == (tuple(value) if isinstance(value, list) else value)
 
 
 class StandIn(Architecture):
@@ -64,33 +77,55 @@ GPT2_XL = ("gpt2", 48, 1600, 6400, 50257)
 SMOLLM2 = ("llama", 30, 576, 1536, 49152)
 
 
+def values(method, *names):
+    return tuple(method.value(name) for name in names)
+
+
 def test_published_settings_of_the_papers_models():
     xl = settings_for(StandIn(*GPT2_XL), "memit")
-    assert (xl.layers, xl.weight, xl.lr, xl.steps, xl.clamp) == ((13, 14, 15, 16, 17), 20000, 0.5, 20, 0.75)
+    assert xl.layers == (13, 14, 15, 16, 17)
+    assert values(xl, "weight", "lr", "steps", "clamp") == (20000, 0.5, 20, 0.75)
     gptj = settings_for(StandIn("gptj", 28, 4096, 16384, 50400), "alphaedit")
-    assert (gptj.layers, gptj.threshold, gptj.l2) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
+    assert (gptj.layers, *values(gptj, "threshold", "l2")) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
     blue = settings_for(StandIn(*GPT2_XL), "alphaedit-blue")
-    assert (blue.threshold, blue.l2, blue.allocation) == (0.02, 80, "boundary")
+    assert (*values(blue, "threshold", "l2"), blue.allocation.kind) == (0.02, 80, "boundary")
     rome = settings_for(StandIn(*GPT2_XL), "rome")
-    assert (rome.layers, rome.clamp, rome.group, rome.fit, rome.allocation) == ((17,), 4, 1, "exact", "last")
+    assert (rome.layers, rome.value("clamp")) == ((17,), 4)
+    assert (rome.group, rome.fit, rome.allocation.kind) == (1, "exact", "last")
     llama = settings_for(StandIn("llama", 32, 4096, 14336, 128256), "memit")
-    assert (llama.lr, llama.weight, llama.torch_dtype) == (0.1, 15000, torch.float64)
+    assert (*values(llama, "lr", "weight"), llama.torch_dtype) == (0.1, 15000, torch.float64)
 
 
-@pytest.mark.parametrize("changes", [{"target": "plan"}, {"fit": "exact"}])
-def test_only_a_closed_loop_over_a_soft_fit_has_a_price(changes, demo):
-    settings = settings_for(demo.arch, "metake-priced")
-    assert settings.price > 0
-    with pytest.raises(MetakeError, match=r"^settings: price needs target bilevel and fit soft"):
-        settings.updated(**changes)
-    assert settings.updated(price=0, **changes).price == 0
+PRICE = r"^settings: price needs fit soft; an exact fit has no such trade-off$"
+
+
+def test_only_a_closed_loop_over_a_soft_fit_has_a_price(demo):
+    priced = settings_for(demo.arch, "metake-priced")
+    assert priced.value("price") > 0
+    with pytest.raises(MetakeError, match=PRICE):
+        priced.updated(fit="exact")
+    with pytest.raises(MetakeError, match=PRICE):
+        LocateThenEdit(layers=(1,), fit="exact", planner=priced.planner)
+    with pytest.raises(MetakeError, match=PRICE):
+        metake(METHODS["emmet"].build((1,)), cost_weight=0.5)
+    assert metake(METHODS["emmet"].build((1,))).value("price") == 0
+    with pytest.raises(MetakeError, match="has no price; it is a setting of planner closed-loop"):
+        priced.updated(planner="open-loop", price=0.5)
+
+
+@pytest.mark.parametrize("order", [("price", "fit"), ("fit", "price")])
+def test_changes_that_go_together_are_made_together(demo, order):
+    """Whatever their order: what is refused is the result, not what it would be half-way."""
+    changes = {"price": 0.0, "fit": "exact"}
+    made = settings_for(demo.arch, "metake-priced").updated(**{name: changes[name] for name in order})
+    assert values(made, *order) == tuple(changes[name] for name in order)
 
 
 def test_a_row_without_a_preset_takes_that_of_the_row_it_is_like(demo):
     like = settings_for(demo.arch, "memit", name="demo")
     emmet = settings_for(demo.arch, "emmet", name="demo")
     assert "emmet" not in read_json(PRESETS / "demo.json")["methods"]
-    assert (emmet.layers, emmet.weight, emmet.lr) == (like.layers, like.weight, like.lr)
+    assert (emmet.layers, *values(emmet, "weight", "lr")) == (like.layers, *values(like, "weight", "lr"))
     assert (emmet.fit, like.fit) == ("exact", "soft")
     assert all(row.like in ("", *METHODS) for row in METHODS.values())
 
@@ -104,11 +139,15 @@ def test_default_layers_exist(count):
 
 def test_overrides_win_and_errors_name_the_setting():
     arch = Architecture(tiny("gpt2"))
-    assert settings_for(arch, "memit", lr=0.25).lr == 0.25
+    assert settings_for(arch, "memit", lr=0.25).value("lr") == 0.25
     with pytest.raises(MetakeError, match="unknown 'bogus'"):
         settings_for(arch, "memit", bogus=1)
     with pytest.raises(MetakeError, match="keep"):
-        settings_for(arch, "memit").updated(keep=2)
+        settings_for(arch, "alphaedit").updated(keep=2)
+    with pytest.raises(
+        MetakeError, match=r"^settings: memit has no keep; it is a setting of geometry projected; known: "
+    ):
+        settings_for(arch, "memit", keep=0.5)
     with pytest.raises(MetakeError, match="unknown 'x'"):
         find_method("x@label")
 
@@ -169,8 +208,16 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "l2": (0, False, None), "threshold": (0, False, None), "keep": (0, False, 1), "largest": (0, False, 1),
     "steps": (1, True, None), "lr": (0, False, None), "kl": (0, True, None), "decay": (0, True, None),
     "clamp": (0, False, None), "stop_loss": (0, True, None), "stretch": (1, True, None), "meta_steps": (0, True, None),
-    "meta_lr": (0, False, None), "locality": (0, True, None), "regularise": (0, True, None),
+    "meta_lr": (0, False, None), "locality": (0, True, None), "regularise": (0, True, None), "price": (0, True, None),
     "gradient_lr": (0, False, None), "check_every": (1, True, None), "max_tokens": (64, True, None),
+}  # fmt: skip
+
+
+# a method that has a number that others lack
+OWNERS = {
+    "l2": "alphaedit", "threshold": "alphaedit", "keep": "alphaedit", "largest": "rect", "stretch": "memit-compensated",
+    "meta_steps": "metake", "meta_lr": "metake", "locality": "metake", "regularise": "metake", "price": "metake",
+    "gradient_lr": "ultraedit",
 }  # fmt: skip
 
 
@@ -178,43 +225,66 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
 def test_a_number_is_taken_within_its_bounds_alone(name):
     """A weight may be nothing, a rate may not; a share is at most the whole."""
     least, allowed, greatest = EDGES[name]
-    plain = make_settings({"layers": [0]})
-    whole = isinstance(least, int) and allowed and "int" in str(type(plain).model_fields[name].annotation)
+    plain = METHODS[OWNERS.get(name, "memit")].build((0,))
+    path = plain._paths(name)[-1]
+    owner = dict(plain.parts())[path[:-1]]
+    whole = isinstance(least, int) and allowed and "int" in str(type(owner).model_fields[path[-1]].annotation)
     inside = [least if allowed else least + 1e-3] + [greatest] * (greatest is not None)
     outside = (
         [least - (1 if whole else 1e-3)] + [least] * (not allowed) + [(greatest or 0) + 0.1] * bool(greatest)
     )
     for value in inside:
-        assert getattr(plain.updated(**{name: value}), name) == value
+        assert plain.updated(**{name: value}).value(name) == value
     for value in outside:
         with pytest.raises(MetakeError, match=rf"^settings: {name}: .* \(got {value}\)"):
             plain.updated(**{name: value})
 
 
+BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
+
+
+def test_every_number_with_a_bound_has_an_edge_that_is_tested():
+    bounded = {
+        cls.short.get(name, name)
+        for kinds in families().values() for cls in kinds.values()
+        for name, field in cls.model_fields.items() if cls.__module__.startswith("metake.") and any(isinstance(m, BOUNDS) for m in field.metadata)
+    }  # fmt: skip
+    assert bounded == set(EDGES)
+
+
 def test_an_update_keeps_every_other_setting():
-    settings = make_settings({"layers": [2, 3], "lr": 0.3, "geometry": "projected", "contexts": ("x",)})
-    changed = settings.updated(kl=0.4)
-    assert changed.kl == 0.4
-    assert {**changed.model_dump(), "kl": settings.kl} == settings.model_dump()
+    method = LocateThenEdit(layers=(2, 3), contexts=("x",), geometry="projected").updated(lr=0.3)
+    changed = method.updated(kl=0.4)
+    assert changed.value("kl") == 0.4
+    assert changed.name == method.name
+    assert changed.updated(kl=method.value("kl")) == method
+    before, after = method.model_dump(), changed.model_dump()
+    assert {**after, "planner": {**after["planner"], "kl": method.value("kl")}} == before
+    assert method.value("kl") == 0.0625  # the method itself is a value
 
 
-@pytest.mark.parametrize("change", [{"rounds": 2}, {"group": 1}, {"memory": "past-keys"}])
+@pytest.mark.parametrize("change", [{"rounds": 2}, {"group": 1}, {"memory": "past-keys"}, {"allocation": "spread"},
+                                    {"planner": "open-loop"}, {"geometry": "ridge"}])  # fmt: skip
 def test_a_gradient_step_is_one_of_the_whole_batch_to_all_layers(change):
-    step = {"layers": [0], "target": "gradient", "allocation": "each", "geometry": "identity"}
-    assert make_settings(step).target == "gradient"
-    with pytest.raises(MetakeError, match="target gradient is one step of the whole batch"):
-        make_settings({**step, **change})
-    for half in ({"target": "plan"}, {"allocation": "spread"}):
-        with pytest.raises(MetakeError, match="target gradient and allocation each go together"):
-            make_settings({**step, **half})
+    """The method has no such choice, so that none has to be refused."""
+    step = UltraEdit(layers=(0,))
+    (name,) = change
+    with pytest.raises(MetakeError, match=f"^settings: ultraedit has no {name}; it is a setting of method "):
+        step.updated(**change)
+    with pytest.raises(MetakeError, match=f"^settings: unknown '{name}'; "):
+        UltraEdit(layers=(0,), **change)
+    assert step.fitting(change) == {}
 
 
-@pytest.mark.parametrize("target", ["plan", "bilevel"])
+@pytest.mark.parametrize("planner", ["open-loop", "closed-loop"])
 @pytest.mark.parametrize("fit", ["soft", "exact"])
-def test_a_price_needs_both_a_closed_loop_and_a_soft_fit(target, fit):
-    fields = {"layers": [0], "target": target, "fit": fit, "price": 0.5}
-    if (target, fit) == ("bilevel", "soft"):
-        assert make_settings(fields).price == 0.5
+def test_a_price_needs_both_a_closed_loop_and_a_soft_fit(planner, fit):
+    fields = {"layers": [0], "fit": fit, "planner": {"kind": planner, "cost_weight": 0.5}}
+    if planner == "open-loop":
+        with pytest.raises(MetakeError, match=r"^settings: unknown 'cost_weight'"):
+            LocateThenEdit(**fields)
+    elif fit == "exact":
+        with pytest.raises(MetakeError, match=PRICE):
+            LocateThenEdit(**fields)
     else:
-        with pytest.raises(MetakeError, match=r"^settings: price needs target bilevel and fit soft"):
-            make_settings(fields)
+        assert LocateThenEdit(**fields).value("price") == 0.5

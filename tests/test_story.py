@@ -8,7 +8,7 @@ from experiments.story import (
     OPEN,
     conclusion,
     missed_by_open,
-    story_settings,
+    story_methods,
     tell_reason,
     tell_result,
 )
@@ -18,7 +18,7 @@ def content(open_right, closed_right, control_right):
     def row(name, right, eta, executed):
         batch = {"eta": [[eta, eta]], "executed": [executed, executed]}
         return {
-            "method": name, "settings": {"weight": 15000.0, "layers": [4, 5]}, "batches": [batch],
+            "method": name, "settings": {"geometry": {"weight": 15000.0}, "layers": [4, 5]}, "batches": [batch],
             "per_record": {"generation_start": [1.0] * right + [0.0] * (6 - right)}, "mean": {"kl": 0.1},
         }  # fmt: skip
 
@@ -60,9 +60,12 @@ def test_conclusion_names_a_control_that_does_as_well():
     assert "Lengthening" not in conclusion(content(4, 6, 5))[0]
 
 
-def test_story_settings_differ_in_the_target_alone(demo):
-    settings = story_settings(demo.arch, "demo")
-    first, second = settings[OPEN], settings[CLOSED]
-    for name in ("weight", "layers", "contexts", "clamp", "decay", "lr", "geometry", "allocation"):
-        assert getattr(first, name) == getattr(second, name), name
-    assert second.steps + second.meta_steps == first.steps
+def test_story_methods_differ_in_the_target_alone(demo):
+    methods = story_methods(demo.arch, "demo")
+    assert [method.name for method in methods] == [OPEN, CLOSED, CONTROL]
+    first, second, _ = methods
+    planners = {"planner": first.planner, "label": first.label}
+    assert second.model_copy(update=planners) == first
+    for name in ("lr", "clamp", "decay", "kl", "stop"):
+        assert first.value(name) == second.value(name), name
+    assert second.value("steps") + second.value("meta_steps") == first.value("steps")

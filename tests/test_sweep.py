@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from experiments.searched import searched_names
+from experiments.sweep import METHODS
+from metake.methods.base import Method
 from metake.models.load import load
-from metake.presets import settings_for
+from metake.presets import preset_of, settings_for
 from tests.scripts import call_here, refused
 
 SCRIPT = "sweep.py"
@@ -23,8 +26,8 @@ def test_a_sweep_that_was_cut_goes_on_and_ends_the_same(tmp_path, cut_at):
     assert {p.name for p in (tmp_path / "cut").iterdir()} == {"demo.json", "demo.md", "demo.png", "runs"}
     assert len(list((tmp_path / "cut").glob("runs/demo/*/batch-0001/batch.json"))) == 4
     arch = load("demo", device="cpu").arch
-    weight = settings_for(arch, "memit-compensated").weight
-    step = settings_for(arch, "ultraedit").gradient_lr
+    weight = settings_for(arch, "memit-compensated").value("weight")
+    step = settings_for(arch, "ultraedit").value("gradient_lr")
     assert [(p["method"], p["strength"]) for p in whole["points"]] == [
         ("memit-compensated", pytest.approx(0.3 * weight)), ("memit-compensated", pytest.approx(3 * weight)),
         ("ultraedit", pytest.approx(0.3 * step)), ("ultraedit", pytest.approx(3 * step)),
@@ -38,9 +41,24 @@ def test_a_priced_loop_is_swept_over_its_price(tmp_path):
     call_here(SCRIPT, *quick, "--out", tmp_path)
     points = json.loads((tmp_path / "demo.json").read_text())["points"]
     base = settings_for(load("demo", device="cpu").arch, "metake-priced")
-    assert [p["strength"] for p in points] == pytest.approx([0.3 * base.price, 3 * base.price])
-    assert [p["settings"]["price"] for p in points] == [p["strength"] for p in points]
-    assert {p["settings"]["weight"] for p in points} == {base.weight}
+    price = base.value("price")
+    assert [p["strength"] for p in points] == pytest.approx([0.3 * price, 3 * price])
+    used = [Method.model_validate(p["settings"]) for p in points]
+    assert [method.value("price") for method in used] == [p["strength"] for p in points]
+    assert {method.value("weight") for method in used} == {base.value("weight")}
+
+
+def test_what_is_swept_by_default_is_what_the_preset_has_numbers_for(demo):
+    found = searched_names(demo.arch, METHODS)
+    assert found == ["memit + past-keys", "memit + past-keys@unstopped", "memit-compensated + past-keys", "alphaedit",
+                     "metake + past-keys"]  # fmt: skip
+    assert set(found) <= set(preset_of("demo")["methods"])
+    assert searched_names(demo.arch, ["rome", "memit-fe", "ultraedit"]) == [
+        "rome + past-keys",
+        "memit-fe",
+        "ultraedit",
+    ]
+    assert searched_names(demo.arch, METHODS, "none") == list(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,15 @@ optuna = pytest.importorskip("optuna")
 
 from experiments import tune  # noqa: E402
 from experiments.journal import Journal  # noqa: E402
-from experiments.tune import SPACES, as_part, as_trial, first_points, stronger, suggest  # noqa: E402
+from experiments.searched import searched_names  # noqa: E402
+from experiments.tune import SPACES, as_trial, first_points, put, shipped_choice, stronger, suggest  # noqa: E402
 from metake import cli  # noqa: E402
 from metake.data.records import read_records  # noqa: E402
 from metake.errors import MetakeError  # noqa: E402
 from metake.evaluation.metrics import score  # noqa: E402
 from metake.files import read_json, read_record  # noqa: E402
-from metake.methods import METHODS  # noqa: E402
+from metake.methods.base import Method  # noqa: E402
+from metake.methods.table import METHODS  # noqa: E402
 from metake.models.architecture import Architecture  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
 from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
@@ -33,6 +35,14 @@ def winners(model):
     """`(method, settings)` of a model's search."""
     found = read_record(tune.HERE / "search" / f"{model}.json", "")
     return [(method, found[method]["trials"][0]["choice"]) for method in sorted(set(found) & set(METHODS))]
+
+
+def held(choices):
+    """The methods of a preset that holds a choice for each of some rows."""
+    preset = {"methods": {}}
+    for name, choice in choices.items():
+        put(preset, name, choice)
+    return preset["methods"]
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
@@ -48,6 +58,36 @@ def test_every_searched_preset_is_a_trial(model):
         assert set(held) <= {"lookup"}
 
 
+def test_a_preset_names_a_choice_by_its_components_and_gives_it_back():
+    """What was there of the row is replaced; other labels and other rows stay."""
+    choice = {"layers": [2], "weight": 3.0, "start": "compensated", "memory": "past-keys"}
+    numbers = {"layers": [2], "weight": 3.0}
+    preset = {
+        "methods": {
+            "metake": {"weight": 1.0},
+            "metake@mine": {},
+            "metake-proxy": {},
+            "memit": {"weight": 2.0},
+        }
+    }
+    assert put(preset, "metake", choice) == "metake + compensated + past-keys"
+    assert preset["methods"] == {
+        "metake@mine": {}, "metake-proxy": {}, "memit": {"weight": 2.0}, "metake + compensated + past-keys": numbers
+    }  # fmt: skip
+    assert shipped_choice(METHODS["metake"], preset["methods"]) == choice
+    assert shipped_choice(METHODS["metake-parallel"], preset["methods"]) == choice  # like metake
+    assert shipped_choice(METHODS["rect"], preset["methods"]) == {"weight": 2.0, "memory": "none"}
+    assert shipped_choice(METHODS["alphaedit"], preset["methods"]) == {}
+    put(preset, "memit", {"memory": "past-keys"}, "@unstopped")
+    assert list(preset["methods"])[-1] == "memit + past-keys@unstopped"
+
+
+def test_a_component_that_is_held_is_in_the_name():
+    preset = {"methods": {}}
+    put(preset, "memit", {"layers": [2], "memory": "none", "allocation": "last"})
+    assert preset["methods"] == {"memit + last": {"layers": [2]}}
+
+
 def test_what_is_outside_the_space_is_no_trial():
     assert as_trial({"layers": [0, 5]}, "memit", SPACES["demo"]) is None
     assert as_trial({}, "memit", SPACES["demo"]) is None
@@ -61,18 +101,20 @@ def test_only_a_priced_row_has_a_price_to_search():
     space = SPACES["demo"]
     choice = dict(winners("demo"))["metake"]
     assert "price" not in as_trial({**choice, "price": 0.0}, "metake", space)
-    assert as_trial(choice, "metake-priced", space)["price"] == METHODS["metake-priced"].price
+    assert as_trial(choice, "metake-priced", space)["price"] == METHODS["metake-priced"].prototype.value(
+        "price"
+    )
     point = as_trial({**choice, "price": 20.0}, "metake-priced", space)
     assert suggest(optuna.trial.FixedTrial(point), "metake-priced", space)["price"] == 20.0
-    assert all(p["price"] > 0 for p in first_points("metake-priced", {"metake": choice}, [3.0], space))
+    assert all(p["price"] > 0 for p in first_points("metake-priced", held({"metake": choice}), [3.0], space))
 
 
 @pytest.fixture
 def searched(monkeypatch, demo, tmp_path):
     """`go(folder, trials)`: the choices of a search whose trials cost nothing."""
 
-    def evaluate(loaded, records, method, settings, *_, **__):
-        value = 1 / (1 + abs(settings.lr - 0.5))
+    def evaluate(loaded, records, method, *_, **__):
+        value = 1 / (1 + abs(method.value("lr") - 0.5))
         return SimpleNamespace(
             after=SimpleNamespace(mean=lambda metric: value, values=defaultdict(lambda: np.full(4, value)))
         )
@@ -152,8 +194,9 @@ def test_a_published_preset_adds_nothing_to_what_was_found(method, demo, write):
         "lr": 0.1,
         **({"weight": 7.0} if method == "memit" else {"l2": 7.0, "keep": 0.5}),
     }
-    preset["methods"][method] = as_part(choice, method, preset)
-    tried = settings_for(demo.arch, method, name="none", **{**preset["common"], **choice})
+    put(preset, method, choice)
+    plain = settings_for(demo.arch, method, name="none")
+    tried = plain.updated(**plain.numbers(preset["common"])).updated(**choice)
     assert settings_for(demo.arch, method, name=write("preset.json", json.dumps(preset))) == tried
 
 
@@ -172,7 +215,13 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
     found = read_json(tmp_path / "found" / "preset.json")
     trials = read_json(tmp_path / "found" / "search.json")["memit"]["trials"]
     assert found["names"] == ["mine"]
-    assert found["methods"]["memit"] == trials[0]["choice"]
+    name, part = next(
+        (name, part)
+        for name, part in found["methods"].items()
+        if name.startswith("memit") and "@" not in name
+    )
+    assert name == ("memit" if trials[0]["choice"]["memory"] == "none" else "memit + past-keys")
+    assert {**part, "memory": trials[0]["choice"]["memory"]} == trials[0]["choice"]
     assert trials[0]["score"] >= trials[1]["score"]
     low, high = trials[0]["interval"]
     assert low <= trials[0]["score"] <= high
@@ -189,17 +238,19 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
     monkeypatch.setattr("sys.argv", [*given, "--preview", "--text", str(tmp_path / "t.txt")])
     cli.main()  # it is a command as it stands
     assert "predicted realization" in capsys.readouterr().out
+    (rect,) = searched_names(demo.arch, ["rect"], tmp_path / "found" / "preset.json")
     call_here("run_zsre.py", "--model", folder, "--data", data, "--preset", tmp_path / "found" / "preset.json",
-              "--methods", "ultraedit,rect", "--edits", 2, "--seeds", 1, "--no-generate", "--out", tmp_path / "out")  # fmt: skip
+              "--methods", f"ultraedit,{rect}", "--edits", 2, "--seeds", 1, "--no-generate", "--out", tmp_path / "out")  # fmt: skip
     used = read_json(tmp_path / "out" / "results.json")["methods"]
-    for method, like in (("ultraedit", "ultraedit"), ("rect", "memit")):  # rect takes what memit found
-        settings = used[method][0]["settings"]
-        assert {name: settings[name] for name in found["methods"][like]} == found["methods"][like]
+    for method, like in (("ultraedit", "ultraedit"), (rect, name)):  # rect takes what memit found
+        settings = Method.model_validate(used[method][0]["settings"])
+        wanted = {**found["methods"][like], "layers": tuple(found["methods"][like]["layers"])}
+        assert {setting: settings.value(setting) for setting in wanted} == wanted
 
 
 def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
     """Other records, another batch or another seed: the search begins anew. The winner becomes the preset."""
-    choice = {"layers": [2], "lr": 0.5, "stop": "own"}
+    choice = {"layers": [2], "lr": 0.5, "stop": "own", "memory": "past-keys"}
     seen = []
 
     def search(*given):
@@ -216,7 +267,12 @@ def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
         monkeypatch.setattr("sys.argv", [*run, *more])
         tune.main()
     assert [len(earlier) for earlier in seen] == [0, 1, 0, 0]
-    assert read_json(tmp_path / "demo.json")["methods"]["memit"] == choice
+    numbers = {name: value for name, value in choice.items() if name != "memory"}
+    written = read_json(tmp_path / "demo.json")["methods"]
+    assert [name for name in written if name.partition(" + ")[0] == "memit" and "@" not in name] == [
+        "memit + past-keys"
+    ]
+    assert written["memit + past-keys"] == numbers
     assert read_json(tmp_path / "search" / "demo.json")["memit"]["seed"] == 1
 
 
@@ -245,7 +301,7 @@ def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
             low, high = getattr(space, strength)
             assert low <= again[strength] <= high
             assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
-            assert again.get("history", True)
+            assert again.get("memory", "past-keys") == "past-keys"
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
@@ -257,7 +313,7 @@ def test_what_was_published_is_a_point_of_the_space(model, method, demo):
     space = SPACES[model]
     point = first_points(method, {}, [], space, defaults=True)[1]
     choice = suggest(optuna.trial.FixedTrial(point), method, space)
-    plain = settings_for(demo.arch, method, name="none").model_dump()
+    plain = tune.settings_of(settings_for(demo.arch, method, name="none"))
     differ = {name for name, value in choice.items() if name != "layers" and value != plain[name]}
     assert differ <= {"steps", "meta_steps"} | ({"gradient_lr"} if method == "ultraedit" else set())
     assert choice["layers"] == list(space.places[0])
@@ -269,15 +325,15 @@ def test_a_search_begins_with_different_points():
     space = SPACES["demo-gptj"]
     guess, *_ = first_points("metake-proxy", {}, [], space)
     choice = suggest(optuna.trial.FixedTrial(guess), "metake-proxy", space)
-    points = first_points("metake-proxy", {"metake-proxy": choice}, [3.0, 10.0, 1e6, 1e7], space)
+    points = first_points("metake-proxy", held({"metake-proxy": choice}), [3.0, 10.0, 1e6, 1e7], space)
     assert [point["weight"] for point in points] == [300.0, 900.0, 3000.0, 30_000.0]
     assert points[0] == guess
-    everywhere = first_points("metake-proxy", {"metake-proxy": choice}, [], space, everywhere=True)
+    everywhere = first_points("metake-proxy", held({"metake-proxy": choice}), [], space, everywhere=True)
     assert [point["place"] for point in everywhere[1:]] == [
         place for place in range(len(space.places)) if place != guess["place"]
     ]
     elsewhere = [dict(winners("demo-gptj")), dict(winners("demo"))]
-    *_, last = first_points("metake", {}, [], space, others=elsewhere)
+    *_, last = first_points("metake", {}, [], space, others=[held(choices) for choices in elsewhere])
     assert suggest(optuna.trial.FixedTrial(last), "metake", space)["layers"] in [
         [*chosen["metake"]["layers"]] for chosen in elsewhere
     ]

@@ -12,7 +12,7 @@ import metake
 from metake.geometry.covariance import collect
 from metake.models.architecture import LLAMA_LIKE
 from metake.presets import preset_of
-from tests.conftest import tiny
+from tests.conftest import method_of, tiny
 
 REQUEST = metake.Request("The one who works at the {} is a", "market", "baker")
 VALUES = {
@@ -27,11 +27,11 @@ CHANGES = {"layers": (1,), "steps": 2, "meta_steps": 1, "contexts": ()}
 def given(demo, statistics_of):
     """What calls below need: a model, its editor, a delta, statistics."""
     statistics = statistics_of(demo)
-    settings = metake.settings_for(demo, "memit", name="none", **CHANGES)
-    editor = metake.Editor(demo, method=settings, statistics=statistics)
+    method = method_of(demo, "memit", **CHANGES)
+    editor = metake.Editor(demo, method=method, statistics=statistics)
     result = editor.edit(REQUEST)
     result.revert()
-    quick = {"method": "memit", "settings": settings, "statistics": statistics}
+    quick = {"method": method, "statistics": statistics}
     return SimpleNamespace(
         demo=demo, editor=editor, delta=result.delta, result=result, statistics=statistics, quick=quick
     )
@@ -57,7 +57,6 @@ ENTRIES = {
     "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
     "Editor tokenizer of Loaded": (lambda g, x: metake.Editor(g.demo, x, **g.quick), "tokenizer: ", ("None",)),
     "Editor method": (lambda g, x: metake.Editor(g.demo, method=x), "method: ", ()),
-    "Editor settings": (lambda g, x: metake.Editor(g.demo, method=x), "settings: ", ("None",)),
     "Editor statistics": (lambda g, x: metake.Editor(g.demo, method="ultraedit", statistics=x), "statistics: ", ("None",)),
     "Editor modules": (lambda g, x: metake.Editor(g.demo, modules=x, **g.quick), "", ("None",)),
     "preview": (lambda g, x: g.editor.preview(x), "requests: ", ()),
@@ -92,8 +91,18 @@ ENTRIES = {
     "settings_for lr": (lambda g, x: metake.settings_for(g.demo, "memit", lr=x), "settings: lr: ",
                         ("int", "float", "bool")),
     "settings_for name": (lambda g, x: metake.settings_for(g.demo, "memit", name=x), "", ("None", "text", "empty")),
-    "Settings": (lambda g, x: metake.Settings(layers=x), "settings: layers", ("list", "list of ints", "tensor")),
-    "Settings.updated": (lambda g, x: g.editor.method.updated(steps=x), "settings: steps: ", ("int", "bool")),
+    "methods_for": (lambda g, x: metake.methods_for(g.demo, x), "", ("list",)),
+    "methods_for changes": (lambda g, x: metake.methods_for(g.demo, ["memit"], changes={"lr": x}), "settings: lr: ",
+                            ("int", "float", "bool")),
+    "method_named": (lambda g, x: metake.method_named(x), "method: ", ()),
+    "Method": (lambda g, x: metake.LocateThenEdit(layers=x), "settings: layers", ("list", "list of ints", "tensor")),
+    "Method planner": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner=x), "", ()),
+    "Method kind": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner={"kind": x}), "planner: ", ()),
+    "Method.updated": (lambda g, x: g.editor.method.updated(steps=x), "settings: steps: ", ("int", "bool")),
+    "Method.updated geometry": (lambda g, x: g.editor.method.updated(geometry=x), "", ()),
+    "Method.value": (lambda g, x: g.editor.method.value(x), "settings: ", ()),
+    "register": (lambda g, x: metake.register(x), "register: ", ()),
+    "register_method": (lambda g, x: metake.register_method(x), "register_method: ", ()),
     "ModuleMap": (lambda g, x: metake.ModuleMap(x, "down"), "modules: blocks: ", ("text",)),
     "ModuleMap.read": (lambda g, x: metake.ModuleMap.read(x), "", ()),
     "read_records": (lambda g, x: metake.read_records(x), "", ()),
@@ -163,9 +172,9 @@ def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
     with pytest.raises(metake.MetakeError, match="unknown model family"):
         metake.Editor(model, demo.tokenizer)
     described = metake.Loaded("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
-    settings = metake.settings_for(described, "ultraedit", layers=(1,))
+    method = metake.settings_for(described, "ultraedit", layers=(1,))
     assert (
-        metake.Editor(described, method=settings)
+        metake.Editor(described, method=method)
         .edit([REQUEST, replace(REQUEST, subject="mill", prompt="The one at the {} is")])
         .edited
     )
@@ -198,7 +207,7 @@ def test_loaded_stands_for_its_model_everywhere(given, tmp_path):
 def test_a_preset_file_may_be_named_by_a_text(given, tmp_path):
     (tmp_path / "mine.json").write_text('{"common": {"lr": 0.125}}')
     for name in (tmp_path / "mine.json", str(tmp_path / "mine.json")):
-        assert metake.settings_for(given.demo, "memit", name=name).lr == 0.125
+        assert metake.settings_for(given.demo, "memit", name=name).value("lr") == 0.125
     with pytest.raises(metake.MetakeError, match=r"mine2\.json: cannot be read"):
         metake.settings_for(given.demo, "memit", name="mine2.json")
 

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metake.methods.base import Method
+from metake.geometry.specs import RidgeSpec
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, pad
 from metake.prompts import Batch
+from metake.targets.planners import OpenLoop
 
 
 def _stream(output: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -28,7 +29,7 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     return model(input_ids=ids, use_cache=False).logits
 
 
-def plan(arch: Architecture, batch: Batch, index: int, top: int, s: Settings) -> Tensor:
+def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) -> Tensor:
     """The residual (`d_v`) of one request at block `top`, open loop, early stop on its own loss."""
     rows = list(batch.edits[index * batch.templates : (index + 1) * batch.templates])
     guard = next(g.row for g in batch.guards if g.owner == index)
@@ -104,21 +105,26 @@ def _at(arch: Architecture, rows: Sequence[Row], module: nn.Module, *, inputs: b
 
 @torch.no_grad()
 def execute(
-    arch: Architecture, batch: Batch, residuals: Tensor, moments: dict[int, Tensor], s: Settings
+    arch: Architecture, batch: Batch, residuals: Tensor, moments: dict[int, Tensor], s: RidgeSpec
 ) -> dict[int, Tensor]:
-    """MEMIT's solve, written into the weights layer by layer; layer -> change, weights as before again."""
-    rows, top = list(batch.trunks), s.layers[-1]
+    """MEMIT's solve, written into the weights layer by layer; layer -> change, weights as before again.
+
+    Args:
+        moments: layer -> C, of all edited layers, ascending.
+    """
+    rows, layers = list(batch.trunks), list(moments)
+    top = layers[-1]
     bare = rows[:: batch.templates]
     goal = _at(arch, bare, arch.blocks[top], inputs=False) + residuals
     originals, changes = {}, {}
-    for i, layer in enumerate(s.layers):
+    for i, layer in enumerate(layers):
         keys = _at(arch, rows, arch.down(layer), inputs=True).reshape(len(bare), batch.templates, -1)
         key = keys[:, 0] if batch.templates == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
         rest = goal - _at(arch, bare, arch.blocks[top], inputs=False)
         K, C = key.T.double(), moments[layer].to(key.device).double()
         G = s.weight * C + s.ridge * s.weight * C.trace() * torch.eye(len(C), device=C.device, dtype=C.dtype)
         adjoint = torch.linalg.solve(G + K @ K.T, K)
-        changes[layer] = (rest.T.double() / (len(s.layers) - i)) @ adjoint.T
+        changes[layer] = (rest.T.double() / (len(layers) - i)) @ adjoint.T
         originals[layer] = arch.weight(layer).clone()
         arch.weight(layer).add_(changes[layer].to(originals[layer]))
     for layer, weight in originals.items():

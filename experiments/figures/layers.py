@@ -25,7 +25,7 @@ from experiments.figures.suppression import geometry
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Trunks
-from metake.solvers.allocation import spread
+from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression
 from verification import nets
@@ -59,7 +59,7 @@ def identity_transport(data: Data) -> Any:
             square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(trunks)[1].double() ** 2).sum())
             for eta in etas:
                 ridge = Ridge(torch.eye(nets.INNER, dtype=torch.float64), square * (1 - eta) / eta)
-                done = LayeredSolver(arch, dict.fromkeys(layers, ridge), spread(layers)).solve(
+                done = LayeredSolver(arch, dict.fromkeys(layers, ridge), Spread().stages(layers)[0]).solve(
                     trunks, residual
                 )
                 asked = np.array([float(done.factors[i][0].norm()) for i in layers])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,11 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metake.components import Component, families, known_kinds
+from metake.components import Component, Path, families
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
 from metake.geometry.operator import Fit, Geometry
+from metake.methods.names import written_name
 from metake.models.load import Loaded
 from metake.names import unknown_name
 from metake.requests import Request
@@ -105,7 +105,9 @@ class Method(Component):
         description="padded tokens per pass, which bounds the memory; if null, 1,024 on a CPU (its cache size) and "
         "8,192 on a GPU",
     )
-    label: str = Field("", description="name in tables and result files; the kind of the method if empty")
+    label: str = Field(
+        "", description="row of the table that the method is a variant of, or a name of its own"
+    )
 
     previews: ClassVar[bool] = False  # whether `preview` is defined
     choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
@@ -117,8 +119,8 @@ class Method(Component):
 
     @property
     def name(self) -> str:
-        """Name of the algorithm in tables and result files."""
-        return self.label or self.kind
+        """Name of the algorithm in tables and result files; see `metake.methods.names`."""
+        return written_name(self)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -180,17 +182,16 @@ class Method(Component):
         Raises:
             MetakeError: the method has no such setting.
         """
-        path = self._paths(name)[0]
         found: Any = self
-        for part in path:
+        for part in self._paths(name)[0]:
             found = getattr(found, part)
         return found
 
     def updated(self, **changes: Any) -> Self:
         """A copy with some settings changed.
 
-        A name that several components have changes all of them. A choice that changes the algorithm is added to
-        the method's name.
+        A name that several components have changes all of them. The method's name says which components differ from
+        its row's.
 
         Args:
             changes: short, published or dotted name of a setting -> value; a component by its kind.
@@ -199,64 +200,48 @@ class Method(Component):
             MetakeError: a setting that the method does not have, or a value out of range; the line names it.
         """
         made = self
-        for choices_first in (True, False):  # the settings of a chosen component exist after it is chosen
-            for name, value in changes.items():
-                if choices_first == _is_choice(name, made):
-                    for path in made._paths(name):
-                        made = _with_value(made, path, value)
-        before, after = self._algorithm(), made._algorithm()
-        added = "".join(f" + {after[part]}" for part in after if after[part] != before.get(part))
-        return made if not added or "label" in changes else made.replaced("label", self.name + added)
+        choices = {
+            path: value
+            for name, value in changes.items()
+            if made._is_choice(name)
+            for path in made._paths(name)
+        }
+        for path in sorted(choices, key=len):  # the settings of a chosen component exist after it is chosen
+            made = made.changed({path: choices[path]})
+        numbers = {name: value for name, value in changes.items() if not self._is_choice(name)}
+        return made.changed({path: value for name, value in numbers.items() for path in made._paths(name)})
 
     def fitting(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Those of some changes that the method has a setting for."""
-        made = self.updated(**{name: value for name, value in changes.items() if self._choice(name)})
+        made = self.updated(**{name: value for name, value in changes.items() if self._is_choice(name)})
         return {name: value for name, value in changes.items() if made._paths(name, missing_ok=True)}
-
-    def with_choice(self, choice: str) -> Self:
-        """A copy with another component, or another of the fields in `choices`; the name is left as it is.
-
-        Args:
-            choice: kind of a component, e.g. `past-keys`, or a field and its value, e.g. `rounds 3`.
-
-        Raises:
-            MetakeError: no component of the method can be of this kind.
-        """
-        field, _, value = choice.partition(" ")
-        if value and field in self.choices:
-            return self.replaced(field, json.loads(value) if value[:1].isdigit() else value)
-        fitting = [
-            path
-            for path, part in self.parts()
-            if path and choice in known_kinds(part.family) and choice != part.kind
-        ]
-        for path in reversed(fitting):  # the innermost first: a closed loop's start before the loop itself
-            try:
-                return _with_value(self, path, choice)
-            except ValueError:
-                continue
-        kinds = [kind for path, part in self.parts() if path for kind in known_kinds(part.family)]
-        raise unknown_name(f"method: {self.name} + ...", choice, dict.fromkeys(kinds))
 
     def numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Those of some settings that the method has and that leave its algorithm as it is."""
         return {
-            name: value for name, value in self.fitting(settings).items()
-            if not _is_choice(name, self) and self._paths(name)[0][-1] not in self.choices
-        }  # fmt: skip
+            name: value
+            for name, value in self.fitting(settings).items()
+            if not self._is_choice(name) and self._paths(name)[0][-1] not in self.choices
+        }
 
-    def _choice(self, name: str) -> bool:
-        return bool(self._paths(name, missing_ok=True)) and _is_choice(name, self)
+    def _is_choice(self, name: str) -> bool:
+        """Whether a setting holds a component."""
+        found: Any = self
+        for part in next(iter(self._paths(name, missing_ok=True)), ("layers",)):
+            found = getattr(found, part)
+        return isinstance(found, Component)
 
-    def _paths(self, name: str, missing_ok: bool = False) -> list[tuple[str, ...]]:
+    def _paths(self, name: str, missing_ok: bool = False) -> list[Path]:
         """Paths of fields from the method to a setting."""
-        if "." in name:
-            parts = tuple(name.split("."))
-            owner: Any = self
-            for part in parts[:-1]:
-                owner = getattr(owner, part, None)
-            found = [parts] if isinstance(owner, Component) and parts[-1] in type(owner).model_fields else []
-        else:
+        found: list[Path] = []
+        if isinstance(name, str) and "." in name:
+            path = tuple(name.split("."))
+            found = [
+                path
+                for owner, part in self.parts()
+                if owner == path[:-1] and path[-1] in type(part).model_fields
+            ]
+        elif isinstance(name, str):
             found = [
                 (*path, part.setting_names()[name])
                 for path, part in self.parts()
@@ -267,26 +252,19 @@ class Method(Component):
         return found
 
     def _unknown(self, name: str) -> MetakeError:
-        known = [setting for _, part in self.parts() for setting in part.setting_names()]
-        elsewhere = [
-            f"{family} {kind}" for family, kinds in families().items() for kind, cls in kinds.items()
+        names = [list(type(part).setting_names()) for _, part in self.parts()]
+        known = list(dict.fromkeys(setting for group in names for setting in group))
+        owners = [
+            f"{family} {kind}"
+            for family, kinds in families().items()
+            for kind, cls in kinds.items()
             if name in cls.setting_names()
-        ]  # fmt: skip
-        if elsewhere:
+        ]
+        if owners:
             return MetakeError(
-                f"settings: {self.name} has no {name}; it is a setting of {', '.join(elsewhere[:3])}; "
-                f"known: {', '.join(dict.fromkeys(known))}"
+                f"settings: {self.name} has no {name}; it is a setting of {', '.join(owners[:3])}; known: {', '.join(known)}"
             )
-        return unknown_name("settings", name, dict.fromkeys(known))
-
-    def parts(self) -> Iterator[tuple[tuple[str, ...], Component]]:
-        """The method and all components in it, each with its path of fields."""
-        return _walk((), self)
-
-    def _algorithm(self) -> dict[str, str]:
-        """What determines the algorithm, beside its numbers: place -> choice."""
-        kinds = {".".join(path): part.kind for path, part in self.parts()}
-        return kinds | {name: f"{name} {getattr(self, name)}" for name in self.choices}
+        return unknown_name("settings", name, known)
 
     @property
     def context_seed(self) -> int | None:
@@ -316,27 +294,3 @@ class Method(Component):
     def step_count(self, requests: int) -> int:
         """Largest number of gradient steps of a batch of so many requests."""
         return 0
-
-
-def _walk(path: tuple[str, ...], part: Component) -> Iterator[tuple[tuple[str, ...], Component]]:
-    yield path, part
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        if isinstance(value, Component):
-            yield from _walk((*path, name), value)
-
-
-def _is_choice(name: str, method: Method) -> bool:
-    """Whether a setting holds a component."""
-    paths = method._paths(name, missing_ok=True)
-    value: Any = method
-    for part in paths[0] if paths else ():
-        value = getattr(value, part)
-    return bool(paths) and isinstance(value, Component)
-
-
-def _with_value(part: Any, path: tuple[str, ...], value: Any) -> Any:
-    """A copy of a component with one setting changed."""
-    if len(path) == 1:
-        return part.replaced(path[0], value)
-    return part.replaced(path[0], _with_value(getattr(part, path[0]), path[1:], value))

@@ -14,10 +14,7 @@ from metake.targets.planners import ClosedLoop, Compensated, OpenLoop
 def _changed(method: LocateThenEdit, label: str, **parts: object) -> LocateThenEdit:
     if not isinstance(method, LocateThenEdit):
         raise MetakeError(f"method: {type(method).__name__} has no planner or solver to exchange")
-    made = method
-    for name, part in {**parts, "label": label}.items():
-        made = made.replaced(name, part)
-    return made
+    return method.changed({(name,): part for name, part in {**parts, "label": label}.items()})
 
 
 def metake(

@@ -26,18 +26,24 @@ def choice_names() -> list[str]:
 
 
 def describe_settings() -> str:
-    """All settings as a Markdown table: component, name, published name, default, meaning."""
-    lines = ["| component | setting | default | meaning |", "| --- | --- | --- | --- |"]
-    for family, kinds in families().items():
-        for kind, cls in kinds.items():
+    """All settings of this package's components as a Markdown table: component, setting, default, meaning.
+
+    Components of a family that share a setting share its line.
+    """
+    kinds_of: dict[tuple[str, ...], list[str]] = {}
+    for family, kinds in sorted(families().items()):
+        own = (cls for cls in kinds.values() if cls.__module__.startswith("metake."))
+        for cls in own:
             for name, field in cls.model_fields.items():
-                default = (
-                    "required; a preset gives it" if field.is_required() else f"`{_shown(field.default)}`"
-                )
-                meaning = (field.description or "").replace("|", r"\\|")  # a bar would end the cell
-                lines.append(f"| {family} `{kind}` | `{cls.short.get(name, name)}` | {default} | {meaning} |")
+                default = "required; a preset gives it" if field.is_required() else _shown(field.default)
+                meaning = (field.description or "").replace("|", r"\|")  # a bar would end the cell
+                line = (family, f"`{cls.short.get(name, name)}`", default, meaning)
+                kinds_of.setdefault(line, []).append(f"`{cls.kind}`")
+    lines = ["| component | setting | default | meaning |", "| --- | --- | --- | --- |"]
+    for (family, *cells), names in kinds_of.items():
+        lines.append("| " + " | ".join([f"{family} {', '.join(names)}", *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: object) -> object:
-    return getattr(value, "kind", value)
+def _shown(value: object) -> str:
+    return "empty" if value == "" else f"`{getattr(value, 'kind', value)}`"

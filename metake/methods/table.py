@@ -20,6 +20,7 @@ from metake.methods.combinators import (
     remembering,
 )
 from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.names import PROTOTYPES, split_name, with_choice
 from metake.methods.ultraedit import UltraEdit
 from metake.names import unknown_name
 from metake.solvers.allocation import Last
@@ -52,7 +53,7 @@ class Row:
         Args:
             settings: see `Method.updated`.
         """
-        return self.prototype.replaced("layers", layers).replaced("label", self.name).updated(**settings)
+        return self.prototype.changed({("layers",): layers, ("label",): self.name}).updated(**settings)
 
 
 MEMIT = LocateThenEdit(layers=(), label="memit")
@@ -117,6 +118,7 @@ METHODS: dict[str, Row] = {
             "memit"),
     )
 }  # fmt: skip
+PROTOTYPES.update((name, row.prototype) for name, row in METHODS.items())
 
 
 def register_method(row: Row) -> Row:
@@ -129,7 +131,7 @@ def register_method(row: Row) -> Row:
         raise MetakeError(f"register_method: must be a Row, not {type(row).__name__}")
     if row.name in METHODS and METHODS[row.name] != row:
         raise MetakeError(f"register_method: {row.name!r} is already a method")
-    METHODS[row.name] = row
+    METHODS[row.name], PROTOTYPES[row.name] = row, row.prototype
     return row
 
 
@@ -140,22 +142,13 @@ def all_methods() -> dict[str, Row]:
     return METHODS
 
 
-def _parts(name: str) -> tuple[str, list[str], str]:
-    """`row + kind + ...@label` -> row, kinds, label."""
-    if not isinstance(name, str):
-        raise MetakeError(f"method: must be a name of the table, e.g. 'metake', not {type(name).__name__}")
-    algorithm, at, label = name.partition("@")
-    row, *kinds = (part.strip() for part in algorithm.split("+"))
-    return row, kinds, at + label
-
-
 def find_method(name: str) -> Row:
     """The row of a name.
 
     Raises:
         MetakeError: the name is not in the table.
     """
-    row = _parts(name)[0]
+    row = split_name(name)[0]
     if row not in METHODS and row not in all_methods():
         raise unknown_name("method", row, METHODS)
     return METHODS[row]
@@ -165,17 +158,17 @@ def method_named(name: str, layers: tuple[int, ...] = ()) -> Method:
     """The method of a name, with default numbers.
 
     Args:
-        name: a row of the table; `ROW + KIND` exchanges a component, e.g. `memit + past-keys`; a label after `@`
-            distinguishes several settings of one method.
+        name: a row of the table; `ROW + KIND` exchanges a component, e.g. `memit + past-keys` (see
+            `metake.methods.names`); a label after `@` distinguishes several settings of one method.
 
     Raises:
         MetakeError: the row or the kind is not known.
     """
-    row, kinds, label = _parts(name)
-    made = find_method(name).prototype.replaced("layers", layers).replaced("label", row)
-    for kind in kinds:
-        made = made.with_choice(kind)
-    return made.replaced("label", " + ".join([row, *kinds]) + label)
+    row, choices, label = split_name(name)
+    made = find_method(name).prototype.changed({("layers",): layers, ("label",): row + label})
+    for choice in choices:
+        made = with_choice(made, choice)
+    return made
 
 
 def _planner_cell(method: LocateThenEdit) -> str:

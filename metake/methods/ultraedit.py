@@ -64,4 +64,4 @@ class UltraEdit(Method):
         rho = torch.stack([
             self._geometry(model, n).realisability(signals.mean(signals.keys[n]).T).cpu() for n in self.layers
         ])  # fmt: skip
-        return Preview(self.layers, rho, torch.ones_like(rho), last(self.layers), "soft")
+        return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "soft")

@@ -40,7 +40,7 @@ class Spread(Allocation):
     kind = "spread"
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
-        return [[(layer, 1 / (len(layers) - i)) for i, layer in enumerate(layers)]]
+        return [spread(layers)]
 
 
 @register
@@ -72,6 +72,11 @@ class Boundary(Allocation):
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
         return [last((layer,)) for layer in dict.fromkeys((layers[0], layers[-1]))]
+
+
+def spread(layers: tuple[int, ...]) -> Shares:
+    """The n-th layer from the end takes 1/n of what is missing."""
+    return [(layer, 1 / (len(layers) - i)) for i, layer in enumerate(layers)]
 
 
 def last(layers: tuple[int, ...]) -> Shares:

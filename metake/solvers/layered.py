@@ -189,7 +189,9 @@ class LayeredSolver:
             right = right.to(key)
             own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             if self.fit == "exact" and trunks.estimator.exact_at_bare:
-                right = torch.linalg.solve(own @ right, right, left=False)
+                right = right @ torch.linalg.pinv(
+                    own @ right
+                )  # in the least-squares sense where keys coincide
             left = (share * rest).T.to(key.device).contiguous()
             if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")

@@ -105,7 +105,7 @@ def run_of(demo):
     values["efficacy"] = np.array([1.0, 0.0, 0.1234567])
     values["kl"] = np.array([0.5, np.nan, 1.0])
     after = Measurement(values, 4.5, float("inf"), [], [("a", "b", "c")] * 3)
-    return lambda batches: MethodRun(method, after, after, batches, "end")
+    return lambda batches: MethodRun("memit", method, after, after, batches, "end")
 
 
 def test_a_row_holds_what_was_measured_and_no_nan(run_of):

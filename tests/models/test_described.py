@@ -9,8 +9,8 @@ from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.models.architecture import Architecture
 from metake.models.trace import run
-from metake.presets import default_text, settings_for
-from tests.conftest import DESCRIBED, tiny
+from metake.presets import default_text
+from tests.conftest import DESCRIBED, method_of, tiny
 from tests.scripts import call_here
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 11, 0]])
@@ -71,7 +71,7 @@ def test_what_is_predicted_of_an_edit_is_what_is_written(arch, demo, records, me
         "contexts": ("The mill is dark",),
         "gradient_lr": 0.1,
     }
-    settings = settings_for(arch, method, name="none", weight=1.0, clamp=None, **changes)
+    settings = method_of(arch, method, weight=1.0, clamp=None, **changes)
     before = {name: weight.clone() for name, weight in arch.model.state_dict().items()}
     ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
     with torch.no_grad(), Editor(

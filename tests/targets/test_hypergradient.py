@@ -9,13 +9,14 @@ from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
-from metake.solvers.allocation import Allocation, Forward, Last, Spread
+from metake.solvers.allocation import Forward, Last, Spread
 from metake.solvers.layered import LayeredSolver
 from metake.targets.descent import Penalty
 from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Objective
 
 LAYERS = (1, 2, 3)
+SPREAD = Spread()
 REQUESTS = (
     Request("Which city was {} born in?", "Nezan Girok", "Sobris", locality=("Where is the old mill?",)),
     Request("What is the craft of {}?", "Zumi Bama", "potter"),
@@ -37,7 +38,7 @@ class Case:
     """Two requests on a model, and every gradient of their executed losses."""
 
     def __init__(
-        self, loaded, statistics, kind="ridge", weight=30.0, allocation: Allocation = Spread(), fit="soft",
+        self, loaded, statistics, kind="ridge", weight=30.0, allocation=SPREAD, fit="soft",
         dtype=torch.float64,
     ):  # fmt: skip
         arch = loaded.arch

@@ -1,0 +1,35 @@
+"""Which variant of a method a model's preset has numbers for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from metake.methods.table import find_method
+from metake.models.architecture import Architecture
+from metake.presets import preset_name, preset_of
+
+
+def searched_names(arch: Architecture, names: Sequence[str], preset: str | Path | None = None) -> list[str]:
+    """Names with the components of their variant in a preset, as `memit + past-keys` for `memit`.
+
+    A row without a variant of its own takes the components of the one that it is like.
+
+    Args:
+        names: rows of the method table, with or without a label after `@`.
+        preset: name or file; the model's by default.
+    """
+    held = list(preset_of(preset_name(arch) if preset is None else preset).get("methods", {}))
+    return [_variant(name, held) for name in names]
+
+
+def _variant(name: str, held: Iterable[str]) -> str:
+    base, at, label = name.partition("@")
+    row = find_method(base)
+    own = {part.kind for _, part in row.prototype.parts()}
+    unlabelled = [other.split(" + ") for other in held if "@" not in other]
+    for like in (row.name, row.like):
+        for first, *kinds in unlabelled:
+            if first == like:
+                return " + ".join([base, *(kind for kind in kinds if kind not in own)]) + at + label
+    return name
