@@ -106,7 +106,7 @@ def build(args: argparse.Namespace) -> Bench:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
     if args.size in (*DEMOS, "smollm2"):
-        loaded = load(args.size, device=device, dtype=args.dtype)
+        loaded = load(args.size, device=device, dtype=args.dtype, chat=None)
         arch, tokenizer = loaded.arch, loaded.tokenizer
     else:
         torch.manual_seed(0)

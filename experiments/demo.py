@@ -132,7 +132,7 @@ def main() -> None:
     started = time.perf_counter()
 
     real = None if args.skip_real else real_model()
-    small = load(args.model)
+    small = load(args.model, chat=None)
     subject = real or small
 
     def settings(loaded: Loaded) -> dict[str, Settings]:

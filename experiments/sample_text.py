@@ -155,7 +155,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    loaded = load(args.model)
+    loaded = load(args.model, chat=None)
     tokenizer, model = loaded.tokenizer, loaded.model
     tokenizer.padding_side = "left"
     requests = [form.format(topic) for topic in TOPICS for form in FORMS]

@@ -56,7 +56,7 @@ from metake.options import (
     output_folder,
     parse_numbers,
 )
-from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
+from metake.presets import PRESETS, check_changes, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
 
@@ -515,6 +515,7 @@ def main() -> None:
     for name, _ in args.set:
         if name not in Settings.model_fields:
             raise unknown_name("--set", name, Settings.model_fields)
+    check_changes(dict(args.set))
     for name in args.winners_of:
         read_json(PRESETS / f"{name}.json")
     if args.data is None and args.model not in DEMOS:

@@ -33,7 +33,6 @@ from metake.models.ask import MAX_NEW_TOKENS, ask, check_room
 from metake.models.load import Loaded, as_loaded
 from metake.models.tokens import encode
 from metake.models.trace import frozen, wide
-from metake.names import unknown_name
 from metake.phases import phase
 from metake.prompts import Batch, Trunks, sample_contexts
 from metake.requests import Request, distinct
@@ -88,7 +87,7 @@ class Editor:
         answers: bool = True,
         progress: bool = True,
     ) -> None:
-        from metake.presets import settings_for, statistics_for
+        from metake.presets import check_allocation, settings_for, statistics_for
 
         find_method(method)
         self.loaded = as_loaded(model, tokenizer, modules)
@@ -103,8 +102,7 @@ class Editor:
                 )
         self.settings = settings or settings_for(self.arch, method)
         self.arch.check_layers(self.settings.layers)
-        if self.settings.allocation not in ALLOCATIONS:
-            raise unknown_name("settings: allocation", self.settings.allocation, ALLOCATIONS)
+        check_allocation(self.settings.allocation)
         if self.settings.needs_statistics:
             if statistics is None:
                 statistics = statistics_for(

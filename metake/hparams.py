@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from metake.errors import MetakeError
 from metake.names import unknown_name
@@ -177,10 +178,31 @@ def make_settings(fields: dict[str, Any]) -> Settings:
     return Settings(**fields)
 
 
-def _complaint(error: ValidationError) -> MetakeError:
-    """pydantic's complaint as one line."""
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Check settings one by one, before the others are known.
+
+    Raises:
+        MetakeError: unknown field or a value out of range; the line names it.
+    """
+    for name, value in fields.items():
+        if name not in Settings.model_fields:
+            raise unknown_name("settings", name, Settings.model_fields)
+        field = Settings.model_fields[name]
+        kind: Any = Annotated[field.annotation, field]
+        try:
+            TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+        except ValidationError as error:
+            raise _complaint(error, name) from error
+
+
+def _complaint(error: ValidationError, *outer: str) -> MetakeError:
+    """pydantic's complaint as one line.
+
+    Args:
+        outer: name of the setting, if the complaint is about its value alone.
+    """
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
+    name = ".".join(str(part) for part in (*outer, *first["loc"]))
     if first["type"] == "extra_forbidden":
         return unknown_name("settings", name, Settings.model_fields)
     if not name:  # about several fields

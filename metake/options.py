@@ -92,10 +92,10 @@ def model_options(
         "--dtype", default="float32", choices=DTYPES, help="of the weights; default: %(default)s"
     )
     parser.add_argument("--device", help="default: a GPU if there is one")
-    parser.set_defaults(chat=False)
+    parser.set_defaults(chat=None)
     if chat:
         parser.add_argument(
-            "--chat", action="store_true",
+            "--chat", action="store_true", default=False,
             help="prompts are a user's turns of a conversation, by the model's chat template",
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from metake.errors import MetakeError
 from metake.extras import require
 from metake.files import as_path, check_writable, expand, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
-from metake.hparams import Settings, make_settings
+from metake.hparams import Settings, check_fields, make_settings
 from metake.methods import METHODS, find_method
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
 from metake.names import unknown_name
 from metake.phases import note
+from metake.solvers.allocation import ALLOCATIONS
 
 PRESETS = ASSETS / "presets"
 TEXT = ASSETS / "text.txt"  # both written by experiments/sample_text.py
@@ -121,6 +122,23 @@ def preset_of(which: str | Path) -> dict[str, Any]:
     return content
 
 
+def check_allocation(name: str) -> None:
+    """Raises `MetakeError` if an allocation is not in the table."""
+    if name not in ALLOCATIONS:
+        raise unknown_name("settings: allocation", name, ALLOCATIONS)
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Check changed settings one by one, before a model is loaded.
+
+    Raises:
+        MetakeError: unknown setting or a value out of range; the line names it.
+    """
+    check_fields(changes)
+    if "allocation" in changes:
+        check_allocation(changes["allocation"])
+
+
 def settings_for(
     model: Loaded | nn.Module | Architecture,
     method: str,
@@ -145,6 +163,7 @@ def settings_for(
     own = preset.get("methods", {})
     fields |= next((own[name] for name in (method, row.name, row.like) if name in own), {})
     settings = make_settings({**row.choices, **fields, **overrides})
+    check_allocation(settings.allocation)
     arch.check_layers(settings.layers)
     return settings
 

@@ -128,7 +128,7 @@ def edit(
     from metake.models.chat import described
     from metake.models.greedy import described_decoding
     from metake.models.load import write_model
-    from metake.presets import preset_name, preset_of, settings_for
+    from metake.presets import check_changes, preset_name, preset_of, settings_for
     from metake.provenance import provenance
     from metake.published import parse_files, published_for
 
@@ -140,6 +140,7 @@ def edit(
         if out is not None:
             check_folder(out, overwrite=overwrite)
         changes = parse_changes(change, layers)
+        check_changes(changes)
         if preset is not None:
             preset_of(preset)  # read before a model is
         files = parse_files(hparams)
@@ -177,7 +178,7 @@ def edit(
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
         result = editor.edit(wishes)
         editor.finish()
-        typer.echo(result)
+        typer.echo(result.as_text(explained=predicted.legend))
         if result.failed:
             typer.echo(result.advice(), err=True)
         if place()[0] > 0:

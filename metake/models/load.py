@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def load(
     dtype: str | torch.dtype = "float32",
     device: str | torch.device | None = None,
     modules: ModuleMap | Path | str | None = None,
-    chat: bool = False,
+    chat: bool | None = False,
 ) -> Loaded:
     """Load a named model, a local folder or file, or a model from the hub.
 
@@ -116,7 +117,8 @@ def load(
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` to shard over all devices (needs accelerate); default: the
             first GPU, or the CPU without one.
         modules: module map of an unknown family, or a JSON file with it.
-        chat: put prompts into the tokenizer's chat template, as user turns.
+        chat: put prompts into the tokenizer's chat template, as user turns. Without it, a tokenizer that has a
+            template gives a warning; None suppresses the warning.
 
     Raises:
         MetakeError: there is no such model, a package is missing, the family is not supported, the module map cannot
@@ -141,6 +143,11 @@ def load(
     path = expand(name)
     canonical = name if name in DEMOS or not path.exists() else path.resolve().name
     model.name_or_path = canonical
+    if chat is False and getattr(tokenizer, "chat_template", None):
+        warnings.warn(
+            f"{name}: the tokenizer has a chat template, but prompts are used without it; give chat=True (--chat) to use it",
+            stacklevel=2,
+        )
     return Loaded(canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules))
 
 
@@ -256,15 +263,20 @@ def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def bars_on_terminals() -> Iterator[None]:
-    """The reader of GGUF files draws a bar whatever stderr is; within the block only on a terminal."""
-    from transformers import modeling_gguf_pytorch_utils as reader
+    """Context without transformers' bar for weights, and with that for GGUF files on a terminal only.
 
-    own = reader.tqdm
-    reader.tqdm = partial(own, disable=None)
+    Bars of downloads are left as they are. The caller's setting is restored afterwards.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.utils import logging as bars
+
+    # `disable_progress_bar` would hide the hub's downloads, too
+    own, active = reader.tqdm, bars._tqdm_active
+    reader.tqdm, bars._tqdm_active = partial(own, disable=None), False
     try:
         yield
     finally:
-        reader.tqdm = own
+        reader.tqdm, bars._tqdm_active = own, active
 
 
 def _from_pretrained(
