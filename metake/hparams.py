@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from metake.errors import MetakeError
 from metake.names import unknown_name
+
+if TYPE_CHECKING:
+    import torch
 
 Target = Literal["plan", "compensated", "bilevel", "gradient"]
 Lookup = Literal["subject", "prompt"]
@@ -158,6 +160,8 @@ class Settings(BaseModel):
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        import torch
+
         return getattr(torch, self.dtype)
 
     def updated(self, **changes: Any) -> Settings:

