@@ -1,8 +1,8 @@
-"""The face of the library: a model, a method, and edits that can be looked at and taken back.
+"""Edits of a model with a method: preview, edit, check, revert.
 
 editor = Editor(load("demo"), method="metake", settings=..., statistics=...)
-print(editor.preview(requests))       # what execution will keep of each edit, before any edit
-result = editor.edit(requests)        # the model is edited now
+print(editor.preview(requests))       # predicted realization; the model is not changed
+result = editor.edit(requests)        # the model is edited
 print(result); result.check(rephrases, neighbours); result.delta.save("edit"); result.revert()
 """
 
@@ -43,7 +43,7 @@ from metake.solvers.restraints import bounded_spectrum, largest_changes
 from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
 from metake.targets.target import plan_targets
 
-# stages, the change, and what will be remembered of the batch, asked for once the change is in the model
+# stages, the weight update, and a function for the keys that later geometries include, called after the update
 Written = tuple[tuple[Stage, ...], Delta, Callable[[], dict[int, Tensor]]]
 
 
@@ -62,14 +62,14 @@ class Editor:
 
     Args:
         model: what `load` returns, or a causal language model (`transformers`), on any device, fp32 or bf16.
-        tokenizer: its tokenizer (a fast one); not needed with what `load` returns.
-        method: a row of `metake.methods.METHODS`.
-        settings: all numbers; `metake.presets.settings_for` makes them for known models.
-        statistics: second moments of the edited layers' keys, where the geometry is made of them.
-        modules: for a model family that is not known; a map, or the file of one.
-        answers: read the model's greedy answers before and after each batch, which say whether an edit took.
-        progress: show a bar while targets are optimised, on a terminal or in a notebook and where it takes longer
-            than a second.
+        tokenizer: the model's (fast) tokenizer; not needed with the result of `load`.
+        method: name of a row of `metake.methods.METHODS`.
+        settings: default: those of `metake.presets.settings_for`.
+        statistics: second moments of the edited layers' keys, for geometries that use them; default: from the cache,
+            or collected.
+        modules: module map of an unknown model family, or the path of its file.
+        answers: read greedy answers before and after each batch, to determine whether an edit succeeded.
+        progress: show a progress bar for target optimizations longer than a second, on a terminal or in a notebook.
 
     Raises:
         MetakeError: unknown method or family, layers out of range, statistics of another model.
@@ -118,13 +118,13 @@ class Editor:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """Texts put before prompts; sampled once, from the model as it is at the first edit."""
+        """Texts put before prompts; sampled once, from the model at the first edit or preview."""
         if self._contexts is None:
             self._contexts = sample_contexts(self.arch, self.tokenizer, seed=self.settings.seed)
         return self._contexts
 
     def geometry(self, layer: int) -> Geometry:
-        """The effective geometry of a layer now, with the keys of earlier batches if the method remembers."""
+        """The current effective geometry of a layer, including the keys of earlier batches if the method has a history."""
         if layer not in self._bases:
             with neutral():
                 self._bases[layer] = self._base(layer)
@@ -132,7 +132,7 @@ class Editor:
         return self._bases[layer] if past is None else self._bases[layer].with_past(past)
 
     def _base(self, layer: int) -> Geometry:
-        """Without memory."""
+        """The geometry of a layer without the keys of earlier batches."""
         s, device = self.settings, self.arch.weight(layer).device
         if self.statistics is None or not s.needs_statistics:
             return Identity(dtype=s.torch_dtype, device=device)
@@ -146,26 +146,26 @@ class Editor:
 
     @property
     def shares(self) -> list[Shares]:
-        """The allocation: one list of shares per stage of an edit."""
+        """Shares of the allocation, one list per stage of an edit."""
         return ALLOCATIONS[self.settings.allocation](self.settings.layers) * self.settings.rounds
 
     def _measured(self, shares: Shares) -> Shares:
-        """Shares that lead to the shift that is measured: of a gradient step that of the last layer alone."""
+        """Shares that produce the measured shift; for a gradient step, that of the last layer only."""
         return last(self.settings.layers) if self.settings.target == "gradient" else shares
 
     def solver(self, shares: Shares | None = None) -> LayeredSolver:
-        """The lower level of a stage (the first, by default), with the geometries as they stand now."""
+        """The lower-level solver of a stage (default: the first), with the current geometries."""
         shares = shares or self.shares[0]
         geometries = {layer: self.geometry(layer) for layer, _ in shares}
         aim: Aim = "own" if self.settings.allocation == "forward" else "top"
         return LayeredSolver(self.arch, geometries, shares, self.settings.fit, aim, self.settings.max_tokens)
 
     def keys(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Keys of a batch (`n x d_k`) at several layers, with the model as it is."""
+        """Layer -> mean keys of a batch in the current model, `n x d_k`."""
         return {layer: trunks.mean_key(keys) for layer, keys in self._lookups(trunks, layers).items()}
 
     def _lookups(self, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
-        """The same in every context, `rows x d_k`."""
+        """Layer -> keys of a batch in every context, `rows x d_k`."""
         with torch.no_grad():
             trace, _ = trunks.split.run(
                 self.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
@@ -173,7 +173,7 @@ class Editor:
         return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
 
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
-        """Greedy answers of the model as it is now; see `Loaded.ask`."""
+        """Greedy answers of the current model; see `Loaded.ask`."""
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ class Editor:
         return f"<Editor: {self.method} of {self.loaded.name}, layers {list(self.settings.layers)}, {count} batches>"
 
     def preview(self, requests: Sequence[Request] | Request) -> Preview:
-        """What the geometry will keep of each request at each layer: rho and eta of its (mean) key."""
+        """Predicted realization of each request at each layer: rho and eta of its mean key. The model is not changed."""
         requests = distinct(requests)
         layers = tuple(sorted({layer for shares in self.shares for layer, _ in shares}))
         steady = torch.ones(len(layers), len(requests))
@@ -201,12 +201,12 @@ class Editor:
         )  # fmt: skip
 
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
-        """Plan, solve and write one batch of edits. On any failure the model stays as it was.
+        """Result of one batch of edits, which is planned, solved and written. If this fails, the model is unchanged.
 
         Identical requests are merged, with a warning.
 
         Raises:
-            MetakeError: no request, or two that ask for different answers to one prompt.
+            MetakeError: no request, or two requests with different targets for one prompt.
         """
         requests = distinct(requests)
         s, before = self.settings, dict(self._memory)
@@ -248,7 +248,7 @@ class Editor:
         return result
 
     def _answers(self, requests: Sequence[Request]) -> list[str]:
-        """Greedy answers of the model as it is; none where answers are not read."""
+        """Greedy answers of the current model; empty if answers are not read."""
         if not self.reads_answers:
             return []
         asked = [r.text for r in requests], [r.target for r in requests]
@@ -256,14 +256,14 @@ class Editor:
             return read_answers(self.arch, self.tokenizer, *asked)
 
     def _compared(self, requests: Sequence[Request], earlier: Sequence[str]) -> tuple[Answer, ...]:
-        """The same beside earlier ones."""
+        """Current answers paired with earlier ones; empty if there are none."""
         if not earlier:
             return ()
         asked = [r.text for r in requests], [r.target for r in requests]
         return compare_answers(self.tokenizer, *asked, earlier, self._answers(requests))
 
     def _planned(self, requests: tuple[Request, ...]) -> Written:
-        """Targets and their solves, in groups and stages, each on the model that the ones before it edited."""
+        """Targets and their solves, by groups and stages, each on the model as edited by the earlier ones."""
         s = self.settings
         size = s.group or len(requests)
         groups = [slice(i, i + size) for i in range(0, len(requests), size)]
@@ -291,7 +291,7 @@ class Editor:
         return tuple(stages), delta, lambda: self._keys_to_learn(trunks, layers) if s.history else {}
 
     def _one_step(self, requests: tuple[Request, ...]) -> Written:
-        """UltraEdit: one gradient step of the whole batch, normalised by all that was seen so far."""
+        """UltraEdit: one gradient step of the whole batch, normalized by the moments of all batches so far."""
         s = self.settings
         signals = self._signals(requests)
         mine = signals.moments
@@ -309,7 +309,7 @@ class Editor:
         return answer_signals(self.arch, rows, self.settings.layers, self.settings.max_tokens)
 
     def _empty(self, requests: tuple[Request, ...]) -> Delta:
-        """No change yet, and a note of what it will be."""
+        """An empty delta with the note of the batch."""
         note = {
             "method": self.method,
             "model": getattr(self.arch.model, "name_or_path", "") or "",
@@ -322,10 +322,10 @@ class Editor:
     def restore(
         self, requests: Sequence[Request], delta: Delta, learned: dict[int, Tensor], seconds: float = 0.0
     ) -> EditResult:
-        """Put a batch that was edited and saved earlier into the model, as if it had been edited now.
+        """Result of a batch that was edited and saved earlier, and is now applied to the model again.
 
         Args:
-            delta, learned: of its `EditResult`.
+            delta, learned: attributes of its `EditResult`.
 
         Raises:
             MetakeError: an argument is of another type, or the delta does not fit the model.
@@ -361,7 +361,7 @@ class Editor:
     def _plan(
         self, shares: Shares, batch: Batch, trunks: Trunks, members: slice, tick: Callable[[], object]
     ) -> Stage:
-        """Targets of some requests, and their solve, on the model as it is now."""
+        """Targets of some requests and their solve, on the current model."""
         solver = self.solver(shares)
         with phase("plan"):
             targets = plan_targets(self.arch, solver, batch, trunks, self.settings, tick)
@@ -369,12 +369,12 @@ class Editor:
             return Stage(targets, solver.solve(trunks, targets.residuals), members, shares)
 
     def finish(self) -> None:
-        """What some methods do once, after the last batch: PRUNE bounds the whole change.
+        """Apply the last step of a method after the last batch: PRUNE bounds the singular values of the total update.
 
-        Further edits, and `revert`, take this back first.
+        Further edits and `revert` undo this step first.
 
         Raises:
-            MetakeError: something else has changed the weights since the last batch.
+            MetakeError: other code has changed the weights since the last batch.
         """
         s = self.settings
         if s.restraint not in ("prune", "prune-added") or not self.batches or self._finished is not None:
@@ -406,13 +406,13 @@ class Editor:
             self._finished = None
 
     def _keys_to_learn(self, trunks: Sequence[Trunks], layers: tuple[int, ...]) -> dict[int, Tensor]:
-        """A batch's keys in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
+        """Layer -> keys of a batch in the edited model, `d_k x n`, as in AlphaEdit's history."""
         groups = [self.keys(group, layers) for group in trunks]
         dtype = self.settings.torch_dtype
         return {n: torch.cat([keys[n] for keys in groups]).T.to(dtype).contiguous() for n in layers}
 
     def _learn(self, learned: dict[int, Tensor]) -> None:
-        """Remember: keys stand side by side, moments of a gradient step are merged."""
+        """Add a batch to the history: keys are concatenated, moments of a gradient step are merged."""
         for layer, new in learned.items():
             past, new = self._memory[layer], new.to(self.arch.weight(layer).device)
             if past is not None and self.settings.target == "gradient":
@@ -431,7 +431,7 @@ class Editor:
 
     @staticmethod
     def _originals(batches: Sequence[EditResult]) -> dict[int, Tensor]:
-        """Layer -> its weights before the first of consecutive batches."""
+        """Layer -> weights before the first of consecutive batches."""
         originals: dict[int, Tensor] = {}
         for result in reversed(batches):
             originals |= result._applied.originals
@@ -440,7 +440,7 @@ class Editor:
     def _check(
         self, result: EditResult, rephrases: list[str], targets: list[str], neighbours: list[str]
     ) -> Check:
-        """Answers without a batch and those after it, beside the model's as it is now."""
+        """Answers of the model before a batch, paired with those of the current model."""
         written = self.batches[-1]._applied if self._finished is None else self._finished[0]
         written.check("check")
         asked = [*rephrases, *neighbours], [*targets, *[""] * len(neighbours)]
@@ -455,17 +455,17 @@ class Editor:
         return Check(found, tuple(Neighbour(text, b, b, a) for text, b, a in rest))
 
     def revert(self) -> None:
-        """Take back every batch.
+        """Revert every batch.
 
         Raises:
-            MetakeError: something else has changed the weights since.
+            MetakeError: other code has changed the weights since.
         """
         while self.batches:
             self.batches[-1].revert()
 
     @property
     def delta(self) -> Delta:
-        """All batches so far as one delta, for the model as it was at the beginning."""
+        """All batches so far as one delta, for the model before the first of them."""
         if self._finished is not None:
             return self._finished[1]
         if not self.batches:
