@@ -32,6 +32,74 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+
+from metake.console import command, draw_or_note
+from metake.files import write_json, write_text
+from metake.options import Parser, at_least, output_folder, show_help
+from metake.shipped import ASSETS, DEMOS
+
+SUITES = ("plan", "solve", "metake", "stats", "sequence")
+
+
+def _suites(text: str) -> tuple[str, ...]:
+    wanted = SUITES if text == "all" else tuple(text.split(","))
+    if not set(wanted) <= set(SUITES):
+        raise argparse.ArgumentTypeError(f"{text}: the suites are {', '.join(SUITES)}")
+    return wanted
+
+
+def _sizes(text: str) -> list[int]:
+    return [at_least(1)(part) for part in text.split(",")]
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--suite", type=_suites, default="all", help="one or several, comma-separated; or all"
+    )
+    parser.add_argument(
+        "--size",
+        default="demo",
+        choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"],
+        help="a model that ships, or the shape of one with random weights; default: %(default)s",
+    )
+    parser.add_argument("--blocks", type=at_least(1), help="fewer blocks than the model has (random weights)")
+    parser.add_argument("--batch", type=_sizes, default=[20], help="requests, or several sizes: 1,20,100")
+    parser.add_argument("--steps", type=at_least(1), default=20, help="of a plan")
+    parser.add_argument(
+        "--repeats", type=at_least(1), default=3, help="runs of which the median counts; default: %(default)s"
+    )
+    parser.add_argument("--data", type=Path, help="records; default: what ships")
+    parser.add_argument(
+        "--max-tokens",
+        type=at_least(1),
+        help="padded tokens per pass: bounds the memory; default: what suits the device",
+    )
+    parser.add_argument("--stats-tokens", type=at_least(1), help="of the suite stats; default: just over d_k")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights; default: %(default)s",
+    )
+    parser.add_argument(
+        "--tf32", action="store_true", help="fp32 products by a GPU's matrix units, on both sides"
+    )
+    parser.add_argument("--threads", type=at_least(1), help="of torch; default: as torch chooses")
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/benchmark",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -41,18 +109,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 from experiments.bench import direct
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from experiments.full_width import CONFIGS
-from metake.console import command, draw_or_note
 from metake.data.records import read_records
 from metake.editor import Editor
-from metake.files import write_json, write_text
 from metake.geometry.covariance import collect
 from metake.geometry.specs import RidgeSpec
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import ALPHAEDIT, MEMIT
 from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, DEMOS, load
+from metake.models.load import load
 from metake.models.trace import frozen
-from metake.options import Parser, at_least, output_folder
 from metake.presets import default_text
 from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
@@ -64,7 +129,6 @@ from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from metake.targets.objective import Objective
 from metake.targets.planners import OpenLoop
 
-SUITES = ("plan", "solve", "metake", "stats", "sequence")
 SEQUENCE = 20  # batches
 CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
 
@@ -108,7 +172,7 @@ def build(args: argparse.Namespace) -> Bench:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
     if args.size in (*DEMOS, "smollm2"):
-        loaded = load(args.size, device=device, dtype=args.dtype)
+        loaded = load(args.size, device=device, dtype=args.dtype, chat=None)
         arch, tokenizer = loaded.arch, loaded.tokenizer
     else:
         torch.manual_seed(0)
@@ -139,13 +203,13 @@ def build(args: argparse.Namespace) -> Bench:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """All suites asked for, at every size of batch."""
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     bench = build(args)
     wanted = args.suite
     report: dict[str, Any] = {
         **provenance(args.size, bench.arch, "memit"),
         "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.method.layers),
-        "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": args.threads,
+        "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": torch.get_num_threads(),
         "dtype": args.dtype, "tf32": args.tf32,
         "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
         "machine": processor(),
@@ -424,62 +488,9 @@ def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _suites(text: str) -> tuple[str, ...]:
-    wanted = SUITES if text == "all" else tuple(text.split(","))
-    if not set(wanted) <= set(SUITES):
-        raise argparse.ArgumentTypeError(f"{text}: the suites are {', '.join(SUITES)}")
-    return wanted
-
-
-def _sizes(text: str) -> list[int]:
-    return [at_least(1)(part) for part in text.split(",")]
-
-
 @command("benchmark")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument(
-        "--suite", type=_suites, default="all", help="one or several, comma-separated; or all"
-    )
-    parser.add_argument(
-        "--size",
-        default="demo",
-        choices=[*DEMOS, "smollm2", "gpt2", "gpt2-xl", "gpt-j", "llama3"],
-        help="a model that ships, or the shape of one with random weights; default: %(default)s",
-    )
-    parser.add_argument("--blocks", type=at_least(1), help="fewer blocks than the model has (random weights)")
-    parser.add_argument("--batch", type=_sizes, default=[20], help="requests, or several sizes: 1,20,100")
-    parser.add_argument("--steps", type=at_least(1), default=20, help="of a plan")
-    parser.add_argument(
-        "--repeats", type=at_least(1), default=3, help="runs of which the median counts; default: %(default)s"
-    )
-    parser.add_argument("--data", type=Path, help="records; default: what ships")
-    parser.add_argument(
-        "--max-tokens",
-        type=at_least(1),
-        help="padded tokens per pass: bounds the memory; default: what suits the device",
-    )
-    parser.add_argument("--stats-tokens", type=at_least(1), help="of the suite stats; default: just over d_k")
-    parser.add_argument(
-        "--dtype",
-        default="float32",
-        choices=["float32", "bfloat16", "float16"],
-        help="of the weights; default: %(default)s",
-    )
-    parser.add_argument(
-        "--tf32", action="store_true", help="fp32 products by a GPU's matrix units, on both sides"
-    )
-    parser.add_argument(
-        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
-    )
-    parser.add_argument("--device", help="default: a GPU if there is one")
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/benchmark",
-        help="folder of the results; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     warnings.simplefilter("ignore")
     report = run(args)
     suites = "all" if args.suite == SUITES else "-".join(args.suite)

@@ -18,8 +18,25 @@ from pathlib import Path
 
 from metake.console import command
 from metake.errors import MetakeError
-from metake.models.load import ASSETS
-from metake.options import Parser, output_folder
+from metake.options import Parser, output_folder, show_help
+from metake.shipped import ASSETS
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("pages", nargs="*", type=Path, help="HTML files; by default they are made now")
+    parser.add_argument(
+        "--out", type=output_folder, default="results/pages", help="folder of the screenshots"
+    )
+    parser.add_argument("--install", action="store_true", help="install missing programs by apt-get")
+    parser.add_argument("--also", nargs="*", type=Path, default=[], help="more HTML files")
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 
 PACKAGES = ("axe-core@4.10.3", "puppeteer-core@24.10.0")
 PROGRAMS = {
@@ -68,14 +85,7 @@ def write_pages(folder: Path) -> list[Path]:
 
 @command("check_pages")
 def main() -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument("pages", nargs="*", type=Path, help="HTML files; by default they are made now")
-    parser.add_argument(
-        "--out", type=output_folder, default="results/pages", help="folder of the screenshots"
-    )
-    parser.add_argument("--install", action="store_true", help="install missing programs by apt-get")
-    parser.add_argument("--also", nargs="*", type=Path, default=[], help="more HTML files")
-    args = parser.parse_args()
+    args = options().parse_args()
     for page in [*args.pages, *args.also]:
         if not page.is_file():
             raise MetakeError(f"{page}: no such page; `make demo` and `make test` write some")

@@ -22,23 +22,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from metake.console import command, draw_or_note, if_interrupted
-from metake.data.records import Record, read_records
-from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
-from metake.evaluation.protocol import MethodRun, evaluate_method
 from metake.files import read_record, write_record, write_text
-from metake.geometry.covariance import Statistics
-from metake.methods.combinators import compensated, iterated, metake
-from metake.methods.locate_then_edit import LocateThenEdit
-from metake.methods.table import MEMIT
-from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import (
     Parser,
@@ -49,7 +36,71 @@ from metake.options import (
     parse_layers,
     parse_numbers,
     positive,
+    show_help,
 )
+from metake.shipped import ASSETS, DEMOS
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser)
+    parser.add_argument(
+        "--method", default="memit", choices=["memit", "alphaedit"], help="geometry and memory"
+    )
+    parser.add_argument("--layers", default="0-2", help="edited layers, as 0-2 or 1,3; default: %(default)s")
+    parser.add_argument("--weights", default="300,3000", help="lambda (L2 for alphaedit), comma-separated")
+    parser.add_argument(
+        "--dev",
+        type=Path,
+        default=ASSETS / "world" / "dev.json",
+        help="records of the search; default: %(default)s",
+    )
+    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "test.json", help="held out")
+    parser.add_argument(
+        "--skip", type=at_least(0), default=0, help="records of --data to leave out at its beginning"
+    )
+    parser.add_argument("--search", type=at_least(1), default=20, help="development records per trial")
+    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
+    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
+    parser.add_argument("--steps", type=at_least(1), default=25, help="gradient steps of every target")
+    parser.add_argument(
+        "--planned", type=at_least(0), default=10, help="of these, open loop before the gradients"
+    )
+    parser.add_argument("--rates", default="0.1,0.3,1.0", help="learning rates tried")
+    parser.add_argument(
+        "--plan-rate", type=positive, default=0.5, help="of the open-loop steps before the gradients"
+    )
+    parser.add_argument(
+        "--locality", choices=["specificity", "agreement"],
+        help="third entry of the search's score; default: agreement, on the demo models specificity",
+    )  # fmt: skip
+    parser.add_argument("--targets", help="only these, separated by semicolons")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/gradients",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
+from metake.data.records import Record, read_records
+from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
+from metake.evaluation.protocol import MethodRun, evaluate_method
+from metake.geometry.covariance import Statistics
+from metake.methods.combinators import compensated, iterated, metake
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import MEMIT
+from metake.models.load import Loaded
 from metake.presets import held_out_text, preset_name, settings_for, statistics_for
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
@@ -133,46 +184,7 @@ class Judge:
 
 @command("compare_gradients")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    model_options(parser)
-    parser.add_argument(
-        "--method", default="memit", choices=["memit", "alphaedit"], help="geometry and memory"
-    )
-    parser.add_argument("--layers", default="0-2", help="edited layers, as 0-2 or 1,3; default: %(default)s")
-    parser.add_argument("--weights", default="300,3000", help="lambda (L2 for alphaedit), comma-separated")
-    parser.add_argument(
-        "--dev",
-        type=Path,
-        default=ASSETS / "world" / "dev.json",
-        help="records of the search; default: %(default)s",
-    )
-    parser.add_argument("--data", type=Path, default=ASSETS / "world" / "test.json", help="held out")
-    parser.add_argument(
-        "--skip", type=at_least(0), default=0, help="records of --data to leave out at its beginning"
-    )
-    parser.add_argument("--search", type=at_least(1), default=20, help="development records per trial")
-    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
-    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
-    parser.add_argument("--steps", type=at_least(1), default=25, help="gradient steps of every target")
-    parser.add_argument(
-        "--planned", type=at_least(0), default=10, help="of these, open loop before the gradients"
-    )
-    parser.add_argument("--rates", default="0.1,0.3,1.0", help="learning rates tried")
-    parser.add_argument(
-        "--plan-rate", type=positive, default=0.5, help="of the open-loop steps before the gradients"
-    )
-    parser.add_argument(
-        "--locality", choices=["specificity", "agreement"],
-        help="third entry of the search's score; default: agreement, on the demo models specificity",
-    )  # fmt: skip
-    parser.add_argument("--targets", help="only these, separated by semicolons")
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/gradients",
-        help="folder of the results; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     warnings.simplefilter("ignore")
     points = study(args)
     name = label(args)

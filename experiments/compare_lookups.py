@@ -16,20 +16,51 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+
+from metake.console import command
+from metake.errors import MetakeError
+from metake.files import write_json
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    model_options,
+    output_folder,
+    parse_layers,
+    show_help,
+)
+from metake.shipped import ASSETS, DEMOS
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser, chat=True)
+    parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
+    parser.add_argument("--edits", type=at_least(1), default=100, help="so many facts")
+    parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/lookups",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from metake.console import command
 from metake.data.records import Record, read_records
-from metake.errors import MetakeError
-from metake.files import write_json
 from metake.geometry.covariance import Statistics
 from metake.models.chat import described
-from metake.models.load import ASSETS, DEMOS, Loaded
+from metake.models.load import Loaded
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, wide
-from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_layers
 from metake.presets import settings_for, statistics_for
 from metake.prompts import Batch, pick_tokens
 from metake.provenance import provenance
@@ -88,18 +119,7 @@ def compare(
 
 @command("compare_lookups")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    model_options(parser, chat=True)
-    parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
-    parser.add_argument("--edits", type=at_least(1), default=100, help="so many facts")
-    parser.add_argument("--layers", help="as 4-8 or 4,6; default: those of the model's preset")
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/lookups",
-        help="folder of the results; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits, need=("rephrase",))

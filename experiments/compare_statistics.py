@@ -10,22 +10,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from metake.console import command
-from metake.data.records import read_records
 from metake.files import read_text, write_json
-from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
-from metake.models.load import ASSETS
-from metake.models.trace import frozen
-from metake.options import Parser, at_least, chosen_model, model_options, output_folder, parse_numbers
-from metake.presets import TOKENS, default_text, settings_for, statistics_for
-from metake.provenance import provenance
-from metake.report.tables import markdown
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    model_options,
+    output_folder,
+    parse_numbers,
+    show_help,
+)
+from metake.shipped import ASSETS
 
 
-@command("compare_statistics")
-def main() -> None:
+def options() -> Parser:
+    """Options of the script."""
     parser = Parser(description=__doc__)
     model_options(parser, "smollm2")
     parser.add_argument("--text", type=Path, required=True, help="text to compare with the one that ships")
@@ -45,7 +45,25 @@ def main() -> None:
         default="results/statistics",
         help="folder of the results; default: %(default)s",
     )
-    args = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import torch
+
+from metake.data.records import read_records
+from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
+from metake.models.trace import frozen
+from metake.presets import TOKENS, default_text, settings_for, statistics_for
+from metake.provenance import provenance
+from metake.report.tables import markdown
+
+
+@command("compare_statistics")
+def main() -> None:
+    args = options().parse_args()
     weights = parse_numbers(args.weights, "--weights")
     texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}
     requests = [record.request for record in read_records(args.data, args.edits)]

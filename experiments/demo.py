@@ -19,13 +19,42 @@ from pathlib import Path
 # Other scripts are no installed package: they are found beside this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+
+from metake.console import command
+from metake.errors import MetakeError
+from metake.files import write_json
+from metake.options import Parser, at_least, find_statistics, output_folder, show_help
+from metake.shipped import ASSETS
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/demo",
+        help="folder of the results; default: %(default)s",
+    )
+    parser.add_argument("--model", default="demo", help="demo model of part (c)")
+    parser.add_argument(
+        "--edits", type=at_least(1), default=60, help="facts of part (c); default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch", type=at_least(1), default=20, help="edits per batch of part (c); default: %(default)s"
+    )
+    parser.add_argument("--skip-real", action="store_true", help="without the real model")
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 from tqdm import tqdm
 
 from experiments.searched import searched_names
 from experiments.story import CLOSED, conclusion, missed_by_open, story_methods, tell_reason, tell_result
-from metake.console import command
 from metake.data.records import read_records
-from metake.errors import MetakeError
 from metake.evaluation.compare import Comparison, compare
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import explain
@@ -37,10 +66,8 @@ from metake.evaluation.page import (
     dialogues,
     result_section,
 )
-from metake.files import write_json
 from metake.methods.base import Method
-from metake.models.load import ASSETS, Loaded, load
-from metake.options import Parser, at_least, find_statistics, output_folder
+from metake.models.load import Loaded, load
 from metake.presets import held_out_text, methods_for
 from metake.report.answers import Dialogue
 from metake.report.page import Section, write_page
@@ -113,27 +140,12 @@ def story_sections(story: Comparison, out: Path, model: str) -> list[Section]:
 
 @command("demo")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/demo",
-        help="folder of the results; default: %(default)s",
-    )
-    parser.add_argument("--model", default="demo", help="demo model of part (c)")
-    parser.add_argument(
-        "--edits", type=at_least(1), default=60, help="facts of part (c); default: %(default)s"
-    )
-    parser.add_argument(
-        "--batch", type=at_least(1), default=20, help="edits per batch of part (c); default: %(default)s"
-    )
-    parser.add_argument("--skip-real", action="store_true", help="without the real model")
-    args = parser.parse_args()
+    args = options().parse_args()
     warnings.simplefilter("ignore")
     started = time.perf_counter()
 
     real = None if args.skip_real else real_model()
-    small = load(args.model)
+    small = load(args.model, chat=None)
     subject = real or small
 
     def same_constraint(loaded: Loaded) -> list[Method]:

@@ -7,6 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metake.console import command
+from metake.options import Parser, show_help
+
+
+def options() -> Parser:
+    """Options of the script."""
+    return Parser(description=__doc__)
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 from metake.methods.settings import describe_settings
 from metake.methods.table import describe_methods
 
@@ -22,7 +34,13 @@ def replace_table(text: str, table: str) -> str:
     return "".join([*lines[:first], table, *lines[after:]])
 
 
-if __name__ == "__main__":
+@command("describe")
+def main() -> None:
+    options().parse_args()
     for name, describe in TABLES.items():
         path = DOCS / name
         path.write_text(replace_table(path.read_text(encoding="utf-8"), describe()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

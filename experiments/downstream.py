@@ -18,13 +18,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 from metake.console import command
-from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.extras import needs, require
 from metake.files import write_json, write_text
-from metake.models.load import Loaded
 from metake.names import did_you_mean
-from metake.options import Parser, at_least, chosen_model, model_options, output_folder
+from metake.options import Parser, at_least, chosen_model, model_options, output_folder, show_help
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser, None)
+    parser.add_argument("--delta", type=Path, required=True, help="folder or file of a saved change")
+    parser.add_argument("--tasks", required=True, help="comma-separated")
+    parser.add_argument("--task-folder", type=Path, help="task files of one's own")
+    parser.add_argument("--limit", type=at_least(1), help="examples per task")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=8, help="examples per pass; default: %(default)s"
+    )
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/downstream",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+from metake.deltas import Delta
+from metake.models.load import Loaded
 from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
@@ -56,22 +81,7 @@ def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | No
 
 @command("downstream")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    model_options(parser, None)
-    parser.add_argument("--delta", type=Path, required=True, help="folder or file of a saved change")
-    parser.add_argument("--tasks", required=True, help="comma-separated")
-    parser.add_argument("--task-folder", type=Path, help="task files of one's own")
-    parser.add_argument("--limit", type=at_least(1), help="examples per task")
-    parser.add_argument(
-        "--batch", type=at_least(1), default=8, help="examples per pass; default: %(default)s"
-    )
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/downstream",
-        help="folder of the results; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     require("harness", "lm_eval", what="--tasks")
     change = Delta.load(args.delta)
     loaded = chosen_model(args)

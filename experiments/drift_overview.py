@@ -9,14 +9,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.drift.verdict import judge
 from metake.console import command
 from metake.files import read_record, write_json, write_text
-from metake.options import Parser, output_folder
+from metake.options import Parser, output_folder, show_help
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", help="each with a drift.json")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/drift",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import numpy as np
+
+from experiments.drift.verdict import judge
 from metake.provenance import now
 from metake.report.tables import markdown
 
@@ -47,15 +65,7 @@ def points(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 @command("drift_overview")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="each with a drift.json")
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/drift",
-        help="folder of the results; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     found = [
         p
         for folder in args.folders

@@ -17,48 +17,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
 
 from metake.console import command
-from metake.editor import Editor
 from metake.files import write_json
-from metake.geometry.covariance import collect
-from metake.methods.locate_then_edit import LocateThenEdit
-from metake.methods.table import find_method
-from metake.models.architecture import Architecture
-from metake.models.load import ASSETS
-from metake.options import Parser, at_least, output_folder, parse_layers
-from metake.presets import default_text, methods_for
-from metake.provenance import provenance
-from metake.report.tables import render
-from metake.requests import Request
+from metake.options import Parser, at_least, output_folder, parse_layers, show_help
+from metake.shipped import ASSETS
 
-CONFIGS = {
-    "gpt2-xl": lambda n: GPT2Config(n_embd=1600, n_layer=n, n_head=25),
-    "gpt-j": lambda n: GPTJConfig(n_layer=n, tie_word_embeddings=False),
-    "llama3-8b": lambda n: LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=n,
-        num_attention_heads=32, num_key_value_heads=8, rope_theta=500000.0, tie_word_embeddings=False,
-    ),
-}  # fmt: skip
-NAMES = {"gpt2-xl": "gpt2-xl", "gpt-j": "gpt-j-6b", "llama3-8b": "meta-llama-3-8b"}  # of their presets
-CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
 FULL = {"gpt2-xl": 48, "gpt-j": 28, "llama3-8b": 32}
 
 
-def peak(device: str) -> float:
-    """Peak memory so far, GiB."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-@command("full_width")
-def main() -> None:
+def options() -> Parser:
+    """Options of the script."""
     parser = Parser(description=__doc__)
     parser.add_argument(
-        "--arch", choices=sorted(CONFIGS), required=True, help="whose shape the random model has"
+        "--arch", choices=sorted(FULL), required=True, help="whose shape the random model has"
     )
     parser.add_argument("--blocks", type=at_least(1), help="default: all")
     parser.add_argument("--methods", default="memit,metake", help="rows of the method table, comma-separated")
@@ -81,8 +53,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda; default: %(default)s",
+        help="cpu or cuda; default: a GPU if there is one",
     )
     parser.add_argument(
         "--out",
@@ -90,7 +61,48 @@ def main() -> None:
         default="results/full_width",
         help="folder of the results; default: %(default)s",
     )
-    args = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTJConfig, LlamaConfig
+
+from metake.editor import Editor
+from metake.geometry.covariance import collect
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import find_method
+from metake.models.architecture import Architecture
+from metake.presets import default_text, methods_for
+from metake.provenance import provenance
+from metake.report.tables import render
+from metake.requests import Request
+
+CONFIGS = {
+    "gpt2-xl": lambda n: GPT2Config(n_embd=1600, n_layer=n, n_head=25),
+    "gpt-j": lambda n: GPTJConfig(n_layer=n, tie_word_embeddings=False),
+    "llama3-8b": lambda n: LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=n,
+        num_attention_heads=32, num_key_value_heads=8, rope_theta=500000.0, tie_word_embeddings=False,
+    ),
+}  # fmt: skip
+NAMES = {"gpt2-xl": "gpt2-xl", "gpt-j": "gpt-j-6b", "llama3-8b": "meta-llama-3-8b"}  # of their presets
+CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
+
+
+def peak(device: str) -> float:
+    """Peak memory so far, GiB."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@command("full_width")
+def main() -> None:
+    args = options().parse_args()
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     methods = args.methods.split(",")
     for name in methods:
         find_method(name)

@@ -22,22 +22,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-from tqdm import tqdm
 
 from metake.console import command
-from metake.data.records import read_records
 from metake.errors import MetakeError
-from metake.evaluation.page import write_layers
 from metake.extras import needs
 from metake.files import as_plain, read_record, write_record, write_text
-from metake.geometry.covariance import Statistics
-from metake.methods.base import State
-from metake.methods.combinators import compensated, metake
-from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
-from metake.models.chat import described
-from metake.models.load import ASSETS, DEMOS, Loaded
-from metake.models.trace import frozen
 from metake.options import (
     Parser,
     at_least,
@@ -48,25 +37,14 @@ from metake.options import (
     parse_layers,
     parse_numbers,
     positive,
+    show_help,
 )
 from metake.phases import phase
-from metake.presets import default_layers, settings_for
-from metake.provenance import provenance
-from metake.report.page import Picture, Section, write_page
-from metake.report.tables import render
-from metake.requests import Request
-from metake.targets.descent import Penalty, descend
-from metake.targets.objective import Losses
-from metake.targets.planners import ClosedLoop
-
-with command("measure_drift"), needs("theory"):
-    from experiments.drift.edit import Edit, measure
-    from experiments.drift.figures import WORDS, draw
-    from experiments.drift.layers import spectra
-    from experiments.drift.verdict import INTRODUCTION, MEANINGS, judge, sentences, table
+from metake.shipped import ASSETS, DEMOS
 
 
-def arguments() -> argparse.Namespace:
+def options() -> Parser:
+    """Options of the script."""
     parser = Parser(description=__doc__)
     model_options(parser, chat=True)
     parser.add_argument("--layers", help="edited layers, e.g. 4-8; default: the model's preset")
@@ -96,7 +74,38 @@ def arguments() -> argparse.Namespace:
         "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
     )
     parser.add_argument("--out", type=output_folder, help="default: results/drift/MODEL")
-    return parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import torch
+from tqdm import tqdm
+
+from metake.data.records import read_records
+from metake.evaluation.page import write_layers
+from metake.geometry.covariance import Statistics
+from metake.methods.base import State
+from metake.methods.combinators import compensated, metake
+from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
+from metake.models.chat import described
+from metake.models.load import Loaded
+from metake.models.trace import frozen
+from metake.presets import default_layers, settings_for
+from metake.provenance import provenance
+from metake.report.page import Picture, Section, write_page
+from metake.report.tables import render
+from metake.requests import Request
+from metake.targets.descent import Penalty, descend
+from metake.targets.objective import Losses
+from metake.targets.planners import ClosedLoop
+
+with command("measure_drift"), needs("theory"):
+    from experiments.drift.edit import Edit, measure
+    from experiments.drift.figures import WORDS, draw
+    from experiments.drift.layers import spectra
+    from experiments.drift.verdict import INTRODUCTION, MEANINGS, judge, sentences, table
 
 
 @dataclass(frozen=True)
@@ -292,7 +301,7 @@ def report(content: dict[str, Any], out: Path) -> None:
 
 @command("measure_drift")
 def main() -> None:
-    args = arguments()
+    args = options().parse_args()
     out = args.out or output_folder(f"results/drift/{Path(args.model).name}")
     bench, requests, data = prepare(args)
     report(run(bench, requests, data, out, args.seed), out)

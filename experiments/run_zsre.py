@@ -26,42 +26,27 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-from tqdm import tqdm
 
-from experiments.searched import searched_names
 from metake.console import command, draw_or_note, if_interrupted
-from metake.data.records import Record, read_records
 from metake.errors import MetakeError
-from metake.evaluation.checkpoint import Checkpoints
-from metake.evaluation.consistency import References
-from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
-from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
-from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
 from metake.extras import require
 from metake.files import read_text, write_json, write_text
-from metake.geometry.covariance import text_fingerprint
-from metake.methods.table import METHODS, method_named
-from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
-from metake.options import Parser, at_least, chosen_model, find_statistics, model_options, output_folder
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    find_statistics,
+    model_options,
+    output_folder,
+    show_help,
+)
 from metake.phases import phase
-from metake.presets import held_out_text, methods_for, preset_name, preset_of
-from metake.prompts import sample_contexts
-from metake.published import parse_files, published_for
-from metake.report.figures import PUBLISHED, plot_sequence
-from metake.report.tables import latex, markdown, render
-
-PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
-GROUPS = {"paper": list(PAPER), "all": list(METHODS)}
-SHOWN = (
-    "efficacy", "generalisation", "specificity", "generation", "efficacy_success", "paraphrase_success",
-    "neighbourhood_success", "agreement", "same_subject", "kl", "overlap", "perplexity", "perplexity_median", "fluency",
-    "consistency",
-)  # fmt: skip
+from metake.shipped import ASSETS, DEMOS
 
 
-def arguments() -> argparse.Namespace:
+def options() -> Parser:
+    """Options of the script."""
     parser = Parser(description=__doc__)
     model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, help="default: the demo world's test facts")
@@ -107,7 +92,38 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
     parser.add_argument("--out", type=output_folder, help="default: results/zsre/MODEL")
-    return parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.searched import searched_names
+from metake.data.records import Record, read_records
+from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.consistency import References
+from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
+from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
+from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
+from metake.geometry.covariance import text_fingerprint
+from metake.methods.table import METHODS, method_named
+from metake.models.load import Loaded
+from metake.presets import held_out_text, methods_for, preset_name, preset_of
+from metake.prompts import sample_contexts
+from metake.published import parse_files, published_for
+from metake.report.figures import PUBLISHED, plot_sequence
+from metake.report.tables import latex, markdown, render
+
+PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
+GROUPS = {"paper": list(PAPER), "all": list(METHODS)}
+SHOWN = (
+    "efficacy", "generalisation", "specificity", "generation", "efficacy_success", "paraphrase_success",
+    "neighbourhood_success", "agreement", "same_subject", "kl", "overlap", "perplexity", "perplexity_median", "fluency",
+    "consistency",
+)  # fmt: skip
 
 
 def chosen_methods(text: str) -> list[str]:
@@ -381,7 +397,7 @@ def report(result: dict[str, Any], out: Path) -> None:
 
 @command("run_zsre")
 def main() -> None:
-    args = arguments()
+    args = options().parse_args()
     args.out = args.out or output_folder(f"results/zsre/{Path(args.model).name}")
     report(run(args), args.out)
 

@@ -10,13 +10,34 @@ from __future__ import annotations
 
 import random
 
+from metake.console import command
+from metake.files import write_text
+from metake.options import Parser, at_least, show_help
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--model", default="smollm2", help="the model that writes; default: %(default)s")
+    parser.add_argument(
+        "--tokens", type=at_least(1), default=66_000, help="how many to write; default: %(default)s"
+    )
+    parser.add_argument("--held-out", type=at_least(0), default=5_500, help="of these, how many are held out")
+    parser.add_argument("--length", type=at_least(1), default=200, help="tokens per piece")
+    parser.add_argument("--rows", type=at_least(1), default=48, help="texts per pass; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 import torch
 from tqdm import tqdm
 
-from metake.console import command
-from metake.files import write_text
 from metake.models.load import load
-from metake.options import Parser, at_least
 from metake.presets import HELD_OUT, TEXT
 
 TOPICS = [
@@ -142,20 +163,9 @@ FORMS = (
 
 @command("sample_text")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("--model", default="smollm2", help="the model that writes; default: %(default)s")
-    parser.add_argument(
-        "--tokens", type=at_least(1), default=66_000, help="how many to write; default: %(default)s"
-    )
-    parser.add_argument("--held-out", type=at_least(0), default=5_500, help="of these, how many are held out")
-    parser.add_argument("--length", type=at_least(1), default=200, help="tokens per piece")
-    parser.add_argument("--rows", type=at_least(1), default=48, help="texts per pass; default: %(default)s")
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     torch.manual_seed(args.seed)
-    loaded = load(args.model)
+    loaded = load(args.model, chat=None)
     tokenizer, model = loaded.tokenizer, loaded.model
     tokenizer.padding_side = "left"
     requests = [form.format(topic) for topic in TOPICS for form in FORMS]

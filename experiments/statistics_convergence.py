@@ -21,19 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-from matplotlib.ticker import LogLocator, NullLocator
-from torch import Tensor
 
-from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE
 from metake.console import command, draw_or_note
-from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
-from metake.geometry.specs import GeometrySpec
-from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
-from metake.models.load import ASSETS, DEMOS
-from metake.models.trace import frozen
 from metake.options import (
     Parser,
     at_least,
@@ -42,7 +33,42 @@ from metake.options import (
     output_folder,
     parse_layers,
     positive,
+    show_help,
 )
+from metake.shipped import ASSETS, DEMOS
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser)
+    parser.add_argument("--text", type=Path, help="default: the text that ships for the model")
+    parser.add_argument("--tokens", type=at_least(1), default=240_000, help="largest size")
+    parser.add_argument("--layers", help="default: the preset's")
+    parser.add_argument("--weight", type=positive, help="lambda; default: the preset's")
+    parser.add_argument("--data", type=Path, help="facts whose eta is looked at; default: what ships")
+    parser.add_argument("--edits", type=at_least(1), default=100, help="how many facts; default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/convergence",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import torch
+from matplotlib.ticker import LogLocator, NullLocator
+from torch import Tensor
+
+from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE
+from metake.data.records import read_records
+from metake.geometry.specs import GeometrySpec
+from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
+from metake.models.trace import frozen
 from metake.presets import default_text, settings_for, statistics_for
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
@@ -143,21 +169,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
 
 @command("statistics_convergence")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    model_options(parser)
-    parser.add_argument("--text", type=Path, help="default: the text that ships for the model")
-    parser.add_argument("--tokens", type=at_least(1), default=240_000, help="largest size")
-    parser.add_argument("--layers", help="default: the preset's")
-    parser.add_argument("--weight", type=positive, help="lambda; default: the preset's")
-    parser.add_argument("--data", type=Path, help="facts whose eta is looked at; default: what ships")
-    parser.add_argument("--edits", type=at_least(1), default=100, help="how many facts; default: %(default)s")
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/convergence",
-        help="folder of the results; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = options().parse_args()
     warnings.simplefilter("ignore")
     content = measure(args)
     name = Path(args.model).name

@@ -10,27 +10,15 @@ the same command goes on where a killed one stopped. Writes a JSON file, a Markd
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-from tqdm import tqdm
-
-from experiments.searched import searched_names
 from metake.console import command, draw_or_note, if_interrupted
-from metake.data.records import read_records
 from metake.errors import MetakeError
-from metake.evaluation.compare import compare
-from metake.evaluation.glossary import GLOSSARY
-from metake.evaluation.metrics import bootstrap
-from metake.evaluation.protocol import usable
 from metake.files import write_json, write_text
-from metake.methods.base import Method
-from metake.models.load import ASSETS, DEMOS
 from metake.options import (
     Parser,
     at_least,
@@ -39,18 +27,15 @@ from metake.options import (
     model_options,
     output_folder,
     parse_numbers,
+    show_help,
 )
-from metake.presets import methods_for
-from metake.provenance import provenance
-from metake.report.figures import plot_tradeoff
-from metake.report.tables import markdown
-from metake.targets.planners import ClosedLoop
+from metake.shipped import ASSETS, DEMOS
 
 METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake")
-METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
 
 
-def arguments() -> argparse.Namespace:
+def options() -> Parser:
+    """Options of the script."""
     parser = Parser(description=__doc__)
     model_options(parser)
     parser.add_argument(
@@ -63,16 +48,36 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument(
-        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
-    )
+    parser.add_argument("--threads", type=at_least(1), help="of torch; default: as torch chooses")
     parser.add_argument(
         "--out",
         type=output_folder,
         default="results/sweep",
         help="folder of the results; default: %(default)s",
     )
-    return parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import torch
+from tqdm import tqdm
+
+from experiments.searched import searched_names
+from metake.data.records import read_records
+from metake.evaluation.compare import compare
+from metake.evaluation.glossary import GLOSSARY
+from metake.evaluation.metrics import bootstrap
+from metake.evaluation.protocol import usable
+from metake.methods.base import Method
+from metake.presets import methods_for
+from metake.provenance import provenance
+from metake.report.figures import plot_tradeoff
+from metake.report.tables import markdown
+from metake.targets.planners import ClosedLoop
+
+METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
 
 
 def strength_of(method: Method) -> str:
@@ -85,8 +90,8 @@ def strength_of(method: Method) -> str:
 
 @command("sweep")
 def main() -> None:
-    args = arguments()
-    torch.set_num_threads(args.threads)
+    args = options().parse_args()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     factors = parse_numbers(args.factors, "--factors")

@@ -19,14 +19,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # Before torch is imported: sums in another order would be other bytes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tqdm import tqdm
 
 from metake.console import command
 from metake.errors import MetakeError
 from metake.extras import needs
-from metake.options import Parser, output_folder
+from metake.options import Parser, output_folder, show_help
 from metake.phases import phase
 from theory.claims import CLAIMS
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/figures",
+        help="folder of the results; default: %(default)s",
+    )
+    parser.add_argument("--claims", help="only figures of these claims, comma-separated")
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+from tqdm import tqdm
 
 with command("theorem_figures"), needs("theory"):
     from experiments.figures import fidelity, layers, projection, rounding, suppression, trap  # noqa: F401  (they register)
@@ -61,15 +79,7 @@ def chosen(claims: str | None) -> list[str]:
 
 @command("theorem_figures")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        default="results/figures",
-        help="folder of the results; default: %(default)s",
-    )
-    parser.add_argument("--claims", help="only figures of these claims, comma-separated")
-    args = parser.parse_args(arguments)
+    args = options().parse_args(arguments)
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     try:
         names = chosen(args.claims)

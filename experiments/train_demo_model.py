@@ -14,6 +14,36 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from metake.console import command
+from metake.options import Parser, at_least, output_folder, positive, show_help
+
+FOLDERS = {"gpt2": "demo", "gptj": "demo-gptj", "llama": "demo-llama"}
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--arch", choices=sorted(FOLDERS), required=True, help="family of the model")
+    parser.add_argument("--steps", type=at_least(1), default=3000, help="of training; default: %(default)s")
+    parser.add_argument("--rows", type=at_least(1), default=32, help="texts per step; default: %(default)s")
+    parser.add_argument(
+        "--length", type=at_least(1), default=96, help="tokens per text; default: %(default)s"
+    )
+    parser.add_argument(
+        "--lr", type=positive, default=3e-3, help="largest learning rate; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
+    )
+    parser.add_argument("--threads", type=at_least(1), help="of torch; default: as torch chooses")
+    parser.add_argument("--out", type=output_folder, help="folder to write (default: the package's assets)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm import tqdm
@@ -26,14 +56,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from metake.console import command
 from metake.data.world import World
 from metake.models.architecture import Architecture
-from metake.options import Parser, at_least, output_folder, positive
 from metake.provenance import provenance
 
 ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
-FOLDERS = {"gpt2": "demo", "gptj": "demo-gptj", "llama": "demo-llama"}
 VOCABULARY, WIDTH, LAYERS, HEADS, POSITIONS = 1024, 128, 6, 4, 512
 
 
@@ -141,26 +168,8 @@ def recall(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: Wo
 
 @command("train_demo_model")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("--arch", choices=sorted(FOLDERS), required=True, help="family of the model")
-    parser.add_argument("--steps", type=at_least(1), default=3000, help="of training; default: %(default)s")
-    parser.add_argument("--rows", type=at_least(1), default=32, help="texts per step; default: %(default)s")
-    parser.add_argument(
-        "--length", type=at_least(1), default=96, help="tokens per text; default: %(default)s"
-    )
-    parser.add_argument(
-        "--lr", type=positive, default=3e-3, help="largest learning rate; default: %(default)s"
-    )
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
-    )
-    parser.add_argument(
-        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
-    )
-    parser.add_argument("--out", type=output_folder, help="folder to write (default: the package's assets)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = options().parse_args()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     torch.manual_seed(args.seed)
     random.seed(args.seed)
 

@@ -30,24 +30,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-import torch
-import yaml
 
 from metake.console import command, if_interrupted
-from metake.data.records import Record, read_records
 from metake.errors import MetakeError
-from metake.evaluation.metrics import Evaluator, score
-from metake.evaluation.protocol import evaluate_method, usable
 from metake.extras import needs
 from metake.files import check_writable, read_json, read_record, write_json, write_record
-from metake.geometry.covariance import Statistics
-from metake.methods.base import Method
-from metake.methods.settings import choice_names, setting_names
-from metake.methods.table import Row, find_method, method_named
-from metake.methods.ultraedit import UltraEdit
-from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, DEMOS, Loaded
 from metake.names import unknown_name
 from metake.options import (
     Parser,
@@ -57,8 +44,81 @@ from metake.options import (
     model_options,
     output_folder,
     parse_numbers,
+    show_help,
 )
-from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
+from metake.shipped import ASSETS, DEMOS
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, yaml.safe_load(value)
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser)
+    parser.add_argument(
+        "--methods",
+        default="memit,alphaedit,metake,metake-proxy,memit-compensated",
+        help="rows of the method table, comma-separated; default: %(default)s",
+    )
+    parser.add_argument("--trials", type=at_least(1), default=40, help="per method; default: %(default)s")
+    parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
+    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
+    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
+    )
+    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+                        help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
+    parser.add_argument("--factors", metavar="3,10",
+                        help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong")  # fmt: skip
+    parser.add_argument("--extend", action="store_true",
+                        help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
+    parser.add_argument("--everywhere", action="store_true",
+                        help="among the first trials are the shipped settings (or the guess) at every other place")  # fmt: skip
+    parser.add_argument("--published", action="store_true",
+                        help="among the first trials are the published defaults, with as many steps as a trial may have")  # fmt: skip
+    parser.add_argument("--winners-of", type=lambda text: text.split(","), default=[], metavar="MODEL,MODEL",
+                        help="among the first trials are the settings that these models ship with")  # fmt: skip
+    parser.add_argument(
+        "--stats", type=Path, help="statistics written by `metake stats`, of all layers that may be edited"
+    )
+    parser.add_argument("--text", type=Path, help="text to collect statistics from")
+    parser.add_argument("--threads", type=at_least(1), help="of torch; default: as torch chooses")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        help="default: results/search/MODEL; of a model that ships with presets, those",
+    )
+    parser.add_argument(
+        "--journal",
+        type=output_folder,
+        default="results/search",
+        help="folder of the journals, from which a killed search resumes; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import numpy as np
+import torch
+import yaml
+
+from metake.data.records import Record, read_records
+from metake.evaluation.metrics import Evaluator, score
+from metake.evaluation.protocol import evaluate_method, usable
+from metake.geometry.covariance import Statistics
+from metake.methods.base import Method
+from metake.methods.settings import choice_names, setting_names
+from metake.methods.table import Row, find_method, method_named
+from metake.methods.ultraedit import UltraEdit
+from metake.models.architecture import Architecture
+from metake.models.load import Loaded
+from metake.presets import PRESETS, check_changes, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
 from metake.targets.planners import ClosedLoop
@@ -512,59 +572,10 @@ def described(args: argparse.Namespace, space: Space) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    return name, yaml.safe_load(value)
-
-
 @command("tune")
 def main() -> None:
-    parser = Parser(description=__doc__)
-    model_options(parser)
-    parser.add_argument(
-        "--methods",
-        default="memit,alphaedit,metake,metake-proxy,memit-compensated",
-        help="rows of the method table, comma-separated; default: %(default)s",
-    )
-    parser.add_argument("--trials", type=at_least(1), default=40, help="per method; default: %(default)s")
-    parser.add_argument("--data", type=Path, help="records; default: the demo world's development facts")
-    parser.add_argument("--edits", type=at_least(1), default=60, help="how many facts; default: %(default)s")
-    parser.add_argument("--batch", type=at_least(1), default=20, help="edits per batch; default: %(default)s")
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
-    )
-    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
-                        help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
-    parser.add_argument("--factors", metavar="3,10",
-                        help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong")  # fmt: skip
-    parser.add_argument("--extend", action="store_true",
-                        help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
-    parser.add_argument("--everywhere", action="store_true",
-                        help="among the first trials are the shipped settings (or the guess) at every other place")  # fmt: skip
-    parser.add_argument("--published", action="store_true",
-                        help="among the first trials are the published defaults, with as many steps as a trial may have")  # fmt: skip
-    parser.add_argument("--winners-of", type=lambda text: text.split(","), default=[], metavar="MODEL,MODEL",
-                        help="among the first trials are the settings that these models ship with")  # fmt: skip
-    parser.add_argument(
-        "--stats", type=Path, help="statistics written by `metake stats`, of all layers that may be edited"
-    )
-    parser.add_argument("--text", type=Path, help="text to collect statistics from")
-    parser.add_argument(
-        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of torch; default: %(default)s"
-    )
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        help="default: results/search/MODEL; of a model that ships with presets, those",
-    )
-    parser.add_argument(
-        "--journal",
-        type=output_folder,
-        default="results/search",
-        help="folder of the journals, from which a killed search resumes; default: %(default)s",
-    )
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = options().parse_args()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
 
@@ -573,6 +584,7 @@ def main() -> None:
     for name, _ in args.set:
         if name not in setting_names():
             raise unknown_name("--set", name, setting_names())
+    check_changes(dict(args.set))
     for name in args.winners_of:
         read_json(PRESETS / f"{name}.json")
     if args.data is None and args.model not in DEMOS:

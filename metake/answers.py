@@ -8,9 +8,9 @@ from typing import Any
 
 from metake.models.architecture import Architecture
 from metake.models.greedy import as_spoken, greedy_answers
-from metake.report.tables import html
+from metake.report.tables import ellipsis, html
 from metake.requests import visible
-from metake.words import begins_with
+from metake.words import begins_with, shown
 
 CHECKED = "the greedy answer begins with the target, which ends where a word does"
 ALREADY = "already so before the edit"
@@ -45,17 +45,22 @@ class Answer:
     def plain(self) -> dict[str, Any]:
         return {**self.__dict__, "already": self.already, "success": self.success}
 
+    def _shown(self, ellipsis: str = "…") -> list[str]:
+        """Both answers for display."""
+        return [shown(answer, ellipsis, self.wanted) for answer in (self.before, self.after)]
+
     def __str__(self) -> str:
+        before, after = self._shown(ellipsis())
         past = f"   <- {ALREADY}" if self.already else ""
         mark = "" if self.success else f"   <- does not begin with {self.wanted!r}"
-        return f"{visible(self.question)}\n  before: {self.before!r}{past}\n  after:  {self.after!r}{mark}"
+        return f"{visible(self.question)}\n  before: {before!r}{past}\n  after:  {after!r}{mark}"
 
     @property
     def cells(self) -> list[str]:
         """Cells of a table row: question, before, after, verdict."""
         verdict = "begins with the target" if self.success else f"does not begin with {self.wanted!r}"
         verdict += f", {ALREADY}" if self.success and self.already else ""
-        return [self.question, self.before, self.after, verdict]
+        return [self.question, *self._shown(), verdict]
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,17 @@ class Neighbour(Answer):
     def plain(self) -> dict[str, Any]:
         return {**self.__dict__, "success": self.success}
 
+    def _shown(self, ellipsis: str = "…") -> list[str]:
+        return [shown(answer, ellipsis) for answer in (self.before, self.after)]
+
     @property
     def cells(self) -> list[str]:
-        return [self.question, self.before, self.after, "unchanged" if self.success else "changed"]
+        return [self.question, *self._shown(), "unchanged" if self.success else "changed"]
 
     def __str__(self) -> str:
+        before, after = self._shown(ellipsis())
         mark = "" if self.success else "   <- changed"
-        return f"{visible(self.question)}\n  before: {self.before!r}\n  after:  {self.after!r}{mark}"
+        return f"{visible(self.question)}\n  before: {before!r}\n  after:  {after!r}{mark}"
 
 
 HEAD = ("question", "before", "after", "verdict")

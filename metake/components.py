@@ -18,9 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_serializer, model_validator
 
 from metake.errors import MetakeError
 from metake.names import unknown_name
@@ -89,6 +89,24 @@ class Component(BaseModel):
     def setting_names(cls) -> dict[str, str]:
         """Name of a setting, published ones included -> field."""
         return {cls.short.get(name, name): name for name in cls.model_fields} | cls.published
+
+    @classmethod
+    def check_field(cls, name: str, value: Any) -> None:
+        """Check a value of one field; the others need not be known.
+
+        Raises:
+            MetakeError: the value is not valid; the line names the field.
+        """
+        field = cls.model_fields[name]
+        if isinstance(field.default, Component):
+            if not isinstance(value, dict | Component):
+                find_kind(field.default.family, value)
+            return
+        kind: Any = Annotated[field.annotation, field]
+        try:
+            TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+        except ValidationError as error:
+            raise _one_line(error, cls, name) from error
 
     def parts(self) -> Iterator[tuple[Path, Component]]:
         """The component and all components in it, each with its path of fields."""
@@ -178,7 +196,7 @@ def find_kind(family: str, kind: object) -> type[Component]:
         _load_entry_points(family)
         kinds = _REGISTRY.get(family, {})
     if not isinstance(kind, str) or kind not in kinds:
-        raise unknown_name(family, kind, known_kinds(family))
+        raise unknown_name(f"settings: {family}", kind, known_kinds(family))
     return kinds[kind]
 
 
@@ -195,10 +213,10 @@ def families() -> dict[str, dict[str, type[Component]]]:
     return _REGISTRY
 
 
-def _one_line(error: ValidationError, cls: type[Component]) -> MetakeError:
+def _one_line(error: ValidationError, cls: type[Component], *within: str) -> MetakeError:
     """pydantic's error as one line: the field, what is wrong, the value."""
     first = error.errors()[0]
-    name = ".".join(cls.short.get(str(part), str(part)) for part in first["loc"])
+    name = ".".join(cls.short.get(str(part), str(part)) for part in (*within, *first["loc"]))
     if first["type"] == "extra_forbidden":
         return unknown_name("settings", name, [cls.short.get(field, field) for field in cls.model_fields])
     message = first["msg"].removeprefix("Value error, ")

@@ -1,8 +1,8 @@
-"""The editor: a model with a method, and edits that can be inspected and undone.
+"""Edits of a model with a method: preview, edit, check, revert.
 
 editor = Editor(load("demo"), method="metake", statistics=...)
-print(editor.preview(requests))       # attenuation of each edit, before any edit
-result = editor.edit(requests)        # the model is edited now
+print(editor.preview(requests))       # predicted realization; the model is not changed
+result = editor.edit(requests)        # the model is edited
 print(result); result.check(rephrases, neighbours); result.delta.save("edit"); result.revert()
 """
 
@@ -45,14 +45,14 @@ class Editor:
 
     Args:
         model: what `load` returns, or a causal language model (`transformers`), on any device, fp32 or bf16.
-        tokenizer: its tokenizer (a fast one); not needed with what `load` returns.
+        tokenizer: the model's (fast) tokenizer; not needed with the result of `load`.
         method: a name of the table of methods, with the model's preset; or a method, e.g. of
             `metake.settings_for(model, "metake", lr=0.1)`.
-        statistics: second moments of the edited layers' keys, where the geometry is made of them.
-        modules: for a model family that is not known; a map, or the file of one.
-        answers: read the model's greedy answers before and after each batch, which say whether an edit took.
-        progress: show a bar while targets are optimised, on a terminal or in a notebook and where it takes longer
-            than a second.
+        statistics: second moments of the edited layers' keys, for geometries that use them; default: from the cache,
+            or collected.
+        modules: module map of an unknown model family, or the path of its file.
+        answers: read greedy answers before and after each batch, to determine whether an edit succeeded.
+        progress: show a progress bar for target optimizations longer than a second, on a terminal or in a notebook.
 
     Attributes:
         state: what the method carries to the next batch.
@@ -100,12 +100,12 @@ class Editor:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """Texts put before prompts; sampled once, from the model as it is at the first edit."""
+        """Texts put before prompts; sampled once, from the model at the first edit or preview."""
         self.state = self.method.prepare(self.loaded, self.state)
         return self.state.contexts or ()
 
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
-        """Greedy answers of the model as it is now; see `Loaded.ask`."""
+        """Greedy answers of the current model; see `Loaded.ask`."""
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class Editor:
         return f"<Editor: {self.method.name} of {self.loaded.name}, layers {list(self.method.layers)}, {count} batches>"
 
     def preview(self, requests: Sequence[Request] | Request) -> Preview:
-        """Attenuation of each request at each layer: rho and eta of its (mean) key."""
+        """Predicted realization of each request at each layer: rho and eta of its mean key. The model is not changed."""
         requests = distinct(requests)
         with neutral(), frozen(self.arch.model):
             self.state = self.method.prepare(self.loaded, self.state)
@@ -121,12 +121,12 @@ class Editor:
         return Preview(tuple(requests), **found.__dict__)
 
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
-        """Plan, solve and write one batch of edits. On any failure the model stays as it was.
+        """Result of one batch of edits, which is planned, solved and written. If this fails, the model is unchanged.
 
         Identical requests are merged, with a warning.
 
         Raises:
-            MetakeError: no request, or two that ask for different answers to one prompt.
+            MetakeError: no request, or two requests with different targets for one prompt.
         """
         requests = distinct(requests)
         self._unfinish()
@@ -163,7 +163,7 @@ class Editor:
             return self.method.step(self.loaded, requests, self.state, on_step)
 
     def _answers(self, requests: Sequence[Request]) -> list[str]:
-        """Greedy answers of the model as it is; none where answers are not read."""
+        """Greedy answers of the current model; empty if answers are not read."""
         if not self.reads_answers:
             return []
         asked = [r.text for r in requests], [r.target for r in requests]
@@ -171,14 +171,14 @@ class Editor:
             return read_answers(self.arch, self.tokenizer, *asked)
 
     def _compared(self, requests: Sequence[Request], earlier: Sequence[str]) -> tuple[Answer, ...]:
-        """The same beside earlier ones."""
+        """Current answers paired with earlier ones; empty if there are none."""
         if not earlier:
             return ()
         asked = [r.text for r in requests], [r.target for r in requests]
         return compare_answers(self.tokenizer, *asked, earlier, self._answers(requests))
 
     def _note(self, requests: tuple[Request, ...]) -> dict[str, Any]:
-        """What is saved with a delta."""
+        """Note of a batch's delta."""
         return {
             "method": self.method.name,
             "model": getattr(self.arch.model, "name_or_path", "") or "",
@@ -190,10 +190,10 @@ class Editor:
     def restore(
         self, requests: Sequence[Request], delta: Delta, learned: Learned, seconds: float = 0.0
     ) -> EditResult:
-        """Put a batch that was edited and saved earlier into the model, as if it had been edited now.
+        """Result of a batch that was edited and saved earlier, and is now applied to the model again.
 
         Args:
-            delta, learned: of its `EditResult`.
+            delta, learned: attributes of its `EditResult`.
 
         Raises:
             MetakeError: an argument is of another type, or the delta does not fit the model.
@@ -212,12 +212,12 @@ class Editor:
         return self._push(result, self.state.with_learned(learned))
 
     def finish(self) -> None:
-        """Do what the method does once, after the last batch: PRUNE bounds the total change.
+        """Apply the last step of a method after the last batch: PRUNE bounds the singular values of the total update.
 
-        Further edits, and `revert`, take this back first.
+        Further edits and `revert` undo this step first.
 
         Raises:
-            MetakeError: something else has changed the weights since the last batch.
+            MetakeError: other code has changed the weights since the last batch.
         """
         if not self.method.finalizes or not self.batches or self._finished is not None:
             return
@@ -251,7 +251,7 @@ class Editor:
 
     @staticmethod
     def _originals(batches: Sequence[EditResult]) -> dict[int, Tensor]:
-        """Layer -> its weights before the first of consecutive batches."""
+        """Layer -> weights before the first of consecutive batches."""
         originals: dict[int, Tensor] = {}
         for result in reversed(batches):
             originals |= result._applied.originals
@@ -260,7 +260,7 @@ class Editor:
     def _check(
         self, result: EditResult, rephrases: list[str], targets: list[str], neighbours: list[str]
     ) -> Check:
-        """Answers without a batch and those after it, beside the model's as it is now."""
+        """Answers of the model before a batch, paired with those of the current model."""
         written = self.batches[-1]._applied if self._finished is None else self._finished[0]
         written.check("check")
         asked = [*rephrases, *neighbours], [*targets, *[""] * len(neighbours)]
@@ -275,17 +275,17 @@ class Editor:
         return Check(found, tuple(Neighbour(text, b, b, a) for text, b, a in rest))
 
     def revert(self) -> None:
-        """Take back every batch.
+        """Revert every batch.
 
         Raises:
-            MetakeError: something else has changed the weights since.
+            MetakeError: other code has changed the weights since.
         """
         while self.batches:
             self.batches[-1].revert()
 
     @property
     def delta(self) -> Delta:
-        """All batches so far as one delta, for the model as it was at the beginning."""
+        """All batches so far as one delta, for the model before the first of them."""
         if self._finished is not None:
             return self._finished[1]
         if not self.batches:

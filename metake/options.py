@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from metake.errors import MetakeError
 from metake.files import check_writable, read_text
 from metake.phases import phase
+from metake.shipped import DTYPES
 
 if TYPE_CHECKING:
     from metake.geometry.covariance import Statistics
@@ -29,6 +31,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise MetakeError(message.removeprefix("argument "))
+
+
+def show_help(options: Callable[[], Parser]) -> None:
+    """End the program with its help if its arguments ask for it.
+
+    Scripts call this before they import model libraries, which takes seconds.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        options().parse_args(["--help"])
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -80,8 +91,6 @@ def model_options(
         default: its name; None where one has to be given.
         chat: whether the script can put its prompts into conversations.
     """
-    from metake.models.load import DTYPES
-
     parser.add_argument(
         "--model", default=default, required=default is None, help="name, folder, .gguf file or hub name"
     )
@@ -92,10 +101,10 @@ def model_options(
         "--dtype", default="float32", choices=DTYPES, help="of the weights; default: %(default)s"
     )
     parser.add_argument("--device", help="default: a GPU if there is one")
-    parser.set_defaults(chat=False)
+    parser.set_defaults(chat=None)
     if chat:
         parser.add_argument(
-            "--chat", action="store_true",
+            "--chat", action="store_true", default=False,
             help="prompts are a user's turns of a conversation, by the model's chat template",
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from metake.files import as_path, check_writable, expand, read_json, read_text
 from metake.geometry.covariance import Statistics, collect, text_fingerprint
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.methods.settings import choice_names, setting_names
+from metake.methods.settings import check_setting, choice_names, setting_names
 from metake.methods.table import find_method, method_named
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
@@ -139,6 +139,17 @@ def _check_numbers(where: str, settings: Iterable[str]) -> None:
 def _variants(row: str, names: Iterable[str]) -> list[str]:
     """Those of some methods that are of a row, without a label, the row itself first."""
     return [row, *(name for name in names if name.partition(" + ")[0] == row and "@" not in name)]
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Check changed settings one by one, before a model is loaded.
+
+    Raises:
+        MetakeError: unknown setting or a value out of range; the line names it.
+    """
+    for name, value in changes.items():
+        if "." not in name:
+            check_setting(name, value)
 
 
 def settings_for(

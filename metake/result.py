@@ -1,8 +1,8 @@
-"""What an editor gives back: predictions before an edit, and an executed edit that can be looked at and taken back."""
+"""Results of an editor: predictions before an edit, and an applied batch of edits, which can be checked and reverted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,16 +32,19 @@ class Owner(Protocol):
 
 # of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
 ADRIFT = 0.1
+ETA = "eta: share of the requested residual that a layer realizes; rho = eta / (1 - eta)"
+LENGTH = "|r|/|h|: norm of the planned shift r, relative to that of the residual stream h"
 
 
 @dataclass(frozen=True, repr=False)
 class Preview:
-    """Predicted realisation of requests, `layers x n`, before anything is done (layers that are edited).
+    """Predicted realization of requests on the unedited model.
 
     Attributes:
-        rho: of each request's key, the mean over its contexts.
-        cosine: cosine of the bare prompt's key with its mean in contexts.
-        shares, fit: what each layer is asked for, and how it is solved.
+        layers: the edited layers.
+        rho: realizability of each request's mean key over contexts, `layers x n`.
+        cosine: cosine between the key in the bare prompt and the mean key over contexts, `layers x n`.
+        shares, fit: allocation of the residual over the layers, and the fit of each layer's solve.
     """
 
     requests: tuple[Request, ...]
@@ -58,12 +61,12 @@ class Preview:
 
     @property
     def predicted(self) -> Tensor:
-        """Share of each residual that all layers together execute, `n`, from the keys of the unedited model."""
+        """Predicted share of each residual that all layers together realize, `n`."""
         return predicted_share(self.shares, dict(zip(self.layers, self.eta, strict=True)), self.fit)
 
     @property
     def adrift(self) -> tuple[str, ...]:
-        """Subjects whose key in the bare prompt is at some layer another one than in contexts (cosine below 0.1)."""
+        """Subjects whose key in the bare prompt differs from the mean key over contexts (cosine below 0.1 at a layer)."""
         return tuple(
             r.subject for r, low in zip(self.requests, self.cosine.amin(0), strict=True) if low < ADRIFT
         )
@@ -81,11 +84,8 @@ class Preview:
 
     @property
     def legend(self) -> list[str]:
-        """What the columns are, a line each."""
-        return [
-            "eta: share of what is asked of a layer that it executes; rho = eta / (1 - eta)",
-            predicted_line(self.shares, self.fit),
-        ]
+        """Meanings of the table's columns, one line each."""
+        return [ETA, predicted_line(self.shares, self.fit)]
 
     def __str__(self) -> str:
         return "\n".join([render(*self._table()), *self.legend])
@@ -100,24 +100,24 @@ class Preview:
 def predicted_line(shares: Shares, fit: str) -> str:
     """Legend of the column `predicted`."""
     return (
-        f"predicted: share of the planned shift that all layers together execute, {describe_shares(shares, fit)}; "
-        "for one request alone, if no layer changes the keys above it"
+        f"predicted: share of the planned shift that all layers together realize, {describe_shares(shares, fit)}, "
+        "for a single request if the update of a layer leaves the keys of later layers unchanged"
     )
 
 
 @dataclass(repr=False)
 class EditResult:
-    """One executed batch.
+    """One batch of edits, applied to the model.
 
     Attributes:
-        delta: the change of the weights; save it, apply it elsewhere.
-        method: how it was made.
-        stages: plans and solves: one for most methods, several for more rounds than one, for a target
-            at each of two layers, and for requests in groups.
-        seconds: wall time.
-        learned: layer -> `d_k x n`, the keys that geometries remember of this batch.
-        answers: greedy answers to the prompts before and after; empty if they were not read.
-        edited: whether the model holds the edit now.
+        delta: the weight update.
+        method: method that produced it, with all settings.
+        stages: plans with their solves: one for most methods; several with several rounds, groups of requests, or
+            targets at two layers; none for a method that plans no targets.
+        seconds: wall time of planning, solving and writing.
+        learned: layer -> `d_k x n`, the keys of this batch that later geometries include.
+        answers: greedy answers to the prompts before and after the edit; empty if they were not read.
+        edited: whether the model currently holds the edit.
     """
 
     requests: tuple[Request, ...]
@@ -148,28 +148,28 @@ class EditResult:
         return bool(self._applied.originals)
 
     def revert(self) -> None:
-        """Put back the weights and the editor's memory as they were before this batch, bit for bit.
+        """Restore the weights and the editor's history of keys from before this batch, bit for bit.
 
         Raises:
-            MetakeError: a later batch stands on this one, or something else has changed the weights since.
+            MetakeError: a later batch was edited on top of this one, or other code has changed the weights since.
         """
         if self.edited:
             self._editor._take_back(self)
 
     def check(self, rephrases: Any = (), neighbours: Any = ()) -> Check:
-        """Answers without this edit and with it, to rephrased questions and to questions that it is not about.
+        """Answers without and with this edit, to rephrased prompts and to neighborhood prompts.
 
-        Without it: the model as it was before this batch, and without later ones. The model is as it was afterwards,
-        bit for bit.
+        The answers without the edit come from the model before this batch. The present weights are restored
+        afterwards, bit for bit.
 
         Args:
-            rephrases: complete prompts whose answer should begin with the target: a text or a list of texts; for a
-                batch of several requests a list with an entry (a text or a list of texts) for each.
-            neighbours: complete prompts whose answer should stay as it is, a text or a list of texts.
+            rephrases: complete prompts whose answer should begin with the target: a string or a list of strings; for a
+                batch of several requests a list with one entry (a string or a list of strings) per request.
+            neighbours: complete prompts whose answer should not change, a string or a list of strings.
 
         Raises:
-            MetakeError: no question, something else than texts, an edit that was taken back, or a model that something
-                else has changed since.
+            MetakeError: no question, a question that is not a string, an edit that was reverted, or weights that other
+                code has changed since.
         """
         if not self.edited:
             raise MetakeError("check: the edit was taken back; edit again first")
@@ -181,7 +181,7 @@ class EditResult:
         return self._editor._check(self, texts, targets, others)
 
     def _rephrases(self, given: Any) -> tuple[list[str], list[str]]:
-        """Rephrased prompts, and the target of each."""
+        """Rephrased prompts with their targets."""
         given = () if given is None else given
         if not isinstance(given, str | list | tuple):
             raise MetakeError(
@@ -206,7 +206,7 @@ class EditResult:
         return [text for text, _ in pairs], [target for _, target in pairs]
 
     def _each(self, of: Callable[[Stage], Tensor], *, add: bool = False) -> Tensor:
-        """A value per request, `n`: of its last stage, or the sum over its stages."""
+        """One value per request, `n`: that of its last stage, or the sum over its stages."""
         values = torch.zeros(len(self.requests))
         for stage in self.stages:
             value = of(stage).detach().float().cpu()
@@ -214,7 +214,7 @@ class EditResult:
         return values
 
     def _by_layer(self, of: Callable[[Stage], dict[int, Tensor]]) -> dict[int, Tensor]:
-        """Layer -> a value per request, `n`, of the last stage that solved the layer."""
+        """Layer -> one value per request, `n`, from the last stage that solved the layer."""
         layers = dict.fromkeys(layer for stage in self.stages for layer in of(stage))
         values = {layer: torch.zeros(len(self.requests)) for layer in layers}
         for stage in self.stages:
@@ -229,7 +229,7 @@ class EditResult:
 
     @property
     def steps(self) -> Tensor:
-        """Gradient steps each request took in all, `n`."""
+        """Total number of gradient steps per request, `n`."""
 
         def of(stage: Stage) -> Tensor:
             plan, closed = stage.targets.plan, stage.targets.closed
@@ -239,7 +239,7 @@ class EditResult:
 
     @property
     def size(self) -> Tensor:
-        """Norm of the stream that each residual is added to, `n`."""
+        """Norm of the residual stream to which each residual is added, `n`."""
         return self._each(lambda stage: stage.targets.hidden.norm(dim=1))
 
     @property
@@ -249,16 +249,21 @@ class EditResult:
 
     @property
     def predicted(self) -> Tensor:
-        """Share of each planned residual that the eta of its solve predict to be executed, `n`.
+        """Realized share of each planned residual as predicted from eta, `n`, with each request taken alone.
 
-        For each request alone; see `metake.solvers.allocation.predicted_share`.
+        See `metake.solvers.allocation.predicted_share`.
         """
         return self._each(lambda stage: predicted_share(stage.shares, stage.solution.eta, stage.fit))
 
     @property
     def fraction(self) -> Tensor:
-        """Executed share of each planned residual, `n`."""
+        """Realized share of each planned residual, `n`."""
         return self._each(lambda stage: stage.solution.fraction)
+
+    @property
+    def _clamped(self) -> Tensor:
+        """1 for each request whose plan has the largest norm that the clamp allows, else 0, `n`."""
+        return self._each(lambda stage: stage.targets.plan.clamped)
 
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
         state = "the model is edited" if self.edited else "reverted: the model is as it was before"
@@ -283,7 +288,7 @@ class EditResult:
 
     @property
     def legend(self) -> list[str]:
-        """What the columns are, a line each; empty for a batch that was restored from a file."""
+        """Meanings of the table's columns, one line each; empty for a batch that was restored from a file."""
         if not self.stages:
             return []
         cut = f", before {self.method.cut} cuts the update" if self.method.cut else ""
@@ -293,18 +298,26 @@ class EditResult:
             else ""
         )
         return [
-            "|r|/|h|: length of the planned shift r over that of the stream h; eta: share of what is asked of a layer "
-            "that it executes",
+            LENGTH,
+            ETA,
             predicted_line(self.stages[-1].shares, self.stages[-1].fit) + last,
-            f"executed: share that was measured, along r{cut}; it differs by the other requests of the batch, by keys "
-            "in other contexts, and by what the blocks between make of the updates",
+            f"executed: measured share of the planned shift, along r{cut}; it differs from the prediction because of the "
+            "batch's other requests, keys in other contexts, and the blocks between the edited layers",
         ]
 
-    def __str__(self) -> str:
-        lines = [render(*self._table()), *self.legend]
+    def as_text(self, explained: Sequence[str] = ()) -> str:
+        """The table, its legend and the answers.
+
+        Args:
+            explained: lines of the legend to leave out, e.g. those of a preview that was printed before.
+        """
+        lines = [render(*self._table()), *(line for line in self.legend if line not in explained)]
         if self.answers:
             lines += [show_answers(self.answers), count_successes(self.answers)]
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.as_text()
 
     def _repr_html_(self) -> str:
         table = html(*self._table(), self.legend)
@@ -318,13 +331,13 @@ class EditResult:
         return f"<EditResult: {self.method.name}, {len(self.requests)} edits, {took}, layers {list(self.delta.layers)}, {state}>"
 
     def plot(self, path: Path | str) -> Path:
-        """Planned against executed residual, per layer; writes a figure (png, pdf or svg)."""
+        """Path of a figure (png, pdf or svg) of the planned and the realized residual per layer."""
         from metake.report.figures import plot_realisation
 
         return plot_realisation({self.method.name: [self.summary()]}, as_path(path, "plot: path"))
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of the batch as plain values, for a result file."""
+        """Measurements of the batch as plain values, for a result file."""
         size, eta = self.size, self.eta
         missing = self._by_layer(lambda stage: stage.solution.missing)
         executed = self._each(lambda stage: stage.solution.shift.norm(dim=1))
@@ -346,16 +359,17 @@ class EditResult:
         } | self._checked()
 
     def _checked(self) -> dict[str, Any]:
-        """What was read of the answers, for a result file; nothing if they were not read."""
+        """Answers and their successes for a result file; empty if answers were not read."""
         if not self.answers:
             return {}
         answers = [answer.plain() for answer in self.answers]
         return {"checked": CHECKED, "success": list(self.success), "answers": answers}
 
     def advice(self) -> str:
-        """The setting that most likely held back the requests that did not take; empty if all took.
+        """The setting to change for the requests whose answer does not begin with the target; empty if there are none.
 
-        Below half of the planned shift executed, it is the constraint; else the target itself.
+        If less than half of the planned shift was realized, it is the constraint. Otherwise the target is too short:
+        it is the clamp if it bounds most of the plans, else the number of steps.
         """
         if not self.failed:
             return ""
@@ -363,10 +377,13 @@ class EditResult:
         executed = float(self.fraction[missed].mean()) if self.stages else 1.0
         eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
         names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
-        head = f"did not take: {names}: {executed:.0%} of the planned shift was executed (eta {eta:.2g})"
+        head = f"failed edits: {names}: {executed:.0%} of the planned shift was executed (eta {eta:.2g})"
         if executed < 0.5 and method.strength:
             value = method.value(method.strength)
             return f"{head}; weaken the constraint: --set {method.strength}={value / 10:g} (now {value:g})"
+        clamp = method.clamp
+        if clamp is not None and self.stages and self._clamped[missed].mean() > 0.5:
+            return f"{head}; the clamp bounds the target: --set clamp={2 * clamp:g} (now {clamp:g})"
         if not method.effort:
             return f"{head}; change the settings (--set) or the --layers"
         value = method.value(method.effort)

@@ -1,4 +1,4 @@
-"""Where words end in a text, for answers that are compared with a target."""
+"""Where words end in a text, for answers that are compared with a target or displayed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,30 @@ def begins_with(answer: str, target: str) -> bool:
     if not target or not answer.startswith(target):
         return False
     return not (_in_word(target[-1]) and _in_word(answer[len(target) :][:1]))
+
+
+class Cut(str):
+    """An answer that ended at its limit of tokens, possibly within a word."""
+
+    __slots__ = ()
+
+    def strip(self, characters: str | None = None, /) -> Cut:
+        return Cut(super().strip(characters))
+
+
+def shown(answer: str, ellipsis: str = "…", wanted: str = "") -> str:
+    """An answer for display. A `Cut` one ends with its last whole word and an ellipsis; others are returned unchanged.
+
+    Args:
+        wanted: expected beginning of the answer, which is displayed in full.
+    """
+    if not isinstance(answer, Cut) or not answer:
+        return answer
+    end = len(answer)
+    if _in_word(answer[-1]):
+        whole = len(answer) - len(answer.split()[-1])
+        end = max(whole, len(wanted) if begins_with(answer, wanted) else 0) or end
+    return answer[:end].rstrip() + ellipsis
 
 
 def _in_word(character: str) -> bool:

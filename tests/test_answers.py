@@ -8,11 +8,14 @@ import torch
 from metake import answers as module
 from metake.answers import Answer, Neighbour, compare_answers, count_successes, read_answers, show_answers
 from metake.deltas import Applied, Delta
+from metake.editor import Editor
 from metake.methods.base import Stage, State
-from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import method_named
+from metake.presets import settings_for
 from metake.requests import Request
 from metake.result import EditResult
 from metake.solvers.layered import Solution
+from metake.words import Cut
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,20 @@ def test_an_answer_that_began_with_the_target_before_the_edit_says_so():
     assert "already" not in Neighbour("Who?", "Ann", "Ann", "Ann").plain()
 
 
+@pytest.mark.parametrize(("encoding", "ellipsis"), [("utf-8", "…"), ("cp1252", "…"), ("ascii", "...")])
+def test_an_answer_that_was_cut_is_shown_up_to_a_word_end(encoding, ellipsis, monkeypatch):
+    """Where stdout has no ellipsis, three full stops; what is compared and saved is the whole answer."""
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(encoding=encoding))
+    answer = Answer("Where?", "Oslo", Cut("Rome, in Ita"), Cut("Oslo, in Norw"))
+    assert str(answer) == f"Where?\n  before: 'Rome, in{ellipsis}'\n  after:  'Oslo, in{ellipsis}'"
+    assert answer.cells[1:3] == ["Rome, in…", "Oslo, in…"]
+    assert (answer.plain()["before"], answer.plain()["after"]) == ("Rome, in Ita", "Oslo, in Norw")
+    other = Neighbour("Who?", Cut("Ann of Par"), Cut("Ann of Par"), Cut("Ann of Pal"))
+    assert str(other) == f"Who?\n  before: 'Ann of{ellipsis}'\n  after:  'Ann of{ellipsis}'   <- changed"
+    assert other.cells[1:] == ["Ann of…", "Ann of…", "changed"]
+    assert str(Answer("Where?", "Oslo", "Rome, in Ita", "Oslo")).count(ellipsis) == 0
+
+
 def test_the_first_ten_answers_are_shown_and_all_are_counted():
     many = [Answer(f"Where {i}?", "Oslo", "", "Oslo" if i < 3 else "Rome") for i in range(12)]
     shown = show_answers(many)
@@ -84,20 +101,21 @@ def test_answers_stand_beside_their_own_questions(demo):
 REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus"))
 
 
-def result_of(executed, eta, took, **changes):
+def result_of(executed, eta, took, clamped=False, method="memit", **changes):
     """A result whose requests reached so much of their plans, at so much eta per layer."""
     count = len(executed)
     planned = torch.tensor([[1.0, 0.0]] * count)
     shift = torch.tensor([[share, 0.0] for share in executed])
     solution = Solution({}, {}, {}, {n: torch.tensor(v) for n, v in eta.items()}, shift, planned)
-    stages = (Stage(SimpleNamespace(hidden=planned), solution, slice(0, count), [(1, 1.0)]),)
+    plan = SimpleNamespace(clamped=torch.tensor(clamped).expand(count))
+    stages = (Stage(SimpleNamespace(hidden=planned, plan=plan), solution, slice(0, count), [(1, 1.0)]),)
     numbers = {"weight": 30.0, "l2": 7.0, "steps": 20, **changes}
-    plain = LocateThenEdit(layers=(1,), label="memit")
-    method = plain.updated(**plain.fitting(numbers))
+    plain = method_named(method, (1,))
+    chosen = plain.updated(**plain.fitting(numbers))
     said = tuple(Answer("", "x", "", "x" if success else "y") for success in took)
     return EditResult(
         REQUESTS[:count],
-        method,
+        chosen,
         Delta({}),
         stages,
         1.0,
@@ -129,16 +147,56 @@ def test_failed_requests_are_those_whose_answer_does_not_begin_with_the_target()
             "the target falls short: --set meta_steps=16 (now 8), or other --layers",
         ),
         (0.4, {"geometry": "identity"}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+        (
+            0.6,
+            {"method": "ultraedit", "gradient_lr": 0.5},
+            "the target falls short: --set gradient_lr=1 (now 0.5), or other --layers",
+        ),
+        (0.6, {"clamped": True}, "the clamp bounds the target: --set clamp=1.5 (now 0.75)"),
+        (
+            0.6,
+            {"clamped": True, "planner": "compensated", "clamp": 0.2},
+            "the clamp bounds the target: --set clamp=0.4 (now 0.2)",
+        ),
+        (0.4, {"clamped": True}, "weaken the constraint: --set weight=3 (now 30)"),
+        (
+            0.6,
+            {"clamped": True, "planner": "closed-loop", "meta_steps": 8},
+            "the target falls short: --set meta_steps=16 (now 8), or other --layers",
+        ),
+        (
+            0.6,
+            {"clamped": [True, False]},
+            "the target falls short: --set steps=40 (now 20), or other --layers",
+        ),
     ],
 )
 def test_below_half_of_the_plan_the_constraint_is_the_lever_and_else_the_target(executed, changes, lever):
     """Of the requests that did not take alone, at the layer where their eta is least."""
     result = result_of([0.99, executed], {1: [0.9, 0.5], 3: [0.1, 0.25]}, [True, False], **changes)
-    head = f"did not take: Bo: {executed:.0%} of the planned shift was executed (eta 0.25)"
+    head = f"failed edits: Bo: {executed:.0%} of the planned shift was executed (eta 0.25)"
     assert result.advice() == f"{head}; {lever}"
+
+
+def test_the_advised_clamp_makes_an_edit_succeed(demo, records, statistics_of):
+    """Measured on the demo model: more steps change nothing at the clamp, twice the clamp is enough."""
+    request = next(r.request for r in records if r.request.subject == "Mufos Doki")
+    changes = {"layers": (2, 3), "clamp": 0.2}
+
+    def edited(**more):
+        method = settings_for(demo, "memit", **{**changes, **more})
+        editor = Editor(demo, method=method, statistics=statistics_of(demo), progress=False)
+        result = editor.edit(request)
+        result.revert()
+        return result
+
+    failed = edited()
+    assert failed.advice().endswith("the clamp bounds the target: --set clamp=0.4 (now 0.2)")
+    assert edited(steps=2 * failed.method.value("steps")).success == (False,)
+    assert edited(clamp=0.4).success == (True,)
 
 
 def test_advice_names_five_requests():
     result = result_of([0.6] * 7, {1: [0.5] * 7}, [False] * 7)
-    assert result.advice().startswith("did not take: Ann, Bo, Cy, Di, Ed, ...: 60%")
+    assert result.advice().startswith("failed edits: Ann, Bo, Cy, Di, Ed, ...: 60%")
     assert "Ed: 60%" in result_of([0.6] * 5, {1: [0.5] * 5}, [False] * 5).advice()

@@ -228,7 +228,7 @@ def test_bad_requests_file(run, write, tmp_path):
     path = write("r.json", '[{"prompt": "{} is", "subject": "Ada"}]')
     code, _, errors = run("edit", "--model", "demo", "--requests", path, "--out", tmp_path / "o")
     assert code == 2
-    assert "record 0 has no field 'target_new'" in errors[0]
+    assert "record 1 has no field 'target_new'" in errors[0]
 
 
 STATISTICS = {

@@ -177,7 +177,7 @@ def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, 
         out, errors = capsys.readouterr()
         assert ended == code
         assert said in out
-        assert ("did not take: " in errors and "--set weight=1e+08 (now 1e+09)" in errors) == (code == 3)
+        assert ("failed edits: " in errors and "--set weight=1e+08 (now 1e+09)" in errors) == (code == 3)
         assert "no preset" not in errors
         content = json.loads((tmp_path / strength / "result.json").read_text(encoding="utf-8"))
         assert content["success"] == [code == 0]

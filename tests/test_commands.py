@@ -10,7 +10,12 @@ import pytest
 import metake
 from metake import cli
 from metake.deltas import Delta
+from metake.methods.table import METHODS
 from metake.models.load import ASSETS
+from metake.presets import check_changes, settings_for
+from metake.report.tables import ellipsis
+from metake.words import shown
+from tests.conftest import tiny
 from tests.test_bad_input import EDIT, EVALUATE
 from tests.test_editor import editor_of
 
@@ -31,6 +36,12 @@ def call(monkeypatch, capfd):
         return code, *capfd.readouterr()
 
     return go
+
+
+@pytest.fixture
+def stats_of_demo(demo, statistics_of, tmp_path):
+    statistics_of(demo).save(tmp_path / "stats.safetensors")
+    return tmp_path / "stats.safetensors"
 
 
 def test_help_and_versions_need_no_model_library():
@@ -174,6 +185,83 @@ def test_ask_refuses_what_it_cannot_ask(more, complaint, call, monkeypatch, tmp_
     assert (code, out) == (2, "")
     assert complaint in errors.splitlines()[-1]
     assert errors.splitlines()[-1].startswith("metake: error: ")
+
+
+def test_an_answer_that_was_cut_ends_with_a_word_and_an_ellipsis(call, demo):
+    """On display only: the document has the answer as the model gave it."""
+    whole = demo.ask(ASKED[0], max_new_tokens=1)
+    assert shown(whole, "…") != whole
+    given = ("ask", "--model", "demo", "--tokens", 1, ASKED[0])
+    code, out, _ = call(*given)
+    assert (code, out.splitlines()[1]) == (0, f"  {shown(whole, ellipsis())}")
+    assert json.loads(call(*given, "--json")[1])["answers"] == [{"question": ASKED[0], "answer": whole}]
+
+
+def test_a_template_that_is_not_used_is_a_note_of_commands_with_prompts(call, talking, tmp_path):
+    told = "metake: note: "
+    _, _, errors = call("ask", "--model", talking, "Who?")
+    assert [line for line in errors.splitlines() if "chat template" in line and line.startswith(told)] != []
+    assert errors.count("chat template") == 1
+    assert "chat template" not in call("ask", "--model", talking, "--chat", "Who?")[2]
+    text = tmp_path / "t.txt"
+    text.write_text("The mill is dark. " * 100)
+    code, _, errors = call(
+        "stats", "--model", talking, "--text", text, "--layers", "1", "--out", tmp_path / "s.safetensors"
+    )
+    assert (code, errors.count("chat template")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            "allocation=magic",
+            "settings: allocation: unknown 'magic'; known: spread, last, forward, boundary",
+        ),
+        ("fit=hard", "settings: fit: unknown 'hard'; known: soft, exact"),
+        ("geometry=flat", "settings: geometry: unknown 'flat'; known: ridge, projected, identity"),
+        ("stop=never", "settings: stop: unknown 'never'; known: own, executed, none"),
+        ("dtype=float16", "settings: dtype: unknown 'float16'; did you mean"),
+        ("lr=-1", "settings: lr: "),
+        ("lr=fast", "settings: lr: "),
+        ("weigth=3", "settings: unknown 'weigth'; did you mean 'weight'?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["edit", "evaluate"])
+def test_a_changed_setting_is_checked_before_any_work(
+    command, change, complaint, call, monkeypatch, tmp_path
+):
+    """Before the model is loaded and statistics are collected."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"metake.commands.{command}.load_model", None)
+    given = EDIT if command == "edit" else (*EVALUATE, "--data", ASSETS / "world" / "dev.json")
+    code, out, errors = call(*given, "--set", change, "--out", "o")
+    assert (code, out) == (2, "")
+    assert errors.startswith(f"metake: error: {complaint}")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_every_setting_that_is_shipped_passes_the_check_of_changes():
+    """Each alone, as `--set` gives it: what a method's row and the defaults are made of."""
+    for row in METHODS.values():
+        method = settings_for(tiny("gpt2"), row.name, layers=[1, 2])
+        for _, part in method.parts():
+            for name in type(part).model_fields:
+                value = getattr(part, name)
+                check_changes({type(part).short.get(name, name): getattr(value, "kind", value)})
+
+
+def test_an_edit_explains_every_column_once(call, stats_of_demo, tmp_path):
+    code, out, _ = call(
+        *EDIT, "--stats", stats_of_demo, "--layers", "2", "--set", "steps=2", "--set", "meta_steps=1", "--delta-only",
+        "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert code in (0, 3)
+    lines = [line.split(": ")[0] for line in out.splitlines()]
+    assert {name: lines.count(name) for name in ("eta", "predicted", "|r|/|h|", "executed")} == dict.fromkeys(
+        ("eta", "predicted", "|r|/|h|", "executed"), 1
+    )
 
 
 def test_a_log_has_a_line_per_phase(call, monkeypatch, tmp_path):

@@ -109,17 +109,17 @@ def test_an_unknown_kind_lists_the_known_ones_and_a_near_miss():
         find_kind("geometry", "rigde")
     assert (
         str(caught.value)
-        == "geometry: unknown 'rigde'; did you mean 'ridge'? known: ridge, projected, identity"
+        == "settings: geometry: unknown 'rigde'; did you mean 'ridge'? known: ridge, projected, identity"
     )
-    with pytest.raises(MetakeError, match=r"^memory: unknown 'x'; known: none, past-keys$"):
+    with pytest.raises(MetakeError, match=r"^settings: memory: unknown 'x'; known: none, past-keys$"):
         MEMIT.updated(memory="x")
-    with pytest.raises(MetakeError, match=r"^planner: unknown 'opn-loop'; did you mean 'open-loop'"):
+    with pytest.raises(MetakeError, match=r"^settings: planner: unknown 'opn-loop'; did you mean 'open-loop'"):
         LocateThenEdit(layers=(1,), planner={"kind": "opn-loop"})
 
 
 @pytest.mark.parametrize("kind", [None, 7, [], {}, ["ridge"]], ids=repr)
 def test_a_kind_that_is_no_text_is_unknown(kind):
-    with pytest.raises(MetakeError, match=r"^geometry: unknown ") as caught:
+    with pytest.raises(MetakeError, match=r"^settings: geometry: unknown ") as caught:
         find_kind("geometry", kind)
     assert "\n" not in str(caught.value)
 
@@ -127,9 +127,7 @@ def test_a_kind_that_is_no_text_is_unknown(kind):
 def test_a_kind_of_another_family_is_no_component_here():
     with pytest.raises(MetakeError, match="unknown 'open-loop'; known: ridge, projected, identity"):
         MEMIT.updated(geometry="open-loop")
-    with pytest.raises(
-        MetakeError, match="geometry: a planner of kind open-loop is not accepted here"
-    ):
+    with pytest.raises(MetakeError, match="geometry: a planner of kind open-loop is not accepted here"):
         MEMIT.updated(geometry=OpenLoop())
     with pytest.raises(MetakeError, match="start: a planner of kind closed-loop is not accepted here"):
         METAKE.updated(start="closed-loop")  # it starts from an open loop
@@ -350,7 +348,7 @@ def test_a_changed_algorithm_is_named_by_its_kinds_and_numbers_change_no_name():
     assert MEMIT.updated(memory="past-keys").updated(postprocess="rect").name == "memit + rect + past-keys"
     assert METAKE.updated(start="compensated").name == "metake + compensated"
     assert METAKE.updated(hypergradient="proxy").name == "metake + proxy"
-    assert MEMIT.updated(rounds=3, merge=True).name == "memit + rounds 3 + merge True"
+    assert MEMIT.updated(rounds=3, merge=True).name == "memit + rounds 3 + merge true"
     assert MEMIT.updated(fit="exact").name == "memit + fit exact"
     for numbers in ({"lr": 0.1}, {"layers": (3,)}, {"weight": 2.0}, {"contexts": ()}, {"dtype": "float32"},
                     {"lookup": "prompt"}, {"memory": "none"}, {"geometry": RidgeSpec(weight=2.0)}):  # fmt: skip

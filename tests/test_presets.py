@@ -43,8 +43,12 @@ def preset(tmp_path):
     content = {
         "common": {"lr": 0.1, "kl": 0.1, "decay": 0.1, "steps": 1},
         "geometries": {"ridge": {"kl": 0.2, "decay": 0.2, "steps": 2}, "projected": {"kl": 0.9}},
-        "methods": {"memit": {"decay": 0.3, "steps": 3}, "memit@own": {"steps": 5}, "rect": {"clamp": 2.0},
-                    "rome + past-keys": {"steps": 6}},
+        "methods": {
+            "memit": {"decay": 0.3, "steps": 3},
+            "memit@own": {"steps": 5},
+            "rect": {"clamp": 2.0},
+            "rome + past-keys": {"steps": 6},
+        },
     }
     path.write_text(json.dumps(content))
     return path
@@ -85,7 +89,9 @@ def test_a_method_takes_its_own_part_then_its_rows_then_that_of_the_row_it_is_li
 def test_numbers_of_a_part_that_the_method_lacks_are_left_out(tmp_path):
     """A preset's common part serves every method; a name that no method has is refused."""
     path = tmp_path / "preset.json"
-    path.write_text(json.dumps({"common": {"gradient_lr": 0.5, "meta_steps": 3, "lr": 0.25, "threshold": 1.0}}))
+    path.write_text(
+        json.dumps({"common": {"gradient_lr": 0.5, "meta_steps": 3, "lr": 0.25, "threshold": 1.0}})
+    )
     arch = Architecture(tiny("gpt2"))
     assert settings_for(arch, "memit", name=path).value("lr") == 0.25
     assert settings_for(arch, "metake", name=path).value("meta_steps") == 3

@@ -119,7 +119,7 @@ def test_what_is_predicted_is_of_the_last_plan(result):
 
 def test_a_legend_explains_every_column(result):
     lines = str(result).splitlines()
-    assert lines[-3:] == result.legend
+    assert lines[-4:] == result.legend
     text = "\n".join(result.legend)
     head = result._table()[1]
     assert [name for name in ("|r|/|h|", "eta", "predicted", "executed") if f"{name}: " not in text] == []

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -107,6 +109,28 @@ def test_every_option_has_one_line_of_help(name):
     for option, said in options(SCRIPTS[name]):
         assert said, option
         assert "\n" not in said, option
+
+
+def test_the_help_of_every_script_needs_no_model_library(tmp_path):
+    """In a process of its own, where importing them fails; as `python experiments/NAME.py --help`."""
+    code = f"""
+import runpy, sys
+for name in ("torch", "transformers", "numpy", "matplotlib", "optuna", "scipy", "tqdm", "yaml"):
+    sys.modules[name] = None
+for script in {sorted(SCRIPTS)}:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(f"{EXPERIMENTS}/{{script}}.py", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, script
+    else:
+        raise AssertionError(script)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: ") == len(SCRIPTS)
 
 
 def test_the_help_of_a_script_shows_its_options(monkeypatch):

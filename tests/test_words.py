@@ -2,7 +2,7 @@
 
 import pytest
 
-from metake.words import begins_with
+from metake.words import Cut, begins_with, shown
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,28 @@ from metake.words import begins_with
 )
 def test_begins_with_a_target_that_ends_where_a_word_does(answer, target, right):
     assert begins_with(answer, target) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "display"),
+    [
+        ("Oslo, in Norw", "", "Oslo, in…"),
+        ("Oslo, in Norway.", "", "Oslo, in Norway.…"),
+        ("Oslo, Bohr's", "", "Oslo,…"),
+        ("New York", "New York", "New York…"),
+        ("New Yorks", "New York", "New…"),
+        ("Norw", "", "Norw…"),
+        ("東京都", "", "東京都…"),
+        ("", "", ""),
+    ],
+)
+def test_a_cut_answer_is_displayed_up_to_a_word_end(answer, wanted, display):
+    """The target that it begins with is displayed in full; an answer of one word keeps it."""
+    assert shown(Cut(answer), wanted=wanted) == display
+    assert shown(Cut(answer), "...", wanted) == display.replace("…", "...")
+    assert shown(answer, wanted=wanted) == answer
+
+
+def test_a_cut_answer_remains_one_without_its_surrounding_spaces():
+    assert isinstance(Cut(" Oslo ").strip(), Cut)
+    assert Cut(" Oslo ").strip() == "Oslo"

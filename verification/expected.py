@@ -1,7 +1,7 @@
-"""The evidence that a complete run has to bring: every test of every rung, and what it discharges.
+"""Expected evidence of a complete run: for every claim and rung, the tests and the obligations they discharge.
 
-`expected.json` is committed. `pytest verification/ --accept` writes it anew after tests were added or taken away on
-purpose; without it a test that is gone, skipped or hollow, and a proof that proves less, are losses.
+`expected.json` is committed. After tests were added or removed on purpose, `pytest verification/ --accept` rewrites it.
+In any other run, a test that is missing, skipped or hollow, or that discharges fewer obligations, is a loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verification.outcome import Outcome
 
 PATH = Path(__file__).parent / "expected.json"
 
-#: Kinds whose number per test is the same on every machine; of the others one is enough.
+#: Kinds of obligations whose number per test is the same on every machine; of other kinds one is required.
 COUNTED = frozenset({"derived", "enclosed", "proved", "rejected"})
 
 #: claim -> kind of evidence -> test -> `cases` that passed and obligations discharged
@@ -24,7 +24,7 @@ Evidence = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
 def gather(outcomes: Iterable[Outcome]) -> Evidence:
-    """What the passed tests brought, in order of names."""
+    """Evidence of the passed tests."""
     found: Evidence = {}
     for outcome in outcomes:
         if outcome.state != "passed":
@@ -41,13 +41,13 @@ def gather(outcomes: Iterable[Outcome]) -> Evidence:
 
 
 def losses(expected: Evidence, found: Evidence, claim: str) -> tuple[str, ...]:
-    """Evidence on a claim that is expected and missing, a line each."""
+    """Expected evidence on a claim that is missing, one line per loss."""
     lines = []
     for kind, tests in expected.get(claim, {}).items():
         for test, wanted in tests.items():
             got = found.get(claim, {}).get(kind, {}).get(test)
             if got is None:
-                lines.append(f"{kind}: {test} brought nothing")
+                lines.append(f"{kind}: {test} gave no evidence")
                 continue
             lines += [f"{kind}: {test}: {got.get(name, 0)} of {count} {name}"
                       for name, count in wanted.items() if got.get(name, 0) < count]  # fmt: skip
@@ -55,7 +55,7 @@ def losses(expected: Evidence, found: Evidence, claim: str) -> tuple[str, ...]:
 
 
 def additions(expected: Evidence, found: Evidence) -> list[str]:
-    """Tests that passed and are not expected, a line each."""
+    """Passed tests that are not expected, one line each."""
     return [f"{claim} {kind}: {test} is not in {PATH.name}: run `make verify`"
             for claim, kinds in found.items() for kind, tests in kinds.items() for test in tests
             if test not in expected.get(claim, {}).get(kind, {})]  # fmt: skip

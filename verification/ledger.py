@@ -1,13 +1,13 @@
-"""What a run has to say about a claim: tests write evidence here, verdicts are read off it.
+"""Evidence on claims: tests record it here, and verdicts are computed from it.
 
-A test is tied to its claim by `@checks("T1b", "random")` and tells what it saw with `observe`:
+`@checks("T1b", "random")` assigns a test to a claim and a rung; the assertions below record evidence:
 
     @given(geometries(), ...)
     @checks("T1b", "random")
     def test_bound(...):
         below(rho, bound)            # asserts, and records the ratio rho / bound
 
-Evidence travels in the `user_properties` of pytest's reports, so that it survives parallel workers.
+Evidence is passed on in the `user_properties` of pytest's reports, which reach the controller of parallel workers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Kind = Literal["compared", "searched", "exact", "derived", "enclosed", "proved",
 
 @dataclass(frozen=True)
 class Rung:
-    """A kind of evidence, and the obligations of which a test must have discharged at least one.
+    """A kind of evidence, with the obligations of which a test must discharge at least one.
 
     Attributes:
         text: explanation in the legend.
-        needs: kinds of obligations, recorded by the functions that discharge them.
+        needs: kinds of obligations; the functions that discharge them record them.
     """
 
     text: str
@@ -52,7 +52,7 @@ LADDER: dict[str, Rung] = {
     "proved": _rung("proved for all reals", "proved"),
     "product": _rung("holds in the library's code", "compared"),
 }
-#: Evidence on an assumption or on the paper's form; no rung of the claim itself.
+#: Evidence on an assumption or on the paper's form of a claim; not part of the ladder.
 ASIDE: dict[str, Rung] = {
     "needed": _rung("counterexample without an assumption", "rejected"),
     "unneeded": _rung("holds without an assumption", "compared", "proved", "exact"),
@@ -65,14 +65,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Evidence:
-    """What one test saw.
+    """Evidence of one test.
 
     Attributes:
-        examples: how often its body ran.
-        ratio: largest value / bound of an inequality; 1 is tight, above 1 breaks it.
+        examples: number of runs of its body.
+        ratio: largest value / bound of an inequality; 1 is tight, above 1 the inequality is violated.
         error: largest error / tolerance of an identity.
-        counterexample: of a dropped assumption or of a refuted form.
-        obligations: how many of each kind were discharged.
+        counterexample: to the claim without an assumption, or to the paper's form.
+        obligations: number of discharged obligations per kind.
     """
 
     examples: int = 0
@@ -86,7 +86,7 @@ class Evidence:
 
 
 _current = Evidence()
-_seen: dict[str, float] = {}  # of the example at hand
+_seen: dict[str, float] = {}  # of the current example
 
 
 def begin() -> Evidence:
@@ -97,13 +97,13 @@ def begin() -> Evidence:
 
 
 def checks(claim: str, rung: str, *, drops: str = "", refutes: bool = False) -> Callable[[F], F]:
-    """Tie a test to a claim.
+    """Assign a test to a claim and a rung.
 
     Args:
-        drops: for `needed` and `unneeded`: the key of the assumption that the test drops.
-        refutes: the test shows a counterexample to the paper's form. It passes when it finds one.
+        drops: for `needed` and `unneeded`: key of the assumption that the test drops.
+        refutes: the test gives a counterexample to the paper's form, and passes if it finds one.
 
-    Put it below `@given`, so that every example counts.
+    Put it below `@given`, so that every example is counted.
     """
 
     def decorate(test: F) -> F:
@@ -126,35 +126,35 @@ def checks(claim: str, rung: str, *, drops: str = "", refutes: bool = False) -> 
 
 
 def record(kind: Kind) -> None:
-    """Count a discharged obligation. Called by what discharges it, after it succeeded."""
+    """Count a discharged obligation; the function that discharges it calls this after success."""
     _current.obligations[kind] = _current.obligations.get(kind, 0) + 1
 
 
 def evidence_kind(rung: str, refutes: bool) -> str:
-    """Name under which a test of this mark counts: its rung, or `refuted`."""
+    """Kind of evidence of a mark: its rung, or `refuted`."""
     return "refuted" if refutes else rung
 
 
 def unmet(marks: Iterable[tuple[str, str, bool]], obligations: Mapping[str, int]) -> list[str]:
-    """Marks `(claim, rung, refutes)` for which no obligation was discharged, as text."""
+    """Marks `(claim, rung, refutes)` without a discharged obligation, one line each."""
     lines = []
     for claim, rung, refutes in marks:
         name = evidence_kind(rung, refutes)
         needs = (LADDER | ASIDE)[name].needs
         if not any(obligations.get(kind) for kind in needs):
-            lines.append(f"{claim} {name}: none of {', '.join(sorted(needs))} happened")
+            lines.append(f"{claim} {name}: discharged no obligation of the kind {' or '.join(sorted(needs))}")
     return lines
 
 
 def _see(label: str, value: float) -> None:
-    """Note a number of this example, and its largest of the whole test."""
-    value = float(value)  # evidence crosses process borders as plain numbers
+    """Record a value of this example, and the largest of the test."""
+    value = float(value)  # workers send evidence as plain numbers
     _seen[label] = max(_seen.get(label, 0.0), value)
     setattr(_current, label, max(getattr(_current, label) or 0.0, value))
 
 
 def _point_hypothesis_upwards() -> None:
-    """Where a test runs under hypothesis: look for larger ratios and errors."""
+    """Direct hypothesis, if it runs the test, to larger ratios and errors."""
     if hypothesis.currently_in_test_context():
         for label, value in _seen.items():
             if math.isfinite(value):
@@ -182,7 +182,7 @@ def holds(condition: Any, kind: Kind = "compared") -> bool:
 
 
 def attains(value: float, bound: float, share: float = 0.99, tolerance: float = 0.0) -> None:
-    """Assert that a worst case reaches `share` of a bound and stays below it: the bound is tight."""
+    """Assert that a worst case is below a bound and reaches `share` of it, i.e. that the bound is tight."""
     below(value, bound, tolerance)
     assert value >= share * bound, f"only {value / bound:.3f} of the bound is reached"
     record("searched")
@@ -192,7 +192,7 @@ def equal(actual: Any, expected: Any, tolerance: float, scale: float | None = No
     """Assert that two arrays agree to `tolerance` times their size, and record the error.
 
     Args:
-        tolerance: relative to the norm of `expected`, or to `scale` where that norm may vanish.
+        tolerance: relative to the norm of `expected`, or to `scale` if that norm can be zero.
     """
     actual, expected = np.asarray(actual, float), np.asarray(expected, float)
     assert actual.shape == expected.shape, f"{actual.shape} != {expected.shape}"
@@ -206,12 +206,12 @@ def equal(actual: Any, expected: Any, tolerance: float, scale: float | None = No
 
 
 def reaches(worst: Any, bound: Any, tolerance: float, scale: float | None = None) -> None:
-    """Assert that a worst case, known by its construction, equals a bound."""
+    """Assert that a constructed worst case equals a bound."""
     equal(worst, bound, tolerance, scale)
     record("searched")
 
 
 def counterexample(text: str) -> None:
-    """Record an instance that breaks the claim without the dropped assumption."""
+    """Record an instance for which the claim without the dropped assumption is false."""
     _current.counterexample = text
     record("rejected")

@@ -1,4 +1,4 @@
-"""What pytest reported of one test."""
+"""Outcome of one test, read from pytest's report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ State = Literal["passed", "failed", "skipped", "hollow", "xfail"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test: its claims, how it ended, what it saw.
+    """One test with its claims, its state and its evidence.
 
     Attributes:
         test: pytest's node id.
-        state: `hollow` passed without discharging what its rung needs; `xfail` was marked as expected to fail.
-        claims: claim, rung, dropped assumption, refutes.
-        sampled: hypothesis drew its examples.
+        state: `hollow`: passed without discharging an obligation of its rung; `xfail`: marked as expected to fail.
+        claims: claim, rung, dropped assumption and `refutes` of each `@checks`.
+        evidence: fields of `ledger.Evidence`.
+        sampled: whether hypothesis drew its examples.
     """
 
     test: str
@@ -40,6 +41,6 @@ class Outcome:
 
     @property
     def function(self) -> str:
-        """`test_file.py::test_function`, without the folder and the parameters."""
+        """`test_file.py::test_function`, without folder and parameters."""
         file, _, name = self.test.partition("::")
         return f"{PurePosixPath(file).name}::{name.split('[')[0]}"

@@ -55,12 +55,12 @@ def modules(row: Verdict) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Count:
-    """Tests that brought one kind of evidence on a claim.
+    """Tests that gave one kind of evidence on a claim.
 
     Attributes:
-        tests: that ran and brought it.
-        found: those among them that are expected, or all of them where nothing is.
-        wanted: tests of which it is expected.
+        tests: passed tests with this evidence.
+        found: number of expected tests among them, or of all if no evidence is expected on the claim.
+        wanted: number of expected tests.
     """
 
     tests: tuple[str, ...]

@@ -12,14 +12,14 @@ from verification import conftest as run
 ROOT = run.HERE.parent
 
 
-def partial(*arguments, folder=ROOT, **options):
+def partial(*arguments, folder=ROOT, status=pytest.ExitCode.OK, **options):
     """What a run with these arguments and options lacks."""
     config = SimpleNamespace(
         args=arguments,
         invocation_params=SimpleNamespace(dir=folder),
         getoption=lambda name, default=None: options.get(name, default),
     )
-    return run._partial(config, pytest.ExitCode.OK)
+    return run._partial(config, status)
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +56,39 @@ def test_the_folder_may_be_given_from_inside():
         (("verification/test_ball.py::test_x",), {}),
         (("tests/solvers/test_allocation.py", *(f"verification/{f.name}" for f in run.FILES if "allocation" not in f.name)), {}),
         (("verification",), {"ignore": ["verification/test_allocation.py"]}),
+        (("verification",), {"ignore_glob": ["verification/test_a*.py"]}),
+        (("verification",), {"deselect": ["verification/test_ball.py::test_x"]}),
+        (("verification",), {"markexpr": "not deep"}),
         (("verification",), {"keyword": "not bound"}),
         (("verification",), {"lf": True}),
     ],
-    ids=["tests", "file", "test", "same name elsewhere", "ignored", "keyword", "last failed"],
+    ids=["tests", "file", "test", "same name elsewhere", "ignored", "ignored by a pattern", "deselected", "mark", "keyword", "last failed"],
 )  # fmt: skip
 def test_a_run_that_leaves_something_out_is_partial(arguments, options):
     assert partial(*arguments, **options)
+
+
+def test_a_run_whose_plugins_left_tests_out_is_partial(monkeypatch):
+    monkeypatch.setattr(run, "_deselected", 1)
+    assert partial("verification") == "tests were left out"
+
+
+@pytest.mark.parametrize(
+    ("status", "maxfail", "state", "stopped"),
+    [
+        (pytest.ExitCode.INTERRUPTED, 0, "passed", True),
+        (pytest.ExitCode.INTERNAL_ERROR, 0, "passed", True),
+        (pytest.ExitCode.TESTS_FAILED, 1, "failed", True),
+        (pytest.ExitCode.TESTS_FAILED, 1, "hollow", True),
+        (pytest.ExitCode.TESTS_FAILED, 0, "failed", False),
+        (pytest.ExitCode.OK, 1, "passed", False),
+        (pytest.ExitCode.OK, 1, "skipped", False),
+    ],
+)
+def test_a_run_that_was_stopped_is_partial(monkeypatch, status, maxfail, state, stopped):
+    """By a signal, an error of pytest itself, or `--maxfail`; failures alone do not make it partial."""
+    monkeypatch.setattr(run, "_outcomes", [SimpleNamespace(state=state)])
+    assert partial("verification", status=status, maxfail=maxfail) == ("it was stopped" if stopped else "")
 
 
 def test_fewer_examples_make_no_verdict(monkeypatch):

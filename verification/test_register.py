@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ def test_register_agrees_with_the_pages(pytestconfig: pytest.Config):
 
 def test_register_ids_are_unique():
     assert len({c.id for c in CLAIMS}) == len(CLAIMS)
+
+
+def test_guide_names_the_section_and_the_product_tests_of_every_theorem():
+    """As docs/claims.md has it: claims stand in the section of their theorem, product tests in its file."""
+    guide = (DOCS / "claims.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| `(# -- .*) ---` \| `verification/(\w+)\.py` \|$", guide, re.MULTILINE)
+    assert [int(theorem) for theorem, *_ in rows] == sorted({c.theorem for c in CLAIMS})
+    source = (DOCS.parent / "theory" / "claims.py").read_text(encoding="utf-8")
+    starts = [source.index(f"    {head} ---") for _, head, _ in rows]
+    for i, (theorem, _, module) in enumerate(rows):
+        mine = {c.id for c in CLAIMS if c.theorem == int(theorem)}
+        section = source[starts[i] : (*starts, len(source))[i + 1]]
+        assert {id for id in re.findall(r"Claim\(\s+\"(\w+)\"", section)} == mine
+        tests = vars(import_module(f"verification.{module}")).values()
+        assert {m.claim for test in tests for m in marks_of(test) if m.rung == "product"} >= mine
 
 
 def test_figures_named_in_the_page_exist():

@@ -1,4 +1,4 @@
-"""From evidence to verdicts: one row per claim, computed from what ran and from nothing else."""
+"""Verdicts on the claims, one row per claim, computed only from the tests that ran."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Verdict:
     Attributes:
         verdict: holds (as stated, for a claim of the paper) / holds corrected / needs more / fails /
             not checked.
-        rungs: rungs of the ladder with a test that ran and passed.
-        ratio: largest value / bound seen, where the claim is an inequality.
-        error: largest error / tolerance seen, where it is an identity.
-        dropped: assumption -> counterexample without it.
-        unneeded: assumptions of the paper that were dropped without harm.
-        refutation: counterexample to the paper's own form.
-        skipped: tests that did not run.
-        tests: kind of evidence -> tests that brought it.
-        obligations: how many of each kind were discharged.
-        expected: rungs that a complete run reaches.
-        lost: evidence that is expected and missing.
-        machine_checked: what Coq's kernel said of the claim's statement in the recorded run.
+        rungs: rungs of the ladder with a passed test.
+        ratio: largest value / bound, if the claim is an inequality.
+        error: largest error / tolerance, if it is an identity.
+        dropped: assumption -> counterexample to the claim without it.
+        unneeded: assumptions of the paper without which the claim holds.
+        refutation: counterexample to the paper's form.
+        skipped: number of skipped tests.
+        tests: kind of evidence -> tests that gave it.
+        obligations: number of discharged obligations per kind.
+        expected: rungs of a complete run.
+        lost: expected evidence that is missing.
+        machine_checked: result of Coq's kernel for the claim's statement in the recorded run.
     """
 
     id: str
@@ -69,16 +69,16 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The verdict, with what is missing of its evidence: `holds (2 of 6 rungs; 9 tests brought less)`."""
+        """The verdict, with the evidence that is missing: `holds (2 of 6 rungs; 9 tests gave less evidence)`."""
         missing = set(self.expected) - set(self.rungs)
         notes = [f"{len(self.expected) - len(missing)} of {len(self.expected)} rungs"] if missing else []
         tests = len({line.split(": ")[1].split(" ")[0] for line in self.lost})
-        notes += [f"{tests} test{'s' * (tests != 1)} brought less"] if tests else []
+        notes += [f"{tests} test{'s' * (tests != 1)} gave less evidence"] if tests else []
         return self.verdict + (f" ({'; '.join(notes)})" if notes else "")
 
     @property
     def bound(self) -> str:
-        """Tight, or only an upper bound; `exact` for identities."""
+        """`tight`, `upper bound`, or `identity`; `-` if nothing was measured."""
         if self.ratio is None:
             return "identity" if self.error is not None else "-"
         return "tight" if self.ratio >= TIGHT else "upper bound"
@@ -106,7 +106,7 @@ def _judge(claim: Claim, broken: bool, holds: bool, refuted: bool) -> str:
 
 
 def _machine_checked(id: str, recorded: Answers | None) -> str:
-    """Cell of the table; `recorded` is the run of Coq on these sources, if there is one."""
+    """Cell of the table; `recorded` is a run of Coq on these sources, or None."""
     if recorded is not None and id in recorded.proved:
         return "yes" + "".join(f", with {axiom}" for axiom in recorded.proved[id])
     if recorded is not None and id in recorded.refused:
@@ -162,12 +162,11 @@ def _largest(old: float | None, new: float | None) -> float | None:
 def verdicts(outcomes: list[Outcome], expected: Evidence | None = None) -> list[Verdict]:
     """One verdict per claim, in the order of the register.
 
-    Outcomes are put in order first, so that the counterexample that is quoted does not depend on which
-    worker was quicker; those of networks and matrices come before bare numbers, and those before what
-    the solver of `test_proved` found.
+    Outcomes are sorted first, so that the quoted counterexample does not depend on the order of parallel workers:
+    counterexamples from networks and matrices, then single numbers, then those found by the solver of `test_proved`.
 
     Args:
-        expected: the evidence of a complete run, where losses count.
+        expected: evidence of a complete run, against which losses are counted.
     """
     outcomes = sorted(outcomes, key=lambda o: ("test_proved" in o.test, "test_exact" in o.test, o.test))
     found, recorded = gather(outcomes), read_record()
@@ -191,7 +190,7 @@ def render_terminal(rows: list[Verdict]) -> str:
 
 
 def files_of_tests(row: Verdict) -> tuple[str, ...]:
-    """Files of the tests that brought evidence."""
+    """Files of the tests that gave evidence."""
     return tuple(sorted({test.split("::")[0] for tests in row.tests.values() for test in tests}))
 
 
@@ -201,7 +200,7 @@ def _counts(row: Verdict, expected: Evidence) -> str:
 
 
 def _legend() -> str:
-    """What the column `machine-checked` says, and the run of Coq that it comes from."""
+    """Meaning of the column `machine-checked`, with the recorded run of Coq."""
     recorded = read_record()
     run = (
         f"{NOT_RUN}: run `make proofs-accept`"
@@ -213,7 +212,7 @@ def _legend() -> str:
 
 
 def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
-    """The table that is committed: only what does not depend on the machine or the profile."""
+    """The committed table, without values that depend on the machine or the profile."""
     lines = [
         "# Verdicts",
         "",
@@ -221,7 +220,7 @@ def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
         "",
         "Verdicts: " + "; ".join(f"*{name}*: {text}" for name, text in VERDICTS.items()) + ".",
         "",
-        "Rungs, with the number of tests that brought evidence: "
+        "Rungs, with the number of tests that gave evidence: "
         + "; ".join(f"*{name}*: {rung.text}" for name, rung in LADDER.items()) + ".",
         "",
         _legend(),
@@ -247,7 +246,7 @@ def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
 
 
 def write_verdicts(rows: list[Verdict], folder: Path, expected: Evidence | None = None) -> None:
-    """`verdicts.json` with every number, `verdicts.md` as committed, `verdicts.html` to look at."""
+    """Write `verdicts.json` (all values), `verdicts.md` (the committed table) and `verdicts.html` (a page)."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / "verdicts.json", [asdict(row) | {"bound": row.bound, "text": row.text} for row in rows]
@@ -262,7 +261,7 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
 
 
 def card(id: str, outcomes: list[Outcome], expected: Evidence) -> str:
-    """One claim as text: statement, files, tests per kind of evidence, counterexamples."""
+    """One claim as text: statement, files, tests per kind of evidence and counterexamples."""
     row = next(v for v in verdicts(outcomes, expected) if v.id == id)
     entry = claim(id)
     lines = [f"{id}. {row.title}: {row.text}", f"  {row.statement}", "", "statement and derivation"]

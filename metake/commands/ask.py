@@ -58,6 +58,8 @@ def ask(
     Example: metake ask --model smollm2 --delta edited 'Which city was Niels Bohr born in?'
     """
     from metake.deltas import Delta
+    from metake.report.tables import ellipsis
+    from metake.words import shown
 
     with document(as_json) as content:
         asked = read_questions(question, questions)
@@ -70,7 +72,8 @@ def ask(
         rows = [dict(zip(kinds, each, strict=True)) for each in zip(*kinds.values(), strict=True)]
         for text, row in zip(asked, rows, strict=True):
             typer.echo(text)
-            for kind, said in row.items():
+            for kind, whole in row.items():
+                said = shown(whole, ellipsis())
                 typer.echo(indent(said if len(row) == 1 else f"{kind + ':':7} {said}", "  "))
         content.update(
             model=loaded.name,

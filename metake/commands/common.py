@@ -86,9 +86,12 @@ def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]
 
 
 def load_model(
-    model: str, device: str | None, dtype: str, modules: Path | None, chat: bool = False
+    model: str, device: str | None, dtype: str, modules: Path | None, chat: bool | None = None
 ) -> Loaded:
     """Model selected by a command's options.
+
+    Args:
+        chat: as in `load`; None for a command without prompts.
 
     Raises:
         MetakeError: it cannot be loaded.

@@ -133,13 +133,14 @@ def edit(
     from metake.published import parse_files, published_for
 
     with document(as_json) as content:
-        method_named(method)
+        plain = method_named(method)
         wishes = read_requests(request, subject, target, requests, "edit")
         if out is None and not preview:
             raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
         if out is not None:
             check_folder(out, overwrite=overwrite)
         changes = parse_changes(change, layers)
+        plain.updated(**changes)  # before a model is loaded, which takes long
         if preset is not None:
             preset_of(preset)  # read before a model is
         files = parse_files(hparams)
@@ -178,7 +179,7 @@ def edit(
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
         result = editor.edit(wishes)
         editor.finish()
-        typer.echo(result)
+        typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
         if result.failed:
             typer.echo(result.advice(), err=True)
         if place()[0] > 0:

@@ -96,7 +96,7 @@ def evaluate(
     from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import usable
     from metake.methods.table import method_named
-    from metake.presets import held_out_text, methods_for, preset_name, preset_of
+    from metake.presets import check_changes, held_out_text, methods_for, preset_name, preset_of
     from metake.published import parse_files, published_for
 
     with document(as_json) as content:
@@ -108,6 +108,7 @@ def evaluate(
         check_run_folder(out, EVALUATION, overwrite=overwrite)
         records = read_records(data, edits)
         changes = parse_changes(change, layers)
+        check_changes(changes)
         if preset is not None:
             preset_of(preset)  # read before a model is
         files = parse_files(hparams)

@@ -1,4 +1,7 @@
-"""Entries of a file of records (JSON, JSON Lines, CSV or TSV); an entry is an object of named fields."""
+"""Entries of a file of records (JSON, JSON Lines, CSV or TSV); an entry is an object of named fields.
+
+Messages count records, like lines, from 1.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def read_entries(path: Path) -> list[Any]:
         entries = _read_json(path)
     if not entries:
         raise MetakeError(f"{path}: holds no record; it must be {FORMATS} with at least one record")
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries, 1):
         if (key := _repeated_key(entry)) is not None:
             raise MetakeError(
                 f"{path}: record {index} has the key {one_line(key)!r} more than once; keep one of them"
@@ -119,7 +122,7 @@ def _read_table(path: Path, delimiters: str) -> list[Any]:
             f"{path}: the header must name every column once, not {', '.join(map(repr, names))}"
         )
     entries = []
-    for index, row in enumerate(rows[1:]):
+    for index, row in enumerate(rows[1:], 1):
         if len(row) != len(names):
             raise MetakeError(
                 f"{path}: record {index} has {len(row)} cells, the header {len(names)}; "

@@ -16,6 +16,7 @@ from typing import Any
 from metake.data.entries import read_entries
 from metake.errors import MetakeError
 from metake.files import as_path
+from metake.names import did_you_mean
 from metake.requests import GAP, Request, is_unicode, one_line
 
 SHOWN = 5  # problems that an error line names
@@ -68,17 +69,23 @@ class Fields:
         where: the record's name in problems.
         problems: problems of the whole file, in its order.
         used: names of the fields that were read.
+        asked: names that a field may have, whether the record has it or not.
     """
 
     where: str
     content: dict[str, Any]
     problems: list[str]
     used: set[str] = field(default_factory=set)
+    asked: dict[str, None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, index: int, entry: Any, problems: list[str]) -> Fields:
-        """The fields of an entry of a file; none if it is no object."""
-        fields = cls(f"record {index}", entry if isinstance(entry, dict) else {}, problems)
+        """The fields of an entry of a file; none if it is no object.
+
+        Args:
+            index: position of the entry in the file, from 0; messages count from 1.
+        """
+        fields = cls(f"record {index + 1}", entry if isinstance(entry, dict) else {}, problems)
         if not isinstance(entry, dict):
             fields.problem(" is not an object with fields")
         return fields
@@ -88,10 +95,15 @@ class Fields:
 
     def name_of(self, *names: str) -> str:
         """The first of several names that has a value; if none has, the first that is there, or that might be."""
+        self.asked |= dict.fromkeys(names)
         there = [name for name in names if name in self.content]
         name = next((name for name in there if self.content[name] is not None), (*there, names[0])[0])
         self.used.add(name)
         return name
+
+    def missing(self, *names: str) -> None:
+        """Add the problem that there is no field of these names, with a misspelled one that it may be."""
+        self.problem(f" has no field {names[0]!r}{misspelled(self.content, names)}")
 
     def _wrong(self, name: str, wanted: str) -> None:
         self.problem(f": {name} must be {wanted}, not {KINDS[type(self.content[name])]}")
@@ -100,8 +112,10 @@ class Fields:
         """A text that is needed."""
         name = self.name_of(*names)
         value = self.content.get(name)
-        if value is None:
-            self.problem(f" has no field {name!r}" if name not in self.content else f": {name} is null")
+        if value is None and name not in self.content:
+            self.missing(*names)
+        elif value is None:
+            self.problem(f": {name} is null")
         elif not isinstance(value, str):
             self._wrong(name, "a text")
         elif not value.strip():
@@ -143,14 +157,11 @@ class Fields:
 
     def inside(self, name: str) -> Fields:
         """The fields of an object in a field."""
-        self.used.add(name)
-        value = self.content.get(name)
-        if not isinstance(value, dict):
-            self.problem(
-                f": {name} must be an object with fields"
-                if name in self.content
-                else f" has no field {name!r}"
-            )
+        value = self.content.get(self.name_of(name))
+        if name not in self.content:
+            self.missing(name)
+        elif not isinstance(value, dict):
+            self.problem(f": {name} must be an object with fields")
         return Fields(self.where, value if isinstance(value, dict) else {}, self.problems)
 
     def pairs(self, name: str, groups: bool = False) -> tuple[tuple[str, str], ...]:
@@ -159,8 +170,7 @@ class Fields:
         Args:
             groups: an object of such lists under names of their own is read, too.
         """
-        self.used.add(name)
-        value = self.content.get(name)
+        value = self.content.get(self.name_of(name))
         if value is None:
             return ()
         before = len(self.problems)
@@ -187,6 +197,20 @@ class Fields:
             except MetakeError as error:
                 self.problem(f": {_shortened(str(error))}")
         return STAND_IN
+
+
+def suggestion(key: str, names: Iterable[str]) -> str:
+    """` (did you mean 'rephrase'?)`, for a field of another name; empty if none is similar."""
+    names = list(names)
+    similar = "" if key in names else did_you_mean(key, names)
+    return f" ({similar})" if similar else ""
+
+
+def misspelled(content: Iterable[str], names: Iterable[str]) -> str:
+    """`; 'promt': did you mean 'prompt'?` for the first field that may be one of several names; empty if none may."""
+    known = list(names)
+    found = ((key, did_you_mean(key, known)) for key in content if key not in known)
+    return next((f"; {one_line(key)!r}: {similar}" for key, similar in found if similar), "")
 
 
 STAND_IN = Request("{}", "-", "-")
@@ -217,11 +241,10 @@ def _zsre(fields: Fields) -> Record:
     known = len(fields.problems)
     target = fields.answer("answers")
     if not target and len(fields.problems) == known:
-        fields.problem(
-            ": answers is empty; its first entry is the target"
-            if "answers" in fields.content
-            else " has no field 'answers'"
-        )
+        if "answers" in fields.content:
+            fields.problem(": answers is empty; its first entry is the target")
+        else:
+            fields.missing("answers")
     locality, answer = _locality(fields, ("loc",), ("loc_ans",))
     return Record(
         fields.request(fields.text("src"), fields.text("subject"), target, Request.from_text),
@@ -315,7 +338,8 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
         fields = Fields.of(index, entry, problems)
         read = next((read for key, read in READERS.items() if key in fields.content), None)
         if read is None and isinstance(entry, dict):
-            fields.problem(" has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)")
+            kinds = "neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)"
+            fields.problem(f" has {kinds}{misspelled(entry, READERS)}")
             fields.text("subject")
             if "answers" not in entry:
                 fields.text("target_new", "target")
@@ -326,7 +350,8 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
             for name in need:
                 if not getattr(records[-1], name):
                     fields.problem(f" has no {name}, which is needed here")
-            unused |= dict.fromkeys(one_line(name) for name in entry if name not in fields.used | PASSED_OVER)
+            rest = [name for name in entry if name not in fields.used | PASSED_OVER]
+            unused |= dict.fromkeys(one_line(name) + suggestion(name, fields.asked) for name in rest)
     if problems:
         raise MetakeError(f"{path}: {listed(problems)}; correct them as docs/data.md shows")
     if unused:

@@ -87,7 +87,7 @@ def usable(loaded: Loaded, records: Sequence[Record], reserve: int = 24) -> tupl
         try:
             _check_texts(loaded, record, reserve)
         except MetakeError as error:
-            bad.append(f"record {index} ({record.request.name}): {error}")
+            bad.append(f"record {index + 1} ({record.request.name}): {error}")
             continue
         good.append(record)
     for name, metrics in (("rephrase", "generalisation"), ("locality", "specificity")):
@@ -107,7 +107,7 @@ def check_batches(records: Sequence[Record], batch: int, consecutive: bool = Tru
     requests = [record.request for record in records]
     for start in range(0, len(requests), batch):
         if clash := contradiction(requests[start : start + batch]):
-            raise MetakeError(f"{clash}, in the batch that begins with record {start}; keep one of them")
+            raise MetakeError(f"{clash}, in the batch that begins with record {start + 1}; keep one of them")
     if consecutive and (clash := contradiction(requests)):
         warnings.warn(f"{clash}, in different batches: the later edit undoes the earlier", stacklevel=2)
 

@@ -282,6 +282,11 @@ class Method(Component):
         return ""
 
     @property
+    def clamp(self) -> float | None:
+        """Bound of an open-loop plan's norm; None if there is none, or another loop follows."""
+        return None
+
+    @property
     def cut(self) -> str:
         """Kind of the postprocess that changes the update after the solve; empty if there is none."""
         return ""

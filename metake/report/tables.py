@@ -14,10 +14,23 @@ from rich.table import Table
 from metake.requests import visible
 
 
+def _encoding() -> str:
+    """Encoding of stdout."""
+    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+
+
 def _lines() -> box.Box:
     """Lines that stdout can show."""
-    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-    return box.HEAVY_HEAD if unicode else box.ASCII
+    return box.HEAVY_HEAD if _encoding().startswith("utf") else box.ASCII
+
+
+def ellipsis() -> str:
+    """An ellipsis that stdout can show."""
+    try:
+        "…".encode(_encoding())
+    except (UnicodeEncodeError, LookupError):
+        return "..."
+    return "…"
 
 
 def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:

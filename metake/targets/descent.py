@@ -16,11 +16,12 @@ from torch import Tensor
 from metake.targets.objective import Losses
 
 Stop = Literal["own", "executed", "none"]
+CLAMPED = 1e-4  # relative distance of a norm from the clamp, far above the rounding of fp32
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """What keeps a residual short, near where it started, and quiet elsewhere.
+    """Loss weights and constraints of the target optimization.
 
     Attributes:
         kl: weight of the guards' divergence; `initial_first` is its direction (see `Objective`).
@@ -64,6 +65,7 @@ class Descent:
         nll: own loss's NLL at the last look, per request.
         executed: NLL after execution of the kept residual, NaN where it was never looked at.
         trail: mean NLL over all requests per step, of the last known value of each.
+        clamped: whether each residual has the largest norm that the clamp allows.
     """
 
     residuals: Tensor
@@ -71,6 +73,7 @@ class Descent:
     nll: Tensor
     executed: Tensor
     trail: list[float]
+    clamped: Tensor
 
 
 def mean_within(values: Tensor, groups: Tensor, size: int) -> Tensor:
@@ -141,6 +144,10 @@ def descend(
         cost = None if losses.cost is None else group_mean(losses.cost, ties)
         return Losses(group_mean(losses.nll, ties), group_mean(losses.kl, ties), cost)
 
+    def clamped(residuals: Tensor) -> Tensor:
+        limit = float("inf") if penalty.clamp is None else penalty.clamp * (1 - CLAMPED)
+        return residuals.detach().norm(dim=1).cpu() >= limit * norms.cpu()
+
     for step in range(steps):
         if stop == "executed" and not slope.executed and step % check_every == 0:
             look(together(execute(residuals.detach())))
@@ -178,8 +185,8 @@ def descend(
                 limit = (penalty.clamp * norms).to(residuals)[:, None]
                 residuals *= (limit / residuals.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
         taken[active] += 1
-    if stop == "executed":
-        if bool(active.any()):
-            look(together(execute(residuals.detach())))
-        return Descent(kept, taken, nll, best_nll, trail)
-    return Descent(residuals.detach(), taken, nll, best_nll, trail)
+    if stop != "executed":
+        return Descent(residuals.detach(), taken, nll, best_nll, trail, clamped(residuals))
+    if bool(active.any()):
+        look(together(execute(residuals.detach())))
+    return Descent(kept, taken, nll, best_nll, trail, clamped(kept))

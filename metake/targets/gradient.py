@@ -189,7 +189,7 @@ def gradient_step(
     size = len(signals.nll)
     plan = Descent(
         planned, torch.ones(size, dtype=torch.long), signals.nll, torch.full((size,), float("nan")),
-        [float(signals.nll.mean())],
+        [float(signals.nll.mean())], torch.zeros(size, dtype=torch.bool),
     )  # fmt: skip
     targets = Targets(planned, signals.hidden.to(planned.device), plan, None, torch.ones(size))
     return targets, Solution(factors, keys, missing, eta, shift, planned)

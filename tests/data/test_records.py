@@ -93,9 +93,9 @@ def test_braces_case_and_repeated_subjects():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"subject": None}, "record 0 has no field 'subject'"),
-        ({"rephrase": 3}, "record 0: rephrase must be a text, not a number"),
-        ({"loc": None}, "record 0: loc_ans needs loc beside it"),
+        ({"subject": None}, "record 1 has no field 'subject'"),
+        ({"rephrase": 3}, "record 1: rephrase must be a text, not a number"),
+        ({"loc": None}, "record 1: loc_ans needs loc beside it"),
         ({"loc_ans": " "}, "loc needs loc_ans beside it"),
         ({"answers": []}, "answers is empty"),
         ({"answers": [" "]}, "answers is empty"),
@@ -214,7 +214,7 @@ def test_a_packed_file_is_to_be_unpacked(content, tmp_path):
 )
 def test_a_field_that_is_there_is_named_as_it_is(change, complaint):
     entry = {name: value for name, value in {**OWN, **change}.items() if value is not ...}
-    with pytest.raises(MetakeError, match=f"record 0: {complaint}"):
+    with pytest.raises(MetakeError, match=f"record 1: {complaint}"):
         parse_records(Path("f"), [entry])
 
 
@@ -257,10 +257,10 @@ def test_a_table_may_hold_line_breaks_quotes_and_empty_cells(write):
         ("x.csv", "", "holds no record"),
         ("x.csv", "prompt,subject,target\n", "holds no record"),
         ("x.csv", 'prompt,subject,target\n"a,b,c\n', "not CSV or TSV"),
-        ("x.csv", "prompt,subject,target\nAda is,Ada,b,c\n", "record 0 has 4 cells, the header 3"),
+        ("x.csv", "prompt,subject,target\nAda is,Ada,b,c\n", "record 1 has 4 cells, the header 3"),
         ("x.csv", "prompt,,target\nAda is,Ada,b\n", "must name every column once"),
         ("x.csv", "prompt,prompt,target\nAda is,Ada,b\n", "must name every column once"),
-        ("x.tsv", "prompt\tsubject\ttarget\nAda is\tAda\n", "record 0 has 2 cells"),
+        ("x.tsv", "prompt\tsubject\ttarget\nAda is\tAda\n", "record 1 has 2 cells"),
         ("x.csv", "prompt,subject,target,ground_truth\nAda is,Ada,b,['x']\n", "ground_truth looks like a list"),
         ("x.jsonl", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n', "line 2 is not JSON"),
         ("x.json", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n', "line 2 is not JSON"),
@@ -351,7 +351,7 @@ def test_every_field_takes_its_type_or_ends_in_one_line(entry):
                 assert isinstance(text, str | int | None)
                 assert not isinstance(text, str) or "[" not in text
     assert len(refused) > 5 * len(WRONG)
-    assert all(line.startswith("f.json: record 0") and "\n" not in line for line in refused)
+    assert all(line.startswith("f.json: record 1") and "\n" not in line for line in refused)
 
 
 def texts_of(value):
@@ -367,8 +367,8 @@ def test_all_problems_of_a_file_are_in_one_line_the_first_five_named():
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f.csv"), entries)
     assert str(raised.value) == (
-        "f.csv: record 0 has no field 'subject'; record 0 has no field 'target_new'; record 2: prompt must be a text, "
-        "not a number; record 2: subject is null; record 3 is not an object with fields; and 2 more; "
+        "f.csv: record 1 has no field 'subject'; record 1 has no field 'target_new'; record 3: prompt must be a text, "
+        "not a number; record 3: subject is null; record 4 is not an object with fields; and 2 more; "
         "correct them as docs/data.md shows"
     )
 
@@ -379,7 +379,7 @@ def test_fields_that_are_not_used_are_named_once(write):
         {**OWN, "subject": "Ada", "rephrse": "y", "source": {"a": 1}},
     ]
     path = write("f.json", json.dumps(entries))
-    assert read(path)[1] == [f"{path}: not used: rephrse, source"]
+    assert read(path)[1] == [f"{path}: not used: rephrse (did you mean 'rephrase'?), source"]
     assert read(write("g.json", json.dumps([ZSRE, FLAT, MULTI, OWN])))[1] == []
 
 
@@ -390,12 +390,12 @@ def test_half_of_a_surrogate_pair_is_named_in_every_field():
                 json.dumps({**entry, field: entry[field]}).replace(f'"{field}": "', f'"{field}": "\\ud83d', 1)
             )
             if spoiled != entry:
-                with pytest.raises(MetakeError, match="record 0 holds half of a surrogate pair"):
+                with pytest.raises(MetakeError, match="record 1 holds half of a surrogate pair"):
                     parse_records(Path("f"), [spoiled])
 
 
 def test_what_a_caller_needs_is_asked_of_every_record():
-    with pytest.raises(MetakeError, match="record 1 has no rephrase, which is needed here"):
+    with pytest.raises(MetakeError, match="record 2 has no rephrase, which is needed here"):
         parse_records(Path("f"), [ZSRE, OWN], need=("rephrase",))
 
 
@@ -501,7 +501,7 @@ def test_a_cell_that_was_meant_as_a_list_or_an_object_is_refused(write, cell):
     quoted = '"' + cell.replace('"', '""') + '"'
     path = write("t.csv", f"{TABLE}Ada is,Ada,b,{quoted}\n")
     with pytest.raises(
-        MetakeError, match="record 0: ground_truth looks like a list or an object but is not JSON"
+        MetakeError, match="record 1: ground_truth looks like a list or an object but is not JSON"
     ):
         read_records(path)
 
@@ -522,18 +522,68 @@ def test_zsre_may_have_other_prompts_about_the_subject():
 def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(change, complaint):
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f"), [{**OWN, **change}])
-    assert str(raised.value) == f"f: record 0: {complaint}; correct them as docs/data.md shows"
-
-
-NO_FORMAT = "f: record 0 has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)"
+    assert str(raised.value) == f"f: record 1: {complaint}; correct them as docs/data.md shows"
 
 
 @pytest.mark.parametrize(
     ("entry", "rest"),
     [
-        ({"subject": "x"}, "; record 0 has no field 'target_new'"),
-        ({"subject": "x", "target": " "}, "; record 0: target is empty"),
-        ({"text": "Ada"}, "; record 0 has no field 'subject'; record 0 has no field 'target_new'"),
+        (
+            {"prompt": "Ada is", "subject": "Ada", "taget_new": "b"},
+            "record 1 has no field 'target_new'; 'taget_new': did you mean 'target_new'?",
+        ),
+        (
+            {"prompt": "Ada is", "subjct": "Ada", "target": "b"},
+            "record 1 has no field 'subject'; 'subjct': did you mean 'subject'?",
+        ),
+        (
+            {"src": "Who is Ada?", "subject": "Ada", "answer": ["b"]},
+            "record 1 has no field 'answers'; 'answer': did you mean 'answers'?",
+        ),
+        (
+            {"requested_rewrite": {"prompt": "{} is", "subject": "Ada", "target_nw": {"str": "b"}, "target_true": {"str": "c"}}},
+            "record 1 has no field 'target_new'; 'target_nw': did you mean 'target_new'?",
+        ),
+        (
+            {"promt": "Ada is", "subject": "Ada", "target": "b"},
+            "record 1 has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact); "
+            "'promt': did you mean 'prompt'?",
+        ),
+    ],
+)  # fmt: skip
+def test_a_misspelled_field_is_named_with_the_one_that_is_meant(entry, rest):
+    with pytest.raises(MetakeError) as raised:
+        parse_records(Path("f"), [entry])
+    assert str(raised.value).startswith(f"f: {rest}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.json", '[{"prompt": "Ada is", "subject": "Ada", "target": "b"}, 3]'),
+        ("x.jsonl", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n3\n'),
+        ("x.csv", "prompt,subject,target\nAda is,Ada,b\nAda is,Ada\n"),
+        ("x.csv", "prompt,subject,target\nAda is,Ada,b\nAda is,Ada,\"['b'\"\n"),
+        ("x.csv", "prompt,subject,target\nAda is,Ada,b\nAda is,,b\n"),
+        ("x.json", '[{"prompt": "Ada is", "subject": "Ada", "target": "b"}, {"prompt": "a", "prompt": "b"}]'),
+    ],
+)
+def test_records_are_counted_from_one_in_every_format(write, name, text):
+    """As docs/data.md says; the second record is wrong."""
+    with pytest.raises(MetakeError, match=r": record 2\b") as raised:
+        read_records(write(name, text))
+    assert "record 1" not in str(raised.value)
+
+
+NO_FORMAT = "f: record 1 has neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)"
+
+
+@pytest.mark.parametrize(
+    ("entry", "rest"),
+    [
+        ({"subject": "x"}, "; record 1 has no field 'target_new'"),
+        ({"subject": "x", "target": " "}, "; record 1: target is empty"),
+        ({"text": "Ada"}, "; record 1 has no field 'subject'; record 1 has no field 'target_new'"),
         ({"subject": "x", "target": "y"}, ""),
         ({"subject": "x", "answers": ["y"]}, ""),
     ],
@@ -562,7 +612,7 @@ def test_a_key_that_stands_twice_in_a_record_is_named(write, name, text, key):
     path = write(name, text)
     with pytest.raises(MetakeError) as raised:
         read_records(path)
-    assert str(raised.value) == f"{path}: record 1 has the key '{key}' more than once; keep one of them"
+    assert str(raised.value) == f"{path}: record 2 has the key '{key}' more than once; keep one of them"
 
 
 def test_the_header_of_a_table_may_be_written_in_any_case(write):

@@ -115,15 +115,15 @@ def test_places_that_speak_of_one_attribute_are_joined(write, record):
         ("{", "not JSON"),
         ("[]", "no reference texts; the file must be a list"),
         ("{}", "no reference texts; the file must be a list"),
-        ("[3]", "record 0 is not an object"),
+        ("[3]", "record 1 is not an object"),
         (
             [entry(), entry(relation_id=None), entry(target_id="")],
-            "record 1: relation_id is null; record 2: target_id is empty; the file must be a list",
+            "record 2: relation_id is null; record 3: target_id is empty; the file must be a list",
         ),
-        ([entry(target_id=585)], "record 0: target_id must be a text"),
-        ([entry(samples=None)], "record 0: samples must be a list of objects with a text; the file"),
-        ([entry(samples=["Oslo"])], "record 0: samples must be a list"),
-        ([entry(samples=[{"name": "Ada"}])], "record 0: samples must be a list"),
+        ([entry(target_id=585)], "record 1: target_id must be a text"),
+        ([entry(samples=None)], "record 1: samples must be a list of objects with a text; the file"),
+        ([entry(samples=["Oslo"])], "record 1: samples must be a list"),
+        ([entry(samples=[{"name": "Ada"}])], "record 1: samples must be a list"),
     ],
 )
 def test_files_that_hold_no_references(write, content, complaint):

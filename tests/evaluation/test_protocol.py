@@ -247,7 +247,7 @@ def test_every_text_that_will_be_run_is_checked_before(demo, records, case):
         SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [short, replace(short, **change)]
     )
     assert good == [short]
-    assert re.fullmatch(rf"record 1 \(.*\): {field}: \d+ tokens( with contexts)?, the model takes 70", bad[0])
+    assert re.fullmatch(rf"record 2 \(.*\): {field}: \d+ tokens( with contexts)?, the model takes 70", bad[0])
 
 
 def test_a_text_of_exactly_the_models_length_is_taken(demo, records):
@@ -272,7 +272,7 @@ def test_records_that_lack_a_prompt_are_counted_in_a_note(demo, records):
 def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
     other = replace(records[0], request=replace(records[0].request, target="weaver"))
     fighting = [records[1], records[0], records[2], other]
-    with pytest.raises(MetakeError, match=r"has two targets, .* in the batch that begins with record 0"):
+    with pytest.raises(MetakeError, match=r"has two targets, .* in the batch that begins with record 1"):
         check_batches(fighting, 4)
     with pytest.warns(UserWarning, match="in different batches: the later edit undoes the earlier"):
         check_batches(fighting, 3)

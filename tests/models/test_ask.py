@@ -7,6 +7,7 @@ from metake.errors import MetakeError
 from metake.models.architecture import Architecture
 from metake.models.load import Loaded, load
 from metake.models.tokens import encode
+from metake.words import Cut
 
 PROMPT = "The one who works at the market is a"
 
@@ -29,6 +30,11 @@ def test_an_answer_is_the_argmax_of_every_step_up_to_the_line_end(demo):
 
 def test_max_new_tokens_bounds_the_answer(demo):
     assert demo.ask(PROMPT, max_new_tokens=1) == argmax_text(demo, PROMPT, 1).strip()
+
+
+def test_an_answer_is_cut_unless_a_line_or_the_text_ends_within_its_length(demo):
+    assert isinstance(demo.ask(PROMPT, max_new_tokens=1), Cut)
+    assert not isinstance(demo.ask(PROMPT), Cut)  # its line ends
 
 
 def test_several_questions_have_as_many_answers_in_their_order(demo):

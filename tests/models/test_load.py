@@ -1,11 +1,13 @@
 """From a name to a model: what the loaders of `transformers` are told, and what comes back."""
 
 import logging
+import warnings
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from metake.errors import MetakeError
@@ -112,6 +114,37 @@ def test_dequantised_weights_are_no_longer_called_quantised(told, folder):
 def test_prompts_stand_in_a_conversation_only_where_it_is_asked_for(talking):
     assert isinstance(load(str(talking), device="cpu", chat=True).tokenizer, Chat)
     assert not isinstance(load(str(talking), device="cpu").tokenizer, Chat)
+
+
+def warnings_of(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+
+
+def test_a_template_that_is_not_used_is_noted_once(talking):
+    """Not with `chat=True`, not where no prompt is used, and not for a tokenizer without a template."""
+    (line,) = warnings_of(lambda: load(talking, device="cpu"))
+    assert line == (
+        f"{talking}: the tokenizer has a chat template, but prompts are used without it; give chat=True (--chat) to use it"
+    )
+    assert warnings_of(lambda: load(talking, device="cpu", chat=True)) == []
+    assert warnings_of(lambda: load(talking, device="cpu", chat=None)) == []
+    assert warnings_of(lambda: load("demo", device="cpu")) == []
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_loading_shows_no_bar_of_transformers_and_restores_its_setting(active, monkeypatch, capfd):
+    """With bars of its own enabled, transformers would draw `Loading weights` on stderr, whatever stderr is."""
+    bars = transformers.utils.logging
+    monkeypatch.setattr(bars, "_tqdm_active", active)
+    load("demo", device="cpu")
+    assert bars.is_progress_bar_enabled() is active
+    assert capfd.readouterr().err == ""
+    with pytest.raises(MetakeError):
+        load("nowhere/at-all", device="cpu")
+    assert bars.is_progress_bar_enabled() is active
 
 
 def test_a_described_model_is_loaded_by_its_file(told, tmp_path):

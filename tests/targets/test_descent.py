@@ -97,6 +97,18 @@ def test_where_execution_decides_every_look_is_a_step():
     assert all(bowl.gradients)
 
 
+@pytest.mark.parametrize("stop", ["none", "own", "executed"])
+def test_requests_at_the_clamp_are_named(stop):
+    """Of the targets that are returned; the first goal is within the clamp."""
+
+    def execute(residuals):
+        return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
+
+    _, out = go(stop=stop, steps=200, penalty=Penalty(clamp=0.5), execute=execute)
+    assert out.clamped.tolist() == [False, True]
+    assert go(stop=stop, steps=200, execute=execute)[1].clamped.tolist() == [False, False]
+
+
 def test_clamp_bounds_the_length():
     _, out = go(stop="none", penalty=Penalty(clamp=0.5))
     assert out.residuals.norm(dim=1).max() <= 0.5 + 1e-6
