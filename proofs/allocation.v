@@ -37,15 +37,6 @@ apply: jacobian_affine => x; rewrite !askedE -scalerBr mul_scalar_mx; congr (_ *
 by rewrite opprB addrA subrK [z + _]addrC addrK.
 Qed.
 
-(* a vector of ones tells two multiples of the identity apart *)
-Lemma scalar_bounded d a e : bounded (a%:M : 'M[R]_d.+1) e -> `|a| <= e.
-Proof.
-move=> h; pose x : 'cV[R]_d.+1 := const_mx 1.
-have x0 : 0 < nrm x.
-  by rewrite nrm_gt0; apply/eqP => /colP/(_ 0)/eqP; rewrite !mxE oner_eq0.
-by have := h x; rewrite mul_scalar_mx nrmZ ler_pmul2r.
-Qed.
-
 (* The first of n layers is asked for a share 1/n of the residual, whatever the model. *)
 Theorem A1_proof : A1 R.
 Proof.

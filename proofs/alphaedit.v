@@ -85,23 +85,90 @@ End Suppression.
 Section Claims.
 Variable R : rcfType.
 
+Lemma pd_history n p (P : 'M[R]_n) beta (Kp : 'M[R]_(n, p)) : 0 < beta -> pd (history P beta Kp).
+Proof. by move=> b0; apply: pdD; [apply: pd_beta | apply: psd_gram]. Qed.
+
+(* The raw key's update is r k^T but for a factor, and r k^T P = r k^T says that P k = k. *)
+Lemma raw_key_inside m n (P : 'M[R]_n) beta (k : 'cV[R]_n) (r : 'cV[R]_m) : projector P -> 0 < beta ->
+  raw_key_edit beta k r *m P = raw_key_edit beta k r <-> P *m k = k \/ r = 0.
+Proof.
+move=> [sP _] b0; have raw : raw_key_edit beta k r = (beta + dot k k)^-1 *: (r *m k^T).
+  have := @pedit_edit R m n 1%:M beta k r b0; rewrite /projected_edit mul1mx => ->.
+  by rewrite /raw_key_edit /edit /channel trmx_mul trmx_inv linearD /= tr_scalar_mx trmx_mul trmxK mulmxA addrC.
+have c0 : beta + dot k k != 0 by rewrite gt_eqF // ltr_paddr // dot_ge0.
+have kP : k^T *m P = (P *m k)^T by rewrite trmx_mul sP.
+rewrite raw -scalemxAl -mulmxA kP; split=> [h|[->|->]] //; last by rewrite !mul0mx.
+have {h} outside : r *m (P *m k - k)^T = 0.
+  by rewrite linearB /= mulmxBr (can_inj (scalerK (invr_neq0 c0)) h) subrr.
+have [->|r0] := eqVneq r 0; [by right | left].
+apply/eqP; rewrite -subr_eq0 -nrm_eq0; have /eqP := congr1 (@frob R _ _) outside.
+by rewrite frob0 frob_rank1 mulf_eq0 [nrm r == 0]nrm_eq0 (negbTE r0).
+Qed.
+
+(* With A = K K^T + K_p K_p^T, P (A P + beta I) = (P A P + beta I) P: the system that ships is invertible, and P passes through it. *)
+Lemma shipped m n p q (P : 'M[R]_n) beta (K : 'M[R]_(n, p)) (T : 'M[R]_(m, p)) (Kp : 'M[R]_(n, q)) : projector P -> 0 < beta ->
+  (K *m K^T + Kp *m Kp^T) *m P + beta%:M \in unitmx /\ shipped_edit P beta K T Kp = batch_edit (history P beta Kp) (P *m K) T.
+Proof.
+move=> [sP PP] b0; rewrite /shipped_edit /batch_edit; set A := K *m K^T + Kp *m Kp^T; set M := A *m P + beta%:M.
+pose S := beta%:M + P *m A *m P.
+have held : history P beta Kp + P *m K *m (P *m K)^T = S.
+  by rewrite /history /S /A !trmx_mul sP mulmxDr mulmxDl !mulmxA -addrA [X in _ + X]addrC.
+have uS : S \in unitmx by rewrite pd_unit // -held; apply: pdD; [apply: pd_history | apply: psd_gram].
+have through : P *m M = S *m P.
+  by rewrite /M /S mulmxDr mulmxDl mulmxA -(mulmxA _ P P) PP mul_mx_scalar mul_scalar_mx addrC.
+have commute : P *m S = S *m P.
+  by rewrite /S mulmxDr mulmxDl !mulmxA PP -(mulmxA _ P P) PP mul_mx_scalar mul_scalar_mx.
+have uM : M \in unitmx.
+  apply: inj_unit => x Mx; have Px : P *m x = 0.
+    by apply: (can_inj (mulKmx uS)); rewrite mulmxA -through -(mulmxA P M x) Mx !mulmx0.
+  move: Mx; rewrite /M mulmxDl -mulmxA Px mulmx0 add0r mul_scalar_mx => /eqP.
+  by rewrite scaler_eq0 gt_eqF //= => /eqP.
+split=> //; rewrite held trmx_mul sP mulmxA -!(mulmxA (T *m K^T)); congr (_ *m _).
+have -> : P *m invmx M = invmx S *m P by apply: (canRL (mulKmx uS)); rewrite mulmxA -through mulmxK.
+by apply: (canLR (mulKmx uS)); rewrite mulmxA -commute mulmxK.
+Qed.
+
 (* On matrices with X = X P the problem is ridge regression with key P k. *)
 Theorem T1e_proof : T1e R.
 Proof.
-move=> m n P beta k r [sP PP] b0; split.
-- exact: pedit_range.
+move=> m n P beta k r hP b0; have [sP PP] := hP; split.
+- by split; [apply: pedit_range | apply: projected_attenuation].
 - by move=> D; apply: projected_minimises.
 - by move=> D; apply: projected_unique.
-exact: projected_attenuation.
+- exact: raw_key_inside.
+by move=> p q K T Kp; apply: shipped.
 Qed.
 
-Lemma pd_history n p (P : 'M[R]_n) beta (Kp : 'M[R]_(n, p)) : 0 < beta -> pd (history P beta Kp).
-Proof. by move=> b0; apply: pdD; [apply: pd_beta | apply: psd_gram]. Qed.
+(* On matrices with X = X P the objective with earlier keys is that of one edit in the geometry that holds them. *)
+Lemma history_solves m n p (P : 'M[R]_n) beta (k : 'cV[R]_n) (r : 'cV[R]_m) (Kp : 'M[R]_(n, p)) : projector P -> 0 < beta ->
+  let H := history P beta Kp in let X := edit H (P *m k) r in
+  [/\ X *m P = X, X *m k = eta H (P *m k) *: r, forall D, history_loss P beta Kp k r X <= history_loss P beta Kp k r D
+    & forall D, history_loss P beta Kp k r D <= history_loss P beta Kp k r X -> D *m P = X].
+Proof.
+move=> [sP PP] b0 H X; have pH : pd H by apply: pd_history.
+have commute : P *m H = H *m P.
+  rewrite /H /history mulmxDr mulmxDl mul_mx_scalar mul_scalar_mx trmx_mul sP !mulmxA PP.
+  by rewrite -[in RHS](mulmxA _ P P) PP.
+have inside : X *m P = X.
+  have PT (c : 'cV[R]_n) : c^T *m P = (P *m c)^T by rewrite trmx_mul sP.
+  rewrite /X /edit -mulmxA PT channelE // -scalemxAr; congr (_ *m (_ *: _)^T).
+  apply: (canRL (mulKmx (pd_unit pH))); rewrite mulmxA -commute -mulmxA mulKVmx ?pd_unit //.
+  by rewrite mulmxA PP.
+have same D : history_loss P beta Kp k r D = loss H (P *m k) r (D *m P).
+  rewrite /history_loss plossE // /loss -addrA; congr (_ + _).
+  have -> : D *m P *m Kp = D *m P *m (P *m Kp) by rewrite -!mulmxA (mulmxA P P) PP.
+  rewrite /cost /H /history; move: (P *m Kp) => Q.
+  by rewrite mulmxDr mulmxDl linearD /= (trmx_mul _ Q) !mulmxA.
+split=> //.
+- by rewrite -{1}inside -mulmxA attenuation.
+- by move=> D; rewrite !same inside; apply: edit_minimises.
+by move=> D; rewrite !same inside => /(edit_unique pH).
+Qed.
 
 (* Earlier keys only add to the geometry, and rho stays the same only if they do not see P k. *)
 Theorem T1f_proof : T1f R.
 Proof.
-move=> n p P beta k Kp [sP PP] b0; rewrite /projected_eta -eta_beta //; split.
+move=> n p P beta k Kp [sP PP] b0; rewrite /projected_eta -eta_beta //; split; last by move=> m r; apply: history_solves.
   exact: history_attenuates.
 have pb := pd_beta n b0; have ph := pd_history P Kp b0.
 have key : (P *m Kp)^T *m (invmx beta%:M *m (P *m k)) = beta^-1 *: (Kp^T *m (P *m k)).
@@ -116,7 +183,8 @@ Qed.
 (* With P = V V^T the system of the projected edit maps V y to V times the system in coordinates. *)
 Theorem X1_proof : X1 R.
 Proof.
-move=> m n d p V beta k r Kp VV b0 P.
+move=> m n d p V beta k r Kp VV b0 P; split.
+  by rewrite /P; split; rewrite ?trmx_mul ?trmxK // mulmxA -(mulmxA V) VV mulmx1.
 pose A := beta%:M + V^T *m Kp *m Kp^T *m V.
 have sP : P^T = P by rewrite /P trmx_mul trmxK.
 have PV : P *m V = V by rewrite /P -mulmxA VV mulmx1.

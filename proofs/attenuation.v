@@ -25,6 +25,9 @@ Proof. by move=> /pd_inv/pd_psd[_]; apply. Qed.
 Lemma rho_eq0 G k : pd G -> rho G k = 0 -> k = 0.
 Proof. by move=> /pd_inv pG; apply: pd_eq0. Qed.
 
+Lemma rho_gt0 G k : pd G -> k != 0 -> 0 < rho G k.
+Proof. by move=> pG k0; rewrite lt_neqAle rho_ge0 // andbT eq_sym; apply: contra_neq k0; apply: rho_eq0. Qed.
+
 Lemma rho1_gt0 G k : pd G -> 0 < 1 + rho G k.
 Proof. by move=> pG; rewrite ltr_paddr ?ltr01 ?rho_ge0. Qed.
 

@@ -44,6 +44,18 @@ Proof. by rewrite /batch_loss frob_sqrT /cost -scalemxAr -scalemxAl linearZ. Qed
 Lemma trace_columns m p (A B : 'M[R]_(m, p)) : \tr (A^T *m B) = \sum_j dot (col j A) (col j B).
 Proof. by apply: eq_bigr => j _; rewrite mxE dotE; apply: eq_bigr => i _; rewrite !mxE. Qed.
 
+(* What B does not see K does not see, since x.Bx is a definite form of K x: the rows of D K are combinations of those of B. *)
+Lemma shift_reached m n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) (D : 'M[R]_(m, n)) : pd G ->
+  exists T, batch_edit G K T *m K = D *m K.
+Proof.
+move=> pG; have pI := pd_inv (pd_bheld K pG).
+have unseen q (Y : 'M[R]_(p, q)) : retention G K *m Y = 0 -> K *m Y = 0.
+  rewrite retentionE // -!mulmxA => e; apply: (can_inj (@trmxK _ _ _)); rewrite trmx0; apply: (tr_quad_eq0 pI).
+  by rewrite trmxK trmx_mul -!mulmxA e mulmx0 mxtrace0.
+have /submxP[T e] : (D *m K <= retention G K)%MS by rewrite submxE -mulmxA unseen ?mulmx0 ?mulmx_coker.
+by exists T; rewrite batch_law.
+Qed.
+
 (* D G = (T - D K) K^T; what is not seen by the keys only adds cost; and the price scales the geometry. *)
 Theorem X14_proof : X14 R.
 Proof.
@@ -65,7 +77,8 @@ move=> m n p G K pG; split.
   split=> // D' h; have [k0|k0] := eqVneq k 0.
     rewrite e k0 mulmx0 nrm0 expr0n mul0r; exact/tr_quad_ge0/pd_psd.
   by rewrite e nrm_sqr; apply: execution_cost.
-- move=> inj X; exists (X *m invmx (retention G K)); exact: compensated_realises.
+- split=> [D|inj X]; first exact: shift_reached.
+  by exists (X *m invmx (retention G K)); exact: compensated_realises.
 move=> X alpha a0 priced; have [T eT] := scaled_reach K X pG a0; exists T; rewrite /priced.
 have paG := pdZ a0 pG.
 split=> // T'; rewrite !priced_loss eT; [exact: bedit_minimises | exact: bedit_unique].

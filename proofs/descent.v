@@ -174,8 +174,9 @@ have sharp : (1 - zeta') * nrm proxy ^+ 2 <= dot (\sum_l g l) proxy.
   by rewrite (bigD1 ord_max) //=; apply: descent.
 have z : zeta' <= zeta.
   rewrite ler_add2l /sigma invf_div ler_pemulr // ler_pdivl_mulr ?mul1r //.
-have pos t : t < 1 -> 0 < (1 - t) * nrm proxy ^+ 2 by move=> t1; rewrite mulr_gt0 ?subr_gt0 ?exprn_gt0.
-split=> //; [|exact: pos|exact: pos].
+have error : nrm (\sum_l g l - proxy) <= zeta' * nrm proxy by rewrite (bigD1 ord_max) //=; apply: proxy_error.
+split=> // t zt; split; last by move=> t1; rewrite mulr_gt0 ?subr_gt0 ?exprn_gt0.
+  by apply: le_trans error _; rewrite ler_pmul2r.
 by apply: le_trans sharp; rewrite ler_pmul2r ?exprn_gt0 // ler_add2l ler_opp2.
 Qed.
 
@@ -188,20 +189,13 @@ rewrite subr_gt0 -(@ltr_pexpn2r _ 2) ?nnegrE ?sqrtr_ge0 ?mulr_ge0 // sqr_sqrtr /
 rewrite -subr_gt0 -[RHS]subr_gt0; congr (0 < _); ring.
 Qed.
 
-(* Two angles at the last gradient, arcsin gamma and arcsin eps, add; in the plane they add up exactly. *)
-Theorem T3c_proof : T3c R.
+(* in the plane: the last layer turns by arcsin eps, the tail by arcsin gamma, the same way *)
+Lemma cosine_attained (gamma eps : R) : 0 <= gamma <= 1 -> 0 <= eps < 1 -> exists (J : 'M[R]_2) (g proxy : 'cV[R]_2),
+  [/\ bounded (J - 1%:M) eps, proxy != 0 /\ J^T *m proxy != 0, nrm (g - J^T *m proxy) <= gamma * nrm (J^T *m proxy),
+      dot g proxy = (Num.sqrt ((1 - eps ^+ 2) * (1 - gamma ^+ 2)) - eps * gamma) * (nrm g * nrm proxy)
+    & 1 <= gamma ^+ 2 + eps ^+ 2 -> dot g proxy <= 0].
 Proof.
-split.
-  move=> L d n q J Gamma gamma eps c g proxy g01 e01 c0 gL tail near bound.
-  have [g0 g1] := andP g01; have [e0 e1] := andP e01.
-  have tail' : nrm (\sum_l g l - g ord_max) <= gamma * nrm (g ord_max).
-    by rewrite (bigD1 ord_max) //= addrAC subrr add0r; apply: le_trans (nrm_sum _ _) tail.
-  have near' : nrm (c^-1 *: g ord_max - proxy) <= eps * nrm proxy.
-    by have := last_gap proxy e0 near; rewrite linearZ /= -scalemxAl.
-  split; [|exact: bound_circle|by move=> h; exact: (descent_circle g0 e0 h c0 gL tail' near')].
-  rewrite /bound sqrtrM ?subr_ge0 ?expr_le1 // [Num.sqrt _ * _]mulrC [eps * _]mulrC.
-  exact: (descent_cosine g01 e01 c0 gL tail' near').
-move=> gamma eps g01 e01; have [g0 g1] := andP g01; have [e0 e1] := andP e01.
+move=> g01 e01; have [g0 g1] := andP g01; have [e0 e1] := andP e01.
 pose se := Num.sqrt (1 - eps ^+ 2); pose sg := Num.sqrt (1 - gamma ^+ 2).
 have se2 : se ^+ 2 = 1 - eps ^+ 2 by rewrite sqr_sqrtr // subr_ge0 expr_le1 // ltW.
 have sg2 : sg ^+ 2 = 1 - gamma ^+ 2 by rewrite sqr_sqrtr // subr_ge0 expr_le1.
@@ -224,9 +218,8 @@ have ng : nrm g = sg * se.
   transitivity ((sg * se) ^+ 2 * ((sg ^+ 2 + gamma ^+ 2) * (se ^+ 2 + eps ^+ 2))); first by ring.
   by rewrite se2 sg2 !subrK !mulr1.
 have n1 : nrm (vec2 1 0 : 'cV[R]_2) = 1 by rewrite nrm2 expr1n expr0n addr0 sqrtr1.
-exists J, g, (vec2 1 0), 1; rewrite eL; split.
-- split; first exact: ltr01.
-  move=> x; rewrite invr1 scale1r sub_id2 (vec2E x) mat2_mul !nrm2.
+exists J, g, (vec2 1 0); rewrite eL; split.
+- move=> x; rewrite sub_id2 (vec2E x) mat2_mul !nrm2.
   move: (x 0 0) (x 1 0) => a b.
   rewrite [X in _ <= X](_ : _ = Num.sqrt (eps ^+ 2 * (a ^+ 2 + b ^+ 2))); last first.
     by rewrite sqrtrM ?sqr_ge0 // sqrtr_sqr ger0_norm.
@@ -247,6 +240,34 @@ move=> h; rewrite dg mulr_ge0_le0 ?mulr_ge0 ?(ltW se0) //.
 have e01' : 0 <= eps <= 1 by rewrite e0 ltW.
 have : ~~ (0 < se * sg - eps * gamma) by rewrite -se' bound_circle // -leNgt.
 by rewrite -leNgt mulrC [eps * _]mulrC.
+Qed.
+
+(* Two angles at the last gradient, arcsin gamma and arcsin eps, add; in the plane they add up exactly, with two layers. *)
+Theorem T3c_proof : T3c R.
+Proof.
+split.
+  move=> L d n q J Gamma gamma eps c g proxy g01 e01 c0 gL tail near bound.
+  have [g0 g1] := andP g01; have [e0 e1] := andP e01.
+  have tail' : nrm (\sum_l g l - g ord_max) <= gamma * nrm (g ord_max).
+    by rewrite (bigD1 ord_max) //= addrAC subrr add0r; apply: le_trans (nrm_sum _ _) tail.
+  have near' : nrm (c^-1 *: g ord_max - proxy) <= eps * nrm proxy.
+    by have := last_gap proxy e0 near; rewrite linearZ /= -scalemxAl.
+  split; [|exact: bound_circle|by move=> h; exact: (descent_circle g0 e0 h c0 gL tail' near')].
+  rewrite /bound sqrtrM ?subr_ge0 ?expr_le1 // [Num.sqrt _ * _]mulrC [eps * _]mulrC.
+  exact: (descent_cosine g01 e01 c0 gL tail' near').
+move=> gamma eps /andP[g0 g1] e01; have g01 : 0 <= gamma <= 1 by rewrite g0 ltW.
+have [J [g [proxy [near [p0 last0] tail cosine low]]]] := cosine_attained g01 e01; pose rest := g - J^T *m proxy.
+exists (fun l => if l == ord_max then J else 1%:M), (fun l => if l == ord_max then proxy else rest), (fun=> 1%:M).
+move=> h p; have lift0 : lift 0 0 = ord_max :> 'I_2 by apply: val_inj.
+have hL : h ord_max = J^T *m proxy by rewrite /h /layer_gradient eqxx mulmx1.
+have h0 : h 0 = rest by rewrite /h /layer_gradient /= trmx1 mul1mx mulmx1.
+have pE : p = proxy by rewrite /p eqxx mulmx1.
+have sE : \sum_l h l = g by rewrite big_ord_recl big_ord1 lift0 h0 hL subrK.
+have gn : g != 0.
+  apply: contraTneq tail => ->; rewrite sub0r nrmN -ltNge -subr_gt0 -{1}[nrm _]mul1r -mulrBl.
+  by rewrite mulr_gt0 ?subr_gt0 // nrm_gt0.
+rewrite sE pE hL eqxx; split=> //.
+by rewrite big_mkcond big_ord_recl big_ord1 lift0 eqxx /= addr0 h0.
 Qed.
 
 End Claims.

@@ -313,15 +313,24 @@ End Drift.
 Section Claims.
 Variable R : rcfType.
 
-(* The difference of the inverses is a product; where both are above mu it is a form between two ordered matrices. *)
+(* The difference of the inverses is a product; where both are above mu it is a form between two ordered matrices,
+   and multiples of the identity attain the bound. *)
 Theorem L3_proof : L3 R.
 Proof.
-split=> [n X E mu e aX e0 small dE|n X E mu e mu0 aX aY e0 dE]; last first.
-  by apply: inverse_drift => //; rewrite addrAC subrr add0r.
-have mu0 : 0 < mu by apply: le_lt_trans small.
-have uX := pd_unit (above_pd mu0 aX); have fl := above_inv mu0 aX.
-split; first exact: (perturbed_unit mu0 small uX fl dE).
-exact: (inverse_perturbation mu0 e0 small uX fl dE).
+split=> [n X E mu e aX e0 small dE|n X E mu e mu0 aX aY e0 dE|n mu e mu0 e0].
+- have mu0 : 0 < mu by apply: le_lt_trans small.
+  have uX := pd_unit (above_pd mu0 aX); have fl := above_inv mu0 aX.
+  split; first exact: (perturbed_unit mu0 small uX fl dE).
+  exact: (inverse_perturbation mu0 e0 small uX fl dE).
+- by apply: inverse_drift => //; rewrite addrAC subrr add0r.
+have up c : mu <= c -> above mu (c%:M : 'M[R]_n.+1).
+  by move=> h; split=> [|x]; rewrite ?/sym ?tr_scalar_mx // mul_scalar_mx dotZr ler_wpmul2r ?dot_ge0.
+exists mu%:M, e%:M; rewrite -raddfD /=; split; [exact: up | by apply: up; rewrite ler_addl | |].
+  by move=> x; rewrite mul_scalar_mx nrmZ ger0_norm.
+move=> c; rewrite !invmx_scalar -raddfB => /scalar_bounded; apply: le_trans.
+have p : 0 < mu + e by rewrite ltr_paddr.
+rewrite distrC; apply: le_trans (ler_norm _); rewrite le_eqVlt; apply/orP; left; apply/eqP.
+by field; rewrite !gt_eqF.
 Qed.
 
 (* First move the key in one geometry, then the geometry under one key. *)

@@ -1,4 +1,4 @@
-(* The chain rule through several layers: T3a. *)
+(* Several layers: the chain rule (T3a), the error of the parallel proxy (X11). *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
 From MetaKE Require Import statements linear descent proxy.
@@ -116,6 +116,22 @@ move=> gamma eps s tail e0 near bG; rewrite (bigD1 ord_max) //= [g ord_max + _]a
 apply: le_trans (nrmD _ _) _; apply: ler_add; first exact: le_trans (nrm_sum _ _) tail.
 apply: le_trans (last_gap proxy e0 near) _; rewrite -mulrA ler_wpmul2l //.
 exact: bG.
+Qed.
+
+(* Layer by layer, g_l - s_l Gamma'_l q'_l is a sum of four terms; the norm of each is bounded. *)
+Theorem X11_part_proof : X11_part R.
+Proof.
+move=> L d n J Gamma Gamma' q q' moving s e s0 e0 near; cbv zeta; rewrite -sumrB.
+apply: le_trans (nrm_sum _ _) _; apply: ler_sum => l _.
+rewrite (_ : _ - _ = ((J l - (s l)%:M)^T *m (Gamma l *m q l) + s l *: (Gamma l *m (q l - q' l))
+    + s l *: ((Gamma l - Gamma' l) *m q' l)) + moving l); last first.
+  rewrite /layer_gradient linearB /= tr_scalar_mx mulmxBl mul_scalar_mx mulmxBr mulmxBl !scalerBr.
+  set a := _ *m _; set u := s l *: _; set v := s l *: _; set w := s l *: _.
+  by rewrite !addrA !subrK addrAC.
+apply: le_trans (nrmD _ _) _; rewrite ler_add2r.
+apply: le_trans (nrmD _ _) _; rewrite nrmZ ger0_norm // ler_add2r.
+apply: le_trans (nrmD _ _) _; rewrite nrmZ ger0_norm // ler_add2r.
+exact: (bounded_tr (e0 l) (near l)).
 Qed.
 
 End Claims.

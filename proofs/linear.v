@@ -81,6 +81,7 @@ rewrite -subr_ge0 -(pmulr_rge0 _ yy); move: h; congr (0 <= _); ring.
 Qed.
 
 (* Definiteness *)
+Definition psd n (G : 'M[R]_n) := sym G /\ forall x, 0 <= dot x (G *m x).
 
 Lemma pd_psd n (G : 'M[R]_n) : pd G -> psd G.
 Proof.
@@ -322,6 +323,18 @@ Proof.
 move=> c0 h x; have [->|y0] := eqVneq (A^T *m x) 0; first by rewrite nrm0 mulr_ge0 ?nrm_ge0.
 rewrite -(ler_pmul2r (_ : 0 < nrm (A^T *m x))) ?nrm_gt0 // -expr2 nrm_sqr dot_mull trmxK.
 by apply: le_trans (cauchy_le _ _) _; rewrite mulrC mulrAC ler_wpmul2r ?nrm_ge0.
+Qed.
+
+Lemma bounded_le m n (A : 'M[R]_(m, n)) a b : a <= b -> bounded A a -> bounded A b.
+Proof. by move=> ab h x; apply: le_trans (h x) _; rewrite ler_wpmul2r ?nrm_ge0. Qed.
+
+(* a vector of ones shows the norm of a multiple of the identity *)
+Lemma scalar_bounded d a e : bounded (a%:M : 'M[R]_d.+1) e -> `|a| <= e.
+Proof.
+move=> h; pose x : 'cV[R]_d.+1 := const_mx 1.
+have x0 : 0 < nrm x.
+  by rewrite nrm_gt0; apply/eqP => /colP/(_ 0)/eqP; rewrite !mxE oner_eq0.
+by have := h x; rewrite mul_scalar_mx nrmZ ler_pmul2r.
 Qed.
 
 End Frobenius.

@@ -112,10 +112,19 @@ move/eqP; rewrite scaler_eq0 subr_eq0 gt_eqF //= => /eqP d0.
 by move: e1; rewrite d0 mulmx0 scaler0 !addr0.
 Qed.
 
-(* A point of the ball has no larger penalty, so that the minimiser of the penalised surrogate is best there. *)
+(* A point of the ball has no larger penalty, so that the minimiser of the penalised surrogate is best there.
+   In one dimension with A = g = 1 no penalty gives the radius 2: R(l) = 1/(1 + l). *)
 Theorem L1_proof : L1 R.
 Proof.
-move=> n A g sA; split.
+split=> [n A g sA|]; last first.
+  exists 1%:M, 1%:M, 2%:R; split; rewrite ?ltr0n ?oner_neq0 //.
+    by split=> [|x x0]; rewrite ?/sym ?trmx1 // mul1mx dot_gt0.
+  move=> l l0; have p : 0 < 1 + l by rewrite ltr_paddr ?ltr01.
+  rewrite /displacement -raddfD invmx_scalar mul_scalar_mx nrmN nrmZ (_ : nrm _ = 1); last first.
+    by rewrite /nrm dotE big_ord1 !mxE mulr1 sqrtr1.
+  rewrite mulr1 ger0_norm ?invr_ge0 ?(ltW p) // lt_eqF // (@le_lt_trans _ _ 1) ?ltr1n //.
+  by rewrite invf_le1 // ler_addl.
+split.
 - by move=> l l0 p s; split=> [|d]; [apply: stationary; apply: pd_unit | apply: trust_region].
 - move=> l1 l2; rewrite le_eqVlt => /orP[/eqP -> //|l12] p1.
   by apply: radius_antitone => //; apply: pd_shift p1 => //; apply: ltW.

@@ -49,6 +49,29 @@ rewrite uA -AB; apply: le_trans (h (A H) _) _.
 by rewrite -mulrA ler_pmul2l // ler_pdivr_mull.
 Qed.
 
+(* two gradients differ by some D, and both errors at a small multiple of D are below half of what D changes *)
+Lemma gradient_unique m n (f : 'M[R]_(m, n) -> R) X G1 G2 : gradient f X G1 -> gradient f X G2 -> G1 = G2.
+Proof.
+move=> g1 g2; apply/eqP; rewrite -subr_eq0 -frob_eq0; apply/negPn/negP => D0.
+set D := G1 - G2 in D0 *; have Dp : 0 < frob D by rewrite lt_neqAle eq_sym D0 frob_ge0.
+have e0 : 0 < frob D / 4%:R by rewrite divr_gt0 ?ltr0n.
+have [d1 [d10 h1]] := g1 _ e0; have [d2 [d20 h2]] := g2 _ e0.
+have m0 : 0 < Num.min d1 d2 by rewrite lt_minr d10.
+pose t := Num.min d1 d2 / frob D; have t0 : 0 < t by rewrite divr_gt0.
+pose H := t *: D; have fH : frob H = Num.min d1 d2 by rewrite frobZ ger0_norm ?(ltW t0) // divfK.
+have l1 : frob H <= d1 by rewrite fH le_minl lexx.
+have l2 : frob H <= d2 by rewrite fH le_minl lexx orbT.
+have := ler_add (h1 H l1) (h2 H l2); rewrite distrC => /(le_trans (ler_norm_add _ _)).
+rewrite [X in `|X| <= _](_ : _ = inner D H); last first.
+  rewrite [in RHS]/D innerDl [inner (- G2) H]innerC innerNr [inner H G2]innerC.
+  by move: (f _) (f _) (inner _ _) (inner _ _) => a b c g; ring.
+rewrite -mulrDl innerZr -frob_sqr ger0_norm; last by apply: mulr_ge0; rewrite ?sqr_ge0 // ltW.
+have -> : frob H = t * frob D by rewrite frobZ ger0_norm // ltW.
+have p : 0 < t * frob D ^+ 2 by rewrite mulr_gt0 // exprn_gt0.
+rewrite [X in _ <= X](_ : _ = t * frob D ^+ 2 / 2%:R); last by field.
+by rewrite ler_pdivl_mulr ?ltr0n // ger_pmulr // lern1.
+Qed.
+
 End Norms.
 
 Section Claims.
@@ -70,17 +93,27 @@ Proof.
 move=> m n f W c q z Gamma g; split; [exact: proxy_joint | exact: bounded_frob | by move=> s; apply].
 Qed.
 
-(* The same for a batch; Q is that of the batch law. *)
+(* The same for a batch; at the tokens the edits arrive through B, which is symmetric. *)
 Theorem X8_proof : X8 R.
 Proof.
-move=> m n p f W C Q Z Gamma g; split; first exact: proxy_joint.
-by move=> G K E pG -> ->; rewrite retentionE // !mulmxA.
+split=> [m n p f W C Q Z Gamma|m n p f W C Z E G K pG]; first exact: proxy_joint.
+have [sM _] := pd_bheld K pG.
+have sB : (retention G K)^T = retention G K by rewrite retentionE // !trmx_mul trmxK (sym_inv sM) mulmxA.
+have arrives (T : 'M[R]_(m, p)) : batch_edit G K T *m K = T *m retention G K by apply: batch_law.
+apply: (@gradient_linear R m p m p f (fun Z => (W + batch_edit G K (Z - C)) *m K) Z (fun H => H *m retention G K) E _
+  (frob (retention G K))).
+- move=> H; rewrite [Z + H - C]addrAC [LHS]mulmxDl [in RHS]mulmxDl !arrives.
+  by rewrite [(Z - C + H) *m _]mulmxDl addrA.
+- exact: frob_ge0.
+- by move=> H; apply: frob_mul.
+by move=> H; rewrite -{1}sB inner_mul.
 Qed.
 
 (* The weights see the gradient at the token along k, and k.q = eta. *)
 Theorem P2_proof : P2 R.
 Proof.
-move=> m n G k f W e pG g; exists (e *m k^T); split; last first.
+move=> m n G k f W e pG g; suff token : gradient (fun W => f (W *m k)) W (e *m k^T).
+  split=> [|Gamma /(gradient_unique token) <-]; first by exists (e *m k^T).
   rewrite -mulmxA mul_tr_dot mul_mx_scalar; congr (_ *: _).
   by rewrite channelE // dotZr mulrC.
 apply: (@gradient_linear R m 1 m n f (fun W => W *m k) W (fun H => H *m k) e _ (nrm k)) => //.

@@ -1,7 +1,7 @@
 (* Refutations of the paper's prose (P1, P5, P6, P7, P11, P12), and descent by alignment (X9). *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear attenuation alphaedit plane.
+From MetaKE Require Import statements linear attenuation alphaedit spectrum plane.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -16,24 +16,20 @@ Variable R : rcfType.
 (* The share that arrives does not depend on what is asked for. *)
 Theorem P1_proof : P1 R.
 Proof.
-move=> m n G k h z pG t s zh; rewrite attenuation // => /eqP.
-rewrite -subr_eq0 -scalerBl scaler_eq0 [X in _ || X]subr_eq0 (negbTE zh) orbF subr_eq0 => /eqP -> //.
+move=> m n G k h z pG; split=> [t|]; first exact: attenuation.
+by have /andP[] := eta_range k pG.
 Qed.
 
-(* In one dimension the cost is the squared length of the edit times G. *)
+(* Whatever realises delta costs at least ||delta||^2/rho, and rho = ||k||^2/c for G = c I. *)
 Theorem P5_proof : P5 R.
 Proof.
-move=> m delta M d0; pose N := nrm delta ^+ 2.
-have N0 : 0 < N by rewrite exprn_gt0 ?nrm_gt0.
-pose g := `|M| / N + 1; have g0 : 0 < g by rewrite ltr_paddl ?ltr01 // divr_ge0 ?normr_ge0 // ltW.
-pose k : 'cV[R]_1 := 1%:M; have pG : pd (g%:M : 'M[R]_1) by apply: pd_beta.
-have k0 : k != 0 by apply: oner_neq0.
-exists g%:M, k; split=> //.
-- by rewrite /nrm dotE big_ord1 !mxE mulr1 sqrtr1.
-- by rewrite attenuation // scalerA mulfV ?scale1r // eta_eq0.
-move=> D; rewrite /k mulmx1 => ->.
-rewrite /cost mul_mx_scalar -scalemxAl linearZ /= mxtrace_mulC mul_tr_dot mxtrace_scalar mulr1n -nrm_sqr -/N.
-by rewrite mulrDl divfK ?gt_eqF // mul1r; apply: le_lt_trans (ler_norm _) _; rewrite ltr_addl.
+move=> m n k delta k0; split=> [e e0|G pG].
+  have c0 : 0 < dot k k / e + 1 by rewrite ltr_paddl ?ltr01 // divr_ge0 ?dot_ge0 // ltW.
+  exists (dot k k / e + 1)%:M; split; first exact: pd_beta.
+  by rewrite rho_beta ltr_pdivr_mulr // mulrDr mulr1 [e * _]mulrC divfK ?gt_eqF // ltr_addl.
+split=> [|D M Dk h]; first by rewrite attenuation // scalerA mulfV ?scale1r // eta_eq0.
+apply: lt_le_trans (_ : nrm delta ^+ 2 / rho G k <= _); first by rewrite ltr_pdivl_mulr // rho_gt0.
+by rewrite nrm_sqr; apply: execution_cost.
 Qed.
 
 (* The shape of an edit is r q^T, and q does not move. *)
@@ -49,21 +45,18 @@ have n0 : nrm (z t - h) ^+ 2 != 0 by rewrite expf_neq0 // nrm_eq0 subr_eq0.
 by rewrite c eD frob_rank1 exprMn invfM mulrACA mulfV // mul1r.
 Qed.
 
-(* A key outside of the range of P is not written at all, and no gradient comes back. *)
+(* A key that P kills is not written at all, and no gradient comes back. *)
 Theorem P7_proof : P7 R.
 Proof.
-exists 2%N, (mat2 1 0 0 0), (vec2 0 1); split.
+split=> [m n P beta k r Gamma e|].
+  by rewrite /projected_edit /channel e trmx0 !mulmx0 scaler0.
+exists (mat2 1 0 0 0), (vec2 0 1); split.
 - split; first by rewrite tr_mat2.
   by apply/matrixP => i j; rewrite !mxE sum2 !mxE -!val_eqE; case: i j => -[|[|]] // ? [] [|[|]] // ?;
     rewrite /= !(mulr0, mul0r, mulr1, addr0).
 - by apply/eqP => /matrixP/(_ 0 0)/eqP; rewrite !mxE /= oner_eq0.
 - by rewrite vec2_eq0 oner_eq0 andbF.
-move=> m beta r Gamma b0.
-have -> : mat2 1 0 0 0 *m vec2 0 1 = 0 :> 'cV[R]_2.
-  by rewrite mat2_mul !mul0r mulr0 !addr0; apply/eqP; rewrite vec2_eq0 eqxx.
-have e : mat2 1 0 0 0 *m vec2 0 1 = 0 :> 'cV[R]_2.
-  by rewrite mat2_mul !mul0r mulr0 !addr0; apply/eqP; rewrite vec2_eq0 eqxx.
-by rewrite /projected_edit /channel e trmx0 !mulmx0 scaler0 mul0mx.
+by rewrite mat2_mul !mul0r mulr0 !addr0; apply/eqP; rewrite vec2_eq0 eqxx.
 Qed.
 
 (* Adam's first step is nearly the sign of the proxy: g = (1, -2), proxy = (10, 1). *)
@@ -90,14 +83,17 @@ rewrite divr_gt0 ?mulr_gt0 // subr_gt0; apply: le_lt_trans (_ : 8%:R * 1 < _).
 by rewrite mulr1 ltr_nat.
 Qed.
 
-(* A pull that both gradients share turns them against each other. *)
+(* A pull that both gradients share turns them against each other: one layer, gamma = 0, J - I of norm 1/2. *)
 Theorem P12_proof : P12 R.
 Proof.
-exists (vec2 2%:R 1), (vec2 2%:R 0), (vec2 (- 2%:R) (- 2%:R^-1)); split.
-- by rewrite vec2_eq0 pnatr_eq0.
-- rewrite opp2 add2 !nrm2 subr0 subrr expr0n add0r expr1n addr0 sqrtr1 sqrtr_sqr ger0_norm ?ler0n //.
-  by rewrite mulVf ?pnatr_eq0.
-rewrite !add2 dot2 subrr mul0r !add0r (_ : _ * _ = - (2%:R^-1 * 2%:R^-1)); last by field.
+exists (mat2 1 2%:R^-1 0 1), 1%:M, (vec2 1 0), (vec2 (-1) (- 4%:R^-1)); rewrite mul1mx; split=> //.
+- move=> x; rewrite sub_id2 (vec2E x) mat2_mul !nrm2 !subrr !mul0r !add0r expr0n addr0 sqrtr_sqr normrM.
+  rewrite ger0_norm ?invr_ge0 ?ler0n // ler_wpmul2l ?invr_ge0 ?ler0n // -sqrtr_sqr.
+  by apply: ler_wsqrtr; rewrite ler_addr sqr_ge0.
+- by move=> x; rewrite mul1mx mul1r.
+- by rewrite vec2_eq0 oner_eq0.
+rewrite /layer_gradient mul1mx tr_mat2 mat2_mul !mulr1 !mulr0 !addr0 !add2 dot2 subrr mul0r !add0r.
+rewrite (_ : _ * _ = - (4%:R^-1 * 4%:R^-1)); last by field.
 by rewrite oppr_lt0 mulr_gt0 // invr_gt0 ltr0n.
 Qed.
 

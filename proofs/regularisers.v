@@ -1,7 +1,7 @@
 (* Other regularisers: X6. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear spectral eigen attenuation drift trap.
+From MetaKE Require Import statements linear spectral eigen attenuation drift penalty trap.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -54,6 +54,43 @@ Qed.
 Lemma hlen_eigen n (H : 'M[R]_n) c u : 0 < c -> nrm u = 1 -> H *m u = c *: u -> hlen H u = Num.sqrt c.
 Proof. by move=> c0 u1 e; rewrite /hlen e dotZr -nrm_sqr u1 expr1n mulr1. Qed.
 
+(* T2a with A = l F - l I *)
+Lemma regularised_step n (F : 'M[R]_n) g l : pd F -> 0 < l ->
+  let regularised d := dot g d + l / 2%:R * dot d (F *m d) in let s := - (invmx (l *: F) *m g) in
+  (forall d, regularised s <= regularised d) /\ forall d, regularised d <= regularised s -> d = s.
+Proof.
+move=> pF l0 regularised s; pose A := l *: F - l%:M; have eA : A + l%:M = l *: F by rewrite subrK.
+have sA : sym A by rewrite /sym /A linearB /= linearZ /= tr_scalar_mx; case: pF => ->.
+have pA : pd (A + l%:M) by rewrite eA; apply: pdZ.
+have e d : regularised d = surrogate A g l d.
+  rewrite /regularised /surrogate /A mulmxBl dotBr mul_scalar_mx -scalemxAl !dotZr.
+  by set u := dot d _; set v := dot d d; set w := dot g d; field.
+have -> : s = displacement A g l by rewrite /displacement eA.
+by have [h1 h2] := T2a_proof g sA pA; split=> d; rewrite !e; [apply: h1 | apply: h2].
+Qed.
+
+(* The aligned step d has H d = - (r/s) g, so that (x - d).H(x - d) <= 0 wherever x is as good as d. *)
+Lemma aligned_unique n (H : 'M[R]_n) g r : pd H -> g != 0 -> 0 <= r ->
+  let d := - ((r / Num.sqrt (dot g (invmx H *m g))) *: (invmx H *m g)) in
+  forall x, ellipsoid H r x -> dot g x <= dot g d -> x = d.
+Proof.
+move=> pH g0 r0; set s := Num.sqrt _ => d x hx better; have uH := pd_unit pH; have [sH _] := pH.
+have p0 : 0 < dot g (invmx H *m g) by case: (pd_inv pH) => _; apply.
+have s0 : 0 < s by rewrite sqrtr_gt0.
+have s2 : dot g (invmx H *m g) = s ^+ 2 by rewrite sqr_sqrtr // ltW.
+have Hd : H *m d = - ((r / s) *: g) by rewrite /d mulmxN -scalemxAr mulKVmx.
+have gd : dot g d = - (r * s) by rewrite /d dotNr dotZr s2; congr (- _); field; rewrite gt_eqF.
+clearbody d; apply/eqP; rewrite -subr_eq0; apply/eqP/(pd_eq0 pH)/eqP; rewrite eq_le.
+have [_ ->] := pd_psd pH; rewrite andbT.
+have rs : (r / s) * (r * s) = r ^+ 2 by field; rewrite gt_eqF.
+have worse : (r / s) * dot g x <= - r ^+ 2.
+  by rewrite -rs -mulrN -gd ler_wpmul2l // divr_ge0 // ltW.
+rewrite mulmxBr Hd dotBr !dotBl opprB -(sym_dot d x sH) Hd !(dotNr, dotNl, dotZr, dotZl) (dotC x g) (dotC d g) gd.
+rewrite [X in X <= _](_ : _ = dot x (H *m x) + (r / s * dot g x) + (r / s * dot g x) + r / s * (r * s)); last by ring.
+rewrite rs; apply: le_trans (_ : r ^+ 2 + (- r ^+ 2) + (- r ^+ 2) + r ^+ 2 <= _); last by rewrite subrr add0r addNr.
+by rewrite ler_add2r !ler_add.
+Qed.
+
 (* Steps along eigenvectors of F have lengths p/l; two of them share a band iff their ratio is within it. *)
 Theorem X6_proof : X6 R.
 Proof.
@@ -71,6 +108,7 @@ have inv (u : 'cV[R]_n) f : u != 0 -> F *m u = f *: u -> 0 < f /\ invmx F *m u =
   move=> u0 e; have f0 := pd_eigenvector pF u0 e; split=> //.
   by apply: (canLR (mulKmx uF)); rewrite -scalemxAr e scalerA mulVf ?scale1r // gt_eqF.
 split.
+- by move=> g l; apply: regularised_step.
 - move=> fe fh /(inv _ _ ue0)[fe0 ie] /(inv _ _ uh0)[fh0 ih] a b tau Delta a0 b0 t0 D0.
   have serve l : 0 < l -> (Delta <= nrm (step (- (a *: ue)) l)) = (Delta * (fe * l) <= a) /\
       (ellipsoid H tau (step (- (b *: uh)) l) <-> b * Num.sqrt top <= tau * (fh * l)).
@@ -137,6 +175,7 @@ split.
   rewrite exprMn sqr_sqrtr ?(ltW k0) // mulrC.
   have := cauchy_form g (H *m y) pI; rewrite mulKmx // => h; apply: le_trans h _.
   by rewrite -/k ler_pmul2l // dotC.
+- exact: aligned_unique.
 by rewrite /hlen hd sqrtr_sqr ger0_norm.
 Qed.
 

@@ -1,7 +1,7 @@
-(* The spectrum: T1a, T1b, T1c, P9; the cost of an edit: P3. *)
+(* The spectrum: T1a, T1b, T1c, P9; the cost of an edit. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear spectral attenuation.
+From MetaKE Require Import statements linear spectral attenuation alphaedit.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -60,7 +60,7 @@ rewrite ler_wpmul2l // -subr_ge0 (_ : _ - _ = (1 - e) * (M^-1 - low^-1)).
 by set p := low^-1; set q := M^-1; ring.
 Qed.
 
-(* P3 *)
+(* the least cost of what an edit realises *)
 Theorem execution_cost m n (G : 'M[R]_n) (k : 'cV[R]_n) (d : 'cV[R]_m) (D : 'M[R]_(m, n)) :
   pd G -> k != 0 -> D *m k = d -> dot d d / rho G k <= \tr (D *m G *m D^T).
 Proof.
@@ -167,10 +167,14 @@ case Si : (S i); last by rewrite out ?Si // expr0n !mul0r.
 by rewrite ler_wpmul2l ?sqr_ge0 // lef_pinv ?posrE ?hM.
 Qed.
 
-(* An eigenvector has rho = ||k||^2/mu. *)
+(* An eigenvector has rho = ||k||^2/mu; a key of length sqrt mu has 1. *)
 Theorem P9_proof : P9 R.
 Proof.
-move=> n k; have s0 : 0 <= nrm k ^+ 2 by apply: exprn_ge0; apply: nrm_ge0.
+split=> [n k|mu mu0]; last first.
+  have s2 : Num.sqrt mu ^+ 2 = mu by rewrite sqr_sqrtr // ltW.
+  exists mu%:M, (Num.sqrt mu)%:M; split; [exact: pd_beta | by rewrite mul_scalar_mx |].
+  by rewrite rho_beta dotE big_ord1 !mxE mulr1n -expr2 s2 mulfV // gt_eqF.
+have s0 : 0 <= nrm k ^+ 2 by apply: exprn_ge0; apply: nrm_ge0.
 have law (G : 'M[R]_n) mu : pd G -> 0 < mu -> G *m k = mu *: k -> rho G k = nrm k ^+ 2 / mu.
   move=> pG mu0 e; rewrite /rho; have -> : invmx G *m k = mu^-1 *: k.
     apply: (canLR (mulKmx (pd_unit pG))); rewrite -scalemxAr e scalerA mulVf ?scale1r // gt_eqF //.
@@ -179,16 +183,6 @@ split=> // e e0; exists (nrm k ^+ 2 / e + 1); split; first by apply: ltr_paddl; 
 move=> G mu pG hM ek; have hM' : nrm k ^+ 2 / e < mu by apply: lt_le_trans hM; rewrite ltr_addl ltr01.
 have M0 : 0 < mu by apply: le_lt_trans hM'; rewrite divr_ge0 // ltW.
 by rewrite (law _ _ pG M0 ek) ler_pdivr_mulr // mulrC -ler_pdivr_mulr // ltW.
-Qed.
-
-(* The edit along G^-1 k is G-orthogonal to everything that does not see k. *)
-Theorem P3_proof : P3 R.
-Proof.
-move=> m n G k delta pG k0; split.
-- by rewrite lt_neqAle rho_ge0 // andbT eq_sym; apply: contra_neq k0 => /rho_eq0 ->.
-- by move=> D Dk; rewrite nrm_sqr; apply: execution_cost.
-have [h1 h2] := @execution_cost_attained R m n G k delta pG k0.
-by eexists; split; [exact: h1 | rewrite nrm_sqr -h2].
 Qed.
 
 End Claims.

@@ -22,9 +22,8 @@ Definition inner m n (X Y : 'M[R]_(m, n)) : R := \tr (X^T *m Y).
 Definition frob m n (X : 'M[R]_(m, n)) : R := Num.sqrt (inner X X).
 Definition bounded m n (A : 'M[R]_(m, n)) (c : R) := forall x : 'cV_n, nrm (A *m x) <= c * nrm x.
 
-(* symmetric, semidefinite, definite, G >= mu I, A <= B *)
+(* symmetric, definite, G >= mu I, A <= B *)
 Definition sym n (G : 'M[R]_n) := G^T = G.
-Definition psd n (G : 'M[R]_n) := sym G /\ forall x, 0 <= dot x (G *m x).
 Definition pd n (G : 'M[R]_n) := sym G /\ forall x, x != 0 -> 0 < dot x (G *m x).
 Definition above n mu (G : 'M[R]_n) := sym G /\ forall x, mu * dot x x <= dot x (G *m x).
 Definition loewner n (A B : 'M[R]_n) := forall x, dot x (A *m x) <= dot x (B *m x).
@@ -52,14 +51,19 @@ Definition edit m n (G : 'M[R]_n) k (r : 'cV[R]_m) : 'M[R]_(m, n) := r *m (chann
 Definition cost m n (G : 'M[R]_n) (D : 'M[R]_(m, n)) : R := \tr (D *m G *m D^T).
 Definition loss m n (G : 'M[R]_n) k (r : 'cV[R]_m) D : R := dot (D *m k - r) (D *m k - r) + cost G D.
 
-(* AlphaEdit: objective (27), update with and without earlier keys *)
+(* AlphaEdit: objective (27) without and with earlier keys K_p, its update, the geometry that holds earlier keys;
+   (31) as printed, with the raw key; what the published code solves for a batch *)
 Definition projected_loss m n (P : 'M[R]_n) beta k (r : 'cV[R]_m) (D : 'M[R]_(m, n)) : R :=
   dot (D *m P *m k - r) (D *m P *m k - r) + beta * \tr (D *m P *m (D *m P)^T).
+Definition history_loss m n p (P : 'M[R]_n) beta (Kp : 'M[R]_(n, p)) k (r : 'cV[R]_m) (D : 'M[R]_(m, n)) : R :=
+  projected_loss P beta k r D + \tr (D *m P *m Kp *m (D *m P *m Kp)^T).
 Definition projected_edit m n (P : 'M[R]_n) beta k (r : 'cV[R]_m) : 'M[R]_(m, n) :=
   (beta + dot (P *m k) (P *m k))^-1 *: (r *m (P *m k)^T).
 Definition projected_eta n (P : 'M[R]_n) beta k : R := dot (P *m k) (P *m k) / (beta + dot (P *m k) (P *m k)).
 Definition history n p (P : 'M[R]_n) beta (Kp : 'M[R]_(n, p)) : 'M[R]_n := beta%:M + P *m Kp *m (P *m Kp)^T.
 Definition raw_key_edit m n beta (k : 'cV[R]_n) (r : 'cV[R]_m) : 'M[R]_(m, n) := r *m k^T *m invmx (k *m k^T + beta%:M).
+Definition shipped_edit m n p q (P : 'M[R]_n) beta (K : 'M[R]_(n, p)) (T : 'M[R]_(m, p)) (Kp : 'M[R]_(n, q)) : 'M[R]_(m, n) :=
+  T *m K^T *m P *m invmx ((K *m K^T + Kp *m Kp^T) *m P + beta%:M).
 
 (* batches: keys and residuals are columns of K and T *)
 Definition gram n p (G : 'M[R]_n) (K : 'M[R]_(n, p)) := K^T *m invmx G *m K.
@@ -110,17 +114,24 @@ Definition T1d := forall n (G1 G2 : 'M[R]_n) (k : 'cV[R]_n), pd G1 -> pd G2 ->
 
 Definition T1e := forall m n (P : 'M[R]_n) beta (k : 'cV[R]_n) (r : 'cV[R]_m), projector P -> 0 < beta ->
   let X := projected_edit P beta k r in
-  [/\ X *m P = X,
+  [/\ X *m P = X /\ X *m k = projected_eta P beta k *: r,
       forall D, projected_loss P beta k r X <= projected_loss P beta k r D,
-      forall D, projected_loss P beta k r D <= projected_loss P beta k r X -> D *m P = X
-    & X *m k = projected_eta P beta k *: r].
+      forall D, projected_loss P beta k r D <= projected_loss P beta k r X -> D *m P = X,
+      raw_key_edit beta k r *m P = raw_key_edit beta k r <-> P *m k = k \/ r = 0
+    & forall p q (K : 'M[R]_(n, p)) (T : 'M[R]_(m, p)) (Kp : 'M[R]_(n, q)),
+        (K *m K^T + Kp *m Kp^T) *m P + beta%:M \in unitmx /\
+        shipped_edit P beta K T Kp = batch_edit (history P beta Kp) (P *m K) T].
 
 Definition T1f := forall n p (P : 'M[R]_n) beta (k : 'cV[R]_n) (Kp : 'M[R]_(n, p)), projector P -> 0 < beta ->
-  eta (history P beta Kp) (P *m k) <= projected_eta P beta k /\
-  (eta (history P beta Kp) (P *m k) = projected_eta P beta k <-> Kp^T *m (P *m k) = 0).
+  [/\ eta (history P beta Kp) (P *m k) <= projected_eta P beta k,
+      eta (history P beta Kp) (P *m k) = projected_eta P beta k <-> Kp^T *m (P *m k) = 0
+    & forall m (r : 'cV[R]_m), let X := edit (history P beta Kp) (P *m k) r in
+      [/\ X *m P = X, X *m k = eta (history P beta Kp) (P *m k) *: r,
+          forall D, history_loss P beta Kp k r X <= history_loss P beta Kp k r D
+        & forall D, history_loss P beta Kp k r D <= history_loss P beta Kp k r X -> D *m P = X]].
 
 Definition X1 := forall m n d p (V : 'M[R]_(n, d)) beta (k : 'cV[R]_n) (r : 'cV[R]_m) (Kp : 'M[R]_(n, p)),
-  V^T *m V = 1%:M -> 0 < beta -> let P := V *m V^T in
+  V^T *m V = 1%:M -> 0 < beta -> let P := V *m V^T in projector P /\
   edit (history P beta Kp) (P *m k) r = edit (beta%:M + V^T *m Kp *m Kp^T *m V) (V^T *m k) r *m V^T.
 
 Definition P15 := forall m n (P : 'M[R]_n) beta (k : 'cV[R]_n) (r : 'cV[R]_m), projector P -> 0 < beta ->
@@ -157,7 +168,8 @@ Definition X14 := forall m n p (G : 'M[R]_n) (K : 'M[R]_(n, p)), pd G ->
         forall D', D' *m K = D *m K -> cost G D <= cost G D',
       forall k (r : 'cV[R]_m), let D := edit G k r in
         cost G D = nrm (D *m k) ^+ 2 / rho G k /\ forall D', D' *m k = D *m k -> cost G D <= cost G D',
-      independent K -> forall X : 'M[R]_(m, p), exists T, batch_edit G K T *m K = X
+      (forall D : 'M[R]_(m, n), exists T, batch_edit G K T *m K = D *m K) /\
+        (independent K -> forall X : 'M[R]_(m, p), exists T, batch_edit G K T *m K = X)
     & forall (X : 'M[R]_(m, p)) alpha, 0 < alpha ->
         let priced T := frob (batch_edit G K T *m K - X) ^+ 2 + alpha * cost G (batch_edit G K T) in
         exists T, [/\ batch_edit G K T = batch_edit (alpha *: G) K X, forall T', priced T <= priced T'
@@ -180,10 +192,12 @@ Definition P8 := forall (W : Type) E L n (k : W -> 'cV[R]_n) (C : 'M[R]_n) lambd
   0 < lambda -> 0 <= beta -> pd G -> L (fun w => rho G (k w)) -> L (fun w => eta G (k w)) ->
   let m := E (fun w => rho G (k w)) in m <= n%:R / lambda /\ E (fun w => eta G (k w)) <= m / (1 + m).
 
-Definition P9 := forall n (k : 'cV[R]_n),
-  (forall (G : 'M[R]_n) mu, pd G -> 0 < mu -> G *m k = mu *: k -> rho G k = nrm k ^+ 2 / mu) /\
-  forall e, 0 < e -> exists M, 0 < M /\
-  forall (G : 'M[R]_n) mu, pd G -> M <= mu -> G *m k = mu *: k -> rho G k <= e.
+Definition P9 :=
+  (forall n (k : 'cV[R]_n),
+    (forall (G : 'M[R]_n) mu, pd G -> 0 < mu -> G *m k = mu *: k -> rho G k = nrm k ^+ 2 / mu) /\
+    forall e, 0 < e -> exists M, 0 < M /\
+    forall (G : 'M[R]_n) mu, pd G -> M <= mu -> G *m k = mu *: k -> rho G k <= e) /\
+  forall mu, 0 < mu -> exists (G : 'M[R]_1) (k : 'cV[R]_1), [/\ pd G, G *m k = mu *: k & rho G k = 1].
 
 Definition P10 := forall n (G1 G2 : 'M[R]_n) (k1 k2 : 'cV[R]_n) mu eC, 0 < mu -> above mu G1 -> above mu G2 ->
   0 <= eC -> bounded (G2 - G1) eC ->
@@ -203,11 +217,13 @@ Definition T2a := forall n (A : 'M[R]_n) g l, sym A -> pd (A + l%:M) ->
   (forall d, surrogate A g l (displacement A g l) <= surrogate A g l d) /\
   forall d, surrogate A g l d <= surrogate A g l (displacement A g l) -> d = displacement A g l.
 
-Definition L1 := forall n (A : 'M[R]_n) g, sym A ->
-  [/\ forall l, 0 <= l -> pd (A + l%:M) -> let s := displacement A g l in
-        g + A *m s + l *: s = 0 /\ forall d, ball (nrm s) d -> surrogate A g 0 s <= surrogate A g 0 d,
-      forall l1 l2, l1 <= l2 -> pd (A + l1%:M) -> nrm (displacement A g l2) <= nrm (displacement A g l1)
-    & g != 0 -> forall l1 l2, l1 < l2 -> pd (A + l1%:M) -> nrm (displacement A g l2) < nrm (displacement A g l1)].
+Definition L1 :=
+  (forall n (A : 'M[R]_n) g, sym A ->
+    [/\ forall l, 0 <= l -> pd (A + l%:M) -> let s := displacement A g l in
+          g + A *m s + l *: s = 0 /\ forall d, ball (nrm s) d -> surrogate A g 0 s <= surrogate A g 0 d,
+        forall l1 l2, l1 <= l2 -> pd (A + l1%:M) -> nrm (displacement A g l2) <= nrm (displacement A g l1)
+      & g != 0 -> forall l1 l2, l1 < l2 -> pd (A + l1%:M) -> nrm (displacement A g l2) < nrm (displacement A g l1)]) /\
+  exists (A : 'M[R]_1) g r, [/\ pd A, g != 0, 0 < r & forall l, 0 <= l -> nrm (displacement A g l) != r].
 
 Definition L2 := forall n (H : 'M[R]_n) top low, pd H -> largest H top -> smallest H low -> forall tau, 0 < tau ->
   [/\ forall r, inside (ball r) (ellipsoid H tau) <-> r <= tau / Num.sqrt top,
@@ -229,26 +245,36 @@ Definition T2c := forall n (H : 'M[R]_n) top low ue uh, pd H -> largest H top ->
 
 Definition T2d := forall n (v : 'cV[R]_n) m, v != 0 ->
   [/\ forall d, m <= dot v d -> m / nrm v <= nrm d,
-      0 <= m -> exists d, dot v d = m /\ nrm d = m / nrm v
-    & forall p (V : 'M[R]_(n, p)) c, V^T *m V = 1%:M -> V^T *m v != 0 -> m <= dot v (V *m c) ->
-        m / nrm (V^T *m v) <= nrm (V *m c)].
+      0 <= m -> exists d, dot v d = m /\ nrm d = m / nrm v,
+      forall d, dot v d = m -> nrm d = m / nrm v -> d = (m / nrm v ^+ 2) *: v
+    & forall p (V : 'M[R]_(n, p)), V^T *m V = 1%:M -> V^T *m v != 0 ->
+        (forall c, m <= dot v (V *m c) -> m / nrm (V^T *m v) <= nrm (V *m c)) /\
+        (0 <= m -> exists c, dot v (V *m c) = m /\ nrm (V *m c) = m / nrm (V^T *m v))].
 
 Definition P3 := forall m n (G : 'M[R]_n) (k : 'cV[R]_n) (delta : 'cV[R]_m), pd G -> k != 0 ->
-  [/\ 0 < rho G k, forall D, D *m k = delta -> nrm delta ^+ 2 / rho G k <= cost G D
-    & exists D, D *m k = delta /\ cost G D = nrm delta ^+ 2 / rho G k].
+  [/\ 0 < rho G k, forall D, D *m k = delta -> nrm delta ^+ 2 / rho G k <= cost G D,
+      exists D, D *m k = delta /\ cost G D = nrm delta ^+ 2 / rho G k
+    & forall ue uh : 'cV[R]_m, nrm ue = 1 -> nrm uh = 1 -> forall a b tau Delta, 0 < a -> 0 < b -> 0 < tau -> 0 < Delta ->
+        let easy l := displacement 0 (- (a *: ue)) l in let hard l := displacement 0 (- (b *: uh)) l in
+        (exists l, [/\ 0 < l, Delta <= nrm (easy l) & exists D, D *m k = hard l /\ cost G D <= tau ^+ 2]) <->
+        b / (tau * Num.sqrt (rho G k)) <= a / Delta].
 
 Definition X5 := forall n (F H : 'M[R]_n) top low, pd F -> pd H ->
   largest (invmx F *m H) top -> smallest (invmx F *m H) low -> forall tau, 0 < tau ->
   [/\ forall s, 0 <= s -> (inside (ellipsoid F s) (ellipsoid H tau) <-> s ^+ 2 * top <= tau ^+ 2),
       forall s, 0 <= s -> (inside (ellipsoid H tau) (ellipsoid F s) <-> tau ^+ 2 <= s ^+ 2 * low),
-      (tau / Num.sqrt low) / (tau / Num.sqrt top) = Num.sqrt (top / low),
-      (Num.sqrt (top / low) = 1 <-> exists c, F = c *: H)
-    & forall W, sym W -> W *m W = invmx F -> forall a, eigenvalue (W *m H *m W) a = eigenvalue (invmx F *m H) a].
+      (tau / Num.sqrt low) / (tau / Num.sqrt top) = Num.sqrt (top / low) /\
+        (Num.sqrt (top / low) = 1 <-> exists c, F = c *: H),
+      forall W, sym W -> W *m W = invmx F -> forall a, eigenvalue (W *m H *m W) a = eigenvalue (invmx F *m H) a
+    & forall topF lowF topH lowH, largest F topF -> smallest F lowF -> largest H topH -> smallest H lowH ->
+        let cF := topF / lowF in let cH := topH / lowH in Num.max (cF / cH) (cH / cF) <= top / low <= cF * cH].
 
 Definition X6 := forall n (H F : 'M[R]_n) top low ue uh, pd H -> pd F -> largest H top -> smallest H low ->
   nrm ue = 1 -> nrm uh = 1 -> H *m ue = low *: ue -> H *m uh = top *: uh ->
   let step (g : 'cV[R]_n) l := - (invmx (l *: F) *m g) in
-  [/\ forall fe fh, F *m ue = fe *: ue -> F *m uh = fh *: uh -> forall a b tau Delta,
+  [/\ forall g l, 0 < l -> let regularised d := dot g d + l / 2%:R * dot d (F *m d) in
+        (forall d, regularised (step g l) <= regularised d) /\ forall d, regularised d <= regularised (step g l) -> d = step g l,
+      forall fe fh, F *m ue = fe *: ue -> F *m uh = fh *: uh -> forall a b tau Delta,
         0 < a -> 0 < b -> 0 < tau -> 0 < Delta ->
         ((exists l, [/\ 0 < l, Delta <= nrm (step (- (a *: ue)) l) & ellipsoid H tau (step (- (b *: uh)) l)]) <->
          b / a <= tau * fh / (Delta * fe * Num.sqrt top)),
@@ -262,7 +288,8 @@ Definition X6 := forall n (H F : 'M[R]_n) top low ue uh, pd H -> pd F -> largest
         ((exists l, [/\ 0 < l, theta * tau <= hlen H (step (- (a *: u)) l) <= tau
                       & theta * tau <= hlen H (step (- (b *: w)) l) <= tau]) <-> theta * c <= b / a <= c / theta)
     & forall g r, g != 0 -> 0 <= r -> let d := - ((r / Num.sqrt (dot g (invmx H *m g))) *: (invmx H *m g)) in
-        [/\ ellipsoid H r d, forall x, ellipsoid H r x -> dot g d <= dot g x & hlen H d = r]].
+        [/\ ellipsoid H r d, forall x, ellipsoid H r x -> dot g d <= dot g x,
+            forall x, ellipsoid H r x -> dot g x <= dot g d -> x = d & hlen H d = r]].
 
 Definition X7 := forall n (H : 'M[R]_n) top low ue uh, pd H -> largest H top -> smallest H low ->
   nrm ue = 1 -> nrm uh = 1 -> H *m ue = low *: ue -> H *m uh = top *: uh ->
@@ -284,10 +311,12 @@ Definition X7 := forall n (H : 'M[R]_n) top low ue uh, pd H -> largest H top -> 
 (* == Section 4 and Theorem 3 == *)
 
 Definition L3 :=
-  (forall n (X E : 'M[R]_n) mu e, above mu X -> 0 <= e -> e < mu -> bounded E e ->
-     X + E \in unitmx /\ bounded (invmx (X + E) - invmx X) (e / (mu * (mu - e)))) /\
-  forall n (X E : 'M[R]_n) mu e, 0 < mu -> above mu X -> above mu (X + E) -> 0 <= e -> bounded E e ->
-     bounded (invmx (X + E) - invmx X) (e / (mu * (mu + e))).
+  [/\ forall n (X E : 'M[R]_n) mu e, above mu X -> 0 <= e -> e < mu -> bounded E e ->
+        X + E \in unitmx /\ bounded (invmx (X + E) - invmx X) (e / (mu * (mu - e))),
+      forall n (X E : 'M[R]_n) mu e, 0 < mu -> above mu X -> above mu (X + E) -> 0 <= e -> bounded E e ->
+        bounded (invmx (X + E) - invmx X) (e / (mu * (mu + e)))
+    & forall n mu e, 0 < mu -> 0 <= e -> exists X E : 'M[R]_n.+1, [/\ above mu X, above mu (X + E), bounded E e
+        & forall c, bounded (invmx (X + E) - invmx X) c -> e / (mu * (mu + e)) <= c]].
 
 Definition L4 := forall n (G1 G2 : 'M[R]_n) k1 k2 mu ek eC B, 0 < mu -> above mu G1 -> above mu G2 ->
   0 <= eC -> bounded (G2 - G1) eC -> nrm (k1 - k2) <= ek -> nrm k2 <= B ->
@@ -299,11 +328,12 @@ Definition L5 := forall m n (f : 'M[R]_(m, n) -> R) W c q z Gamma, gradient f (W
       nrm (Gamma *m q) <= frob Gamma * nrm q
     & forall s, bounded Gamma s -> nrm (Gamma *m q) <= s * nrm q].
 
-Definition X8 := forall m n p (f : 'M[R]_(m, n) -> R) W (C : 'M[R]_(m, p)) (Q : 'M[R]_(n, p)) Z Gamma,
-  gradient f (W + (Z - C) *m Q^T) Gamma ->
-  gradient (fun Z : 'M[R]_(m, p) => f (W + (Z - C) *m Q^T)) Z (Gamma *m Q) /\
-  forall G K (E : 'M[R]_(m, p)), pd G -> Q = invmx (G + K *m K^T) *m K -> Gamma = E *m K^T ->
-    Gamma *m Q = E *m retention G K.
+Definition X8 :=
+  (forall m n p (f : 'M[R]_(m, n) -> R) W (C : 'M[R]_(m, p)) (Q : 'M[R]_(n, p)) Z Gamma,
+    gradient f (W + (Z - C) *m Q^T) Gamma -> gradient (fun Z : 'M[R]_(m, p) => f (W + (Z - C) *m Q^T)) Z (Gamma *m Q)) /\
+  forall m n p (f : 'M[R]_(m, p) -> R) W (C Z E : 'M[R]_(m, p)) (G : 'M[R]_n) (K : 'M[R]_(n, p)), pd G ->
+    gradient f ((W + batch_edit G K (Z - C)) *m K) E ->
+    gradient (fun Z => f ((W + batch_edit G K (Z - C)) *m K)) Z (E *m retention G K).
 
 Definition J1 := forall n (E : 'M[R]_n) e, 0 <= e -> e < 1 -> bounded E e ->
   [/\ 1%:M + E \in unitmx,
@@ -333,8 +363,9 @@ Definition T3b := forall L d (n : 'I_L.+1 -> nat) q J (Gamma : forall l, 'M[R]_(
   let zeta := gamma * (1 + eps) + eps / sigma in let zeta' := gamma * (1 + eps) + eps in
   0 <= gamma -> 0 <= eps -> \sum_(l | l != ord_max) nrm (g l) <= gamma * nrm (g ord_max) ->
   bounded (J ord_max - 1%:M) eps -> bounded (Gamma ord_max) s -> proxy != 0 ->
-  [/\ zeta' <= zeta, (1 - zeta) * nrm proxy ^+ 2 <= dot (\sum_l g l) proxy, zeta < 1 -> 0 < (1 - zeta) * nrm proxy ^+ 2,
-      (1 - zeta') * nrm proxy ^+ 2 <= dot (\sum_l g l) proxy & zeta' < 1 -> 0 < (1 - zeta') * nrm proxy ^+ 2].
+  zeta' <= zeta /\ forall t, zeta' <= t ->
+    [/\ nrm (\sum_l g l - proxy) <= t * nrm proxy, (1 - t) * nrm proxy ^+ 2 <= dot (\sum_l g l) proxy
+      & t < 1 -> 0 < (1 - t) * nrm proxy ^+ 2].
 
 Definition T3c :=
   (forall L d (n : 'I_L.+1 -> nat) q J (Gamma : forall l, 'M[R]_(d, n l)) gamma eps c,
@@ -346,12 +377,15 @@ Definition T3c :=
     [/\ bound * (nrm (\sum_l g l) * nrm proxy) <= dot (\sum_l g l) proxy,
         (0 < bound) = (gamma ^+ 2 + eps ^+ 2 < 1)
       & gamma ^+ 2 + eps ^+ 2 < 1 -> 0 < dot (\sum_l g l) proxy]) /\
-  forall gamma eps, 0 <= gamma <= 1 -> 0 <= eps < 1 ->
-    exists (J : 'M[R]_2) (g proxy : 'cV[R]_2) (c : R),
-    [/\ 0 < c /\ bounded (c^-1 *: J - 1%:M) eps, proxy != 0 /\ J^T *m proxy != 0,
-        nrm (g - J^T *m proxy) <= gamma * nrm (J^T *m proxy),
-        dot g proxy = (Num.sqrt ((1 - eps ^+ 2) * (1 - gamma ^+ 2)) - eps * gamma) * (nrm g * nrm proxy)
-      & 1 <= gamma ^+ 2 + eps ^+ 2 -> dot g proxy <= 0].
+  forall gamma eps, 0 <= gamma < 1 -> 0 <= eps < 1 ->
+    exists (J : 'I_2 -> 'M[R]_2) (Gamma : 'I_2 -> 'M[R]_(2, 1)) (q : 'I_2 -> 'cV[R]_1),
+    let g l := layer_gradient (J l) (Gamma l) (q l) in
+    let proxy := Gamma ord_max *m q ord_max in
+    [/\ bounded (J ord_max - 1%:M) eps, g ord_max != 0 /\ \sum_l g l != 0,
+        \sum_(l | l != ord_max) nrm (g l) <= gamma * nrm (g ord_max),
+        dot (\sum_l g l) proxy =
+          (Num.sqrt ((1 - eps ^+ 2) * (1 - gamma ^+ 2)) - eps * gamma) * (nrm (\sum_l g l) * nrm proxy)
+      & 1 <= gamma ^+ 2 + eps ^+ 2 -> dot (\sum_l g l) proxy <= 0].
 
 (* MEMIT's allocation over layers 0..n-1: layer l is asked for 1/(n-l) of what is missing, a share eta_l arrives *)
 Fixpoint missing n (eta : nat -> R) l : R := if l is l'.+1 then missing n eta l' * (1 - eta l' / (n - l')%:R) else 1.
@@ -379,21 +413,24 @@ Definition J2 := exists n (G : 'M[R]_n) (k : 'cV[R]_n), pd G /\
   jacobian (fun z => asked 2 (fun=> eta G k) z h 1) z J /\ forall e, bounded (J - 1%:M) e -> 4%:R^-1 <= e.
 
 Definition P1 := forall m n (G : 'M[R]_n) (k : 'cV[R]_n) (h : 'cV[R]_m) (z : nat -> 'cV[R]_m), pd G ->
-  forall t s, z t != h -> edit G k (z t - h) *m k = s *: (z t - h) -> s = eta G k.
+  (forall t, edit G k (z t - h) *m k = eta G k *: (z t - h)) /\ eta G k < 1.
 
 Definition P2 := forall m n (G : 'M[R]_n) (k : 'cV[R]_n) (f : 'cV[R]_m -> R) W e, pd G -> gradient f (W *m k) e ->
-  exists Gamma, gradient (fun W => f (W *m k)) W Gamma /\ Gamma *m channel G k = eta G k *: e.
+  (exists Gamma, gradient (fun W => f (W *m k)) W Gamma) /\
+  forall Gamma, gradient (fun W => f (W *m k)) W Gamma -> Gamma *m channel G k = eta G k *: e.
 
-Definition P5 := forall m (delta : 'cV[R]_m) M, delta != 0 -> exists (G : 'M[R]_1) (k : 'cV[R]_1),
-  [/\ pd G, nrm k = 1, edit G k ((eta G k)^-1 *: delta) *m k = delta
-    & forall D, D *m k = delta -> M < cost G D].
+Definition P5 := forall m n (k : 'cV[R]_n) (delta : 'cV[R]_m), k != 0 ->
+  (forall e, 0 < e -> exists G : 'M[R]_n, pd G /\ rho G k < e) /\
+  forall G : 'M[R]_n, pd G -> edit G k ((eta G k)^-1 *: delta) *m k = delta /\
+    forall D M, D *m k = delta -> M * rho G k < nrm delta ^+ 2 -> M < cost G D.
 
 Definition P6 := forall m n (G : 'M[R]_n) (k : 'cV[R]_n) (h : 'cV[R]_m) (z : nat -> 'cV[R]_m) t, z t != h ->
   let D := edit G k (z t - h) in let q := channel G k in cost G D / frob D ^+ 2 = dot q (G *m q) / nrm q ^+ 2.
 
-Definition P7 := exists n (P : 'M[R]_n) (k : 'cV[R]_n), [/\ projector P, P != 0, k != 0
-  & forall m beta (r : 'cV[R]_m) (Gamma : 'M[R]_(m, n)), 0 < beta ->
-      projected_edit P beta k r *m k = 0 /\ Gamma *m channel beta%:M (P *m k) = 0].
+Definition P7 :=
+  (forall m n (P : 'M[R]_n) beta k (r : 'cV[R]_m) (Gamma : 'M[R]_(m, n)), P *m k = 0 ->
+     projected_edit P beta k r = 0 /\ Gamma *m channel beta%:M (P *m k) = 0) /\
+  exists (P : 'M[R]_2) (k : 'cV[R]_2), [/\ projector P, P != 0, k != 0 & P *m k = 0].
 
 (* the first step of Adam: rate a, decays b1 and b2, guard eps *)
 Definition adam_step n a b1 b2 eps (g : 'cV[R]_n) : 'cV[R]_n :=
@@ -401,8 +438,9 @@ Definition adam_step n a b1 b2 eps (g : 'cV[R]_n) : 'cV[R]_n :=
 Definition P11 := exists g proxy : 'cV[R]_2, [/\ nrm (g - proxy) < nrm proxy, 0 < dot g proxy
   & forall a b1 b2 eps, 0 < a -> b1 < 1 -> b2 < 1 -> 0 <= eps <= 100%:R^-1 -> 0 < dot g (adam_step a b1 b2 eps proxy)].
 
-Definition P12 := exists g proxy pull : 'cV[R]_2,
-  [/\ proxy != 0, nrm (g - proxy) <= 2%:R^-1 * nrm proxy & dot (g + pull) (proxy + pull) < 0].
+Definition P12 := exists (J Gamma : 'M[R]_2) (q pull : 'cV[R]_2),
+  [/\ bounded (J - 1%:M) 2%:R^-1, bounded Gamma 1, nrm (Gamma *m q) = nrm q, q != 0
+    & dot (layer_gradient J Gamma q + pull) (Gamma *m q + pull) < 0].
 
 Fixpoint realised a eta t : R := if t is t'.+1 then let d := realised a eta t' in d - a * (eta * (eta * d - 1)) else 0.
 Definition P13 :=
@@ -413,5 +451,22 @@ Definition P13 :=
 
 Definition X9 := forall L d (g : 'I_L.+1 -> 'cV[R]_d) proxy eps, (forall l, 0 <= dot (g l) proxy) ->
   0 < (1 - eps) * nrm proxy ^+ 2 -> (1 - eps) * nrm proxy ^+ 2 <= dot (g ord_max) proxy -> 0 < dot (\sum_l g l) proxy.
+
+(* == Parts of claims: what of X4 and of X11 is proved == *)
+
+(* a solve that is backward stable: its x solves G + E in place of G *)
+Definition X4_part := forall n (G E : 'M[R]_n) (k x : 'cV[R]_n) top low u, pd G -> largest G top -> smallest G low ->
+  0 <= u -> bounded E (u * top) -> let e := u * (top / low) in e < 1 -> (G + E) *m x = k -> let computed := dot k x in
+  [/\ 0 <= computed, `|computed - rho G k| <= e / (1 - e) * rho G k
+    & `|computed / (1 + computed) - eta G k| <= e / (1 - e) * eta G k].
+
+(* Gamma' and q' are taken at the virtual edits; moving l is what flows through channels that move with z *)
+Definition X11_part := forall L d (n : 'I_L -> nat) (J : 'I_L -> 'M[R]_d) (Gamma Gamma' : forall l, 'M[R]_(d, n l))
+    (q q' : forall l, 'cV[R]_(n l)) (moving : 'I_L -> 'cV[R]_d) s e,
+  (forall l, 0 <= s l) -> (forall l, 0 <= e l) -> (forall l, bounded (J l - (s l)%:M) (e l)) ->
+  let g := \sum_l (layer_gradient (J l) (Gamma l) (q l) + moving l) in
+  let parallel := \sum_l s l *: (Gamma' l *m q' l) in
+  nrm (g - parallel) <= \sum_l (e l * nrm (Gamma l *m q l) + s l * nrm (Gamma l *m (q l - q' l)) +
+                                s l * nrm ((Gamma l - Gamma' l) *m q' l) + nrm (moving l)).
 
 End Statements.

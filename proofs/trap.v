@@ -1,7 +1,7 @@
-(* Balls, ellipsoids and requests that share a penalty: L2, T2b, T2c, T2d. *)
+(* Balls, ellipsoids and requests that share a penalty: L2, T2b, T2c, T2d, P3. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear spectral eigen.
+From MetaKE Require Import statements linear spectral eigen attenuation spectrum.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -97,6 +97,14 @@ Qed.
 Lemma displacement0 n (g : 'cV[R]_n) l : displacement 0 (- g) l = l^-1 *: g.
 Proof. by rewrite /displacement add0r mulmxN opprK invmx_scalar mul_scalar_mx. Qed.
 
+(* a request with gradient -a u, ||u|| = 1, moves by a/l *)
+Lemma progress n (u : 'cV[R]_n) a Delta l : nrm u = 1 -> 0 < a -> 0 < Delta -> 0 < l ->
+  (Delta <= nrm (displacement 0 (- (a *: u)) l)) = (l <= a / Delta).
+Proof.
+move=> u1 a0 D0 l0; rewrite displacement0 scalerA nrmZ u1 mulr1 ger0_norm ?mulr_ge0 ?invr_ge0 ?(ltW l0) ?(ltW a0) //.
+by rewrite ler_pdivl_mull // -ler_pdivl_mulr.
+Qed.
+
 (* Both requests ask for a penalty: one for at most a/Delta, the other for at least b sqrt(mu_max)/tau. *)
 Theorem T2c_proof : T2c R.
 Proof.
@@ -109,8 +117,7 @@ have serve Delta l : 0 < Delta -> 0 < l ->
     (Delta <= nrm (displacement 0 (- (a *: ue)) l) <-> l <= a / Delta) /\
     (ellipsoid H tau (displacement 0 (- (b *: uh)) l) <-> b * Num.sqrt top / tau <= l).
   move=> D0 l0; have li : 0 <= l^-1 by rewrite invr_ge0 ltW.
-  rewrite !displacement0 !scalerA nrmZ ne mulr1 ger0_norm ?mulr_ge0 ?(ltW a0) // ler_pdivl_mull // -ler_pdivl_mulr //.
-  split=> //; rewrite /ellipsoid -scalemxAr eh !dotZl !dotZr -nrm_sqr nh expr1n mulr1 mulrA -expr2.
+  rewrite progress // displacement0 scalerA; split=> //; rewrite /ellipsoid -scalemxAr eh !dotZl !dotZr -nrm_sqr nh expr1n mulr1 mulrA -expr2.
   by rewrite le_by_sqrt ?(ltW tau0) ?mulr_ge0 ?(ltW b0) // ler_pdivr_mull // mulrA ler_pdivl_mulr // ler_pdivr_mulr.
 have h Delta : 0 < Delta -> (trap Delta <-> a / Delta < b * Num.sqrt top / tau).
   move=> D0; rewrite ltNge; split=> [t|/negP t [l [l0 /(serve _ _ D0 l0).1 h1 /(serve _ _ D0 l0).2 h2]]].
@@ -126,20 +133,49 @@ rewrite ltr_pdivr_mulr // (_ : theta * _ * _ = b * Num.sqrt top / tau * (theta *
 by field; rewrite !gt_eqF.
 Qed.
 
-(* Cauchy and Schwarz, with equality along v. *)
+Lemma margin_attained n (v : 'cV[R]_n) m : v != 0 -> 0 <= m -> exists d, dot v d = m /\ nrm d = m / nrm v.
+Proof.
+move=> v0 m0; have nv : 0 < nrm v by rewrite nrm_gt0.
+exists ((m / nrm v ^+ 2) *: v); rewrite dotZr -nrm_sqr divfK ?expf_neq0 ?gt_eqF //.
+by split=> //; rewrite nrmZ ger0_norm ?divr_ge0 ?exprn_ge0 ?(ltW nv) //; field; rewrite gt_eqF.
+Qed.
+
+(* Cauchy and Schwarz, with equality along v alone; within a subspace the same for the projected v. *)
 Theorem T2d_proof : T2d R.
 Proof.
 move=> n v m v0; have nv : 0 < nrm v by rewrite nrm_gt0.
 split.
 - by move=> d h; rewrite ler_pdivr_mulr // mulrC; apply: le_trans h (cauchy_le _ _).
-- move=> m0; exists ((m / nrm v ^+ 2) *: v).
-  have n2 : nrm v ^+ 2 != 0 by rewrite expf_neq0 // gt_eqF.
-  rewrite dotZr -nrm_sqr divfK // nrmZ ger0_norm ?divr_ge0 ?exprn_ge0 ?(ltW nv) //; split=> //.
-  by field; rewrite gt_eqF.
-move=> p V c VV w0 h; have nw : 0 < nrm (V^T *m v) by rewrite nrm_gt0.
-have -> : nrm (V *m c) = nrm c by rewrite /nrm dot_mull mulmxA VV mul1mx.
-rewrite ler_pdivr_mulr // mulrC; apply: le_trans h _; rewrite -{1}[V]trmxK -dot_mull.
-exact: cauchy_le.
+- exact: margin_attained.
+- move=> d e f; apply/eqP; rewrite -subr_eq0 -dot_eq0 dotBl !dotBr !dotZl !dotZr (dotC d v) e -!nrm_sqr f.
+  by apply/eqP; field; rewrite gt_eqF.
+move=> p V VV w0; have nw : 0 < nrm (V^T *m v) by rewrite nrm_gt0.
+have length c : nrm (V *m c) = nrm c by rewrite /nrm dot_mull mulmxA VV mul1mx.
+have along c : dot v (V *m c) = dot (V^T *m v) c by rewrite -{1}[V]trmxK -dot_mull.
+split=> [c|m0]; first by rewrite along length ler_pdivr_mulr // mulrC => h; apply: le_trans h (cauchy_le _ _).
+by have [c [h1 h2]] := margin_attained w0 m0; exists c; rewrite along length.
+Qed.
+
+(* The edit along G^-1 k is G-orthogonal to everything that does not see k; two requests share a penalty as in T2c. *)
+Theorem P3_proof : P3 R.
+Proof.
+move=> m n G k delta pG k0; have r0 := rho_gt0 pG k0; have s0 : 0 < Num.sqrt (rho G k) by rewrite sqrtr_gt0.
+have least (y : 'cV[R]_m) D : D *m k = y -> nrm y ^+ 2 / rho G k <= cost G D.
+  by rewrite nrm_sqr; apply: execution_cost.
+have attained (y : 'cV[R]_m) : exists D, D *m k = y /\ cost G D = nrm y ^+ 2 / rho G k.
+  have [h1 h2] := @execution_cost_attained R m n G k y pG k0.
+  by eexists; split; [exact: h1 | rewrite nrm_sqr -h2].
+split=> // [|ue uh ne nh a b tau Delta a0 b0 t0 D0 easy hard]; first exact: least.
+have safe l : 0 < l -> (exists D, D *m k = hard l /\ cost G D <= tau ^+ 2) <-> b / (tau * Num.sqrt (rho G k)) <= l.
+  move=> l0; apply: iff_trans (_ : nrm (hard l) ^+ 2 / rho G k <= tau ^+ 2 <-> _).
+    split=> [[D [e h]]|h]; first exact: le_trans (least _ _ e) h.
+    by have [D [e c]] := attained (hard l); exists D; rewrite c.
+  rewrite /hard displacement0 scalerA nrmZ nh mulr1 ger0_norm ?mulr_ge0 ?invr_ge0 ?(ltW l0) ?(ltW b0) // ler_pdivr_mulr //.
+  rewrite -[X in _ <= _ * X]sqr_sqrtr ?(ltW r0) // -exprMn ler_sq ?mulr_ge0 ?invr_ge0 ?(ltW l0) ?(ltW b0) ?(ltW t0) ?(ltW s0) //.
+  by rewrite ler_pdivr_mull // ler_pdivr_mulr ?mulr_gt0.
+split=> [[l [l0]]|h]; first by rewrite progress // => h1 /(safe _ l0) h2; apply: le_trans h2 h1.
+have l0 : 0 < a / Delta by rewrite divr_gt0.
+by exists (a / Delta); split=> //; [rewrite progress | apply/safe].
 Qed.
 
 End Claims.

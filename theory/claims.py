@@ -137,11 +137,11 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "X14", 1, "What an edit costs, and a loop that does not pay",
         "tr(D* G D*^T) = sum_j <r_j - D* k_j, D* k_j>, one edit: ||D* k||^2/rho, the least that any D with D K = D* K costs; "
-        "the closed loop reaches every D K under every G; with a price alpha of that cost beside ||D K - X||^2 "
+        "the closed loop reaches every D K under every G, and every shift if the keys are independent; with a price alpha of that cost beside ||D K - X||^2 "
         "it ends at what the soft fit of X realises in alpha G",
         "ours", ("suppression.edit_cost", "suppression.batch_cost", "suppression.least_cost", "suppression.priced_shift"),
         (),
-        {"definite": PD, "independent": "the keys are linearly independent",
+        {"definite": PD, "independent": "the keys are linearly independent, for every shift and not only every D K",
          "soft": "the fit is soft: an exact one leaves nothing missing"},
     ),
     Claim(
@@ -279,7 +279,7 @@ CLAIMS: tuple[Claim, ...] = (
         {"sigma": "sigma > 0 enters the condition"},
     ),
     Claim(
-        "T3c", 3, "Descent, sharp", "cos(g, g~) >= sqrt((1 - eps^2)(1 - gamma^2)) - eps gamma, eps = min_c ||J_L/c - I||; positive iff gamma^2 + eps^2 < 1",
+        "T3c", 3, "Descent, sharp", "cos(g, g~) >= sqrt((1 - eps^2)(1 - gamma^2)) - eps gamma, eps = min_c ||J_L/c - I||; the bound is attained for gamma, eps < 1 and d_v >= 2, and is positive iff gamma^2 + eps^2 < 1",
         "ours", ("fidelity.cosine_bound", "fidelity.scaled_gap", "fidelity.cosine"), (),
         {"circle": "gamma^2 + eps^2 < 1"},
     ),

@@ -262,6 +262,20 @@ def test_a_price_ends_where_the_soft_fit_does_in_the_priced_geometry(b: Batch, p
         equal(suppression.batch_edit(weight * G, K, asked) @ K, X, 1e3 * limit)
 
 
+@given(batch_edits(max_exponent=2), seeds)
+@checks("X14", "random")
+def test_the_loop_reaches_every_change_though_a_key_comes_twice(b: Batch, seed: int):
+    """Requests are D K times the pseudo-inverse of B, of whatever change D."""
+    s = np.linalg.eigvalsh(b.S)
+    assume(s[0] > 1e-6 * max(1.0, s[-1]))
+    G, K = b.geometry.G, np.hstack([b.K, b.K[:, :1]])
+    wanted = np.random.default_rng(seed).standard_normal((len(b.R), len(G))) @ K
+    B = suppression.retention(suppression.gram(G, K))
+    asked = wanted @ np.linalg.pinv(B, rcond=1e-9, hermitian=True)
+    limit = tolerance(b.geometry.condition * (1 + 1 / s[0]) * (1 + s[-1]))
+    equal(suppression.batch_edit(G, K, asked) @ K, wanted, limit)
+
+
 @checks("X14", "needed", drops="soft")
 def test_an_exact_fit_leaves_nothing_missing_and_costs():
     G, K, R = np.eye(1), np.eye(1), np.eye(1)

@@ -206,6 +206,19 @@ def test_angle_bound_is_attained(gamma: float, gap: float, scale: float):
     below(np.arcsin(gamma) + np.arcsin(gap), _angle(s.g, s.proxy) + 1e-7)
 
 
+@given(st.floats(0, 3.14), st.floats(0, 0.999))
+@checks("T3c", "random")
+def test_a_full_tail_approaches_the_bound_and_does_not_attain_it(turn: float, gap: float):
+    """gamma = 1: a tail as long as g_L that turns by less than pi turns g by half of that; by pi it leaves g = 0."""
+    J = _worst_stack(0.0, gap).J[-1]
+    last, direction = J.T[:, 0], np.arcsin(gap) + turn
+    rest = norm(last) * np.array([np.cos(direction), np.sin(direction)])
+    s = Fidelity([np.eye(2), J], [rest[:, None], np.array([[1.0], [0.0]])], [np.ones(1)] * 2)
+    equal(s.gamma, 1.0, 1e-9)
+    equal(fidelity.cosine(s.g, s.proxy), np.cos(np.arcsin(gap) + turn / 2), 1e-9, 1.0)
+    assert holds(fidelity.cosine(s.g, s.proxy) > fidelity.cosine_bound(1.0, gap))
+
+
 @given(st.floats(0.01, 1.56), st.sampled_from([1e-1, 1e-3, 1e-6, 1e-9]))
 @checks("T3c", "searched")
 def test_sign_flips_exactly_on_the_circle(angle: float, step: float):
