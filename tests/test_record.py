@@ -7,7 +7,7 @@ import pytest
 from metake.models.load import load
 from tests.record import RECORD, TOLERANCE, furthest, methods_of, run
 
-ALWAYS = ("memit", "alphaedit-blue", "metake", "ultraedit")
+ALWAYS = ("memit + past-keys", "alphaedit-blue", "metake + past-keys", "ultraedit")
 CASES = [
     ("demo", m) if m in ALWAYS else pytest.param("demo", m, marks=pytest.mark.deep)
     for m in methods_of("demo")
