@@ -176,8 +176,12 @@ def build(args: argparse.Namespace) -> Bench:
         arch, tokenizer = loaded.arch, loaded.tokenizer
     else:
         torch.manual_seed(0)
-        configs = {"gpt2": lambda n: GPT2Config(n_layer=n), "gpt-j": CONFIGS["gpt-j"],
-                   "gpt2-xl": CONFIGS["gpt2-xl"], "llama3": CONFIGS["llama3-8b"]}  # fmt: skip
+        configs = {
+            "gpt2": lambda n: GPT2Config(n_layer=n),
+            "gpt-j": CONFIGS["gpt-j"],
+            "gpt2-xl": CONFIGS["gpt2-xl"],
+            "llama3": CONFIGS["llama3-8b"],
+        }
         blocks = args.blocks or {"gpt2": 12, "gpt2-xl": 48, "gpt-j": 28, "llama3": 32}[args.size]
         with torch.device(device):
             config = configs[args.size](blocks)
@@ -185,13 +189,26 @@ def build(args: argparse.Namespace) -> Bench:
                 AutoModelForCausalLM.from_config(config, dtype=getattr(torch, args.dtype)).eval()
             )
         tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")  # its ids exist in every vocabulary
-    layers = {"smollm2": (4, 5, 6, 7, 8), "gpt2": (3, 4, 5, 6, 7), "gpt2-xl": (13, 14, 15, 16, 17),
-              "gpt-j": (3, 4, 5, 6, 7, 8), "llama3": (4, 5, 6, 7, 8)}.get(args.size, (1, 2, 3))  # fmt: skip
+    layers = {
+        "smollm2": (4, 5, 6, 7, 8),
+        "gpt2": (3, 4, 5, 6, 7),
+        "gpt2-xl": (13, 14, 15, 16, 17),
+        "gpt-j": (3, 4, 5, 6, 7, 8),
+        "llama3": (4, 5, 6, 7, 8),
+    }.get(args.size, (1, 2, 3))
     layers = tuple(n for n in layers if n < len(arch)) or (len(arch) - 1,)
     method = MEMIT.updated(
-        layers=layers, contexts=CONTEXTS, steps=args.steps, lr=0.5, clamp=0.75, decay=0.5, stop_loss=0.0,
-        weight=1000.0, ridge=1e-4, max_tokens=args.max_tokens,
-    )  # fmt: skip
+        layers=layers,
+        contexts=CONTEXTS,
+        steps=args.steps,
+        lr=0.5,
+        clamp=0.75,
+        decay=0.5,
+        stop_loss=0.0,
+        weight=1000.0,
+        ridge=1e-4,
+        max_tokens=args.max_tokens,
+    )
     name = args.size if args.size in DEMOS else "demo"
     file = "real_facts.json" if args.size == "smollm2" else "test.json"
     records = read_records(args.data or ASSETS / "world" / file)
@@ -208,19 +225,32 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     wanted = args.suite
     report: dict[str, Any] = {
         **provenance(args.size, bench.arch, "memit"),
-        "size": args.size, "batches": args.batch, "steps": args.steps, "max_tokens": args.max_tokens, "layers": list(bench.method.layers),
-        "d_k": bench.arch.d_k, "d_v": bench.arch.d_v, "blocks": len(bench.arch), "threads": torch.get_num_threads(),
-        "dtype": args.dtype, "tf32": args.tf32,
+        "size": args.size,
+        "batches": args.batch,
+        "steps": args.steps,
+        "max_tokens": args.max_tokens,
+        "layers": list(bench.method.layers),
+        "d_k": bench.arch.d_k,
+        "d_v": bench.arch.d_v,
+        "blocks": len(bench.arch),
+        "threads": torch.get_num_threads(),
+        "dtype": args.dtype,
+        "tf32": args.tf32,
         "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
         "machine": processor(),
-        "matmul_peak_gflops": matmul_peak(bench), "rows": [],
-    }  # fmt: skip
+        "matmul_peak_gflops": matmul_peak(bench),
+        "rows": [],
+    }
     before = peak_gib(bench)
     with frozen(bench.arch.model):
         statistics = collect(
-            bench.arch, bench.tokenizer, bench.text, bench.method.layers, tokens=bench.arch.d_k + 512,
+            bench.arch,
+            bench.tokenizer,
+            bench.text,
+            bench.method.layers,
+            tokens=bench.arch.d_k + 512,
             progress=False,
-        )  # fmt: skip
+        )
         editor = Editor(bench.arch.model, bench.tokenizer, bench.method, statistics=statistics, answers=False)
         for batch in args.batch:
             sized = replace(bench, size=batch)
@@ -254,7 +284,12 @@ def processor() -> str:
 def totals(rows: list[dict[str, Any]], batch: int, steps: int) -> list[dict[str, Any]]:
     """A whole edit, from its stages: the open loop and MetaKE (as many proxy steps again) against the direct one."""
     took = {(r["suite"], r["name"]): r["seconds"] for r in rows if r["batch"] == batch}
-    stages = [("plan", "direct, one by one"), ("solve", "direct"), ("plan", "this library"), ("solve", "this library")]  # fmt: skip
+    stages = [
+        ("plan", "direct, one by one"),
+        ("solve", "direct"),
+        ("plan", "this library"),
+        ("solve", "this library"),
+    ]
     if not all(stage in took for stage in stages):
         return []
     direct = [a + b for a, b in zip(took[stages[0]], took[stages[1]], strict=True)]
@@ -277,13 +312,26 @@ def matmul_peak(bench: Bench) -> float:
     return 2 * size**3 / min(bench.timed(lambda: a @ a, 5)) / 1e9
 
 
-def row(suite: str, name: str, seconds: list[float], edits: int, against: list[float] | None = None,
-        agrees: float | None = None) -> dict[str, Any]:  # fmt: skip
+def row(
+    suite: str,
+    name: str,
+    seconds: list[float],
+    edits: int,
+    against: list[float] | None = None,
+    agrees: float | None = None,
+) -> dict[str, Any]:
     """One line of the report; `against` are the seconds of what it is compared with."""
     ratio = None if against is None else middle.median(against) / middle.median(seconds)
     spread = None if against is None else [min(against) / max(seconds), max(against) / min(seconds)]
-    return {"suite": suite, "name": name, "seconds": seconds, "per_edit": middle.median(seconds) / edits,
-            "ratio": ratio, "spread": spread, "differs": agrees}  # fmt: skip
+    return {
+        "suite": suite,
+        "name": name,
+        "seconds": seconds,
+        "per_edit": middle.median(seconds) / edits,
+        "ratio": ratio,
+        "spread": spread,
+        "differs": agrees,
+    }
 
 
 def _batch(bench: Bench, editor: Editor) -> tuple[Batch, Trunks]:
@@ -314,9 +362,11 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     theirs = [s * len(bench.requests) / few for s in bench.timed(published)]
     wanted = kept["direct"]
     off = float((kept["ours"][:few] - wanted).norm() / wanted.norm())
-    return [row("plan", "direct, one by one", theirs, len(bench.requests)),
-            row("plan", "this library", mine, len(bench.requests), theirs, off)
-            | {"gflops": counter.get_total_flops() / middle.median(mine) / 1e9}]  # fmt: skip
+    return [
+        row("plan", "direct, one by one", theirs, len(bench.requests)),
+        row("plan", "this library", mine, len(bench.requests), theirs, off)
+        | {"gflops": counter.get_total_flops() / middle.median(mine) / 1e9},
+    ]
 
 
 def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
@@ -346,8 +396,11 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
         left, right = kept["ours"].factors[layer]
         off = max(off, float((left.double() @ right.double().T - change).norm() / change.norm()))
     count = len(bench.requests)
-    return [row("solve", "direct", theirs, count), row("solve", "this library", mine, count, theirs, off),
-            row("solve", "factorisation, once per run", factorised, count)]  # fmt: skip
+    return [
+        row("solve", "direct", theirs, count),
+        row("solve", "this library", mine, count, theirs, off),
+        row("solve", "factorisation, once per run", factorised, count),
+    ]
 
 
 def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
@@ -361,10 +414,11 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
         bench.arch, batch, trunks.start, top, channel=channel, max_tokens=bench.method.max_tokens
     )
     slopes = {
-        "proxy": Virtual(objective, "channel"), "parallel": Parallel(objective, solver, trunks),
+        "proxy": Virtual(objective, "channel"),
+        "parallel": Parallel(objective, solver, trunks),
         "unrolled, keys frozen": Unrolled(objective, solver, trunks, "frozen"),
         "unrolled": Unrolled(objective, solver, trunks),
-    }  # fmt: skip
+    }
     start = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
     )
@@ -415,8 +469,10 @@ def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
         for _ in range(SEQUENCE):
             seconds += bench.timed(lambda: other.edit(bench.requests), 1)
     first, late = seconds[:3], seconds[-3:]
-    return [row("sequence", "batches 1 to 3", first, bench.size),
-            row("sequence", f"batches {SEQUENCE - 2} to {SEQUENCE}", late, bench.size, first)]  # fmt: skip
+    return [
+        row("sequence", "batches 1 to 3", first, bench.size),
+        row("sequence", f"batches {SEQUENCE - 2} to {SEQUENCE}", late, bench.size, first),
+    ]
 
 
 def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -429,7 +485,18 @@ def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if line["suite"] == "stats":
             spread = f"{line['tokens_per_second']:.0f} tokens/s"
         share = f"{line['gflops'] / report['matmul_peak_gflops']:.0%}" if "gflops" in line else "-"
-        rows.append([line["suite"], str(line["batch"]), line["name"], f"{line['per_edit']:.4g}", ratio, spread, share, differs])  # fmt: skip
+        rows.append(
+            [
+                line["suite"],
+                str(line["batch"]),
+                line["name"],
+                f"{line['per_edit']:.4g}",
+                ratio,
+                spread,
+                share,
+                differs,
+            ]
+        )
     return head, rows
 
 
@@ -468,14 +535,23 @@ def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
     """One panel per suite, seconds per edit over the size of the batch."""
     suites = list(dict.fromkeys(line["suite"] for line in lines))
     rows = -(-len(suites) // 2)
-    figure, axes = panels(rows, min(2, len(suites)), figsize=(6.4, 0.3 + 2.9 * rows), squeeze=False)  # fmt: skip
+    figure, axes = panels(rows, min(2, len(suites)), figsize=(6.4, 0.3 + 2.9 * rows), squeeze=False)
     sizes = sorted({line["batch"] for line in lines})
     for axis, suite in zip(axes.flat, suites, strict=False):
         names = list(dict.fromkeys(line["name"] for line in lines if line["suite"] == suite))
         for colour, name in zip((RED, BLUE, GREEN, ORANGE), names, strict=False):
             mine = [line for line in lines if (line["suite"], line["name"]) == (suite, name)]
-            axis.plot([m["batch"] for m in mine], [m["per_edit"] for m in mine], "o-", ms=3, color=colour, label=name)  # fmt: skip
-        axis.set(xscale="log", yscale="log", title=suite, xlabel="requests in a batch", ylabel="seconds per edit")  # fmt: skip
+            axis.plot(
+                [m["batch"] for m in mine],
+                [m["per_edit"] for m in mine],
+                "o-",
+                ms=3,
+                color=colour,
+                label=name,
+            )
+        axis.set(
+            xscale="log", yscale="log", title=suite, xlabel="requests in a batch", ylabel="seconds per edit"
+        )
         axis.set_xticks(sizes, sizes)
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -73,9 +73,23 @@ def write_pages(folder: Path) -> list[Path]:
     commands: dict[str, list[str | Path]] = {
         "demo": [HERE / "demo.py", "--skip-real", "--edits", "12", "--batch", "12"],
         "drift": [HERE / "measure_drift.py", "--edits", "2"],
-        "evaluate": ["-m", "metake.cli", "evaluate", "--model", "demo", "--data", data, "--edits", "6", "--batch", "6",
-                     "--methods", "memit,metake", "--overwrite"],
-    }  # fmt: skip
+        "evaluate": [
+            "-m",
+            "metake.cli",
+            "evaluate",
+            "--model",
+            "demo",
+            "--data",
+            data,
+            "--edits",
+            "6",
+            "--batch",
+            "6",
+            "--methods",
+            "memit,metake",
+            "--overwrite",
+        ],
+    }
     for name, words in commands.items():
         subprocess.run(
             [sys.executable, *words, "--out", folder / name], check=True, stdout=subprocess.DEVNULL

@@ -72,9 +72,10 @@ def options() -> Parser:
         "--plan-rate", type=positive, default=0.5, help="of the open-loop steps before the gradients"
     )
     parser.add_argument(
-        "--locality", choices=["specificity", "agreement"],
+        "--locality",
+        choices=["specificity", "agreement"],
         help="third entry of the search's score; default: agreement, on the demo models specificity",
-    )  # fmt: skip
+    )
     parser.add_argument("--targets", help="only these, separated by semicolons")
     parser.add_argument(
         "--out",
@@ -177,9 +178,15 @@ class Judge:
     def run(self, method: LocateThenEdit, contexts: tuple[str, ...]) -> MethodRun:
         study = self.study
         return evaluate_method(
-            study.loaded, self.records, method, study.statistics, self.evaluator,
-            self.before, batch=study.batch, contexts=contexts,
-        )  # fmt: skip
+            study.loaded,
+            self.records,
+            method,
+            study.statistics,
+            self.evaluator,
+            self.before,
+            batch=study.batch,
+            contexts=contexts,
+        )
 
 
 @command("compare_gradients")
@@ -204,9 +211,18 @@ def main() -> None:
         "s/edit",
     ]
     rows = [
-        [p["target"], f"{p['weight']:g}", f"{p['eta']:.2f}", f"{p['rate']:g}", *(f"{100 * p[m]:.1f}" for m in METRICS),
-         f"{p['perplexity']:.2f}", f"{p['fraction']:.2f}", f"{p['seconds']:.2f}"] for p in points
-    ]  # fmt: skip
+        [
+            p["target"],
+            f"{p['weight']:g}",
+            f"{p['eta']:.2f}",
+            f"{p['rate']:g}",
+            *(f"{100 * p[m]:.1f}" for m in METRICS),
+            f"{p['perplexity']:.2f}",
+            f"{p['fraction']:.2f}",
+            f"{p['seconds']:.2f}",
+        ]
+        for p in points
+    ]
     tables = markdown(head, rows) + "\n" + markdown(*gains(points))
     write_text(args.out / f"{name}.md", tables)
     title = f"{name}, {args.edits} held-out facts, {args.steps} steps"
@@ -292,9 +308,12 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
             if key not in journal["points"]:
                 run = held_out.run(bench.method(name, weight, rate), contexts)
                 journal["points"][key] = {
-                    "target": name, "weight": weight, "rate": rate, "score on dev": max(trials)[0],
+                    "target": name,
+                    "weight": weight,
+                    "rate": rate,
+                    "score on dev": max(trials)[0],
                     **summary(run),
-                }  # fmt: skip
+                }
                 write_record(path, journal)
             bar.update()
     return [journal["points"][f"{weight:g} {name}"] for weight, name in jobs]
@@ -304,21 +323,30 @@ def summary(run: MethodRun) -> dict[str, Any]:
     """The numbers of a run as plain values."""
     fractions = [f for b in run.batches for f in b["fraction"]]
     return {
-        **{m: run.after.mean(m) for m in METRICS}, "perplexity": run.after.perplexity,
+        **{m: run.after.mean(m) for m in METRICS},
+        "perplexity": run.after.perplexity,
         "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
         "per_record": {m: [float(v) for v in run.after.values[m]] for m in METRICS},
         "fraction": sorted(fractions)[len(fractions) // 2],
         "eta": float(torch.tensor(run.batches[0]["eta"][-1]).median()),
-        "seconds": run.seconds_per_edit, "settings": run.settings.model_dump(mode="json"),
-    }  # fmt: skip
+        "seconds": run.seconds_per_edit,
+        "settings": run.settings.model_dump(mode="json"),
+    }
 
 
 STYLES = {
-    "open loop": (ORANGE, ":"), "open loop, unstopped": (ORANGE, "--"), "open loop, stopped on execution": (ORANGE, "-"),
-    "compensated": (BLACK, "-"), "iterated": (BLACK, ":"), "proxy": (RED, "-"), "parallel": (BLUE, "-"), "unrolled": (GREEN, "-"),
-    "proxy, from compensated": (RED, "--"), "parallel, from compensated": (BLUE, "--"),
+    "open loop": (ORANGE, ":"),
+    "open loop, unstopped": (ORANGE, "--"),
+    "open loop, stopped on execution": (ORANGE, "-"),
+    "compensated": (BLACK, "-"),
+    "iterated": (BLACK, ":"),
+    "proxy": (RED, "-"),
+    "parallel": (BLUE, "-"),
+    "unrolled": (GREEN, "-"),
+    "proxy, from compensated": (RED, "--"),
+    "parallel, from compensated": (BLUE, "--"),
     "unrolled, from compensated": (GREEN, "--"),
-}  # fmt: skip
+}
 
 
 MARKERS = {"-": "o", "--": "s", ":": "v"}
@@ -333,8 +361,10 @@ def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) ->
                 mine = [p for p in points if p["target"] == name]
                 x = [p["weight"] * 1.03 ** (i - 5) for p in mine]
                 y = [100 * p[metric] for p in mine]
-                bars = [[v - 100 * p["interval"][metric][0] for v, p in zip(y, mine, strict=True)],
-                        [100 * p["interval"][metric][1] - v for v, p in zip(y, mine, strict=True)]]  # fmt: skip
+                bars = [
+                    [v - 100 * p["interval"][metric][0] for v, p in zip(y, mine, strict=True)],
+                    [100 * p["interval"][metric][1] - v for v, p in zip(y, mine, strict=True)],
+                ]
                 if mine:
                     axis.errorbar(
                         x,

@@ -90,9 +90,11 @@ def main() -> None:
             content.append({"weight": weight, "text": name, "tokens": moments.provenance.tokens, "eta": etas})
             rows.append([f"{weight:g}", name, str(moments.provenance.tokens), *(f"{e:.3f}" for e in etas)])
     similarity = {
-        str(layer): float(torch.nn.functional.cosine_similarity(*(s[layer].flatten() for s in statistics.values()), dim=0))
+        str(layer): float(
+            torch.nn.functional.cosine_similarity(*(s[layer].flatten() for s in statistics.values()), dim=0)
+        )
         for layer in layers
-    }  # fmt: skip
+    }
     print(markdown(["lambda", "text", "tokens", *(f"eta {layer}" for layer in layers)], rows))
     print("cosine of the two C:", {k: round(v, 3) for k, v in similarity.items()})
     write_json(

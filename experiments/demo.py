@@ -97,9 +97,15 @@ def run(
         total=len(records) * len(methods), unit="edit", desc=f"{loaded.name}: editing", disable=None
     ) as bar:
         return compare(
-            loaded, records, methods, statistics, batch=batch, text=held_out_text(loaded.name),
-            tick=bar.update, data=data.name,
-        )  # fmt: skip
+            loaded,
+            records,
+            methods,
+            statistics,
+            batch=batch,
+            text=held_out_text(loaded.name),
+            tick=bar.update,
+            data=data.name,
+        )
 
 
 def show(talks: list[Dialogue]) -> None:
@@ -128,9 +134,12 @@ def story_sections(story: Comparison, out: Path, model: str) -> list[Section]:
     title = f"{model}: edits that an open loop misses and a closed loop makes"
     first = Section(
         title if missed else f"{model}: open and closed loop under the same constraint",
-        [*tell_result(story.content), *([f"These are the edits that only {CLOSED} makes. {LEGEND}"] if missed else [])],
+        [
+            *tell_result(story.content),
+            *([f"These are the edits that only {CLOSED} makes. {LEGEND}"] if missed else []),
+        ],
         dialogues=missed,
-    )  # fmt: skip
+    )
     reasons = [ATTENUATION, *tell_reason(story.content), *conclusion(story.content)]
     return [
         first,
@@ -177,24 +186,33 @@ def main() -> None:
         show(dialogues(presets.content))
         print(presets.table())
         heads += presets.cells()[0]
-        sections.append(result_section(
-            presets, args.out / "realisation-smollm2.png", title="smollm2: 12 facts in one batch, each method with its preset",
-            paragraphs=[PRESETS, *conclude(presets.content)],
-        ))  # fmt: skip
+        sections.append(
+            result_section(
+                presets,
+                args.out / "realisation-smollm2.png",
+                title="smollm2: 12 facts in one batch, each method with its preset",
+                paragraphs=[PRESETS, *conclude(presets.content)],
+            )
+        )
         answers += answer_sections(presets.content, "Answers of smollm2, each method with its preset")
     made_up = run(small, MADE_UP, with_presets(*METHODS, *CONTROLS), args.edits, args.batch)
     results[args.model] = made_up.content
     write_json(args.out / "results.json", results)
     print(made_up.table())
-    sections.append(result_section(
-        made_up, args.out / f"realisation-{args.model}.png",
-        title=f"{args.model}: {args.edits} test facts in consecutive batches of {args.batch}, presets",
-        paragraphs=[*([] if real else [PRESETS]), BATCHES, *conclude(made_up.content)],
-    ))  # fmt: skip
+    sections.append(
+        result_section(
+            made_up,
+            args.out / f"realisation-{args.model}.png",
+            title=f"{args.model}: {args.edits} test facts in consecutive batches of {args.batch}, presets",
+            paragraphs=[*([] if real else [PRESETS]), BATCHES, *conclude(made_up.content)],
+        )
+    )
     page = write_page(
-        args.out / "report.html", title="MetaKE: what edits change, and how much of each is realized",
-        sections=[*sections, *answers], glossary=explain([*heads, *made_up.cells()[0]]),
-    )  # fmt: skip
+        args.out / "report.html",
+        title="MetaKE: what edits change, and how much of each is realized",
+        sections=[*sections, *answers],
+        glossary=explain([*heads, *made_up.cells()[0]]),
+    )
     print(f"\n{time.perf_counter() - started:.0f} s; open {page}; numbers in {args.out / 'results.json'}")
 
 

@@ -54,7 +54,9 @@ from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
 
-def judge(loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | None, batch: int) -> dict[str, dict[str, float]]:  # fmt: skip
+def judge(
+    loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | None, batch: int
+) -> dict[str, dict[str, float]]:
     """Task -> metric -> value, `METRIC_stderr` beside it.
 
     Raises:
@@ -89,12 +91,26 @@ def main() -> None:
     before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
     with change.applied(loaded.arch):
         after = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
-    content: dict[str, Any] = {**provenance(loaded.name, loaded.arch, change.note.get("method", "")), "delta": str(args.delta), "digest": change.digest, "limit": args.limit, "before": before, "after": after}  # fmt: skip
+    content: dict[str, Any] = {
+        **provenance(loaded.name, loaded.arch, change.note.get("method", "")),
+        "delta": str(args.delta),
+        "digest": change.digest,
+        "limit": args.limit,
+        "before": before,
+        "after": after,
+    }
     rows = [
-        [task, name, f"{value:.3f} +- {before[task].get(name + '_stderr', float('nan')):.3f}", f"{after[task][name]:.3f}",
-         f"{after[task][name] - value:+.3f}"]
-        for task in before for name, value in before[task].items() if not name.endswith("_stderr")
-    ]  # fmt: skip
+        [
+            task,
+            name,
+            f"{value:.3f} +- {before[task].get(name + '_stderr', float('nan')):.3f}",
+            f"{after[task][name]:.3f}",
+            f"{after[task][name] - value:+.3f}",
+        ]
+        for task in before
+        for name, value in before[task].items()
+        if not name.endswith("_stderr")
+    ]
     head = ["task", "metric", "before", "after", "change"]
     write_json(args.out / "downstream.json", content)
     write_text(args.out / "downstream.md", markdown(head, rows))

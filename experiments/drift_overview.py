@@ -46,20 +46,26 @@ def point(content: dict[str, Any], label: str, rows: list[dict[str, Any]]) -> di
     verdict = judge(rows)
     held = {line["name"]: line["holds"] for line in verdict["lines"]}
     return {
-        **{name: content.get(name) for name in ("model", "fingerprint", "method", "version")}, "layers": content["layers"], "at": label, "edits": len(rows),
+        **{name: content.get(name) for name in ("model", "fingerprint", "method", "version")},
+        "layers": content["layers"],
+        "at": label,
+        "edits": len(rows),
         "eta": float(np.median([row["eta"][-1] for row in rows])),
         "executed": float(np.median([row["executed"] for row in rows])),
         "gamma": float(np.median([row["gamma"] for row in rows])),
         "cos": {name: float(np.median([row["cos"][name] for row in rows])) for name in NAMES},
-        "holds": held, "terms": {name: term["median"] for name, term in verdict["terms"].items()},
-    }  # fmt: skip
+        "holds": held,
+        "terms": {name: term["median"] for name, term in verdict["terms"].items()},
+    }
 
 
 def points(content: dict[str, Any]) -> list[dict[str, Any]]:
     """One point per strength, at the plan, and one where the plan is compensated."""
     edits, name = content["edits"], content["strength"]
-    at = [point(content, f"{name} {float(strength):.3g}", [e["strengths"][strength] for e in edits])
-          for strength in edits[0]["strengths"]]  # fmt: skip
+    at = [
+        point(content, f"{name} {float(strength):.3g}", [e["strengths"][strength] for e in edits])
+        for strength in edits[0]["strengths"]
+    ]
     return [*at, point(content, "compensated", [e["compensated"] for e in edits])]
 
 
@@ -73,15 +79,34 @@ def main() -> None:
     ]
     written = now()
     write_json(args.out / "overview.json", [{**p, "written": written} for p in found])
-    head = ["model, layers", "at", "eta_L", "executed", "gamma", *(f"cos {n}" for n in NAMES),
-            "X9", "proxy descends", "tail", "allocation", "evaluation", "moving keys"]  # fmt: skip
+    head = [
+        "model, layers",
+        "at",
+        "eta_L",
+        "executed",
+        "gamma",
+        *(f"cos {n}" for n in NAMES),
+        "X9",
+        "proxy descends",
+        "tail",
+        "allocation",
+        "evaluation",
+        "moving keys",
+    ]
     rows = [
-        [f"{p['model']}, {p['layers'][0]}-{p['layers'][-1]}", p["at"], f"{p['eta']:.2f}", f"{p['executed']:.2f}",
-         f"{p['gamma']:.1f}", *(f"{p['cos'][n]:.2f}" for n in NAMES),
-         f"{p['holds']['X9: aligned layers']:.0%}", f"{p['holds']['proxy descends']:.0%}",
-         *(f"{value:.2f}" for value in p["terms"].values())]
+        [
+            f"{p['model']}, {p['layers'][0]}-{p['layers'][-1]}",
+            p["at"],
+            f"{p['eta']:.2f}",
+            f"{p['executed']:.2f}",
+            f"{p['gamma']:.1f}",
+            *(f"{p['cos'][n]:.2f}" for n in NAMES),
+            f"{p['holds']['X9: aligned layers']:.0%}",
+            f"{p['holds']['proxy descends']:.0%}",
+            *(f"{value:.2f}" for value in p["terms"].values()),
+        ]
         for p in found
-    ]  # fmt: skip
+    ]
     write_text(args.out / "overview.md", markdown(head, rows))
     print(markdown(head, rows))
 

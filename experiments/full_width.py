@@ -84,10 +84,16 @@ CONFIGS = {
     "gpt2-xl": lambda n: GPT2Config(n_embd=1600, n_layer=n, n_head=25),
     "gpt-j": lambda n: GPTJConfig(n_layer=n, tie_word_embeddings=False),
     "llama3-8b": lambda n: LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=n,
-        num_attention_heads=32, num_key_value_heads=8, rope_theta=500000.0, tie_word_embeddings=False,
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=n,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        rope_theta=500000.0,
+        tie_word_embeddings=False,
     ),
-}  # fmt: skip
+}
 NAMES = {"gpt2-xl": "gpt2-xl", "gpt-j": "gpt-j-6b", "llama3-8b": "meta-llama-3-8b"}  # of their presets
 CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))
 
@@ -120,19 +126,28 @@ def main() -> None:
     chosen = methods_for(arch, methods, preset=NAMES[args.arch], changes=choice)
     layers = tuple(sorted({n for method in chosen if method.needs_statistics for n in method.layers}))
     report: dict[str, Any] = {
-        **provenance(args.arch, arch, methods), "arch": args.arch, "blocks": blocks, "layers": layers, "d_k": arch.d_k, "d_v": arch.d_v,
-        "dtype": args.dtype, "solve": args.solve, "edits": args.edits,
+        **provenance(args.arch, arch, methods),
+        "arch": args.arch,
+        "blocks": blocks,
+        "layers": layers,
+        "d_k": arch.d_k,
+        "d_v": arch.d_v,
+        "dtype": args.dtype,
+        "solve": args.solve,
+        "edits": args.edits,
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device,
         "model_gib": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30,
-    }  # fmt: skip
+    }
     statistics = None
     if layers:
         started = time.perf_counter()
         tokens = args.tokens or arch.d_k + 512
         statistics = collect(arch, tokenizer, default_text("demo"), layers, tokens=tokens)
         report["statistics"] = {
-            "tokens": tokens, "seconds": time.perf_counter() - started, "peak_gib": peak(args.device),
-        }  # fmt: skip
+            "tokens": tokens,
+            "seconds": time.perf_counter() - started,
+            "peak_gib": peak(args.device),
+        }
     requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
     rows = []
     for method in chosen:
@@ -146,12 +161,22 @@ def main() -> None:
             factored = time.perf_counter() - started
             result = editor.edit(requests)
         report[method.name] = {
-            "layers": method.layers, "factorise_seconds": factored, "edit_seconds": result.seconds,
-            "peak_gib": peak(args.device), "fraction": float(result.fraction.mean()),
+            "layers": method.layers,
+            "factorise_seconds": factored,
+            "edit_seconds": result.seconds,
+            "peak_gib": peak(args.device),
+            "fraction": float(result.fraction.mean()),
             "eta": [float(eta.median()) for eta in result.eta.values()],
-        }  # fmt: skip
-        rows.append([method.name, str(list(method.layers)), f"{factored:.1f}", f"{result.seconds / args.edits:.3f}",
-                     f"{report[method.name]['peak_gib']:.1f}"])  # fmt: skip
+        }
+        rows.append(
+            [
+                method.name,
+                str(list(method.layers)),
+                f"{factored:.1f}",
+                f"{result.seconds / args.edits:.3f}",
+                f"{report[method.name]['peak_gib']:.1f}",
+            ]
+        )
         write_json(args.out / f"{args.arch}-{args.dtype}.json", report)
     head = ["method", "layers", "factorise, s", "s/edit", "peak so far, GiB"]
     title = f"{args.arch}, {blocks} blocks, {args.dtype}, {report['device']}, {args.edits} edits"

@@ -170,15 +170,30 @@ class Bench:
         class Followed:
             executed = False
 
-            def __call__(self, residuals: torch.Tensor, active: torch.Tensor, penalty: Penalty, *,
-                         backward: bool = True) -> Losses:  # fmt: skip
+            def __call__(
+                self,
+                residuals: torch.Tensor,
+                active: torch.Tensor,
+                penalty: Penalty,
+                *,
+                backward: bool = True,
+            ) -> Losses:
                 if seen[0] in followed:
                     trail.append({"step": seen[0], "cos": edit.cosines(residuals)})
                 seen[0] += 1
                 return proxy(residuals, active, penalty, backward=backward)
 
-        descend(Followed(), start, edit.hidden.norm(dim=1), steps=self.steps, lr=self.closed.lr, penalty=edit.penalty, stop="none",
-                stop_loss=0.0, execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)))  # fmt: skip
+        descend(
+            Followed(),
+            start,
+            edit.hidden.norm(dim=1),
+            steps=self.steps,
+            lr=self.closed.lr,
+            penalty=edit.penalty,
+            stop="none",
+            stop_loss=0.0,
+            execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
+        )
         return trail
 
 
@@ -219,12 +234,22 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
     torch.manual_seed(seed)
     strengths = {factor: bench.at(factor) for factor in bench.factors}
     head = {
-        **provenance(bench.loaded.name, arch, bench.method.name, dated=False), "layers": list(layers),
-        "strength": "L2" if bench.method.strength == "l2" else "lambda", "data": data,
-        "dtype": str(arch.model.dtype).removeprefix("torch."), "factors": list(bench.factors), "norms": bench.norms, "steps": bench.steps,
-        "settings": bench.method.model_dump(mode="json"), "seed": seed, "chat": described(bench.loaded.tokenizer),
-        "statistics": {"tokens": bench.statistics.provenance.tokens, "text": bench.statistics.provenance.text},
-    }  # fmt: skip
+        **provenance(bench.loaded.name, arch, bench.method.name, dated=False),
+        "layers": list(layers),
+        "strength": "L2" if bench.method.strength == "l2" else "lambda",
+        "data": data,
+        "dtype": str(arch.model.dtype).removeprefix("torch."),
+        "factors": list(bench.factors),
+        "norms": bench.norms,
+        "steps": bench.steps,
+        "settings": bench.method.model_dump(mode="json"),
+        "seed": seed,
+        "chat": described(bench.loaded.tokenizer),
+        "statistics": {
+            "tokens": bench.statistics.provenance.tokens,
+            "text": bench.statistics.provenance.text,
+        },
+    }
     path, edits = out / "drift.json", []
     if path.is_file():
         earlier = read_record(path, "remove it: the edits are measured again")
@@ -287,13 +312,20 @@ def report(content: dict[str, Any], out: Path) -> None:
     )
     pictures = [Picture(path, *WORDS[path.stem]) for path in figures]
     write_page(
-        out / "report.html", title=title,
-        sections=[Section(
-            "Verdict", [INTRODUCTION, *words], head=head, rows=rows, pictures=pictures,
-            caption="Premises and conclusions of Theorem 3, and the parts of the proxy's error",
-        )],
+        out / "report.html",
+        title=title,
+        sections=[
+            Section(
+                "Verdict",
+                [INTRODUCTION, *words],
+                head=head,
+                rows=rows,
+                pictures=pictures,
+                caption="Premises and conclusions of Theorem 3, and the parts of the proxy's error",
+            )
+        ],
         glossary=MEANINGS,
-    )  # fmt: skip
+    )
     print(render(title, head, rows, width=110))
     print("\n".join(words))
     print(f"written: {out / 'report.html'}, drift.json, drift.csv and {len(figures)} figures")

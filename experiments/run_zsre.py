@@ -73,22 +73,26 @@ def options() -> Parser:
         help="searched settings, as tune.py writes them, instead of the model's preset",
     )
     parser.add_argument(
-        "--hparams", action="append", metavar="[METHOD=]FILE",
+        "--hparams",
+        action="append",
+        metavar="[METHOD=]FILE",
         help="settings from a published file (ROME, MEMIT, AlphaEdit, UltraEdit, EasyEdit), several times",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--against", metavar="METHOD",
+        "--against",
+        metavar="METHOD",
         help="also the difference of every other method to this one, fact by fact, with its interval",
-    )  # fmt: skip
+    )
     parser.add_argument("--look-every", type=at_least(1), help="also judge after every so many batches")
     parser.add_argument("--no-generate", action="store_true", help="leave out free generation")
     parser.add_argument(
         "--fluency", type=at_least(0), default=0, help="measure sampled text of so many records (slow)"
     )
     parser.add_argument(
-        "--references", type=Path,
+        "--references",
+        type=Path,
         help="ROME's attribute_snippets.json: also measure the consistency of that text",
-    )  # fmt: skip
+    )
     parser.add_argument("--stats", type=Path, help="statistics written by `metake stats`")
     parser.add_argument("--text", type=Path, help="text to collect statistics from")
     parser.add_argument("--out", type=output_folder, help="default: results/zsre/MODEL")
@@ -120,10 +124,22 @@ from metake.report.tables import latex, markdown, render
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
 GROUPS = {"paper": list(PAPER), "all": list(METHODS)}
 SHOWN = (
-    "efficacy", "generalisation", "specificity", "generation", "efficacy_success", "paraphrase_success",
-    "neighbourhood_success", "agreement", "same_subject", "kl", "overlap", "perplexity", "perplexity_median", "fluency",
+    "efficacy",
+    "generalisation",
+    "specificity",
+    "generation",
+    "efficacy_success",
+    "paraphrase_success",
+    "neighbourhood_success",
+    "agreement",
+    "same_subject",
+    "kl",
+    "overlap",
+    "perplexity",
+    "perplexity_median",
+    "fluency",
     "consistency",
-)  # fmt: skip
+)
 
 
 def chosen_methods(text: str) -> list[str]:
@@ -232,25 +248,46 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for seed in range(args.seeds):
             records = draw_records(everything, edits, seed, args.per_subject)
             evaluator = Evaluator(
-                loaded.arch, loaded.tokenizer, records, text=text, generate=not args.no_generate,
-                fluent=args.fluency, references=references,
-            )  # fmt: skip
+                loaded.arch,
+                loaded.tokenizer,
+                records,
+                text=text,
+                generate=not args.no_generate,
+                fluent=args.fluency,
+                references=references,
+            )
             with phase("evaluate the unedited model"):
                 befores.append(evaluator.measure())
             contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
             for method in methods:
                 bar.set_description(f"{method.name}, seed {seed}")
                 key = run_key(
-                    loaded, records, method, statistics, batch=batch, contexts=contexts,
+                    loaded,
+                    records,
+                    method,
+                    statistics,
+                    batch=batch,
+                    contexts=contexts,
                     measured=[not args.no_generate, args.fluency, fingerprint],
-                )  # fmt: skip
+                )
                 checkpoints = Checkpoints(args.out / "runs" / f"{method.name}-{seed}", key)
                 looks.update(method=method.name, seed=seed, curve=[])
-                rows[method.name].append(evaluate_method(
-                    loaded, records, method, statistics, evaluator, befores[-1], batch=batch,
-                    contexts=contexts, checkpoints=checkpoints, look_every=args.look_every, seen=seen,
-                    tick=bar.update,
-                ))  # fmt: skip
+                rows[method.name].append(
+                    evaluate_method(
+                        loaded,
+                        records,
+                        method,
+                        statistics,
+                        evaluator,
+                        befores[-1],
+                        batch=batch,
+                        contexts=contexts,
+                        checkpoints=checkpoints,
+                        look_every=args.look_every,
+                        seen=seen,
+                        tick=bar.update,
+                    )
+                )
                 result = content(args, loaded, statistics, befores, rows, left_out, against)
                 write_json(args.out / "results.json", result)
                 (args.out / "under_way.json").unlink(missing_ok=True)
@@ -258,9 +295,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def content(
-    args: argparse.Namespace, loaded: Loaded, statistics: Any, befores: list[Measurement],
-    rows: dict[str, list[MethodRun]], left_out: list[str], against: str | None,
-) -> dict[str, Any]:  # fmt: skip
+    args: argparse.Namespace,
+    loaded: Loaded,
+    statistics: Any,
+    befores: list[Measurement],
+    rows: dict[str, list[MethodRun]],
+    left_out: list[str],
+    against: str | None,
+) -> dict[str, Any]:
     """The result file: mean and interval per method, every seed's run, and what each number means."""
     done = {name: runs for name, runs in rows.items() if runs}
     summary = {"unedited": summarise(befores, [])}
@@ -272,11 +314,13 @@ def content(
         **apart,
         "methods": {name: [run.row() for run in runs] for name, runs in done.items()},
         "arguments": {k: None if v is None else str(v) for k, v in vars(args).items()},
-        "summary": summary, "left_out": left_out, "d_k": loaded.arch.d_k,
+        "summary": summary,
+        "left_out": left_out,
+        "d_k": loaded.arch.d_k,
         "curves": {name: [curve(run) for run in runs] for name, runs in done.items()},
         "protocol": "consecutive batches on one model; teacher-forced unless the glossary says otherwise; "
         f"{MOMENTS['end']}; intervals: 95%, over seeds from three on, over records (bootstrap) otherwise",
-    }  # fmt: skip
+    }
 
 
 def summarise(measured: list[Measurement], runs: list[MethodRun]) -> dict[str, dict[str, float | None]]:

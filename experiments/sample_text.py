@@ -182,9 +182,14 @@ def main() -> None:
             ]
             coded = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
             out = model.generate(
-                **coded.to(loaded.arch.device), max_new_tokens=args.length, do_sample=True,
-                temperature=1.0, top_k=0, top_p=1.0, pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
+                **coded.to(loaded.arch.device),
+                max_new_tokens=args.length,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                pad_token_id=tokenizer.pad_token_id,
+            )
             for row in out[:, coded["input_ids"].shape[1] :]:
                 piece = " ".join(tokenizer.decode(row, skip_special_tokens=True).split(" ")).strip()
                 pieces.append(piece)

@@ -105,8 +105,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     while sizes[0] // 2 >= 2 * loaded.arch.d_k:
         sizes.insert(0, sizes[0] // 2)
     if len(sizes) < 3:
-        raise MetakeError(f"--tokens: {args.tokens} is too few to halve twice; give {8 * loaded.arch.d_k} or more")  # fmt: skip
-    found = [statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=n, progress=True) for n in sizes]  # fmt: skip
+        raise MetakeError(
+            f"--tokens: {args.tokens} is too few to halve twice; give {8 * loaded.arch.d_k} or more"
+        )
+    found = [
+        statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=n, progress=True)
+        for n in sizes
+    ]
     if found[-1].provenance.tokens < args.tokens:
         raise MetakeError(
             f"text: {found[-1].provenance.tokens} tokens, fewer than --tokens {args.tokens}; lower it, or give a longer --text"
@@ -137,9 +142,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     last = points[-1]
     needed = reached[0] if reached else last["tokens"] * (last["estimate"] / GOAL) ** 2
     return {
-        **provenance(loaded.name, loaded.arch, "memit"), "layers": list(layers), "d_k": loaded.arch.d_k, "weight": method.value("weight"),
-        "facts": len(requests), "points": points, "goal": GOAL, "needed": needed, "extrapolated": not reached,
-    }  # fmt: skip
+        **provenance(loaded.name, loaded.arch, "memit"),
+        "layers": list(layers),
+        "d_k": loaded.arch.d_k,
+        "weight": method.value("weight"),
+        "facts": len(requests),
+        "points": points,
+        "goal": GOAL,
+        "needed": needed,
+        "extrapolated": not reached,
+    }
 
 
 def draw(content: dict[str, Any], path: Path) -> Path:
@@ -147,9 +159,19 @@ def draw(content: dict[str, Any], path: Path) -> Path:
     points = content["points"]
     with styled(LAYOUT):
         figure, axis = panels(figsize=(4.2, 2.9))
-        for name, colour, label in (("error", BLUE, "against the whole text"), ("estimate", ORANGE, "estimate from two halves")):  # fmt: skip
+        for name, colour, label in (
+            ("error", BLUE, "against the whole text"),
+            ("estimate", ORANGE, "estimate from two halves"),
+        ):
             mine = [p for p in points if name in p]
-            axis.plot([p["tokens"] for p in mine], [100 * p[name] for p in mine], "o-", color=colour, ms=3, label=label)  # fmt: skip
+            axis.plot(
+                [p["tokens"] for p in mine],
+                [100 * p[name] for p in mine],
+                "o-",
+                color=colour,
+                ms=3,
+                label=label,
+            )
         with_estimate = [p for p in points if "estimate" in p]
         x = [p["tokens"] for p in with_estimate]
         first = with_estimate[0]["estimate"]
@@ -175,9 +197,14 @@ def main() -> None:
     name = Path(args.model).name
     head = ["tokens", "per key entry", "eta", "off the whole text", "estimate"]
     rows = [
-        [str(p["tokens"]), f"{p['per_key_entry']:.0f}", f"{p['eta']:.3f}",
-         *(f"{100 * p[k]:.2f}%" if k in p else "-" for k in ("error", "estimate"))] for p in content["points"]
-    ]  # fmt: skip
+        [
+            str(p["tokens"]),
+            f"{p['per_key_entry']:.0f}",
+            f"{p['eta']:.3f}",
+            *(f"{100 * p[k]:.2f}%" if k in p else "-" for k in ("error", "estimate")),
+        ]
+        for p in content["points"]
+    ]
     how = "extrapolated" if content["extrapolated"] else "measured"
     line = f"{GOAL:.0%} of eta takes about {content['needed']:,.0f} tokens ({how})"
     write_json(args.out / f"{name}.json", content)

@@ -22,8 +22,13 @@ def story_methods(arch: Architecture, model: str) -> list[Method]:
     base = settings_for(arch, OPEN)
     same = {name: base.value(name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
     same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
-    closed = {"steps": PLAN, "meta_steps": STEPS - PLAN, "meta_lr": same["lr"], "locality": same["kl"],
-              "meta_stop": "executed"}  # fmt: skip
+    closed = {
+        "steps": PLAN,
+        "meta_steps": STEPS - PLAN,
+        "meta_lr": same["lr"],
+        "locality": same["kl"],
+        "meta_stop": "executed",
+    }
     return [
         settings_for(arch, name, **same | (closed if name == CLOSED else {}))
         for name in (OPEN, CLOSED, CONTROL)
@@ -80,9 +85,13 @@ def tell_reason(content: Mapping[str, Any]) -> list[str]:
         longer = realised(closed) > realised(open_loop)
         said.append(
             f"In this run the closed loop succeeds on {right[CLOSED] - right[OPEN]} more"
-            + (f": the shift that reaches the last edited layer is {realised(closed):.2f} of the hidden state's norm "
-               f"instead of {realised(open_loop):.2f}." if longer else ".")
-        )  # fmt: skip
+            + (
+                f": the shift that reaches the last edited layer is {realised(closed):.2f} of the hidden state's norm "
+                f"instead of {realised(open_loop):.2f}."
+                if longer
+                else "."
+            )
+        )
     elif right[CLOSED] == right[OPEN]:
         said.append("In this run both succeed equally often: this constraint does not tell them apart here.")
     else:
@@ -110,5 +119,7 @@ def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
     shifts = f"{realised(rows[CONTROL]):.2f} of the hidden state's norm, the closed loop's {realised(rows[CLOSED]):.2f}"
     also = right_answers(rows[CONTROL]) >= right_answers(rows[CLOSED])
     more = f"Lengthening the plan also works; its executed shift is {shifts}. " if also else ""
-    return [f"Conclusion: a plan that ignores the solver can be attenuated until the edit fails. {more}"
-            f"This is one run with {content['edits']} facts; docs/results.md has the large ones."]  # fmt: skip
+    return [
+        f"Conclusion: a plan that ignores the solver can be attenuated until the edit fails. {more}"
+        f"This is one run with {content['edits']} facts; docs/results.md has the large ones."
+    ]

@@ -116,23 +116,38 @@ def main() -> None:
     if_interrupted(f"finished batches are in {args.out / 'runs' / short}; rerun the command to resume")
     with tqdm(total=len(records) * len(methods), unit="edit", desc=loaded.name, disable=None) as bar:
         runs = compare(
-            loaded, records, methods, statistics, batch=args.batch, generate=False,
-            folder=args.out / "runs" / short, tick=bar.update,
-        ).runs  # fmt: skip
+            loaded,
+            records,
+            methods,
+            statistics,
+            batch=args.batch,
+            generate=False,
+            folder=args.out / "runs" / short,
+            tick=bar.update,
+        ).runs
     points = []
     for run in runs:
         method, strength = strengths[run.method]
         eta = [float(torch.tensor(layer).median()) for layer in run.batches[0]["eta"]]
-        points.append({
-            "method": method, "strength": strength, "eta": eta,
-            **{m: run.after.mean(m) for m in METRICS},
-            "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
-            "settings": run.settings.model_dump(),
-        })  # fmt: skip
+        points.append(
+            {
+                "method": method,
+                "strength": strength,
+                "eta": eta,
+                **{m: run.after.mean(m) for m in METRICS},
+                "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
+                "settings": run.settings.model_dump(),
+            }
+        )
     content = {
-        **provenance(loaded.name, loaded.arch, strengths), "data": data.name, "edits": len(records), "batch": args.batch,
-        "moment": "end", "points": points, "glossary": {m: GLOSSARY[m] for m in METRICS},
-    }  # fmt: skip
+        **provenance(loaded.name, loaded.arch, strengths),
+        "data": data.name,
+        "edits": len(records),
+        "batch": args.batch,
+        "moment": "end",
+        "points": points,
+        "glossary": {m: GLOSSARY[m] for m in METRICS},
+    }
     write_json(args.out / f"{short}.json", content)
     rows = [
         [p["method"], f"{p['strength']:.3g}", f"{p['eta'][-1]:.2f}", *(_percent(p[m]) for m in METRICS)]

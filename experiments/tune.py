@@ -70,18 +70,41 @@ def options() -> Parser:
     parser.add_argument(
         "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
     )
-    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
-                        help="hold a setting in all trials that are still to come, as lookup=prompt")  # fmt: skip
-    parser.add_argument("--factors", metavar="3,10",
-                        help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong")  # fmt: skip
-    parser.add_argument("--extend", action="store_true",
-                        help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed")  # fmt: skip
-    parser.add_argument("--everywhere", action="store_true",
-                        help="among the first trials are the shipped settings (or the guess) at every other place")  # fmt: skip
-    parser.add_argument("--published", action="store_true",
-                        help="among the first trials are the published defaults, with as many steps as a trial may have")  # fmt: skip
-    parser.add_argument("--winners-of", type=lambda text: text.split(","), default=[], metavar="MODEL,MODEL",
-                        help="among the first trials are the settings that these models ship with")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hold a setting in all trials that are still to come, as lookup=prompt",
+    )
+    parser.add_argument(
+        "--factors",
+        metavar="3,10",
+        help="among the first trials are the shipped settings (or the guess) under a constraint so many times as strong",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="go on from the trials in the model's search file, if they are of the same records, edits, batch and seed",
+    )
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="among the first trials are the shipped settings (or the guess) at every other place",
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="among the first trials are the published defaults, with as many steps as a trial may have",
+    )
+    parser.add_argument(
+        "--winners-of",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="MODEL,MODEL",
+        help="among the first trials are the settings that these models ship with",
+    )
     parser.add_argument(
         "--stats", type=Path, help="statistics written by `metake stats`, of all layers that may be edited"
     )
@@ -163,17 +186,60 @@ STARTUP = 10  # random trials before the sampler models what it has seen
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"place": 3, "gradient_lr": 1e-3},
-    "plan": {**COMMON, "place": 2, "weight": 30.0, "memory": "none", "steps": 40, "stop": "own", "l2": 0.3,
-             "keep": 0.8},
-    "proxy": {**COMMON, "place": 6, "weight": 300.0, "memory": "past-keys", "steps": 10, "meta_steps": 20,
-              "meta_lr": 1.0, "start": "open-loop", "locality": 0.0625, "stop": "executed", "l2": 0.3, "keep": 0.8},
-    "parallel": {**COMMON, "place": 3, "weight": 300.0, "memory": "none", "steps": 10, "meta_steps": 25,
-                 "meta_lr": 0.3, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 0.3,
-                 "keep": 0.8},
-    "unrolled": {**COMMON, "place": 3, "weight": 300.0, "memory": "past-keys", "steps": 10, "meta_steps": 30,
-                 "lr": 0.5, "meta_lr": 1.0, "start": "open-loop", "locality": 0.0625, "stop": "executed", "l2": 0.3,
-                 "keep": 0.8},
-}  # fmt: skip
+    "plan": {
+        **COMMON,
+        "place": 2,
+        "weight": 30.0,
+        "memory": "none",
+        "steps": 40,
+        "stop": "own",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+    "proxy": {
+        **COMMON,
+        "place": 6,
+        "weight": 300.0,
+        "memory": "past-keys",
+        "steps": 10,
+        "meta_steps": 20,
+        "meta_lr": 1.0,
+        "start": "open-loop",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+    "parallel": {
+        **COMMON,
+        "place": 3,
+        "weight": 300.0,
+        "memory": "none",
+        "steps": 10,
+        "meta_steps": 25,
+        "meta_lr": 0.3,
+        "start": "compensated",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+    "unrolled": {
+        **COMMON,
+        "place": 3,
+        "weight": 300.0,
+        "memory": "past-keys",
+        "steps": 10,
+        "meta_steps": 30,
+        "lr": 0.5,
+        "meta_lr": 1.0,
+        "start": "open-loop",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+}
 DEMO_GUESS = {
     **SMALL_GUESS,
     "proxy": {**SMALL_GUESS["proxy"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
@@ -182,12 +248,31 @@ DEMO_GUESS = {
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"place": 3, "gradient_lr": 1e-4},
-    "plan": {**COMMON, "place": 0, "weight": 10_000.0, "memory": "none", "steps": 15, "stop": "own", "l2": 10.0,
-             "keep": 0.8},
-    "proxy": {**COMMON, "place": 0, "weight": 3_000.0, "memory": "none", "steps": 8, "meta_steps": 12,
-              "meta_lr": 0.5, "start": "compensated", "locality": 0.0625, "stop": "executed", "l2": 10.0,
-              "keep": 0.8},
-}  # fmt: skip
+    "plan": {
+        **COMMON,
+        "place": 0,
+        "weight": 10_000.0,
+        "memory": "none",
+        "steps": 15,
+        "stop": "own",
+        "l2": 10.0,
+        "keep": 0.8,
+    },
+    "proxy": {
+        **COMMON,
+        "place": 0,
+        "weight": 3_000.0,
+        "memory": "none",
+        "steps": 8,
+        "meta_steps": 12,
+        "meta_lr": 0.5,
+        "start": "compensated",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 10.0,
+        "keep": 0.8,
+    },
+}
 REAL_GUESS["parallel"] = REAL_GUESS["proxy"]
 REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "weight": 10_000.0, "meta_lr": 1.0}
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
@@ -291,8 +376,22 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
     # a method without settings of its own may be shipped with those of one that has no upper level
     if layers not in space.places or (closed is not None) != ("meta_steps" in choice):
         return None
-    names = ("gradient_lr", "lr", "clamp", "decay", "kl", "weight", "memory", "l2", "keep", "steps", "meta_steps",
-             "meta_lr", "start", "locality")  # fmt: skip
+    names = (
+        "gradient_lr",
+        "lr",
+        "clamp",
+        "decay",
+        "kl",
+        "weight",
+        "memory",
+        "l2",
+        "keep",
+        "steps",
+        "meta_steps",
+        "meta_lr",
+        "start",
+        "locality",
+    )
     point = {name: choice[name] for name in names if name in choice}
     if closed is not None and closed.cost_weight:
         point["price"] = choice.get("price", closed.cost_weight)
@@ -394,9 +493,14 @@ def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: 
         fixed = optuna.trial.FixedTrial(point)
         suggest(fixed, name, space)
         seen = {field: trial[field] for field in ("choice", "means", "interval", "failed") if field in trial}
-        study.add_trial(optuna.trial.create_trial(
-            params=fixed.params, distributions=fixed.distributions, value=trial["score"], user_attrs=seen,
-        ))  # fmt: skip
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=fixed.params,
+                distributions=fixed.distributions,
+                value=trial["score"],
+                user_attrs=seen,
+            )
+        )
 
 
 def search(
@@ -430,9 +534,11 @@ def search(
     held = plain.fitting(dict(args.set))
     log = args.journal / f"{name}-{method}.journal"
     study = optuna.create_study(
-        direction="maximize", study_name=method, load_if_exists=True,
+        direction="maximize",
+        study_name=method,
+        load_if_exists=True,
         storage=JournalStorage(Journal(log)),
-    )  # fmt: skip
+    )
     was = study.user_attrs.get("run", run_is)
     other = next((key for key in run_is if was.get(key) != run_is[key]), None)
     if other is not None:
@@ -448,9 +554,15 @@ def search(
         trial.set_user_attr("choice", choice)
         try:
             run = evaluate_method(
-                loaded, records, plain.updated(**choice), statistics, evaluator, before,
-                batch=args.batch, contexts=contexts,
-            )  # fmt: skip
+                loaded,
+                records,
+                plain.updated(**choice),
+                statistics,
+                evaluator,
+                before,
+                batch=args.batch,
+                contexts=contexts,
+            )
         except MetakeError as error:  # a singular geometry is a bad choice, not a crash
             trial.set_user_attr("failed", str(error))
             return 0.0
@@ -567,9 +679,12 @@ def put(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = 
 def described(args: argparse.Namespace, space: Space) -> dict[str, Any]:
     """What a trial's score depends on beside the model, as result files say it."""
     return {
-        "data": args.data.name, "edits": args.edits, "batch": args.batch, "seed": args.seed,
+        "data": args.data.name,
+        "edits": args.edits,
+        "batch": args.batch,
+        "seed": args.seed,
         "score": f"harmonic mean of efficacy, generalisation, {space.locality}",
-    }  # fmt: skip
+    }
 
 
 @command("tune")

@@ -155,8 +155,12 @@ class Editor:
 
     def _step(self, requests: tuple[Request, ...]) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One step of the method, with a progress bar."""
-        options = {"total": self.method.step_count(len(requests)), "desc": f"{self.method.name}: targets",
-                   "unit": "step", "leave": False}  # fmt: skip
+        options = {
+            "total": self.method.step_count(len(requests)),
+            "desc": f"{self.method.name}: targets",
+            "unit": "step",
+            "leave": False,
+        }
         bar = tqdm(**options, delay=1, disable=hidden(self.progress)) if self.progress else None
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None

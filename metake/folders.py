@@ -28,9 +28,19 @@ APART = (
 )  # not part of the model: the first has its own digest, the second is never read back
 # files of a model folder, which --overwrite replaces
 MODEL = (
-    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "pytorch_model*",
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*", *APART,
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    *APART,
+)
 REMEDY = f"save the model again, or remove {MANIFEST} to load the folder without checks"
 
 

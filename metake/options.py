@@ -104,9 +104,11 @@ def model_options(
     parser.set_defaults(chat=None)
     if chat:
         parser.add_argument(
-            "--chat", action="store_true", default=False,
+            "--chat",
+            action="store_true",
+            default=False,
             help="prompts are a user's turns of a conversation, by the model's chat template",
-        )  # fmt: skip
+        )
 
 
 def chosen_model(args: argparse.Namespace) -> Loaded:

@@ -72,9 +72,12 @@ def preset_name(arch: Architecture) -> str:
     """
     config, embedding = getattr(arch.model, "config", None), arch.model.get_input_embeddings()  # type: ignore[operator]
     found = {
-        "type": getattr(config, "model_type", ""), "layers": len(arch), "d_v": arch.d_v, "d_k": arch.d_k,
+        "type": getattr(config, "model_type", ""),
+        "layers": len(arch),
+        "d_v": arch.d_v,
+        "d_k": arch.d_k,
         "vocabulary": embedding.weight.shape[0],
-    }  # fmt: skip
+    }
     for name, stated in ((names[0], preset["model"]) for names, preset in _files()):
         if any(stated[field] != value for field, value in found.items()):
             continue
@@ -317,9 +320,14 @@ def statistics_for(
         kept = f", once, for {path}" if keep else ""
         note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
         statistics = collect(
-            arch, tokenizer, text, layers, tokens=tokens,
-            partial=path.with_suffix(".partial") if keep else None, progress=progress,
-        )  # fmt: skip
+            arch,
+            tokenizer,
+            text,
+            layers,
+            tokens=tokens,
+            partial=path.with_suffix(".partial") if keep else None,
+            progress=progress,
+        )
         if keep:
             statistics.save(path)
     if statistics.thin:

@@ -16,10 +16,16 @@ from metake.models.architecture import Architecture
 from metake.names import did_you_mean, unknown_name
 
 SETTINGS = {
-    "layers": "layers", "v_num_grad_steps": "steps", "v_lr": "lr", "v_weight_decay": "decay",
-    "clamp_norm_factor": "clamp", "kl_factor": "kl", "mom2_update_weight": "weight",
-    "nullspace_threshold": "threshold", "L2": "l2",
-}  # fmt: skip
+    "layers": "layers",
+    "v_num_grad_steps": "steps",
+    "v_lr": "lr",
+    "v_weight_decay": "decay",
+    "clamp_norm_factor": "clamp",
+    "kl_factor": "kl",
+    "mom2_update_weight": "weight",
+    "nullspace_threshold": "threshold",
+    "L2": "l2",
+}
 ULTRAEDIT = {"lr": "gradient_lr"}
 ONLY = {
     "fact_token": ("subject_last", "last"),
@@ -29,12 +35,36 @@ ONLY = {
 }
 CHOICES = {"mom2_adjustment", "blue", "emmet_lambda", "edit_modules", "inner_params", "rewrite_module_tmp"}
 ELSEWHERE = {  # what the command line, the model itself or the statistics say
-    "alg_name", "model_name", "model_class", "tokenizer_class", "tokenizer_name", "model_parallel", "device", "fp16",
-    "half", "batch_size", "batch_size_once", "editor_batch_size", "max_length", "stats_dir", "P_loc", "mom2_dataset",
-    "mom2_n_samples", "mom2_dtype", "v_loss_layer", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp",
-    "ln_f_module", "lm_head_module", "context_template_length_params", "results_dir", "silent", "no_grad_layers",
+    "alg_name",
+    "model_name",
+    "model_class",
+    "tokenizer_class",
+    "tokenizer_name",
+    "model_parallel",
+    "device",
+    "fp16",
+    "half",
+    "batch_size",
+    "batch_size_once",
+    "editor_batch_size",
+    "max_length",
+    "stats_dir",
+    "P_loc",
+    "mom2_dataset",
+    "mom2_n_samples",
+    "mom2_dtype",
+    "v_loss_layer",
+    "layer_module_tmp",
+    "mlp_module_tmp",
+    "attn_module_tmp",
+    "ln_f_module",
+    "lm_head_module",
+    "context_template_length_params",
+    "results_dir",
+    "silent",
+    "no_grad_layers",
     "dropout",
-}  # fmt: skip
+}
 
 
 def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:

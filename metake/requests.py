@@ -56,9 +56,13 @@ class Request:
         start = self._start(label)
         cut = len(self.prompt) - len(self.prompt.lstrip())
         for key, new in (
-            ("prompt", self.prompt.strip()), ("subject", self.subject.strip()), ("target", self.target.strip()),
-            ("locality", tuple(self.locality)), ("start", start - cut), ("name", one_line(self.name or self.subject)),
-        ):  # fmt: skip
+            ("prompt", self.prompt.strip()),
+            ("subject", self.subject.strip()),
+            ("target", self.target.strip()),
+            ("locality", tuple(self.locality)),
+            ("start", start - cut),
+            ("name", one_line(self.name or self.subject)),
+        ):
             object.__setattr__(self, key, new)
 
     def _start(self, label: str) -> int:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from unicodedata import category, name
 
-UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "HANGUL", "THAI", "LAO", "KHMER",
-            "MYANMAR", "TIBETAN")  # fmt: skip
+UNSPACED = (
+    "CJK",
+    "IDEOGRAPHIC",
+    "HIRAGANA",
+    "KATAKANA",
+    "HALFWIDTH KATAKANA",
+    "HANGUL",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+    "TIBETAN",
+)
 """Scripts, as names of characters begin, that set no space between words or write particles on to a word."""
 
 

@@ -44,30 +44,73 @@ def _cache(tmp_path_factory):
     os.environ["METAKE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-TINY = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "intermediate_size": 48, "max_position_embeddings": 128}  # fmt: skip
+TINY = {
+    "vocab_size": 1024,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 128,
+}
 GROUPED = {**TINY, "num_key_value_heads": 2}
 CONFIGS = {
-    "gpt2": GPT2Config(vocab_size=1024, bos_token_id=0, eos_token_id=0, n_embd=32, n_layer=4, n_head=4, n_positions=128,
-                       resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-    "gptj": GPTJConfig(vocab_size=1024, bos_token_id=0, eos_token_id=0, n_embd=32, n_layer=4, n_head=4, n_positions=128, rotary_dim=4,
-                       resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, tie_word_embeddings=False),
+    "gpt2": GPT2Config(
+        vocab_size=1024,
+        bos_token_id=0,
+        eos_token_id=0,
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        n_positions=128,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
+    ),
+    "gptj": GPTJConfig(
+        vocab_size=1024,
+        bos_token_id=0,
+        eos_token_id=0,
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        n_positions=128,
+        rotary_dim=4,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
+        tie_word_embeddings=False,
+    ),
     "gpt_neox": GPTNeoXConfig(**TINY),
     "llama": LlamaConfig(**GROUPED),
     "mistral": MistralConfig(**GROUPED, sliding_window=8),
     "qwen2": Qwen2Config(**GROUPED),
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
-}  # fmt: skip
+}
 # families outside the table, which a user describes
 DESCRIBED = {
-    "bloom": (BloomConfig(vocab_size=1024, hidden_size=32, n_layer=4, n_head=4), ModuleMap("transformer.h", "mlp.dense_4h_to_h")),
-    "falcon": (FalconConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
-               ModuleMap("transformer.h", "mlp.dense_4h_to_h")),  # attention is added in place to what the FFN returns
-    "opt": (OPTConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, ffn_dim=48,
-                      word_embed_proj_dim=32, max_position_embeddings=128, dropout=0.0),
-            ModuleMap("model.decoder.layers", "fc2")),  # rows of the FFN are laid end to end
+    "bloom": (
+        BloomConfig(vocab_size=1024, hidden_size=32, n_layer=4, n_head=4),
+        ModuleMap("transformer.h", "mlp.dense_4h_to_h"),
+    ),
+    "falcon": (
+        FalconConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
+        ModuleMap("transformer.h", "mlp.dense_4h_to_h"),
+    ),  # attention is added in place to what the FFN returns
+    "opt": (
+        OPTConfig(
+            vocab_size=1024,
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            ffn_dim=48,
+            word_embed_proj_dim=32,
+            max_position_embeddings=128,
+            dropout=0.0,
+        ),
+        ModuleMap("model.decoder.layers", "fc2"),
+    ),  # rows of the FFN are laid end to end
     "phi": (PhiConfig(**TINY), ModuleMap("model.layers", "mlp.fc2")),
-}  # fmt: skip
+}
 
 
 def tiny(family: str) -> torch.nn.Module:

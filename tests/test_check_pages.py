@@ -13,9 +13,12 @@ def calls(monkeypatch):
     """Commands that would run; none does."""
     made = []
     monkeypatch.setattr(
-        check_pages.subprocess, "run",
-        lambda words, **_: made.append([str(word) for word in words]) or subprocess.CompletedProcess(words, 1),
-    )  # fmt: skip
+        check_pages.subprocess,
+        "run",
+        lambda words, **_: (
+            made.append([str(word) for word in words]) or subprocess.CompletedProcess(words, 1)
+        ),
+    )
     return made
 
 

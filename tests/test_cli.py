@@ -65,15 +65,29 @@ def test_edit_saves_a_model_and_apply_makes_the_same_one(run, stats, tmp_path):
     assert "the model is edited" in out
     assert "before:" in out
     assert {f.name for f in (tmp_path / "a").iterdir()} >= {
-        "model.safetensors", "config.json", "tokenizer.json", "delta.safetensors", "result.json", "realisation.png"
-    }  # fmt: skip
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "delta.safetensors",
+        "result.json",
+        "realisation.png",
+    }
     run("apply", "--model", "demo", "--delta", tmp_path / "a", "--out", tmp_path / "b")
     edited = logits(tmp_path / "a")
     torch.testing.assert_close(edited, logits(tmp_path / "b"), rtol=1e-4, atol=1e-4)
     assert (edited - logits(ASSETS / "demo")).abs().max() > 0.1
     # an edited folder is a model like any other
-    out = run("edit", "--model", tmp_path / "a", *EDIT[3:], "--layers", "1-3", "--preview",
-              "--text", write_world(tmp_path))  # fmt: skip
+    out = run(
+        "edit",
+        "--model",
+        tmp_path / "a",
+        *EDIT[3:],
+        "--layers",
+        "1-3",
+        "--preview",
+        "--text",
+        write_world(tmp_path),
+    )
     assert "predicted: share of the planned shift" in out
 
 
@@ -134,14 +148,28 @@ def test_statistics_may_be_written_again_and_over_nothing_else(run, stats, tmp_p
 def test_equal_edits_save_equal_bytes(run, stats, tmp_path):
     """And the change says what it is of: method, model, its fingerprint, version, settings and requests."""
     for folder in ("a", "b"):
-        run(*EDIT, "--method", "memit", "--layers", "2", "--stats", stats, "--set", "steps=2", "--delta-only",
-            "--out", tmp_path / folder)  # fmt: skip
+        run(
+            *EDIT,
+            "--method",
+            "memit",
+            "--layers",
+            "2",
+            "--stats",
+            stats,
+            "--set",
+            "steps=2",
+            "--delta-only",
+            "--out",
+            tmp_path / folder,
+        )
     a, b = ((tmp_path / folder / "delta.safetensors").read_bytes() for folder in ("a", "b"))
     assert a == b
     delta = Delta.load(tmp_path / "a")
     assert {k: delta.note[k] for k in ("method", "model", "version")} == {
-        "method": "memit", "model": "demo", "version": metake.__version__,
-    }  # fmt: skip
+        "method": "memit",
+        "model": "demo",
+        "version": metake.__version__,
+    }
     assert delta.model == load("demo", device="cpu").arch.fingerprint()
     assert delta.note["settings"]["layers"] == [2]
     assert delta.note["edits"][0]["subject"] == "Nezan Girok"
@@ -165,10 +193,29 @@ def test_a_key_that_is_another_one_in_contexts_is_named(monkeypatch, capsys, sta
 
 def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, stats, tmp_path):
     for strength, code, said in (("weight=1e9", 3, "0 of 1 answers"), ("weight=1", 0, "1 of 1 answers")):
-        monkeypatch.setattr(sys, "argv", [
-            "metake", *EDIT, "--method", "memit", "--layers", "2-3", "--stats", str(stats), "--delta-only",
-            "--set", "lr=1", "--set", "clamp=null", "--set", strength, "--out", str(tmp_path / strength),
-        ])  # fmt: skip
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "metake",
+                *EDIT,
+                "--method",
+                "memit",
+                "--layers",
+                "2-3",
+                "--stats",
+                str(stats),
+                "--delta-only",
+                "--set",
+                "lr=1",
+                "--set",
+                "clamp=null",
+                "--set",
+                strength,
+                "--out",
+                str(tmp_path / strength),
+            ],
+        )
         try:
             cli.main()
             ended = 0
@@ -200,9 +247,20 @@ def test_a_model_without_a_preset_is_named_before_the_edit(change, said, monkeyp
         loaded.model.get_input_embeddings().weight.add_(change)
     loaded.model.save_pretrained(tmp_path / "mine")
     loaded.tokenizer.save_pretrained(tmp_path / "mine")
-    monkeypatch.setattr(sys, "argv", [
-        "metake", "edit", "--model", str(tmp_path / "mine"), *EDIT[3:], "--method", "ultraedit", "--preview",
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "metake",
+            "edit",
+            "--model",
+            str(tmp_path / "mine"),
+            *EDIT[3:],
+            "--method",
+            "ultraedit",
+            "--preview",
+        ],
+    )
     cli.main()
     errors = capsys.readouterr().err
     assert ("no preset for mine" in errors) == said
@@ -244,8 +302,22 @@ def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, ca
             {"results.json", "table.md"},
         ),
     ):
-        monkeypatch.setattr(sys, "argv", ["metake", *map(str, command), "--layers", "1-3", "--stats", str(stats),
-                                          "--set", "steps=2", "--out", str(tmp_path / "o")])  # fmt: skip
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "metake",
+                *map(str, command),
+                "--layers",
+                "1-3",
+                "--stats",
+                str(stats),
+                "--set",
+                "steps=2",
+                "--out",
+                str(tmp_path / "o"),
+            ],
+        )
         cli.main()
         notes = [line for line in capsys.readouterr().err.splitlines() if "note: a figure" in line]
         assert notes == [
@@ -257,12 +329,30 @@ def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, ca
 
 def test_requests_file(run, stats, tmp_path):
     path = tmp_path / "r.json"
-    path.write_text(json.dumps([
-        {"prompt": "What is the craft of {}?", "subject": "Nezan Girok", "target": "baker"},
-        {"prompt": "What is the craft of Zumi Bama?", "subject": "Zumi Bama", "target": "miner"},
-    ]))  # fmt: skip
-    run("edit", "--model", "demo", "--requests", path, "--layers", "2", "--stats", stats, "--set", "steps=3",
-        "--out", tmp_path / "o", "--delta-only")  # fmt: skip
+    path.write_text(
+        json.dumps(
+            [
+                {"prompt": "What is the craft of {}?", "subject": "Nezan Girok", "target": "baker"},
+                {"prompt": "What is the craft of Zumi Bama?", "subject": "Zumi Bama", "target": "miner"},
+            ]
+        )
+    )
+    run(
+        "edit",
+        "--model",
+        "demo",
+        "--requests",
+        path,
+        "--layers",
+        "2",
+        "--stats",
+        stats,
+        "--set",
+        "steps=3",
+        "--out",
+        tmp_path / "o",
+        "--delta-only",
+    )
     result = json.loads((tmp_path / "o" / "result.json").read_text())
     assert len(result["requests"]) == 2
     assert not (tmp_path / "o" / "model.safetensors").exists()
@@ -273,8 +363,20 @@ def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
     out = run(*EDIT, "--method", "ultraedit", "--out", tmp_path / "o", "--delta-only")
     assert "the model is edited" in out
     assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
-    run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "ultraedit",
-        "--edits", 4, "--no-generate", "--out", tmp_path / "e")  # fmt: skip
+    run(
+        "evaluate",
+        "--model",
+        "demo",
+        "--data",
+        ASSETS / "world" / "test.json",
+        "--methods",
+        "ultraedit",
+        "--edits",
+        4,
+        "--no-generate",
+        "--out",
+        tmp_path / "e",
+    )
     assert json.loads((tmp_path / "e" / "results.json").read_text())["statistics"] is None
 
 
@@ -302,8 +404,20 @@ def test_an_edit_of_a_conversation(run, talking, tmp_path):
 def test_settings_come_from_published_files(run, stats, tmp_path):
     path = tmp_path / "memit.json"
     path.write_text(json.dumps({"layers": [1, 2], "v_num_grad_steps": 3, "mom2_update_weight": 7}))
-    run(*EDIT, "--method", "memit", "--hparams", path, "--set", "weight=9", "--stats", stats, "--delta-only",
-        "--out", tmp_path / "o")  # fmt: skip
+    run(
+        *EDIT,
+        "--method",
+        "memit",
+        "--hparams",
+        path,
+        "--set",
+        "weight=9",
+        "--stats",
+        stats,
+        "--delta-only",
+        "--out",
+        tmp_path / "o",
+    )
     used = json.loads((tmp_path / "o" / "result.json").read_text())["settings"]
     assert (used["layers"], used["planner"]["steps"], used["geometry"]["weight"]) == (
         [1, 2],
@@ -313,9 +427,29 @@ def test_settings_come_from_published_files(run, stats, tmp_path):
 
 
 def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
-    out = run("evaluate", "--model", "demo", "--data", ASSETS / "world" / "test.json", "--methods", "metake,alphaedit,memit",
-              "--edits", 6, "--batch", 3, "--layers", "1-3", "--stats", stats, "--set", "steps=3", "--set", "meta_steps=2",
-              "--out", tmp_path / "o")  # fmt: skip
+    out = run(
+        "evaluate",
+        "--model",
+        "demo",
+        "--data",
+        ASSETS / "world" / "test.json",
+        "--methods",
+        "metake,alphaedit,memit",
+        "--edits",
+        6,
+        "--batch",
+        3,
+        "--layers",
+        "1-3",
+        "--stats",
+        stats,
+        "--set",
+        "steps=3",
+        "--set",
+        "meta_steps=2",
+        "--out",
+        tmp_path / "o",
+    )
     assert "unedited" in out
     content = json.loads((tmp_path / "o" / "results.json").read_text())
     assert [m["method"] for m in content["methods"]] == ["metake", "alphaedit", "memit"]
@@ -345,8 +479,26 @@ def test_evaluate_goes_on_where_it_was_and_a_finished_one_begins_anew(
 
     def evaluate(folder, data):
         edited.clear()
-        run("evaluate", "--model", "demo", "--data", data, "--methods", "memit", "--no-generate",
-            "--batch", 2, "--layers", "1-3", "--stats", stats, "--set", "steps=2", "--out", folder)  # fmt: skip
+        run(
+            "evaluate",
+            "--model",
+            "demo",
+            "--data",
+            data,
+            "--methods",
+            "memit",
+            "--no-generate",
+            "--batch",
+            2,
+            "--layers",
+            "1-3",
+            "--stats",
+            stats,
+            "--set",
+            "steps=2",
+            "--out",
+            folder,
+        )
         (method,) = json.loads((folder / "results.json").read_text())["methods"]
         return len(edited), method["per_record"]
 
@@ -374,6 +526,18 @@ def test_models_lists_names(run):
 
 @pytest.mark.deep
 def test_the_real_model_is_edited(run, tmp_path):
-    out = run("edit", "--model", "smollm2", "--request", "Which city was {} born in?", "--subject", "Niels Bohr",
-              "--target", "Oslo", "--out", tmp_path / "o", "--delta-only")  # fmt: skip
+    out = run(
+        "edit",
+        "--model",
+        "smollm2",
+        "--request",
+        "Which city was {} born in?",
+        "--subject",
+        "Niels Bohr",
+        "--target",
+        "Oslo",
+        "--out",
+        tmp_path / "o",
+        "--delta-only",
+    )
     assert "after:  'Oslo" in out

@@ -105,13 +105,27 @@ WORLD = ["--data", ASSETS / "world" / "test.json", "--edits", 2, "--no-generate"
 ULTRA = ["--method", "ultraedit"]
 DOCUMENTS = {
     "models": (["models"], {"models", "families", "methods"}, 0),
-    "preview": ([*EDIT, *ULTRA, "--preview"], {"model", "method", "version", "layers", "rho", "eta", "requests"}, 0),
-    "edit": ([*EDIT, *ULTRA, "--out", "o"], {"model", "method", "version", "digest", "success", "answers", "out"}, 3),
-    "evaluate": (
-        [*EVALUATE[:-1], "ultraedit", *WORLD, "--out", "o"], {"model", "versions", "methods", "before", "out"}, 0,
+    "preview": (
+        [*EDIT, *ULTRA, "--preview"],
+        {"model", "method", "version", "layers", "rho", "eta", "requests"},
+        0,
     ),
-    "stats": (["stats", "--model", "demo", "--layers", 1, "--tokens", 700, "--out", "o"], {"model", "tokens", "layers", "thin", "out"}, 0),
-}  # fmt: skip
+    "edit": (
+        [*EDIT, *ULTRA, "--out", "o"],
+        {"model", "method", "version", "digest", "success", "answers", "out"},
+        3,
+    ),
+    "evaluate": (
+        [*EVALUATE[:-1], "ultraedit", *WORLD, "--out", "o"],
+        {"model", "versions", "methods", "before", "out"},
+        0,
+    ),
+    "stats": (
+        ["stats", "--model", "demo", "--layers", 1, "--tokens", 700, "--out", "o"],
+        {"model", "tokens", "layers", "thin", "out"},
+        0,
+    ),
+}
 
 
 @pytest.mark.parametrize("case", DOCUMENTS)
@@ -175,10 +189,16 @@ def test_ask_with_a_change_prints_answers_before_and_after(call, demo, statistic
     assert content["delta"]["digest"] == Delta.load(tmp_path / "d").digest
 
 
-@pytest.mark.parametrize(("more", "complaint"), [
-    ([], "ask: no question"), (["--questions", "none.txt"], "none.txt: cannot be read"), (["x", "--delta", "none"], "none"),
-    (["x", "--tokens", 0], "--tokens"), ([" "], "question is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ([], "ask: no question"),
+        (["--questions", "none.txt"], "none.txt: cannot be read"),
+        (["x", "--delta", "none"], "none"),
+        (["x", "--tokens", 0], "--tokens"),
+        ([" "], "question is empty"),
+    ],
+)
 def test_ask_refuses_what_it_cannot_ask(more, complaint, call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, errors = call("ask", "--model", "demo", *more)
@@ -254,9 +274,19 @@ def test_every_setting_that_is_shipped_passes_the_check_of_changes():
 
 def test_an_edit_explains_every_column_once(call, stats_of_demo, tmp_path):
     code, out, _ = call(
-        *EDIT, "--stats", stats_of_demo, "--layers", "2", "--set", "steps=2", "--set", "meta_steps=1", "--delta-only",
-        "--out", tmp_path / "o",
-    )  # fmt: skip
+        *EDIT,
+        "--stats",
+        stats_of_demo,
+        "--layers",
+        "2",
+        "--set",
+        "steps=2",
+        "--set",
+        "meta_steps=1",
+        "--delta-only",
+        "--out",
+        tmp_path / "o",
+    )
     assert code in (0, 3)
     lines = [line.split(": ")[0] for line in out.splitlines()]
     assert {name: lines.count(name) for name in ("eta", "predicted", "|r|/|h|", "executed")} == dict.fromkeys(

@@ -113,7 +113,9 @@ def test_an_unknown_kind_lists_the_known_ones_and_a_near_miss():
     )
     with pytest.raises(MetakeError, match=r"^settings: memory: unknown 'x'; known: none, past-keys$"):
         MEMIT.updated(memory="x")
-    with pytest.raises(MetakeError, match=r"^settings: planner: unknown 'opn-loop'; did you mean 'open-loop'"):
+    with pytest.raises(
+        MetakeError, match=r"^settings: planner: unknown 'opn-loop'; did you mean 'open-loop'"
+    ):
         LocateThenEdit(layers=(1,), planner={"kind": "opn-loop"})
 
 
@@ -202,8 +204,17 @@ def test_a_method_survives_json(name):
 def method_of_row(name):
     """With a number that is no default in every component that has some."""
     plain = METHODS[name].build((2, 3))
-    changes = {"weight": 7.5, "l2": 3.5, "lr": 0.25, "meta_lr": 0.125, "largest": 0.5, "gradient_lr": 0.5,
-               "contexts": ("a", "b"), "threshold": None, "seed": 3}  # fmt: skip
+    changes = {
+        "weight": 7.5,
+        "l2": 3.5,
+        "lr": 0.25,
+        "meta_lr": 0.125,
+        "largest": 0.5,
+        "gradient_lr": 0.5,
+        "contexts": ("a", "b"),
+        "threshold": None,
+        "seed": 3,
+    }
     return plain.updated(**plain.fitting(changes))
 
 
@@ -223,14 +234,23 @@ def test_a_component_is_given_as_itself_as_its_kind_or_as_a_record():
     [
         (lambda: RidgeSpec(weight=0), "settings: weight: input should be greater than 0 (got 0)"),
         (lambda: RidgeSpec(weight=float("nan")), "settings: weight: input should be "),
-        (lambda: ClosedLoop(steps=-1), "settings: meta_steps: input should be greater than or equal to 0 (got -1)"),
-        (lambda: ClosedLoop(start={"kind": "open-loop", "lr": 0}), "settings: lr: input should be greater than 0 (got 0)"),
+        (
+            lambda: ClosedLoop(steps=-1),
+            "settings: meta_steps: input should be greater than or equal to 0 (got -1)",
+        ),
+        (
+            lambda: ClosedLoop(start={"kind": "open-loop", "lr": 0}),
+            "settings: lr: input should be greater than 0 (got 0)",
+        ),
         (lambda: OpenLoop(stepps=3), "settings: unknown 'stepps'; did you mean 'steps'? known: steps, lr, "),
         (lambda: LocateThenEdit(), "settings: layers: field required"),
-        (lambda: LocateThenEdit(layers=(1,), fit="sotf"), "settings: fit: unknown 'sotf'; did you mean 'soft'? known: "),
+        (
+            lambda: LocateThenEdit(layers=(1,), fit="sotf"),
+            "settings: fit: unknown 'sotf'; did you mean 'soft'? known: ",
+        ),
         (lambda: UltraEdit(layers=("a",)), "settings: layers.0: input should be a valid integer"),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_its_bounds_is_one_line_that_names_the_setting(make, line):
     """By the name that `--set` takes."""
     with pytest.raises(MetakeError) as caught:
@@ -245,22 +265,40 @@ def test_a_value_out_of_its_bounds_is_one_line_that_names_the_setting(make, line
 @pytest.mark.parametrize(
     ("method", "name", "value"),
     [
-        (MEMIT, "lr", 0.5), (MEMIT, "v_lr", 0.5), (MEMIT, "planner.lr", 0.5), (MEMIT, "weight", 15000.0),
-        (MEMIT, "mom2_update_weight", 15000.0), (MEMIT, "geometry.weight", 15000.0), (MEMIT, "fit", "soft"),
-        (METAKE, "meta_lr", 0.5), (METAKE, "planner.lr", 0.5), (METAKE, "lr", 0.5), (METAKE, "planner.start.lr", 0.5),
-        (METAKE, "steps", 25), (METAKE, "v_num_grad_steps", 25), (METAKE, "meta_steps", 15), (METAKE, "planner.steps", 15),
-        (METAKE, "hypergradient", UnrolledGradient()), (METAKE, "price", 0.0), (METAKE, "planner.cost_weight", 0.0),
+        (MEMIT, "lr", 0.5),
+        (MEMIT, "v_lr", 0.5),
+        (MEMIT, "planner.lr", 0.5),
+        (MEMIT, "weight", 15000.0),
+        (MEMIT, "mom2_update_weight", 15000.0),
+        (MEMIT, "geometry.weight", 15000.0),
+        (MEMIT, "fit", "soft"),
+        (METAKE, "meta_lr", 0.5),
+        (METAKE, "planner.lr", 0.5),
+        (METAKE, "lr", 0.5),
+        (METAKE, "planner.start.lr", 0.5),
+        (METAKE, "steps", 25),
+        (METAKE, "v_num_grad_steps", 25),
+        (METAKE, "meta_steps", 15),
+        (METAKE, "planner.steps", 15),
+        (METAKE, "hypergradient", UnrolledGradient()),
+        (METAKE, "price", 0.0),
+        (METAKE, "planner.cost_weight", 0.0),
     ],
-)  # fmt: skip
+)
 def test_a_setting_is_read_by_its_short_published_or_dotted_name(method, name, value):
     assert method.value(name) == value
 
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("lr", ("start", "lr")), ("v_lr", ("start", "lr")), ("planner.start.lr", ("start", "lr")), ("meta_lr", ("lr",)),
-     ("planner.lr", ("lr",))],
-)  # fmt: skip
+    [
+        ("lr", ("start", "lr")),
+        ("v_lr", ("start", "lr")),
+        ("planner.start.lr", ("start", "lr")),
+        ("meta_lr", ("lr",)),
+        ("planner.lr", ("lr",)),
+    ],
+)
 def test_a_name_changes_the_setting_that_it_reads_and_no_other(name, path):
     made = METAKE.updated(**{name: 0.125})
     assert made.value(name) == 0.125
@@ -277,9 +315,13 @@ def test_a_name_that_several_components_have_changes_all_of_them():
 
 
 def test_changes_are_refused_where_the_method_lacks_the_setting_and_say_where_it_is():
-    for name, owner in (("l2", "geometry projected"), ("meta_steps", "planner closed-loop"),
-                        ("largest", "postprocess rect"), ("joint", "gradient proxy"),
-                        ("gradient_lr", "method ultraedit")):  # fmt: skip
+    for name, owner in (
+        ("l2", "geometry projected"),
+        ("meta_steps", "planner closed-loop"),
+        ("largest", "postprocess rect"),
+        ("joint", "gradient proxy"),
+        ("gradient_lr", "method ultraedit"),
+    ):
         with pytest.raises(MetakeError) as caught:
             MEMIT.updated(**{name: 1})
         assert str(caught.value).startswith(
@@ -298,8 +340,12 @@ def test_fitting_keeps_the_settings_that_the_method_has_with_the_choices_among_t
     changes = {"lr": 0.5, "l2": 3.0, "meta_lr": 0.25, "planner.clamp": 1.0, "geometry.l2": 2.0, "stepps": 1}
     assert MEMIT.fitting(changes) == {"lr": 0.5, "planner.clamp": 1.0}
     assert MEMIT.fitting({**changes, "geometry": "projected"}) == {
-        "lr": 0.5, "l2": 3.0, "planner.clamp": 1.0, "geometry.l2": 2.0, "geometry": "projected"
-    }  # fmt: skip
+        "lr": 0.5,
+        "l2": 3.0,
+        "planner.clamp": 1.0,
+        "geometry.l2": 2.0,
+        "geometry": "projected",
+    }
     assert UltraEdit(layers=(1,)).fitting({**changes, "gradient_lr": 1.0}) == {"gradient_lr": 1.0}
     assert MEMIT.fitting({}) == {}
 
@@ -350,8 +396,16 @@ def test_a_changed_algorithm_is_named_by_its_kinds_and_numbers_change_no_name():
     assert METAKE.updated(hypergradient="proxy").name == "metake + proxy"
     assert MEMIT.updated(rounds=3, merge=True).name == "memit + rounds 3 + merge true"
     assert MEMIT.updated(fit="exact").name == "memit + fit exact"
-    for numbers in ({"lr": 0.1}, {"layers": (3,)}, {"weight": 2.0}, {"contexts": ()}, {"dtype": "float32"},
-                    {"lookup": "prompt"}, {"memory": "none"}, {"geometry": RidgeSpec(weight=2.0)}):  # fmt: skip
+    for numbers in (
+        {"lr": 0.1},
+        {"layers": (3,)},
+        {"weight": 2.0},
+        {"contexts": ()},
+        {"dtype": "float32"},
+        {"lookup": "prompt"},
+        {"memory": "none"},
+        {"geometry": RidgeSpec(weight=2.0)},
+    ):
         assert MEMIT.updated(**numbers).name == "memit"
     assert MEMIT.updated(memory="past-keys", label="mine").name == "mine"
     assert LocateThenEdit(layers=(1,)).name == "locate-then-edit"

@@ -130,8 +130,13 @@ def test_what_does_not_fit_is_refused(arch, delta):
     elsewhere = Delta({9: (torch.zeros(arch.d_v, 1), torch.zeros(arch.d_k, 1))})
     foreign = Delta(delta.factors, "0123456789abcdef")
     deeper = Delta(elsewhere.factors, "0123456789abcdef", {"model": "deep"})
-    for bad, complaint in ((wrong, "another model"), (broken, "not finite"), (elsewhere, "out of range"),
-                           (foreign, "another model"), (deeper, "another model: deep")):  # fmt: skip
+    for bad, complaint in (
+        (wrong, "another model"),
+        (broken, "not finite"),
+        (elsewhere, "out of range"),
+        (foreign, "another model"),
+        (deeper, "another model: deep"),
+    ):
         with pytest.raises(MetakeError, match=complaint):
             bad.apply(arch)
     assert arch.fingerprint() == before

@@ -128,10 +128,15 @@ def test_a_mentioned_command_exists_with_its_options(page, line, tmp_path, monke
 @pytest.mark.parametrize(
     "line",
     [
-        "metake edit ... --nonsense", "metake edits", "python experiments/none.py", "python experiments/demo.py --editz 3",
-        "pytest --nonsense", "pytest verifications/", "make nothing",
+        "metake edit ... --nonsense",
+        "metake edits",
+        "python experiments/none.py",
+        "python experiments/demo.py --editz 3",
+        "pytest --nonsense",
+        "pytest verifications/",
+        "make nothing",
     ],
-)  # fmt: skip
+)
 def test_a_command_that_its_program_does_not_take_is_noticed(line, tmp_path, monkeypatch, pytestconfig):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ImportError, ValueError, cli.UsageError)):

@@ -51,8 +51,21 @@ def change(tmp_path_factory, demo, statistics_of, records):
 
 def test_accuracy_before_and_after(tmp_path, task, change):
     pytest.importorskip("lm_eval")
-    call("downstream.py", "--model", "demo", "--device", "cpu", "--delta", change, "--tasks", "birthplaces",
-         "--task-folder", task, "--out", tmp_path)  # fmt: skip
+    call(
+        "downstream.py",
+        "--model",
+        "demo",
+        "--device",
+        "cpu",
+        "--delta",
+        change,
+        "--tasks",
+        "birthplaces",
+        "--task-folder",
+        task,
+        "--out",
+        tmp_path,
+    )
     content = json.loads((tmp_path / "downstream.json").read_text())
     assert set(content["before"]) == {"birthplaces"}
     assert content["after"]["birthplaces"]["acc"] == 1.0
@@ -62,8 +75,18 @@ def test_accuracy_before_and_after(tmp_path, task, change):
 
 def test_unknown_tasks_are_refused(tmp_path, task, change):
     pytest.importorskip("lm_eval")
-    line = refused("downstream.py", "--model", "demo", "--delta", change, "--tasks", "nonsense",
-                   "--task-folder", task, out=tmp_path / "out")  # fmt: skip
+    line = refused(
+        "downstream.py",
+        "--model",
+        "demo",
+        "--delta",
+        change,
+        "--tasks",
+        "nonsense",
+        "--task-folder",
+        task,
+        out=tmp_path / "out",
+    )
     assert "knows no 'nonsense'" in line
 
 

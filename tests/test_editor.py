@@ -415,8 +415,9 @@ def test_bf16_weights_take_the_edit(statistics_of, demo, records):
     from metake.models.load import load
 
     low = load("demo", dtype="bfloat16", device="cpu")
-    statistics = collect(low.arch, low.tokenizer, "\n".join(r.request.text for r in records) * 30, (1, 2, 3),
-                         progress=False)  # fmt: skip
+    statistics = collect(
+        low.arch, low.tokenizer, "\n".join(r.request.text for r in records) * 30, (1, 2, 3), progress=False
+    )
     with editor_of(low, statistics, weight=10.0, steps=15) as editor:
         before = low.arch.weight(2).clone()
         result = editor.edit(records[0].request)
@@ -484,10 +485,14 @@ def test_the_keys_to_remember_are_those_of_the_edited_model(demo, statistics_of,
 
 @pytest.mark.parametrize(
     "changes",
-    [{"method": "memit", "weight": 30.0, "ridge": 1e-2}, {"method": "alphaedit", "l2": 3.0, "keep": 0.5, "weight": 7.0},
-     {"method": "alphaedit", "l2": 3.0, "threshold": 0.02, "keep": 0.5}, {"method": "ultraedit"}],
+    [
+        {"method": "memit", "weight": 30.0, "ridge": 1e-2},
+        {"method": "alphaedit", "l2": 3.0, "keep": 0.5, "weight": 7.0},
+        {"method": "alphaedit", "l2": 3.0, "threshold": 0.02, "keep": 0.5},
+        {"method": "ultraedit"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_layers_geometry_is_made_of_its_own_settings(demo, statistics_of, records, changes):
     """lambda C + beta I with beta a share of tr(lambda C); beta I where C is small, by threshold or by share; I."""
     statistics = statistics_of(demo)

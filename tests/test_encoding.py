@@ -15,7 +15,11 @@ from metake.files import read_json, read_text, write_json, write_text
 from metake.report.tables import render
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [path for room in ("metake", "experiments", "theory", "verification") for path in sorted((ROOT / room).rglob("*.py"))]  # fmt: skip
+SOURCES = [
+    path
+    for room in ("metake", "experiments", "theory", "verification")
+    for path in sorted((ROOT / room).rglob("*.py"))
+]
 
 
 def unnamed(source: str) -> list[int]:
@@ -65,7 +69,9 @@ def test_every_file_is_opened_with_an_encoding():
 def latin(monkeypatch):
     """A locale whose encoding is Latin-1, as far as files opened by Python can tell."""
     plain = io.text_encoding
-    monkeypatch.setattr(io, "text_encoding", lambda given, level=2: "latin-1" if given is None else plain(given, level))  # fmt: skip
+    monkeypatch.setattr(
+        io, "text_encoding", lambda given, level=2: "latin-1" if given is None else plain(given, level)
+    )
     assert Path(__file__).read_text() != Path(__file__).read_text(encoding="utf-8"), "José"
 
 

@@ -89,10 +89,26 @@ def test_the_command_line_knows_what_is_installed(installed, tmp_path):
     listed = python(installed, "-m", "metake", "models", "--json")
     assert "gradient-step" in json.loads(listed.stdout)["methods"]
     edited = python(
-        installed, "-m", "metake", "edit", "--model", "demo", "--method", "memit + diagonal", "--request",
-        "Which city was {} born in?", "--subject", "Sino Dufe", "--target", "Sobris", "--set", "weight=50",
-        "--out", str(tmp_path / "edit"), "--delta-only",
-    )  # fmt: skip
+        installed,
+        "-m",
+        "metake",
+        "edit",
+        "--model",
+        "demo",
+        "--method",
+        "memit + diagonal",
+        "--request",
+        "Which city was {} born in?",
+        "--subject",
+        "Sino Dufe",
+        "--target",
+        "Sobris",
+        "--set",
+        "weight=50",
+        "--out",
+        str(tmp_path / "edit"),
+        "--delta-only",
+    )
     assert edited.returncode in (0, 3), edited.stderr
     result = json.loads((tmp_path / "edit" / "result.json").read_text(encoding="utf-8"))
     assert result["method"] == "memit + diagonal"
@@ -100,8 +116,24 @@ def test_the_command_line_knows_what_is_installed(installed, tmp_path):
 
 
 def test_without_the_package_an_unknown_kind_lists_the_known_ones(tmp_path):
-    done = python(tmp_path, "-m", "metake", "edit", "--model", "demo", "--method", "memit + diagonal", "--request",
-                  "{} is", "--subject", "x", "--target", "y", "--out", str(tmp_path / "edit"))  # fmt: skip
+    done = python(
+        tmp_path,
+        "-m",
+        "metake",
+        "edit",
+        "--model",
+        "demo",
+        "--method",
+        "memit + diagonal",
+        "--request",
+        "{} is",
+        "--subject",
+        "x",
+        "--target",
+        "y",
+        "--out",
+        str(tmp_path / "edit"),
+    )
     assert done.returncode == 2
     assert "unknown 'diagonal'" in done.stderr
     assert "ridge, projected, identity" in done.stderr

@@ -24,8 +24,14 @@ ROOT = EXPERIMENTS.parent
 OWN = {"metake", "theory", "verification", "experiments", "tests"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # the extra that each script's commands need; the others need none
-EXTRA = {"measure_drift": "theory", "theorem_figures": "theory", "run_zsre": "theory", "tune": "search", "journal": "search",
-         "downstream": "harness"}  # fmt: skip
+EXTRA = {
+    "measure_drift": "theory",
+    "theorem_figures": "theory",
+    "run_zsre": "theory",
+    "tune": "search",
+    "journal": "search",
+    "downstream": "harness",
+}
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
 
@@ -82,9 +88,10 @@ def foreign(*paths: Path) -> dict[str, str]:
 
 def undeclared(packages: dict[str, str], names: set[str]) -> dict[str, str]:
     return {
-        package: file for package, file in packages.items()
+        package: file
+        for package, file in packages.items()
         if DISTRIBUTION.get(package, package).lower() not in names
-    }  # fmt: skip
+    }
 
 
 def test_the_library_imports_what_is_declared():

@@ -86,10 +86,17 @@ def test_equal_content_gives_equal_bytes(tmp_path):
 def test_a_digest_sees_names_dtypes_shapes_bytes_and_values():
     a, b = TENSORS["a"], TENSORS["b"]
     contents = [
-        (META, {"a": a}), (META, {"b": a}), (META, {"a": a.reshape(6, 4)}), (META, {"a": a.double()}),
-        (META, {"a": a + 1}), (META, {"a": a, "b": b}), (META, {"a": b, "b": a}), ({**META, "model": "n"}, {"a": a}),
-        (META, {}), (META, {"a": a.view(torch.int32)}),
-    ]  # fmt: skip
+        (META, {"a": a}),
+        (META, {"b": a}),
+        (META, {"a": a.reshape(6, 4)}),
+        (META, {"a": a.double()}),
+        (META, {"a": a + 1}),
+        (META, {"a": a, "b": b}),
+        (META, {"a": b, "b": a}),
+        ({**META, "model": "n"}, {"a": a}),
+        (META, {}),
+        (META, {"a": a.view(torch.int32)}),
+    ]
     assert len({digest(*content) for content in contents}) == len(contents)
     assert digest({"x": 1, "y": 2}, {"a": a, "b": b}) == digest({"y": 2, "x": 1}, {"b": b, "a": a})
     assert digest(META, {"a": a.T.contiguous().T}) == digest(META, {"a": a})  # values, not strides
@@ -199,9 +206,12 @@ def test_whether_a_place_can_be_written_is_known_before_and_leaves_nothing(tmp_p
     ):
         check_writable(tmp_path / good, folder=folder)
     for bad, folder, reason in (
-        ("file", True, "is a file"), ("folder", False, "is a folder"), ("file/x", True, "Not a directory"),
-        ("file/x/y.json", False, "Not a directory"), ("x" * 300, True, "too long"),
-    ):  # fmt: skip
+        ("file", True, "is a file"),
+        ("folder", False, "is a folder"),
+        ("file/x", True, "Not a directory"),
+        ("file/x/y.json", False, "Not a directory"),
+        ("x" * 300, True, "too long"),
+    ):
         with pytest.raises(MetakeError, match=reason):
             check_writable(tmp_path / bad, folder=folder)
     (tmp_path / "link").symlink_to("nowhere")

@@ -64,9 +64,24 @@ def test_an_interrupted_evaluation_resumes(stopped, monkeypatch, tmp_path):
         return interrupted() if len(edited) == 2 else edit(self, requests)
 
     monkeypatch.setattr(Editor, "edit", second)
-    arguments = [*EVALUATE[:-1], "ultraedit", "--data", DATA, "--edits", 4, "--batch", 2, "--no-generate", "--out", out]  # fmt: skip
+    arguments = [
+        *EVALUATE[:-1],
+        "ultraedit",
+        "--data",
+        DATA,
+        "--edits",
+        4,
+        "--batch",
+        2,
+        "--no-generate",
+        "--out",
+        out,
+    ]
     line = stopped(*arguments)
-    assert line == f"metake: interrupted: finished batches are in {out / 'under_way'}; rerun the command to resume"  # fmt: skip
+    assert (
+        line
+        == f"metake: interrupted: finished batches are in {out / 'under_way'}; rerun the command to resume"
+    )
     monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
     cli.main()
     assert len(edited) == 3
@@ -91,11 +106,15 @@ def test_every_script_ends_with_130(name, monkeypatch):
 @pytest.mark.parametrize(
     ("script", "arguments", "said"),
     [
-        ("run_zsre", ("--methods", "ultraedit", "--edits", 2, "--batch", 1, "--seeds", 1), "finished batches are in {}/runs"),
+        (
+            "run_zsre",
+            ("--methods", "ultraedit", "--edits", 2, "--batch", 1, "--seeds", 1),
+            "finished batches are in {}/runs",
+        ),
         ("sweep", ("--methods", "ultraedit", "--edits", 2), "finished batches are in {}/runs/demo"),
         ("compare_gradients", ("--edits", 2), "finished trials are in {}"),
     ],
-)  # fmt: skip
+)
 def test_scripts_that_resume_say_so(script, arguments, said, monkeypatch, tmp_path):
     monkeypatch.setattr(Editor, "edit", interrupted)
     done = call_here(f"{script}.py", *arguments, "--out", tmp_path / "o", check=False)
@@ -128,12 +147,29 @@ def test_a_command_does_not_inherit_what_another_said(capsys):
 
 def test_a_real_signal_ends_a_command(tmp_path):
     out = tmp_path / "s.safetensors"
-    arguments = ["-m", "metake.cli", "stats", "--model", "demo", "--layers", "1-4", "--text", str(tmp_path / "t"), "--out", str(out)]  # fmt: skip
+    arguments = [
+        "-m",
+        "metake.cli",
+        "stats",
+        "--model",
+        "demo",
+        "--layers",
+        "1-4",
+        "--text",
+        str(tmp_path / "t"),
+        "--out",
+        str(out),
+    ]
     (tmp_path / "t").write_text("The mill is dark and the river is cold. " * 20_000)
     process = subprocess.Popen(
-        [sys.executable, *arguments], stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job of a shell ignores it
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job of a shell ignores it
+    )
     begun = process.stderr.read(1)  # its first note or bar
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)

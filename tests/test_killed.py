@@ -13,8 +13,7 @@ import torch
 from experiments import run_zsre
 from metake.deltas import Delta
 
-RUN = ("--methods", "alphaedit", "--edits", 20, "--batch", 2, "--seeds", 1, "--no-generate",
-       "--untuned")  # fmt: skip
+RUN = ("--methods", "alphaedit", "--edits", 20, "--batch", 2, "--seeds", 1, "--no-generate", "--untuned")
 
 
 def command(out, slow_disk):

@@ -84,8 +84,10 @@ def test_products_of_a_jacobian_and_the_norm_of_a_weight_gradient_are_those_of_t
             _, gradients = factor_gradients(
                 edit.objective, solution.factors, torch.tensor([True]), edit.penalty
             )
-        Gamma = sum(s.reshape(-1, s.shape[-1]).T @ k.reshape(-1, k.shape[-1])
-                    for s, k in zip(tokens.signals, tokens.keys, strict=True))  # fmt: skip
+        Gamma = sum(
+            s.reshape(-1, s.shape[-1]).T @ k.reshape(-1, k.shape[-1])
+            for s, k in zip(tokens.signals, tokens.keys, strict=True)
+        )
     torch.testing.assert_close(Gamma @ solution.factors[3][1].detach(), gradients[3][0])
     assert tokens.norm() == pytest.approx(float(torch.linalg.matrix_norm(Gamma, 2)), rel=1e-6)
 
@@ -116,11 +118,23 @@ def test_one_layer_has_no_error(double, statistics_of, records):
 def test_the_verdict_counts():
     def row(**changes):
         base = {
-            "key drift": [0.05, 0.0], "gamma": 0.2, "J_L - J_1": 0.05, "eps_I": 0.05, "zeta": 0.5, "zeta'": 0.3,
-            "T3c": 0.2, "alignment": [0.5, 1.0], "cos": {"proxy": 0.9, "open": 0.5, "parallel": 0.99},
-            "error": 0.4, "paper bound": 0.5, "bound": 0.6, "effect": [1.0, 1.0], "exact": 1.0,
-            "terms": {"tail": 0.3, "allocation": 0.1}, "sum check": 1e-8,
-        }  # fmt: skip
+            "key drift": [0.05, 0.0],
+            "gamma": 0.2,
+            "J_L - J_1": 0.05,
+            "eps_I": 0.05,
+            "zeta": 0.5,
+            "zeta'": 0.3,
+            "T3c": 0.2,
+            "alignment": [0.5, 1.0],
+            "cos": {"proxy": 0.9, "open": 0.5, "parallel": 0.99},
+            "error": 0.4,
+            "paper bound": 0.5,
+            "bound": 0.6,
+            "effect": [1.0, 1.0],
+            "exact": 1.0,
+            "terms": {"tail": 0.3, "allocation": 0.1},
+            "sum check": 1e-8,
+        }
         return base | changes
 
     bad = row(gamma=3.0, zeta=4.0, alignment=[-0.1, 1.0], error=2.0, terms={"tail": 0.1, "allocation": 0.9})
@@ -156,9 +170,16 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     assert content["layers"] == [1, 2, 3]
     assert "the proxy descends" in done.stdout
     assert {p.name for p in tmp_path.iterdir()} == {
-        "drift.json", "drift.csv", "report.html", "spectra.png", "layers.png", "between.png", "premises.png",
-        "errors.png", "cosines.png",
-    }  # fmt: skip
+        "drift.json",
+        "drift.csv",
+        "report.html",
+        "spectra.png",
+        "layers.png",
+        "between.png",
+        "premises.png",
+        "errors.png",
+        "cosines.png",
+    }
     lines = (tmp_path / "drift.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * (2 + 3)
 

@@ -11,10 +11,19 @@ from metake.methods.table import METHODS, Row, find_method, method_named, regist
 from metake.methods.ultraedit import UltraEdit
 
 PLAIN = {
-    "planner": "open-loop", "geometry": "ridge", "allocation": "spread", "postprocess": "none", "memory": "none",
-    "keys": "bare-and-contexts", "fit": "soft", "rounds": 1, "group": None, "merge": False, "lookup": "subject",
+    "planner": "open-loop",
+    "geometry": "ridge",
+    "allocation": "spread",
+    "postprocess": "none",
+    "memory": "none",
+    "keys": "bare-and-contexts",
+    "fit": "soft",
+    "rounds": 1,
+    "group": None,
+    "merge": False,
+    "lookup": "subject",
     "relative": "stream",
-}  # fmt: skip
+}
 NULL = {"geometry": "projected", "memory": "past-keys"}
 LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "price": 0.0}
 ROWS = {
@@ -80,12 +89,26 @@ def test_a_name_has_every_component_that_is_not_the_rows(name):
     """`method_named(made.name)` makes the same algorithm, whichever one choice was changed."""
     plain = METHODS[name].build((1,))
     changes = [
-        {"memory": "none"}, {"memory": "past-keys"}, {"postprocess": "rect"}, {"postprocess": "none"},
-        {"geometry": "ridge"}, {"geometry": "identity"}, {"geometry": "projected"}, {"allocation": "last"},
-        {"keys": "context-mean"}, {"fit": "exact"}, {"fit": "soft"}, {"rounds": 2}, {"group": 4}, {"group": None},
-        {"merge": True}, {"planner": "closed-loop"}, {"planner": "compensated"}, {"start": "compensated"},
+        {"memory": "none"},
+        {"memory": "past-keys"},
+        {"postprocess": "rect"},
+        {"postprocess": "none"},
+        {"geometry": "ridge"},
+        {"geometry": "identity"},
+        {"geometry": "projected"},
+        {"allocation": "last"},
+        {"keys": "context-mean"},
+        {"fit": "exact"},
+        {"fit": "soft"},
+        {"rounds": 2},
+        {"group": 4},
+        {"group": None},
+        {"merge": True},
+        {"planner": "closed-loop"},
+        {"planner": "compensated"},
+        {"start": "compensated"},
         {"hypergradient": "proxy"},
-    ]  # fmt: skip
+    ]
     for change in changes:
         fitting = plain.fitting(change)
         if not fitting or (name == "metake-priced" and change == {"fit": "exact"}):
@@ -96,8 +119,10 @@ def test_a_name_has_every_component_that_is_not_the_rows(name):
         assert kinds[0] == kinds[1], change
         for choice in made.choices:
             assert getattr(made, choice) == getattr(again, choice), change
-        assert (made.name == name) is (kinds[0] == {path: p.kind for path, p in plain.parts()}
-                                       and all(getattr(made, c) == getattr(plain, c) for c in plain.choices))  # fmt: skip
+        assert (made.name == name) is (
+            kinds[0] == {path: p.kind for path, p in plain.parts()}
+            and all(getattr(made, c) == getattr(plain, c) for c in plain.choices)
+        )
 
 
 @pytest.mark.parametrize(

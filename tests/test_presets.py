@@ -28,10 +28,18 @@ from tests.conftest import tiny
     ("count", "layers"),
     [
         (32, (4, 5, 6, 7, 8)),  # MEMIT's published choice for Llama 2 and 3 of 32 layers
-        (24, (3, 4, 5, 6, 7)), (30, (4, 5, 6, 7, 8)), (48, (7, 8, 9, 10, 11)),
-        (23, (3, 4, 5)), (12, (2, 3, 4)), (6, (1, 2, 3)), (4, (1, 2, 3)), (3, (0, 1, 2)), (2, (0, 1)), (1, (0,)),
+        (24, (3, 4, 5, 6, 7)),
+        (30, (4, 5, 6, 7, 8)),
+        (48, (7, 8, 9, 10, 11)),
+        (23, (3, 4, 5)),
+        (12, (2, 3, 4)),
+        (6, (1, 2, 3)),
+        (4, (1, 2, 3)),
+        (3, (0, 1, 2)),
+        (2, (0, 1)),
+        (1, (0,)),
     ],
-)  # fmt: skip
+)
 def test_default_layers_are_five_of_a_deep_model_from_a_seventh_of_its_depth(count, layers):
     """Three of one below 24 layers; all of one below three."""
     assert default_layers(count) == layers
@@ -103,8 +111,24 @@ def test_numbers_of_a_part_that_the_method_lacks_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["common", "geometries", "methods"])
-@pytest.mark.parametrize("choice", ["planner", "gradient", "start", "geometry", "memory", "fit", "rounds", "group", "merge",
-                                    "allocation", "postprocess", "keys", "hypergradient"])  # fmt: skip
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "planner",
+        "gradient",
+        "start",
+        "geometry",
+        "memory",
+        "fit",
+        "rounds",
+        "group",
+        "merge",
+        "allocation",
+        "postprocess",
+        "keys",
+        "hypergradient",
+    ],
+)
 def test_a_preset_holds_numbers_and_no_choices(tmp_path, part, choice):
     """A name determines an algorithm; a preset's memory or planner would change it behind the name."""
     path = tmp_path / "preset.json"
@@ -118,9 +142,12 @@ def test_a_preset_holds_numbers_and_no_choices(tmp_path, part, choice):
 def test_methods_of_one_call_share_changes_that_some_have(preset):
     arch = Architecture(tiny("gpt2"))
     memit, alphaedit, ultraedit = methods_for(
-        arch, ["memit", "alphaedit", "ultraedit"], preset=preset, own={"memit": {"lr": 0.7}},
+        arch,
+        ["memit", "alphaedit", "ultraedit"],
+        preset=preset,
+        own={"memit": {"lr": 0.7}},
         changes={"weight": 5.0, "layers": (1,), "gradient_lr": 0.5},
-    )  # fmt: skip
+    )
     assert [m.name for m in (memit, alphaedit, ultraedit)] == ["memit", "alphaedit", "ultraedit"]
     assert (memit.value("lr"), alphaedit.value("lr"), ultraedit.lr) == (0.7, 0.1, 0.5)
     assert memit.value("weight") == 5.0
@@ -196,7 +223,15 @@ def test_every_ingredient_of_statistics_names_their_file(collected):
     other = Architecture(tiny("gpt2"))
     with torch.no_grad():
         other.weight(1).add_(1e-3)
-    changes = [{}, {"text": TEXT + "x"}, {"tokens": 601}, {"tokens": None}, {"layers": (1,)}, {"layers": (0, 1, 2)}, {"arch": other}]  # fmt: skip
+    changes = [
+        {},
+        {"text": TEXT + "x"},
+        {"tokens": 601},
+        {"tokens": None},
+        {"layers": (1,)},
+        {"layers": (0, 1, 2)},
+        {"arch": other},
+    ]
     names = [collected(**{**plain, **change})[0] for change in changes]
     assert len(set(names)) == len(changes)
     assert all(name.startswith("statistics-") and name.endswith(".safetensors") for name in names)

@@ -26,7 +26,9 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
     """Second moments, and what every row asks for and writes, of however many processes there are."""
     torch.set_num_threads(1)
     loaded = load("demo", device="cpu")
-    statistics = collect(loaded.arch, loaded.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False)  # fmt: skip
+    statistics = collect(
+        loaded.arch, loaded.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False
+    )
     found = {"C": statistics[3]}
     requests = [r.request for r in read_records(ASSETS / "world" / "dev.json", count)]
     for name, changes in ROWS.items():
@@ -102,10 +104,16 @@ def test_alone_nothing_is_summed():
     [
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2: RANK is not set"),
         ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1"}, "MASTER_ADDR is not set"),
-        ({"WORLD_SIZE": "x", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1", "MASTER_ADDR": "h"}, "WORLD_SIZE=x: no number"),
-        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "x", "MASTER_ADDR": "h"}, "MASTER_PORT=x: no number"),
+        (
+            {"WORLD_SIZE": "x", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1", "MASTER_ADDR": "h"},
+            "WORLD_SIZE=x: no number",
+        ),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "x", "MASTER_ADDR": "h"},
+            "MASTER_PORT=x: no number",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_environment_that_names_no_processes_is_refused(monkeypatch, environment, complaint):
     for name in (*VARIABLES, "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

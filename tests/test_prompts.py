@@ -59,11 +59,17 @@ def test_guards_are_what_the_subject_is_and_the_requests_own_prompts(loaded, bat
     guards = batch_of(REQUEST, OTHER).guards
     assert [(guard.owner, guard.marked) for guard in guards] == [(0, True), (1, True), (1, False), (1, False)]
     assert [text_of(loaded, guard.row.ids) for guard in guards] == [
-        "Ann Lee is a", "Bo is a", "Who is it?", "Where is the old mill?",
-    ]  # fmt: skip
+        "Ann Lee is a",
+        "Bo is a",
+        "Who is it?",
+        "Where is the old mill?",
+    ]
     assert [text_of(loaded, guard.row.trunk.ids) for guard in guards] == [
-        "Ann Lee", "Bo", "Who is it?", "Where is the old mill?",
-    ]  # fmt: skip
+        "Ann Lee",
+        "Bo",
+        "Who is it?",
+        "Where is the old mill?",
+    ]
     assert all(guard.row.answer == 0 for guard in guards)
 
 

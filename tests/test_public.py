@@ -84,9 +84,14 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("stream", "notebook", "progress", "shown"),
-    [(Terminal, False, True, True), (Terminal, False, False, False), (io.StringIO, False, True, False),
-     (io.StringIO, True, True, True), (io.StringIO, True, False, False)],
-)  # fmt: skip
+    [
+        (Terminal, False, True, True),
+        (Terminal, False, False, False),
+        (io.StringIO, False, True, False),
+        (io.StringIO, True, True, True),
+        (io.StringIO, True, False, False),
+    ],
+)
 def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook_by_default(
     demo, monkeypatch, stream, notebook, progress, shown
 ):

@@ -13,14 +13,28 @@ pytestmark = pytest.mark.filterwarnings("error:.*not known")
 
 # names and kinds as in the published files; the numbers are of no published file
 MEMIT = {
-    "model_name": "gpt2-xl", "layers": [1, 2], "clamp_norm_factor": 0.6, "layer_selection": "all",
-    "fact_token": "subject_last", "v_num_grad_steps": 17, "v_lr": 0.3, "v_loss_layer": 5, "v_weight_decay": 0.2,
-    "kl_factor": 0.05, "mom2_adjustment": True, "mom2_update_weight": 12000,
-    "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}",
-    "mlp_module_tmp": "transformer.h.{}.mlp", "attn_module_tmp": "transformer.h.{}.attn",
-    "ln_f_module": "transformer.ln_f", "lm_head_module": "lm_head", "mom2_dataset": "wikipedia",
-    "mom2_n_samples": 100000, "mom2_dtype": "float32",
-}  # fmt: skip
+    "model_name": "gpt2-xl",
+    "layers": [1, 2],
+    "clamp_norm_factor": 0.6,
+    "layer_selection": "all",
+    "fact_token": "subject_last",
+    "v_num_grad_steps": 17,
+    "v_lr": 0.3,
+    "v_loss_layer": 5,
+    "v_weight_decay": 0.2,
+    "kl_factor": 0.05,
+    "mom2_adjustment": True,
+    "mom2_update_weight": 12000,
+    "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj",
+    "layer_module_tmp": "transformer.h.{}",
+    "mlp_module_tmp": "transformer.h.{}.mlp",
+    "attn_module_tmp": "transformer.h.{}.attn",
+    "ln_f_module": "transformer.ln_f",
+    "lm_head_module": "lm_head",
+    "mom2_dataset": "wikipedia",
+    "mom2_n_samples": 100000,
+    "mom2_dtype": "float32",
+}
 YAML = """
 alg_name: "AlphaEdit"
 stats_dir: "./data/stats"
@@ -119,20 +133,28 @@ def test_files_by_method(demo, write):
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("m.json", json.dumps({**MEMIT, "fact_token": "subject_first"}), "fact_token: only 'subject_last' is known"),
+        (
+            "m.json",
+            json.dumps({**MEMIT, "fact_token": "subject_first"}),
+            "fact_token: only 'subject_last' is known",
+        ),
         ("m.json", json.dumps({**MEMIT, "layers": [99]}), "99"),
         (
             "m.json",
             json.dumps({**MEMIT, "rewrite_module_tmp": "transformer.h.{}.mlp.c_fc"}),
             "rewrite_module_tmp: transformer.h.1.mlp.c_fc is not the down-projection of layer 1",
         ),
-        ("u.yaml", ULTRA.replace(".3.mlp.c_proj", ".3.mlp.c_fc"), "inner_params: .* not the down-projection of layer 3"),
+        (
+            "u.yaml",
+            ULTRA.replace(".3.mlp.c_proj", ".3.mlp.c_fc"),
+            "inner_params: .* not the down-projection of layer 3",
+        ),
         ("u.yaml", "inner_params: [head]", "inner_params: want names of modules"),
         ("m.json", "[]", "no hyper-parameters"),
         ("m.yaml", "a: [", "not YAML"),
         ("m.json", "{", "not JSON"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_used_is_one_line(demo, write, name, text, line):
     with pytest.raises(MetakeError, match=line) as caught:
         read_published(write(name, text), demo.arch)

@@ -122,7 +122,7 @@ def test_one_prompt_with_two_subjects_is_kept_with_a_warning():
         (3, "a list of them, not int"),
         (None, "a list of them, not NoneType"),
     ],
-)  # fmt: skip
+)
 def test_batches_that_cannot_be_edited_are_named(requests, complaint):
     with pytest.raises(MetakeError, match=complaint) as raised:
         distinct(requests)

@@ -39,8 +39,14 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     assert len(second["eta"]) > 1, "several layers, of which the curve shows the last"
     assert points[1]["attenuation"] == pytest.approx(np.mean(second["eta"][-1]))
     assert {p.name for p in tmp_path.iterdir()} == {
-        "results.json", "table.md", "table.tex", "table.csv", "curves.png", "differences.md", "runs"
-    }  # fmt: skip
+        "results.json",
+        "table.md",
+        "table.tex",
+        "table.csv",
+        "curves.png",
+        "differences.md",
+        "runs",
+    }
     rect, other = (
         np.concatenate([run["per_record"]["efficacy"] for run in content["methods"][name]])
         for name in ("rect", "ultraedit")
@@ -59,8 +65,22 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
 
 
 def test_a_run_that_was_cut_shows_what_it_saw(tmp_path, cut_at):
-    command = (SCRIPT, "--edits", 6, "--batch", 2, "--seeds", 1, "--look-every", 1, "--no-generate",
-               "--methods", "ultraedit", "--out", tmp_path)  # fmt: skip
+    command = (
+        SCRIPT,
+        "--edits",
+        6,
+        "--batch",
+        2,
+        "--seeds",
+        1,
+        "--look-every",
+        1,
+        "--no-generate",
+        "--methods",
+        "ultraedit",
+        "--out",
+        tmp_path,
+    )
     with cut_at(3):
         call_here(*command)
     cut = json.loads((tmp_path / "under_way.json").read_text())
@@ -76,12 +96,20 @@ def test_a_run_that_was_cut_shows_what_it_saw(tmp_path, cut_at):
 def counterfact(records, write):
     """Three of the world's records in CounterFact's original format, with an attribute each."""
     entries = [
-        {"requested_rewrite": {"prompt": r.request.prompt, "subject": r.request.subject, "relation_id": "P1",
-                               "target_new": {"str": r.request.target, "id": f"Q{i}"}, "target_true": {"str": r.truth}},
-         "paraphrase_prompts": [r.rephrase], "neighborhood_prompts": [r.locality],
-         "generation_prompts": ["The market", "The mill"]}
+        {
+            "requested_rewrite": {
+                "prompt": r.request.prompt,
+                "subject": r.request.subject,
+                "relation_id": "P1",
+                "target_new": {"str": r.request.target, "id": f"Q{i}"},
+                "target_true": {"str": r.truth},
+            },
+            "paraphrase_prompts": [r.rephrase],
+            "neighborhood_prompts": [r.locality],
+            "generation_prompts": ["The market", "The mill"],
+        }
         for i, r in enumerate(records[:3])
-    ]  # fmt: skip
+    ]
     return write("counterfact.json", json.dumps(entries))
 
 

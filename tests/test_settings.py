@@ -204,21 +204,46 @@ def test_a_foreign_model_in_a_folder_of_that_name_does_not_get_the_preset(demo, 
 
 
 EDGES = {  # the least value, whether it is allowed itself, and the greatest one
-    "rounds": (1, True, None), "group": (1, True, None), "weight": (0, False, None), "ridge": (0, True, None),
-    "l2": (0, False, None), "threshold": (0, False, None), "keep": (0, False, 1), "largest": (0, False, 1),
-    "steps": (1, True, None), "lr": (0, False, None), "kl": (0, True, None), "decay": (0, True, None),
-    "clamp": (0, False, None), "stop_loss": (0, True, None), "stretch": (1, True, None), "meta_steps": (0, True, None),
-    "meta_lr": (0, False, None), "locality": (0, True, None), "regularise": (0, True, None), "price": (0, True, None),
-    "gradient_lr": (0, False, None), "check_every": (1, True, None), "max_tokens": (64, True, None),
-}  # fmt: skip
+    "rounds": (1, True, None),
+    "group": (1, True, None),
+    "weight": (0, False, None),
+    "ridge": (0, True, None),
+    "l2": (0, False, None),
+    "threshold": (0, False, None),
+    "keep": (0, False, 1),
+    "largest": (0, False, 1),
+    "steps": (1, True, None),
+    "lr": (0, False, None),
+    "kl": (0, True, None),
+    "decay": (0, True, None),
+    "clamp": (0, False, None),
+    "stop_loss": (0, True, None),
+    "stretch": (1, True, None),
+    "meta_steps": (0, True, None),
+    "meta_lr": (0, False, None),
+    "locality": (0, True, None),
+    "regularise": (0, True, None),
+    "price": (0, True, None),
+    "gradient_lr": (0, False, None),
+    "check_every": (1, True, None),
+    "max_tokens": (64, True, None),
+}
 
 
 # a method that has a number that others lack
 OWNERS = {
-    "l2": "alphaedit", "threshold": "alphaedit", "keep": "alphaedit", "largest": "rect", "stretch": "memit-compensated",
-    "meta_steps": "metake", "meta_lr": "metake", "locality": "metake", "regularise": "metake", "price": "metake",
+    "l2": "alphaedit",
+    "threshold": "alphaedit",
+    "keep": "alphaedit",
+    "largest": "rect",
+    "stretch": "memit-compensated",
+    "meta_steps": "metake",
+    "meta_lr": "metake",
+    "locality": "metake",
+    "regularise": "metake",
+    "price": "metake",
     "gradient_lr": "ultraedit",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EDGES)
@@ -246,9 +271,11 @@ BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_
 def test_every_number_with_a_bound_has_an_edge_that_is_tested():
     bounded = {
         cls.short.get(name, name)
-        for kinds in families().values() for cls in kinds.values()
-        for name, field in cls.model_fields.items() if cls.__module__.startswith("metake.") and any(isinstance(m, BOUNDS) for m in field.metadata)
-    }  # fmt: skip
+        for kinds in families().values()
+        for cls in kinds.values()
+        for name, field in cls.model_fields.items()
+        if cls.__module__.startswith("metake.") and any(isinstance(m, BOUNDS) for m in field.metadata)
+    }
     assert bounded == set(EDGES)
 
 
@@ -263,8 +290,17 @@ def test_an_update_keeps_every_other_setting():
     assert method.value("kl") == 0.0625  # the method itself is a value
 
 
-@pytest.mark.parametrize("change", [{"rounds": 2}, {"group": 1}, {"memory": "past-keys"}, {"allocation": "spread"},
-                                    {"planner": "open-loop"}, {"geometry": "ridge"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rounds": 2},
+        {"group": 1},
+        {"memory": "past-keys"},
+        {"allocation": "spread"},
+        {"planner": "open-loop"},
+        {"geometry": "ridge"},
+    ],
+)
 def test_a_gradient_step_is_one_of_the_whole_batch_to_all_layers(change):
     """The method has no such choice, so that none has to be refused."""
     step = UltraEdit(layers=(0,))

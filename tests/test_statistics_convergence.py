@@ -6,8 +6,19 @@ from tests.scripts import call_here, refused
 
 
 def test_error_falls_and_the_estimate_is_of_its_size(tmp_path):
-    call_here("statistics_convergence.py", "--model", "demo", "--layers", "1-2", "--tokens", 16000, "--edits", 20,
-              "--out", tmp_path)  # fmt: skip
+    call_here(
+        "statistics_convergence.py",
+        "--model",
+        "demo",
+        "--layers",
+        "1-2",
+        "--tokens",
+        16000,
+        "--edits",
+        20,
+        "--out",
+        tmp_path,
+    )
     content = json.loads((tmp_path / "demo.json").read_text())
     points = content["points"]
     assert [p["tokens"] for p in points] == [2000, 4000, 8000, 16000]

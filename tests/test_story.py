@@ -18,16 +18,21 @@ def content(open_right, closed_right, control_right):
     def row(name, right, eta, executed):
         batch = {"eta": [[eta, eta]], "executed": [executed, executed]}
         return {
-            "method": name, "settings": {"geometry": {"weight": 15000.0}, "layers": [4, 5]}, "batches": [batch],
-            "per_record": {"generation_start": [1.0] * right + [0.0] * (6 - right)}, "mean": {"kl": 0.1},
-        }  # fmt: skip
+            "method": name,
+            "settings": {"geometry": {"weight": 15000.0}, "layers": [4, 5]},
+            "batches": [batch],
+            "per_record": {"generation_start": [1.0] * right + [0.0] * (6 - right)},
+            "mean": {"kl": 0.1},
+        }
 
     return {
         "edits": 6,
         "methods": [
-            row(OPEN, open_right, 0.17, 0.38), row(CLOSED, closed_right, 0.2, 0.76), row(CONTROL, control_right, 0.2, 1.23)
+            row(OPEN, open_right, 0.17, 0.38),
+            row(CLOSED, closed_right, 0.2, 0.76),
+            row(CONTROL, control_right, 0.2, 1.23),
         ],
-    }  # fmt: skip
+    }
 
 
 def tell(run):

@@ -29,9 +29,11 @@ def test_a_sweep_that_was_cut_goes_on_and_ends_the_same(tmp_path, cut_at):
     weight = settings_for(arch, "memit-compensated").value("weight")
     step = settings_for(arch, "ultraedit").value("gradient_lr")
     assert [(p["method"], p["strength"]) for p in whole["points"]] == [
-        ("memit-compensated", pytest.approx(0.3 * weight)), ("memit-compensated", pytest.approx(3 * weight)),
-        ("ultraedit", pytest.approx(0.3 * step)), ("ultraedit", pytest.approx(3 * step)),
-    ]  # fmt: skip
+        ("memit-compensated", pytest.approx(0.3 * weight)),
+        ("memit-compensated", pytest.approx(3 * weight)),
+        ("ultraedit", pytest.approx(0.3 * step)),
+        ("ultraedit", pytest.approx(3 * step)),
+    ]
     weak, strong = (p["eta"][-1] for p in whole["points"][:2])
     assert weak > strong
 
@@ -50,8 +52,13 @@ def test_a_priced_loop_is_swept_over_its_price(tmp_path):
 
 def test_what_is_swept_by_default_is_what_the_preset_has_numbers_for(demo):
     found = searched_names(demo.arch, METHODS)
-    assert found == ["memit + past-keys", "memit + past-keys@unstopped", "memit-compensated + past-keys", "alphaedit",
-                     "metake + past-keys"]  # fmt: skip
+    assert found == [
+        "memit + past-keys",
+        "memit + past-keys@unstopped",
+        "memit-compensated + past-keys",
+        "alphaedit",
+        "metake + past-keys",
+    ]
     assert set(found) <= set(preset_of("demo")["methods"])
     assert searched_names(demo.arch, ["rome", "memit-fe", "ultraedit"]) == [
         "rome + past-keys",

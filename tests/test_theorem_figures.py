@@ -38,8 +38,13 @@ def test_a_wrong_choice_is_one_line_and_writes_nothing(tmp_path, capsys, claims,
 
 def test_a_choice_writes_exactly_its_files_and_the_same_bytes_again(tmp_path):
     """Once as a script started elsewhere, once in this process."""
-    done = subprocess.run([sys.executable, str(SCRIPT), "--out", "one", "--claims", "L2,X5"], cwd=tmp_path,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--out", "one", "--claims", "L2,X5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert main(["--out", str(tmp_path / "two"), "--claims", "X5, L2"]) == 0
     names = {f"{n}.{s}" for n in ("ball_ellipsoid", "kl_mismatch") for s in FILES}
@@ -118,9 +123,19 @@ def test_text_can_be_read_in_one_column(drawn, name):
 WRONG = [
     ("attenuation_law", suppression, "attenuation", lambda rho: rho / (2 + rho)),
     ("suppression_bound", suppression, "suppression_bound", lambda n, e, M, mu: n**2 * ((1 - e) / M + e / M)),
-    ("suppression_limit", suppression, "suppression_limit", lambda norm, height: norm**2 / (height + 2 * norm**2)),
+    (
+        "suppression_limit",
+        suppression,
+        "suppression_limit",
+        lambda norm, height: norm**2 / (height + 2 * norm**2),
+    ),
     ("projected_key", suppression, "projected_attenuation", lambda P, k, beta: k @ k / (beta + k @ k)),
-    ("projection_limit", suppression, "penalised_geometry", lambda P, b, t: (b + t) * np.eye(len(P)) - 2 * t * P / 3),
+    (
+        "projection_limit",
+        suppression,
+        "penalised_geometry",
+        lambda P, b, t: (b + t) * np.eye(len(P)) - 2 * t * P / 3,
+    ),
     ("crosstalk", suppression, "retention", lambda S: S),
     ("room", suppression, "room", lambda S: float(np.trace(S))),
     ("room", suppression, "room_bound", lambda n, rank: rank / (rank + n) / 2),
@@ -137,7 +152,7 @@ WRONG = [
     ("descent", fidelity, "cosine_bound", lambda gamma, gap: 1 - gamma * gap),
     ("identity_transport", fidelity, "executed_fraction", np.mean),
     ("closing_the_loop", fidelity, "realised_after", lambda eta, a, T: 1 - (1 - a * eta) ** T),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +180,17 @@ def test_a_broken_law_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("relation", "measured", "holds"),
-    [("equal", 1.0005, True), ("equal", 1.01, False), ("below", 0.5, True), ("below", 1.01, False),
-     ("above", 1.5, True), ("above", 0.99, False), ("shown", 7.0, True), ("shown", float("nan"), False)],
-)  # fmt: skip
+    [
+        ("equal", 1.0005, True),
+        ("equal", 1.01, False),
+        ("below", 0.5, True),
+        ("below", 1.01, False),
+        ("above", 1.5, True),
+        ("above", 0.99, False),
+        ("shown", 7.0, True),
+        ("shown", float("nan"), False),
+    ],
+)
 def test_a_figure_is_written_only_if_its_points_obey(tmp_path, relation, measured, holds):
     def draw(data: Data):
         figure, axis = axes(1.0)
@@ -190,5 +213,30 @@ def test_every_figure_shows_registered_claims_and_says_what_to_see():
         assert set(figure.claims) <= known
         assert figure.caption.endswith(".")
     shown = {c for f in FIGURES.values() for c in f.claims}
-    assert shown >= {"T1", "T1b", "T1c", "T1e", "X1", "X2", "X3", "X13", "P4", "P8", "P13", "P15", "X4", "L2", "T2b",
-                     "T2c", "X5", "X6", "L4", "T3a", "T3b", "T3c", "A1", "A2", "J2"}  # fmt: skip
+    assert shown >= {
+        "T1",
+        "T1b",
+        "T1c",
+        "T1e",
+        "X1",
+        "X2",
+        "X3",
+        "X13",
+        "P4",
+        "P8",
+        "P13",
+        "P15",
+        "X4",
+        "L2",
+        "T2b",
+        "T2c",
+        "X5",
+        "X6",
+        "L4",
+        "T3a",
+        "T3b",
+        "T3c",
+        "A1",
+        "A2",
+        "J2",
+    }

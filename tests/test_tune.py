@@ -72,8 +72,11 @@ def test_a_preset_names_a_choice_by_its_components_and_gives_it_back():
     }
     assert put(preset, "metake", choice) == "metake + compensated + past-keys"
     assert preset["methods"] == {
-        "metake@mine": {}, "metake-proxy": {}, "memit": {"weight": 2.0}, "metake + compensated + past-keys": numbers
-    }  # fmt: skip
+        "metake@mine": {},
+        "metake-proxy": {},
+        "memit": {"weight": 2.0},
+        "metake + compensated + past-keys": numbers,
+    }
     assert shipped_choice(METHODS["metake"], preset["methods"]) == choice
     assert shipped_choice(METHODS["metake-parallel"], preset["methods"]) == choice  # like metake
     assert shipped_choice(METHODS["rect"], preset["methods"]) == {"weight": 2.0, "memory": "none"}
@@ -173,9 +176,15 @@ def test_a_journal_is_of_one_run(searched):
 def test_any_model_has_a_space(count, monkeypatch):
     """Places within the model, each once, the first as the model is edited by default; guesses are points of it."""
     monkeypatch.setattr("metake.presets.preset_name", lambda arch: "")
-    deep = type("Deep", (Architecture,), {
-        "__init__": lambda self: None, "__len__": lambda self: count, "check_layers": lambda self, layers: None,
-    })  # fmt: skip
+    deep = type(
+        "Deep",
+        (Architecture,),
+        {
+            "__init__": lambda self: None,
+            "__len__": lambda self: count,
+            "check_layers": lambda self, layers: None,
+        },
+    )
     space = tune.space_of(deep())
     assert space.places[0] == default_layers(count)
     assert len(set(space.places)) == len(space.places)
@@ -209,9 +218,27 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
     own.save_pretrained(folder)
     demo.tokenizer.save_pretrained(folder)
     data = ASSETS / "world" / "dev.json"
-    done = call_here("tune.py", "--model", folder, "--data", data, "--text", write("t.txt", default_text("demo")[:20_000]),
-              "--methods", "ultraedit,memit", "--trials", 2, "--edits", 2, "--batch", 2,
-              "--out", tmp_path / "found", "--journal", tmp_path / "journal")  # fmt: skip
+    done = call_here(
+        "tune.py",
+        "--model",
+        folder,
+        "--data",
+        data,
+        "--text",
+        write("t.txt", default_text("demo")[:20_000]),
+        "--methods",
+        "ultraedit,memit",
+        "--trials",
+        2,
+        "--edits",
+        2,
+        "--batch",
+        2,
+        "--out",
+        tmp_path / "found",
+        "--journal",
+        tmp_path / "journal",
+    )
     found = read_json(tmp_path / "found" / "preset.json")
     trials = read_json(tmp_path / "found" / "search.json")["memit"]["trials"]
     assert found["names"] == ["mine"]
@@ -239,8 +266,24 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
     cli.main()  # it is a command as it stands
     assert "predicted realization" in capsys.readouterr().out
     (rect,) = searched_names(demo.arch, ["rect"], tmp_path / "found" / "preset.json")
-    call_here("run_zsre.py", "--model", folder, "--data", data, "--preset", tmp_path / "found" / "preset.json",
-              "--methods", f"ultraedit,{rect}", "--edits", 2, "--seeds", 1, "--no-generate", "--out", tmp_path / "out")  # fmt: skip
+    call_here(
+        "run_zsre.py",
+        "--model",
+        folder,
+        "--data",
+        data,
+        "--preset",
+        tmp_path / "found" / "preset.json",
+        "--methods",
+        f"ultraedit,{rect}",
+        "--edits",
+        2,
+        "--seeds",
+        1,
+        "--no-generate",
+        "--out",
+        tmp_path / "out",
+    )
     used = read_json(tmp_path / "out" / "results.json")["methods"]
     for method, like in (("ultraedit", "ultraedit"), (rect, name)):  # rect takes what memit found
         settings = Method.model_validate(used[method][0]["settings"])
@@ -360,10 +403,13 @@ def test_a_journal_goes_on_after_a_cut_line_and_refuses_a_changed_one(tmp_path):
     again.append_logs(logs[4:])
     assert path.read_bytes() == whole
     for changed in (
-        [*lines[:2], *lines[3:]], [*lines[:2], lines[3], lines[2], lines[4]], [lines[0], *lines],
+        [*lines[:2], *lines[3:]],
+        [*lines[:2], lines[3], lines[2], lines[4]],
+        [lines[0], *lines],
         [lines[0].replace(b'"value": 0.0', b'"value": 0.5'), *lines[1:]],
-        [lines[0], b'{"op_code": 0}\n'], [b"[" * 9999 + b"\n"],
-    ):  # fmt: skip
+        [lines[0], b'{"op_code": 0}\n'],
+        [b"[" * 9999 + b"\n"],
+    ):
         path.write_bytes(b"".join(changed))
         with pytest.raises(
             MetakeError, match=r"x\.journal: line \d is damaged, .* give another --journal, or remove it"
@@ -373,8 +419,20 @@ def test_a_journal_goes_on_after_a_cut_line_and_refuses_a_changed_one(tmp_path):
 
 def test_a_changed_search_is_refused(tmp_path, monkeypatch):
     """Of its file, and of its journal, by name; what the journal has is not searched again."""
-    arguments = ("--methods", "ultraedit", "--trials", 1, "--edits", 2, "--batch", 2, "--out", tmp_path / "out",
-                 "--journal", tmp_path)  # fmt: skip
+    arguments = (
+        "--methods",
+        "ultraedit",
+        "--trials",
+        1,
+        "--edits",
+        2,
+        "--batch",
+        2,
+        "--out",
+        tmp_path / "out",
+        "--journal",
+        tmp_path,
+    )
     call_here("tune.py", *arguments)
     for path in (tmp_path / "out" / "search.json", tmp_path / "demo-ultraedit.journal"):
         whole = path.read_bytes()
@@ -406,6 +464,16 @@ def test_the_next_command_of_a_demo_model_compares_on_test_facts(records):
     args = Namespace(model="demo", modules=None, device="cpu", dtype="float64")
     command = tune.next_command(args, records[0], "memit", ["memit", "rect"], Path("a b/preset.json"))
     assert shlex.split(command) == [
-        "python", "experiments/run_zsre.py", "--model", "demo", "--device", "cpu", "--dtype", "float64",
-        "--preset", "a b/preset.json", "--methods", "memit,rect",
-    ]  # fmt: skip
+        "python",
+        "experiments/run_zsre.py",
+        "--model",
+        "demo",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float64",
+        "--preset",
+        "a b/preset.json",
+        "--methods",
+        "memit,rect",
+    ]

@@ -19,7 +19,10 @@ def arch():
 
 def delta_of(arch, seed):
     generator = torch.Generator().manual_seed(seed)
-    factors = {n: (torch.randn(arch.d_v, 2, generator=generator), torch.randn(arch.d_k, 2, generator=generator)) for n in (1, 3)}  # fmt: skip
+    factors = {
+        n: (torch.randn(arch.d_v, 2, generator=generator), torch.randn(arch.d_k, 2, generator=generator))
+        for n in (1, 3)
+    }
     return Delta(factors, "", {})
 
 

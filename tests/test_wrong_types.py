@@ -16,10 +16,23 @@ from tests.conftest import method_of, tiny
 
 REQUEST = metake.Request("The one who works at the {} is a", "market", "baker")
 VALUES = {
-    "None": None, "int": 7, "float": 0.5, "bool": True, "bytes": b"x", "list": [], "list of ints": [1], "dict": {"a": 1},
-    "object": object(), "class": dict, "tensor": torch.zeros(2), "function": len, "module": torch.nn.Linear(2, 2),
-    "text": "text", "empty": "", "path": Path("nowhere"),
-}  # fmt: skip
+    "None": None,
+    "int": 7,
+    "float": 0.5,
+    "bool": True,
+    "bytes": b"x",
+    "list": [],
+    "list of ints": [1],
+    "dict": {"a": 1},
+    "object": object(),
+    "class": dict,
+    "tensor": torch.zeros(2),
+    "function": len,
+    "module": torch.nn.Linear(2, 2),
+    "text": "text",
+    "empty": "",
+    "path": Path("nowhere"),
+}
 CHANGES = {"layers": (1,), "steps": 2, "meta_steps": 1, "contexts": ()}
 
 
@@ -49,15 +62,26 @@ ENTRIES = {
     "Request target": (lambda g, x: metake.Request("{}", "a", x), "a: target ", ("text",)),
     "Request locality": (lambda g, x: metake.Request("{}", "a", "b", x), "a: locality ", ("list",)),
     "Request.from_text": (lambda g, x: metake.Request.from_text(x, "a", "b"), "", ()),
-    "Request.from_text name": (lambda g, x: metake.Request.from_text("a", "a", "b", name=x), "a: name ",
-                               ("text", "empty")),
+    "Request.from_text name": (
+        lambda g, x: metake.Request.from_text("a", "a", "b", name=x),
+        "a: name ",
+        ("text", "empty"),
+    ),
     "Request start": (lambda g, x: metake.Request("{}", "a", "b", start=x), "a: start ", ("None", "int")),
     "Request.parse": (lambda g, x: metake.Request.parse(x, "a", "b"), "", ()),
     "Editor": (lambda g, x: metake.Editor(x), "", ()),
     "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
-    "Editor tokenizer of Loaded": (lambda g, x: metake.Editor(g.demo, x, **g.quick), "tokenizer: ", ("None",)),
+    "Editor tokenizer of Loaded": (
+        lambda g, x: metake.Editor(g.demo, x, **g.quick),
+        "tokenizer: ",
+        ("None",),
+    ),
     "Editor method": (lambda g, x: metake.Editor(g.demo, method=x), "method: ", ()),
-    "Editor statistics": (lambda g, x: metake.Editor(g.demo, method="ultraedit", statistics=x), "statistics: ", ("None",)),
+    "Editor statistics": (
+        lambda g, x: metake.Editor(g.demo, method="ultraedit", statistics=x),
+        "statistics: ",
+        ("None",),
+    ),
     "Editor modules": (lambda g, x: metake.Editor(g.demo, modules=x, **g.quick), "", ("None",)),
     "preview": (lambda g, x: g.editor.preview(x), "requests: ", ()),
     "edit": (lambda g, x: g.editor.edit(x), "requests: ", ()),
@@ -84,18 +108,40 @@ ENTRIES = {
     "collect text": (lambda g, x: collect(g.demo, g.demo.tokenizer, x, (1,)), "", ()),
     "statistics_for": (lambda g, x: metake.statistics_for(x), "", ()),
     "statistics_for layers": (lambda g, x: metake.statistics_for(g.demo, layers=x, text="a"), "", ()),
-    "statistics_for text": (lambda g, x: x is None or metake.statistics_for(g.demo, layers=[1], text=x), "", ("None",)),
+    "statistics_for text": (
+        lambda g, x: x is None or metake.statistics_for(g.demo, layers=[1], text=x),
+        "",
+        ("None",),
+    ),
     "settings_for": (lambda g, x: metake.settings_for(x, "memit"), "", ()),
     "settings_for method": (lambda g, x: metake.settings_for(g.demo, x), "method: ", ()),
-    "settings_for layers": (lambda g, x: metake.settings_for(g.demo, "memit", layers=x), "", ("list of ints",)),
-    "settings_for lr": (lambda g, x: metake.settings_for(g.demo, "memit", lr=x), "settings: lr: ",
-                        ("int", "float", "bool")),
-    "settings_for name": (lambda g, x: metake.settings_for(g.demo, "memit", name=x), "", ("None", "text", "empty")),
+    "settings_for layers": (
+        lambda g, x: metake.settings_for(g.demo, "memit", layers=x),
+        "",
+        ("list of ints",),
+    ),
+    "settings_for lr": (
+        lambda g, x: metake.settings_for(g.demo, "memit", lr=x),
+        "settings: lr: ",
+        ("int", "float", "bool"),
+    ),
+    "settings_for name": (
+        lambda g, x: metake.settings_for(g.demo, "memit", name=x),
+        "",
+        ("None", "text", "empty"),
+    ),
     "methods_for": (lambda g, x: metake.methods_for(g.demo, x), "", ("list",)),
-    "methods_for changes": (lambda g, x: metake.methods_for(g.demo, ["memit"], changes={"lr": x}), "settings: lr: ",
-                            ("int", "float", "bool")),
+    "methods_for changes": (
+        lambda g, x: metake.methods_for(g.demo, ["memit"], changes={"lr": x}),
+        "settings: lr: ",
+        ("int", "float", "bool"),
+    ),
     "method_named": (lambda g, x: metake.method_named(x), "method: ", ()),
-    "Method": (lambda g, x: metake.LocateThenEdit(layers=x), "settings: layers", ("list", "list of ints", "tensor")),
+    "Method": (
+        lambda g, x: metake.LocateThenEdit(layers=x),
+        "settings: layers",
+        ("list", "list of ints", "tensor"),
+    ),
     "Method planner": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner=x), "", ()),
     "Method kind": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner={"kind": x}), "planner: ", ()),
     "Method.updated": (lambda g, x: g.editor.method.updated(steps=x), "settings: steps: ", ("int", "bool")),
@@ -107,7 +153,7 @@ ENTRIES = {
     "ModuleMap.read": (lambda g, x: metake.ModuleMap.read(x), "", ()),
     "read_records": (lambda g, x: metake.read_records(x), "", ()),
     "preset_of": (lambda g, x: preset_of(x), "", ("text", "empty")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -153,9 +153,11 @@ def parallel_limit() -> tuple[sp.Expr, sp.Expr, sp.Expr]:
     parallel = slope(flat) * flat / z
     last = slope(write) * k[1] * q[1]
     w = [k[i] ** 2 / g[i] for i in range(2)]
-    return (sp.simplify(sp.limit(sp.cancel(sp.together((whole - parallel) / whole * c)), c, sp.oo)),
-            sp.simplify(sp.limit(sp.cancel(sp.together((whole - last) / whole)), c, sp.oo)),
-            sp.simplify((w[0] / 2) / (w[0] / 2 + w[1])))  # fmt: skip
+    return (
+        sp.simplify(sp.limit(sp.cancel(sp.together((whole - parallel) / whole * c)), c, sp.oo)),
+        sp.simplify(sp.limit(sp.cancel(sp.together((whole - last) / whole)), c, sp.oo)),
+        sp.simplify((w[0] / 2) / (w[0] / 2 + w[1])),
+    )
 
 
 # -- T3b, T3c -----------------------------------------------------------------------------------

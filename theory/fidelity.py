@@ -128,8 +128,9 @@ def scaled_gap(J: Array) -> float:
     """`min_c ||J/c - I||` over c > 0 (T3c): how far J is from a multiple of the identity."""
     eye = np.eye(len(J))
     top = 2 / max(spectral(J), np.finfo(float).tiny)
-    found = minimize_scalar(lambda t: spectral(t * J - eye), bounds=(0, top), method="bounded",
-                            options={"xatol": 1e-12 * top})  # fmt: skip
+    found = minimize_scalar(
+        lambda t: spectral(t * J - eye), bounds=(0, top), method="bounded", options={"xatol": 1e-12 * top}
+    )
     return float(min(found.fun, 1.0))
 
 
@@ -196,9 +197,14 @@ def alignment_premise(gradients: Sequence[Array], proxy: Array, gap: float) -> b
 
 
 def parallel_error_bound(
-    J: Sequence[Array], shares: Sequence[float] | Array, Gamma: Sequence[Array], q: Sequence[Array],
-    Gamma_virtual: Sequence[Array], q_virtual: Sequence[Array], moving: Sequence[Array],
-) -> float:  # fmt: skip
+    J: Sequence[Array],
+    shares: Sequence[float] | Array,
+    Gamma: Sequence[Array],
+    q: Sequence[Array],
+    Gamma_virtual: Sequence[Array],
+    q_virtual: Sequence[Array],
+    moving: Sequence[Array],
+) -> float:
     """A-posteriori bound of `||g - g^||` for the parallel proxy `g^ = sum_l s_l Gamma^_l q^_l` (X11).
 
     Args:

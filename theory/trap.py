@@ -181,9 +181,15 @@ def penalty_floor(A: Array) -> float:
 
 
 def curved_penalties(
-    a: float, b: float, alpha_easy: float, alpha_hard: float, progress: float, mu_max: float, tau: float,
+    a: float,
+    b: float,
+    alpha_easy: float,
+    alpha_hard: float,
+    progress: float,
+    mu_max: float,
+    tau: float,
     floor: float,
-) -> Interval:  # fmt: skip
+) -> Interval:
     """Shared penalties where u_min and u_max are eigenvectors of the curvature(s) (X7).
 
     Args:

@@ -60,10 +60,17 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) ->
             last.clear()
             guarded = _logits(arch.model, ids).float().log_softmax(-1)
             scores = arch.head(last[0][: len(rows)]).float().log_softmax(-1)
-            nll = torch.stack([
-                -torch.stack([scores[i, at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]).mean()
-                for i, row in enumerate(rows)
-            ]).mean()  # fmt: skip
+            nll = torch.stack(
+                [
+                    -torch.stack(
+                        [
+                            scores[i, at, token]
+                            for at, token in zip(row.predicting, row.answer_ids, strict=True)
+                        ]
+                    ).mean()
+                    for i, row in enumerate(rows)
+                ]
+            ).mean()
             now = guarded[len(rows), lookups[-1]]
             reference = now.detach().clone() if reference is None else reference
             kl = s.kl * (now.exp() * (now - reference)).sum()

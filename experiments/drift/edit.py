@@ -83,8 +83,12 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
             losses, gradients = factor_gradients(objective, solution.factors, EVERYONE, penalty)
         effects = {layer: gradients[layer][0][:, 0] for layer in layers}  # Gamma_l q_l
         lefts = {layer: solution.factors[layer][0][:, 0] for layer in layers}
-        each = {layer: torch.autograd.grad(lefts[layer], leaf, effects[layer].to(lefts[layer]),
-                                           retain_graph=True)[0][0] for layer in layers}  # fmt: skip
+        each = {
+            layer: torch.autograd.grad(
+                lefts[layer], leaf, effects[layer].to(lefts[layer]), retain_graph=True
+            )[0][0]
+            for layer in layers
+        }
         frozen = edit.gradient("frozen", residual)
         exact = edit.gradient("exact", residual)
         proxy, parallel = edit.gradient("proxy", residual), edit.gradient("parallel", residual)
@@ -114,10 +118,7 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
         "length": float(residual.norm() / edit.hidden.norm()),
         "eta": [float(solution.eta[layer][0]) for layer in layers],
         "key": [float(keys[layer].norm()) for layer in layers],
-        "key drift": [
-            float((keys[layer] - keys[top]).norm() / keys[top].norm())
-            for layer in layers
-        ],
+        "key drift": [float((keys[layer] - keys[top]).norm() / keys[top].norm()) for layer in layers],
         "share": [float(shares[layer][0].detach()) for layer in layers],
         "effect": [float(effects[layer].norm()) for layer in layers],
         "g_l": [float(each[layer].norm()) for layer in layers],
@@ -139,10 +140,14 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
         "paper bound": gamma * last + gap * Gamma * q,
         "bound": gamma * last + gap * Gamma * q + size["evaluation"] + size["moving keys"],
         "sum check": float((total - frozen).norm() / frozen.norm().clamp_min(1e-300)),
-        "cos": {"proxy": _cosine(exact, proxy), "parallel": _cosine(exact, parallel),
-                "frozen": _cosine(exact, frozen), "open": _cosine(exact, edit.gradient("open", residual)),
-                "proxy at executed weights": _cosine(frozen, effects[top])},
-    }  # fmt: skip
+        "cos": {
+            "proxy": _cosine(exact, proxy),
+            "parallel": _cosine(exact, parallel),
+            "frozen": _cosine(exact, frozen),
+            "open": _cosine(exact, edit.gradient("open", residual)),
+            "proxy at executed weights": _cosine(frozen, effects[top]),
+        },
+    }
 
 
 def _norms(

@@ -15,8 +15,12 @@ from metake.report.figures import matplotlib, panels, save, styled
 from theory import fidelity
 
 WIDE = 2 * COLUMN
-COSINES = {"proxy": (RED, "o", "-", "proxy (7)"), "parallel": (BLUE, "^", "--", "parallel (X11)"),
-           "open": (ORANGE, "s", "-.", "open loop"), "frozen": (GREEN, "v", ":", "keys frozen")}  # fmt: skip
+COSINES = {
+    "proxy": (RED, "o", "-", "proxy (7)"),
+    "parallel": (BLUE, "^", "--", "parallel (X11)"),
+    "open": (ORANGE, "s", "-.", "open loop"),
+    "frozen": (GREEN, "v", ":", "keys frozen"),
+}
 TERMS = {
     "tail": (SKY, ""),
     "allocation": (ORANGE, "///"),
@@ -118,8 +122,13 @@ def _layers(content: Mapping[str, Any], path: Path) -> Path:
         ls="--",
         label="share measured",
     )
-    norms.plot(ticks, fidelity.allocation_scales(np.median(etas, 0)), ":", color=BLACK,
-               label="identity transport (A2)")  # fmt: skip
+    norms.plot(
+        ticks,
+        fidelity.allocation_scales(np.median(etas, 0)),
+        ":",
+        color=BLACK,
+        label="identity transport (A2)",
+    )
     norms.axhline(1, color="#999999", lw=0.6)
     norms.set_ylabel("of the residual asked")
     norms.set_ylim(0)
@@ -151,8 +160,12 @@ def _between(content: Mapping[str, Any], path: Path) -> Path:
     names = [str(layer) for layer in layers]
     for axis, values, title in (
         (drift, between["geometry drift"], r"$\|C_a - C_b\|_F/\|C_b\|_F$"),
-        (overlap, between["overlap"], f"overlap, leading {between['compared']} (chance {between['chance overlap']:.2f})"),
-    ):  # fmt: skip
+        (
+            overlap,
+            between["overlap"],
+            f"overlap, leading {between['compared']} (chance {between['chance overlap']:.2f})",
+        ),
+    ):
         matrix = np.array(values)
         axis.imshow(matrix, cmap="Blues", vmin=0, vmax=max(1.0, float(matrix.max())))
         for (i, j), value in np.ndenumerate(matrix):
@@ -177,8 +190,14 @@ def _premises(content: Mapping[str, Any], path: Path) -> Path:
     figure, axis = _axes(1, COLUMN)
     figure.set_size_inches(COLUMN, 2.4)
     rows = _rows(content)
-    names = {"gamma": r"$\gamma$ (54)", "eps_I": r"$\epsilon_I$ (56)", "sigma": r"$\sigma$", "zeta": r"$\zeta$",
-             "zeta'": r"$\zeta'$", "T3c": r"$\gamma^2+\epsilon^2$"}  # fmt: skip
+    names = {
+        "gamma": r"$\gamma$ (54)",
+        "eps_I": r"$\epsilon_I$ (56)",
+        "sigma": r"$\sigma$",
+        "zeta": r"$\zeta$",
+        "zeta'": r"$\zeta'$",
+        "T3c": r"$\gamma^2+\epsilon^2$",
+    }
     rng = np.random.default_rng(0)
     for i, name in enumerate(names):
         values = np.array([row[name] for row in rows], dtype=float)
@@ -221,10 +240,22 @@ def _errors(content: Mapping[str, Any], path: Path) -> Path:
             width=0.8,
         )
         bottom += part
-    axis.plot(places, np.array([row["error"] for row in rows]) / bound, "_", color=BLACK, ms=8, mew=1.4,
-              label=r"$\|g - \tilde g\|$")  # fmt: skip
-    axis.plot(places, np.array([row["paper bound"] for row in rows]) / bound, "x", color=RED,
-              label="bound (10), without the last two")  # fmt: skip
+    axis.plot(
+        places,
+        np.array([row["error"] for row in rows]) / bound,
+        "_",
+        color=BLACK,
+        ms=8,
+        mew=1.4,
+        label=r"$\|g - \tilde g\|$",
+    )
+    axis.plot(
+        places,
+        np.array([row["paper bound"] for row in rows]) / bound,
+        "x",
+        color=RED,
+        label="bound (10), without the last two",
+    )
     axis.axhline(1, color=RED, lw=0.8)
     axis.set_ylim(0, 1.05)
     axis.set_xticks(places, [str(i + 1) for i in places])

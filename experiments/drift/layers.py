@@ -48,13 +48,16 @@ def spectra(moments: Mapping[int, Tensor], keys: Mapping[int, Tensor]) -> dict[s
     return {
         "layers": out,
         "geometry drift": [
-            [float((moments[a].double() - moments[b].double()).norm()) / norms[b] for b in layers] for a in layers
+            [float((moments[a].double() - moments[b].double()).norm()) / norms[b] for b in layers]
+            for a in layers
         ],
-        "overlap": [[float((leading[a].T @ leading[b]).square().sum()) / count for b in layers] for a in layers],
+        "overlap": [
+            [float((leading[a].T @ leading[b]).square().sum()) / count for b in layers] for a in layers
+        ],
         "chance overlap": count / d_k,
         "compared": count,
         "protected share": PROTECTED,
-    }  # fmt: skip
+    }
 
 
 def _thinned(values: Tensor, most: int = 200) -> list[float]:

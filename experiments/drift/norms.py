@@ -80,8 +80,9 @@ class Jacobian:
         return largest_singular(
             lambda v: self.times(v) / scale - shift * v,
             lambda u: self.transposed(u) / scale - shift * u,
-            start.to(self.y), steps,
-        )  # fmt: skip
+            start.to(self.y),
+            steps,
+        )
 
 
 @dataclass
@@ -93,8 +94,10 @@ class Tokens:
 
     def norm(self) -> float:
         """`||Gamma||_2`, Gamma = sum over tokens of signal key^T, from Gram matrices of tokens."""
-        keys, signals = (torch.cat([x.reshape(-1, x.shape[-1]) for x in part]).double()
-                         for part in (self.keys, self.signals))  # fmt: skip
+        keys, signals = (
+            torch.cat([x.reshape(-1, x.shape[-1]) for x in part]).double()
+            for part in (self.keys, self.signals)
+        )
         # singular values of S^T K are those of R_S R_K^T, R the triangular factors of their Gram matrices
         values, vectors = torch.linalg.eigh(signals @ signals.T)
         half = vectors * values.clamp_min(0).sqrt()

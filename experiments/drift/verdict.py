@@ -14,28 +14,53 @@ Row = dict[str, Any]
 # name, quantity, its value (None: not measured), and whether that is enough
 Line = tuple[str, str, Callable[[Row], float | None], Callable[[Row], bool]]
 PREMISES: tuple[Line, ...] = (
-    ("(53) keys alike", "||k_l - k_L|| / ||k_L||, largest", lambda m: max(m["key drift"]),
-     lambda m: max(m["key drift"]) <= SMALL),
+    (
+        "(53) keys alike",
+        "||k_l - k_L|| / ||k_L||, largest",
+        lambda m: max(m["key drift"]),
+        lambda m: max(m["key drift"]) <= SMALL,
+    ),
     ("(54) dominance", "gamma", lambda m: m["gamma"], lambda m: m["gamma"] < 1),
-    ("(55) allocations alike", "||J_L - J_1||", lambda m: m["J_L - J_1"],
-     lambda m: m["J_L - J_1"] <= SMALL),
+    ("(55) allocations alike", "||J_L - J_1||", lambda m: m["J_L - J_1"], lambda m: m["J_L - J_1"] <= SMALL),
     ("(56) J_L near I", "||J_L - I||", lambda m: m["eps_I"], lambda m: m["eps_I"] <= SMALL),
     ("T3b: zeta < 1", "zeta", lambda m: m["zeta"], lambda m: m["zeta"] < 1),
     ("T3b sharp: zeta' < 1", "zeta'", lambda m: m["zeta'"], lambda m: m["zeta'"] < 1),
     ("T3c: angles", "gamma^2 + eps^2", lambda m: m["T3c"], lambda m: m["T3c"] < 1),
-    ("X9: aligned layers", "least cos(g_l, g~)", lambda m: min(m["alignment"]), lambda m: min(m["alignment"]) >= 0),
-)  # fmt: skip
+    (
+        "X9: aligned layers",
+        "least cos(g_l, g~)",
+        lambda m: min(m["alignment"]),
+        lambda m: min(m["alignment"]) >= 0,
+    ),
+)
 CONCLUSIONS: tuple[Line, ...] = (
     ("proxy descends", "cos(g, g~)", lambda m: m["cos"]["proxy"], lambda m: m["cos"]["proxy"] > 0),
     ("open loop descends", "cos(g, open)", lambda m: m["cos"]["open"], lambda m: m["cos"]["open"] > 0),
-    ("parallel descends", "cos(g, parallel)", lambda m: m["cos"]["parallel"], lambda m: m["cos"]["parallel"] > 0),
-    ("T3a as stated", "error / bound", lambda m: m["error"] / m["paper bound"] if m["paper bound"] else np.inf,
-     lambda m: m["error"] <= m["paper bound"] * (1 + SLACK)),
-    ("T3a with all terms", "error / bound", lambda m: m["error"] / m["bound"] if m["bound"] else 0.0,
-     lambda m: m["error"] <= m["bound"] * (1 + SLACK) + SLACK * m["exact"]),
-    ("bound below ||g~||", "bound / ||g~||", lambda m: m["bound"] / m["effect"][-1],
-     lambda m: m["bound"] < m["effect"][-1]),
-)  # fmt: skip
+    (
+        "parallel descends",
+        "cos(g, parallel)",
+        lambda m: m["cos"]["parallel"],
+        lambda m: m["cos"]["parallel"] > 0,
+    ),
+    (
+        "T3a as stated",
+        "error / bound",
+        lambda m: m["error"] / m["paper bound"] if m["paper bound"] else np.inf,
+        lambda m: m["error"] <= m["paper bound"] * (1 + SLACK),
+    ),
+    (
+        "T3a with all terms",
+        "error / bound",
+        lambda m: m["error"] / m["bound"] if m["bound"] else 0.0,
+        lambda m: m["error"] <= m["bound"] * (1 + SLACK) + SLACK * m["exact"],
+    ),
+    (
+        "bound below ||g~||",
+        "bound / ||g~||",
+        lambda m: m["bound"] / m["effect"][-1],
+        lambda m: m["bound"] < m["effect"][-1],
+    ),
+)
 
 
 def judge(rows: Sequence[Row]) -> dict[str, Any]:
@@ -46,17 +71,22 @@ def judge(rows: Sequence[Row]) -> dict[str, Any]:
         known = [row for row in rows if value(row) is not None]
         values = np.array([value(row) for row in known], dtype=float)
         return {
-            "kind": kind, "name": name, "quantity": quantity, "edits": len(known),
+            "kind": kind,
+            "name": name,
+            "quantity": quantity,
+            "edits": len(known),
             "holds": float(np.mean([holds(row) for row in known])) if known else None,
             "quartiles": [float(q) for q in np.quantile(values, (0.25, 0.5, 0.75))] if known else None,
-        }  # fmt: skip
+        }
 
     dominant = [max(row["terms"], key=row["terms"].get) for row in rows]
     terms = {
-        name: {"dominates": float(np.mean([d == name for d in dominant])),
-               "median": float(np.median([row["terms"][name] / row["exact"] for row in rows if row["exact"]]))}
+        name: {
+            "dominates": float(np.mean([d == name for d in dominant])),
+            "median": float(np.median([row["terms"][name] / row["exact"] for row in rows if row["exact"]])),
+        }
         for name in rows[0]["terms"]
-    }  # fmt: skip
+    }
     return {
         "lines": [*(line("premise", p) for p in PREMISES), *(line("conclusion", c) for c in CONCLUSIONS)],
         "terms": terms,
@@ -107,7 +137,7 @@ MEANINGS: dict[str, str] = {
     "error: tail, allocation, evaluation, moving keys": "the parts of g - g~, whose vector sum it is: gradients of the layers before "
     "the last; J_L instead of I; executed weights instead of the proxy's; keys that move with the edit. Medians of their norms over "
     "||g||; `holds for`: the share of the edits for which the part is the largest.",
-}  # fmt: skip
+}
 
 
 def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -86,5 +86,9 @@ def _language_model(family: str, seed: int, weight: float) -> Case:
 
 @cache
 def language_models() -> list[Case]:
-    return [_language_model(family, seed, weight)
-            for family in ("gpt2", "llama") for seed in range(5) for weight in (0.1, 1.0, 100.0)]  # fmt: skip
+    return [
+        _language_model(family, seed, weight)
+        for family in ("gpt2", "llama")
+        for seed in range(5)
+        for weight in (0.1, 1.0, 100.0)
+    ]

@@ -35,11 +35,20 @@ from metake.report.figures import (  # noqa: F401 (the palette, for the figures)
     panels,
     save,
     styled,
-)  # fmt: skip
+)
 
 COLUMN = 3.3  # inches, one column of a paper
-LAYOUT = {**STYLE, "savefig.dpi": 300, "savefig.bbox": None, "legend.frameon": False, "legend.handlelength": 1.4,
-          "legend.borderaxespad": 0.2, "lines.linewidth": 1.1, "lines.markersize": 3.2, "pdf.fonttype": 42}  # fmt: skip
+LAYOUT = {
+    **STYLE,
+    "savefig.dpi": 300,
+    "savefig.bbox": None,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.borderaxespad": 0.2,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.2,
+    "pdf.fonttype": 42,
+}
 EPS32, EPS64 = (float(np.finfo(t).eps) for t in (np.float32, np.float64))
 
 
@@ -82,15 +91,32 @@ class Data:
 
     rows: list[Row] = field(default_factory=list)
 
-    def add(self, series: str, x: ArrayLike, theory: ArrayLike, measured: ArrayLike, relation: str, tolerance: ArrayLike = 0.0) -> None:  # fmt: skip
+    def add(
+        self,
+        series: str,
+        x: ArrayLike,
+        theory: ArrayLike,
+        measured: ArrayLike,
+        relation: str,
+        tolerance: ArrayLike = 0.0,
+    ) -> None:
         for numbers in np.broadcast(x, theory, measured, tolerance):
             a, b, c, slack = map(float, numbers)
             self.rows.append(Row(series, a, b, c, relation, slack))
 
     def points(
-        self, axis: Any, series: str, x: ArrayLike, theory: ArrayLike, measured: ArrayLike, relation: str,
-        tolerance: ArrayLike = 0.0, *, marker: str = "o", **look: Any,
-    ) -> None:  # fmt: skip
+        self,
+        axis: Any,
+        series: str,
+        x: ArrayLike,
+        theory: ArrayLike,
+        measured: ArrayLike,
+        relation: str,
+        tolerance: ArrayLike = 0.0,
+        *,
+        marker: str = "o",
+        **look: Any,
+    ) -> None:
         """Add rows and draw them; the series is the label if the look has none."""
         self.add(series, x, theory, measured, relation, tolerance)
         hollow = {} if marker == "." else {"mfc": "none"}
@@ -157,10 +183,14 @@ class Figure:
         write_text(folder / f"{self.name}.csv", data.csv())
         worst = data.worst()
         return {
-            "name": self.name, "claims": list(self.claims), "caption": self.caption,
+            "name": self.name,
+            "claims": list(self.claims),
+            "caption": self.caption,
             "summary": sentence(worst),
-            "worst": {name: {"relation": how, "deviation": float(f"{x:.3g}")} for name, (how, x) in worst.items()},
-        }  # fmt: skip
+            "worst": {
+                name: {"relation": how, "deviation": float(f"{x:.3g}")} for name, (how, x) in worst.items()
+            },
+        }
 
 
 FIGURES: dict[str, Figure] = {}
@@ -200,6 +230,10 @@ def write_index(folder: Path, entries: list[dict[str, Any]], order: list[str]) -
     write_text(place, json.dumps(kept, indent=1) + "\n")
     lines = ["# Figures", ""]
     for entry in kept:
-        lines += [f"**{entry['name']}** ({', '.join(entry['claims'])}). {entry['caption']} {entry['summary']}", "",
-                  f"![{entry['name']}]({entry['name']}.png)", ""]  # fmt: skip
+        lines += [
+            f"**{entry['name']}** ({', '.join(entry['claims'])}). {entry['caption']} {entry['summary']}",
+            "",
+            f"![{entry['name']}]({entry['name']}.png)",
+            "",
+        ]
     write_text(folder / "captions.md", "\n".join(lines))

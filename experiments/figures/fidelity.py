@@ -21,7 +21,7 @@ from experiments.figures.core import (
     axes,
     legend_above,
     shows,
-)  # fmt: skip
+)
 from metake.geometry.operator import Ridge
 from theory import fidelity
 from verification.strategies import tolerance
@@ -33,20 +33,33 @@ def _channel(G: Array, k: Array) -> Array:
     return Ridge(torch.from_numpy(G), 1.0).channel(torch.from_numpy(k[:, None])).numpy()[:, 0]
 
 
-@shows("L4", caption="Change of the channel, mu = 1. Top: as the geometry drifts, keys of length 0.1. Bottom: as the key drifts, keys up to length 1. "
-       "The paper's bound (57) ends where e = eps_C + 2 B eps_k reaches mu; the corrected one holds for any drift. Points: the library's "
-       "channels, for random drifts and for the worst found on a grid.")  # fmt: skip
+@shows(
+    "L4",
+    caption="Change of the channel, mu = 1. Top: as the geometry drifts, keys of length 0.1. Bottom: as the key drifts, keys up to length 1. "
+    "The paper's bound (57) ends where e = eps_C + 2 B eps_k reaches mu; the corrected one holds for any drift. Points: the library's "
+    "channels, for random drifts and for the worst found on a grid.",
+)
 def channel_drift(data: Data) -> Any:
     figure, panels = axes(2.1, 2.1)
     rng, eye = np.random.default_rng(0), np.eye(4)
     line = np.logspace(-2, 3, 400)
     limit = tolerance()
 
-    def draw(axis: Any, line: Array, drift: Array, key_drifts: bool, longest: float, worst: list[float], chance: Array) -> None:  # fmt: skip
+    def draw(
+        axis: Any,
+        line: Array,
+        drift: Array,
+        key_drifts: bool,
+        longest: float,
+        worst: list[float],
+        chance: Array,
+    ) -> None:
         def bounds(x: Array) -> tuple[Array, Array]:
             pairs = [(e, 0.0) if key_drifts else (0.0, e) for e in x]
-            return (np.array([fidelity.channel_drift_stated(*p, 1.0, longest) for p in pairs]),
-                    np.array([fidelity.channel_drift(*p, 1.0, longest) for p in pairs]))  # fmt: skip
+            return (
+                np.array([fidelity.channel_drift_stated(*p, 1.0, longest) for p in pairs]),
+                np.array([fidelity.channel_drift(*p, 1.0, longest) for p in pairs]),
+            )
 
         stated, corrected = bounds(line)
         inside = np.isfinite(stated)
@@ -107,15 +120,26 @@ def channel_drift(data: Data) -> Any:
                 found.append(float(np.linalg.norm(_channel(G, first) - _channel(G, second))))
         return found
 
-    draw(panels[1], line[line < 2], drift, True, 1.0, [apart(x) for x in drift], np.array([by_chance(x) for x in drift]))  # fmt: skip
+    draw(
+        panels[1],
+        line[line < 2],
+        drift,
+        True,
+        1.0,
+        [apart(x) for x in drift],
+        np.array([by_chance(x) for x in drift]),
+    )
     panels[1].set(xlabel=r"drift of the key $\|k_l-k_L\|$", ylabel=r"$\|q_l-q_L\|$", ylim=(7e-4, 20))
     for axis in panels:
         axis.legend(loc="lower right" if axis is panels[0] else "upper left")
     return figure
 
 
-@shows("T3a", caption="Error of the last layer's proxy against its bound (10): synthetic layers, small residual nets, and tiny random GPT-2 and "
-       "Llama models under the library's layered solver, the hypergradient at frozen channels by automatic differentiation. No point lies above the diagonal.")  # fmt: skip
+@shows(
+    "T3a",
+    caption="Error of the last layer's proxy against its bound (10): synthetic layers, small residual nets, and tiny random GPT-2 and "
+    "Llama models under the library's layered solver, the hypergradient at frozen channels by automatic differentiation. No point lies above the diagonal.",
+)
 def proxy_error(data: Data) -> Any:
     figure, axis = axes(2.6)
     ends = []
@@ -138,14 +162,22 @@ def proxy_error(data: Data) -> Any:
     return figure
 
 
-@shows("T3b", "T3c", caption="Cosine between hypergradient and proxy, of the layers and models of the figure of T3a and of instances made to be bad. Top: against zeta' "
-       "of (67): below 1 descent is guaranteed, the line is what it guarantees. Bottom: against arcsin gamma + arcsin eps; the line is the sharp "
-       "bound, attained, and below 90 degrees descent is guaranteed (orange: where zeta' says nothing). Beyond, it happens (blue) or fails (red). "
-       "Grey strip: gamma or eps is at least 1, and there is no bound.")  # fmt: skip
+@shows(
+    "T3b",
+    "T3c",
+    caption="Cosine between hypergradient and proxy, of the layers and models of the figure of T3a and of instances made to be bad. Top: against zeta' "
+    "of (67): below 1 descent is guaranteed, the line is what it guarantees. Bottom: against arcsin gamma + arcsin eps; the line is the sharp "
+    "bound, attained, and below 90 degrees descent is guaranteed (orange: where zeta' says nothing). Beyond, it happens (blue) or fails (red). "
+    "Grey strip: gamma or eps is at least 1, and there is no bound.",
+)
 def descent(data: Data) -> Any:
     figure, (top, bottom) = axes(2.4, 2.1)
-    looks = {r"guaranteed, $\zeta'<1$": (GREEN, "o"), r"guaranteed, $\gamma^2+\varepsilon^2<1$": (ORANGE, "s"),
-             "happens": (BLUE, "."), "fails": (RED, "x")}  # fmt: skip
+    looks = {
+        r"guaranteed, $\zeta'<1$": (GREEN, "o"),
+        r"guaranteed, $\gamma^2+\varepsilon^2<1$": (ORANGE, "s"),
+        "happens": (BLUE, "."),
+        "fails": (RED, "x"),
+    }
     groups: dict[str, list[tuple[float, float, float]]] = {name: [] for name in looks}
     sure, sharp, happens, fails = looks
     strip = 190.0
@@ -166,7 +198,14 @@ def descent(data: Data) -> Any:
             least = 1 + fidelity.cosine_bound(gamma, eps)  # of a cosine that may be negative, plus 1
             data.add("1 + cosine, sharp", angle, least, 1 + cos, "above", slack / least)
         if zeta < 1:
-            data.add("inner product, zeta'", zeta, 1 - zeta, float(case.g @ layers.proxy) / size**2, "above", slack / (1 - zeta))  # fmt: skip
+            data.add(
+                "inner product, zeta'",
+                zeta,
+                1 - zeta,
+                float(case.g @ layers.proxy) / size**2,
+                "above",
+                slack / (1 - zeta),
+            )
             least = fidelity.cosine_bound(zeta, 0.0)
             data.add("cosine, zeta'", zeta, least, cos, "above", slack / least)
         if inside or zeta < 1:

@@ -20,7 +20,7 @@ from experiments.figures.core import (
     axes,
     legend_above,
     shows,
-)  # fmt: skip
+)
 from experiments.figures.suppression import geometry
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
@@ -32,10 +32,15 @@ from verification import nets
 from verification.real import measured
 
 
-@shows("A2", "A1", "J2", caption="MEMIT's allocation over n layers with equal attenuation and identity transport. Top: what all layers together execute of a "
-       "residual. Middle: gamma, the weight of the lower layers' gradients against the last one's, in the best case; above 1 the premise (54) fails. Bottom: "
-       "J_L of the last layer: far from 1 although nothing drifts between the layers, and J_1 = 1/n whatever the attenuation (dotted). Points: the library's layered solver "
-       "on a tiny GPT-2 with constant keys.")  # fmt: skip
+@shows(
+    "A2",
+    "A1",
+    "J2",
+    caption="MEMIT's allocation over n layers with equal attenuation and identity transport. Top: what all layers together execute of a "
+    "residual. Middle: gamma, the weight of the lower layers' gradients against the last one's, in the best case; above 1 the premise (54) fails. Bottom: "
+    "J_L of the last layer: far from 1 although nothing drifts between the layers, and J_1 = 1/n whatever the attenuation (dotted). Points: the library's layered solver "
+    "on a tiny GPT-2 with constant keys.",
+)
 def identity_transport(data: Data) -> Any:
     figure, (top, middle, bottom) = axes(1.8, 1.8, 1.8, sharex=True)
     line, etas = np.linspace(1e-3, 0.999, 100), np.array([0.02, 0.2, 0.4, 0.6, 0.8, 0.95])
@@ -78,8 +83,18 @@ def identity_transport(data: Data) -> Any:
                 data.add(series, etas, theory, seen[name], "equal", limit)
             else:
                 axis.plot(line, [law([x] * n) for x in line], color=colour)
-                data.points(axis, series, etas, theory, seen[name], "equal", limit / np.minimum(theory, 1), color=colour,
-                            marker=marker, label=f"$n={n}$")  # fmt: skip
+                data.points(
+                    axis,
+                    series,
+                    etas,
+                    theory,
+                    seen[name],
+                    "equal",
+                    limit / np.minimum(theory, 1),
+                    color=colour,
+                    marker=marker,
+                    label=f"$n={n}$",
+                )
         bottom.axhline(fidelity.spread_shares(n)[0], color=colour, ls=":", lw=0.8)
     top.set(ylabel="executed fraction", ylim=(0, 1.05))
     middle.axhline(1, color=BLACK, ls=":", lw=0.8)
@@ -89,9 +104,13 @@ def identity_transport(data: Data) -> Any:
     return figure
 
 
-@shows("P13", "P1", caption="Plain gradient descent, step 1, on a target that is felt through the library's channel (a fact's key scaled to several "
-       "attenuations, a demo model's geometry), differentiated automatically. Top: the realised share of the residual; closing the loop takes 1/eta^2 steps. "
-       "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target learns to ask for more, not to be kept better.")  # fmt: skip
+@shows(
+    "P13",
+    "P1",
+    caption="Plain gradient descent, step 1, on a target that is felt through the library's channel (a fact's key scaled to several "
+    "attenuations, a demo model's geometry), differentiated automatically. Top: the realised share of the residual; closing the loop takes 1/eta^2 steps. "
+    "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target learns to ask for more, not to be kept better.",
+)
 def closing_the_loop(data: Data) -> Any:
     figure, (top, bottom) = axes(2.2, 2.0, sharex=True)
     line, steps = np.logspace(0, 4, 200), np.unique(np.logspace(0, 3.3, 12).astype(int))
@@ -100,7 +119,9 @@ def closing_the_loop(data: Data) -> Any:
     rho = float(operator.realisability(key))
     wanted = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
     limit = suppression.rounding_bound(EPS64, 1e4)
-    for eta, colour, marker in zip((0.9, 0.3, 0.1, 0.03, 0.01), (GREEN, BLUE, ORANGE, PURPLE, RED), "osD^v", strict=True):  # fmt: skip
+    for eta, colour, marker in zip(
+        (0.9, 0.3, 0.1, 0.03, 0.01), (GREEN, BLUE, ORANGE, PURPLE, RED), "osD^v", strict=True
+    ):
         k = key * (eta / (1 - eta) / rho) ** 0.5
         q = operator.channel(k)
         asked = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
@@ -118,8 +139,18 @@ def closing_the_loop(data: Data) -> Any:
         curve = np.array([fidelity.realised_after(eta, 1.0, t) for t in line])
         theory = np.array([fidelity.realised_after(eta, 1.0, int(t)) for t in steps])
         top.loglog(line, curve, color=colour)
-        data.points(top, f"realised, eta {eta:g}", steps, theory, seen, "equal", limit, color=colour, marker=marker,
-                    label=rf"$\eta={eta:g}$")  # fmt: skip
+        data.points(
+            top,
+            f"realised, eta {eta:g}",
+            steps,
+            theory,
+            seen,
+            "equal",
+            limit,
+            color=colour,
+            marker=marker,
+            label=rf"$\eta={eta:g}$",
+        )
         bottom.loglog(line, curve / eta, color=colour)
         data.points(
             bottom,

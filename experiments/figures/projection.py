@@ -17,10 +17,14 @@ from verification.strategies import basis, tolerance
 Array = NDArray[np.float64]
 
 
-@shows("T1e", "X1", caption="A key with a growing part outside the null space, ||Pk|| = beta = 1. Top: the executed edit keeps 1/2 of the "
-       "residual (35); the form with the raw key (31) promises nearly all of it and, cut back to the null space, delivers nearly nothing. Middle: the share of the "
-       "edit's norm that is written outside range(P). Bottom: error of the edit in fp32, solved with the projector in key space as published, "
-       "and in the coordinates of the null space as the library does.")  # fmt: skip
+@shows(
+    "T1e",
+    "X1",
+    caption="A key with a growing part outside the null space, ||Pk|| = beta = 1. Top: the executed edit keeps 1/2 of the "
+    "residual (35); the form with the raw key (31) promises nearly all of it and, cut back to the null space, delivers nearly nothing. Middle: the share of the "
+    "edit's norm that is written outside range(P). Bottom: error of the edit in fp32, solved with the projector in key space as published, "
+    "and in the coordinates of the null space as the library does.",
+)
 def projected_key(data: Data) -> Any:
     d, m, beta = 64, 32, 1.0
     U = basis(d, 5)
@@ -33,8 +37,10 @@ def projected_key(data: Data) -> Any:
     outside = U[:, -1] - P @ U[:, -1]
     K = V[:, :1] + outside[:, None] / np.linalg.norm(outside) * ratios
     raw = Ridge(torch.eye(d, dtype=torch.float64), beta)
-    edits = {name: np.stack([g.channel(torch.from_numpy(k[:, None])).numpy()[:, 0] for k in K.T])
-             for name, g in (("library", operator), ("raw", raw))}  # fmt: skip
+    edits = {
+        name: np.stack([g.channel(torch.from_numpy(k[:, None])).numpy()[:, 0] for k in K.T])
+        for name, g in (("library", operator), ("raw", raw))
+    }
     limit = tolerance(1, 1, EPS64) * (1 + ratios)
 
     figure, (top, middle, bottom) = axes(1.9, 1.5, 1.8, sharex=True)
@@ -50,14 +56,34 @@ def projected_key(data: Data) -> Any:
     top.semilogx(line, 1 / (2 + line**2), "--", color=ORANGE)
     kept = np.sum((edits["raw"] @ P) * K.T, 1)
     theory = np.array([float(np.sum(suppression.raw_key_edit(k, np.ones(1), beta) @ P @ k)) for k in K.T])
-    data.points(top, "raw key, then projected", ratios, theory, kept, "equal", limit * (1 + ratios), color=ORANGE, marker="+")  # fmt: skip
+    data.points(
+        top,
+        "raw key, then projected",
+        ratios,
+        theory,
+        kept,
+        "equal",
+        limit * (1 + ratios),
+        color=ORANGE,
+        marker="+",
+    )
     top.set(ylabel=r"realised share $\eta$", ylim=(-0.05, 1.1))
     legend_above(top, 2)
 
     share = {name: np.linalg.norm(q - q @ P, axis=1) / np.linalg.norm(q, axis=1) for name, q in edits.items()}
     middle.loglog(line, line / np.sqrt(1 + line**2), "--", color=RED)
     theory = ratios / np.sqrt(1 + ratios**2)
-    data.points(middle, "outside, raw key", ratios, theory, share["raw"], "equal", tolerance(1, 1, EPS64) / theory, color=RED, marker="x")  # fmt: skip
+    data.points(
+        middle,
+        "outside, raw key",
+        ratios,
+        theory,
+        share["raw"],
+        "equal",
+        tolerance(1, 1, EPS64) / theory,
+        color=RED,
+        marker="x",
+    )
     data.points(
         middle, "outside, library", ratios, tolerance(1, m, EPS64), share["library"], "below", color=BLUE
     )
@@ -84,8 +110,11 @@ def projected_key(data: Data) -> Any:
     return figure
 
 
-@shows("P15", caption="Distance of ridge's edit with geometry beta I + t (I - P) from AlphaEdit's, relative to it, for the key of a fact on the null space of a demo model: the closed form, "
-       "and its rate 1/t (dotted).")  # fmt: skip
+@shows(
+    "P15",
+    caption="Distance of ridge's edit with geometry beta I + t (I - P) from AlphaEdit's, relative to it, for the key of a fact on the null space of a demo model: the closed form, "
+    "and its rate 1/t (dotted).",
+)
 def projection_limit(data: Data) -> Any:
     layer, beta = measured("demo-llama"), 1.0
     projected = Projected(layer.moment, beta, keep=0.5)
@@ -109,7 +138,16 @@ def projection_limit(data: Data) -> Any:
     axis.loglog(line, distance(line), color=BLACK, label="closed form")
     axis.loglog(line, size / (A * line), ":", color=BLACK, lw=0.8, label=r"its rate, $\propto 1/t$")
     # a difference of nearly equal edits: rounding by the condition number t, over what is left
-    data.points(axis, "library", t, distance(t), seen, "equal", suppression.rounding_bound(EPS64, 1.0) * (beta + t) / distance(t), color=BLUE)  # fmt: skip
+    data.points(
+        axis,
+        "library",
+        t,
+        distance(t),
+        seen,
+        "equal",
+        suppression.rounding_bound(EPS64, 1.0) * (beta + t) / distance(t),
+        color=BLUE,
+    )
     axis.set(
         xlabel=r"penalty $t$ on the complement, $\beta=1$",
         ylabel="relative distance of the edits",

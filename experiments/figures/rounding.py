@@ -32,9 +32,12 @@ def _exact_eta(G: Array, k: Array, past: Array | None = None) -> float:
     return int(eta.p) / int(eta.q)
 
 
-@shows("X4", caption="Largest relative error of eta over 24 geometries with one small eigenvalue, keys along it, against exact rational "
-       "arithmetic: Cholesky and Woodbury with keys remembered (both the library's), and a dense solve of G + k k^T. Lines: 8 e cond(G). "
-       "The error grows with the condition number as the bound does; the constant that is met is 8 times the share of the bound.")  # fmt: skip
+@shows(
+    "X4",
+    caption="Largest relative error of eta over 24 geometries with one small eigenvalue, keys along it, against exact rational "
+    "arithmetic: Cholesky and Woodbury with keys remembered (both the library's), and a dense solve of G + k k^T. Lines: 8 e cond(G). "
+    "The error grows with the condition number as the bound does; the constant that is met is 8 times the share of the bound.",
+)
 def rounding(data: Data) -> Any:
     n, draws = 6, 24
     figure, axis = axes(2.5)
@@ -57,9 +60,11 @@ def rounding(data: Data) -> Any:
                 plain = _exact_eta(G.double().numpy(), k.double().numpy())
                 held = _exact_eta(G.double().numpy(), k.double().numpy(), past.double().numpy())
                 dense = k @ torch.linalg.solve(G + torch.outer(k, k), k)
-                seen = {"Cholesky": (Ridge(G, 1.0, dtype=dtype).attenuation(k[:, None]), plain),
-                        "Woodbury": (Ridge(G, 1.0, past=past, dtype=dtype).attenuation(k[:, None]), held),
-                        "dense": (dense, plain)}  # fmt: skip
+                seen = {
+                    "Cholesky": (Ridge(G, 1.0, dtype=dtype).attenuation(k[:, None]), plain),
+                    "Woodbury": (Ridge(G, 1.0, past=past, dtype=dtype).attenuation(k[:, None]), held),
+                    "dense": (dense, plain),
+                }
                 for name, (value, truth) in seen.items():
                     errors[name].append(abs(float(value) - truth) / truth)
             for name, values in errors.items():
@@ -76,8 +81,18 @@ def rounding(data: Data) -> Any:
             precision, (reach[-1], bound[-1]), xytext=(-6, 4), textcoords="offset points", ha="right"
         )
         for name, (marker, colour, size) in looks.items():
-            data.points(axis, f"{name}, {precision}", reach, bound, worst[name], "below", marker=marker, color=colour,
-                        ms=size, label=name if precision == "fp64" else "")  # fmt: skip
+            data.points(
+                axis,
+                f"{name}, {precision}",
+                reach,
+                bound,
+                worst[name],
+                "below",
+                marker=marker,
+                color=colour,
+                ms=size,
+                label=name if precision == "fp64" else "",
+            )
     axis.set(
         xlabel=r"condition number $\mathrm{cond}(G)$", ylabel=r"relative error of $\eta$", ylim=(1e-17, 30)
     )

@@ -22,7 +22,7 @@ from experiments.figures.core import (
     axes,
     legend_above,
     shows,
-)  # fmt: skip
+)
 from metake.geometry.operator import Projected, Ridge
 from metake.solvers.layered import cost_of
 from theory import suppression
@@ -39,9 +39,13 @@ def geometry(condition: float, weight: float = 100.0) -> tuple[torch.Tensor, flo
     return C, weight, beta, weight * C.double().numpy() + beta * np.eye(len(C))
 
 
-@shows("T1", "T1a", caption="The share of a residual that an edit realises, over twelve decades of realisability, in the library's "
-       "operators on a demo model's covariance: ridge (condition 1e4) and null space, in two precisions; dotted: rho itself. Below: relative "
-       "distance from the line, and (lines) what rounding may cause, by X4 for the ridge and by the part of the key outside for the null space.")  # fmt: skip
+@shows(
+    "T1",
+    "T1a",
+    caption="The share of a residual that an edit realises, over twelve decades of realisability, in the library's "
+    "operators on a demo model's covariance: ridge (condition 1e4) and null space, in two precisions; dotted: rho itself. Below: relative "
+    "distance from the line, and (lines) what rounding may cause, by X4 for the ridge and by the part of the key outside for the null space.",
+)
 def attenuation_law(data: Data) -> Any:
     C, weight, beta, G = geometry(1e4)
     key = measured("demo").keys[:, :1].double()
@@ -57,9 +61,16 @@ def attenuation_law(data: Data) -> Any:
         ridge = Ridge(C, weight, beta, dtype=dtype)
         space = Projected(C, 1.0, keep=0.5, dtype=dtype)
         inside = float(torch.linalg.norm(space.basis.double().T @ key))
-        cases = ((f"ridge, {name}", ridge, suppression.realisability(G, key[:, 0].numpy()), circle,
-                  suppression.rounding_bound(eps, 1e4)),
-                 (f"null space, {name}", space, inside**2, cross, tolerance(float(key.norm()) / inside, 8, eps)))  # fmt: skip
+        cases = (
+            (
+                f"ridge, {name}",
+                ridge,
+                suppression.realisability(G, key[:, 0].numpy()),
+                circle,
+                suppression.rounding_bound(eps, 1e4),
+            ),
+            (f"null space, {name}", space, inside**2, cross, tolerance(float(key.norm()) / inside, 8, eps)),
+        )
         for (label, operator, base, marker, limit), colour in zip(cases, colours, strict=True):
             keys = key * torch.from_numpy(np.sqrt(rho / base))
             realised = np.array([float(operator.channel(k[:, None])[:, 0].double() @ k) for k in keys.T])
@@ -75,9 +86,12 @@ def attenuation_law(data: Data) -> Any:
     return figure
 
 
-@shows("T1b", caption="Realisability over that of the worst key of the same length, ||k||^2/mu_min, against the share of the key "
-       "outside the protected half of a demo model's spectrum. Keys made for it (the outside share on the smallest eigenvalue, the rest on M) "
-       "attain the bound; random keys and keys of facts lie below. Bottom: the share of the bound that is reached.")  # fmt: skip
+@shows(
+    "T1b",
+    caption="Realisability over that of the worst key of the same length, ||k||^2/mu_min, against the share of the key "
+    "outside the protected half of a demo model's spectrum. Keys made for it (the outside share on the smallest eigenvalue, the rest on M) "
+    "attain the bound; random keys and keys of facts lie below. Bottom: the share of the bound that is reached.",
+)
 def suppression_bound(data: Data) -> Any:
     C, weight, beta, G = geometry(1e6)
     mu, U = np.linalg.eigh(G)
@@ -96,16 +110,31 @@ def suppression_bound(data: Data) -> Any:
     line = np.logspace(-6, 0, 200)
     top.loglog(line, bound(line), color=BLACK, label="bound (25)")
     for name, keys, relation, look in (
-        ("worst keys", U[:, :1] * np.sqrt(share) + U[:, half : half + 1] * np.sqrt(1 - share), "equal",
-         {"color": RED}),
-        ("random keys", low * np.sqrt(draws) + high * np.sqrt(1 - draws), "below", {"color": SKY, "marker": "."}),
+        (
+            "worst keys",
+            U[:, :1] * np.sqrt(share) + U[:, half : half + 1] * np.sqrt(1 - share),
+            "equal",
+            {"color": RED},
+        ),
+        (
+            "random keys",
+            low * np.sqrt(draws) + high * np.sqrt(1 - draws),
+            "below",
+            {"color": SKY, "marker": "."},
+        ),
         ("keys of facts (demo)", facts, "below", {"color": GREEN, "marker": "D"}),
-    ):  # fmt: skip
+    ):
         outside = np.minimum(np.sum((U[:, :half].T @ keys) ** 2, 0) / np.sum(keys**2, 0), 1)
         rho = operator.realisability(torch.from_numpy(keys)).numpy() * mu[0] / np.sum(keys**2, 0)
         data.points(top, name, outside, bound(outside), rho, relation, limit, **look)
-        bottom.loglog(outside, rho / bound(outside), look.get("marker", "o"), color=look["color"], mew=0.8,
-                      mfc=look["color"] if look.get("marker") == "." else "none")  # fmt: skip
+        bottom.loglog(
+            outside,
+            rho / bound(outside),
+            look.get("marker", "o"),
+            color=look["color"],
+            mew=0.8,
+            mfc=look["color"] if look.get("marker") == "." else "none",
+        )
     bottom.axhline(1, color=BLACK)
     top.set(ylabel=r"$\rho\,\mu_{\min}/\|k\|^2$")
     bottom.set(
@@ -115,8 +144,11 @@ def suppression_bound(data: Data) -> Any:
     return figure
 
 
-@shows("T1c", caption="Attenuation of keys within the protected subspace, as its lowest eigenvalue M rises through a demo model's spectrum. "
-       "A key on M itself attains the bound, all others lie below: eta vanishes like 1/M. The keys of facts are cut to the subspace.")  # fmt: skip
+@shows(
+    "T1c",
+    caption="Attenuation of keys within the protected subspace, as its lowest eigenvalue M rises through a demo model's spectrum. "
+    "A key on M itself attains the bound, all others lie below: eta vanishes like 1/M. The keys of facts are cut to the subspace.",
+)
 def suppression_limit(data: Data) -> Any:
     C, weight, beta, G = geometry(1e6)
     mu, U = np.linalg.eigh(G)
@@ -130,11 +162,19 @@ def suppression_limit(data: Data) -> Any:
     facts = measured("demo").keys.double().numpy()
     for name, relation, look, draw in (
         ("key on $M$", "equal", {"color": RED}, lambda i: U[:, i : i + 1]),
-        ("random keys", "below", {"color": SKY, "marker": "."},
-         lambda i: U[:, i:] @ rng.standard_normal((len(mu) - i, 4))),
-        ("keys of facts (demo)", "below", {"color": GREEN, "marker": "d"},
-         lambda i: U[:, i:] @ (U[:, i:].T @ facts[:, :3])),
-    ):  # fmt: skip
+        (
+            "random keys",
+            "below",
+            {"color": SKY, "marker": "."},
+            lambda i: U[:, i:] @ rng.standard_normal((len(mu) - i, 4)),
+        ),
+        (
+            "keys of facts (demo)",
+            "below",
+            {"color": GREEN, "marker": "d"},
+            lambda i: U[:, i:] @ (U[:, i:].T @ facts[:, :3]),
+        ),
+    ):
         x, eta = [], []
         for i in places:
             keys = draw(i)
@@ -148,9 +188,14 @@ def suppression_limit(data: Data) -> Any:
     return figure
 
 
-@shows("X2", "X3", "P4", caption="Two edits of rho = 1 whose keys become parallel (top), and a batch of keys that overlap (middle): what an "
-       "edit keeps of its own residual, what it takes of a neighbour's. Dotted: what a lone edit keeps. Asking for more, R B^-1, or the exact "
-       "fit, realises all of it. Bottom: no edit keeps more than it would alone; batches of random keys, and eight facts of the demo model at once, at three lengths of the keys.")  # fmt: skip
+@shows(
+    "X2",
+    "X3",
+    "P4",
+    caption="Two edits of rho = 1 whose keys become parallel (top), and a batch of keys that overlap (middle): what an "
+    "edit keeps of its own residual, what it takes of a neighbour's. Dotted: what a lone edit keeps. Asking for more, R B^-1, or the exact "
+    "fit, realises all of it. Bottom: no edit keeps more than it would alone; batches of random keys, and eight facts of the demo model at once, at three lengths of the keys.",
+)
 def crosstalk(data: Data) -> Any:
     C, weight, beta, G = geometry(1e4)
     operator = Ridge(C, weight, beta)
@@ -166,14 +211,25 @@ def crosstalk(data: Data) -> Any:
     figure, (top, middle, bottom) = axes(2.0, 1.9, 1.9)
     overlap, line = np.linspace(0.01, 0.999, 12), np.linspace(0, 1, 100)
     grams = [np.array([[1, c], [c, 1]]) for c in overlap]
-    seen, theory = ([f(x) for x in xs] for f, xs in ((lambda S: kept(placed(S)), grams), (suppression.retention, grams)))  # fmt: skip
+    seen, theory = (
+        [f(x) for x in xs] for f, xs in ((lambda S: kept(placed(S)), grams), (suppression.retention, grams))
+    )
     curve = [suppression.retention(np.array([[1, c], [c, 1]])) for c in line]
     # cond(S) enters where S itself is inverted; the placed keys have the Gram matrix S to rounding by cond(G)
     limit = suppression.rounding_bound(EPS64, 1e4)
     for j, name, colour in ((0, "keeps", BLUE), (1, "takes", RED)):
         top.plot(line, [B[0, j] for B in curve], color=colour)
-        data.points(top, f"B_1{j + 1}", overlap, [B[0, j] for B in theory], [B[0, j] for B in seen], "equal",
-                    limit / overlap, color=colour, label=f"{name}, $B_{{1{j + 1}}}$")  # fmt: skip
+        data.points(
+            top,
+            f"B_1{j + 1}",
+            overlap,
+            [B[0, j] for B in theory],
+            [B[0, j] for B in seen],
+            "equal",
+            limit / overlap,
+            color=colour,
+            label=f"{name}, $B_{{1{j + 1}}}$",
+        )
     inverse = limit * np.array([np.linalg.cond(S) for S in grams])
     asked = [suppression.compensated_residuals(S, np.eye(2)) @ B for S, B in zip(grams, seen, strict=True)]
     exact = [kept(placed(S), "exact") for S in grams]
@@ -181,7 +237,9 @@ def crosstalk(data: Data) -> Any:
         ("compensated", asked, "+", GREEN),
         ("exact fit", exact, "x", ORANGE),
     ):
-        data.points(top, name, overlap, 1.0, [B[0, 0] for B in whole], "equal", inverse, marker=marker, color=colour)  # fmt: skip
+        data.points(
+            top, name, overlap, 1.0, [B[0, 0] for B in whole], "equal", inverse, marker=marker, color=colour
+        )
     top.axhline(0.5, ls=":", lw=0.7, color=BLACK)
     top.set(xlabel=r"overlap $S_{12}$ of two keys, $\rho=1$", ylabel="share of a residual", ylim=(-0.05, 1.1))
     legend_above(top, 2)
@@ -192,9 +250,18 @@ def crosstalk(data: Data) -> Any:
         for (i, j), skip, style in (((0, 0), 0, "-"), ((0, -1), 1, "--")):
             line = [B[i, j] for B in theory[skip:]]
             middle.plot(sizes[skip:], line, style, color=colour)
-            data.points(middle, f"{'B_ij' if skip else 'B_jj'}, overlap {share}", sizes[skip:], line,
-                        [B[i, j] for B in seen[skip:]], "equal", limit / np.abs(line), color=colour, marker=marker,
-                        label="" if skip else f"overlap {share}")  # fmt: skip
+            data.points(
+                middle,
+                f"{'B_ij' if skip else 'B_jj'}, overlap {share}",
+                sizes[skip:],
+                line,
+                [B[i, j] for B in seen[skip:]],
+                "equal",
+                limit / np.abs(line),
+                color=colour,
+                marker=marker,
+                label="" if skip else f"overlap {share}",
+            )
     middle.axhline(0.5, ls=":", lw=0.7, color=BLACK)
     middle.annotate("keeps, $B_{jj}$", (1.05, 0.52), fontsize=7)
     middle.annotate("takes, $B_{ij}$ (dashed)", (6.5, 0.13), fontsize=7)
@@ -203,12 +270,18 @@ def crosstalk(data: Data) -> Any:
     middle.minorticks_off()
     legend_above(middle, 3)
     rng = np.random.default_rng(0)
-    batches = [torch.from_numpy(L @ (rng.standard_normal((len(G), n)) * 10 ** rng.uniform(-2, 1, n) / len(G) ** 0.5))
-               for n in (2, 8, 32, 128)]  # fmt: skip
+    batches = [
+        torch.from_numpy(L @ (rng.standard_normal((len(G), n)) * 10 ** rng.uniform(-2, 1, n) / len(G) ** 0.5))
+        for n in (2, 8, 32, 128)
+    ]
     for name, keys, look in (
         ("random keys", batches, {"marker": ".", "color": SKY}),
-        ("facts (demo)", [measured("demo").keys.double() * f for f in (0.3, 1, 3)], {"marker": "D", "color": GREEN}),
-    ):  # fmt: skip
+        (
+            "facts (demo)",
+            [measured("demo").keys.double() * f for f in (0.3, 1, 3)],
+            {"marker": "D", "color": GREEN},
+        ),
+    ):
         alone = np.concatenate([operator.attenuation(K).numpy() for K in keys])
         together = np.concatenate([np.diag(kept(K)) for K in keys])
         data.points(bottom, name, alone, 1.0, together / alone, "below", limit, **look)
@@ -223,9 +296,12 @@ def crosstalk(data: Data) -> Any:
     return figure
 
 
-@shows("X14", caption="What four facts realise of what they want (a demo model's keys and covariance, mean over the facts), and what it costs what is protected, "
-       "against the strength of the constraint. The open loop is attenuated. The closed loop reaches everything at every lambda, so that lambda no longer protects, and its cost grows with it; "
-       "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimised by gradients through the library's channel and its price.")  # fmt: skip
+@shows(
+    "X14",
+    caption="What four facts realise of what they want (a demo model's keys and covariance, mean over the facts), and what it costs what is protected, "
+    "against the strength of the constraint. The open loop is attenuated. The closed loop reaches everything at every lambda, so that lambda no longer protects, and its cost grows with it; "
+    "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimised by gradients through the library's channel and its price.",
+)
 def price(data: Data) -> Any:
     C, K = measured("demo").moment.double(), measured("demo").keys[:, :4].double()
     beta = float(torch.linalg.eigvalsh(C)[-1]) / 1e4
@@ -248,8 +324,9 @@ def price(data: Data) -> Any:
         kept = K.T @ Ridge(C, weight, weight * beta).channel(K)
         aim = torch.from_numpy(wanted.T.copy())
         leaf = torch.zeros_like(aim).requires_grad_(True)
-        optimiser = torch.optim.LBFGS([leaf], max_iter=500, tolerance_grad=1e-14, tolerance_change=0,
-                                      line_search_fn="strong_wolfe")  # fmt: skip
+        optimiser = torch.optim.LBFGS(
+            [leaf], max_iter=500, tolerance_grad=1e-14, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
 
         def asked() -> torch.Tensor:
             return torch.linalg.solve(kept, leaf)
@@ -271,10 +348,29 @@ def price(data: Data) -> Any:
         bottom.loglog(line, [cost(gram(weight), alpha) for weight in line], color=colour, lw=0.9)
         found = [minimised(weight, alpha) for weight in few]
         grams = [gram(weight) for weight in few]
-        data.points(top, name, few, [share(S, alpha) for S in grams], [x for x, _ in found], "equal", 1e-5,
-                    color=colour, marker=marker)  # fmt: skip
-        data.points(bottom, f"{name}, cost", few, [cost(S, alpha) for S in grams], [x for _, x in found], "equal",
-                    1e-4, color=colour, marker=marker, label="")  # fmt: skip
+        data.points(
+            top,
+            name,
+            few,
+            [share(S, alpha) for S in grams],
+            [x for x, _ in found],
+            "equal",
+            1e-5,
+            color=colour,
+            marker=marker,
+        )
+        data.points(
+            bottom,
+            f"{name}, cost",
+            few,
+            [cost(S, alpha) for S in grams],
+            [x for _, x in found],
+            "equal",
+            1e-4,
+            color=colour,
+            marker=marker,
+            label="",
+        )
     top.semilogx(line, [share(gram(weight), 1.0) for weight in line], ":", color=BLACK, label="open loop")
     bottom.loglog(line, opened, ":", color=BLACK)
     top.set(ylabel="realised share", ylim=(-0.03, 1.05))
@@ -285,9 +381,12 @@ def price(data: Data) -> Any:
     return figure
 
 
-@shows("X13", caption="The mean of what an edit realises of its residual, if all edits remember each other's keys, against the number of edits "
-       "over the dimension of the key: random keys with a demo model's covariance (its 128 strongest directions), under three strengths of the constraint. Beyond one edit per "
-       "dimension no constraint is weak enough: together they keep less than d_k (black). Crosses: single edits, the library's operator with all other keys in its memory.")  # fmt: skip
+@shows(
+    "X13",
+    caption="The mean of what an edit realises of its residual, if all edits remember each other's keys, against the number of edits "
+    "over the dimension of the key: random keys with a demo model's covariance (its 128 strongest directions), under three strengths of the constraint. Beyond one edit per "
+    "dimension no constraint is weak enough: together they keep less than d_k (black). Crosses: single edits, the library's operator with all other keys in its memory.",
+)
 def room(data: Data) -> Any:
     C = torch.diag(torch.linalg.eigvalsh(measured("demo").moment.double())[-128:])
     d = len(C)
@@ -311,14 +410,34 @@ def room(data: Data) -> Any:
             theory.append(suppression.room(S) / n)
         name = rf"$\lambda={weight:.0f}$"
         axis.loglog(load, theory, color=colour, lw=0.8)
-        data.points(axis, name, load, theory, [x.mean() for x in kept], "equal", limit * sizes, color=colour, marker=marker)  # fmt: skip
+        data.points(
+            axis,
+            name,
+            load,
+            theory,
+            [x.mean() for x in kept],
+            "equal",
+            limit * sizes,
+            color=colour,
+            marker=marker,
+        )
         data.add(f"{name}, room", load, [suppression.room_bound(n, d) for n in sizes], theory, "below", limit)
         for n, entries in zip(sizes[:5:2], kept[:5:2], strict=True):
             some = np.arange(3)
             others = [operator.with_past(torch.cat([keys[:, :j], keys[:, j + 1 : n]], 1)) for j in some]
             eta = [float(o.attenuation(keys[:, [j]])) for o, j in zip(others, some, strict=True)]
-            data.points(axis, f"{name}, behind all others", [n / d] * len(some), entries[some], eta, "equal", limit * n,
-                        color=colour, marker="x", label="")  # fmt: skip
+            data.points(
+                axis,
+                f"{name}, behind all others",
+                [n / d] * len(some),
+                entries[some],
+                eta,
+                "equal",
+                limit * n,
+                color=colour,
+                marker="x",
+                label="",
+            )
     axis.set(
         xlabel=r"edits per dimension of the key, $n/d_k$", ylabel=r"mean attenuation $\eta$", ylim=(0.01, 1.3)
     )
@@ -326,14 +445,19 @@ def room(data: Data) -> Any:
     return figure
 
 
-@shows("P8", caption="Mean attenuation of keys whose second moment is each demo model's own, against the weight of the constraint over the "
-       "dimension, and Jensen's bound with E rho = d_k/lambda; directions that carry less than the ridge (1e-6 of the largest eigenvalue) take a model below it. Crosses: the mean over the "
-       "keys of test facts, which have another second moment and need not obey.")  # fmt: skip
+@shows(
+    "P8",
+    caption="Mean attenuation of keys whose second moment is each demo model's own, against the weight of the constraint over the "
+    "dimension, and Jensen's bound with E rho = d_k/lambda; directions that carry less than the ridge (1e-6 of the largest eigenvalue) take a model below it. Crosses: the mean over the "
+    "keys of test facts, which have another second moment and need not obey.",
+)
 def typical_attenuation(data: Data) -> Any:
     figure, axis = axes(2.3)
     x, line = np.logspace(-3, 3, 13), np.logspace(-3, 3, 100)
     bound = [suppression.attenuation(suppression.mean_realisability(1, w)) for w in x]
-    axis.loglog(line, suppression.attenuation(1 / line), color=BLACK, label=r"$\frac{d_k/\lambda}{1+d_k/\lambda}$")  # fmt: skip
+    axis.loglog(
+        line, suppression.attenuation(1 / line), color=BLACK, label=r"$\frac{d_k/\lambda}{1+d_k/\lambda}$"
+    )
     for model, colour, marker in zip(DEMOS, (BLUE, ORANGE, GREEN), "osD", strict=True):
         C = measured(model).moment.double()
         d = len(C)
@@ -342,7 +466,17 @@ def typical_attenuation(data: Data) -> Any:
         operators = [Ridge(C, w * d, float(1e-6 * w * d * mu[-1])) for w in x]
         own = [float(operator.attenuation(K).mean()) for operator in operators]
         facts = [float(operator.attenuation(measured(model).keys.double()).mean()) for operator in operators]
-        data.points(axis, model, x, bound, own, "below", suppression.rounding_bound(EPS64, 1e6), color=colour, marker=marker)  # fmt: skip
+        data.points(
+            axis,
+            model,
+            x,
+            bound,
+            own,
+            "below",
+            suppression.rounding_bound(EPS64, 1e6),
+            color=colour,
+            marker=marker,
+        )
         data.points(axis, f"facts, {model}", x, bound, facts, "shown", color=colour, marker="x", label="")
     axis.plot([], [], "x", color=BLACK, label="keys of facts")
     axis.set(xlabel=r"weight of the constraint $\lambda/d_k$", ylabel=r"mean attenuation $\mathbb{E}\,\eta$")

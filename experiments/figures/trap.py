@@ -24,7 +24,7 @@ from experiments.figures.core import (
     axes,
     legend_above,
     shows,
-)  # fmt: skip
+)
 from metake.geometry.operator import Ridge
 from theory import trap
 from verification.strategies import tolerance
@@ -60,23 +60,38 @@ def _size(delta: Array, H: Array) -> float:
     return float(np.sqrt(delta @ H @ delta))
 
 
-@shows("L2", caption="Top: the largest ball within and the smallest ball around a feasible ellipsoid, kappa = 9. Bottom: the ratio of their "
-       "radii over eight decades; points: from the library's estimate of its geometry's condition.")  # fmt: skip
+@shows(
+    "L2",
+    caption="Top: the largest ball within and the smallest ball around a feasible ellipsoid, kappa = 9. Bottom: the ratio of their "
+    "radii over eight decades; points: from the library's estimate of its geometry's condition.",
+)
 def ball_ellipsoid(data: Data) -> Any:
     figure, (top, bottom) = axes(2.1, 2.0)
     tau, mu = 1.0, (0.25, 2.25)
     outer, inner = trap.circumscribed_radius(mu[0], tau), trap.inscribed_radius(mu[1], tau)
     top.add_patch(Ellipse((0, 0), 2 * outer, 2 * inner, fc=SKY, alpha=0.35, ec=BLACK, lw=0.8))
-    for r, colour, style, angle, label in ((inner, GREEN, "-", 50, r"$\tau/\sqrt{\mu_{\max}}$"),
-                                           (outer, RED, "--", 35, r"$\tau/\sqrt{\mu_{\min}}$")):  # fmt: skip
+    for r, colour, style, angle, label in (
+        (inner, GREEN, "-", 50, r"$\tau/\sqrt{\mu_{\max}}$"),
+        (outer, RED, "--", 35, r"$\tau/\sqrt{\mu_{\min}}$"),
+    ):
         top.add_patch(Ellipse((0, 0), 2 * r, 2 * r, fill=False, ec=colour, ls=style))
         end = r * _turn(angle)[:, 0]
-        top.annotate("", end, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0, "lw": 0.8})  # fmt: skip
+        top.annotate(
+            "",
+            end,
+            (0, 0),
+            arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0, "lw": 0.8},
+        )
         at = (-0.35, 1.0) if r == inner else (1.75, 1.35)
         top.annotate(label, at, color=colour, ha="center" if r == inner else "left")
     top.annotate(r"$E(\tau)$", (-1.2, 0), va="center", ha="center")
-    top.set(xlim=(-3.1, 3.1), ylim=(-2.15, 2.15), aspect="equal",
-            xlabel=r"displacement along $u_{\min}$", ylabel=r"along $u_{\max}$")  # fmt: skip
+    top.set(
+        xlim=(-3.1, 3.1),
+        ylim=(-2.15, 2.15),
+        aspect="equal",
+        xlabel=r"displacement along $u_{\min}$",
+        ylabel=r"along $u_{\max}$",
+    )
     kappa = np.logspace(0, 8, 17)
     line = [trap.mismatch(x) for x in kappa]
     measured = [np.sqrt(Ridge(torch.from_numpy(_tilted(1, x)), 1.0).condition) for x in kappa]
@@ -116,10 +131,15 @@ def _window(theta: float, F: Array, H: Array, tau: float, mu: tuple[float, float
     return [10 ** brentq(lambda x, which=which: lacks(10.0**x, which), -9, 9, xtol=1e-12) for which in (1, 0)]
 
 
-@shows("T2b", "T2c", "X6", caption="Top: penalties that serve an easy and a hard request with equal gradients (theta = 0.1, mu_min = tau = 1). "
-       "Lines: the two demands; filled points: both requests served by the library's step, open: not. Beyond kappa = theta^-2 no penalty is "
-       "left. Bottom (theta = 0.5): the window of b/a in which one penalty keeps each request safe and brings it to theta of its own limit, for three "
-       "regularisers: moved, never widened; points: the edges found by bisection through the library. An aligned trust region serves every b/a (crosses).")  # fmt: skip
+@shows(
+    "T2b",
+    "T2c",
+    "X6",
+    caption="Top: penalties that serve an easy and a hard request with equal gradients (theta = 0.1, mu_min = tau = 1). "
+    "Lines: the two demands; filled points: both requests served by the library's step, open: not. Beyond kappa = theta^-2 no penalty is "
+    "left. Bottom (theta = 0.5): the window of b/a in which one penalty keeps each request safe and brings it to theta of its own limit, for three "
+    "regularisers: moved, never widened; points: the edges found by bisection through the library. An aligned trust region serves every b/a (crosses).",
+)
 def the_trap(data: Data) -> Any:
     figure, (top, bottom) = axes(2.3, 2.5)
     a = b = tau = 1.0
@@ -143,8 +163,18 @@ def the_trap(data: Data) -> Any:
         edges = np.array([_window(theta, _tilted(1, k**p), _tilted(1, k), tau, (1, k)) for k in places])
         theory = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in places])
         for i, side in enumerate(("lower", "upper")):
-            data.points(bottom, f"{side} edge, F = H^{p:g}", places, theory[:, i], edges[:, i], "equal",
-                        tolerance(1, 2) * places**2 + 1e-11, color=colour, ms=2.4, label="")  # fmt: skip
+            data.points(
+                bottom,
+                f"{side} edge, F = H^{p:g}",
+                places,
+                theory[:, i],
+                edges[:, i],
+                "equal",
+                tolerance(1, 2) * places**2 + 1e-11,
+                color=colour,
+                ms=2.4,
+                label="",
+            )
     radius = np.sqrt(theta) * tau  # any in [theta tau, tau]
     for k in np.logspace(0.5, 3.5, 4):
         H = _tilted(1, k)
@@ -156,26 +186,51 @@ def the_trap(data: Data) -> Any:
                 )
                 delta = _step(H, lam, g)
                 aligned = trap.aligned_displacement(g, H, radius)
-                data.add("aligned region, step", ratio, np.linalg.norm(aligned), np.linalg.norm(delta), "equal", 1e-11 + tolerance(k, 2))  # fmt: skip
+                data.add(
+                    "aligned region, step",
+                    ratio,
+                    np.linalg.norm(aligned),
+                    np.linalg.norm(delta),
+                    "equal",
+                    1e-11 + tolerance(k, 2),
+                )
                 data.add("aligned region, safe", ratio, tau, _size(delta, H), "below")
-                data.add("aligned region, progress", ratio, theta, np.linalg.norm(delta) * np.sqrt(mu) / tau, "above")  # fmt: skip
+                data.add(
+                    "aligned region, progress",
+                    ratio,
+                    theta,
+                    np.linalg.norm(delta) * np.sqrt(mu) / tau,
+                    "above",
+                )
             bottom.plot(k, ratio, "+", color=PURPLE, ms=4.5)
     bottom.plot([], [], "+", color=PURPLE, ms=4.5, label="aligned region")
-    bottom.set(xscale="log", yscale="log", xlabel=r"condition number $\kappa$", ylabel=r"hard / easy gradient $b/a$", ylim=(2e-5, 5e4))  # fmt: skip
+    bottom.set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"condition number $\kappa$",
+        ylabel=r"hard / easy gradient $b/a$",
+        ylim=(2e-5, 5e4),
+    )
     legend_above(bottom, 4)
     bottom.get_legend().set(loc="lower right", bbox_to_anchor=(1.02, 1.0))
     return figure
 
 
-@shows("X5", caption="Mismatch between KL's ellipsoid and the feasible one as their axes turn apart, of conditions c_F and c_H. Bars at the "
-       "sides: the bounds, attained where the axes agree and where they are crossed; dotted: the mismatch of a plain ball, sqrt(c_H). Below it KL helps; crossed it is "
-       "worse than a ball by sqrt(c_F), and with c_F = c_H^2 it does not help even where the axes agree.")  # fmt: skip
+@shows(
+    "X5",
+    caption="Mismatch between KL's ellipsoid and the feasible one as their axes turn apart, of conditions c_F and c_H. Bars at the "
+    "sides: the bounds, attained where the axes agree and where they are crossed; dotted: the mismatch of a plain ball, sqrt(c_H). Below it KL helps; crossed it is "
+    "worse than a ball by sqrt(c_F), and with c_F = c_H^2 it does not help even where the axes agree.",
+)
 def kl_mismatch(data: Data) -> Any:
     figure, axis = axes(2.7)
     degrees, line = np.linspace(0, 90, 19), np.linspace(0, 90, 361)
     cases: list[tuple[float, float, str, str]] = [
-        (1e1, 1e1, GREEN, "o"), (1e2, 1e2, BLUE, "s"), (1e4, 1e2, PURPLE, "D"), (1e4, 1e4, ORANGE, "^"),
-    ]  # fmt: skip
+        (1e1, 1e1, GREEN, "o"),
+        (1e2, 1e2, BLUE, "s"),
+        (1e4, 1e2, PURPLE, "D"),
+        (1e4, 1e4, ORANGE, "^"),
+    ]
     for c_f, c_h, colour, marker in cases:
         H = np.diag([1.0, c_h])
         F = partial(_stretched, c_f)
@@ -186,9 +241,18 @@ def kl_mismatch(data: Data) -> Any:
         low, high = np.sqrt(trap.relative_condition_bounds(c_f, c_h))
         name = f"c_F {c_f:g}, c_H {c_h:g}"
         limit = tolerance(c_f * c_h, 2, EPS64)
-        data.points(axis, name, degrees,
-                    [trap.kl_mismatch(F(x), H) for x in degrees], measured, "equal", limit, color=colour,
-                    marker=marker, label=rf"$10^{np.log10(c_f):.0f},\,10^{np.log10(c_h):.0f}$")  # fmt: skip
+        data.points(
+            axis,
+            name,
+            degrees,
+            [trap.kl_mismatch(F(x), H) for x in degrees],
+            measured,
+            "equal",
+            limit,
+            color=colour,
+            marker=marker,
+            label=rf"$10^{np.log10(c_f):.0f},\,10^{np.log10(c_h):.0f}$",
+        )
         data.add(f"lower bound, {name}", degrees, low, measured, "above", limit)
         data.add(f"upper bound, {name}", degrees, high, measured, "below", limit)
         axis.plot([-4, 94], [low, high], ls="", marker="_", color=colour, ms=7, mew=1.4)

@@ -155,9 +155,13 @@ def edit(
             )
         statistics = find_statistics(loaded, [chosen], stats, text)
         editor = Editor(
-            loaded.model, loaded.tokenizer, chosen, statistics=statistics,
-            modules=loaded.arch.modules, progress=True,
-        )  # fmt: skip
+            loaded.model,
+            loaded.tokenizer,
+            chosen,
+            statistics=statistics,
+            modules=loaded.arch.modules,
+            progress=True,
+        )
         predicted = editor.preview(wishes) if preview or chosen.previews else None
         if predicted is not None:
             typer.echo(predicted)
@@ -169,9 +173,11 @@ def edit(
             )
         used = {
             **provenance(loaded.name, loaded.arch, chosen.name),
-            "preset": str(preset or preset_name(loaded.arch)), "settings": chosen.model_dump(),
-            "chat": described(loaded.tokenizer), "generation": described_decoding(loaded.model, loaded.tokenizer),
-        }  # fmt: skip
+            "preset": str(preset or preset_name(loaded.arch)),
+            "settings": chosen.model_dump(),
+            "chat": described(loaded.tokenizer),
+            "generation": described_decoding(loaded.model, loaded.tokenizer),
+        }
         if preview and predicted is not None:
             content.update(preview_content(predicted), **used)
             return

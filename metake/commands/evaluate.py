@@ -129,9 +129,19 @@ def evaluate(
         if_interrupted(f"finished batches are in {under_way}; rerun the command to resume")
         with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
             comparison = compare(
-                loaded, records, chosen, statistics, batch=batch, consecutive=not alone,
-                text=perplexity_text, generate=generate, folder=under_way, tick=bar.update, data=str(data), left_out=left_out,
-            )  # fmt: skip
+                loaded,
+                records,
+                chosen,
+                statistics,
+                batch=batch,
+                consecutive=not alone,
+                text=perplexity_text,
+                generate=generate,
+                folder=under_way,
+                tick=bar.update,
+                data=str(data),
+                left_out=left_out,
+            )
         if place()[0] > 0:
             return
         write_json(out / "results.json", comparison.content)

@@ -248,8 +248,12 @@ def _zsre(fields: Fields) -> Record:
     locality, answer = _locality(fields, ("loc",), ("loc_ans",))
     return Record(
         fields.request(fields.text("src"), fields.text("subject"), target, Request.from_text),
-        fields.optional("rephrase"), _question(locality), answer, fields.answer("pred"), fields.pairs("same_subject"),
-    )  # fmt: skip
+        fields.optional("rephrase"),
+        _question(locality),
+        answer,
+        fields.answer("pred"),
+        fields.pairs("same_subject"),
+    )
 
 
 def _fact(fields: Fields) -> Record:
@@ -271,10 +275,17 @@ def _fact(fields: Fields) -> Record:
             fields, ("locality", "locality_prompt"), ("locality_answer", "locality_ground_truth")
         )
     return Record(
-        fields.request(prompt, subject, target), rephrases[0] if rephrases else "", locality, answer, truth, same_subject,
-        rival=truth, rephrases=rephrases, neighbours=(locality,) if locality and answer == truth else (),
+        fields.request(prompt, subject, target),
+        rephrases[0] if rephrases else "",
+        locality,
+        answer,
+        truth,
+        same_subject,
+        rival=truth,
+        rephrases=rephrases,
+        neighbours=(locality,) if locality and answer == truth else (),
         generation_prompts=fields.texts("generation_prompts"),
-    )  # fmt: skip
+    )
 
 
 def _counterfact(fields: Fields) -> Record:
@@ -285,15 +296,23 @@ def _counterfact(fields: Fields) -> Record:
     rephrases, neighbours = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
     return Record(
         fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), Request),
-        rephrases[0] if rephrases else "", neighbours[0] if neighbours else "", true if neighbours else "", true,
-        rival=true, rephrases=rephrases, neighbours=neighbours, generation_prompts=fields.texts("generation_prompts"),
+        rephrases[0] if rephrases else "",
+        neighbours[0] if neighbours else "",
+        true if neighbours else "",
+        true,
+        rival=true,
+        rephrases=rephrases,
+        neighbours=neighbours,
+        generation_prompts=fields.texts("generation_prompts"),
         attribute=(relation, target_id) if relation and target_id else None,
-    )  # fmt: skip
+    )
 
 
 READERS: dict[str, Callable[[Fields], Record]] = {
-    "requested_rewrite": _counterfact, "src": _zsre, "prompt": _fact,
-}  # fmt: skip
+    "requested_rewrite": _counterfact,
+    "src": _zsre,
+    "prompt": _fact,
+}
 # of published files: numbers of records, and what other programs use
 PASSED_OVER = {"case_id", "pararel_idx", "id", "alt", "cond", "attribute_prompts"}
 
@@ -322,11 +341,13 @@ def _completed(record: Record) -> Record:
         return prompt if subject in prompt else prompt.replace(GAP, subject)
 
     return replace(
-        record, rephrase=named(record.rephrase), rephrases=tuple(map(named, record.rephrases)),
+        record,
+        rephrase=named(record.rephrase),
+        rephrases=tuple(map(named, record.rephrases)),
         generation_prompts=tuple(map(named, record.generation_prompts)),
         same_subject=tuple((named(prompt), answer) for prompt, answer in record.same_subject),
         rival="" if record.rival == record.request.target else record.rival,
-    )  # fmt: skip
+    )
 
 
 def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) -> list[Record]:

@@ -130,19 +130,42 @@ def compare(
         checkpoints = None
         if folder is not None:
             key = run_key(
-                loaded, records, method, statistics, batch=batch, contexts=sampled,
+                loaded,
+                records,
+                method,
+                statistics,
+                batch=batch,
+                contexts=sampled,
                 measured=[consecutive, generate, text and text_fingerprint(text)],
-            )  # fmt: skip
+            )
             # a folder for every key: another run of the same method is another folder
             checkpoints = Checkpoints(folder / f"{method.name}-{text_fingerprint(json.dumps(key))[:8]}", key)
         run = evaluate_method(
-            loaded, records, method, statistics, evaluator, before, batch=batch,
-            consecutive=consecutive, contexts=sampled, checkpoints=checkpoints, tick=tick,
-        )  # fmt: skip
+            loaded,
+            records,
+            method,
+            statistics,
+            evaluator,
+            before,
+            batch=batch,
+            consecutive=consecutive,
+            contexts=sampled,
+            checkpoints=checkpoints,
+            tick=tick,
+        )
         runs.append(run)
     content = result_file(
-        loaded, before, runs, statistics, edits=len(records), batch=batch,
-        requests=[[r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer] for r in records],
-        contexts={str(seed): texts for seed, texts in contexts.items()}, **extra,
-    )  # fmt: skip
+        loaded,
+        before,
+        runs,
+        statistics,
+        edits=len(records),
+        batch=batch,
+        requests=[
+            [r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer]
+            for r in records
+        ],
+        contexts={str(seed): texts for seed, texts in contexts.items()},
+        **extra,
+    )
     return Comparison(before, runs, content)

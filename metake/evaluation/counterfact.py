@@ -111,9 +111,12 @@ def sample_texts(
                 ids = torch.tensor([encode(tokenizer, prompt).ids])
                 total = min(length, arch.max_positions or length)
                 out = arch.model.generate(  # type: ignore[operator]
-                    ids.to(arch.device), attention_mask=torch.ones_like(ids).to(arch.device), do_sample=True,
-                    top_k=5, max_new_tokens=max(1, total - ids.shape[1]),
-                )  # fmt: skip
+                    ids.to(arch.device),
+                    attention_mask=torch.ones_like(ids).to(arch.device),
+                    do_sample=True,
+                    top_k=5,
+                    max_new_tokens=max(1, total - ids.shape[1]),
+                )
                 texts.append(tokenizer.decode(out[0], skip_special_tokens=True))
     finally:
         torch.random.set_rng_state(state)

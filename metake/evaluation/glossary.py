@@ -46,14 +46,28 @@ MOMENTS: dict[str, str] = {
     "alone": "after each batch on an otherwise unedited model, that batch's records; then reverted",
 }
 LABELS: dict[str, str] = {
-    "efficacy": "Eff", "generalisation": "Gen", "specificity": "Spe", "generation": "exact",
-    "generation_rephrase": "exact (reph.)", "generation_start": "starts", "agreement": "agree",
-    "efficacy_success": "ES", "paraphrase_success": "PS", "neighbourhood_success": "NS",
-    "efficacy_magnitude": "EM", "paraphrase_magnitude": "PM", "neighbourhood_magnitude": "NM", "fluency": "fluency",
+    "efficacy": "Eff",
+    "generalisation": "Gen",
+    "specificity": "Spe",
+    "generation": "exact",
+    "generation_rephrase": "exact (reph.)",
+    "generation_start": "starts",
+    "agreement": "agree",
+    "efficacy_success": "ES",
+    "paraphrase_success": "PS",
+    "neighbourhood_success": "NS",
+    "efficacy_magnitude": "EM",
+    "paraphrase_magnitude": "PM",
+    "neighbourhood_magnitude": "NM",
+    "fluency": "fluency",
     "consistency": "cons.",
-    "same_subject": "same subj.", "kl": "KL", "overlap": "top 5", "perplexity": "ppl", "perplexity_median": "ppl (med.)",
+    "same_subject": "same subj.",
+    "kl": "KL",
+    "overlap": "top 5",
+    "perplexity": "ppl",
+    "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
-}  # fmt: skip
+}
 BRIEFLY: dict[str, str] = {
     "efficacy": "correct target tokens on the edited prompt",
     "generalisation": "the same on the rephrased prompt",
@@ -67,9 +81,16 @@ BRIEFLY: dict[str, str] = {
 }
 """Short definitions of the metrics of the short table."""
 UNITS: dict[str, str] = {
-    "kl": "nats", "fluency": "bits", "consistency": "per cent of 1", "perplexity": "", "perplexity_median": "", "seconds_per_edit": "s",
-    "efficacy_magnitude": "per cent of 1", "paraphrase_magnitude": "per cent of 1", "neighbourhood_magnitude": "per cent of 1",
-}  # fmt: skip
+    "kl": "nats",
+    "fluency": "bits",
+    "consistency": "per cent of 1",
+    "perplexity": "",
+    "perplexity_median": "",
+    "seconds_per_edit": "s",
+    "efficacy_magnitude": "per cent of 1",
+    "paraphrase_magnitude": "per cent of 1",
+    "neighbourhood_magnitude": "per cent of 1",
+}
 """Units of the metrics; a metric that is not listed is a share in per cent."""
 
 

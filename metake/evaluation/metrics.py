@@ -29,10 +29,21 @@ from metake.words import begins_with
 
 GENERIC = ("{} is", "{} was known for", "I was told about {} that")
 PER_RECORD = (
-    "efficacy", "generalisation", "specificity", "agreement", "same_subject",
-    "generation", "generation_rephrase", "generation_start", "kl", "overlap",
-    *SUCCESSES, *MAGNITUDES, "fluency", "consistency",
-)  # fmt: skip
+    "efficacy",
+    "generalisation",
+    "specificity",
+    "agreement",
+    "same_subject",
+    "generation",
+    "generation_rephrase",
+    "generation_start",
+    "kl",
+    "overlap",
+    *SUCCESSES,
+    *MAGNITUDES,
+    "fluency",
+    "consistency",
+)
 
 
 @dataclass(frozen=True)
@@ -183,8 +194,11 @@ class Evaluator:
             losses = target_losses(self.arch, read, 2048)
             unrelated = self._next_tokens()
             rivals = compare_targets(self.arch, self.tokenizer, self.records, sorted(wanted), self.max_tokens)
-            written = {i: sample_texts(self.arch, self.tokenizer, self.records[i])
-                       for i in sorted(wanted) if i < self.fluent}  # fmt: skip
+            written = {
+                i: sample_texts(self.arch, self.tokenizer, self.records[i])
+                for i in sorted(wanted)
+                if i < self.fluent
+            }
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
         values |= rivals
         for index, texts in written.items():

@@ -56,12 +56,19 @@ def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) ->
             return judge_neighbour(answer, before[2], truth) if j == 2 else judge_target(answer, target)
 
         lines = [
-            Line(kind, question(text), {
-                "before": Answer(before[j]), **{name: judge(j, answers[i][j]) for name, answers in rows.items()}
-            })
-            for j, (kind, text) in enumerate((("edited", prompt), ("reworded", rephrase), ("neighbour", locality)))
+            Line(
+                kind,
+                question(text),
+                {
+                    "before": Answer(before[j]),
+                    **{name: judge(j, answers[i][j]) for name, answers in rows.items()},
+                },
+            )
+            for j, (kind, text) in enumerate(
+                (("edited", prompt), ("reworded", rephrase), ("neighbour", locality))
+            )
             if text
-        ]  # fmt: skip
+        ]
         made.append(Dialogue(f"{question(prompt)} → {target}", lines))
     return made
 
@@ -119,9 +126,13 @@ def metric_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         return f" [{low:.2f}, {high:.2f}]" if nats else f" [{100 * low:.0f}, {100 * high:.0f}]"
 
     made = [
-        [explained(label), before[j], *(row[j] + interval(names[label], of) for row, of in zip(rows, intervals, strict=True))]
+        [
+            explained(label),
+            before[j],
+            *(row[j] + interval(names[label], of) for row, of in zip(rows, intervals, strict=True)),
+        ]
         for j, label in enumerate(labels, start=1)
-    ]  # fmt: skip
+    ]
     return ["metric", before[0], *(row[0] for row in rows)], made
 
 
@@ -136,17 +147,25 @@ def result_section(
     """
     runs = {run.method: run.batches for run in comparison.runs if isinstance(run.settings, LocateThenEdit)}
     pictures = [
-        Picture(path, describe(runs), "Above: residual that is still missing after each layer's write, relative to the "
-                "planned one; dotted: the prediction from eta alone, as if every layer's write reached the last layer "
-                "unchanged. Below: attenuation eta. Medians over the edits, bars: quartiles.")
+        Picture(
+            path,
+            describe(runs),
+            "Above: residual that is still missing after each layer's write, relative to the "
+            "planned one; dotted: the prediction from eta alone, as if every layer's write reached the last layer "
+            "unchanged. Below: attenuation eta. Medians over the edits, bars: quartiles.",
+        )
         for path in (draw_or_note(lambda: draw(runs, figure)) if runs else [])
-    ]  # fmt: skip
+    ]
     head, rows = metric_table(comparison)
     used = "; ".join(settings_line(run.settings) for run in comparison.runs)
     return Section(
-        title, [*paragraphs, f"Settings: {used}."], head=head, rows=rows, pictures=pictures,
+        title,
+        [*paragraphs, f"Settings: {used}."],
+        head=head,
+        rows=rows,
+        pictures=pictures,
         caption="Means over the edits; in brackets: 95 % intervals over the edits (bootstrap)",
-    )  # fmt: skip
+    )
 
 
 def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:

@@ -168,12 +168,16 @@ def run_key(
     """
     source = statistics and statistics.provenance
     return {
-        "fingerprint": loaded.arch.fingerprint(), "method": method.name, "batch": batch,
-        "settings": method.model_dump(mode="json"), "contexts": list(contexts or ()),
+        "fingerprint": loaded.arch.fingerprint(),
+        "method": method.name,
+        "batch": batch,
+        "settings": method.model_dump(mode="json"),
+        "contexts": list(contexts or ()),
         "statistics": source and [source.text, source.tokens, source.window, source.dtype],
-        "chat": described(loaded.tokenizer), "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
+        "chat": described(loaded.tokenizer),
+        "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
         **measured,
-    }  # fmt: skip
+    }
 
 
 def evaluate_method(
@@ -207,9 +211,14 @@ def evaluate_method(
         raise MetakeError(f"batch: must be at least 1, got {batch}")
     check_batches(records, batch, consecutive)
     editor = Editor(
-        loaded.model, loaded.tokenizer, method, statistics=statistics,
-        modules=loaded.arch.modules, answers=False, progress=True,
-    )  # fmt: skip
+        loaded.model,
+        loaded.tokenizer,
+        method,
+        statistics=statistics,
+        modules=loaded.arch.modules,
+        answers=False,
+        progress=True,
+    )
     if contexts is not None and method.context_seed is not None:
         editor.state = replace(editor.state, contexts=contexts)
     batches, parts, looks = [], [], {}

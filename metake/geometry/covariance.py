@@ -76,8 +76,15 @@ class Provenance:
         rounded = {_name(other): arch.fingerprint(count, other) for other in HALVES if other != dtype}
         name = getattr(arch.model, "name_or_path", "") or ""
         return cls(
-            arch.fingerprint(count), text_fingerprint(text), tokens, tuple(layers), window, _name(dtype), rounded, name
-        )  # fmt: skip
+            arch.fingerprint(count),
+            text_fingerprint(text),
+            tokens,
+            tuple(layers),
+            window,
+            _name(dtype),
+            rounded,
+            name,
+        )
 
     def same_weights(self, arch: Architecture) -> bool:
         """Whether the model holds the weights that were measured, or one is the other rounded to its dtype."""

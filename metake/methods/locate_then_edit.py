@@ -237,9 +237,12 @@ class LocateThenEdit(Method):
         layers = tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
         trunks = self.batch(model, requests, state, layers[0])[1]
         found = keys_in_contexts(model, trunks, layers)
-        rho = torch.stack([
-            self.geometry_at(model, state, n).realisability(trunks.mean_key(found[n]).T).cpu() for n in layers
-        ])  # fmt: skip
+        rho = torch.stack(
+            [
+                self.geometry_at(model, state, n).realisability(trunks.mean_key(found[n]).T).cpu()
+                for n in layers
+            ]
+        )
         cosine = torch.stack([trunks.steadiness(found[n]) for n in layers])
         return Preview(layers, rho, cosine, self.stages[-1], self.fit)
 

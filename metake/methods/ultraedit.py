@@ -61,7 +61,10 @@ class UltraEdit(Method):
 
     def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
         signals = self._signals(model, requests)
-        rho = torch.stack([
-            self._geometry(model, n).realisability(signals.mean(signals.keys[n]).T).cpu() for n in self.layers
-        ])  # fmt: skip
+        rho = torch.stack(
+            [
+                self._geometry(model, n).realisability(signals.mean(signals.keys[n]).T).cpu()
+                for n in self.layers
+            ]
+        )
         return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "soft")

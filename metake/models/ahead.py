@@ -41,9 +41,14 @@ def stream_after(
 
 
 def memory_above(
-    arch: Architecture, split: Split, states: Mapping[int, States], block: int, stream: Tensor, ahead: Tensor,
+    arch: Architecture,
+    split: Split,
+    states: Mapping[int, States],
+    block: int,
+    stream: Tensor,
+    ahead: Tensor,
     budget: int,
-) -> dict[int, States]:  # fmt: skip
+) -> dict[int, States]:
     """What attention keeps above a block: of the beginnings, then of so many own tokens of each row.
 
     Args:
@@ -61,9 +66,14 @@ def memory_above(
         group = rows[chunk].tolist()
         width = int(ahead[group].max())
         trace = run(
-            arch, split.ids.own[group, :width], start=block + 1, hidden=stream[group, :width],
-            stop=len(arch) - 1, past=split.past(states, group, upper), record=block + 1,
-        )  # fmt: skip
+            arch,
+            split.ids.own[group, :width],
+            start=block + 1,
+            hidden=stream[group, :width],
+            stop=len(arch) - 1,
+            past=split.past(states, group, upper),
+            record=block + 1,
+        )
         for layer, found in trace.states.items():
             if i == 0:
                 keys, values = (x.new_zeros(len(ahead), x.shape[1], common + most, x.shape[3]) for x in found)

@@ -40,9 +40,12 @@ def set_aside(model: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in config.to_dict().items()
-        if name not in harmless and "token_id" not in name and value is not None and neutral.get(name) != value
+        if name not in harmless
+        and "token_id" not in name
+        and value is not None
+        and neutral.get(name) != value
         and not (value is False or (name == "num_beams" and value == 1))
-    }  # fmt: skip
+    }
 
 
 def described_decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -133,8 +136,11 @@ def continue_greedily(
             ids = torch.tensor([[0] * gap + list(prompts[i]) for i, gap in zip(group, gaps, strict=True)])
             mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
             out = arch.model.generate(  # type: ignore[operator]
-                ids.to(arch.device), attention_mask=mask.to(arch.device), max_new_tokens=longest, do_sample=False,
-            )  # fmt: skip
+                ids.to(arch.device),
+                attention_mask=mask.to(arch.device),
+                max_new_tokens=longest,
+                do_sample=False,
+            )
             for i, row in zip(group, out[:, width:].tolist(), strict=True):
                 row = row[: lengths[i]]
                 end = next((at for at, token in enumerate(row) if token in ends), None)

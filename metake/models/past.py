@@ -49,10 +49,13 @@ class Past:
             there = self.there
             if there is None:
                 there = torch.arange(values.shape[-2]) < self.lengths[:, None]
-            seen = torch.cat([
-                there[:, None, None].expand(-1, 1, width, -1),
-                torch.ones(width, width, dtype=torch.bool).tril().expand(len(there), 1, -1, -1),
-            ], -1)  # fmt: skip
+            seen = torch.cat(
+                [
+                    there[:, None, None].expand(-1, 1, width, -1),
+                    torch.ones(width, width, dtype=torch.bool).tril().expand(len(there), 1, -1, -1),
+                ],
+                -1,
+            )
             mask = torch.zeros(seen.shape, dtype=values.dtype).masked_fill(
                 ~seen, torch.finfo(values.dtype).min
             )
@@ -64,8 +67,10 @@ class Past:
 
 def take(states: Mapping[int, States], which: Tensor) -> dict[int, States]:
     """States of some rows."""
-    return {layer: (keys[which.to(keys.device)], values[which.to(values.device)])
-            for layer, (keys, values) in states.items()}  # fmt: skip
+    return {
+        layer: (keys[which.to(keys.device)], values[which.to(values.device)])
+        for layer, (keys, values) in states.items()
+    }
 
 
 class Memory(Cache):

@@ -136,11 +136,33 @@ class Split:
         if self.ids.common is not None and start < len(arch):
             above = None if hidden is None else hidden.common
             last = len(arch) - 1 if stop is None else stop
-            common = run(arch, self.ids.common, start=start, hidden=above, stop=last, inputs=inputs,
-                         keys=keys, outputs=outputs, edits=edits, record=start)  # fmt: skip
+            common = run(
+                arch,
+                self.ids.common,
+                start=start,
+                hidden=above,
+                stop=last,
+                inputs=inputs,
+                keys=keys,
+                outputs=outputs,
+                edits=edits,
+                record=start,
+            )
             past = Past(take(common.states, self.which), self.begins, ready=self.ready)
-        trace = run(arch, self.ids.own, start=start, hidden=own, stop=stop, keys=keys, outputs=outputs,
-                    inputs=inputs, edits=edits, positions=positions, past=past, record=record)  # fmt: skip
+        trace = run(
+            arch,
+            self.ids.own,
+            start=start,
+            hidden=own,
+            stop=stop,
+            keys=keys,
+            outputs=outputs,
+            inputs=inputs,
+            edits=edits,
+            positions=positions,
+            past=past,
+            record=record,
+        )
 
         def both(of: dict[int, Tensor], more: dict[int, Tensor]) -> dict[int, Parts]:
             return {layer: Parts(found, more.get(layer)) for layer, found in of.items()}

@@ -42,25 +42,53 @@ from matplotlib.figure import Figure  # noqa: E402
 
 # Okabe and Ito's palette: told apart with any colour vision (without yellow, which white paper swallows)
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
 Look = tuple[str, str, str]  # colour, marker, line style
 LOOKS: dict[str, Look] = {
-    "metake": (RED, "o", "-"), "metake-proxy": (PURPLE, "o", "--"), "metake-parallel": (PURPLE, "p", "-."),
-    "metake-priced": (RED, "*", "--"), "metake-alphaedit": (PURPLE, "P", "-"), "metake-blue": (PURPLE, "X", ":"),
-    "memit": (BLACK, "s", "-"), "memit-compensated": (ORANGE, "D", "--"), "memit-iterated": (GREEN, "v", "-."),
-    "memit@unstopped": (BLACK, ">", ":"), "memit-fe": (GREEN, "h", "--"), "memit-merge": (GREEN, "<", ":"),
-    "alphaedit": (BLUE, "^", "-"), "alphaedit-blue": (SKY, "d", "-"), "alphaedit-compensated": (BLUE, "D", "-."),
-    "alphaedit-iterated": (BLUE, "v", ":"), "alphaedit-fe": (SKY, "h", ":"), "ultraedit": (GREEN, "*", "-"),
-    "rect": (ORANGE, "X", "-"), "prune": (SKY, "p", "--"), "prune-added": (SKY, "<", "-."),
-    "rome": (ORANGE, "^", ":"), "emmet": (ORANGE, ">", "-."),
-}  # fmt: skip
+    "metake": (RED, "o", "-"),
+    "metake-proxy": (PURPLE, "o", "--"),
+    "metake-parallel": (PURPLE, "p", "-."),
+    "metake-priced": (RED, "*", "--"),
+    "metake-alphaedit": (PURPLE, "P", "-"),
+    "metake-blue": (PURPLE, "X", ":"),
+    "memit": (BLACK, "s", "-"),
+    "memit-compensated": (ORANGE, "D", "--"),
+    "memit-iterated": (GREEN, "v", "-."),
+    "memit@unstopped": (BLACK, ">", ":"),
+    "memit-fe": (GREEN, "h", "--"),
+    "memit-merge": (GREEN, "<", ":"),
+    "alphaedit": (BLUE, "^", "-"),
+    "alphaedit-blue": (SKY, "d", "-"),
+    "alphaedit-compensated": (BLUE, "D", "-."),
+    "alphaedit-iterated": (BLUE, "v", ":"),
+    "alphaedit-fe": (SKY, "h", ":"),
+    "ultraedit": (GREEN, "*", "-"),
+    "rect": (ORANGE, "X", "-"),
+    "prune": (SKY, "p", "--"),
+    "prune-added": (SKY, "<", "-."),
+    "rome": (ORANGE, "^", ":"),
+    "emmet": (ORANGE, ">", "-."),
+}
 MARKERS, LINES = "osD^v<>PX*phd", ("-", "--", "-.", ":")
 STYLE: Any = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False,
-    "figure.dpi": 150, "savefig.bbox": "tight",
-}  # fmt: skip
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 150,
+    "savefig.bbox": "tight",
+}
 
 
 def styled(style: Mapping[str, Any] = STYLE) -> AbstractContextManager[None]:
@@ -194,10 +222,27 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
                 x = np.array([100 * p["specificity"] for p in mine])
                 y = np.array([100 * p[metric] for p in mine])
                 low, high = (np.array([100 * p["interval"][metric][i] for p in mine]) for i in (0, 1))
-                axis.errorbar(x, y, (y - low, high - y), marker=marker, ls=line, ms=3.5, lw=1, elinewidth=0.5, capsize=1.5,
-                              label=method, color=colour)  # fmt: skip
-                axis.annotate(f"{mine[0]['strength']:.2g}", (x[0], y[0]), fontsize=6.5, xytext=(2, 2),
-                              textcoords="offset points", color=colour)  # fmt: skip
+                axis.errorbar(
+                    x,
+                    y,
+                    (y - low, high - y),
+                    marker=marker,
+                    ls=line,
+                    ms=3.5,
+                    lw=1,
+                    elinewidth=0.5,
+                    capsize=1.5,
+                    label=method,
+                    color=colour,
+                )
+                axis.annotate(
+                    f"{mine[0]['strength']:.2g}",
+                    (x[0], y[0]),
+                    fontsize=6.5,
+                    xytext=(2, 2),
+                    textcoords="offset points",
+                    color=colour,
+                )
             axis.set_xlabel("specificity (%)")
             axis.set_ylabel(f"{metric} (%)")
             # a real model knows few of the records' locality answers: its specificity ends far below 100

@@ -71,8 +71,10 @@ def render_page(template: str, *, loader: BaseLoader | None = None, **content: A
     shipped = PackageLoader("metake", "assets")
     environment = Environment(
         loader=ChoiceLoader([loader, shipped]) if loader else shipped,
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-    )  # fmt: skip
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
     return environment.get_template(template).render(**content)
 
 

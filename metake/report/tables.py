@@ -71,4 +71,14 @@ def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     body = [r"\midrule", *(line(row) for row in rows)]
     columns = "l" + "r" * (len(head) - 1)
-    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(head), *body, r"\bottomrule", r"\end{tabular}", ""])  # fmt: skip
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            line(head),
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

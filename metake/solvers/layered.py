@@ -131,8 +131,9 @@ class LayeredSolver:
             `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
         """
         top = self.planned_at
-        trace, _ = trunks.split.run(self.arch, start=trunks.start, hidden=trunks.hidden, stop=top,
-                                    keys=(top,), outputs=(top,))  # fmt: skip
+        trace, _ = trunks.split.run(
+            self.arch, start=trunks.start, hidden=trunks.hidden, stop=top, keys=(top,), outputs=(top,)
+        )
         stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
         return wide(stream), trunks.mean_key(wide(trunks.at_lookup(trace.keys[top])))
 
@@ -242,9 +243,14 @@ class _Passes:
 
         def climb() -> tuple[Parts, Tensor]:
             trace, seen = self.trunks.split.run(
-                self.arch, start=start, hidden=hidden, stop=self.layer, edits=self.factors,
-                keys=(self.layer,), inputs=(self.layer,),
-            )  # fmt: skip
+                self.arch,
+                start=start,
+                hidden=hidden,
+                stop=self.layer,
+                edits=self.factors,
+                keys=(self.layer,),
+                inputs=(self.layer,),
+            )
             return seen.inputs[self.layer], self.trunks.at_lookup(trace.keys[self.layer])
 
         return self._run(climb)

@@ -48,8 +48,14 @@ class Watch:
             return self
         near, scores = logits.device, wide(logits)
         places = self.places[0].to(near), self.places[1].to(near)
-        return Watch(places, self.labels.to(near), self.shares.to(scores), self.owners.to(near),
-                     self.weights.to(scores), self.reference.to(scores))  # fmt: skip
+        return Watch(
+            places,
+            self.labels.to(near),
+            self.shares.to(scores),
+            self.owners.to(near),
+            self.weights.to(scores),
+            self.reference.to(scores),
+        )
 
     def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
         """Sums over the rows of each of `size` requests."""
@@ -80,8 +86,14 @@ class Rows:
     def __getitem__(self, keep: Tensor) -> Rows:
         below = None if self.below is None else self.below.rows(keep)
         past = None if self.past is None else self.past.rows(keep)
-        return Rows(self.split.rows(keep), self.owners[keep], self.above.rows(keep), below,
-                     self.gates.rows(keep), past)  # fmt: skip
+        return Rows(
+            self.split.rows(keep),
+            self.owners[keep],
+            self.above.rows(keep),
+            below,
+            self.gates.rows(keep),
+            past,
+        )
 
     def shifted(self, residuals: Tensor) -> Parts:
         """The stream after the last edited block with the residuals in it."""
@@ -124,8 +136,12 @@ class Chunk:
 
     def _watch(self, keep: Tensor, rows: Rows) -> Watch:
         kinds, begins = [self.kinds[i] for i in keep], rows.split.begins.tolist()
-        answers = [(i, at - begins[i], token, kind) for i, kind in enumerate(kinds) if not kind.guard
-                   for at, token in zip(kind.row.predicting, kind.row.answer_ids, strict=True)]  # fmt: skip
+        answers = [
+            (i, at - begins[i], token, kind)
+            for i, kind in enumerate(kinds)
+            if not kind.guard
+            for at, token in zip(kind.row.predicting, kind.row.answer_ids, strict=True)
+        ]
         guards = [(i, kind.row.lookup - begins[i], kind) for i, kind in enumerate(kinds) if kind.guard]
         where = torch.tensor([place[:2] for place in (*answers, *guards)])
         return Watch(

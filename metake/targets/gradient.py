@@ -131,9 +131,14 @@ def answer_signals(
         who = torch.tensor(group)[places[0]]
         width = max(row.needed for row in mine)
         trace = run(
-            arch, pad(mine)[:, :width], keys=layers, values=layers, outputs=(top,), edits=nothing,
+            arch,
+            pad(mine)[:, :width],
+            keys=layers,
+            values=layers,
+            outputs=(top,),
+            edits=nothing,
             positions=places[:2],
-        )  # fmt: skip
+        )
         loss = cross_entropy(wide(trace.logits), places[2].to(trace.logits.device), reduction="none")
         slopes = torch.autograd.grad(loss.sum() / total, [trace.values[layer] for layer in layers])
         for layer, slope in zip(layers, slopes, strict=True):
@@ -147,9 +152,12 @@ def answer_signals(
         hidden[torch.tensor(group)] = stream[torch.arange(len(mine)), ends].float().cpu()
     nll /= torch.tensor([row.answer for row in rows])
     return Signals(
-        torch.cat(owners), {n: torch.cat(k) for n, k in keys.items()},
-        {n: torch.cat(g) for n, g in gradients.items()}, nll, hidden,
-    )  # fmt: skip
+        torch.cat(owners),
+        {n: torch.cat(k) for n, k in keys.items()},
+        {n: torch.cat(g) for n, g in gradients.items()},
+        nll,
+        hidden,
+    )
 
 
 def gradient_step(
@@ -188,8 +196,12 @@ def gradient_step(
         eta[layer] = signals.mean(kept.float())
     size = len(signals.nll)
     plan = Descent(
-        planned, torch.ones(size, dtype=torch.long), signals.nll, torch.full((size,), float("nan")),
-        [float(signals.nll.mean())], torch.zeros(size, dtype=torch.bool),
-    )  # fmt: skip
+        planned,
+        torch.ones(size, dtype=torch.long),
+        signals.nll,
+        torch.full((size,), float("nan")),
+        [float(signals.nll.mean())],
+        torch.zeros(size, dtype=torch.bool),
+    )
     targets = Targets(planned, signals.hidden.to(planned.device), plan, None, torch.ones(size))
     return targets, Solution(factors, keys, missing, eta, shift, planned)

@@ -42,9 +42,13 @@ class Virtual:
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> Losses:
         losses = self.objective.losses(
-            residuals, self.gate, active,
-            kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=backward,
-        )  # fmt: skip
+            residuals,
+            self.gate,
+            active,
+            kl_weight=penalty.kl,
+            initial_first=penalty.initial_first,
+            backward=backward,
+        )
         if self.kept is None or penalty.price is None:
             return losses
         cost = penalty.price.to(residuals) * cost_of(residuals, self.kept.to(residuals))
@@ -78,8 +82,12 @@ class Unrolled:
             return look(self.objective, self.solver.solve(self.trunks, residuals.detach()), active, penalty)
         solution = self.solver.solve(self.trunks, residuals, self.keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
-        wanted = [(x, g) for layer in gradients
-                  for x, g in zip(solution.factors[layer], gradients[layer], strict=True) if x.requires_grad]  # fmt: skip
+        wanted = [
+            (x, g)
+            for layer in gradients
+            for x, g in zip(solution.factors[layer], gradients[layer], strict=True)
+            if x.requires_grad
+        ]
         if penalty.price is not None:
             cost = penalty.price.to(residuals) * solution.cost(self.keys)
             wanted.append((cost, torch.ones_like(cost)))
@@ -114,8 +122,10 @@ class Parallel:
             }
             losses = _priced(losses, cost)
         shares = measured_shares(solution, self.solver)
-        total = sum((gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
-                    torch.zeros_like(residuals))  # fmt: skip
+        total = sum(
+            (gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
+            torch.zeros_like(residuals),
+        )
         residuals.grad = total if residuals.grad is None else residuals.grad + total
         return losses
 

@@ -76,8 +76,10 @@ class Objective:
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
         self._common = dict(enumerate(batch.common))
-        self._kinds = [Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
-                       for i, row in enumerate(batch.edits)]  # fmt: skip
+        self._kinds = [
+            Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
+            for i, row in enumerate(batch.edits)
+        ]
         self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
         rank, world = place()  # every process its own requests
         self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
@@ -86,15 +88,19 @@ class Objective:
     def _lookups(self) -> list[Chunk]:
         """For residuals at the lookup token: rows from there on, the rest in attention's memory."""
         begins = [kind.row.lookup if self._resume else 0 for kind in self._kinds]
-        return [self._from_lookup([self._kinds[i] for i in group], [begins[i] for i in group])
-                for group in self._groups(begins)]  # fmt: skip
+        return [
+            self._from_lookup([self._kinds[i] for i in group], [begins[i] for i in group])
+            for group in self._groups(begins)
+        ]
 
     @cached_property
     def _wholes(self) -> list[Chunk]:
         """For changes at every token: whole rows, of which those of a template have their context in common."""
         begins = self._contexts(self._kinds) if self.joint else [0] * len(self._kinds)
-        return [self._whole([self._kinds[i] for i in group], [begins[i] for i in group])
-                for group in self._groups(begins)]  # fmt: skip
+        return [
+            self._whole([self._kinds[i] for i in group], [begins[i] for i in group])
+            for group in self._groups(begins)
+        ]
 
     def _contexts(self, kinds: list[Kind]) -> list[int]:
         """How many tokens each row has in common with all others of its template."""
@@ -165,9 +171,12 @@ class Objective:
         lookups = torch.tensor([kinds[i].row.lookup for i in watched])
         width = int(lookups.max()) + 1
         logits = run(
-            self.arch, ids[watched, :width], start=self.top + 1, hidden=stream[watched, :width],
+            self.arch,
+            ids[watched, :width],
+            start=self.top + 1,
+            hidden=stream[watched, :width],
             positions=(torch.arange(len(watched)), lookups),
-        ).logits  # fmt: skip
+        ).logits
         return dict(zip(watched, wide(logits).log_softmax(-1), strict=True))
 
     def losses(
@@ -194,8 +203,14 @@ class Objective:
         def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
             hidden = rows.shifted(residuals)
             if rows.past is not None:
-                return run(self.arch, rows.split.ids.own, start=self.top + 1, hidden=hidden.own,
-                           positions=places, past=rows.past).logits  # fmt: skip
+                return run(
+                    self.arch,
+                    rows.split.ids.own,
+                    start=self.top + 1,
+                    hidden=hidden.own,
+                    positions=places,
+                    past=rows.past,
+                ).logits
             return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=places)[0].logits
 
         parts = self._lookups if gate == "token" else self._wholes
@@ -218,8 +233,9 @@ class Objective:
         """
 
         def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
-            return rows.split.run(self.arch, start=self.first, hidden=rows.below, edits=factors,
-                                  positions=places)[0].logits  # fmt: skip
+            return rows.split.run(
+                self.arch, start=self.first, hidden=rows.below, edits=factors, positions=places
+            )[0].logits
 
         everyone = torch.ones(self.size, dtype=torch.bool)
         active = everyone if active is None else active

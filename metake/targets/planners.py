@@ -50,9 +50,12 @@ class OpenLoop(Planner):
 
     kind = "open-loop"
     published: ClassVar[dict[str, str]] = {
-        "v_num_grad_steps": "steps", "v_lr": "lr", "kl_factor": "kl", "v_weight_decay": "decay",
+        "v_num_grad_steps": "steps",
+        "v_lr": "lr",
+        "kl_factor": "kl",
+        "v_weight_decay": "decay",
         "clamp_norm_factor": "clamp",
-    }  # fmt: skip
+    }
 
     steps: int = Field(25, ge=1, description="steps of the open-loop plan [v_num_grad_steps]")
     lr: float = Field(0.5, gt=0, description="Adam's learning rate in the open-loop plan [v_lr]")
@@ -79,11 +82,19 @@ class OpenLoop(Planner):
     def _descend(self, problem: PlanningProblem) -> Descent:
         penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp)
         return descend(
-            Virtual(problem.planning_objective(), "token"), torch.zeros_like(problem.hidden),
-            problem.norms(self.relative), steps=self.steps, lr=self.lr, stop=self.stop, stop_loss=self.stop_loss,
-            penalty=penalty, execute=lambda r: problem.execute(r, penalty), check_every=self.check_every,
-            ties=problem.ties, tick=problem.on_step,
-        )  # fmt: skip
+            Virtual(problem.planning_objective(), "token"),
+            torch.zeros_like(problem.hidden),
+            problem.norms(self.relative),
+            steps=self.steps,
+            lr=self.lr,
+            stop=self.stop,
+            stop_loss=self.stop_loss,
+            penalty=penalty,
+            execute=lambda r: problem.execute(r, penalty),
+            check_every=self.check_every,
+            ties=problem.ties,
+            tick=problem.on_step,
+        )
 
     def divided(self, rounds: int) -> Self:
         return self if rounds == 1 else self.replaced("steps", _share(self.steps, rounds))
@@ -120,9 +131,13 @@ class ClosedLoop(Planner):
 
     kind = "closed-loop"
     short: ClassVar[dict[str, str]] = {
-        "gradient": "hypergradient", "steps": "meta_steps", "lr": "meta_lr", "stop": "meta_stop",
-        "kl": "locality", "cost_weight": "price",
-    }  # fmt: skip
+        "gradient": "hypergradient",
+        "steps": "meta_steps",
+        "lr": "meta_lr",
+        "stop": "meta_stop",
+        "kl": "locality",
+        "cost_weight": "price",
+    }
 
     start: SerializeAsAny[OpenLoop] = Field(OpenLoop(), description="planner of the initial target")
     gradient: SerializeAsAny[Gradient] = Field(
@@ -149,10 +164,19 @@ class ClosedLoop(Planner):
         cost = self.cost_weight / norms.square() if self.cost_weight else None
         penalty = Penalty(kl=self.kl, initial_first=True, regularise=self.regularise, price=cost)
         closed = descend(
-            self.gradient.slope(problem), start.residuals, norms, steps=self.steps, lr=self.lr, stop=self.stop,
-            stop_loss=self.stop_loss, penalty=penalty, execute=lambda r: problem.execute(r, penalty),
-            check_every=self.check_every, ties=problem.ties, tick=problem.on_step,
-        )  # fmt: skip
+            self.gradient.slope(problem),
+            start.residuals,
+            norms,
+            steps=self.steps,
+            lr=self.lr,
+            stop=self.stop,
+            stop_loss=self.stop_loss,
+            penalty=penalty,
+            execute=lambda r: problem.execute(r, penalty),
+            check_every=self.check_every,
+            ties=problem.ties,
+            tick=problem.on_step,
+        )
         return Targets(closed.residuals, start.hidden, start.plan, closed, start.scale)
 
     def divided(self, rounds: int) -> Self:

@@ -100,9 +100,14 @@ class PlanningProblem:
     def objective(self) -> Objective:
         """Losses after execution, and through the channel."""
         return Objective(
-            self.arch, self.batch, self.trunks.start, self.solver.planned_at, channel=self.channel,
-            joint=self.joint, max_tokens=self.max_tokens,
-        )  # fmt: skip
+            self.arch,
+            self.batch,
+            self.trunks.start,
+            self.solver.planned_at,
+            channel=self.channel,
+            joint=self.joint,
+            max_tokens=self.max_tokens,
+        )
 
     def execute(self, residuals: Tensor, penalty: Penalty) -> Losses:
         """Losses after the solve for residuals `n x d_v`."""

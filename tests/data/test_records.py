@@ -14,11 +14,27 @@ from metake.errors import MetakeError
 from metake.models.load import ASSETS
 from metake.requests import Request
 
-ZSRE = {"subject": "Ada", "src": "Where was Ada born?", "pred": "Rome", "rephrase": "What is Ada's birthplace?",
-        "alt": "Oslo", "answers": ["Oslo"], "loc": "nq question: who wrote it", "loc_ans": "Bo", "cond": "-"}  # fmt: skip
-FLAT = {"case_id": 1, "prompt": "Ada was born in", "target_new": "Oslo", "subject": "Ada", "ground_truth": "Rome",
-        "rephrase_prompt": "Ada's birthplace is", "locality_prompt": "Bo was born in",
-        "locality_ground_truth": "Bonn"}  # fmt: skip
+ZSRE = {
+    "subject": "Ada",
+    "src": "Where was Ada born?",
+    "pred": "Rome",
+    "rephrase": "What is Ada's birthplace?",
+    "alt": "Oslo",
+    "answers": ["Oslo"],
+    "loc": "nq question: who wrote it",
+    "loc_ans": "Bo",
+    "cond": "-",
+}
+FLAT = {
+    "case_id": 1,
+    "prompt": "Ada was born in",
+    "target_new": "Oslo",
+    "subject": "Ada",
+    "ground_truth": "Rome",
+    "rephrase_prompt": "Ada's birthplace is",
+    "locality_prompt": "Bo was born in",
+    "locality_ground_truth": "Bonn",
+}
 
 
 def test_zsre_and_counterfact_give_the_same_shape():
@@ -30,11 +46,18 @@ def test_zsre_and_counterfact_give_the_same_shape():
 
 
 MULTI = {
-    "case_id": 1, "paraphrase_prompts": ["Ada's birthplace is", "Ada hails from"],
-    "neighborhood_prompts": ["Bo was born in", "Cy was born in"], "generation_prompts": ["Ada grew up"],
-    "requested_rewrite": {"prompt": "{} was born in", "subject": "Ada", "target_new": {"str": "Oslo", "id": "Q1"},
-                          "target_true": {"str": "Rome", "id": "Q2"}, "relation_id": "P19"},
-}  # fmt: skip
+    "case_id": 1,
+    "paraphrase_prompts": ["Ada's birthplace is", "Ada hails from"],
+    "neighborhood_prompts": ["Bo was born in", "Cy was born in"],
+    "generation_prompts": ["Ada grew up"],
+    "requested_rewrite": {
+        "prompt": "{} was born in",
+        "subject": "Ada",
+        "target_new": {"str": "Oslo", "id": "Q1"},
+        "target_true": {"str": "Rome", "id": "Q2"},
+        "relation_id": "P19",
+    },
+}
 
 
 def test_the_original_counterfact_format():
@@ -42,8 +65,10 @@ def test_the_original_counterfact_format():
     assert (record.request.text, record.request.target, record.rival) == ("Ada was born in", "Oslo", "Rome")
     assert record.rephrases == ("Ada's birthplace is", "Ada hails from")
     assert (record.rephrase, record.locality, record.locality_answer) == (
-        "Ada's birthplace is", "Bo was born in", "Rome"
-    )  # fmt: skip
+        "Ada's birthplace is",
+        "Bo was born in",
+        "Rome",
+    )
     assert len(record.neighbours) == 2
     assert record.generation_prompts == ("Ada grew up",)
     assert record.attribute == ("P19", "Q1")
@@ -171,8 +196,14 @@ def test_own_facts_may_have_a_rephrase_and_an_unrelated_prompt():
 def test_prompts_about_the_subject_may_hold_the_gap_too():
     """Unless they name the subject: then braces are text, as in prompts about others."""
     same = [{"prompt": "{} studied", "answer": "x"}, {"prompt": "Ada wrote {} in", "answer": "y"}]
-    full = {**OWN, "rephrase": ["The home of {} is", "Ada, {}, hails from"], "same_subject": same,
-            "generation_prompts": ["{} is"], "locality": "{} is for", "locality_answer": "sets"}  # fmt: skip
+    full = {
+        **OWN,
+        "rephrase": ["The home of {} is", "Ada, {}, hails from"],
+        "same_subject": same,
+        "generation_prompts": ["{} is"],
+        "locality": "{} is for",
+        "locality_answer": "sets",
+    }
     (record,) = parse_records(Path("f"), [full])
     assert record.rephrase == "The home of Ada is"
     assert record.rephrases == ("The home of Ada is", "Ada, {}, hails from")
@@ -261,14 +292,26 @@ def test_a_table_may_hold_line_breaks_quotes_and_empty_cells(write):
         ("x.csv", "prompt,,target\nAda is,Ada,b\n", "must name every column once"),
         ("x.csv", "prompt,prompt,target\nAda is,Ada,b\n", "must name every column once"),
         ("x.tsv", "prompt\tsubject\ttarget\nAda is\tAda\n", "record 1 has 2 cells"),
-        ("x.csv", "prompt,subject,target,ground_truth\nAda is,Ada,b,['x']\n", "ground_truth looks like a list"),
-        ("x.jsonl", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n', "line 2 is not JSON"),
-        ("x.json", '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n', "line 2 is not JSON"),
+        (
+            "x.csv",
+            "prompt,subject,target,ground_truth\nAda is,Ada,b,['x']\n",
+            "ground_truth looks like a list",
+        ),
+        (
+            "x.jsonl",
+            '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n',
+            "line 2 is not JSON",
+        ),
+        (
+            "x.json",
+            '{"prompt": "Ada is", "subject": "Ada", "target": "b"}\n{"prompt"\n',
+            "line 2 is not JSON",
+        ),
         ("x.jsonl", "\n", "holds no record"),
         ("x.json", "prompt,subject\n", "by its name, .csv or .tsv"),
         ("x.json", "3", "a list with at least one record"),
     ],
-)  # fmt: skip
+)
 def test_damaged_containers_are_named(write, name, text, complaint):
     path = write(name, text)
     with pytest.raises(MetakeError, match=complaint) as raised:
@@ -278,13 +321,15 @@ def test_damaged_containers_are_named(write, name, text, complaint):
 
 
 NESTED = {
-    **OWN, "rephrase_prompt": "Ada's home is", "ground_truth": [["Rome", "Roma"]],
+    **OWN,
+    "rephrase_prompt": "Ada's home is",
+    "ground_truth": [["Rome", "Roma"]],
     "locality": {
         "Relation_Specificity": [{"prompt": "Ada's mother is", "ground_truth": [["Bea"], ["Beatrice"]]}],
         "Forgetfulness": [{"prompt": "Bo lives in", "ground_truth": ["Bonn"]}],
     },
     "portability": {"Reasoning": [{"prompt": "Ada's country is", "ground_truth": ["Norway"]}]},
-}  # fmt: skip
+}
 
 
 def test_easyedits_nested_fields_and_aliases(write):
@@ -403,9 +448,14 @@ def test_a_file_of_easyedit_gives_what_it_gave():
     """The fields of its flat format, one by one."""
     (record,) = parse_records(Path("f"), [FLAT])
     assert record == Record(
-        Request("{} was born in", "Ada", "Oslo"), "Ada's birthplace is", "Bo was born in", "Bonn", "Rome",
-        rival="Rome", rephrases=("Ada's birthplace is",),
-    )  # fmt: skip
+        Request("{} was born in", "Ada", "Oslo"),
+        "Ada's birthplace is",
+        "Bo was born in",
+        "Bonn",
+        "Rome",
+        rival="Rome",
+        rephrases=("Ada's birthplace is",),
+    )
 
 
 TABLE = "prompt,subject,target,ground_truth\n"
@@ -488,8 +538,9 @@ def test_an_entry_of_several_formats_is_read_as_the_most_specific():
     """CounterFact's before zsRE's before the flat one."""
     rewrite = MULTI["requested_rewrite"]
     for entry, text in (
-        ({**MULTI, **ZSRE, **FLAT}, rewrite["prompt"].format("Ada")), ({**FLAT, **ZSRE}, ZSRE["src"])
-    ):  # fmt: skip
+        ({**MULTI, **ZSRE, **FLAT}, rewrite["prompt"].format("Ada")),
+        ({**FLAT, **ZSRE}, ZSRE["src"]),
+    ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert parse_records(Path("f"), [entry])[0].request.text == text
@@ -514,11 +565,17 @@ def test_zsre_may_have_other_prompts_about_the_subject():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"same_subject": [3]}, 'same_subject must be a list of objects with the texts "prompt" and "ground_truth"'),
-        ({"locality": [3]}, 'locality must be a list of objects with the texts "prompt" and "ground_truth", or an object '
-                            "of such lists"),
+        (
+            {"same_subject": [3]},
+            'same_subject must be a list of objects with the texts "prompt" and "ground_truth"',
+        ),
+        (
+            {"locality": [3]},
+            'locality must be a list of objects with the texts "prompt" and "ground_truth", or an object '
+            "of such lists",
+        ),
     ],
-)  # fmt: skip
+)
 def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(change, complaint):
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f"), [{**OWN, **change}])
@@ -541,7 +598,14 @@ def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(chan
             "record 1 has no field 'answers'; 'answer': did you mean 'answers'?",
         ),
         (
-            {"requested_rewrite": {"prompt": "{} is", "subject": "Ada", "target_nw": {"str": "b"}, "target_true": {"str": "c"}}},
+            {
+                "requested_rewrite": {
+                    "prompt": "{} is",
+                    "subject": "Ada",
+                    "target_nw": {"str": "b"},
+                    "target_true": {"str": "c"},
+                }
+            },
             "record 1 has no field 'target_new'; 'target_nw': did you mean 'target_new'?",
         ),
         (
@@ -550,7 +614,7 @@ def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(chan
             "'promt': did you mean 'prompt'?",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_misspelled_field_is_named_with_the_one_that_is_meant(entry, rest):
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f"), [entry])
@@ -603,10 +667,14 @@ GOOD = '{"prompt": "Ada is", "subject": "Ada", "target": "b"}'
         ("x.json", f'[{GOOD}, {GOOD[:-1]}, "target": "c"}}]', "target"),
         ("x.jsonl", f'{GOOD}\n{GOOD[:-1]}, "target": "b"}}\n', "target"),
         ("x.json", f'[{GOOD}, {GOOD[:-1]}, "same_subject": [{{"prompt": "a", "prompt": "b"}}]}}]', "prompt"),
-        ("x.csv", 'prompt,subject,target,same_subject\nAda is,Ada,b,\n'
-                  'Ada is,Ada,b,"[{""prompt"": ""a"", ""prompt"": ""b""}]"\n', "prompt"),
+        (
+            "x.csv",
+            "prompt,subject,target,same_subject\nAda is,Ada,b,\n"
+            'Ada is,Ada,b,"[{""prompt"": ""a"", ""prompt"": ""b""}]"\n',
+            "prompt",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_key_that_stands_twice_in_a_record_is_named(write, name, text, key):
     """JSON would keep the last of its values without a word."""
     path = write(name, text)

@@ -37,9 +37,17 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
     def run(folder):
         return evaluate_method(
-            demo, chosen, method, statistics_of(demo), evaluator, before, batch=2,
-            contexts=CONTEXTS, checkpoints=Checkpoints(folder, {"method": name}), look_every=1,
-        )  # fmt: skip
+            demo,
+            chosen,
+            method,
+            statistics_of(demo),
+            evaluator,
+            before,
+            batch=2,
+            contexts=CONTEXTS,
+            checkpoints=Checkpoints(folder, {"method": name}),
+            look_every=1,
+        )
 
     whole = run(tmp_path / "whole")
     edit = Editor.edit

@@ -93,8 +93,15 @@ def compared(demo, statistics_of, records, monkeypatch, tmp_path):
 
 def test_every_run_has_a_folder_of_its_own(compared, records):
     """Named after method and key: whatever changes the numbers changes the folder; the same call finds it again."""
-    changes = [{}, {"batch": 1}, {"consecutive": False}, {"generate": True}, {"text": None},
-               {"text": "Today it rains. " * 9}, {"records": records[1:3]}]  # fmt: skip
+    changes = [
+        {},
+        {"batch": 1},
+        {"consecutive": False},
+        {"generate": True},
+        {"text": None},
+        {"text": "Today it rains. " * 9},
+        {"records": records[1:3]},
+    ]
     folders = [compared(**change)[1][0][1]["checkpoints"].folder for change in changes]
     assert len(set(folders)) == len(folders)
     assert all(folder.name.startswith("memit-") for folder in folders)

@@ -89,8 +89,9 @@ def test_one_sampling_serves_fluency_and_consistency(demo, record, records, monk
 
     monkeypatch.setattr(metrics, "sample_texts", sample)
     references = References({BORN_IN_OSLO: ["The market of Oslo", "The mill"]})
-    evaluator = Evaluator(demo.arch, demo.tokenizer, [record, *records[1:3]], generate=False, fluent=2,
-                          references=references)  # fmt: skip
+    evaluator = Evaluator(
+        demo.arch, demo.tokenizer, [record, *records[1:3]], generate=False, fluent=2, references=references
+    )
     values = evaluator.measure().values
     assert len(sampled) == 2
     assert np.isfinite(values["fluency"]).tolist() == [True, True, False]

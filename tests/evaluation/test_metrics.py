@@ -131,8 +131,16 @@ def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, c
     before = demo.arch.fingerprint()
     methods = [method_of(demo.arch, name, **QUICK) for name in ("memit", "metake@label")]
     ticks = []
-    out = compare(demo, records[:5], methods, statistics_of(demo), batch=2, consecutive=consecutive,
-                  text=held_out_text("demo"), tick=ticks.append)  # fmt: skip
+    out = compare(
+        demo,
+        records[:5],
+        methods,
+        statistics_of(demo),
+        batch=2,
+        consecutive=consecutive,
+        text=held_out_text("demo"),
+        tick=ticks.append,
+    )
     assert demo.arch.fingerprint() == before
     assert sum(ticks) == 10
     assert [r["method"] for r in out.content["methods"]] == ["memit", "metake@label"]
@@ -242,8 +250,11 @@ def test_agreement_is_with_the_unedited_model_and_specificity_with_the_truth(dem
         return far, near, open_ended
 
     name = chosen[1].request.subject
-    texts = {demo.tokenizer.decode(evaluator.rows[i].ids[:-1]) for i, kind in enumerate(evaluator.kinds)
-             if kind == ("same_subject", 1)}  # fmt: skip
+    texts = {
+        demo.tokenizer.decode(evaluator.rows[i].ids[:-1])
+        for i, kind in enumerate(evaluator.kinds)
+        if kind == ("same_subject", 1)
+    }
     assert texts == {f"{name} is", f"{name} was known for", f"I was told about {name} that"}
     before, old = evaluator.measure(), look()
     assert before.values["agreement"].tolist() == before.values["same_subject"].tolist() == [1.0, 1.0]
@@ -367,8 +378,10 @@ def test_a_free_answer_is_compared_with_its_target(
     monkeypatch.setattr("metake.evaluation.metrics.greedy_answers", answer)
     seen = Evaluator(demo.arch, demo.tokenizer, [record]).measure()
     assert asked == {
-        record.request.text: "Red Oak.", record.rephrase: "Red Oak.", record.locality: record.locality_answer,
-    }  # fmt: skip
+        record.request.text: "Red Oak.",
+        record.rephrase: "Red Oak.",
+        record.locality: record.locality_answer,
+    }
     found = [seen.values[name][0] for name in ("generation", "generation_rephrase", "generation_start")]
     assert found == [exact, exact_rephrased, starts]
     assert seen.answers == [tuple(text.strip().removesuffix(".") for text in said.values())]

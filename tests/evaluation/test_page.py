@@ -35,35 +35,63 @@ def request(name, rephrase="", locality=""):
 
 def content_of(requests, before, **after):
     return {
-        "model": "demo", "edits": len(requests), "requests": requests, "before": {"answers": before},
-        "methods": [{"method": name.replace("_", "-"), "answers": answers, "settings": RIDGE.model_dump(), "interval": {}, "per_record": {}}
-                    for name, answers in after.items()],
-    }  # fmt: skip
+        "model": "demo",
+        "edits": len(requests),
+        "requests": requests,
+        "before": {"answers": before},
+        "methods": [
+            {
+                "method": name.replace("_", "-"),
+                "answers": answers,
+                "settings": RIDGE.model_dump(),
+                "interval": {},
+                "per_record": {},
+            }
+            for name, answers in after.items()
+        ],
+    }
 
 
 def test_dialogues_ask_the_edited_the_reworded_and_the_unrelated_question():
     """Each method's answer to each: right where it begins with the target, or stays as it was, or is true."""
     content = content_of(
-        [request("Ann", "Ann hails from", "Bo was born in")], [("Rome", "Rome", "Ghent")],
-        memit=[("Oslo, Norway", "Rome", "Ghent")], rect=[("Rome", "Oslo", "Bonn")], rome=[("", "Oslo", "Oslo")],
-    )  # fmt: skip
+        [request("Ann", "Ann hails from", "Bo was born in")],
+        [("Rome", "Rome", "Ghent")],
+        memit=[("Oslo, Norway", "Rome", "Ghent")],
+        rect=[("Rome", "Oslo", "Bonn")],
+        rome=[("", "Oslo", "Oslo")],
+    )
     (dialogue,) = dialogues(content)
     assert dialogue.title == "Where was Ann born? → Oslo"
     assert dialogue.head == ["before", "memit", "rect", "rome"]
     assert [(line.kind, line.question) for line in dialogue.lines] == [
-        ("edited", "Where was Ann born?"), ("reworded", "Ann hails from"), ("neighbour", "Bo was born in")
-    ]  # fmt: skip
+        ("edited", "Where was Ann born?"),
+        ("reworded", "Ann hails from"),
+        ("neighbour", "Bo was born in"),
+    ]
     said = [
         {name: (a.text, a.verdict, a.good) for name, a in line.answers.items()} for line in dialogue.lines
     ]
     assert said == [
-        {"before": ("Rome", "", False), "memit": ("Oslo, Norway", "the target", True),
-         "rect": ("Rome", "not the target", False), "rome": ("", "no answer", False)},
-        {"before": ("Rome", "", False), "memit": ("Rome", "not the target", False),
-         "rect": ("Oslo", "the target", True), "rome": ("Oslo", "the target", True)},
-        {"before": ("Ghent", "", False), "memit": ("Ghent", "unchanged", True),
-         "rect": ("Bonn", "changed, and true", True), "rome": ("Oslo", "changed", False)},
-    ]  # fmt: skip
+        {
+            "before": ("Rome", "", False),
+            "memit": ("Oslo, Norway", "the target", True),
+            "rect": ("Rome", "not the target", False),
+            "rome": ("", "no answer", False),
+        },
+        {
+            "before": ("Rome", "", False),
+            "memit": ("Rome", "not the target", False),
+            "rect": ("Oslo", "the target", True),
+            "rome": ("Oslo", "the target", True),
+        },
+        {
+            "before": ("Ghent", "", False),
+            "memit": ("Ghent", "unchanged", True),
+            "rect": ("Bonn", "changed, and true", True),
+            "rome": ("Oslo", "changed", False),
+        },
+    ]
 
 
 def test_dialogues_leave_out_what_was_not_asked_and_edits_without_any_answer():
@@ -124,12 +152,21 @@ def comparison():
         values = {name: np.array([efficacy if name == "efficacy" else np.nan, np.nan]) for name in PER_RECORD}
         return Measurement(values, float("nan"), float("nan"), [], [])
 
-    batch = {"layers": [3, 4], "eta": [[0.5], [0.25]], "planned": [2.0], "missing_before": [[2.0], [1.5]],
-             "missing_after": [1.0], "seconds": 1.0, "requests": [1, 2]}  # fmt: skip
+    batch = {
+        "layers": [3, 4],
+        "eta": [[0.5], [0.25]],
+        "planned": [2.0],
+        "missing_before": [[2.0], [1.5]],
+        "missing_after": [1.0],
+        "seconds": 1.0,
+        "requests": [1, 2],
+    }
     runs = [
-        SimpleNamespace(method=name, settings=method, after=measured(0.75), batches=[batch], seconds_per_edit=0.5)
+        SimpleNamespace(
+            method=name, settings=method, after=measured(0.75), batches=[batch], seconds_per_edit=0.5
+        )
         for name, method in METHODS.items()
-    ]  # fmt: skip
+    ]
     content = content_of(
         [request("Ann"), request("Bo")],
         [("Rome", "", ""), ("", "", "")],
@@ -180,8 +217,9 @@ def test_metric_table_has_a_row_per_metric_with_its_unit_and_interval(comparison
     head, found = metric_table(comparison)
     assert head == ["metric", "unedited", "memit", "metake", "ultraedit"]
     assert found == [
-        ["Eff (%)", "25.0", "75.0 [50, 100]", "75.0", "75.0"], ["s/edit (s)", "-", "0.50", "0.50", "0.50"],
-    ]  # fmt: skip
+        ["Eff (%)", "25.0", "75.0 [50, 100]", "75.0", "75.0"],
+        ["s/edit (s)", "-", "0.50", "0.50", "0.50"],
+    ]
 
 
 def test_intervals_of_nats_are_in_nats(comparison):

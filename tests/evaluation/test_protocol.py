@@ -41,9 +41,17 @@ def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, r
         demo.arch, "metake", layers=(1, 2), contexts=(), steps=2, meta_steps=3, stop="none", meta_stop="none"
     )
     run = evaluate_method(
-        demo, chosen, method, statistics_of(demo), evaluator, evaluator.measure(), batch=3,
-        look_every=1, seen=lambda edits, look: seen.append((edits, look)), tick=ticks.append,
-    )  # fmt: skip
+        demo,
+        chosen,
+        method,
+        statistics_of(demo),
+        evaluator,
+        evaluator.measure(),
+        batch=3,
+        look_every=1,
+        seen=lambda edits, look: seen.append((edits, look)),
+        tick=ticks.append,
+    )
     assert ticks == [3, 1]
     assert [(b.desc, b.n, b.total) for b in bars] == 2 * [("metake: targets", 5, 5)]
     assert seen == [(3, run.looks[3]), (4, run.after)]
@@ -52,8 +60,14 @@ def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, r
 def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics_of, records):
     """One ingredient at a time; the same ones give the same key."""
     statistics, method = statistics_of(demo), method_of(demo.arch, "memit", layers=(1, 2))
-    plain = {"records": records[:2], "method": method, "statistics": statistics, "batch": 2,
-             "contexts": ("The mill is dark",), "measured": [True, True, None]}  # fmt: skip
+    plain = {
+        "records": records[:2],
+        "method": method,
+        "statistics": statistics,
+        "batch": 2,
+        "contexts": ("The mill is dark",),
+        "measured": [True, True, None],
+    }
 
     def key(**changes):
         given = {**plain, **changes}
@@ -61,17 +75,22 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
 
     provenance = statistics.provenance
     other = [
-        {"records": records[1:3]}, {"records": records[:1]},
+        {"records": records[1:3]},
+        {"records": records[:1]},
         {"records": [replace(records[0], rephrase="Who?"), records[1]]},
-        {"method": method.updated(label="memit@label")}, {"method": method.updated(lr=0.3)}, {"batch": 1},
+        {"method": method.updated(label="memit@label")},
+        {"method": method.updated(lr=0.3)},
+        {"batch": 1},
         {"method": method.updated(fit="exact", label=method.name)},
-        {"contexts": ("Today it rains",)}, {"contexts": None}, {"statistics": None},
+        {"contexts": ("Today it rains",)},
+        {"contexts": None},
+        {"statistics": None},
         {"statistics": replace(statistics, provenance=replace(provenance, text="another"))},
         {"statistics": replace(statistics, provenance=replace(provenance, tokens=7))},
         {"statistics": replace(statistics, provenance=replace(provenance, window=7))},
         {"statistics": replace(statistics, provenance=replace(provenance, dtype="bfloat16"))},
         {"measured": [False, True, None]},
-    ]  # fmt: skip
+    ]
     assert key() == key()
     keys = [json.dumps(key(**changes)) for changes in ({}, *other)]
     assert len(set(keys)) == len(keys)
@@ -125,8 +144,9 @@ def test_looks_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, 
     method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, weight=30.0)
 
     def run(count, **options):
-        return evaluate_method(demo, chosen[:count], method, statistics_of(demo), evaluator, before,
-                               batch=1, **options)  # fmt: skip
+        return evaluate_method(
+            demo, chosen[:count], method, statistics_of(demo), evaluator, before, batch=1, **options
+        )
 
     whole = run(5, look_every=2)
     assert list(whole.looks) == [2, 4, 5]
@@ -178,8 +198,16 @@ def test_shared_contexts_are_used_where_the_settings_have_none(demo, statistics_
     before = evaluator.measure()
     for own in (None, ("Today it rains",)):
         method = method_of(demo.arch, "memit", layers=(1,), steps=1, contexts=own)
-        evaluate_method(demo, records[:1], method, statistics_of(demo), evaluator, before, batch=1,
-                        contexts=("The mill is dark",))  # fmt: skip
+        evaluate_method(
+            demo,
+            records[:1],
+            method,
+            statistics_of(demo),
+            evaluator,
+            before,
+            batch=1,
+            contexts=("The mill is dark",),
+        )
     assert seen == [("The mill is dark",), ("Today it rains",)]
 
 
@@ -198,8 +226,10 @@ def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
     assert content["statistics"]["tokens"] == statistics_of(demo).provenance.tokens
     assert content["edits"] == 3
     assert content["generation"] == {
-        "decoding": "greedy", "stop_tokens": [demo.tokenizer.eos_token_id], "set_aside": {}
-    }  # fmt: skip
+        "decoding": "greedy",
+        "stop_tokens": [demo.tokenizer.eos_token_id],
+        "set_aside": {},
+    }
     assert content["before"]["mean"]["kl"] == 0.75
     assert result_file(demo, run.before, [], None)["statistics"] is None
 
@@ -215,9 +245,10 @@ def test_a_record_may_fill_what_the_contexts_leave(demo, records, field):
     }
     record = replace(records[0], **{field: changes[field]})
     prompt, answer = {
-        "request": (record.request.text, record.request.target), "rephrase": (record.rephrase, record.request.target),
+        "request": (record.request.text, record.request.target),
+        "rephrase": (record.rephrase, record.request.target),
         "locality": (record.locality, record.locality_answer),
-    }[field]  # fmt: skip
+    }[field]
     longest = len(encode(demo.tokenizer, prompt, answer))
     for limit, fits in ((longest + 24, True), (longest + 23, False)):
         arch = SimpleNamespace(max_positions=limit)
@@ -311,8 +342,9 @@ def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, recor
     )
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     before = evaluator.measure()
-    run = evaluate_method(demo, chosen, method, statistics_of(demo), evaluator, before, batch=1,
-                          consecutive=consecutive)  # fmt: skip
+    run = evaluate_method(
+        demo, chosen, method, statistics_of(demo), evaluator, before, batch=1, consecutive=consecutive
+    )
     for group in [[0, 1]] if consecutive else [[0], [1]]:
         with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
             for i in group:
@@ -338,9 +370,12 @@ def test_a_row_is_of_the_edited_model_and_the_file_holds_the_unedited_one_once(d
 def test_a_result_file_names_the_versions_that_made_it(demo, talking, run_of):
     content = result_file(demo, run_of([]).before, [], None)
     assert content["versions"] == {
-        "metake": version("metake"), "torch": version("torch"), "transformers": version("transformers"),
-        "python": ".".join(map(str, sys.version_info[:3])), "device": "cpu",
-    }  # fmt: skip
+        "metake": version("metake"),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "device": "cpu",
+    }
     assert (content["glossary"], content["moments"]) == (GLOSSARY, MOMENTS)
     framed = result_file(load(str(talking), device="cpu", chat=True), run_of([]).before, [], None)
     assert framed["chat"]["before"] == "Asked: "
@@ -362,5 +397,9 @@ def test_a_run_gives_its_editor_the_models_modules_and_reads_no_answers(demo, re
         evaluate_method(loaded, records[:1], method, "C", None, None, batch=1)
     assert seen["given"] == (demo.model, demo.tokenizer, method)
     assert seen | {"given": None} == {
-        "statistics": "C", "modules": "of the model", "answers": False, "progress": True, "given": None,
-    }  # fmt: skip
+        "statistics": "C",
+        "modules": "of the model",
+        "answers": False,
+        "progress": True,
+        "given": None,
+    }

@@ -285,6 +285,16 @@ def test_keeping_takes_at_most_a_twentieth_of_the_time(tokenizer, tmp_path, monk
     monkeypatch.setattr(covariance.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(covariance, "second_moment", summed)
     monkeypatch.setattr(covariance, "write_tensors", write)
-    collect(Architecture(tiny("gpt2")), tokenizer, TEXT, (0,), tokens=700, window=4, rows=1,
-            partial=tmp_path / "p", keep_every=10, progress=False)  # fmt: skip
+    collect(
+        Architecture(tiny("gpt2")),
+        tokenizer,
+        TEXT,
+        (0,),
+        tokens=700,
+        window=4,
+        rows=1,
+        partial=tmp_path / "p",
+        keep_every=10,
+        progress=False,
+    )
     assert kept == [10, 73, 136]

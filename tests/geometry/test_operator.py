@@ -138,8 +138,12 @@ def test_the_kept_space_is_counted():
     """Strictly below the threshold; at least one direction of a small share; and the share is told."""
     moment = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=DTYPE))
     for arguments, size in [
-        ({"threshold": 3.0}, 2), ({"threshold": 3.1}, 3), ({"keep": 1e-6}, 1), ({"keep": 0.5}, 2), ({"keep": 1}, 4),
-    ]:  # fmt: skip
+        ({"threshold": 3.0}, 2),
+        ({"threshold": 3.1}, 3),
+        ({"keep": 1e-6}, 1),
+        ({"keep": 0.5}, 2),
+        ({"keep": 1}, 4),
+    ]:
         geometry = Projected(moment, 1.0, **arguments)
         assert geometry.basis.shape == (4, size)
         assert geometry.share == size / 4

@@ -36,8 +36,13 @@ AMBIENT = {
 
 
 def state():
-    return (torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"),
-            torch.get_default_dtype(), torch.get_default_device())  # fmt: skip
+    return (
+        torch.is_inference_mode_enabled(),
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+    )
 
 
 @pytest.fixture(scope="module")

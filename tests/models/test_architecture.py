@@ -23,9 +23,16 @@ def test_shapes(family):
 @pytest.mark.parametrize("config", [Gemma2Config, Gemma3TextConfig])
 def test_a_normalised_ffn_output_is_refused(config):
     model = AutoModelForCausalLM.from_config(
-        config(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-               num_key_value_heads=1, intermediate_size=32, head_dim=8)
-    )  # fmt: skip
+        config(
+            vocab_size=64,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            intermediate_size=32,
+            head_dim=8,
+        )
+    )
     with pytest.raises(MetakeError, match="post_feedforward_layernorm"):
         Architecture(model)
     with pytest.raises(MetakeError, match="post_feedforward_layernorm"):  # nor when described

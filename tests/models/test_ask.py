@@ -62,9 +62,12 @@ def test_a_conversation_is_framed_and_its_whole_turn_is_the_answer(talking):
         ([], "ask: no question given"),
         (" ", "ask: question is empty; give it a text"),
         (["fine", 3], "ask: question must be a text, not int"),
-        ("half \ud83d", "ask: question 'half \\ud83d' holds half of a surrogate pair; write the whole character"),
+        (
+            "half \ud83d",
+            "ask: question 'half \\ud83d' holds half of a surrogate pair; write the whole character",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_question_is_refused_in_one_line(demo, questions, line):
     with pytest.raises(MetakeError) as error:
         demo.ask(questions)

@@ -141,8 +141,20 @@ def test_an_edit_in_a_conversation_answers_in_a_conversation(demo, statistics_of
 
 def test_the_protocol_in_a_conversation(talking, tmp_path):
     data = ASSETS / "world" / "test.json"
-    quick = ("--model", talking, "--data", data, "--edits", 2, "--batch", 2, "--seeds", 1,
-             "--methods", "ultraedit")  # fmt: skip
+    quick = (
+        "--model",
+        talking,
+        "--data",
+        data,
+        "--edits",
+        2,
+        "--batch",
+        2,
+        "--seeds",
+        1,
+        "--methods",
+        "ultraedit",
+    )
     call_here("run_zsre.py", *quick, "--chat", "--no-generate", "--out", tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["chat"] == {"before": "Asked: ", "after": "\nAnswered:", "space": " "}

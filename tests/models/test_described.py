@@ -74,9 +74,10 @@ def test_what_is_predicted_of_an_edit_is_what_is_written(arch, demo, records, me
     settings = method_of(arch, method, weight=1.0, clamp=None, **changes)
     before = {name: weight.clone() for name, weight in arch.model.state_dict().items()}
     ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
-    with torch.no_grad(), Editor(
-        arch.model, demo.tokenizer, settings, statistics=statistics, modules=arch.modules
-    ) as editor:  # fmt: skip
+    with (
+        torch.no_grad(),
+        Editor(arch.model, demo.tokenizer, settings, statistics=statistics, modules=arch.modules) as editor,
+    ):
         unedited = arch.model(ids).logits
         delta = editor.edit([record.request for record in records[:2]]).delta
         written = arch.model(ids).logits
@@ -89,20 +90,54 @@ def test_what_is_predicted_of_an_edit_is_what_is_written(arch, demo, records, me
 
 
 SCRIPTS = {
-    "run_zsre.py": ("--edits", 2, "--batch", 2, "--seeds", 1, "--no-generate", "--methods", "memit,ultraedit"),
+    "run_zsre.py": (
+        "--edits",
+        2,
+        "--batch",
+        2,
+        "--seeds",
+        1,
+        "--no-generate",
+        "--methods",
+        "memit,ultraedit",
+    ),
     "measure_drift.py": ("--edits", 1, "--norms", 1, "--steps", 1, "--factors", 1),
     "sweep.py": ("--edits", 2, "--batch", 2, "--factors", 1, "--methods", "memit"),
-    "compare_lookups.py": ("--edits", 4,),
+    "compare_lookups.py": (
+        "--edits",
+        4,
+    ),
     "statistics_convergence.py": ("--tokens", 800, "--edits", 2),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_the_experiments_take_a_described_model(script, folder, records, write, tmp_path):
-    entries = [{"subject": r.request.subject, "src": r.request.text, "alt": r.request.target, "answers": [r.truth],
-                "rephrase": r.rephrase, "loc": r.locality, "loc_ans": r.locality_answer} for r in records[:4]]  # fmt: skip
+    entries = [
+        {
+            "subject": r.request.subject,
+            "src": r.request.text,
+            "alt": r.request.target,
+            "answers": [r.truth],
+            "rephrase": r.rephrase,
+            "loc": r.locality,
+            "loc_ans": r.locality_answer,
+        }
+        for r in records[:4]
+    ]
     text, data = write("text.txt", default_text("demo")[:20_000]), write("data.json", json.dumps(entries))
     given = () if script == "compare_lookups.py" else ("--text", text)
-    call_here(script, "--model", folder[0], "--modules", folder[1], "--data", data, *given, *SCRIPTS[script],
-              "--out", tmp_path / "out")  # fmt: skip
+    call_here(
+        script,
+        "--model",
+        folder[0],
+        "--modules",
+        folder[1],
+        "--data",
+        data,
+        *given,
+        *SCRIPTS[script],
+        "--out",
+        tmp_path / "out",
+    )
     assert any((tmp_path / "out").rglob("*.json"))

@@ -15,8 +15,15 @@ from metake.requests import Request
 from tests.conftest import method_of
 
 OLD = {"vocab_size": 1024, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128}
-BASE = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "intermediate_size": 48, "max_position_embeddings": 128, "pad_token_id": 0}  # fmt: skip
+BASE = {
+    "vocab_size": 1024,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
 GROUPED = {**BASE, "num_key_value_heads": 2}
 NARROW = {**GROUPED, "head_dim": 8}
 SHORT = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 4}
@@ -30,13 +37,33 @@ EDITED: dict[str, tuple[dict, ModuleMap]] = {
     "mistral": (GROUPED, LLAMA),
     "qwen2": (GROUPED, LLAMA),
     "qwen3": (NARROW, LLAMA),
-    "gpt_neo": ({"vocab_size": 1024, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "window_size": 4,
-                 "attention_types": [[["global", "local"], 2]]}, ModuleMap("transformer.h", "mlp.c_proj")),
+    "gpt_neo": (
+        {
+            "vocab_size": 1024,
+            "hidden_size": 32,
+            "num_layers": 4,
+            "num_heads": 4,
+            "window_size": 4,
+            "attention_types": [[["global", "local"], 2]],
+        },
+        ModuleMap("transformer.h", "mlp.c_proj"),
+    ),
     "gpt_bigcode": (OLD, ModuleMap("transformer.h", "mlp.c_proj")),
-    "bloom": ({"vocab_size": 1024, "hidden_size": 32, "n_layer": 4, "n_head": 4}, ModuleMap("transformer.h", "mlp.dense_4h_to_h")),
+    "bloom": (
+        {"vocab_size": 1024, "hidden_size": 32, "n_layer": 4, "n_head": 4},
+        ModuleMap("transformer.h", "mlp.dense_4h_to_h"),
+    ),
     "falcon": ({**SHORT, "num_attention_heads": 4}, ModuleMap("transformer.h", "mlp.dense_4h_to_h")),
-    "opt": ({**SHORT, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 128},
-            ModuleMap("model.decoder.layers", "fc2")),
+    "opt": (
+        {
+            **SHORT,
+            "num_attention_heads": 4,
+            "ffn_dim": 48,
+            "word_embed_proj_dim": 32,
+            "max_position_embeddings": 128,
+        },
+        ModuleMap("model.decoder.layers", "fc2"),
+    ),
     "phi": (BASE, ModuleMap("model.layers", "mlp.fc2")),
     "phi3": (GROUPED, LLAMA),
     "gemma": (NARROW, LLAMA),
@@ -46,39 +73,68 @@ EDITED: dict[str, tuple[dict, ModuleMap]] = {
     "cohere": (GROUPED, LLAMA),
     "granite": (GROUPED, LLAMA),
     "persimmon": (BASE, ModuleMap("model.layers", "mlp.dense_4h_to_h")),
-    "mpt": ({"vocab_size": 1024, "d_model": 32, "n_heads": 4, "n_layers": 4, "max_seq_len": 128, "expansion_ratio": 2},
-            ModuleMap("transformer.blocks", "ffn.down_proj")),
+    "mpt": (
+        {
+            "vocab_size": 1024,
+            "d_model": 32,
+            "n_heads": 4,
+            "n_layers": 4,
+            "max_seq_len": 128,
+            "expansion_ratio": 2,
+        },
+        ModuleMap("transformer.blocks", "ffn.down_proj"),
+    ),
     "codegen": ({**OLD, "rotary_dim": 4}, ModuleMap("transformer.h", "mlp.fc_out")),
-    "xglm": ({"vocab_size": 1024, "d_model": 32, "ffn_dim": 48, "num_layers": 4, "attention_heads": 4},
-             ModuleMap("model.layers", "fc2")),
+    "xglm": (
+        {"vocab_size": 1024, "d_model": 32, "ffn_dim": 48, "num_layers": 4, "attention_heads": 4},
+        ModuleMap("model.layers", "fc2"),
+    ),
     "nemotron": (GROUPED, LLAMA),
     "smollm3": (GROUPED, LLAMA),
     "helium": (NARROW, LLAMA),
     "ernie4_5": (NARROW, LLAMA),
     "arcee": (GROUPED, LLAMA),
     "diffllama": (GROUPED, LLAMA),
-    "ctrl": ({"vocab_size": 1024, "n_embd": 32, "dff": 48, "n_layer": 4, "n_head": 4, "n_positions": 128},
-             ModuleMap("transformer.h", "ffn.2")),
-    "lfm2": ({**GROUPED, "layer_types": ["conv", "full_attention"] * 2, "block_ff_dim": 48, "block_auto_adjust_ff_dim": False},
-             ModuleMap("model.layers", "feed_forward.w2")),
+    "ctrl": (
+        {"vocab_size": 1024, "n_embd": 32, "dff": 48, "n_layer": 4, "n_head": 4, "n_positions": 128},
+        ModuleMap("transformer.h", "ffn.2"),
+    ),
+    "lfm2": (
+        {
+            **GROUPED,
+            "layer_types": ["conv", "full_attention"] * 2,
+            "block_ff_dim": 48,
+            "block_auto_adjust_ff_dim": False,
+        },
+        ModuleMap("model.layers", "feed_forward.w2"),
+    ),
     "mamba": ({**SHORT, "state_size": 8}, ModuleMap("backbone.layers", "mixer.out_proj")),
     "falcon_mamba": ({**SHORT, "state_size": 8}, ModuleMap("backbone.layers", "mixer.out_proj")),
-}  # fmt: skip
+}
 REFUSED: dict[str, tuple[dict, ModuleMap, str]] = {
     "gemma2": (NARROW, LLAMA, "post_feedforward_layernorm"),
     "gemma3_text": (NARROW, LLAMA, "post_feedforward_layernorm"),
     "olmo2": (GROUPED, LLAMA, "post_feedforward_layernorm"),
     "glm4": (NARROW, LLAMA, "post_mlp_layernorm"),
     "granite": ({**GROUPED, "residual_multiplier": 0.2}, LLAMA, "stream would not receive the edit"),
-    "rwkv": ({**SHORT, "intermediate_size": 48, "context_length": 128},
-             ModuleMap("rwkv.blocks", "feed_forward.value", "head"), "stream would not receive the edit"),
+    "rwkv": (
+        {**SHORT, "intermediate_size": 48, "context_length": 128},
+        ModuleMap("rwkv.blocks", "feed_forward.value", "head"),
+        "stream would not receive the edit",
+    ),
     "openai-gpt": (OLD, ModuleMap("transformer.h", "mlp.c_proj"), "stream would not receive the edit"),
-    "bert-generation": ({**BASE, "is_decoder": True}, ModuleMap("bert.encoder.layer", "output.dense"),
-                        "stream would not receive the edit"),
+    "bert-generation": (
+        {**BASE, "is_decoder": True},
+        ModuleMap("bert.encoder.layer", "output.dense"),
+        "stream would not receive the edit",
+    ),
     "mixtral": ({**GROUPED, "num_local_experts": 2}, LLAMA, "no module 'mlp.down_proj'"),
-    "qwen2_moe": ({**GROUPED, "moe_intermediate_size": 16, "num_experts": 2, "num_experts_per_tok": 1}, LLAMA,
-                  "no module 'mlp.down_proj'"),
-}  # fmt: skip
+    "qwen2_moe": (
+        {**GROUPED, "moe_intermediate_size": 16, "num_experts": 2, "num_experts_per_tok": 1},
+        LLAMA,
+        "no module 'mlp.down_proj'",
+    ),
+}
 SINGLE = {"gpt_neo", "mpt", "xglm"}  # have parts in fp32 whatever the weights
 REQUESTS = (
     Request("{} lives in", "Nezan Girok", "Red Oak"),

@@ -26,8 +26,16 @@ from metake.models.greedy import (
 from metake.models.tokens import encode
 from tests.conftest import tiny
 
-OWN = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_new_tokens": 5, "do_sample": True, "temperature": 3.0,
-       "num_beams": 2, "suppress_tokens": [5], "bad_words_ids": [[7]]}  # fmt: skip
+OWN = {
+    "repetition_penalty": 5.0,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 5,
+    "do_sample": True,
+    "temperature": 3.0,
+    "num_beams": 2,
+    "suppress_tokens": [5],
+    "bad_words_ids": [[7]],
+}
 
 
 @pytest.fixture
@@ -153,13 +161,23 @@ def test_an_answer_ends_where_the_tokenizer_or_the_model_says(named, own, wanted
 def test_settings_that_change_no_greedy_answer_are_not_called_set_aside(model):
     """Lengths, the cache and tokens are given anew, and a beam of one is no beam."""
     model.generation_config = GenerationConfig(
-        max_length=7, max_new_tokens=3, use_cache=False, eos_token_id=5, pad_token_id=6, num_beams=1, do_sample=False
-    )  # fmt: skip
+        max_length=7,
+        max_new_tokens=3,
+        use_cache=False,
+        eos_token_id=5,
+        pad_token_id=6,
+        num_beams=1,
+        do_sample=False,
+    )
     assert set_aside(model) == {}
     assert set_aside(SimpleNamespace()) == {}
     model.generation_config = GenerationConfig(eos_token_id=5, repetition_penalty=1.3, top_k=3)
     described = described_decoding(model, SimpleNamespace(eos_token_id=9))
-    assert described == {"decoding": "greedy", "stop_tokens": [5, 9], "set_aside": {"repetition_penalty": 1.3, "top_k": 3}}  # fmt: skip
+    assert described == {
+        "decoding": "greedy",
+        "stop_tokens": [5, 9],
+        "set_aside": {"repetition_penalty": 1.3, "top_k": 3},
+    }
 
 
 def test_generation_settings_are_back_after_a_failure(model, demo):
@@ -197,7 +215,11 @@ def test_an_answer_ends_with_the_models_positions(model, demo):
     model.generation_config.eos_token_id = 1023
     rows = [[n % 50 + 5 for n in range(count)] for count in (125, 127, 128)]
     texts = continue_greedily(Architecture(model), demo.tokenizer, rows, [9, 9, 9])
-    assert texts == [demo.tokenizer.decode(argmax(model, rows[0], 3)), demo.tokenizer.decode(argmax(model, rows[1], 1)), ""]  # fmt: skip
+    assert texts == [
+        demo.tokenizer.decode(argmax(model, rows[0], 3)),
+        demo.tokenizer.decode(argmax(model, rows[1], 1)),
+        "",
+    ]
 
 
 def test_groups_fill_their_budget_and_no_row_lacks_room():

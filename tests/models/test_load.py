@@ -25,13 +25,15 @@ def told(monkeypatch):
         seen, model = {}, tiny("gpt2").train()
         change(model)
         monkeypatch.setattr(
-            AutoTokenizer, "from_pretrained",
+            AutoTokenizer,
+            "from_pretrained",
             lambda place, **given: seen.update(tokenizer=(place, given)) or SimpleNamespace(),
-        )  # fmt: skip
+        )
         monkeypatch.setattr(
-            AutoModelForCausalLM, "from_pretrained",
+            AutoModelForCausalLM,
+            "from_pretrained",
             lambda place, **given: seen.update(model=(place, given)) or model,
-        )  # fmt: skip
+        )
         return load(name, **options), seen["tokenizer"], seen["model"]
 
     return go
@@ -54,9 +56,11 @@ def test_no_code_and_no_pickle_of_a_model_is_run_and_what_is_here_is_not_looked_
         "owner/name": ("owner/name", {}, safe),
         str(folder / "saved"): (str(folder / "saved"), here, safe),
         str(folder / "small.gguf"): (
-            str(folder), {**here, "gguf_file": "small.gguf"}, {"trust_remote_code": False},
+            str(folder),
+            {**here, "gguf_file": "small.gguf"},
+            {"trust_remote_code": False},
         ),
-    }  # fmt: skip
+    }
     for name, (place, options, careful) in cases.items():
         _, tokenizer, model = told(name, device="cpu")
         assert tokenizer == (place, {"trust_remote_code": False, **options})

@@ -30,8 +30,11 @@ def test_parts_hold_every_token_once():
     assert parts.common is not None
     assert parts.common.tolist() == [[5, 9, 17], [8, 1, 4]]  # the second is needed for two tokens only
     assert [row[:n] for row, n in zip(parts.own.tolist(), (3, 2, 3, 6), strict=True)] == [
-        [30, 2, 7], [4, 90], [4, 4, 11], [8, 1, 6, 2, 2, 2],
-    ]  # fmt: skip
+        [30, 2, 7],
+        [4, 90],
+        [4, 4, 11],
+        [8, 1, 6, 2, 2, 2],
+    ]
 
 
 @torch.no_grad()
@@ -80,9 +83,11 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
             channel = geometries[LAYERS[-1]].channel(key.T)
             objective = Objective(arch, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
             slopes = {
-                "token": Virtual(objective, "token"), "proxy": Virtual(objective, "channel"),
-                "parallel": Parallel(objective, solver, trunks), "unrolled": Unrolled(objective, solver, trunks),
-            }  # fmt: skip
+                "token": Virtual(objective, "token"),
+                "proxy": Virtual(objective, "channel"),
+                "parallel": Parallel(objective, solver, trunks),
+                "unrolled": Unrolled(objective, solver, trunks),
+            }
             generator = torch.Generator().manual_seed(0)
             leaf = torch.randn(hidden.shape, generator=generator) * hidden.norm(dim=1, keepdim=True) / 20
             leaf.requires_grad_(True)

@@ -142,8 +142,12 @@ def test_what_a_vocabulary_can_say_is_counted(text):
 
 
 def test_a_request_that_cannot_be_said_is_refused_by_name(demo):
-    for request in (Request("{} lives in", "ada", "東京"), Request("in 東京 {} is", "ada", "b"),
-                    Request("{} is", "東京", "b"), Request("{} is", "ada", "b", locality=("大阪",))):  # fmt: skip
+    for request in (
+        Request("{} lives in", "ada", "東京"),
+        Request("in 東京 {} is", "ada", "b"),
+        Request("{} is", "東京", "b"),
+        Request("{} is", "ada", "b", locality=("大阪",)),
+    ):
         with pytest.raises(MetakeError, match=r"^(ada|東京): the tokenizer has no tokens for '(東京|大阪)'"):
             Batch.build(demo.arch, letters(), [request], ())
 

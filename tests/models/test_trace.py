@@ -198,8 +198,9 @@ def test_a_pass_resumes_after_any_token_of_each_row(arch, attention):
     change = torch.randn(3, width, arch.d_v, generator=torch.Generator().manual_seed(0))
     got, wanted = change.clone().requires_grad_(True), change.clone().requires_grad_(True)
     stream = full.outputs[0].detach()
-    a = run(arch, ids[rows, columns], start=1, hidden=stream[rows, columns] + got,
-            past=Past(states, begins)).logits  # fmt: skip
+    a = run(
+        arch, ids[rows, columns], start=1, hidden=stream[rows, columns] + got, past=Past(states, begins)
+    ).logits
     moved = stream.index_put((rows.expand(-1, width), columns), wanted, accumulate=True)
     b = run(arch, ids, start=1, hidden=moved).logits[rows, columns]
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

@@ -104,9 +104,14 @@ def compiled_down(model):
     return model
 
 
-WRAPPED = {"compiled": compiled_whole, "compiled in place": compiled_in_place, "compiled blocks": compiled_blocks,
-           "compiled down-projections": compiled_down, "data parallel": nn.DataParallel,
-           "compiled, data parallel": lambda model: nn.DataParallel(compiled_whole(model))}  # fmt: skip
+WRAPPED = {
+    "compiled": compiled_whole,
+    "compiled in place": compiled_in_place,
+    "compiled blocks": compiled_blocks,
+    "compiled down-projections": compiled_down,
+    "data parallel": nn.DataParallel,
+    "compiled, data parallel": lambda model: nn.DataParallel(compiled_whole(model)),
+}
 
 
 @pytest.mark.parametrize("how", sorted(WRAPPED))
@@ -200,7 +205,9 @@ def test_hooks_of_the_user_are_kept_and_called():
     assert list(model.model.layers[1].mlp.down_proj._forward_hooks) == [handle.id]
 
 
-@pytest.mark.parametrize(("change", "fits"), [(lambda y: y + 3, True), (lambda y: 2 * y, False), (lambda y: y * 0, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "fits"), [(lambda y: y + 3, True), (lambda y: 2 * y, False), (lambda y: y * 0, False)]
+)
 def test_hooks_of_the_user_that_change_a_value_are_measured(change, fits):
     """A constant (a steering vector) leaves the edit's share as it is."""
     model = tiny("llama")
@@ -289,9 +296,13 @@ def shared_with_another_kind(model):
 
 @pytest.mark.parametrize(
     ("share", "also"),
-    [(shared_weight, "model.layers.3.mlp.down_proj.weight"), (shared_module, "another block"),
-     (shared_block, "another block"), (shared_with_another_kind, "model.layers.1.mlp.up_proj.weight")],
-)  # fmt: skip
+    [
+        (shared_weight, "model.layers.3.mlp.down_proj.weight"),
+        (shared_module, "another block"),
+        (shared_block, "another block"),
+        (shared_with_another_kind, "model.layers.1.mlp.up_proj.weight"),
+    ],
+)
 def test_a_shared_down_projection_is_refused_where_it_is_edited(share, also):
     model = tiny("llama")
     share(model)
@@ -348,12 +359,18 @@ def test_what_is_no_model_is_refused(thing):
 WRONG = {
     "empty list": (ModuleMap("transformer.drop", "mlp.c_proj"), "holds no blocks"),
     "other modules": (ModuleMap("transformer", "mlp.c_proj"), "no module 'mlp.c_proj'"),
-    "a head that is never run": (ModuleMap("transformer.h", "mlp.c_proj", "spare"), "spare does not turn the stream"),
-    "a head before the stream": (ModuleMap("transformer.h", "mlp.c_proj", "transformer.wte"), "does not turn the stream"),
+    "a head that is never run": (
+        ModuleMap("transformer.h", "mlp.c_proj", "spare"),
+        "spare does not turn the stream",
+    ),
+    "a head before the stream": (
+        ModuleMap("transformer.h", "mlp.c_proj", "transformer.wte"),
+        "does not turn the stream",
+    ),
     "blocks that are never run": (ModuleMap("idle", "mlp.c_proj"), "block 0 of idle is not run"),
     "attention's input": (ModuleMap("transformer.h", "attn.c_attn"), "has 96 entries, the stream 32"),
     "a projection that is never run": (ModuleMap("transformer.h", "idle"), "never computed"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("why", sorted(WRONG))

@@ -27,10 +27,21 @@ def bars_of(container):
 
 PLANNED = [1.0, 2.0, 4.0, 1e-9, 5.0]
 BATCHES = [
-    {"layers": [2, 5], "eta": [[0.1, 0.2, 0.3, 0.9], [0.2, 0.4, 0.8, 0.9]], "planned": PLANNED[:4],
-     "missing_before": [[1.0, 2.0, 4.0, 0.0], [0.9, 1.0, 1.0, 0.0]], "missing_after": [0.5, 0.4, 0.2, 0.0]},
-    {"layers": [2, 5], "eta": [[0.8], [0.1]], "planned": PLANNED[4:], "missing_before": [[5.0], [2.0]], "missing_after": [1.5]},
-]  # fmt: skip
+    {
+        "layers": [2, 5],
+        "eta": [[0.1, 0.2, 0.3, 0.9], [0.2, 0.4, 0.8, 0.9]],
+        "planned": PLANNED[:4],
+        "missing_before": [[1.0, 2.0, 4.0, 0.0], [0.9, 1.0, 1.0, 0.0]],
+        "missing_after": [0.5, 0.4, 0.2, 0.0],
+    },
+    {
+        "layers": [2, 5],
+        "eta": [[0.8], [0.1]],
+        "planned": PLANNED[4:],
+        "missing_before": [[5.0], [2.0]],
+        "missing_after": [1.5],
+    },
+]
 
 
 def test_plot_realisation_has_medians_and_quartiles_of_what_is_missing_and_of_eta(drawn, tmp_path):
@@ -67,10 +78,16 @@ def test_methods_of_other_layers_stand_at_their_own_places(drawn, tmp_path):
 def test_plot_tradeoff_has_specificity_to_the_right_from_the_weakest_constraint_on(drawn, tmp_path):
     """Efficacy, then generalisation, with their own intervals, in per cent."""
     points = [
-        {"method": "memit", "strength": strength, "efficacy": e, "generalisation": g, "specificity": s,
-         "interval": {"efficacy": (e - 0.1, e + 0.05), "generalisation": (g - 0.2, g + 0.1)}}
+        {
+            "method": "memit",
+            "strength": strength,
+            "efficacy": e,
+            "generalisation": g,
+            "specificity": s,
+            "interval": {"efficacy": (e - 0.1, e + 0.05), "generalisation": (g - 0.2, g + 0.1)},
+        }
         for strength, e, g, s in ((10.0, 0.7, 0.5, 0.9), (1.0, 0.9, 0.8, 0.6))
-    ]  # fmt: skip
+    ]
     figures.plot_tradeoff(points, tmp_path / "t.png", "demo")
     for axis, middle, low, high in zip(
         drawn[0].axes, ([90, 70], [80, 50]), ([80, 60], [60, 30]), ([95, 75], [90, 60]), strict=True

@@ -41,13 +41,22 @@ def page(tmp_path):
     for figure in figures:
         figure.write_bytes(PIXEL)
     answers = {
-        "before": Answer(""), "memit": Answer("Oslo", "the target", True), HOSTILE: Answer(HOSTILE, "not the target"),
-    }  # fmt: skip
+        "before": Answer(""),
+        "memit": Answer("Oslo", "the target", True),
+        HOSTILE: Answer(HOSTILE, "not the target"),
+    }
     section = Section(
-        HOSTILE, [HOSTILE], dialogues=[Dialogue(HOSTILE, [Line("edited", HOSTILE, answers)])],
-        head=["method", "Eff"], rows=[[HOSTILE, "1.0"]], caption="per cent",
-        pictures=[Picture(figure, f"what {figure.stem} shows \"{HOSTILE}", f"legend {figure.stem}") for figure in figures],
-    )  # fmt: skip
+        HOSTILE,
+        [HOSTILE],
+        dialogues=[Dialogue(HOSTILE, [Line("edited", HOSTILE, answers)])],
+        head=["method", "Eff"],
+        rows=[[HOSTILE, "1.0"]],
+        caption="per cent",
+        pictures=[
+            Picture(figure, f'what {figure.stem} shows "{HOSTILE}', f"legend {figure.stem}")
+            for figure in figures
+        ],
+    )
     path = write_page(tmp_path / "r.html", title=HOSTILE, sections=[section], glossary={"Eff": HOSTILE})
     return path.read_text(encoding="utf-8")
 

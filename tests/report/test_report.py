@@ -13,9 +13,12 @@ from metake.report.figures import plot_realisation, plot_tradeoff
 from metake.report.tables import markdown, render
 
 BATCH = {
-    "layers": [1, 2], "eta": [[0.5, 0.6], [0.3, 0.2]], "missing_before": [[1.0, 1.1], [0.7, 0.8]],
-    "planned": [1.0, 1.1], "missing_after": [0.5, 0.4],
-}  # fmt: skip
+    "layers": [1, 2],
+    "eta": [[0.5, 0.6], [0.3, 0.2]],
+    "missing_before": [[1.0, 1.1], [0.7, 0.8]],
+    "planned": [1.0, 1.1],
+    "missing_after": [0.5, 0.4],
+}
 
 
 def test_tables_show_every_cell_even_with_brackets():
@@ -109,8 +112,10 @@ def test_the_room_of_a_layer_is_drawn_beside_what_attenuates(tmp_path, monkeypat
     """A batch of ten behind n - 10 others; a run that was never judged on the way has no attenuation to show."""
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
-    points = [{"edits": n, "efficacy": 0.5, "generalisation": 0.4, "specificity": None, "attenuation": None}
-              for n in (10, 40)]  # fmt: skip
+    points = [
+        {"edits": n, "efficacy": 0.5, "generalisation": 0.4, "specificity": None, "attenuation": None}
+        for n in (10, 40)
+    ]
     figures.plot_sequence({"memit": [points]}, tmp_path / "curves.png", d_k=8, batch=10)
     *_, room = drawn[0].axes[3].lines
     edits, share = room.get_data()

@@ -38,9 +38,17 @@ def go(stop="own", steps=40, penalty=None, execute=None, goals=GOALS, executed=F
     bowl = Bowl(goals, executed)
     start = torch.zeros_like(goals)
     out = descend(
-        bowl, start, torch.ones(len(goals)), steps=steps, lr=0.1, penalty=penalty or Penalty(),
-        stop=stop, stop_loss=1e-3, execute=execute or (lambda r: None), **rest,
-    )  # fmt: skip
+        bowl,
+        start,
+        torch.ones(len(goals)),
+        steps=steps,
+        lr=0.1,
+        penalty=penalty or Penalty(),
+        stop=stop,
+        stop_loss=1e-3,
+        execute=execute or (lambda r: None),
+        **rest,
+    )
     return bowl, out
 
 
@@ -64,10 +72,16 @@ def test_what_an_update_costs_decides_which_residual_is_kept():
     def kept(price):
         slope, penalty = Charged(GOALS, executed=True), Penalty(price=price)
         return descend(
-            slope, torch.zeros_like(GOALS), torch.ones(2), steps=60, lr=0.1, penalty=penalty,
-            stop="executed", stop_loss=1e-9,
+            slope,
+            torch.zeros_like(GOALS),
+            torch.ones(2),
+            steps=60,
+            lr=0.1,
+            penalty=penalty,
+            stop="executed",
+            stop_loss=1e-9,
             execute=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False),
-        ).residuals  # fmt: skip
+        ).residuals
 
     free, priced = kept(None), kept(torch.tensor([0.0, 1.0]))
     assert free[1, 0] == pytest.approx(3.0, abs=0.1)
@@ -90,9 +104,11 @@ def test_without_stop_every_look_but_the_last_is_a_step():
 
 def test_where_execution_decides_every_look_is_a_step():
     bowl, out = go(
-        stop="executed", steps=15, executed=True,
+        stop="executed",
+        steps=15,
+        executed=True,
         execute=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
-    )  # fmt: skip
+    )
     assert out.steps.tolist()[1] == 15
     assert all(bowl.gradients)
 
@@ -312,18 +328,31 @@ NORMS3 = torch.tensor([1.5, 0.6, 2.0])
 
 @pytest.mark.parametrize(
     "weights",
-    [{}, {"kl": 0.3}, {"decay": 0.2}, {"regularise": 0.4}, {"clamp": 0.7},
-     {"kl": 0.1, "decay": 0.05, "regularise": 0.08, "clamp": 0.9}],
+    [
+        {},
+        {"kl": 0.3},
+        {"decay": 0.2},
+        {"regularise": 0.4},
+        {"clamp": 0.7},
+        {"kl": 0.1, "decay": 0.05, "regularise": 0.08, "clamp": 0.9},
+    ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("stop", ["own", "none"])
 def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
     """Against gradients by hand, per request: decay of ||r|| and pull to r_0, both over ||h||^2; clamp after a step;
     the stop is of the whole loss; the last look takes no step."""
     options = {"steps": 40, "lr": 0.15}
     out = descend(
-        Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(**weights), stop=stop, stop_loss=0.02, execute=None, **options
-    )  # fmt: skip
+        Valley(GOALS3),
+        STARTS3,
+        NORMS3,
+        penalty=Penalty(**weights),
+        stop=stop,
+        stop_loss=0.02,
+        execute=None,
+        **options,
+    )
     reached = 0.02 if stop == "own" else -1.0
     alone = [
         published(goal, start, float(norm), stop_loss=reached, **weights, **options)
@@ -358,10 +387,22 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
         seen.append(residuals.clone())
         return away.losses(residuals)
 
-    out = descend(valley, STARTS3, NORMS3, steps=steps, lr=lr, penalty=penalty, stop="executed", stop_loss=-1.0,
-                  execute=execute, check_every=check_every)  # fmt: skip
-    paths = [[published(g, s, 1.0, steps=n + 1, lr=lr, stop_loss=-1.0, kl=2.0)[0] for n in range(steps + 1)]
-             for g, s in zip(GOALS3, STARTS3, strict=True)]  # fmt: skip
+    out = descend(
+        valley,
+        STARTS3,
+        NORMS3,
+        steps=steps,
+        lr=lr,
+        penalty=penalty,
+        stop="executed",
+        stop_loss=-1.0,
+        execute=execute,
+        check_every=check_every,
+    )
+    paths = [
+        [published(g, s, 1.0, steps=n + 1, lr=lr, stop_loss=-1.0, kl=2.0)[0] for n in range(steps + 1)]
+        for g, s in zip(GOALS3, STARTS3, strict=True)
+    ]
     looked = [*range(0, steps, check_every), steps]
     assert len(seen) == len(looked)
     for at, residuals in zip(looked, seen, strict=True):
@@ -380,8 +421,18 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
 def test_what_was_executed_well_enough_freezes_by_its_nll_and_not_by_the_weighted_sum():
     """A request whose NLL is below the stop is done, however large its weighted divergence."""
     execute = lambda r: Losses(torch.tensor([0.01, 1.0, 0.01]), torch.tensor([50.0, 0.0, 0.0]))  # noqa: E731
-    out = descend(Valley(GOALS3), STARTS3, NORMS3, steps=4, lr=0.1, penalty=Penalty(kl=1.0), stop="executed",
-                  stop_loss=0.05, execute=execute, check_every=2)  # fmt: skip
+    out = descend(
+        Valley(GOALS3),
+        STARTS3,
+        NORMS3,
+        steps=4,
+        lr=0.1,
+        penalty=Penalty(kl=1.0),
+        stop="executed",
+        stop_loss=0.05,
+        execute=execute,
+        check_every=2,
+    )
     assert out.steps.tolist() == [0, 4, 0]
     torch.testing.assert_close(out.residuals, STARTS3)  # of a loss that never falls the first is the best
     assert out.nll.isnan().tolist() == [True, False, True]
@@ -414,9 +465,19 @@ def test_tied_requests_keep_the_same_best(part):
 
     seen = []
     slope = Valley(GOALS3[:2])
-    out = descend(slope, torch.zeros(2, 2), torch.ones(2), steps=2, lr=0.1, penalty=Penalty(kl=1.0), stop="executed",
-                  stop_loss=-1.0, execute=lambda r: seen.append(r.clone()) or execute(r), check_every=1,
-                  ties=torch.tensor([0, 0]))  # fmt: skip
+    out = descend(
+        slope,
+        torch.zeros(2, 2),
+        torch.ones(2),
+        steps=2,
+        lr=0.1,
+        penalty=Penalty(kl=1.0),
+        stop="executed",
+        stop_loss=-1.0,
+        execute=lambda r: seen.append(r.clone()) or execute(r),
+        check_every=1,
+        ties=torch.tensor([0, 0]),
+    )
     assert torch.equal(out.residuals, seen[1])
 
 

@@ -150,15 +150,24 @@ def test_one_token_alone_is_refused_and_changes_nothing(demo):
     ("changes", "line"),
     [
         *(
-            ({name: value}, f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit; ")
+            (
+                {name: value},
+                f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit; ",
+            )
             for name, value in {
-                "allocation": "spread", "rounds": 2, "group": 1, "memory": "past-keys", "merge": True, "fit": "exact",
-                "planner": "closed-loop", "postprocess": "rect",
+                "allocation": "spread",
+                "rounds": 2,
+                "group": 1,
+                "memory": "past-keys",
+                "merge": True,
+                "fit": "exact",
+                "planner": "closed-loop",
+                "postprocess": "rect",
             }.items()
         ),
         ({"gradient_lr": 0}, "^settings: gradient_lr: "),
     ],
-)  # fmt: skip
+)
 def test_one_step_of_the_whole_batch_has_no_other_choice(demo, changes, line):
     with pytest.raises(MetakeError, match=line):
         settings_for(demo.arch, "ultraedit", **changes)

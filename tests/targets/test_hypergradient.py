@@ -38,9 +38,15 @@ class Case:
     """Two requests on a model, and every gradient of their executed losses."""
 
     def __init__(
-        self, loaded, statistics, kind="ridge", weight=30.0, allocation=SPREAD, fit="soft",
+        self,
+        loaded,
+        statistics,
+        kind="ridge",
+        weight=30.0,
+        allocation=SPREAD,
+        fit="soft",
         dtype=torch.float64,
-    ):  # fmt: skip
+    ):
         arch = loaded.arch
         moments = {i: statistics[i] for i in LAYERS}
         geometries = {
@@ -179,9 +185,10 @@ def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
 def test_a_look_has_the_losses_of_a_step_and_no_gradient(double, statistics_of):
     case = Case(double, statistics_of(double)).priced()
     for slope in (
-        Virtual(case.objective, "channel", case.kept), Parallel(case.objective, case.solver, case.trunks),
+        Virtual(case.objective, "channel", case.kept),
+        Parallel(case.objective, case.solver, case.trunks),
         Unrolled(case.objective, case.solver, case.trunks),
-    ):  # fmt: skip
+    ):
         stepped, gradient = case.gradient(slope)
         leaf = case.residuals.clone().requires_grad_(True)
         looked = slope(leaf, EVERYONE, case.penalty, backward=False)

@@ -249,9 +249,13 @@ def test_open_loop_losses_and_gradient_equal_autograd_through_the_marked_stream(
     with frozen(arch.model):
         residuals = start.clone().requires_grad_(True)
         losses = Objective(arch, batch, 1, TOP, max_tokens=64).losses(
-            residuals, "token", torch.ones(2, dtype=torch.bool), kl_weight=0.7, initial_first=initial_first,
+            residuals,
+            "token",
+            torch.ones(2, dtype=torch.bool),
+            kl_weight=0.7,
+            initial_first=initial_first,
             backward=True,
-        )  # fmt: skip
+        )
         reference = start.clone().requires_grad_(True)
         nll, kl = marked_losses(double, batch, reference, initial_first)
         (nll + 0.7 * kl).sum().backward()
@@ -273,10 +277,15 @@ def test_executed_losses_and_gradients_equal_autograd_through_written_weights(do
     arch = double.arch
     batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS)
     torch.manual_seed(6)
-    factors = {n: (torch.randn(arch.d_v, 2).double() * 0.3, torch.randn(arch.d_k, 2).double() * 0.1) for n in (1, 2)}  # fmt: skip
+    factors = {
+        n: (torch.randn(arch.d_v, 2).double() * 0.3, torch.randn(arch.d_k, 2).double() * 0.1) for n in (1, 2)
+    }
     leaves = {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
     plain = {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
-    names = {n: next(name for name, m in arch.model.named_modules() if m is arch.down(n)) + ".weight" for n in factors}  # fmt: skip
+    names = {
+        n: next(name for name, m in arch.model.named_modules() if m is arch.down(n)) + ".weight"
+        for n in factors
+    }
 
     def logits(row, edited):
         weights = {}

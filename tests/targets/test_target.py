@@ -50,10 +50,14 @@ def cost_of(demo, statistics_of, records):
 
 @pytest.mark.parametrize(
     "choice",
-    [{"hypergradient": "proxy"}, {"hypergradient": "proxy", "joint": False}, {"hypergradient": "parallel"},
-     {"hypergradient": "unrolled"}],
+    [
+        {"hypergradient": "proxy"},
+        {"hypergradient": "proxy", "joint": False},
+        {"hypergradient": "parallel"},
+        {"hypergradient": "unrolled"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_loop_that_pays_disturbs_less(cost_of, choice):
     free, dear = (cost_of(price=price, **choice)[1] for price in (0.0, 300.0))
     assert (dear > 0).all()
@@ -80,10 +84,24 @@ def test_the_price_is_in_units_of_the_stream(cost_of, monkeypatch):
 
 # every number differs from every other one, so that none can stand in another's place
 APART = {
-    "steps": 8, "rounds": 2, "lr": 0.31, "kl": 0.011, "decay": 0.012, "clamp": 0.71, "stop": "none", "stop_loss": 0.013,
-    "meta_steps": 6, "meta_lr": 0.32, "meta_stop": "executed", "locality": 0.021, "regularise": 0.022, "price": 0.5,
-    "check_every": 3, "stretch": 4.0, "max_tokens": 512,
-}  # fmt: skip
+    "steps": 8,
+    "rounds": 2,
+    "lr": 0.31,
+    "kl": 0.011,
+    "decay": 0.012,
+    "clamp": 0.71,
+    "stop": "none",
+    "stop_loss": 0.013,
+    "meta_steps": 6,
+    "meta_lr": 0.32,
+    "meta_stop": "executed",
+    "locality": 0.021,
+    "regularise": 0.022,
+    "price": 0.5,
+    "check_every": 3,
+    "stretch": 4.0,
+    "max_tokens": 512,
+}
 
 
 @pytest.fixture
@@ -133,11 +151,21 @@ def test_each_loop_runs_on_its_own_numbers(planned, relative):
     assert (targets.plan, targets.closed) == (out, meta_out)
     torch.testing.assert_close(targets.hidden, solver.origin(trunks)[0])
     assert {k: options[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "ties")} == {
-        "steps": 4, "lr": 0.31, "stop": "none", "stop_loss": 0.013, "check_every": 3, "ties": None,
-    }  # fmt: skip
+        "steps": 4,
+        "lr": 0.31,
+        "stop": "none",
+        "stop_loss": 0.013,
+        "check_every": 3,
+        "ties": None,
+    }
     assert {k: meta[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "ties")} == {
-        "steps": 3, "lr": 0.32, "stop": "executed", "stop_loss": 0.013, "check_every": 3, "ties": None,
-    }  # fmt: skip
+        "steps": 3,
+        "lr": 0.32,
+        "stop": "executed",
+        "stop_loss": 0.013,
+        "check_every": 3,
+        "ties": None,
+    }
     assert options["penalty"] == Penalty(kl=0.011, initial_first=False, decay=0.012, clamp=0.71)
     price = meta["penalty"].price
     torch.testing.assert_close(price, 0.5 / length**2)
