@@ -121,7 +121,7 @@ def preset_of(which: str | Path) -> dict[str, Any]:
         try:
             method_named(name)
         except MetakeError as error:
-            raise MetakeError(f"{which}: methods: {error}") from error
+            raise MetakeError(f"{which}: methods: {str(error).removeprefix('method: ')}") from error
     for where, choice in fields.items():
         _check_numbers(f"{which}: {where}", choice if isinstance(choice, dict) else [str(choice)])
     return content

@@ -406,7 +406,7 @@ def test_bad_module_maps(run, write, content, complaint):
         ('{"geometries": {"ridge": {"mass": 3}}}', "geometries.ridge: unknown 'mass'"),
         (
             '{"methods": {"memti": {"lr": 1}}}',
-            "methods: unknown 'memti'; did you mean 'memit'? known: alphaedit",
+            "methods: unknown 'memti'; did you mean 'memit'? known: rome",
         ),
         ('{"geometries": {"round": {}}}', "geometries: unknown 'round'; known: "),
         ('{"methods": {"metake": {"lr": -1}}}', "lr"),

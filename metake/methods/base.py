@@ -258,7 +258,7 @@ class Method(Component):
             f"{family} {kind}"
             for family, kinds in families().items()
             for kind, cls in kinds.items()
-            if name in cls.setting_names()
+            if isinstance(name, str) and name in cls.setting_names()
         ]
         if owners:
             return MetakeError(
