@@ -117,6 +117,17 @@ have u0 : u != 0 by rewrite -dot_gt0 u1 ltr01.
 by have := pA u u0; rewrite e dotZr u1 mulr1.
 Qed.
 
+(* the eigenvalues of an eigenbasis of a definite matrix are positive, and it has one *)
+Lemma eigenvalue_pos n (A U : 'M[R]_n) mu : eigenbasis A U mu -> pd A -> forall i, 0 < mu 0 i.
+Proof. by move=> eA pA i; apply: pd_eigenvalue pA _; apply: basis_eigenvalue eA i. Qed.
+
+Corollary spectral_pd n (A : 'M[R]_n) : pd A ->
+  exists (U : 'M[R]_n) (mu : 'rV[R]_n), [/\ U^T *m U = 1%:M, A = U *m diag_mx mu *m U^T & forall i, 0 < mu 0 i].
+Proof.
+move=> pA; have [sA _] := pA; have [U [mu eA]] := eigenbasis_exists sA.
+by have [UU e] := eA; exists U, mu; split=> //; apply: eigenvalue_pos eA pA.
+Qed.
+
 Lemma pd_eigenvector n (A : 'M[R]_n) a (u : 'cV[R]_n) : pd A -> u != 0 -> A *m u = a *: u -> 0 < a.
 Proof. by move=> pA u0 e; have [_ h] := pA; have := h u u0; rewrite e dotZr pmulr_lgt0 // dot_gt0. Qed.
 

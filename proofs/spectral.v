@@ -129,21 +129,4 @@ have -> : A = H *m B *m H by rewrite !mulmxA HH mul1mx -mulmxA HH mulmx1.
 by rewrite trmx_mul sH {1}BW !mulmxA.
 Qed.
 
-(* for a definite matrix the eigenvalues are positive *)
-Corollary spectral_pd n (A : 'M[R]_n) : pd A ->
-  exists (U : 'M[R]_n) (mu : 'rV[R]_n), [/\ U^T *m U = 1%:M, A = U *m diag_mx mu *m U^T & forall i, 0 < mu 0 i].
-Proof.
-move=> [sA pA]; have [U [mu [UU eA]]] := spectral sA; exists U, mu; split=> // i.
-pose e : 'cV[R]_n := delta_mx i 0.
-have e0 : e != 0.
-  by apply/eqP => /(congr1 (fun u : 'cV[R]_n => u i 0))/eqP; rewrite !mxE !eqxx oner_eq0.
-have Ue : U *m e != 0.
-  by apply: contra_neq e0 => h; rewrite -[e]mul1mx -UU -mulmxA h mulmx0.
-have q : U^T *m (A *m (U *m e)) = diag_mx mu *m e.
-  by rewrite eA !mulmxA UU mul1mx -!mulmxA (mulmxA U^T) UU mul1mx.
-have := pA _ Ue; rewrite dot_mull q dotE (bigD1 i) //= big1 => [|j ji].
-  by rewrite mul_diag_mx !mxE !eqxx mul1r mulr1 addr0.
-by rewrite !mxE (negbTE ji) mul0r.
-Qed.
-
 End Spectral.

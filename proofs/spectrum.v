@@ -1,7 +1,7 @@
 (* The spectrum: T1a, T1b, T1c, P9; the cost of an edit. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear spectral attenuation alphaedit.
+From MetaKE Require Import statements linear spectral eigen attenuation alphaedit.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -101,21 +101,6 @@ End Suppression.
 
 Section Claims.
 Variable R : rcfType.
-
-Lemma eigenvalue_pos n (G U : 'M[R]_n) mu : eigenbasis G U mu -> pd G -> forall i, 0 < mu 0 i.
-Proof.
-move=> [UU eG] [_ pG] i.
-pose e : 'cV[R]_n := delta_mx i 0.
-have e0 : e != 0.
-  by apply/eqP => /(congr1 (fun u : 'cV[R]_n => u i 0))/eqP; rewrite !mxE !eqxx oner_eq0.
-have Ue : U *m e != 0.
-  by apply: contra_neq e0 => h; rewrite -[e]mul1mx -UU -mulmxA h mulmx0.
-have q : U^T *m (G *m (U *m e)) = diag_mx mu *m e.
-  by rewrite eG !mulmxA UU mul1mx -!mulmxA (mulmxA U^T) UU mul1mx.
-have := pG _ Ue; rewrite dot_mull q dotE (bigD1 i) //= big1 => [|j ji].
-  by rewrite mul_diag_mx !mxE !eqxx mul1r mulr1 addr0.
-by rewrite !mxE (negbTE ji) mul0r.
-Qed.
 
 (* Insert the inverse in the eigenbasis; the basis exists by the spectral theorem. *)
 Theorem T1a_proof : T1a R.

@@ -1,8 +1,9 @@
 """The rung `machine-checked`: what Coq's kernel says of the statements of `proofs/statements.v`.
 
-`python -m verification.kernel` compiles the proofs from their sources in an empty folder and asks the kernel per claim
-whether the proof under its name proves its statement, and on which axioms; coqchk then checks the object files anew.
-The answers are written to `proofs.json`, which the table of verdicts quotes.
+`python -m verification.kernel` compiles the proofs from their sources in an empty folder. Per claim it asks the kernel whether
+the proof under its name proves its statement, whether the theorem on its premises proves that they hold at once for some
+instance, and on which axioms both rest; and likewise for every counterexample of `counterexamples.v`. coqchk then checks the
+object files anew. The answers are written to `proofs.json`, which the table of verdicts quotes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metake.files import write_text
@@ -23,11 +24,15 @@ from theory.claims import CLAIMS
 
 SOURCES = Path(__file__).resolve().parent.parent / "proofs"
 RECORD = Path(__file__).parent / "proofs.json"
-#: sha256 of the statements that were compared with the register: change it only after comparing them again.
-STATEMENTS = "78ff4a86917fdebfe49e088abfb4add2aa69f30e8e08fa375857a4ca8f43a388"
+#: Files that a reader has to trust, as far as a folder has them: what is claimed, what instances are, what is refuted.
+TRUSTED = ("statements", "premises", "counterexamples")
+#: sha256 of those files as compared with the register: change it only after comparing them again.
+STATEMENTS = "6b52162990f52aca34940d980e39f023ac7bc163d73245e99bd4521d09bae5ed"
 FLAGS = ("-q", "-w", "none", "-Q", ".", "MetaKE")
 HEADER = "From mathcomp Require Import all_ssreflect all_algebra.\n"
 QUESTION = "forall R : rcfType, @MetaKE.statements.{claim} R"
+PREMISES = "forall R : rcfType, premises_met (@MetaKE.statements.{claim} R)"
+COUNTEREXAMPLE = "forall R : rcfType, @MetaKE.counterexamples.{name} R"
 #: The kernel leaves out checks of its own under these.
 UNSAFE = ("type-in-type", "unsafe (co)fixpoints", "positivity is assumed")
 
@@ -37,20 +42,40 @@ class KernelError(Exception):
 
 
 @dataclass(frozen=True)
+class Question:
+    """One question to the kernel.
+
+    Attributes:
+        name: what the question is about, a claim or a counterexample.
+        theorem: the theorem that has to answer it.
+        type: the statement in Coq.
+        gap: what is missing where there is no such theorem.
+    """
+
+    name: str
+    theorem: str
+    type: str
+    gap: str = "no proof"
+
+
+@dataclass(frozen=True)
 class Answers:
     """What one run of Coq said.
 
     Attributes:
         coq: version of Coq.
         sources: sha256 of the sources.
-        proved: claim -> axioms that its proof rests on; none is "closed under the global context".
-        refused: claim -> why it is not machine-checked.
+        proved: claim -> axioms that its proof and the instances of its premises rest on; none is "closed under the
+            global context".
+        refused: claim or counterexample -> why it is not machine-checked.
+        counterexamples: counterexample -> axioms.
     """
 
     coq: str
     sources: str
     proved: dict[str, tuple[str, ...]]
     refused: dict[str, str]
+    counterexamples: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def modules(folder: Path) -> list[str]:
@@ -65,8 +90,21 @@ def digest(folder: Path = SOURCES) -> str:
 
 
 def digest_statements(folder: Path = SOURCES) -> str:
-    """sha256 of the statements alone."""
-    return hashlib.sha256((folder / "statements.v").read_bytes()).hexdigest()
+    """sha256 of the files that a reader has to trust."""
+    texts = [name.encode() + b"\0" + (folder / f"{name}.v").read_bytes() for name in _trusted(folder)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _trusted(folder: Path) -> list[str]:
+    return [name for name in TRUSTED if name in modules(folder)]
+
+
+def counterexamples(folder: Path = SOURCES) -> list[str]:
+    """Names of the counterexamples that `counterexamples.v` states, `T1_needs_definite` for T1 without `definite`."""
+    if "counterexamples" not in modules(folder):
+        return []
+    text = (folder / "counterexamples.v").read_text(encoding="utf-8")
+    return re.findall(r"^Definition (\w+_needs_\w+)", text, re.MULTILINE)
 
 
 def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -83,36 +121,52 @@ def _compile(folder: Path) -> dict[str, str]:
     return failed
 
 
-def _questions(places: dict[str, str], header: str, question: str) -> str:
-    """A file that asks for every claim, a line each."""
-    text = (
-        header
-        + "From MetaKE Require statements.\n"
-        + "".join(f"From MetaKE Require {module}.\n" for module in dict.fromkeys(places.values()))
-    )
-    for claim, module in places.items():
-        text += (
-            f"Definition ask_{claim} : {question.format(claim=claim)} := @MetaKE.{module}.{claim}_proof. "
-            f'Goal True. idtac "claim {claim}". Abort. Print Assumptions ask_{claim}.\n'
-        )
-    return text
+def _file(folder: Path, places: dict[Question, str], header: str) -> str:
+    """A file that asks every question, a line each; their types are fixed before a proof is read."""
+    trusted = _trusted(folder)
+    lines = [header + f"From MetaKE Require {' '.join(trusted)}."]
+    lines += ["Import MetaKE.premises."] * ("premises" in trusted)
+    lines += [f"Definition type_{asked.theorem} : Prop := {asked.type}." for asked in places]
+    lines += [f"From MetaKE Require {module}." for module in dict.fromkeys(places.values())]
+    lines += [f"Definition ask_{asked.theorem} : type_{asked.theorem} := @MetaKE.{module}.{asked.theorem}."
+              for asked, module in places.items()]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def _ask(
-    folder: Path, places: dict[str, str], header: str, question: str
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Answers of the kernel; a proof that does not fit its statement is left out and the others asked anew."""
-    places, refused = dict(places), {}
+    folder: Path, places: dict[Question, str], header: str
+) -> tuple[dict[Question, tuple[str, ...]], dict[Question, str]]:
+    """Axioms per question that its theorem answers; one that does not is left out and the others are asked anew."""
+    places, refused = dict(places), dict[Question, str]()
     while places:
-        text = _questions(places, header, question)
-        (folder / "ask.v").write_text(text, encoding="utf-8")
-        done = _run(folder, "coqc", *FLAGS, "ask.v")
+        text = _file(folder, places, header)
+        done = _coq(folder, text)
         if not done.returncode:
-            return _read_axioms(done.stdout), refused
+            return _axioms(folder, text, list(places)), refused
         line = int(re.findall(r"line (\d+)", done.stdout + done.stderr)[0])
-        claim = re.findall(r"Definition ask_(\w+)", text.splitlines()[line - 1])[0]
-        refused[claim] = f"{places.pop(claim)}.{claim}_proof does not prove the statement"
+        theorem = re.findall(r"Definition (?:ask|type)_(\w+)", text.splitlines()[line - 1])[0]
+        asked = next(asked for asked in places if asked.theorem == theorem)
+        refused[asked] = f"{places.pop(asked)}.{theorem} does not prove the statement"
     return {}, refused
+
+
+def _coq(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    (folder / "ask.v").write_text(text, encoding="utf-8")
+    return _run(folder, "coqc", *FLAGS, "ask.v")
+
+
+def _axioms(folder: Path, text: str, questions: list[Question]) -> dict[Question, tuple[str, ...]]:
+    """Axioms per question: of all at once, and one by one only where there are some."""
+    every = f"Definition every := ({', '.join(f'ask_{asked.theorem}' for asked in questions)}, tt).\n"
+    said = _coq(
+        folder, text + every + 'Goal True. idtac "claim every". Abort. Print Assumptions every.\n'
+    ).stdout
+    if _read_axioms(said).get("every") == ():
+        return dict.fromkeys(questions, ())
+    each = [f'Goal True. idtac "claim {asked.theorem}". Abort. Print Assumptions ask_{asked.theorem}.\n'
+            for asked in questions]  # fmt: skip
+    found = _read_axioms(_coq(folder, text + "".join(each)).stdout)
+    return {asked: found.get(asked.theorem, ("unknown",)) for asked in questions}
 
 
 def _read_axioms(output: str) -> dict[str, tuple[str, ...]]:
@@ -149,15 +203,18 @@ def ask_kernel(
     pinned: str = STATEMENTS,
     header: str = HEADER,
     question: str = QUESTION,
+    premises: str = PREMISES,
+    counterexample: str = COUNTEREXAMPLE,
     allowed: frozenset[str] = frozenset(),
 ) -> Answers:
     """What the kernel says of the proofs in a folder.
 
     Args:
         folder: holds `statements.v`, the proofs and `_CoqProject`.
-        claims: a claim `T1` has the statement `T1` and a theorem `T1_proof`.
-        pinned: sha256 that the statements have to have.
-        header, question: what the questions import, and the type that is asked for.
+        claims: a claim `T1` has the statement `T1`, a theorem `T1_proof`, and a theorem `T1_satisfiable` on its premises.
+        pinned: sha256 that the trusted files have to have.
+        header: what the questions import.
+        question, premises, counterexample: the types that are asked for.
         allowed: axioms that a proof may rest on.
 
     Raises:
@@ -169,39 +226,71 @@ def ask_kernel(
     if digest_statements(folder) != pinned:
         reason = "statements.v differs from the statements that were compared with the register"
         return Answers(version, digest(folder), {}, dict.fromkeys(claims, reason))
+    asked = [Question(c, f"{c}_proof", question.format(claim=c)) for c in claims]
+    asked += [
+        Question(c, f"{c}_satisfiable", premises.format(claim=c), "no theorem on its premises")
+        for c in claims
+    ]
+    asked += [Question(n, f"{n}_proof", counterexample.format(name=n)) for n in counterexamples(folder)]
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
         for name in [*(f"{m}.v" for m in modules(folder)), "_CoqProject"]:
             shutil.copy(folder / name, fresh)
         sources = digest(fresh)  # of what is compiled, whatever is edited meanwhile
         failed = _compile(fresh)
-        good = [name for name in modules(folder) if name not in failed]
-        refused, places = {}, {}
-        texts = {name: (fresh / f"{name}.v").read_text(encoding="utf-8") for name in modules(folder)}
-        for claim in claims:
-            where = [
-                n for n, text in texts.items() if re.search(rf"\b{claim}_proof\b", text) and n != "statements"
-            ]
-            if not re.search(rf"\bDefinition {claim}\b", texts["statements"]):
-                refused[claim] = "no statement"
-            elif not where:
-                refused[claim] = "no proof"
-            elif where[0] in failed:
-                refused[claim] = f"{where[0]}.v does not compile: {failed[where[0]]}"
-            else:
-                places[claim] = where[0]
-        proved, unfit = _ask(fresh, places, header, question)
-        _recheck(fresh, good)
-    axioms = {c: f"rests on {', '.join(a)}" for c, a in proved.items() if not allowed.issuperset(a)}
-    proved = {c: a for c, a in proved.items() if c not in axioms}
-    refused |= unfit | axioms
-    return Answers(version, sources, proved, {c: refused[c] for c in claims if c in refused})
+        places, refused = _find(fresh, asked, failed)
+        axioms, unfit = _ask(fresh, places, header)
+        _recheck(fresh, [name for name in modules(folder) if name not in failed])
+    refused |= unfit
+    refused |= {q: f"rests on {', '.join(a)}" for q, a in axioms.items() if not allowed.issuperset(a)}
+    return _answers(version, sources, asked, axioms, refused)
+
+
+def _find(
+    folder: Path, asked: list[Question], failed: dict[str, str]
+) -> tuple[dict[Question, str], dict[Question, str]]:
+    """The module that holds the theorem of each question, and the questions without one."""
+    texts = {name: (folder / f"{name}.v").read_text(encoding="utf-8") for name in modules(folder)}
+    stated = "".join(texts.pop(name) for name in _trusted(folder))
+    places, refused = dict[Question, str](), dict[Question, str]()
+    for question in asked:
+        where = [n for n, text in texts.items() if re.search(rf"\b{question.theorem}\b", text)]
+        if not re.search(rf"\bDefinition {question.name}\b", stated):
+            refused[question] = "no statement"
+        elif not where:
+            refused[question] = question.gap
+        elif where[0] in failed:
+            refused[question] = f"{where[0]}.v does not compile: {failed[where[0]]}"
+        else:
+            places[question] = where[0]
+    return places, refused
+
+
+def _answers(
+    version: str,
+    sources: str,
+    asked: list[Question],
+    axioms: dict[Question, tuple[str, ...]],
+    refused: dict[Question, str],
+) -> Answers:
+    """Answers by name: a name is proved where every question about it is answered."""
+    reasons: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for question in asked:
+        if question in refused:
+            reasons.setdefault(question.name, refused[question])
+    for question in asked:
+        if question.name not in reasons:
+            found[question.name] = tuple(dict.fromkeys(found.get(question.name, ()) + axioms[question]))
+    dropped = {n: a for n, a in found.items() if "_needs_" in n}
+    return Answers(version, sources, {n: a for n, a in found.items() if n not in dropped}, reasons, dropped)
 
 
 def write_record(answers: Answers, path: Path = RECORD) -> None:
     """The answers as committed."""
     record = {"coq": answers.coq, "sources": answers.sources, "statements": STATEMENTS,
-              "proved": {c: list(a) for c, a in answers.proved.items()}, "refused": answers.refused}  # fmt: skip
+              "proved": {c: list(a) for c, a in answers.proved.items()}, "refused": answers.refused,
+              "counterexamples": {c: list(a) for c, a in answers.counterexamples.items()}}  # fmt: skip
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
@@ -217,6 +306,7 @@ def read_record(path: Path = RECORD, folder: Path = SOURCES) -> Answers | None:
         record["sources"],
         {c: tuple(a) for c, a in record["proved"].items()},
         record["refused"],
+        {c: tuple(a) for c, a in record["counterexamples"].items()},
     )
 
 
@@ -232,12 +322,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for claim, reason in answers.refused.items():
         print(f"{claim}: not machine-checked: {reason}")
-    print(f"{len(answers.proved)} of {len(CLAIMS)} claims are machine-checked by Coq {answers.coq}")
+    print(f"{len(answers.proved)} of {len(CLAIMS)} claims are machine-checked by Coq {answers.coq}, with instances of "
+          f"their premises; so are {len(answers.counterexamples)} counterexamples")  # fmt: skip
     if arguments.accept:
         write_record(answers)
         return 0
     recorded = read_record()
-    if recorded is None or (recorded.proved, recorded.refused) != (answers.proved, answers.refused):
+    if recorded is None or replace(recorded, coq=answers.coq) != answers:
         print(
             f"the answers differ from {RECORD.name}: run `make proofs-accept` and look at the difference",
             file=sys.stderr,

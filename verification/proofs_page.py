@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metake.files import write_text
 from theory.claims import CLAIMS
-from verification.kernel import SOURCES, Answers, read_record
+from verification.kernel import SOURCES, Answers, counterexamples, read_record
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "proofs.md"
 
@@ -71,14 +71,21 @@ OBSTACLES = {
     "X11": "A part is proved, `X11_part` of `statements.v`: the bound a posteriori, term by term. That the relative error vanishes as G grows, and the "
     "last-layer proxy's does not, is a limit through the loss and the allocation, not stated yet.",
 }
+#: Assumptions whose counterexample is a test alone, and why it is no theorem.
+TESTED: dict[tuple[str, str], str] = {}
 INTRO = """# Proofs that a machine has checked
 
 `proofs/statements.v` states the claims of `theory/claims.py` in Coq with MathComp, for every dimension and over every real closed
-field, hence over the reals. It imports MathComp alone and proves nothing: it is all that a reader has to trust beside Coq. The other files of
-`proofs/` prove the statements; `satisfiable.v` shows that the premises have instances.
+field, hence over the reals. `proofs/counterexamples.v` states per assumption of a claim what fails without it. Both import MathComp alone and prove
+nothing: with `premises.v` they are all that a reader has to trust beside Coq. The other files of `proofs/` prove the statements.
 
-`make proofs` compiles the sources in an empty folder, asks Coq's kernel per claim whether the theorem under its name proves the statement,
-lists the axioms that it rests on, and lets coqchk check the object files anew. The answers are in `verification/proofs.json`; a table of
+`premises.v` makes from a statement the question whether it has instances: every chain of premises that leads to a conclusion has to hold at once, with
+every size at least N for any given N, and with every number, vector and matrix non-zero. A `forall` becomes an `exists`, a premise a conjunct, and the
+conclusion is dropped; so no premise can be left out. `satisfiable.v` answers it for every claim, T1 by the theorem `T1_satisfiable`, and a claim without
+that theorem is not machine-checked. P12 has no premises.
+
+`make proofs` compiles the sources in an empty folder, asks Coq's kernel whether each theorem proves the statement of its name, on which
+axioms it rests, and lets coqchk check the object files anew. The answers are in `verification/proofs.json`; a table of
 verdicts quotes them only while the sources are those of that run. A proof that is admitted, rests on an axiom or on a hidden hypothesis, or proves
 another statement loses its place (`verification/test_kernel.py`), and the statements cannot change without the test that pins them.
 
@@ -89,10 +96,10 @@ Derivatives and limits are stated with epsilon and delta. `bounded A c` says tha
 """
 
 
-def statement(claim: str) -> str:
-    """Text of a claim's definition in `statements.v`; empty if there is none."""
-    text = (SOURCES / "statements.v").read_text(encoding="utf-8")
-    found = re.search(rf"^Definition {claim} :=.*?\.$", text, re.MULTILINE | re.DOTALL)
+def statement(name: str, file: str = "statements") -> str:
+    """Text of a definition of a file of `proofs/`; empty if there is none."""
+    text = (SOURCES / f"{file}.v").read_text(encoding="utf-8")
+    found = re.search(rf"^Definition {name} :=.*?\.$", text, re.MULTILINE | re.DOTALL)
     return found.group() if found else ""
 
 
@@ -100,11 +107,34 @@ def _axioms(axioms: tuple[str, ...]) -> str:
     return "Axioms: " + ", ".join(axioms) + "." if axioms else "No axioms."
 
 
+def _counterexamples(claim: str, answers: Answers) -> list[str]:
+    """Statements of a claim's counterexamples that are proved."""
+    texts = [statement(name, "counterexamples") for name in counterexamples()
+             if name.startswith(f"{claim}_needs_") and name in answers.counterexamples]  # fmt: skip
+    return ["", *texts] if texts else []
+
+
+def _assumptions(answers: Answers) -> list[str]:
+    """A table of the register's assumptions, each with the theorem that drops it or what stands in the way."""
+    rows = []
+    for claim in CLAIMS:
+        for key, text in claim.assumptions.items():
+            name = f"{claim.id}_needs_{key}"
+            shown = (
+                f"`{name}`"
+                if name in answers.counterexamples
+                else f"a test: {TESTED.get((claim.id, key), 'the proof is not written yet')}"
+            )
+            rows.append(f"| {claim.id} | {text.replace('<', '&lt;').replace('|', chr(92) + '|')} | {shown} |")
+    return ["| claim | assumption | what fails without it |", "|---|---|---|", *rows]
+
+
 def page(answers: Answers) -> str:
     """The whole page."""
     proved, refused = answers.proved, answers.refused
     lines = [
-        f"{len(proved)} of {len(CLAIMS)} claims are machine-checked (Coq {answers.coq}, sources with sha256 {answers.sources[:16]}).",
+        f"{len(proved)} of {len(CLAIMS)} claims are machine-checked, each with instances of its premises, and {len(answers.counterexamples)} counterexamples to "
+        f"a claim without one of its assumptions (Coq {answers.coq}, sources with sha256 {answers.sources[:16]}).",
         "",
         "## Without a proof",
         "",
@@ -115,7 +145,7 @@ def page(answers: Answers) -> str:
         f"| {c} | {reason} | {OBSTACLES.get(c, 'the proof is not written yet')} |"
         for c, reason in refused.items()
     ]
-    lines += ["", "## Claim by claim", ""]
+    lines += ["", "## Dropped assumptions", "", *_assumptions(answers), "", "## Claim by claim", ""]
     for claim in CLAIMS:
         if text := statement(claim.id):
             checked = (
@@ -124,7 +154,7 @@ def page(answers: Answers) -> str:
                 else "Stated, not proved."
             )
             lines += [f"### {claim.id}. {claim.title}", "", claim.statement.replace("<", "&lt;") + ".", "",
-                      "```coq", text, "```", "", f"{REMARKS[claim.id]} {checked}" if claim.id in proved else checked, ""]  # fmt: skip
+                      "```coq", text, *_counterexamples(claim.id, answers), "```", "", f"{REMARKS[claim.id]} {checked}" if claim.id in proved else checked, ""]  # fmt: skip
     return INTRO + "\n".join(lines).rstrip() + "\n"
 
 
