@@ -148,6 +148,13 @@ move=> b /(unit_eigenvector (scalar_sym _ _))[u [e n1]].
 by rewrite -[b]mulr1 -n1 -dotZr -e mul1mx n1.
 Qed.
 
+Lemma id_largest n : largest (1%:M : 'M[R]_n.+1) 1.
+Proof.
+split; first by apply: (eigenvector_eigenvalue (scalar_sym _ _) (ones_neq0 n 0)); rewrite mul1mx scale1r.
+move=> b /(unit_eigenvector (scalar_sym _ _))[u [e n1]].
+by rewrite -[b]mulr1 -n1 -dotZr -e mul1mx n1.
+Qed.
+
 Lemma scalar_basis n c : eigenbasis (c%:M : 'M[R]_n) 1%:M (const_mx c).
 Proof. by split; rewrite ?id_orthonormal // trmx1 mulmx1 mul1mx diag_const_mx. Qed.
 

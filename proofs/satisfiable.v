@@ -2,7 +2,7 @@
    multiples of the identity and columns of ones; a diagonal with two eigenvalues where extremes matter. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements premises linear spectral eigen attenuation alphaedit drift batch plane proxy allocation instances.
+From MetaKE Require Import statements premises linear spectral eigen attenuation alphaedit drift batch plane proxy allocation regularisers instances.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -88,7 +88,11 @@ by rewrite mulf_neq0 // gt_eqF ?ones_nrm_gt0.
 Qed.
 
 Theorem T1f_satisfiable : premises_met (T1f R).
-Proof. by move=> N; put N.+1; put N.+1; put 1%:M; put 1; put (const_mx 1); put (const_mx 1); meet. Qed.
+Proof.
+move=> N; put N.+1; put N.+1; put 1%:M; put 1; put (const_mx 1); put (const_mx 1); meet; put N.+1; put (const_mx 1).
+exists (edit (history 1%:M 1 (const_mx 1 : 'M[R]_N.+1)) (1%:M *m const_mx 1) (const_mx 1)); split=> //; rewrite mul1mx.
+by apply: edit_neq0; [exact: pd_history ltr01 | exact: ones_neq0 | exact: ones_neq0].
+Qed.
 
 Theorem X1_satisfiable : premises_met (X1 R).
 Proof.
@@ -163,9 +167,9 @@ Qed.
 
 Theorem P9_satisfiable : premises_met (P9 R).
 Proof.
-move=> N; split; put N.+1; put (const_mx 1).
-  by put 1%:M; put 1; meet; rewrite mul1mx scale1r.
-by put 1; meet => M [M0 _]; exists M%:M, M; rewrite mul_scalar_mx; split=> //; apply: scalar_pd.
+move=> N; split; [|split]; last by put 1; apply: ltr01.
+  by put N.+1; put (const_mx 1); put 1%:M; put 1; meet; rewrite mul1mx scale1r.
+by put N.+1; put (const_mx 1); put 1; meet => M [M0 _]; exists M%:M, M; rewrite mul_scalar_mx; split=> //; apply: scalar_pd.
 Qed.
 
 Theorem P10_satisfiable : premises_met (P10 R).
@@ -197,7 +201,8 @@ Qed.
 
 Theorem L1_satisfiable : premises_met (L1 R).
 Proof.
-move=> N; split; [|split]; put N.+1; put 1%:M; put (const_mx 1); meet; put 1; meet.
+move=> N; split; [|split; [|split]]; last by move=> A _ g _ r _; exists 0; apply: lexx.
+all: put N.+1; put 1%:M; put (const_mx 1); meet; put 1; meet.
 - by exists (displacement 1%:M (const_mx 1) 1); split; [exact: displacement_neq0 | exact: lexx].
 - by put 2%:R; split=> //; apply: id_two_pd.
 by put 2%:R; split=> //; apply: id_two_pd.
@@ -227,34 +232,53 @@ Qed.
 
 Theorem T2d_satisfiable : premises_met (T2d R).
 Proof.
-move=> N; split; [|split]; put N.+1; put (const_mx 1); put 1; meet; first by put (const_mx 1); apply: dot_ones.
-  exact: ler01.
-put N.+1; put 1%:M; put (const_mx 1); meet; rewrite trmx1 !mul1mx; split; [exact: ones_neq0 | exact: dot_ones].
+move=> N; split; [|split; [|split; [|split]]].
+- by put N.+1; put (const_mx 1); put 1; meet; put (const_mx 1); apply: dot_ones.
+- by put N.+1; put (const_mx 1); put 1; meet; apply: ler01.
+- put N.+2; put (axis R 0); put 1; meet; put (axis R 0).
+  by rewrite -nrm_sqr axis_unit expr1n divr1.
+- put N.+1; put (const_mx 1); put 1; meet; put N.+1; put 1%:M; meet; rewrite trmx1 !mul1mx; split; first exact: ones_neq0.
+  by put (const_mx 1); rewrite mul1mx; apply: dot_ones.
+put N.+1; put (const_mx 1); put 1; meet; put N.+1; put 1%:M; meet; rewrite trmx1 !mul1mx; split; first exact: ones_neq0.
+exact: ler01.
 Qed.
 
 Theorem P3_satisfiable : premises_met (P3 R).
 Proof.
-move=> N; put N.+1; put N.+1; put 1%:M; put (const_mx 1); exists (edit (1%:M : 'M[R]_N.+1) (const_mx 1) (const_mx 1 : 'cV_N.+1) *m const_mx 1).
-split; last by meet; put (edit 1%:M (const_mx 1) (const_mx 1)).
-rewrite attenuation; last exact: id_pd.
-by apply: scale_neq0; rewrite ?eta_eq0 ?ones_neq0 //; apply: id_pd.
+move=> N; split.
+  put N.+1; put N.+1; put 1%:M; put (const_mx 1); exists (edit (1%:M : 'M[R]_N.+1) (const_mx 1) (const_mx 1 : 'cV_N.+1) *m const_mx 1).
+  split; last by meet; put (edit 1%:M (const_mx 1) (const_mx 1)).
+  rewrite attenuation; last exact: id_pd.
+  by apply: scale_neq0; rewrite ?eta_eq0 ?ones_neq0 //; apply: id_pd.
+put N.+2; put N.+1; put 1%:M; put (const_mx 1); put (const_mx 1); meet; put (axis R 0); put (axis R 1); meet.
+by put 1; put 1; put 1; put 1; meet; apply: ltr01.
 Qed.
 
 Theorem X5_satisfiable : premises_met (X5 R).
 Proof.
-move=> N; split; [|split]; put N.+2; put 1%:M; put (two N 1 2%:R); put 2%:R; put 1; meet;
-  rewrite invmx1 mul1mx; meet; put 1; meet; [put 1 | put 1 | put 1%:M]; rewrite ?ler01 //.
-by split; [exact: scalar_sym | rewrite mulmx1].
+move=> N; split; [|split; [|split]]; put N.+2; put 1%:M; put (two N 1 2%:R); put 2%:R; put 1; meet;
+  rewrite invmx1 mul1mx; meet; put 1; meet; [put 1 | put 1 | put 1%:M | ]; rewrite ?ler01 //.
+  by split; [exact: scalar_sym | rewrite mulmx1].
+put 1; put 1; put 2%:R; put 1; split; first exact: id_largest; split; first exact: id_smallest; meet.
+by apply: two_smallest; ends.
 Qed.
 
 Theorem X6_satisfiable : premises_met (X6 R).
 Proof.
-move=> N; split; [|split; [|split]]; put N.+2; put (two N 1 2%:R); put 1%:M; put 2%:R; put 1; put (axis R 1); put (axis R 0); meet.
+move=> N; have [_ _ _ _ aligned] := X6_proof (two_pd N ltr01 one_le_two) (id_pd R N.+2) (two_largest N one_le_two)
+  (two_smallest N one_le_two) (axis_unit R 1) (axis_unit R 0) (two_low N 1 2%:R) (two_top N 1 2%:R).
+split; [|split; [|split; [|split; [|split]]]]; put N.+2; put (two N 1 2%:R); put 1%:M; put 2%:R; put 1; put (axis R 1);
+  put (axis R 0); meet.
+- put (const_mx 1); put 1; meet; exists (- (invmx (1 *: 1%:M) *m const_mx 1)); split=> //.
+  by rewrite scale1r invmx1 mul1mx oppr_eq0 ones_neq0.
 - by put 1; put 1; rewrite !mul1mx !scale1r; meet; put 1; put 1; put 1; put 1; meet; apply: ltr01.
 - by put 1; put 1; rewrite !mul1mx !scale1r; meet; put 1; put 1; put 1; put 1; meet; apply: ltr01.
 - put (const_mx 1); put (const_mx 1); meet => c [c0 _]; exists 1, 1, 1, 1; meet; exact: ltr01.
-put (const_mx 1); put 1; meet; put (axis R 1).
-by rewrite /ellipsoid two_low scale1r -nrm_sqr axis_unit.
+- put (const_mx 1); put 1; meet; put (axis R 1).
+  by rewrite /ellipsoid two_low scale1r -nrm_sqr axis_unit.
+put (const_mx 1); put 1; meet; have [inside _ _ h] := aligned _ 1 (ones_neq0 R N.+1 0) ler01.
+move: inside h; set d := - _ => inside h; exists d; split=> //.
+by apply/eqP => d0; move: h; rewrite d0 /hlen dot0l sqrtr0 => /eqP; rewrite eq_sym oner_eq0.
 Qed.
 
 Theorem X7_satisfiable : premises_met (X7 R).
@@ -284,11 +308,14 @@ Qed.
 
 Theorem L3_satisfiable : premises_met (L3 R).
 Proof.
-move=> N; split; put N.+1.
+move=> N; split; [|split]; last 1 first.
+  put N.+1; put 1; put 1; meet => X _ E [aX aXE bE _]; exists (1 / (1 * (1 + 1))).
+  by have [_ h _] := L3_proof R; exact: (h _ _ _ _ _ ltr01 aX aXE ler01 bE).
+  put N.+1.
   exists 2%:M; split; first by rewrite scalar_neq0 ?two_neq0.
   put 1%:M; put 2%:R; put 1; split; first exact: scalar_above; meet; split=> //.
   by apply: scalar_bounded; rewrite normr1.
-put 1%:M; put 1%:M; put 1; put 1; meet; split; first exact: scalar_above.
+put N.+1; put 1%:M; put 1%:M; put 1; put 1; meet; split; first exact: scalar_above.
 split; first by rewrite -raddfD /=; apply: scalar_above; rewrite ler_addl ler01.
 by meet; apply: scalar_bounded; rewrite normr1.
 Qed.
@@ -312,12 +339,9 @@ Qed.
 
 Theorem X8_satisfiable : premises_met (X8 R).
 Proof.
-move=> N; put N.+1; put N.+1; put N.+1; exists (inner 1%:M); put (const_mx 1); put (const_mx 1).
-pose Q := invmx (1%:M + 1%:M *m 1%:M^T) *m (1%:M : 'M[R]_N.+1); exists Q; split.
-  apply/eqP => e; have pM : pd (1%:M + 1%:M *m (1%:M : 'M[R]_N.+1)^T) by rewrite trmx1 mulmx1; apply: id_two_pd.
-  by have := mulKVmx (pd_unit pM) (1%:M : 'M[R]_N.+1); rewrite [invmx _ *m _]e mulmx0 => /esym/eqP; rewrite (negbTE (id_neq0 _ _)).
-put (const_mx 1); put 1%:M; split; first exact: inner_gradient.
-by put 1%:M; put 1%:M; put 1%:M; meet; split=> //; rewrite trmx1 mulmx1.
+move=> N; split; put N.+1; put N.+1; put N.+1; exists (inner 1%:M); put (const_mx 1); put (const_mx 1).
+  by put (const_mx 1); put (const_mx 1); put 1%:M; apply: inner_gradient.
+put (const_mx 1); put 1%:M; put 1%:M; put 1%:M; meet; exact: inner_gradient.
 Qed.
 
 Theorem J1_satisfiable : premises_met (J1 R).
@@ -354,19 +378,23 @@ Qed.
 
 Theorem T3b_satisfiable : premises_met (T3b R).
 Proof.
-move=> N; split; put N.+1; put N.+1; put (fun=> N.+1); put (fun=> const_mx 1); exists (stack N quarter quarter);
-  (split=> [l|]; first exact: stack_neq0); put (fun=> 1%:M); put quarter; put quarter; put 1; do 2 (split=> //);
-  (split; first exact: stack_tail); (split; first exact: stack_bounded); split=> //; rewrite mul1mx.
-  by split; rewrite ?ones_neq0 // mul1r divff ?divr1 // gt_eqF ?ones_nrm_gt0.
-by split; first exact: ones_neq0.
+move=> N; put N.+1; put N.+1; put (fun=> N.+1); put (fun=> const_mx 1); exists (stack N quarter quarter).
+split=> [l|]; first exact: stack_neq0.
+put (fun=> 1%:M); put quarter; put quarter; put 1; do 2 (split=> //).
+split; first exact: stack_tail; split; first exact: stack_bounded; split=> //; rewrite mul1mx; split; first exact: ones_neq0.
+exists (quarter * (1 + quarter) + quarter); split=> //.
+by rewrite gt_eqF // addr_gt0 ?mulr_gt0 ?eps1_gt0.
 Qed.
 
 Theorem T3c_satisfiable : premises_met (T3c R).
 Proof.
 move=> N; split; last first.
-  put 1; put (2%:R^-1); split; first by rewrite ler01 lexx.
-  split; first by rewrite ltW ?half_gt0 ?half_lt1.
-  by move=> J _ g _ p _ c _; rewrite expr1n ler_addl sqr_ge0.
+  have h : 0 < (4%:R / 5%:R : R) < 1 by apply/andP; split; [rewrite divr_gt0 ?ltr0n | rewrite ltr_pdivr_mulr ?ltr0n // mul1r ltr_nat].
+  have [h0 h1] := andP h; exists (4%:R / 5%:R); split; first by rewrite gt_eqF.
+  exists (4%:R / 5%:R); split; first by rewrite gt_eqF.
+  rewrite h1 ltW //; split=> //; split=> //.
+  move=> J _ Gamma _ q _; rewrite -subr_ge0 (_ : _ - _ = 7%:R / 25%:R); last by field.
+  by rewrite divr_ge0 ?ler0n.
 put N.+1; put N.+1; put (fun=> N.+1); put (fun=> const_mx 1); exists (stack N quarter quarter).
 split=> [l|]; first exact: stack_neq0.
 put (fun=> 1%:M); put quarter; put quarter; put 1; split=> //; split=> //; meet.
@@ -402,24 +430,34 @@ Qed.
 
 Theorem P1_satisfiable : premises_met (P1 R).
 Proof.
-move=> N; put N.+1; put N.+1; put 1%:M; put (const_mx 1); put (const_mx 1); exists (fun=> const_mx 2%:R).
-have n2 : const_mx 2%:R != 0 :> 'cV[R]_N.+1 by apply/eqP => /colP/(_ 0)/eqP; rewrite !mxE (negbTE (two_neq0 R)).
-split=> //; meet; put N; exists (eta 1%:M (const_mx 1 : 'cV[R]_N.+1)); split.
-  by rewrite eta_eq0 ?ones_neq0 //; apply: id_pd.
-rewrite attenuation; last exact: id_pd.
-by split=> //; apply/eqP => /colP/(_ 0)/eqP; rewrite !mxE one_neq_two.
+move=> N; put N.+1; put N.+1; put 1%:M; put (const_mx 1); put (const_mx 1); exists (fun=> const_mx 1).
+by split=> [t|]; [exact: ones_neq0 | exact: id_pd].
 Qed.
 
 Theorem P2_satisfiable : premises_met (P2 R).
 Proof.
 move=> N; put N.+1; put N.+1; put 1%:M; put (const_mx 1); exists (inner (const_mx 1)); put (const_mx 1); put (const_mx 1); meet.
-exact: inner_gradient.
+have g : gradient (inner (const_mx 1 : 'cV[R]_N.+1)) ((const_mx 1 : 'M[R]_N.+1) *m (const_mx 1 : 'cV[R]_N.+1)) (const_mx 1).
+  exact: inner_gradient.
+have [[Gamma hG] h] := P2_proof (id_pd R N.+1) g.
+split=> //; exists Gamma; split=> //; apply/eqP => G0; have := h _ hG; rewrite G0 mul0mx => /esym/eqP; apply/negP.
+by apply: scale_neq0; rewrite ?eta_eq0 ?ones_neq0 //; apply: id_pd.
 Qed.
 
 Theorem P5_satisfiable : premises_met (P5 R).
 Proof.
-move=> N; put N.+1; put (const_mx 1); put 1; meet => G _ k [_ _ e _].
-by exists (edit G k ((eta G k)^-1 *: const_mx 1)).
+move=> N; have p := id_pd R N.+1; split.
+  by put N.+1; put N.+1; put (const_mx 1); put (const_mx 1); meet; put 1; apply: ltr01.
+pose k : 'cV[R]_N.+1 := const_mx 1; pose delta := edit 1%:M k k *m k.
+have d0 : delta != 0.
+  rewrite /delta attenuation; last exact: id_pd.
+  by apply: scale_neq0; rewrite ?eta_eq0 ?ones_neq0 //; apply: id_pd.
+put N.+1; put N.+1; put k; exists delta.
+split=> //; meet; put 1%:M; meet; put (edit 1%:M k k).
+have n0 : 0 < nrm delta ^+ 2 by rewrite exprn_gt0 // nrm_gt0.
+have r1 := rho1_gt0 k p; exists (nrm delta ^+ 2 / (1 + rho 1%:M k)).
+split; first by rewrite gt_eqF // divr_gt0.
+by split=> //; rewrite mulrAC ltr_pdivr_mulr // ltr_pmul2l // ltr_addr ltr01.
 Qed.
 
 Theorem P6_satisfiable : premises_met (P6 R).
@@ -430,16 +468,18 @@ by put N; apply/eqP => /colP/(_ 0)/eqP; rewrite !mxE one_neq_two.
 Qed.
 
 Theorem P7_satisfiable : premises_met (P7 R).
-Proof. by move=> _ n _ P _ k _; exists 0%N, 1, 0, 0; apply: ltr01. Qed.
+Proof.
+move=> N; put N.+1; put N.+2; exists (delta_mx 1 1); split.
+  by apply/eqP => /matrixP/(_ 1 1)/eqP; rewrite !mxE !eqxx oner_eq0.
+put 1; put (axis R 0); put (const_mx 1); put (const_mx 1).
+by apply/matrixP => i j; rewrite !mxE big1 // => l _; rewrite !mxE; case: (l =P 0) => [->|_]; rewrite ?andbF ?mul0r ?mulr0.
+Qed.
 
 Theorem P11_satisfiable : premises_met (P11 R).
 Proof.
 move=> _ g _ p _; exists 1, 0, 0, 0; meet.
 by rewrite ?ltr01 lexx invr_ge0 ler0n.
 Qed.
-
-Theorem P12_satisfiable : premises_met (P12 R).
-Proof. by []. Qed.
 
 Theorem P13_satisfiable : premises_met (P13 R).
 Proof.
@@ -456,3 +496,39 @@ by rewrite -nrm_sqr ler_pimull ?sqr_ge0 // ler_subl_addr ler_addl ltW ?half_gt0.
 Qed.
 
 End Satisfiable.
+
+(* there are none *)
+Theorem P12_satisfiable (R : rcfType) : premises_met (P12 R).
+Proof. by []. Qed.
+
+Section Parts.
+Variable R : rcfType.
+
+Theorem X4_part_satisfiable : premises_met (X4_part R).
+Proof.
+move=> N; have le : (1 : R) <= 2%:R by rewrite ler1n.
+pose u : R := 8%:R^-1; pose c := u * 2%:R; have u0 : 0 < u by rewrite invr_gt0 ltr0n.
+have c0 : 0 < c by rewrite mulr_gt0 ?ltr0n.
+have pM : pd (two N 1 2%:R + c%:M) by apply: pdD; [exact: (two_pd N ltr01 le) | apply/pd_psd/scalar_pd].
+put N.+2; put (two N 1 2%:R); exists c%:M; split; first by rewrite scalar_neq0 // gt_eqF.
+exists ((two N 1 2%:R + c%:M) *m const_mx 1); split.
+  apply/eqP => k0; have := mulKmx (pd_unit pM) (const_mx 1 : 'cV[R]_N.+2).
+  by rewrite k0 mulmx0 => /esym/eqP; rewrite (negbTE (ones_neq0 _ _ _)).
+put (const_mx 1); put 2%:R; put 1; exists u; split; first by rewrite gt_eqF.
+meet; split; first exact: ltW; split; first by apply: scalar_bounded; rewrite gtr0_norm.
+split=> //; rewrite divr1 -subr_gt0 (_ : _ - _ = 3%:R / 4%:R); last by rewrite /u; field.
+by rewrite divr_gt0 ?ltr0n.
+Qed.
+
+Theorem X11_part_satisfiable : premises_met (X11_part R).
+Proof.
+move=> N; put N.+1; put N.+1; put (fun=> N.+1); exists (fun=> 2%:M).
+split=> [l|]; first by rewrite scalar_neq0 ?two_neq0.
+put (fun=> const_mx 1); put (fun=> const_mx 1); put (fun=> const_mx 1); put (fun=> const_mx 1); put (fun=> const_mx 1).
+exists (fun=> 1); split=> [l|]; first exact: oner_neq0.
+exists (fun=> 1); split=> [l|]; first exact: oner_neq0.
+split=> [l|]; first exact: ler01; split=> l; first exact: ler01.
+rewrite -raddfB /=; apply: scalar_bounded; rewrite (_ : 2%:R - 1 = 1) ?normr1 //; ring.
+Qed.
+
+End Parts.

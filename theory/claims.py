@@ -63,6 +63,7 @@ CLAIMS: tuple[Claim, ...] = (
         "paper", ("suppression.edit", "suppression.channel", "suppression.attenuation", "suppression.gradient"),
         (3, 13, 14, 15, 16, 17, 18, 21, 22, 23),
         {"definite": PD, "single": "one key is edited at a time"},
+        {"symmetric": "symmetry and definiteness, for D* k = eta r alone: G and 1 + rho are invertible"},
     ),
     Claim(
         "T1a", 1, "Spectral form", "rho = sum_i a_i^2 / mu_i, a = U^T k",

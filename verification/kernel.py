@@ -27,7 +27,7 @@ RECORD = Path(__file__).parent / "proofs.json"
 #: Files that a reader has to trust, as far as a folder has them: what is claimed, what instances are, what is refuted.
 TRUSTED = ("statements", "premises", "counterexamples")
 #: sha256 of those files as compared with the register: change it only after comparing them again.
-STATEMENTS = "6b52162990f52aca34940d980e39f023ac7bc163d73245e99bd4521d09bae5ed"
+STATEMENTS = "47eb6f248fe2338b700e2d263129ff6eb8d5f2044de4b2f02d738f10ce3b663b"
 FLAGS = ("-q", "-w", "none", "-Q", ".", "MetaKE")
 HEADER = "From mathcomp Require Import all_ssreflect all_algebra.\n"
 QUESTION = "forall R : rcfType, @MetaKE.statements.{claim} R"
@@ -68,7 +68,7 @@ class Answers:
         proved: claim -> axioms that its proof and the instances of its premises rest on; none is "closed under the
             global context".
         refused: claim or counterexample -> why it is not machine-checked.
-        counterexamples: counterexample -> axioms.
+        counterexamples: counterexample, or part of a claim -> axioms.
     """
 
     coq: str
@@ -100,11 +100,11 @@ def _trusted(folder: Path) -> list[str]:
 
 
 def counterexamples(folder: Path = SOURCES) -> list[str]:
-    """Names of the counterexamples that `counterexamples.v` states, `T1_needs_definite` for T1 without `definite`."""
+    """Names of what `counterexamples.v` states: `T1_needs_definite` fails without `definite`, `T1_without_symmetric` holds."""
     if "counterexamples" not in modules(folder):
         return []
     text = (folder / "counterexamples.v").read_text(encoding="utf-8")
-    return re.findall(r"^Definition (\w+_needs_\w+)", text, re.MULTILINE)
+    return re.findall(r"^Definition (\w+_(?:needs|without)_\w+)", text, re.MULTILINE)
 
 
 def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -119,6 +119,12 @@ def _compile(folder: Path) -> dict[str, str]:
         if done.returncode:
             failed[name] = " ".join((done.stdout + done.stderr).split())[:200]
     return failed
+
+
+def parts(folder: Path = SOURCES) -> list[str]:
+    """Names of the parts of claims that `statements.v` states, such as `X4_part`."""
+    text = (folder / "statements.v").read_text(encoding="utf-8")
+    return re.findall(r"^Definition (\w+_part)\b", text, re.MULTILINE)
 
 
 def _file(folder: Path, places: dict[Question, str], header: str) -> str:
@@ -226,10 +232,11 @@ def ask_kernel(
     if digest_statements(folder) != pinned:
         reason = "statements.v differs from the statements that were compared with the register"
         return Answers(version, digest(folder), {}, dict.fromkeys(claims, reason))
-    asked = [Question(c, f"{c}_proof", question.format(claim=c)) for c in claims]
+    stated = [*claims, *parts(folder)]
+    asked = [Question(c, f"{c}_proof", question.format(claim=c)) for c in stated]
     asked += [
         Question(c, f"{c}_satisfiable", premises.format(claim=c), "no theorem on its premises")
-        for c in claims
+        for c in stated
     ]
     asked += [Question(n, f"{n}_proof", counterexample.format(name=n)) for n in counterexamples(folder)]
     with tempfile.TemporaryDirectory() as temporary:
@@ -282,7 +289,7 @@ def _answers(
     for question in asked:
         if question.name not in reasons:
             found[question.name] = tuple(dict.fromkeys(found.get(question.name, ()) + axioms[question]))
-    dropped = {n: a for n, a in found.items() if "_needs_" in n}
+    dropped = {n: a for n, a in found.items() if "_" in n}
     return Answers(version, sources, {n: a for n, a in found.items() if n not in dropped}, reasons, dropped)
 
 
@@ -323,7 +330,7 @@ def main(argv: list[str] | None = None) -> int:
     for claim, reason in answers.refused.items():
         print(f"{claim}: not machine-checked: {reason}")
     print(f"{len(answers.proved)} of {len(CLAIMS)} claims are machine-checked by Coq {answers.coq}, with instances of "
-          f"their premises; so are {len(answers.counterexamples)} counterexamples")  # fmt: skip
+          f"their premises; so are {len(answers.counterexamples)} theorems on parts and assumptions")  # fmt: skip
     if arguments.accept:
         write_record(answers)
         return 0

@@ -80,6 +80,21 @@ def test_without_definiteness_there_is_no_minimum():
     ledger.counterexample("G = diag(1, -1), k = e1: the objective falls without end along D = (1/2, t)")
 
 
+@given(st.integers(1, 5), seeds)
+@checks("T1", "unneeded", drops="symmetric")
+def test_law_needs_neither_symmetry_nor_definiteness(size: int, seed: int):
+    """q by a solve with G + k k^T itself, for G and 1 + rho of either sign; there need not be a minimum."""
+    rng = np.random.default_rng(seed)
+    G, k, r = rng.standard_normal((size, size)), rng.standard_normal(size), rng.standard_normal(2)
+    held, rho = G + np.outer(k, k), float(k @ np.linalg.solve(G, k))
+    condition = np.linalg.cond(G) + np.linalg.cond(held)
+    assume(condition < 1e6 and abs(1 + rho) > 1e-3)
+    realised = np.outer(r, np.linalg.solve(held, k)) @ k
+    inverse = np.linalg.norm(np.linalg.inv(held)) + np.linalg.norm(np.linalg.inv(G)) / (1 + rho) ** 2
+    scale = np.linalg.norm(r) * (k @ k) * inverse
+    equal(realised, suppression.attenuation(rho) * r, tolerance(condition, size), scale)
+
+
 @checks("T1", "needed", drops="single")
 def test_two_keys_do_not_follow_the_law_of_one():
     G, K, R = np.eye(2), np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[1.0, -1.0]])
