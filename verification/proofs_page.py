@@ -81,7 +81,7 @@ TESTED: dict[tuple[str, str], str] = {
 INTRO = """# Proofs that a machine has checked
 
 `proofs/statements.v` states the claims of `theory/claims.py` in Coq with MathComp, for every dimension and over every real closed
-field, hence over the reals. `proofs/counterexamples.v` states per assumption of a claim what fails without it. Both import MathComp alone and prove
+field, hence over the reals. `proofs/counterexamples.v` states per assumption of a claim what fails without it. Both import nothing but MathComp and prove
 nothing: with `premises.v` they are all that a reader has to trust beside Coq. The other files of `proofs/` prove the statements.
 
 `premises.v` makes from a statement the question whether it has instances: every chain of premises that leads to a conclusion has to hold at once, with
@@ -111,6 +111,11 @@ def statement(name: str, file: str = "statements") -> str:
     return found.group() if found else ""
 
 
+def _cell(text: str) -> str:
+    """Text that stands in a table as it is."""
+    return text.replace("<", "&lt;").replace("|", "\\|")
+
+
 def _axioms(axioms: tuple[str, ...]) -> str:
     return "Axioms: " + ", ".join(axioms) + "." if axioms else "No axioms."
 
@@ -133,14 +138,12 @@ def _assumptions(answers: Answers) -> list[str]:
                 if name in answers.counterexamples
                 else f"a test: {TESTED.get((claim.id, key), 'the proof is not written yet')}"
             )
-            rows.append(f"| {claim.id} | {text.replace('<', '&lt;').replace('|', chr(92) + '|')} | {shown} |")
+            rows.append(f"| {claim.id} | {_cell(text)} | {shown} |")
     for claim in CLAIMS:
         for key, text in claim.unneeded.items():
             name = f"{claim.id}_without_{key}"
             shown = f"`{name}`" if name in answers.counterexamples else "the statement does not assume it"
-            rows.append(
-                f"| {claim.id} | not needed: {text.replace('<', '&lt;').replace('|', chr(92) + '|')} | {shown} |"
-            )
+            rows.append(f"| {claim.id} | not needed: {_cell(text)} | {shown} |")
     return ["| claim | assumption | theorem |", "|---|---|---|", *rows]
 
 
@@ -157,7 +160,7 @@ def page(answers: Answers) -> str:
         "|---|---|---|",
     ]
     lines += [
-        f"| {c} | {reason} | {OBSTACLES.get(c, 'the proof is not written yet')} |"
+        f"| {c} | {reason} | {_cell(OBSTACLES.get(c, 'the proof is not written yet'))} |"
         for c, reason in refused.items()
     ]
     lines += [
