@@ -118,16 +118,16 @@ from metake.methods.table import ALPHAEDIT, MEMIT
 from metake.models.architecture import Architecture
 from metake.models.load import load
 from metake.models.trace import frozen
+from metake.planners.descent import Penalty
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.objective import Objective
+from metake.planners.open_loop import OpenLoop
 from metake.presets import default_text
 from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown, render
 from metake.requests import Request
-from metake.targets.descent import Penalty
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual
-from metake.targets.objective import Objective
-from metake.targets.planners import OpenLoop
 
 SEQUENCE = 20  # batches
 CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))

@@ -102,13 +102,13 @@ from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import MEMIT
 from metake.models.load import Loaded
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
 from metake.presets import held_out_text, preset_name, settings_for, statistics_for
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
-from metake.targets.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
-from metake.targets.planners import ClosedLoop
 
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
 PLAIN = {"clamp": None, "decay": 0.0, "kl": 0.0625, "stop_loss": 0.05}

@@ -92,14 +92,14 @@ from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.chat import described
 from metake.models.load import Loaded
 from metake.models.trace import frozen
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.descent import Penalty, descend
+from metake.planners.objective import Losses
 from metake.presets import default_layers, settings_for
 from metake.provenance import provenance
 from metake.report.page import Picture, Section, write_page
 from metake.report.tables import render
 from metake.requests import Request
-from metake.targets.descent import Penalty, descend
-from metake.targets.objective import Losses
-from metake.targets.planners import ClosedLoop
 
 with command("measure_drift"), needs("theory"):
     from experiments.drift.edit import Edit, measure

@@ -71,11 +71,11 @@ from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import usable
 from metake.methods.base import Method
+from metake.planners.closed_loop import ClosedLoop
 from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
-from metake.targets.planners import ClosedLoop
 
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
 

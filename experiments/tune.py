@@ -141,10 +141,10 @@ from metake.methods.table import Row, find_method, method_named
 from metake.methods.ultraedit import UltraEdit
 from metake.models.architecture import Architecture
 from metake.models.load import Loaded
+from metake.planners.closed_loop import ClosedLoop
 from metake.presets import PRESETS, check_changes, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
-from metake.targets.planners import ClosedLoop
 
 with command("tune"), needs("search"):
     import optuna

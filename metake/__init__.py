@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from metake.models.load import Loaded as Loaded
     from metake.models.load import load as load
     from metake.models.load import save_model as save_model
+    from metake.planners.base import Planner as Planner
+    from metake.planners.closed_loop import ClosedLoop as ClosedLoop
+    from metake.planners.compensated import Compensated as Compensated
+    from metake.planners.gradients import Gradient as Gradient
+    from metake.planners.normalized_gradient import answer_signals as answer_signals
+    from metake.planners.open_loop import OpenLoop as OpenLoop
     from metake.presets import methods_for as methods_for
     from metake.presets import settings_for as settings_for
     from metake.presets import statistics_for as statistics_for
@@ -52,12 +58,6 @@ if TYPE_CHECKING:
     from metake.solvers.allocation import Allocation as Allocation
     from metake.solvers.memory import Memory as Memory
     from metake.solvers.postprocess import Postprocess as Postprocess
-    from metake.targets.gradient import answer_signals as answer_signals
-    from metake.targets.gradients import Gradient as Gradient
-    from metake.targets.planners import ClosedLoop as ClosedLoop
-    from metake.targets.planners import Compensated as Compensated
-    from metake.targets.planners import OpenLoop as OpenLoop
-    from metake.targets.planners import Planner as Planner
 
 __version__ = "0.1.0"
 
@@ -67,14 +67,14 @@ _MODULE_OF = {
     "Applied": "metake.deltas",
     "Batch": "metake.prompts",
     "Check": "metake.answers",
-    "ClosedLoop": "metake.targets.planners",
-    "Compensated": "metake.targets.planners",
+    "ClosedLoop": "metake.planners.closed_loop",
+    "Compensated": "metake.planners.compensated",
     "Delta": "metake.deltas",
     "EditResult": "metake.result",
     "Editor": "metake.editor",
     "Geometry": "metake.geometry.operator",
     "GeometrySpec": "metake.geometry.specs",
-    "Gradient": "metake.targets.gradients",
+    "Gradient": "metake.planners.gradients",
     "KeyEstimator": "metake.key_estimators",
     "Loaded": "metake.models.load",
     "LocateThenEdit": "metake.methods.locate_then_edit",
@@ -83,8 +83,8 @@ _MODULE_OF = {
     "MetakeError": "metake.errors",
     "Method": "metake.methods.base",
     "ModuleMap": "metake.models.architecture",
-    "OpenLoop": "metake.targets.planners",
-    "Planner": "metake.targets.planners",
+    "OpenLoop": "metake.planners.open_loop",
+    "Planner": "metake.planners.base",
     "Postprocess": "metake.solvers.postprocess",
     "Preview": "metake.result",
     "Record": "metake.data.records",
@@ -92,7 +92,7 @@ _MODULE_OF = {
     "Row": "metake.methods.table",
     "State": "metake.methods.base",
     "Statistics": "metake.geometry.covariance",
-    "answer_signals": "metake.targets.gradient",
+    "answer_signals": "metake.planners.normalized_gradient",
     "load": "metake.models.load",
     "method_named": "metake.methods.table",
     "methods_for": "metake.presets",

@@ -1,7 +1,7 @@
 """Score a room's tests by a seeded sample of its mutants (docs/mutation.md); needs the extra `mutation`.
 
-python -m tests.mutants targets --count 100 --seed 1 --out /tmp/mutants
-python -m tests.mutants targets --again --out /tmp/mutants    # the survivors, with the present tests
+python -m tests.mutants planners --count 100 --seed 1 --out /tmp/mutants
+python -m tests.mutants planners --again --out /tmp/mutants    # the survivors, with the present tests
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {  # room -> (files in metake/, tests that mirror them)
-    "targets": (["targets/*.py"], ["tests/targets"]),
+    "planners": (["planners/*.py"], ["tests/planners"]),
     "prompts": (["prompts.py"], ["tests/test_prompts.py"]),
     "models": (["models/*.py"], ["tests/models"]),
     "statistics": (["geometry/covariance.py"], ["tests/geometry/test_covariance.py"]),

@@ -16,9 +16,11 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.settings import setting_names
 from metake.methods.table import METHODS
 from metake.methods.ultraedit import UltraEdit
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.compensated import Compensated
+from metake.planners.gradients import ProxyGradient, UnrolledGradient
+from metake.planners.open_loop import OpenLoop
 from metake.solvers.memory import NoMemory, PastKeys
-from metake.targets.gradients import ProxyGradient, UnrolledGradient
-from metake.targets.planners import ClosedLoop, Compensated, OpenLoop
 from tests.conftest import method_of
 
 MEMIT = LocateThenEdit(layers=(1, 2), label="memit")

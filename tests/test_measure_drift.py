@@ -13,11 +13,11 @@ from experiments.drift.verdict import judge, sentences, table
 from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
+from metake.planners.descent import Penalty
+from metake.planners.hypergradient import factor_gradients
 from metake.prompts import Batch
 from metake.solvers.allocation import Spread, last
 from metake.solvers.layered import LayeredSolver
-from metake.targets.descent import Penalty
-from metake.targets.hypergradient import factor_gradients
 from tests.scripts import call, call_here, refused
 
 SCRIPT = "measure_drift.py"

@@ -19,12 +19,12 @@ from metake.geometry.operator import Geometry, Ridge
 from metake.models.architecture import Architecture
 from metake.models.tokens import answer_positions, pad
 from metake.models.trace import run
+from metake.planners.descent import Descent, Penalty, descend
+from metake.planners.hypergradient import Virtual
+from metake.planners.objective import Gate, Losses, Objective
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver, Solution
-from metake.targets.descent import Descent, Penalty, descend
-from metake.targets.hypergradient import Virtual
-from metake.targets.objective import Gate, Losses, Objective
 from verification import nets
 
 Array = NDArray[np.float64]

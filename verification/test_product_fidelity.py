@@ -18,11 +18,11 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from metake.geometry.operator import Projected, Ridge
+from metake.planners.compensated import compensate
+from metake.planners.descent import Penalty
+from metake.planners.objective import Losses
 from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
-from metake.targets.compensate import compensate
-from metake.targets.descent import Penalty
-from metake.targets.objective import Losses
 from theory import fidelity, suppression, trap
 from verification import ledger, nets
 from verification.layered import LAYERS, Setting, gradients, setting, still

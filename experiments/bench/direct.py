@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from metake.geometry.specs import RidgeSpec
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, pad
+from metake.planners.open_loop import OpenLoop
 from metake.prompts import Batch
-from metake.targets.planners import OpenLoop
 
 
 def _stream(output: Tensor | tuple[Tensor, ...]) -> Tensor:

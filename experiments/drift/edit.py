@@ -10,11 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.drift.norms import Jacobian, watched
 from metake.models.architecture import Architecture
+from metake.planners.descent import Penalty, Slope
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
+from metake.planners.objective import Objective
 from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
-from metake.targets.descent import Penalty, Slope
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
-from metake.targets.objective import Objective
 from theory import fidelity
 
 EVERYONE = torch.ones(1, dtype=torch.bool)

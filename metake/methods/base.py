@@ -18,10 +18,10 @@ from metake.geometry.operator import Fit, Geometry
 from metake.methods.names import written_name
 from metake.models.load import Loaded
 from metake.names import unknown_name
+from metake.planners.problem import Targets
 from metake.requests import Request
 from metake.solvers.allocation import Shares
 from metake.solvers.layered import Solution
-from metake.targets.problem import Targets
 
 Learned = dict[int, Tensor]
 

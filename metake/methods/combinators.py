@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from metake.errors import MetakeError
 from metake.methods.locate_then_edit import LocateThenEdit
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.compensated import Compensated
+from metake.planners.gradients import Gradient, UnrolledGradient
+from metake.planners.open_loop import OpenLoop
 from metake.solvers.allocation import Boundary, Forward
 from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Postprocess
-from metake.targets.gradients import Gradient, UnrolledGradient
-from metake.targets.planners import ClosedLoop, Compensated, OpenLoop
 
 
 def _changed(method: LocateThenEdit, label: str, **parts: object) -> LocateThenEdit:

@@ -19,14 +19,17 @@ from metake.methods.base import Learned, Method, Preview, Stage, State
 from metake.models.load import Loaded
 from metake.models.trace import wide
 from metake.phases import phase
+from metake.planners.base import Planner
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.compensated import Compensated  # noqa: F401  registers the kind
+from metake.planners.open_loop import OpenLoop
+from metake.planners.problem import PlanningProblem, Targets
 from metake.prompts import Batch, Lookup, Trunks, sample_contexts
 from metake.requests import Request
 from metake.solvers.allocation import Allocation, Shares, Spread
 from metake.solvers.layered import LayeredSolver
 from metake.solvers.memory import Memory, NoMemory
 from metake.solvers.postprocess import NoPostprocess, Postprocess
-from metake.targets.planners import ClosedLoop, OpenLoop, Planner
-from metake.targets.problem import PlanningProblem, Targets
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.names import PROTOTYPES, split_name, with_choice
 from metake.methods.ultraedit import UltraEdit
 from metake.names import unknown_name
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.gradients import ParallelGradient, ProxyGradient
+from metake.planners.open_loop import OpenLoop
 from metake.solvers.allocation import Last
 from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Prune, PruneAdded, Rect
-from metake.targets.gradients import ParallelGradient, ProxyGradient
-from metake.targets.planners import ClosedLoop, OpenLoop
 
 
 @dataclass(frozen=True)

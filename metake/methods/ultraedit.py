@@ -13,10 +13,10 @@ from metake.deltas import Delta
 from metake.geometry.operator import Identity
 from metake.methods.base import Method, Preview, Stage, State
 from metake.models.load import Loaded
+from metake.planners.normalized_gradient import Moments, Signals, answer_signals, gradient_step
 from metake.prompts import Batch
 from metake.requests import Request
 from metake.solvers.allocation import last
-from metake.targets.gradient import Moments, Signals, answer_signals, gradient_step
 
 
 @register

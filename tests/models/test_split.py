@@ -7,12 +7,12 @@ from metake.geometry.operator import Ridge
 from metake.models.architecture import Architecture
 from metake.models.split import Parts, Split
 from metake.models.trace import frozen, run
+from metake.planners.descent import Penalty
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.objective import Objective
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
-from metake.targets.descent import Penalty
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual
-from metake.targets.objective import Objective
 from tests.conftest import tiny
 
 LAYERS = (1, 2, 3)

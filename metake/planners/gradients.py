@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from metake.components import Component, register
-from metake.targets.descent import Slope
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual
-from metake.targets.problem import PlanningProblem
+from metake.planners.descent import Slope
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.problem import PlanningProblem
 
 
 class Gradient(Component):

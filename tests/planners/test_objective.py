@@ -7,9 +7,9 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.models.architecture import Architecture
 from metake.models.trace import frozen
+from metake.planners.objective import Objective
 from metake.prompts import Batch
 from metake.requests import Request
-from metake.targets.objective import Objective
 
 TOP = 2
 CONTEXTS = ("The harbour is quiet", "Today it rains")

@@ -7,13 +7,13 @@ import torch
 
 from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
+from metake.planners.descent import Penalty
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.objective import Objective
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
 from metake.solvers.allocation import Forward, Last, Spread
 from metake.solvers.layered import LayeredSolver
-from metake.targets.descent import Penalty
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual
-from metake.targets.objective import Objective
 
 LAYERS = (1, 2, 3)
 SPREAD = Spread()

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from metake.planners.descent import Penalty
+from metake.planners.objective import Gate, Losses, Objective
 from metake.prompts import Trunks
 from metake.solvers.layered import Keys, LayeredSolver, Solution, cost_of
-from metake.targets.descent import Penalty
-from metake.targets.objective import Gate, Losses, Objective
 
 Factors = dict[int, tuple[Tensor, Tensor]]
 

@@ -27,9 +27,9 @@ from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, wide
+from metake.planners.chunk import Chunk, Kind, Rows
 from metake.processes import place, total
 from metake.prompts import Batch
-from metake.targets.chunk import Chunk, Kind, Rows
 
 Gate = Literal["token", "channel"]
 

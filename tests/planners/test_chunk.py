@@ -5,7 +5,7 @@ import torch
 from scipy.stats import entropy
 
 from metake.models.split import Parts, Split
-from metake.targets.chunk import Rows, Watch
+from metake.planners.chunk import Rows, Watch
 
 # three answer tokens of two requests, then three guards; probabilities over a vocabulary of three
 ANSWERS = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])

@@ -24,9 +24,9 @@ from metake.geometry.operator import Geometry
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, pad
 from metake.models.trace import run, wide
+from metake.planners.descent import Descent, mean_within
+from metake.planners.problem import Targets
 from metake.solvers.layered import Solution
-from metake.targets.descent import Descent, mean_within
-from metake.targets.problem import Targets
 
 
 @dataclass(frozen=True)

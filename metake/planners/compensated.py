@@ -13,9 +13,37 @@ needs whose keys agree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from metake.components import register
+from metake.planners.descent import group_mean
+from metake.planners.open_loop import OpenLoop
+from metake.planners.problem import PlanningProblem, Targets
+
+
+@register
+class Compensated(OpenLoop):
+    """The open-loop plan at the length that the solver realizes in full (P4)."""
+
+    kind = "compensated"
+    short: ClassVar[dict[str, str]] = {"max_scale": "stretch"}
+
+    max_scale: float = Field(8.0, ge=1, description="largest factor by which compensation lengthens a plan")
+
+    def plan(self, problem: PlanningProblem) -> Targets:
+        planned, solver, trunks = super().plan(problem), problem.solver, problem.trunks
+
+        def fraction(residuals: Tensor) -> Tensor:
+            return group_mean(solver.solve(trunks, residuals).fraction, problem.ties)
+
+        eta = torch.stack([eta.cpu() for eta in solver.solve(trunks, planned.residuals).eta.values()])
+        bound = group_mean(1 / eta.amin(0), problem.ties).clamp(1, self.max_scale)
+        residuals, scale = compensate(fraction, planned.residuals, bound)
+        return Targets(residuals, planned.hidden, planned.plan, None, scale)
 
 
 def compensate(

@@ -11,10 +11,10 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.operator import Identity
 from metake.models.tokens import encode
+from metake.planners.normalized_gradient import Moments, answer_signals, gradient_step
 from metake.presets import settings_for
 from metake.prompts import Batch
 from metake.requests import Request
-from metake.targets.gradient import Moments, answer_signals, gradient_step
 from tests.conftest import method_of
 
 LAYERS = (1, 3)

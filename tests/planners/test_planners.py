@@ -7,13 +7,13 @@ import torch
 
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
+from metake.planners import closed_loop, compensated, open_loop, problem
+from metake.planners.descent import Penalty
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.presets import settings_for
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
-from metake.targets import planners, problem
-from metake.targets.descent import Penalty
-from metake.targets.hypergradient import Parallel, Unrolled, Virtual
 from tests.conftest import method_of
 
 LAYERS = (2, 3)
@@ -67,12 +67,14 @@ def test_a_loop_that_pays_disturbs_less(cost_of, choice):
 def test_the_price_is_in_units_of_the_stream(cost_of, monkeypatch):
     """`price` counts tr(D G D^T) over ||h||^2, as decay and regulariser do, of each request its own."""
     seen = []
-    descend = planners.descend
-    monkeypatch.setattr(
-        planners,
-        "descend",
-        lambda *a, penalty, **more: seen.append(penalty) or descend(*a, penalty=penalty, **more),
-    )
+    descend = open_loop.descend
+
+    def watched(*given, penalty, **more):
+        seen.append(penalty)
+        return descend(*given, penalty=penalty, **more)
+
+    for module in (open_loop, closed_loop):
+        monkeypatch.setattr(module, "descend", watched)
     targets, _ = cost_of(price=7.0)
     plan, closed = seen
     assert plan.price is None
@@ -108,7 +110,7 @@ APART = {
 def planned(demo, statistics_of, records, monkeypatch):
     """`planned(**settings)`: what both descents are given and give, the targets, the solver and its trunks."""
     statistics, calls, objectives = statistics_of(demo), [], []
-    descend, objective = planners.descend, problem.Objective
+    descend, objective = open_loop.descend, problem.Objective
 
     def watched(*given, **options):
         calls.append((*given, options, descend(*given, **options)))
@@ -121,7 +123,8 @@ def planned(demo, statistics_of, records, monkeypatch):
     def go(requests=None, method="metake-priced", contexts=("The market is cold",), **changes):
         calls.clear()
         objectives.clear()
-        monkeypatch.setattr(planners, "descend", watched)
+        for module in (open_loop, closed_loop):
+            monkeypatch.setattr(module, "descend", watched)
         monkeypatch.setattr(problem, "Objective", built)
         made = method_of(demo.arch, method, layers=LAYERS, **{**APART, **changes})
         geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
@@ -256,9 +259,9 @@ def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merg
 
 def test_a_plan_is_lengthened_by_what_the_weakest_layer_needs_and_no_further(planned, monkeypatch):
     """1 / eta of the layer that keeps least, between 1 and `stretch`, the mean over a subject's requests."""
-    bounds, compensate = [], planners.compensate
+    bounds, compensate = [], compensated.compensate
     monkeypatch.setattr(
-        planners, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
+        compensated, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
     )
     _, (plan,), solver, trunks = planned(method="memit-compensated", price=0.0, stretch=1e3)
     eta = torch.stack(list(solver.solve(trunks, plan[-1].residuals).eta.values()))

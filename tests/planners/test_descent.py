@@ -7,11 +7,11 @@ import torch
 
 from metake.editor import Editor
 from metake.models.tokens import encode
+from metake.planners.compensated import compensate
+from metake.planners.descent import Penalty, descend, group_mean, mean_within
+from metake.planners.normalized_gradient import answer_signals
+from metake.planners.objective import Losses
 from metake.requests import Request
-from metake.targets.compensate import compensate
-from metake.targets.descent import Penalty, descend, group_mean, mean_within
-from metake.targets.gradient import answer_signals
-from metake.targets.objective import Losses
 from tests.conftest import method_of
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from metake.models.architecture import Architecture
+from metake.planners.descent import Descent, Penalty
+from metake.planners.hypergradient import look
+from metake.planners.objective import Losses, Objective
 from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
-from metake.targets.descent import Descent, Penalty
-from metake.targets.hypergradient import look
-from metake.targets.objective import Losses, Objective
 
 Scale = Literal["stream", "value"]
 

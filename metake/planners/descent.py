@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from metake.targets.objective import Losses
+from metake.planners.objective import Losses
 
 Stop = Literal["own", "executed", "none"]
 CLAMPED = 1e-4  # relative distance of a norm from the clamp, far above the rounding of fp32

@@ -1,0 +1,35 @@
+"""The interface of a planner: from a batch of requests to the residuals that the solver is asked for.
+
+open-loop      Stage I, a target that ignores the solver (2)
+compensated    the open-loop target, lengthened until execution realizes it in full (P4)
+closed-loop    MetaKE, Algorithm 1: from either of them, the post-edit loss (6) is minimized through the solver
+"""
+
+from __future__ import annotations
+
+from metake.components import Component
+from metake.planners.problem import PlanningProblem, Targets
+
+
+class Planner(Component):
+    """Choice of a planner; a subclass defines `plan`."""
+
+    family = "planner"
+
+    def plan(self, problem: PlanningProblem) -> Targets:
+        """Residuals of the batch."""
+        raise NotImplementedError
+
+    def divided(self, rounds: int) -> Planner:
+        """The planner of one of several rounds, which share its steps."""
+        return self
+
+    @property
+    def step_count(self) -> int:
+        """Largest number of gradient steps of a plan."""
+        return 0
+
+
+def share_of_steps(steps: int, rounds: int) -> int:
+    """Steps of one of several rounds, at least 1."""
+    return max(1, steps // rounds)

@@ -1,0 +1,79 @@
+"""The closed-loop planner: MetaKE's upper level (Algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field, SerializeAsAny
+
+from metake.components import register
+from metake.planners.base import Planner, share_of_steps
+from metake.planners.descent import Penalty, Stop, descend
+from metake.planners.gradients import Gradient, UnrolledGradient
+from metake.planners.open_loop import OpenLoop
+from metake.planners.problem import PlanningProblem, Targets
+
+
+@register
+class ClosedLoop(Planner):
+    """MetaKE: the target is a meta-parameter that is optimized through the solver."""
+
+    kind = "closed-loop"
+    short: ClassVar[dict[str, str]] = {
+        "gradient": "hypergradient",
+        "steps": "meta_steps",
+        "lr": "meta_lr",
+        "stop": "meta_stop",
+        "kl": "locality",
+        "cost_weight": "price",
+    }
+
+    start: SerializeAsAny[OpenLoop] = Field(OpenLoop(), description="planner of the initial target")
+    gradient: SerializeAsAny[Gradient] = Field(
+        UnrolledGradient(),
+        description="proxy: the paper's; parallel: the sum over layers (X11); unrolled: exact (X10)",
+    )
+    steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
+    lr: float = Field(0.5, gt=0, description="Adam's learning rate in the upper level")
+    stop: Stop = Field("executed", description="as stop of the open loop, for the upper level")
+    kl: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
+    regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
+    cost_weight: float = Field(
+        0.0, ge=0, description="weight of the update's cost on preserved keys, tr(D G D^T)/||h||^2 (X14)"
+    )
+    stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
+    check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
+
+    def plan(self, problem: PlanningProblem) -> Targets:
+        problem = self.gradient.prepare(problem)
+        start = self.start.plan(problem)
+        if not self.steps:
+            return start
+        norms = problem.norms(self.start.relative)
+        cost = self.cost_weight / norms.square() if self.cost_weight else None
+        penalty = Penalty(kl=self.kl, initial_first=True, regularise=self.regularise, price=cost)
+        closed = descend(
+            self.gradient.slope(problem),
+            start.residuals,
+            norms,
+            steps=self.steps,
+            lr=self.lr,
+            stop=self.stop,
+            stop_loss=self.stop_loss,
+            penalty=penalty,
+            execute=lambda r: problem.execute(r, penalty),
+            check_every=self.check_every,
+            ties=problem.ties,
+            tick=problem.on_step,
+        )
+        return Targets(closed.residuals, start.hidden, start.plan, closed, start.scale)
+
+    def divided(self, rounds: int) -> Self:
+        if rounds == 1:
+            return self
+        half = self.replaced("start", self.start.divided(rounds))
+        return half.replaced("steps", share_of_steps(self.steps, rounds)) if self.steps else half
+
+    @property
+    def step_count(self) -> int:
+        return self.start.step_count + self.steps

@@ -1,0 +1,74 @@
+"""The open-loop planner: the published target, which ignores the solver (2), (10)-(12)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from pydantic import Field
+
+from metake.components import register
+from metake.planners.base import Planner, share_of_steps
+from metake.planners.descent import Descent, Penalty, Stop, descend
+from metake.planners.hypergradient import Virtual
+from metake.planners.problem import PlanningProblem, Scale, Targets
+
+
+@register
+class OpenLoop(Planner):
+    """The published plan: minimize the loss of a residual that is written at the lookup token."""
+
+    kind = "open-loop"
+    published: ClassVar[dict[str, str]] = {
+        "v_num_grad_steps": "steps",
+        "v_lr": "lr",
+        "kl_factor": "kl",
+        "v_weight_decay": "decay",
+        "clamp_norm_factor": "clamp",
+    }
+
+    steps: int = Field(25, ge=1, description="steps of the open-loop plan [v_num_grad_steps]")
+    lr: float = Field(0.5, gt=0, description="Adam's learning rate in the open-loop plan [v_lr]")
+    kl: float = Field(0.0625, ge=0, description="weight of KL on '{} is a' [kl_factor]")
+    decay: float = Field(0.5, ge=0, description="weight of ||delta||/||h||^2 [v_weight_decay]")
+    clamp: float | None = Field(
+        0.75, gt=0, description="||delta|| <= clamp ||h||; none if null [clamp_norm_factor]"
+    )
+    relative: Scale = Field(
+        "stream",
+        description="h in ||h||: the residual stream, or the down-projection's output (value, as in ROME)",
+    )
+    stop: Stop = Field(
+        "own",
+        description="early stop: on the planning loss (own; published), on the loss after the solve (executed), or none",
+    )
+    stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
+    check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
+
+    def plan(self, problem: PlanningProblem) -> Targets:
+        plan = self._descend(problem)
+        return Targets(plan.residuals, problem.hidden, plan, None, torch.ones(len(plan.residuals)))
+
+    def _descend(self, problem: PlanningProblem) -> Descent:
+        penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp)
+        return descend(
+            Virtual(problem.planning_objective(), "token"),
+            torch.zeros_like(problem.hidden),
+            problem.norms(self.relative),
+            steps=self.steps,
+            lr=self.lr,
+            stop=self.stop,
+            stop_loss=self.stop_loss,
+            penalty=penalty,
+            execute=lambda r: problem.execute(r, penalty),
+            check_every=self.check_every,
+            ties=problem.ties,
+            tick=problem.on_step,
+        )
+
+    def divided(self, rounds: int) -> Self:
+        return self if rounds == 1 else self.replaced("steps", share_of_steps(self.steps, rounds))
+
+    @property
+    def step_count(self) -> int:
+        return self.steps
