@@ -143,7 +143,7 @@ ENTRIES = {
         ("list", "list of ints", "tensor"),
     ),
     "Method planner": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner=x), "", ()),
-    "Method kind": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner={"kind": x}), "planner: ", ()),
+    "Method kind": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner={"kind": x}), "settings: planner: ", ()),
     "Method.updated": (lambda g, x: g.editor.method.updated(steps=x), "settings: steps: ", ("int", "bool")),
     "Method.updated geometry": (lambda g, x: g.editor.method.updated(geometry=x), "", ()),
     "Method.value": (lambda g, x: g.editor.method.value(x), "settings: ", ()),
