@@ -51,7 +51,7 @@ def joined() -> Iterator[None]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         with open(os.devnull, "w", encoding="utf-8") as nothing:
-            silent = place()[0] > 0
+            silent = rank_and_size()[0] > 0
             out = redirect_stdout(nothing) if silent else nullcontext()
             with out, redirect_stderr(nothing) if silent else nullcontext():
                 yield
@@ -59,7 +59,7 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def place() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """This process's rank, and how many there are."""
     import torch.distributed as dist
 
@@ -70,7 +70,7 @@ def place() -> tuple[int, int]:
 
 def total(values: Tensor) -> Tensor:
     """The sum over all processes, which all get alike, where `values` is."""
-    if place()[1] == 1:
+    if rank_and_size()[1] == 1:
         return values
     import torch
     import torch.distributed as dist

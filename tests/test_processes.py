@@ -16,7 +16,7 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics, collect
 from metake.models.load import ASSETS, load
 from metake.presets import default_text, settings_for
-from metake.processes import VARIABLES, joined, place, total
+from metake.processes import VARIABLES, joined, rank_and_size, total
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "executed"}}
 CONTEXTS = ("The market is cold", "Today it rains")
@@ -45,7 +45,7 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
 def join(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     try:
-        assert place() == (rank, world)
+        assert rank_and_size() == (rank, world)
         assert total(torch.tensor([1.0, rank])).tolist() == [world, world * (world - 1) / 2]
         torch.save(work(), f"{folder}/{rank}.pt")
     finally:
@@ -95,7 +95,7 @@ def test_torchrun_writes_the_statistics_once(tmp_path, monkeypatch):
 
 def test_alone_nothing_is_summed():
     values = torch.ones(2)
-    assert place() == (0, 1)
+    assert rank_and_size() == (0, 1)
     assert total(values) is values
 
 
@@ -126,4 +126,4 @@ def test_an_environment_that_names_no_processes_is_refused(monkeypatch, environm
 def test_an_empty_number_of_processes_is_one(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "")
     with joined():
-        assert place() == (0, 1)
+        assert rank_and_size() == (0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import Row
-from metake.models.trace import wide
+from metake.models.trace import upcast
 
 
 @dataclass(frozen=True)

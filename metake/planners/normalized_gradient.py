@@ -23,7 +23,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Geometry
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, pad
-from metake.models.trace import run, wide
+from metake.models.trace import run, upcast
 from metake.planners.descent import Descent, mean_within
 from metake.planners.problem import Targets
 from metake.solvers.layered import Solution

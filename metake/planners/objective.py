@@ -26,9 +26,9 @@ from metake.models.architecture import Architecture
 from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import chunks, pad
-from metake.models.trace import run, wide
+from metake.models.trace import run, upcast
 from metake.planners.chunk import Chunk, Kind, Rows
-from metake.processes import place, total
+from metake.processes import rank_and_size, total
 from metake.prompts import Batch
 
 Gate = Literal["token", "channel"]
@@ -81,7 +81,7 @@ class Objective:
             for i, row in enumerate(batch.edits)
         ]
         self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
-        rank, world = place()  # every process its own requests
+        rank, world = rank_and_size()  # every process its own requests
         self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
 
     @cached_property

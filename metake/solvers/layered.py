@@ -19,7 +19,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.split import Parts
-from metake.models.trace import run, wide
+from metake.models.trace import run, upcast
 from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
