@@ -92,7 +92,7 @@ def compare(
     def keys(of: list[Row]) -> dict[int, Tensor]:
         trace = run(loaded.arch, pad(of), keys=layers, stop=layers[-1])
         at = torch.tensor([row.lookup for row in of])
-        return {n: wide(pick_tokens(at, trace.keys[n])).double() for n in layers}
+        return {n: upcast(pick_tokens(at, trace.keys[n])).double() for n in layers}
 
     with frozen(loaded.model):
         found = {name: keys(of) for name, of in rows.items()}

@@ -256,7 +256,7 @@ def keys_in_contexts(model: EditableModel, trunks: Trunks, layers: Sequence[int]
     trace, _ = trunks.split.run(
         model.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
     )
-    return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
+    return {layer: upcast(trunks.at_lookup(trace.keys[layer])) for layer in layers}
 
 
 def lookup_keys(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
