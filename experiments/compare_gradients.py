@@ -136,7 +136,9 @@ def targets(base: LocateThenEdit, steps: int, planned: int) -> dict[str, LocateT
     return table
 
 
-def base_method(loaded: EditableModel, name: str, layers: tuple[int, ...], plan_rate: float) -> LocateThenEdit:
+def base_method(
+    loaded: EditableModel, name: str, layers: tuple[int, ...], plan_rate: float
+) -> LocateThenEdit:
     """What all targets share: default numbers but for the plan, and what a preset says of the model."""
     preset, base = settings_for(loaded, name), settings_for(loaded, name, name="none", layers=layers)
     assert isinstance(base, LocateThenEdit)

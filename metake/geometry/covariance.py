@@ -28,8 +28,7 @@ from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
 from metake.models.load import EditableModel, architecture_of, as_editable
 from metake.models.trace import frozen, run
-from metake.processes import rank_and_size
-from metake.processes import total as summed
+from metake.processes import all_reduce_sum, rank_and_size
 
 FORMAT = "metake-statistics-2"
 PARTIAL = "metake-partial-statistics-2"
@@ -274,7 +273,7 @@ def collect(
     bar.close()
     if partial:
         partial.unlink(missing_ok=True)
-    moments = {layer: (summed(s) / total).float().cpu() for layer, s in sums.items()}
+    moments = {layer: (all_reduce_sum(s) / total).float().cpu() for layer, s in sums.items()}
     return Statistics(moments, provenance)
 
 
