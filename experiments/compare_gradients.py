@@ -101,7 +101,7 @@ from metake.geometry.covariance import Statistics
 from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import MEMIT
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
 from metake.presets import held_out_text, preset_name, settings_for, statistics_for
@@ -136,7 +136,9 @@ def targets(base: LocateThenEdit, steps: int, planned: int) -> dict[str, LocateT
     return table
 
 
-def base_method(loaded: Loaded, name: str, layers: tuple[int, ...], plan_rate: float) -> LocateThenEdit:
+def base_method(
+    loaded: EditableModel, name: str, layers: tuple[int, ...], plan_rate: float
+) -> LocateThenEdit:
     """What all targets share: default numbers but for the plan, and what a preset says of the model."""
     preset, base = settings_for(loaded, name), settings_for(loaded, name, name="none", layers=layers)
     assert isinstance(base, LocateThenEdit)
@@ -148,7 +150,7 @@ def base_method(loaded: Loaded, name: str, layers: tuple[int, ...], plan_rate: f
 class Study:
     """A model with the methods that are compared on it."""
 
-    loaded: Loaded
+    loaded: EditableModel
     statistics: Statistics
     methods: dict[str, LocateThenEdit]
     batch: int

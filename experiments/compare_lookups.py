@@ -58,9 +58,9 @@ from torch.nn.functional import normalize
 from metake.data.records import Record, read_records
 from metake.geometry.covariance import Statistics
 from metake.models.chat import described
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.models.tokens import Row, encode, pad
-from metake.models.trace import frozen, run, wide
+from metake.models.trace import frozen, run, upcast
 from metake.presets import settings_for, statistics_for
 from metake.prompts import Batch, pick_tokens
 from metake.provenance import provenance
@@ -72,7 +72,7 @@ HEAD = ["layer", "subject: others", "nearest", "prompt: others", "nearest", "own
 
 @torch.no_grad()
 def compare(
-    loaded: Loaded, records: Sequence[Record], statistics: Statistics, layers: Sequence[int]
+    loaded: EditableModel, records: Sequence[Record], statistics: Statistics, layers: Sequence[int]
 ) -> list[dict[str, float]]:
     """Per layer, |cos| of keys in C's metric: the mean over pairs of facts and the mean of each one's largest, at both
     tokens, and the mean cosine of a prompt's key with its rephrasing's.
@@ -92,7 +92,7 @@ def compare(
     def keys(of: list[Row]) -> dict[int, Tensor]:
         trace = run(loaded.arch, pad(of), keys=layers, stop=layers[-1])
         at = torch.tensor([row.lookup for row in of])
-        return {n: wide(pick_tokens(at, trace.keys[n])).double() for n in layers}
+        return {n: upcast(pick_tokens(at, trace.keys[n])).double() for n in layers}
 
     with frozen(loaded.model):
         found = {name: keys(of) for name, of in rows.items()}

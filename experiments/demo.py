@@ -67,7 +67,7 @@ from metake.evaluation.page import (
     result_section,
 )
 from metake.methods.base import Method
-from metake.models.load import Loaded, load
+from metake.models.load import EditableModel, load
 from metake.presets import held_out_text, methods_for
 from metake.report.answers import Dialogue
 from metake.report.page import Section, write_page
@@ -81,13 +81,13 @@ BATCHES = (
 REAL, MADE_UP = ASSETS / "world" / "real_facts.json", ASSETS / "world" / "test.json"
 
 
-def with_presets(*names: str) -> Callable[[Loaded], list[Method]]:
+def with_presets(*names: str) -> Callable[[EditableModel], list[Method]]:
     """The variants of some methods that a model's preset has numbers for."""
     return lambda loaded: methods_for(loaded, searched_names(loaded.arch, names))
 
 
 def run(
-    loaded: Loaded, data: Path, choose: Callable[[Loaded], list[Method]], edits: int, batch: int
+    loaded: EditableModel, data: Path, choose: Callable[[EditableModel], list[Method]], edits: int, batch: int
 ) -> Comparison:
     """All methods on the first `edits` records of `data`."""
     records = read_records(data, edits)
@@ -119,7 +119,7 @@ def show(talks: list[Dialogue]) -> None:
                 print(f"    {name}: {answer.text!r}{mark}")
 
 
-def real_model() -> Loaded | None:
+def real_model() -> EditableModel | None:
     """SmolLM2, or None with a note where it is not installed."""
     try:
         return load("smollm2")
@@ -157,7 +157,7 @@ def main() -> None:
     small = load(args.model, chat=None)
     subject = real or small
 
-    def same_constraint(loaded: Loaded) -> list[Method]:
+    def same_constraint(loaded: EditableModel) -> list[Method]:
         return story_methods(loaded.arch, loaded.name)
 
     story = run(subject, REAL if real else MADE_UP, same_constraint, 6 if real else 12, 12)

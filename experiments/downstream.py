@@ -49,13 +49,13 @@ if __name__ == "__main__":
     show_help(options)
 
 from metake.deltas import Delta
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
 
 def judge(
-    loaded: Loaded, tasks: list[str], limit: int | None, folder: Path | None, batch: int
+    loaded: EditableModel, tasks: list[str], limit: int | None, folder: Path | None, batch: int
 ) -> dict[str, dict[str, float]]:
     """Task -> metric -> value, `METRIC_stderr` beside it.
 

@@ -90,7 +90,7 @@ from metake.methods.base import State
 from metake.methods.combinators import compensated, metake
 from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.chat import described
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.models.trace import frozen
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.descent import Penalty, descend
@@ -112,7 +112,7 @@ with command("measure_drift"), needs("theory"):
 class Bench:
     """A model with everything that the measurement of one edit needs."""
 
-    loaded: Loaded
+    loaded: EditableModel
     statistics: Statistics
     method: LocateThenEdit
     factors: tuple[float, ...]

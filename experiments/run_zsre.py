@@ -114,7 +114,7 @@ from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
 from metake.geometry.covariance import text_fingerprint
 from metake.methods.table import METHODS, method_named
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.presets import held_out_text, methods_for, preset_name, preset_of
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
@@ -296,7 +296,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def content(
     args: argparse.Namespace,
-    loaded: Loaded,
+    loaded: EditableModel,
     statistics: Any,
     befores: list[Measurement],
     rows: dict[str, list[MethodRun]],

@@ -140,7 +140,7 @@ from metake.methods.settings import choice_names, setting_names
 from metake.methods.table import Row, find_method, method_named
 from metake.methods.ultraedit import UltraEdit
 from metake.models.architecture import Architecture
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.planners.closed_loop import ClosedLoop
 from metake.presets import PRESETS, check_changes, preset_name, preset_of, settings_for, short_name
 from metake.prompts import sample_contexts
@@ -504,7 +504,7 @@ def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: 
 
 
 def search(
-    loaded: Loaded,
+    loaded: EditableModel,
     method: str,
     space: Space,
     records: list[Record],

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from metake.methods.table import method_named as method_named
     from metake.methods.table import register_method as register_method
     from metake.models.architecture import ModuleMap as ModuleMap
-    from metake.models.load import Loaded as Loaded
+    from metake.models.load import EditableModel as EditableModel
     from metake.models.load import load as load
     from metake.models.load import save_model as save_model
     from metake.planners.base import Planner as Planner
@@ -70,13 +70,13 @@ _MODULE_OF = {
     "ClosedLoop": "metake.planners.closed_loop",
     "Compensated": "metake.planners.compensated",
     "Delta": "metake.deltas",
+    "EditableModel": "metake.models.load",
     "EditResult": "metake.result",
     "Editor": "metake.editor",
     "Geometry": "metake.geometry.operator",
     "GeometrySpec": "metake.geometry.specs",
     "Gradient": "metake.planners.gradients",
     "KeyEstimator": "metake.key_estimators",
-    "Loaded": "metake.models.load",
     "LocateThenEdit": "metake.methods.locate_then_edit",
     "METHODS": "metake.methods.table",
     "Memory": "metake.solvers.memory",

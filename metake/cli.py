@@ -21,7 +21,7 @@ from metake.commands.models import models
 from metake.commands.stats import stats
 from metake.console import command
 from metake.errors import MetakeError
-from metake.processes import joined
+from metake.processes import process_group
 
 app = typer.Typer(
     help="Knowledge editing for language models, with a per-edit report of how much of the requested change the solver realizes.",
@@ -72,7 +72,7 @@ def main() -> None:
     """Run the command line. Invalid input gives one line on stderr and exit code 2."""
     with command("metake"):
         try:
-            with joined():
+            with process_group():
                 code = app(prog_name="metake", standalone_mode=False)  # of an Exit; 130 of Ctrl-C
                 if code == 130:
                     raise KeyboardInterrupt

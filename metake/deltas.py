@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from metake.errors import MetakeError
 from metake.files import as_path, digest, read_tensors, write_tensors
 from metake.models.architecture import Architecture
-from metake.models.load import Loaded, architecture_of
+from metake.models.load import EditableModel, architecture_of
 from metake.requests import one_line
 
 FORMAT = "metake-delta-2"
@@ -146,7 +146,7 @@ class Delta:
         return {layer: norm(layer) for layer in self.layers}
 
     @torch.no_grad()
-    def apply(self, model: Loaded | nn.Module | Architecture, *, check: bool = True) -> Applied:
+    def apply(self, model: EditableModel | nn.Module | Architecture, *, check: bool = True) -> Applied:
         """Add the change to the weights, in place.
 
         The sum is formed in fp32 (fp64 for an fp64 model) and rounded once to the weights' dtype.
@@ -184,7 +184,9 @@ class Delta:
         return applied.seal()
 
     @contextmanager
-    def applied(self, model: Loaded | nn.Module | Architecture, *, check: bool = True) -> Iterator[None]:
+    def applied(
+        self, model: EditableModel | nn.Module | Architecture, *, check: bool = True
+    ) -> Iterator[None]:
         """The edited model inside the block, the original one after it.
 
         Raises:

@@ -30,7 +30,7 @@ from metake.methods.table import method_named
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.architecture import ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask, check_room
-from metake.models.load import Loaded, as_loaded
+from metake.models.load import EditableModel, as_editable
 from metake.models.tokens import encode
 from metake.models.trace import frozen
 from metake.phases import phase
@@ -64,7 +64,7 @@ class Editor:
 
     def __init__(
         self,
-        model: Loaded | nn.Module,
+        model: EditableModel | nn.Module,
         tokenizer: Any = None,
         method: str | Method = "metake",
         *,
@@ -81,7 +81,7 @@ class Editor:
             raise MetakeError(
                 f"statistics: must be Statistics, not {type(statistics).__name__}; {STATISTICS}"
             )
-        self.loaded = as_loaded(model, tokenizer, modules)
+        self.loaded = as_editable(model, tokenizer, modules)
         self.arch, self.tokenizer = self.loaded.arch, self.loaded.tokenizer
         refuse_inference_tensors(self.arch.model)
         self.method = method if isinstance(method, Method) else settings_for(self.arch, method)
@@ -105,7 +105,7 @@ class Editor:
         return self.state.contexts or ()
 
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
-        """Greedy answers of the current model; see `Loaded.ask`."""
+        """Greedy answers of the current model; see `EditableModel.ask`."""
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
     def __repr__(self) -> str:

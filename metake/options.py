@@ -17,7 +17,7 @@ from metake.shipped import DTYPES
 if TYPE_CHECKING:
     from metake.geometry.covariance import Statistics
     from metake.methods.base import Method
-    from metake.models.load import Loaded
+    from metake.models.load import EditableModel
 
 
 MOST_LAYERS = 10_000  # that a range may name; no model has so many
@@ -111,7 +111,7 @@ def model_options(
         )
 
 
-def chosen_model(args: argparse.Namespace) -> Loaded:
+def chosen_model(args: argparse.Namespace) -> EditableModel:
     """The model that `model_options` asked for.
 
     Raises:
@@ -154,7 +154,7 @@ def parse_layers(text: str) -> list[int]:
 
 
 def find_statistics(
-    loaded: Loaded, methods: Iterable[Method], stats: Path | None, text: Path | None
+    loaded: EditableModel, methods: Iterable[Method], stats: Path | None, text: Path | None
 ) -> Statistics | None:
     """From a file that holds them, else collected from a text, else from the text that ships.
 

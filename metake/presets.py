@@ -22,7 +22,7 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.settings import check_setting, choice_names, setting_names
 from metake.methods.table import find_method, method_named
 from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, DEMOS, Loaded, architecture_of, as_loaded
+from metake.models.load import ASSETS, DEMOS, EditableModel, architecture_of, as_editable
 from metake.names import unknown_name
 from metake.phases import note
 
@@ -156,7 +156,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
 
 
 def settings_for(
-    model: Loaded | nn.Module | Architecture,
+    model: EditableModel | nn.Module | Architecture,
     method: str,
     *,
     name: str | Path | None = None,
@@ -189,7 +189,7 @@ def settings_for(
 
 
 def methods_for(
-    model: Loaded | nn.Module | Architecture,
+    model: EditableModel | nn.Module | Architecture,
     names: Sequence[str],
     *,
     preset: str | Path | None = None,
@@ -276,7 +276,7 @@ def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statisti
 
 
 def statistics_for(
-    model: Loaded | nn.Module | Architecture,
+    model: EditableModel | nn.Module | Architecture,
     tokenizer: Any = None,
     layers: Sequence[int] = (),
     *,
@@ -297,7 +297,7 @@ def statistics_for(
     Raises:
         MetakeError: the text is too short, or an argument is something else.
     """
-    loaded = as_loaded(model, tokenizer)
+    loaded = as_editable(model, tokenizer)
     arch, tokenizer = loaded.arch, loaded.tokenizer
     arch.check_layers(layers)
     layers = tuple(layers)

@@ -1,8 +1,8 @@
-"""Several processes, each with a copy of the model: started by `torchrun`, joined by `torch.distributed`.
+"""Process groups of `torch.distributed`, each process with a copy of the model, as `torchrun` starts them.
 
-Whoever has called `torch.distributed.init_process_group` gets it everywhere: statistics share out the
-text's windows, the upper level its requests; every process ends with the same edit. Alone, nothing
-here does anything.
+After `torch.distributed.init_process_group` the windows of a text (statistics) and the requests of a batch (upper
+level) are distributed over the processes, and every process ends with the same edit. In a single process the functions
+here change nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +19,39 @@ if TYPE_CHECKING:  # torch takes seconds to import: only where there is a model
 
 
 NUMBERS = ("RANK", "LOCAL_RANK", "MASTER_PORT")
-VARIABLES = (*NUMBERS, "MASTER_ADDR")  # that torchrun sets beside WORLD_SIZE
+VARIABLES = (*NUMBERS, "MASTER_ADDR")  # set by torchrun, besides WORLD_SIZE
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Join the processes that `torchrun` has started, if it has; only the first of them speaks.
+def process_group() -> Iterator[None]:
+    """Context inside the process group that `torchrun` describes, if there is one; only rank 0 prints.
 
     Raises:
-        MetakeError: the environment speaks of several processes, and does not say where they are.
+        MetakeError: `WORLD_SIZE` names several processes, but the other variables of `torchrun` are missing or wrong.
     """
     count = os.environ.get("WORLD_SIZE") or "1"
     if count == "1":
         yield
         return
+    _check_environment(count)
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as null:
+            silent = rank_and_size()[0] > 0
+            out = redirect_stdout(null) if silent else nullcontext()
+            with out, redirect_stderr(null) if silent else nullcontext():
+                yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _check_environment(count: str) -> None:
+    """Refuse an environment that lacks a variable of `torchrun`."""
     for name in VARIABLES:
         if not os.environ.get(name):
             raise MetakeError(
@@ -43,24 +62,10 @@ def joined() -> Iterator[None]:
             raise MetakeError(
                 f"{name}={os.environ[name]}: no number; start processes by torchrun, or unset WORLD_SIZE"
             )
-    import torch
-    import torch.distributed as dist
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        with open(os.devnull, "w", encoding="utf-8") as nothing:
-            silent = place()[0] > 0
-            out = redirect_stdout(nothing) if silent else nullcontext()
-            with out, redirect_stderr(nothing) if silent else nullcontext():
-                yield
-    finally:
-        dist.destroy_process_group()
 
 
-def place() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
+def rank_and_size() -> tuple[int, int]:
+    """Rank of this process and number of processes, `(0, 1)` without a process group."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
@@ -68,14 +73,18 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum over all processes, which all get alike, where `values` is."""
-    if place()[1] == 1:
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Sum over all processes, the same on each, on the device of `values`.
+
+    Args:
+        values: tensor of the same shape in every process; returned as it is in a single process.
+    """
+    if rank_and_size()[1] == 1:
         return values
     import torch
     import torch.distributed as dist
 
-    near = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
-    summed = values.detach().to(near, copy=True).contiguous()
+    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    summed = values.detach().to(device, copy=True).contiguous()
     dist.all_reduce(summed)
     return summed.to(values.device)

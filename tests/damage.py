@@ -28,7 +28,7 @@ from metake.evaluation.metrics import Measurement
 from metake.files import digest, read_record, write_json, write_record, write_tensors
 from metake.geometry.covariance import PARTIAL, Provenance, Statistics, _resume
 from metake.models.architecture import Architecture, ModuleMap
-from metake.models.load import ASSETS, Loaded, load, save_model
+from metake.models.load import ASSETS, EditableModel, load, save_model
 from metake.presets import PRESETS, preset_of
 from metake.published import read_published
 
@@ -66,7 +66,7 @@ def kinds(folder: Path, model: Any, tokenizer: Any) -> dict[str, Kind]:
     whole.save(folder / "whole")
     key = {"method": "memit", "seed": 0, "records": "r" * 16}
     batch = checkpointed(folder / "run", key, thin)
-    loaded = Loaded("tiny", model, tokenizer, arch)
+    loaded = EditableModel("tiny", model, tokenizer, arch)
     save_model(loaded, folder / "model")
     trials = {"memit": {"data": "dev.json", "trials": [{"number": 0, "score": 0.5, "choice": {"lr": 0.1}}]}}
     write_record(folder / "search.json", trials)

@@ -23,7 +23,7 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.evaluation.metrics import Evaluator
 from metake.methods.table import METHODS
-from metake.models.load import ASSETS, DEMOS, Loaded, load
+from metake.models.load import ASSETS, DEMOS, EditableModel, load
 from metake.presets import preset_of, settings_for, statistics_for
 
 RECORD = Path(__file__).parent / "data" / "record.json"
@@ -41,7 +41,7 @@ def methods_of(model: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*METHODS, *searched]))
 
 
-def read_facts(loaded: Loaded) -> list[Any]:
+def read_facts(loaded: EditableModel) -> list[Any]:
     """Facts that the model knows, of different subjects."""
     name = "test.json" if loaded.name in DEMOS else "real_facts.json"
     return read_records(ASSETS / "world" / name)[:FACTS]
@@ -54,7 +54,7 @@ def probe(change: torch.Tensor) -> list[float]:
     return ((u @ change) * v).sum(1).tolist()
 
 
-def run(loaded: Loaded, method: str) -> dict[str, Any]:
+def run(loaded: EditableModel, method: str) -> dict[str, Any]:
     """Two batches by one method: the change of the weights, attenuations, and the usual three metrics."""
     records, settings = read_facts(loaded), settings_for(loaded.arch, method)
     statistics = (

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from metake.errors import MetakeError
 from metake.folders import MANIFEST, check_folder, check_run_folder, result_folder, verify
 from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, Loaded, load, save_model
+from metake.models.load import ASSETS, EditableModel, load, save_model
 from tests.conftest import tiny
 
 
@@ -18,7 +18,7 @@ from tests.conftest import tiny
 def small(demo):
     """A tiny model with the demo model's tokenizer."""
     model = tiny("llama")
-    return Loaded("tiny", model, demo.tokenizer, Architecture(model))
+    return EditableModel("tiny", model, demo.tokenizer, Architecture(model))
 
 
 def contents(folder):

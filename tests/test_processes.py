@@ -1,4 +1,4 @@
-"""Two processes end where one does."""
+"""Process groups: two processes give the result of one."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics, collect
 from metake.models.load import ASSETS, load
 from metake.presets import default_text, settings_for
-from metake.processes import VARIABLES, joined, place, total
+from metake.processes import VARIABLES, all_reduce_sum, process_group, rank_and_size
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "executed"}}
 CONTEXTS = ("The market is cold", "Today it rains")
@@ -45,8 +45,8 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
 def join(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     try:
-        assert place() == (rank, world)
-        assert total(torch.tensor([1.0, rank])).tolist() == [world, world * (world - 1) / 2]
+        assert rank_and_size() == (rank, world)
+        assert all_reduce_sum(torch.tensor([1.0, rank])).tolist() == [world, world * (world - 1) / 2]
         torch.save(work(), f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -61,12 +61,12 @@ def together(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def test_all_processes_find_the_same(together):
+def test_process_group_gives_every_process_the_same_edit(together):
     for name, value in together[0].items():
         assert torch.equal(value, together[1][name]), name
 
 
-def test_two_processes_find_what_one_finds(together):
+def test_process_group_of_two_gives_the_edit_of_one_process(together):
     alone = work()
     assert set(alone) == set(together[0])
     for name, value in alone.items():
@@ -75,7 +75,7 @@ def test_two_processes_find_what_one_finds(together):
         assert off < 1e-4, (name, off)
 
 
-def test_torchrun_writes_the_statistics_once(tmp_path, monkeypatch):
+def test_process_group_writes_the_statistics_once(tmp_path, monkeypatch):
     """Both processes read half of the text, the first writes what one process would have."""
     command = ["stats", "--model", "demo", "--layers", "1-2", "--tokens", "2000", "--device", "cpu"]
     alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
@@ -93,10 +93,10 @@ def test_torchrun_writes_the_statistics_once(tmp_path, monkeypatch):
         torch.testing.assert_close(a[layer], b[layer])
 
 
-def test_alone_nothing_is_summed():
+def test_all_reduce_sum_returns_its_argument_in_a_single_process():
     values = torch.ones(2)
-    assert place() == (0, 1)
-    assert total(values) is values
+    assert rank_and_size() == (0, 1)
+    assert all_reduce_sum(values) is values
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ def test_alone_nothing_is_summed():
         ),
     ],
 )
-def test_an_environment_that_names_no_processes_is_refused(monkeypatch, environment, complaint):
+def test_process_group_refuses_an_incomplete_environment(monkeypatch, environment, complaint):
     for name in (*VARIABLES, "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(MetakeError, match=f"{complaint}.*unset WORLD_SIZE"), joined():
-        raise AssertionError("joined what is not there")
+    with pytest.raises(MetakeError, match=f"{complaint}.*unset WORLD_SIZE"), process_group():
+        raise AssertionError("entered a process group without processes")
 
 
-def test_an_empty_number_of_processes_is_one(monkeypatch):
+def test_process_group_takes_an_empty_world_size_as_one(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "")
-    with joined():
-        assert place() == (0, 1)
+    with process_group():
+        assert rank_and_size() == (0, 1)

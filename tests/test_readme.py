@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OBJECTS = {
     "metake": metake,
     "editor": metake.Editor,
-    "loaded": metake.Loaded,
+    "loaded": metake.EditableModel,
     "result": metake.EditResult,
     "delta": metake.Delta,
 }

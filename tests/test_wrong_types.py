@@ -71,7 +71,7 @@ ENTRIES = {
     "Request.parse": (lambda g, x: metake.Request.parse(x, "a", "b"), "", ()),
     "Editor": (lambda g, x: metake.Editor(x), "", ()),
     "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
-    "Editor tokenizer of Loaded": (
+    "Editor tokenizer of EditableModel": (
         lambda g, x: metake.Editor(g.demo, x, **g.quick),
         "tokenizer: ",
         ("None",),
@@ -217,7 +217,7 @@ def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
     model.config.model_type = "of-my-own"
     with pytest.raises(metake.MetakeError, match="unknown model family"):
         metake.Editor(model, demo.tokenizer)
-    described = metake.Loaded("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
+    described = metake.EditableModel("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
     method = metake.settings_for(described, "ultraedit", layers=(1,))
     assert (
         metake.Editor(described, method=method)

@@ -15,7 +15,7 @@ from metake.files import read_text
 from metake.phases import phase
 
 if TYPE_CHECKING:
-    from metake.models.load import Loaded
+    from metake.models.load import EditableModel
 
 
 def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
@@ -31,7 +31,7 @@ def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
     return questions
 
 
-def answer(loaded: Loaded, questions: list[str], tokens: int) -> list[str]:
+def answer(loaded: EditableModel, questions: list[str], tokens: int) -> list[str]:
     with phase("evaluate"):
         return loaded.ask(questions, max_new_tokens=tokens)
 

@@ -13,7 +13,7 @@ from metake.options import parse_layers
 from metake.phases import phase
 
 if TYPE_CHECKING:
-    from metake.models.load import Loaded
+    from metake.models.load import EditableModel
 
 Model = Annotated[
     str,
@@ -87,7 +87,7 @@ def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]
 
 def load_model(
     model: str, device: str | None, dtype: str, modules: Path | None, chat: bool | None = None
-) -> Loaded:
+) -> EditableModel:
     """Model selected by a command's options.
 
     Args:

@@ -29,7 +29,7 @@ from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
 from metake.options import find_statistics, output_path
-from metake.processes import place
+from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
     from metake.requests import Request
@@ -188,7 +188,7 @@ def edit(
         typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
         if result.failed:
             typer.echo(result.advice(), err=True)
-        if place()[0] > 0:
+        if rank_and_size()[0] > 0:
             return
         summary = {**result.summary(), **used, "digest": editor.delta.digest}
         with result_folder(out, overwrite=overwrite) as folder:

@@ -31,7 +31,7 @@ from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
 from metake.folders import check_run_folder
 from metake.options import find_statistics, output_path
-from metake.processes import place
+from metake.processes import rank_and_size
 
 EVALUATION = (
     "under_way",
@@ -142,7 +142,7 @@ def evaluate(
                 data=str(data),
                 left_out=left_out,
             )
-        if place()[0] > 0:
+        if rank_and_size()[0] > 0:
             return
         write_json(out / "results.json", comparison.content)
         write_text(out / "table.md", comparison.markdown())

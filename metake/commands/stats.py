@@ -14,7 +14,7 @@ from metake.errors import MetakeError
 from metake.files import check_writable, kind_of, read_text
 from metake.options import output_path, parse_layers
 from metake.phases import phase
-from metake.processes import place
+from metake.processes import rank_and_size
 
 
 def stats(
@@ -70,7 +70,7 @@ def stats(
             statistics = collect(
                 loaded.arch, loaded.tokenizer, source, wanted, tokens=tokens, partial=partial
             )
-        if place()[0] > 0:
+        if rank_and_size()[0] > 0:
             return
         statistics.save(out)
         seen = statistics.provenance.tokens

@@ -18,7 +18,7 @@ from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key
 from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.methods.base import Method
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.phases import phase
 from metake.prompts import sample_contexts
 from metake.report.tables import markdown, render
@@ -98,7 +98,7 @@ class Comparison:
 
 
 def compare(
-    loaded: Loaded,
+    loaded: EditableModel,
     records: Sequence[Record],
     methods: Sequence[Method],
     statistics: Statistics | None,

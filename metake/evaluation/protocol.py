@@ -20,7 +20,7 @@ from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.methods.base import Method
 from metake.models.chat import described, frame_of
 from metake.models.greedy import described_decoding
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.models.tokens import count_tokens, encode
 from metake.phases import phase
 from metake.provenance import provenance
@@ -76,7 +76,9 @@ def _plain(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def usable(loaded: Loaded, records: Sequence[Record], reserve: int = 24) -> tuple[list[Record], list[str]]:
+def usable(
+    loaded: EditableModel, records: Sequence[Record], reserve: int = 24
+) -> tuple[list[Record], list[str]]:
     """Records whose every text the model can take, and one line for each record that it cannot.
 
     Args:
@@ -132,7 +134,7 @@ def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
         yield "generation prompt", prompt, ""
 
 
-def _check_texts(loaded: Loaded, record: Record, reserve: int) -> None:
+def _check_texts(loaded: EditableModel, record: Record, reserve: int) -> None:
     """Raises `MetakeError` for a text that the tokenizer cannot say, or that is too long for the model."""
     limit, tokenizer = loaded.arch.max_positions, loaded.tokenizer
     texts = dict.fromkeys(_texts(record))
@@ -152,7 +154,7 @@ def _check_texts(loaded: Loaded, record: Record, reserve: int) -> None:
 
 
 def run_key(
-    loaded: Loaded,
+    loaded: EditableModel,
     records: Sequence[Record],
     method: Method,
     statistics: Statistics | None,
@@ -181,7 +183,7 @@ def run_key(
 
 
 def evaluate_method(
-    loaded: Loaded,
+    loaded: EditableModel,
     records: Sequence[Record],
     method: Method,
     statistics: Statistics | None,
@@ -271,7 +273,7 @@ def _merge(parts: Sequence[Measurement]) -> Measurement:
 
 
 def result_file(
-    loaded: Loaded,
+    loaded: EditableModel,
     before: Measurement,
     runs: Sequence[MethodRun],
     statistics: Statistics | None,

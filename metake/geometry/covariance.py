@@ -26,10 +26,9 @@ from metake.errors import MetakeError
 from metake.files import as_path, read_tensors, write_tensors
 from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
-from metake.models.load import Loaded, architecture_of, as_loaded
+from metake.models.load import EditableModel, architecture_of, as_editable
 from metake.models.trace import frozen, run
-from metake.processes import place
-from metake.processes import total as summed
+from metake.processes import all_reduce_sum, rank_and_size
 
 FORMAT = "metake-statistics-2"
 PARTIAL = "metake-partial-statistics-2"
@@ -143,7 +142,7 @@ class Statistics:
 
     def check(
         self,
-        model: Loaded | nn.Module | Architecture,
+        model: EditableModel | nn.Module | Architecture,
         layers: tuple[int, ...],
         path: Path | str = "statistics",
     ) -> None:
@@ -189,7 +188,7 @@ def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> 
 @neutral()
 @torch.no_grad()
 def collect(
-    model: Loaded | nn.Module | Architecture,
+    model: EditableModel | nn.Module | Architecture,
     tokenizer: Any,
     text: str | Iterable[str],
     layers: tuple[int, ...],
@@ -216,7 +215,7 @@ def collect(
     Raises:
         MetakeError: the text has fewer tokens than a key has entries, so C would be singular; a number is below 1.
     """
-    loaded = as_loaded(model, tokenizer)
+    loaded = as_editable(model, tokenizer)
     arch, tokenizer = loaded.arch, loaded.tokenizer
     arch.check_layers(layers)
     if isinstance(text, bytes | dict) or not isinstance(text, Iterable):
@@ -241,7 +240,7 @@ def collect(
         layer: torch.zeros(arch.d_k, arch.d_k, dtype=torch.float64, device=arch.weight(layer).device)
         for layer in layers
     }
-    rank, world = place()
+    rank, world = rank_and_size()
     windows = windows[rank::world]
     if partial and world > 1:
         partial = partial.with_name(f"{partial.name}-{rank}-of-{world}")
@@ -274,7 +273,7 @@ def collect(
     bar.close()
     if partial:
         partial.unlink(missing_ok=True)
-    moments = {layer: (summed(s) / total).float().cpu() for layer, s in sums.items()}
+    moments = {layer: (all_reduce_sum(s) / total).float().cpu() for layer, s in sums.items()}
     return Statistics(moments, provenance)
 
 

@@ -16,7 +16,7 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
 from metake.geometry.operator import Fit, Geometry
 from metake.methods.names import written_name
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.names import unknown_name
 from metake.planners.problem import Targets
 from metake.requests import Request
@@ -127,7 +127,7 @@ class Method(Component):
         found: torch.dtype = getattr(torch, self.dtype)
         return found
 
-    def init(self, model: Loaded, statistics: Statistics | None = None) -> State:
+    def init(self, model: EditableModel, statistics: Statistics | None = None) -> State:
         """The state before the first batch.
 
         Raises:
@@ -142,12 +142,12 @@ class Method(Component):
         statistics.check(model.arch, self.layers)
         return State(statistics)
 
-    def prepare(self, model: Loaded, state: State) -> State:
+    def prepare(self, model: EditableModel, state: State) -> State:
         """The state with what is sampled from the model at the first batch."""
         return state
 
     def step(
-        self, model: Loaded, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+        self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits.
 
@@ -160,7 +160,7 @@ class Method(Component):
         """
         raise NotImplementedError
 
-    def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
         """Attenuation of each request, without any edit.
 
         Raises:

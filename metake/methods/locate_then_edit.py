@@ -16,8 +16,8 @@ from metake.geometry.operator import Fit, Geometry
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.methods.base import Learned, Method, Preview, Stage, State
-from metake.models.load import Loaded
-from metake.models.trace import wide
+from metake.models.load import EditableModel
+from metake.models.trace import upcast
 from metake.phases import phase
 from metake.planners.base import Planner
 from metake.planners.closed_loop import ClosedLoop
@@ -133,7 +133,7 @@ class LocateThenEdit(Method):
         groups = -(-requests // (self.group or requests))
         return groups * len(self.stages) * self.planner.divided(self.rounds).step_count
 
-    def prepare(self, model: Loaded, state: State) -> State:
+    def prepare(self, model: EditableModel, state: State) -> State:
         """Sample contexts from the model as it is, once."""
         if state.contexts is not None:
             return state
@@ -142,7 +142,7 @@ class LocateThenEdit(Method):
             contexts = sample_contexts(model.arch, model.tokenizer, seed=self.seed)
         return replace(state, contexts=contexts)
 
-    def geometry_at(self, model: Loaded, state: State, layer: int) -> Geometry:
+    def geometry_at(self, model: EditableModel, state: State, layer: int) -> Geometry:
         """The effective geometry of a layer, with the keys of earlier batches if they are remembered."""
         if layer not in state.bases:
             device = model.arch.weight(layer).device
@@ -155,7 +155,7 @@ class LocateThenEdit(Method):
         past = [keys.to(base.device) for keys in state.of_layer(layer)] if self.memory.remembers_keys else []
         return base.with_past(torch.cat(past, 1)) if past else base
 
-    def solver(self, model: Loaded, state: State, shares: Shares | None = None) -> LayeredSolver:
+    def solver(self, model: EditableModel, state: State, shares: Shares | None = None) -> LayeredSolver:
         """The lower level of a stage (the first, by default)."""
         shares = shares or self.stages[0]
         geometries = {layer: self.geometry_at(model, state, layer) for layer, _ in shares}
@@ -164,7 +164,7 @@ class LocateThenEdit(Method):
         )
 
     def batch(
-        self, model: Loaded, requests: Sequence[Request], state: State, first: int | None = None
+        self, model: EditableModel, requests: Sequence[Request], state: State, first: int | None = None
     ) -> tuple[Batch, Trunks]:
         """Token rows of some requests, and what the solver needs of them.
 
@@ -176,7 +176,7 @@ class LocateThenEdit(Method):
         return batch, Trunks.build(model.arch, batch, first, self.keys)
 
     def step(
-        self, model: Loaded, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+        self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """Plan and solve all groups and stages, each on the model that the ones before it edited."""
         state = self.prepare(model, state)
@@ -205,7 +205,7 @@ class LocateThenEdit(Method):
 
     def plan(
         self,
-        model: Loaded,
+        model: EditableModel,
         solver: LayeredSolver,
         batch: Batch,
         trunks: Trunks,
@@ -220,13 +220,13 @@ class LocateThenEdit(Method):
         problem = PlanningProblem(model.arch, solver, batch, trunks, ties, self.max_tokens, on_step)
         return self.planner.divided(self.rounds).plan(problem)
 
-    def _groups(self, model: Loaded, requests: Sequence[Request], state: State) -> Iterator[_Group]:
+    def _groups(self, model: EditableModel, requests: Sequence[Request], state: State) -> Iterator[_Group]:
         size = self.group or len(requests)
         for start in range(0, len(requests), size):
             members = slice(start, start + size)
             yield _Group(members, *self.batch(model, requests[members], state))
 
-    def _learn(self, model: Loaded, groups: Sequence[_Group], delta: Delta) -> Learned:
+    def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> Learned:
         """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
         with delta.applied(model.arch, check=False):
             keys = [lookup_keys(model, group.trunks, delta.layers) for group in groups]
@@ -235,7 +235,7 @@ class LocateThenEdit(Method):
             for layer in delta.layers
         }
 
-    def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
         state = self.prepare(model, state)
         layers = tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
         trunks = self.batch(model, requests, state, layers[0])[1]
@@ -251,14 +251,14 @@ class LocateThenEdit(Method):
 
 
 @torch.no_grad()
-def keys_in_contexts(model: Loaded, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+def keys_in_contexts(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
     """Layer -> keys at the lookup token in every context, `rows x d_k`, of the model as it is."""
     trace, _ = trunks.split.run(
         model.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
     )
-    return {layer: wide(trunks.at_lookup(trace.keys[layer])) for layer in layers}
+    return {layer: upcast(trunks.at_lookup(trace.keys[layer])) for layer in layers}
 
 
-def lookup_keys(model: Loaded, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+def lookup_keys(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
     """Layer -> key of each request, `n x d_k`, of the model as it is."""
     return {layer: trunks.mean_key(keys) for layer, keys in keys_in_contexts(model, trunks, layers).items()}

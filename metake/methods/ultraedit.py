@@ -12,7 +12,7 @@ from metake.components import register
 from metake.deltas import Delta
 from metake.geometry.operator import Identity
 from metake.methods.base import Method, Preview, Stage, State
-from metake.models.load import Loaded
+from metake.models.load import EditableModel
 from metake.planners.normalized_gradient import Moments, Signals, answer_signals, gradient_step
 from metake.prompts import Batch
 from metake.requests import Request
@@ -33,15 +33,15 @@ class UltraEdit(Method):
     def effort(self) -> str:
         return "gradient_lr"
 
-    def _signals(self, model: Loaded, requests: Sequence[Request]) -> Signals:
+    def _signals(self, model: EditableModel, requests: Sequence[Request]) -> Signals:
         rows = Batch.build(model.arch, model.tokenizer, requests, ()).edits
         return answer_signals(model.arch, rows, self.layers, self.max_tokens)
 
-    def _geometry(self, model: Loaded, layer: int) -> Identity:
+    def _geometry(self, model: EditableModel, layer: int) -> Identity:
         return Identity(dtype=self.torch_dtype, device=model.arch.weight(layer).device)
 
     def step(
-        self, model: Loaded, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+        self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         signals = self._signals(model, requests)
         own = signals.moments
@@ -59,7 +59,7 @@ class UltraEdit(Method):
         delta = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
         return delta, state.with_learned({n: m.pack() for n, m in own.items()}), (stage,)
 
-    def preview(self, model: Loaded, requests: Sequence[Request], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
         signals = self._signals(model, requests)
         rho = torch.stack(
             [

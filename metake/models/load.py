@@ -58,7 +58,7 @@ KNOWN: tuple[Known, ...] = (
 
 
 @dataclass(frozen=True, repr=False)
-class Loaded:
+class EditableModel:
     """A model with its tokenizer.
 
     Attributes:
@@ -96,7 +96,7 @@ class Loaded:
 
     def __repr__(self) -> str:
         chat = ", in conversations" if isinstance(self.tokenizer, Chat) else ""
-        return f"<Loaded: {self.name}, {self.arch.family}, {len(self.arch)} layers{chat}>"
+        return f"<EditableModel: {self.name}, {self.arch.family}, {len(self.arch)} layers{chat}>"
 
 
 def load(
@@ -106,7 +106,7 @@ def load(
     device: str | torch.device | None = None,
     modules: ModuleMap | Path | str | None = None,
     chat: bool | None = False,
-) -> Loaded:
+) -> EditableModel:
     """Load a named model, a local folder or file, or a model from the hub.
 
     Args:
@@ -145,11 +145,13 @@ def load(
             f"{name}: the tokenizer has a chat template, but prompts are used without it; give chat=True (--chat) to use it",
             stacklevel=2,
         )
-    return Loaded(canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules))
+    return EditableModel(
+        canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules)
+    )
 
 
 def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -> Architecture:
-    """The `Architecture` of a `Loaded` or a model; an `Architecture` is returned unchanged.
+    """The `Architecture` of an `EditableModel` or a model; an `Architecture` is returned unchanged.
 
     Args:
         modules: module map of an unknown family.
@@ -157,7 +159,7 @@ def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -
     Raises:
         MetakeError: another type, or a model that cannot be edited.
     """
-    if isinstance(model, Loaded):
+    if isinstance(model, EditableModel):
         model = model.arch if modules is None else model.model
     if isinstance(model, Architecture):
         return model
@@ -169,14 +171,16 @@ def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -
     return Architecture(model, modules)
 
 
-def as_loaded(model: Any, tokenizer: Any = None, modules: ModuleMap | Path | str | None = None) -> Loaded:
-    """A model with its tokenizer, of a `Loaded` (whose tokenizer can be another one), or of a model and a tokenizer.
+def as_editable(
+    model: Any, tokenizer: Any = None, modules: ModuleMap | Path | str | None = None
+) -> EditableModel:
+    """A model with its tokenizer, of an `EditableModel` (whose tokenizer can be another one), or of a model and a tokenizer.
 
     Raises:
         MetakeError: either is missing or something else, or the model cannot be edited.
     """
     arch = architecture_of(model, modules)
-    if tokenizer is None and isinstance(model, Loaded):
+    if tokenizer is None and isinstance(model, EditableModel):
         tokenizer = model.tokenizer
     if tokenizer is None:
         raise MetakeError("tokenizer: is missing; give the model's, or what metake.load returns for both")
@@ -186,10 +190,10 @@ def as_loaded(model: Any, tokenizer: Any = None, modules: ModuleMap | Path | str
         )
     name = (
         model.name
-        if isinstance(model, Loaded)
+        if isinstance(model, EditableModel)
         else str(getattr(arch.model, "name_or_path", "") or arch.family)
     )
-    return Loaded(name, arch.model, tokenizer, arch)
+    return EditableModel(name, arch.model, tokenizer, arch)
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
@@ -309,7 +313,7 @@ def _from_pretrained(
     return model.eval(), tokenizer
 
 
-def save_model(loaded: Loaded, folder: Path | str, *, overwrite: bool = False) -> None:
+def save_model(loaded: EditableModel, folder: Path | str, *, overwrite: bool = False) -> None:
     """Write an ordinary model folder, all of it or nothing, in place of an earlier result.
 
     Args:
@@ -318,7 +322,7 @@ def save_model(loaded: Loaded, folder: Path | str, *, overwrite: bool = False) -
     Raises:
         MetakeError: the folder cannot be written, or holds files that are not of an earlier result.
     """
-    if not isinstance(loaded, Loaded):
+    if not isinstance(loaded, EditableModel):
         raise MetakeError(
             f"save_model: must be given what metake.load returns, not {type(loaded).__name__}; "
             "write save_model(loaded, folder)"
@@ -329,7 +333,7 @@ def save_model(loaded: Loaded, folder: Path | str, *, overwrite: bool = False) -
         write_model(loaded, place)
 
 
-def write_model(loaded: Loaded, place: Path) -> None:
+def write_model(loaded: EditableModel, place: Path) -> None:
     """The files of a model, as any program that uses transformers reads them."""
     loaded.model.save_pretrained(place)
     loaded.tokenizer.save_pretrained(place)

@@ -49,8 +49,12 @@ class _Stop(Exception):
     """Leaves the forward pass after the last block that is needed."""
 
 
-def wide(values: Tensor) -> Tensor:
-    """At least fp32: half precision is for weights and activations, sums and solves need more."""
+def upcast(values: Tensor) -> Tensor:
+    """Values in fp32, or in their own dtype if it is wider; sums and solves run in this precision.
+
+    Args:
+        values: tensor of a floating dtype.
+    """
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import Row
-from metake.models.trace import wide
+from metake.models.trace import upcast
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Watch:
 
     def like(self, logits: Tensor) -> Watch:
         """Where, and as precise as, the logits are."""
-        if self.labels.device == logits.device and self.shares.dtype == wide(logits).dtype:
+        if self.labels.device == logits.device and self.shares.dtype == upcast(logits).dtype:
             return self
-        near, scores = logits.device, wide(logits)
+        near, scores = logits.device, upcast(logits)
         places = self.places[0].to(near), self.places[1].to(near)
         return Watch(
             places,
@@ -59,7 +59,7 @@ class Watch:
 
     def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
         """Sums over the rows of each of `size` requests."""
-        scores = wide(logits).log_softmax(-1)
+        scores = upcast(logits).log_softmax(-1)
         answers = len(self.labels)
         chosen = -scores[:answers].gather(1, self.labels[:, None])[:, 0]
         nll = scores.new_zeros(size).index_add(0, self.owners[:answers], chosen * self.shares)
@@ -102,7 +102,7 @@ class Rows:
         def add(above: Tensor, gates: Tensor) -> Tensor:
             joint = gates.ndim == 3
             shift = gates @ moved if joint else gates[..., None] * moved[self.owners][:, None]
-            return (wide(above) + shift).to(above.dtype)
+            return (upcast(above) + shift).to(above.dtype)
 
         common = None
         if self.above.common is not None and self.gates.common is not None:

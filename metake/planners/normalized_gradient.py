@@ -23,7 +23,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Geometry
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, pad
-from metake.models.trace import run, wide
+from metake.models.trace import run, upcast
 from metake.planners.descent import Descent, mean_within
 from metake.planners.problem import Targets
 from metake.solvers.layered import Solution
@@ -139,12 +139,12 @@ def answer_signals(
             edits=nothing,
             positions=places[:2],
         )
-        loss = cross_entropy(wide(trace.logits), places[2].to(trace.logits.device), reduction="none")
+        loss = cross_entropy(upcast(trace.logits), places[2].to(trace.logits.device), reduction="none")
         slopes = torch.autograd.grad(loss.sum() / total, [trace.values[layer] for layer in layers])
         for layer, slope in zip(layers, slopes, strict=True):
             at = (places[0].to(slope.device), places[1].to(slope.device))
-            keys[layer].append(wide(trace.keys[layer].detach()[at]))
-            gradients[layer].append(wide(slope[at]))
+            keys[layer].append(upcast(trace.keys[layer].detach()[at]))
+            gradients[layer].append(upcast(slope[at]))
         owners.append(who)
         nll.index_add_(0, who, loss.detach().float().cpu())
         ends = torch.tensor([row.predicting[0] for row in mine])

@@ -26,9 +26,9 @@ from metake.models.architecture import Architecture
 from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import chunks, pad
-from metake.models.trace import run, wide
+from metake.models.trace import run, upcast
 from metake.planners.chunk import Chunk, Kind, Rows
-from metake.processes import place, total
+from metake.processes import all_reduce_sum, rank_and_size
 from metake.prompts import Batch
 
 Gate = Literal["token", "channel"]
@@ -81,7 +81,7 @@ class Objective:
             for i, row in enumerate(batch.edits)
         ]
         self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
-        rank, world = place()  # every process its own requests
+        rank, world = rank_and_size()  # every process its own requests
         self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
 
     @cached_property
@@ -131,7 +131,7 @@ class Objective:
             there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
             past = Past(memory, split.begins, torch.cat(there, 1))
         above = own.cut(stream).own
-        gates = torch.zeros(above.shape[:2], device=above.device, dtype=wide(above).dtype)
+        gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
         lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
         gates[alone, lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
         rows = Rows(split, owners, Parts(above), None, Parts(gates), past)
@@ -149,8 +149,8 @@ class Objective:
         def gate(keys: Tensor) -> Tensor:
             if self.channel is None:
                 return torch.empty(*keys.shape[:2], 0, device=above.own.device)
-            q = self.channel.to(wide(keys))
-            found = wide(keys) @ q if self.joint else torch.einsum("btk,kb->bt", wide(keys), q[:, owners])
+            q = self.channel.to(upcast(keys))
+            found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
             return found.to(above.own.device)
 
         rows = Rows(split, owners, above, seen.inputs[self.first], seen.keys[self.top].each(gate))
@@ -177,7 +177,7 @@ class Objective:
             hidden=stream[watched, :width],
             positions=(torch.arange(len(watched)), lookups),
         ).logits
-        return dict(zip(watched, wide(logits).log_softmax(-1), strict=True))
+        return dict(zip(watched, upcast(logits).log_softmax(-1), strict=True))
 
     def losses(
         self,
@@ -273,7 +273,7 @@ class Objective:
                 sums.append(torch.stack([part_nll, part_kl]).detach())
         for leaf, earlier in zip(leaves, before, strict=True):
             assert leaf.grad is not None
-            gradient = total(leaf.grad)
+            gradient = all_reduce_sum(leaf.grad)
             leaf.grad = gradient if earlier is None else earlier + gradient
-        nll, kl = total(torch.stack(sums).sum(0).cpu() if sums else torch.zeros(2, self.size))
+        nll, kl = all_reduce_sum(torch.stack(sums).sum(0).cpu() if sums else torch.zeros(2, self.size))
         return Losses(nll, kl)

@@ -19,7 +19,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.split import Parts
-from metake.models.trace import run, wide
+from metake.models.trace import run, upcast
 from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
@@ -135,7 +135,7 @@ class LayeredSolver:
             self.arch, start=trunks.start, hidden=trunks.hidden, stop=top, keys=(top,), outputs=(top,)
         )
         stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
-        return wide(stream), trunks.mean_key(wide(trunks.at_lookup(trace.keys[top])))
+        return upcast(stream), trunks.mean_key(upcast(trunks.at_lookup(trace.keys[top])))
 
     @torch.no_grad()
     def value(self, trunks: Trunks) -> Tensor:
@@ -143,7 +143,7 @@ class LayeredSolver:
         ids, last, below = trunks.bare_rows(trunks.hidden)
         top = self.planned_at
         trace = run(self.arch, ids, start=trunks.start, hidden=below, stop=top, values=(top,))
-        return wide(pick_tokens(last, trace.values[top]))
+        return upcast(pick_tokens(last, trace.values[top]))
 
     def solve(self, trunks: Trunks, residuals: Tensor, keys: Keys = "moving") -> Solution:
         """Execute `residuals` (`n x d_v`, wanted shifts after the layer that they are planned at).
@@ -178,11 +178,11 @@ class LayeredSolver:
             seen = self.layers if not goals else (layer if self.per_layer else top,)
             streams = passes.streams(hidden, seen)
             if not goals:
-                before = wide(pick_tokens(passes.last, streams[top]))
+                before = upcast(pick_tokens(passes.last, streams[top]))
                 goals = self._goals(trunks, streams, residuals)
             aim = layer if self.per_layer else top
-            stream = wide(pick_tokens(passes.last, streams[aim]))
-            lookups = wide(at_lookup)
+            stream = upcast(pick_tokens(passes.last, streams[aim]))
+            lookups = upcast(at_lookup)
             key, rest = trunks.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
             columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
@@ -211,12 +211,12 @@ class LayeredSolver:
         stream = unedited[place]
         ids, last = trunks.bare_rows(trunks.hidden)[:2]
         at = torch.arange(len(last), device=stream.device), last.to(stream.device)
-        goals = {place: wide(stream[at]) + residuals.to(stream.device, wide(stream).dtype)}
+        goals = {place: upcast(stream[at]) + residuals.to(stream.device, upcast(stream).dtype)}
         upper = [layer for layer in self.layers if layer > place]
         if upper:
             shifted = stream.index_put(at, goals[place].to(stream.dtype))
             replay = run(self.arch, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
-            goals |= {layer: wide(pick_tokens(last, replay.outputs[layer])) for layer in upper}
+            goals |= {layer: upcast(pick_tokens(last, replay.outputs[layer])) for layer in upper}
         return goals
 
 

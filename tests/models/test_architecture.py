@@ -1,5 +1,6 @@
 """Models are recognised, described, or refused with a line that helps."""
 
+import copy
 import hashlib
 import json
 from types import SimpleNamespace
@@ -66,8 +67,12 @@ ALTERED = {
 def test_a_described_value_that_the_stream_does_not_receive_is_refused(why, dtype):
     config, modules = ALTERED[why]
     model = AutoModelForCausalLM.from_config(config).to(dtype)
-    with pytest.raises(MetakeError, match="stream would not receive the edit"):
+    with pytest.raises(MetakeError) as refused:
         Architecture(model, modules)
+    assert str(refused.value) == (
+        f"{model.config.model_type}: the output of {modules.down} of block 0 is normalized, scaled, mixed or dropped "
+        "before it is added to the residual stream, so the stream would not receive the edit; not supported"
+    )
 
 
 def test_looking_at_a_described_model_leaves_it_as_it_was():
@@ -109,6 +114,13 @@ def test_layers_out_of_range_or_order(layers):
         Architecture(tiny("gpt2")).check_layers(layers)
 
 
+@pytest.mark.parametrize("layers", [3, None, {1}, (1.0,), ("1",), (True,), "12"])
+def test_layers_that_are_no_list_of_whole_numbers(layers):
+    with pytest.raises(MetakeError) as refused:
+        Architecture(tiny("gpt2")).check_layers(layers)
+    assert str(refused.value) == f"layers: must be a list of whole numbers, got {layers!r}"
+
+
 def test_fingerprint_sees_an_edit_and_only_below_its_depth(family):
     arch = Architecture(tiny(family))
     whole, below = arch.fingerprint(), arch.fingerprint(1)
@@ -133,7 +145,8 @@ def fingerprint_by_hand(model, parts, modules):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fingerprint_is_what_earlier_deltas_and_statistics_were_saved_with(dtype):
     """Another value would make every saved delta one of another model."""
-    model = tiny("llama").to(dtype)
+    model = copy.deepcopy(tiny("llama")).to(dtype)  # with a configuration of its own
+    model.resize_token_embeddings(30)  # 960 numbers, of which the first 512 count
     arch, inner = Architecture(model), model.model
     assert arch.fingerprint() == fingerprint_by_hand(model, [inner.embed_tokens, *inner.layers], arch.modules)
     below = fingerprint_by_hand(model, [inner.embed_tokens, *inner.layers[:2]], arch.modules)
@@ -202,6 +215,15 @@ def test_a_module_map_that_cannot_be_read_is_refused_by_its_field(write, content
         ModuleMap.read(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert complaint in str(refused.value)
+
+
+def test_a_module_map_of_another_type_is_refused_with_the_right_one():
+    with pytest.raises(MetakeError) as refused:
+        ModuleMap.of({"blocks": "a", "down": "b"})
+    assert str(refused.value) == (
+        "modules: must be a ModuleMap or a JSON file with one, not dict; "
+        "write ModuleMap(blocks=..., down=..., head=...)"
+    )
 
 
 def test_a_module_map_without_a_head_has_the_usual_one(write):

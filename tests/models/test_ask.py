@@ -5,7 +5,7 @@ import torch
 
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture
-from metake.models.load import Loaded, load
+from metake.models.load import EditableModel, load
 from metake.models.tokens import encode
 from metake.words import Cut
 
@@ -49,7 +49,9 @@ def test_a_conversation_is_framed_and_its_whole_turn_is_the_answer(talking):
     text = argmax_text(loaded, "Who works at the mill?", 30)  # `encode` frames the prompt
     assert loaded.ask("Who works at the mill?", max_new_tokens=30) == text.strip()
     assert "\n" in text.strip()
-    assert repr(loaded) == f"<Loaded: {loaded.name}, gpt2, {len(loaded.arch)} layers, in conversations>"
+    assert (
+        repr(loaded) == f"<EditableModel: {loaded.name}, gpt2, {len(loaded.arch)} layers, in conversations>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_model_that_cannot_generate_is_refused(demo):
 
     bare = Bare(demo.model)
     with pytest.raises(MetakeError, match="the model has no generate"):
-        Loaded("bare", bare, demo.tokenizer, Architecture(bare)).ask(PROMPT)
+        EditableModel("bare", bare, demo.tokenizer, Architecture(bare)).ask(PROMPT)
 
 
 def test_asking_inside_inference_mode_works(demo):

@@ -1,5 +1,6 @@
 """From a name to a model: what the loaders of `transformers` are told, and what comes back."""
 
+import json
 import logging
 import warnings
 from importlib.machinery import ModuleSpec
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from metake.errors import MetakeError
 from metake.models import load as loading
 from metake.models.chat import Chat
-from metake.models.load import ASSETS, load
+from metake.models.load import ASSETS, load, save_model
 from tests.conftest import tiny
 
 
@@ -82,6 +83,13 @@ def test_a_folder_of_a_demo_models_name_does_not_stand_in_for_it(told, folder, m
     monkeypatch.chdir(folder)
     loaded, (place, _), _ = told("demo", device="cpu")
     assert (loaded.name, place) == ("demo", str(ASSETS / "demo"))
+
+
+def test_a_saved_tokenizer_has_no_trace_of_how_it_was_loaded(demo, tmp_path):
+    save_model(demo, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"backend", "is_local", "local_files_only"} & set(config)
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "float64"])

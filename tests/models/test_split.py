@@ -1,5 +1,7 @@
 """Whatever is split, or resumed, must come out as if every row ran whole."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -53,6 +55,29 @@ def test_split_passes_are_whole_passes_for_every_family(family):
     torch.testing.assert_close(trace.logits, wanted, rtol=1e-4, atol=1e-4)
     later, _ = s.run(arch, start=1, hidden=seen.inputs[1], edits=edits, positions=at)
     torch.testing.assert_close(later.logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_split_passes_run_shared_prefixes_through_needed_blocks_and_never_through_the_head():
+    arch, calls = Architecture(tiny("llama")), Counter()
+    for name, module in (*enumerate(arch.blocks), ("head", arch.head)):
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    split().run(arch, stop=1)
+    assert calls == {0: 2, 1: 2}  # once for the prefixes, once for the rows
+    calls.clear()
+    split().run(arch, positions=(torch.tensor([0]), torch.tensor([2])))
+    assert calls == {0: 2, 1: 2, 2: 2, 3: 2, "head": 1}
+
+
+@torch.no_grad()
+def test_split_passes_build_their_masks_once():
+    arch, s = Architecture(tiny("llama")), split()
+    s.run(arch, stop=1)
+    ((mask, positions),) = s.ready.values()
+    s.run(arch, stop=1)
+    ((again, _),) = s.ready.values()
+    assert again is mask
+    assert positions[:, 0].tolist() == s.begins.tolist()
 
 
 def test_a_split_of_some_rows_is_the_split_of_those():

@@ -101,6 +101,22 @@ def test_a_token_that_straddles_prompt_and_answer_belongs_to_the_answer():
     assert list(row.predicting) == [1, 2]
 
 
+@pytest.mark.parametrize("ends", [1, 2])
+def test_special_tokens_after_a_text_are_no_part_of_its_row(ends):
+    """A prompt is continued, so the end that a tokenizer appends is cut off."""
+
+    class Ending:
+        all_special_ids = (9,)
+
+        def __call__(self, text, **_):
+            assert text == "It is: 7 up"
+            spans = [(0, 2), (2, 6), (6, 8), (8, 11)]
+            return {"input_ids": [1, 2, 3, 4] + [9] * ends, "offset_mapping": spans + [(0, 0)] * ends}
+
+    row = encode(Ending(), "It is:", "7 up", subject=(0, 2))
+    assert (row.ids, row.answer_ids, row.lookup) == ((1, 2, 3, 4), (3, 4), 0)
+
+
 def small(model, *, unknown="<unk>", normalizer=None):
     """A tokenizer made of a model of the `tokenizers` library."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers

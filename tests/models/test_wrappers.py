@@ -148,12 +148,28 @@ def test_sharded_weights_are_refused(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+def test_weights_that_fsdp_flattened_are_refused():
+    """FSDP's own name of a parameter that holds a shard of several weights."""
+
+    class FlatParameter(nn.Parameter):
+        pass
+
+    model = tiny("llama")
+    model.model.norm.weight = FlatParameter(torch.ones(32))
+    text = one_line(lambda: Architecture(model), "model: model.norm.weight is sharded (FSDP")
+    assert text.endswith("edit the model before it is sharded, or shard its layers with device auto")
+
+
 @pytest.mark.parametrize("target", ["down_proj", "q_proj"])
 def test_adapters_are_refused_and_merged_ones_edited(target):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=[target], init_lora_weights=False)
     model = peft.get_peft_model(tiny("llama"), config)
-    one_line(lambda: Architecture(model), "PEFT adapters", "merge_and_unload()")
+    text = one_line(lambda: Architecture(model))
+    assert text == (
+        f"model: {type(model).__name__} has PEFT adapters, which an edit of its weights would not include; "
+        "merge them first: model = PeftModel.from_pretrained(base, adapter).merge_and_unload()"
+    )
     one_line(lambda: Architecture(torch.compile(model, backend="eager")), "PEFT adapters")
     merged = model.merge_and_unload()
     assert shift(merged).abs().max() > 1e-2
