@@ -63,13 +63,17 @@ REMARKS = {
     "X6": "Stronger: that the step is the one minimiser of the regularised linear loss, and that the aligned step is the one minimiser over its region, is proved too.",
     "X7": "The whole claim.",
 }
-#: What stands in the way of the others.
+#: Claims of which a part is stated, and what that part says.
+PARTS = {
+    "X4": "A part: if what is computed solves G + E in place of G with ||E|| <= u ||G|| and u cond(G) < 1, rho and eta are within "
+    "u cond(G)/(1 - u cond(G)) of theirs, relatively; E need not be symmetric.",
+    "X11": "A part: the bound a posteriori, term by term, for any gradients, channels and shares s_l >= 0.",
+}
+#: What stands in the way of the others, or of the rest of a claim.
 OBSTACLES = {
-    "X4": "A part is proved, `X4_part` of `statements.v`: if the solve is backward stable with u ||G|| and u cond(G) < 1, then rho and eta are within "
-    "u cond(G)/(1 - u cond(G)), relatively. That a solve in floating point is so, and the roundings of the products and the quotient, need "
-    "Flocq and a fixed dimension; c <= 8 is what tests find.",
-    "X11": "A part is proved, `X11_part` of `statements.v`: the bound a posteriori, term by term. That the relative error vanishes as G grows, and the "
-    "last-layer proxy's does not, is a limit through the loss and the allocation, not stated yet.",
+    "X4": "that a solve in floating point is backward stable, and the roundings of the products and of the quotient, need "
+    "Flocq and a fixed dimension; c <= 8 is what tests find",
+    "X11": "that the relative error vanishes as G grows, and the last-layer proxy's does not, are limits through the loss and the allocation",
 }
 #: Assumptions whose counterexample is a test alone, and why it is no theorem.
 TESTED: dict[tuple[str, str], str] = {
@@ -147,21 +151,29 @@ def _assumptions(answers: Answers) -> list[str]:
     return ["| claim | assumption | theorem |", "|---|---|---|", *rows]
 
 
+def _judgement(claim: str, answers: Answers) -> str:
+    """What differs between a claim and its statement, and what the kernel says of it."""
+    if claim in answers.proved:
+        return f"{REMARKS[claim]} Machine-checked. {_axioms(answers.proved[claim])}"
+    if (axioms := answers.counterexamples.get(f"{claim}_part")) is not None:
+        return f"{PARTS[claim]} Coq's kernel accepts it, which gives the claim no rung: {OBSTACLES[claim]}. {_axioms(axioms)}"
+    return "Stated, not proved."
+
+
 def page(answers: Answers) -> str:
     """The whole page."""
-    proved, refused = answers.proved, answers.refused
     lines = [
-        f"{len(proved)} of {len(CLAIMS)} claims are machine-checked, each with instances of its premises, and {sum(name in answers.counterexamples for name in counterexamples())} theorems say "
+        f"{len(answers.proved)} of {len(CLAIMS)} claims are machine-checked, each with instances of its premises, and {sum(name in answers.counterexamples for name in counterexamples())} theorems say "
         f"what becomes of a claim without one of its assumptions (Coq {answers.coq}, sources with sha256 {answers.sources[:16]}).",
         "",
-        "## Without a proof",
+        "## Not proved, or in part",
         "",
         "| claim | what the kernel's run says | in the way |",
         "|---|---|---|",
     ]
     lines += [
-        f"| {c} | {reason} | {_cell(OBSTACLES.get(c, 'the proof is not written yet'))} |"
-        for c, reason in refused.items()
+        f"| {c} | {'part' if f'{c}_part' in answers.counterexamples else reason} | {_cell(OBSTACLES.get(c, 'the proof is not written yet'))} |"
+        for c, reason in answers.refused.items()
     ]
     lines += [
         "",
@@ -175,14 +187,9 @@ def page(answers: Answers) -> str:
         "",
     ]
     for claim in CLAIMS:
-        if text := statement(claim.id):
-            checked = (
-                f"Machine-checked. {_axioms(proved[claim.id])}"
-                if claim.id in proved
-                else "Stated, not proved."
-            )
+        if text := statement(claim.id) or statement(f"{claim.id}_part"):
             lines += [f"### {claim.id}. {claim.title}", "", claim.statement.replace("<", "&lt;") + ".", "",
-                      "```coq", text, *_counterexamples(claim.id, answers), "```", "", f"{REMARKS[claim.id]} {checked}" if claim.id in proved else checked, ""]  # fmt: skip
+                      "```coq", text, *_counterexamples(claim.id, answers), "```", "", _judgement(claim.id, answers), ""]  # fmt: skip
     return INTRO + "\n".join(lines).rstrip() + "\n"
 
 

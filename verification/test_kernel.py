@@ -224,3 +224,15 @@ def test_every_statement_has_a_remark_and_every_gap_a_reason():
     stated = {claim.id for claim in CLAIMS if proofs_page.statement(claim.id)}
     assert stated == set(proofs_page.REMARKS)
     assert not stated & set(proofs_page.OBSTACLES)
+    assert kernel.parts() == [f"{id}_part" for id in proofs_page.PARTS]
+    assert set(proofs_page.PARTS) <= set(proofs_page.OBSTACLES)
+
+
+def test_page_prints_the_part_of_a_claim_and_gives_it_no_rung():
+    recorded = kernel.read_record()
+    assert recorded is not None, "the proofs changed: run `make proofs-accept`"
+    section = proofs_page.page(recorded).split("### X4. ")[1].split("\n### ")[0]
+    assert proofs_page.statement("X4_part") in section
+    assert "no rung" in section
+    assert "Machine-checked" not in section
+    assert "X4" in recorded.refused
