@@ -66,6 +66,19 @@ def test_a_field_beside_them_of_a_wrong_type_is_named(change):
         Request("{} is", "Ada", "x", **change)
 
 
+def test_a_name_that_is_no_text_is_told_with_the_subject():
+    for make, prompt in ((Request, "{} is"), (Request.from_text, "Ada is")):
+        with pytest.raises(MetakeError) as raised:
+            make(prompt, "Ada", "x", name=3)
+        assert str(raised.value) == "Ada: name must be a text, not int"
+
+
+def test_spaces_around_every_text_are_cut():
+    request = Request("  {} lives in ", " Ada\n", " Oslo ")
+    assert (request.prompt, request.subject, request.target) == ("{} lives in", "Ada", "Oslo")
+    assert (request.start, request.text) == (0, "Ada lives in")
+
+
 @pytest.mark.parametrize("at", range(3))
 def test_half_of_a_surrogate_pair_is_named(at):
     fields = ["{} is", "Ada", "x"]

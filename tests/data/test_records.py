@@ -144,6 +144,8 @@ def test_files_that_are_no_records(write):
         ("[]", "at least one"),
         ("{}", "a list"),
         ("[3]", "not an object"),
+        ("", "not JSON"),
+        (" \n\n", "not JSON"),
     ):
         with pytest.raises(MetakeError, match=complaint):
             read_records(write("x.json", text))

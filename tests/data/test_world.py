@@ -21,6 +21,16 @@ def test_size_and_wordings(world):
     assert all(len(r.wordings) >= 4 and len(set(r.wordings)) == len(r.wordings) for r in world.relations)
 
 
+def test_relations_are_named(world):
+    assert [r.name for r in world.relations] == ["birthplace", "craft", "guild", "instrument"]
+
+
+def test_a_quarter_of_the_people_rounded_down_is_for_development():
+    dev, test = World(people=10).records()
+    assert [len({r["subject"] for r in part}) for part in (dev, test)] == [2, 8]
+    assert [len(dev), len(test)] == [8, 32]
+
+
 def test_names_share_both_words(world):
     first = Counter(s.split()[0] for s in world.subjects)
     last = Counter(s.split()[1] for s in world.subjects)

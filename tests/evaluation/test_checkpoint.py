@@ -117,6 +117,12 @@ def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statisti
         with editor() as second, pytest.raises(MetakeError, match="files of different batches; remove"):
             checkpoints.restore(0, second, requests[0])
         place.write_bytes(whole)
+        place.write_bytes(whole[:-3] + b"abc")
+        with editor() as second, pytest.raises(MetakeError) as refused:
+            checkpoints.restore(0, second, requests[0])
+        assert str(refused.value).startswith(f"{place}: ")
+        assert str(refused.value).endswith(f"remove {place.parent}: the batch is edited again")
+        place.write_bytes(whole)
     assert demo.arch.fingerprint() == before
     with editor() as second:
         assert checkpoints.restore(0, second, requests[0]) is not None

@@ -195,6 +195,11 @@ def test_the_result_is_the_table_with_the_figure_of_planned_methods(comparison, 
     assert drawn == [(["memit", "metake"], figure)]  # a gradient step plans no residual
     (picture,) = table.pictures
     assert picture.path == figure
+    assert picture.caption == (
+        "Above: residual that is still missing after each layer's write, relative to the planned one; dotted: the "
+        "prediction from eta alone, as if every layer's write reached the last layer unchanged. Below: attenuation "
+        "eta. Medians over the edits, bars: quartiles."
+    )
     assert "memit: eta 0.25, 50 % of the planned residual still missing" in picture.alt
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -28,13 +29,14 @@ from tests.conftest import method_of
 
 
 def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, records, monkeypatch):
-    bars, ticks, seen = [], [], []
+    bars, ticks, seen, phases = [], [], [], []
 
     def bar(**options):
         bars.append(tqdm(**{**options, "file": io.StringIO(), "disable": False}))
         return bars[-1]
 
     monkeypatch.setattr("metake.editor.tqdm", bar)
+    monkeypatch.setattr("metake.evaluation.protocol.phase", lambda name: phases.append(name) or nullcontext())
     chosen = records[:4]
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     method = method_of(
@@ -53,6 +55,7 @@ def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, r
         tick=ticks.append,
     )
     assert ticks == [3, 1]
+    assert phases == ["metake, edits 1-3 of 4", "evaluate", "metake, edits 4-4 of 4", "evaluate"]
     assert [(b.desc, b.n, b.total) for b in bars] == 2 * [("metake: targets", 5, 5)]
     assert seen == [(3, run.looks[3]), (4, run.after)]
 
@@ -91,7 +94,7 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
         {"statistics": replace(statistics, provenance=replace(provenance, dtype="bfloat16"))},
         {"measured": [False, True, None]},
     ]
-    assert key() == key()
+    assert key() == key() == json.loads(json.dumps(key()))  # plain values, as they are read back
     keys = [json.dumps(key(**changes)) for changes in ({}, *other)]
     assert len(set(keys)) == len(keys)
     saved = demo.arch.weight(0).clone()

@@ -8,7 +8,7 @@ import torch
 from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
 from metake.planners.descent import Penalty
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.hypergradient import Parallel, Unrolled, Virtual, measured_shares
 from metake.planners.objective import Objective
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
@@ -244,6 +244,19 @@ def test_from_nothing_parallel_takes_the_allocations_shares(double, statistics_o
     case = Case(double, statistics_of(double), weight=1e5)
     case.residuals = torch.zeros_like(case.residuals)
     assert cosine(case.parallel()[1], case.unrolled()[1]) > 0.99
+
+
+def test_shares_of_a_short_residual_are_measured(double, statistics_of):
+    """Only a residual of length 0 takes the allocation's."""
+    case = Case(double, statistics_of(double))
+    short = case.residuals / case.residuals.norm(dim=1, keepdim=True) / 4
+    solution = case.solver.solve(case.trunks, short)
+    found = measured_shares(solution, case.solver)
+    for layer, share in found.items():
+        left = solution.factors[layer][0].T
+        torch.testing.assert_close(share, (left * short).sum(1) / (short * short).sum(1))
+    (last, allocated) = case.solver.shares[-1]
+    assert (found[last] - allocated).abs().min() > 1e-3
 
 
 def test_single_precision_agrees(loaded, statistics_of):
