@@ -122,12 +122,12 @@ from metake.planners.descent import Penalty
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.objective import Objective
 from metake.planners.open_loop import OpenLoop
-from metake.presets import default_text
 from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown, render
 from metake.requests import Request
+from metake.texts import default_text
 
 SEQUENCE = 20  # batches
 CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefore", "Because", "I", "You"))

@@ -104,11 +104,13 @@ from metake.methods.table import MEMIT
 from metake.models.load import EditableModel
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
-from metake.presets import held_out_text, preset_name, settings_for, statistics_for
+from metake.presets import preset_name, settings_for
 from metake.prompts import sample_contexts
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
+from metake.statistics_cache import statistics_for
+from metake.texts import held_out_text
 
 METRICS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
 PLAIN = {"clamp": None, "decay": 0.0, "kl": 0.0625, "stop_loss": 0.05}

@@ -61,10 +61,11 @@ from metake.models.chat import described
 from metake.models.load import EditableModel
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, upcast
-from metake.presets import settings_for, statistics_for
+from metake.presets import settings_for
 from metake.prompts import Batch, pick_tokens
 from metake.provenance import provenance
 from metake.report.tables import render
+from metake.statistics_cache import statistics_for
 
 NUMBERS = ("subject", "subject_nearest", "prompt", "prompt_nearest", "rephrased")
 HEAD = ["layer", "subject: others", "nearest", "prompt: others", "nearest", "own rephrasing"]

@@ -56,9 +56,11 @@ import torch
 from metake.data.records import read_records
 from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.trace import frozen
-from metake.presets import TOKENS, default_text, settings_for, statistics_for
+from metake.presets import settings_for
 from metake.provenance import provenance
 from metake.report.tables import markdown
+from metake.statistics_cache import TOKENS, statistics_for
+from metake.texts import default_text
 
 
 @command("compare_statistics")

@@ -68,9 +68,10 @@ from metake.evaluation.page import (
 )
 from metake.methods.base import Method
 from metake.models.load import EditableModel, load
-from metake.presets import held_out_text, methods_for
+from metake.presets import methods_for
 from metake.report.answers import Dialogue
 from metake.report.page import Section, write_page
+from metake.texts import held_out_text
 
 METHODS = ("memit", "alphaedit", "metake")
 CONTROLS = ("memit-compensated", "memit@unstopped")

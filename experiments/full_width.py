@@ -75,10 +75,11 @@ from metake.geometry.covariance import collect
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import find_method
 from metake.models.architecture import Architecture
-from metake.presets import default_text, methods_for
+from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.tables import render
 from metake.requests import Request
+from metake.texts import default_text
 
 CONFIGS = {
     "gpt2-xl": lambda n: GPT2Config(n_embd=1600, n_layer=n, n_head=25),

@@ -115,11 +115,12 @@ from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method
 from metake.geometry.covariance import text_fingerprint
 from metake.methods.table import METHODS, method_named
 from metake.models.load import EditableModel
-from metake.presets import held_out_text, methods_for, preset_name, preset_of
+from metake.presets import methods_for, preset_name, preset_of
 from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
 from metake.report.tables import latex, markdown, render
+from metake.texts import held_out_text
 
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
 GROUPS = {"paper": list(PAPER), "all": list(METHODS)}

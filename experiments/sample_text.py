@@ -38,7 +38,7 @@ import torch
 from tqdm import tqdm
 
 from metake.models.load import load
-from metake.presets import HELD_OUT, TEXT
+from metake.texts import HELD_OUT, TEXT
 
 TOPICS = [
     "the history of Portugal",

@@ -69,10 +69,12 @@ from metake.data.records import read_records
 from metake.geometry.specs import GeometrySpec
 from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.trace import frozen
-from metake.presets import default_text, settings_for, statistics_for
+from metake.presets import settings_for
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
+from metake.statistics_cache import statistics_for
+from metake.texts import default_text
 
 GOAL = 0.01
 

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from metake.planners.open_loop import OpenLoop as OpenLoop
     from metake.presets import methods_for as methods_for
     from metake.presets import settings_for as settings_for
-    from metake.presets import statistics_for as statistics_for
     from metake.prompts import Batch as Batch
     from metake.requests import Request as Request
     from metake.result import EditResult as EditResult
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from metake.solvers.allocation import Allocation as Allocation
     from metake.solvers.memory import Memory as Memory
     from metake.solvers.postprocess import Postprocess as Postprocess
+    from metake.statistics_cache import statistics_for as statistics_for
 
 __version__ = "0.1.0"
 
@@ -101,7 +101,7 @@ _MODULE_OF = {
     "register_method": "metake.methods.table",
     "save_model": "metake.models.load",
     "settings_for": "metake.presets",
-    "statistics_for": "metake.presets",
+    "statistics_for": "metake.statistics_cache",
 }
 __all__ = ["__version__", *_MODULE_OF]
 

@@ -1,10 +1,4 @@
-"""Edits of a model with a method: preview, edit, check, revert.
-
-editor = Editor(load("demo"), method="metake", statistics=...)
-print(editor.preview(requests))       # predicted realization; the model is not changed
-result = editor.edit(requests)        # the model is edited
-print(result); result.check(rephrases, neighbours); result.delta.save("edit"); result.revert()
-"""
+"""Edits of a model with a method: preview, edit, check, revert."""
 
 from __future__ import annotations
 
@@ -20,34 +14,31 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import metake
-from metake.answers import Answer, Check, Neighbour, compare_answers, read_answers
+from metake.answers import Check
+from metake.checks import Questions, answer_requests, compare_requests
 from metake.console import hidden
-from metake.deltas import Applied, Delta, swapped_weights
+from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics
+from metake.history import History
 from metake.methods.base import Learned, Method, Stage, State
 from metake.methods.table import method_named
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.architecture import ModuleMap
-from metake.models.ask import MAX_NEW_TOKENS, ask, check_room
+from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.load import EditableModel, as_editable
-from metake.models.tokens import encode
 from metake.models.trace import frozen
-from metake.phases import phase
 from metake.requests import Request, distinct
 from metake.result import EditResult, Preview
 
-STATISTICS = "metake.Statistics.load(path) reads a file of metake stats"
-
 
 class Editor:
-    """Edits a model in place.
+    """Editor of a model in place.
 
     Args:
         model: what `load` returns, or a causal language model (`transformers`), on any device, fp32 or bf16.
         tokenizer: the model's (fast) tokenizer; not needed with the result of `load`.
-        method: a name of the table of methods, with the model's preset; or a method, e.g. of
-            `metake.settings_for(model, "metake", lr=0.1)`.
+        method: a name of the table of methods, with the model's preset; or a method, e.g. `memit(model, lr=0.1)`.
         statistics: second moments of the edited layers' keys, for geometries that use them; default: from the cache,
             or collected.
         modules: module map of an unknown model family, or the path of its file.
@@ -55,11 +46,19 @@ class Editor:
         progress: show a progress bar for target optimizations longer than a second, on a terminal or in a notebook.
 
     Attributes:
-        state: what the method carries to the next batch.
-        batches: results of the batches that the model holds.
+        state: state of the method for the next batch.
 
     Raises:
         MetakeError: unknown method or family, layers out of range, statistics of another model.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo")
+        >>> with mk.Editor(model, method=mk.ultraedit(model, layers=(2, 3)), progress=False) as editor:
+        ...     result = editor.edit(mk.Request("What is the craft of {}?", "Nezan Girok", "baker"))
+        ...     check = editor.check(neighbours="What is the craft of Sino Dufe?")
+        ...     len(result.delta.layers), len(check.neighbours)
+        (2, 1)
     """
 
     def __init__(
@@ -73,13 +72,15 @@ class Editor:
         answers: bool = True,
         progress: bool = True,
     ) -> None:
-        from metake.presets import settings_for, statistics_for
+        from metake.presets import settings_for
+        from metake.statistics_cache import statistics_for
 
         if not isinstance(method, Method):
             method_named(method)
         if statistics is not None and not isinstance(statistics, Statistics):
             raise MetakeError(
-                f"statistics: must be Statistics, not {type(statistics).__name__}; {STATISTICS}"
+                f"statistics: must be Statistics, not {type(statistics).__name__}; "
+                "metake.Statistics.load(path) reads a file of metake stats"
             )
         self.loaded = as_editable(model, tokenizer, modules)
         self.arch, self.tokenizer = self.loaded.arch, self.loaded.tokenizer
@@ -91,11 +92,11 @@ class Editor:
         if statistics is None and self.method.needs_statistics:
             statistics = statistics_for(self.arch, self.tokenizer, self.method.layers, progress=progress)
         self.state: State = self.method.init(self.loaded, statistics)
-        self.batches: list[EditResult] = []
-        self._finished: tuple[Applied, Delta] | None = None
+        self._history = History(self.arch)
 
     @property
     def statistics(self) -> Statistics | None:
+        """Second moments of the edited layers' keys; None if the method needs none."""
         return self.state.statistics
 
     @property
@@ -104,16 +105,34 @@ class Editor:
         self.state = self.method.prepare(self.loaded, self.state)
         return self.state.contexts or ()
 
+    @property
+    def batches(self) -> list[EditResult]:
+        """Results of the batches that the model holds, oldest first."""
+        return self._history.results
+
+    @property
+    def delta(self) -> Delta:
+        """All batches so far as one delta, for the model before the first of them."""
+        return self._history.delta
+
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
-        """Greedy answers of the current model; see `EditableModel.ask`."""
+        """Greedy answers of the current model.
+
+        Args:
+            questions: complete prompts, one or several.
+            max_new_tokens: maximum number of tokens per answer.
+        """
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
-    def __repr__(self) -> str:
-        count = len(self.batches)
-        return f"<Editor: {self.method.name} of {self.loaded.name}, layers {list(self.method.layers)}, {count} batches>"
-
     def preview(self, requests: Sequence[Request] | Request) -> Preview:
-        """Predicted realization of each request at each layer: rho and eta of its mean key. The model is not changed."""
+        """Predicted realization of each request at each layer: rho and eta of its mean key. The model is not changed.
+
+        Args:
+            requests: one request or several.
+
+        Raises:
+            MetakeError: no request, or a method without attenuation.
+        """
         requests = distinct(requests)
         with neutral(), frozen(self.arch.model):
             self.state = self.method.prepare(self.loaded, self.state)
@@ -123,14 +142,15 @@ class Editor:
     def edit(self, requests: Sequence[Request] | Request) -> EditResult:
         """Result of one batch of edits, which is planned, solved and written. If this fails, the model is unchanged.
 
-        Identical requests are merged, with a warning.
+        Args:
+            requests: one request or several, edited together. Identical ones are merged, with a warning.
 
         Raises:
             MetakeError: no request, or two requests with different targets for one prompt.
         """
         requests = distinct(requests)
-        self._unfinish()
-        earlier = self._answers(requests)
+        self._history.unfinalize()
+        before = answer_requests(self.loaded, requests) if self.reads_answers else []
         started = time.perf_counter()
         with frozen(self.arch.model):
             delta, state, stages = self._step(requests)
@@ -138,48 +158,24 @@ class Editor:
             applied = delta.apply(self.arch, check=False)
             try:
                 seconds = time.perf_counter() - started
-                answers = self._compared(requests, earlier)
+                answers = compare_requests(self.loaded, requests, before)
             except BaseException:
                 applied.revert()
                 raise
         learned = state.learned[-1] if len(state.learned) > len(self.state.learned) else {}
-        result = EditResult(
-            requests, self.method, delta, stages, seconds, applied, self, self.state, learned, answers
-        )
-        return self._push(result, state)
-
-    def _push(self, result: EditResult, state: State) -> EditResult:
-        self.batches.append(result)
+        result = EditResult(requests, self.method, delta, stages, seconds, learned, answers)
+        self._history.push(result, applied, self.state)
         self.state = state
         return result
 
     def _step(self, requests: tuple[Request, ...]) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One step of the method, with a progress bar."""
-        options = {
-            "total": self.method.step_count(len(requests)),
-            "desc": f"{self.method.name}: targets",
-            "unit": "step",
-            "leave": False,
-        }
-        bar = tqdm(**options, delay=1, disable=hidden(self.progress)) if self.progress else None
+        total, title = self.method.step_count(len(requests)), f"{self.method.name}: targets"
+        options = {"total": total, "desc": title, "unit": "step", "leave": False, "delay": 1}
+        bar = tqdm(**options, disable=hidden(self.progress)) if self.progress else None
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None
             return self.method.step(self.loaded, requests, self.state, on_step)
-
-    def _answers(self, requests: Sequence[Request]) -> list[str]:
-        """Greedy answers of the current model; empty if answers are not read."""
-        if not self.reads_answers:
-            return []
-        asked = [r.text for r in requests], [r.target for r in requests]
-        with phase("evaluate"):
-            return read_answers(self.arch, self.tokenizer, *asked)
-
-    def _compared(self, requests: Sequence[Request], earlier: Sequence[str]) -> tuple[Answer, ...]:
-        """Current answers paired with earlier ones; empty if there are none."""
-        if not earlier:
-            return ()
-        asked = [r.text for r in requests], [r.target for r in requests]
-        return compare_answers(self.tokenizer, *asked, earlier, self._answers(requests))
 
     def _note(self, requests: tuple[Request, ...]) -> dict[str, Any]:
         """Note of a batch's delta."""
@@ -197,7 +193,10 @@ class Editor:
         """Result of a batch that was edited and saved earlier, and is now applied to the model again.
 
         Args:
-            delta, learned: attributes of its `EditResult`.
+            requests: the batch.
+            delta: weight update of the batch.
+            learned: layer -> `d_k x n`, attribute of its `EditResult`.
+            seconds: wall time of the edit.
 
         Raises:
             MetakeError: an argument is of another type, or the delta does not fit the model.
@@ -209,95 +208,88 @@ class Editor:
             raise MetakeError("restore: learned must be the dictionary `learned` of the edit's result")
         if other := [layer for layer in learned if layer not in self.method.layers]:
             raise MetakeError(f"restore: learned holds layer {other[0]!r}, which the editor does not edit")
-        self._unfinish()
+        self._history.unfinalize()
         with torch.no_grad():
             applied = delta.apply(self.arch, check=False)
-        result = EditResult(requests, self.method, delta, (), seconds, applied, self, self.state, learned)
-        return self._push(result, self.state.with_learned(learned))
+        result = EditResult(requests, self.method, delta, (), seconds, learned)
+        self._history.push(result, applied, self.state)
+        self.state = self.state.with_learned(learned)
+        return result
 
-    def finish(self) -> None:
-        """Apply the last step of a method after the last batch: PRUNE bounds the singular values of the total update.
+    def finalize(self) -> list[EditResult]:
+        """Apply the step of a method after the last batch: PRUNE bounds the singular values of the total update.
 
-        Further edits and `revert` undo this step first.
+        Further edits, `undo` and `revert` undo this step first.
+
+        Returns:
+            Results of all batches, with the answers of the finalized model.
 
         Raises:
             MetakeError: other code has changed the weights since the last batch.
         """
-        if not self.method.finalizes or not self.batches or self._finished is not None:
-            return
-        self.batches[-1]._applied.check()
-        originals = self._originals(self.batches)
-        delta = self.method.finalize(self.delta, originals)
-        with torch.no_grad():
-            held = Applied(self.arch, {n: self.arch.weight(n).clone() for n in delta.layers})
-            try:
-                Applied(self.arch, originals).revert()
-                delta.apply(self.arch, check=False)
-            except BaseException:
-                held.revert()
-                raise
-        self._finished = held.seal(), delta
-        for result in self.batches:
-            result.answers = self._compared(result.requests, [answer.before for answer in result.answers])
+        if self._history.finalize(self.method):
+            before = [[answer.before for answer in result.answers] for result in self.batches]
+            self._history.report_finalized(
+                [
+                    replace(result, answers=compare_requests(self.loaded, result.requests, answers))
+                    for result, answers in zip(self.batches, before, strict=True)
+                ]
+            )
+        return self.batches
 
-    def _unfinish(self) -> None:
-        if self._finished is not None:
-            self._finished[0].revert()
-            self._finished = None
+    def check(self, rephrases: Any = (), neighbours: Any = (), *, result: EditResult | None = None) -> Check:
+        """Answers without and with an edit, to rephrased prompts and to neighborhood prompts.
 
-    def _take_back(self, result: EditResult) -> None:
-        if self.batches[-1] is not result:
-            raise MetakeError("revert: a later batch stands on this one; revert that one first")
-        self._unfinish()
-        result._applied.revert()
-        self.state = result._state
-        self.batches.pop()
+        The answers without the edit come from the model before its batch. The present weights are restored
+        afterwards, bit for bit.
 
-    @staticmethod
-    def _originals(batches: Sequence[EditResult]) -> dict[int, Tensor]:
-        """Layer -> weights before the first of consecutive batches."""
-        originals: dict[int, Tensor] = {}
-        for result in reversed(batches):
-            originals |= result._applied.originals
-        return originals
-
-    def _check(
-        self, result: EditResult, rephrases: list[str], targets: list[str], neighbours: list[str]
-    ) -> Check:
-        """Answers of the model before a batch, paired with those of the current model."""
-        written = self.batches[-1]._applied if self._finished is None else self._finished[0]
-        written.check("check")
-        asked = [*rephrases, *neighbours], [*targets, *[""] * len(neighbours)]
-        check_room(self.arch, [encode(self.tokenizer, text).ids for text in asked[0]], "check")
-        after = read_answers(self.arch, self.tokenizer, *asked)
-        first = next(i for i, batch in enumerate(self.batches) if batch is result)
-        with swapped_weights(self.arch, self._originals(self.batches[first:])):
-            before = read_answers(self.arch, self.tokenizer, *asked)
-        count = len(rephrases)
-        found = compare_answers(self.tokenizer, rephrases, targets, before[:count], after[:count])
-        rest = zip(neighbours, before[count:], after[count:], strict=True)
-        return Check(found, tuple(Neighbour(text, b, b, a) for text, b, a in rest))
-
-    def revert(self) -> None:
-        """Revert every batch.
+        Args:
+            rephrases: complete prompts whose answer should begin with the target: a string or a list of strings; for a
+                batch of several requests a list with one entry (a string or a list of strings) per request.
+            neighbours: complete prompts whose answer should not change, a string or a list of strings.
+            result: of the edit; by default the last one.
 
         Raises:
-            MetakeError: other code has changed the weights since.
+            MetakeError: no question, a question that is not a string, an edit that was reverted, or weights that other
+                code has changed since.
         """
-        while self.batches:
-            self.batches[-1].revert()
+        result = self._last("check") if result is None else result
+        first = self._history.index(result, "check")
+        questions = Questions.parse(result.requests, rephrases, neighbours)
+        self._history.verify("check")
+        return questions.ask(self.loaded, self._history.originals(first))
 
-    @property
-    def delta(self) -> Delta:
-        """All batches so far as one delta, for the model before the first of them."""
-        if self._finished is not None:
-            return self._finished[1]
+    def _last(self, what: str) -> EditResult:
+        """Result of the last batch."""
         if not self.batches:
-            return Delta({}, self.arch.fingerprint())
-        total = self.batches[0].delta
-        for result in self.batches[1:]:
-            total = total.then(result.delta)
-        return total
+            raise MetakeError(f"{what}: the model holds no edit of this editor; edit first")
+        return self.batches[-1]
+
+    def undo(self) -> None:
+        """Revert the last batch: weights and state of the method are restored bit for bit.
+
+        Raises:
+            MetakeError: there is no batch, or other code has changed the weights since.
+        """
+        self.revert(self._last("undo"))
+
+    def revert(self, result: EditResult | None = None) -> None:
+        """Revert every batch, or the last one, which is then given: weights and state are restored bit for bit.
+
+        Args:
+            result: of the last batch.
+
+        Raises:
+            MetakeError: a batch that is not the last one, or not in the model; or other code has changed the weights.
+        """
+        if result is not None and self._history.index(result, "revert") + 1 < len(self.batches):
+            raise MetakeError("revert: a later batch stands on this one; revert that one first")
+        for _ in self.batches if result is None else [result]:
+            self.state = self._history.pop()
+
+    def __repr__(self) -> str:
+        count = len(self.batches)
+        return f"<Editor: {self.method.name} of {self.loaded.name}, layers {list(self.method.layers)}, {count} batches>"
 
     def __enter__(self) -> Editor:
         return self

@@ -164,7 +164,7 @@ def find_statistics(
         MetakeError: a file cannot be read, or its statistics are of another model or lack a layer.
     """
     from metake.geometry.covariance import Statistics
-    from metake.presets import statistics_for
+    from metake.statistics_cache import statistics_for
 
     layers = tuple(sorted({layer for m in methods if m.needs_statistics for layer in m.layers}))
     if not layers:

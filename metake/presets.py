@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,30 +10,17 @@ from typing import Any
 from torch import nn
 
 from metake.components import known_kinds
-from metake.data.world import World
 from metake.errors import MetakeError
-from metake.extras import require
-from metake.files import as_path, check_writable, expand, read_json, read_text
-from metake.geometry.covariance import Statistics, collect, text_fingerprint
+from metake.files import as_path, read_json
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.settings import check_setting, choice_names, setting_names
 from metake.methods.table import find_method, method_named
 from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, DEMOS, EditableModel, architecture_of, as_editable
+from metake.models.load import ASSETS, EditableModel, architecture_of
 from metake.names import unknown_name
-from metake.phases import note
 
 PRESETS = ASSETS / "presets"
-TEXT = ASSETS / "text.txt"  # both written by experiments/sample_text.py
-HELD_OUT = ASSETS / "held_out.txt"
-TOKENS = 61_440  # of the shipped text, by default
-
-
-def cache_folder() -> Path:
-    """Where statistics are kept: `$METAKE_CACHE`, or `metake` in the user's cache folder; an empty value is none."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "metake"
-    return expand(os.environ.get("METAKE_CACHE") or default)
 
 
 def default_layers(count: int) -> tuple[int, ...]:
@@ -217,123 +202,3 @@ def methods_for(
     for method in changed:
         architecture_of(model).check_layers(method.layers)
     return changed
-
-
-def default_text(name: str) -> str:
-    """The world's own text for the demo models, the shipped English text for all others.
-
-    Args:
-        name: of the model's preset, as `preset_name` gives it.
-    """
-    if name in DEMOS:
-        return World().text(6000, seed=7)
-    if not TEXT.is_file():
-        raise MetakeError("statistics: no text ships with this installation; give one with --text FILE")
-    return read_text(TEXT)
-
-
-def held_out_text(name: str) -> str:
-    """Text for perplexity that `default_text` does not hold."""
-    if name in DEMOS:
-        return World().text(400, seed=11)
-    if not HELD_OUT.is_file():
-        raise MetakeError("perplexity: no text ships with this installation; give one with --held-out FILE")
-    return read_text(HELD_OUT)
-
-
-def stream_dataset(name: str) -> Iterator[str]:
-    """Documents of a dataset on the hub, `NAME` or `NAME:CONFIG`, streamed.
-
-    Raises:
-        MetakeError: the package is missing or the dataset cannot be opened.
-    """
-    require("hub", "datasets", what="--dataset")
-    import datasets
-
-    path, _, config = name.partition(":")
-    try:
-        stream = datasets.load_dataset(path, config or None, split="train", streaming=True)
-        column = next(c for c in ("text", "content", "document") if c in next(iter(stream)))
-    except Exception as error:  # the loaders raise whatever their formats raise
-        reason = " ".join(str(error).split())[:200]
-        raise MetakeError(
-            f"--dataset {name}: cannot be streamed ({type(error).__name__}: {reason})"
-        ) from error
-    return (str(entry[column]) for entry in stream)
-
-
-def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statistics | None:
-    """The statistics in a file of the cache, None if there are none that can be used."""
-    try:
-        if not path.exists():
-            return None
-        statistics = Statistics.load(path)
-        statistics.check(arch, layers, path)
-    except (MetakeError, OSError) as error:
-        warnings.warn(f"{error}: collected again", stacklevel=3)
-        return None
-    return statistics
-
-
-def statistics_for(
-    model: EditableModel | nn.Module | Architecture,
-    tokenizer: Any = None,
-    layers: Sequence[int] = (),
-    *,
-    text: str | None = None,
-    tokens: int | None = None,
-    progress: bool = True,
-) -> Statistics:
-    """Statistics from the cache, or collected now and cached.
-
-    A cached file that is damaged is made again, and a cache that cannot be written is not used; either is a note.
-
-    Args:
-        tokenizer: the model's; not needed with what `load` returns.
-        layers: of which C is wanted.
-        text: to collect from; a text that ships by default.
-        tokens: so many of the text, from its beginning.
-
-    Raises:
-        MetakeError: the text is too short, or an argument is something else.
-    """
-    loaded = as_editable(model, tokenizer)
-    arch, tokenizer = loaded.arch, loaded.tokenizer
-    arch.check_layers(layers)
-    layers = tuple(layers)
-    if text is not None and not isinstance(text, str):
-        raise MetakeError(f"statistics: text must be a text, not {type(text).__name__}; read the file first")
-    if text is None:
-        text = default_text(preset_name(arch))
-        tokens = tokens or TOKENS
-    label = "-".join(str(layer) for layer in layers)
-    key = f"{arch.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
-    path = cache_folder() / f"statistics-{key}.safetensors"
-    statistics = _cached(path, arch, layers)
-    if statistics is None:
-        keep = True
-        try:
-            check_writable(path)
-        except MetakeError as error:
-            keep = False
-            warnings.warn(f"statistics are not kept: {error}, by METAKE_CACHE", stacklevel=2)
-        kept = f", once, for {path}" if keep else ""
-        note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
-        statistics = collect(
-            arch,
-            tokenizer,
-            text,
-            layers,
-            tokens=tokens,
-            partial=path.with_suffix(".partial") if keep else None,
-            progress=progress,
-        )
-        if keep:
-            statistics.save(path)
-    if statistics.thin:
-        warnings.warn(
-            f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {arch.d_k} "
-            "entries (want 20 tokens per entry): eta will look higher than it is; give more --text",
-            stacklevel=2,
-        )
-    return statistics

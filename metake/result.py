@@ -1,37 +1,25 @@
-"""Results of an editor: predictions before an edit, and an applied batch of edits, which can be checked and reverted."""
+"""Results of an editor: predictions before an edit, and the report of a batch of edits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from metake.answers import CHECKED, HEAD, Answer, Check, count_successes, show_answers
-from metake.deltas import Applied, Delta
-from metake.errors import MetakeError
+from metake.answers import CHECKED, HEAD, Answer, count_successes, show_answers
+from metake.deltas import Delta
 from metake.files import as_path
-from metake.methods.base import Learned, Method, Stage, State
+from metake.methods.base import Learned, Method, Stage
 from metake.report.tables import html, render
-from metake.requests import Request, check_texts
+from metake.requests import Request
 from metake.solvers.allocation import Shares, describe_shares, predicted_share
 
-
-class Owner(Protocol):
-    """What an executed batch needs of the editor that made it."""
-
-    def _take_back(self, result: EditResult) -> None: ...
-
-    def _check(
-        self, result: EditResult, rephrases: list[str], targets: list[str], neighbours: list[str]
-    ) -> Check: ...
-
-
 # of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
-ADRIFT = 0.1
+MIN_KEY_COSINE = 0.1
 ETA = "eta: share of the requested residual that a layer realizes; rho = eta / (1 - eta)"
 LENGTH = "|r|/|h|: norm of the planned shift r, relative to that of the residual stream h"
 
@@ -65,10 +53,12 @@ class Preview:
         return predicted_share(self.shares, dict(zip(self.layers, self.eta, strict=True)), self.fit)
 
     @property
-    def adrift(self) -> tuple[str, ...]:
+    def inconsistent_subjects(self) -> tuple[str, ...]:
         """Subjects whose key in the bare prompt differs from the mean key over contexts (cosine below 0.1 at a layer)."""
         return tuple(
-            r.subject for r, low in zip(self.requests, self.cosine.amin(0), strict=True) if low < ADRIFT
+            r.subject
+            for r, low in zip(self.requests, self.cosine.amin(0), strict=True)
+            if low < MIN_KEY_COSINE
         )
 
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
@@ -105,9 +95,9 @@ def predicted_line(shares: Shares, fit: str) -> str:
     )
 
 
-@dataclass(repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EditResult:
-    """One batch of edits, applied to the model.
+    """Report of one batch of edits.
 
     Attributes:
         delta: the weight update.
@@ -117,7 +107,6 @@ class EditResult:
         seconds: wall time of planning, solving and writing.
         learned: layer -> `d_k x n`, the keys of this batch that later geometries include.
         answers: greedy answers to the prompts before and after the edit; empty if they were not read.
-        edited: whether the model currently holds the edit.
     """
 
     requests: tuple[Request, ...]
@@ -125,9 +114,6 @@ class EditResult:
     delta: Delta
     stages: tuple[Stage, ...]
     seconds: float
-    _applied: Applied
-    _editor: Owner
-    _state: State
     learned: Learned
     answers: tuple[Answer, ...] = ()
 
@@ -141,69 +127,7 @@ class EditResult:
     @property
     def failed(self) -> tuple[Request, ...]:
         """Requests whose answer does not begin with the target; empty if answers were not read."""
-        return tuple(r for r, took in zip(self.requests, self.success, strict=True) if took is False)
-
-    @property
-    def edited(self) -> bool:
-        return bool(self._applied.originals)
-
-    def revert(self) -> None:
-        """Restore the weights and the editor's history of keys from before this batch, bit for bit.
-
-        Raises:
-            MetakeError: a later batch was edited on top of this one, or other code has changed the weights since.
-        """
-        if self.edited:
-            self._editor._take_back(self)
-
-    def check(self, rephrases: Any = (), neighbours: Any = ()) -> Check:
-        """Answers without and with this edit, to rephrased prompts and to neighborhood prompts.
-
-        The answers without the edit come from the model before this batch. The present weights are restored
-        afterwards, bit for bit.
-
-        Args:
-            rephrases: complete prompts whose answer should begin with the target: a string or a list of strings; for a
-                batch of several requests a list with one entry (a string or a list of strings) per request.
-            neighbours: complete prompts whose answer should not change, a string or a list of strings.
-
-        Raises:
-            MetakeError: no question, a question that is not a string, an edit that was reverted, or weights that other
-                code has changed since.
-        """
-        if not self.edited:
-            raise MetakeError("check: the edit was taken back; edit again first")
-        texts, targets = self._rephrases(rephrases)
-        none = neighbours is None or (isinstance(neighbours, list | tuple) and not neighbours)
-        others = [] if none else check_texts("check", "neighbour", neighbours)
-        if not texts and not others:
-            raise MetakeError("check: no question given; give rephrases, neighbours or both")
-        return self._editor._check(self, texts, targets, others)
-
-    def _rephrases(self, given: Any) -> tuple[list[str], list[str]]:
-        """Rephrased prompts with their targets."""
-        given = () if given is None else given
-        if not isinstance(given, str | list | tuple):
-            raise MetakeError(
-                f"check: rephrases must be a text or a list of texts, not {type(given).__name__}"
-            )
-        if not given and not isinstance(given, str):
-            return [], []
-        entries = [given] if len(self.requests) == 1 else given
-        if isinstance(entries, str) or len(entries) != len(self.requests):
-            raise MetakeError(
-                f"check: rephrases must be a list with an entry for each of the {len(self.requests)} requests"
-            )
-        pairs = [
-            (text, request.target)
-            for request, entry in zip(self.requests, entries, strict=True)
-            for text in (
-                []
-                if isinstance(entry, list | tuple) and not entry
-                else check_texts("check", "rephrase", entry)
-            )
-        ]
-        return [text for text, _ in pairs], [target for _, target in pairs]
+        return tuple(r for r, success in zip(self.requests, self.success, strict=True) if success is False)
 
     def _each(self, of: Callable[[Stage], Tensor], *, add: bool = False) -> Tensor:
         """One value per request, `n`: that of its last stage, or the sum over its stages."""
@@ -238,12 +162,12 @@ class EditResult:
         return self._each(of, add=True)
 
     @property
-    def size(self) -> Tensor:
+    def hidden_norm(self) -> Tensor:
         """Norm of the residual stream to which each residual is added, `n`."""
         return self._each(lambda stage: stage.targets.hidden.norm(dim=1))
 
     @property
-    def planned(self) -> Tensor:
+    def planned_norm(self) -> Tensor:
         """Norm of each planned shift at the last edited layer, `n`."""
         return self._each(lambda stage: stage.solution.planned.norm(dim=1))
 
@@ -266,11 +190,10 @@ class EditResult:
         return self._each(lambda stage: stage.targets.plan.clamped)
 
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
-        state = "the model is edited" if self.edited else "reverted: the model is as it was before"
-        title = f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s; {state}"
+        title = f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s"
         if not self.stages:
             return title, ["subject", "target"], [[r.subject, r.target] for r in self.requests]
-        length, eta = self.planned / self.size, self.eta
+        length, eta = self.planned_norm / self.hidden_norm, self.eta
         rows = [
             [
                 request.subject,
@@ -326,9 +249,10 @@ class EditResult:
         return table + html(count_successes(self.answers), HEAD, [answer.cells for answer in self.answers])
 
     def __repr__(self) -> str:
-        took = f"{sum(a.success for a in self.answers)} took" if self.answers else "answers not read"
-        state = "edited" if self.edited else "reverted"
-        return f"<EditResult: {self.method.name}, {len(self.requests)} edits, {took}, layers {list(self.delta.layers)}, {state}>"
+        count = sum(answer.success for answer in self.answers)
+        success = f"{count} successful" if self.answers else "answers not read"
+        layers = list(self.delta.layers)
+        return f"<EditResult: {self.method.name}, {len(self.requests)} edits, {success}, layers {layers}>"
 
     def plot(self, path: Path | str) -> Path:
         """Path of a figure (png, pdf or svg) of the planned and the realized residual per layer."""
@@ -338,7 +262,7 @@ class EditResult:
 
     def summary(self) -> dict[str, Any]:
         """Measurements of the batch as plain values, for a result file."""
-        size, eta = self.size, self.eta
+        hidden, eta = self.hidden_norm, self.eta
         missing = self._by_layer(lambda stage: stage.solution.missing)
         executed = self._each(lambda stage: stage.solution.shift.norm(dim=1))
         left = self._each(lambda stage: (stage.solution.planned - stage.solution.shift).norm(dim=1))
@@ -348,10 +272,10 @@ class EditResult:
             ],
             "layers": list(eta),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
-            "missing_before": [(m / size).tolist() for m in missing.values()],
-            "planned": (self.planned / size).tolist(),
-            "executed": (executed / size).tolist(),
-            "missing_after": (left / size).tolist(),
+            "missing_before": [(m / hidden).tolist() for m in missing.values()],
+            "planned": (self.planned_norm / hidden).tolist(),
+            "executed": (executed / hidden).tolist(),
+            "missing_after": (left / hidden).tolist(),
             "fraction": self.fraction.tolist(),
             "scale": self._each(lambda stage: stage.targets.scale).tolist(),
             "steps": [int(x) for x in self.steps],
@@ -373,7 +297,7 @@ class EditResult:
         """
         if not self.failed:
             return ""
-        method, missed = self.method, torch.tensor([not took for took in self.success])
+        method, missed = self.method, torch.tensor([not success for success in self.success])
         executed = float(self.fraction[missed].mean()) if self.stages else 1.0
         eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
         names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")

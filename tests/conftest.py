@@ -33,7 +33,8 @@ from metake.geometry.covariance import collect
 from metake.methods.settings import setting_names
 from metake.models.architecture import ModuleMap
 from metake.models.load import ASSETS, DEMOS, load
-from metake.presets import default_text, settings_for
+from metake.presets import settings_for
+from metake.texts import default_text
 
 torch.set_num_threads(1)
 

@@ -24,7 +24,15 @@ ROOMS = {  # room -> (files in metake/, tests that mirror them)
     "deltas": (["deltas.py"], ["tests/test_deltas.py", "tests/test_files.py", "tests/test_undo.py"]),
     "data": (["data/*.py", "requests.py"], ["tests/data", "tests/test_requests.py"]),
     "methods": (
-        ["methods/*.py", "components.py", "key_estimators.py", "presets.py", "published.py"],
+        [
+            "methods/*.py",
+            "components.py",
+            "key_estimators.py",
+            "presets.py",
+            "statistics_cache.py",
+            "texts.py",
+            "published.py",
+        ],
         [
             "tests/test_methods.py",
             "tests/test_components.py",

@@ -24,7 +24,8 @@ from metake.editor import Editor
 from metake.evaluation.metrics import Evaluator
 from metake.methods.table import METHODS
 from metake.models.load import ASSETS, DEMOS, EditableModel, load
-from metake.presets import preset_of, settings_for, statistics_for
+from metake.presets import preset_of, settings_for
+from metake.statistics_cache import statistics_for
 
 RECORD = Path(__file__).parent / "data" / "record.json"
 MODELS = (*DEMOS, "smollm2")
@@ -65,7 +66,7 @@ def run(loaded: EditableModel, method: str) -> dict[str, Any]:
     before = judge.measure()
     with editor:
         results = [editor.edit([r.request for r in records[i : i + BATCH]]) for i in range(0, FACTS, BATCH)]
-        editor.finish()
+        editor.finalize()
         after, delta = judge.measure(before), editor.delta
         return {
             "norm": {str(n): norm for n, norm in delta.norms().items()},

@@ -7,9 +7,9 @@ import torch
 
 from metake import answers as module
 from metake.answers import Answer, Neighbour, compare_answers, count_successes, read_answers, show_answers
-from metake.deltas import Applied, Delta
+from metake.deltas import Delta
 from metake.editor import Editor
-from metake.methods.base import Stage, State
+from metake.methods.base import Stage
 from metake.methods.table import method_named
 from metake.presets import settings_for
 from metake.requests import Request
@@ -124,9 +124,6 @@ def result_of(executed, eta, took, clamped=False, method="memit", **changes):
         Delta({}),
         stages,
         1.0,
-        Applied(None, {}),
-        None,
-        State(),
         {},
         answers=said,
     )
@@ -192,7 +189,7 @@ def test_the_advised_clamp_makes_an_edit_succeed(demo, records, statistics_of):
         method = settings_for(demo, "memit", **{**changes, **more})
         editor = Editor(demo, method=method, statistics=statistics_of(demo), progress=False)
         result = editor.edit(request)
-        result.revert()
+        editor.revert()
         return result
 
     failed = edited()

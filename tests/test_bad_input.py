@@ -14,7 +14,7 @@ from metake.deltas import Delta
 from metake.files import read_tensors, write_tensors
 from metake.geometry.covariance import FORMAT, collect
 from metake.models.load import ASSETS
-from metake.presets import default_text
+from metake.texts import default_text
 
 EDIT = [
     "edit",

@@ -7,22 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from metake import presets
+from metake import statistics_cache
 from metake.models.architecture import Architecture
+from metake.texts import default_text
 from tests.conftest import tiny
 
-TEXT = presets.default_text("demo")[:12_000]
+TEXT = default_text("demo")[:12_000]
 
 
 @pytest.fixture
 def statistics(demo, monkeypatch, tmp_path):
     """Statistics of a tiny model by way of a cache of the test's own; how often they were collected."""
-    arch, collect, count = Architecture(tiny("gpt2")), presets.collect, []
-    monkeypatch.setattr(presets, "collect", lambda *a, **k: (count.append(1), collect(*a, **k))[1])
+    arch, collect, count = Architecture(tiny("gpt2")), statistics_cache.collect, []
+    monkeypatch.setattr(statistics_cache, "collect", lambda *a, **k: (count.append(1), collect(*a, **k))[1])
     monkeypatch.setenv("METAKE_CACHE", str(tmp_path / "cache"))
 
     def get():
-        found = presets.statistics_for(arch, demo.tokenizer, (0, 1), text=TEXT, tokens=2600)
+        found = statistics_cache.statistics_for(arch, demo.tokenizer, (0, 1), text=TEXT, tokens=2600)
         return found, len(count)
 
     return get
@@ -53,13 +54,13 @@ def test_an_empty_or_unknown_cache_is_the_users_or_as_it_is_written(monkeypatch)
     monkeypatch.setenv("METAKE_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", "/home/ada")
-    assert presets.cache_folder() == Path("/home/ada/.cache/metake")
+    assert statistics_cache.cache_folder() == Path("/home/ada/.cache/metake")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert presets.cache_folder() == Path("/x/metake")
+    assert statistics_cache.cache_folder() == Path("/x/metake")
     monkeypatch.setenv("METAKE_CACHE", "~/c")
-    assert presets.cache_folder() == Path("/home/ada/c")
+    assert statistics_cache.cache_folder() == Path("/home/ada/c")
     monkeypatch.setenv("METAKE_CACHE", "~nobody-of-that-name/c")
-    assert presets.cache_folder() == Path("~nobody-of-that-name/c")
+    assert statistics_cache.cache_folder() == Path("~nobody-of-that-name/c")
 
 
 def test_a_cache_that_cannot_be_written_is_a_note(statistics, tmp_path, monkeypatch):

@@ -37,10 +37,10 @@ def test_before_is_the_unedited_model_and_after_the_edited(demo, editor, method)
     questions = [REPHRASE, NEIGHBOUR, "Which city was Nezan Girok born in?"]
     before = short(demo, questions)
     with editor(method, **STRONG.get(method, {})) as e:
-        result = e.edit([FACT, OTHER])
-        e.finish()
+        e.edit([FACT, OTHER])
+        e.finalize()
         weights = {n: w.clone() for n, w in demo.model.state_dict().items()}
-        check = result.check(rephrases=[REPHRASE, []], neighbours=questions[1:])
+        check = e.check(rephrases=[REPHRASE, []], neighbours=questions[1:])
         after = short(demo, questions)
         assert all(torch.equal(w, weights[n]) for n, w in demo.model.state_dict().items())
     assert [a.question for a in (*check.rephrases, *check.neighbours)] == questions
@@ -63,7 +63,7 @@ def test_without_a_batch_is_without_later_ones_too(demo, editor):
             results.append(e.edit(request))
             seen.append(short(demo, questions))
         for result, before in zip(results, seen, strict=False):
-            answers = result.check(neighbours=questions).neighbours
+            answers = e.check(neighbours=questions, result=result).neighbours
             assert [a.before for a in answers] == before
             assert [a.after for a in answers] == seen[-1]
         assert seen[0] != seen[1]
@@ -72,18 +72,18 @@ def test_without_a_batch_is_without_later_ones_too(demo, editor):
 def test_one_request_takes_a_text_or_several(demo, editor):
     with editor() as e:
         result = e.edit(FACT)
-        one = result.check(REPHRASE)
-        assert result.check([REPHRASE, FACT.text]).rephrases[0] == one.rephrases[0]
-        assert result.check(None, NEIGHBOUR).rephrases == ()
-        assert result.check((), [NEIGHBOUR]).neighbours == result.check(neighbours=NEIGHBOUR).neighbours
-        own = result.check(FACT.text).rephrases[0]
+        one = e.check(REPHRASE)
+        assert e.check([REPHRASE, FACT.text]).rephrases[0] == one.rephrases[0]
+        assert e.check(None, NEIGHBOUR).rephrases == ()
+        assert e.check((), [NEIGHBOUR]).neighbours == e.check(neighbours=NEIGHBOUR).neighbours
+        own = e.check(FACT.text).rephrases[0]
         assert own == result.answers[0]
 
 
 def test_several_requests_take_an_entry_each(demo, editor):
     with editor() as e:
-        result = e.edit([FACT, OTHER])
-        check = result.check([[REPHRASE, FACT.text], OTHER.text])
+        e.edit([FACT, OTHER])
+        check = e.check([[REPHRASE, FACT.text], OTHER.text])
         assert [a.wanted for a in check.rephrases] == ["baker", "baker", "miner"]
 
 
@@ -107,9 +107,9 @@ LIST = "check: rephrases must be a list with an entry for each of the 2 requests
 )
 def test_what_is_no_question_is_refused_in_one_line(demo, editor, given, line):
     with editor(steps=4) as e:
-        result = e.edit([FACT, OTHER])
+        e.edit([FACT, OTHER])
         with pytest.raises(metake.MetakeError) as error:
-            result.check(**given)
+            e.check(**given)
         assert str(error.value) == line
 
 
@@ -117,22 +117,24 @@ def test_an_edit_that_is_not_in_the_model_as_written_is_refused(demo, editor):
     with editor(steps=4) as e:
         result = e.edit(FACT)
         with pytest.raises(metake.MetakeError, match=r"^check: a question of \d+ tokens"):
-            result.check("mill " * 2000)
+            e.check("mill " * 2000)
         with (
             result.delta.applied(demo, check=False),
             pytest.raises(metake.MetakeError, match=r"^check: layer 0 was"),
         ):
-            result.check(REPHRASE)
-        result.revert()
-        with pytest.raises(metake.MetakeError, match=r"^check: the edit was taken back"):
-            result.check(REPHRASE)
+            e.check(REPHRASE)
+        e.revert(result)
+        with pytest.raises(metake.MetakeError, match=r"^check: the model does not hold this edit"):
+            e.check(REPHRASE, result=result)
+        with pytest.raises(metake.MetakeError, match=r"^check: the model holds no edit of this editor"):
+            e.check(REPHRASE)
 
 
 def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatch):
     with editor(steps=4) as e:
-        result = e.edit(FACT)
+        e.edit(FACT)
         edited = demo.arch.fingerprint()
-        answers, calls = metake.editor.read_answers, []
+        answers, calls = metake.checks.read_answers, []
 
         def interrupted(*args):
             calls.append(demo.arch.fingerprint())
@@ -140,9 +142,9 @@ def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatc
                 raise KeyboardInterrupt
             return answers(*args)
 
-        monkeypatch.setattr(metake.editor, "read_answers", interrupted)
+        monkeypatch.setattr(metake.checks, "read_answers", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            result.check(REPHRASE)
+            e.check(REPHRASE)
         assert calls[0] == edited != calls[1]
         assert demo.arch.fingerprint() == edited
         monkeypatch.undo()
@@ -156,6 +158,6 @@ def test_later_batches_in_other_layers_are_left_out_too(demo, editor):
     with editor() as e:
         result = e.edit(FACT)
         e.restore([OTHER], delta, {})
-        answer = result.check(neighbours=NEIGHBOUR).neighbours[0]
+        answer = e.check(neighbours=NEIGHBOUR, result=result).neighbours[0]
     assert [answer.before] == before
     assert not answer.success

@@ -118,7 +118,7 @@ def test_every_family_is_edited(family, trained, tokenizer):
     method = method_of(arch, "metake", **{**QUICK, **changes})
     before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
     with Editor(model, tokenizer, method, statistics=statistics) as editor:
-        assert editor.edit(Request("The one who works at the {}", "river", "doctor")).edited
+        editor.edit(Request("The one who works at the {}", "river", "doctor"))
         assert loss_of(model, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
         assert "doctor".startswith(says(model, tokenizer, FACTS[1][0]))
     assert loss_of(model, tokenizer, FACTS[1][0], "doctor") == before
@@ -153,10 +153,8 @@ def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics
         plan = result.stages[0].targets.plan
         assert method == "ultraedit" or plan.trail[-1] < plan.trail[0]
         assert (result.fraction > 0.05).all()
-        assert "the model is edited" in str(result)
         assert records[0].request.subject in str(result)
-    assert not result.edited
-    assert "reverted" in str(result)
+    assert editor.batches == []
     assert all(torch.equal(v, before[k]) for k, v in loaded.model.state_dict().items())
 
 
@@ -248,7 +246,7 @@ def test_prune_bounds_the_whole_change_once_at_the_end(demo, statistics_of, reco
         for i in range(2):
             editor.edit([r.request for r in records[2 * i : 2 * i + 2]])
         raw, edited = editor.delta, {n: demo.arch.weight(n).clone() for n in weights}
-        editor.finish()
+        editor.finalize()
         for layer, before in weights.items():
             s = torch.linalg.svdvals(raw.dense(layer))
             bounded = torch.where(s > limits[layer], torch.log(s / limits[layer]) + limits[layer], s)
@@ -258,8 +256,8 @@ def test_prune_bounds_the_whole_change_once_at_the_end(demo, statistics_of, reco
             total = demo.arch.weight(layer).double() - before.double()
             torch.testing.assert_close(editor.delta.dense(layer), total, rtol=1e-3, atol=1e-4)
         assert any(float(torch.linalg.matrix_norm(raw.dense(n), 2)) > limits[n] for n in weights)
-        editor.finish()  # once
-        editor.batches[-1].revert()  # takes the bound back first
+        editor.finalize()  # once
+        editor.undo()  # undoes the bound first
         torch.testing.assert_close(editor.delta.factors, editor.batches[0].delta.factors)
     assert all(torch.equal(demo.arch.weight(n), w) for n, w in weights.items())
 
@@ -271,7 +269,7 @@ def test_a_bound_that_fails_leaves_the_edits_as_they_were(demo, statistics_of, r
         broken = lambda left, right, weight: (left * float("nan"), right)  # noqa: E731
         monkeypatch.setattr("metake.solvers.postprocess.bounded_spectrum", broken)
         with pytest.raises(MetakeError, match="not finite"):
-            editor.finish()
+            editor.finalize()
         assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
 
 
@@ -297,13 +295,13 @@ def test_batches_revert_in_order_and_compose(demo, statistics_of, records):
     with torch.no_grad():
         plain = demo.model(ids).logits
         first = editor.edit(records[0].request)
-        second = editor.edit(records[1].request)
+        editor.edit(records[1].request)
         edited = demo.model(ids).logits
         with pytest.raises(MetakeError, match="later batch"):
-            first.revert()
+            editor.revert(first)
         total = editor.delta
-        second.revert()
-        first.revert()
+        editor.undo()
+        editor.revert(first)
         assert torch.equal(demo.model(ids).logits, plain)
         with total.applied(demo.model):
             torch.testing.assert_close(demo.model(ids).logits, edited, rtol=1e-4, atol=1e-4)
@@ -313,9 +311,9 @@ def test_history_attenuates_what_was_edited_before(demo, statistics_of, records)
     """T1f: an edited key is protected afterwards; memory goes with the edit."""
     with editor_of(demo, statistics_of(demo), "metake-alphaedit", l2=0.01) as editor:
         fresh = editor.preview([records[0].request]).eta
-        result = editor.edit(records[0].request)
+        editor.edit(records[0].request)
         assert (editor.preview([records[0].request]).eta < fresh).all()
-        result.revert()
+        editor.undo()
         torch.testing.assert_close(editor.preview([records[0].request]).eta, fresh)
 
 
@@ -394,7 +392,7 @@ def test_an_edit_at_the_prompts_last_token_moves_the_stream_there(loaded, statis
 def test_a_failing_edit_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
     editor = editor_of(demo, statistics_of(demo), "metake-alphaedit")
     before = {k: v.clone() for k, v in demo.model.state_dict().items()}
-    monkeypatch.setattr(editor, "_compared", lambda *_: 1 / 0)  # fails after the weights were written
+    monkeypatch.setattr(module, "compare_requests", lambda *_: 1 / 0)  # fails after the weights were written
     with pytest.raises(ZeroDivisionError):
         editor.edit(records[0].request)
     assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
@@ -545,7 +543,7 @@ def test_only_a_method_with_history_remembers_and_batches_stand_in_their_order(d
         for layer in QUICK["layers"]:
             assert same(editor.state.of_layer(layer), [one.learned[layer], two.learned[layer]])
             assert one.learned[layer].dtype == torch.float64
-        two.revert()
+        editor.revert(two)
         assert all(same(editor.state.of_layer(n), [one.learned[n]]) for n in QUICK["layers"])
 
 
@@ -719,7 +717,7 @@ def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
     demo, statistics_of, records, monkeypatch
 ):
     """On a clock on which reading answers takes 100 s and planning 7 s."""
-    clock, read, plan = [0.0], module.read_answers, LocateThenEdit.plan
+    clock, read, plan = [0.0], metake.checks.read_answers, LocateThenEdit.plan
 
     def slowly(duration, function):
         def run(*args, **kwargs):
@@ -729,7 +727,7 @@ def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
         return run
 
     monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(module, "read_answers", slowly(100.0, read))
+    monkeypatch.setattr("metake.checks.read_answers", slowly(100.0, read))
     monkeypatch.setattr(LocateThenEdit, "plan", slowly(7.0, plan))
     with editor_of(demo, statistics_of(demo), "memit", layers=(1,)) as editor:
         assert editor.edit(records[0].request).seconds == 7.0
@@ -745,10 +743,10 @@ def test_an_edit_after_the_end_takes_the_bound_of_the_end_back_first(demo, stati
             editor.edit(requests[0])
             raw = demo.arch.weight(1).clone()
             if early:
-                editor.finish()
+                editor.finalize()
                 assert not torch.equal(demo.arch.weight(1), raw)
             editor.edit(requests[1])
-            editor.finish()
+            editor.finalize()
             ends[early] = [demo.arch.weight(n).clone() for n in (1, 2)]
     assert all(torch.equal(a, b) for a, b in zip(*ends.values(), strict=True))
 
@@ -757,7 +755,7 @@ def test_answers_after_the_end_are_those_of_the_bounded_change(demo, statistics_
     """The answers before stay as they were read; those after are read again."""
     count = iter(range(100))
     monkeypatch.setattr(
-        module, "read_answers", lambda a, t, prompts, targets: [f"{next(count)}" for _ in prompts]
+        "metake.checks.read_answers", lambda a, t, prompts, targets: [f"{next(count)}" for _ in prompts]
     )
     with editor_of(demo, statistics_of(demo), "prune", weight=30.0) as editor:
         first, second = editor.edit(records[0].request), editor.edit([r.request for r in records[1:3]])
@@ -766,13 +764,13 @@ def test_answers_after_the_end_are_those_of_the_bounded_change(demo, statistics_
             ("2", "4"),
             ("3", "5"),
         ]
-        editor.finish()
+        first, second = editor.finalize()
         assert [(a.before, a.after) for a in (*first.answers, *second.answers)] == [
             ("0", "6"),
             ("2", "7"),
             ("3", "8"),
         ]
-        editor.finish()
+        assert editor.finalize() == editor.batches == [first, second]
         assert next(count) == 9
     with editor_of(demo, statistics_of(demo), "memit", layers=(1,), answers=False) as editor:
         assert editor.edit(records[0].request).answers == ()
@@ -783,10 +781,10 @@ def test_a_restored_batch_gives_back_the_memory_that_was_before_it(demo, statist
     with editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01, layers=(1,)) as editor:
         first = editor.edit(records[0].request)
         second = editor.edit(records[1].request)
-        second.revert()
+        editor.revert(second)
         restored = editor.restore(second.requests, second.delta, second.learned)
         assert same(editor.state.of_layer(1), [first.learned[1], second.learned[1]])
-        restored.revert()
+        editor.revert(restored)
         assert same(editor.state.of_layer(1), [first.learned[1]])
 
 

@@ -17,7 +17,7 @@ import pytest
 from metake.errors import MetakeError
 from metake.extras import needs, require
 from metake.models.load import load
-from metake.presets import stream_dataset
+from metake.streaming import stream_dataset
 from tests.scripts import EXPERIMENTS
 
 ROOT = EXPERIMENTS.parent

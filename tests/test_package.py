@@ -48,7 +48,7 @@ def test_older_statistics_are_converted_as_the_page_says(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("variable", ["METAKE_CACHE", "XDG_CACHE_HOME"])
 def test_the_cache_is_where_the_page_says(monkeypatch, tmp_path, variable):
-    from metake.presets import cache_folder
+    from metake.statistics_cache import cache_folder
 
     monkeypatch.delenv("METAKE_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -6,21 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from metake import presets
+from metake import statistics_cache, texts
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture
 from metake.models.load import DEMOS
-from metake.presets import (
-    cache_folder,
-    default_layers,
-    default_text,
-    held_out_text,
-    methods_for,
-    settings_for,
-    short_name,
-    statistics_for,
-)
+from metake.presets import default_layers, methods_for, settings_for, short_name
+from metake.statistics_cache import cache_folder, statistics_for
+from metake.texts import default_text, held_out_text
 from tests.conftest import tiny
 
 
@@ -177,8 +170,8 @@ def test_held_out_text_is_not_in_the_text_of_the_statistics(name):
 def test_texts_of_the_demo_models_are_their_worlds():
     assert default_text("demo") == World().text(6000, seed=7)
     assert held_out_text("demo-llama") == World().text(400, seed=11)
-    assert default_text("gpt2") == presets.TEXT.read_text(encoding="utf-8")
-    assert held_out_text("gpt2") == presets.HELD_OUT.read_text(encoding="utf-8")
+    assert default_text("gpt2") == texts.TEXT.read_text(encoding="utf-8")
+    assert held_out_text("gpt2") == texts.HELD_OUT.read_text(encoding="utf-8")
 
 
 def test_the_cache_is_where_the_variables_say(monkeypatch):
@@ -201,10 +194,10 @@ def collected(demo, monkeypatch, tmp_path):
 
     def collect(arch, tokenizer, text, layers, **options):
         asked.append((text, layers, options))
-        return presets_collect(arch, tokenizer, TEXT, layers, tokens=600, progress=False)
+        return original(arch, tokenizer, TEXT, layers, tokens=600, progress=False)
 
-    presets_collect = presets.collect
-    monkeypatch.setattr(presets, "collect", collect)
+    original = statistics_cache.collect
+    monkeypatch.setattr(statistics_cache, "collect", collect)
     monkeypatch.setenv("METAKE_CACHE", str(tmp_path))
 
     def go(arch=None, layers=(0, 1), **options):

@@ -15,8 +15,9 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import Statistics, collect
 from metake.models.load import ASSETS, load
-from metake.presets import default_text, settings_for
+from metake.presets import settings_for
 from metake.processes import VARIABLES, all_reduce_sum, process_group, rank_and_size
+from metake.texts import default_text
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "executed"}}
 CONTEXTS = ("The market is cold", "Today it rains")

@@ -1,13 +1,14 @@
 """What a preview and a result say, from values written down here."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from metake.answers import Answer, Check, Neighbour
-from metake.deltas import Applied, Delta
-from metake.methods.base import Stage, State
+from metake.deltas import Delta
+from metake.methods.base import Stage
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.requests import Request
 from metake.result import EditResult, Preview
@@ -17,12 +18,12 @@ REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy"))
 SPREAD, SPREAD_3 = [(1, 0.5), (2, 1.0)], [(1, 0.5), (3, 1.0)]
 
 
-def test_a_subject_is_adrift_if_its_key_is_at_any_layer():
+def test_preview_inconsistent_subjects_are_those_with_a_low_cosine_at_any_layer():
     """Cosines below 0.1 at the first layer, at the last, nowhere."""
     cosine = torch.tensor([[0.05, 0.9, 0.5], [0.8, -0.3, 0.1001]])
     ones = torch.ones(2, 3)
     preview = Preview(REQUESTS, (1, 2), ones, cosine, SPREAD, "soft")
-    assert preview.adrift == ("Ann", "Bo")
+    assert preview.inconsistent_subjects == ("Ann", "Bo")
 
 
 def test_a_preview_says_what_all_layers_execute_and_the_worst_cosine():
@@ -67,14 +68,13 @@ def result():
         stage(slice(2, 3), [[0.0, 10.0]], [3], [6], [8.0], alone, SPREAD_3),
     )
     method = LocateThenEdit(layers=(1, 3), label="memit")
-    applied = Applied(None, {1: torch.zeros(1)})
-    return EditResult(REQUESTS, method, Delta({}), stages, 2.5, applied, None, State(), {})
+    return EditResult(REQUESTS, method, Delta({}), stages, 2.5, {})
 
 
 def test_a_value_of_a_request_is_its_last_stages_and_steps_add_up(result):
     assert result.steps.tolist() == [12, 7, 9]
-    assert result.size.tolist() == [2.0, 5.0, 10.0]
-    assert result.planned.tolist() == [8.0, 6.0, 13.0]
+    assert result.hidden_norm.tolist() == [2.0, 5.0, 10.0]
+    assert result.planned_norm.tolist() == [8.0, 6.0, 13.0]
     assert result.fraction.tolist() == [0.5, 0.5, 1.0]  # <shift, r> / <r, r>
     assert {n: values.tolist() for n, values in result.eta.items()} == {
         1: [pytest.approx(x) for x in (0.1, 0.2, 0.6)],
@@ -107,9 +107,6 @@ def test_a_printed_result_has_the_same_numbers(result):
     }.items():
         line = next(line for line in lines if name in line)
         assert [part for part in parts if part not in line] == []
-    assert result.edited
-    result._applied.originals = {}
-    assert not result.edited
 
 
 def test_what_is_predicted_is_of_the_last_plan(result):
@@ -133,7 +130,7 @@ def test_a_legend_explains_every_column(result):
         "steps",
     }
     assert "cuts the update" not in text
-    result.method = result.method.updated(postprocess="rect")
+    result = replace(result, method=result.method.updated(postprocess="rect"))
     assert "along r, before rect cuts the update" in "\n".join(result.legend)
 
 
@@ -143,8 +140,7 @@ EVIL = "<script>alert('x')</script> & \"quotes\""
 def test_html_of_a_notebook_escapes_every_text(result):
     """Nothing that a user or a model has written becomes markup; tables are whole."""
     requests = (Request("{} is", EVIL, EVIL), *REQUESTS[1:])
-    result.requests = requests
-    result.answers = (Answer(EVIL, EVIL, EVIL, EVIL),)
+    result = replace(result, requests=requests, answers=(Answer(EVIL, EVIL, EVIL, EVIL),))
     eta = torch.full((2, 3), 0.5)
     preview = Preview(requests, (1, 2), eta, eta, SPREAD, "soft")
     check = Check((Answer(EVIL, EVIL, EVIL, EVIL),), (Neighbour(EVIL, EVIL, EVIL, "other"),))

@@ -27,7 +27,8 @@ from metake.methods.base import Method  # noqa: E402
 from metake.methods.table import METHODS  # noqa: E402
 from metake.models.architecture import Architecture  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
-from metake.presets import default_layers, default_text, preset_of, settings_for  # noqa: E402
+from metake.presets import default_layers, preset_of, settings_for  # noqa: E402
+from metake.texts import default_text  # noqa: E402
 from tests.scripts import call_here  # noqa: E402
 
 

@@ -110,26 +110,24 @@ def test_two_editors_revert_in_order_or_not_at_all(demo, statistics_of, records,
     second = b.edit([records[1].request])
     both = weights(demo.arch)
     with pytest.raises(MetakeError, match="was changed after this edit"):
-        (a if whole else first).revert()
+        a.revert(None if whole else first)
     assert same(demo.arch, both)
-    assert first.edited
     assert a.batches == [first]
-    (b if whole else second).revert()
-    (a if whole else first).revert()
+    b.revert(None if whole else second)
+    a.revert(None if whole else first)
     assert same(demo.arch, before)
-    assert not first.edited
-    assert not second.edited
+    assert a.batches == b.batches == []
 
 
-def test_finish_over_another_editors_edit_is_refused(demo, statistics_of, records):
+def test_finalize_over_another_editors_edit_is_refused(demo, statistics_of, records):
     before = weights(demo.arch)
     a, b = editor_of(demo, statistics_of(demo), "prune"), editor_of(demo, statistics_of(demo))
     a.edit([records[0].request])
     b.edit([records[1].request])
     with pytest.raises(MetakeError, match="was changed after this edit"):
-        a.finish()
+        a.finalize()
     b.revert()
-    a.finish()
+    a.finalize()
     b.edit([records[1].request])
     with pytest.raises(MetakeError, match="was changed after this edit"):
         a.revert()

@@ -43,7 +43,7 @@ def given(demo, statistics_of):
     method = method_of(demo, "memit", **CHANGES)
     editor = metake.Editor(demo, method=method, statistics=statistics)
     result = editor.edit(REQUEST)
-    result.revert()
+    editor.revert()
     quick = {"method": method, "statistics": statistics}
     return SimpleNamespace(
         demo=demo, editor=editor, delta=result.delta, result=result, statistics=statistics, quick=quick
@@ -143,7 +143,11 @@ ENTRIES = {
         ("list", "list of ints", "tensor"),
     ),
     "Method planner": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner=x), "", ()),
-    "Method kind": (lambda g, x: metake.LocateThenEdit(layers=(1,), planner={"kind": x}), "settings: planner: ", ()),
+    "Method kind": (
+        lambda g, x: metake.LocateThenEdit(layers=(1,), planner={"kind": x}),
+        "settings: planner: ",
+        (),
+    ),
     "Method.updated": (lambda g, x: g.editor.method.updated(steps=x), "settings: steps: ", ("int", "bool")),
     "Method.updated geometry": (lambda g, x: g.editor.method.updated(geometry=x), "", ()),
     "Method.value": (lambda g, x: g.editor.method.value(x), "settings: ", ()),
@@ -181,21 +185,21 @@ def test_a_check_of_no_texts_ends_in_one_line_that_names_them(given, field):
     """Also of what counts as false: 0 and False are no questions, and not no question."""
     right = {"text", "None", "list"}
     asked = {"neighbours": "What is", "rephrases": "What is"}
-    result = given.editor.edit(REQUEST)
+    given.editor.edit(REQUEST)
     try:
         edited = given.demo.arch.fingerprint()
         for kind, value in {**VALUES, "zero": 0, "false": False, "empty dict": {}}.items():
             if kind in right:
-                result.check(**{**asked, field: value})
+                given.editor.check(**{**asked, field: value})
                 continue
             with pytest.raises(metake.MetakeError, match=f"^check: {field[:-1]}") as error:
-                result.check(**{**asked, field: value})
+                given.editor.check(**{**asked, field: value})
             assert len(str(error.value).splitlines()) == 1, kind
         with pytest.raises(metake.MetakeError, match="check: no question given"):
-            result.check(neighbours=[], rephrases=None)
+            given.editor.check(neighbours=[], rephrases=None)
         assert given.demo.arch.fingerprint() == edited
     finally:
-        result.revert()
+        given.editor.revert()
 
 
 @pytest.mark.parametrize("entry", [name for name, (_, _, right) in ENTRIES.items() if right is FOLDER])
@@ -219,11 +223,9 @@ def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
         metake.Editor(model, demo.tokenizer)
     described = metake.EditableModel("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
     method = metake.settings_for(described, "ultraedit", layers=(1,))
-    assert (
-        metake.Editor(described, method=method)
-        .edit([REQUEST, replace(REQUEST, subject="mill", prompt="The one at the {} is")])
-        .edited
-    )
+    editor = metake.Editor(described, method=method)
+    editor.edit([REQUEST, replace(REQUEST, subject="mill", prompt="The one at the {} is")])
+    assert len(editor.batches) == 1
 
 
 def test_loaded_stands_for_its_model_everywhere(given, tmp_path):

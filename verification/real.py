@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from metake.data.records import read_records
 from metake.geometry.covariance import collect
 from metake.models.load import ASSETS, SMOLLM2, load
-from metake.presets import default_text
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
+from metake.texts import default_text
 
 DEMOS = ("demo", "demo-gptj", "demo-llama")
 

@@ -23,7 +23,7 @@ from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, load
 from metake.models.tokens import encode
 from metake.models.trace import run
-from metake.presets import default_text
+from metake.texts import default_text
 from theory import trap
 from verification.ledger import below, checks, equal, holds
 from verification.problems import (

@@ -75,7 +75,7 @@ def preview_content(predicted: Preview) -> dict[str, Any]:
         "rho": predicted.rho.tolist(),
         "eta": predicted.eta.tolist(),
         "key_cosine": predicted.cosine.tolist(),
-        "inconsistent_subjects": list(predicted.adrift),
+        "inconsistent_subjects": list(predicted.inconsistent_subjects),
     }
 
 
@@ -165,9 +165,9 @@ def edit(
         predicted = editor.preview(wishes) if preview or chosen.previews else None
         if predicted is not None:
             typer.echo(predicted)
-        if predicted is not None and predicted.adrift:
+        if predicted is not None and predicted.inconsistent_subjects:
             typer.echo(
-                f"note: {', '.join(predicted.adrift)}: the subject's key in the bare prompt differs from its key after other text "
+                f"note: {', '.join(predicted.inconsistent_subjects)}: the subject's key in the bare prompt differs from its key after other text "
                 "(cosine below 0.1), so the edit may fail in both; begin the prompt with other words, or give --chat",
                 err=True,
             )
@@ -183,8 +183,8 @@ def edit(
             return
         assert out is not None
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
-        result = editor.edit(wishes)
-        editor.finish()
+        editor.edit(wishes)
+        result = editor.finalize()[-1]
         typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
         if result.failed:
             typer.echo(result.advice(), err=True)

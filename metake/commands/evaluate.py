@@ -96,8 +96,9 @@ def evaluate(
     from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import usable
     from metake.methods.table import method_named
-    from metake.presets import check_changes, held_out_text, methods_for, preset_name, preset_of
+    from metake.presets import check_changes, methods_for, preset_name, preset_of
     from metake.published import parse_files, published_for
+    from metake.texts import held_out_text
 
     with document(as_json) as content:
         names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))

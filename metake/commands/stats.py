@@ -42,7 +42,9 @@ def stats(
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
     from metake.geometry.covariance import FORMAT, collect
-    from metake.presets import default_layers, default_text, preset_name, settings_for, stream_dataset
+    from metake.presets import default_layers, preset_name, settings_for
+    from metake.streaming import stream_dataset
+    from metake.texts import default_text
 
     with document(as_json) as content:
         if text is not None and dataset is not None:

@@ -236,13 +236,13 @@ def evaluate_method(
                 batches.append({**summary, "records": len(group)})  # identical requests are edited once
                 last = group.stop == len(records)
                 if not consecutive:
-                    editor.finish()
+                    editor.finalize()
                     parts.append(_judge(evaluator, before, group))
-                    editor.batches[-1].revert()
+                    editor.undo()
                 elif last or (look_every is not None and (index + 1) % look_every == 0):
                     look = None if checkpoints is None else checkpoints.look(index)
                     if look is None:
-                        editor.finish()
+                        editor.finalize()
                         look = _judge(evaluator, before, None if last else range(group.stop))
                         if checkpoints is not None:
                             checkpoints.keep_look(index, look)

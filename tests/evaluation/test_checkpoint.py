@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert strip(whole) == strip(again)
 
 
-def test_a_restored_batch_can_be_taken_back(demo, statistics_of, records):
+def test_restore_can_be_undone(demo, statistics_of, records):
     method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
     before = {n: demo.arch.weight(n).clone() for n in (1, 2)}
 
@@ -85,7 +85,7 @@ def test_a_restored_batch_can_be_taken_back(demo, statistics_of, records):
         assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
         torch.testing.assert_close(second.preview([records[0].request]).eta, fresh)  # the keys are remembered
         assert restored.seconds == 1.5
-        restored.revert()
+        second.undo()
         assert second.preview([records[0].request]).eta.min() > fresh.min()
     assert all(torch.equal(demo.arch.weight(n), w) for n, w in before.items())
 

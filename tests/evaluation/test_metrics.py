@@ -19,8 +19,8 @@ from metake.models.architecture import Architecture
 from metake.models.greedy import continue_greedily
 from metake.models.load import load
 from metake.models.tokens import Row, encode
-from metake.presets import held_out_text
 from metake.requests import Request
+from metake.texts import held_out_text
 from tests.conftest import CONFIGS, DESCRIBED, method_of, tiny
 
 QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}

@@ -353,7 +353,7 @@ def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, recor
             for i in group:
                 editor.edit(chosen[i].request)
             raw = evaluator.measure(before).values["kl"][group]
-            editor.finish()
+            editor.finalize()
             bounded = evaluator.measure(before).values["kl"][group]
         assert (abs(raw - bounded) > 1e-3 * bounded).all()
         np.testing.assert_array_equal(run.after.values["kl"][group], bounded)

@@ -12,7 +12,7 @@ from metake.geometry import covariance
 from metake.geometry.covariance import FORMAT, Statistics, collect, text_fingerprint, token_windows
 from metake.models.architecture import Architecture
 from metake.models.trace import run
-from metake.presets import default_text
+from metake.texts import default_text
 from tests.conftest import tiny
 
 TEXT = default_text("demo")[:30_000]

@@ -10,7 +10,7 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.models.ambient import neutral
 from metake.models.trace import frozen
-from metake.presets import default_text
+from metake.texts import default_text
 from tests.conftest import method_of, tiny
 
 QUICK = {"layers": (1, 2), "steps": 3, "meta_steps": 2, "contexts": None, "weight": 1.0}
@@ -62,7 +62,7 @@ def edit(demo):
             result = editor.edit(records[0].request)
             assert state() == outside
             weights = demo.arch.weight(2).clone()
-            result.revert()
+            editor.revert()
             return eta, weights, result.delta
 
     return go

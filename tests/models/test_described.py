@@ -9,7 +9,7 @@ from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.models.architecture import Architecture
 from metake.models.trace import run
-from metake.presets import default_text
+from metake.texts import default_text
 from tests.conftest import DESCRIBED, method_of, tiny
 from tests.scripts import call_here
 

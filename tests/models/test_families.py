@@ -10,8 +10,8 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.models.architecture import FAMILIES, Architecture, ModuleMap
 from metake.models.trace import run
-from metake.presets import default_text
 from metake.requests import Request
+from metake.texts import default_text
 from tests.conftest import method_of
 
 OLD = {"vocab_size": 1024, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-import metake.presets
+import metake.statistics_cache
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.operator import Identity
@@ -103,7 +103,7 @@ def losses(loaded, requests):
 
 
 def test_an_edit_lowers_the_loss_and_needs_no_statistics(loaded, records, monkeypatch):
-    monkeypatch.setattr(metake.presets, "statistics_for", None)  # whoever asks for them fails
+    monkeypatch.setattr(metake.statistics_cache, "statistics_for", None)  # whoever asks for them fails
     requests = [r.request for r in records[:8]]
     before = losses(loaded, requests)
     with editor_of(loaded) as editor:

@@ -85,7 +85,7 @@ def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, meth
     request = metake.Request("The one who works at the {} is a", "market", "baker")
     preview = editor.preview(request)
     result = editor.edit(request)
-    result.revert()
+    editor.revert()
     assert all(0.01 < float(eta) < 0.99 for eta in preview.eta)
     assert (
         chosen.fit == "exact"

@@ -1,0 +1,167 @@
+"""Batches that a model holds, each with the weights and the state to return to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metake.deltas import Applied, Delta
+from metake.errors import MetakeError
+from metake.methods.base import Method, State
+from metake.models.architecture import Architecture
+from metake.result import EditResult
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedBatch:
+    """A batch in the model.
+
+    Attributes:
+        result: its report.
+        applied: its delta in the model, with the original weights.
+        state: state of the method before the batch.
+    """
+
+    result: EditResult
+    applied: Applied
+    state: State
+
+
+class History:
+    """Stack of the batches that a model holds, and the finalization of their total update.
+
+    Args:
+        arch: the model.
+    """
+
+    def __init__(self, arch: Architecture) -> None:
+        self._arch = arch
+        self._batches: list[AppliedBatch] = []
+        self._final: tuple[Applied, Delta] | None = None
+        self._final_results: list[EditResult] = []
+
+    @property
+    def results(self) -> list[EditResult]:
+        """Results of the batches, oldest first; the finalized ones where there are any."""
+        return [*self._final_results] or [batch.result for batch in self._batches]
+
+    def push(self, result: EditResult, applied: Applied, state: State) -> None:
+        """Add a batch that was applied to the model.
+
+        Args:
+            result: its report.
+            applied: its delta in the model.
+            state: state of the method before the batch.
+        """
+        self._batches.append(AppliedBatch(result, applied, state))
+
+    def pop(self) -> State:
+        """State of the method before the last batch, which is reverted bit for bit.
+
+        Raises:
+            MetakeError: other code has changed the weights since.
+        """
+        self.unfinalize()
+        self._batches[-1].applied.revert()
+        return self._batches.pop().state
+
+    def index(self, result: EditResult, what: str) -> int:
+        """Position of a batch, 0 for the oldest.
+
+        Args:
+            result: its report.
+            what: begins the error line.
+
+        Raises:
+            MetakeError: the model does not hold the batch.
+        """
+        if not isinstance(result, EditResult):
+            raise MetakeError(f"{what}: result must be an EditResult, not {type(result).__name__}")
+        for i, batch in enumerate(self._batches):
+            if batch.result.delta is result.delta:
+                return i
+        raise MetakeError(
+            f"{what}: the model does not hold this edit; it was reverted, or is another editor's"
+        )
+
+    def originals(self, first: int = 0) -> dict[int, Tensor]:
+        """Layer -> weight before a batch and all later ones, `d_v x d_k`.
+
+        Args:
+            first: position of the batch.
+        """
+        originals: dict[int, Tensor] = {}
+        for batch in reversed(self._batches[first:]):
+            originals |= batch.applied.originals
+        return originals
+
+    def verify(self, what: str) -> None:
+        """Check that the weights are those that were written last.
+
+        Args:
+            what: begins the error line.
+
+        Raises:
+            MetakeError: other code has changed the weights.
+        """
+        if self._final is not None:
+            self._final[0].check(what)
+        elif self._batches:
+            self._batches[-1].applied.check(what)
+
+    @property
+    def delta(self) -> Delta:
+        """Total update, for the model before the first batch."""
+        if self._final is not None:
+            return self._final[1]
+        if not self._batches:
+            return Delta({}, self._arch.fingerprint())
+        total = self._batches[0].result.delta
+        for batch in self._batches[1:]:
+            total = total.then(batch.result.delta)
+        return total
+
+    def finalize(self, method: Method) -> bool:
+        """Replace the total update by the finalized one; returns whether the weights have changed.
+
+        Args:
+            method: method that produced the batches.
+
+        Raises:
+            MetakeError: other code has changed the weights since the last batch.
+        """
+        if not method.finalizes or not self._batches or self._final is not None:
+            return False
+        self.verify("finalize")
+        originals = self.originals()
+        delta = method.finalize(self.delta, originals)
+        with torch.no_grad():
+            held = Applied(self._arch, {n: self._arch.weight(n).clone() for n in delta.layers})
+            try:
+                Applied(self._arch, originals).revert()
+                delta.apply(self._arch, check=False)
+            except BaseException:
+                held.revert()
+                raise
+        self._final = held.seal(), delta
+        return True
+
+    def report_finalized(self, results: list[EditResult]) -> None:
+        """Replace the results by those of the finalized model, until `unfinalize`.
+
+        Args:
+            results: one per batch, oldest first.
+        """
+        self._final_results = results
+
+    def unfinalize(self) -> None:
+        """Restore the total update as it was before `finalize`.
+
+        Raises:
+            MetakeError: other code has changed the weights since.
+        """
+        if self._final is not None:
+            self._final[0].revert()
+            self._final, self._final_results = None, []
