@@ -96,7 +96,8 @@ from tqdm import tqdm
 from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from metake.data.records import Record, read_records
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
-from metake.evaluation.protocol import MethodRun, evaluate_method
+from metake.evaluation.protocol import evaluate_method
+from metake.evaluation.results import MethodRun
 from metake.geometry.covariance import Statistics
 from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -334,7 +335,7 @@ def summary(run: MethodRun) -> dict[str, Any]:
         "fraction": sorted(fractions)[len(fractions) // 2],
         "eta": float(torch.tensor(run.batches[0]["eta"][-1]).median()),
         "seconds": run.seconds_per_edit,
-        "settings": run.settings.model_dump(mode="json"),
+        "settings": run.method.model_dump(mode="json"),
     }
 
 

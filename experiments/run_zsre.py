@@ -108,10 +108,12 @@ from tqdm import tqdm
 from experiments.searched import searched_names
 from metake.data.records import Record, read_records
 from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.checks import check_batches, fitting_records
 from metake.evaluation.consistency import References
 from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
-from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
+from metake.evaluation.protocol import evaluate_method, run_key
+from metake.evaluation.results import MethodRun, result_file
 from metake.geometry.covariance import text_fingerprint
 from metake.methods.table import METHODS, method_named
 from metake.models.load import EditableModel
@@ -220,7 +222,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     references = None if args.references is None else find_references(args.references, everything, data)
     fingerprint = None if references is None else text_fingerprint(read_text(args.references))
     loaded = chosen_model(args)
-    everything, left_out = usable(loaded, everything)
+    everything, left_out = fitting_records(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
     for seed in range(args.seeds):
@@ -375,7 +377,9 @@ def curve(run: MethodRun) -> list[dict[str, Any]]:
     """
     ends = np.cumsum([batch.get("records", len(batch["requests"])) for batch in run.batches]).tolist()
     eta = {end: float(np.mean(batch["eta"][-1])) for end, batch in zip(ends, run.batches, strict=True)}
-    return [{**point(count, look), "attenuation": eta[count]} for count, look in sorted(run.looks.items())]
+    return [
+        {**point(count, look), "attenuation": eta[count]} for count, look in sorted(run.measurements.items())
+    ]
 
 
 def point(edits: int, look: Measurement) -> dict[str, Any]:

@@ -66,10 +66,10 @@ from tqdm import tqdm
 
 from experiments.searched import searched_names
 from metake.data.records import read_records
+from metake.evaluation.checks import fitting_records
 from metake.evaluation.compare import compare
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
-from metake.evaluation.protocol import usable
 from metake.methods.base import Method
 from metake.planners.closed_loop import ClosedLoop
 from metake.presets import methods_for
@@ -98,7 +98,7 @@ def main() -> None:
     data = args.data or ASSETS / "world" / "test.json"
     records = read_records(data, args.edits)
     loaded = chosen_model(args)
-    records, left_out = usable(loaded, records)
+    records, left_out = fitting_records(loaded, records)
     for line in left_out:
         print(f"sweep: left out: {line}", file=sys.stderr)
     if not records:
@@ -127,7 +127,7 @@ def main() -> None:
         ).runs
     points = []
     for run in runs:
-        method, strength = strengths[run.method]
+        method, strength = strengths[run.method.name]
         eta = [float(torch.tensor(layer).median()) for layer in run.batches[0]["eta"]]
         points.append(
             {
@@ -136,7 +136,7 @@ def main() -> None:
                 "eta": eta,
                 **{m: run.after.mean(m) for m in METRICS},
                 "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
-                "settings": run.settings.model_dump(),
+                "settings": run.method.model_dump(),
             }
         )
     content = {

@@ -132,8 +132,9 @@ import torch
 import yaml
 
 from metake.data.records import Record, read_records
+from metake.evaluation.checks import fitting_records
 from metake.evaluation.metrics import Evaluator, score
-from metake.evaluation.protocol import evaluate_method, usable
+from metake.evaluation.protocol import evaluate_method
 from metake.geometry.covariance import Statistics
 from metake.methods.base import Method
 from metake.methods.settings import choice_names, setting_names
@@ -707,7 +708,7 @@ def main() -> None:
     args.data = args.data or ASSETS / "world" / "dev.json"
     everything = read_records(args.data, args.edits, need=("rephrase", "locality"))
     loaded = chosen_model(args)
-    records, _ = usable(loaded, everything)
+    records, _ = fitting_records(loaded, everything)
     if not records:
         raise MetakeError(f"{args.data}: no record fits the model")
     known = preset_name(loaded.arch)

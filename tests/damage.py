@@ -187,11 +187,11 @@ def checkpointed(folder: Path, key: dict[str, Any], change: Delta) -> Callable[[
 
     run = Checkpoints(folder, key)
     run.save(0, Result())  # type: ignore[arg-type]
-    run.keep_look(0, Measurement({"efficacy": np.array([1.0, 0.5])}, 3.25, 3.0, [], [("a", "b")]))
+    run.save_measurement(0, Measurement({"efficacy": np.array([1.0, 0.5])}, 3.25, 3.0, [], [("a", "b")]))
 
     def read() -> Any:
         again, editor = Checkpoints(folder, key), Recorder()
-        summary, look = again.restore(0, editor, ()), again.look(0)  # type: ignore[arg-type]
+        summary, look = again.restore(0, editor, ()), again.load_measurement(0)  # type: ignore[arg-type]
         return summary, editor.given, look and look.plain()
 
     return read

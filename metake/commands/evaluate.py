@@ -92,9 +92,9 @@ def evaluate(
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
     from metake.data.records import read_records
+    from metake.evaluation.checks import fitting_records
     from metake.evaluation.compare import compare
     from metake.evaluation.page import write_comparison_page
-    from metake.evaluation.protocol import usable
     from metake.methods.table import method_named
     from metake.presets import check_changes, methods_for, preset_name, preset_of
     from metake.published import parse_files, published_for
@@ -119,7 +119,7 @@ def evaluate(
         loaded = load_model(model, device, dtype, modules, chat)
         published = published_for(files, names, loaded.arch)
         chosen = methods_for(loaded.arch, names, preset=preset, own=published, changes=changes)
-        records, left_out = usable(loaded, records)
+        records, left_out = fitting_records(loaded, records)
         for line in left_out:
             typer.echo(f"left out: {line}", err=True)
         if not records:

@@ -81,7 +81,7 @@ class Checkpoints:
         editor.restore(requests, delta, learned, seconds=float(summary["seconds"]))
         return summary
 
-    def look(self, index: int) -> Measurement | None:
+    def load_measurement(self, index: int) -> Measurement | None:
         """The measurement that was taken after a batch, if it was."""
         path = self._place(index) / "measured.json"
         if not path.is_file():
@@ -91,7 +91,7 @@ class Checkpoints:
             raise MetakeError(f"{path}: of another batch; remove it")
         return Measurement.of_plain(found["measurement"])
 
-    def keep_look(self, index: int, measurement: Measurement) -> None:
+    def save_measurement(self, index: int, measurement: Measurement) -> None:
         write_record(
             self._place(index) / "measured.json", {"index": index, "measurement": measurement.plain()}
         )

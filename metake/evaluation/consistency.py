@@ -11,16 +11,19 @@ own; without that file it is fitted like here).
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from metake.data.records import Fields, Record, listed
 from metake.errors import MetakeError
 from metake.files import read_json
+from metake.geometry.covariance import text_fingerprint
 
 FORMAT = "the file must be a list of {relation_id, target_id, samples: [{text}, ...]}"
 
@@ -68,6 +71,12 @@ class References:
         if problems:
             raise MetakeError(f"{path}: {listed(problems)}; {FORMAT}")
         return cls(texts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the reference texts."""
+        attributes = [[*attribute, *about] for attribute, about in sorted(self.texts.items())]
+        return text_fingerprint(json.dumps(attributes))
 
     def vector(self, text: str) -> dict[str, float]:
         """word -> its share of a text's tf-idf vector of length 1; empty if no word counts."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metake.console import draw_or_note
-from metake.evaluation.compare import Comparison
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import LABELS, explain, explained
+from metake.evaluation.results import Results
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.report.answers import Answer, Dialogue, Line, judge_neighbour, judge_target
@@ -110,7 +110,7 @@ def describe(runs: Mapping[str, Any]) -> str:
     return describe_realisation(runs)
 
 
-def metric_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def metric_table(comparison: Results) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table with a row per metric; methods have intervals where a metric has one per record."""
     (_, *labels), (before, *rows) = comparison.cells()
     names = {label: name for name, label in LABELS.items()}
@@ -137,7 +137,7 @@ def metric_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def result_section(
-    comparison: Comparison, figure: Path, *, title: str, paragraphs: Sequence[str] = ()
+    comparison: Results, figure: Path, *, title: str, paragraphs: Sequence[str] = ()
 ) -> Section:
     """The table with the figure, which is drawn now.
 
@@ -145,7 +145,7 @@ def result_section(
         figure: the figure's path.
         paragraphs: text before the table.
     """
-    runs = {run.method: run.batches for run in comparison.runs if isinstance(run.settings, LocateThenEdit)}
+    runs = {run.method.name: run.batches for run in comparison.runs if isinstance(run.method, LocateThenEdit)}
     pictures = [
         Picture(
             path,
@@ -157,7 +157,7 @@ def result_section(
         for path in (draw_or_note(lambda: draw(runs, figure)) if runs else [])
     ]
     head, rows = metric_table(comparison)
-    used = "; ".join(settings_line(run.settings) for run in comparison.runs)
+    used = "; ".join(settings_line(run.method) for run in comparison.runs)
     return Section(
         title,
         [*paragraphs, f"Settings: {used}."],
@@ -180,10 +180,10 @@ def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
     ]
 
 
-def write_comparison_page(path: Path, comparison: Comparison) -> Path:
+def write_comparison_page(path: Path, comparison: Results) -> Path:
     """Path of the page of one comparison; its figure is written beside it as `realisation.png`."""
     content = comparison.content
-    title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method for run in comparison.runs)}"
+    title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method.name for run in comparison.runs)}"
     paragraphs = [*conclude(content), ATTENUATION, COMPARING]
     result = result_section(
         comparison, path.with_name("realisation.png"), title="Methods compared", paragraphs=paragraphs

@@ -1,11 +1,11 @@
-"""The protocol: consecutive batches of edits on one model, judged at the end; or each batch alone."""
+"""The protocol of every front end: batches of edits on one model, measured at the end; or each batch alone."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,143 +14,306 @@ from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
-from metake.evaluation.glossary import GLOSSARY, MOMENTS
-from metake.evaluation.metrics import GENERIC, PER_RECORD, Evaluator, Measurement, bootstrap
+from metake.evaluation.checks import check_batches
+from metake.evaluation.consistency import References
+from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
+from metake.evaluation.results import MethodRun, Results, result_file
 from metake.geometry.covariance import Statistics, text_fingerprint
 from metake.methods.base import Method
-from metake.models.chat import described, frame_of
-from metake.models.greedy import described_decoding
+from metake.models.chat import described
 from metake.models.load import EditableModel
-from metake.models.tokens import count_tokens, encode
 from metake.phases import phase
-from metake.provenance import provenance
-from metake.requests import contradiction
+from metake.prompts import sample_contexts
 
-JOINTS = 16  # more tokens than special ones and the joint of prompt and answer can add to a count
+OnEdit = Callable[[int], object]
+OnMeasurement = Callable[[int, Measurement], object]
+
+
+def _ignore(*_: Any) -> None:
+    """A callback without an effect."""
 
 
 @dataclass(frozen=True)
-class MethodRun:
-    """A method's run over all batches.
+class Protocol:
+    """Records that are edited in batches, and what is measured of them.
 
     Attributes:
-        before, after: measurements of the unedited and the edited model.
-        batches: summaries of every batch (see `EditResult.summary`).
-        looks: measurements on the way, after so many edits.
-    """
-
-    method: str
-    settings: Method
-    before: Measurement
-    after: Measurement
-    batches: list[dict[str, Any]]
-    moment: str
-    looks: dict[int, Measurement] = field(default_factory=dict)
-
-    @property
-    def seconds_per_edit(self) -> float:
-        return sum(b["seconds"] for b in self.batches) / max(1, sum(len(b["requests"]) for b in self.batches))
-
-    def row(self) -> dict[str, Any]:
-        """Means, intervals and per-record values as plain data."""
-        return {
-            "method": self.method,
-            "moment": self.moment,
-            "settings": self.settings.model_dump(),
-            **_plain(self.after),
-            "seconds_per_edit": self.seconds_per_edit,
-            "batches": self.batches,
-        }
-
-
-def _plain(measurement: Measurement) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return None if not np.isfinite(value) else round(float(value), 6)
-
-    measured = [name for name in PER_RECORD if np.isfinite(measurement.values[name]).any()]
-    return {
-        "mean": {n: number(measurement.mean(n)) for n in (*measured, "perplexity", "perplexity_median")},
-        "interval": {name: [number(x) for x in bootstrap(measurement.values[name])] for name in measured},
-        "per_record": {name: [number(x) for x in measurement.values[name]] for name in measured},
-        "answers": measurement.answers,
-    }
-
-
-def usable(
-    loaded: EditableModel, records: Sequence[Record], reserve: int = 24
-) -> tuple[list[Record], list[str]]:
-    """Records whose every text the model can take, and one line for each record that it cannot.
-
-    Args:
-        reserve: tokens kept free for the contexts of planning.
-    """
-    good, bad = [], []
-    for index, record in enumerate(records):
-        try:
-            _check_texts(loaded, record, reserve)
-        except MetakeError as error:
-            bad.append(f"record {index + 1} ({record.request.name}): {error}")
-            continue
-        good.append(record)
-    for name, metrics in (("rephrase", "generalisation"), ("locality", "specificity")):
-        if lacking := sum(not getattr(record, name) for record in good):
-            warnings.warn(
-                f"{lacking} of {len(good)} records have no {name}: no {metrics} of them", stacklevel=2
-            )
-    return good, bad
-
-
-def check_batches(records: Sequence[Record], batch: int, consecutive: bool = True) -> None:
-    """Refuse contradicting requests of one batch; those of different batches are named in a warning.
+        records: the records, in the order in which they are edited.
+        batch_size: edits per batch.
+        consecutive: the batches accumulate on one model, and all records are measured at the end; otherwise each
+            batch is measured alone, on an otherwise unedited model.
+        generate: free generation is measured as well.
+        text: held-out text for the perplexity; None leaves it out.
+        measure_every: consecutive batches between two measurements of the records edited so far; None measures at the
+            end only.
+        sampled_records: first records whose generation prompts are continued by sampling, for fluency and consistency.
+        references: reference texts for the consistency; None leaves it out.
+        context_seed: seed of the contexts of all methods; None takes each method's own.
 
     Raises:
-        MetakeError: two records of a batch ask for different answers to one prompt.
+        MetakeError: `batch_size` is below 1.
     """
-    requests = [record.request for record in records]
-    for start in range(0, len(requests), batch):
-        if clash := contradiction(requests[start : start + batch]):
-            raise MetakeError(f"{clash}, in the batch that begins with record {start + 1}; keep one of them")
-    if consecutive and (clash := contradiction(requests)):
-        warnings.warn(f"{clash}, in different batches: the later edit undoes the earlier", stacklevel=2)
+
+    records: Sequence[Record]
+    batch_size: int
+    consecutive: bool = True
+    generate: bool = True
+    text: str | None = None
+    measure_every: int | None = None
+    sampled_records: int = 0
+    references: References | None = None
+    context_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise MetakeError(f"batch: must be at least 1, got {self.batch_size}")
+
+    def batches(self) -> Iterator[range]:
+        """Positions of the records of each batch."""
+        count = len(self.records)
+        for start in range(0, count, self.batch_size):
+            yield range(start, min(start + self.batch_size, count))
+
+    def check(self) -> None:
+        """Refuse contradicting requests of one batch; those of different batches give a warning.
+
+        Raises:
+            MetakeError: two records of a batch have different targets for one prompt.
+        """
+        check_batches(self.records, self.batch_size, self.consecutive)
+
+    def measured(self) -> list[Any]:
+        """Plain values that tell two protocols apart by what they measure."""
+        texts = self.references and self.references.fingerprint
+        text = self.text and text_fingerprint(self.text)
+        return [self.consecutive, self.generate, text, self.sampled_records, texts]
+
+    def prepare(self, model: EditableModel, statistics: Statistics | None = None) -> Session:
+        """The protocol on one model, after a measurement of the unedited model.
+
+        Args:
+            model: the model, unedited.
+            statistics: second moments of the keys of all edited layers; None collects them, or takes them from the
+                cache, for each method that needs them.
+
+        Raises:
+            MetakeError: contradicting records, or a held-out text that is too short.
+        """
+        self.check()
+        evaluator = Evaluator(
+            model.arch,
+            model.tokenizer,
+            self.records,
+            text=self.text,
+            generate=self.generate,
+            fluent=self.sampled_records,
+            references=self.references,
+        )
+        with phase("evaluate the unedited model"):
+            before = evaluator.measure()
+        return Session(self, model, statistics, evaluator, before)
+
+    def run(
+        self,
+        model: EditableModel,
+        methods: Sequence[Method],
+        statistics: Statistics | None = None,
+        folder: Path | None = None,
+        *,
+        on_edit: OnEdit = _ignore,
+        on_measurement: OnMeasurement = _ignore,
+        **extra: Any,
+    ) -> Results:
+        """Results of several methods on one model, which is as before afterwards.
+
+        Args:
+            model: the model, unedited.
+            methods: methods with different names.
+            statistics: as in `prepare`.
+            folder: folder of the checkpoints, a subfolder for each method and all that its numbers depend on; the same
+                call resumes there. None keeps no checkpoints.
+            on_edit: callback with the number of edits of a batch, after each batch.
+            on_measurement: callback with the edits so far and their measurement.
+            extra: further plain values for the result file.
+
+        Raises:
+            MetakeError: contradicting records, a held-out text that is too short, or an edit that fails.
+        """
+        session = self.prepare(model, statistics)
+        runs = [
+            session.run(
+                method,
+                None if folder is None else folder / session.folder_name(method),
+                on_edit=on_edit,
+                on_measurement=on_measurement,
+            )
+            for method in methods
+        ]
+        return session.results(runs, **extra)
 
 
-def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
-    """Everything that an evaluation runs of a record: its field, a prompt and the answer that is scored after it."""
-    request = record.request
-    answers = (request.target, record.rival) if record.rival else (request.target,)
-    for answer in answers:
-        yield "prompt", request.text, answer
-        for prompt in dict.fromkeys((*filter(None, [record.rephrase]), *record.rephrases)):
-            yield "rephrase", prompt, answer
-        for prompt in record.neighbours:
-            yield "neighbour", prompt, answer
-    if record.locality:
-        yield "locality", record.locality, record.locality_answer
-    for prompt, answer in record.same_subject:
-        yield "same_subject", prompt, answer
-    for prompt in () if record.same_subject else GENERIC:
-        yield "subject", prompt.format(request.subject), ""
-    for prompt in record.generation_prompts:
-        yield "generation prompt", prompt, ""
+@dataclass(frozen=True)
+class Session:
+    """A protocol on one model; made by `Protocol.prepare`.
 
+    Attributes:
+        evaluator: the measurements of the protocol's records.
+        before: measurement of the unedited model.
+        contexts: sampled contexts by seed; all methods of a seed share them.
+    """
 
-def _check_texts(loaded: EditableModel, record: Record, reserve: int) -> None:
-    """Raises `MetakeError` for a text that the tokenizer cannot say, or that is too long for the model."""
-    limit, tokenizer = loaded.arch.max_positions, loaded.tokenizer
-    texts = dict.fromkeys(_texts(record))
-    counts = count_tokens(tokenizer, [f"{prompt} {answer}".strip() for _, prompt, answer in texts])
-    frame = frame_of(tokenizer)
-    joints = JOINTS + len(f"{frame.before}{frame.after}".encode())
-    planned = (record.request.text, record.rephrase, record.locality)
-    for (name, prompt, answer), count in zip(texts, counts, strict=True):
-        # something is generated, or one token predicted, where no answer is scored
-        spare = reserve if answer and prompt in planned else 1 if not answer else 0
-        if limit is None or count + spare + joints < limit:
-            continue
-        longest = len(encode(tokenizer, prompt, answer)) + spare
-        if longest > limit:
-            with_contexts = " with contexts" if spare > 1 else ""
-            raise MetakeError(f"{name}: {longest} tokens{with_contexts}, the model takes {limit}")
+    protocol: Protocol
+    model: EditableModel
+    statistics: Statistics | None
+    evaluator: Evaluator
+    before: Measurement
+    contexts: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def contexts_of(self, method: Method) -> tuple[str, ...] | None:
+        """Contexts that a method shares with others of its seed; None for a method that samples none."""
+        if method.context_seed is None:
+            return None
+        seed = method.context_seed if self.protocol.context_seed is None else self.protocol.context_seed
+        if seed not in self.contexts:
+            self.contexts[seed] = sample_contexts(self.model.arch, self.model.tokenizer, seed=seed)
+        return self.contexts[seed]
+
+    def key(self, method: Method) -> dict[str, Any]:
+        """Everything that the numbers of a method's run depend on, as plain values: the key of its `Checkpoints`."""
+        protocol = self.protocol
+        return run_key(
+            self.model,
+            protocol.records,
+            method,
+            self.statistics,
+            batch=protocol.batch_size,
+            contexts=self.contexts_of(method),
+            measured=protocol.measured(),
+        )
+
+    def folder_name(self, method: Method) -> str:
+        """Name of a folder for the checkpoints of a method's run; runs with different keys have different names."""
+        return f"{method.name}-{text_fingerprint(json.dumps(self.key(method)))[:8]}"
+
+    def run(
+        self,
+        method: Method,
+        folder: Path | None = None,
+        *,
+        on_edit: OnEdit = _ignore,
+        on_measurement: OnMeasurement = _ignore,
+    ) -> MethodRun:
+        """A method's run over all records. The model is as before afterwards, also after an error.
+
+        Args:
+            method: the method.
+            folder: folder of this run's checkpoints; finished batches in it are applied and not edited again.
+            on_edit: callback with the number of edits of a batch, after each batch.
+            on_measurement: callback with the edits so far and their measurement.
+
+        Raises:
+            MetakeError: an edit fails, or the folder holds another run.
+        """
+        checkpoints = None if folder is None else Checkpoints(folder, self.key(method))
+        return self._run(method, checkpoints, self.contexts_of(method), on_edit, on_measurement)
+
+    def _run(
+        self,
+        method: Method,
+        checkpoints: Checkpoints | None,
+        contexts: tuple[str, ...] | None,
+        on_edit: OnEdit,
+        on_measurement: OnMeasurement,
+    ) -> MethodRun:
+        consecutive, count = self.protocol.consecutive, len(self.protocol.records)
+        batches: list[dict[str, Any]] = []
+        alone: list[Measurement] = []
+        measurements: dict[int, Measurement] = {}
+        with self._editor(method, contexts) as editor:
+            for index, group in enumerate(self.protocol.batches()):
+                with phase(f"{method.name}, edits {group.start + 1}-{group.stop} of {count}"):
+                    batches.append(self._edit(editor, index, group, checkpoints))
+                    if not consecutive:
+                        alone.append(self._measure(editor, group))
+                        editor.undo()
+                    elif self._is_measured(index, group):
+                        measurement = self._measure_all(editor, index, group, checkpoints)
+                        measurements[group.stop] = measurement
+                        on_measurement(group.stop, measurement)
+                on_edit(len(group))
+        after = measurements[count] if consecutive else _merge(alone)
+        moment = "end" if consecutive else "alone"
+        return MethodRun(method, self.before, after, batches, moment, measurements)
+
+    def _editor(self, method: Method, contexts: tuple[str, ...] | None) -> Editor:
+        editor = Editor(
+            self.model.model,
+            self.model.tokenizer,
+            method,
+            statistics=self.statistics,
+            modules=self.model.arch.modules,
+            answers=False,
+            progress=True,
+        )
+        if contexts is not None and method.context_seed is not None:
+            editor.state = replace(editor.state, contexts=contexts)
+        return editor
+
+    def _edit(
+        self, editor: Editor, index: int, group: range, checkpoints: Checkpoints | None
+    ) -> dict[str, Any]:
+        """Summary of a batch, which is edited, or restored from its checkpoint."""
+        requests = tuple(self.protocol.records[i].request for i in group)
+        summary = None if checkpoints is None else checkpoints.restore(index, editor, requests)
+        if summary is None:
+            result = editor.edit(requests)
+            summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
+        return {**summary, "records": len(group)}  # identical requests are edited once
+
+    def _is_measured(self, index: int, group: range) -> bool:
+        every = self.protocol.measure_every
+        return group.stop == len(self.protocol.records) or (every is not None and (index + 1) % every == 0)
+
+    def _measure_all(
+        self, editor: Editor, index: int, group: range, checkpoints: Checkpoints | None
+    ) -> Measurement:
+        """Measurement of the records edited so far, or its checkpoint."""
+        measurement = None if checkpoints is None else checkpoints.load_measurement(index)
+        if measurement is None:
+            last = group.stop == len(self.protocol.records)
+            measurement = self._measure(editor, None if last else range(group.stop))
+            if checkpoints is not None:
+                checkpoints.save_measurement(index, measurement)
+        return measurement
+
+    def _measure(self, editor: Editor, only: range | None) -> Measurement:
+        editor.finalize()
+        with phase("evaluate"):
+            return self.evaluator.measure(self.before, only=only)
+
+    def results(self, runs: Sequence[MethodRun], **extra: Any) -> Results:
+        """Results of several runs, with the content of the result file.
+
+        Args:
+            runs: runs of this session.
+            extra: further plain values for the result file.
+        """
+        records = self.protocol.records
+        content = result_file(
+            self.model,
+            self.before,
+            runs,
+            self.statistics,
+            edits=len(records),
+            batch=self.protocol.batch_size,
+            requests=[
+                [r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer]
+                for r in records
+            ],
+            contexts={str(seed): texts for seed, texts in self.contexts.items()},
+            **extra,
+        )
+        return Results(self.before, list(runs), content)
 
 
 def run_key(
@@ -195,67 +358,14 @@ def evaluate_method(
     contexts: tuple[str, ...] | None = None,
     checkpoints: Checkpoints | None = None,
     look_every: int | None = None,
-    seen: Callable[[int, Measurement], object] = lambda edits, measurement: None,
-    tick: Callable[[int], object] = lambda done: None,
+    seen: OnMeasurement = _ignore,
+    tick: OnEdit = _ignore,
 ) -> MethodRun:
-    """Edit all records in batches and judge; the model is as before afterwards, whatever happens.
-
-    Args:
-        consecutive: batches pile up on one model and all records are judged at the end; otherwise
-            each batch is judged alone and reverted.
-        contexts: share them between methods; sampled once otherwise.
-        checkpoints: where batches are kept; those that are there already are not edited again.
-        look_every: also judge the records edited so far after every so many batches.
-        seen: told the edits so far and what was measured, at every look.
-        tick: told how many edits were done, after every batch.
-    """
-    if batch < 1:
-        raise MetakeError(f"batch: must be at least 1, got {batch}")
-    check_batches(records, batch, consecutive)
-    editor = Editor(
-        loaded.model,
-        loaded.tokenizer,
-        method,
-        statistics=statistics,
-        modules=loaded.arch.modules,
-        answers=False,
-        progress=True,
-    )
-    if contexts is not None and method.context_seed is not None:
-        editor.state = replace(editor.state, contexts=contexts)
-    batches, parts, looks = [], [], {}
-    with editor:
-        for index, start in enumerate(range(0, len(records), batch)):
-            group = range(start, min(start + batch, len(records)))
-            with phase(f"{method.name}, edits {group.start + 1}-{group.stop} of {len(records)}"):
-                requests = tuple(records[i].request for i in group)
-                summary = None if checkpoints is None else checkpoints.restore(index, editor, requests)
-                if summary is None:
-                    result = editor.edit(requests)
-                    summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
-                batches.append({**summary, "records": len(group)})  # identical requests are edited once
-                last = group.stop == len(records)
-                if not consecutive:
-                    editor.finalize()
-                    parts.append(_judge(evaluator, before, group))
-                    editor.undo()
-                elif last or (look_every is not None and (index + 1) % look_every == 0):
-                    look = None if checkpoints is None else checkpoints.look(index)
-                    if look is None:
-                        editor.finalize()
-                        look = _judge(evaluator, before, None if last else range(group.stop))
-                        if checkpoints is not None:
-                            checkpoints.keep_look(index, look)
-                    looks[group.stop] = look
-                    seen(group.stop, look)
-            tick(len(group))
-    after = looks[len(records)] if consecutive else _merge(parts)
-    return MethodRun(method.name, method, before, after, batches, "end" if consecutive else "alone", looks)
-
-
-def _judge(evaluator: Evaluator, before: Measurement, only: range | None) -> Measurement:
-    with phase("evaluate"):
-        return evaluator.measure(before, only=only)
+    """A method's run; kept until all callers use `Protocol`."""
+    protocol = Protocol(records, batch, consecutive, measure_every=look_every)
+    protocol.check()
+    session = Session(protocol, loaded, statistics, evaluator, before)
+    return session._run(method, checkpoints, contexts, tick, seen)
 
 
 def _merge(parts: Sequence[Measurement]) -> Measurement:
@@ -270,24 +380,3 @@ def _merge(parts: Sequence[Measurement]) -> Measurement:
         for options in zip(*(p.answers for p in parts), strict=True)
     ]
     return Measurement(values, float("nan"), float("nan"), choices, answers)
-
-
-def result_file(
-    loaded: EditableModel,
-    before: Measurement,
-    runs: Sequence[MethodRun],
-    statistics: Statistics | None,
-    **extra: Any,
-) -> dict[str, Any]:
-    """Everything a reader needs to know about a table, as plain data."""
-    return {
-        **provenance(loaded.name, loaded.arch, [run.method for run in runs]),
-        "statistics": None if statistics is None else statistics.provenance.__dict__,
-        "chat": described(loaded.tokenizer),
-        "generation": described_decoding(loaded.model, loaded.tokenizer),
-        **extra,
-        "before": _plain(before),
-        "methods": [run.row() for run in runs],
-        "glossary": GLOSSARY,
-        "moments": MOMENTS,
-    }

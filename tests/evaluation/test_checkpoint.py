@@ -9,7 +9,7 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.metrics import Evaluator
-from metake.evaluation.protocol import evaluate_method
+from metake.evaluation.protocol import Protocol
 from tests.conftest import method_of
 
 QUICK = {
@@ -31,23 +31,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     """With memory of keys or moments, with a bound at the end, with whole changes, with several stages."""
     chosen = records[:6]
     method = method_of(demo.arch, name, **QUICK)
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
-    before = evaluator.measure()
+    session = Protocol(chosen, 2, generate=False, measure_every=1).prepare(demo, statistics_of(demo))
+    session.contexts[0] = CONTEXTS
     fingerprint = demo.arch.fingerprint()
 
     def run(folder):
-        return evaluate_method(
-            demo,
-            chosen,
-            method,
-            statistics_of(demo),
-            evaluator,
-            before,
-            batch=2,
-            contexts=CONTEXTS,
-            checkpoints=Checkpoints(folder, {"method": name}),
-            look_every=1,
-        )
+        return session.run(method, folder)
 
     whole = run(tmp_path / "whole")
     edit = Editor.edit
@@ -58,7 +47,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         patch.setattr(Editor, "edit", lambda self, r: (done.append(r), edit(self, r))[1])
         again = run(tmp_path / "cut")
     assert len(done) == 4  # only the third batch was edited again
-    assert list(again.looks) == list(whole.looks) == [2, 4, 6]
+    assert list(again.measurements) == list(whole.measurements) == [2, 4, 6]
     for metric, values in whole.after.values.items():
         np.testing.assert_array_equal(again.after.values[metric], values)
     for index in range(3):
@@ -133,19 +122,21 @@ def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statisti
 def test_a_changed_measurement_is_refused(demo, records, tmp_path):
     checkpoints = Checkpoints(tmp_path, {"method": "memit"})
     measured = Evaluator(demo.arch, demo.tokenizer, records[:2], generate=False).measure()
-    checkpoints.keep_look(1, measured)
-    np.testing.assert_array_equal(checkpoints.look(1).values["efficacy"], measured.values["efficacy"])
+    checkpoints.save_measurement(1, measured)
+    np.testing.assert_array_equal(
+        checkpoints.load_measurement(1).values["efficacy"], measured.values["efficacy"]
+    )
     path = tmp_path / "batch-0001" / "measured.json"
     (tmp_path / "batch-0002").mkdir()
     (tmp_path / "batch-0002" / path.name).write_text(path.read_text())
     with pytest.raises(MetakeError, match="of another batch"):
-        checkpoints.look(2)
+        checkpoints.load_measurement(2)
     path.write_text(path.read_text().replace('"index": 1', '"index": 2'))
     with pytest.raises(
         MetakeError,
         match=r"measured\.json: damaged or changed by hand .*; remove it: what batch 1 left is measured again$",
     ):
-        checkpoints.look(1)
+        checkpoints.load_measurement(1)
 
 
 def test_a_batch_is_there_once_its_last_file_is(demo, statistics_of, records, tmp_path, monkeypatch):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from metake.evaluation.compare import Comparison
 from metake.evaluation.glossary import GLOSSARY, LABELS, UNITS, explain
 from metake.evaluation.metrics import PER_RECORD, Measurement
+from metake.evaluation.results import Results
 
 
 def test_explain_has_what_is_shown_once_and_nothing_else():
@@ -22,7 +22,7 @@ def test_every_label_can_be_explained():
 def test_the_unit_of_a_metric_is_that_of_its_cell():
     """A table multiplies what is a share, a difference of probabilities or a cosine by a hundred, and nothing else."""
     values = {name: np.array([0.5]) for name in PER_RECORD}
-    (_, *head), ((_, *cells),) = Comparison(Measurement(values, 0.5, 0.5, [], []), [], {}).cells()
+    (_, *head), ((_, *cells),) = Results(Measurement(values, 0.5, 0.5, [], []), [], {}).cells()
     names = {label: name for name, label in LABELS.items()}
     for label, cell in zip(head[:-1], cells[:-1], strict=True):
         assert cell == ("50.0" if "cent" in UNITS.get(names[label], "per cent") else "0.50"), label

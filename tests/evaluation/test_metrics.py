@@ -10,11 +10,11 @@ from scipy.stats import binom, hmean
 
 from metake.data.records import Record
 from metake.errors import MetakeError
-from metake.evaluation.compare import compare
+from metake.evaluation.checks import fitting_records
 from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES
 from metake.evaluation.glossary import GLOSSARY, LABELS
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap, score
-from metake.evaluation.protocol import usable
+from metake.evaluation.protocol import Protocol
 from metake.models.architecture import Architecture
 from metake.models.greedy import continue_greedily
 from metake.models.load import load
@@ -130,19 +130,11 @@ def test_bootstrap_covers_the_mean_and_shrinks():
 def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, consecutive):
     before = demo.arch.fingerprint()
     methods = [method_of(demo.arch, name, **QUICK) for name in ("memit", "metake@label")]
-    ticks = []
-    out = compare(
-        demo,
-        records[:5],
-        methods,
-        statistics_of(demo),
-        batch=2,
-        consecutive=consecutive,
-        text=held_out_text("demo"),
-        tick=ticks.append,
-    )
+    edits = []
+    protocol = Protocol(records[:5], 2, consecutive, text=held_out_text("demo"))
+    out = protocol.run(demo, methods, statistics_of(demo), on_edit=edits.append)
     assert demo.arch.fingerprint() == before
-    assert sum(ticks) == 10
+    assert sum(edits) == 10
     assert [r["method"] for r in out.content["methods"]] == ["memit", "metake@label"]
     for row in out.content["methods"]:
         assert len(row["batches"]) == 3
@@ -162,7 +154,7 @@ def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, c
 def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
     methods = [method_of(demo.arch, "memit", **QUICK)]
     rows = [
-        compare(demo, records[:4], methods, statistics_of(demo), batch=4, consecutive=c).content["methods"][0]
+        Protocol(records[:4], 4, c).run(demo, methods, statistics_of(demo)).content["methods"][0]
         for c in (True, False)
     ]
     assert rows[0]["per_record"] == rows[1]["per_record"]
@@ -170,7 +162,7 @@ def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
 
 def test_records_that_do_not_fit_are_named(demo, records):
     long = Record(Request("What is {}?", "x " * 600, "y"), "r", "l", "a")
-    good, bad = usable(demo, [records[0], long])
+    good, bad = fitting_records(demo, [records[0], long])
     assert good == [records[0]]
     assert len(bad) == 1
     assert "the model takes 512" in bad[0]

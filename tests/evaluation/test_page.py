@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from metake.evaluation import page
-from metake.evaluation.compare import Comparison
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.page import (
@@ -20,6 +19,7 @@ from metake.evaluation.page import (
     write_comparison_page,
     write_layers,
 )
+from metake.evaluation.results import Results
 from metake.methods.combinators import metake
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.ultraedit import UltraEdit
@@ -162,17 +162,15 @@ def comparison():
         "requests": [1, 2],
     }
     runs = [
-        SimpleNamespace(
-            method=name, settings=method, after=measured(0.75), batches=[batch], seconds_per_edit=0.5
-        )
-        for name, method in METHODS.items()
+        SimpleNamespace(method=method, after=measured(0.75), batches=[batch], seconds_per_edit=0.5)
+        for method in METHODS.values()
     ]
     content = content_of(
         [request("Ann"), request("Bo")],
         [("Rome", "", ""), ("", "", "")],
         **{name: [("Oslo", "", ""), ("", "", "")] for name in METHODS},
     )
-    return Comparison(measured(0.25), runs, content)
+    return Results(measured(0.25), runs, content)
 
 
 @pytest.fixture
@@ -244,7 +242,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_page_without_it(comparison, mo
     monkeypatch.setattr(page, "draw", lambda runs, figure: (_ for _ in ()).throw(RuntimeError("no fonts")))
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
     for run in comparison.runs:
-        run.settings = METHODS["ultraedit"]
+        run.method = METHODS["ultraedit"]
     monkeypatch.setattr(page, "draw", None)
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
 

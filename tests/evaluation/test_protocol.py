@@ -1,4 +1,4 @@
-"""What a run of the protocol does, measures and tells while it is under way."""
+"""A protocol's runs: what they edit, measure, report and checkpoint."""
 
 import io
 import json
@@ -18,18 +18,21 @@ from tqdm import tqdm
 from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.evaluation.compare import compare
+from metake.evaluation.checks import check_batches, fitting_records
 from metake.evaluation.glossary import GLOSSARY, MOMENTS
-from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
-from metake.evaluation.protocol import MethodRun, check_batches, evaluate_method, result_file, run_key, usable
+from metake.evaluation.metrics import PER_RECORD, Measurement
+from metake.evaluation.protocol import Protocol, Session, run_key
+from metake.evaluation.results import MethodRun, result_file
 from metake.models.load import load
 from metake.models.tokens import encode
 from metake.prompts import Batch
 from tests.conftest import method_of
 
+SAMPLED = "sampled with"
 
-def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, records, monkeypatch):
-    bars, ticks, seen, phases = [], [], [], []
+
+def test_run_reports_steps_edits_and_measurements(demo, statistics_of, records, monkeypatch):
+    bars, edits, measured, phases = [], [], [], []
 
     def bar(**options):
         bars.append(tqdm(**{**options, "file": io.StringIO(), "disable": False}))
@@ -37,27 +40,22 @@ def test_a_run_tells_its_steps_its_edits_and_what_it_sees(demo, statistics_of, r
 
     monkeypatch.setattr("metake.editor.tqdm", bar)
     monkeypatch.setattr("metake.evaluation.protocol.phase", lambda name: phases.append(name) or nullcontext())
-    chosen = records[:4]
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     method = method_of(
         demo.arch, "metake", layers=(1, 2), contexts=(), steps=2, meta_steps=3, stop="none", meta_stop="none"
     )
-    run = evaluate_method(
+    protocol = Protocol(records[:4], 3, generate=False, measure_every=1)
+    (run,) = protocol.run(
         demo,
-        chosen,
-        method,
+        [method],
         statistics_of(demo),
-        evaluator,
-        evaluator.measure(),
-        batch=3,
-        look_every=1,
-        seen=lambda edits, look: seen.append((edits, look)),
-        tick=ticks.append,
-    )
-    assert ticks == [3, 1]
-    assert phases == ["metake, edits 1-3 of 4", "evaluate", "metake, edits 4-4 of 4", "evaluate"]
+        on_edit=edits.append,
+        on_measurement=lambda count, measurement: measured.append((count, measurement)),
+    ).runs
+    assert edits == [3, 1]
+    measure, edit = "evaluate", "metake, edits"
+    assert phases == ["evaluate the unedited model", f"{edit} 1-3 of 4", measure, f"{edit} 4-4 of 4", measure]
     assert [(b.desc, b.n, b.total) for b in bars] == 2 * [("metake: targets", 5, 5)]
-    assert seen == [(3, run.looks[3]), (4, run.after)]
+    assert measured == [(3, run.measurements[3]), (4, run.after)]
 
 
 def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics_of, records):
@@ -127,7 +125,7 @@ def run_of(demo):
     values["efficacy"] = np.array([1.0, 0.0, 0.1234567])
     values["kl"] = np.array([0.5, np.nan, 1.0])
     after = Measurement(values, 4.5, float("inf"), [], [("a", "b", "c")] * 3)
-    return lambda batches: MethodRun("memit", method, after, after, batches, "end")
+    return lambda batches: MethodRun(method, after, after, batches, "end")
 
 
 def test_a_row_holds_what_was_measured_and_no_nan(run_of):
@@ -139,42 +137,36 @@ def test_a_row_holds_what_was_measured_and_no_nan(run_of):
     assert row["seconds_per_edit"] == 1.5
 
 
-def test_looks_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, records):
+def test_measurements_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, records):
     """After every second batch and at the end: what an editor that stops there would measure."""
     chosen = records[:5]
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
-    before = evaluator.measure()
     method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, weight=30.0)
-
-    def run(count, **options):
-        return evaluate_method(
-            demo, chosen[:count], method, statistics_of(demo), evaluator, before, batch=1, **options
-        )
-
-    whole = run(5, look_every=2)
-    assert list(whole.looks) == [2, 4, 5]
+    session = Protocol(chosen, 1, generate=False, measure_every=2).prepare(demo, statistics_of(demo))
+    evaluator, before = session.evaluator, session.before
+    whole = session.run(method)
+    assert list(whole.measurements) == [2, 4, 5]
     assert whole.moment == "end"
-    assert list(run(3).looks) == [3]
+    three = replace(session, protocol=replace(session.protocol, records=chosen[:3], measure_every=None))
+    assert list(three.run(method).measurements) == [3]
     with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
         for count in range(1, 6):
             editor.edit(chosen[count - 1].request)
-            if count in whole.looks:
+            if count in whole.measurements:
                 seen = evaluator.measure(before, only=range(count))
                 for name in ("efficacy", "specificity", "agreement", "same_subject", "kl"):
-                    np.testing.assert_array_equal(whole.looks[count].values[name], seen.values[name])
-                    assert np.isnan(whole.looks[count].values[name][count:]).all()
+                    np.testing.assert_array_equal(whole.measurements[count].values[name], seen.values[name])
+                    assert np.isnan(whole.measurements[count].values[name][count:]).all()
     assert np.isfinite(whole.after.values["efficacy"]).all()
 
 
 def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, records):
     """Each as if it were the only one; their measurements are put together by record."""
     chosen = records[:4]
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen)
-    before = evaluator.measure()
     method = method_of(demo.arch, "alphaedit", layers=(1, 2), contexts=(), steps=6, l2=0.01)
-    options = {"batch": 2, "consecutive": False}
-    run = evaluate_method(demo, chosen, method, statistics_of(demo), evaluator, before, **options)
-    assert (run.moment, run.looks) == ("alone", {})
+    session = Protocol(chosen, 2, consecutive=False).prepare(demo, statistics_of(demo))
+    evaluator, before = session.evaluator, session.before
+    run = session.run(method)
+    assert (run.moment, run.measurements) == ("alone", {})
     assert np.isnan(run.after.perplexity)
     for half in (range(2), range(2, 4)):
         with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
@@ -197,28 +189,16 @@ def test_shared_contexts_are_used_where_the_settings_have_none(demo, statistics_
         return build(arch, tokenizer, requests, contexts, *rest)
 
     monkeypatch.setattr(Batch, "build", watched)
-    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:1], generate=False)
-    before = evaluator.measure()
+    session = Protocol(records[:1], 1, generate=False).prepare(demo, statistics_of(demo))
+    session.contexts[0] = ("The mill is dark",)
     for own in (None, ("Today it rains",)):
-        method = method_of(demo.arch, "memit", layers=(1,), steps=1, contexts=own)
-        evaluate_method(
-            demo,
-            records[:1],
-            method,
-            statistics_of(demo),
-            evaluator,
-            before,
-            batch=1,
-            contexts=("The mill is dark",),
-        )
+        session.run(method_of(demo.arch, "memit", layers=(1,), steps=1, contexts=own))
     assert seen == [("The mill is dark",), ("Today it rains",)]
 
 
-def test_a_batch_below_one_is_refused(demo, records):
-    evaluator = Evaluator(demo.arch, demo.tokenizer, [], generate=False)
-    method = method_of(demo.arch, "memit")
+def test_a_batch_below_one_is_refused(records):
     with pytest.raises(MetakeError, match=r"^batch: must be at least 1, got 0$"):
-        evaluate_method(demo, records[:1], method, None, evaluator, evaluator.measure(), batch=0)
+        Protocol(records[:1], 0)
 
 
 def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
@@ -255,7 +235,7 @@ def test_a_record_may_fill_what_the_contexts_leave(demo, records, field):
     longest = len(encode(demo.tokenizer, prompt, answer))
     for limit, fits in ((longest + 24, True), (longest + 23, False)):
         arch = SimpleNamespace(max_positions=limit)
-        good, bad = usable(SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [record])
+        good, bad = fitting_records(SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [record])
         assert (len(good), len(bad)) == (fits, not fits)
 
 
@@ -277,7 +257,7 @@ def test_every_text_that_will_be_run_is_checked_before(demo, records, case):
     change, field = TOO_LONG[case]
     short = replace(records[0], rival="x", rephrases=("Who is it?",), generation_prompts=("It is",))
     arch = SimpleNamespace(max_positions=70)
-    good, bad = usable(
+    good, bad = fitting_records(
         SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [short, replace(short, **change)]
     )
     assert good == [short]
@@ -291,12 +271,12 @@ def test_a_text_of_exactly_the_models_length_is_taken(demo, records):
         length = len(encode(demo.tokenizer, LONG, "x" if not spare else "")) + spare
         for limit, fits in ((length, True), (length - 1, False)):
             loaded = SimpleNamespace(arch=SimpleNamespace(max_positions=limit), tokenizer=demo.tokenizer)
-            assert bool(usable(loaded, [record])[0]) is fits
+            assert bool(fitting_records(loaded, [record])[0]) is fits
 
 
 def test_records_that_lack_a_prompt_are_counted_in_a_note(demo, records):
     with pytest.warns(UserWarning, match="of 2 records have no") as caught:
-        assert len(usable(demo, [records[0], Record(records[1].request)])[0]) == 2
+        assert len(fitting_records(demo, [records[0], Record(records[1].request)])[0]) == 2
     assert [str(w.message) for w in caught] == [
         "1 of 2 records have no rephrase: no generalisation of them",
         "1 of 2 records have no locality: no specificity of them",
@@ -316,22 +296,19 @@ def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
         check_batches(records[:4], 2)
 
 
-def test_a_comparison_refuses_contradicting_records_before_it_measures(demo, records, monkeypatch):
-    monkeypatch.setattr("metake.evaluation.compare.Evaluator", None)
+def test_run_refuses_contradicting_records_before_it_measures(demo, records, monkeypatch):
+    monkeypatch.setattr("metake.evaluation.protocol.Evaluator", None)
     other = replace(records[0], request=replace(records[0].request, target="weaver"))
     with pytest.raises(MetakeError, match="has two targets,"):
-        compare(demo, [records[0], other], [], None, batch=2)
+        Protocol([records[0], other], 2).run(demo, [])
 
 
 def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
     """They are edited once, and the run still knows how many records its batches hold."""
     chosen = [records[0], replace(records[0], rephrase=records[1].rephrase), records[2]]
     method = method_of(demo.arch, "memit", layers=(1,), contexts=(), steps=2)
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
     with pytest.warns(UserWarning, match="duplicate requests are ignored"):
-        run = evaluate_method(
-            demo, chosen, method, statistics_of(demo), evaluator, evaluator.measure(), batch=2
-        )
+        (run,) = Protocol(chosen, 2, generate=False).run(demo, [method], statistics_of(demo)).runs
     assert [(len(b["requests"]), b["records"]) for b in run.batches] == [(1, 2), (1, 1)]
     assert np.isfinite(run.after.values["efficacy"]).all()
 
@@ -343,11 +320,9 @@ def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, recor
     method = method_of(
         demo.arch, "prune", layers=(1, 2), contexts=(), steps=6, clamp=None, weight=1e-6, lr=20.0
     )
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
-    before = evaluator.measure()
-    run = evaluate_method(
-        demo, chosen, method, statistics_of(demo), evaluator, before, batch=1, consecutive=consecutive
-    )
+    session = Protocol(chosen, 1, consecutive, generate=False).prepare(demo, statistics_of(demo))
+    evaluator, before = session.evaluator, session.before
+    run = session.run(method)
     for group in [[0, 1]] if consecutive else [[0], [1]]:
         with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
             for i in group:
@@ -366,7 +341,7 @@ def test_a_row_is_of_the_edited_model_and_the_file_holds_the_unedited_one_once(d
     assert content["before"]["mean"]["efficacy"] == 0
     assert content["methods"][0]["mean"]["efficacy"] == 0.374486
     assert content["methods"][0]["answers"] == run.after.answers
-    assert content["methods"][0]["settings"] == run.settings.model_dump()
+    assert content["methods"][0]["settings"] == run.method.model_dump()
     assert (content["methods"][0]["moment"], content["chat"]) == ("end", None)
 
 
@@ -397,7 +372,7 @@ def test_a_run_gives_its_editor_the_models_modules_and_reads_no_answers(demo, re
         arch=SimpleNamespace(modules="of the model"), model=demo.model, tokenizer=demo.tokenizer
     )
     with pytest.raises(KeyboardInterrupt):
-        evaluate_method(loaded, records[:1], method, "C", None, None, batch=1)
+        Session(Protocol(records[:1], 1), loaded, "C", None, None, {0: ()}).run(method)
     assert seen["given"] == (demo.model, demo.tokenizer, method)
     assert seen | {"given": None} == {
         "statistics": "C",
@@ -406,3 +381,98 @@ def test_a_run_gives_its_editor_the_models_modules_and_reads_no_answers(demo, re
         "progress": True,
         "given": None,
     }
+
+
+@pytest.fixture
+def compared(demo, statistics_of, records, monkeypatch, tmp_path):
+    """`compared(**options)`: what every method is run with, without running it."""
+
+    def go(methods=None, **options):
+        runs = []
+
+        def run(session, method, checkpoints, contexts, *callbacks):
+            runs.append((method, checkpoints, contexts, callbacks))
+            return MethodRun(method, session.before, session.before, [], "end")
+
+        monkeypatch.setattr(Session, "_run", run)
+        monkeypatch.setattr(
+            "metake.evaluation.protocol.sample_contexts", lambda *_, seed: (f"{SAMPLED} {seed}",)
+        )
+        protocol = Protocol(
+            options.pop("records", records[:2]),
+            options.pop("batch_size", 2),
+            options.pop("consecutive", True),
+            options.pop("generate", False),
+            options.pop("text", "The mill is dark. " * 9),
+            context_seed=options.pop("context_seed", None),
+        )
+        chosen = methods or [method_of(demo.arch, "memit", layers=(1, 2))]
+        folder = options.pop("folder", tmp_path)
+        return protocol.run(demo, chosen, statistics_of(demo), folder, **options), runs
+
+    return go
+
+
+def folder_of(compared):
+    """Folder of the checkpoints of a comparison's only run."""
+    _, ((_, checkpoints, *_),) = compared
+    return checkpoints and checkpoints.folder
+
+
+def test_every_run_has_a_folder_of_its_own(compared, records):
+    """Named after method and key: whatever changes the numbers changes the folder; the same call finds it again."""
+    changes = [
+        {},
+        {"batch_size": 1},
+        {"consecutive": False},
+        {"generate": True},
+        {"text": None},
+        {"text": "Today it rains. " * 9},
+        {"records": records[1:3]},
+    ]
+    folders = [folder_of(compared(**change)) for change in changes]
+    assert len(set(folders)) == len(folders)
+    assert all(folder.name.startswith("memit-") for folder in folders)
+    assert folder_of(compared()) == folders[0]
+    assert folder_of(compared(folder=None)) is None
+
+
+def test_methods_of_a_seed_share_their_contexts(compared, demo):
+    """Sampled once per seed, from the unedited model; a method with contexts of its own needs none."""
+    plain = method_of(demo.arch, "memit", layers=(1, 2))
+    methods = [
+        plain,
+        plain.updated(seed=3, label="memit@other"),
+        plain.updated(contexts=("It rains",), seed=5, label="memit@own"),
+        method_of(demo.arch, "ultraedit", layers=(1, 2)),  # it has no contexts
+    ]
+    out, runs = compared(methods)
+    assert [contexts for _, _, contexts, _ in runs] == [("sampled with 0",), ("sampled with 3",), None, None]
+    assert out.content["contexts"] == {"0": ("sampled with 0",), "3": ("sampled with 3",)}
+    assert [method for method, *_ in runs] == methods
+    assert compared(methods, context_seed=7)[0].content["contexts"] == {"7": ("sampled with 7",)}
+    assert [row["method"] for row in out.content["methods"]] == [method.name for method in methods]
+
+
+def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compared, records):
+    """Prompt, target, truth, rephrase, unrelated prompt, its answer; callbacks reach the run as they were given."""
+    out, runs = compared(batch_size=1, on_edit=print, on_measurement=repr, note="x")
+    assert out.content["requests"] == [
+        [r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer]
+        for r in records[:2]
+    ]
+    assert len({text for text in out.content["requests"][0]}) == 6
+    assert {name: out.content[name] for name in ("edits", "batch", "note")} == {
+        "edits": 2,
+        "batch": 1,
+        "note": "x",
+    }
+    ((*_, callbacks),) = runs
+    assert callbacks == (print, repr)
+    assert out.before.answers == [("", "", "")] * 2  # nothing was generated
+
+
+def test_contexts_change_the_folder_of_a_run(compared, monkeypatch):
+    first = folder_of(compared())
+    monkeypatch.setattr("tests.evaluation.test_protocol.SAMPLED", "otherwise sampled with")
+    assert folder_of(compared()) != first

@@ -1,0 +1,93 @@
+"""Checks of records before a run: texts that the model can take, and requests that contradict each other."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+from metake.data.records import Record
+from metake.errors import MetakeError
+from metake.evaluation.metrics import GENERIC
+from metake.models.chat import frame_of
+from metake.models.load import EditableModel
+from metake.models.tokens import count_tokens, encode
+from metake.requests import contradiction
+
+JOINTS = 16  # more tokens than special ones and the joint of prompt and answer can add to a count
+
+
+def fitting_records(
+    loaded: EditableModel, records: Sequence[Record], reserve: int = 24
+) -> tuple[list[Record], list[str]]:
+    """Records whose every text the model can take, and one line for each record that it cannot.
+
+    Args:
+        reserve: tokens kept free for the contexts of planning.
+    """
+    good, bad = [], []
+    for index, record in enumerate(records):
+        try:
+            _check_texts(loaded, record, reserve)
+        except MetakeError as error:
+            bad.append(f"record {index + 1} ({record.request.name}): {error}")
+            continue
+        good.append(record)
+    for name, metrics in (("rephrase", "generalisation"), ("locality", "specificity")):
+        if lacking := sum(not getattr(record, name) for record in good):
+            warnings.warn(
+                f"{lacking} of {len(good)} records have no {name}: no {metrics} of them", stacklevel=2
+            )
+    return good, bad
+
+
+def check_batches(records: Sequence[Record], batch: int, consecutive: bool = True) -> None:
+    """Refuse contradicting requests of one batch; those of different batches are named in a warning.
+
+    Raises:
+        MetakeError: two records of a batch ask for different answers to one prompt.
+    """
+    requests = [record.request for record in records]
+    for start in range(0, len(requests), batch):
+        if clash := contradiction(requests[start : start + batch]):
+            raise MetakeError(f"{clash}, in the batch that begins with record {start + 1}; keep one of them")
+    if consecutive and (clash := contradiction(requests)):
+        warnings.warn(f"{clash}, in different batches: the later edit undoes the earlier", stacklevel=2)
+
+
+def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
+    """Everything that an evaluation runs of a record: its field, a prompt and the answer that is scored after it."""
+    request = record.request
+    answers = (request.target, record.rival) if record.rival else (request.target,)
+    for answer in answers:
+        yield "prompt", request.text, answer
+        for prompt in dict.fromkeys((*filter(None, [record.rephrase]), *record.rephrases)):
+            yield "rephrase", prompt, answer
+        for prompt in record.neighbours:
+            yield "neighbour", prompt, answer
+    if record.locality:
+        yield "locality", record.locality, record.locality_answer
+    for prompt, answer in record.same_subject:
+        yield "same_subject", prompt, answer
+    for prompt in () if record.same_subject else GENERIC:
+        yield "subject", prompt.format(request.subject), ""
+    for prompt in record.generation_prompts:
+        yield "generation prompt", prompt, ""
+
+
+def _check_texts(loaded: EditableModel, record: Record, reserve: int) -> None:
+    """Raises `MetakeError` for a text that the tokenizer cannot say, or that is too long for the model."""
+    limit, tokenizer = loaded.arch.max_positions, loaded.tokenizer
+    texts = dict.fromkeys(_texts(record))
+    counts = count_tokens(tokenizer, [f"{prompt} {answer}".strip() for _, prompt, answer in texts])
+    frame = frame_of(tokenizer)
+    joints = JOINTS + len(f"{frame.before}{frame.after}".encode())
+    planned = (record.request.text, record.rephrase, record.locality)
+    for (name, prompt, answer), count in zip(texts, counts, strict=True):
+        # something is generated, or one token predicted, where no answer is scored
+        spare = reserve if answer and prompt in planned else 1 if not answer else 0
+        if limit is None or count + spare + joints < limit:
+            continue
+        longest = len(encode(tokenizer, prompt, answer)) + spare
+        if longest > limit:
+            with_contexts = " with contexts" if spare > 1 else ""
+            raise MetakeError(f"{name}: {longest} tokens{with_contexts}, the model takes {limit}")

@@ -1,0 +1,163 @@
+"""Results of a protocol: the runs of its methods, their tables, and the content of the result file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from metake.evaluation.glossary import BRIEFLY, GLOSSARY, LABELS, MOMENTS
+from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
+from metake.geometry.covariance import Statistics
+from metake.methods.base import Method
+from metake.models.chat import described
+from metake.models.greedy import described_decoding
+from metake.models.load import EditableModel
+from metake.provenance import provenance
+from metake.report.tables import markdown, render
+
+WIDTH = 100  # columns of a terminal that a table fits
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """A method's run over all batches.
+
+    Attributes:
+        before, after: measurements of the unedited and the edited model.
+        batches: summaries of every batch (see `EditResult.summary`).
+        moment: when `after` was measured, a key of `glossary.MOMENTS`.
+        measurements: number of edits -> measurement after so many; empty where each batch is measured alone.
+    """
+
+    method: Method
+    before: Measurement
+    after: Measurement
+    batches: list[dict[str, Any]]
+    moment: str
+    measurements: dict[int, Measurement] = field(default_factory=dict)
+
+    @property
+    def seconds_per_edit(self) -> float:
+        return sum(b["seconds"] for b in self.batches) / max(1, sum(len(b["requests"]) for b in self.batches))
+
+    def row(self) -> dict[str, Any]:
+        """Means, intervals and per-record values as plain data."""
+        return {
+            "method": self.method.name,
+            "moment": self.moment,
+            "settings": self.method.model_dump(),
+            **_plain(self.after),
+            "seconds_per_edit": self.seconds_per_edit,
+            "batches": self.batches,
+        }
+
+
+def _plain(measurement: Measurement) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return None if not np.isfinite(value) else round(float(value), 6)
+
+    measured = [name for name in PER_RECORD if np.isfinite(measurement.values[name]).any()]
+    return {
+        "mean": {n: number(measurement.mean(n)) for n in (*measured, "perplexity", "perplexity_median")},
+        "interval": {name: [number(x) for x in bootstrap(measurement.values[name])] for name in measured},
+        "per_record": {name: [number(x) for x in measurement.values[name]] for name in measured},
+        "answers": measurement.answers,
+    }
+
+
+def short_cell(measurement: Measurement, metric: str) -> str:
+    """A mean with half of its interval over records, where it has one."""
+    value = measurement.mean(metric)
+    if value != value:
+        return "-"
+    if metric == "perplexity":
+        return f"{value:.2f}"
+    if np.isfinite(measurement.values[metric]).sum() < 2:
+        return f"{100 * value:.1f}"  # one record has no interval
+    low, high = bootstrap(measurement.values[metric])
+    return f"{100 * value:.1f} ±{50 * (high - low):.1f}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs of several methods and the result file's content."""
+
+    before: Measurement
+    runs: list[MethodRun]
+    content: dict[str, Any]
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows; metrics without a value anywhere are left out."""
+        measured = [
+            m for m in LABELS if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
+        ]
+        if not measured:
+            measured = ["efficacy", "generalisation", "specificity"]
+        head = ["method", *(LABELS[m] for m in measured), LABELS["seconds_per_edit"]]
+
+        def cell(measurement: Measurement, metric: str) -> str:
+            value = measurement.mean(metric)
+            if value != value:
+                return "-"
+            return (
+                f"{value:.2f}" if metric.startswith(("perplexity", "kl", "fluency")) else f"{100 * value:.1f}"
+            )
+
+        rows = [["unedited", *(cell(self.before, m) for m in measured), "-"]]
+        for run in self.runs:
+            rows.append(
+                [run.method.name, *(cell(run.after, m) for m in measured), f"{run.seconds_per_edit:.2f}"]
+            )
+        return head, rows
+
+    def headline(self) -> tuple[str, ...]:
+        """Metrics of the short table: the published ones of the data, and what else there is of a few."""
+        counterfact = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
+        zsre = ("efficacy", "generalisation", "specificity")
+        measured = {
+            m for m in BRIEFLY if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
+        }
+        first = counterfact if measured.issuperset(counterfact) else zsre
+        return (*first, *(m for m in ("generation", "perplexity") if m in measured), "seconds_per_edit")
+
+    def table(self) -> str:
+        """The short table for a terminal, with intervals and a legend."""
+        metrics = self.headline()
+        rows = [["unedited", *(short_cell(self.before, m) for m in metrics[:-1]), "-"]]
+        for run in self.runs:
+            cells = [short_cell(run.after, m) for m in metrics[:-1]]
+            rows.append([run.method.name, *cells, f"{run.seconds_per_edit:.2f}"])
+        head = ["method", *(LABELS[m] for m in metrics)]
+        said = "; ".join(f"{LABELS[m]}: {BRIEFLY[m]}" for m in metrics)
+        legend = f"{said}. Shares in per cent, ± half of their 95% interval over records."
+        table = render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, WIDTH)
+        return "\n".join([table, *textwrap.wrap(legend, WIDTH)])
+
+    def markdown(self) -> str:
+        head, rows = self.cells()
+        return markdown(head, rows)
+
+
+def result_file(
+    loaded: EditableModel,
+    before: Measurement,
+    runs: Sequence[MethodRun],
+    statistics: Statistics | None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Everything a reader needs to know about a table, as plain data."""
+    return {
+        **provenance(loaded.name, loaded.arch, [run.method.name for run in runs]),
+        "statistics": None if statistics is None else statistics.provenance.__dict__,
+        "chat": described(loaded.tokenizer),
+        "generation": described_decoding(loaded.model, loaded.tokenizer),
+        **extra,
+        "before": _plain(before),
+        "methods": [run.row() for run in runs],
+        "glossary": GLOSSARY,
+        "moments": MOMENTS,
+    }
