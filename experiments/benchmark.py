@@ -416,7 +416,7 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     slopes = {
         "proxy": Virtual(objective, "channel"),
         "parallel": Parallel(objective, solver, trunks),
-        "unrolled, keys frozen": Unrolled(objective, solver, trunks, "frozen"),
+        "unrolled, keys frozen": Unrolled(objective, solver, trunks, differentiate_keys=False),
         "unrolled": Unrolled(objective, solver, trunks),
     }
     start = (

@@ -141,7 +141,7 @@ WRONG = [
     ("room", suppression, "room_bound", lambda n, rank: rank / (rank + n) / 2),
     ("price", suppression, "priced_shift", lambda S, X, price: X @ suppression.retention(S)),
     ("price", suppression, "least_cost", lambda S, X: float(np.sum((X @ S) * X))),
-    ("typical_attenuation", suppression, "mean_realisability", lambda d, weight: d / (2 * weight)),
+    ("typical_attenuation", suppression, "mean_realizability", lambda d, weight: d / (2 * weight)),
     ("rounding", suppression, "rounding_bound", lambda eps, condition: eps),
     ("ball_ellipsoid", trap, "mismatch", lambda kappa: kappa),
     ("the_trap", trap, "two_sided_window", lambda theta, kappa, e, h: (theta, 1 / theta)),
@@ -151,7 +151,7 @@ WRONG = [
     ("proxy_error", fidelity, "error_bound", lambda gamma, last, gap, Gamma, q: gamma * last),
     ("descent", fidelity, "cosine_bound", lambda gamma, gap: 1 - gamma * gap),
     ("identity_transport", fidelity, "executed_fraction", np.mean),
-    ("closing_the_loop", fidelity, "realised_after", lambda eta, a, T: 1 - (1 - a * eta) ** T),
+    ("closing_the_loop", fidelity, "realized_after", lambda eta, a, T: 1 - (1 - a * eta) ** T),
 ]
 
 

@@ -67,13 +67,13 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "T1a", 1, "Spectral form", "rho = sum_i a_i^2 / mu_i, a = U^T k",
-        "paper", ("suppression.realisability", "suppression.realisability_spectral"), (24,),
+        "paper", ("suppression.realizability", "suppression.realizability_spectral"), (24,),
         {"orthonormal": "G = U diag(mu) U^T with U orthonormal"},
     ),
     Claim(
         "T1b", 1, "Suppression bound",
         "rho <= ||k||^2 ((1 - eps)/M + eps/mu_min) if mu_i >= M on S and at most eps ||k||^2 lies outside S",
-        "paper", ("suppression.realisability", "suppression.suppression_bound"), (25,),
+        "paper", ("suppression.realizability", "suppression.suppression_bound"), (25,),
         {"share": "eps <= 1", "smallest": "mu_min is the minimum over all eigenvalues",
          "height": "M is a lower bound of the eigenvalues on S"},
         {"order": "M >= mu_min: for M < mu_min the bound holds too"},
@@ -87,7 +87,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "T1d", 1, "Monotonicity",
         "G2 >= G1 implies eta2 <= eta1; eta(c G) falls strictly in c if k != 0; 0 <= eta < 1, 0 iff k = 0",
-        "paper", ("suppression.attenuation", "suppression.realisability"), (),
+        "paper", ("suppression.attenuation", "suppression.realizability"), (),
         {"loewner": "G2 - G1 is positive semidefinite (eigenvalue-wise order is not enough)",
          "nonzero": "k != 0, for strictness"},
     ),
@@ -152,12 +152,12 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "P8", 1, "Typical attenuation", "E rho <= d_k/lambda over keys with second moment C, and E eta <= E rho/(1 + E rho)",
-        "ours", ("suppression.mean_realisability", "suppression.attenuation"), (),
+        "ours", ("suppression.mean_realizability", "suppression.attenuation"), (),
         {"same": "the keys have the second moment that G was built from"},
     ),
     Claim(
         "P9", 1, "A high eigenvalue suppresses", "rho -> 0 as the eigenvalue along k grows",
-        "prose", ("suppression.realisability",), (),
+        "prose", ("suppression.realizability",), (),
         {"fixed": "the key stays put: one that grows with the spectrum keeps its eta"},
         addition="||k|| fixed while the eigenvalue grows",
     ),
@@ -328,7 +328,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "P13", 3, "How fast the loop closes", "gradient descent on (eta d - 1)^2/2 has eta d_T = 1 - (1 - a eta^2)^T; with one layer the proxy is the hypergradient",
-        "ours", ("fidelity.realised_after",), (),
+        "ours", ("fidelity.realized_after",), (),
         {"rate": "a eta^2 T is not small: else the edit stays suppressed", "layer": "one layer is edited"},
     ),
     Claim(

@@ -133,7 +133,7 @@ def priced() -> sp.Expr:
     x, y = sp.symbols("x y", real=True)
     rho, price = sp.symbols("rho alpha", positive=True)
     found = sp.solve(sp.diff((y - x) ** 2 + price * y**2 / rho, y), y)[0]
-    share = rho / price  # realisability in alpha G
+    share = rho / price  # realizability in alpha G
     return sp.simplify(found - x * share / (1 + share))
 
 
@@ -144,7 +144,7 @@ def compensation() -> sp.Matrix:
     return (B.inv() * (sp.eye(2) + S).inv() - S.inv()).applyfunc(sp.simplify)
 
 
-def mean_realisability(n: int = 2) -> sp.Expr:
+def mean_realizability(n: int = 2) -> sp.Expr:
     """P8: the mean of `k^T (lambda C)^-1 k` over three keys with C their second moment, minus `n/lambda`."""
     lam = sp.Symbol("lambda", positive=True)
     K = sp.Matrix(n, n + 1, sp.symbols(f"k0:{n * (n + 1)}", real=True))

@@ -181,7 +181,7 @@ def aligned_tail(etas: Sequence[float] | Array) -> float:
 # -- what else is said of the descent (P13, X9, X11) --------------------------------------------
 
 
-def realised_after(eta: float, step: float, steps: int) -> float:
+def realized_after(eta: float, step: float, steps: int) -> float:
     """`1 - (1 - a eta^2)^T`: eta d after T steps a of gradient descent on `(eta d - 1)^2 / 2` (P13)."""
     rate = step * eta**2
     if rate < 1:  # keeps its digits where the rate is small

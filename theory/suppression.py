@@ -38,7 +38,7 @@ def gradient(D: Array, G: Array, k: Array, r: Array) -> Array:
     return 2 * np.outer(D @ k - r, k) + 2 * D @ G
 
 
-def realisability(G: Array, k: Array) -> float:
+def realizability(G: Array, k: Array) -> float:
     """`rho = k^T G^-1 k` (19)."""
     return float(k @ solve(G, k))
 
@@ -65,7 +65,7 @@ def edit(G: Array, k: Array, r: Array) -> Array:
 # -- the spectrum (24)-(26), T1d, P8-P10 --------------------------------------------------------
 
 
-def realisability_spectral(mu: Array, a: Array) -> float:
+def realizability_spectral(mu: Array, a: Array) -> float:
     """`sum_i a_i^2 / mu_i` with `G = U diag(mu) U^T` and `a = U^T k` (24)."""
     return float(np.sum(a**2 / mu))
 
@@ -87,7 +87,7 @@ def suppression_limit(norm: float, height: float) -> float:
     return norm**2 / (height + norm**2)
 
 
-def mean_realisability(d_k: int, weight: float) -> float:
+def mean_realizability(d_k: int, weight: float) -> float:
     """`d_k / lambda`: the mean of `k^T (lambda C)^-1 k` over keys with second moment C (P8)."""
     return d_k / weight
 

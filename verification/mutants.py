@@ -53,9 +53,9 @@ def _bound(norm, outside, height, mu_min):
 
 
 SUPPRESSION = [
-    Mutant(suppression, "realisability", "G for its inverse", lambda G, k: float(k @ G @ k)),
-    Mutant(suppression, "realisability", "largest eigenvalue for the form", lambda G, k: k @ k / np.linalg.eigvalsh(G)[-1]),
-    Mutant(suppression, "realisability", "square root taken", lambda G, k: sqrt(_rho(G, k))),
+    Mutant(suppression, "realizability", "G for its inverse", lambda G, k: float(k @ G @ k)),
+    Mutant(suppression, "realizability", "largest eigenvalue for the form", lambda G, k: k @ k / np.linalg.eigvalsh(G)[-1]),
+    Mutant(suppression, "realizability", "square root taken", lambda G, k: sqrt(_rho(G, k))),
     Mutant(suppression, "attenuation", "missing +1", lambda rho: rho / (rho + np.finfo(float).tiny)),
     Mutant(suppression, "attenuation", "rho itself", lambda rho: rho),
     Mutant(suppression, "attenuation", "1/(1 + rho): what is lost", lambda rho: 1 / (1 + rho)),
@@ -67,16 +67,16 @@ SUPPRESSION = [
     Mutant(suppression, "gradient", "missing penalty", lambda D, G, k, r: 2 * np.outer(D @ k - r, k)),
     Mutant(suppression, "gradient", "wrong sign of r", lambda D, G, k, r: 2 * np.outer(D @ k + r, k) + 2 * D @ G),
     Mutant(suppression, "gradient", "missing 2 on the penalty", lambda D, G, k, r: 2 * np.outer(D @ k - r, k) + D @ G),
-    Mutant(suppression, "realisability_spectral", "missing square", lambda mu, a: float(np.sum(np.abs(a) / mu))),
-    Mutant(suppression, "realisability_spectral", "times mu", lambda mu, a: float(np.sum(a**2 * mu))),
+    Mutant(suppression, "realizability_spectral", "missing square", lambda mu, a: float(np.sum(np.abs(a) / mu))),
+    Mutant(suppression, "realizability_spectral", "times mu", lambda mu, a: float(np.sum(a**2 * mu))),
     Mutant(suppression, "suppression_bound", "norm not squared", lambda n, e, M, m: _bound(sqrt(n), e, M, m)),
     Mutant(suppression, "suppression_bound", "shares swapped", lambda n, e, M, m: _bound(n, 1 - e, M, m)),
     Mutant(suppression, "suppression_bound", "missing the part outside", lambda n, e, M, m: n**2 * (1 - e) / M),
     Mutant(suppression, "suppression_bound", "missing 1 - eps, loose", lambda n, e, M, m: n**2 * (1 / M + e / m)),
     Mutant(suppression, "suppression_limit", "norm not squared", lambda n, M: n / (M + n)),
     Mutant(suppression, "suppression_limit", "missing + ||k||^2, loose", lambda n, M: n**2 / M),
-    Mutant(suppression, "mean_realisability", "missing lambda", lambda d, w: float(d)),
-    Mutant(suppression, "mean_realisability", "d squared, loose", lambda d, w: d**2 / w),
+    Mutant(suppression, "mean_realizability", "missing lambda", lambda d, w: float(d)),
+    Mutant(suppression, "mean_realizability", "d squared, loose", lambda d, w: d**2 / w),
     Mutant(suppression, "attenuation_drift_bound", "missing square root of mu",
            lambda k, g, mu: 3 * sqrt(3) / 8 * k / mu + g / (4 * mu)),
     Mutant(suppression, "attenuation_drift_bound", "constant too small", lambda k, g, mu: 0.6 * k / sqrt(mu) + g / (4 * mu)),
@@ -223,7 +223,7 @@ FIDELITY = [
         1 - np.asarray(etas) * fidelity.spread_shares(len(etas)))),
     Mutant(fidelity, "aligned_tail", "largest for the sum",
            lambda etas: fidelity.allocation_scales(etas)[:-1].max() / fidelity.allocation_scales(etas)[-1]),
-    Mutant(fidelity, "realised_after", "eta not squared", lambda eta, step, steps: 1 - (1 - step * eta) ** steps),
+    Mutant(fidelity, "realized_after", "eta not squared", lambda eta, step, steps: 1 - (1 - step * eta) ** steps),
     Mutant(fidelity, "alignment_premise", "last layer only",
            lambda gs, proxy, gap: bool(gs[-1] @ proxy >= (1 - gap) * (proxy @ proxy) > 0)),
     Mutant(fidelity, "parallel_error_bound", "moving channels forgotten",
@@ -252,22 +252,22 @@ def _one_by_one(self, keys, fit="soft"):
     return self.lift(solved / (1 + (inside * solved).sum(0))), self.attenuation(keys)
 
 
-def _always_soft(self, keys, fit="soft", original=Geometry.executed):
+def _always_soft(self, keys, fit="soft", original=Geometry.channel_and_attenuation):
     return original(self, keys, "soft")
 
 
-def _raw_channel(self, keys, fit="soft", original=Geometry.executed):
+def _raw_channel(self, keys, fit="soft", original=Geometry.channel_and_attenuation):
     channel, eta = original(self, keys, fit)
-    return channel * 0 + keys.to(self.dtype) / (1 + self.realisability(keys)), eta
+    return channel * 0 + keys.to(self.dtype) / (1 + self.realizability(keys)), eta
 
 
-def _unexecuted_eta(self, keys, fit="soft", original=Geometry.executed):
+def _unexecuted_eta(self, keys, fit="soft", original=Geometry.channel_and_attenuation):
     channel, eta = original(self, keys, fit)
     return channel, eta / (1 + eta)
 
 
 def _cancelling(self, keys):
-    return 1 - 1 / (1 + self.realisability(keys))
+    return 1 - 1 / (1 + self.realizability(keys))
 
 
 def _without_weight(
@@ -319,12 +319,12 @@ def _late(self, arch, geometries, shares, fit="soft", original=LayeredSolver.__i
 
 OPERATOR = "test_product_suppression"
 LIBRARY = [
-    Mutant(Geometry, "executed", "S for I + S", _without_identity, OPERATOR),
-    Mutant(Geometry, "executed", "edits solved one by one", _one_by_one, OPERATOR),
-    Mutant(Geometry, "executed", "exact fit ignored", _always_soft, OPERATOR),
-    Mutant(Geometry, "executed", "raw key", _raw_channel, OPERATOR),
-    Mutant(Geometry, "executed", "attenuation of the attenuation", _unexecuted_eta, OPERATOR),
-    Mutant(Geometry, "attenuation", "missing +1", lambda self, keys: self.realisability(keys), OPERATOR),
+    Mutant(Geometry, "channel_and_attenuation", "S for I + S", _without_identity, OPERATOR),
+    Mutant(Geometry, "channel_and_attenuation", "edits solved one by one", _one_by_one, OPERATOR),
+    Mutant(Geometry, "channel_and_attenuation", "exact fit ignored", _always_soft, OPERATOR),
+    Mutant(Geometry, "channel_and_attenuation", "raw key", _raw_channel, OPERATOR),
+    Mutant(Geometry, "channel_and_attenuation", "attenuation of the attenuation", _unexecuted_eta, OPERATOR),
+    Mutant(Geometry, "attenuation", "missing +1", lambda self, keys: self.realizability(keys), OPERATOR),
     Mutant(Geometry, "_solve", "history forgotten", _history_forgotten, OPERATOR),
     Mutant(Geometry, "_solve", "history with the wrong sign", _history_added, OPERATOR),
     Mutant(Ridge, "__init__", "lambda forgotten", _without_weight, OPERATOR),

@@ -186,7 +186,7 @@ class Executed:
 
     @property
     def rho(self) -> float:
-        return suppression.realisability(self.geometry.G, self.k)
+        return suppression.realizability(self.geometry.G, self.k)
 
     @property
     def whitened(self) -> Array:

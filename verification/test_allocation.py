@@ -50,7 +50,7 @@ def test_another_allocation_can_keep_both_small():
 def _etas(net: Net) -> list[float]:
     keys = [k[net.subject].numpy() for k in net.forward()[0]]
     return [
-        suppression.attenuation(suppression.realisability(G.numpy(), k))
+        suppression.attenuation(suppression.realizability(G.numpy(), k))
         for G, k in zip(net.G, keys, strict=True)
     ]
 
@@ -131,7 +131,7 @@ def test_layers_without_driftunmoved_share_the_residual():
     """Two identical layers, rho = 1: by automatic differentiation and by the recursion."""
     net = unmoved(0, 2, 1.0, alike=True)
     k = net.forward()[0][0][0].numpy()
-    rho = suppression.realisability(net.G[0].numpy(), k)
+    rho = suppression.realizability(net.G[0].numpy(), k)
     net = net.scaled(rho)
     assert _etas(net) == pytest.approx([0.5, 0.5])
     drift = norm((net.G[0] - net.G[1]).numpy()) + norm((net.b[0] - net.b[1]).numpy())

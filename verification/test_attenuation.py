@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 @checks("T1", "random")
 def test_edit_realises_the_attenuated_residual(e: Edit):
     D = suppression.edit(e.G, e.k, e.r)
-    eta = suppression.attenuation(suppression.realisability(e.G, e.k))
+    eta = suppression.attenuation(suppression.realizability(e.G, e.k))
     equal(D @ e.k, eta * e.r, e.geometry.tolerance)
 
 
@@ -99,7 +99,7 @@ def test_law_needs_neither_symmetry_nor_definiteness(size: int, seed: int):
 def test_two_keys_do_not_follow_the_law_of_one():
     G, K, R = np.eye(2), np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[1.0, -1.0]])
     realised = suppression.batch_edit(G, K, R) @ K
-    alone = [suppression.attenuation(suppression.realisability(G, K[:, j])) * R[0, j] for j in (0, 1)]
+    alone = [suppression.attenuation(suppression.realizability(G, K[:, j])) * R[0, j] for j in (0, 1)]
     assert np.abs(realised[0] - alone).min() > 0.1
     ledger.counterexample("G = I, keys (1,0) and (1,1): together neither residual is scaled by its own eta")
 
@@ -109,11 +109,11 @@ def test_two_keys_do_not_follow_the_law_of_one():
 
 @given(edits())
 @checks("T1a", "random")
-def test_realisability_from_the_spectrum(e: Edit):
+def test_realizability_from_the_spectrum(e: Edit):
     a = e.geometry.U.T @ e.k
     equal(
-        suppression.realisability(e.G, e.k),
-        suppression.realisability_spectral(e.geometry.mu, a),
+        suppression.realizability(e.G, e.k),
+        suppression.realizability_spectral(e.geometry.mu, a),
         e.geometry.tolerance,
     )
 
@@ -123,7 +123,7 @@ def test_skew_eigenvectors_give_another_number():
     U = np.array([[1.0, 0.6], [0.0, 0.8]])
     mu, k = np.array([1.0, 4.0]), np.array([1.0, 1.0])
     G = U @ np.diag(mu) @ np.linalg.inv(U)
-    spectral = suppression.realisability_spectral(mu, U.T @ k)
+    spectral = suppression.realizability_spectral(mu, U.T @ k)
     assert abs(k @ np.linalg.solve(G, k) - spectral) > 0.1
     ledger.counterexample(
         "G = U diag(1, 4) U^-1 with U = [[1, .6], [0, .8]]: the sum over the spectrum is not k^T G^-1 k"
@@ -158,7 +158,7 @@ def test_suppression_bound(case: Protected, more: float, lower: float):
     outside = case.outside + more * (1 - case.outside)
     height = lower * mu[-case.count]
     below(
-        suppression.realisability(case.geometry.G, case.k),
+        suppression.realizability(case.geometry.G, case.k),
         suppression.suppression_bound(float(np.linalg.norm(case.k)), outside, height, mu[0]),
         case.geometry.tolerance,
     )
@@ -173,7 +173,7 @@ def test_suppression_bound_is_attained():
         a = x[3:]
         outside = a[0] ** 2 / (a @ a)
         bound = suppression.suppression_bound(float(np.linalg.norm(a)), outside, mu[1], mu[0])
-        return suppression.realisability(np.diag(mu), a) / bound
+        return suppression.realizability(np.diag(mu), a) / bound
 
     attains(worst(ratio, 6), 1, tolerance=1e-12)
 
@@ -183,14 +183,14 @@ def test_suppression_bound_is_attained():
 def test_height_may_lie_below_the_smallest_eigenvalue(case: Protected, factor: float):
     mu = case.geometry.mu
     below(
-        suppression.realisability(case.geometry.G, case.k),
+        suppression.realizability(case.geometry.G, case.k),
         suppression.suppression_bound(float(np.linalg.norm(case.k)), case.outside, factor * mu[0], mu[0]),
         case.geometry.tolerance,
     )
 
 
 def _bound_breaks(mu: Array, a: Array, outside: float, height: float, mu_min: float) -> bool:
-    rho = suppression.realisability(np.diag(mu), a)
+    rho = suppression.realizability(np.diag(mu), a)
     return rho > suppression.suppression_bound(float(np.linalg.norm(a)), outside, height, mu_min) * (1 + 1e-9)
 
 
@@ -223,7 +223,7 @@ def test_limit_for_a_key_within_the_protected_subspace(case: Protected):
     size, mu = case.geometry.size, case.geometry.mu
     a = np.where(np.arange(size) >= size - case.count, case.geometry.U.T @ case.k, 0.0)
     k = case.geometry.U @ a
-    eta = suppression.attenuation(suppression.realisability(case.geometry.G, k))
+    eta = suppression.attenuation(suppression.realizability(case.geometry.G, k))
     below(
         eta, suppression.suppression_limit(float(np.linalg.norm(k)), mu[-case.count]), case.geometry.tolerance
     )
@@ -235,7 +235,7 @@ def test_limit_is_reached_and_falls_like_one_over_the_height(k: Array, exponent:
     """On M I the limit is eta itself; M eta tends to ||k||^2."""
     square = float(k @ k)
     height = 10.0**exponent * square
-    eta = suppression.attenuation(suppression.realisability(height * np.eye(3), k))
+    eta = suppression.attenuation(suppression.realizability(height * np.eye(3), k))
     equal(eta, suppression.suppression_limit(np.sqrt(square), height), 16 * EPS)
     below(height * eta, square, 16 * EPS)
     below(square, height * eta * (1 + 2 * 10.0**-exponent))
@@ -244,7 +244,7 @@ def test_limit_is_reached_and_falls_like_one_over_the_height(k: Array, exponent:
 @checks("T1c", "needed", drops="inside")
 def test_a_trace_outside_keeps_the_edit():
     G, k = np.diag([1e-6, 1e6]), np.array([1e-2, 1.0])
-    eta = suppression.attenuation(suppression.realisability(G, k))
+    eta = suppression.attenuation(suppression.realizability(G, k))
     assert eta > 0.9 > suppression.suppression_limit(float(np.linalg.norm(k)), 1e6)
     ledger.counterexample("G = diag(1e-6, 1e6), k = (0.01, 1): eta = 0.99 though 99.99% of k is protected")
 
@@ -253,19 +253,19 @@ def test_a_trace_outside_keeps_the_edit():
 @checks("T1d", "random")
 def test_more_constraint_attenuates_more(e: Edit, amount: float, seed: int):
     more = amount * np.trace(e.G) * np.outer(*2 * (basis(e.geometry.size, seed)[:, 0],))
-    eta = [suppression.attenuation(suppression.realisability(G, e.k)) for G in (e.G, e.G + more)]
+    eta = [suppression.attenuation(suppression.realizability(G, e.k)) for G in (e.G, e.G + more)]
     below(eta[1], eta[0], tolerance(e.geometry.condition * (1 + amount * e.geometry.size), 8))
 
 
 @given(edits(), st.sampled_from([1.01, 2.0, 1e6]))
 @checks("T1d", "random")
 def test_attenuation_falls_strictly_with_the_weight(e: Edit, factor: float):
-    low, high = (suppression.attenuation(suppression.realisability(c * e.G, e.k)) for c in (1.0, factor))
+    low, high = (suppression.attenuation(suppression.realizability(c * e.G, e.k)) for c in (1.0, factor))
     assume(e.geometry.tolerance < 1e-3)
     assert 0 < low <= 1
     below(high, low, 2 * EPS)  # a sum and a quotient each round: both are 1 to fp64 where rho > 1/EPS
     # from rho to rho/c: eta falls by the factor (1 + rho)/(c + rho), 1 only where rounding hides it
-    rho = suppression.realisability(e.G, e.k)
+    rho = suppression.realizability(e.G, e.k)
     equal(high / low, (1 + rho) / (factor + rho), e.geometry.tolerance)
 
 
@@ -273,7 +273,7 @@ def test_attenuation_falls_strictly_with_the_weight(e: Edit, factor: float):
 @checks("T1d", "random")
 def test_no_key_no_edit(geometry: Geometry):
     zero = np.zeros(geometry.size)
-    assert holds(suppression.attenuation(suppression.realisability(geometry.G, zero)) == 0)
+    assert holds(suppression.attenuation(suppression.realizability(geometry.G, zero)) == 0)
 
 
 @checks("T1d", "needed", drops="loewner")
@@ -281,7 +281,7 @@ def test_larger_eigenvalues_are_not_enough():
     k = np.array([1.0, 0.0])
     G1, G2 = np.diag([10.0, 1.0]), np.diag([2.0, 11.0])
     assert (np.linalg.eigvalsh(G2) > np.linalg.eigvalsh(G1)).all()
-    assert suppression.realisability(G2, k) > suppression.realisability(G1, k)
+    assert suppression.realizability(G2, k) > suppression.realizability(G1, k)
     ledger.counterexample(
         "G1 = diag(10, 1), G2 = diag(2, 11), k = e1: every eigenvalue grows and so does eta"
     )
@@ -289,7 +289,7 @@ def test_larger_eigenvalues_are_not_enough():
 
 @checks("T1d", "needed", drops="nonzero")
 def test_the_zero_key_does_not_fall_strictly():
-    assert suppression.realisability(np.eye(2), np.zeros(2)) == suppression.realisability(
+    assert suppression.realizability(np.eye(2), np.zeros(2)) == suppression.realizability(
         2 * np.eye(2), np.zeros(2)
     )
     ledger.counterexample("k = 0: eta = 0 for every G")

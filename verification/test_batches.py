@@ -158,7 +158,7 @@ def behind_all_others(G: Array, K: Array) -> list[float]:
     """The attenuation of each key in the geometry that remembers the other keys."""
     past = [G + (other := np.delete(K, j, axis=1)) @ other.T for j in range(K.shape[1])]
     return [
-        float(suppression.attenuation(suppression.realisability(now, k)))
+        float(suppression.attenuation(suppression.realizability(now, k)))
         for now, k in zip(past, K.T, strict=True)
     ]
 
@@ -201,7 +201,7 @@ def test_the_room_is_used_up_as_the_constraint_vanishes(d: int, n: int):
 
 @checks("X13", "needed", drops="remembered")
 def test_edits_that_forget_each_other_take_more_than_there_is():
-    eta = suppression.attenuation(suppression.realisability(np.eye(1), np.array([3.0])))
+    eta = suppression.attenuation(suppression.realizability(np.eye(1), np.array([3.0])))
     assert 2 * eta > 1
     ledger.counterexample(
         "G = 1, k = 3 written twice without memory: eta = 0.9 each time, 1.8 in one dimension"
@@ -233,7 +233,7 @@ def test_the_soft_fit_costs_what_is_missing_times_what_is_realised(b: Batch, see
 @given(edits(max_exponent=4))
 @checks("X14", "random")
 def test_one_edit_costs_its_shift_over_rho(e: Edit):
-    rho = suppression.realisability(e.G, e.k)
+    rho = suppression.realizability(e.G, e.k)
     assume(rho > 1e-6)
     D = suppression.edit(e.G, e.k, e.r)
     limit = tolerance(float(np.linalg.cond(e.G)) * (1 + rho))
@@ -317,7 +317,7 @@ def test_compensated_residuals_are_realised_whole(b: Batch):
 @given(edits(max_exponent=4))
 @checks("P4", "random")
 def test_compensation_of_one_edit_divides_by_eta(e: Edit):
-    rho = suppression.realisability(e.G, e.k)
+    rho = suppression.realizability(e.G, e.k)
     asked = suppression.compensated_residuals(np.array([[rho]]), e.r[:, None])
     equal(asked[:, 0], e.r / suppression.attenuation(rho), 64 * EPS)
 
@@ -326,7 +326,7 @@ def test_compensation_of_one_edit_divides_by_eta(e: Edit):
 @checks("P4", "random")
 def test_a_bounded_factor_bounds_what_compensation_costs(e: Edit, most: float):
     """`||asked||^2 eta / (1 + rho)`: below `most ||r||^2`, where the full length would cost `||r||^2 / rho`."""
-    rho = suppression.realisability(e.G, e.k)
+    rho = suppression.realizability(e.G, e.k)
     eta = suppression.attenuation(rho)
     asked = e.r * min(1 / eta, most)
     D = suppression.edit(e.G, e.k, asked)
@@ -366,16 +366,16 @@ def test_typical_attenuation(geometry: Geometry, seed: int, n: int, weight: floa
     condition = np.linalg.cond(G)
     assume(condition < 1e12)
     rho = np.diag(suppression.gram(G, X))
-    below(rho.mean(), suppression.mean_realisability(geometry.size, weight), tolerance(condition))
+    below(rho.mean(), suppression.mean_realizability(geometry.size, weight), tolerance(condition))
     if not ridge:
-        equal(rho.mean(), suppression.mean_realisability(geometry.size, weight), tolerance(condition))
+        equal(rho.mean(), suppression.mean_realizability(geometry.size, weight), tolerance(condition))
     below(suppression.attenuation(rho).mean(), suppression.attenuation(rho.mean()), tolerance(condition))
 
 
 @checks("P8", "needed", drops="same")
 def test_other_keys_are_not_bound_by_the_mean():
     C, k = np.diag([1.0, 1e-6]), np.array([0.0, 1.0])
-    assert suppression.realisability(C, k) == pytest.approx(1e6)
+    assert suppression.realizability(C, k) == pytest.approx(1e6)
     ledger.counterexample("C = diag(1, 1e-6), lambda = 1, k = e2: rho = 1e6 > d_k/lambda = 2")
 
 
@@ -386,7 +386,7 @@ def test_a_key_that_stays_put_is_suppressed(geometry: Geometry, exponent: int):
     mu = geometry.mu.copy()
     mu[-1] *= 10.0**exponent
     G = (geometry.U * mu) @ geometry.U.T
-    rho = suppression.realisability((G + G.T) / 2, geometry.U[:, -1])
+    rho = suppression.realizability((G + G.T) / 2, geometry.U[:, -1])
     equal(rho, 1 / mu[-1], tolerance(mu[-1] / mu[0]))
 
 
@@ -394,7 +394,7 @@ def test_a_key_that_stays_put_is_suppressed(geometry: Geometry, exponent: int):
 @checks("P9", "random", refutes=True)
 def test_a_key_that_grows_with_the_spectrum_keeps_its_eta():
     eta = [
-        suppression.attenuation(suppression.realisability(np.array([[t**2]]), np.array([t])))
+        suppression.attenuation(suppression.realizability(np.array([[t**2]]), np.array([t])))
         for t in (1.0, 1e3, 1e6)
     ]
     assert eta == pytest.approx([0.5, 0.5, 0.5])
@@ -404,7 +404,7 @@ def test_a_key_that_grows_with_the_spectrum_keeps_its_eta():
 @given(drifts())
 @checks("P10", "random")
 def test_drift_of_attenuation(d: Drift):
-    eta = [suppression.attenuation(suppression.realisability(G, k)) for G, k in zip(d.G, d.k, strict=True)]
+    eta = [suppression.attenuation(suppression.realizability(G, k)) for G, k in zip(d.G, d.k, strict=True)]
     bound = suppression.attenuation_drift_bound(d.key, d.geometry, d.mu)
     below(abs(eta[0] - eta[1]), bound + tolerance(1e4))
 
@@ -421,7 +421,7 @@ def test_drift_of_attenuation_is_attained(kind: str):
         size = step * (np.sqrt(mu) if kind == "key" else mu)
         drift = (size, 0.0) if kind == "key" else (0.0, size)
         moved = (G, k + size) if kind == "key" else (G + size, k)
-        eta = [suppression.attenuation(suppression.realisability(*pair)) for pair in (moved, (G, k))]
+        eta = [suppression.attenuation(suppression.realizability(*pair)) for pair in (moved, (G, k))]
         return abs(eta[0] - eta[1]) / suppression.attenuation_drift_bound(*drift, mu)
 
     attains(worst(ratio, 2), 1, tolerance=10 * step)
@@ -430,7 +430,7 @@ def test_drift_of_attenuation_is_attained(kind: str):
 @checks("P10", "needed", drops="floor")
 def test_without_a_floor_a_small_drift_moves_eta_far():
     eta = [
-        suppression.attenuation(suppression.realisability(np.array([[g]]), np.array([1e-2])))
+        suppression.attenuation(suppression.realizability(np.array([[g]]), np.array([1e-2])))
         for g in (1e-2, 1e-6)
     ]
     assert eta[1] - eta[0] > 0.9 > suppression.attenuation_drift_bound(0.0, 1e-2, 1.0)
@@ -451,8 +451,8 @@ def test_rounding_of_eta(e: Edit):
     condition = np.linalg.cond(G32.astype(float))
     eps = float(np.finfo(np.float32).eps)
     assume(condition * eps < 0.02)
-    truth = suppression.attenuation(suppression.realisability(G32.astype(float), k32.astype(float)))
-    seen = suppression.attenuation(suppression.realisability(G32, k32))
+    truth = suppression.attenuation(suppression.realizability(G32.astype(float), k32.astype(float)))
+    seen = suppression.attenuation(suppression.realizability(G32, k32))
     below(abs(seen - truth) / truth, suppression.rounding_bound(eps, condition))
 
 
@@ -465,9 +465,9 @@ def test_rounding_bound_is_of_the_right_size():
         U = basis(2, seed)
         G = ((U * np.array([1 / condition, 1])) @ U.T).astype(np.float32)
         G, k = (G + G.T) / 2, (1e-3 * U[:, 0]).astype(np.float32)  # small: eta near 1 forgives
-        truth = suppression.attenuation(suppression.realisability(G.astype(float), k.astype(float)))
+        truth = suppression.attenuation(suppression.realizability(G.astype(float), k.astype(float)))
         worst_error = max(
-            worst_error, abs(suppression.attenuation(suppression.realisability(G, k)) - truth) / truth
+            worst_error, abs(suppression.attenuation(suppression.realizability(G, k)) - truth) / truth
         )
     attains(worst_error, suppression.rounding_bound(eps, condition), share=1 / 32)
 
@@ -490,7 +490,7 @@ def value_geometries(draw: st.DrawFn) -> Geometry:
 def test_two_sided_edit(e: Edit, values: Geometry, seed: int):
     B, r = values.G, np.random.default_rng(seed).standard_normal(values.size)
     D = suppression.two_sided_edit(e.G, B, e.k, r)
-    rho = suppression.realisability(e.G, e.k)
+    rho = suppression.realizability(e.G, e.k)
     limit = tolerance(e.geometry.condition * values.condition)
     shares = values.U.T @ (D @ e.k)
     equal(

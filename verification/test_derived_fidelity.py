@@ -138,7 +138,7 @@ def test_closed_loop_solved_as_a_recurrence():
     assert vanishes(found - (1 - (1 - a * eta**2) ** T))
     for numbers in ((0.5, 1.0, 7), (0.5, 6.0, 3), (1.0, 1.0, 2)):  # 6: the rate is above 1
         exact = found.subs(dict(zip((eta, a, T), map(sp.nsimplify, numbers), strict=True)))
-        equal(fidelity.realised_after(*numbers), float(exact), 16 * EPS)
+        equal(fidelity.realized_after(*numbers), float(exact), 16 * EPS)
 
 
 @checks("X11", "derived")

@@ -77,8 +77,8 @@ def test_compensation_is_the_exact_fit():
 
 
 @checks("P8", "derived")
-def test_mean_realisability_is_the_dimension_over_lambda():
-    assert vanishes(derive.mean_realisability())
+def test_mean_realizability_is_the_dimension_over_lambda():
+    assert vanishes(derive.mean_realizability())
 
 
 @checks("P10", "derived")

@@ -102,7 +102,7 @@ def test_attenuation_lies_within_its_error_bound(model: str):
         bound = suppression.rounding_bound(torch.finfo(dtype).eps, CONDITION)
         for value, ball in zip(operator.attenuation(K).tolist(), case.enclosure.eta, strict=True):
             below(distance(value, ball), bound)
-        for value, ball in zip(operator.realisability(K).tolist(), case.enclosure.rho, strict=True):
+        for value, ball in zip(operator.realizability(K).tolist(), case.enclosure.rho, strict=True):
             below(distance(value, ball), bound)
 
 
@@ -118,8 +118,8 @@ def test_closed_forms_lie_within_their_error_bound(model: str):
     bound = suppression.rounding_bound(eps, CONDITION)
     for j, ball in enumerate(case.enclosure.rho):
         k = case.layer.keys[:, j].double().numpy()
-        below(distance(suppression.realisability(G, k), ball), bound)
-        below(distance(suppression.realisability_spectral(mu, U.T @ k), ball), bound)
+        below(distance(suppression.realizability(G, k), ball), bound)
+        below(distance(suppression.realizability_spectral(mu, U.T @ k), ball), bound)
 
 
 @models

@@ -381,7 +381,7 @@ def test_descent_closes_the_loop_geometrically(s: Source):
     if rate <= 1:
         at_most(eta * d, steps * rate)  # suppressed while a eta^2 T is small
     size = 1.0 + abs(float(1 - rate)) ** steps
-    near(fidelity.realised_after(float(eta), float(step), steps), eta * d, 1.0, size)
+    near(fidelity.realized_after(float(eta), float(step), steps), eta * d, 1.0, size)
 
 
 @given(sources)
@@ -414,7 +414,7 @@ def test_attenuation_does_not_depend_on_the_target(s: Source):
     shares = [dot(X * k, x) / square(x) for X, x in zip(D, r, strict=True)]
     same(shares[0], shares[1])
     same(shares[0], share(rho_of(g.G, k)))
-    near(suppression.attenuation(suppression.realisability(table(g.G), array(k))), shares[0], g.condition)
+    near(suppression.attenuation(suppression.realizability(table(g.G), array(k))), shares[0], g.condition)
     eta = share(rho_of(eye(1), column([1])))
     ledger.counterexample(f"G = k = 1: eta = {eta} at every target z")
 

@@ -66,7 +66,7 @@ def test_edit_realises_the_attenuated_residual(s: Source):
     D = attenuation_law(g.G, k, r)
     G, x, y = table(g.G), array(k), array(r)
     rho = rho_of(g.G, k)
-    near(suppression.realisability(G, x), rho, g.condition)
+    near(suppression.realizability(G, x), rho, g.condition)
     near(suppression.attenuation(float(rho)), share(rho))
     near(suppression.channel(G, x), (g.G + outer(k, k)).solve(k), g.condition)
     near(suppression.edit(G, x, y), D, g.condition)
@@ -108,14 +108,14 @@ def cost_scale(D: fmpq_mat, g: Spectral, k: fmpq_mat, r: fmpq_mat, power: int = 
 
 @given(sources)
 @checks("T1a", "exact")
-def test_realisability_from_the_spectrum(s: Source):
+def test_realizability_from_the_spectrum(s: Source):
     g = s.spectral(s.size())
     k = s.vector(g.size, nonzero=False)
     a = g.U.transpose() * k
     rho = sum((x * x / m for x, m in zip(a.entries(), g.mu, strict=True)), fmpq(0))
     same(rho_of(g.G, k), rho)
-    near(suppression.realisability_spectral(array(list(g.mu)), array(a)), rho)
-    near(suppression.realisability(table(g.G), array(k)), rho, g.condition)
+    near(suppression.realizability_spectral(array(list(g.mu)), array(a)), rho)
+    near(suppression.realizability(table(g.G), array(k)), rho, g.condition)
 
 
 def protected(s: Source, g: Spectral) -> tuple[fmpq_mat, list[int], fmpq]:
@@ -177,7 +177,7 @@ def test_a_larger_geometry_attenuates_more(s: Source):
     assert 0 <= eta < 1
     assert (eta == 0) == zero(k)
     assert share(rho_of(c * g.G, k)) < eta or zero(k)
-    seen = [suppression.attenuation(suppression.realisability(table(X), array(k))) for X in (g.G, larger)]
+    seen = [suppression.attenuation(suppression.realizability(table(X), array(k))) for X in (g.G, larger)]
     near(seen[0], eta, g.condition)
     near(seen[1], less, g.size * g.condition * (1 + float(square(more) / max(g.mu))))
 
@@ -498,8 +498,8 @@ def test_typical_attenuation(s: Source):
     at_most(sum((share(rho) for rho in rhos), fmpq(0)) / n, share(mean))
     ridged = weight * C + s.positive(2) * eye(d)
     at_most(sum((rho_of(ridged, pick(X, j)) for j in range(n)), fmpq(0)) / n, d / weight)
-    near(suppression.mean_realisability(d, float(weight)), mean)
-    seen = np.mean([suppression.realisability(table(weight * C), array(pick(X, j))) for j in range(n)])
+    near(suppression.mean_realizability(d, float(weight)), mean)
+    seen = np.mean([suppression.realizability(table(weight * C), array(pick(X, j))) for j in range(n)])
     near(seen, mean, condition(C))
 
 
@@ -512,7 +512,7 @@ def test_a_key_that_stays_put_is_suppressed(s: Source):
     k = g.vector(i) * s.positive(1)
     same(rho_of(g.G, k), square(k) / g.mu[i])
     if g.condition < 1e12:
-        near(suppression.realisability(table(g.G), array(k)), square(k) / g.mu[i], g.condition)
+        near(suppression.realizability(table(g.G), array(k)), square(k) / g.mu[i], g.condition)
 
 
 @given(sources)
@@ -548,7 +548,7 @@ def test_rounding_of_eta(s: Source, dtype: type):
     cond = float(np.linalg.cond(G.astype(float)))
     assume(cond * eps < 0.02 and cond < 1e12)
     truth = share(rho_of(fmpq_mat([list(map(dyadic, row)) for row in G]), column(map(dyadic, k))))
-    seen = dyadic(suppression.attenuation(suppression.realisability(G, k)))
+    seen = dyadic(suppression.attenuation(suppression.realizability(G, k)))
     at_most(abs(seen - truth) / truth, dyadic(suppression.rounding_bound(eps, cond)))
 
 

@@ -97,7 +97,7 @@ def test_the_least_cost_is_attained():
 @checks("P3", "needed", drops="nonzero")
 def test_without_a_key_nothing_is_realised_at_any_cost():
     G, k = np.eye(2), np.zeros(2)
-    assert suppression.realisability(G, k) == 0
+    assert suppression.realizability(G, k) == 0
     assert all(np.linalg.norm(D @ k) == 0 for D in (np.ones((1, 2)), 1e9 * np.ones((1, 2))))
     with np.errstate(divide="ignore"):
         assert trap.execution_cost(np.ones(1), np.float64(0.0)) == np.inf

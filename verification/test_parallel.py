@@ -37,7 +37,7 @@ def test_descent_closes_the_loop_geometrically(eta: float, step: float, steps: i
         d -= step * eta * (eta * d - 1)
         largest = max(largest, eta * d)  # more than the last one where steps overshoot
     # rounding of each step relative to what is there, and of eta^2 in the closed form
-    equal(eta * d, fidelity.realised_after(eta, step, steps), tolerance(size=4 + steps), 1e-300 + largest)
+    equal(eta * d, fidelity.realized_after(eta, step, steps), tolerance(size=4 + steps), 1e-300 + largest)
 
 
 @given(st.floats(1e-12, 1e-3), st.integers(1, 1000))
@@ -45,7 +45,7 @@ def test_descent_closes_the_loop_geometrically(eta: float, step: float, steps: i
 def test_small_attenuation_closes_it_linearly(eta: float, steps: int):
     """T a eta^2 to first order, and never more."""
     first = steps * eta**2
-    seen = fidelity.realised_after(eta, 1.0, steps)
+    seen = fidelity.realized_after(eta, 1.0, steps)
     below(seen, first, 64 * EPS)
     below(first, seen + first**2)
 
@@ -62,8 +62,8 @@ def test_one_layers_proxy_is_the_hypergradient(case: Case):
 
 @checks("P13", "needed", drops="rate")
 def test_a_small_attenuation_stays_suppressed():
-    assert fidelity.realised_after(1e-3, 1.0, 20) < 2.1e-5
-    assert fidelity.realised_after(0.9, 1.0, 20) > 0.999
+    assert fidelity.realized_after(1e-3, 1.0, 20) < 2.1e-5
+    assert fidelity.realized_after(0.9, 1.0, 20) > 0.999
     ledger.counterexample("eta = 0.001, a = 1, T = 20: 0.00002 of the edit is realised")
 
 

@@ -409,7 +409,7 @@ def test_plain_descent_through_the_solver_closes_the_loop(weight: float, step: f
     solution = s.solve(residuals)
     realised = float((solution.shift * delta).sum() / delta.square().sum())
     scale = 1 + norm(s.origin[0].numpy()) / norm(delta.numpy())
-    equal(realised, fidelity.realised_after(float(solution.eta[2]), step, steps), rounding() * scale, 1.0)
+    equal(realised, fidelity.realized_after(float(solution.eta[2]), step, steps), rounding() * scale, 1.0)
 
 
 @families
@@ -421,7 +421,7 @@ def test_descending_the_objective_leaves_eta_alone(family: str):
     assert found.trail[-1] < found.trail[0] - 0.1
     assert torch.equal(before.eta[2], after.eta[2])
     own = suppression.attenuation(
-        suppression.realisability(10 * nets.moment(2).numpy(), s.origin[1][0].double().numpy())
+        suppression.realizability(10 * nets.moment(2).numpy(), s.origin[1][0].double().numpy())
     )
     equal(float(after.eta[2]), own, rounding())
     ledger.counterexample(
@@ -440,7 +440,7 @@ def test_cost_of_an_exact_edit_grows_with_the_geometry(exponent: int):
     equal(float(solution.fraction), 1.0, rounding() * (1 + norm(s.origin[0].numpy())))
     left, right = (x.double() for x in solution.factors[2])
     D, G = left @ right.T, weight * nets.moment(2)
-    rho = float(s.geometries[2].realisability(solution.keys[2].T))
+    rho = float(s.geometries[2].realizability(solution.keys[2].T))
     cost = float(((D @ G) * D).sum())
     equal(cost, trap.execution_cost(delta[0].double().numpy(), rho), rounding())
     size = float(delta.square().sum() / solution.keys[2].double().square().sum())

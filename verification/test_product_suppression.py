@@ -178,7 +178,7 @@ def test_channel_of_one_key_attenuates(case: Case, x: Inputs, K: torch.Tensor) -
     """`k^T q = eta` and `q = G^-1 k / (1 + rho)`, lifted out of the null space."""
     q = _numpy(case.operator.channel(K[:, :1]))[:, 0]
     k = case.inside(x.K[:, 0])
-    eta = suppression.attenuation(suppression.realisability(case.G, k))
+    eta = suppression.attenuation(suppression.realizability(case.G, k))
     longest = float(np.linalg.norm(x.K[:, 0])) / float(np.linalg.eigvalsh(case.G)[0])
     equal(q @ x.K[:, 0], eta, case.tolerance, case.reach(x.K[:, 0]))
     equal(q, case.V @ suppression.channel(case.G, k), case.tolerance, longest)
@@ -200,7 +200,7 @@ def test_batch_keeps_what_the_law_says(case: Case, x: Inputs, K: torch.Tensor) -
 @every_operator
 @checks("X3", "product")
 def test_no_edit_keeps_more_than_alone(case: Case, x: Inputs, K: torch.Tensor) -> None:
-    channel, eta = case.operator.executed(K)
+    channel, eta = case.operator.channel_and_attenuation(K)
     kept, alone = np.sum(x.K * _numpy(channel), 0), _numpy(eta)
     equal(alone, _numpy(case.operator.attenuation(K)), case.tolerance, case.reach(x.K))
     S = suppression.gram(case.G, case.inside(x.K))
@@ -315,8 +315,8 @@ def test_ridge_obeys_the_spectrum(x: Inputs, weight: float):
     k = x.K[:, 0]
     a = U.T @ k
     K = torch.from_numpy(k[:, None].copy())
-    rho = float(Ridge(torch.from_numpy(x.C), weight).realisability(K))
-    equal(rho, suppression.realisability_spectral(weight * mu, a), limit)
+    rho = float(Ridge(torch.from_numpy(x.C), weight).realizability(K))
+    equal(rho, suppression.realizability_spectral(weight * mu, a), limit)
     for protected in range(len(mu)):
         outside = float(np.sum(a[:protected] ** 2) / np.sum(a**2))
         bound = suppression.suppression_bound(
@@ -455,8 +455,8 @@ def test_mean_attenuation_of_the_population(weight: float):
     turn = torch.from_numpy(make.basis(len(C), 3))
     K = root @ turn * len(C) ** 0.5  # mean of k k^T over the columns is C
     operator = Ridge(C, weight, float(weight * floor))
-    rho = operator.realisability(K)
-    below(float(rho.mean()), suppression.mean_realisability(len(C), weight), 1e-6)
+    rho = operator.realizability(K)
+    below(float(rho.mean()), suppression.mean_realizability(len(C), weight), 1e-6)
     eta = operator.attenuation(K)
     below(float(eta.mean()), float(suppression.attenuation(float(rho.mean()))), 1e-9)
 

@@ -77,8 +77,8 @@ def penalised(
     return -solved(Ridge(tensor(A / weight), weight, lam, dtype=dtype), g)
 
 
-def realisability(geometry: Geometry, x: Array) -> Array:
-    return geometry.realisability(tensor(x)).double().numpy()
+def realizability(geometry: Geometry, x: Array) -> Array:
+    return geometry.realizability(tensor(x)).double().numpy()
 
 
 def measurable(condition: float, dtype: torch.dtype) -> None:
@@ -142,18 +142,18 @@ def test_ridge_s_radius_falls_with_the_penalty(s: Surrogate, dtype: torch.dtype,
 
 
 def support(H: Ridge, V: Array, tau: float) -> Array:
-    """`sup v^T delta` over E(tau) for unit columns v: tau times the root of their realisability.
+    """`sup v^T delta` over E(tau) for unit columns v: tau times the root of their realizability.
 
     Its least value is the radius of the largest ball inside, its largest that of the smallest around.
     """
-    return tau * np.sqrt(realisability(H, V))
+    return tau * np.sqrt(realizability(H, V))
 
 
 @given(
     geometries(max_exponent=10), st.sampled_from([1.0, 1e-3, 1e3]), DTYPES, st.sampled_from([1.0, 15000.0])
 )
 @checks("L2", "product")
-def test_realisability_spans_the_two_radii(H: Spectrum, tau: float, dtype: torch.dtype, weight: float):
+def test_realizability_spans_the_two_radii(H: Spectrum, tau: float, dtype: torch.dtype, weight: float):
     measurable(H.condition, dtype)
     ridge = Ridge(tensor(H.G / weight), weight, dtype=dtype)
     limit = tolerance(H.condition, H.size, eps(dtype))
@@ -200,7 +200,7 @@ def apart(draw: st.DrawFn) -> Spectrum:
 )
 @checks("T2b", "product")
 @checks("L2", "product")
-def test_the_trap_of_balls_from_realisability_and_condition(
+def test_the_trap_of_balls_from_realizability_and_condition(
     H: Spectrum, factor: float | None, above: bool, weight: float, dtype: torch.dtype
 ):
     """The ball of radius Delta lies within E(tau) iff no direction's support is shorter.
@@ -322,7 +322,7 @@ def test_an_aligned_region_from_a_ridge(r: Requests, theta: float, dtype: torch.
     ridge, limit = Ridge(tensor(H.G), 1.0, dtype=dtype), tolerance(H.condition, H.size, eps(dtype))
 
     def step(g: Array) -> Array:
-        return -R * solved(ridge, g) / np.sqrt(realisability(ridge, g[:, None])[0])
+        return -R * solved(ridge, g) / np.sqrt(realizability(ridge, g[:, None])[0])
 
     for g, i in ((r.easy, 0), (r.hard, -1)):
         equal(step(g), trap.aligned_displacement(g, H.G, R), 2 * limit)
@@ -409,7 +409,7 @@ def test_the_exact_channel_attains_the_least_cost(
     k = e.k[:, None]
     D = np.outer(e.delta, ridge.channel(tensor(k), fit="exact").double().numpy())
     equal(D @ e.k, e.delta, limit)
-    least = trap.execution_cost(e.delta, float(realisability(ridge, k)[0]))
+    least = trap.execution_cost(e.delta, float(realizability(ridge, k)[0]))
     equal(weight_cost(D, G), least, limit)
     other = D + 0.1 * np.linalg.norm(D) * away_from(e.k, len(e.delta), seed)
     below(least, weight_cost(other, G), limit)
@@ -425,7 +425,7 @@ def test_the_executor_in_a_null_space(spectrum: Spectrum, beta: float, data: st.
     inside = projected.basis.numpy() @ (projected.basis.numpy().T @ k)
     share = np.linalg.norm(k) / max(np.linalg.norm(inside), 1e-300)
     assume(share < 1e4)
-    rho = float(realisability(projected, k[:, None])[0])
+    rho = float(realizability(projected, k[:, None])[0])
     equal(rho, inside @ inside / beta, tolerance(share))
     q = projected.channel(tensor(k[:, None]), fit="exact").numpy()[:, 0]
     for d in (delta, basis(2, seed) @ delta):
@@ -441,7 +441,7 @@ def test_penalties_whose_steps_the_executor_can_afford(e: Executed, r: Requests,
     measurable(e.geometry.condition, dtype)
     ridge = Ridge(tensor(e.geometry.G), 1.0, dtype=dtype)
     q = ridge.channel(tensor(e.k[:, None]), fit="exact").double().numpy()[:, 0]
-    rho = float(realisability(ridge, e.k[:, None])[0])
+    rho = float(realizability(ridge, e.k[:, None])[0])
     found = trap.cost_penalties(r.a, r.b, r.progress, rho, r.tau)
     edge = tolerance(e.geometry.condition, e.geometry.size, eps(dtype))
     u, flat = e.delta / np.linalg.norm(e.delta), np.zeros((len(e.delta), len(e.delta)))
@@ -461,7 +461,7 @@ def test_the_executor_s_cost_on_a_model_s_covariance(model: str):
     weight, beta = 100.0, 1e-3 * float(moment.diagonal().mean())
     ridge = Ridge(moment, weight, beta)
     G = weight * moment.numpy() + beta * np.eye(len(moment))
-    rho = ridge.realisability(keys).numpy()
+    rho = ridge.realizability(keys).numpy()
     limit = tolerance(np.linalg.cond(G), 8)
     for j, k in enumerate(keys.T):
         q = ridge.channel(k[:, None], fit="exact").numpy()[:, 0]

@@ -37,7 +37,7 @@ def _descend(net: Net, steps: int = 30, lr: float = 1.0) -> tuple[torch.Tensor, 
 def test_attenuation_of_a_fixed_key_does_not_move(geometry: Geometry, seed: int, steps: int):
     """Descent on (eta d - 1)^2/2: the residual grows, the share of it that is realised does not."""
     k = geometry.U[:, -1] * np.sqrt(geometry.mu[-1] / 10)
-    eta = suppression.attenuation(suppression.realisability(geometry.G, k))
+    eta = suppression.attenuation(suppression.realizability(geometry.G, k))
     d = 0.0
     for _ in range(steps):
         d -= eta * (eta * d - 1)
@@ -77,7 +77,7 @@ def test_gate_of_one_edit_only_scales(seed: int, exponent: int):
     z = net.origin() + torch.tensor(np.random.default_rng(seed).standard_normal(net.width))
     done = nets.execute(net, z)
     q, k = done.q[0].numpy(), done.k[0].numpy()
-    eta = suppression.attenuation(suppression.realisability(net.G[0].numpy(), k))
+    eta = suppression.attenuation(suppression.realizability(net.G[0].numpy(), k))
     proxy = fidelity.proxy_gradient(nets.weight_gradients(net, done.updates)[0], q)
     after = net.forward(done.updates)[1]
     token = grad(lambda h: -torch.log_softmax(net.head @ h, 0)[0])(after[0]).numpy()
@@ -106,7 +106,7 @@ def test_cost_of_a_compensated_edit_has_no_bound(exponent: int):
     """The optimum of the task loss alone writes delta in full, at cost ||delta||^2/rho."""
     delta, k = np.array([3.0, 4.0]), np.array([1.0, 0.0])
     G = 10.0**exponent * np.eye(2)
-    rho = suppression.realisability(G, k)
+    rho = suppression.realizability(G, k)
     D = suppression.edit(G, k, delta / suppression.attenuation(rho))
     cost = trap.execution_cost(delta, rho)
     equal(D @ k, delta, tolerance())

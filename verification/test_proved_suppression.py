@@ -68,7 +68,7 @@ def spectral_form() -> Statement:
 
 
 @checks("T1a", "proved")
-def test_realisability_from_the_spectrum_in_two_dimensions():
+def test_realizability_from_the_spectrum_in_two_dimensions():
     settle(spectral_form())
 
 

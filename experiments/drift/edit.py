@@ -44,7 +44,7 @@ class Edit:
             "parallel": Parallel(self.objective, solver, self.trunks),
             "open": Virtual(self.objective, "token"),
             "exact": Unrolled(self.objective, solver, self.trunks),
-            "frozen": Unrolled(self.objective, solver, self.trunks, "frozen"),
+            "frozen": Unrolled(self.objective, solver, self.trunks, differentiate_keys=False),
         }
 
     def gradient(self, name: str, residual: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
     leaf = residual.detach().clone().requires_grad_(True)
     # the fused attention has no second derivative
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        solution = solver.solve(edit.trunks, leaf, "frozen")
+        solution = solver.solve(edit.trunks, leaf, differentiate_keys=False)
         with watched(edit.arch, top) as tokens:
             losses, gradients = factor_gradients(objective, solution.factors, EVERYONE, penalty)
         effects = {layer: gradients[layer][0][:, 0] for layer in layers}  # Gamma_l q_l

@@ -116,7 +116,7 @@ def closing_the_loop(data: Data) -> Any:
     line, steps = np.logspace(0, 4, 200), np.unique(np.logspace(0, 3.3, 12).astype(int))
     C, weight, beta, _ = geometry(1e4)
     operator, key = Ridge(C, weight, beta), measured("demo").keys[:, :1].double()
-    rho = float(operator.realisability(key))
+    rho = float(operator.realizability(key))
     wanted = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
     limit = suppression.rounding_bound(EPS64, 1e4)
     for eta, colour, marker in zip(
@@ -136,8 +136,8 @@ def closing_the_loop(data: Data) -> Any:
                 realised[step] = float((asked.detach() @ q.T @ k)[:, 0] @ wanted)
                 length[step] = float(asked.detach()[:, 0] @ wanted)
         seen, sizes = np.array([realised[t] for t in steps]), np.array([length[t] for t in steps])
-        curve = np.array([fidelity.realised_after(eta, 1.0, t) for t in line])
-        theory = np.array([fidelity.realised_after(eta, 1.0, int(t)) for t in steps])
+        curve = np.array([fidelity.realized_after(eta, 1.0, t) for t in line])
+        theory = np.array([fidelity.realized_after(eta, 1.0, int(t)) for t in steps])
         top.loglog(line, curve, color=colour)
         data.points(
             top,

@@ -42,7 +42,7 @@ def geometry(condition: float, weight: float = 100.0) -> tuple[torch.Tensor, flo
 @shows(
     "T1",
     "T1a",
-    caption="The share of a residual that an edit realises, over twelve decades of realisability, in the library's "
+    caption="The share of a residual that an edit realises, over twelve decades of realizability, in the library's "
     "operators on a demo model's covariance: ridge (condition 1e4) and null space, in two precisions; dotted: rho itself. Below: relative "
     "distance from the line, and (lines) what rounding may cause, by X4 for the ridge and by the part of the key outside for the null space.",
 )
@@ -65,7 +65,7 @@ def attenuation_law(data: Data) -> Any:
             (
                 f"ridge, {name}",
                 ridge,
-                suppression.realisability(G, key[:, 0].numpy()),
+                suppression.realizability(G, key[:, 0].numpy()),
                 circle,
                 suppression.rounding_bound(eps, 1e4),
             ),
@@ -81,7 +81,7 @@ def attenuation_law(data: Data) -> Any:
             bottom.axhline(limit, color=colour, lw=0.7, ls="-" if operator is ridge else "--")
     top.set(ylabel=r"realised share $\|D^*k\|/\|r\|$", ylim=(3e-7, 5))
     top.legend(loc="lower right")
-    bottom.set(xlabel=r"realisability $\rho=k^\top G^{-1}k$", ylabel="relative distance", ylim=(3e-18, 1))
+    bottom.set(xlabel=r"realizability $\rho=k^\top G^{-1}k$", ylabel="relative distance", ylim=(3e-18, 1))
     bottom.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
     return figure
 
@@ -125,7 +125,7 @@ def suppression_bound(data: Data) -> Any:
         ("keys of facts (demo)", facts, "below", {"color": GREEN, "marker": "D"}),
     ):
         outside = np.minimum(np.sum((U[:, :half].T @ keys) ** 2, 0) / np.sum(keys**2, 0), 1)
-        rho = operator.realisability(torch.from_numpy(keys)).numpy() * mu[0] / np.sum(keys**2, 0)
+        rho = operator.realizability(torch.from_numpy(keys)).numpy() * mu[0] / np.sum(keys**2, 0)
         data.points(top, name, outside, bound(outside), rho, relation, limit, **look)
         bottom.loglog(
             outside,
@@ -454,7 +454,7 @@ def room(data: Data) -> Any:
 def typical_attenuation(data: Data) -> Any:
     figure, axis = axes(2.3)
     x, line = np.logspace(-3, 3, 13), np.logspace(-3, 3, 100)
-    bound = [suppression.attenuation(suppression.mean_realisability(1, w)) for w in x]
+    bound = [suppression.attenuation(suppression.mean_realizability(1, w)) for w in x]
     axis.loglog(
         line, suppression.attenuation(1 / line), color=BLACK, label=r"$\frac{d_k/\lambda}{1+d_k/\lambda}$"
     )

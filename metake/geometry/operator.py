@@ -3,7 +3,7 @@
 With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything an editor needs is
 `G^-1 K`:
 
-    S = K^T G^-1 K             gram; its diagonal is rho, the realisability   (19)
+    S = K^T G^-1 K             gram; its diagonal is rho, the realizability   (19)
     Q = G^-1 K (I + S)^-1      channel of the soft fit: the edit is R Q^T     (18), X8
     Q = G^-1 K S^-1            channel of the exact fit: (R Q^T) K = R
     eta = rho / (1 + rho)      the share of a residual that an edit alone keeps  (20)-(23)
@@ -111,9 +111,9 @@ class Geometry(ABC):
         The soft fit minimises `||D K - R||^2 + tr(D G D^T)` (13)-(18); the exact one minimises
         `tr(D G D^T)` under `D K = R`, in the least-squares sense where keys coincide.
         """
-        return self.executed(keys, fit)[0]
+        return self.channel_and_attenuation(keys, fit)[0]
 
-    def executed(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
+    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
         """The channel, and the attenuation of each key alone, from one solve."""
         inside = self._enter(keys)
         solved = self._solve(inside)
@@ -132,7 +132,7 @@ class Geometry(ABC):
             small = (vectors * inverse) @ (vectors.T @ solved.T)
         return self.lift(small.T), eta
 
-    def realisability(self, keys: Tensor) -> Tensor:
+    def realizability(self, keys: Tensor) -> Tensor:
         """`rho_j = k_j^T G^-1 k_j` for each key alone, shape `n` (19)."""
         inside = self._enter(keys)
         return (inside * self._solve(inside)).sum(0).clamp_min(0)
@@ -142,7 +142,7 @@ class Geometry(ABC):
 
         Written as this quotient, not as `1 - 1/(1 + rho)`, which cancels for small rho (X4).
         """
-        rho = self.realisability(keys)
+        rho = self.realizability(keys)
         return rho / (1 + rho)
 
 

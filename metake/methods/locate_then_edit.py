@@ -242,7 +242,7 @@ class LocateThenEdit(Method):
         found = keys_in_contexts(model, trunks, layers)
         rho = torch.stack(
             [
-                self.geometry_at(model, state, n).realisability(trunks.mean_key(found[n]).T).cpu()
+                self.geometry_at(model, state, n).realizability(trunks.mean_key(found[n]).T).cpu()
                 for n in layers
             ]
         )

@@ -63,7 +63,7 @@ class UltraEdit(Method):
         signals = self._signals(model, requests)
         rho = torch.stack(
             [
-                self._geometry(model, n).realisability(signals.mean(signals.keys[n]).T).cpu()
+                self._geometry(model, n).realizability(signals.mean(signals.keys[n]).T).cpu()
                 for n in self.layers
             ]
         )

@@ -185,7 +185,7 @@ def gradient_step(
         key_scaled, slope_scaled = scaled.split([key.shape[1], slope.shape[1]], 1)
         value = (-lr * key_scaled.square().sum(1, keepdim=True) * slope_scaled).to(key)
         geometry = geometries[layer]
-        right, kept = geometry.executed(key.T.to(geometry.device))
+        right, attenuation = geometry.channel_and_attenuation(key.T.to(geometry.device))
         right = right.to(key)
         if not bool(torch.isfinite(right).all() and torch.isfinite(value).all()):
             raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
@@ -193,7 +193,7 @@ def gradient_step(
         keys[layer] = signals.mean(key)
         planned, shift = signals.mean(value), signals.mean((key @ right) @ value)
         missing[layer] = planned.norm(dim=1)
-        eta[layer] = signals.mean(kept.float())
+        eta[layer] = signals.mean(attenuation.float())
     size = len(signals.nll)
     plan = Descent(
         planned,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from metake.models.trace import run, upcast
 from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
 
-Keys = Literal["moving", "frozen"]
 Found = TypeVar("Found")
 
 
@@ -55,7 +54,7 @@ class Solution:
         square = (self.planned**2).sum(1)
         return (self.shift * self.planned).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)
 
-    def cost(self, keys: Keys = "moving") -> Tensor:
+    def cost(self, differentiate_keys: bool = True) -> Tensor:
         """What each request's part of the update costs what is protected, shape `n` (X14).
 
         `<r - D k, D k>` with what its layer was asked for, over all layers; the requests' sum is
@@ -63,23 +62,23 @@ class Solution:
         exact one leaves nothing missing.
 
         Args:
-            keys: whether derivatives follow the keys.
+            differentiate_keys: whether derivatives include those of the keys.
         """
         found = torch.zeros((), device=self.planned.device)
         for layer, (left, right) in self.factors.items():
-            key = self.keys[layer] if keys == "moving" else self.keys[layer].detach()
+            key = self.keys[layer] if differentiate_keys else self.keys[layer].detach()
             found = found + cost_of(left.T, key @ right).to(found.device)
         return found
 
 
-def cost_of(asked: Tensor, kept: Tensor) -> Tensor:
-    """`<r_j - s_j, s_j>`, shape `n`, for residuals `asked` (`n x d_v`) realised as `s = kept r`.
+def cost_of(asked: Tensor, gram_channel: Tensor) -> Tensor:
+    """`<r_j - s_j, s_j>`, shape `n`, for residuals `asked` (`n x d_v`) realized as `s = gram_channel r`.
 
     Args:
-        kept: `K^T Q`, `n x n`.
+        gram_channel: `K^T Q`, `n x n`.
     """
-    realised = kept @ asked
-    return ((asked - realised) * realised).sum(1)
+    realized = gram_channel @ asked
+    return ((asked - realized) * realized).sum(1)
 
 
 class LayeredSolver:
@@ -145,23 +144,23 @@ class LayeredSolver:
         trace = run(self.arch, ids, start=trunks.start, hidden=below, stop=top, values=(top,))
         return upcast(pick_tokens(last, trace.values[top]))
 
-    def solve(self, trunks: Trunks, residuals: Tensor, keys: Keys = "moving") -> Solution:
+    def solve(self, trunks: Trunks, residuals: Tensor, differentiate_keys: bool = True) -> Solution:
         """Execute `residuals` (`n x d_v`, wanted shifts after the layer that they are planned at).
 
         If they require a gradient, the factors can be differentiated by them, through the residuals
         and channels of every layer (X10).
 
         Args:
-            keys: whether derivatives follow what lower updates do to the keys of upper layers.
-                The values are those of moving keys either way.
+            differentiate_keys: whether derivatives include the change of upper layers' keys by lower updates.
+                The values are the same either way.
 
         Raises:
             MetakeError: an update comes out not finite.
         """
         with torch.set_grad_enabled(residuals.requires_grad):
-            return self._solve(trunks, residuals, keys)
+            return self._solve(trunks, residuals, differentiate_keys)
 
-    def _solve(self, trunks: Trunks, residuals: Tensor, follow: Keys) -> Solution:
+    def _solve(self, trunks: Trunks, residuals: Tensor, differentiate_keys: bool) -> Solution:
         top = self.layers[-1]
         hidden, start = trunks.hidden, trunks.start
         factors: dict[int, tuple[Tensor, Tensor]] = {}
@@ -185,8 +184,8 @@ class LayeredSolver:
             lookups = upcast(at_lookup)
             key, rest = trunks.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
-            columns = (key if follow == "moving" else key.detach()).T.to(geometry.device)
-            right, kept = geometry.executed(columns, self.fit)
+            columns = (key if differentiate_keys else key.detach()).T.to(geometry.device)
+            right, attenuation = geometry.channel_and_attenuation(columns, self.fit)
             right = right.to(key)
             own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
             if self.fit == "exact" and trunks.estimator.exact_at_bare:
@@ -199,7 +198,7 @@ class LayeredSolver:
             factors[layer] = (left, right)
             keys[layer] = key
             missing[layer] = rest.detach().norm(dim=1)
-            eta[layer] = kept.to(torch.float32)
+            eta[layer] = attenuation.to(torch.float32)
             after = stream + ((own @ right) @ left.T).to(stream.device)
         assert before is not None
         assert after is not None

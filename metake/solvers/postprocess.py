@@ -68,11 +68,11 @@ class Rect(Postprocess):
     keep_ratio: float = Field(0.4, gt=0, le=1, description="share of entries kept by rect")
 
     def after_batch(self, delta: Delta, weights: Mapping[int, Tensor]) -> Delta:
-        kept = {
+        retained = {
             n: largest_changes(delta.dense(n).to(weight), weight, self.keep_ratio)
             for n, weight in weights.items()
         }
-        return Delta({}, delta.model, delta.note, kept)
+        return Delta({}, delta.model, delta.note, retained)
 
 
 @register

@@ -130,8 +130,8 @@ def test_keys_come_in_any_dtype(kind):
     factor, keys = torch.randn(6, 30, dtype=DTYPE), torch.randn(6, 2)
     geometry = build(kind, factor @ factor.T / 30, 10.0, None)
     torch.testing.assert_close(geometry.channel(keys), geometry.channel(keys.double()), rtol=0, atol=0)
-    past = geometry.with_past(keys).realisability(keys.double())
-    torch.testing.assert_close(past, geometry.with_past(keys.double()).realisability(keys), rtol=0, atol=0)
+    past = geometry.with_past(keys).realizability(keys.double())
+    torch.testing.assert_close(past, geometry.with_past(keys.double()).realizability(keys), rtol=0, atol=0)
 
 
 def test_the_kept_space_is_counted():

@@ -186,15 +186,15 @@ def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, reco
     solver, trunks = setting(demo, statistics_of(demo), Spread(), records[:2])
     rights = {}
     with frozen(demo.model):
-        for keys in ("moving", "frozen"):
+        for moving in (True, False):
             residuals = torch.ones(2, demo.arch.d_v, requires_grad=True)
-            rights[keys] = solver.solve(trunks, residuals, keys).factors[3][1]
+            rights[moving] = solver.solve(trunks, residuals, moving).factors[3][1]
         default = solver.solve(trunks, torch.ones(2, demo.arch.d_v, requires_grad=True)).factors[3][1]
         plain = solver.solve(trunks, torch.ones(2, demo.arch.d_v)).factors[3][1]
-    assert [rights[keys].requires_grad for keys in ("moving", "frozen")] == [True, False]
+    assert [rights[moving].requires_grad for moving in (True, False)] == [True, False]
     assert default.requires_grad
     assert not plain.requires_grad
-    torch.testing.assert_close(rights["frozen"], plain)
+    torch.testing.assert_close(rights[False], plain)
 
 
 @pytest.mark.parametrize("where", ["residual", "key"])
@@ -206,8 +206,8 @@ def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, w
     else:
 
         class Broken(Ridge):
-            def executed(self, keys, fit="soft"):
-                channel, eta = super().executed(keys, fit)
+            def channel_and_attenuation(self, keys, fit="soft"):
+                channel, eta = super().channel_and_attenuation(keys, fit)
                 return channel * float("nan"), eta
 
         solver.geometries = {3: Broken(statistics_of(demo)[3], 300.0, 1e-3)}
