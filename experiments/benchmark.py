@@ -118,10 +118,10 @@ from metake.methods.table import ALPHAEDIT, MEMIT
 from metake.models.architecture import Architecture
 from metake.models.load import load
 from metake.models.trace import frozen
-from metake.planners.descent import Penalty
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.objective import Objective
 from metake.planners.open_loop import OpenLoop
+from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, Trunks
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
@@ -425,8 +425,7 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     active, penalty = torch.ones(len(hidden), dtype=torch.bool), Penalty(kl=0.0625, initial_first=True)
 
     def step(slope: Any) -> None:
-        leaf = start.clone().requires_grad_(True)
-        slope(leaf, active, penalty)
+        slope(start, active, penalty)
 
     rows, base = [], None
     for name, slope in slopes.items():

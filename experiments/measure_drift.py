@@ -93,8 +93,8 @@ from metake.models.chat import described
 from metake.models.load import EditableModel
 from metake.models.trace import frozen
 from metake.planners.closed_loop import ClosedLoop
-from metake.planners.descent import Penalty, descend
 from metake.planners.objective import Losses
+from metake.planners.target_optimization import Penalty, optimize_targets
 from metake.presets import default_layers, settings_for
 from metake.provenance import provenance
 from metake.report.page import Picture, Section, write_page
@@ -168,7 +168,7 @@ class Bench:
         proxy, seen, trail = edit.slopes["proxy"], [0], []
 
         class Followed:
-            executed = False
+            is_post_edit = False
 
             def __call__(
                 self,
@@ -177,13 +177,13 @@ class Bench:
                 penalty: Penalty,
                 *,
                 backward: bool = True,
-            ) -> Losses:
+            ) -> tuple[Losses, torch.Tensor | None]:
                 if seen[0] in followed:
                     trail.append({"step": seen[0], "cos": edit.cosines(residuals)})
                 seen[0] += 1
                 return proxy(residuals, active, penalty, backward=backward)
 
-        descend(
+        optimize_targets(
             Followed(),
             start,
             edit.hidden.norm(dim=1),
@@ -192,7 +192,7 @@ class Bench:
             penalty=edit.penalty,
             stop="none",
             stop_loss=0.0,
-            execute=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
+            evaluate_executed=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
         )
         return trail
 

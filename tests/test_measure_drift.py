@@ -13,8 +13,8 @@ from experiments.drift.verdict import judge, sentences, table
 from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
-from metake.planners.descent import Penalty
 from metake.planners.hypergradient import factor_gradients
+from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch
 from metake.solvers.allocation import Spread, last
 from metake.solvers.layered import LayeredSolver

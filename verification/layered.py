@@ -19,9 +19,9 @@ from metake.geometry.operator import Geometry, Ridge
 from metake.models.architecture import Architecture
 from metake.models.tokens import answer_positions, pad
 from metake.models.trace import run
-from metake.planners.descent import Descent, Penalty, descend
 from metake.planners.hypergradient import Virtual
 from metake.planners.objective import Gate, Losses, Objective
+from metake.planners.target_optimization import Penalty, TargetOptimization, optimize_targets
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver, Solution
@@ -110,13 +110,13 @@ class Setting:
         lr: float,
         penalty: Penalty | None = None,
         gate: Gate = "channel",
-    ) -> Descent:
+    ) -> TargetOptimization:
         """From residual 0, by default the closed loop."""
         hidden = self.origin[0]
-        return descend(
+        return optimize_targets(
             Virtual(objective, gate), torch.zeros_like(hidden), hidden.norm(dim=1), steps=steps, lr=lr,
             penalty=penalty or Penalty(), stop="none", stop_loss=0.0,
-            execute=lambda r: self.objective.executed(self.solve(r).factors),
+            evaluate_executed=lambda r: self.objective.post_edit_losses(self.solve(r).factors),
         )  # fmt: skip
 
 

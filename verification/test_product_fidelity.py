@@ -19,8 +19,8 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.geometry.operator import Projected, Ridge
 from metake.planners.compensated import compensate
-from metake.planners.descent import Penalty
 from metake.planners.objective import Losses
+from metake.planners.target_optimization import Penalty
 from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression, trap
@@ -237,7 +237,7 @@ def test_error_of_the_proxy_on_a_model(family: str, seed: int, weight: float):
     r = s.residuals(seed)
     g = gradients(s, r)
     m = Fidelity.of(g)
-    executed = float(s.objective.executed(s.solve(r).factors).nll[0])
+    executed = float(s.objective.post_edit_losses(s.solve(r).factors).nll[0])
     equal(executed, float(s.loss(s.solve(r).factors)), rounding(), 1 + executed)
     equal(m.g, g.frozen, rounding(), m.size)
     below(norm(g.frozen - m.proxy), m.bound + rounding() * m.size)
@@ -479,9 +479,11 @@ def test_descending_the_objective_does_not_pass_a_hard_projection():
     edit = suppression.projected_edit(inside.numpy(), key.numpy(), np.ones(nets.WIDTH), 1.0)
     below(norm(edit), norm(key.numpy()) * tolerance(1.0, nets.INNER))
     found = s.descend(s.objective, 30, 0.3)
-    unedited = s.objective.executed({}).nll
+    unedited = s.objective.post_edit_losses({}).nll
     for r in (found.residuals, s.residuals(0, 1e3)):
-        equal(s.objective.executed(s.solve(r).factors).nll.numpy(), unedited.numpy(), 1e3 * rounding())
+        equal(
+            s.objective.post_edit_losses(s.solve(r).factors).nll.numpy(), unedited.numpy(), 1e3 * rounding()
+        )
     plan = s.descend(s.objective, 30, 0.3, gate="token")
     assert plan.trail[-1] < plan.trail[0] - 0.1
     ledger.counterexample(

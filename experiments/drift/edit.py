@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.drift.norms import Jacobian, watched
 from metake.models.architecture import Architecture
-from metake.planners.descent import Penalty, Slope
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
 from metake.planners.objective import Objective
+from metake.planners.target_optimization import LossWithGradient, Penalty
 from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity
@@ -39,7 +39,7 @@ class Edit:
         geometry = solver.geometries[self.top]
         channel = geometry.channel(key.T.to(geometry.device), solver.fit)
         self.objective = Objective(arch, batch, first, self.top, channel=channel, max_tokens=max_tokens)
-        self.slopes: dict[str, Slope] = {
+        self.slopes: dict[str, LossWithGradient] = {
             "proxy": Virtual(self.objective, "channel"),
             "parallel": Parallel(self.objective, solver, self.trunks),
             "open": Virtual(self.objective, "token"),
@@ -48,11 +48,10 @@ class Edit:
         }
 
     def gradient(self, name: str, residual: Tensor) -> Tensor:
-        leaf = residual.detach().clone().requires_grad_(True)
         with torch.enable_grad():
-            self.slopes[name](leaf, EVERYONE, self.penalty)
-        assert leaf.grad is not None
-        return leaf.grad[0]
+            gradient = self.slopes[name](residual, EVERYONE, self.penalty)[1]
+        assert gradient is not None
+        return gradient[0]
 
     def cosines(self, residual: Tensor) -> dict[str, float]:
         """Of the exact hypergradient with each of its stand-ins."""

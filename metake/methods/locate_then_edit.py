@@ -216,8 +216,8 @@ class LocateThenEdit(Method):
         Args:
             solver: of the stage; `batch` and `trunks` are its requests'.
         """
-        ties = batch.subjects if self.merge else None
-        problem = PlanningProblem(model.arch, solver, batch, trunks, ties, self.max_tokens, on_step)
+        groups = batch.subjects if self.merge else None
+        problem = PlanningProblem(model.arch, solver, batch, trunks, groups, self.max_tokens, on_step)
         return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(self, model: EditableModel, requests: Sequence[Request], state: State) -> Iterator[_Group]:

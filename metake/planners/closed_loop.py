@@ -8,10 +8,10 @@ from pydantic import Field, SerializeAsAny
 
 from metake.components import register
 from metake.planners.base import Planner, share_of_steps
-from metake.planners.descent import Penalty, Stop, descend
 from metake.planners.gradients import Gradient, UnrolledGradient
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem, Targets
+from metake.planners.target_optimization import Penalty, Stop, optimize_targets
 
 
 @register
@@ -52,8 +52,8 @@ class ClosedLoop(Planner):
         norms = problem.norms(self.start.relative)
         cost = self.cost_weight / norms.square() if self.cost_weight else None
         penalty = Penalty(kl=self.kl, initial_first=True, regularise=self.regularise, price=cost)
-        closed = descend(
-            self.gradient.slope(problem),
+        closed = optimize_targets(
+            self.gradient.loss_with_gradient(problem),
             start.residuals,
             norms,
             steps=self.steps,
@@ -61,10 +61,10 @@ class ClosedLoop(Planner):
             stop=self.stop,
             stop_loss=self.stop_loss,
             penalty=penalty,
-            execute=lambda r: problem.execute(r, penalty),
+            evaluate_executed=lambda r: problem.evaluate_executed(r, penalty),
             check_every=self.check_every,
-            ties=problem.ties,
-            tick=problem.on_step,
+            groups=problem.groups,
+            on_step=problem.on_step,
         )
         return Targets(closed.residuals, start.hidden, start.plan, closed, start.scale)
 

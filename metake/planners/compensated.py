@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 
 from metake.components import register
-from metake.planners.descent import group_mean
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem, Targets
+from metake.planners.target_optimization import group_mean
 
 
 @register
@@ -38,10 +38,10 @@ class Compensated(OpenLoop):
         planned, solver, trunks = super().plan(problem), problem.solver, problem.trunks
 
         def fraction(residuals: Tensor) -> Tensor:
-            return group_mean(solver.solve(trunks, residuals).fraction, problem.ties)
+            return group_mean(solver.solve(trunks, residuals).fraction, problem.groups)
 
         eta = torch.stack([eta.cpu() for eta in solver.solve(trunks, planned.residuals).eta.values()])
-        bound = group_mean(1 / eta.amin(0), problem.ties).clamp(1, self.max_scale)
+        bound = group_mean(1 / eta.amin(0), problem.groups).clamp(1, self.max_scale)
         residuals, scale = compensate(fraction, planned.residuals, bound)
         return Targets(residuals, planned.hidden, planned.plan, None, scale)
 

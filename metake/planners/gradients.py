@@ -7,13 +7,13 @@ from pydantic import Field
 from torch import Tensor
 
 from metake.components import Component, register
-from metake.planners.descent import Slope
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.problem import PlanningProblem
+from metake.planners.target_optimization import LossWithGradient
 
 
 class Gradient(Component):
-    """Choice of a gradient of the post-edit loss with respect to the targets; a subclass defines `slope`."""
+    """Choice of a gradient of the post-edit loss with respect to the targets; a subclass defines `loss_with_gradient`."""
 
     family = "gradient"
 
@@ -21,7 +21,7 @@ class Gradient(Component):
         """The problem with what the gradient needs of it before anything is planned."""
         return problem
 
-    def slope(self, problem: PlanningProblem) -> Slope:
+    def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
         """The loss with its gradient, on a problem that `prepare` returned."""
         raise NotImplementedError
 
@@ -47,7 +47,7 @@ class ProxyGradient(Gradient):
         scale = 1 + rho if solver.fit == "soft" else rho.clamp_min(torch.finfo(rho.dtype).tiny)
         return problem.with_channel(geometry.solve(columns) / scale, self.joint)
 
-    def slope(self, problem: PlanningProblem) -> Slope:
+    def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
         return Virtual(problem.objective, "channel", self._gram_channel(problem))
 
     def _gram_channel(self, problem: PlanningProblem) -> Tensor:
@@ -63,7 +63,7 @@ class ParallelGradient(Gradient):
 
     kind = "parallel"
 
-    def slope(self, problem: PlanningProblem) -> Slope:
+    def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
         return Parallel(problem.objective, problem.solver, problem.trunks)
 
 
@@ -73,5 +73,5 @@ class UnrolledGradient(Gradient):
 
     kind = "unrolled"
 
-    def slope(self, problem: PlanningProblem) -> Slope:
+    def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
         return Unrolled(problem.objective, problem.solver, problem.trunks)

@@ -1,4 +1,4 @@
-"""Gradients by the targets: how a residual is felt, and what is differentiated of the way there.
+"""Gradients of the post-edit loss with respect to the targets.
 
     token      open loop: r is written at the lookup token of the last edited layer (2)
     proxy      through the channel of the last edited layer (7)-(9)
@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from metake.planners.descent import Penalty
 from metake.planners.objective import Gate, Losses, Objective
+from metake.planners.target_optimization import Penalty
 from metake.prompts import Trunks
-from metake.solvers.layered import Keys, LayeredSolver, Solution, cost_of
+from metake.solvers.layered import LayeredSolver, Solution, cost_of
 
 Factors = dict[int, tuple[Tensor, Tensor]]
 
@@ -30,31 +30,32 @@ class Virtual:
     """The open loop (`token`) or the structural proxy (`channel`): one write at the last edited layer.
 
     Args:
-        kept: `K^T Q`, `n x n`, by which the proxy knows what its write costs.
+        gram_channel: `K^T Q`, `n x n`, from which the proxy computes the cost of its update.
     """
 
     objective: Objective
     gate: Gate
-    kept: Tensor | None = None
-    executed = False
+    gram_channel: Tensor | None = None
+    is_post_edit = False
 
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
-    ) -> Losses:
+    ) -> tuple[Losses, Tensor | None]:
+        leaf = residuals.detach().requires_grad_(True)
         losses = self.objective.losses(
-            residuals,
+            leaf,
             self.gate,
             active,
             kl_weight=penalty.kl,
             initial_first=penalty.initial_first,
             backward=backward,
         )
-        if self.kept is None or penalty.price is None:
-            return losses
-        cost = penalty.price.to(residuals) * cost_of(residuals, self.kept.to(residuals))
-        if backward:
-            cost.sum().backward()
-        return _priced(losses, cost)
+        if self.gram_channel is not None and penalty.price is not None:
+            cost = penalty.price.to(leaf) * cost_of(leaf, self.gram_channel.to(leaf))
+            if backward:
+                cost.sum().backward()
+            losses = _priced(losses, cost)
+        return losses, leaf.grad if backward else None
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,23 @@ class Unrolled:
     `L (L + 1) / 2` blocks' activations for L edited layers.
 
     Args:
-        keys: frozen leaves out what lower updates do to upper channels.
+        differentiate_keys: whether the gradient includes the effect of lower updates on upper channels.
     """
 
     objective: Objective
     solver: LayeredSolver
     trunks: Trunks
-    keys: Keys = "moving"
-    executed = True
+    differentiate_keys: bool = True
+    is_post_edit = True
 
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
-    ) -> Losses:
+    ) -> tuple[Losses, Tensor | None]:
         if not backward:
-            return look(self.objective, self.solver.solve(self.trunks, residuals.detach()), active, penalty)
-        solution = self.solver.solve(self.trunks, residuals, self.keys)
+            solution = self.solver.solve(self.trunks, residuals.detach())
+            return evaluate_executed(self.objective, solution, active, penalty), None
+        leaf = residuals.detach().requires_grad_(True)
+        solution = self.solver.solve(self.trunks, leaf, self.differentiate_keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         wanted = [
             (x, g)
@@ -89,11 +92,11 @@ class Unrolled:
             if x.requires_grad
         ]
         if penalty.price is not None:
-            cost = penalty.price.to(residuals) * solution.cost(self.keys)
+            cost = penalty.price.to(leaf) * solution.cost(self.differentiate_keys)
             wanted.append((cost, torch.ones_like(cost)))
             losses = _priced(losses, cost)
         torch.autograd.backward([x for x, _ in wanted], [g for _, g in wanted])
-        return losses
+        return losses, leaf.grad
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,14 @@ class Parallel:
     objective: Objective
     solver: LayeredSolver
     trunks: Trunks
-    executed = True
+    is_post_edit = True
 
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
-    ) -> Losses:
+    ) -> tuple[Losses, Tensor | None]:
         solution = self.solver.solve(self.trunks, residuals.detach())
         if not backward:
-            return look(self.objective, solution, active, penalty)
+            return evaluate_executed(self.objective, solution, active, penalty), None
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         if penalty.price is not None:
             asked = {i: left.detach().requires_grad_(True) for i, (left, _) in solution.factors.items()}
@@ -126,13 +129,12 @@ class Parallel:
             (gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
             torch.zeros_like(residuals),
         )
-        residuals.grad = total if residuals.grad is None else residuals.grad + total
-        return losses
+        return losses, total
 
 
-def look(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
+def evaluate_executed(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
     """The losses of an executed solve, and its cost if that has a price."""
-    losses = objective.executed(
+    losses = objective.post_edit_losses(
         solution.factors, active, kl_weight=penalty.kl, initial_first=penalty.initial_first
     )
     if penalty.price is None:
@@ -155,7 +157,7 @@ def factor_gradients(
         layer: (left.detach().requires_grad_(True), right.detach().requires_grad_(right.requires_grad))
         for layer, (left, right) in factors.items()
     }
-    losses = objective.executed(
+    losses = objective.post_edit_losses(
         leaves, active, kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=True
     )
     zero = torch.zeros_like

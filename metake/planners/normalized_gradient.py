@@ -24,8 +24,8 @@ from metake.geometry.operator import Geometry
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row, answer_positions, chunks, pad
 from metake.models.trace import run, upcast
-from metake.planners.descent import Descent, mean_within
 from metake.planners.problem import Targets
+from metake.planners.target_optimization import TargetOptimization, mean_within
 from metake.solvers.layered import Solution
 
 
@@ -140,11 +140,11 @@ def answer_signals(
             positions=places[:2],
         )
         loss = cross_entropy(upcast(trace.logits), places[2].to(trace.logits.device), reduction="none")
-        slopes = torch.autograd.grad(loss.sum() / total, [trace.values[layer] for layer in layers])
-        for layer, slope in zip(layers, slopes, strict=True):
-            at = (places[0].to(slope.device), places[1].to(slope.device))
+        value_gradients = torch.autograd.grad(loss.sum() / total, [trace.values[layer] for layer in layers])
+        for layer, gradient in zip(layers, value_gradients, strict=True):
+            at = (places[0].to(gradient.device), places[1].to(gradient.device))
             keys[layer].append(upcast(trace.keys[layer].detach()[at]))
-            gradients[layer].append(upcast(slope[at]))
+            gradients[layer].append(upcast(gradient[at]))
         owners.append(who)
         nll.index_add_(0, who, loss.detach().float().cpu())
         ends = torch.tensor([row.predicting[0] for row in mine])
@@ -180,10 +180,10 @@ def gradient_step(
     factors, keys, missing, eta = {}, {}, {}, {}
     planned = shift = torch.empty(0)
     for layer, key in signals.keys.items():
-        slope = signals.gradients[layer]
-        scaled = pooled.normalise(torch.cat([key, slope], 1))
-        key_scaled, slope_scaled = scaled.split([key.shape[1], slope.shape[1]], 1)
-        value = (-lr * key_scaled.square().sum(1, keepdim=True) * slope_scaled).to(key)
+        gradient = signals.gradients[layer]
+        scaled = pooled.normalise(torch.cat([key, gradient], 1))
+        key_scaled, gradient_scaled = scaled.split([key.shape[1], gradient.shape[1]], 1)
+        value = (-lr * key_scaled.square().sum(1, keepdim=True) * gradient_scaled).to(key)
         geometry = geometries[layer]
         right, attenuation = geometry.channel_and_attenuation(key.T.to(geometry.device))
         right = right.to(key)
@@ -195,7 +195,7 @@ def gradient_step(
         missing[layer] = planned.norm(dim=1)
         eta[layer] = signals.mean(attenuation.float())
     size = len(signals.nll)
-    plan = Descent(
+    plan = TargetOptimization(
         planned,
         torch.ones(size, dtype=torch.long),
         signals.nll,

@@ -216,7 +216,7 @@ class Objective:
         parts = self._lookups if gate == "token" else self._wholes
         return self._sum(parts, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
 
-    def executed(
+    def post_edit_losses(
         self,
         factors: Mapping[int, tuple[Tensor, Tensor]],
         active: Tensor | None = None,

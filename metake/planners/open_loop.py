@@ -9,9 +9,9 @@ from pydantic import Field
 
 from metake.components import register
 from metake.planners.base import Planner, share_of_steps
-from metake.planners.descent import Descent, Penalty, Stop, descend
 from metake.planners.hypergradient import Virtual
 from metake.planners.problem import PlanningProblem, Scale, Targets
+from metake.planners.target_optimization import Penalty, Stop, TargetOptimization, optimize_targets
 
 
 @register
@@ -46,12 +46,12 @@ class OpenLoop(Planner):
     check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
 
     def plan(self, problem: PlanningProblem) -> Targets:
-        plan = self._descend(problem)
+        plan = self._optimize(problem)
         return Targets(plan.residuals, problem.hidden, plan, None, torch.ones(len(plan.residuals)))
 
-    def _descend(self, problem: PlanningProblem) -> Descent:
+    def _optimize(self, problem: PlanningProblem) -> TargetOptimization:
         penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp)
-        return descend(
+        return optimize_targets(
             Virtual(problem.planning_objective(), "token"),
             torch.zeros_like(problem.hidden),
             problem.norms(self.relative),
@@ -60,10 +60,10 @@ class OpenLoop(Planner):
             stop=self.stop,
             stop_loss=self.stop_loss,
             penalty=penalty,
-            execute=lambda r: problem.execute(r, penalty),
+            evaluate_executed=lambda r: problem.evaluate_executed(r, penalty),
             check_every=self.check_every,
-            ties=problem.ties,
-            tick=problem.on_step,
+            groups=problem.groups,
+            on_step=problem.on_step,
         )
 
     def divided(self, rounds: int) -> Self:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from metake.models.architecture import Architecture
-from metake.planners.descent import Descent, Penalty
-from metake.planners.hypergradient import look
+from metake.planners.hypergradient import evaluate_executed
 from metake.planners.objective import Losses, Objective
+from metake.planners.target_optimization import Penalty, TargetOptimization
 from metake.prompts import Batch, Trunks
 from metake.solvers.layered import LayeredSolver
 
@@ -35,8 +35,8 @@ class Targets:
 
     residuals: Tensor
     hidden: Tensor
-    plan: Descent
-    closed: Descent | None
+    plan: TargetOptimization
+    closed: TargetOptimization | None
     scale: Tensor
 
 
@@ -46,7 +46,7 @@ class PlanningProblem:
 
     Attributes:
         solver: the lower level.
-        ties: `n` group numbers; requests of a group share one residual. None if every request has its own.
+        groups: `n` group numbers; requests of a group share one residual. None if every request has its own.
         max_tokens: padded tokens per pass; by default what suits the device.
         on_step: called after every gradient step.
         channel: Q of the last edited layer, `d_k x n`, if the planner differentiates through it.
@@ -56,7 +56,7 @@ class PlanningProblem:
     solver: LayeredSolver
     batch: Batch
     trunks: Trunks
-    ties: Tensor | None = None
+    groups: Tensor | None = None
     max_tokens: int | None = None
     on_step: Callable[[], object] = lambda: None
     channel: Tensor | None = None
@@ -109,7 +109,7 @@ class PlanningProblem:
             max_tokens=self.max_tokens,
         )
 
-    def execute(self, residuals: Tensor, penalty: Penalty) -> Losses:
+    def evaluate_executed(self, residuals: Tensor, penalty: Penalty) -> Losses:
         """Losses after the solve for residuals `n x d_v`."""
         everyone = torch.ones(len(self.hidden), dtype=torch.bool)
-        return look(self.objective, self.solver.solve(self.trunks, residuals), everyone, penalty)
+        return evaluate_executed(self.objective, self.solver.solve(self.trunks, residuals), everyone, penalty)

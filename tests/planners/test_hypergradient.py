@@ -7,9 +7,9 @@ import torch
 
 from metake.geometry.operator import Projected, Ridge
 from metake.models.trace import frozen
-from metake.planners.descent import Penalty
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, measured_shares
 from metake.planners.objective import Objective
+from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, Trunks
 from metake.requests import Request
 from metake.solvers.allocation import Forward, Last, Spread
@@ -60,14 +60,12 @@ class Case:
         hidden, key = self.solver.origin(self.trunks)
         channel = geometries[top].channel(key.T, fit)
         self.objective = Objective(arch, batch, first, top, channel=channel)
-        self.kept, self.penalty = key.to(channel) @ channel, PENALTY
+        self.gram_channel, self.penalty = key.to(channel) @ channel, PENALTY
         way = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.residuals = (way * float(hidden[0].norm()) / way.shape[1] ** 0.5 / 4).to(dtype)
 
     def gradient(self, slope, active=EVERYONE):
-        leaf = self.residuals.clone().requires_grad_(True)
-        losses = slope(leaf, active, self.penalty)
-        return losses, leaf.grad
+        return slope(self.residuals, active, self.penalty)
 
     def priced(self, share=0.3):
         """With a price at which the cost is as large as this share of the losses."""
@@ -77,7 +75,7 @@ class Case:
         return self
 
     def proxy(self):
-        return self.gradient(Virtual(self.objective, "channel", self.kept))
+        return self.gradient(Virtual(self.objective, "channel", self.gram_channel))
 
     def parallel(self):
         return self.gradient(Parallel(self.objective, self.solver, self.trunks))
@@ -88,7 +86,7 @@ class Case:
     def executed(self, residuals, active=EVERYONE):
         with torch.no_grad():
             solution = self.solver.solve(self.trunks, residuals)
-        losses = self.objective.executed(solution.factors, active, initial_first=True)
+        losses = self.objective.post_edit_losses(solution.factors, active, initial_first=True)
         cost = 0 if self.penalty.price is None else (self.penalty.price * solution.cost()).sum()
         return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
 
@@ -185,15 +183,14 @@ def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
 def test_a_look_has_the_losses_of_a_step_and_no_gradient(double, statistics_of):
     case = Case(double, statistics_of(double)).priced()
     for slope in (
-        Virtual(case.objective, "channel", case.kept),
+        Virtual(case.objective, "channel", case.gram_channel),
         Parallel(case.objective, case.solver, case.trunks),
         Unrolled(case.objective, case.solver, case.trunks),
     ):
         stepped, gradient = case.gradient(slope)
-        leaf = case.residuals.clone().requires_grad_(True)
-        looked = slope(leaf, EVERYONE, case.penalty, backward=False)
+        looked, none = slope(case.residuals, EVERYONE, case.penalty, backward=False)
         assert gradient is not None
-        assert leaf.grad is None
+        assert none is None
         torch.testing.assert_close(looked.nll, stepped.nll, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(looked.kl, stepped.kl, rtol=1e-6, atol=1e-12)
         torch.testing.assert_close(looked.cost, stepped.cost, rtol=1e-9, atol=1e-12)
@@ -279,7 +276,10 @@ def test_every_gradient_weighs_the_divergence_in_the_direction_it_is_given(
     case.residuals = case.residuals * 4
     case.penalty = replace(PENALTY, initial_first=initial_first)
     solution = case.solver.solve(case.trunks, case.residuals)
-    kl = {first: case.objective.executed(solution.factors, initial_first=first).kl for first in (True, False)}
+    kl = {
+        first: case.objective.post_edit_losses(solution.factors, initial_first=first).kl
+        for first in (True, False)
+    }
     assert ((kl[True] - kl[False]).abs() > 1e-3 * kl[True]).all()
     for found, _ in (case.unrolled(), case.parallel()):
         torch.testing.assert_close(found.kl, kl[initial_first], rtol=1e-5, atol=1e-9)

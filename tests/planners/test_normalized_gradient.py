@@ -214,7 +214,7 @@ def test_what_a_step_says_of_a_request_is_the_mean_over_its_tokens(demo, records
     assert targets.plan.trail == [pytest.approx(float(signals.nll.mean()))]
     assert targets.scale.tolist() == [1.0] * 4
     assert targets.closed is None
-    assert targets.plan.executed.isnan().all()
+    assert targets.plan.post_edit_nll.isnan().all()
 
 
 def test_an_update_that_is_not_finite_is_refused_by_its_layer(demo, records):

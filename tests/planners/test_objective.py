@@ -190,7 +190,7 @@ def test_executed_losses_are_those_of_written_weights(loaded):
     torch.manual_seed(4)
     factors = {n: (torch.randn(arch.d_v, 2) * 0.1, torch.randn(arch.d_k, 2) * 0.1) for n in (1, 2)}
     with frozen(arch.model), torch.no_grad():
-        virtual = Objective(arch, batch, 1, TOP).executed(factors)
+        virtual = Objective(arch, batch, 1, TOP).post_edit_losses(factors)
         zero = torch.zeros(2, arch.d_v)
         saved = {n: arch.weight(n).clone() for n in factors}
         for n, (left, right) in factors.items():
@@ -300,7 +300,7 @@ def test_executed_losses_and_gradients_equal_autograd_through_written_weights(do
     with frozen(arch.model):
         before = torch.ones_like(leaves[1][0])
         leaves[1][0].grad = before.clone()
-        losses = Objective(arch, batch, 1, TOP, max_tokens=64).executed(
+        losses = Objective(arch, batch, 1, TOP, max_tokens=64).post_edit_losses(
             leaves, kl_weight=0.7, initial_first=initial_first, backward=True
         )
         nll, kl = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
@@ -330,12 +330,12 @@ def test_the_unedited_model_is_the_one_at_the_first_look(demo):
     batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
     with frozen(arch.model), torch.no_grad():
         objective = Objective(arch, batch, 1, TOP)
-        assert objective.executed({}, kl_weight=1.0).kl.abs().max() < 1e-6
+        assert objective.post_edit_losses({}, kl_weight=1.0).kl.abs().max() < 1e-6
         saved = arch.weight(4).clone()
         try:
             arch.weight(4).mul_(1.5)
-            assert objective.executed({}, kl_weight=1.0).kl.min() > 1e-4
-            assert Objective(arch, batch, 1, TOP).executed({}).kl.abs().max() < 1e-6
+            assert objective.post_edit_losses({}, kl_weight=1.0).kl.min() > 1e-4
+            assert Objective(arch, batch, 1, TOP).post_edit_losses({}).kl.abs().max() < 1e-6
         finally:
             arch.weight(4).copy_(saved)
 
@@ -356,6 +356,6 @@ def test_alone_losses_are_nll_and_memits_direction(demo):
         torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
         assert (gradients[2] - gradients[1]).norm() > 1e-3 * gradients[1].norm()
         factors = {1: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1) / 10)}
-        kl = {first: objective.executed(factors, initial_first=first).kl for first in (True, False)}
-        torch.testing.assert_close(objective.executed(factors).kl, kl[False], rtol=0, atol=0)
+        kl = {first: objective.post_edit_losses(factors, initial_first=first).kl for first in (True, False)}
+        torch.testing.assert_close(objective.post_edit_losses(factors).kl, kl[False], rtol=0, atol=0)
         assert (kl[True] - kl[False]).abs().max() > 1e-3 * kl[True].max()

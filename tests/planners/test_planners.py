@@ -8,8 +8,8 @@ import torch
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.planners import closed_loop, compensated, open_loop, problem
-from metake.planners.descent import Penalty
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.target_optimization import Penalty
 from metake.presets import settings_for
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import Spread
@@ -67,14 +67,14 @@ def test_a_loop_that_pays_disturbs_less(cost_of, choice):
 def test_the_price_is_in_units_of_the_stream(cost_of, monkeypatch):
     """`price` counts tr(D G D^T) over ||h||^2, as decay and regulariser do, of each request its own."""
     seen = []
-    descend = open_loop.descend
+    optimize_targets = open_loop.optimize_targets
 
     def watched(*given, penalty, **more):
         seen.append(penalty)
-        return descend(*given, penalty=penalty, **more)
+        return optimize_targets(*given, penalty=penalty, **more)
 
     for module in (open_loop, closed_loop):
-        monkeypatch.setattr(module, "descend", watched)
+        monkeypatch.setattr(module, "optimize_targets", watched)
     targets, _ = cost_of(price=7.0)
     plan, closed = seen
     assert plan.price is None
@@ -110,10 +110,10 @@ APART = {
 def planned(demo, statistics_of, records, monkeypatch):
     """`planned(**settings)`: what both descents are given and give, the targets, the solver and its trunks."""
     statistics, calls, objectives = statistics_of(demo), [], []
-    descend, objective = open_loop.descend, problem.Objective
+    optimize_targets, objective = open_loop.optimize_targets, problem.Objective
 
     def watched(*given, **options):
-        calls.append((*given, options, descend(*given, **options)))
+        calls.append((*given, options, optimize_targets(*given, **options)))
         return calls[-1][-1]
 
     def built(*given, **options):
@@ -124,7 +124,7 @@ def planned(demo, statistics_of, records, monkeypatch):
         calls.clear()
         objectives.clear()
         for module in (open_loop, closed_loop):
-            monkeypatch.setattr(module, "descend", watched)
+            monkeypatch.setattr(module, "optimize_targets", watched)
         monkeypatch.setattr(problem, "Objective", built)
         made = method_of(demo.arch, method, layers=LAYERS, **{**APART, **changes})
         geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
@@ -153,21 +153,21 @@ def test_each_loop_runs_on_its_own_numbers(planned, relative):
     assert torch.equal(targets.residuals, meta_out.residuals)
     assert (targets.plan, targets.closed) == (out, meta_out)
     torch.testing.assert_close(targets.hidden, solver.origin(trunks)[0])
-    assert {k: options[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "ties")} == {
+    assert {k: options[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "groups")} == {
         "steps": 4,
         "lr": 0.31,
         "stop": "none",
         "stop_loss": 0.013,
         "check_every": 3,
-        "ties": None,
+        "groups": None,
     }
-    assert {k: meta[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "ties")} == {
+    assert {k: meta[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "groups")} == {
         "steps": 3,
         "lr": 0.32,
         "stop": "executed",
         "stop_loss": 0.013,
         "check_every": 3,
-        "ties": None,
+        "groups": None,
     }
     assert options["penalty"] == Penalty(kl=0.011, initial_first=False, decay=0.012, clamp=0.71)
     price = meta["penalty"].price
@@ -180,7 +180,7 @@ def test_what_is_executed_on_the_way_is_judged_by_the_loop_that_asks(planned):
     """Each loop's executed losses in its own direction of KL; only the closed one's pay."""
     _, (plan, closed), solver, trunks = planned(stop="executed")
     residuals = plan[-1].residuals * 3
-    first, second = (call[-2]["execute"](residuals) for call in (plan, closed))
+    first, second = (call[-2]["evaluate_executed"](residuals) for call in (plan, closed))
     torch.testing.assert_close(first.nll, second.nll)
     assert ((first.kl - second.kl).abs() > 1e-3 * first.kl).all()
     assert first.cost is None
@@ -199,7 +199,7 @@ def test_the_closed_loop_follows_the_gradient_that_was_chosen(planned, hypergrad
     if kind is Virtual:
         assert closed[0].gate == "channel"
     else:
-        assert closed[0].executed
+        assert closed[0].is_post_edit
 
 
 @pytest.mark.parametrize("fit", ["soft", "exact"])
@@ -217,7 +217,7 @@ def test_the_proxys_channel_is_of_the_batch_or_of_each_edit_alone(planned, fit, 
         kept = (key @ wanted).diagonal().diag()
     channel = planned.objectives[1]["channel"]
     torch.testing.assert_close(channel.to(wanted), wanted, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(closed[0].kept.to(kept), kept, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(closed[0].gram_channel.to(kept), kept, rtol=1e-5, atol=1e-7)
     assert planned.objectives[1]["joint"] is joint
     assert "channel" not in planned.objectives[0]
 
@@ -254,7 +254,9 @@ def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merg
     requests = [request, records[1].request, replace(request, target="baker")]
     for merge, ties in ((True, [0, 1, 0]), (False, None)):
         _, calls, *_ = planned(requests=requests, merge=merge)
-        assert [t if (t := options["ties"]) is None else t.tolist() for *_, options, _ in calls] == [ties] * 2
+        assert [t if (t := options["groups"]) is None else t.tolist() for *_, options, _ in calls] == [
+            ties
+        ] * 2
 
 
 def test_a_plan_is_lengthened_by_what_the_weakest_layer_needs_and_no_further(planned, monkeypatch):

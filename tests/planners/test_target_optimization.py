@@ -8,9 +8,9 @@ import torch
 from metake.editor import Editor
 from metake.models.tokens import encode
 from metake.planners.compensated import compensate
-from metake.planners.descent import Penalty, descend, group_mean, mean_within
 from metake.planners.normalized_gradient import answer_signals
 from metake.planners.objective import Losses
+from metake.planners.target_optimization import Penalty, group_mean, mean_within, optimize_targets
 from metake.requests import Request
 from tests.conftest import method_of
 
@@ -19,25 +19,24 @@ class Bowl:
     """Losses ||r_j - goal_j||^2: a stand-in slope with a known minimum."""
 
     def __init__(self, goals, executed=False):
-        self.goals, self.executed = goals, executed
+        self.goals, self.is_post_edit = goals, executed
         self.seen, self.gradients = [], []
 
     def __call__(self, residuals, active, penalty, *, backward=True):
         self.seen.append(active.clone())
         self.gradients.append(backward)
         value = ((residuals - self.goals) ** 2).sum(1) * active
-        if backward:
-            value.sum().backward()
-        return Losses(value.detach(), torch.zeros(len(active)))
+        gradient = torch.autograd.grad(value.sum(), residuals)[0] if backward else None
+        return Losses(value.detach(), torch.zeros(len(active))), gradient
 
 
 GOALS = torch.tensor([[0.1, 0.0], [3.0, 0.0]])
 
 
-def go(stop="own", steps=40, penalty=None, execute=None, goals=GOALS, executed=False, **rest):
+def go(stop="own", steps=40, penalty=None, evaluate_executed=None, goals=GOALS, executed=False, **rest):
     bowl = Bowl(goals, executed)
     start = torch.zeros_like(goals)
-    out = descend(
+    out = optimize_targets(
         bowl,
         start,
         torch.ones(len(goals)),
@@ -46,7 +45,7 @@ def go(stop="own", steps=40, penalty=None, execute=None, goals=GOALS, executed=F
         penalty=penalty or Penalty(),
         stop=stop,
         stop_loss=1e-3,
-        execute=execute or (lambda r: None),
+        evaluate_executed=evaluate_executed or (lambda r: None),
         **rest,
     )
     return bowl, out
@@ -64,14 +63,14 @@ def test_what_an_update_costs_decides_which_residual_is_kept():
 
     class Charged(Bowl):
         def __call__(self, residuals, active, penalty, *, backward=True):
-            losses = super().__call__(residuals, active, penalty, backward=backward)
-            if penalty.price is None:
-                return losses
-            return replace(losses, cost=penalty.price * residuals.detach().square().sum(1))
+            losses, gradient = super().__call__(residuals, active, penalty, backward=backward)
+            if penalty.price is not None:
+                losses = replace(losses, cost=penalty.price * residuals.detach().square().sum(1))
+            return losses, gradient
 
     def kept(price):
         slope, penalty = Charged(GOALS, executed=True), Penalty(price=price)
-        return descend(
+        return optimize_targets(
             slope,
             torch.zeros_like(GOALS),
             torch.ones(2),
@@ -80,7 +79,7 @@ def test_what_an_update_costs_decides_which_residual_is_kept():
             penalty=penalty,
             stop="executed",
             stop_loss=1e-9,
-            execute=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False),
+            evaluate_executed=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False)[0],
         ).residuals
 
     free, priced = kept(None), kept(torch.tensor([0.0, 1.0]))
@@ -107,7 +106,7 @@ def test_where_execution_decides_every_look_is_a_step():
         stop="executed",
         steps=15,
         executed=True,
-        execute=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
+        evaluate_executed=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
     )
     assert out.steps.tolist()[1] == 15
     assert all(bowl.gradients)
@@ -120,9 +119,9 @@ def test_requests_at_the_clamp_are_named(stop):
     def execute(residuals):
         return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
 
-    _, out = go(stop=stop, steps=200, penalty=Penalty(clamp=0.5), execute=execute)
+    _, out = go(stop=stop, steps=200, penalty=Penalty(clamp=0.5), evaluate_executed=execute)
     assert out.clamped.tolist() == [False, True]
-    assert go(stop=stop, steps=200, execute=execute)[1].clamped.tolist() == [False, False]
+    assert go(stop=stop, steps=200, evaluate_executed=execute)[1].clamped.tolist() == [False, False]
 
 
 def test_clamp_bounds_the_length():
@@ -145,9 +144,9 @@ def test_executed_stop_keeps_the_best_seen():
     def execute(residuals):
         return Losses((residuals - GOALS / 2).norm(dim=1), torch.zeros(2))
 
-    _, out = go(stop="executed", steps=60, execute=execute, check_every=1)
+    _, out = go(stop="executed", steps=60, evaluate_executed=execute, check_every=1)
     assert (out.residuals - GOALS / 2).norm(dim=1).max() < 0.06
-    torch.testing.assert_close(out.executed, (out.residuals - GOALS / 2).norm(dim=1))
+    torch.testing.assert_close(out.post_edit_nll, (out.residuals - GOALS / 2).norm(dim=1))
 
 
 def test_a_slope_that_knows_the_executed_loss_is_asked_at_every_step():
@@ -158,20 +157,20 @@ def test_a_slope_that_knows_the_executed_loss_is_asked_at_every_step():
         asked.append(residuals.clone())
         return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
 
-    _, out = go(stop="executed", steps=25, execute=execute, executed=True, check_every=1000)
+    _, out = go(stop="executed", steps=25, evaluate_executed=execute, executed=True, check_every=1000)
     assert len(asked) == 1  # the last step's residual, which no slope has seen
     assert out.steps[0] < 25  # done, and frozen, on the way
     losses = ((out.residuals - GOALS) ** 2).sum(1)
-    torch.testing.assert_close(out.executed, losses)
+    torch.testing.assert_close(out.post_edit_nll, losses)
     assert losses[0] < 1e-3
 
-    _, done = go(stop="executed", execute=execute, executed=True, goals=torch.zeros(2, 2))
+    _, done = go(stop="executed", evaluate_executed=execute, executed=True, goals=torch.zeros(2, 2))
     assert done.steps.tolist() == [0, 0]
     assert len(asked) == 1
 
 
 def test_executed_stop_leaves_alone_what_holds_already():
-    _, out = go(stop="executed", execute=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
+    _, out = go(stop="executed", evaluate_executed=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
     assert out.steps.tolist() == [0, 0]
     assert out.residuals.abs().max() == 0
 
@@ -231,7 +230,7 @@ def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
 def test_tied_requests_share_a_residual_and_its_loss():
     """Requests 0 and 2 end between their goals, which neither reaches; request 1 goes its own way."""
     goals = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
-    _, out = go(stop="none", steps=400, goals=goals, ties=torch.tensor([0, 1, 0]))
+    _, out = go(stop="none", steps=400, goals=goals, groups=torch.tensor([0, 1, 0]))
     assert torch.equal(out.residuals[0], out.residuals[2])
     torch.testing.assert_close(out.residuals[0], torch.tensor([0.5, 0.5]), rtol=0, atol=1e-2)
     torch.testing.assert_close(out.residuals[1], goals[1], rtol=0, atol=1e-2)
@@ -240,7 +239,7 @@ def test_tied_requests_share_a_residual_and_its_loss():
 
 def test_tied_requests_stop_together_and_are_clamped_alike():
     goals = torch.tensor([[0.1, 0.0], [3.0, 0.0], [3.0, 0.0]])
-    _, tied = go(steps=200, goals=goals, ties=torch.tensor([0, 0, 2]), penalty=Penalty(clamp=0.5))
+    _, tied = go(steps=200, goals=goals, groups=torch.tensor([0, 0, 2]), penalty=Penalty(clamp=0.5))
     assert tied.steps[0] == tied.steps[1]
     assert torch.equal(tied.residuals[0], tied.residuals[1])
     _, free = go(steps=200, goals=goals, penalty=Penalty(clamp=0.5))
@@ -279,7 +278,7 @@ def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, stati
 class Valley:
     """NLL ||r_j - goal_j||^2 and KL <r_j, way>^2, of a request's residual alone."""
 
-    executed = False
+    is_post_edit = False
 
     def __init__(self, goals, way=(0.0, 1.0)):
         self.goals, self.way = torch.as_tensor(goals), torch.as_tensor(way)
@@ -289,9 +288,9 @@ class Valley:
 
     def __call__(self, residuals, active, penalty, *, backward=True):
         found = self.losses(residuals)
-        if backward:
-            ((found.nll + penalty.kl * found.kl) * active).sum().backward()
-        return Losses((found.nll * active).detach(), (found.kl * active).detach())
+        total = ((found.nll + penalty.kl * found.kl) * active).sum()
+        gradient = torch.autograd.grad(total, residuals)[0] if backward else None
+        return Losses((found.nll * active).detach(), (found.kl * active).detach()), gradient
 
 
 def adam(gradients, lr):
@@ -343,14 +342,14 @@ def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
     """Against gradients by hand, per request: decay of ||r|| and pull to r_0, both over ||h||^2; clamp after a step;
     the stop is of the whole loss; the last look takes no step."""
     options = {"steps": 40, "lr": 0.15}
-    out = descend(
+    out = optimize_targets(
         Valley(GOALS3),
         STARTS3,
         NORMS3,
         penalty=Penalty(**weights),
         stop=stop,
         stop_loss=0.02,
-        execute=None,
+        evaluate_executed=None,
         **options,
     )
     reached = 0.02 if stop == "own" else -1.0
@@ -361,7 +360,7 @@ def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
     torch.testing.assert_close(out.residuals, torch.stack([r for r, *_ in alone]), rtol=1e-4, atol=1e-5)
     assert out.steps.tolist() == [count for _, count, _ in alone]
     torch.testing.assert_close(out.nll, torch.tensor([seen[-1] for *_, seen in alone]), rtol=1e-4, atol=1e-5)
-    assert out.executed.isnan().all()
+    assert out.post_edit_nll.isnan().all()
     longest = max(len(seen) for *_, seen in alone)
     trail = [sum(seen[min(t, len(seen) - 1)] for *_, seen in alone) / 3 for t in range(longest)]
     assert out.trail == pytest.approx(trail, rel=1e-4, abs=1e-5)
@@ -370,7 +369,9 @@ def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
 def test_the_last_known_loss_of_a_request_stays_in_the_trail():
     """Requests that are done keep their last NLL in the mean, instead of the 0 of a row that no longer runs."""
     options = {"steps": 60, "lr": 0.15, "stop_loss": 0.02}
-    out = descend(Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", execute=None, **options)
+    out = optimize_targets(
+        Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", evaluate_executed=None, **options
+    )
     alone = [published(g, s, 1.0, **options)[2] for g, s in zip(GOALS3, STARTS3, strict=True)]
     assert len({len(seen) for seen in alone}) > 1
     assert out.trail[-1] == pytest.approx(sum(seen[-1] for seen in alone) / 3, rel=1e-3)
@@ -387,7 +388,7 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
         seen.append(residuals.clone())
         return away.losses(residuals)
 
-    out = descend(
+    out = optimize_targets(
         valley,
         STARTS3,
         NORMS3,
@@ -396,7 +397,7 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
         penalty=penalty,
         stop="executed",
         stop_loss=-1.0,
-        execute=execute,
+        evaluate_executed=execute,
         check_every=check_every,
     )
     paths = [
@@ -412,7 +413,7 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
     best = scores.argmin(0)
     torch.testing.assert_close(out.residuals, torch.stack(seen)[best, torch.arange(3)])
     torch.testing.assert_close(
-        out.executed, torch.stack([found.nll for found in losses])[best, torch.arange(3)]
+        out.post_edit_nll, torch.stack([found.nll for found in losses])[best, torch.arange(3)]
     )
     assert out.steps.tolist() == [steps] * 3
     assert torch.stack([found.nll for found in losses]).argmin(0).tolist() != best.tolist()  # KL decides too
@@ -421,7 +422,7 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
 def test_what_was_executed_well_enough_freezes_by_its_nll_and_not_by_the_weighted_sum():
     """A request whose NLL is below the stop is done, however large its weighted divergence."""
     execute = lambda r: Losses(torch.tensor([0.01, 1.0, 0.01]), torch.tensor([50.0, 0.0, 0.0]))  # noqa: E731
-    out = descend(
+    out = optimize_targets(
         Valley(GOALS3),
         STARTS3,
         NORMS3,
@@ -430,7 +431,7 @@ def test_what_was_executed_well_enough_freezes_by_its_nll_and_not_by_the_weighte
         penalty=Penalty(kl=1.0),
         stop="executed",
         stop_loss=0.05,
-        execute=execute,
+        evaluate_executed=execute,
         check_every=2,
     )
     assert out.steps.tolist() == [0, 4, 0]
@@ -444,10 +445,10 @@ def test_tied_requests_share_start_norm_clamp_and_every_loss():
     mean = torch.stack([(STARTS3[0] + STARTS3[2]) / 2, STARTS3[1], (STARTS3[0] + STARTS3[2]) / 2])
     norms = torch.tensor([1.75, 0.6, 1.75])
     goals = torch.stack([(GOALS3[0] + GOALS3[2]) / 2, GOALS3[1], (GOALS3[0] + GOALS3[2]) / 2])
-    options = {"steps": 30, "lr": 0.1, "stop": "none", "stop_loss": 0.0, "execute": None}
+    options = {"steps": 30, "lr": 0.1, "stop": "none", "stop_loss": 0.0, "evaluate_executed": None}
     penalty = Penalty(kl=0.2, decay=0.3, regularise=0.5, clamp=0.25)
-    tied = descend(Valley(GOALS3), STARTS3, NORMS3, ties=ties, penalty=penalty, **options)
-    same = descend(
+    tied = optimize_targets(Valley(GOALS3), STARTS3, NORMS3, groups=ties, penalty=penalty, **options)
+    same = optimize_targets(
         Valley(goals), mean, norms, penalty=penalty, **options
     )  # mean gradient of a square: at the mean goal
     torch.testing.assert_close(tied.residuals, same.residuals, rtol=1e-4, atol=1e-5)
@@ -465,7 +466,7 @@ def test_tied_requests_keep_the_same_best(part):
 
     seen = []
     slope = Valley(GOALS3[:2])
-    out = descend(
+    out = optimize_targets(
         slope,
         torch.zeros(2, 2),
         torch.ones(2),
@@ -474,9 +475,9 @@ def test_tied_requests_keep_the_same_best(part):
         penalty=Penalty(kl=1.0),
         stop="executed",
         stop_loss=-1.0,
-        execute=lambda r: seen.append(r.clone()) or execute(r),
+        evaluate_executed=lambda r: seen.append(r.clone()) or execute(r),
         check_every=1,
-        ties=torch.tensor([0, 0]),
+        groups=torch.tensor([0, 0]),
     )
     assert torch.equal(out.residuals, seen[1])
 
