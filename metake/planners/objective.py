@@ -1,4 +1,4 @@
-"""The losses of a batch as functions of its residuals, with everything constant computed once.
+"""Losses of a batch as functions of its residuals; everything constant is computed once.
 
 Whatever a target does to the model happens at the last edited layer or below, so the stream after
 that layer is the only input of the rest. A residual r enters it as
@@ -6,7 +6,7 @@ that layer is the only input of the rest. A residual r enters it as
     h_t + gate_t r
 
 at position t. The open loop writes at the lookup token alone (gate 1 there, 0 elsewhere), so what
-stands before it never changes and is read from attention's memory. The structural proxy (7) writes
+stands before it never changes and is read from the KV cache. The structural proxy (7) writes
 through the channel, gate_t = q . k_t, at every token, which is the virtual weight W + r q^T without
 ever forming it.
 """
@@ -27,7 +27,7 @@ from metake.models.past import Past
 from metake.models.split import Parts, Split
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, upcast
-from metake.planners.chunk import Chunk, Kind, Rows
+from metake.planners.micro_batch import BatchedRows, MicroBatch, RowSpec
 from metake.processes import all_reduce_sum, rank_and_size
 from metake.prompts import Batch
 
@@ -36,9 +36,12 @@ Gate = Literal["token", "channel"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Per request: `nll`, mean over answer tokens and contexts (11); `kl`, mean over guards (12).
+    """Losses of each request, shape `n` each.
 
-    `cost` is what the update costs in the geometry, weighted (X14); None if it has no price.
+    Attributes:
+        nll: mean NLL over answer tokens and contexts (11).
+        kl: mean KL divergence over KL prompts (12).
+        cost: weighted cost of the update in the geometry (X14); None if it has no weight.
     """
 
     nll: Tensor
@@ -47,14 +50,17 @@ class Losses:
 
 
 class Objective:
-    """Losses of `batch` for residuals at layer `top`, open loop, through the proxy, or executed.
+    """Losses of a batch for residuals at layer `top`: open loop, through the proxy, or after the solve.
 
-    What is constant is computed when it is first asked for, with the model as it is then.
+    What is constant is computed when it is first needed, with the model as it is then.
 
     Args:
-        first, top: first and last edited layer.
+        arch: the model.
+        batch: token rows of the requests.
+        first: first edited layer.
+        top: last edited layer.
         channel: Q at `top`, `d_k x n`; needed for the proxy.
-        joint: every row feels every request's residual, not only its owner's (X8).
+        joint: whether every row receives every request's residual, not only its owner's (X8).
         max_tokens: padded tokens per pass; by default what suits the device.
     """
 
@@ -76,71 +82,75 @@ class Objective:
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
         self._common = dict(enumerate(batch.common))
-        self._kinds = [
-            Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
+        self._specs = [
+            RowSpec(row, i // self.templates, guard=False, written=True, template=i % self.templates)
             for i, row in enumerate(batch.edits)
         ]
-        self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
+        self._specs += [RowSpec(g.row, g.owner, guard=True, written=g.marked) for g in batch.guards]
         rank, world = rank_and_size()  # every process its own requests
-        self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
+        self._specs = [spec for spec in self._specs if spec.owner % world == rank]
 
     @cached_property
-    def _lookups(self) -> list[Chunk]:
-        """For residuals at the lookup token: rows from there on, the rest in attention's memory."""
-        begins = [kind.row.lookup if self._resume else 0 for kind in self._kinds]
+    def _lookup_batches(self) -> list[MicroBatch]:
+        """For residuals at the lookup token: rows from there on, what precedes in the KV cache."""
+        begins = [spec.row.lookup if self._resume else 0 for spec in self._specs]
         return [
-            self._from_lookup([self._kinds[i] for i in group], [begins[i] for i in group])
+            self._from_lookup([self._specs[i] for i in group], [begins[i] for i in group])
             for group in self._groups(begins)
         ]
 
     @cached_property
-    def _wholes(self) -> list[Chunk]:
-        """For changes at every token: whole rows, of which those of a template have their context in common."""
-        begins = self._contexts(self._kinds) if self.joint else [0] * len(self._kinds)
+    def _whole_batches(self) -> list[MicroBatch]:
+        """For changes at every token: whole rows; those of a template share their context."""
+        begins = self._shared_lengths(self._specs) if self.joint else [0] * len(self._specs)
         return [
-            self._whole([self._kinds[i] for i in group], [begins[i] for i in group])
+            self._whole([self._specs[i] for i in group], [begins[i] for i in group])
             for group in self._groups(begins)
         ]
 
-    def _contexts(self, kinds: list[Kind]) -> list[int]:
-        """How many tokens each row has in common with all others of its template."""
-        return [self._common.get(kind.template, 0) if self._resume else 0 for kind in kinds]
+    def _shared_lengths(self, specs: list[RowSpec]) -> list[int]:
+        """Number of tokens that each row has in common with all others of its template."""
+        return [self._common.get(spec.template, 0) if self._resume else 0 for spec in specs]
 
     @cached_property
     def _resume(self) -> bool:
-        return self.arch.can_resume(max((kind.row.needed for kind in self._kinds), default=0))
+        return self.arch.can_resume(max((spec.row.needed for spec in self._specs), default=0))
 
     def _groups(self, begins: list[int]) -> Iterator[list[int]]:
-        lengths = [kind.row.needed - begin for kind, begin in zip(self._kinds, begins, strict=True)]
+        lengths = [spec.row.needed - begin for spec, begin in zip(self._specs, begins, strict=True)]
         return chunks(lengths, self.max_tokens)
 
     @torch.no_grad()
-    def _from_lookup(self, kinds: list[Kind], begins: list[int]) -> Chunk:
-        ids, owners = self._layout(kinds)
-        needed = torch.tensor([kind.row.needed for kind in kinds])
-        shared = Split.of(ids, needed.tolist(), self._contexts(kinds), [kind.template for kind in kinds])
+    def _from_lookup(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
+        ids, owners = self._layout(specs)
+        needed = torch.tensor([spec.row.needed for spec in specs])
+        shared = Split.of(
+            ids, needed.tolist(), self._shared_lengths(specs), [spec.template for spec in specs]
+        )
         contexts, ahead = shared.begins, torch.tensor(begins) - shared.begins
         states = shared.states(self.arch)
         stream = stream_after(self.arch, shared, states, self.top, needed - contexts, self.max_tokens)
-        alone = list(range(len(kinds)))
+        alone = list(range(len(specs)))
         own = Split.of(shared.ids.own, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(own, ids=Parts(own.ids.own), begins=torch.tensor(begins), sources=own.sources[:0])
         past = None
-        if any(begins) and self.top + 1 < len(self.arch):  # above the last block nothing remembers
+        if any(begins) and self.top + 1 < len(self.arch):  # no attention above the last block
             memory = memory_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
             there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
             past = Past(memory, split.begins, torch.cat(there, 1))
         above = own.cut(stream).own
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
-        lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
-        gates[alone, lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
-        rows = Rows(split, owners, Parts(above), None, Parts(gates), past)
-        return Chunk(kinds, rows, self._reference(kinds, shared.ids.own, stream), self.templates, self.guards)
+        lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.begins
+        gates[alone, lookups] = torch.tensor([spec.written for spec in specs]).to(gates)
+        rows = BatchedRows(split, owners, Parts(above), None, Parts(gates), past)
+        return MicroBatch(
+            specs, rows, self._reference(specs, shared.ids.own, stream), self.templates, self.guards
+        )
 
     @torch.no_grad()
-    def _whole(self, kinds: list[Kind], begins: list[int]) -> Chunk:
-        ids, owners = self._layout(kinds)
-        split = Split.of(ids, [kind.row.needed for kind in kinds], begins, [kind.template for kind in kinds])
+    def _whole(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
+        ids, owners = self._layout(specs)
+        split = Split.of(ids, [spec.row.needed for spec in specs], begins, [spec.template for spec in specs])
         _, seen = split.run(
             self.arch, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
@@ -153,22 +163,22 @@ class Objective:
             found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
             return found.to(above.own.device)
 
-        rows = Rows(split, owners, above, seen.inputs[self.first], seen.keys[self.top].each(gate))
-        return Chunk(
-            kinds, rows, self._reference(kinds, split.ids.own, above.own), self.templates, self.guards
+        rows = BatchedRows(split, owners, above, seen.inputs[self.first], seen.keys[self.top].each(gate))
+        return MicroBatch(
+            specs, rows, self._reference(specs, split.ids.own, above.own), self.templates, self.guards
         )
 
-    def _layout(self, kinds: list[Kind]) -> tuple[Tensor, Tensor]:
+    def _layout(self, specs: list[RowSpec]) -> tuple[Tensor, Tensor]:
         """Ids as far as they are needed, and owners."""
-        ids = pad([kind.row for kind in kinds])[:, : max(kind.row.needed for kind in kinds)]
-        return ids.to(self.arch.device), torch.tensor([kind.owner for kind in kinds])
+        ids = pad([spec.row for spec in specs])[:, : max(spec.row.needed for spec in specs)]
+        return ids.to(self.arch.device), torch.tensor([spec.owner for spec in specs])
 
-    def _reference(self, kinds: list[Kind], ids: Tensor, stream: Tensor) -> dict[int, Tensor]:
-        """Row -> unedited log-probabilities of the guards, which follow no common beginning."""
-        watched = [i for i, kind in enumerate(kinds) if kind.guard]
+    def _reference(self, specs: list[RowSpec], ids: Tensor, stream: Tensor) -> dict[int, Tensor]:
+        """Row -> unedited log-probabilities of the guards, which have no shared prefix."""
+        watched = [i for i, spec in enumerate(specs) if spec.guard]
         if not watched:
             return {}
-        lookups = torch.tensor([kinds[i].row.lookup for i in watched])
+        lookups = torch.tensor([specs[i].row.lookup for i in watched])
         width = int(lookups.max()) + 1
         logits = run(
             self.arch,
@@ -189,18 +199,24 @@ class Objective:
         initial_first: bool = False,
         backward: bool = False,
     ) -> Losses:
-        """Losses with `residuals` (`n x d_v`) written virtually at `top`.
+        """Losses with residuals written virtually at `top`.
 
         Args:
+            residuals: `n x d_v`.
+            gate: `token` writes at the lookup token (open loop), `channel` at every token (proxy).
             active: `n` flags; rows of other requests are left out (their losses are 0).
+            kl_weight: weight of `kl` in the gradient.
             initial_first: KL(unedited || edited) as in (12), instead of MEMIT's
                 KL(edited || unedited).
-            backward: add the gradient of `sum(nll + kl_weight kl)` to `residuals.grad`.
+            backward: whether to add the gradient of `sum(nll + kl_weight kl)` to `residuals.grad`.
+
+        Raises:
+            ValueError: `gate` is `channel` and the objective has none.
         """
         if gate == "channel" and self.channel is None:
             raise ValueError("the proxy needs a channel")
 
-        def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
+        def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:
             hidden = rows.shifted(residuals)
             if rows.past is not None:
                 return run(
@@ -208,13 +224,13 @@ class Objective:
                     rows.split.ids.own,
                     start=self.top + 1,
                     hidden=hidden.own,
-                    positions=places,
+                    positions=positions,
                     past=rows.past,
                 ).logits
-            return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=places)[0].logits
+            return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=positions)[0].logits
 
-        parts = self._lookups if gate == "token" else self._wholes
-        return self._sum(parts, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
+        batches = self._lookup_batches if gate == "token" else self._whole_batches
+        return self._sum(batches, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
 
     def post_edit_losses(
         self,
@@ -225,16 +241,19 @@ class Objective:
         initial_first: bool = False,
         backward: bool = False,
     ) -> Losses:
-        """Losses with the updates of a whole solve (layer -> (left, right)), as the user gets them.
+        """Losses with the updates of a whole solve.
 
         Args:
-            active, kl_weight, initial_first: as in `losses`.
-            backward: add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
+            factors: layer -> (left, right) of its update.
+            active: as in `losses`; all requests if None.
+            kl_weight: as in `losses`.
+            initial_first: as in `losses`.
+            backward: whether to add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
         """
 
-        def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
+        def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:
             return rows.split.run(
-                self.arch, start=self.first, hidden=rows.below, edits=factors, positions=places
+                self.arch, start=self.first, hidden=rows.below, edits=factors, positions=positions
             )[0].logits
 
         everyone = torch.ones(self.size, dtype=torch.bool)
@@ -242,32 +261,32 @@ class Objective:
         leaves = (
             [leaf for pair in factors.values() for leaf in pair if leaf.requires_grad] if backward else []
         )
-        return self._sum(self._wholes, logits, active, kl_weight, initial_first, leaves)
+        return self._sum(self._whole_batches, logits, active, kl_weight, initial_first, leaves)
 
     def _sum(
         self,
-        parts: Iterable[Chunk],
-        logits_of: Callable[[Rows, tuple[Tensor, Tensor]], Tensor],
+        batches: Iterable[MicroBatch],
+        logits_of: Callable[[BatchedRows, tuple[Tensor, Tensor]], Tensor],
         active: Tensor,
         kl_weight: float,
         initial_first: bool,
         leaves: Sequence[Tensor],
     ) -> Losses:
         """Losses of all requests, and gradients added to `leaves`, over all processes."""
-        sums: list[Tensor] = []  # kept where they are until the end: a step waits for its device once
+        sums: list[Tensor] = []  # on the device until the end: one synchronization per step
         before = [leaf.grad for leaf in leaves]
         for leaf in leaves:
             leaf.grad = torch.zeros_like(leaf)
-        with torch.set_grad_enabled(bool(leaves)):  # a look keeps no activations
-            for chunk in parts:
-                found = chunk.take(active.cpu())
+        with torch.set_grad_enabled(bool(leaves)):  # an evaluation stores no activations
+            for batch in batches:
+                found = batch.select(active.cpu())
                 if found is None:
                     continue
-                rows, watch = found
-                logits = logits_of(rows, watch.places)
-                watch = watch.like(logits)
-                chunk.watch = watch
-                part_nll, part_kl = watch.losses(logits, self.size, initial_first)
+                rows, scored = found
+                logits = logits_of(rows, scored.positions)
+                scored = scored.like(logits)
+                batch.scored = scored
+                part_nll, part_kl = scored.losses(logits, self.size, initial_first)
                 if leaves:
                     (part_nll + kl_weight * part_kl).sum().backward()
                 sums.append(torch.stack([part_nll, part_kl]).detach())

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import entropy
 
 from metake.models.split import Parts, Split
-from metake.planners.chunk import Rows, Watch
+from metake.planners.micro_batch import BatchedRows, ScoredPositions
 
 # three answer tokens of two requests, then three guards; probabilities over a vocabulary of three
 ANSWERS = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
@@ -13,16 +13,16 @@ NOW = torch.tensor([[0.2, 0.2, 0.6], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
 THEN = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.1, 0.7], [0.3, 0.3, 0.4]])
 
 
-def watch(**changes):
+def scored_positions(**changes):
     fields = {
-        "places": (torch.arange(6), torch.zeros(6, dtype=torch.long)),
+        "positions": (torch.arange(6), torch.zeros(6, dtype=torch.long)),
         "labels": torch.tensor([0, 2, 1]),
-        "shares": torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64),
+        "answer_weights": torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64),
         "owners": torch.tensor([0, 0, 1, 1, 1, 0]),
-        "weights": torch.tensor([0.25, 0.75, 1.0], dtype=torch.float64),
+        "kl_weights": torch.tensor([0.25, 0.75, 1.0], dtype=torch.float64),
         "reference": THEN.log(),
     }
-    return Watch(**{**fields, **changes})
+    return ScoredPositions(**{**fields, **changes})
 
 
 def logits():
@@ -35,7 +35,7 @@ def logits():
 def test_losses_are_weighted_sums_of_surprise_and_divergence(initial_first):
     """`initial_first` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's."""
     scores = logits()
-    nll, kl = watch().like(scores).losses(scores, 2, initial_first)
+    nll, kl = scored_positions().like(scores).losses(scores, 2, initial_first)
     expected = -torch.stack([0.5 * ANSWERS[0, 0].log() + 0.5 * ANSWERS[1, 2].log(), ANSWERS[2, 1].log()])
     torch.testing.assert_close(nll, expected)
     each = [float(entropy(b, a) if initial_first else entropy(a, b)) for a, b in zip(NOW, THEN, strict=True)]
@@ -44,10 +44,12 @@ def test_losses_are_weighted_sums_of_surprise_and_divergence(initial_first):
 
 def test_rows_without_guards_have_no_divergence():
     scores = logits()[:3]
-    alone = watch(owners=torch.tensor([0, 0, 1]), weights=torch.empty(0), reference=torch.empty(0))
+    alone = scored_positions(
+        owners=torch.tensor([0, 0, 1]), kl_weights=torch.empty(0), reference=torch.empty(0)
+    )
     nll, kl = alone.like(scores).losses(scores, 2, False)
     assert kl.tolist() == [0, 0]
-    torch.testing.assert_close(nll, watch().like(logits()).losses(logits(), 2, False)[0])
+    torch.testing.assert_close(nll, scored_positions().like(logits()).losses(logits(), 2, False)[0])
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,8 @@ def test_rows_without_guards_have_no_divergence():
 def test_scores_are_as_precise_as_the_logits_and_never_below_fp32(given, scored):
     """Half-precision logits are summed in fp32; reference, shares and weights follow."""
     scores = logits().to(given)
-    there = watch(reference=THEN.log().to(scored)).like(scores)
-    assert {t.dtype for t in (there.shares, there.weights, there.reference)} == {scored}
+    there = scored_positions(reference=THEN.log().to(scored)).like(scores)
+    assert {t.dtype for t in (there.answer_weights, there.kl_weights, there.reference)} == {scored}
     nll, kl = there.losses(scores, 2, False)
     assert nll.dtype == kl.dtype == scored
     log = scores.to(scored).log_softmax(-1)
@@ -69,7 +71,7 @@ def test_a_shift_is_added_in_fp32_and_rounded_once():
     """In bf16, 1 + (2^-8 + 2^-17) rounds up to 1 + 2^-7; with the shift rounded first, to 2^-8, it is 1."""
     split = Split.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
     stream = torch.ones(1, 1, 1, dtype=torch.bfloat16)
-    rows = Rows(split, torch.tensor([0]), Parts(stream), None, Parts(torch.ones(1, 1, 2)))
+    rows = BatchedRows(split, torch.tensor([0]), Parts(stream), None, Parts(torch.ones(1, 1, 2)))
     moved = rows.shifted(torch.full((2, 1), 2.0**-9 + 2.0**-18)).own
     assert moved.dtype == torch.bfloat16
     assert float(moved) == 1 + 2.0**-7
@@ -80,10 +82,10 @@ def test_a_gate_scales_its_owners_residual_or_every_one():
     split = Split.of(torch.zeros(2, 1, dtype=torch.long), [1, 1], [0, 0], [0, 0])
     residuals, owners = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
     stream = torch.full((2, 1, 2), 10.0)
-    single = Rows(split, owners, Parts(stream), None, Parts(torch.tensor([[2.0], [5.0]])))
+    single = BatchedRows(split, owners, Parts(stream), None, Parts(torch.tensor([[2.0], [5.0]])))
     assert single.shifted(residuals).own.tolist() == [[[10.0, 12.0]], [[15.0, 10.0]]]
     gates = torch.tensor([[[2.0, 3.0]], [[5.0, 7.0]]])
-    joint = Rows(split, owners, Parts(stream, stream + 1), None, Parts(gates, -gates))
+    joint = BatchedRows(split, owners, Parts(stream, stream + 1), None, Parts(gates, -gates))
     moved = joint.shifted(residuals)
     assert moved.own.tolist() == [[[12.0, 13.0]], [[15.0, 17.0]]]
     assert moved.common.tolist() == [[[9.0, 8.0]], [[6.0, 4.0]]]
