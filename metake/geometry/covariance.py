@@ -200,33 +200,39 @@ def collect(
     keep_every: float = 60.0,
     progress: bool = True,
 ) -> Statistics:
-    """Stream a text through the model up to the last of `layers` and sum `k k^T`.
+    """Statistics of the keys of `layers` over a text.
 
     Args:
+        model: the model; one pass stops at the last of the layers.
+        tokenizer: its tokenizer; not needed with an `EditableModel`.
         text: one text or a stream of documents (they are joined by line ends).
-        tokens: stop after so many; all by default.
-        window: tokens per row, BOS included, cut to what the model can take.
-        rows: per pass; by default 16, on a GPU 128, so that summing costs little beside the products.
-        partial: where to keep an unfinished run; it is found again and continued. With several
-            processes, each of which reads its share of the windows, every one has its own.
-        keep_every: seconds between two times of keeping, more where that would take over a twentieth of
-            the time (six layers of GPT-J are 13 GB); 0 keeps after every pass.
+        layers: layers whose keys are measured, ascending.
+        tokens: number of tokens that are read; all if None.
+        window: tokens per row, BOS included; at most what the model can take.
+        rows: rows per pass; by default 16, on a GPU 128, so that summing costs little beside the products.
+        partial: checkpoint file; an interrupted run resumes from it. With several processes, each of which reads
+            its share of the windows, every process has its own file.
+        keep_every: seconds between two checkpoints, more where that would take over a twentieth of the time (six
+            layers of GPT-J are 13 GB); 0 saves after every pass.
+        progress: whether to show a progress bar.
+
+    Returns:
+        C of every layer with its provenance.
 
     Raises:
         MetakeError: the text has fewer tokens than a key has entries, so C would be singular; a number is below 1.
     """
     loaded = as_editable(model, tokenizer)
-    arch, tokenizer = loaded.arch, loaded.tokenizer
+    arch = loaded.arch
     arch.check_layers(layers)
     if isinstance(text, bytes | dict) or not isinstance(text, Iterable):
         raise MetakeError(f"statistics: text must be a text or several, not {type(text).__name__}")
     for name, value in (("tokens", tokens), ("window", window), ("rows", rows)):
         if value is not None and value < 1:
             raise MetakeError(f"{name}: must be at least 1, got {value}")
-    if not isinstance(text, str):
-        text = _take(text, tokenizer, tokens)
+    text = _as_text(text, loaded.tokenizer, tokens)
     window = min(window, arch.max_positions or window)
-    windows = token_windows(tokenizer, text, window, tokens)
+    windows = token_windows(loaded.tokenizer, text, window, tokens)
     total = sum(len(w) for w in windows)
     if total < arch.d_k:
         raise MetakeError(
@@ -234,17 +240,36 @@ def collect(
             f"give at least {TOKENS_PER_KEY * arch.d_k} tokens"
         )
     provenance = Provenance.of(arch, layers, text, total, window)
+    checkpoint = None if partial is None else _Checkpoint(_of_rank(partial), provenance, keep_every)
+    sums = _sum_moments(arch, windows, layers, rows, checkpoint, progress)
+    moments = {layer: (all_reduce_sum(s) / total).float().cpu() for layer, s in sums.items()}
+    return Statistics(moments, provenance)
+
+
+def _of_rank(partial: Path) -> Path:
+    """The checkpoint file of this process."""
+    rank, world = rank_and_size()
+    return partial.with_name(f"{partial.name}-{rank}-of-{world}") if world > 1 else partial
+
+
+def _sum_moments(
+    arch: Architecture,
+    windows: list[list[int]],
+    layers: tuple[int, ...],
+    rows: int | None,
+    checkpoint: _Checkpoint | None,
+    progress: bool,
+) -> dict[int, Tensor]:
+    """Layer -> sum of `k k^T` over this process's share of the windows, fp64."""
     rows = rows or (16 if arch.device.type == "cpu" else 128)
-    # summed where the keys live: a d_k x d_k copy per chunk would cost more than the product
+    # summed where the keys live: a d_k x d_k copy per pass would cost more than the product
     sums = {
         layer: torch.zeros(arch.d_k, arch.d_k, dtype=torch.float64, device=arch.weight(layer).device)
         for layer in layers
     }
     rank, world = rank_and_size()
     windows = windows[rank::world]
-    if partial and world > 1:
-        partial = partial.with_name(f"{partial.name}-{rank}-of-{world}")
-    done = _resume(partial, provenance, sums) if partial else 0
+    done = 0 if checkpoint is None else checkpoint.resume(sums)
     bar = tqdm(
         total=len(windows),
         initial=done,
@@ -252,8 +277,7 @@ def collect(
         desc="statistics",
         disable=hidden(progress and rank == 0),
     )
-    kept, cost = time.monotonic(), 0.0
-    with frozen(arch.model):
+    with frozen(arch.model), bar:
         for start in range(done, len(windows), rows):
             group = windows[start : start + rows]
             length = max(len(w) for w in group)
@@ -264,17 +288,53 @@ def collect(
                 keys = trace.keys[layer]
                 sums[layer].add_(second_moment(keys[real.to(keys.device)]).to(sums[layer].device))
             bar.update(len(group))
-            if partial and time.monotonic() - kept >= (keep_every and max(keep_every, 20 * cost)):
-                began = time.monotonic()
-                meta = {"provenance": asdict(provenance), "done": start + len(group)}
-                write_tensors(partial, PARTIAL, {f"C.{layer}": s for layer, s in sums.items()}, meta)
-                kept = time.monotonic()
-                cost = kept - began
-    bar.close()
-    if partial:
-        partial.unlink(missing_ok=True)
-    moments = {layer: (all_reduce_sum(s) / total).float().cpu() for layer, s in sums.items()}
-    return Statistics(moments, provenance)
+            if checkpoint is not None:
+                checkpoint.save_if_due(sums, start + len(group))
+    if checkpoint is not None:
+        checkpoint.path.unlink(missing_ok=True)
+    return sums
+
+
+@dataclass
+class _Checkpoint:
+    """File of an unfinished run: its sums, and how many windows they are of.
+
+    Attributes:
+        every: seconds between two savings.
+        last_saved: time of the last saving.
+        duration: seconds that the last saving took.
+    """
+
+    path: Path
+    provenance: Provenance
+    every: float
+    last_saved: float = field(default_factory=lambda: time.monotonic())
+    duration: float = 0.0
+
+    def resume(self, sums: dict[int, Tensor]) -> int:
+        """Number of windows done by an interrupted run of the same model, text and layers; fills `sums`."""
+        if not self.path.is_file():
+            return 0
+        try:
+            tensors, meta = read_tensors(self.path, PARTIAL, REMEDY)
+        except MetakeError as error:
+            warnings.warn(f"{error}: begun anew", stacklevel=2)
+            return 0
+        if Provenance.of_plain(meta["provenance"]) != self.provenance:
+            return 0
+        for layer, total in sums.items():
+            total.copy_(tensors[f"C.{layer}"])
+        return int(meta["done"])
+
+    def save_if_due(self, sums: dict[int, Tensor], done: int) -> None:
+        """Save sums over the first `done` windows if the last saving is long enough ago."""
+        if time.monotonic() - self.last_saved < (self.every and max(self.every, 20 * self.duration)):
+            return
+        began = time.monotonic()
+        meta = {"provenance": asdict(self.provenance), "done": done}
+        write_tensors(self.path, PARTIAL, {f"C.{layer}": s for layer, s in sums.items()}, meta)
+        self.last_saved = time.monotonic()
+        self.duration = self.last_saved - began
 
 
 def second_moment(keys: Tensor) -> Tensor:
@@ -285,12 +345,14 @@ def second_moment(keys: Tensor) -> Tensor:
     return keys.T @ keys
 
 
-def _take(documents: Iterable[str], tokenizer: Any, tokens: int | None) -> str:
-    """Enough documents of a stream to give `tokens` tokens."""
+def _as_text(text: str | Iterable[str], tokenizer: Any, tokens: int | None) -> str:
+    """One text; of a stream, as many documents as give `tokens` tokens."""
+    if isinstance(text, str):
+        return text
 
     def enough() -> Iterator[str]:
         seen = 0
-        for document in documents:
+        for document in text:
             if not isinstance(document, str):
                 raise MetakeError(f"statistics: a document must be a text, not {type(document).__name__}")
             yield document
@@ -299,19 +361,3 @@ def _take(documents: Iterable[str], tokenizer: Any, tokens: int | None) -> str:
                 return
 
     return "\n".join(enough())
-
-
-def _resume(partial: Path, provenance: Provenance, sums: dict[int, Tensor]) -> int:
-    """Continue an interrupted run if it is one of the same model, text and layers."""
-    if not partial.is_file():
-        return 0
-    try:
-        tensors, meta = read_tensors(partial, PARTIAL, REMEDY)
-    except MetakeError as error:
-        warnings.warn(f"{error}: begun anew", stacklevel=2)
-        return 0
-    if Provenance.of_plain(meta["provenance"]) != provenance:
-        return 0
-    for layer, total in sums.items():
-        total.copy_(tensors[f"C.{layer}"])
-    return int(meta["done"])
