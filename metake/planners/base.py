@@ -17,11 +17,25 @@ class Planner(Component):
     family = "planner"
 
     def plan(self, problem: PlanningProblem) -> Targets:
-        """Residuals of the batch."""
+        """Targets of a batch.
+
+        Args:
+            problem: the batch with its solver, on the model as it is.
+
+        Returns:
+            Residuals and how they were found.
+        """
         raise NotImplementedError
 
     def divided(self, rounds: int) -> Planner:
-        """The planner of one of several rounds, which share its steps."""
+        """Planner of one of several rounds, which share its steps.
+
+        Args:
+            rounds: number of rounds.
+
+        Returns:
+            The planner itself if it takes no steps.
+        """
         return self
 
     @property
@@ -31,5 +45,13 @@ class Planner(Component):
 
 
 def share_of_steps(steps: int, rounds: int) -> int:
-    """Steps of one of several rounds, at least 1."""
+    """Steps of one of several rounds, at least 1.
+
+    Args:
+        steps: steps of all rounds together.
+        rounds: number of rounds.
+
+    Returns:
+        The quotient, rounded down.
+    """
     return max(1, steps // rounds)

@@ -16,7 +16,10 @@ from metake.planners.target_optimization import Penalty, Stop, optimize_targets
 
 @register
 class ClosedLoop(Planner):
-    """MetaKE: the target is a meta-parameter that is optimized through the solver."""
+    """MetaKE's planner: the target is a meta-parameter that is optimized through the solver.
+
+    Reference: Algorithm 1, equations (4)-(12).
+    """
 
     kind = "closed-loop"
     short: ClassVar[dict[str, str]] = {
@@ -45,6 +48,14 @@ class ClosedLoop(Planner):
     check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
 
     def plan(self, problem: PlanningProblem) -> Targets:
+        """Targets that minimize the post-edit loss (6), from the targets of `start`.
+
+        Args:
+            problem: the batch with its solver, on the model as it is.
+
+        Returns:
+            Residuals of the upper level; those of `start` if it takes no steps.
+        """
         problem = self.gradient.prepare(problem)
         start = self.start.plan(problem)
         if not self.steps:
@@ -69,6 +80,14 @@ class ClosedLoop(Planner):
         return Targets(closed.residuals, start.hidden, start.plan, closed, start.scale)
 
     def divided(self, rounds: int) -> Self:
+        """Planner of one of several rounds, which share its steps.
+
+        Args:
+            rounds: number of rounds.
+
+        Returns:
+            A copy with the steps of both loops divided by `rounds`.
+        """
         if rounds == 1:
             return self
         half = self.replaced("start", self.start.divided(rounds))
@@ -76,4 +95,5 @@ class ClosedLoop(Planner):
 
     @property
     def step_count(self) -> int:
+        """Largest number of gradient steps of both loops."""
         return self.start.step_count + self.steps

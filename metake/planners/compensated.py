@@ -27,7 +27,7 @@ from metake.planners.target_optimization import group_mean
 
 @register
 class Compensated(OpenLoop):
-    """The open-loop plan at the length that the solver realizes in full (P4)."""
+    """Open-loop planner whose residuals are scaled until the solver realizes them in full (P4)."""
 
     kind = "compensated"
     short: ClassVar[dict[str, str]] = {"max_scale": "stretch"}
@@ -35,6 +35,14 @@ class Compensated(OpenLoop):
     max_scale: float = Field(8.0, ge=1, description="largest factor by which compensation lengthens a plan")
 
     def plan(self, problem: PlanningProblem) -> Targets:
+        """Open-loop targets, scaled per request.
+
+        Args:
+            problem: the batch with its solver, on the model as it is.
+
+        Returns:
+            Scaled residuals, with the factors in `scale`.
+        """
         planned, solver, trunks = super().plan(problem), problem.solver, problem.trunks
 
         def fraction(residuals: Tensor) -> Tensor:
@@ -49,15 +57,16 @@ class Compensated(OpenLoop):
 def compensate(
     fraction_of: Callable[[Tensor], Tensor], plan: Tensor, largest: Tensor, rounds: int = 12
 ) -> tuple[Tensor, Tensor]:
-    """Scale every residual so that its executed shift along the plan equals the plan.
+    """Residuals scaled so that their realized shift along the plan equals the plan.
 
     Args:
-        fraction_of: residuals (`n x d_v`) -> executed share of each, `n`, for one joint solve.
+        fraction_of: residuals (`n x d_v`) -> realized share of each, `n`, for one joint solve.
         plan: `n x d_v`.
-        largest: `n`, no residual grows beyond this factor, so none costs more than `largest ||plan||^2`.
+        largest: `n`, bounds of the factors; a residual costs at most `largest ||plan||^2`.
+        rounds: steps of the bisection.
 
     Returns:
-        The residuals, and the factors (`n`), found to a relative largest^(1/2^rounds), about 0.05%.
+        The residuals, and the factors (`n`), to a relative largest^(1/2^rounds), about 0.05%.
     """
     low, high = torch.zeros(len(plan)), largest.cpu().float().log()
     for _ in range(rounds):

@@ -18,17 +18,31 @@ class Gradient(Component):
     family = "gradient"
 
     def prepare(self, problem: PlanningProblem) -> PlanningProblem:
-        """The problem with what the gradient needs of it before anything is planned."""
+        """Problem with what the gradient needs before anything is planned.
+
+        Args:
+            problem: the batch with its solver.
+
+        Returns:
+            The problem itself by default.
+        """
         return problem
 
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
-        """The loss with its gradient, on a problem that `prepare` returned."""
+        """Loss of the upper level with its gradient.
+
+        Args:
+            problem: a problem that `prepare` returned.
+
+        Returns:
+            A function of the residuals.
+        """
         raise NotImplementedError
 
 
 @register
 class ProxyGradient(Gradient):
-    """The structural proxy (7)-(9): through the channel of the last edited layer."""
+    """Gradient through the channel of the last edited layer: the structural proxy (7)-(9)."""
 
     kind = "proxy"
 
@@ -37,6 +51,14 @@ class ProxyGradient(Gradient):
     )
 
     def prepare(self, problem: PlanningProblem) -> PlanningProblem:
+        """Problem with the channel of the last edited layer.
+
+        Args:
+            problem: the batch with its solver.
+
+        Returns:
+            A copy with `channel` and `joint`.
+        """
         solver, key = problem.solver, problem.key
         geometry = solver.geometries[solver.planned_at]
         columns = key.T.to(geometry.device)
@@ -48,6 +70,14 @@ class ProxyGradient(Gradient):
         return problem.with_channel(geometry.solve(columns) / scale, self.joint)
 
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
+        """Loss of a virtual edit of the last layer, with its gradient.
+
+        Args:
+            problem: a problem that `prepare` returned.
+
+        Returns:
+            A function of the residuals.
+        """
         return Virtual(problem.objective, "channel", self._gram_channel(problem))
 
     def _gram_channel(self, problem: PlanningProblem) -> Tensor:
@@ -59,19 +89,35 @@ class ProxyGradient(Gradient):
 
 @register
 class ParallelGradient(Gradient):
-    """The sum over the layers of each layer's own gradient at the executed weights (X11)."""
+    """Sum over the layers of each layer's own gradient at the edited weights (X11)."""
 
     kind = "parallel"
 
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
+        """Post-edit loss with the parallel gradient.
+
+        Args:
+            problem: the batch with its solver.
+
+        Returns:
+            A function of the residuals.
+        """
         return Parallel(problem.objective, problem.solver, problem.trunks)
 
 
 @register
 class UnrolledGradient(Gradient):
-    """The exact hypergradient, through the whole layered solve (X10)."""
+    """Exact hypergradient, through the whole layered solve (X10)."""
 
     kind = "unrolled"
 
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
+        """Post-edit loss with the hypergradient.
+
+        Args:
+            problem: the batch with its solver.
+
+        Returns:
+            A function of the residuals.
+        """
         return Unrolled(problem.objective, problem.solver, problem.trunks)

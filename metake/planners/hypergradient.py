@@ -27,9 +27,11 @@ Factors = dict[int, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Virtual:
-    """The open loop (`token`) or the structural proxy (`channel`): one write at the last edited layer.
+    """Loss of one write at the last edited layer: the open loop (`token`) or the structural proxy (`channel`).
 
-    Args:
+    Attributes:
+        objective: losses of the batch.
+        gate: where the residual is written.
         gram_channel: `K^T Q`, `n x n`, from which the proxy computes the cost of its update.
     """
 
@@ -41,6 +43,7 @@ class Virtual:
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> tuple[Losses, Tensor | None]:
+        """Losses of the virtual edit and their gradient; see `LossWithGradient`."""
         leaf = residuals.detach().requires_grad_(True)
         losses = self.objective.losses(
             leaf,
@@ -60,14 +63,17 @@ class Virtual:
 
 @dataclass(frozen=True)
 class Unrolled:
-    """The hypergradient itself, and the executed losses.
+    """Post-edit loss with the hypergradient (X10).
 
-    Costs a step the pass from the first edited layer on, in place of the proxy's from the last, and a
-    solve with its backward pass. The solve's graph is held meanwhile: per token of the trunks about
-    `L (L + 1) / 2` blocks' activations for L edited layers.
+    A step costs the pass from the first edited layer on, in place of the proxy's from the last, and a solve with its
+    backward pass. The solve's graph is stored meanwhile: per token of the trunks about `L (L + 1) / 2` blocks'
+    activations for L edited layers.
 
-    Args:
-        differentiate_keys: whether the gradient includes the effect of lower updates on upper channels.
+    Attributes:
+        objective: losses of the batch.
+        solver: the lower level.
+        trunks: prefixes of the requests up to the lookup token.
+        differentiate_keys: whether the gradient includes the effect of lower updates on upper keys.
     """
 
     objective: Objective
@@ -79,6 +85,7 @@ class Unrolled:
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> tuple[Losses, Tensor | None]:
+        """Post-edit losses and the hypergradient; see `LossWithGradient`."""
         if not backward:
             solution = self.solver.solve(self.trunks, residuals.detach())
             return evaluate_executed(self.objective, solution, active, penalty), None
@@ -101,7 +108,13 @@ class Unrolled:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Every layer's own gradient at the executed weights, times the share it was asked for; no recursion."""
+    """Post-edit loss with the parallel gradient (X11): each layer's own gradient times its share, without recursion.
+
+    Attributes:
+        objective: losses of the batch.
+        solver: the lower level.
+        trunks: prefixes of the requests up to the lookup token.
+    """
 
     objective: Objective
     solver: LayeredSolver
@@ -111,6 +124,7 @@ class Parallel:
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> tuple[Losses, Tensor | None]:
+        """Post-edit losses and the parallel gradient; see `LossWithGradient`."""
         solution = self.solver.solve(self.trunks, residuals.detach())
         if not backward:
             return evaluate_executed(self.objective, solution, active, penalty), None
@@ -133,7 +147,17 @@ class Parallel:
 
 
 def evaluate_executed(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
-    """The losses of an executed solve, and its cost if that has a price."""
+    """Post-edit losses of a solve, with its cost if that has a weight.
+
+    Args:
+        objective: losses of the batch.
+        solution: the solve.
+        active: `n` flags; the losses of other requests are 0.
+        penalty: direction of KL, and weights of the cost.
+
+    Returns:
+        Losses per request.
+    """
     losses = objective.post_edit_losses(
         solution.factors, active, kl_weight=penalty.kl, initial_first=penalty.initial_first
     )
@@ -149,9 +173,17 @@ def _priced(losses: Losses, cost: Tensor) -> Losses:
 def factor_gradients(
     objective: Objective, factors: Factors, active: Tensor, penalty: Penalty
 ) -> tuple[Losses, Factors]:
-    """Executed losses, and their gradients by the factors of every layer: Gamma_l q_l by `left` (59).
+    """Post-edit losses, and their gradients with respect to the factors of every layer.
 
-    Only factors that require a gradient get one for `right`; `left` always does.
+    Args:
+        objective: losses of the batch.
+        factors: layer -> (left, right).
+        active: `n` flags; the losses of other requests are left out.
+        penalty: weight and direction of KL.
+
+    Returns:
+        The losses, and layer -> gradients of left and right. That of left is Gamma_l q_l (59); that of right is 0
+        unless right requires a gradient.
     """
     leaves = {
         layer: (left.detach().requires_grad_(True), right.detach().requires_grad_(right.requires_grad))
@@ -168,9 +200,14 @@ def factor_gradients(
 
 
 def measured_shares(solution: Solution, solver: LayeredSolver) -> dict[int, Tensor]:
-    """Layer -> `n`: what was asked of it along the planned residual, `<left_l, r> / ||r||^2`.
+    """Share of the planned residual that each layer was asked for, `<left_l, r> / ||r||^2`.
 
-    Where nothing is planned yet: the allocation's share, as if layers below had added nothing.
+    Args:
+        solution: the solve.
+        solver: its solver.
+
+    Returns:
+        Layer -> `n`. Where a residual is 0: the allocation's share, as if layers below had added nothing.
     """
     plan = solution.planned
     square = (plan**2).sum(1)

@@ -53,10 +53,13 @@ class ScoredPositions:
     reference: Tensor
 
     def like(self, logits: Tensor) -> ScoredPositions:
-        """The positions on the device of some logits, with weights and reference in their precision, at least fp32.
+        """Positions on the device of some logits, with weights and reference in their precision, at least fp32.
 
         Args:
             logits: `(a + g) x vocabulary`.
+
+        Returns:
+            The positions themselves if nothing changes.
         """
         if self.labels.device == logits.device and self.answer_weights.dtype == upcast(logits).dtype:
             return self
@@ -72,12 +75,15 @@ class ScoredPositions:
         )
 
     def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
-        """NLL and KL divergence of each request, two tensors of shape `size`.
+        """NLL and KL divergence of each request.
 
         Args:
             logits: `(a + g) x vocabulary`, at the positions.
             size: number of requests.
             initial_first: KL(unedited || edited) instead of KL(edited || unedited).
+
+        Returns:
+            Two tensors of shape `size`.
         """
         scores = upcast(logits).log_softmax(-1)
         answers = len(self.labels)
@@ -125,10 +131,13 @@ class BatchedRows:
         )
 
     def shifted(self, residuals: Tensor) -> Parts:
-        """The stream after the last edited block plus the gated residuals.
+        """Stream after the last edited block plus the gated residuals.
 
         Args:
             residuals: `n x d_v`.
+
+        Returns:
+            Shape and dtype of `above`; the sum is formed in fp32 at least.
         """
         moved = residuals.to(self.gates.own)
 
@@ -168,10 +177,13 @@ class MicroBatch:
     scored: ScoredPositions | None = None
 
     def select(self, active: Tensor) -> tuple[BatchedRows, ScoredPositions] | None:
-        """Rows of the active requests and their scored positions; None if there are none.
+        """Rows of the active requests, and their scored positions.
 
         Args:
             active: `n` flags of requests.
+
+        Returns:
+            None if the micro-batch has no row of an active request.
         """
         rows_active = active[self.rows.owners]
         if self.active is None or not torch.equal(rows_active, self.active):

@@ -31,7 +31,13 @@ from metake.solvers.layered import Solution
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations of every entry of some rows, in fp64."""
+    """Count, mean and sum of squared deviations of every entry of some rows, in fp64.
+
+    Attributes:
+        count: number of rows.
+        mean: `entries`.
+        square: `entries`.
+    """
 
     count: int
     mean: Tensor
@@ -39,20 +45,40 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Tensor) -> Moments:
-        """Of `rows x entries`."""
+        """Moments of some rows.
+
+        Args:
+            rows: `rows x entries`.
+
+        Returns:
+            fp64, whatever the dtype of `rows`.
+        """
         rows = rows.double()
         mean = rows.mean(0)
         return cls(len(rows), mean, (rows - mean).square().sum(0))
 
     def merged(self, other: Moments) -> Moments:
-        """Of the rows of both, without them (Chan, Golub, LeVeque 1979)."""
+        """Moments of two sets of rows together (Chan, Golub, LeVeque 1979).
+
+        Args:
+            other: moments of other rows.
+
+        Returns:
+            Moments on the device of this one.
+        """
         count = self.count + other.count
         gap = other.mean.to(self.mean) - self.mean  # layers of a sharded model are on several devices
         spread = other.square.to(self.mean) + gap**2 * (self.count * other.count / count)
         return Moments(count, self.mean + gap * (other.count / count), self.square + spread)
 
     def normalise(self, rows: Tensor) -> Tensor:
-        """Rows at mean 0 and variance 1; an entry that never changed becomes 0.
+        """Rows at mean 0 and variance 1.
+
+        Args:
+            rows: `rows x entries`.
+
+        Returns:
+            fp64; an entry with variance 0 becomes 0.
 
         Raises:
             MetakeError: a single row has no variance.
@@ -66,21 +92,30 @@ class Moments:
         return (rows.double() - self.mean.to(rows.device)) / scale
 
     def pack(self) -> Tensor:
-        """As one tensor, `3 x entries`."""
+        """Moments as one tensor, `3 x entries`."""
         return torch.stack([torch.full_like(self.mean, self.count), self.mean, self.square])
 
     @classmethod
     def unpack(cls, packed: Tensor) -> Moments:
+        """Moments from one tensor.
+
+        Args:
+            packed: `3 x entries`, from `pack`.
+
+        Returns:
+            The moments.
+        """
         return cls(int(packed[0, 0]), packed[1], packed[2])
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What a batch's answer tokens say, `t` tokens in all.
+    """Keys and gradients at the answer tokens of a batch, `t` tokens in all.
 
     Attributes:
         owners: `t`, the request of each.
-        keys, gradients: layer -> `t x d_k`, `t x d_v`.
+        keys: layer -> `t x d_k`.
+        gradients: layer -> `t x d_v`.
         nll: `n`, mean over a request's answer tokens.
         hidden: `n x d_v`, stream after the last edited layer where the prompt ends.
     """
@@ -93,11 +128,18 @@ class Signals:
 
     @property
     def moments(self) -> dict[int, Moments]:
-        """Of keys and gradients side by side, per layer."""
+        """Moments of keys and gradients side by side, per layer."""
         return {n: Moments.of(torch.cat([self.keys[n], self.gradients[n]], 1)) for n in self.keys}
 
     def mean(self, values: Tensor) -> Tensor:
-        """`t x ...` -> `n x ...`, over each request's tokens."""
+        """Mean over the tokens of each request.
+
+        Args:
+            values: `t x ...`.
+
+        Returns:
+            `n x ...`.
+        """
         return mean_within(values, self.owners, len(self.nll))
 
 
@@ -105,10 +147,25 @@ class Signals:
 def answer_signals(
     arch: Architecture, rows: Sequence[Row], layers: Sequence[int], max_tokens: int | None = None
 ) -> Signals:
-    """Keys, and gradients of the mean NLL over all answer tokens of all `rows`, one per request.
+    """Keys, and gradients of the mean NLL over all answer tokens of all rows.
 
     Args:
+        arch: the model.
+        rows: token rows, one per request.
+        layers: layers whose keys and gradients are read.
         max_tokens: padded tokens per pass; by default what suits the device.
+
+    Returns:
+        Keys and gradients per answer token, at least fp32.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo", device="cpu")
+        >>> request = mk.Request("Which city was {} born in?", "Ada", "Oslo")
+        >>> rows = mk.Batch.build(model.arch, model.tokenizer, [request], contexts=()).edits
+        >>> signals = mk.answer_signals(model.arch, rows, layers=(1,))
+        >>> signals.keys[1].shape[0] == signals.gradients[1].shape[0] == rows[0].answer
+        True
     """
     total = sum(row.answer for row in rows)
     top = max(layers)
@@ -163,18 +220,20 @@ def answer_signals(
 def gradient_step(
     signals: Signals, moments: Mapping[int, Moments], geometries: Mapping[int, Geometry], lr: float
 ) -> tuple[Targets, Solution]:
-    """Values at every answer token, and their solve, each layer for itself.
+    """Values at every answer token, and their solve; every layer is solved on its own.
 
     Args:
+        signals: keys and gradients of the batch.
         moments: per layer, of all batches so far and this one; pooled, as published.
-        lr: the published one.
+        geometries: layer -> its geometry.
+        lr: step size, as published.
 
     Returns:
-        The factors have a column per token. What both say of a request (residual, keys, eta, shift) is the
-        mean over its tokens, residual and shift those of the last edited layer.
+        Targets and solution. The factors have a column per token. Residual, keys, eta and shift of a request are
+        means over its tokens; residual and shift are those of the last edited layer.
 
     Raises:
-        MetakeError: an update comes out not finite.
+        MetakeError: an update is not finite.
     """
     pooled = reduce(Moments.merged, moments.values())
     factors, keys, missing, eta = {}, {}, {}, {}

@@ -206,9 +206,11 @@ class Objective:
             gate: `token` writes at the lookup token (open loop), `channel` at every token (proxy).
             active: `n` flags; rows of other requests are left out (their losses are 0).
             kl_weight: weight of `kl` in the gradient.
-            initial_first: KL(unedited || edited) as in (12), instead of MEMIT's
-                KL(edited || unedited).
+            initial_first: KL(unedited || edited) as in (12), instead of MEMIT's KL(edited || unedited).
             backward: whether to add the gradient of `sum(nll + kl_weight kl)` to `residuals.grad`.
+
+        Returns:
+            Losses per request, without `cost`.
 
         Raises:
             ValueError: `gate` is `channel` and the objective has none.
@@ -245,10 +247,13 @@ class Objective:
 
         Args:
             factors: layer -> (left, right) of its update.
-            active: as in `losses`; all requests if None.
-            kl_weight: as in `losses`.
-            initial_first: as in `losses`.
+            active: `n` flags as in `losses`; all requests if None.
+            kl_weight: weight of `kl` in the gradient.
+            initial_first: direction of KL as in `losses`.
             backward: whether to add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
+
+        Returns:
+            Losses per request, without `cost`.
         """
 
         def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:

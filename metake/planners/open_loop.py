@@ -16,7 +16,10 @@ from metake.planners.target_optimization import Penalty, Stop, TargetOptimizatio
 
 @register
 class OpenLoop(Planner):
-    """The published plan: minimize the loss of a residual that is written at the lookup token."""
+    """Published planner: minimize the loss of a residual that is written at the lookup token.
+
+    Reference: ROME (arXiv:2202.05262) and MEMIT (arXiv:2210.07229); equations (2), (10)-(12).
+    """
 
     kind = "open-loop"
     published: ClassVar[dict[str, str]] = {
@@ -46,6 +49,14 @@ class OpenLoop(Planner):
     check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
 
     def plan(self, problem: PlanningProblem) -> Targets:
+        """Targets that ignore the solver.
+
+        Args:
+            problem: the batch with its solver, on the model as it is.
+
+        Returns:
+            Residuals of the open-loop optimization.
+        """
         plan = self._optimize(problem)
         return Targets(plan.residuals, problem.hidden, plan, None, torch.ones(len(plan.residuals)))
 
@@ -67,8 +78,17 @@ class OpenLoop(Planner):
         )
 
     def divided(self, rounds: int) -> Self:
+        """Planner of one of several rounds, which share its steps.
+
+        Args:
+            rounds: number of rounds.
+
+        Returns:
+            A copy with `steps / rounds` steps.
+        """
         return self if rounds == 1 else self.replaced("steps", share_of_steps(self.steps, rounds))
 
     @property
     def step_count(self) -> int:
+        """Largest number of gradient steps."""
         return self.steps

@@ -23,13 +23,13 @@ Scale = Literal["stream", "value"]
 
 @dataclass(frozen=True)
 class Targets:
-    """Residuals for the solver, and how they came about.
+    """Residuals for the solver, and how they were found.
 
     Attributes:
         residuals: `n x d_v`, z - h at the lookup token of the layer that the solver plans at.
         hidden: `n x d_v`, h.
-        plan: the open-loop stage.
-        closed: MetaKE's stage, None for open-loop targets.
+        plan: the open-loop optimization.
+        closed: the closed-loop optimization, None for open-loop targets.
         scale: factor of compensation per request, 1 where there was none.
     """
 
@@ -42,14 +42,18 @@ class Targets:
 
 @dataclass
 class PlanningProblem:
-    """A batch to be planned, on the model as it is now.
+    """Batch to be planned, on the model as it is now.
 
     Attributes:
+        arch: the model.
         solver: the lower level.
+        batch: token rows of the requests.
+        trunks: their prefixes up to the lookup token.
         groups: `n` group numbers; requests of a group share one residual. None if every request has its own.
         max_tokens: padded tokens per pass; by default what suits the device.
         on_step: called after every gradient step.
         channel: Q of the last edited layer, `d_k x n`, if the planner differentiates through it.
+        joint: whether every row receives every request's residual, not only its owner's (X8).
     """
 
     arch: Architecture
@@ -63,10 +67,14 @@ class PlanningProblem:
     joint: bool = True
 
     def with_channel(self, channel: Tensor | None, joint: bool) -> PlanningProblem:
-        """The same problem with a channel.
+        """Same problem with a channel.
 
         Args:
+            channel: Q of the last edited layer, `d_k x n`.
             joint: whether every row receives every request's residual, not only its owner's (X8).
+
+        Returns:
+            A copy that shares what was already computed of the model.
         """
         other = copy.copy(self)  # with what is already known of the model
         other.channel, other.joint = channel, joint
@@ -87,7 +95,14 @@ class PlanningProblem:
         return self._origin[1]
 
     def norms(self, relative: Scale) -> Tensor:
-        """`n`, the length that clamp and penalties are relative to."""
+        """Norms to which clamp and penalties are relative, `n`.
+
+        Args:
+            relative: `stream` for the residual stream, `value` for the output of the down-projection.
+
+        Returns:
+            ||h|| per request.
+        """
         return (self.hidden if relative == "stream" else self.solver.value(self.trunks)).norm(dim=1)
 
     def planning_objective(self) -> Objective:
@@ -110,6 +125,14 @@ class PlanningProblem:
         )
 
     def evaluate_executed(self, residuals: Tensor, penalty: Penalty) -> Losses:
-        """Losses after the solve for residuals `n x d_v`."""
+        """Post-edit losses of residuals.
+
+        Args:
+            residuals: `n x d_v`.
+            penalty: direction of KL, and weights of the cost.
+
+        Returns:
+            Losses of all requests after one joint solve.
+        """
         everyone = torch.ones(len(self.hidden), dtype=torch.bool)
         return evaluate_executed(self.objective, self.solver.solve(self.trunks, residuals), everyone, penalty)

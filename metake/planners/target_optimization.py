@@ -39,10 +39,13 @@ class Penalty:
     price: Tensor | None = None
 
     def score(self, losses: Losses) -> Tensor:
-        """Weighted sum of the losses per request.
+        """Weighted sum of the losses of each request.
 
         Args:
             losses: each part of shape `n`.
+
+        Returns:
+            Shape `n`.
         """
         return losses.nll + self.kl * losses.kl + (0.0 if losses.cost is None else losses.cost)
 
@@ -63,7 +66,10 @@ class LossWithGradient(Protocol):
             residuals: `n x d_v`.
             active: `n` flags; the losses of other requests are left out (they are 0).
             penalty: weights of the losses.
-            backward: whether to compute the gradient (`n x d_v`); None if not.
+            backward: whether to compute the gradient.
+
+        Returns:
+            The losses, and the gradient (`n x d_v`) or None.
         """
 
 
@@ -89,12 +95,15 @@ class TargetOptimization:
 
 
 def mean_within(values: Tensor, groups: Tensor, size: int) -> Tensor:
-    """Mean of each group, `size x ...`; 0 for a group without members.
+    """Mean of each group.
 
     Args:
         values: `t x ...`.
         groups: `t` group numbers below `size`.
         size: number of groups.
+
+    Returns:
+        `size x ...`; 0 for a group without members.
     """
     at = groups.to(values.device)
     summed = values.new_zeros(size, *values.shape[1:]).index_add_(0, at, values)
@@ -103,11 +112,14 @@ def mean_within(values: Tensor, groups: Tensor, size: int) -> Tensor:
 
 
 def group_mean(values: Tensor, groups: Tensor | None) -> Tensor:
-    """Values replaced by the mean over their group, `n x ...`.
+    """Values replaced by the mean over their group.
 
     Args:
         values: `n x ...`.
-        groups: `n` group numbers; None returns `values` itself.
+        groups: `n` group numbers, or None.
+
+    Returns:
+        `n x ...`; `values` itself without groups.
     """
     if groups is None:
         return values
@@ -143,10 +155,12 @@ class _Requests:
         cost = None if losses.cost is None else group_mean(losses.cost, self.groups)
         return Losses(group_mean(losses.nll, self.groups), group_mean(losses.kl, self.groups), cost)
 
-    def record(self, losses: Losses) -> None:
-        """Store the NLL of the active requests."""
+    def record(self, losses: Losses) -> Losses:
+        """Losses as group means; their NLL is stored for the active requests."""
+        losses = self.grouped(losses)
         self.nll[self.active] = losses.nll[self.active].to(self.nll)
         self.trail.append(float(self.nll.nanmean()))
+        return losses
 
     def regularization(self) -> Tensor:
         """Decay and L_reg of each residual, `n x 1`, differentiable."""
@@ -232,9 +246,11 @@ def optimize_targets(
         check_every: steps between two evaluations after the solve, if `loss` is not that loss.
         groups: `n` group numbers; a group shares one residual, and its means of losses, starts and norms.
         on_step: called after every evaluation of the loss.
+
+    Returns:
+        The last residuals, or the best ones; see `stop`.
     """
-    requests = _Requests(start, norms, lr, penalty, stop_loss, groups)
-    post_edit = stop == "executed"
+    requests, post_edit = _Requests(start, norms, lr, penalty, stop_loss, groups), stop == "executed"
     for step in range(steps):
         if post_edit and not loss.is_post_edit and step % check_every == 0:
             requests.evaluate(evaluate_executed)
@@ -242,8 +258,7 @@ def optimize_targets(
             break
         last = step == steps - 1 and not post_edit
         found, gradient = loss(requests.residuals, requests.active, penalty, backward=not last)
-        losses = requests.grouped(found)
-        requests.record(losses)
+        losses = requests.record(found)
         on_step()
         regularization = requests.regularization()
         if post_edit and loss.is_post_edit:
