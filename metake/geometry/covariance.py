@@ -43,13 +43,17 @@ def _name(dtype: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where statistics come from.
+    """Model, text and reading of some statistics.
 
     Attributes:
         model: fingerprint of the model up to the last of the layers.
-        dtype: of its weights.
+        text: fingerprint of the text.
+        tokens: number of tokens read.
+        layers: measured layers.
+        window: tokens per row.
+        dtype: dtype of the model's weights.
         rounded: other dtype -> fingerprint of the same weights rounded to it.
-        name: of the model, for the reader.
+        name: name of the model, for the reader.
     """
 
     model: str
@@ -63,14 +67,32 @@ class Provenance:
 
     @classmethod
     def of_plain(cls, fields: dict[str, Any]) -> Provenance:
-        """From the plain values in a file."""
+        """Provenance from the plain values in a file.
+
+        Args:
+            fields: attribute -> value.
+
+        Returns:
+            The provenance.
+        """
         return cls(**{**fields, "layers": tuple(fields["layers"])})
 
     @classmethod
     def of(
         cls, arch: Architecture, layers: tuple[int, ...], text: str, tokens: int, window: int
     ) -> Provenance:
-        """Of a text of so many tokens, run through a model."""
+        """Provenance of a text that was run through a model.
+
+        Args:
+            arch: the model.
+            layers: measured layers, ascending.
+            text: the text.
+            tokens: number of tokens read.
+            window: tokens per row.
+
+        Returns:
+            The provenance.
+        """
         dtype, count = arch.weight(0).dtype, layers[-1] + 1
         rounded = {_name(other): arch.fingerprint(count, other) for other in HALVES if other != dtype}
         name = getattr(arch.model, "name_or_path", "") or ""
@@ -86,7 +108,14 @@ class Provenance:
         )
 
     def same_weights(self, arch: Architecture) -> bool:
-        """Whether the model holds the weights that were measured, or one is the other rounded to its dtype."""
+        """Whether a model has the measured weights, or one is the other rounded to its dtype.
+
+        Args:
+            arch: the model.
+
+        Returns:
+            Whether the statistics can be used for it.
+        """
         count = max(self.layers) + 1
         if arch.fingerprint(count) in (self.model, self.rounded.get(_name(arch.weight(0).dtype))):
             return True
@@ -95,7 +124,19 @@ class Provenance:
 
 @dataclass(frozen=True, repr=False)
 class Statistics:
-    """C of every edited layer, `d_k x d_k` in fp32, with its provenance."""
+    """Second moment C of the keys of every edited layer, with its provenance.
+
+    Attributes:
+        moments: layer -> `d_k x d_k`, fp32.
+        provenance: model, text and reading.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo", device="cpu")
+        >>> statistics = mk.statistics_for(model, progress=False)
+        >>> statistics[min(statistics.moments)].shape == (model.arch.d_k, model.arch.d_k)
+        True
+    """
 
     moments: dict[int, Tensor]
     provenance: Provenance
@@ -116,6 +157,11 @@ class Statistics:
         return self.provenance.tokens < TOKENS_PER_KEY * d_k
 
     def save(self, path: Path | str) -> None:
+        """Write the statistics to a file.
+
+        Args:
+            path: file to write.
+        """
         tensors = {f"C.{layer}": moment for layer, moment in self.moments.items()}
         write_tensors(
             as_path(path, "Statistics.save: path"), FORMAT, tensors, {"provenance": asdict(self.provenance)}
@@ -123,7 +169,13 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path | str) -> Statistics:
-        """Read and check a file.
+        """Statistics from a file.
+
+        Args:
+            path: file that `save` wrote.
+
+        Returns:
+            The statistics.
 
         Raises:
             MetakeError: the file is missing, damaged, of another kind, or holds NaN.
@@ -146,9 +198,17 @@ class Statistics:
         layers: tuple[int, ...],
         path: Path | str = "statistics",
     ) -> None:
-        """Refuse statistics of another model or without a layer that is needed.
+        """Check that the statistics are of a model and cover some layers.
 
-        Those of the same weights in another dtype are used, with a note: keys differ by rounding only.
+        Statistics of the same weights in another dtype are accepted with a warning: keys differ by rounding only.
+
+        Args:
+            model: the model that is edited.
+            layers: layers that are needed.
+            path: name of the statistics in the error.
+
+        Raises:
+            MetakeError: statistics of another model, or without a layer that is needed.
         """
         arch = architecture_of(model)
         arch.check_layers(layers)
@@ -168,11 +228,29 @@ class Statistics:
 
 
 def text_fingerprint(text: str) -> str:
+    """Fingerprint of a text, 16 hexadecimal digits.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The start of its SHA-256.
+    """
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> list[list[int]]:
-    """Token windows of equal length; each starts with BOS where the tokenizer would add one."""
+    """Token windows of equal length; each starts with BOS where the tokenizer would add one.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        text: one text.
+        window: tokens per window, BOS included.
+        limit: number of tokens that are read; all if None.
+
+    Returns:
+        Lists of token ids; the last one may be shorter.
+    """
     begin = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
     ids: list[int] = []
     lines = text.splitlines(keepends=True)
@@ -338,7 +416,14 @@ class _Checkpoint:
 
 
 def second_moment(keys: Tensor) -> Tensor:
-    """`K^T K` of keys `tokens x d_k`, in fp32: products of two bf16 or fp16 numbers are exact there."""
+    """Product `K^T K` in fp32: products of two bf16 or fp16 numbers are exact there.
+
+    Args:
+        keys: K, `tokens x d_k`.
+
+    Returns:
+        `d_k x d_k`.
+    """
     if keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16):
         return torch.mm(keys.T, keys, out_dtype=torch.float32)
     keys = keys.float()

@@ -41,10 +41,15 @@ def _cholesky(matrix: Tensor, what: str) -> Tensor:
 
 
 class Geometry(ABC):
-    """G of one layer, possibly restricted to a subspace, with memory of earlier keys.
+    """Operator G of one layer, possibly restricted to a subspace, with earlier keys.
 
     A subclass defines `solve_base`, and sets `dtype` and `device`; one that is restricted to a subspace also defines
     `coordinates` and `lift`. Earlier keys, gram, channel and attenuation are defined here for all.
+
+    Attributes:
+        dtype: precision of the solves.
+        device: device of the solves.
+        past: earlier keys, `coordinates x p`; None without.
     """
 
     dtype: torch.dtype
@@ -53,14 +58,35 @@ class Geometry(ABC):
 
     @abstractmethod
     def solve_base(self, x: Tensor) -> Tensor:
-        """G^-1 x without earlier keys, in coordinates."""
+        """Product `G^-1 x` without earlier keys.
+
+        Args:
+            x: `coordinates x n`.
+
+        Returns:
+            `coordinates x n`.
+        """
 
     def coordinates(self, keys: Tensor) -> Tensor:
-        """Keys `d_k x n`, of any dtype and device, in the coordinates of the geometry, its dtype and device."""
+        """Keys in the coordinates of the geometry, its dtype and device.
+
+        Args:
+            keys: `d_k x n`, of any dtype and device.
+
+        Returns:
+            `coordinates x n`; `d_k x n` by default.
+        """
         return keys.to(self.device, self.dtype)
 
     def lift(self, channel: Tensor) -> Tensor:
-        """The way back to `d_k x n`."""
+        """Channel in the coordinates of keys, the transpose of `coordinates`.
+
+        Args:
+            channel: `coordinates x n`.
+
+        Returns:
+            `d_k x n`.
+        """
         return channel
 
     @property
@@ -69,7 +95,14 @@ class Geometry(ABC):
         return float("nan")
 
     def with_past(self, keys: Tensor | None) -> Self:
-        """The same base with exactly these keys (`d_k x p`) remembered."""
+        """Same base with other earlier keys.
+
+        Args:
+            keys: `d_k x p`; None for no earlier keys.
+
+        Returns:
+            A copy that shares the base.
+        """
         other = copy.copy(self)
         other._remember(keys)
         return other
@@ -96,25 +129,54 @@ class Geometry(ABC):
         return self.coordinates(keys)
 
     def solve(self, keys: Tensor) -> Tensor:
-        """`G^-1 K`, `d_k x n` (for `Projected`: V (V^T G V)^-1 V^T K)."""
+        """Product `G^-1 K` (for `Projected`: V (V^T G V)^-1 V^T K).
+
+        Args:
+            keys: K, `d_k x n`.
+
+        Returns:
+            `d_k x n`.
+        """
         return self.lift(self._solve(self._enter(keys)))
 
     def gram(self, keys: Tensor) -> Tensor:
-        """`S = K^T G^-1 K`, `n x n`, symmetric positive semidefinite."""
+        """Gram matrix `S = K^T G^-1 K`, symmetric positive semidefinite.
+
+        Args:
+            keys: K, `d_k x n`.
+
+        Returns:
+            `n x n`.
+        """
         inside = self._enter(keys)
         gram = inside.T @ self._solve(inside)
         return (gram + gram.T) / 2
 
     def channel(self, keys: Tensor, fit: Fit = "soft") -> Tensor:
-        """`Q`, `d_k x n`: the edit with residuals R (`d_v x n`) is `R Q^T`.
+        """Channel `Q`: the edit with residuals R (`d_v x n`) is `R Q^T`.
 
-        The soft fit minimises `||D K - R||^2 + tr(D G D^T)` (13)-(18); the exact one minimises
-        `tr(D G D^T)` under `D K = R`, in the least-squares sense where keys coincide.
+        Least squares minimizes `||D K - R||^2 + tr(D G D^T)` (13)-(18). The equality constraint minimizes `tr(D G D^T)` under
+        `D K = R`, in the least-squares sense where keys coincide.
+
+        Args:
+            keys: K, `d_k x n`.
+            fit: `soft` (least squares) or `exact` (equality constraint).
+
+        Returns:
+            `d_k x n`.
         """
         return self.channel_and_attenuation(keys, fit)[0]
 
     def channel_and_attenuation(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
-        """The channel, and the attenuation of each key alone, from one solve."""
+        """Channel of a batch, and the attenuation of each of its keys alone, from one solve.
+
+        Args:
+            keys: K, `d_k x n`.
+            fit: `soft` (least squares) or `exact` (equality constraint).
+
+        Returns:
+            Q (`d_k x n`) and eta (`n`).
+        """
         inside = self._enter(keys)
         solved = self._solve(inside)
         gram = inside.T @ solved
@@ -133,14 +195,27 @@ class Geometry(ABC):
         return self.lift(small.T), eta
 
     def realizability(self, keys: Tensor) -> Tensor:
-        """`rho_j = k_j^T G^-1 k_j` for each key alone, shape `n` (19)."""
+        """Realizability of each key alone, `rho_j = k_j^T G^-1 k_j` (19).
+
+        Args:
+            keys: K, `d_k x n`.
+
+        Returns:
+            Shape `n`, at least 0.
+        """
         inside = self._enter(keys)
         return (inside * self._solve(inside)).sum(0).clamp_min(0)
 
     def attenuation(self, keys: Tensor) -> Tensor:
-        """`eta_j = rho_j / (1 + rho_j)`, shape `n`: in [0, 1), 0 only if nothing of k is left (T1d).
+        """Attenuation of each key alone, `eta_j = rho_j / (1 + rho_j)`; 0 only if nothing of k is left (T1d).
 
-        Written as this quotient, not as `1 - 1/(1 + rho)`, which cancels for small rho (X4).
+        It is computed as this quotient, because `1 - 1/(1 + rho)` cancels for small rho (X4).
+
+        Args:
+            keys: K, `d_k x n`.
+
+        Returns:
+            Shape `n`, in [0, 1).
         """
         rho = self.realizability(keys)
         return rho / (1 + rho)
@@ -155,9 +230,17 @@ class Ridge(Geometry):
         weight: lambda, how strongly old keys are protected.
         ridge: beta >= 0.
         past: keys of earlier batches, `d_k x p`.
+        dtype: precision of the solves.
 
     Raises:
         MetakeError: lambda or beta out of range, C not finite, or G not positive definite.
+
+    Example:
+        >>> import torch
+        >>> from metake.geometry.operator import Ridge
+        >>> geometry = Ridge(torch.eye(2), weight=3.0)
+        >>> geometry.attenuation(torch.tensor([[1.0], [0.0]]))
+        tensor([0.2500], dtype=torch.float64)
     """
 
     def __init__(
@@ -180,11 +263,19 @@ class Ridge(Geometry):
         self._remember(past)
 
     def solve_base(self, x: Tensor) -> Tensor:
+        """Product `(lambda C + beta I)^-1 x`.
+
+        Args:
+            x: `d_k x n`.
+
+        Returns:
+            `d_k x n`.
+        """
         return torch.cholesky_solve(x, self._factor)
 
     @property
     def condition(self) -> float:
-        """From the Cholesky factor by power iteration on G and G^-1 (a lower estimate)."""
+        """Condition number from the Cholesky factor by power iteration on G and G^-1 (a lower estimate)."""
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(len(self._factor), 1, generator=generator, dtype=torch.float64)
         largest = smallest = start.to(self.device, self.dtype)
@@ -200,10 +291,12 @@ class Ridge(Geometry):
 
 
 class Identity(Geometry):
-    """No constraint but the size of the change, `G = I` (UltraEdit's).
+    """Geometry `G = I`: only the size of the change is penalized (UltraEdit).
 
     Args:
         past: keys of earlier batches, `d_k x p`.
+        dtype: precision of the solves.
+        device: device of the solves.
     """
 
     def __init__(
@@ -217,23 +310,33 @@ class Identity(Geometry):
         self._remember(past)
 
     def solve_base(self, x: Tensor) -> Tensor:
+        """The argument itself.
+
+        Args:
+            x: `d_k x n`.
+
+        Returns:
+            `d_k x n`.
+        """
         return x
 
     @property
     def condition(self) -> float:
+        """Condition number, 1."""
         return 1.0
 
 
 class Projected(Geometry):
-    """AlphaEdit's geometry: edits live in the near-null space of C, with `G = beta I` there (T1e, X1).
+    """AlphaEdit's geometry: edits in the near-null space of C, with `G = beta I` there (T1e, X1).
 
     Args:
         moment: C, `d_k x d_k`.
         ridge: beta, AlphaEdit's L2, > 0.
         threshold: directions with an eigenvalue of C below it are free to use (published: 0.02).
-        keep: instead of a threshold, the share of directions to keep, those with the smallest
-            eigenvalues; means the same on every model, as an absolute threshold does not.
+        keep: instead of a threshold, the share of directions, those with the smallest eigenvalues; it has the same meaning
+            on every model, an absolute threshold has not.
         past: keys of earlier batches, `d_k x p`.
+        dtype: precision of the solves.
 
     Raises:
         MetakeError: arguments out of range, or no direction is left.
@@ -270,14 +373,39 @@ class Projected(Geometry):
         self._remember(past)
 
     def coordinates(self, keys: Tensor) -> Tensor:
+        """Keys in an orthonormal basis of the null space.
+
+        Args:
+            keys: `d_k x n`, of any dtype and device.
+
+        Returns:
+            `m x n`.
+        """
         return self.basis.T @ keys.to(self.device, self.dtype)
 
     def lift(self, channel: Tensor) -> Tensor:
+        """Channel in the coordinates of keys.
+
+        Args:
+            channel: `m x n`.
+
+        Returns:
+            `d_k x n`.
+        """
         return self.basis @ channel
 
     def solve_base(self, x: Tensor) -> Tensor:
+        """Product `x / beta`.
+
+        Args:
+            x: `m x n`.
+
+        Returns:
+            `m x n`.
+        """
         return x / self.ridge
 
     @property
     def condition(self) -> float:
+        """Condition number within the null space, 1."""
         return 1.0

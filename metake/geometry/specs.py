@@ -15,9 +15,10 @@ from metake.geometry.operator import Geometry, Identity, Projected, Ridge
 class GeometrySpec(Component):
     """Choice of a geometry.
 
-    A subclass defines `build`, and `needs_statistics = False` if it does not use C.
+    A subclass defines `build`, and sets `needs_statistics = False` if it does not use C.
 
     Attributes:
+        needs_statistics: whether the geometry uses C.
         strength: field that states how strongly old keys are protected; empty if none does.
     """
 
@@ -26,12 +27,15 @@ class GeometrySpec(Component):
     strength: ClassVar[str] = ""
 
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Geometry:
-        """The geometry of a layer, without earlier keys.
+        """Geometry of a layer, without earlier keys.
 
         Args:
             moment: C of the layer (`d_k x d_k`, on `device`); None if the spec needs no statistics.
-            dtype: of the solves.
-            device: of the layer's weight.
+            dtype: precision of the solves.
+            device: device of the layer's weight.
+
+        Returns:
+            The operator.
         """
         raise NotImplementedError
 
@@ -48,6 +52,16 @@ class RidgeSpec(GeometrySpec):
     ridge: float = Field(1e-7, ge=0, description="beta of lambda C + beta I, as a share of tr(lambda C)")
 
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Ridge:
+        """Geometry `lambda C + beta I` of a layer.
+
+        Args:
+            moment: C of the layer (`d_k x d_k`, on `device`).
+            dtype: precision of the solves.
+            device: device of the layer's weight.
+
+        Returns:
+            The operator, with beta as a share of tr(lambda C).
+        """
         assert moment is not None
         beta = self.ridge * self.weight * float(moment.trace())
         return Ridge(moment, self.weight, beta, dtype=dtype)
@@ -68,6 +82,16 @@ class ProjectedSpec(GeometrySpec):
     keep: float = Field(0.8, gt=0, le=1, description="share of directions kept if no threshold is set")
 
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Projected:
+        """Geometry beta I in the null space of C.
+
+        Args:
+            moment: C of the layer (`d_k x d_k`, on `device`).
+            dtype: precision of the solves.
+            device: device of the layer's weight.
+
+        Returns:
+            The operator.
+        """
         assert moment is not None
         keep = self.keep if self.threshold is None else None
         return Projected(moment, self.l2, threshold=self.threshold, keep=keep, dtype=dtype)
@@ -75,10 +99,20 @@ class ProjectedSpec(GeometrySpec):
 
 @register
 class IdentitySpec(GeometrySpec):
-    """G = I: every key is protected equally; needs no statistics."""
+    """Geometry G = I: every key is protected equally; it needs no statistics."""
 
     kind = "identity"
     needs_statistics = False
 
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Identity:
+        """Geometry I.
+
+        Args:
+            moment: not used.
+            dtype: precision of the solves.
+            device: device of the layer's weight.
+
+        Returns:
+            The operator.
+        """
         return Identity(dtype=dtype, device=device)

@@ -21,15 +21,22 @@ class Allocation(Component):
     """Choice of an allocation; a subclass defines `stages`.
 
     Attributes:
-        per_layer: residuals are shifts at the first layer of a stage, and every layer has a goal of its own, what the
-            model makes of that shift further up; otherwise they are shifts at the last layer.
+        per_layer: whether every layer has its own goal. Residuals are then shifts at the first layer of a stage, and
+            the goals of later layers are what the model makes of that shift; otherwise they are shifts at the last layer.
     """
 
     family = "allocation"
     per_layer: ClassVar[bool] = False
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
-        """Shares of every stage over the edited layers (ascending)."""
+        """Shares of every stage.
+
+        Args:
+            layers: edited layers, ascending.
+
+        Returns:
+            One list of (layer, share) per stage.
+        """
         raise NotImplementedError
 
 
@@ -40,59 +47,109 @@ class Spread(Allocation):
     kind = "spread"
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        """One stage over all layers with MEMIT's shares.
+
+        Args:
+            layers: edited layers, ascending.
+
+        Returns:
+            See `spread`.
+        """
         return [spread(layers)]
 
 
 @register
 class Last(Allocation):
-    """ROME: everything at the last layer."""
+    """All of the residual at the last layer (ROME)."""
 
     kind = "last"
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        """One stage at the last layer.
+
+        Args:
+            layers: edited layers, ascending.
+
+        Returns:
+            See `last`.
+        """
         return [last(layers)]
 
 
 @register
 class Forward(Allocation):
-    """FE: a target at the first layer, propagated to the later ones; each layer is asked for its whole goal."""
+    """Target at the first layer, propagated to the later ones; each layer is asked for its whole goal (FE)."""
 
     kind = "forward"
     per_layer = True
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        """One stage over all layers, each with share 1.
+
+        Args:
+            layers: edited layers, ascending.
+
+        Returns:
+            A list of one stage.
+        """
         return [[(layer, 1.0) for layer in layers]]
 
 
 @register
 class Boundary(Allocation):
-    """BLUE: a target of its own at the first layer, then one at the last, each asked for in full."""
+    """One target at the first layer, then one at the last, each asked for in full (BLUE)."""
 
     kind = "boundary"
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        """Two stages, at the first and at the last layer.
+
+        Args:
+            layers: edited layers, ascending.
+
+        Returns:
+            A list of two stages; of one if there is one layer.
+        """
         return [last((layer,)) for layer in dict.fromkeys((layers[0], layers[-1]))]
 
 
 def spread(layers: tuple[int, ...]) -> Shares:
-    """The n-th layer from the end takes 1/n of what is missing."""
+    """Shares of MEMIT: the n-th layer from the end takes 1/n of what is missing.
+
+    Args:
+        layers: edited layers, ascending.
+
+    Returns:
+        A list of (layer, share).
+    """
     return [(layer, 1 / (len(layers) - i)) for i, layer in enumerate(layers)]
 
 
 def last(layers: tuple[int, ...]) -> Shares:
-    """Everything at the last layer."""
+    """Share 1 at the last layer.
+
+    Args:
+        layers: edited layers, ascending.
+
+    Returns:
+        A list of one (layer, share).
+    """
     return [(layers[-1], 1.0)]
 
 
 def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft") -> Tensor:
-    """Executed share of each residual after all layers of a stage, `1 - prod(1 - share * eta)`, shape `n`.
+    """Predicted share of each residual that all layers of a stage realize, `1 - prod(1 - share * eta)`.
 
-    It is exact for one request alone whose keys, and whose shift on its way to the last layer, are left as they are
-    by what the layers below write.
+    It is exact for one request alone, if the updates of lower layers change neither its keys nor the transport of its
+    shift to the last layer.
 
     Args:
+        shares: (layer, share) of the stage.
         eta: layer -> attenuation of each key, `n`.
-        fit: an exact fit executes all that a layer is asked for, whatever its eta.
+        fit: `exact` (equality constraint) realizes all that a layer is asked for, whatever its eta.
+
+    Returns:
+        Shape `n`.
     """
     missing = torch.ones(())
     for layer, share in shares:
@@ -101,7 +158,15 @@ def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft"
 
 
 def describe_shares(shares: Shares, fit: str = "soft") -> str:
-    """The formula of `predicted_share` for these layers, in terms of their eta."""
+    """Formula of `predicted_share` in terms of the layers' eta.
+
+    Args:
+        shares: (layer, share) of the stage.
+        fit: `soft` (least squares) or `exact` (equality constraint).
+
+    Returns:
+        One line of text.
+    """
     if fit == "exact":
         return "1 (the fit is exact, whatever eta)"
     if len(shares) == 1 and shares[0][1] == 1:

@@ -28,17 +28,16 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solve did.
+    """Result of a solve.
 
     Attributes:
         factors: layer -> (left, right) = (R, Q); the update is `R Q^T`.
-        keys: layer -> `n x d_k`, the keys it was solved with.
-        missing: layer -> `n`, norm of what was missing *before* this one wrote, at the last layer (or
+        keys: layer -> `n x d_k`, the keys of the solve.
+        missing: layer -> `n`, norm of the residual that was missing before this layer's update, at the last layer (or
             at this one, if every layer has its own goal).
         eta: layer -> `n`, attenuation of each key alone.
-        shift: `n x d_v`, what the whole update adds to the stream at the lookup token of the bare
-            prompt, after the last edited layer.
-        planned: `n x d_v`, what it should have added.
+        shift: `n x d_v`, shift of the stream at the lookup token of the bare prompt after the last edited layer.
+        planned: `n x d_v`, the shift that was planned.
     """
 
     factors: dict[int, tuple[Tensor, Tensor]]
@@ -50,19 +49,21 @@ class Solution:
 
     @property
     def fraction(self) -> Tensor:
-        """Executed share of each planned residual, along it: `<shift, r> / ||r||^2`, shape `n`."""
+        """Realized share of each planned residual, along it: `<shift, r> / ||r||^2`, shape `n`."""
         square = (self.planned**2).sum(1)
         return (self.shift * self.planned).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)
 
     def cost(self, differentiate_keys: bool = True) -> Tensor:
-        """What each request's part of the update costs what is protected, shape `n` (X14).
+        """Contribution of each request to the update's cost in the geometry, `tr(D G D^T)` (X14).
 
-        `<r - D k, D k>` with what its layer was asked for, over all layers; the requests' sum is
-        `tr(D G D^T)`, of earlier keys' disturbance too where G remembers them. For the soft fit: an
-        exact one leaves nothing missing.
+        `<r - D k, D k>` with the residual r that a layer was asked for, summed over the layers. The cost includes the
+        disturbance of earlier keys where G holds them. For least squares only: with the equality constraint r = D k.
 
         Args:
             differentiate_keys: whether derivatives include those of the keys.
+
+        Returns:
+            Shape `n`.
         """
         found = torch.zeros((), device=self.planned.device)
         for layer, (left, right) in self.factors.items():
@@ -72,27 +73,34 @@ class Solution:
 
 
 def cost_of(asked: Tensor, gram_channel: Tensor) -> Tensor:
-    """`<r_j - s_j, s_j>`, shape `n`, for residuals `asked` (`n x d_v`) realized as `s = gram_channel r`.
+    """Contribution of each request to `tr(D G D^T)`: `<r_j - s_j, s_j>` with `s = gram_channel r`.
 
     Args:
+        asked: residuals r, `n x d_v`.
         gram_channel: `K^T Q`, `n x n`.
+
+    Returns:
+        Shape `n`.
     """
     realized = gram_channel @ asked
     return ((asked - realized) * realized).sum(1)
 
 
 class LayeredSolver:
-    """Solves a batch over the layers of an allocation.
+    """Solver of a batch over the layers of an allocation.
 
     Args:
+        arch: the model.
         geometries: layer -> its effective geometry.
-        shares: from `metake.solvers.allocation`.
-        fit: soft (MEMIT, AlphaEdit) or exact (ROME, EMMET).
-        per_layer: residuals are shifts at the first layer, and every layer has a goal of its own, what the
-            model makes of that shift on its way up (FE); otherwise they are shifts at the last layer, of which
-            every layer takes its share.
-        max_tokens: a solve that is differentiated, over more tokens than this (by default 4,096, on a GPU
-            16,384), keeps no activations of its passes but runs them again on the way back.
+        shares: (layer, share) of the stage; see `metake.solvers.allocation`.
+        fit: `soft` is least squares (MEMIT, AlphaEdit), `exact` an equality constraint (ROME, EMMET).
+        per_layer: whether every layer has its own goal (FE). Residuals are then shifts at the first layer, and the goals
+            of later layers are what the model makes of that shift; otherwise they are shifts at the last layer, and
+            every layer takes its share of them.
+        max_tokens: a differentiated solve over more tokens than this (by default 4,096, on a GPU 16,384) recomputes the
+            activations of its passes in the backward pass.
+
+    Reference: MEMIT (arXiv:2210.07229), equations (3), (5), (13)-(18).
     """
 
     def __init__(
@@ -115,16 +123,20 @@ class LayeredSolver:
 
     @property
     def layers(self) -> tuple[int, ...]:
+        """Edited layers, ascending."""
         return tuple(layer for layer, _ in self.shares)
 
     @property
     def planned_at(self) -> int:
-        """The layer whose output residuals are planned at."""
+        """Layer at whose output residuals are planned."""
         return self.layers[0 if self.per_layer else -1]
 
     @torch.no_grad()
     def origin(self, trunks: Trunks) -> tuple[Tensor, Tensor]:
-        """Of the unedited model: stream after the block that residuals are planned at, and mean key there.
+        """Stream and keys of the unedited model at the layer where residuals are planned.
+
+        Args:
+            trunks: prefixes of the requests up to the lookup token.
 
         Returns:
             `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
@@ -138,24 +150,33 @@ class LayeredSolver:
 
     @torch.no_grad()
     def value(self, trunks: Trunks) -> Tensor:
-        """What the unedited down-projection of that layer puts out at the bare prompts' lookup tokens, `n x d_v`."""
+        """Output of the unedited down-projection of that layer at the bare prompts' lookup tokens.
+
+        Args:
+            trunks: prefixes of the requests up to the lookup token.
+
+        Returns:
+            `n x d_v`.
+        """
         ids, last, below = trunks.bare_rows(trunks.hidden)
         top = self.planned_at
         trace = run(self.arch, ids, start=trunks.start, hidden=below, stop=top, values=(top,))
         return upcast(pick_tokens(last, trace.values[top]))
 
     def solve(self, trunks: Trunks, residuals: Tensor, differentiate_keys: bool = True) -> Solution:
-        """Execute `residuals` (`n x d_v`, wanted shifts after the layer that they are planned at).
+        """Updates of all layers for some residuals.
 
-        If they require a gradient, the factors can be differentiated by them, through the residuals
-        and channels of every layer (X10).
+        If the residuals require a gradient, the factors are differentiable with respect to them, through the residuals and
+        channels of every layer (X10). An update that is not finite is a `MetakeError`.
 
         Args:
-            differentiate_keys: whether derivatives include the change of upper layers' keys by lower updates.
-                The values are the same either way.
+            trunks: prefixes of the requests up to the lookup token.
+            residuals: `n x d_v`, planned shifts after the layer that they are planned at.
+            differentiate_keys: whether derivatives include the effect of lower updates on the keys of upper layers. The
+                values are the same either way.
 
-        Raises:
-            MetakeError: an update comes out not finite.
+        Returns:
+            Factors, keys, attenuations and the realized shift.
         """
         with torch.set_grad_enabled(residuals.requires_grad):
             return self._solve(trunks, residuals, differentiate_keys)

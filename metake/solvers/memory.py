@@ -20,14 +20,14 @@ class Memory(Component):
 
 @register
 class NoMemory(Memory):
-    """Every batch is solved as if it were the first."""
+    """No memory: every batch is solved like the first one."""
 
     kind = "none"
 
 
 @register
 class PastKeys(Memory):
-    """The keys of earlier batches are added to the geometry, G + K_p K_p^T (AlphaEdit)."""
+    """Geometry with the keys of earlier batches, G + K_p K_p^T (AlphaEdit)."""
 
     kind = "past-keys"
     remembers_keys = True

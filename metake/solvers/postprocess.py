@@ -25,18 +25,26 @@ class Postprocess(Component):
     family = "postprocess"
 
     def after_batch(self, delta: Delta, weights: Mapping[int, Tensor]) -> Delta:
-        """The update of one batch.
+        """Update of one batch.
 
         Args:
+            delta: the update as it was solved.
             weights: layer -> its weight before the batch, `d_v x d_k`.
+
+        Returns:
+            `delta` itself by default.
         """
         return delta
 
     def after_all(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
-        """The total update, after the last batch.
+        """Total update after the last batch.
 
         Args:
+            total: sum of all batches.
             originals: layer -> its unedited weight, `d_v x d_k`.
+
+        Returns:
+            `total` itself by default.
         """
         return total
 
@@ -53,14 +61,14 @@ class Postprocess(Component):
 
 @register
 class NoPostprocess(Postprocess):
-    """The update as it was solved."""
+    """No change of the update."""
 
     kind = "none"
 
 
 @register
 class Rect(Postprocess):
-    """RECT: the entries with the largest relative change; the others are set to 0."""
+    """RECT (arXiv:2401.04700): the entries with the largest relative change; the others are set to 0."""
 
     kind = "rect"
     short: ClassVar[dict[str, str]] = {"keep_ratio": "largest"}
@@ -68,6 +76,15 @@ class Rect(Postprocess):
     keep_ratio: float = Field(0.4, gt=0, le=1, description="share of entries kept by rect")
 
     def after_batch(self, delta: Delta, weights: Mapping[int, Tensor]) -> Delta:
+        """Update of one batch with its largest relative changes only.
+
+        Args:
+            delta: the update as it was solved.
+            weights: layer -> its weight before the batch, `d_v x d_k`.
+
+        Returns:
+            A dense update.
+        """
         retained = {
             n: largest_changes(delta.dense(n).to(weight), weight, self.keep_ratio)
             for n, weight in weights.items()
@@ -77,11 +94,20 @@ class Rect(Postprocess):
 
 @register
 class Prune(Postprocess):
-    """PRUNE: the total update with bounded singular values."""
+    """PRUNE (arXiv:2405.16821): the total update with bounded singular values."""
 
     kind = "prune"
 
     def after_all(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        """Total update with bounded singular values.
+
+        Args:
+            total: sum of all batches.
+            originals: layer -> its unedited weight, `d_v x d_k`.
+
+        Returns:
+            An update of the same rank; see `bounded_spectrum`.
+        """
         bounded = {
             n: bounded_spectrum(left, right, originals[n].to(left.device))
             for n, (left, right) in total.factors.items()
@@ -91,18 +117,33 @@ class Prune(Postprocess):
 
 @register
 class PruneAdded(Prune):
-    """PRUNE as the code of published comparisons ran it: the bounded update is added to the unbounded one."""
+    """PRUNE as in the code of published comparisons: the bounded update is added to the unbounded one."""
 
     kind = "prune-added"
 
     def after_all(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        """Total update plus its bounded form.
+
+        Args:
+            total: sum of all batches.
+            originals: layer -> its unedited weight, `d_v x d_k`.
+
+        Returns:
+            An update of twice the rank.
+        """
         return total.then(super().after_all(total, originals))
 
 
 def largest_changes(change: Tensor, weight: Tensor, keep: float) -> Tensor:
-    """`change` with the share `keep` of its entries, those of largest `|change / weight|`; the rest 0.
+    """Change with the share `keep` of its entries that have the largest `|change / weight|`; the rest is 0.
 
-    As published, the entry at the border is kept. Shapes `d_v x d_k`, result in `change`'s dtype.
+    Args:
+        change: `d_v x d_k`.
+        weight: `d_v x d_k`.
+        keep: share of entries, in (0, 1].
+
+    Returns:
+        Shape and dtype of `change`. As published, the entry at the border is kept.
     """
     relative = (change / (weight.to(change) + 1e-8)).abs().flatten()
     dropped = int((1 - keep) * len(relative))
@@ -113,14 +154,18 @@ def largest_changes(change: Tensor, weight: Tensor, keep: float) -> Tensor:
 
 
 def bounded_spectrum(left: Tensor, right: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`left right^T` with singular values s above `weight`'s largest, s_max, at ln(s / s_max) + s_max.
+    """Factors of `left right^T` with singular values s above the weight's largest, s_max, at ln(s / s_max) + s_max.
 
-    The update's n singular values come from an n x n matrix, the weight's from its Gram matrix; in
-    fp64, because the Gram matrix squares the weight's condition.
+    The update's n singular values come from an n x n matrix, the weight's from its Gram matrix; in fp64, because the
+    Gram matrix squares the weight's condition.
 
     Args:
-        left, right: `d_v x n` and `d_k x n`.
+        left: `d_v x n`.
+        right: `d_k x n`.
         weight: the unedited weight, `d_v x d_k`.
+
+    Returns:
+        New left and right, in the dtypes of the old ones.
     """
     q_left, r_left = torch.linalg.qr(left.double())
     q_right, r_right = torch.linalg.qr(right.double())
