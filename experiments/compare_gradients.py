@@ -98,7 +98,7 @@ from metake.data.records import Record, read_records
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import evaluate_method
 from metake.evaluation.results import MethodRun
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import MEMIT

@@ -56,7 +56,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from metake.data.records import Record, read_records
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.models.chat import described
 from metake.models.load import EditableModel
 from metake.models.tokens import Row, encode, pad

@@ -85,7 +85,7 @@ from tqdm import tqdm
 
 from metake.data.records import read_records
 from metake.evaluation.page import write_layers
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.methods.base import State
 from metake.methods.combinators import compensated, metake
 from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys

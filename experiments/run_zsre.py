@@ -114,7 +114,7 @@ from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
 from metake.evaluation.protocol import evaluate_method, run_key
 from metake.evaluation.results import MethodRun, result_file
-from metake.geometry.covariance import text_fingerprint
+from metake.geometry.statistics import text_fingerprint
 from metake.methods.table import METHODS, method_named
 from metake.models.load import EditableModel
 from metake.presets import methods_for, preset_name, preset_of

@@ -135,7 +135,7 @@ from metake.data.records import Record, read_records
 from metake.evaluation.checks import fitting_records
 from metake.evaluation.metrics import Evaluator, score
 from metake.evaluation.protocol import evaluate_method
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.methods.settings import choice_names, setting_names
 from metake.methods.table import Row, find_method, method_named

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from metake.deltas import Delta as Delta
     from metake.editor import Editor as Editor
     from metake.errors import MetakeError as MetakeError
-    from metake.geometry.covariance import Statistics as Statistics
     from metake.geometry.operator import Geometry as Geometry
     from metake.geometry.specs import GeometrySpec as GeometrySpec
+    from metake.geometry.statistics import Statistics as Statistics
     from metake.key_estimators import KeyEstimator as KeyEstimator
     from metake.methods.base import Method as Method
     from metake.methods.base import State as State
@@ -91,7 +91,7 @@ _MODULE_OF = {
     "Request": "metake.requests",
     "Row": "metake.methods.table",
     "State": "metake.methods.base",
-    "Statistics": "metake.geometry.covariance",
+    "Statistics": "metake.geometry.statistics",
     "answer_signals": "metake.planners.normalized_gradient",
     "load": "metake.models.load",
     "method_named": "metake.methods.table",

@@ -19,7 +19,7 @@ from metake.checks import Questions, answer_requests, compare_requests
 from metake.console import hidden
 from metake.deltas import Delta
 from metake.errors import MetakeError
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.history import History
 from metake.methods.base import Learned, Method, Stage, State
 from metake.methods.table import method_named

@@ -15,7 +15,7 @@ from metake.phases import phase
 from metake.shipped import DTYPES
 
 if TYPE_CHECKING:
-    from metake.geometry.covariance import Statistics
+    from metake.geometry.statistics import Statistics
     from metake.methods.base import Method
     from metake.models.load import EditableModel
 
@@ -163,7 +163,7 @@ def find_statistics(
     Raises:
         MetakeError: a file cannot be read, or its statistics are of another model or lack a layer.
     """
-    from metake.geometry.covariance import Statistics
+    from metake.geometry.statistics import Statistics
     from metake.statistics_cache import statistics_for
 
     layers = tuple(sorted({layer for m in methods if m.needs_statistics for layer in m.layers}))

@@ -12,7 +12,8 @@ from torch import nn
 
 from metake.errors import MetakeError
 from metake.files import check_writable, expand
-from metake.geometry.covariance import Statistics, collect, text_fingerprint
+from metake.geometry.covariance import collect
+from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.models.architecture import Architecture
 from metake.models.load import EditableModel, as_editable
 from metake.phases import note

@@ -26,7 +26,8 @@ from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.metrics import Measurement
 from metake.files import digest, read_record, write_json, write_record, write_tensors
-from metake.geometry.covariance import PARTIAL, Provenance, Statistics, _resume
+from metake.geometry.covariance import PARTIAL, _Checkpoint
+from metake.geometry.statistics import Provenance, Statistics
 from metake.models.architecture import Architecture, ModuleMap
 from metake.models.load import ASSETS, EditableModel, load, save_model
 from metake.presets import PRESETS, preset_of
@@ -205,7 +206,7 @@ def resumed(path: Path, provenance: Provenance) -> Any:
     sums = {layer: torch.zeros(12, 12, dtype=torch.float64) for layer in (1, 2)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = _resume(path, provenance, sums)
+        done = _Checkpoint(path, provenance, 0.0).resume(sums)
     return done and (done, digest({}, {str(n): m for n, m in sums.items()}))
 
 

@@ -20,7 +20,10 @@ ROOMS = {  # room -> (files in metake/, tests that mirror them)
     "planners": (["planners/*.py"], ["tests/planners"]),
     "prompts": (["prompts.py"], ["tests/test_prompts.py"]),
     "models": (["models/*.py"], ["tests/models"]),
-    "statistics": (["geometry/covariance.py"], ["tests/geometry/test_covariance.py"]),
+    "statistics": (
+        ["geometry/covariance.py", "geometry/statistics.py"],
+        ["tests/geometry/test_covariance.py"],
+    ),
     "deltas": (["deltas.py"], ["tests/test_deltas.py", "tests/test_files.py", "tests/test_undo.py"]),
     "data": (["data/*.py", "requests.py"], ["tests/data", "tests/test_requests.py"]),
     "methods": (

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from metake import cli
 from metake.deltas import Delta
 from metake.files import read_tensors, write_tensors
-from metake.geometry.covariance import FORMAT, collect
+from metake.geometry.covariance import collect
+from metake.geometry.statistics import FORMAT
 from metake.models.load import ASSETS
 from metake.texts import default_text
 

@@ -13,7 +13,7 @@ from metake import cli
 from metake.commands.edit import NOT_EDITED
 from metake.deltas import Delta
 from metake.editor import Editor
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.models.load import ASSETS, load
 from tests.test_bad_input import EDIT, EVALUATE
 from tests.test_editor import editor_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.models.load import ASSETS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,8 @@ from metake import cli
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.geometry.covariance import Statistics, collect
+from metake.geometry.covariance import collect
+from metake.geometry.statistics import Statistics
 from metake.models.load import ASSETS, load
 from metake.presets import settings_for
 from metake.processes import VARIABLES, all_reduce_sum, process_group, rank_and_size

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from metake.geometry.operator import Geometry, Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Geometry, Ridge
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression, trap
 from theory.trap import Interval

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from metake.geometry.operator import Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Ridge
 from theory import suppression
 from verification import ledger
 from verification.ledger import below, checks, holds

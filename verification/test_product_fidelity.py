@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
-from metake.geometry.operator import Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Ridge
 from metake.planners.compensated import compensate
 from metake.planners.objective import Losses
 from metake.planners.target_optimization import Penalty

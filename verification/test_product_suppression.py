@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from metake.geometry.operator import Geometry, Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Geometry, Ridge
 from metake.solvers.layered import cost_of
 from theory import suppression
 from verification import ledger

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from metake.data.records import read_records
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
-from metake.geometry.operator import Geometry, Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Geometry, Ridge
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, load
 from metake.models.tokens import encode

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.figures.core import BLACK, BLUE, EPS32, EPS64, ORANGE, RED, Data, axes, legend_above, shows
-from metake.geometry.operator import Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Ridge
 from theory import suppression
 from verification.real import measured
 from verification.strategies import basis, tolerance

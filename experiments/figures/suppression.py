@@ -23,7 +23,8 @@ from experiments.figures.core import (
     legend_above,
     shows,
 )
-from metake.geometry.operator import Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Ridge
 from metake.solvers.layered import cost_of
 from theory import suppression
 from verification.real import DEMOS, measured

@@ -41,7 +41,8 @@ def stats(
 
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
-    from metake.geometry.covariance import FORMAT, collect
+    from metake.geometry.covariance import collect
+    from metake.geometry.statistics import FORMAT
     from metake.presets import default_layers, preset_name, settings_for
     from metake.streaming import stream_dataset
     from metake.texts import default_text

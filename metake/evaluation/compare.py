@@ -9,7 +9,7 @@ from typing import Any
 from metake.data.records import Record
 from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import Results
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.models.load import EditableModel
 

@@ -23,7 +23,7 @@ from typing import Any
 from metake.data.records import Fields, Record, listed
 from metake.errors import MetakeError
 from metake.files import read_json
-from metake.geometry.covariance import text_fingerprint
+from metake.geometry.statistics import text_fingerprint
 
 FORMAT = "the file must be a list of {relation_id, target_id, samples: [{text}, ...]}"
 

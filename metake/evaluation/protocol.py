@@ -18,7 +18,7 @@ from metake.evaluation.checks import check_batches
 from metake.evaluation.consistency import References
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
 from metake.evaluation.results import MethodRun, Results, result_file
-from metake.geometry.covariance import Statistics, text_fingerprint
+from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.methods.base import Method
 from metake.models.chat import described
 from metake.models.load import EditableModel

@@ -11,7 +11,7 @@ import numpy as np
 
 from metake.evaluation.glossary import BRIEFLY, GLOSSARY, LABELS, MOMENTS
 from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
-from metake.geometry.covariance import Statistics
+from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.models.chat import described
 from metake.models.greedy import described_decoding

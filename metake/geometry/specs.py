@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from metake.components import Component, register
-from metake.geometry.operator import Geometry, Identity, Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Geometry, Identity, Ridge
 
 
 class GeometrySpec(Component):

@@ -13,8 +13,8 @@ from torch import Tensor
 from metake.components import Component, Path, families
 from metake.deltas import Delta
 from metake.errors import MetakeError
-from metake.geometry.covariance import Statistics
 from metake.geometry.operator import Fit, Geometry
+from metake.geometry.statistics import Statistics
 from metake.methods.names import written_name
 from metake.models.load import EditableModel
 from metake.names import unknown_name

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from metake.errors import MetakeError
 from metake.files import write_tensors
 from metake.geometry import covariance
-from metake.geometry.covariance import FORMAT, Statistics, collect, text_fingerprint, token_windows
+from metake.geometry.covariance import collect, token_windows
+from metake.geometry.statistics import FORMAT, Statistics, text_fingerprint
 from metake.models.architecture import Architecture
 from metake.models.trace import run
 from metake.texts import default_text

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metake.errors import MetakeError
-from metake.geometry.operator import Identity, Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Identity, Ridge
 
 DTYPE = torch.float64
 EPS = torch.finfo(DTYPE).eps

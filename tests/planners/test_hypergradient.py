@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metake.geometry.operator import Projected, Ridge
+from metake.geometry.null_space import Projected
+from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, measured_shares
 from metake.planners.objective import Objective

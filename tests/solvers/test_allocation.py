@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import metake
-from metake.geometry.covariance import Provenance
+from metake.geometry.statistics import Provenance
 from metake.models.architecture import Architecture
 from metake.solvers.allocation import Forward, Spread, describe_shares, predicted_share
 from tests.conftest import method_of, tiny

@@ -1,0 +1,224 @@
+"""Statistics: second moments of keys, C = E[k k^T], with their provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metake.errors import MetakeError
+from metake.files import as_path, read_tensors, write_tensors
+from metake.models.architecture import Architecture
+from metake.models.load import EditableModel, architecture_of
+
+FORMAT = "metake-statistics-2"
+REMEDY = "give a file that metake stats wrote, or run it again"
+HALVES = (torch.bfloat16, torch.float16)
+TOKENS_PER_KEY = 20  # below about this many tokens per key dimension C is far from converged
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Model, text and reading of some statistics.
+
+    Attributes:
+        model: fingerprint of the model up to the last of the layers.
+        text: fingerprint of the text.
+        tokens: number of tokens read.
+        layers: measured layers.
+        window: tokens per row.
+        dtype: dtype of the model's weights.
+        rounded: other dtype -> fingerprint of the same weights rounded to it.
+        name: name of the model, for the reader.
+    """
+
+    model: str
+    text: str
+    tokens: int
+    layers: tuple[int, ...]
+    window: int
+    dtype: str = "float32"
+    rounded: dict[str, str] = field(default_factory=dict)
+    name: str = field(default="", compare=False)
+
+    @classmethod
+    def of_plain(cls, fields: dict[str, Any]) -> Provenance:
+        """Provenance from the plain values in a file.
+
+        Args:
+            fields: attribute -> value.
+
+        Returns:
+            The provenance.
+        """
+        return cls(**{**fields, "layers": tuple(fields["layers"])})
+
+    @classmethod
+    def of(
+        cls, arch: Architecture, layers: tuple[int, ...], text: str, tokens: int, window: int
+    ) -> Provenance:
+        """Provenance of a text that was run through a model.
+
+        Args:
+            arch: the model.
+            layers: measured layers, ascending.
+            text: the text.
+            tokens: number of tokens read.
+            window: tokens per row.
+
+        Returns:
+            The provenance.
+        """
+        dtype, count = arch.weight(0).dtype, layers[-1] + 1
+        rounded = {_name(other): arch.fingerprint(count, other) for other in HALVES if other != dtype}
+        name = getattr(arch.model, "name_or_path", "") or ""
+        return cls(
+            arch.fingerprint(count),
+            text_fingerprint(text),
+            tokens,
+            tuple(layers),
+            window,
+            _name(dtype),
+            rounded,
+            name,
+        )
+
+    def same_weights(self, arch: Architecture) -> bool:
+        """Whether a model has the measured weights, or one is the other rounded to its dtype.
+
+        Args:
+            arch: the model.
+
+        Returns:
+            Whether the statistics can be used for it.
+        """
+        count = max(self.layers) + 1
+        if arch.fingerprint(count) in (self.model, self.rounded.get(_name(arch.weight(0).dtype))):
+            return True
+        return self.model == arch.fingerprint(count, getattr(torch, self.dtype))
+
+
+@dataclass(frozen=True, repr=False)
+class Statistics:
+    """Second moment C of the keys of every edited layer, with its provenance.
+
+    Attributes:
+        moments: layer -> `d_k x d_k`, fp32.
+        provenance: model, text and reading.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo", device="cpu")
+        >>> statistics = mk.statistics_for(model, progress=False)
+        >>> statistics[min(statistics.moments)].shape == (model.arch.d_k, model.arch.d_k)
+        True
+    """
+
+    moments: dict[int, Tensor]
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        p = self.provenance
+        return (
+            f"<Statistics: layers {list(self.moments)}, {p.tokens} tokens, of the model {p.name or p.model}>"
+        )
+
+    def __getitem__(self, layer: int) -> Tensor:
+        return self.moments[layer]
+
+    @property
+    def thin(self) -> bool:
+        """Whether the text was too short for C to have converged."""
+        d_k = next(iter(self.moments.values())).shape[0]
+        return self.provenance.tokens < TOKENS_PER_KEY * d_k
+
+    def save(self, path: Path | str) -> None:
+        """Write the statistics to a file.
+
+        Args:
+            path: file to write.
+        """
+        tensors = {f"C.{layer}": moment for layer, moment in self.moments.items()}
+        write_tensors(
+            as_path(path, "Statistics.save: path"), FORMAT, tensors, {"provenance": asdict(self.provenance)}
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> Statistics:
+        """Statistics from a file.
+
+        Args:
+            path: file that `save` wrote.
+
+        Returns:
+            The statistics.
+
+        Raises:
+            MetakeError: the file is missing, damaged, of another kind, or holds NaN.
+        """
+        path = as_path(path, "Statistics.load: path")
+        tensors, meta = read_tensors(path, FORMAT, REMEDY)
+        try:
+            provenance = Provenance.of_plain(meta["provenance"])
+            moments = {layer: tensors[f"C.{layer}"] for layer in provenance.layers}
+        except (KeyError, TypeError, ValueError) as error:
+            raise MetakeError(f"{path}: holds no statistics of keys; {REMEDY}") from error
+        for layer, moment in moments.items():
+            if not bool(torch.isfinite(moment).all()):
+                raise MetakeError(f"{path}: C of layer {layer} holds NaN or infinity; {REMEDY}")
+        return cls(moments, provenance)
+
+    def check(
+        self,
+        model: EditableModel | nn.Module | Architecture,
+        layers: tuple[int, ...],
+        path: Path | str = "statistics",
+    ) -> None:
+        """Check that the statistics are of a model and cover some layers.
+
+        Statistics of the same weights in another dtype are accepted with a warning: keys differ by rounding only.
+
+        Args:
+            model: the model that is edited.
+            layers: layers that are needed.
+            path: name of the statistics in the error.
+
+        Raises:
+            MetakeError: statistics of another model, or without a layer that is needed.
+        """
+        arch = architecture_of(model)
+        arch.check_layers(layers)
+        missing = sorted(set(layers) - set(self.moments))
+        if missing:
+            raise MetakeError(f"{path}: no statistics for layer {missing[0]} (has {list(self.moments)})")
+        shape = tuple(self.moments[layers[0]].shape)
+        if shape != (arch.d_k, arch.d_k) or not self.provenance.same_weights(arch):
+            raise MetakeError(
+                f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
+            )
+        mine, measured = _name(arch.weight(0).dtype), self.provenance.dtype
+        if mine != measured:
+            warnings.warn(
+                f"statistics of the same weights in {measured}, used for the model in {mine}", stacklevel=1
+            )
+
+
+def text_fingerprint(text: str) -> str:
+    """Fingerprint of a text, 16 hexadecimal digits.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The start of its SHA-256.
+    """
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
