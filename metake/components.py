@@ -1,4 +1,4 @@
-"""Components: validated values that carry a part of an algorithm, and the registry of their kinds.
+"""Components: validated values that hold a part of an algorithm, and the registry of their kinds.
 
 A component is a frozen record of numbers with the behavior that uses them. Components of one family (geometries,
 planners, allocations, ...) are interchangeable. A class becomes usable by its `kind` from Python, from presets and
@@ -92,10 +92,11 @@ class Component(BaseModel):
 
     @classmethod
     def check_field(cls, name: str, value: Any) -> None:
-        """Check a value of one field; the others need not be known.
+        """Check a value of one field; the others need not be known. An invalid value is a `MetakeError` that names the field.
 
-        Raises:
-            MetakeError: the value is not valid; the line names the field.
+        Args:
+            name: the field.
+            value: its value.
         """
         field = cls.model_fields[name]
         if isinstance(field.default, Component):
@@ -118,12 +119,16 @@ class Component(BaseModel):
                     yield (name, *path), part
 
     def changed(self, changes: Mapping[Path, Any]) -> Self:
-        """A copy with other values at some paths of fields; every component is validated once, with all its changes.
+        """Copy with other values at some paths of fields. An invalid value is a `MetakeError`.
 
-        A component that is named by its kind alone keeps the settings of the one that it replaces, by their names.
+        Every component is validated once, with all its changes. A component that is named by its kind alone keeps the settings
+        of the one that it replaces, by their names.
 
-        Raises:
-            MetakeError: a value is not valid.
+        Args:
+            changes: path of fields -> value.
+
+        Returns:
+            A component of the same class.
         """
         fields = {name: getattr(self, name) for name in self.model_fields_set}
         for name in dict.fromkeys(path[0] for path in changes):
@@ -136,11 +141,26 @@ class Component(BaseModel):
         return type(self)(**fields)
 
     def replaced(self, name: str, value: Any) -> Self:
-        """A copy with another value of one field; see `changed`."""
+        """Copy with another value of one field; see `changed`.
+
+        Args:
+            name: the field.
+            value: its new value.
+
+        Returns:
+            A component of the same class.
+        """
         return self.changed({(name,): value})
 
     def keeping(self, other: Component) -> Self:
-        """A copy with the settings that were set in another component, as far as it has settings of their names."""
+        """Copy with the settings that were set in another component, as far as it has settings of their names.
+
+        Args:
+            other: the component that is replaced.
+
+        Returns:
+            A component of the same class.
+        """
         given = {
             type(part).short.get(name, name): value
             for _, part in other.parts()
@@ -157,7 +177,13 @@ class Component(BaseModel):
 
 
 def register(cls: C) -> C:
-    """Make a class usable by its kind; a decorator.
+    """Class, usable by its kind; a decorator.
+
+    Args:
+        cls: a subclass of `Component` with a family and a kind.
+
+    Returns:
+        The class itself.
 
     Raises:
         MetakeError: not a component, no family or kind, or a kind of another class.
@@ -186,10 +212,14 @@ def _load_entry_points(family: str) -> None:
 
 
 def find_kind(family: str, kind: object) -> type[Component]:
-    """The class of a kind.
+    """Class of a kind. An unknown kind is a `MetakeError` that lists the known ones.
 
-    Raises:
-        MetakeError: no such kind; the line lists the known ones.
+    Args:
+        family: a family of components.
+        kind: name of a class within it.
+
+    Returns:
+        A registered class.
     """
     kinds = _REGISTRY.get(family, {})
     if isinstance(kind, str) and kind not in kinds:
@@ -201,20 +231,27 @@ def find_kind(family: str, kind: object) -> type[Component]:
 
 
 def known_kinds(family: str) -> list[str]:
-    """The registered kinds of a family, those of installed packages included."""
+    """Registered kinds of a family, those of installed packages included.
+
+    Args:
+        family: a family of components.
+
+    Returns:
+        Their names, in the order of registration.
+    """
     _load_entry_points(family)
     return list(_REGISTRY.get(family, {}))
 
 
 def families() -> dict[str, dict[str, type[Component]]]:
-    """Family -> kind -> class."""
+    """Registered classes: family -> kind -> class."""
     for family in _REGISTRY:
         _load_entry_points(family)
     return _REGISTRY
 
 
 def _one_line(error: ValidationError, cls: type[Component], *within: str) -> MetakeError:
-    """pydantic's error as one line: the field, what is wrong, the value."""
+    """Error of pydantic as one line: the field, what is wrong, the value."""
     first = error.errors()[0]
     name = ".".join(cls.short.get(str(part), str(part)) for part in (*within, *first["loc"]))
     if first["type"] == "extra_forbidden":

@@ -10,15 +10,24 @@ from metake.components import Component, register
 
 
 class KeyEstimator(Component):
-    """Choice of a key estimator; a subclass defines `estimate`."""
+    """Choice of a key estimator; a subclass defines `estimate`.
+
+    Attributes:
+        exact_at_bare: whether an equality constraint holds at the bare prompt's key, not at the estimate.
+    """
 
     family = "keys"
-    exact_at_bare: ClassVar[bool] = (
-        False  # whether an exact fit holds at the bare prompt's key, not at the estimate
-    )
+    exact_at_bare: ClassVar[bool] = False
 
     def estimate(self, keys: Tensor) -> Tensor:
-        """`requests x contexts x d_k`, the bare prompt first -> `requests x d_k`."""
+        """Key of each request.
+
+        Args:
+            keys: `requests x contexts x d_k`, the bare prompt first.
+
+        Returns:
+            `requests x d_k`.
+        """
         raise NotImplementedError
 
 
@@ -29,6 +38,14 @@ class BareAndContexts(KeyEstimator):
     kind = "bare-and-contexts"
 
     def estimate(self, keys: Tensor) -> Tensor:
+        """Mean of the bare prompt's key and the contexts' mean key.
+
+        Args:
+            keys: `requests x contexts x d_k`, the bare prompt first.
+
+        Returns:
+            `requests x d_k`.
+        """
         if keys.shape[1] == 1:
             return keys[:, 0]
         return (keys[:, 0] + keys[:, 1:].mean(1)) / 2
@@ -41,12 +58,20 @@ class ContextMean(KeyEstimator):
     kind = "context-mean"
 
     def estimate(self, keys: Tensor) -> Tensor:
+        """Mean over all contexts.
+
+        Args:
+            keys: `requests x contexts x d_k`, the bare prompt first.
+
+        Returns:
+            `requests x d_k`.
+        """
         return keys.mean(1)
 
 
 @register
 class RomeKeys(ContextMean):
-    """ROME's code: the update's direction is that of the mean key, its length that of the bare prompt's key."""
+    """Keys of ROME's code: the update has the direction of the mean key and the length of the bare prompt's key."""
 
     kind = "rome"
     exact_at_bare = True

@@ -28,12 +28,14 @@ Learned = dict[int, Tensor]
 
 @dataclass(frozen=True)
 class Stage:
-    """One plan and its solve, on the model that the stages before it edited.
+    """One plan and its solve, on the model that earlier stages edited.
 
     Attributes:
+        targets: the plan.
+        solution: the solve.
         members: which of the batch's requests it is for.
-        shares: what each layer was asked for, of what was missing at the layer that `solution.shift` is measured at.
-        fit: how each layer was solved.
+        shares: share of each layer in the residual at the layer that `solution.shift` is measured at.
+        fit: how each layer was solved, `soft` (least squares) or `exact` (equality constraint).
     """
 
     targets: Targets
@@ -45,7 +47,7 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What a method carries from one batch to the next; a value, so that an edit is undone by the state before it.
+    """State of a method between two batches; a value, so that the earlier state undoes an edit.
 
     Attributes:
         statistics: second moments of the edited layers' keys; None if the method needs none.
@@ -60,23 +62,38 @@ class State:
     bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
 
     def with_learned(self, learned: Learned) -> State:
-        """The state after one more batch."""
+        """State after one more batch.
+
+        Args:
+            learned: layer -> what is remembered of the batch.
+
+        Returns:
+            A new state.
+        """
         return replace(self, learned=(*self.learned, learned))
 
     def of_layer(self, layer: int) -> list[Tensor]:
-        """What is remembered of a layer, oldest batch first."""
+        """Memory of a layer, oldest batch first.
+
+        Args:
+            layer: an edited layer.
+
+        Returns:
+            One tensor per batch that has one for the layer.
+        """
         return [learned[layer] for learned in self.learned if layer in learned]
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Attenuation of requests at each layer, before anything is edited.
+    """Attenuation of requests at each layer, before any edit.
 
     Attributes:
         layers: edited layers.
-        rho: `layers x n`, of each request's key.
-        cosine: `layers x n`, of the bare prompt's key with its mean in contexts.
-        shares, fit: what each layer is asked for, and how it is solved.
+        rho: `layers x n`, realizability of each request's key.
+        cosine: `layers x n`, cosine of the bare prompt's key with its mean in contexts.
+        shares: share of each layer in the residual.
+        fit: how each layer is solved, `soft` (least squares) or `exact` (equality constraint).
     """
 
     layers: tuple[int, ...]
@@ -87,12 +104,22 @@ class Preview:
 
 
 class Method(Component):
-    """A method of editing: a value with all its choices and numbers.
+    """Editing method: a value with all its choices and numbers.
 
     A subclass defines `step`; everything else has a default.
 
     Attributes:
         layers: edited layers, ascending.
+        dtype: precision of the solves.
+        max_tokens: padded tokens per pass.
+        label: row of the table that the method is a variant of, or a name of its own.
+        previews: whether `preview` is defined.
+        choices: fields other than components that determine the algorithm.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.method_named("memit", layers=(4, 5)).updated(lr=0.1).value("lr")
+        0.1
     """
 
     family = "method"
@@ -124,11 +151,19 @@ class Method(Component):
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        """Precision of the solves."""
         found: torch.dtype = getattr(torch, self.dtype)
         return found
 
     def init(self, model: EditableModel, statistics: Statistics | None = None) -> State:
-        """The state before the first batch.
+        """State before the first batch.
+
+        Args:
+            model: the model to edit.
+            statistics: second moments of its keys, if the method needs them.
+
+        Returns:
+            A state without memory.
 
         Raises:
             MetakeError: the statistics are missing, or of another model.
@@ -143,7 +178,15 @@ class Method(Component):
         return State(statistics)
 
     def prepare(self, model: EditableModel, state: State) -> State:
-        """The state with what is sampled from the model at the first batch."""
+        """State with what is sampled from the model at the first batch.
+
+        Args:
+            model: the model to edit.
+            state: the state before the batch.
+
+        Returns:
+            The state itself by default.
+        """
         return state
 
     def step(
@@ -152,16 +195,23 @@ class Method(Component):
         """One batch of edits.
 
         Args:
-            requests: distinct; not empty.
+            model: the model; it is the same afterwards.
+            requests: distinct requests; not empty.
+            state: the state before the batch.
             on_step: called after every gradient step, at most `step_count` times.
 
         Returns:
-            The change of the weights (the model is as it was), the next state, and how the change came about.
+            The change of the weights, the next state, and the stages of the change.
         """
         raise NotImplementedError
 
     def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
         """Attenuation of each request, without any edit.
+
+        Args:
+            model: the model.
+            requests: the requests.
+            state: the state before them.
 
         Raises:
             MetakeError: the method has no attenuation.
@@ -169,18 +219,25 @@ class Method(Component):
         raise MetakeError(f"preview: {self.name} does not solve in a geometry, so there is no attenuation")
 
     def finalize(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
-        """The total change after the last batch.
+        """Total change after the last batch.
 
         Args:
+            total: sum of all batches.
             originals: layer -> its unedited weight.
+
+        Returns:
+            `total` itself by default.
         """
         return total
 
     def value(self, name: str) -> Any:
-        """The value of a setting, by its short, published or dotted name.
+        """Value of a setting. An unknown name is a `MetakeError`.
 
-        Raises:
-            MetakeError: the method has no such setting.
+        Args:
+            name: its short, published or dotted name.
+
+        Returns:
+            A number, a text, or a component.
         """
         found: Any = self
         for part in self._paths(name)[0]:
@@ -188,16 +245,16 @@ class Method(Component):
         return found
 
     def updated(self, **changes: Any) -> Self:
-        """A copy with some settings changed.
+        """Copy with some settings changed.
 
-        A name that several components have changes all of them. The method's name says which components differ from
-        its row's.
+        A name that several components have changes all of them. The method's name says which components differ from its
+        row's. A setting that the method does not have, or a value out of range, is a `MetakeError` that names it.
 
         Args:
             changes: short, published or dotted name of a setting -> value; a component by its kind.
 
-        Raises:
-            MetakeError: a setting that the method does not have, or a value out of range; the line names it.
+        Returns:
+            A method of the same class.
         """
         made = self
         choices = {
@@ -212,12 +269,26 @@ class Method(Component):
         return made.changed({path: value for name, value in numbers.items() for path in made._paths(name)})
 
     def fitting(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of some changes that the method has a setting for."""
+        """Changes that the method has a setting for.
+
+        Args:
+            changes: name of a setting -> value.
+
+        Returns:
+            Those of them that `updated` accepts.
+        """
         made = self.updated(**{name: value for name, value in changes.items() if self._is_choice(name)})
         return {name: value for name, value in changes.items() if made._paths(name, missing_ok=True)}
 
     def numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of some settings that the method has and that leave its algorithm as it is."""
+        """Settings that the method has and that leave its algorithm as it is.
+
+        Args:
+            settings: name of a setting -> value.
+
+        Returns:
+            Those of them that are numbers.
+        """
         return {
             name: value
             for name, value in self.fitting(settings).items()
@@ -297,5 +368,12 @@ class Method(Component):
         return False
 
     def step_count(self, requests: int) -> int:
-        """Largest number of gradient steps of a batch of so many requests."""
+        """Largest number of gradient steps of a batch.
+
+        Args:
+            requests: number of requests of the batch.
+
+        Returns:
+            0 by default.
+        """
         return 0

@@ -25,10 +25,16 @@ def metake(
     """MetaKE over the lower level of a method: its planner chooses the initial target.
 
     Args:
-        method: e.g. `memit(layers)`.
-        gradient: the exact hypergradient by default.
+        method: a method with an open-loop planner, e.g. `memit(layers)`.
+        gradient: gradient of the closed loop; the exact hypergradient by default.
         cost_weight: weight of the update's cost on preserved keys (X14).
-        label: name of the result, by default `metake(NAME)`.
+        label: name of the result; `metake(NAME)` by default.
+
+    Returns:
+        A copy with a closed-loop planner.
+
+    Raises:
+        MetakeError: the method has no open-loop planner.
     """
     start = method.planner
     if not isinstance(start, OpenLoop):
@@ -38,7 +44,18 @@ def metake(
 
 
 def compensated(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
-    """The method with plans at the length that its solver realizes in full (P4)."""
+    """Method whose plans are scaled until the solver realizes them in full (P4).
+
+    Args:
+        method: a method with an open-loop planner.
+        label: name of the result; `compensated(NAME)` by default.
+
+    Returns:
+        A copy with a compensated planner.
+
+    Raises:
+        MetakeError: the method has no open-loop planner.
+    """
     plan = method.planner
     if type(plan) is not OpenLoop:
         raise MetakeError(f"compensated: needs a method with an open-loop planner, not {plan.kind}")
@@ -47,25 +64,67 @@ def compensated(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
 
 
 def iterated(method: LocateThenEdit, rounds: int, *, label: str = "") -> LocateThenEdit:
-    """Several rounds of plan and solve with the same total number of steps, each on the model edited so far."""
+    """Method of several rounds of plan and solve, each on the model edited so far, with the same total number of steps.
+
+    Args:
+        method: the method of each round.
+        rounds: number of rounds.
+        label: name of the result; `iterated(NAME, ROUNDS)` by default.
+
+    Returns:
+        A copy with `rounds`.
+    """
     return _changed(method, label or f"iterated({method.name}, {rounds})", rounds=rounds)
 
 
 def remembering(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
-    """The method with the keys of earlier batches in its geometry (AlphaEdit)."""
+    """Method with the keys of earlier batches in its geometry (AlphaEdit).
+
+    Args:
+        method: any locate-then-edit method.
+        label: name of the result; `NAME + past-keys` by default.
+
+    Returns:
+        A copy with that memory.
+    """
     return _changed(method, label or f"{method.name} + past-keys", memory=PastKeys())
 
 
 def forward_replay(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
-    """The method with a target at the first layer, propagated to the later ones (FE)."""
+    """Method with a target at the first layer, propagated to the later ones (FE).
+
+    Args:
+        method: any locate-then-edit method.
+        label: name of the result; `forward_replay(NAME)` by default.
+
+    Returns:
+        A copy with that allocation.
+    """
     return _changed(method, label or f"forward_replay({method.name})", allocation=Forward())
 
 
 def at_boundary(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
-    """The method with a target at the first and one at the last layer (BLUE)."""
+    """Method with a target at the first and one at the last layer (BLUE).
+
+    Args:
+        method: any locate-then-edit method.
+        label: name of the result; `at_boundary(NAME)` by default.
+
+    Returns:
+        A copy with that allocation.
+    """
     return _changed(method, label or f"at_boundary({method.name})", allocation=Boundary())
 
 
 def postprocessed(method: LocateThenEdit, postprocess: Postprocess, *, label: str = "") -> LocateThenEdit:
-    """The method with a change of its updates after the solve."""
+    """Method with a change of its updates after the solve.
+
+    Args:
+        method: any locate-then-edit method.
+        postprocess: the change.
+        label: name of the result; `NAME + KIND` by default.
+
+    Returns:
+        A copy with that postprocess.
+    """
     return _changed(method, label or f"{method.name} + {postprocess.kind}", postprocess=postprocess)

@@ -95,26 +95,32 @@ class LocateThenEdit(Method):
 
     @property
     def needs_statistics(self) -> bool:
+        """Whether the geometry uses C."""
         return self.geometry.needs_statistics
 
     @property
     def context_seed(self) -> int | None:
+        """Seed of the contexts that are sampled from the model; None if they are given."""
         return self.seed if self.contexts is None else None
 
     @property
     def strength(self) -> str:
+        """Name of the setting that states how strongly old keys are protected."""
         return self.geometry.strength
 
     @property
     def effort(self) -> str:
+        """Name of the setting that states how far a target is optimized."""
         return type(self.planner).short.get("steps", "steps")
 
     @property
     def clamp(self) -> float | None:
+        """Bound of an open-loop plan's norm; None for another planner."""
         return self.planner.clamp if isinstance(self.planner, OpenLoop) else None
 
     @property
     def cut(self) -> str:
+        """Kind of the postprocess; empty if there is none."""
         return "" if isinstance(self.postprocess, NoPostprocess) else self.postprocess.kind
 
     @property
@@ -124,17 +130,43 @@ class LocateThenEdit(Method):
 
     @property
     def finalizes(self) -> bool:
+        """Whether the postprocess changes the total update."""
         return self.postprocess.acts_on_total
 
     def finalize(self, total: Delta, originals: Mapping[int, Tensor]) -> Delta:
+        """Total change after the last batch, postprocessed.
+
+        Args:
+            total: sum of all batches.
+            originals: layer -> its unedited weight.
+
+        Returns:
+            See `Postprocess.after_all`.
+        """
         return self.postprocess.after_all(total, originals)
 
     def step_count(self, requests: int) -> int:
+        """Largest number of gradient steps of a batch.
+
+        Args:
+            requests: number of requests of the batch.
+
+        Returns:
+            Steps of all groups, stages and rounds.
+        """
         groups = -(-requests // (self.group or requests))
         return groups * len(self.stages) * self.planner.divided(self.rounds).step_count
 
     def prepare(self, model: EditableModel, state: State) -> State:
-        """Sample contexts from the model as it is, once."""
+        """State with contexts, which are sampled from the model at the first batch.
+
+        Args:
+            model: the model to edit.
+            state: the state before the batch.
+
+        Returns:
+            The state itself if it has contexts.
+        """
         if state.contexts is not None:
             return state
         contexts = self.contexts
@@ -143,7 +175,16 @@ class LocateThenEdit(Method):
         return replace(state, contexts=contexts)
 
     def geometry_at(self, model: EditableModel, state: State, layer: int) -> Geometry:
-        """The effective geometry of a layer, with the keys of earlier batches if they are remembered."""
+        """Effective geometry of a layer, with the keys of earlier batches if they are remembered.
+
+        Args:
+            model: the model to edit.
+            state: statistics and memory; its `bases` are filled.
+            layer: an edited layer.
+
+        Returns:
+            The operator.
+        """
         if layer not in state.bases:
             device = model.arch.weight(layer).device
             moment = None
@@ -156,7 +197,16 @@ class LocateThenEdit(Method):
         return base.with_past(torch.cat(past, 1)) if past else base
 
     def solver(self, model: EditableModel, state: State, shares: Shares | None = None) -> LayeredSolver:
-        """The lower level of a stage (the first, by default)."""
+        """Lower level of a stage.
+
+        Args:
+            model: the model to edit.
+            state: statistics and memory.
+            shares: shares of the stage; those of the first by default.
+
+        Returns:
+            The solver.
+        """
         shares = shares or self.stages[0]
         geometries = {layer: self.geometry_at(model, state, layer) for layer, _ in shares}
         return LayeredSolver(
@@ -166,10 +216,16 @@ class LocateThenEdit(Method):
     def batch(
         self, model: EditableModel, requests: Sequence[Request], state: State, first: int | None = None
     ) -> tuple[Batch, Trunks]:
-        """Token rows of some requests, and what the solver needs of them.
+        """Token rows of some requests, and their prefixes up to the lookup token.
 
         Args:
+            model: the model to edit.
+            requests: the requests.
+            state: the state, with contexts.
             first: lowest layer that is read; by default the lowest of the first stage.
+
+        Returns:
+            Input of the planner, and input of the solver.
         """
         batch = Batch.build(model.arch, model.tokenizer, requests, state.contexts or (), self.lookup)
         first = self.stages[0][0][0] if first is None else first
@@ -178,7 +234,17 @@ class LocateThenEdit(Method):
     def step(
         self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
-        """Plan and solve all groups and stages, each on the model that the ones before it edited."""
+        """One batch of edits: plan and solve all groups and stages, each on the model that earlier ones edited.
+
+        Args:
+            model: the model; it is the same afterwards.
+            requests: distinct requests; not empty.
+            state: the state before the batch.
+            on_step: called after every gradient step, at most `step_count` times.
+
+        Returns:
+            The change of the weights, the next state, and the stages of the change.
+        """
         state = self.prepare(model, state)
         groups = list(self._groups(model, requests, state))
         jobs = [(group, shares) for group in groups for shares in self.stages]
@@ -214,7 +280,14 @@ class LocateThenEdit(Method):
         """Targets of one stage, on the model as it is.
 
         Args:
-            solver: of the stage; `batch` and `trunks` are its requests'.
+            model: the model to edit.
+            solver: solver of the stage.
+            batch: token rows of the stage's requests.
+            trunks: their prefixes up to the lookup token.
+            on_step: called after every gradient step.
+
+        Returns:
+            Residuals for the solver.
         """
         groups = batch.subjects if self.merge else None
         problem = PlanningProblem(model.arch, solver, batch, trunks, groups, self.max_tokens, on_step)
@@ -236,6 +309,16 @@ class LocateThenEdit(Method):
         }
 
     def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
+        """Attenuation of each request, without any edit.
+
+        Args:
+            model: the model.
+            requests: the requests.
+            state: the state before them.
+
+        Returns:
+            Attenuation per layer and request.
+        """
         state = self.prepare(model, state)
         layers = tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
         trunks = self.batch(model, requests, state, layers[0])[1]
@@ -252,7 +335,16 @@ class LocateThenEdit(Method):
 
 @torch.no_grad()
 def keys_in_contexts(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
-    """Layer -> keys at the lookup token in every context, `rows x d_k`, of the model as it is."""
+    """Keys at the lookup token in every context, of the model as it is.
+
+    Args:
+        model: the model.
+        trunks: prefixes of the requests up to the lookup token.
+        layers: layers whose keys are read.
+
+    Returns:
+        Layer -> `rows x d_k`.
+    """
     trace, _ = trunks.split.run(
         model.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
     )
@@ -260,5 +352,14 @@ def keys_in_contexts(model: EditableModel, trunks: Trunks, layers: Sequence[int]
 
 
 def lookup_keys(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
-    """Layer -> key of each request, `n x d_k`, of the model as it is."""
+    """Key of each request, of the model as it is.
+
+    Args:
+        model: the model.
+        trunks: prefixes of the requests up to the lookup token.
+        layers: layers whose keys are read.
+
+    Returns:
+        Layer -> `n x d_k`.
+    """
     return {layer: trunks.mean_key(keys) for layer, keys in keys_in_contexts(model, trunks, layers).items()}

@@ -23,7 +23,13 @@ M = TypeVar("M", bound="Method")
 
 
 def split_name(name: str) -> tuple[str, list[str], str]:
-    """`ROW + CHOICE@label` as row, choices, and `@label`.
+    """Row, choices, and `@label` of a name `ROW + CHOICE@label`.
+
+    Args:
+        name: name of a method.
+
+    Returns:
+        The label with its `@`; empty texts for missing parts.
 
     Raises:
         MetakeError: not a text.
@@ -36,10 +42,14 @@ def split_name(name: str) -> tuple[str, list[str], str]:
 
 
 def with_choice(method: M, choice: str) -> M:
-    """A copy of a method with one choice exchanged.
+    """Copy of a method with one choice exchanged. An unknown choice is a `MetakeError`.
 
-    Raises:
-        MetakeError: no component of the method can be of this kind.
+    Args:
+        method: the method.
+        choice: kind of a component, or a field with its value.
+
+    Returns:
+        A method of the same class.
     """
     field, _, value = choice.partition(" ")
     if value:
@@ -57,9 +67,15 @@ def with_choice(method: M, choice: str) -> M:
 
 
 def written_name(method: Method) -> str:
-    """The name of a method: its row, the choices in which it differs, its label; the label alone if it is of no row.
+    """Name of a method: its row, the choices in which it differs, its label; the label alone if it is of no row.
 
     A method without a label is named by its kind, and the choices in which it differs from the defaults.
+
+    Args:
+        method: the method.
+
+    Returns:
+        A name that `method_named` reads.
     """
     row, _, at = split_name(method.label or method.kind)
     made = PROTOTYPES.get(row) if method.label else type(method)(layers=())

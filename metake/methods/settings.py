@@ -18,7 +18,7 @@ def setting_names() -> list[str]:
 
 
 def choice_names() -> list[str]:
-    """Names of those that determine an algorithm: components, and a method's `choices`."""
+    """Names of the settings that determine an algorithm: components, and a method's `choices`."""
     found = []
     for kinds in families().values():
         for cls in kinds.values():
@@ -30,10 +30,11 @@ def choice_names() -> list[str]:
 
 
 def check_setting(name: str, value: Any) -> None:
-    """Check a setting before it is known which component it is for.
+    """Check a setting before its component is known. An invalid value or an unknown name is a `MetakeError`.
 
-    Raises:
-        MetakeError: unknown, or a value that no component with such a setting accepts.
+    Args:
+        name: short or published name.
+        value: its value.
     """
     errors = []
     for kinds in families().values():
@@ -47,9 +48,12 @@ def check_setting(name: str, value: Any) -> None:
 
 
 def describe_settings() -> str:
-    """All settings of this package's components as a Markdown table: component, setting, default, meaning.
+    """Settings of this package's components as a Markdown table: component, setting, default, meaning.
 
     Components of a family that share a setting share its line.
+
+    Returns:
+        The table.
     """
     kinds_of: dict[tuple[str, ...], list[str]] = {}
     for family, kinds in sorted(families().items()):

@@ -33,9 +33,10 @@ from metake.solvers.postprocess import Prune, PruneAdded, Rect
 
 @dataclass(frozen=True)
 class Row:
-    """A method of the table.
+    """Method of the table.
 
     Attributes:
+        name: name of the row.
         prototype: the method without layers.
         summary: one line for lists.
         source: the paper that introduced it.
@@ -49,10 +50,14 @@ class Row:
     like: str = ""
 
     def build(self, layers: tuple[int, ...], **settings: Any) -> Method:
-        """The method at some layers.
+        """Method at some layers.
 
         Args:
+            layers: edited layers, ascending.
             settings: see `Method.updated`.
+
+        Returns:
+            A method that is named by the row.
         """
         return self.prototype.changed({("layers",): layers, ("label",): self.name}).updated(**settings)
 
@@ -123,7 +128,13 @@ PROTOTYPES.update((name, row.prototype) for name, row in METHODS.items())
 
 
 def register_method(row: Row) -> Row:
-    """Add a row to the table.
+    """Row added to the table.
+
+    Args:
+        row: the row.
+
+    Returns:
+        The row itself.
 
     Raises:
         MetakeError: not a row, or a name that is taken.
@@ -144,10 +155,13 @@ def all_methods() -> dict[str, Row]:
 
 
 def find_method(name: str) -> Row:
-    """The row of a name.
+    """Row of a name. A name that is not in the table is a `MetakeError`.
 
-    Raises:
-        MetakeError: the name is not in the table.
+    Args:
+        name: name of a method; only its row is read.
+
+    Returns:
+        The row.
     """
     row = split_name(name)[0]
     if row not in METHODS and row not in all_methods():
@@ -156,14 +170,20 @@ def find_method(name: str) -> Row:
 
 
 def method_named(name: str, layers: tuple[int, ...] = ()) -> Method:
-    """The method of a name, with default numbers.
+    """Method of a name, with default numbers. An unknown row or kind is a `MetakeError`.
 
     Args:
         name: a row of the table; `ROW + KIND` exchanges a component, e.g. `memit + past-keys` (see
             `metake.methods.names`); a label after `@` distinguishes several settings of one method.
+        layers: edited layers, ascending.
 
-    Raises:
-        MetakeError: the row or the kind is not known.
+    Returns:
+        The method.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.method_named("memit + past-keys", layers=(4, 5)).memory.kind
+        'past-keys'
     """
     row, choices, label = split_name(name)
     made = find_method(name).prototype.changed({("layers",): layers, ("label",): row + label})

@@ -21,7 +21,10 @@ from metake.solvers.allocation import last
 
 @register
 class UltraEdit(Method):
-    """One gradient step, normalized by the moments of all batches so far; no statistics, contexts or planning."""
+    """UltraEdit: one gradient step, normalized by the moments of all batches so far; no statistics, contexts or planning.
+
+    Reference: arXiv:2505.14679.
+    """
 
     kind = "ultraedit"
     previews = True
@@ -31,6 +34,7 @@ class UltraEdit(Method):
 
     @property
     def effort(self) -> str:
+        """Name of the setting that states how far a target is optimized."""
         return "gradient_lr"
 
     def _signals(self, model: EditableModel, requests: Sequence[Request]) -> Signals:
@@ -43,6 +47,17 @@ class UltraEdit(Method):
     def step(
         self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
+        """One batch of edits.
+
+        Args:
+            model: the model; it is the same afterwards.
+            requests: distinct requests; not empty.
+            state: the state before the batch.
+            on_step: not called; nothing is optimized.
+
+        Returns:
+            The change of the weights, the next state with the batch's moments, and one stage.
+        """
         signals = self._signals(model, requests)
         own = signals.moments
         seen = dict(own)
@@ -60,6 +75,16 @@ class UltraEdit(Method):
         return delta, state.with_learned({n: m.pack() for n, m in own.items()}), (stage,)
 
     def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
+        """Attenuation of each request, without any edit.
+
+        Args:
+            model: the model.
+            requests: the requests.
+            state: not used.
+
+        Returns:
+            Attenuation per layer and request, as the mean key of its answer tokens has it.
+        """
         signals = self._signals(model, requests)
         rho = torch.stack(
             [
