@@ -331,10 +331,13 @@ def test_identity_transport_is_aligned_without_dominance(weight: float):
 def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Array]]:
     """The parallel proxy as the gradient of one virtual loss, and Gamma^ and q^ of each layer."""
     r = residuals.clone().requires_grad_(True)
-    trace, _ = s.trunks.split.run(
+    trace = s.trunks.tokens.run(
         s.arch, start=s.layers[0], hidden=s.trunks.hidden, keys=s.layers, stop=s.layers[-1]
     )
-    q = {i: s.geometries[i].channel(s.trunks.at_lookup(trace.keys[i]).float().T).float() for i in s.layers}
+    q = {
+        i: s.geometries[i].channel(s.trunks.at_lookup(trace.suffix.keys[i]).float().T).float()
+        for i in s.layers
+    }
     edits = {i: (share * r.T, q[i]) for i, share in s.solver.shares}
     g = torch.autograd.grad(s.loss(edits), r)[0][0].double().numpy()
     eye = torch.eye(nets.INNER)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metake.models.past import Past
-from metake.models.split import Parts, Split
+from metake.models.kv_cache import KVCache
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row
 from metake.models.trace import upcast
 
@@ -76,28 +76,28 @@ class Watch:
 class Rows:
     """Rows that run together; all parts are of the same split."""
 
-    split: Split
+    tokens: PrefixBatch
     owners: Tensor
-    above: Parts  # stream after the last edited block
-    below: Parts | None  # stream before the first
-    gates: Parts  # rows x length, or rows x length x n if joint
-    past: Past | None = None  # what stands before the rows' own tokens and never changes
+    above: PrefixSuffix  # stream after the last edited block
+    below: PrefixSuffix | None  # stream before the first
+    gates: PrefixSuffix  # rows x length, or rows x length x n if joint
+    cache: KVCache | None = None  # what stands before the rows' own tokens and never changes
 
     def __getitem__(self, keep: Tensor) -> Rows:
         below = None if self.below is None else self.below.rows(keep)
-        past = None if self.past is None else self.past.rows(keep)
+        cache = None if self.cache is None else self.cache.rows(keep)
         return Rows(
-            self.split.rows(keep),
+            self.tokens.rows(keep),
             self.owners[keep],
             self.above.rows(keep),
             below,
             self.gates.rows(keep),
-            past,
+            cache,
         )
 
-    def shifted(self, residuals: Tensor) -> Parts:
+    def shifted(self, residuals: Tensor) -> PrefixSuffix:
         """The stream after the last edited block with the residuals in it."""
-        moved = residuals.to(self.gates.own)
+        moved = residuals.to(self.gates.suffix)
 
         def add(above: Tensor, gates: Tensor) -> Tensor:
             joint = gates.ndim == 3
@@ -105,9 +105,9 @@ class Rows:
             return (upcast(above) + shift).to(above.dtype)
 
         common = None
-        if self.above.common is not None and self.gates.common is not None:
-            common = add(self.above.common, self.gates.common)
-        return Parts(add(self.above.own, self.gates.own), common)
+        if self.above.prefix is not None and self.gates.prefix is not None:
+            common = add(self.above.prefix, self.gates.prefix)
+        return PrefixSuffix(add(self.above.suffix, self.gates.suffix), common)
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Chunk:
         return None if self.kept is None or self.watch is None else (self.kept, self.watch)
 
     def _watch(self, keep: Tensor, rows: Rows) -> Watch:
-        kinds, begins = [self.kinds[i] for i in keep], rows.split.begins.tolist()
+        kinds, begins = [self.kinds[i] for i in keep], rows.tokens.prefix_lengths.tolist()
         answers = [
             (i, at - begins[i], token, kind)
             for i, kind in enumerate(kinds)

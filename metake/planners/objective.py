@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metake.models.ahead import memory_above, stream_after
 from metake.models.architecture import Architecture
-from metake.models.past import Past
-from metake.models.split import Parts, Split
+from metake.models.kv_cache import KVCache
+from metake.models.precompute import key_values_above, stream_after
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, upcast
 from metake.planners.chunk import Chunk, Kind, Rows
@@ -75,7 +75,7 @@ class Objective:
         self.size = len(batch.requests)
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
-        self._common = dict(enumerate(batch.common))
+        self._prefix_lengths = dict(enumerate(batch.prefix_lengths))
         self._kinds = [
             Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
             for i, row in enumerate(batch.edits)
@@ -104,7 +104,7 @@ class Objective:
 
     def _contexts(self, kinds: list[Kind]) -> list[int]:
         """How many tokens each row has in common with all others of its template."""
-        return [self._common.get(kind.template, 0) if self._resume else 0 for kind in kinds]
+        return [self._prefix_lengths.get(kind.template, 0) if self._resume else 0 for kind in kinds]
 
     @cached_property
     def _resume(self) -> bool:
@@ -118,44 +118,55 @@ class Objective:
     def _from_lookup(self, kinds: list[Kind], begins: list[int]) -> Chunk:
         ids, owners = self._layout(kinds)
         needed = torch.tensor([kind.row.needed for kind in kinds])
-        shared = Split.of(ids, needed.tolist(), self._contexts(kinds), [kind.template for kind in kinds])
-        contexts, ahead = shared.begins, torch.tensor(begins) - shared.begins
-        states = shared.states(self.arch)
+        shared = PrefixBatch.of(
+            ids, needed.tolist(), self._contexts(kinds), [kind.template for kind in kinds]
+        )
+        contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
+        states = shared.prefix_key_values(self.arch)
         stream = stream_after(self.arch, shared, states, self.top, needed - contexts, self.max_tokens)
         alone = list(range(len(kinds)))
-        own = Split.of(shared.ids.own, (needed - contexts).tolist(), ahead.tolist(), alone)
-        split = replace(own, ids=Parts(own.ids.own), begins=torch.tensor(begins), sources=own.sources[:0])
-        past = None
+        own = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
+        split = replace(
+            own,
+            ids=PrefixSuffix(own.ids.suffix),
+            prefix_lengths=torch.tensor(begins),
+            prefix_rows=own.prefix_rows[:0],
+        )
+        cache = None
         if any(begins) and self.top + 1 < len(self.arch):  # above the last block nothing remembers
-            memory = memory_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
+            memory = key_values_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
             there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
-            past = Past(memory, split.begins, torch.cat(there, 1))
-        above = own.cut(stream).own
+            cache = KVCache(memory, split.prefix_lengths, torch.cat(there, 1))
+        above = own.cut(stream).suffix
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
-        lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.begins
+        lookups = torch.tensor([kind.row.lookup for kind in kinds]) - split.prefix_lengths
         gates[alone, lookups] = torch.tensor([kind.marked for kind in kinds]).to(gates)
-        rows = Rows(split, owners, Parts(above), None, Parts(gates), past)
-        return Chunk(kinds, rows, self._reference(kinds, shared.ids.own, stream), self.templates, self.guards)
+        rows = Rows(split, owners, PrefixSuffix(above), None, PrefixSuffix(gates), cache)
+        return Chunk(
+            kinds, rows, self._reference(kinds, shared.ids.suffix, stream), self.templates, self.guards
+        )
 
     @torch.no_grad()
     def _whole(self, kinds: list[Kind], begins: list[int]) -> Chunk:
         ids, owners = self._layout(kinds)
-        split = Split.of(ids, [kind.row.needed for kind in kinds], begins, [kind.template for kind in kinds])
-        _, seen = split.run(
+        split = PrefixBatch.of(
+            ids, [kind.row.needed for kind in kinds], begins, [kind.template for kind in kinds]
+        )
+        trace = split.run(
             self.arch, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
-        above = seen.outputs[self.top]
+        above = trace.outputs[self.top]
 
         def gate(keys: Tensor) -> Tensor:
             if self.channel is None:
-                return torch.empty(*keys.shape[:2], 0, device=above.own.device)
+                return torch.empty(*keys.shape[:2], 0, device=above.suffix.device)
             q = self.channel.to(upcast(keys))
             found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
-            return found.to(above.own.device)
+            return found.to(above.suffix.device)
 
-        rows = Rows(split, owners, above, seen.inputs[self.first], seen.keys[self.top].each(gate))
+        rows = Rows(split, owners, above, trace.inputs[self.first], trace.keys[self.top].map(gate))
         return Chunk(
-            kinds, rows, self._reference(kinds, split.ids.own, above.own), self.templates, self.guards
+            kinds, rows, self._reference(kinds, split.ids.suffix, above.suffix), self.templates, self.guards
         )
 
     def _layout(self, kinds: list[Kind]) -> tuple[Tensor, Tensor]:
@@ -202,16 +213,16 @@ class Objective:
 
         def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
             hidden = rows.shifted(residuals)
-            if rows.past is not None:
+            if rows.cache is not None:
                 return run(
                     self.arch,
-                    rows.split.ids.own,
+                    rows.tokens.ids.suffix,
                     start=self.top + 1,
-                    hidden=hidden.own,
+                    hidden=hidden.suffix,
                     positions=places,
-                    past=rows.past,
+                    cache=rows.cache,
                 ).logits
-            return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=places)[0].logits
+            return rows.tokens.run(self.arch, start=self.top + 1, hidden=hidden, positions=places).logits
 
         parts = self._lookups if gate == "token" else self._wholes
         return self._sum(parts, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
@@ -233,9 +244,9 @@ class Objective:
         """
 
         def logits(rows: Rows, places: tuple[Tensor, Tensor]) -> Tensor:
-            return rows.split.run(
+            return rows.tokens.run(
                 self.arch, start=self.first, hidden=rows.below, edits=factors, positions=places
-            )[0].logits
+            ).logits
 
         everyone = torch.ones(self.size, dtype=torch.bool)
         active = everyone if active is None else active
