@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from experiments.drift.edit import Edit, measure
-from experiments.drift.norms import Jacobian, largest_singular, watched
-from experiments.drift.verdict import judge, sentences, table
+from metake.drift.edit import Edit, measure
+from metake.drift.norms import Jacobian, largest_singular, watched
+from metake.drift.verdict import judge, sentences, table
 from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from experiments.figures import core
-from experiments.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
 from experiments.theorem_figures import main
+from metake.figures import core
+from metake.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
 from metake.report.figures import styled
 from theory import fidelity, suppression, trap
 from theory.claims import CLAIMS

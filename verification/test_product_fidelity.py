@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
+from metake.figures.solves import LAYERS, Setting, gradients, setting, still
 from metake.geometry.operator import Projected, Ridge
 from metake.planners.compensated import compensate
 from metake.planners.descent import Penalty
@@ -25,7 +26,6 @@ from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression, trap
 from verification import ledger, nets
-from verification.layered import LAYERS, Setting, gradients, setting, still
 from verification.ledger import below, checks, equal, holds
 from verification.nets import Fidelity
 from verification.strategies import EPS, Drift, drifts, seeds, tolerance

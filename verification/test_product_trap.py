@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from metake.data.records import read_records
 from metake.errors import MetakeError
+from metake.figures.measured import DEMOS, measured
 from metake.geometry.covariance import collect
 from metake.geometry.operator import Geometry, Projected, Ridge
 from metake.models.architecture import Architecture
@@ -48,7 +49,6 @@ from verification.problems import (
     trust_region,
     window_of,
 )
-from verification.real import DEMOS, measured
 from verification.strategies import Geometry as Spectrum
 from verification.strategies import basis, geometries, seeds, tolerance, vectors
 
