@@ -16,11 +16,11 @@ from metake.methods.combinators import compensated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.models.load import EditableModel
 from metake.options import find_statistics
-from metake.presets import default_layers, settings_for
-from metake.requests import Request
+from metake.planners.closed_loop import ClosedLoop
 from metake.planners.descent import Penalty, descend
 from metake.planners.objective import Losses
-from metake.planners.closed_loop import ClosedLoop
+from metake.presets import default_layers, settings_for
+from metake.requests import Request
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,10 @@ class Fidelity:
     @property
     def each(self) -> list[Array]:
         """g_l (51)."""
-        return [np.asarray(fidelity.layer_gradient(*x), np.float64) for x in zip(self.J, self.Gamma, self.q, strict=True)]
+        return [
+            np.asarray(fidelity.layer_gradient(*x), np.float64)
+            for x in zip(self.J, self.Gamma, self.q, strict=True)
+        ]
 
     @property
     def g(self) -> Array:
@@ -277,7 +280,12 @@ class Fidelity:
 # -- tiny language models -----------------------------------------------------------------------
 
 WORDS, WIDTH, INNER, BLOCKS = 32, 8, 12, 4
-SIZES: dict[str, Any] = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": False}
+SIZES: dict[str, Any] = {
+    "vocab_size": WORDS,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "tie_word_embeddings": False,
+}
 CONFIGS = {
     "gpt2": GPT2Config(**SIZES, n_embd=WIDTH, n_inner=INNER, n_layer=BLOCKS, n_head=2, n_positions=16,
                        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),

@@ -20,12 +20,12 @@ from metake.geometry.operator import Geometry, Ridge
 from metake.models.architecture import Architecture
 from metake.models.tokens import answer_positions, pad
 from metake.models.trace import run
-from metake.prompts import Batch, Trunks
-from metake.solvers.allocation import spread
-from metake.solvers.layered import LayeredSolver, Solution
 from metake.planners.descent import Descent, Penalty, descend
 from metake.planners.hypergradient import Virtual
 from metake.planners.objective import Gate, Losses, Objective
+from metake.prompts import Batch, Trunks
+from metake.solvers.allocation import spread
+from metake.solvers.layered import LayeredSolver, Solution
 
 LAYERS = (1, 2, 3)
 

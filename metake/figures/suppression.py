@@ -311,7 +311,9 @@ def price(data: Data) -> Any:
     figure, (top, bottom) = axes(2.0, 2.0, sharex=True)
 
     def gram(weight: float) -> Array:
-        return np.asarray(suppression.gram(weight * (C.numpy() + beta * np.eye(len(C))), K.numpy()), np.float64)
+        return np.asarray(
+            suppression.gram(weight * (C.numpy() + beta * np.eye(len(C))), K.numpy()), np.float64
+        )
 
     def share(S: Array, alpha: float) -> float:
         return float(np.sum(suppression.priced_shift(S, wanted, alpha) * wanted)) / size
