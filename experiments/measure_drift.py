@@ -23,4 +23,4 @@ from metake.commands.program import Script
 main = Script("measure_drift", drift)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

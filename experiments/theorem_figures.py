@@ -19,4 +19,4 @@ from metake.commands.program import Script
 main = Script("theorem_figures", figures)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
