@@ -107,10 +107,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from experiments.bench import direct
-from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from experiments.full_width import CONFIGS
 from metake.data.records import read_records
 from metake.editor import Editor
+from metake.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from metake.geometry.covariance import collect
 from metake.geometry.specs import RidgeSpec
 from metake.methods.locate_then_edit import LocateThenEdit

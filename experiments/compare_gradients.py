@@ -93,11 +93,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from experiments.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from metake.data.records import Record, read_records
 from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import evaluate_method
 from metake.evaluation.results import MethodRun
+from metake.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from metake.geometry.statistics import Statistics
 from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit

@@ -34,7 +34,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from experiments.drift.verdict import judge
+from metake.drift.verdict import judge
 from metake.provenance import now
 from metake.report.tables import markdown
 

@@ -64,8 +64,8 @@ import torch
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-from experiments.figures.core import BLACK, BLUE, LAYOUT, ORANGE
 from metake.data.records import read_records
+from metake.figures.core import BLACK, BLUE, LAYOUT, ORANGE
 from metake.geometry.specs import GeometrySpec
 from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.trace import frozen

@@ -1,4 +1,4 @@
-"""The command line: `metake ask | edit | evaluate | stats | apply | models`; one file each in `metake/commands/`.
+"""The command line: `metake COMMAND`; one file each in `metake/commands/`.
 
 Over several GPUs: `torchrun --nproc-per-node 4 -m metake.cli stats ...`
 """
@@ -6,7 +6,6 @@ Over several GPUs: `torchrun --nproc-per-node 4 -m metake.cli stats ...`
 from __future__ import annotations
 
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -15,13 +14,13 @@ import typer
 from metake import __version__
 from metake.commands.apply import apply
 from metake.commands.ask import ask
+from metake.commands.drift import drift
 from metake.commands.edit import edit
 from metake.commands.evaluate import evaluate
+from metake.commands.figures import figures
 from metake.commands.models import models
+from metake.commands.program import run_program
 from metake.commands.stats import stats
-from metake.console import command
-from metake.errors import MetakeError
-from metake.processes import process_group
 
 app = typer.Typer(
     help="Knowledge editing for language models, with a per-edit report of how much of the requested change the solver realizes.",
@@ -29,11 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (ask, edit, evaluate, stats, apply, models):
+for each in (ask, edit, evaluate, stats, apply, models, drift, figures):
     app.command()(each)
-
-# typer may carry its own copy of click, so its usage error is reached through typer
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def versions() -> str:
@@ -70,23 +66,7 @@ def options(
 
 def main() -> None:
     """Run the command line. Invalid input gives one line on stderr and exit code 2."""
-    with command("metake"):
-        try:
-            with process_group():
-                code = app(prog_name="metake", standalone_mode=False)  # of an Exit; 130 of Ctrl-C
-                if code == 130:
-                    raise KeyboardInterrupt
-                if isinstance(code, int) and code:
-                    sys.exit(code)
-        except UsageError as error:
-            line = error.format_message()  # type: ignore[attr-defined]
-            if not line:  # no command was named, and the help stands there already
-                sys.exit(2)
-            context = getattr(error, "ctx", None)
-            where = "metake" if context is None else context.command_path
-            raise MetakeError(f"{line.rstrip('.')}; see {where} --help") from error
-        except typer.Abort as error:
-            raise KeyboardInterrupt from error
+    run_program("metake", app)
 
 
 if __name__ == "__main__":

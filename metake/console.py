@@ -84,7 +84,7 @@ def quiet_libraries() -> None:
     in_log = not sys.stderr.isatty()
     if in_log:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if "transformers" in sys.modules:
+    if sys.modules.get("transformers"):
         logging = sys.modules["transformers"].utils.logging
         logging.set_verbosity_error()
         if in_log:

@@ -60,7 +60,7 @@ def positive(text: str) -> float:
     return value
 
 
-def output_folder(text: str) -> Path:
+def output_folder(text: str | Path) -> Path:
     """The type of an option: a folder that can be written.
 
     Raises:
@@ -71,13 +71,13 @@ def output_folder(text: str) -> Path:
     return path
 
 
-def output_path(text: str) -> Path:
+def output_path(text: str | Path) -> Path:
     """The type of an option: a path that is not empty, as that of an unset shell variable is.
 
     Raises:
         MetakeError: it is.
     """
-    if not text.strip():
+    if not str(text).strip():
         raise MetakeError("--out: the path is empty; name a place, or . for the current folder")
     return Path(text)
 

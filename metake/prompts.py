@@ -18,7 +18,7 @@ from metake.errors import MetakeError
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.models.architecture import Architecture
 from metake.models.chat import without_frame
-from metake.models.split import Parts, Split
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
 from metake.requests import GAP, Request
@@ -101,7 +101,7 @@ class Batch:
         return torch.tensor([names.index(name) for name in names])
 
     @property
-    def common(self) -> tuple[int, ...]:
+    def prefix_lengths(self) -> tuple[int, ...]:
         """Per template, with how many tokens all its rows begin: its context's. The bare one stays whole."""
         if len(self.requests) == 1:
             return (0,) * self.templates
@@ -169,15 +169,15 @@ class Trunks:
     """What the solver needs of a batch: its trunks and the stream before the first edited block.
 
     Attributes:
-        split: the trunks; rows of a request stand together, the bare one first, which is whole.
+        tokens: the trunks; rows of a request stand together, the bare one first, which is whole.
         last: lookup position per row, in its own part.
         hidden: the stream before block `start`.
         estimator: how a request's keys become one.
     """
 
-    split: Split
+    tokens: PrefixBatch
     last: Tensor
-    hidden: Parts
+    hidden: PrefixSuffix
     start: int
     templates: int
     estimator: KeyEstimator
@@ -189,13 +189,13 @@ class Trunks:
     ) -> Trunks:
         rows, count = batch.trunks, len(batch.requests)
         lengths = [len(row) for row in rows]
-        common = batch.common if arch.can_resume(max(lengths)) else (0,) * batch.templates
-        split = Split.of(
-            pad(rows).to(arch.device), lengths, common * count, list(range(batch.templates)) * count
+        prefixes = batch.prefix_lengths if arch.can_resume(max(lengths)) else (0,) * batch.templates
+        tokens = PrefixBatch.of(
+            pad(rows).to(arch.device), lengths, prefixes * count, list(range(batch.templates)) * count
         )
-        hidden = split.run(arch, stop=start, inputs=(start,))[1].inputs[start]
-        last = torch.tensor([row.lookup for row in rows]) - split.begins
-        return cls(split, last, hidden, start, batch.templates, estimator or BareAndContexts())
+        hidden = tokens.run(arch, stop=start, inputs=(start,)).inputs[start]
+        last = torch.tensor([row.lookup for row in rows]) - tokens.prefix_lengths
+        return cls(tokens, last, hidden, start, batch.templates, estimator or BareAndContexts())
 
     def at_lookup(self, stream: Tensor) -> Tensor:
         """`rows x length x d` -> `rows x d`."""
@@ -220,11 +220,11 @@ class Trunks:
         """Every request's first row of `rows x ...`."""
         return values[:: self.templates]
 
-    def bare_rows(self, hidden: Parts) -> tuple[Tensor, Tensor, Tensor]:
+    def bare_rows(self, hidden: PrefixSuffix) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, lookup positions and stream (of `hidden`, all rows) of the bare prompts, no longer than needed."""
         last = self.bare(self.last)
         length = int(last.max()) + 1
-        return self.bare(self.split.ids.own)[:, :length], last, self.bare(hidden.own)[:, :length]
+        return self.bare(self.tokens.ids.suffix)[:, :length], last, self.bare(hidden.suffix)[:, :length]
 
 
 def pick_tokens(positions: Tensor, stream: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -32,6 +33,7 @@ EXTRA = {
     "journal": "search",
     "downstream": "harness",
 }
+EXTRA_ROOMS = {"drift": "theory", "figures": "theory"}  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
 
@@ -67,9 +69,9 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def foreign(*paths: Path) -> dict[str, str]:
-    """Package -> a file that imports it, over the files and all of ours that they import."""
-    seen: set[Path] = set()
+def foreign(*paths: Path, without: Sequence[str] = ()) -> dict[str, str]:
+    """Package -> a file that imports it, over the files and all of ours that they import, but some rooms."""
+    seen = {path for room in without for path in (ROOT / "metake" / room).rglob("*.py")}
     found: dict[str, str] = {}
     todo = list(paths)
     while todo:
@@ -95,11 +97,19 @@ def undeclared(packages: dict[str, str], names: set[str]) -> dict[str, str]:
 
 
 def test_the_library_imports_what_is_declared():
-    """Everything, and `datasets`, which `--dataset` alone needs, from the hub extra."""
-    packages = foreign(*(ROOT / "metake").rglob("*.py"))
+    """Everything, and `datasets`, which `--dataset` alone needs, from the hub extra; rooms of an extra apart."""
+    packages = foreign(*(ROOT / "metake").rglob("*.py"), without=list(EXTRA_ROOMS))
     assert "torch" in packages
     assert set(undeclared(packages, declared(None))) == {"datasets"}
     assert "datasets" in declared("hub")
+
+
+@pytest.mark.parametrize("room", EXTRA_ROOMS)
+def test_a_room_imports_what_its_extra_declares(room):
+    packages = foreign(*(ROOT / "metake" / room).rglob("*.py"))
+    packages.pop("datasets", None)
+    assert undeclared(packages, declared(None))
+    assert not undeclared(packages, declared(EXTRA_ROOMS[room]))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -98,6 +98,7 @@ def test_interrupted_statistics_name_their_partial_file(stopped, monkeypatch, tm
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_script_ends_with_130(name, monkeypatch):
     monkeypatch.setattr("argparse.ArgumentParser.parse_args", interrupted)
+    monkeypatch.setattr("typer.core.TyperCommand.make_context", interrupted)
     done = call_here(f"{name}.py", check=False)
     assert done.returncode == 130
     assert done.stderr == f"\n{name}: interrupted: {NOTHING_HALF}\n"

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from experiments.drift.edit import Edit, measure
-from experiments.drift.norms import Jacobian, largest_singular, watched
-from experiments.drift.verdict import judge, sentences, table
+from metake.drift.edit import Edit, measure
+from metake.drift.norms import Jacobian, largest_singular, watched
+from metake.drift.verdict import judge, sentences, table
 from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
@@ -198,13 +198,13 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     ("arguments", "complaint"),
     [
         (("--model", "nowhere/nothing"), "nowhere/nothing"),
-        (("--edits", "0"), "--edits: must be at least 1, got 0"),
+        (("--edits", "0"), "Invalid value for '--edits': "),
         (("--layers", "1-99"), "layer"),
         (("--layers", "x"), "layers: cannot read 'x'"),
         (("--data", "missing.json"), "missing.json"),
         (("--text", "missing.txt"), "missing.txt"),
         (("--stats", "missing.safetensors"), "missing.safetensors"),
-        (("--lambda", "-1"), "--lambda: must be a number above 0, got -1"),
+        (("--lambda", "-1"), "'--lambda': must be a number above 0, got -1"),
         (("--factors", "1,x"), "--factors 1,x"),
         (("--factors", "0,1"), "--factors 0,1"),
     ],

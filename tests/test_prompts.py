@@ -86,11 +86,11 @@ def test_requests_are_numbered_by_subject(batch_of):
 def test_rows_of_a_template_share_their_context_and_the_bare_one_nothing(loaded, batch_of):
     """As many tokens as all trunks of the template begin with; of one request alone nothing is shared."""
     batch = batch_of(REQUEST, OTHER)
-    assert batch_of(REQUEST).common == (0, 0, 0)
-    assert batch.common[0] == 0
+    assert batch_of(REQUEST).prefix_lengths == (0, 0, 0)
+    assert batch.prefix_lengths[0] == 0
     for template in (1, 2):
         rows = [row.ids[: row.lookup] for row in batch.edits[template::3]]
-        count = batch.common[template]
+        count = batch.prefix_lengths[template]
         assert rows[0][:count] == rows[1][:count]
         assert rows[0][count] != rows[1][count]
         assert text_of(loaded, rows[0][:count]).startswith(CONTEXTS[template - 1])
@@ -145,7 +145,7 @@ def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_
     batch, arch = batch_of(REQUEST, OTHER, lookup=lookup), loaded.arch
     trunks = Trunks.build(arch, batch, 2)
     assert (trunks.start, trunks.templates) == (2, 3)
-    found = trunks.at_lookup(trunks.hidden.own)
+    found = trunks.at_lookup(trunks.hidden.suffix)
     for i, row in enumerate(batch.edits):
         seen = []
         with (
@@ -176,7 +176,7 @@ def trunks_of(count, estimator="bare-and-contexts"):
     """Only what means over a request's rows need."""
     made = find_kind("keys", estimator)()
     return Trunks(
-        split=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count, estimator=made
+        tokens=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count, estimator=made
     )
 
 

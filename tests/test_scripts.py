@@ -4,21 +4,56 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
+from typing import get_args, get_type_hints
 
 import pytest
 
+from metake.commands.common import above_zero
 from metake.models.load import ASSETS
 from tests.scripts import EXPERIMENTS, call_here
 
-SCRIPTS = {p.stem: p.read_text() for p in EXPERIMENTS.glob("*.py") if "\ndef main(" in p.read_text()}
+TEXTS = {p.stem: p.read_text(encoding="utf-8") for p in EXPERIMENTS.glob("*.py")}
+SCRIPTS = {
+    name: text for name, text in TEXTS.items() if re.search(r"^(def main\(|main = )", text, re.MULTILINE)
+}
+# scripts that are commands of `metake` under another name
+COMMANDS = {
+    name: import_module(f"experiments.{name}").main
+    for name, text in SCRIPTS.items()
+    if "main = Script(" in text
+}
+
+
+def parameters(name):
+    """Type and declaration of every option of a script that is a command, by its name."""
+    hints = get_type_hints(COMMANDS[name].function, include_extras=True)
+    hints.pop("return")
+    found = {}
+    for field, hint in hints.items():
+        kind, info = get_args(hint)
+        # typer takes the first declaration in an annotation for a default
+        declared = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
+        option = declared[0] if declared else f"--{field.replace('_', '-')}"
+        found[option] = kind, info
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_script_speaks_under_its_name(name):
-    assert re.search(rf'@command\("{name}"\)\ndef main\(', SCRIPTS[name])
+    assert re.search(
+        rf'@command\("{name}"\)\ndef main\(|^main = Script\("{name}", ', SCRIPTS[name], re.MULTILINE
+    )
 
 
-@pytest.mark.parametrize("name", sorted(name for name, text in SCRIPTS.items() if '"--out"' in text))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        n
+        for n, text in SCRIPTS.items()
+        if '"--out"' in text or "--out" in ((n in COMMANDS and parameters(n)) or ())
+    ),
+)
 def test_a_place_that_cannot_be_written_is_named_before_any_work(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
@@ -96,12 +131,35 @@ def test_bad_input_is_one_line(command, complaint, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_number_of_a_command_has_a_range(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for option, (kind, info) in parameters(name).items():
+        if kind not in (int, float, int | None, float | None):
+            continue
+        assert info.min is not None or info.parser is above_zero, option  # not any number there is
+        bad = ("0", "-5", "nan", "inf", "x") if info.min is None else (str(info.min - 1), "x", "1.5")
+        for value in bad:
+            done = call_here(f"{name}.py", f"{option}={value}", check=False)
+            assert done.returncode == 2
+            assert done.stderr.startswith(f"{name}: error: Invalid value for '{option}': ")
+            assert done.stderr.strip().count("\n") == 0
+
+
 def options(text):
     """Name and help of every option that a script's text adds."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
             said = [keyword.value for keyword in node.keywords if keyword.arg == "help"]
             yield node.args[0].value, said[0].value if said else ""
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_of_a_command_has_one_line_of_help(name):
+    assert parameters(name)
+    for option, (_, info) in parameters(name).items():
+        assert info.help, option
+        assert "\n" not in info.help, option
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
@@ -130,10 +188,13 @@ for script in {sorted(SCRIPTS)}:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("usage: ") == len(SCRIPTS)
+    assert done.stdout.lower().count("usage: ") == len(SCRIPTS)
 
 
 def test_the_help_of_a_script_shows_its_options(monkeypatch):
+    done = call_here("run_zsre.py", "--help")
+    assert all(f"  {option}" in done.stdout for option, _ in options(SCRIPTS["run_zsre"]))
+    assert "default: 2000, or 100 on a demo model" in done.stdout
     done = call_here("measure_drift.py", "--help")
-    assert all(f"  {option}" in done.stdout for option, _ in options(SCRIPTS["measure_drift"]))
-    assert "how many facts; default: 8" in done.stdout
+    assert all(f" {option} " in done.stdout for option in parameters("measure_drift"))
+    assert re.search(r"Number of facts\.\s*\[default: 8\]", done.stdout)

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from experiments.figures import core
-from experiments.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
 from experiments.theorem_figures import main
+from metake.figures import (
+    core,
+    gallery,  # noqa: F401 (registers the figures)
+)
+from metake.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
 from metake.report.figures import styled
 from theory import fidelity, suppression, trap
 from theory.claims import CLAIMS
@@ -46,7 +49,7 @@ def test_a_choice_writes_exactly_its_files_and_the_same_bytes_again(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert main(["--out", str(tmp_path / "two"), "--claims", "X5, L2"]) == 0
+    main(["--out", str(tmp_path / "two"), "--claims", "X5, L2"])
     names = {f"{n}.{s}" for n in ("ball_ellipsoid", "kl_mismatch") for s in FILES}
     for folder in ("one", "two"):
         assert {p.name for p in (tmp_path / folder).iterdir()} == names | {"captions.md", "index.json"}
@@ -58,7 +61,7 @@ def test_the_index_keeps_figures_that_stood_there(tmp_path):
     for claims, before in (("X5", "not JSON"), ("X5", '[{"name": "of an older form"}, 1]'), ("L2", None)):
         if before is not None:
             (tmp_path / "index.json").write_text(before)
-        assert main(["--out", str(tmp_path), "--claims", claims]) == 0
+        main(["--out", str(tmp_path), "--claims", claims])
     entries = json.loads((tmp_path / "index.json").read_text())
     assert [e["name"] for e in entries] == ["ball_ellipsoid", "kl_mismatch"]
     captions = (tmp_path / "captions.md").read_text()
@@ -171,7 +174,9 @@ def test_every_figure_has_a_wrong_formula_that_it_notices():
 
 def test_a_broken_law_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trap, "mismatch", lambda kappa: kappa)
-    assert main(["--out", str(tmp_path / "out"), "--claims", "L2"]) == 1
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", str(tmp_path / "out"), "--claims", "L2"])
+    assert stop.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if "broken" in line]
     assert len(lines) == 1
     assert "ball_ellipsoid" in lines[0]

@@ -12,17 +12,11 @@ from functools import cached_property
 
 import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from verification.real import measured_spectra
+from metake.figures.measured import measured_spectra
+from metake.figures.numbers import EPS64, Array, basis, tolerance
 
-Array = NDArray[np.float64]
-EPS = float(np.finfo(np.float64).eps)
-
-
-def tolerance(condition: float = 1.0, size: int = 8, eps: float = EPS) -> float:
-    """Relative error to expect of a backward-stable solve: a few `size eps cond`."""
-    return 16 * size * eps * max(1.0, condition)
+EPS = EPS64
 
 
 @dataclass(frozen=True)
@@ -98,14 +92,6 @@ def spectra(draw: st.DrawFn, size: int, max_exponent: int = 12) -> Array:
     condition = 10.0 ** draw(st.integers(0, max_exponent))
     scale = 10.0 ** draw(st.sampled_from([0, 1, -1, 2, -2, 4, -4]))
     return np.sort(family(size, condition)) * scale
-
-
-def basis(size: int, seed: int) -> Array:
-    """Orthonormal columns; seed 0 is the identity."""
-    if seed == 0:
-        return np.eye(size)
-    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
-    return Q * np.where(np.diag(R) < 0, -1.0, 1.0)
 
 
 seeds = st.integers(0, 999)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from metake.figures.measured import DEMOS, Layer, measured, measured_real
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
 from theory import suppression
 from verification import ledger
 from verification.ledger import below, checks, holds
-from verification.real import DEMOS, Layer, measured, measured_real
 
 BITS = 160
 WEIGHT, CONDITION, KEYS = 100.0, 1e4, 4

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
+from metake.figures.solves import LAYERS, Setting, gradients, setting, still
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
 from metake.planners.compensated import compensate
@@ -26,7 +27,6 @@ from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression, trap
 from verification import ledger, nets
-from verification.layered import LAYERS, Setting, gradients, setting, still
 from verification.ledger import below, checks, equal, holds
 from verification.nets import Fidelity
 from verification.strategies import EPS, Drift, drifts, seeds, tolerance
@@ -332,10 +332,13 @@ def test_identity_transport_is_aligned_without_dominance(weight: float):
 def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Array]]:
     """The parallel proxy as the gradient of one virtual loss, and Gamma^ and q^ of each layer."""
     r = residuals.clone().requires_grad_(True)
-    trace, _ = s.trunks.split.run(
+    trace = s.trunks.tokens.run(
         s.arch, start=s.layers[0], hidden=s.trunks.hidden, keys=s.layers, stop=s.layers[-1]
     )
-    q = {i: s.geometries[i].channel(s.trunks.at_lookup(trace.keys[i]).float().T).float() for i in s.layers}
+    q = {
+        i: s.geometries[i].channel(s.trunks.at_lookup(trace.suffix.keys[i]).float().T).float()
+        for i in s.layers
+    }
     edits = {i: (share * r.T, q[i]) for i, share in s.solver.shares}
     g = torch.autograd.grad(s.loss(edits), r)[0][0].double().numpy()
     eye = torch.eye(nets.INNER)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from metake.figures.measured import DEMOS, Layer, measured
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
 from metake.solvers.layered import cost_of
@@ -23,7 +24,6 @@ from theory import suppression
 from verification import ledger
 from verification import strategies as make
 from verification.ledger import below, checks, equal, holds
-from verification.real import DEMOS, Layer, measured
 
 Array = NDArray[np.float64]
 

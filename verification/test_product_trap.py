@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from metake.data.records import read_records
 from metake.errors import MetakeError
+from metake.figures.measured import DEMOS, measured
 from metake.geometry.covariance import collect
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
@@ -49,7 +50,6 @@ from verification.problems import (
     trust_region,
     window_of,
 )
-from verification.real import DEMOS, measured
 from verification.strategies import Geometry as Spectrum
 from verification.strategies import basis, geometries, seeds, tolerance, vectors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Option("--model", help="A name from `metake models`, a local folder, a .gguf file or a hub name."),
+]
+ModelOrDemo = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="A name from `metake models`, a local folder, a .gguf file or a hub name; default: demo.",
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, or auto to shard; default: a GPU if there is one.")
@@ -60,9 +68,25 @@ Preset = Annotated[
         help="Preset file written by experiments/tune.py; default: the model's preset.",
     ),
 ]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")
 ]
+
+
+def above_zero(text: str) -> float:
+    """Number of an option that has to be above 0.
+
+    Raises:
+        typer.BadParameter: it is not.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"must be a number above 0, got {text}")
+    return value
 
 
 def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:

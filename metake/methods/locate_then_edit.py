@@ -345,10 +345,10 @@ def keys_in_contexts(model: EditableModel, trunks: Trunks, layers: Sequence[int]
     Returns:
         Layer -> `rows x d_k`.
     """
-    trace, _ = trunks.split.run(
+    trace = trunks.tokens.run(
         model.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
     )
-    return {layer: upcast(trunks.at_lookup(trace.keys[layer])) for layer in layers}
+    return {layer: upcast(trunks.at_lookup(trace.suffix.keys[layer])) for layer in layers}
 
 
 def lookup_keys(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:

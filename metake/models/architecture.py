@@ -256,7 +256,7 @@ class Architecture:
         return stack
 
     @property
-    def memory_name(self) -> str:
+    def cache_argument(self) -> str:
         """The argument of the model that takes attention's memory of earlier tokens."""
         names = inspect.signature(self.model.forward).parameters
         return "cache" if "cache" in names else "past_key_values"

@@ -1,9 +1,8 @@
-"""One forward pass, of which any part may be skipped, observed, or altered on the way.
+"""One forward pass, of which any part can be skipped, observed or modified.
 
-Everything that an edit asks of a model is this one function: keys at the down-projections, hidden
-states after a block, logits at chosen positions; from the tokens or from a cached hidden state;
-to the head or only as far as needed; with or without virtual edits. Padding is on the right and no
-mask is passed: under causal attention no real token sees what comes after it.
+All uses of a model by an edit go through `run`: keys at the down-projections, hidden states after a block, logits at
+chosen positions; from tokens or from a cached hidden state; to the head or to a block below it; with or without virtual
+edits. Rows are padded on the right and no mask is passed: under causal attention no token attends to padding after it.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from torch import Tensor, nn
 
 from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
-from metake.models.past import Memory, Past, States
+from metake.models.kv_cache import CacheAdapter, KeyValues, KVCache
 from metake.models.probe import logits_of, stream_of
 from metake.models.wrappers import runs_compiled
 
 
 @dataclass
 class Trace:
-    """What a pass observed.
+    """Activations that a pass observed.
 
     Attributes:
         keys: layer -> inputs of its down-projection, `rows x length x d_k`.
@@ -34,7 +33,7 @@ class Trace:
         outputs: layer -> residual stream after the block, `rows x length x d_v`.
         inputs: layer -> residual stream before the block, same shape.
         logits: `positions x vocabulary`, empty if the pass stopped before the head.
-        states: layer -> attention's keys and values, those of `past` first, from layer `record` on.
+        key_values: layer -> attention's keys and values of the cached and the new tokens, from layer `record_from` on.
     """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
@@ -42,7 +41,7 @@ class Trace:
     outputs: dict[int, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
-    states: dict[int, States] = field(default_factory=dict)
+    key_values: dict[int, KeyValues] = field(default_factory=dict)
 
 
 class _Stop(Exception):
@@ -60,8 +59,13 @@ def upcast(values: Tensor) -> Tensor:
 
 @contextmanager
 def eager(model: nn.Module) -> Iterator[None]:
-    """Passes that call every hook and return what they are read for, of a compiled model too, and of one that is
-    configured to return tuples (with which some families of `transformers` do not run at all)."""
+    """Context in which every hook of a model is called and its passes return objects, not tuples.
+
+    Compiled models skip hooks, and with `return_dict=False` some families of `transformers` do not run at all.
+
+    Args:
+        model: the model; its configuration is restored afterwards.
+    """
     config = getattr(model, "config", None)
     tuples = getattr(config, "return_dict", True) is False
     with ExitStack() as stack:
@@ -75,7 +79,7 @@ def eager(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _replaced(modules: Iterable[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
-    """Modules that run `forward` instead of their own."""
+    """Context in which modules run `forward` instead of their own."""
     had = [(module, module.__dict__.get("forward")) for module in modules]
     for module, _ in had:
         module.forward = forward
@@ -85,25 +89,25 @@ def _replaced(modules: Iterable[nn.Module], forward: Callable[..., Any]) -> Iter
         for module, own in had:
             if own is None:
                 del module.__dict__["forward"]
-            else:  # another library (sharding) had put its own there
+            else:  # set by another library (sharding)
                 module.forward = own
 
 
 def _only_at(
-    forward: Callable[[Tensor], Tensor], places: tuple[Tensor, Tensor]
+    forward: Callable[[Tensor], Tensor], positions: tuple[Tensor, Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """What maps every token for itself, at `places` alone, which differ; 0 elsewhere."""
+    """A function of single tokens, evaluated at distinct `positions` only; 0 elsewhere."""
 
     def sparse(stream: Tensor) -> Tensor:
-        at = (places[0].to(stream.device), places[1].to(stream.device))
-        seen = forward(stream[at])
-        return seen.new_zeros(*stream.shape[:-1], seen.shape[-1]).index_put(at, seen)
+        at = (positions[0].to(stream.device), positions[1].to(stream.device))
+        found = forward(stream[at])
+        return found.new_zeros(*stream.shape[:-1], found.shape[-1]).index_put(at, found)
 
     return sparse
 
 
-# `transformers` writes GELU's tanh form out in eight operations, each of which reads and keeps the widest
-# activation of a block; in one, the values are the same to rounding (in half precision, rounded once)
+# `transformers` writes GELU's tanh form in eight operations, each of which reads and keeps the widest activation of a
+# block; one fused operation gives the same values up to rounding (in half precision, rounded once)
 _gelu = partial(nn.functional.gelu, approximate="tanh")
 
 
@@ -120,112 +124,164 @@ def run(
     inputs: Sequence[int] = (),
     edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
     positions: tuple[Tensor, Tensor] | None = None,
-    past: Past | None = None,
-    record: int | None = None,
+    cache: KVCache | None = None,
+    record_from: int | None = None,
 ) -> Trace:
-    """Run `arch` on right-padded `ids` (`rows x length`) and observe.
+    """Trace of a pass over right-padded rows.
 
     Args:
-        start: first block to run; needs `hidden`, the stream before that block
-            (`rows x length x d_v`). `start = len(arch)` runs norm and head alone.
+        arch: the model.
+        ids: token ids, `rows x length`.
+        start: first block to run; `len(arch)` runs norm and head only.
+        hidden: residual stream before block `start`, `rows x length x d_v`; needed unless `start` is 0.
         stop: last block to run; the head is then not reached.
-        keys, values, outputs, inputs: layers to observe.
-        edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights
-            `W + left right^T`, as `y + left (right^T k)` at every position.
-        positions: `(rows, columns)` at which logits are wanted, each once; nothing that only others need
-            is computed. Without it there are logits at every position, if the pass reaches the head.
-        past: what stands before `ids`, which are then the last tokens of their rows.
-        record: keep attention's keys and values from this layer on, for a later pass's `past`.
+        keys: layers whose down-projection inputs are observed.
+        values: layers whose down-projection outputs are observed.
+        outputs: layers whose residual stream is observed after the block.
+        inputs: layers whose residual stream is observed before the block.
+        edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights `W + left right^T`, computed as
+            `y + left (right^T k)` at every position.
+        positions: distinct `(rows, columns)` at which logits are computed; unused logits are never computed. Without
+            it there are logits at every position, if the pass reaches the head.
+        cache: keys and values of the tokens before `ids`.
+        record_from: first layer whose attention keys and values are recorded, for the `cache` of a later pass.
+
+    Returns:
+        What the pass observed.
+
+    Raises:
+        ValueError: `start` is not 0 and there is no `hidden`.
     """
     if ids.device.type == "cpu" and ids.numel():
         arch.check_tokens(int(ids.max()))
-    trace = Trace()
-    blocks = arch.blocks
-    more: dict[str, Any] = {}
-    memory = None
-    if past is not None or record is not None:
-        memory = more[arch.memory_name] = Memory(past, record)
-    if past is not None:
-        mask, at = past.layout(ids.shape[1], arch.max_positions, arch.device)
-        more |= {"attention_mask": mask, "position_ids": at}
+    trace, options = Trace(), dict[str, Any]()
+    adapter = None
+    if cache is not None or record_from is not None:
+        adapter = options[arch.cache_argument] = CacheAdapter(cache, record_from)
+    if cache is not None:
+        mask, at = cache.mask_and_positions(ids.shape[1], arch.max_positions, arch.device)
+        options |= {"attention_mask": mask, "position_ids": at}
     with ExitStack() as stack:
         stack.enter_context(eager(arch.model))
         stack.enter_context(_replaced(arch.written_out_gelus, _gelu))
-
-        def hook(handle: torch.utils.hooks.RemovableHandle) -> None:
-            stack.callback(handle.remove)
-
         if start > 0:
             if hidden is None:
                 raise ValueError("a pass that starts at a block needs the hidden state before it")
             skipped = (hidden, None) if arch.returns_tuples else hidden
-            stack.enter_context(_replaced(blocks[:start], lambda *_, **__: skipped))
-
-        def by_row(tokens: Tensor) -> Tensor:
-            """Some families (OPT) lay the rows of an FFN end to end."""
-            return tokens.reshape(*ids.shape, -1)
-
-        for layer in keys:
-
-            def keep_key(_, args, layer=layer):
-                trace.keys[layer] = by_row(args[0])
-
-            hook(arch.down(layer).register_forward_pre_hook(keep_key))
-        for layer, (left, right) in (edits or {}).items():
-            if layer < start:
-                continue
-
-            def alter(_, args, output, left=left, right=right):
-                key = args[0]
-                gate = key.to(right.dtype) @ right.to(key.device)
-                return output + (gate @ left.to(key.device).T).to(output.dtype)
-
-            hook(arch.down(layer).register_forward_hook(alter))
-        for layer in values:
-
-            def keep_value(_, __, output, layer=layer):
-                seen = trace.values[layer] = by_row(output)
-                # the model goes on from what was seen, in a copy: some (Falcon) add to it in place
-                return seen.reshape(output.shape).clone()
-
-            hook(arch.down(layer).register_forward_hook(keep_value))
-        for layer in inputs:
-
-            def keep_input(_, args, kwargs, layer=layer):
-                trace.inputs[layer] = args[0] if args else kwargs["hidden_states"]
-
-            hook(blocks[layer].register_forward_pre_hook(keep_input, with_kwargs=True))
-        for layer in {*outputs, *(() if stop is None else (stop,))}:
-
-            def keep_output(_, __, output, layer=layer):
-                if layer in outputs:
-                    trace.outputs[layer] = stream_of(output)
-                if layer == stop:
-                    raise _Stop
-
-            hook(blocks[layer].register_forward_hook(keep_output))
+            stack.enter_context(_replaced(arch.blocks[:start], lambda *_, **__: skipped))
+        _observe_keys(stack, arch, trace, keys, ids.shape)
+        _apply_edits(stack, arch, edits or {}, start)
+        _observe_values(stack, arch, trace, values, ids.shape)
+        _observe_inputs(stack, arch, trace, inputs)
+        _observe_outputs(stack, arch, trace, outputs, stop)
         if positions is not None:
-            rows, columns = positions
-            ffn, last = arch.ffn(len(arch) - 1), len(arch) - 1
-            watched = last in (*keys, *values, *outputs)
-            if ffn is not None and stop is None and not watched and 2 * len(rows) < ids.numel():
-                stack.enter_context(_replaced([ffn], _only_at(ffn.forward, positions)))
-
-            def gather(_, args):
-                stream = args[0]
-                return (stream[rows.to(stream.device), columns.to(stream.device)],)
-
-            hook(arch.head.register_forward_pre_hook(gather))
+            if stop is None and len(arch) - 1 not in (*keys, *values, *outputs):
+                _skip_last_ffn(stack, arch, positions, ids.numel())
+            _select_positions(stack, arch, positions)
         with suppress(_Stop):
-            trace.logits = logits_of(arch.model(input_ids=ids.to(arch.device), use_cache=False, **more))
-    if memory is not None:
-        trace.states = memory.seen
+            trace.logits = logits_of(arch.model(input_ids=ids.to(arch.device), use_cache=False, **options))
+    if adapter is not None:
+        trace.key_values = adapter.recorded
     return trace
+
+
+def _by_row(tokens: Tensor, shape: torch.Size) -> Tensor:
+    """Values as `rows x length x d`; some families (OPT) concatenate the rows of an FFN."""
+    return tokens.reshape(*shape, -1)
+
+
+def _observe_keys(
+    stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int], shape: torch.Size
+) -> None:
+    for layer in layers:
+
+        def keep(_: object, args: tuple[Tensor, ...], layer: int = layer) -> None:
+            trace.keys[layer] = _by_row(args[0], shape)
+
+        stack.callback(arch.down(layer).register_forward_pre_hook(keep).remove)
+
+
+def _apply_edits(
+    stack: ExitStack, arch: Architecture, edits: Mapping[int, tuple[Tensor, Tensor]], start: int
+) -> None:
+    for layer, (left, right) in edits.items():
+        if layer < start:
+            continue
+
+        def add(
+            _: object, args: tuple[Tensor, ...], output: Tensor, left: Tensor = left, right: Tensor = right
+        ) -> Tensor:
+            key = args[0]
+            gate = key.to(right.dtype) @ right.to(key.device)
+            return output + (gate @ left.to(key.device).T).to(output.dtype)
+
+        stack.callback(arch.down(layer).register_forward_hook(add).remove)
+
+
+def _observe_values(
+    stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int], shape: torch.Size
+) -> None:
+    for layer in layers:
+
+        def keep(_: object, __: object, output: Tensor, layer: int = layer) -> Tensor:
+            observed = trace.values[layer] = _by_row(output, shape)
+            # the model continues from a copy: some families (Falcon) add to it in place
+            return observed.reshape(output.shape).clone()
+
+        stack.callback(arch.down(layer).register_forward_hook(keep).remove)
+
+
+def _observe_inputs(stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int]) -> None:
+    for layer in layers:
+
+        def keep(_: object, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int = layer) -> None:
+            trace.inputs[layer] = args[0] if args else kwargs["hidden_states"]
+
+        stack.callback(arch.blocks[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
+
+
+def _observe_outputs(
+    stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int], stop: int | None
+) -> None:
+    """Observe blocks, and leave the pass after block `stop`."""
+    for layer in {*layers, *(() if stop is None else (stop,))}:
+
+        def keep(_: object, __: object, output: Any, layer: int = layer) -> None:
+            if layer in layers:
+                trace.outputs[layer] = stream_of(output)
+            if layer == stop:
+                raise _Stop
+
+        stack.callback(arch.blocks[layer].register_forward_hook(keep).remove)
+
+
+def _skip_last_ffn(
+    stack: ExitStack, arch: Architecture, positions: tuple[Tensor, Tensor], tokens: int
+) -> None:
+    """Run the last FFN at the positions of logits only, if they are fewer than half of all tokens."""
+    ffn = arch.ffn(len(arch) - 1)
+    if ffn is not None and 2 * len(positions[0]) < tokens:
+        stack.enter_context(_replaced([ffn], _only_at(ffn.forward, positions)))
+
+
+def _select_positions(stack: ExitStack, arch: Architecture, positions: tuple[Tensor, Tensor]) -> None:
+    """Run the head at some positions only."""
+    rows, columns = positions
+
+    def gather(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        stream = args[0]
+        return (stream[rows.to(stream.device), columns.to(stream.device)],)
+
+    stack.callback(arch.head.register_forward_pre_hook(gather).remove)
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients for parameters, PyTorch's own defaults; all as before afterwards."""
+    """Context with a model in evaluation mode, its parameters without gradients, and PyTorch's default modes.
+
+    Args:
+        model: the model; its modes are restored afterwards.
+    """
     modes = [(module, module.training) for module in model.modules()]
     wanted = [p for p in model.parameters() if p.requires_grad]
     model.eval()

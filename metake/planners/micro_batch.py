@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metake.models.past import Past
-from metake.models.split import Parts, Split
+from metake.models.kv_cache import KVCache
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row
 from metake.models.trace import upcast
 
@@ -103,34 +103,34 @@ class BatchedRows:
     """Rows of one pass, with what is constant of their activations.
 
     Attributes:
-        split: shared prefixes and suffixes of the rows.
+        tokens: shared prefixes and suffixes of the rows.
         owners: request of each row.
         above: stream after the last edited block.
         below: stream before the first edited block; None if only what follows the last one runs.
         gates: `rows x length`, or `rows x length x n` if joint: factor of the residual at each token.
-        past: KV cache of the tokens before the suffixes, if these do not change.
+        cache: KV cache of the tokens before the suffixes, if these do not change.
     """
 
-    split: Split
+    tokens: PrefixBatch
     owners: Tensor
-    above: Parts
-    below: Parts | None
-    gates: Parts
-    past: Past | None = None
+    above: PrefixSuffix
+    below: PrefixSuffix | None
+    gates: PrefixSuffix
+    cache: KVCache | None = None
 
     def __getitem__(self, keep: Tensor) -> BatchedRows:
         below = None if self.below is None else self.below.rows(keep)
-        past = None if self.past is None else self.past.rows(keep)
+        cache = None if self.cache is None else self.cache.rows(keep)
         return BatchedRows(
-            self.split.rows(keep),
+            self.tokens.rows(keep),
             self.owners[keep],
             self.above.rows(keep),
             below,
             self.gates.rows(keep),
-            past,
+            cache,
         )
 
-    def shifted(self, residuals: Tensor) -> Parts:
+    def shifted(self, residuals: Tensor) -> PrefixSuffix:
         """Stream after the last edited block plus the gated residuals.
 
         Args:
@@ -139,17 +139,17 @@ class BatchedRows:
         Returns:
             Shape and dtype of `above`; the sum is formed in fp32 at least.
         """
-        moved = residuals.to(self.gates.own)
+        moved = residuals.to(self.gates.suffix)
 
         def add(above: Tensor, gates: Tensor) -> Tensor:
             joint = gates.ndim == 3
             shift = gates @ moved if joint else gates[..., None] * moved[self.owners][:, None]
             return (upcast(above) + shift).to(above.dtype)
 
-        common = None
-        if self.above.common is not None and self.gates.common is not None:
-            common = add(self.above.common, self.gates.common)
-        return Parts(add(self.above.own, self.gates.own), common)
+        prefix = None
+        if self.above.prefix is not None and self.gates.prefix is not None:
+            prefix = add(self.above.prefix, self.gates.prefix)
+        return PrefixSuffix(add(self.above.suffix, self.gates.suffix), prefix)
 
 
 @dataclass
@@ -195,7 +195,7 @@ class MicroBatch:
         return None if self.active_rows is None or self.scored is None else (self.active_rows, self.scored)
 
     def _score_positions(self, keep: Tensor, rows: BatchedRows) -> ScoredPositions:
-        specs, begins = [self.specs[i] for i in keep], rows.split.begins.tolist()
+        specs, begins = [self.specs[i] for i in keep], rows.tokens.prefix_lengths.tolist()
         answers = [
             (i, at - begins[i], token, spec)
             for i, spec in enumerate(specs)

@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metake.models.ahead import memory_above, stream_after
 from metake.models.architecture import Architecture
-from metake.models.past import Past
-from metake.models.split import Parts, Split
+from metake.models.kv_cache import KVCache
+from metake.models.precompute import key_values_above, stream_after
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, upcast
 from metake.planners.micro_batch import BatchedRows, MicroBatch, RowSpec
@@ -81,7 +81,7 @@ class Objective:
         self.size = len(batch.requests)
         self.templates = batch.templates
         self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
-        self._common = dict(enumerate(batch.common))
+        self._prefix_lengths = dict(enumerate(batch.prefix_lengths))
         self._specs = [
             RowSpec(row, i // self.templates, guard=False, written=True, template=i % self.templates)
             for i, row in enumerate(batch.edits)
@@ -110,7 +110,7 @@ class Objective:
 
     def _shared_lengths(self, specs: list[RowSpec]) -> list[int]:
         """Number of tokens that each row has in common with all others of its template."""
-        return [self._common.get(spec.template, 0) if self._resume else 0 for spec in specs]
+        return [self._prefix_lengths.get(spec.template, 0) if self._resume else 0 for spec in specs]
 
     @cached_property
     def _resume(self) -> bool:
@@ -124,48 +124,55 @@ class Objective:
     def _from_lookup(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
         ids, owners = self._layout(specs)
         needed = torch.tensor([spec.row.needed for spec in specs])
-        shared = Split.of(
+        shared = PrefixBatch.of(
             ids, needed.tolist(), self._shared_lengths(specs), [spec.template for spec in specs]
         )
-        contexts, ahead = shared.begins, torch.tensor(begins) - shared.begins
-        states = shared.states(self.arch)
+        contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
+        states = shared.prefix_key_values(self.arch)
         stream = stream_after(self.arch, shared, states, self.top, needed - contexts, self.max_tokens)
         alone = list(range(len(specs)))
-        own = Split.of(shared.ids.own, (needed - contexts).tolist(), ahead.tolist(), alone)
-        split = replace(own, ids=Parts(own.ids.own), begins=torch.tensor(begins), sources=own.sources[:0])
-        past = None
+        own = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
+        split = replace(
+            own,
+            ids=PrefixSuffix(own.ids.suffix),
+            prefix_lengths=torch.tensor(begins),
+            prefix_rows=own.prefix_rows[:0],
+        )
+        cache = None
         if any(begins) and self.top + 1 < len(self.arch):  # no attention above the last block
-            memory = memory_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
+            memory = key_values_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
             there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
-            past = Past(memory, split.begins, torch.cat(there, 1))
-        above = own.cut(stream).own
+            cache = KVCache(memory, split.prefix_lengths, torch.cat(there, 1))
+        above = own.cut(stream).suffix
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
-        lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.begins
+        lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.prefix_lengths
         gates[alone, lookups] = torch.tensor([spec.written for spec in specs]).to(gates)
-        rows = BatchedRows(split, owners, Parts(above), None, Parts(gates), past)
+        rows = BatchedRows(split, owners, PrefixSuffix(above), None, PrefixSuffix(gates), cache)
         return MicroBatch(
-            specs, rows, self._reference(specs, shared.ids.own, stream), self.templates, self.guards
+            specs, rows, self._reference(specs, shared.ids.suffix, stream), self.templates, self.guards
         )
 
     @torch.no_grad()
     def _whole(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
         ids, owners = self._layout(specs)
-        split = Split.of(ids, [spec.row.needed for spec in specs], begins, [spec.template for spec in specs])
-        _, seen = split.run(
+        split = PrefixBatch.of(
+            ids, [spec.row.needed for spec in specs], begins, [spec.template for spec in specs]
+        )
+        trace = split.run(
             self.arch, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
-        above = seen.outputs[self.top]
+        above = trace.outputs[self.top]
 
         def gate(keys: Tensor) -> Tensor:
             if self.channel is None:
-                return torch.empty(*keys.shape[:2], 0, device=above.own.device)
+                return torch.empty(*keys.shape[:2], 0, device=above.suffix.device)
             q = self.channel.to(upcast(keys))
             found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
-            return found.to(above.own.device)
+            return found.to(above.suffix.device)
 
-        rows = BatchedRows(split, owners, above, seen.inputs[self.first], seen.keys[self.top].each(gate))
+        rows = BatchedRows(split, owners, above, trace.inputs[self.first], trace.keys[self.top].map(gate))
         return MicroBatch(
-            specs, rows, self._reference(specs, split.ids.own, above.own), self.templates, self.guards
+            specs, rows, self._reference(specs, split.ids.suffix, above.suffix), self.templates, self.guards
         )
 
     def _layout(self, specs: list[RowSpec]) -> tuple[Tensor, Tensor]:
@@ -220,16 +227,16 @@ class Objective:
 
         def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:
             hidden = rows.shifted(residuals)
-            if rows.past is not None:
+            if rows.cache is not None:
                 return run(
                     self.arch,
-                    rows.split.ids.own,
+                    rows.tokens.ids.suffix,
                     start=self.top + 1,
-                    hidden=hidden.own,
+                    hidden=hidden.suffix,
                     positions=positions,
-                    past=rows.past,
+                    cache=rows.cache,
                 ).logits
-            return rows.split.run(self.arch, start=self.top + 1, hidden=hidden, positions=positions)[0].logits
+            return rows.tokens.run(self.arch, start=self.top + 1, hidden=hidden, positions=positions).logits
 
         batches = self._lookup_batches if gate == "token" else self._whole_batches
         return self._sum(batches, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
@@ -257,9 +264,9 @@ class Objective:
         """
 
         def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:
-            return rows.split.run(
+            return rows.tokens.run(
                 self.arch, start=self.first, hidden=rows.below, edits=factors, positions=positions
-            )[0].logits
+            ).logits
 
         everyone = torch.ones(self.size, dtype=torch.bool)
         active = everyone if active is None else active

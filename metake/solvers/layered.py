@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
-from metake.models.split import Parts
+from metake.models.prefix_batch import PrefixSuffix
 from metake.models.trace import run, upcast
 from metake.prompts import Trunks, pick_tokens
 from metake.solvers.allocation import Shares
@@ -142,11 +142,11 @@ class LayeredSolver:
             `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
         """
         top = self.planned_at
-        trace, _ = trunks.split.run(
+        trace = trunks.tokens.run(
             self.arch, start=trunks.start, hidden=trunks.hidden, stop=top, keys=(top,), outputs=(top,)
         )
-        stream = trunks.bare(trunks.at_lookup(trace.outputs[top]))
-        return upcast(stream), trunks.mean_key(upcast(trunks.at_lookup(trace.keys[top])))
+        stream = trunks.bare(trunks.at_lookup(trace.suffix.outputs[top]))
+        return upcast(stream), trunks.mean_key(upcast(trunks.at_lookup(trace.suffix.keys[top])))
 
     @torch.no_grad()
     def value(self, trunks: Trunks) -> Tensor:
@@ -188,7 +188,7 @@ class LayeredSolver:
         keys, missing, eta = {}, {}, {}
         before = after = None
         goals: dict[int, Tensor] = {}
-        again = torch.is_grad_enabled() and trunks.split.ids.own.numel() > self.max_tokens
+        again = torch.is_grad_enabled() and trunks.tokens.ids.suffix.numel() > self.max_tokens
         for layer, share in self.shares:
             # every context is needed up to this layer's key, and only the bare prompts up to the goal's
             # layer, below which nothing else is edited yet
@@ -258,11 +258,11 @@ class _Passes:
     def last(self) -> Tensor:
         return self.trunks.bare(self.trunks.last)
 
-    def keys(self, start: int, hidden: Parts) -> tuple[Parts, Tensor]:
+    def keys(self, start: int, hidden: PrefixSuffix) -> tuple[PrefixSuffix, Tensor]:
         """From the stream before block `start`: that before this layer's, and keys at the lookup token."""
 
-        def climb() -> tuple[Parts, Tensor]:
-            trace, seen = self.trunks.split.run(
+        def climb() -> tuple[PrefixSuffix, Tensor]:
+            trace = self.trunks.tokens.run(
                 self.arch,
                 start=start,
                 hidden=hidden,
@@ -271,11 +271,11 @@ class _Passes:
                 keys=(self.layer,),
                 inputs=(self.layer,),
             )
-            return seen.inputs[self.layer], self.trunks.at_lookup(trace.keys[self.layer])
+            return trace.inputs[self.layer], self.trunks.at_lookup(trace.suffix.keys[self.layer])
 
         return self._run(climb)
 
-    def streams(self, hidden: Parts, layers: tuple[int, ...]) -> dict[int, Tensor]:
+    def streams(self, hidden: PrefixSuffix, layers: tuple[int, ...]) -> dict[int, Tensor]:
         """Of the bare prompts, after each of `layers`."""
         ids, _, below = self.trunks.bare_rows(hidden)
 

@@ -258,7 +258,7 @@ def test_attentions_memory_is_given_by_the_name_that_the_model_takes_it_by():
         (lambda input_ids, **options: None, "past_key_values"),
     ):
         arch.model = SimpleNamespace(forward=forward)
-        assert arch.memory_name == name
+        assert arch.cache_argument == name
 
 
 def test_dropout_is_off_while_a_described_model_is_measured():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metake.models.architecture import Architecture, ModuleMap
-from metake.models.past import Past
+from metake.models.kv_cache import KVCache
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import _gelu, run
 from tests.conftest import CONFIGS, DESCRIBED, tiny
@@ -191,15 +191,17 @@ def test_a_pass_resumes_after_any_token_of_each_row(arch, attention):
     arch.model.set_attn_implementation(attention)
     begins, width = torch.tensor([3, 1, 0]), 3
     ids = torch.cat([IDS, IDS.flip(0)[:1]])
-    full = run(arch, ids, outputs=(0,), record=1)
-    assert set(full.states) == set(range(1, len(arch)))
-    states = {layer: (k[:, :, :3].detach(), v[:, :, :3].detach()) for layer, (k, v) in full.states.items()}
+    full = run(arch, ids, outputs=(0,), record_from=1)
+    assert set(full.key_values) == set(range(1, len(arch)))
+    states = {
+        layer: (k[:, :, :3].detach(), v[:, :, :3].detach()) for layer, (k, v) in full.key_values.items()
+    }
     rows, columns = torch.arange(3)[:, None], begins[:, None] + torch.arange(width)
     change = torch.randn(3, width, arch.d_v, generator=torch.Generator().manual_seed(0))
     got, wanted = change.clone().requires_grad_(True), change.clone().requires_grad_(True)
     stream = full.outputs[0].detach()
     a = run(
-        arch, ids[rows, columns], start=1, hidden=stream[rows, columns] + got, past=Past(states, begins)
+        arch, ids[rows, columns], start=1, hidden=stream[rows, columns] + got, cache=KVCache(states, begins)
     ).logits
     moved = stream.index_put((rows.expand(-1, width), columns), wanted, accumulate=True)
     b = run(arch, ids, start=1, hidden=moved).logits[rows, columns]
@@ -213,9 +215,9 @@ def test_a_pass_resumes_after_any_token_of_each_row(arch, attention):
 @torch.no_grad()
 def test_rows_may_share_a_past(arch):
     common, ends = IDS[:1, :4], torch.tensor([[2, 7], [90, 11], [3, 3]])
-    states = run(arch, common, record=0).states
-    past = Past(states, torch.tensor([4])).rows(torch.tensor([0, 0, 0]))
-    shared = run(arch, ends, past=past).logits
+    states = run(arch, common, record_from=0).key_values
+    past = KVCache(states, torch.tensor([4])).rows(torch.tensor([0, 0, 0]))
+    shared = run(arch, ends, cache=past).logits
     whole = run(arch, torch.cat([common.expand(3, -1), ends], 1)).logits[:, 4:]
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
 

@@ -458,7 +458,7 @@ CONFIGURED = {
 @torch.no_grad()
 @pytest.mark.parametrize("how", sorted(CONFIGURED))
 def test_a_pass_does_not_depend_on_what_the_configuration_returns(how, family):
-    wanted = run(Architecture(tiny(family)), IDS, outputs=(1,), record=0)
+    wanted = run(Architecture(tiny(family)), IDS, outputs=(1,), record_from=0)
     model = copy.deepcopy(tiny(family))  # with a configuration of its own
     if how == "attentions":
         model.set_attn_implementation("eager")
@@ -474,10 +474,10 @@ def test_a_pass_does_not_depend_on_what_the_configuration_returns(how, family):
 
     before = attached()
     run(arch, IDS, stop=1)  # left in the middle
-    found = run(arch, IDS, outputs=(1,), record=0)
+    found = run(arch, IDS, outputs=(1,), record_from=0)
     torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.outputs[1], wanted.outputs[1], rtol=1e-4, atol=1e-4)
-    assert found.states.keys() == wanted.states.keys()
+    assert found.key_values.keys() == wanted.key_values.keys()
     assert attached() == before
     assert all(getattr(model.config, name) == value for name, value in CONFIGURED[how].items())
 

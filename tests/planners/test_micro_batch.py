@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from metake.models.split import Parts, Split
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.planners.micro_batch import BatchedRows, ScoredPositions
 
 # three answer tokens of two requests, then three guards; probabilities over a vocabulary of three
@@ -69,23 +69,27 @@ def test_scores_are_as_precise_as_the_logits_and_never_below_fp32(given, scored)
 
 def test_a_shift_is_added_in_fp32_and_rounded_once():
     """In bf16, 1 + (2^-8 + 2^-17) rounds up to 1 + 2^-7; with the shift rounded first, to 2^-8, it is 1."""
-    split = Split.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
+    split = PrefixBatch.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
     stream = torch.ones(1, 1, 1, dtype=torch.bfloat16)
-    rows = BatchedRows(split, torch.tensor([0]), Parts(stream), None, Parts(torch.ones(1, 1, 2)))
-    moved = rows.shifted(torch.full((2, 1), 2.0**-9 + 2.0**-18)).own
+    rows = BatchedRows(
+        split, torch.tensor([0]), PrefixSuffix(stream), None, PrefixSuffix(torch.ones(1, 1, 2))
+    )
+    moved = rows.shifted(torch.full((2, 1), 2.0**-9 + 2.0**-18)).suffix
     assert moved.dtype == torch.bfloat16
     assert float(moved) == 1 + 2.0**-7
 
 
 def test_a_gate_scales_its_owners_residual_or_every_one():
     """h_t + gate_t r of the row's request; in the joint form the sum over all requests, in beginnings too."""
-    split = Split.of(torch.zeros(2, 1, dtype=torch.long), [1, 1], [0, 0], [0, 0])
+    split = PrefixBatch.of(torch.zeros(2, 1, dtype=torch.long), [1, 1], [0, 0], [0, 0])
     residuals, owners = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
     stream = torch.full((2, 1, 2), 10.0)
-    single = BatchedRows(split, owners, Parts(stream), None, Parts(torch.tensor([[2.0], [5.0]])))
-    assert single.shifted(residuals).own.tolist() == [[[10.0, 12.0]], [[15.0, 10.0]]]
+    single = BatchedRows(
+        split, owners, PrefixSuffix(stream), None, PrefixSuffix(torch.tensor([[2.0], [5.0]]))
+    )
+    assert single.shifted(residuals).suffix.tolist() == [[[10.0, 12.0]], [[15.0, 10.0]]]
     gates = torch.tensor([[[2.0, 3.0]], [[5.0, 7.0]]])
-    joint = BatchedRows(split, owners, Parts(stream, stream + 1), None, Parts(gates, -gates))
+    joint = BatchedRows(split, owners, PrefixSuffix(stream, stream + 1), None, PrefixSuffix(gates, -gates))
     moved = joint.shifted(residuals)
-    assert moved.own.tolist() == [[[12.0, 13.0]], [[15.0, 17.0]]]
-    assert moved.common.tolist() == [[[9.0, 8.0]], [[6.0, 4.0]]]
+    assert moved.suffix.tolist() == [[[12.0, 13.0]], [[15.0, 17.0]]]
+    assert moved.prefix.tolist() == [[[9.0, 8.0]], [[6.0, 4.0]]]

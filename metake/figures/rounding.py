@@ -9,10 +9,10 @@ import torch
 from flint import fmpq, fmpq_mat
 from numpy.typing import NDArray
 
-from experiments.figures.core import BLACK, BLUE, EPS32, EPS64, GREEN, ORANGE, Data, axes, shows
+from metake.figures.core import BLACK, BLUE, EPS32, EPS64, GREEN, ORANGE, Data, axes, shows
+from metake.figures.numbers import basis
 from metake.geometry.operator import Ridge
 from theory import suppression
-from verification.strategies import basis
 
 Array = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ def _exact_eta(G: Array, k: Array, past: Array | None = None) -> float:
     """eta in rational arithmetic, of floating-point entries as they are."""
 
     def exact(X: Array) -> fmpq_mat:
-        return fmpq_mat(*X.shape, [fmpq(*float(v).as_integer_ratio()) for v in X.flatten()])
+        return fmpq_mat(X.shape[0], X.shape[1], [fmpq(*float(v).as_integer_ratio()) for v in X.flatten()])
 
     system = exact(G)
     if past is not None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.figures.core import (
+from metake.figures import networks as nets
+from metake.figures.core import (
     BLACK,
     BLUE,
     EPS32,
@@ -21,15 +22,14 @@ from experiments.figures.core import (
     legend_above,
     shows,
 )
-from experiments.figures.suppression import geometry
+from metake.figures.measured import measured
+from metake.figures.suppression import geometry
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import Trunks
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression
-from verification import nets
-from verification.real import measured
 
 
 @shows(
@@ -128,10 +128,9 @@ def closing_the_loop(data: Data) -> Any:
         realised, length = {}, {}
         for step in range(1, steps[-1] + 1):
             miss = (asked @ q.T @ k)[:, 0] - wanted
-            asked.grad = None
-            (miss @ miss / 2).backward()
+            (slope,) = torch.autograd.grad(miss @ miss / 2, asked)
             with torch.no_grad():
-                asked -= asked.grad
+                asked -= slope
             if step in steps:
                 realised[step] = float((asked.detach() @ q.T @ k)[:, 0] @ wanted)
                 length[step] = float(asked.detach()[:, 0] @ wanted)

@@ -12,9 +12,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from metake.figures import networks as nets
+from metake.figures.numbers import Array
 from metake.geometry.operator import Geometry, Ridge
 from metake.models.architecture import Architecture
 from metake.models.tokens import answer_positions, pad
@@ -25,9 +26,7 @@ from metake.planners.target_optimization import Penalty, TargetOptimization, opt
 from metake.prompts import Batch, Trunks
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver, Solution
-from verification import nets
 
-Array = NDArray[np.float64]
 LAYERS = (1, 2, 3)
 
 
@@ -101,6 +100,7 @@ class Setting:
         leaf = residuals.clone().requires_grad_(True)
         everyone = torch.ones(len(leaf), dtype=torch.bool)
         losses = self.objective.losses(leaf, gate, everyone, backward=True)
+        assert leaf.grad is not None
         return losses, leaf.grad.double().numpy()
 
     def descend(

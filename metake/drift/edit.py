@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from experiments.drift.norms import Jacobian, watched
+from metake.drift.norms import Jacobian, watched
 from metake.models.architecture import Architecture
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
 from metake.planners.objective import Objective

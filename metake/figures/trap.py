@@ -11,7 +11,7 @@ from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from experiments.figures.core import (
+from metake.figures.core import (
     BLACK,
     BLUE,
     EPS64,
@@ -25,9 +25,9 @@ from experiments.figures.core import (
     legend_above,
     shows,
 )
+from metake.figures.numbers import tolerance
 from metake.geometry.operator import Ridge
 from theory import trap
-from verification.strategies import tolerance
 
 Array = NDArray[np.float64]
 

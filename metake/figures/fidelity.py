@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.figures.cases import adversaries, language_models, networks, synthetic
-from experiments.figures.core import (
+from metake.figures.cases import adversaries, language_models, networks, synthetic
+from metake.figures.core import (
     BLACK,
     BLUE,
     GREEN,
@@ -22,9 +22,9 @@ from experiments.figures.core import (
     legend_above,
     shows,
 )
+from metake.figures.numbers import tolerance
 from metake.geometry.operator import Ridge
 from theory import fidelity
-from verification.strategies import tolerance
 
 Array = NDArray[np.float64]
 
@@ -57,8 +57,8 @@ def channel_drift(data: Data) -> Any:
         def bounds(x: Array) -> tuple[Array, Array]:
             pairs = [(e, 0.0) if key_drifts else (0.0, e) for e in x]
             return (
-                np.array([fidelity.channel_drift_stated(*p, 1.0, longest) for p in pairs]),
-                np.array([fidelity.channel_drift(*p, 1.0, longest) for p in pairs]),
+                np.array([fidelity.channel_drift_stated(c, k, 1.0, longest) for c, k in pairs]),
+                np.array([fidelity.channel_drift(c, k, 1.0, longest) for c, k in pairs]),
             )
 
         stated, corrected = bounds(line)

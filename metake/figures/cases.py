@@ -7,14 +7,11 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from experiments.figures.core import EPS32, EPS64
-from verification import layered, nets
-from verification.nets import Fidelity
-from verification.strategies import basis, tolerance
-
-Array = NDArray[np.float64]
+from metake.figures import networks as nets
+from metake.figures import solves
+from metake.figures.networks import Fidelity
+from metake.figures.numbers import EPS32, EPS64, Array, basis, tolerance
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ def networks(count: int) -> list[Case]:
 
 def _language_model(family: str, seed: int, weight: float) -> Case:
     """A tiny random language model under the library's solver."""
-    s = layered.setting(family, seed, weight)
-    gradients = layered.gradients(s, s.residuals(seed))
+    s = solves.setting(family, seed, weight)
+    gradients = solves.gradients(s, s.residuals(seed))
     return Case(Fidelity.of(gradients), gradients.frozen, EPS32)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures.core import BLACK, BLUE, COLUMN, GREEN, LAYOUT, ORANGE, PURPLE, RED, SKY
 from metake.console import draw_or_note
+from metake.figures.core import BLACK, BLUE, COLUMN, GREEN, LAYOUT, ORANGE, PURPLE, RED, SKY
 from metake.report.figures import matplotlib, panels, save, styled
 from theory import fidelity
 

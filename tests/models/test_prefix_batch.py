@@ -7,7 +7,7 @@ import torch
 
 from metake.geometry.operator import Ridge
 from metake.models.architecture import Architecture
-from metake.models.split import Parts, Split
+from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.trace import frozen, run
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.objective import Objective
@@ -22,16 +22,16 @@ CONTEXTS = ("The market is cold", "Today it rains")
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [5, 9, 17, 4, 90, 0], [8, 1, 4, 4, 11, 0], [8, 1, 6, 2, 2, 2]])
 
 
-def split() -> Split:
-    return Split.of(IDS, [6, 5, 5, 6], [3, 3, 2, 0], [0, 0, 1, 2])
+def split() -> PrefixBatch:
+    return PrefixBatch.of(IDS, [6, 5, 5, 6], [3, 3, 2, 0], [0, 0, 1, 2])
 
 
 @torch.no_grad()
 def test_parts_hold_every_token_once():
     parts = split().cut(IDS)
-    assert parts.common is not None
-    assert parts.common.tolist() == [[5, 9, 17], [8, 1, 4]]  # the second is needed for two tokens only
-    assert [row[:n] for row, n in zip(parts.own.tolist(), (3, 2, 3, 6), strict=True)] == [
+    assert parts.prefix is not None
+    assert parts.prefix.tolist() == [[5, 9, 17], [8, 1, 4]]  # the second is needed for two tokens only
+    assert [row[:n] for row, n in zip(parts.suffix.tolist(), (3, 2, 3, 6), strict=True)] == [
         [30, 2, 7],
         [4, 90],
         [4, 4, 11],
@@ -46,14 +46,17 @@ def test_split_passes_are_whole_passes_for_every_family(family):
     whole = run(arch, IDS, keys=(2,), outputs=(2,), inputs=(1,), edits=edits)
     s = split()
     at = torch.tensor([0, 1, 2, 3]), torch.tensor([2, 1, 2, 5])
-    trace, seen = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
-    for mine, theirs in ((trace.keys[2], whole.keys[2]), (trace.outputs[2], whole.outputs[2])):
-        wanted = s.cut(theirs).own
+    trace = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
+    for mine, theirs in (
+        (trace.suffix.keys[2], whole.keys[2]),
+        (trace.suffix.outputs[2], whole.outputs[2]),
+    ):
+        wanted = s.cut(theirs).suffix
         for row, n in enumerate((3, 2, 3, 6)):
             torch.testing.assert_close(mine[row, :n], wanted[row, :n], rtol=1e-4, atol=1e-4)
     wanted = whole.logits[[0, 1, 2, 3], [5, 4, 4, 5]]
     torch.testing.assert_close(trace.logits, wanted, rtol=1e-4, atol=1e-4)
-    later, _ = s.run(arch, start=1, hidden=seen.inputs[1], edits=edits, positions=at)
+    later = s.run(arch, start=1, hidden=trace.inputs[1], edits=edits, positions=at)
     torch.testing.assert_close(later.logits, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -73,17 +76,17 @@ def test_split_passes_run_shared_prefixes_through_needed_blocks_and_never_throug
 def test_split_passes_build_their_masks_once():
     arch, s = Architecture(tiny("llama")), split()
     s.run(arch, stop=1)
-    ((mask, positions),) = s.ready.values()
+    ((mask, positions),) = s.masks.values()
     s.run(arch, stop=1)
-    ((again, _),) = s.ready.values()
+    ((again, _),) = s.masks.values()
     assert again is mask
-    assert positions[:, 0].tolist() == s.begins.tolist()
+    assert positions[:, 0].tolist() == s.prefix_lengths.tolist()
 
 
 def test_a_split_of_some_rows_is_the_split_of_those():
     part = split().rows(torch.tensor([2, 3]))
-    assert part.begins.tolist() == [2, 0]
-    assert part.ids.own.tolist()[0][:3] == [4, 4, 11]
+    assert part.prefix_lengths.tolist() == [2, 0]
+    assert part.ids.suffix.tolist()[0][:3] == [4, 4, 11]
 
 
 class Whole(Architecture):
@@ -120,7 +123,7 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
                     losses, gradient = slopes[slope](leaf, active, Penalty(kl=0.3))
                 assert not losses.nll[~active].any()
                 found.append((losses.nll, losses.kl, gradient))
-            assert bool(trunks.split.begins.any()) == (arch is loaded.arch)
+            assert bool(trunks.tokens.prefix_lengths.any()) == (arch is loaded.arch)
     for split_, whole in zip(found[:2], found[2:], strict=True):
         for a, b in zip(split_, whole, strict=True):
             assert float(b.norm()) > 0
@@ -147,7 +150,7 @@ def test_the_last_block_has_nothing_above_it_to_remember(loaded, records, gate):
 
 
 def test_parts_of_some_rows_keep_all_beginnings():
-    parts = Parts(torch.arange(6).reshape(3, 2), torch.tensor([[7]])).rows(torch.tensor([2]))
-    assert parts.own.tolist() == [[4, 5]]
-    assert parts.common is not None
-    assert parts.common.tolist() == [[7]]
+    parts = PrefixSuffix(torch.arange(6).reshape(3, 2), torch.tensor([[7]])).rows(torch.tensor([2]))
+    assert parts.suffix.tolist() == [[4, 5]]
+    assert parts.prefix is not None
+    assert parts.prefix.tolist() == [[7]]

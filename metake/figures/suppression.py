@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.figures.core import (
+from metake.figures.core import (
     BLACK,
     BLUE,
     EPS32,
@@ -23,12 +23,12 @@ from experiments.figures.core import (
     legend_above,
     shows,
 )
+from metake.figures.measured import DEMOS, measured
+from metake.figures.numbers import basis, tolerance
 from metake.geometry.null_space import Projected
-from metake.geometry.operator import Ridge
+from metake.geometry.operator import Fit, Ridge
 from metake.solvers.layered import cost_of
 from theory import suppression
-from verification.real import DEMOS, measured
-from verification.strategies import basis, tolerance
 
 Array = NDArray[np.float64]
 
@@ -206,7 +206,7 @@ def crosstalk(data: Data) -> Any:
         """Keys whose Gram matrix is S: K = L M, M^T M = S."""
         return torch.from_numpy(L[:, : len(S)] @ np.linalg.cholesky(S).T)
 
-    def kept(K: torch.Tensor, fit: str = "soft") -> Array:
+    def kept(K: torch.Tensor, fit: Fit = "soft") -> Array:
         return (K.T @ operator.channel(K, fit)).numpy()
 
     figure, (top, middle, bottom) = axes(2.0, 1.9, 1.9)
@@ -249,7 +249,7 @@ def crosstalk(data: Data) -> Any:
         S = [(1 - share) * np.eye(n) + share for n in sizes]
         seen, theory = [kept(placed(s)) for s in S], [suppression.retention(s) for s in S]
         for (i, j), skip, style in (((0, 0), 0, "-"), ((0, -1), 1, "--")):
-            line = [B[i, j] for B in theory[skip:]]
+            line = np.array([B[i, j] for B in theory[skip:]])
             middle.plot(sizes[skip:], line, style, color=colour)
             data.points(
                 middle,
@@ -312,7 +312,9 @@ def price(data: Data) -> Any:
     figure, (top, bottom) = axes(2.0, 2.0, sharex=True)
 
     def gram(weight: float) -> Array:
-        return suppression.gram(weight * (C.numpy() + beta * np.eye(len(C))), K.numpy())
+        return np.asarray(
+            suppression.gram(weight * (C.numpy() + beta * np.eye(len(C))), K.numpy()), np.float64
+        )
 
     def share(S: Array, alpha: float) -> float:
         return float(np.sum(suppression.priced_shift(S, wanted, alpha) * wanted)) / size
@@ -455,7 +457,7 @@ def room(data: Data) -> Any:
 def typical_attenuation(data: Data) -> Any:
     figure, axis = axes(2.3)
     x, line = np.logspace(-3, 3, 13), np.logspace(-3, 3, 100)
-    bound = [suppression.attenuation(suppression.mean_realizability(1, w)) for w in x]
+    bound = np.array([suppression.attenuation(suppression.mean_realizability(1, w)) for w in x])
     axis.loglog(
         line, suppression.attenuation(1 / line), color=BLACK, label=r"$\frac{d_k/\lambda}{1+d_k/\lambda}$"
     )

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metake.errors import MetakeError
+from metake.figures.numbers import EPS32, EPS64  # noqa: F401 (for the figures)
 from metake.files import read_json, write_text
 from metake.report.figures import (  # noqa: F401 (the palette, for the figures)
     BLACK,
@@ -49,7 +50,6 @@ LAYOUT = {
     "lines.markersize": 3.2,
     "pdf.fonttype": 42,
 }
-EPS32, EPS64 = (float(np.finfo(t).eps) for t in (np.float32, np.float64))
 
 
 class BrokenLaw(Exception):

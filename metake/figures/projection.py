@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.figures.core import BLACK, BLUE, EPS32, EPS64, ORANGE, RED, Data, axes, legend_above, shows
+from metake.figures.core import BLACK, BLUE, EPS32, EPS64, ORANGE, RED, Data, axes, legend_above, shows
+from metake.figures.measured import measured
+from metake.figures.numbers import basis, tolerance
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
 from theory import suppression
-from verification.real import measured
-from verification.strategies import basis, tolerance
 
 Array = NDArray[np.float64]
 
@@ -47,12 +47,12 @@ def projected_key(data: Data) -> Any:
     figure, (top, middle, bottom) = axes(1.9, 1.5, 1.8, sharex=True)
     half = suppression.projected_attenuation(P, V[:, 0], beta)
     top.axhline(half, color=BLACK, label=r"$\|Pk\|^2/(\beta+\|Pk\|^2)$ (35)")
-    theory = [suppression.projected_attenuation(P, k, beta) for k in K.T]
+    theory = np.array([suppression.projected_attenuation(P, k, beta) for k in K.T])
     kept = np.sum(edits["library"] * K.T, 1)
     data.points(top, "library", ratios, theory, kept, "equal", limit, color=BLUE)
     top.semilogx(line, 1 - 1 / (2 + line**2), "--", color=RED)
     kept = np.sum(edits["raw"] * K.T, 1)
-    theory = [float(np.sum(suppression.raw_key_edit(k, np.ones(1), beta) @ k)) for k in K.T]
+    theory = np.array([float(np.sum(suppression.raw_key_edit(k, np.ones(1), beta) @ k)) for k in K.T])
     data.points(top, "raw key (31)", ratios, theory, kept, "equal", limit, color=RED, marker="x")
     top.semilogx(line, 1 / (2 + line**2), "--", color=ORANGE)
     kept = np.sum((edits["raw"] @ P) * K.T, 1)

@@ -23,7 +23,8 @@ def largest_singular(matvec: Product, rmatvec: Product, start: Tensor, steps: in
         steps: pairs of products; exact once they reach the rank.
     """
     u = start / start.norm()
-    left, right = [u], []
+    left: list[Tensor] = [u]
+    right: list[Tensor] = []
     alphas, betas = [], []
     v = rmatvec(u)
     for _ in range(steps):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from metake.models.ahead import memory_above, stream_after
 from metake.models.architecture import Architecture
-from metake.models.split import Split
+from metake.models.precompute import key_values_above, stream_after
+from metake.models.prefix_batch import PrefixBatch
 from metake.models.trace import run
 from tests.conftest import tiny
 
@@ -19,21 +19,21 @@ BLOCK = 1
 @pytest.mark.parametrize("begins", [BEGINS, [0, 0, 0, 0]])
 def test_stream_and_memory_are_those_of_whole_rows(family, budget, begins):
     arch = Architecture(tiny(family))
-    split = Split.of(IDS, NEEDED, begins, [0, 0, 1, 2])
+    split = PrefixBatch.of(IDS, NEEDED, begins, [0, 0, 1, 2])
     begin, needed, ahead = torch.tensor(begins), torch.tensor(NEEDED), torch.tensor(AHEAD)
-    whole = run(arch, IDS, outputs=(BLOCK,), record=BLOCK + 1)
-    states = split.states(arch)
+    whole = run(arch, IDS, outputs=(BLOCK,), record_from=BLOCK + 1)
+    states = split.prefix_key_values(arch)
 
     stream = stream_after(arch, split, states, BLOCK, needed - begin, budget)
     for row in range(4):
         wanted = whole.outputs[BLOCK][row, begins[row] : NEEDED[row]]
         torch.testing.assert_close(stream[row, : len(wanted)], wanted, rtol=1e-4, atol=1e-4)
 
-    memory = memory_above(arch, split, states, BLOCK, stream, ahead, budget)
+    memory = key_values_above(arch, split, states, BLOCK, stream, ahead, budget)
     assert list(memory) == list(range(BLOCK + 1, len(arch)))
     common = max(begins)
     for layer, pair in memory.items():
-        for held, seen in zip(pair, whole.states[layer], strict=True):
+        for held, seen in zip(pair, whole.key_values[layer], strict=True):
             assert held.shape[2] == common + max(AHEAD)
             for row in range(4):
                 first, last = begins[row], begins[row] + AHEAD[row]

@@ -1,0 +1,103 @@
+"""`metake drift`: premises and conclusions of Theorem 3 on a model, edit by edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metake.commands.common import (
+    Chats,
+    Device,
+    Dtype,
+    Layers,
+    ModelOrDemo,
+    Modules,
+    Seed,
+    Stats,
+    Text,
+    above_zero,
+    load_model,
+)
+from metake.errors import MetakeError
+from metake.extras import needs
+from metake.options import output_folder, parse_layers, parse_numbers
+from metake.shipped import ASSETS, DEMOS
+
+METHODS = ("memit", "alphaedit")
+
+
+def drift(
+    model: ModelOrDemo = "demo",
+    layers: Layers = None,
+    edits: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 8,
+    data: Annotated[
+        Path | None, typer.Option(help="zsRE or CounterFact records; default: the included ones.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Geometry and memory: memit or alphaedit.")] = "memit",
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--lambda",
+            parser=above_zero,
+            metavar="NUMBER",
+            help="lambda, of alphaedit the L2; default: the model's preset.",
+        ),
+    ] = None,
+    factors: Annotated[
+        str, typer.Option(help="Strengths of the constraint that are measured, as factors of it.")
+    ] = "0.1,1,10",
+    norms: Annotated[int, typer.Option(min=0, help="Products per norm of a Jacobian; 0: no norms.")] = 4,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Steps of the descent that is followed; 0: no descent.")
+    ] = 8,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=output_folder, metavar="PATH", help="Default: results/drift/MODEL."),
+    ] = None,
+    stats: Stats = None,
+    text: Text = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+    chat: Chats = False,
+) -> None:
+    """Measure the premises and conclusions of Theorem 3 on a model, edit by edit.
+
+    Every edit is planned open loop and measured alone, on the unedited model: at the plan, at the plan compensated
+    for attenuation, over the strength of the constraint, and along MetaKE's descent. Writes drift.json, drift.csv,
+    figures and report.html. Rerun the command to resume.
+
+    Example: metake drift --model gpt2-xl --out results/drift/gpt2-xl
+    """
+    if method not in METHODS:
+        raise MetakeError(f"--method {method}: choose one of {', '.join(METHODS)}")
+    out = out or output_folder(f"results/drift/{Path(model).name}")
+    with needs("theory"):
+        from metake.data.records import read_records
+        from metake.drift.bench import Bench
+        from metake.drift.report import report
+        from metake.drift.run import run
+    edited = None if layers is None else tuple(parse_layers(layers))
+    if data is not None and not data.is_file():
+        raise MetakeError(f"--data {data}: no such file")
+    loaded = load_model(model, device, dtype, modules, chat)
+    numbers = parse_numbers(factors, "--factors")
+    bench = Bench.build(
+        loaded,
+        method,
+        layers=edited,
+        strength=strength,
+        factors=numbers,
+        norms=norms,
+        steps=steps,
+        seed=seed,
+        stats=stats,
+        text=text,
+    )
+    default = "test.json" if loaded.name in DEMOS else "real_facts.json"
+    path = data or ASSETS / "world" / default
+    requests = [record.request for record in read_records(path, edits)]
+    report(run(bench, requests, path.name, out, seed), out)

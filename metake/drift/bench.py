@@ -1,0 +1,157 @@
+"""A model with everything that the measurement of one edit needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metake.drift.edit import Edit, measure
+from metake.geometry.statistics import Statistics
+from metake.methods.base import State
+from metake.methods.combinators import compensated, metake
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.models.load import EditableModel
+from metake.options import find_statistics
+from metake.planners.closed_loop import ClosedLoop
+from metake.planners.objective import Losses
+from metake.planners.target_optimization import Penalty, optimize_targets
+from metake.presets import default_layers, settings_for
+from metake.requests import Request
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model with everything that the measurement of one edit needs."""
+
+    loaded: EditableModel
+    statistics: Statistics
+    method: LocateThenEdit
+    factors: tuple[float, ...]
+    norms: int
+    steps: int
+
+    @classmethod
+    def build(
+        cls,
+        loaded: EditableModel,
+        name: str,
+        *,
+        layers: tuple[int, ...] | None = None,
+        strength: float | None = None,
+        factors: Sequence[float] = (0.1, 1.0, 10.0),
+        norms: int = 4,
+        steps: int = 8,
+        seed: int = 0,
+        stats: Path | None = None,
+        text: Path | None = None,
+    ) -> Bench:
+        """Bench with the settings of the model's preset and statistics of the edited layers.
+
+        Args:
+            loaded: the unedited model.
+            name: `memit` or `alphaedit`; the geometry and the memory.
+            layers: edited layers; None for the preset's, or the default ones where the preset edits fewer than three.
+            strength: lambda, of AlphaEdit the L2; None for the preset's.
+            factors: measured strengths, relative to it; 1 is among them in any case.
+            norms: pairs of products per norm of a Jacobian; 0 leaves them out.
+            steps: steps of the descent that is followed; 0 leaves it out.
+            seed: of the sampled contexts.
+            stats: file of statistics; None to collect them.
+            text: text to collect statistics from; None for the included one.
+
+        Raises:
+            MetakeError: a layer does not exist, or statistics cannot be used.
+        """
+        method = settings_for(loaded.arch, name)
+        if layers is None:  # one layer has no drift
+            layers = method.layers if len(method.layers) >= 3 else default_layers(len(loaded.arch))
+        changes: dict[str, Any] = {"layers": layers, "seed": seed}
+        if strength is not None:
+            changes[method.strength] = strength
+        method = method.updated(**changes)
+        loaded.arch.check_layers(method.layers)
+        assert isinstance(method, LocateThenEdit)
+        statistics = find_statistics(loaded, [method], stats, text)
+        assert statistics is not None
+        return cls(loaded, statistics, method, tuple(sorted({1.0, *factors})), norms, steps)
+
+    @property
+    def closed(self) -> ClosedLoop:
+        """MetaKE's planner over the method."""
+        planner = metake(self.method).planner
+        assert isinstance(planner, ClosedLoop)
+        return planner
+
+    def at(self, factor: float = 1.0) -> tuple[LocateThenEdit, State]:
+        """The method under a constraint `factor` times as strong, and its state before an edit."""
+        name = self.method.strength
+        method = self.method.updated(**{name: self.method.value(name) * factor})
+        return method, method.prepare(self.loaded, method.init(self.loaded, self.statistics))
+
+    def measure(
+        self, strengths: dict[float, tuple[LocateThenEdit, State]], request: Request
+    ) -> dict[str, Any]:
+        """One edit, alone."""
+        arch = self.loaded.arch
+        batch, _ = self.method.batch(self.loaded, [request], strengths[1.0][1])
+        penalty = Penalty(kl=self.closed.kl, initial_first=True)
+
+        def at(factor: float) -> Edit:
+            method, state = strengths[factor]
+            return Edit(arch, method.solver(self.loaded, state), batch, penalty, method.max_tokens)
+
+        edit = at(1.0)
+        aimed = compensated(self.method).plan(self.loaded, edit.solver, batch, edit.trunks)
+        plan = aimed.plan.residuals
+        measured = {}
+        for factor, (method, _) in strengths.items():
+            value = method.value(method.strength)
+            other = edit if factor == 1.0 else at(factor)
+            measured[f"{value:g}"] = measure(other, plan, steps=0)
+        return {
+            "request": [request.prompt, request.subject, request.target],
+            "start": measure(edit, plan, steps=self.norms),
+            "compensated": {**measure(edit, aimed.residuals, steps=0), "scale": float(aimed.scale[0])},
+            "strengths": measured,
+            "trail": self._trail(edit, plan),
+        }
+
+    def _trail(self, edit: Edit, start: torch.Tensor) -> list[dict[str, Any]]:
+        """Cosines along MetaKE's descent by the proxy: at its start, after one step, half way, at the end."""
+        if self.steps == 0:
+            return []
+        followed = sorted({0, 1, self.steps // 2, self.steps - 1})
+        proxy, seen, trail = edit.slopes["proxy"], [0], []
+
+        class Followed:
+            is_post_edit = False
+
+            def __call__(
+                self,
+                residuals: torch.Tensor,
+                active: torch.Tensor,
+                penalty: Penalty,
+                *,
+                backward: bool = True,
+            ) -> tuple[Losses, torch.Tensor | None]:
+                if seen[0] in followed:
+                    trail.append({"step": seen[0], "cos": edit.cosines(residuals)})
+                seen[0] += 1
+                return proxy(residuals, active, penalty, backward=backward)
+
+        optimize_targets(
+            Followed(),
+            start,
+            edit.hidden.norm(dim=1),
+            steps=self.steps,
+            lr=self.closed.lr,
+            penalty=edit.penalty,
+            stop="none",
+            stop_loss=0.0,
+            evaluate_executed=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
+        )
+        return trail

@@ -1,0 +1,69 @@
+"""The measurement of all edits, saved after each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from metake.drift.bench import Bench
+from metake.drift.layers import spectra
+from metake.drift.verdict import judge
+from metake.files import as_plain, read_record, write_record
+from metake.methods.locate_then_edit import lookup_keys
+from metake.models.chat import described
+from metake.models.trace import frozen
+from metake.phases import phase
+from metake.provenance import provenance
+from metake.requests import Request
+
+
+def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) -> dict[str, Any]:
+    """Measure all edits, or those that an earlier run left; write after each."""
+    arch, layers = bench.loaded.arch, bench.method.layers
+    torch.manual_seed(seed)
+    strengths = {factor: bench.at(factor) for factor in bench.factors}
+    head = {
+        **provenance(bench.loaded.name, arch, bench.method.name, dated=False),
+        "layers": list(layers),
+        "strength": "L2" if bench.method.strength == "l2" else "lambda",
+        "data": data,
+        "dtype": str(arch.model.dtype).removeprefix("torch."),
+        "factors": list(bench.factors),
+        "norms": bench.norms,
+        "steps": bench.steps,
+        "settings": bench.method.model_dump(mode="json"),
+        "seed": seed,
+        "chat": described(bench.loaded.tokenizer),
+        "statistics": {
+            "tokens": bench.statistics.provenance.tokens,
+            "text": bench.statistics.provenance.text,
+        },
+    }
+    path, edits = out / "drift.json", []
+    if path.is_file():
+        earlier = read_record(path, "remove it: the edits are measured again")
+        if {k: earlier.get(k) for k in head} == as_plain(head):
+            edits = earlier["edits"][: len(requests)]
+    with (
+        frozen(arch.model),
+        tqdm(total=len(requests), initial=len(edits), unit="edit", desc=head["model"], disable=None) as bar,
+    ):
+        for request in requests[len(edits) :]:
+            with phase(f"edit {len(edits) + 1} of {len(requests)}"):
+                edits.append(bench.measure(strengths, request))
+            write_record(path, {**head, "edits": edits})
+            bar.update()
+        trunks = bench.method.batch(bench.loaded, requests, strengths[1.0][1])[1]
+        keys = lookup_keys(bench.loaded, trunks, layers)
+    between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
+    verdicts = {
+        "start": judge([edit["start"] for edit in edits]),
+        "compensated": judge([edit["compensated"] for edit in edits]),
+        **{name: judge([edit["strengths"][name] for edit in edits]) for name in edits[0]["strengths"]},
+    }
+    content = {**head, "between": between, "verdicts": verdicts, "edits": edits}
+    write_record(path, content)
+    return content
