@@ -25,7 +25,7 @@ from metake.requests import GAP, Request
 
 Lookup = Literal["subject", "prompt"]
 SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
-ESSENCE = f"{GAP} is a"  # ROME's prompt for what the subject is, guarded by the KL term
+KL_PROMPT = f"{GAP} is a"  # ROME's prompt of the KL term, which keeps what the subject is
 
 
 @torch.no_grad()
@@ -66,17 +66,17 @@ def _filled(template: str, text: str, start: int, subject: str) -> tuple[str, tu
 
 
 @dataclass(frozen=True)
-class Guard:
-    """A prompt whose prediction at `row.lookup` shall stay as it is.
+class KLPrompt:
+    """A prompt of the KL term: an edit should leave its prediction at `row.lookup` unchanged (ROME's `kl_prompts`).
 
     Attributes:
         owner: index of the request it belongs to.
-        marked: whether `row.lookup` is the subject's last token, where an open-loop plan writes.
+        has_residual: whether `row.lookup` is the subject's last token, where the open loop adds the residual.
     """
 
     owner: int
     row: Row
-    marked: bool
+    has_residual: bool
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Batch:
 
     Attributes:
         edits: per request, one row per template, answer included.
-        guards: the locality prompts.
+        kl_prompts: the prompts of the KL term.
         templates: how many rows a request has in `edits`.
     """
 
     requests: tuple[Request, ...]
     edits: tuple[Row, ...]
-    guards: tuple[Guard, ...]
+    kl_prompts: tuple[KLPrompt, ...]
     templates: int
 
     @property
@@ -107,15 +107,15 @@ class Batch:
             return (0,) * self.templates
         shared = [0]
         for template in range(1, self.templates):
-            trunks = (row.ids[: row.lookup] for row in self.edits[template :: self.templates])
-            columns = zip(*trunks, strict=False)  # as long as the shortest
+            prompts = (row.ids[: row.lookup] for row in self.edits[template :: self.templates])
+            columns = zip(*prompts, strict=False)  # as long as the shortest
             shared.append(sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
         return tuple(shared)
 
     @property
-    def trunks(self) -> tuple[Row, ...]:
+    def prompts(self) -> tuple[Row, ...]:
         """Rows of `edits` cut after the lookup token."""
-        return tuple(row.trunk for row in self.edits)
+        return tuple(row.up_to_lookup for row in self.edits)
 
     @classmethod
     def build(
@@ -130,7 +130,7 @@ class Batch:
 
         Args:
             lookup: the token that a request's key is read at: its subject's last, or its prompt's. A plan that
-                writes at the latter is not felt by the guard about the subject.
+                writes at the latter does not change the KL prompt about the subject.
 
         Raises:
             MetakeError: no request, a text that the tokenizer cannot say, a target without tokens, or a prompt too
@@ -139,7 +139,7 @@ class Batch:
         if not requests:
             raise MetakeError("requests: none given")
         frames = templates(contexts)
-        edits, guards = [], []
+        edits, kl_prompts = [], []
         limit = arch.max_positions
         for owner, request in enumerate(requests):
             assert request.start is not None
@@ -158,18 +158,22 @@ class Batch:
                     )
                 arch.check_tokens(max(row.ids))
                 edits.append(row)
-            text, span = _filled(ESSENCE, request.subject, 0, request.subject)
-            guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=lookup == "subject"))
-            guards += [Guard(owner, encode(tokenizer, prompt), marked=False) for prompt in request.locality]
-        return cls(tuple(requests), tuple(edits), tuple(guards), len(frames))
+            text, span = _filled(KL_PROMPT, request.subject, 0, request.subject)
+            kl_prompts.append(
+                KLPrompt(owner, encode(tokenizer, text, subject=span), has_residual=lookup == "subject")
+            )
+            kl_prompts += [
+                KLPrompt(owner, encode(tokenizer, prompt), has_residual=False) for prompt in request.locality
+            ]
+        return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames))
 
 
 @dataclass(frozen=True)
-class Trunks:
-    """What the solver needs of a batch: its trunks and the stream before the first edited block.
+class LookupPrompts:
+    """What the solver needs of a batch: its prompts and the stream before the first edited block.
 
     Attributes:
-        tokens: the trunks; rows of a request stand together, the bare one first, which is whole.
+        tokens: the prompts; rows of a request stand together, the bare one first, which is whole.
         last: lookup position per row, in its own part.
         hidden: the stream before block `start`.
         estimator: how a request's keys become one.
@@ -186,8 +190,8 @@ class Trunks:
     @torch.no_grad()
     def build(
         cls, arch: Architecture, batch: Batch, start: int, estimator: KeyEstimator | None = None
-    ) -> Trunks:
-        rows, count = batch.trunks, len(batch.requests)
+    ) -> LookupPrompts:
+        rows, count = batch.lookup_rows, len(batch.requests)
         lengths = [len(row) for row in rows]
         prefixes = batch.prefix_lengths if arch.can_resume(max(lengths)) else (0,) * batch.templates
         tokens = PrefixBatch.of(
@@ -205,7 +209,7 @@ class Trunks:
         """Keys at the lookup, `rows x d_k` -> one per request, `requests x d_k`."""
         return self.estimator.estimate(keys.reshape(-1, self.templates, keys.shape[-1]))
 
-    def steadiness(self, keys: Tensor) -> Tensor:
+    def key_cosine(self, keys: Tensor) -> Tensor:
         """Keys at the lookup, `rows x d_k` -> cosine of each bare prompt's with its contexts' mean, `requests`.
 
         1 where there are no contexts. Near 0, the two are different keys and no edit at their mean reaches the

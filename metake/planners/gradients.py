@@ -64,7 +64,7 @@ class ParallelGradient(Gradient):
     kind = "parallel"
 
     def slope(self, problem: PlanningProblem) -> Slope:
-        return Parallel(problem.objective, problem.solver, problem.trunks)
+        return Parallel(problem.objective, problem.solver, problem.prompts)
 
 
 @register
@@ -74,4 +74,4 @@ class UnrolledGradient(Gradient):
     kind = "unrolled"
 
     def slope(self, problem: PlanningProblem) -> Slope:
-        return Unrolled(problem.objective, problem.solver, problem.trunks)
+        return Unrolled(problem.objective, problem.solver, problem.prompts)

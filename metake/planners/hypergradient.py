@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metake.planners.descent import Penalty
 from metake.planners.objective import Gate, Losses, Objective
-from metake.prompts import Trunks
+from metake.prompts import LookupPrompts
 from metake.solvers.layered import Keys, LayeredSolver, Solution, cost_of
 
 Factors = dict[int, tuple[Tensor, Tensor]]
@@ -62,7 +62,7 @@ class Unrolled:
     """The hypergradient itself, and the executed losses.
 
     Costs a step the pass from the first edited layer on, in place of the proxy's from the last, and a
-    solve with its backward pass. The solve's graph is held meanwhile: per token of the trunks about
+    solve with its backward pass. The solve's graph is held meanwhile: per token of the prompts about
     `L (L + 1) / 2` blocks' activations for L edited layers.
 
     Args:
@@ -71,7 +71,7 @@ class Unrolled:
 
     objective: Objective
     solver: LayeredSolver
-    trunks: Trunks
+    prompts: LookupPrompts
     keys: Keys = "moving"
     executed = True
 
@@ -79,8 +79,8 @@ class Unrolled:
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> Losses:
         if not backward:
-            return look(self.objective, self.solver.solve(self.trunks, residuals.detach()), active, penalty)
-        solution = self.solver.solve(self.trunks, residuals, self.keys)
+            return look(self.objective, self.solver.solve(self.prompts, residuals.detach()), active, penalty)
+        solution = self.solver.solve(self.prompts, residuals, self.keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         wanted = [
             (x, g)
@@ -102,13 +102,13 @@ class Parallel:
 
     objective: Objective
     solver: LayeredSolver
-    trunks: Trunks
+    prompts: LookupPrompts
     executed = True
 
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> Losses:
-        solution = self.solver.solve(self.trunks, residuals.detach())
+        solution = self.solver.solve(self.prompts, residuals.detach())
         if not backward:
             return look(self.objective, solution, active, penalty)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)

@@ -74,13 +74,13 @@ class Objective:
         self.max_tokens = max_tokens or arch.pass_tokens
         self.size = len(batch.requests)
         self.templates = batch.templates
-        self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
+        self.guards = [sum(guard.owner == i for guard in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = dict(enumerate(batch.prefix_lengths))
         self._kinds = [
             Kind(row, i // self.templates, guard=False, marked=True, template=i % self.templates)
             for i, row in enumerate(batch.edits)
         ]
-        self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.marked) for g in batch.guards]
+        self._kinds += [Kind(g.row, g.owner, guard=True, marked=g.has_residual) for g in batch.kl_prompts]
         rank, world = rank_and_size()  # every process its own requests
         self._kinds = [kind for kind in self._kinds if kind.owner % world == rank]
 

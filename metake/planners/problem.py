@@ -15,7 +15,7 @@ from metake.models.architecture import Architecture
 from metake.planners.descent import Descent, Penalty
 from metake.planners.hypergradient import look
 from metake.planners.objective import Losses, Objective
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.layered import LayeredSolver
 
 Scale = Literal["stream", "value"]
@@ -55,7 +55,7 @@ class PlanningProblem:
     arch: Architecture
     solver: LayeredSolver
     batch: Batch
-    trunks: Trunks
+    prompts: LookupPrompts
     ties: Tensor | None = None
     max_tokens: int | None = None
     on_step: Callable[[], object] = lambda: None
@@ -74,7 +74,7 @@ class PlanningProblem:
 
     @cached_property
     def _origin(self) -> tuple[Tensor, Tensor]:
-        return self.solver.origin(self.trunks)
+        return self.solver.origin(self.prompts)
 
     @property
     def hidden(self) -> Tensor:
@@ -88,12 +88,12 @@ class PlanningProblem:
 
     def norms(self, relative: Scale) -> Tensor:
         """`n`, the length that clamp and penalties are relative to."""
-        return (self.hidden if relative == "stream" else self.solver.value(self.trunks)).norm(dim=1)
+        return (self.hidden if relative == "stream" else self.solver.value(self.prompts)).norm(dim=1)
 
     def planning_objective(self) -> Objective:
         """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""
         return Objective(
-            self.arch, self.batch, self.trunks.start, self.solver.planned_at, max_tokens=self.max_tokens
+            self.arch, self.batch, self.prompts.start, self.solver.planned_at, max_tokens=self.max_tokens
         )
 
     @cached_property
@@ -102,7 +102,7 @@ class PlanningProblem:
         return Objective(
             self.arch,
             self.batch,
-            self.trunks.start,
+            self.prompts.start,
             self.solver.planned_at,
             channel=self.channel,
             joint=self.joint,
@@ -112,4 +112,4 @@ class PlanningProblem:
     def execute(self, residuals: Tensor, penalty: Penalty) -> Losses:
         """Losses after the solve for residuals `n x d_v`."""
         everyone = torch.ones(len(self.hidden), dtype=torch.bool)
-        return look(self.objective, self.solver.solve(self.trunks, residuals), everyone, penalty)
+        return look(self.objective, self.solver.solve(self.prompts, residuals), everyone, penalty)
