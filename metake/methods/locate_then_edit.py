@@ -251,7 +251,9 @@ class LocateThenEdit(Method):
 
 
 @torch.no_grad()
-def keys_in_contexts(model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]) -> dict[int, Tensor]:
+def keys_in_contexts(
+    model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]
+) -> dict[int, Tensor]:
     """Layer -> keys at the lookup token in every context, `rows x d_k`, of the model as it is."""
     trace = prompts.tokens.run(
         model.arch, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers

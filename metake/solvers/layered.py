@@ -205,7 +205,9 @@ class LayeredSolver:
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
 
-    def _goals(self, prompts: LookupPrompts, unedited: dict[int, Tensor], residuals: Tensor) -> dict[int, Tensor]:
+    def _goals(
+        self, prompts: LookupPrompts, unedited: dict[int, Tensor], residuals: Tensor
+    ) -> dict[int, Tensor]:
         """Layer -> `n x d_v`, wanted streams at the lookup token: of the last layer, or of each."""
         place = self.planned_at
         stream = unedited[place]

@@ -54,9 +54,9 @@ def test_any_text_is_cut_at_the_right_places(before, subject, after, answer):
     start = len(before) + 1
     row = encode(tokenizer, text, answer, (start, start + len(subject)))
     assert tokenizer.decode(row.answer_ids).strip() == answer
-    trunk = tokenizer.decode(row.up_to_lookup.ids)
-    assert trunk.rstrip("�").startswith(f"{before} {subject}"[: len(trunk.rstrip("�"))])
-    assert len(trunk) >= len(before) + 1
+    prefix = tokenizer.decode(row.up_to_lookup.ids)
+    assert prefix.rstrip("�").startswith(f"{before} {subject}"[: len(prefix.rstrip("�"))])
+    assert len(prefix) >= len(before) + 1
 
 
 @settings(max_examples=60, deadline=None)
