@@ -122,7 +122,7 @@ from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.objective import Objective
 from metake.planners.open_loop import OpenLoop
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown, render
@@ -334,7 +334,7 @@ def row(
     }
 
 
-def _batch(bench: Bench, editor: Editor) -> tuple[Batch, Trunks]:
+def _batch(bench: Bench, editor: Editor) -> tuple[Batch, LookupPrompts]:
     return bench.method.batch(
         editor.loaded, bench.requests, bench.method.prepare(editor.loaded, editor.state)
     )
@@ -349,9 +349,9 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     assert isinstance(planner, OpenLoop)
 
     def ours() -> None:
-        fresh, trunks = _batch(bench, editor)
+        fresh, prompts = _batch(bench, editor)
         solver = bench.method.solver(editor.loaded, editor.state)
-        kept["ours"] = bench.method.plan(editor.loaded, solver, fresh, trunks).residuals
+        kept["ours"] = bench.method.plan(editor.loaded, solver, fresh, prompts).residuals
 
     def published() -> None:
         kept["direct"] = torch.stack([direct.plan(bench.arch, batch, i, top, planner) for i in range(few)])
@@ -371,7 +371,7 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """Both once with everything built: the factorisation is done once per run, so it has its own line."""
-    batch, trunks = _batch(bench, editor)
+    batch, prompts = _batch(bench, editor)
 
     def factorise() -> None:
         editor.state.bases.clear()
@@ -379,7 +379,7 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
     factorised = bench.timed(factorise)
     solver = bench.method.solver(editor.loaded, editor.state)
-    hidden, _ = solver.origin(trunks)
+    hidden, _ = solver.origin(prompts)
     residuals = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
     )
@@ -387,7 +387,7 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     geometry = bench.method.geometry
     assert isinstance(geometry, RidgeSpec)
     kept: dict[str, Any] = {}
-    mine = bench.timed(lambda: kept.update(ours=solver.solve(trunks, residuals)))
+    mine = bench.timed(lambda: kept.update(ours=solver.solve(prompts, residuals)))
     theirs = bench.timed(
         lambda: kept.update(direct=direct.execute(bench.arch, batch, residuals, moments, geometry))
     )
@@ -405,19 +405,19 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """One step of the upper level along each gradient."""
-    batch, trunks = _batch(bench, editor)
+    batch, prompts = _batch(bench, editor)
     solver = bench.method.solver(editor.loaded, editor.state)
-    hidden, key = solver.origin(trunks)
+    hidden, key = solver.origin(prompts)
     top = solver.planned_at
     channel = solver.geometries[top].channel(key.T.to(solver.geometries[top].device))
     objective = Objective(
-        bench.arch, batch, trunks.start, top, channel=channel, max_tokens=bench.method.max_tokens
+        bench.arch, batch, prompts.start, top, channel=channel, max_tokens=bench.method.max_tokens
     )
     slopes = {
         "proxy": Virtual(objective, "channel"),
-        "parallel": Parallel(objective, solver, trunks),
-        "unrolled, keys frozen": Unrolled(objective, solver, trunks, differentiate_keys=False),
-        "unrolled": Unrolled(objective, solver, trunks),
+        "parallel": Parallel(objective, solver, prompts),
+        "unrolled, keys frozen": Unrolled(objective, solver, prompts, differentiate_keys=False),
+        "unrolled": Unrolled(objective, solver, prompts),
     }
     start = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50

@@ -1,7 +1,7 @@
-"""The texts that an edit is planned with, and the places in them that matter.
+"""Token rows that an edit is planned with, and their lookup positions.
 
-A request is planned in several contexts: its bare prompt and the prompt after some unrelated text,
-so that the edit does not depend on standing at the beginning. Nothing here is an evaluation prompt.
+A request is planned with its bare prompt and with the prompt after unrelated contexts, so that the edit does not depend
+on the position of the prompt in a text. Evaluation prompts are not used.
 """
 
 from __future__ import annotations
@@ -25,15 +25,25 @@ from metake.requests import GAP, Request
 
 Lookup = Literal["subject", "prompt"]
 SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
-ESSENCE = f"{GAP} is a"  # ROME's prompt for what the subject is, guarded by the KL term
+KL_PROMPT = f"{GAP} is a"  # ROME's prompt of the KL term, which keeps what the subject is
 
 
 @torch.no_grad()
 def sample_contexts(arch: Architecture, tokenizer: Any, length: int = 10, seed: int = 0) -> tuple[str, ...]:
-    """One short text per seed word, sampled from the model (top 5), seeded.
+    """Short texts sampled from the model (top 5), one per seed word.
 
-    Sampled on the CPU's generator from fp32 logits, so the texts do not depend on the device
-    beyond rounding.
+    The CPU's generator samples from fp32 logits, so the texts depend on the device by rounding only.
+
+    Args:
+        arch: the model.
+        tokenizer: its tokenizer; a chat template is not applied.
+        length: number of tokens of each text.
+        seed: of the generator.
+
+    Returns:
+        The texts, without braces.
+
+    Reference: MEMIT's context templates (arXiv:2210.07229).
     """
     generator = torch.Generator().manual_seed(seed)
     tokenizer = without_frame(tokenizer)
@@ -54,29 +64,37 @@ def sample_contexts(arch: Architecture, tokenizer: Any, length: int = 10, seed: 
 
 
 def templates(contexts: Sequence[str]) -> tuple[str, ...]:
-    """The bare template and one per context; the request's own template goes into the gap."""
+    """Templates of a request's rows: the bare one, then one per context; the gap takes the request's prompt.
+
+    Args:
+        contexts: unrelated texts that precede the prompt.
+
+    Returns:
+        `len(contexts) + 1` templates.
+    """
     return (GAP, *(f"{context.rstrip(' .')}. {GAP}" for context in contexts))
 
 
 def _filled(template: str, text: str, start: int, subject: str) -> tuple[str, tuple[int, int]]:
-    """A template with a text in its last gap, and where the subject, which begins in the text at `start`, stands."""
+    """A template with a text in its last gap, and the subject's span; the subject begins in the text at `start`."""
     at = template.rindex(GAP)
     begin = at + start
     return template[:at] + text + template[at + len(GAP) :], (begin, begin + len(subject))
 
 
 @dataclass(frozen=True)
-class Guard:
-    """A prompt whose prediction at `row.lookup` shall stay as it is.
+class KLPrompt:
+    """A prompt of the KL term: an edit should leave its prediction at `row.lookup` unchanged (ROME's `kl_prompts`).
 
     Attributes:
         owner: index of the request it belongs to.
-        marked: whether `row.lookup` is the subject's last token, where an open-loop plan writes.
+        row: its tokens.
+        has_residual: whether `row.lookup` is the subject's last token, where the open loop adds the residual.
     """
 
     owner: int
     row: Row
-    marked: bool
+    has_residual: bool
 
 
 @dataclass(frozen=True)
@@ -84,38 +102,39 @@ class Batch:
     """All token rows of a batch of requests.
 
     Attributes:
-        edits: per request, one row per template, answer included.
-        guards: the locality prompts.
-        templates: how many rows a request has in `edits`.
+        requests: the requests.
+        edits: one row per request and template, answer included.
+        kl_prompts: the prompts of the KL term: one about each subject, and the requests' locality prompts.
+        templates: number of rows of a request in `edits`.
     """
 
     requests: tuple[Request, ...]
     edits: tuple[Row, ...]
-    guards: tuple[Guard, ...]
+    kl_prompts: tuple[KLPrompt, ...]
     templates: int
 
     @property
     def subjects(self) -> Tensor:
-        """`n`, a number per request that those of the same subject share."""
+        """`requests`, index of the first request with the same subject."""
         names = [request.subject for request in self.requests]
         return torch.tensor([names.index(name) for name in names])
 
     @property
     def prefix_lengths(self) -> tuple[int, ...]:
-        """Per template, with how many tokens all its rows begin: its context's. The bare one stays whole."""
+        """Number of tokens that all rows of a template share, per template: its context; 0 for the bare prompt."""
         if len(self.requests) == 1:
             return (0,) * self.templates
         shared = [0]
         for template in range(1, self.templates):
-            trunks = (row.ids[: row.lookup] for row in self.edits[template :: self.templates])
-            columns = zip(*trunks, strict=False)  # as long as the shortest
+            rows = (row.ids[: row.lookup] for row in self.edits[template :: self.templates])
+            columns = zip(*rows, strict=False)  # as long as the shortest
             shared.append(sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
         return tuple(shared)
 
     @property
-    def trunks(self) -> tuple[Row, ...]:
-        """Rows of `edits` cut after the lookup token."""
-        return tuple(row.trunk for row in self.edits)
+    def lookup_rows(self) -> tuple[Row, ...]:
+        """Rows of `edits`, each up to its lookup token."""
+        return tuple(row.up_to_lookup for row in self.edits)
 
     @classmethod
     def build(
@@ -126,20 +145,27 @@ class Batch:
         contexts: Sequence[str],
         lookup: Lookup = "subject",
     ) -> Batch:
-        """Tokenise.
+        """Token rows of requests.
 
         Args:
-            lookup: the token that a request's key is read at: its subject's last, or its prompt's. A plan that
-                writes at the latter is not felt by the guard about the subject.
+            arch: the model, whose vocabulary and number of positions limit the rows.
+            tokenizer: its tokenizer, or a `Chat`.
+            requests: the requests.
+            contexts: texts that precede the prompt in the further rows of a request.
+            lookup: the token whose key is edited: the last one of the subject, or of the prompt. With "prompt" the
+                open loop adds no residual to the KL prompt about the subject.
+
+        Returns:
+            The batch.
 
         Raises:
-            MetakeError: no request, a text that the tokenizer cannot say, a target without tokens, or a prompt too
+            MetakeError: no request, a text that the tokenizer cannot encode, a target without tokens, or a prompt too
                 long for the model.
         """
         if not requests:
             raise MetakeError("requests: none given")
         frames = templates(contexts)
-        edits, guards = [], []
+        edits, kl_prompts = [], []
         limit = arch.max_positions
         for owner, request in enumerate(requests):
             assert request.start is not None
@@ -158,21 +184,27 @@ class Batch:
                     )
                 arch.check_tokens(max(row.ids))
                 edits.append(row)
-            text, span = _filled(ESSENCE, request.subject, 0, request.subject)
-            guards.append(Guard(owner, encode(tokenizer, text, subject=span), marked=lookup == "subject"))
-            guards += [Guard(owner, encode(tokenizer, prompt), marked=False) for prompt in request.locality]
-        return cls(tuple(requests), tuple(edits), tuple(guards), len(frames))
+            text, span = _filled(KL_PROMPT, request.subject, 0, request.subject)
+            kl_prompts.append(
+                KLPrompt(owner, encode(tokenizer, text, subject=span), has_residual=lookup == "subject")
+            )
+            kl_prompts += [
+                KLPrompt(owner, encode(tokenizer, prompt), has_residual=False) for prompt in request.locality
+            ]
+        return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames))
 
 
 @dataclass(frozen=True)
-class Trunks:
-    """What the solver needs of a batch: its trunks and the stream before the first edited block.
+class LookupPrompts:
+    """Prompts of a batch up to the lookup token, with the residual stream before the first edited block.
 
     Attributes:
-        tokens: the trunks; rows of a request stand together, the bare one first, which is whole.
-        last: lookup position per row, in its own part.
-        hidden: the stream before block `start`.
-        estimator: how a request's keys become one.
+        tokens: the rows; those of a request are adjacent, the bare prompt first, which has no shared prefix.
+        last: `rows`, lookup position within each suffix.
+        hidden: residual stream before block `start`.
+        start: first edited block.
+        templates: number of rows of a request.
+        estimator: average of a request's keys over its rows.
     """
 
     tokens: PrefixBatch
@@ -186,8 +218,19 @@ class Trunks:
     @torch.no_grad()
     def build(
         cls, arch: Architecture, batch: Batch, start: int, estimator: KeyEstimator | None = None
-    ) -> Trunks:
-        rows, count = batch.trunks, len(batch.requests)
+    ) -> LookupPrompts:
+        """Prompts of a batch, and one pass up to block `start`.
+
+        Args:
+            arch: the model.
+            batch: token rows of the requests.
+            start: first edited block.
+            estimator: average of a request's keys; by default `BareAndContexts`.
+
+        Returns:
+            The prompts with the stream of the model as it is.
+        """
+        rows, count = batch.lookup_rows, len(batch.requests)
         lengths = [len(row) for row in rows]
         prefixes = batch.prefix_lengths if arch.can_resume(max(lengths)) else (0,) * batch.templates
         tokens = PrefixBatch.of(
@@ -198,18 +241,40 @@ class Trunks:
         return cls(tokens, last, hidden, start, batch.templates, estimator or BareAndContexts())
 
     def at_lookup(self, stream: Tensor) -> Tensor:
-        """`rows x length x d` -> `rows x d`."""
+        """Values at the lookup tokens, `rows x d`.
+
+        Args:
+            stream: values of the suffixes, `rows x width x d`.
+
+        Returns:
+            One value per row.
+        """
         return pick_tokens(self.last, stream)
 
     def mean_key(self, keys: Tensor) -> Tensor:
-        """Keys at the lookup, `rows x d_k` -> one per request, `requests x d_k`."""
+        """Key of each request, `requests x d_k`.
+
+        Args:
+            keys: keys at the lookup tokens, `rows x d_k`.
+
+        Returns:
+            The estimator's averages.
+        """
         return self.estimator.estimate(keys.reshape(-1, self.templates, keys.shape[-1]))
 
-    def steadiness(self, keys: Tensor) -> Tensor:
-        """Keys at the lookup, `rows x d_k` -> cosine of each bare prompt's with its contexts' mean, `requests`.
+    def key_cosine(self, keys: Tensor) -> Tensor:
+        """Cosine of each bare prompt's key with the mean key of its contexts, `requests`; 1 without contexts.
 
-        1 where there are no contexts. Near 0, the two are different keys and no edit at their mean reaches the
-        bare prompt: the token is an attention sink there (arXiv:2406.11263 has edits that collapse models by it).
+        Near 0 the two are different keys, and an edit at their mean does not change the bare prompt: the token is an
+        attention sink there.
+
+        Args:
+            keys: keys at the lookup tokens, `rows x d_k`.
+
+        Returns:
+            Values between -1 and 1.
+
+        Reference: arXiv:2406.11263, on edits at such keys that collapse models.
         """
         grouped = keys.reshape(-1, self.templates, keys.shape[-1])
         if self.templates == 1:
@@ -217,17 +282,39 @@ class Trunks:
         return torch.cosine_similarity(grouped[:, 0], grouped[:, 1:].mean(1), dim=1).cpu()
 
     def bare(self, values: Tensor) -> Tensor:
-        """Every request's first row of `rows x ...`."""
+        """Values of the bare prompts, `requests x ...`.
+
+        Args:
+            values: values of all rows, `rows x ...`.
+
+        Returns:
+            Every request's first row.
+        """
         return values[:: self.templates]
 
     def bare_rows(self, hidden: PrefixSuffix) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, lookup positions and stream (of `hidden`, all rows) of the bare prompts, no longer than needed."""
+        """Token ids, lookup positions and stream of the bare prompts, up to the last lookup token.
+
+        Args:
+            hidden: residual stream of all rows.
+
+        Returns:
+            Ids, `requests x length`; positions, `requests`; stream, `requests x length x d_v`.
+        """
         last = self.bare(self.last)
         length = int(last.max()) + 1
         return self.bare(self.tokens.ids.suffix)[:, :length], last, self.bare(hidden.suffix)[:, :length]
 
 
 def pick_tokens(positions: Tensor, stream: Tensor) -> Tensor:
-    """`rows x length x d` -> `rows x d`, one position of each row."""
+    """Values at one position of each row, `rows x d`.
+
+    Args:
+        positions: `rows`.
+        stream: `rows x length x d`.
+
+    Returns:
+        One value per row.
+    """
     rows = torch.arange(len(positions), device=stream.device)
     return stream[rows, positions.to(stream.device)]

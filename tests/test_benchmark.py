@@ -23,12 +23,12 @@ def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, recor
     state = method.prepare(loaded, method.init(loaded, statistics))
     before = loaded.arch.fingerprint()
     with frozen(loaded.model):
-        batch, trunks = method.batch(loaded, [r.request for r in records[:3]], state)
+        batch, prompts = method.batch(loaded, [r.request for r in records[:3]], state)
         solver = method.solver(loaded, state)
-        residuals = method.plan(loaded, solver, batch, trunks).residuals
+        residuals = method.plan(loaded, solver, batch, prompts).residuals
         alone = torch.stack([direct.plan(loaded.arch, batch, i, 3, method.planner) for i in range(3)])
         torch.testing.assert_close(residuals, alone, rtol=1e-3, atol=1e-4 * float(alone.norm()))
-        solution = solver.solve(trunks, residuals)
+        solution = solver.solve(prompts, residuals)
         moments = {n: statistics[n] for n in (1, 2, 3)}
         changes = direct.execute(loaded.arch, batch, residuals, moments, method.geometry)
     assert loaded.arch.fingerprint() == before

@@ -69,7 +69,7 @@ def test_the_norm_of_nothing_is_zero():
 def test_products_of_a_jacobian_and_the_norm_of_a_weight_gradient_are_those_of_the_matrices(edit):
     leaf = residual(edit).requires_grad_(True)
     with torch.enable_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        solution = edit.solver.solve(edit.trunks, leaf, differentiate_keys=False)
+        solution = edit.solver.solve(edit.prompts, leaf, differentiate_keys=False)
         left = solution.factors[3][0][:, 0]
         J = torch.stack([torch.autograd.grad(x, leaf, retain_graph=True)[0][0] for x in left])
         jacobian = Jacobian(left, leaf)

@@ -9,7 +9,7 @@ from metake import prompts
 from metake.components import find_kind
 from metake.errors import MetakeError
 from metake.models.tokens import Row
-from metake.prompts import SEEDS, Batch, Trunks, pick_tokens, sample_contexts, templates
+from metake.prompts import SEEDS, Batch, LookupPrompts, pick_tokens, sample_contexts, templates
 from metake.requests import Request
 
 REQUEST = Request("Which city was {} born in?", "Ann Lee", "Oslo")
@@ -34,15 +34,15 @@ def test_the_lookup_token_ends_what_it_is_named_after(loaded, lookup):
     """In every template: up to it stands all of the subject, or all of the prompt, and nothing more."""
     batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], ("The mill is dark",), lookup)
     for row in batch.edits:
-        text = loaded.tokenizer.decode(row.trunk.ids, skip_special_tokens=True)
+        text = loaded.tokenizer.decode(row.up_to_lookup.ids, skip_special_tokens=True)
         assert text.endswith("Ann Lee" if lookup == "subject" else "born in?")
         assert loaded.tokenizer.decode(row.answer_ids).strip() == "Oslo"
 
 
 def test_a_guard_about_the_subject_feels_only_what_is_written_there(loaded):
-    for lookup, marked in (("subject", True), ("prompt", False)):
+    for lookup, has_residual in (("subject", True), ("prompt", False)):
         batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], (), lookup)
-        assert [guard.marked for guard in batch.guards] == [marked]
+        assert [prompt.has_residual for prompt in batch.kl_prompts] == [has_residual]
 
 
 def test_a_request_has_a_row_per_context_the_bare_one_first(loaded, batch_of):
@@ -56,21 +56,26 @@ def test_a_request_has_a_row_per_context_the_bare_one_first(loaded, batch_of):
 
 def test_guards_are_what_the_subject_is_and_the_requests_own_prompts(loaded, batch_of):
     """ROME's `{} is a`, watched at the subject's last token and not at its end; others at their last token."""
-    guards = batch_of(REQUEST, OTHER).guards
-    assert [(guard.owner, guard.marked) for guard in guards] == [(0, True), (1, True), (1, False), (1, False)]
-    assert [text_of(loaded, guard.row.ids) for guard in guards] == [
+    kl_prompts = batch_of(REQUEST, OTHER).kl_prompts
+    assert [(prompt.owner, prompt.has_residual) for prompt in kl_prompts] == [
+        (0, True),
+        (1, True),
+        (1, False),
+        (1, False),
+    ]
+    assert [text_of(loaded, prompt.row.ids) for prompt in kl_prompts] == [
         "Ann Lee is a",
         "Bo is a",
         "Who is it?",
         "Where is the old mill?",
     ]
-    assert [text_of(loaded, guard.row.trunk.ids) for guard in guards] == [
+    assert [text_of(loaded, prompt.row.up_to_lookup.ids) for prompt in kl_prompts] == [
         "Ann Lee",
         "Bo",
         "Who is it?",
         "Where is the old mill?",
     ]
-    assert all(guard.row.answer == 0 for guard in guards)
+    assert all(prompt.row.answer == 0 for prompt in kl_prompts)
 
 
 def test_templates_end_a_context_with_one_full_stop():
@@ -84,7 +89,7 @@ def test_requests_are_numbered_by_subject(batch_of):
 
 
 def test_rows_of_a_template_share_their_context_and_the_bare_one_nothing(loaded, batch_of):
-    """As many tokens as all trunks of the template begin with; of one request alone nothing is shared."""
+    """As many tokens as all prompts of the template begin with; of one request alone nothing is shared."""
     batch = batch_of(REQUEST, OTHER)
     assert batch_of(REQUEST).prefix_lengths == (0, 0, 0)
     assert batch.prefix_lengths[0] == 0
@@ -100,7 +105,7 @@ def test_a_request_stands_in_the_last_gap_of_its_context(loaded, batch_of):
     """A context that a user gives may hold braces of its own; the lookup token is still the subject's."""
     row = batch_of(REQUEST, contexts=("{} is a gap",)).edits[1]
     assert text_of(loaded, row.ids) == "{} is a gap. Which city was Ann Lee born in? Oslo"
-    assert text_of(loaded, row.trunk.ids) == "{} is a gap. Which city was Ann Lee"
+    assert text_of(loaded, row.up_to_lookup.ids) == "{} is a gap. Which city was Ann Lee"
 
 
 def test_a_target_without_tokens_is_refused_by_its_request(batch_of, monkeypatch):
@@ -143,9 +148,9 @@ def test_a_prompt_may_be_as_long_as_the_model_takes_and_no_longer(loaded, batch_
 def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_of, lookup):
     """Against hooks in one plain pass per row: the stream before the first edited block, at the lookup token."""
     batch, arch = batch_of(REQUEST, OTHER, lookup=lookup), loaded.arch
-    trunks = Trunks.build(arch, batch, 2)
-    assert (trunks.start, trunks.templates) == (2, 3)
-    found = trunks.at_lookup(trunks.hidden.suffix)
+    prompts = LookupPrompts.build(arch, batch, 2)
+    assert (prompts.start, prompts.templates) == (2, 3)
+    found = prompts.at_lookup(prompts.hidden.suffix)
     for i, row in enumerate(batch.edits):
         seen = []
         with (
@@ -155,7 +160,7 @@ def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_
             arch.model(torch.tensor([row.ids]))
         stream = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
         torch.testing.assert_close(found[i], stream[0, row.lookup], rtol=1e-4, atol=1e-5)
-    ids, last, below = trunks.bare_rows(trunks.hidden)
+    ids, last, below = prompts.bare_rows(prompts.hidden)
     for i, row in enumerate(batch.edits[::3]):
         assert tuple(ids[i, : row.lookup + 1].tolist()) == row.ids[: row.lookup + 1]
         assert int(last[i]) == row.lookup
@@ -165,17 +170,17 @@ def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_
 
 def test_bare_rows_end_at_the_lookup_token_where_rows_with_contexts_are_longer(loaded, batch_of):
     batch = batch_of(REQUEST)
-    ids, last, below = Trunks.build(loaded.arch, batch, 1).bare_rows(
-        Trunks.build(loaded.arch, batch, 1).hidden
+    ids, last, below = LookupPrompts.build(loaded.arch, batch, 1).bare_rows(
+        LookupPrompts.build(loaded.arch, batch, 1).hidden
     )
-    assert tuple(ids[0].tolist()) == batch.trunks[0].ids
+    assert tuple(ids[0].tolist()) == batch.lookup_rows[0].ids
     assert ids.shape[1] == below.shape[1] == int(last) + 1
 
 
-def trunks_of(count, estimator="bare-and-contexts"):
+def prompts_of(count, estimator="bare-and-contexts"):
     """Only what means over a request's rows need."""
     made = find_kind("keys", estimator)()
-    return Trunks(
+    return LookupPrompts(
         tokens=None, last=torch.zeros(2 * count), hidden=None, start=0, templates=count, estimator=made
     )
 
@@ -183,23 +188,23 @@ def trunks_of(count, estimator="bare-and-contexts"):
 def test_a_key_is_half_the_bare_prompts_and_half_the_contexts_mean():
     """MEMIT's average of averages, and not the mean over all rows; rows of a request stand together."""
     keys = torch.tensor([[6.0], [0.0], [3.0], [0.0], [2.0], [8.0]])
-    assert trunks_of(3).mean_key(keys).tolist() == [[3.75], [2.5]]
-    assert trunks_of(1).mean_key(keys).tolist() == keys.tolist()
-    assert trunks_of(3).bare(keys).tolist() == [[6.0], [0.0]]
+    assert prompts_of(3).mean_key(keys).tolist() == [[3.75], [2.5]]
+    assert prompts_of(1).mean_key(keys).tolist() == keys.tolist()
+    assert prompts_of(3).bare(keys).tolist() == [[6.0], [0.0]]
 
 
 @pytest.mark.parametrize("estimator", ["context-mean", "rome"])
 def test_a_key_of_another_estimator_is_the_mean_over_all_rows(estimator):
     keys = torch.tensor([[6.0], [0.0], [3.0], [0.0], [2.0], [8.0]])
-    assert trunks_of(3, estimator).mean_key(keys).tolist() == [[3.0], [pytest.approx(10 / 3)]]
-    assert trunks_of(1, estimator).mean_key(keys).tolist() == keys.tolist()
-    assert trunks_of(3, estimator).bare(keys).tolist() == [[6.0], [0.0]]
+    assert prompts_of(3, estimator).mean_key(keys).tolist() == [[3.0], [pytest.approx(10 / 3)]]
+    assert prompts_of(1, estimator).mean_key(keys).tolist() == keys.tolist()
+    assert prompts_of(3, estimator).bare(keys).tolist() == [[6.0], [0.0]]
 
 
 def test_steadiness_is_the_cosine_of_a_bare_key_with_its_contexts_mean():
     keys = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 1.0], [3.0, 0.0], [5.0, 0.0]])
-    torch.testing.assert_close(trunks_of(3).steadiness(keys), torch.tensor([0.5**0.5, 0.0]))
-    assert trunks_of(1).steadiness(keys).tolist() == [1.0] * 6
+    torch.testing.assert_close(prompts_of(3).key_cosine(keys), torch.tensor([0.5**0.5, 0.0]))
+    assert prompts_of(1).key_cosine(keys).tolist() == [1.0] * 6
 
 
 def test_one_position_of_each_row_is_picked():

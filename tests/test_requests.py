@@ -42,7 +42,7 @@ def test_literal_braces_reach_the_tokens_with_the_subject_at_its_place(demo):
     request = Request.from_text("In {} and {x} Ada is", "Ada", "potter")
     for row in Batch.build(demo.arch, demo.tokenizer, [request], ("The {} mill", "It rains")).edits:
         assert demo.tokenizer.decode(row.ids).endswith("In {} and {x} Ada is potter")
-        assert demo.tokenizer.decode(row.trunk.ids).endswith("In {} and {x} Ada")
+        assert demo.tokenizer.decode(row.up_to_lookup.ids).endswith("In {} and {x} Ada")
 
 
 WRONG = (1, None, ["Ada"], {"a": 1}, b"Ada", 2.5)

@@ -332,11 +332,11 @@ def test_identity_transport_is_aligned_without_dominance(weight: float):
 def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Array]]:
     """The parallel proxy as the gradient of one virtual loss, and Gamma^ and q^ of each layer."""
     r = residuals.clone().requires_grad_(True)
-    trace = s.trunks.tokens.run(
-        s.arch, start=s.layers[0], hidden=s.trunks.hidden, keys=s.layers, stop=s.layers[-1]
+    trace = s.prompts.tokens.run(
+        s.arch, start=s.layers[0], hidden=s.prompts.hidden, keys=s.layers, stop=s.layers[-1]
     )
     q = {
-        i: s.geometries[i].channel(s.trunks.at_lookup(trace.suffix.keys[i]).float().T).float()
+        i: s.geometries[i].channel(s.prompts.at_lookup(trace.suffix.keys[i]).float().T).float()
         for i in s.layers
     }
     edits = {i: (share * r.T, q[i]) for i, share in s.solver.shares}
@@ -440,7 +440,7 @@ def test_cost_of_an_exact_edit_grows_with_the_geometry(exponent: int):
     s = still(weight, (2,))
     solver = LayeredSolver(s.arch, s.geometries, last((2,)), "exact")
     delta = s.residuals()
-    solution = solver.solve(s.trunks, delta)
+    solution = solver.solve(s.prompts, delta)
     equal(float(solution.fraction), 1.0, rounding() * (1 + norm(s.origin[0].numpy())))
     left, right = (x.double() for x in solution.factors[2])
     D, G = left @ right.T, weight * nets.moment(2)

@@ -2,7 +2,7 @@
 
 A plain implementation of what MEMIT's and AlphaEdit's code does, with this library's prompts, so that
 both plan the same thing and times can be compared. Every step of a plan runs the whole model on the
-request's prompts and its guard, with all logits, and projects the last stream of the prompts to the
+request's prompts and its KL prompt, with all logits, and projects the last stream of the prompts to the
 vocabulary a second time, as the published code does; every layer of a solve runs it again for the keys and
 for the residuals, and inverts a d_k x d_k system.
 """
@@ -32,9 +32,9 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
 def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) -> Tensor:
     """The residual (`d_v`) of one request at block `top`, open loop, early stop on its own loss."""
     rows = list(batch.edits[index * batch.templates : (index + 1) * batch.templates])
-    guard = next(g.row for g in batch.guards if g.owner == index)
-    ids = pad([*rows, guard]).to(arch.device)
-    lookups = [row.lookup for row in (*rows, guard)]
+    kl_prompt = next(g.row for g in batch.kl_prompts if g.owner == index)
+    ids = pad([*rows, kl_prompt]).to(arch.device)
+    lookups = [row.lookup for row in (*rows, kl_prompt)]
     delta = torch.zeros(arch.d_v, device=arch.device, requires_grad=True)
     origin: list[Tensor] = []
 
@@ -119,7 +119,7 @@ def execute(
     Args:
         moments: layer -> C, of all edited layers, ascending.
     """
-    rows, layers = list(batch.trunks), list(moments)
+    rows, layers = list(batch.lookup_rows), list(moments)
     top = layers[-1]
     bare = rows[:: batch.templates]
     goal = _at(arch, bare, arch.blocks[top], inputs=False) + residuals

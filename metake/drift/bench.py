@@ -105,7 +105,7 @@ class Bench:
             return Edit(arch, method.solver(self.loaded, state), batch, penalty, method.max_tokens)
 
         edit = at(1.0)
-        aimed = compensated(self.method).plan(self.loaded, edit.solver, batch, edit.trunks)
+        aimed = compensated(self.method).plan(self.loaded, edit.solver, batch, edit.prompts)
         plan = aimed.plan.residuals
         measured = {}
         for factor, (method, _) in strengths.items():

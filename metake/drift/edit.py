@@ -13,7 +13,7 @@ from metake.models.architecture import Architecture
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import LossWithGradient, Penalty
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity
 
@@ -34,17 +34,17 @@ class Edit:
     ) -> None:
         self.arch, self.solver, self.penalty = arch, solver, penalty
         first, self.top = solver.layers[0], solver.layers[-1]
-        self.trunks = Trunks.build(arch, batch, first)
-        self.hidden, key = solver.origin(self.trunks)
+        self.prompts = LookupPrompts.build(arch, batch, first)
+        self.hidden, key = solver.origin(self.prompts)
         geometry = solver.geometries[self.top]
         channel = geometry.channel(key.T.to(geometry.device), solver.fit)
         self.objective = Objective(arch, batch, first, self.top, channel=channel, max_tokens=max_tokens)
         self.slopes: dict[str, LossWithGradient] = {
             "proxy": Virtual(self.objective, "channel"),
-            "parallel": Parallel(self.objective, solver, self.trunks),
+            "parallel": Parallel(self.objective, solver, self.prompts),
             "open": Virtual(self.objective, "token"),
-            "exact": Unrolled(self.objective, solver, self.trunks),
-            "frozen": Unrolled(self.objective, solver, self.trunks, differentiate_keys=False),
+            "exact": Unrolled(self.objective, solver, self.prompts),
+            "frozen": Unrolled(self.objective, solver, self.prompts, differentiate_keys=False),
         }
 
     def gradient(self, name: str, residual: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
     leaf = residual.detach().clone().requires_grad_(True)
     # the fused attention has no second derivative
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        solution = solver.solve(edit.trunks, leaf, differentiate_keys=False)
+        solution = solver.solve(edit.prompts, leaf, differentiate_keys=False)
         with watched(edit.arch, top) as tokens:
             losses, gradients = factor_gradients(objective, solution.factors, EVERYONE, penalty)
         effects = {layer: gradients[layer][0][:, 0] for layer in layers}  # Gamma_l q_l

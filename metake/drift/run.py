@@ -56,8 +56,8 @@ def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) 
                 edits.append(bench.measure(strengths, request))
             write_record(path, {**head, "edits": edits})
             bar.update()
-        trunks = bench.method.batch(bench.loaded, requests, strengths[1.0][1])[1]
-        keys = lookup_keys(bench.loaded, trunks, layers)
+        prompts = bench.method.batch(bench.loaded, requests, strengths[1.0][1])[1]
+        keys = lookup_keys(bench.loaded, prompts, layers)
     between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
     verdicts = {
         "start": judge([edit["start"] for edit in edits]),

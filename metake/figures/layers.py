@@ -26,7 +26,7 @@ from metake.figures.measured import measured
 from metake.figures.suppression import geometry
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
-from metake.prompts import Trunks
+from metake.prompts import LookupPrompts
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression
@@ -60,12 +60,12 @@ def identity_transport(data: Data) -> Any:
         )
         seen: dict[str, list[float]] = {name: [] for _, name, _ in laws}
         with frozen(arch.model):
-            trunks = Trunks.build(arch, nets.batch(1, 0), 0)
-            square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(trunks)[1].double() ** 2).sum())
+            prompts = LookupPrompts.build(arch, nets.batch(1, 0), 0)
+            square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(prompts)[1].double() ** 2).sum())
             for eta in etas:
                 ridge = Ridge(torch.eye(nets.INNER, dtype=torch.float64), square * (1 - eta) / eta)
                 done = LayeredSolver(arch, dict.fromkeys(layers, ridge), Spread().stages(layers)[0]).solve(
-                    trunks, residual
+                    prompts, residual
                 )
                 asked = np.array([float(done.factors[i][0].norm()) for i in layers])
                 numbers = (

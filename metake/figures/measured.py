@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from metake.data.records import read_records
 from metake.geometry.covariance import collect
 from metake.models.load import ASSETS, SMOLLM2, load
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver
 from metake.texts import default_text
@@ -48,8 +48,8 @@ def _measure(model: str, layer: int, tokens: int, facts: Path, count: int) -> La
     arch, tokenizer = loaded.arch, loaded.tokenizer
     statistics = collect(arch, tokenizer, default_text(model), (layer,), tokens=tokens, progress=False)
     requests = [record.request for record in read_records(facts, count)]
-    trunks = Trunks.build(arch, Batch.build(arch, tokenizer, requests, ()), layer)
-    _, keys = LayeredSolver(arch, {}, last((layer,))).origin(trunks)
+    prompts = LookupPrompts.build(arch, Batch.build(arch, tokenizer, requests, ()), layer)
+    _, keys = LayeredSolver(arch, {}, last((layer,))).origin(prompts)
     return Layer(model, statistics[layer], keys.T.contiguous())
 
 

@@ -23,7 +23,7 @@ from metake.models.trace import run
 from metake.planners.hypergradient import Virtual
 from metake.planners.objective import Gate, Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization, optimize_targets
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver, Solution
 
@@ -50,13 +50,13 @@ class Setting:
         return LayeredSolver(self.arch, self.geometries, spread(self.layers))
 
     @cached_property
-    def trunks(self) -> Trunks:
-        return Trunks.build(self.arch, self.batch, self.layers[0])
+    def prompts(self) -> LookupPrompts:
+        return LookupPrompts.build(self.arch, self.batch, self.layers[0])
 
     @cached_property
     def origin(self) -> tuple[Tensor, Tensor]:
         """h and the keys of the last edited layer."""
-        return self.solver.origin(self.trunks)
+        return self.solver.origin(self.prompts)
 
     @property
     def channel(self) -> Tensor:
@@ -71,7 +71,7 @@ class Setting:
         return length * torch.randn(len(self.batch.requests), nets.WIDTH, generator=generator)
 
     def solve(self, residuals: Tensor) -> Solution:
-        return self.solver.solve(self.trunks, residuals)
+        return self.solver.solve(self.prompts, residuals)
 
     def unrolled(self, residuals: Tensor, held: dict[int, Tensor] | None = None) -> Solution:
         """The same solve with its graph kept; `held`: channels that do not answer to the residuals."""
@@ -79,7 +79,7 @@ class Setting:
         if held is not None:
             geometries = {i: nets.Held(g, held[i]) for i, g in geometries.items()}
         solver = LayeredSolver(self.arch, geometries, spread(self.layers))
-        return solver.solve(self.trunks, residuals)
+        return solver.solve(self.prompts, residuals)
 
     def loss(self, factors: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
         """NLL summed over requests under virtual edits, differentiable (checked against `Objective` below)."""

@@ -24,7 +24,7 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.planners.compensated import Compensated  # noqa: F401  registers the kind
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem, Targets
-from metake.prompts import Batch, Lookup, Trunks, sample_contexts
+from metake.prompts import Batch, Lookup, LookupPrompts, sample_contexts
 from metake.requests import Request
 from metake.solvers.allocation import Allocation, Shares, Spread
 from metake.solvers.layered import LayeredSolver
@@ -38,7 +38,7 @@ class _Group:
 
     members: slice
     batch: Batch
-    trunks: Trunks
+    prompts: LookupPrompts
 
 
 @register
@@ -215,7 +215,7 @@ class LocateThenEdit(Method):
 
     def batch(
         self, model: EditableModel, requests: Sequence[Request], state: State, first: int | None = None
-    ) -> tuple[Batch, Trunks]:
+    ) -> tuple[Batch, LookupPrompts]:
         """Token rows of some requests, and their prefixes up to the lookup token.
 
         Args:
@@ -229,7 +229,7 @@ class LocateThenEdit(Method):
         """
         batch = Batch.build(model.arch, model.tokenizer, requests, state.contexts or (), self.lookup)
         first = self.stages[0][0][0] if first is None else first
-        return batch, Trunks.build(model.arch, batch, first, self.keys)
+        return batch, LookupPrompts.build(model.arch, batch, first, self.keys)
 
     def step(
         self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
@@ -253,9 +253,9 @@ class LocateThenEdit(Method):
             for i, (group, shares) in enumerate(jobs):
                 solver = self.solver(model, state, shares)
                 with phase("plan"):
-                    targets = self.plan(model, solver, group.batch, group.trunks, on_step)
+                    targets = self.plan(model, solver, group.batch, group.prompts, on_step)
                 with phase("solve"):
-                    solution = solver.solve(group.trunks, targets.residuals)
+                    solution = solver.solve(group.prompts, targets.residuals)
                 stages.append(Stage(targets, solution, group.members, shares, self.fit))
                 change = Delta(
                     {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
@@ -274,7 +274,7 @@ class LocateThenEdit(Method):
         model: EditableModel,
         solver: LayeredSolver,
         batch: Batch,
-        trunks: Trunks,
+        prompts: LookupPrompts,
         on_step: Callable[[], object] = lambda: None,
     ) -> Targets:
         """Targets of one stage, on the model as it is.
@@ -283,14 +283,14 @@ class LocateThenEdit(Method):
             model: the model to edit.
             solver: solver of the stage.
             batch: token rows of the stage's requests.
-            trunks: their prefixes up to the lookup token.
+            prompts: their prefixes up to the lookup token.
             on_step: called after every gradient step.
 
         Returns:
             Residuals for the solver.
         """
         groups = batch.subjects if self.merge else None
-        problem = PlanningProblem(model.arch, solver, batch, trunks, groups, self.max_tokens, on_step)
+        problem = PlanningProblem(model.arch, solver, batch, prompts, groups, self.max_tokens, on_step)
         return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(self, model: EditableModel, requests: Sequence[Request], state: State) -> Iterator[_Group]:
@@ -302,7 +302,7 @@ class LocateThenEdit(Method):
     def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> Learned:
         """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
         with delta.applied(model.arch, check=False):
-            keys = [lookup_keys(model, group.trunks, delta.layers) for group in groups]
+            keys = [lookup_keys(model, group.prompts, delta.layers) for group in groups]
         return {
             layer: torch.cat([of[layer] for of in keys]).T.to(self.torch_dtype).contiguous()
             for layer in delta.layers
@@ -321,45 +321,47 @@ class LocateThenEdit(Method):
         """
         state = self.prepare(model, state)
         layers = tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
-        trunks = self.batch(model, requests, state, layers[0])[1]
-        found = keys_in_contexts(model, trunks, layers)
+        prompts = self.batch(model, requests, state, layers[0])[1]
+        found = keys_in_contexts(model, prompts, layers)
         rho = torch.stack(
             [
-                self.geometry_at(model, state, n).realizability(trunks.mean_key(found[n]).T).cpu()
+                self.geometry_at(model, state, n).realizability(prompts.mean_key(found[n]).T).cpu()
                 for n in layers
             ]
         )
-        cosine = torch.stack([trunks.steadiness(found[n]) for n in layers])
+        cosine = torch.stack([prompts.key_cosine(found[n]) for n in layers])
         return Preview(layers, rho, cosine, self.stages[-1], self.fit)
 
 
 @torch.no_grad()
-def keys_in_contexts(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+def keys_in_contexts(
+    model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]
+) -> dict[int, Tensor]:
     """Keys at the lookup token in every context, of the model as it is.
 
     Args:
         model: the model.
-        trunks: prefixes of the requests up to the lookup token.
+        prompts: prefixes of the requests up to the lookup token.
         layers: layers whose keys are read.
 
     Returns:
         Layer -> `rows x d_k`.
     """
-    trace = trunks.tokens.run(
-        model.arch, start=trunks.start, hidden=trunks.hidden, stop=max(layers), keys=layers
+    trace = prompts.tokens.run(
+        model.arch, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
     )
-    return {layer: upcast(trunks.at_lookup(trace.suffix.keys[layer])) for layer in layers}
+    return {layer: upcast(prompts.at_lookup(trace.suffix.keys[layer])) for layer in layers}
 
 
-def lookup_keys(model: EditableModel, trunks: Trunks, layers: Sequence[int]) -> dict[int, Tensor]:
+def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]) -> dict[int, Tensor]:
     """Key of each request, of the model as it is.
 
     Args:
         model: the model.
-        trunks: prefixes of the requests up to the lookup token.
+        prompts: prefixes of the requests up to the lookup token.
         layers: layers whose keys are read.
 
     Returns:
         Layer -> `n x d_k`.
     """
-    return {layer: trunks.mean_key(keys) for layer, keys in keys_in_contexts(model, trunks, layers).items()}
+    return {layer: prompts.mean_key(keys) for layer, keys in keys_in_contexts(model, prompts, layers).items()}

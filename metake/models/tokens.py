@@ -41,8 +41,8 @@ class Row:
         return len(self.ids)
 
     @property
-    def trunk(self) -> Row:
-        """The row up to its lookup token: all that the lookup token's key depends on."""
+    def up_to_lookup(self) -> Row:
+        """The row up to its lookup token, on which the lookup token's key depends."""
         return Row(self.ids[: self.lookup + 1], self.lookup)
 
     @property

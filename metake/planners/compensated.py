@@ -43,12 +43,12 @@ class Compensated(OpenLoop):
         Returns:
             Scaled residuals, with the factors in `scale`.
         """
-        planned, solver, trunks = super().plan(problem), problem.solver, problem.trunks
+        planned, solver, prompts = super().plan(problem), problem.solver, problem.prompts
 
         def fraction(residuals: Tensor) -> Tensor:
-            return group_mean(solver.solve(trunks, residuals).fraction, problem.groups)
+            return group_mean(solver.solve(prompts, residuals).fraction, problem.groups)
 
-        eta = torch.stack([eta.cpu() for eta in solver.solve(trunks, planned.residuals).eta.values()])
+        eta = torch.stack([eta.cpu() for eta in solver.solve(prompts, planned.residuals).eta.values()])
         bound = group_mean(1 / eta.amin(0), problem.groups).clamp(1, self.max_scale)
         residuals, scale = compensate(fraction, planned.residuals, bound)
         return Targets(residuals, planned.hidden, planned.plan, None, scale)

@@ -102,7 +102,7 @@ class ParallelGradient(Gradient):
         Returns:
             A function of the residuals.
         """
-        return Parallel(problem.objective, problem.solver, problem.trunks)
+        return Parallel(problem.objective, problem.solver, problem.prompts)
 
 
 @register
@@ -120,4 +120,4 @@ class UnrolledGradient(Gradient):
         Returns:
             A function of the residuals.
         """
-        return Unrolled(problem.objective, problem.solver, problem.trunks)
+        return Unrolled(problem.objective, problem.solver, problem.prompts)

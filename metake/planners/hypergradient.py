@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metake.planners.objective import Gate, Losses, Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Trunks
+from metake.prompts import LookupPrompts
 from metake.solvers.layered import LayeredSolver, Solution, cost_of
 
 Factors = dict[int, tuple[Tensor, Tensor]]
@@ -66,19 +66,19 @@ class Unrolled:
     """Post-edit loss with the hypergradient (X10).
 
     A step costs the pass from the first edited layer on, in place of the proxy's from the last, and a solve with its
-    backward pass. The solve's graph is stored meanwhile: per token of the trunks about `L (L + 1) / 2` blocks'
+    backward pass. The solve's graph is stored meanwhile: per token of the prompts about `L (L + 1) / 2` blocks'
     activations for L edited layers.
 
     Attributes:
         objective: losses of the batch.
         solver: the lower level.
-        trunks: prefixes of the requests up to the lookup token.
+        prompts: prefixes of the requests up to the lookup token.
         differentiate_keys: whether the gradient includes the effect of lower updates on upper keys.
     """
 
     objective: Objective
     solver: LayeredSolver
-    trunks: Trunks
+    prompts: LookupPrompts
     differentiate_keys: bool = True
     is_post_edit = True
 
@@ -87,10 +87,10 @@ class Unrolled:
     ) -> tuple[Losses, Tensor | None]:
         """Post-edit losses and the hypergradient; see `LossWithGradient`."""
         if not backward:
-            solution = self.solver.solve(self.trunks, residuals.detach())
+            solution = self.solver.solve(self.prompts, residuals.detach())
             return evaluate_executed(self.objective, solution, active, penalty), None
         leaf = residuals.detach().requires_grad_(True)
-        solution = self.solver.solve(self.trunks, leaf, self.differentiate_keys)
+        solution = self.solver.solve(self.prompts, leaf, self.differentiate_keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         wanted = [
             (x, g)
@@ -113,19 +113,19 @@ class Parallel:
     Attributes:
         objective: losses of the batch.
         solver: the lower level.
-        trunks: prefixes of the requests up to the lookup token.
+        prompts: prefixes of the requests up to the lookup token.
     """
 
     objective: Objective
     solver: LayeredSolver
-    trunks: Trunks
+    prompts: LookupPrompts
     is_post_edit = True
 
     def __call__(
         self, residuals: Tensor, active: Tensor, penalty: Penalty, *, backward: bool = True
     ) -> tuple[Losses, Tensor | None]:
         """Post-edit losses and the parallel gradient; see `LossWithGradient`."""
-        solution = self.solver.solve(self.trunks, residuals.detach())
+        solution = self.solver.solve(self.prompts, residuals.detach())
         if not backward:
             return evaluate_executed(self.objective, solution, active, penalty), None
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)

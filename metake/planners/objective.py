@@ -80,13 +80,13 @@ class Objective:
         self.max_tokens = max_tokens or arch.pass_tokens
         self.size = len(batch.requests)
         self.templates = batch.templates
-        self.guards = [sum(guard.owner == i for guard in batch.guards) for i in range(self.size)]
+        self.guards = [sum(guard.owner == i for guard in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = dict(enumerate(batch.prefix_lengths))
         self._specs = [
             RowSpec(row, i // self.templates, guard=False, written=True, template=i % self.templates)
             for i, row in enumerate(batch.edits)
         ]
-        self._specs += [RowSpec(g.row, g.owner, guard=True, written=g.marked) for g in batch.guards]
+        self._specs += [RowSpec(g.row, g.owner, guard=True, written=g.has_residual) for g in batch.kl_prompts]
         rank, world = rank_and_size()  # every process its own requests
         self._specs = [spec for spec in self._specs if spec.owner % world == rank]
 

@@ -15,7 +15,7 @@ from metake.models.architecture import Architecture
 from metake.planners.hypergradient import evaluate_executed
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.layered import LayeredSolver
 
 Scale = Literal["stream", "value"]
@@ -48,7 +48,7 @@ class PlanningProblem:
         arch: the model.
         solver: the lower level.
         batch: token rows of the requests.
-        trunks: their prefixes up to the lookup token.
+        prompts: their prefixes up to the lookup token.
         groups: `n` group numbers; requests of a group share one residual. None if every request has its own.
         max_tokens: padded tokens per pass; by default what suits the device.
         on_step: called after every gradient step.
@@ -59,7 +59,7 @@ class PlanningProblem:
     arch: Architecture
     solver: LayeredSolver
     batch: Batch
-    trunks: Trunks
+    prompts: LookupPrompts
     groups: Tensor | None = None
     max_tokens: int | None = None
     on_step: Callable[[], object] = lambda: None
@@ -82,7 +82,7 @@ class PlanningProblem:
 
     @cached_property
     def _origin(self) -> tuple[Tensor, Tensor]:
-        return self.solver.origin(self.trunks)
+        return self.solver.origin(self.prompts)
 
     @property
     def hidden(self) -> Tensor:
@@ -103,12 +103,12 @@ class PlanningProblem:
         Returns:
             ||h|| per request.
         """
-        return (self.hidden if relative == "stream" else self.solver.value(self.trunks)).norm(dim=1)
+        return (self.hidden if relative == "stream" else self.solver.value(self.prompts)).norm(dim=1)
 
     def planning_objective(self) -> Objective:
         """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""
         return Objective(
-            self.arch, self.batch, self.trunks.start, self.solver.planned_at, max_tokens=self.max_tokens
+            self.arch, self.batch, self.prompts.start, self.solver.planned_at, max_tokens=self.max_tokens
         )
 
     @cached_property
@@ -117,7 +117,7 @@ class PlanningProblem:
         return Objective(
             self.arch,
             self.batch,
-            self.trunks.start,
+            self.prompts.start,
             self.solver.planned_at,
             channel=self.channel,
             joint=self.joint,
@@ -135,4 +135,6 @@ class PlanningProblem:
             Losses of all requests after one joint solve.
         """
         everyone = torch.ones(len(self.hidden), dtype=torch.bool)
-        return evaluate_executed(self.objective, self.solver.solve(self.trunks, residuals), everyone, penalty)
+        return evaluate_executed(
+            self.objective, self.solver.solve(self.prompts, residuals), everyone, penalty
+        )

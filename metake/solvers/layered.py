@@ -20,7 +20,7 @@ from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.prefix_batch import PrefixSuffix
 from metake.models.trace import run, upcast
-from metake.prompts import Trunks, pick_tokens
+from metake.prompts import LookupPrompts, pick_tokens
 from metake.solvers.allocation import Shares
 
 Found = TypeVar("Found")
@@ -132,45 +132,45 @@ class LayeredSolver:
         return self.layers[0 if self.per_layer else -1]
 
     @torch.no_grad()
-    def origin(self, trunks: Trunks) -> tuple[Tensor, Tensor]:
+    def origin(self, prompts: LookupPrompts) -> tuple[Tensor, Tensor]:
         """Stream and keys of the unedited model at the layer where residuals are planned.
 
         Args:
-            trunks: prefixes of the requests up to the lookup token.
+            prompts: prefixes of the requests up to the lookup token.
 
         Returns:
             `h` (`n x d_v`, bare prompts) and `k` (`n x d_k`).
         """
         top = self.planned_at
-        trace = trunks.tokens.run(
-            self.arch, start=trunks.start, hidden=trunks.hidden, stop=top, keys=(top,), outputs=(top,)
+        trace = prompts.tokens.run(
+            self.arch, start=prompts.start, hidden=prompts.hidden, stop=top, keys=(top,), outputs=(top,)
         )
-        stream = trunks.bare(trunks.at_lookup(trace.suffix.outputs[top]))
-        return upcast(stream), trunks.mean_key(upcast(trunks.at_lookup(trace.suffix.keys[top])))
+        stream = prompts.bare(prompts.at_lookup(trace.suffix.outputs[top]))
+        return upcast(stream), prompts.mean_key(upcast(prompts.at_lookup(trace.suffix.keys[top])))
 
     @torch.no_grad()
-    def value(self, trunks: Trunks) -> Tensor:
+    def value(self, prompts: LookupPrompts) -> Tensor:
         """Output of the unedited down-projection of that layer at the bare prompts' lookup tokens.
 
         Args:
-            trunks: prefixes of the requests up to the lookup token.
+            prompts: prefixes of the requests up to the lookup token.
 
         Returns:
             `n x d_v`.
         """
-        ids, last, below = trunks.bare_rows(trunks.hidden)
+        ids, last, below = prompts.bare_rows(prompts.hidden)
         top = self.planned_at
-        trace = run(self.arch, ids, start=trunks.start, hidden=below, stop=top, values=(top,))
+        trace = run(self.arch, ids, start=prompts.start, hidden=below, stop=top, values=(top,))
         return upcast(pick_tokens(last, trace.values[top]))
 
-    def solve(self, trunks: Trunks, residuals: Tensor, differentiate_keys: bool = True) -> Solution:
+    def solve(self, prompts: LookupPrompts, residuals: Tensor, differentiate_keys: bool = True) -> Solution:
         """Updates of all layers for some residuals.
 
         If the residuals require a gradient, the factors are differentiable with respect to them, through the residuals and
         channels of every layer (X10). An update that is not finite is a `MetakeError`.
 
         Args:
-            trunks: prefixes of the requests up to the lookup token.
+            prompts: prefixes of the requests up to the lookup token.
             residuals: `n x d_v`, planned shifts after the layer that they are planned at.
             differentiate_keys: whether derivatives include the effect of lower updates on the keys of upper layers. The
                 values are the same either way.
@@ -179,37 +179,37 @@ class LayeredSolver:
             Factors, keys, attenuations and the realized shift.
         """
         with torch.set_grad_enabled(residuals.requires_grad):
-            return self._solve(trunks, residuals, differentiate_keys)
+            return self._solve(prompts, residuals, differentiate_keys)
 
-    def _solve(self, trunks: Trunks, residuals: Tensor, differentiate_keys: bool) -> Solution:
+    def _solve(self, prompts: LookupPrompts, residuals: Tensor, differentiate_keys: bool) -> Solution:
         top = self.layers[-1]
-        hidden, start = trunks.hidden, trunks.start
+        hidden, start = prompts.hidden, prompts.start
         factors: dict[int, tuple[Tensor, Tensor]] = {}
         keys, missing, eta = {}, {}, {}
         before = after = None
         goals: dict[int, Tensor] = {}
-        again = torch.is_grad_enabled() and trunks.tokens.ids.suffix.numel() > self.max_tokens
+        again = torch.is_grad_enabled() and prompts.tokens.ids.suffix.numel() > self.max_tokens
         for layer, share in self.shares:
             # every context is needed up to this layer's key, and only the bare prompts up to the goal's
             # layer, below which nothing else is edited yet
-            passes = _Passes(self.arch, trunks, layer, dict(factors), again)
+            passes = _Passes(self.arch, prompts, layer, dict(factors), again)
             hidden, at_lookup = passes.keys(start, hidden)
             start = layer
             seen = self.layers if not goals else (layer if self.per_layer else top,)
             streams = passes.streams(hidden, seen)
             if not goals:
                 before = upcast(pick_tokens(passes.last, streams[top]))
-                goals = self._goals(trunks, streams, residuals)
+                goals = self._goals(prompts, streams, residuals)
             aim = layer if self.per_layer else top
             stream = upcast(pick_tokens(passes.last, streams[aim]))
             lookups = upcast(at_lookup)
-            key, rest = trunks.mean_key(lookups), goals[aim] - stream
+            key, rest = prompts.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
             columns = (key if differentiate_keys else key.detach()).T.to(geometry.device)
             right, attenuation = geometry.channel_and_attenuation(columns, self.fit)
             right = right.to(key)
-            own = trunks.bare(lookups)  # of the last layer in the end: nothing follows but its write
-            if self.fit == "exact" and trunks.estimator.exact_at_bare:
+            own = prompts.bare(lookups)  # of the last layer in the end: nothing follows but its write
+            if self.fit == "exact" and prompts.estimator.exact_at_bare:
                 right = right @ torch.linalg.pinv(
                     own @ right
                 )  # in the least-squares sense where keys coincide
@@ -225,11 +225,13 @@ class LayeredSolver:
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
 
-    def _goals(self, trunks: Trunks, unedited: dict[int, Tensor], residuals: Tensor) -> dict[int, Tensor]:
+    def _goals(
+        self, prompts: LookupPrompts, unedited: dict[int, Tensor], residuals: Tensor
+    ) -> dict[int, Tensor]:
         """Layer -> `n x d_v`, wanted streams at the lookup token: of the last layer, or of each."""
         place = self.planned_at
         stream = unedited[place]
-        ids, last = trunks.bare_rows(trunks.hidden)[:2]
+        ids, last = prompts.bare_rows(prompts.hidden)[:2]
         at = torch.arange(len(last), device=stream.device), last.to(stream.device)
         goals = {place: upcast(stream[at]) + residuals.to(stream.device, upcast(stream).dtype)}
         upper = [layer for layer in self.layers if layer > place]
@@ -249,20 +251,20 @@ class _Passes:
     """
 
     arch: Architecture
-    trunks: Trunks
+    prompts: LookupPrompts
     layer: int
     factors: dict[int, tuple[Tensor, Tensor]]
     again: bool
 
     @property
     def last(self) -> Tensor:
-        return self.trunks.bare(self.trunks.last)
+        return self.prompts.bare(self.prompts.last)
 
     def keys(self, start: int, hidden: PrefixSuffix) -> tuple[PrefixSuffix, Tensor]:
         """From the stream before block `start`: that before this layer's, and keys at the lookup token."""
 
         def climb() -> tuple[PrefixSuffix, Tensor]:
-            trace = self.trunks.tokens.run(
+            trace = self.prompts.tokens.run(
                 self.arch,
                 start=start,
                 hidden=hidden,
@@ -271,13 +273,13 @@ class _Passes:
                 keys=(self.layer,),
                 inputs=(self.layer,),
             )
-            return trace.inputs[self.layer], self.trunks.at_lookup(trace.suffix.keys[self.layer])
+            return trace.inputs[self.layer], self.prompts.at_lookup(trace.suffix.keys[self.layer])
 
         return self._run(climb)
 
     def streams(self, hidden: PrefixSuffix, layers: tuple[int, ...]) -> dict[int, Tensor]:
         """Of the bare prompts, after each of `layers`."""
-        ids, _, below = self.trunks.bare_rows(hidden)
+        ids, _, below = self.prompts.bare_rows(hidden)
 
         def climb() -> dict[int, Tensor]:
             return run(

@@ -76,8 +76,8 @@ def test_rows_are_the_conversations_tokens(template, name, subject, rest, answer
     assert whole.startswith(text)
     assert whole[len(text) :].strip() in ("", "</s>")
     assert tokenizer.decode(row.answer_ids).strip() == answer
-    trunk = tokenizer.decode(row.trunk.ids)
-    assert len(trunk) >= len(tokenizer.frame.before) + len(subject) or trunk.endswith("�")
+    prefix = tokenizer.decode(row.up_to_lookup.ids)
+    assert len(prefix) >= len(tokenizer.frame.before) + len(subject) or prefix.endswith("�")
     asked = encode(tokenizer, f"{subject} {rest}")
     assert tokenizer.decode(asked.ids) == tokenizer.frame.before + f"{subject} {rest}" + tokenizer.frame.after
     assert asked.lookup == len(asked.ids) - 1

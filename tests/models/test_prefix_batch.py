@@ -12,7 +12,7 @@ from metake.models.trace import frozen, run
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from tests.conftest import tiny
@@ -105,16 +105,16 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
     with frozen(loaded.model):
         for arch in (loaded.arch, Whole(loaded.model)):
             batch = Batch.build(arch, loaded.tokenizer, [r.request for r in records[:4]], CONTEXTS)
-            trunks = Trunks.build(arch, batch, LAYERS[0])
+            prompts = LookupPrompts.build(arch, batch, LAYERS[0])
             solver = LayeredSolver(arch, geometries, Spread().stages(LAYERS)[0])
-            hidden, key = solver.origin(trunks)
+            hidden, key = solver.origin(prompts)
             channel = geometries[LAYERS[-1]].channel(key.T)
             objective = Objective(arch, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
             slopes = {
                 "token": Virtual(objective, "token"),
                 "proxy": Virtual(objective, "channel"),
-                "parallel": Parallel(objective, solver, trunks),
-                "unrolled": Unrolled(objective, solver, trunks),
+                "parallel": Parallel(objective, solver, prompts),
+                "unrolled": Unrolled(objective, solver, prompts),
             }
             generator = torch.Generator().manual_seed(0)
             leaf = torch.randn(hidden.shape, generator=generator) * hidden.norm(dim=1, keepdim=True) / 20
@@ -123,7 +123,7 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
                     losses, gradient = slopes[slope](leaf, active, Penalty(kl=0.3))
                 assert not losses.nll[~active].any()
                 found.append((losses.nll, losses.kl, gradient))
-            assert bool(trunks.tokens.prefix_lengths.any()) == (arch is loaded.arch)
+            assert bool(prompts.tokens.prefix_lengths.any()) == (arch is loaded.arch)
     for split_, whole in zip(found[:2], found[2:], strict=True):
         for a, b in zip(split_, whole, strict=True):
             assert float(b.norm()) > 0

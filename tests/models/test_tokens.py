@@ -32,7 +32,7 @@ def test_answer_and_lookup(tokenizer):
     at = text.index(subject)
     row = encode(tokenizer, text, "Red Oak", (at, at + len(subject)))
     assert tokenizer.decode(row.answer_ids) == " Red Oak"
-    assert tokenizer.decode(row.trunk.ids, skip_special_tokens=True) == "Which city was Nezan Girok"
+    assert tokenizer.decode(row.up_to_lookup.ids, skip_special_tokens=True) == "Which city was Nezan Girok"
     assert list(row.predicting) == list(range(len(row) - row.answer - 1, len(row) - 1))
 
 
@@ -54,9 +54,9 @@ def test_any_text_is_cut_at_the_right_places(before, subject, after, answer):
     start = len(before) + 1
     row = encode(tokenizer, text, answer, (start, start + len(subject)))
     assert tokenizer.decode(row.answer_ids).strip() == answer
-    trunk = tokenizer.decode(row.trunk.ids)
-    assert trunk.rstrip("�").startswith(f"{before} {subject}"[: len(trunk.rstrip("�"))])
-    assert len(trunk) >= len(before) + 1
+    prefix = tokenizer.decode(row.up_to_lookup.ids)
+    assert prefix.rstrip("�").startswith(f"{before} {subject}"[: len(prefix.rstrip("�"))])
+    assert len(prefix) >= len(before) + 1
 
 
 @settings(max_examples=60, deadline=None)

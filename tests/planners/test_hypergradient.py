@@ -11,7 +11,7 @@ from metake.models.trace import frozen
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, measured_shares
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.requests import Request
 from metake.solvers.allocation import Forward, Last, Spread
 from metake.solvers.layered import LayeredSolver
@@ -57,8 +57,8 @@ class Case:
         batch = Batch.build(arch, loaded.tokenizer, REQUESTS, ("The market is cold",))
         self.solver = LayeredSolver(arch, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
         first, top = self.solver.layers[0], self.solver.planned_at
-        self.trunks = Trunks.build(arch, batch, first)
-        hidden, key = self.solver.origin(self.trunks)
+        self.prompts = LookupPrompts.build(arch, batch, first)
+        hidden, key = self.solver.origin(self.prompts)
         channel = geometries[top].channel(key.T, fit)
         self.objective = Objective(arch, batch, first, top, channel=channel)
         self.gram_channel, self.penalty = key.to(channel) @ channel, PENALTY
@@ -70,7 +70,7 @@ class Case:
 
     def priced(self, share=0.3):
         """With a price at which the cost is as large as this share of the losses."""
-        losses, cost = self.unrolled()[0], self.solver.solve(self.trunks, self.residuals).cost()
+        losses, cost = self.unrolled()[0], self.solver.solve(self.prompts, self.residuals).cost()
         weights = share * losses.nll.to(cost) / cost
         self.penalty = replace(PENALTY, price=weights * torch.tensor([1.0, 0.5], dtype=weights.dtype))
         return self
@@ -79,14 +79,14 @@ class Case:
         return self.gradient(Virtual(self.objective, "channel", self.gram_channel))
 
     def parallel(self):
-        return self.gradient(Parallel(self.objective, self.solver, self.trunks))
+        return self.gradient(Parallel(self.objective, self.solver, self.prompts))
 
     def unrolled(self, differentiate_keys=True, active=EVERYONE):
-        return self.gradient(Unrolled(self.objective, self.solver, self.trunks, differentiate_keys), active)
+        return self.gradient(Unrolled(self.objective, self.solver, self.prompts, differentiate_keys), active)
 
     def executed(self, residuals, active=EVERYONE):
         with torch.no_grad():
-            solution = self.solver.solve(self.trunks, residuals)
+            solution = self.solver.solve(self.prompts, residuals)
         losses = self.objective.post_edit_losses(solution.factors, active, initial_first=True)
         cost = 0 if self.penalty.price is None else (self.penalty.price * solution.cost()).sum()
         return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
@@ -185,8 +185,8 @@ def test_a_look_has_the_losses_of_a_step_and_no_gradient(double, statistics_of):
     case = Case(double, statistics_of(double)).priced()
     for slope in (
         Virtual(case.objective, "channel", case.gram_channel),
-        Parallel(case.objective, case.solver, case.trunks),
-        Unrolled(case.objective, case.solver, case.trunks),
+        Parallel(case.objective, case.solver, case.prompts),
+        Unrolled(case.objective, case.solver, case.prompts),
     ):
         stepped, gradient = case.gradient(slope)
         looked, none = slope(case.residuals, EVERYONE, case.penalty, backward=False)
@@ -222,7 +222,7 @@ def test_a_solve_over_many_tokens_keeps_no_activations(double, statistics_of):
         sizes = []
         leaf = case.residuals.clone().requires_grad_(True)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-            case.solver.solve(case.trunks, leaf)
+            case.solver.solve(case.prompts, leaf)
         return sum(sizes), case.unrolled()[1]
 
     (plain, wanted), (small, found) = held(4096), held(1)
@@ -248,7 +248,7 @@ def test_shares_of_a_short_residual_are_measured(double, statistics_of):
     """Only a residual of length 0 takes the allocation's."""
     case = Case(double, statistics_of(double))
     short = case.residuals / case.residuals.norm(dim=1, keepdim=True) / 4
-    solution = case.solver.solve(case.trunks, short)
+    solution = case.solver.solve(case.prompts, short)
     found = measured_shares(solution, case.solver)
     for layer, share in found.items():
         left = solution.factors[layer][0].T
@@ -276,7 +276,7 @@ def test_every_gradient_weighs_the_divergence_in_the_direction_it_is_given(
     case = Case(double, statistics_of(double))
     case.residuals = case.residuals * 4
     case.penalty = replace(PENALTY, initial_first=initial_first)
-    solution = case.solver.solve(case.trunks, case.residuals)
+    solution = case.solver.solve(case.prompts, case.residuals)
     kl = {
         first: case.objective.post_edit_losses(solution.factors, initial_first=first).kl
         for first in (True, False)
@@ -292,7 +292,7 @@ def test_every_gradient_weighs_the_divergence_in_the_direction_it_is_given(
 
 def test_parallel_feels_only_the_active(double, statistics_of):
     case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
-    parallel = Parallel(case.objective, case.solver, case.trunks)
+    parallel = Parallel(case.objective, case.solver, case.prompts)
     losses, gradient = case.gradient(parallel, first)
     _, everyone = case.gradient(parallel)
     assert losses.nll.tolist()[1] == 0

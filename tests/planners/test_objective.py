@@ -46,10 +46,10 @@ def whole_model_losses(loaded, batch, channel, residuals, owner=None):
         scores = logits(row).log_softmax(-1)
         for at, token in zip(row.predicting, row.answer_ids, strict=True):
             nll[who] = nll[who] - scores[at, token] / (row.answer * batch.templates)
-    for guard in batch.guards:
+    for guard in batch.kl_prompts:
         now = logits(guard.row).log_softmax(-1)[guard.row.lookup]
         then = logits(guard.row, edited=False).log_softmax(-1)[guard.row.lookup]
-        count = sum(g.owner == guard.owner for g in batch.guards)
+        count = sum(g.owner == guard.owner for g in batch.kl_prompts)
         kl[guard.owner] = kl[guard.owner] + (then.exp() * (then - now)).sum() / count
     return torch.stack(nll), torch.stack(kl)
 
@@ -226,11 +226,11 @@ def marked_losses(loaded, batch, residuals, initial_first):
         found = scores(row, residuals[who])
         answer = [found[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]
         nll[who] = nll[who] - sum(answer) / len(answer) / batch.templates
-    for guard in batch.guards:
-        written = residuals[guard.owner] if guard.marked else torch.zeros_like(residuals[0])
+    for guard in batch.kl_prompts:
+        written = residuals[guard.owner] if guard.has_residual else torch.zeros_like(residuals[0])
         now, then = (scores(guard.row, r)[guard.row.lookup] for r in (written, torch.zeros_like(written)))
         a, b = (then, now) if initial_first else (now, then)
-        count = sum(g.owner == guard.owner for g in batch.guards)
+        count = sum(g.owner == guard.owner for g in batch.kl_prompts)
         kl[guard.owner] = kl[guard.owner] + (a.exp() * (a - b)).sum() / count
     return torch.stack(nll), torch.stack(kl)
 
@@ -309,10 +309,10 @@ def test_executed_losses_and_gradients_equal_autograd_through_written_weights(do
             share = 1 / (row.answer * batch.templates)
             picked = sum(found[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True))
             nll = nll.index_add(0, torch.tensor([i // batch.templates]), -share * picked[None])
-        for guard in batch.guards:
+        for guard in batch.kl_prompts:
             now, then = (logits(guard.row, edited)[guard.row.lookup] for edited in (True, False))
             a, b = (then, now) if initial_first else (now, then)
-            count = sum(g.owner == guard.owner for g in batch.guards)
+            count = sum(g.owner == guard.owner for g in batch.kl_prompts)
             kl = kl.index_add(0, torch.tensor([guard.owner]), (a.exp() * (a - b)).sum()[None] / count)
         (nll + 0.7 * kl).sum().backward()
     torch.testing.assert_close(losses.nll, nll.detach(), rtol=1e-6, atol=1e-7)

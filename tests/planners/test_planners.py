@@ -11,7 +11,7 @@ from metake.planners import closed_loop, compensated, open_loop, problem
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
 from metake.planners.target_optimization import Penalty
 from metake.presets import settings_for
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from tests.conftest import method_of
@@ -40,10 +40,10 @@ def cost_of(demo, statistics_of, records):
         solver = LayeredSolver(demo.arch, {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}, SHARES)
         requests = [record.request for record in records[:3]]
         batch = Batch.build(demo.arch, demo.tokenizer, requests, ("The market is cold",), method.lookup)
-        trunks = Trunks.build(demo.arch, batch, LAYERS[0])
+        prompts = LookupPrompts.build(demo.arch, batch, LAYERS[0])
         with frozen(demo.model):
-            targets = method.plan(demo, solver, batch, trunks)
-            return targets, solver.solve(trunks, targets.residuals).cost()
+            targets = method.plan(demo, solver, batch, prompts)
+            return targets, solver.solve(prompts, targets.residuals).cost()
 
     return go
 
@@ -108,7 +108,7 @@ APART = {
 
 @pytest.fixture
 def planned(demo, statistics_of, records, monkeypatch):
-    """`planned(**settings)`: what both descents are given and give, the targets, the solver and its trunks."""
+    """`planned(**settings)`: what both descents are given and give, the targets, the solver and its prompts."""
     statistics, calls, objectives = statistics_of(demo), [], []
     optimize_targets, objective = open_loop.optimize_targets, problem.Objective
 
@@ -131,9 +131,9 @@ def planned(demo, statistics_of, records, monkeypatch):
         solver = LayeredSolver(demo.arch, geometries, SHARES, made.fit)
         requests = requests or [record.request for record in records[:3]]
         batch = Batch.build(demo.arch, demo.tokenizer, requests, contexts, made.lookup)
-        trunks = Trunks.build(demo.arch, batch, LAYERS[0])
+        prompts = LookupPrompts.build(demo.arch, batch, LAYERS[0])
         with frozen(demo.model):
-            return made.plan(demo, solver, batch, trunks), list(calls), solver, trunks
+            return made.plan(demo, solver, batch, prompts), list(calls), solver, prompts
 
     go.objectives = objectives
     return go
@@ -143,16 +143,16 @@ def planned(demo, statistics_of, records, monkeypatch):
 def test_each_loop_runs_on_its_own_numbers(planned, relative):
     """The plan with kl, decay and clamp; the closed loop with locality, regularise and price; each its own rate,
     steps (shared out over the rounds) and stop; lengths relative to the stream, or to the down-projection's output."""
-    targets, (plan, closed), solver, trunks = planned(relative=relative)
+    targets, (plan, closed), solver, prompts = planned(relative=relative)
     (slope, start, norms, options, out), (_, meta_start, meta_norms, meta, meta_out) = plan, closed
-    length = (solver.origin(trunks)[0] if relative == "stream" else solver.value(trunks)).norm(dim=1)
+    length = (solver.origin(prompts)[0] if relative == "stream" else solver.value(prompts)).norm(dim=1)
     torch.testing.assert_close(norms, length)
     torch.testing.assert_close(meta_norms, length)
     assert (slope.gate, start.abs().max().item()) == ("token", 0.0)
     assert torch.equal(meta_start, out.residuals)
     assert torch.equal(targets.residuals, meta_out.residuals)
     assert (targets.plan, targets.closed) == (out, meta_out)
-    torch.testing.assert_close(targets.hidden, solver.origin(trunks)[0])
+    torch.testing.assert_close(targets.hidden, solver.origin(prompts)[0])
     assert {k: options[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "groups")} == {
         "steps": 4,
         "lr": 0.31,
@@ -178,7 +178,7 @@ def test_each_loop_runs_on_its_own_numbers(planned, relative):
 
 def test_what_is_executed_on_the_way_is_judged_by_the_loop_that_asks(planned):
     """Each loop's executed losses in its own direction of KL; only the closed one's pay."""
-    _, (plan, closed), solver, trunks = planned(stop="executed")
+    _, (plan, closed), solver, prompts = planned(stop="executed")
     residuals = plan[-1].residuals * 3
     first, second = (call[-2]["evaluate_executed"](residuals) for call in (plan, closed))
     torch.testing.assert_close(first.nll, second.nll)
@@ -186,7 +186,7 @@ def test_what_is_executed_on_the_way_is_judged_by_the_loop_that_asks(planned):
     assert first.cost is None
     price = closed[-2]["penalty"].price
     torch.testing.assert_close(
-        second.cost, price * solver.solve(trunks, residuals).cost(), rtol=1e-4, atol=1e-7
+        second.cost, price * solver.solve(prompts, residuals).cost(), rtol=1e-4, atol=1e-7
     )
 
 
@@ -206,9 +206,9 @@ def test_the_closed_loop_follows_the_gradient_that_was_chosen(planned, hypergrad
 @pytest.mark.parametrize("joint", [True, False])
 def test_the_proxys_channel_is_of_the_batch_or_of_each_edit_alone(planned, fit, joint):
     """(18) of all keys together (X8), or of every key by itself; and K^T Q, by which it knows what its write costs."""
-    _, (_, closed), solver, trunks = planned(hypergradient="proxy", joint=joint, fit=fit, price=0.0)
+    _, (_, closed), solver, prompts = planned(hypergradient="proxy", joint=joint, fit=fit, price=0.0)
     geometry = solver.geometries[LAYERS[-1]]
-    key = solver.origin(trunks)[1].to(geometry.dtype)
+    key = solver.origin(prompts)[1].to(geometry.dtype)
     if joint:
         wanted = geometry.channel(key.T, fit)
         kept = key @ wanted
@@ -265,8 +265,8 @@ def test_a_plan_is_lengthened_by_what_the_weakest_layer_needs_and_no_further(pla
     monkeypatch.setattr(
         compensated, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
     )
-    _, (plan,), solver, trunks = planned(method="memit-compensated", price=0.0, stretch=1e3)
-    eta = torch.stack(list(solver.solve(trunks, plan[-1].residuals).eta.values()))
+    _, (plan,), solver, prompts = planned(method="memit-compensated", price=0.0, stretch=1e3)
+    eta = torch.stack(list(solver.solve(prompts, plan[-1].residuals).eta.values()))
     torch.testing.assert_close(bounds[0], 1 / eta.amin(0))
     middle = float(bounds[0].median())
     planned(method="memit-compensated", price=0.0, stretch=middle)

@@ -8,7 +8,7 @@ from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
-from metake.prompts import Batch, Trunks
+from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import Boundary, Forward, Last, Spread, last
 from metake.solvers.layered import LayeredSolver
 
@@ -21,18 +21,18 @@ def setting(
     geometries = {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}
     batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records], contexts)
     solver = LayeredSolver(loaded.arch, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
-    return solver, Trunks.build(loaded.arch, batch, solver.layers[0])
+    return solver, LookupPrompts.build(loaded.arch, batch, solver.layers[0])
 
 
 def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
-    solver, trunks = setting(loaded, statistics_of(loaded), Spread(), records[:4])
+    solver, prompts = setting(loaded, statistics_of(loaded), Spread(), records[:4])
     torch.manual_seed(0)
     with frozen(loaded.model):
-        before, _ = solver.origin(trunks)
+        before, _ = solver.origin(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
-        solution = solver.solve(trunks, residuals)
+        solution = solver.solve(prompts, residuals)
         with Delta(solution.factors).applied(loaded.model):
-            after, _ = solver.origin(trunks)
+            after, _ = solver.origin(prompts)
     scale = float(residuals.norm(dim=1).max())
     torch.testing.assert_close(after - before, solution.shift, rtol=1e-3, atol=1e-4 * scale)
     torch.testing.assert_close(solution.planned, residuals, rtol=1e-4, atol=1e-5 * scale)
@@ -40,10 +40,10 @@ def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
 
 def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
     """T1 on a real model: with a bare prompt alone the executed fraction is eta, the direction is kept."""
-    solver, trunks = setting(loaded, statistics_of(loaded), Last(), records[:1], contexts=())
+    solver, prompts = setting(loaded, statistics_of(loaded), Last(), records[:1], contexts=())
     with frozen(loaded.model):
-        before, _ = solver.origin(trunks)
-        solution = solver.solve(trunks, torch.randn_like(before))
+        before, _ = solver.origin(prompts)
+        solution = solver.solve(prompts, torch.randn_like(before))
     eta = solution.eta[3]
     assert 0 < eta < 1
     torch.testing.assert_close(solution.shift, eta * solution.planned, rtol=1e-3, atol=1e-3)
@@ -53,12 +53,12 @@ def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
 def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
     """X14: `sum_j <r_j - D k_j, D k_j>` is `tr(D G D^T)` of every layer, with earlier keys in G."""
     statistics = statistics_of(loaded)
-    solver, trunks = setting(loaded, statistics, Spread(), records[:4])
+    solver, prompts = setting(loaded, statistics, Spread(), records[:4])
     past = torch.randn(loaded.arch.d_k, 3, generator=torch.Generator().manual_seed(1)) / 3
     solver.geometries = {n: geometry.with_past(past) for n, geometry in solver.geometries.items()}
     with frozen(loaded.model):
-        before, _ = solver.origin(trunks)
-        solution = solver.solve(trunks, torch.randn_like(before))
+        before, _ = solver.origin(prompts)
+        solution = solver.solve(prompts, torch.randn_like(before))
     charged = 0.0
     for n, (left, right) in solution.factors.items():
         D, C = (left @ right.T).double(), statistics[n].double()
@@ -71,10 +71,10 @@ def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
 
 
 def test_exact_fit_executes_in_full(loaded, statistics_of, records):
-    solver, trunks = setting(loaded, statistics_of(loaded), Last(), records[:3], contexts=(), fit="exact")
+    solver, prompts = setting(loaded, statistics_of(loaded), Last(), records[:3], contexts=(), fit="exact")
     with frozen(loaded.model):
-        before, _ = solver.origin(trunks)
-        solution = solver.solve(trunks, torch.randn_like(before))
+        before, _ = solver.origin(prompts)
+        solution = solver.solve(prompts, torch.randn_like(before))
     torch.testing.assert_close(solution.shift, solution.planned, rtol=1e-2, atol=1e-2)
 
 
@@ -83,20 +83,20 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
 
     Not nothing: weights also write at earlier tokens, which the replay does not.
     """
-    solver, trunks = setting(loaded, statistics_of(loaded), Forward(), records[:3], contexts=(), fit="exact")
+    solver, prompts = setting(loaded, statistics_of(loaded), Forward(), records[:3], contexts=(), fit="exact")
     with frozen(loaded.model):
-        before, _ = solver.origin(trunks)
+        before, _ = solver.origin(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
-        solution = solver.solve(trunks, residuals)
+        solution = solver.solve(prompts, residuals)
         top = LayeredSolver(loaded.arch, solver.geometries, last(LAYERS))
-        unedited, _ = top.origin(trunks)
+        unedited, _ = top.origin(prompts)
 
         def shift(_, __, output):
             stream = output[0] if isinstance(output, tuple) else output
-            stream[torch.arange(3), trunks.last] += residuals
+            stream[torch.arange(3), prompts.last] += residuals
 
         with loaded.arch.blocks[1].register_forward_hook(shift):
-            replayed, _ = top.origin(trunks)
+            replayed, _ = top.origin(prompts)
     assert solver.planned_at == 1
     torch.testing.assert_close(solution.missing[1], residuals.norm(dim=1), rtol=1e-3, atol=1e-4)
     for layer in LAYERS[1:]:
@@ -106,10 +106,10 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
 
 
 def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_of, records):
-    solver, trunks = setting(loaded, statistics_of(loaded), Forward(), records[:1], contexts=())
+    solver, prompts = setting(loaded, statistics_of(loaded), Forward(), records[:1], contexts=())
     with frozen(loaded.model):
-        before, _ = solver.origin(trunks)
-        solution = solver.solve(trunks, torch.randn_like(before))
+        before, _ = solver.origin(prompts)
+        solution = solver.solve(prompts, torch.randn_like(before))
     assert solution.missing[1] * (1 - solution.eta[1]) > 0
     executed = (solution.shift - solution.planned).norm(dim=1)
     torch.testing.assert_close(executed, (1 - solution.eta[3]) * solution.missing[3], rtol=1e-3, atol=1e-4)
@@ -117,19 +117,19 @@ def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_
 
 def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of, records):
     """Against a solve that writes the weights layer by layer, as published code does."""
-    solver, trunks = setting(loaded, statistics_of(loaded), Spread(), records[:3])
+    solver, prompts = setting(loaded, statistics_of(loaded), Spread(), records[:3])
     arch = loaded.arch
     saved = {n: arch.weight(n).clone() for n in LAYERS}
     with frozen(loaded.model):
-        goal, _ = solver.origin(trunks)
+        goal, _ = solver.origin(prompts)
         residuals = torch.ones_like(goal)
-        solution = solver.solve(trunks, residuals)
+        solution = solver.solve(prompts, residuals)
         goal = goal + residuals
         try:
             for i, layer in enumerate(LAYERS):
-                now, _ = solver.origin(trunks)
+                now, _ = solver.origin(prompts)
                 probe = LayeredSolver(arch, solver.geometries, [(layer, 1.0)])
-                _, key = probe.origin(trunks)
+                _, key = probe.origin(prompts)
                 torch.testing.assert_close(key, solution.keys[layer], rtol=1e-3, atol=1e-4)
                 update = ((goal - now) / (3 - i)).T.double() @ solver.geometries[layer].channel(key.T).T
                 left, right = solution.factors[layer]
@@ -153,7 +153,7 @@ def test_no_block_runs_that_need_not(demo, statistics_of, records, allocation, p
     goal: 1-3, 2-3, 3, where the goal is the top (16 in all); 1-3 once, the replay 2-3, then 2 and 3, where
     every layer has its own (17). One layer: itself, three times.
     """
-    solver, trunks = setting(demo, statistics_of(demo), allocation, records[:2])
+    solver, prompts = setting(demo, statistics_of(demo), allocation, records[:2])
     _ = demo.arch.returns_tuples  # looks once, in a pass of its own
     counted = []
     handles = [
@@ -162,7 +162,7 @@ def test_no_block_runs_that_need_not(demo, statistics_of, records, allocation, p
     ]
     try:
         with frozen(demo.model):
-            solver.solve(trunks, torch.zeros(2, demo.arch.d_v))
+            solver.solve(prompts, torch.zeros(2, demo.arch.d_v))
     finally:
         for handle in handles:
             handle.remove()
@@ -172,25 +172,25 @@ def test_no_block_runs_that_need_not(demo, statistics_of, records, allocation, p
 
 @pytest.mark.parametrize("allocation", [Spread(), Forward()], ids=lambda a: a.kind)
 def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_of, records, allocation):
-    solver, trunks = setting(demo, statistics_of(demo), allocation, records[:2])
+    solver, prompts = setting(demo, statistics_of(demo), allocation, records[:2])
     with frozen(demo.model):
         residuals = torch.randn(
             2, demo.arch.d_v, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
         )
-        fine, plain = solver.solve(trunks, residuals), solver.solve(trunks, residuals.float())
+        fine, plain = solver.solve(prompts, residuals), solver.solve(prompts, residuals.float())
     assert fine.planned.dtype == fine.shift.dtype == torch.float32
     torch.testing.assert_close(fine.shift, plain.shift)
 
 
 def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, records):
-    solver, trunks = setting(demo, statistics_of(demo), Spread(), records[:2])
+    solver, prompts = setting(demo, statistics_of(demo), Spread(), records[:2])
     rights = {}
     with frozen(demo.model):
         for moving in (True, False):
             residuals = torch.ones(2, demo.arch.d_v, requires_grad=True)
-            rights[moving] = solver.solve(trunks, residuals, moving).factors[3][1]
-        default = solver.solve(trunks, torch.ones(2, demo.arch.d_v, requires_grad=True)).factors[3][1]
-        plain = solver.solve(trunks, torch.ones(2, demo.arch.d_v)).factors[3][1]
+            rights[moving] = solver.solve(prompts, residuals, moving).factors[3][1]
+        default = solver.solve(prompts, torch.ones(2, demo.arch.d_v, requires_grad=True)).factors[3][1]
+        plain = solver.solve(prompts, torch.ones(2, demo.arch.d_v)).factors[3][1]
     assert [rights[moving].requires_grad for moving in (True, False)] == [True, False]
     assert default.requires_grad
     assert not plain.requires_grad
@@ -199,7 +199,7 @@ def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, reco
 
 @pytest.mark.parametrize("where", ["residual", "key"])
 def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, where):
-    solver, trunks = setting(demo, statistics_of(demo), Last(), records[:1])
+    solver, prompts = setting(demo, statistics_of(demo), Last(), records[:1])
     residuals = torch.ones(1, demo.arch.d_v)
     if where == "residual":
         residuals[0, 3] = float("inf")
@@ -212,7 +212,7 @@ def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, w
 
         solver.geometries = {3: Broken(statistics_of(demo)[3], 300.0, 1e-3)}
     with frozen(demo.model), pytest.raises(MetakeError, match="the update of layer 3 is not finite"):
-        solver.solve(trunks, residuals)
+        solver.solve(prompts, residuals)
 
 
 def test_allocations_by_name():
