@@ -106,7 +106,7 @@ class Protocol:
             self.records,
             text=self.text,
             generate=self.generate,
-            fluent=self.sampled_records,
+            sampled_records=self.sampled_records,
             references=self.references,
         )
         with phase("evaluate the unedited model"):
@@ -343,29 +343,6 @@ def run_key(
         "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
         **measured,
     }
-
-
-def evaluate_method(
-    loaded: EditableModel,
-    records: Sequence[Record],
-    method: Method,
-    statistics: Statistics | None,
-    evaluator: Evaluator,
-    before: Measurement,
-    *,
-    batch: int,
-    consecutive: bool = True,
-    contexts: tuple[str, ...] | None = None,
-    checkpoints: Checkpoints | None = None,
-    look_every: int | None = None,
-    seen: OnMeasurement = _ignore,
-    tick: OnEdit = _ignore,
-) -> MethodRun:
-    """A method's run; kept until all callers use `Protocol`."""
-    protocol = Protocol(records, batch, consecutive, measure_every=look_every)
-    protocol.check()
-    session = Session(protocol, loaded, statistics, evaluator, before)
-    return session._run(method, checkpoints, contexts, tick, seen)
 
 
 def _merge(parts: Sequence[Measurement]) -> Measurement:
