@@ -179,11 +179,25 @@ class World:
         )
 
     def facts_of(self, subject: str) -> tuple[Fact, ...]:
-        """The facts about a subject, one per relation."""
+        """The facts about a subject, one per relation.
+
+        Args:
+            subject: full name of the person.
+
+        Returns:
+            facts, in the order of the relations.
+        """
         return tuple(fact for fact in self.facts if fact.subject == subject)
 
     def filler(self, rng: random.Random) -> str:
-        """One sentence that states no fact; some sentences name a person."""
+        """One sentence that states no fact; some sentences name a person.
+
+        Args:
+            rng: generator of all choices.
+
+        Returns:
+            the sentence, with its full stop.
+        """
         place = rng.choice(("river", "market", "harbour", "old wall", "mill", "square", "garden"))
         when = rng.choice(("In spring", "At night", "Today", "After the rain", "Long ago"))
         kind = rng.choice(("cold", "bright", "quiet", "crowded", "beautiful", "dark", "green"))

@@ -66,7 +66,7 @@ class Measurement:
     unrelated: dict[int, Tensor] | None = None
 
     def plain(self) -> dict[str, Any]:
-        """As plain values, without what only serves comparisons with later measurements."""
+        """The measurement as plain values, without what only serves comparisons with later measurements."""
         return {
             "values": {k: [None if np.isnan(x) else float(x) for x in v] for k, v in self.values.items()},
             "perplexity": None if np.isnan(self.perplexity) else self.perplexity,
@@ -76,11 +76,27 @@ class Measurement:
 
     @classmethod
     def of_plain(cls, content: Mapping[str, Any]) -> Measurement:
+        """The measurement of plain values.
+
+        Args:
+            content: what `plain` returned.
+
+        Returns:
+            a measurement without choices and next-token distributions.
+        """
         values = {k: np.array(v, dtype=float) for k, v in content["values"].items()}
         text = [np.nan if content[k] is None else content[k] for k in ("perplexity", "perplexity_median")]
         return cls(values, text[0], text[1], [], [tuple(a) for a in content["answers"]])
 
     def mean(self, metric: str) -> float:
+        """Mean of a metric over the records that have it; NaN if none has.
+
+        Args:
+            metric: a name of `PER_RECORD`, `perplexity` or `perplexity_median`.
+
+        Returns:
+            the mean, in the metric's unit.
+        """
         if metric.startswith("perplexity"):
             return float(getattr(self, metric))
         values = self.values[metric]
@@ -88,13 +104,30 @@ class Measurement:
 
 
 def score(means: Mapping[str, float], locality: str = "specificity") -> float:
-    """Harmonic mean of efficacy, generalisation and locality: none can make up for another."""
+    """Harmonic mean of efficacy, generalisation and locality, from 0 to 1.
+
+    Args:
+        means: metric -> mean.
+        locality: name of the third metric.
+
+    Returns:
+        the mean, at least 0.001.
+    """
     values = [max(means[k], 1e-3) for k in ("efficacy", "generalisation", locality)]
     return len(values) / sum(1 / value for value in values)
 
 
 def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean over records, resampled with replacement."""
+    """95% percentile interval of the mean over records, resampled with replacement; NaN without finite values.
+
+    Args:
+        values: one value per record; NaN is left out.
+        rounds: number of resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        lower and upper end.
+    """
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return float("nan"), float("nan")
@@ -104,7 +137,7 @@ def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[fl
 
 
 def _tidy(text: str) -> str:
-    """The answer as a person reads it: without surrounding space and full stop."""
+    """The answer without surrounding space and full stop."""
     return "\n".join(line.strip() for line in text.strip().split("\n")).removesuffix(".").strip()
 
 
