@@ -94,8 +94,8 @@ import torch
 from tqdm import tqdm
 
 from metake.data.records import Record, read_records
-from metake.evaluation.metrics import Evaluator, Measurement, bootstrap, score
-from metake.evaluation.protocol import evaluate_method
+from metake.evaluation.metrics import bootstrap, score
+from metake.evaluation.protocol import Protocol, Session
 from metake.evaluation.results import MethodRun
 from metake.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
 from metake.geometry.statistics import Statistics
@@ -106,7 +106,6 @@ from metake.models.load import EditableModel
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
 from metake.presets import preset_name, settings_for
-from metake.prompts import sample_contexts
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
@@ -164,34 +163,10 @@ class Study:
         searched = "meta_lr" if isinstance(method.planner, ClosedLoop) else "lr"
         return method.updated(**{method.strength: strength, searched: rate})
 
-
-@dataclass(frozen=True)
-class Judge:
-    """Records with the unedited model's answers, measured once for all runs."""
-
-    study: Study
-    records: list[Record]
-    evaluator: Evaluator
-    before: Measurement
-
-    @classmethod
-    def of(cls, study: Study, records: list[Record], text: str | None = None) -> Judge:
-        loaded = study.loaded
-        evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, text=text, generate=False)
-        return cls(study, records, evaluator, evaluator.measure())
-
-    def run(self, method: LocateThenEdit, contexts: tuple[str, ...]) -> MethodRun:
-        study = self.study
-        return evaluate_method(
-            study.loaded,
-            self.records,
-            method,
-            study.statistics,
-            self.evaluator,
-            self.before,
-            batch=study.batch,
-            contexts=contexts,
-        )
+    def session(self, records: list[Record], text: str | None = None) -> Session:
+        """The protocol of all runs on some records; the unedited model is measured once."""
+        protocol = Protocol(records, self.batch, generate=False, text=text)
+        return protocol.prepare(self.loaded, self.statistics)
 
 
 @command("compare_gradients")
@@ -283,9 +258,6 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     base = base_method(loaded, args.method, layers, args.plan_rate)
     bench = Study(loaded, statistics, targets(base, args.steps, args.planned), args.batch)
     locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")
-    contexts = base.contexts
-    if contexts is None:
-        contexts = sample_contexts(loaded.arch, loaded.tokenizer)
     head = {
         **provenance(loaded.name, loaded.arch, args.method, dated=False),
         "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")},
@@ -296,14 +268,14 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}
     jobs = list(product(weights, chosen))
-    developed, held_out = Judge.of(bench, dev), Judge.of(bench, test, held_out_text(preset_name(loaded.arch)))
+    developed, held_out = bench.session(dev), bench.session(test, held_out_text(preset_name(loaded.arch)))
     with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run", disable=None) as bar:
         for weight, name in jobs:
             trials = []
             for rate in rates:
                 key = f"{weight:g} {name} {rate:g}"
                 if key not in journal["trials"]:
-                    run = developed.run(bench.method(name, weight, rate), contexts)
+                    run = developed.run(bench.method(name, weight, rate))
                     journal["trials"][key] = {m: run.after.mean(m) for m in METRICS}
                     write_record(path, journal)
                 trials.append((score(journal["trials"][key], locality), rate))
@@ -311,7 +283,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
             rate = max(trials)[1]
             key = f"{weight:g} {name}"
             if key not in journal["points"]:
-                run = held_out.run(bench.method(name, weight, rate), contexts)
+                run = held_out.run(bench.method(name, weight, rate))
                 journal["points"][key] = {
                     "target": name,
                     "weight": weight,

@@ -55,7 +55,6 @@ from tqdm import tqdm
 from experiments.searched import searched_names
 from experiments.story import CLOSED, conclusion, missed_by_open, story_methods, tell_reason, tell_result
 from metake.data.records import read_records
-from metake.evaluation.compare import Comparison, compare
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import explain
 from metake.evaluation.page import (
@@ -66,6 +65,8 @@ from metake.evaluation.page import (
     dialogues,
     result_section,
 )
+from metake.evaluation.protocol import Protocol
+from metake.evaluation.results import Results
 from metake.methods.base import Method
 from metake.models.load import EditableModel, load
 from metake.presets import methods_for
@@ -89,24 +90,16 @@ def with_presets(*names: str) -> Callable[[EditableModel], list[Method]]:
 
 def run(
     loaded: EditableModel, data: Path, choose: Callable[[EditableModel], list[Method]], edits: int, batch: int
-) -> Comparison:
+) -> Results:
     """All methods on the first `edits` records of `data`."""
     records = read_records(data, edits)
     methods = choose(loaded)
     statistics = find_statistics(loaded, methods, None, None)
+    protocol = Protocol(records, batch, text=held_out_text(loaded.name))
     with tqdm(
         total=len(records) * len(methods), unit="edit", desc=f"{loaded.name}: editing", disable=None
     ) as bar:
-        return compare(
-            loaded,
-            records,
-            methods,
-            statistics,
-            batch=batch,
-            text=held_out_text(loaded.name),
-            tick=bar.update,
-            data=data.name,
-        )
+        return protocol.run(loaded, methods, statistics, on_edit=bar.update, data=data.name)
 
 
 def show(talks: list[Dialogue]) -> None:
@@ -129,7 +122,7 @@ def real_model() -> EditableModel | None:
         return None
 
 
-def story_sections(story: Comparison, out: Path, model: str) -> list[Section]:
+def story_sections(story: Results, out: Path, model: str) -> list[Section]:
     """The beginning of the page: edits that the open loop misses, then why it does."""
     missed = dialogues(story.content, missed_by_open(story.content))
     title = f"{model}: edits that an open loop misses and a closed loop makes"

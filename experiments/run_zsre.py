@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from metake.console import command, draw_or_note, if_interrupted
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import read_text, write_json, write_text
+from metake.files import write_json, write_text
 from metake.names import unknown_name
 from metake.options import (
     Parser,
@@ -41,7 +41,6 @@ from metake.options import (
     output_folder,
     show_help,
 )
-from metake.phases import phase
 from metake.shipped import ASSETS, DEMOS
 
 
@@ -107,18 +106,15 @@ from tqdm import tqdm
 
 from experiments.searched import searched_names
 from metake.data.records import Record, read_records
-from metake.evaluation.checkpoint import Checkpoints
-from metake.evaluation.checks import check_batches, fitting_records
+from metake.evaluation.checks import fitting_records
 from metake.evaluation.consistency import References
 from metake.evaluation.glossary import GLOSSARY, LABELS, MOMENTS
-from metake.evaluation.metrics import Evaluator, Measurement, bootstrap
-from metake.evaluation.protocol import evaluate_method, run_key
+from metake.evaluation.metrics import Measurement, bootstrap
+from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import MethodRun, result_file
-from metake.geometry.statistics import text_fingerprint
 from metake.methods.table import METHODS, method_named
 from metake.models.load import EditableModel
 from metake.presets import methods_for, preset_name, preset_of
-from metake.prompts import sample_contexts
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
 from metake.report.tables import latex, markdown, render
@@ -220,13 +216,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"--per-subject {args.per_subject}: {data} has no subject with so many records")
     references = None if args.references is None else find_references(args.references, everything, data)
-    fingerprint = None if references is None else text_fingerprint(read_text(args.references))
     loaded = chosen_model(args)
     everything, left_out = fitting_records(loaded, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
-    for seed in range(args.seeds):
-        check_batches(draw_records(everything, edits, seed, args.per_subject), batch)
+    text = held_out_text(preset_name(loaded.arch))
+    protocols = [
+        Protocol(
+            draw_records(everything, edits, seed, args.per_subject),
+            batch,
+            generate=not args.no_generate,
+            text=text,
+            measure_every=args.look_every,
+            sampled_records=args.fluency,
+            references=references,
+            context_seed=seed,
+        )
+        for seed in range(args.seeds)
+    ]
+    for protocol in protocols:
+        protocol.check()
     preset = "none" if args.untuned else args.preset
     published = published_for(parse_files(args.hparams), names, loaded.arch)
     chosen = searched_names(loaded.arch, names, preset) if args.methods in GROUPS else names
@@ -234,63 +243,28 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     methods = methods_for(loaded, chosen, preset=preset, own=own)
     against = None if args.against is None else methods[names.index(args.against)].name
     statistics = find_statistics(loaded, methods, args.stats, args.text)
-    text = held_out_text(preset_name(loaded.arch))
     rows: dict[str, list[MethodRun]] = {method.name: [] for method in methods}
     befores: list[Measurement] = []
-    looks: dict[str, Any] = {}  # at the run under way
+    partial: dict[str, Any] = {}  # measurements of the run that has not ended
 
-    def seen(edits: int, look: Measurement) -> None:
-        bar.set_postfix_str(", ".join(f"{LABELS[m]} {100 * look.mean(m):.0f}" for m in PUBLISHED))
-        looks["curve"].append(point(edits, look))
-        write_json(args.out / "under_way.json", looks)
+    def on_measurement(edits: int, measurement: Measurement) -> None:
+        bar.set_postfix_str(", ".join(f"{LABELS[m]} {100 * measurement.mean(m):.0f}" for m in PUBLISHED))
+        partial["curve"].append(point(edits, measurement))
+        write_json(args.out / "under_way.json", partial)
 
     if_interrupted(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
     with tqdm(
         total=len(methods) * args.seeds * min(edits, len(everything)), unit="edit", disable=None
     ) as bar:
-        for seed in range(args.seeds):
-            records = draw_records(everything, edits, seed, args.per_subject)
-            evaluator = Evaluator(
-                loaded.arch,
-                loaded.tokenizer,
-                records,
-                text=text,
-                generate=not args.no_generate,
-                fluent=args.fluency,
-                references=references,
-            )
-            with phase("evaluate the unedited model"):
-                befores.append(evaluator.measure())
-            contexts = sample_contexts(loaded.arch, loaded.tokenizer, seed=seed)
+        for seed, protocol in enumerate(protocols):
+            session = protocol.prepare(loaded, statistics)
+            befores.append(session.before)
             for method in methods:
                 bar.set_description(f"{method.name}, seed {seed}")
-                key = run_key(
-                    loaded,
-                    records,
-                    method,
-                    statistics,
-                    batch=batch,
-                    contexts=contexts,
-                    measured=[not args.no_generate, args.fluency, fingerprint],
-                )
-                checkpoints = Checkpoints(args.out / "runs" / f"{method.name}-{seed}", key)
-                looks.update(method=method.name, seed=seed, curve=[])
-                rows[method.name].append(
-                    evaluate_method(
-                        loaded,
-                        records,
-                        method,
-                        statistics,
-                        evaluator,
-                        befores[-1],
-                        batch=batch,
-                        contexts=contexts,
-                        checkpoints=checkpoints,
-                        look_every=args.look_every,
-                        seen=seen,
-                        tick=bar.update,
-                    )
-                )
+                partial.update(method=method.name, seed=seed, curve=[])
+                folder = args.out / "runs" / f"{method.name}-{seed}"
+                run = session.run(method, folder, on_edit=bar.update, on_measurement=on_measurement)
+                rows[method.name].append(run)
                 result = content(args, loaded, statistics, befores, rows, left_out, against)
                 write_json(args.out / "results.json", result)
                 (args.out / "under_way.json").unlink(missing_ok=True)
@@ -378,12 +352,13 @@ def curve(run: MethodRun) -> list[dict[str, Any]]:
     ends = np.cumsum([batch.get("records", len(batch["requests"])) for batch in run.batches]).tolist()
     eta = {end: float(np.mean(batch["eta"][-1])) for end, batch in zip(ends, run.batches, strict=True)}
     return [
-        {**point(count, look), "attenuation": eta[count]} for count, look in sorted(run.measurements.items())
+        {**point(count, measurement), "attenuation": eta[count]}
+        for count, measurement in sorted(run.measurements.items())
     ]
 
 
-def point(edits: int, look: Measurement) -> dict[str, Any]:
-    return {"edits": edits, **{m: _plain(look.mean(m)) for m in PUBLISHED}}
+def point(edits: int, measurement: Measurement) -> dict[str, Any]:
+    return {"edits": edits, **{m: _plain(measurement.mean(m)) for m in PUBLISHED}}
 
 
 def cells(summary: dict[str, dict[str, dict[str, float | None]]]) -> tuple[list[str], list[list[str]]]:

@@ -67,9 +67,9 @@ from tqdm import tqdm
 from experiments.searched import searched_names
 from metake.data.records import read_records
 from metake.evaluation.checks import fitting_records
-from metake.evaluation.compare import compare
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
+from metake.evaluation.protocol import Protocol
 from metake.methods.base import Method
 from metake.planners.closed_loop import ClosedLoop
 from metake.presets import methods_for
@@ -113,18 +113,11 @@ def main() -> None:
             methods.append(base.updated(**{field: value}, label=label))
             strengths[label] = (base.name, value)
     statistics = find_statistics(loaded, methods, args.stats, args.text)
-    if_interrupted(f"finished batches are in {args.out / 'runs' / short}; rerun the command to resume")
+    folder = args.out / "runs" / short
+    if_interrupted(f"finished batches are in {folder}; rerun the command to resume")
     with tqdm(total=len(records) * len(methods), unit="edit", desc=loaded.name, disable=None) as bar:
-        runs = compare(
-            loaded,
-            records,
-            methods,
-            statistics,
-            batch=args.batch,
-            generate=False,
-            folder=args.out / "runs" / short,
-            tick=bar.update,
-        ).runs
+        protocol = Protocol(records, args.batch, generate=False)
+        runs = protocol.run(loaded, methods, statistics, folder, on_edit=bar.update).runs
     points = []
     for run in runs:
         method, strength = strengths[run.method.name]

@@ -133,8 +133,8 @@ import yaml
 
 from metake.data.records import Record, read_records
 from metake.evaluation.checks import fitting_records
-from metake.evaluation.metrics import Evaluator, score
-from metake.evaluation.protocol import evaluate_method
+from metake.evaluation.metrics import score
+from metake.evaluation.protocol import Protocol
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.methods.settings import choice_names, setting_names
@@ -144,7 +144,6 @@ from metake.models.architecture import Architecture
 from metake.models.load import EditableModel
 from metake.planners.closed_loop import ClosedLoop
 from metake.presets import PRESETS, check_changes, preset_name, preset_of, settings_for, short_name
-from metake.prompts import sample_contexts
 from metake.provenance import provenance
 
 with command("tune"), needs("search"):
@@ -523,9 +522,7 @@ def search(
     Raises:
         MetakeError: the journal holds trials of another run.
     """
-    evaluator = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
-    before = evaluator.measure()
-    contexts = sample_contexts(loaded.arch, loaded.tokenizer)
+    session = Protocol(records, args.batch, generate=False).prepare(loaded, statistics)
     name, run_is = (
         preset_name(loaded.arch) or short_name(loaded.name),
         {**described(args, space), "model": loaded.arch.fingerprint()},
@@ -554,16 +551,7 @@ def search(
         choice = {**suggest(trial, method, space), **held}
         trial.set_user_attr("choice", choice)
         try:
-            run = evaluate_method(
-                loaded,
-                records,
-                plain.updated(**choice),
-                statistics,
-                evaluator,
-                before,
-                batch=args.batch,
-                contexts=contexts,
-            )
+            run = session.run(plain.updated(**choice))
         except MetakeError as error:  # a singular geometry is a bad choice, not a crash
             trial.set_user_attr("failed", str(error))
             return 0.0

@@ -1,15 +1,28 @@
-"""Knowledge editing by bi-level optimization, with its theory checked.
+"""Knowledge editing for language models (ROME, MEMIT, AlphaEdit, MetaKE, ...), with a report of each edit.
 
-Example:
-    import metake
+Start here:
 
-    loaded = metake.load("demo")
-    editor = metake.Editor(loaded, method="metake")
-    result = editor.edit(metake.Request("What is the craft of {}?", "Nezan Girok", "baker"))
-    print(result)
+    >>> import metake as mk
+    >>> model = mk.load("demo")                       # or "smollm2", a folder, a .gguf file, a hub name
+    >>> editor = mk.Editor(model, method="metake")    # METHODS lists the names; help(mk.Editor)
+    >>> result = editor.edit(mk.Request("What is the craft of {}?", "Nezan Girok", "baker"))
+    >>> print(result)                                 # answers before and after, realized share of each layer
+    >>> result.delta.save("edit")                     # the weight update alone; help(mk.Delta)
+    >>> editor.revert()                               # the original weights, bit for bit
 
-The names of `__all__` are the public interface. Each is imported when it is first used, so that `import metake` alone
-does not import torch.
+Public names, by task:
+
+Edit a model: load, save_model, EditableModel, ModuleMap, Request, Editor, EditResult, Delta,
+    MetakeError.
+Data: Record, read_records, Statistics, statistics_for.
+Methods: rome, memit, alphaedit, metake, compensated, iterated, remembering, forward_replay,
+    settings_for, METHODS.
+Components of your own: Method, LocateThenEdit, Planner, OpenLoop, Gradient, GeometrySpec, Geometry,
+    Allocation, KeyEstimator, Memory, Postprocess, Row, register, register_method, Batch,
+    answer_signals.
+
+A method is a value: `mk.metake(mk.alphaedit(layers), gradient="unrolled")`. The command line has the same functions:
+`metake --help`. Each name is imported when it is first used, so that `import metake` alone does not import torch.
 """
 
 from __future__ import annotations
@@ -18,12 +31,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metake.answers import Answer as Answer
-    from metake.answers import Check as Check
     from metake.components import register as register
+    from metake.constructors import alphaedit as alphaedit
+    from metake.constructors import memit as memit
+    from metake.constructors import metake as metake
+    from metake.constructors import rome as rome
     from metake.data.records import Record as Record
     from metake.data.records import read_records as read_records
-    from metake.deltas import Applied as Applied
     from metake.deltas import Delta as Delta
     from metake.editor import Editor as Editor
     from metake.errors import MetakeError as MetakeError
@@ -32,28 +46,26 @@ if TYPE_CHECKING:
     from metake.geometry.statistics import Statistics as Statistics
     from metake.key_estimators import KeyEstimator as KeyEstimator
     from metake.methods.base import Method as Method
-    from metake.methods.base import State as State
+    from metake.methods.combinators import compensated as compensated
+    from metake.methods.combinators import forward_replay as forward_replay
+    from metake.methods.combinators import iterated as iterated
+    from metake.methods.combinators import remembering as remembering
     from metake.methods.locate_then_edit import LocateThenEdit as LocateThenEdit
     from metake.methods.table import METHODS as METHODS
     from metake.methods.table import Row as Row
-    from metake.methods.table import method_named as method_named
     from metake.methods.table import register_method as register_method
     from metake.models.architecture import ModuleMap as ModuleMap
     from metake.models.load import EditableModel as EditableModel
     from metake.models.load import load as load
     from metake.models.load import save_model as save_model
     from metake.planners.base import Planner as Planner
-    from metake.planners.closed_loop import ClosedLoop as ClosedLoop
-    from metake.planners.compensated import Compensated as Compensated
     from metake.planners.gradients import Gradient as Gradient
     from metake.planners.normalized_gradient import answer_signals as answer_signals
     from metake.planners.open_loop import OpenLoop as OpenLoop
-    from metake.presets import methods_for as methods_for
     from metake.presets import settings_for as settings_for
     from metake.prompts import Batch as Batch
     from metake.requests import Request as Request
     from metake.result import EditResult as EditResult
-    from metake.result import Preview as Preview
     from metake.solvers.allocation import Allocation as Allocation
     from metake.solvers.memory import Memory as Memory
     from metake.solvers.postprocess import Postprocess as Postprocess
@@ -63,15 +75,10 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Allocation": "metake.solvers.allocation",
-    "Answer": "metake.answers",
-    "Applied": "metake.deltas",
     "Batch": "metake.prompts",
-    "Check": "metake.answers",
-    "ClosedLoop": "metake.planners.closed_loop",
-    "Compensated": "metake.planners.compensated",
     "Delta": "metake.deltas",
-    "EditableModel": "metake.models.load",
     "EditResult": "metake.result",
+    "EditableModel": "metake.models.load",
     "Editor": "metake.editor",
     "Geometry": "metake.geometry.operator",
     "GeometrySpec": "metake.geometry.specs",
@@ -86,19 +93,23 @@ _MODULE_OF = {
     "OpenLoop": "metake.planners.open_loop",
     "Planner": "metake.planners.base",
     "Postprocess": "metake.solvers.postprocess",
-    "Preview": "metake.result",
     "Record": "metake.data.records",
     "Request": "metake.requests",
     "Row": "metake.methods.table",
-    "State": "metake.methods.base",
     "Statistics": "metake.geometry.statistics",
+    "alphaedit": "metake.constructors",
     "answer_signals": "metake.planners.normalized_gradient",
+    "compensated": "metake.methods.combinators",
+    "forward_replay": "metake.methods.combinators",
+    "iterated": "metake.methods.combinators",
     "load": "metake.models.load",
-    "method_named": "metake.methods.table",
-    "methods_for": "metake.presets",
+    "memit": "metake.constructors",
+    "metake": "metake.constructors",
     "read_records": "metake.data.records",
     "register": "metake.components",
     "register_method": "metake.methods.table",
+    "remembering": "metake.methods.combinators",
+    "rome": "metake.constructors",
     "save_model": "metake.models.load",
     "settings_for": "metake.presets",
     "statistics_for": "metake.statistics_cache",

@@ -43,6 +43,7 @@ class Answer:
         return begins_with(self.before, self.wanted)
 
     def plain(self) -> dict[str, Any]:
+        """Plain values for a result file."""
         return {**self.__dict__, "already": self.already, "success": self.success}
 
     def _shown(self, ellipsis: str = "…") -> list[str]:
@@ -73,6 +74,7 @@ class Neighbour(Answer):
         return self.after == self.before
 
     def plain(self) -> dict[str, Any]:
+        """Plain values for a result file."""
         return {**self.__dict__, "success": self.success}
 
     def _shown(self, ellipsis: str = "…") -> list[str]:
@@ -80,6 +82,7 @@ class Neighbour(Answer):
 
     @property
     def cells(self) -> list[str]:
+        """Cells of a table row: question, before, after, verdict."""
         return [self.question, *self._shown(), "unchanged" if self.success else "changed"]
 
     def __str__(self) -> str:
@@ -134,7 +137,17 @@ class Check:
 def read_answers(
     arch: Architecture, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
 ) -> list[str]:
-    """Greedy answers, stripped of whitespace."""
+    """Greedy answers, stripped of whitespace.
+
+    Args:
+        arch: the model.
+        tokenizer: the model's tokenizer.
+        prompts: complete prompts.
+        targets: target of each prompt; its tokens determine the minimum length of the answer.
+
+    Returns:
+        One answer per prompt.
+    """
     return [a.strip() for a in greedy_answers(arch, tokenizer, prompts, targets, least=LEAST)]
 
 
@@ -145,18 +158,44 @@ def compare_answers(
     before: Sequence[str],
     after: Sequence[str],
 ) -> tuple[Answer, ...]:
-    """Pair the answers before and after with the target of each prompt."""
+    """Pair the answers before and after with the target of each prompt.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompts: complete prompts.
+        targets: target of each prompt.
+        before: answer of the unedited model to each prompt.
+        after: answer of the edited model to each prompt.
+
+    Returns:
+        One pair per prompt.
+    """
     rows = zip(prompts, targets, before, after, strict=True)
     return tuple(Answer(p, as_spoken(tokenizer, t), b, a) for p, t, b, a in rows)
 
 
 def show_answers(answers: Sequence[Answer]) -> str:
-    """The first answers as text."""
+    """The first answers as text.
+
+    Args:
+        answers: any number of answers.
+
+    Returns:
+        One block of lines per answer, at most `SHOWN`, and a line about the rest.
+    """
     more = [f"... and {len(answers) - SHOWN} more, in .answers"] if len(answers) > SHOWN else []
     return "\n".join([*map(str, answers[:SHOWN]), *more])
 
 
 def count_successes(answers: Sequence[Answer]) -> str:
+    """Number of answers that begin with their target, as a line.
+
+    Args:
+        answers: any number of answers.
+
+    Returns:
+        The line.
+    """
     already = sum(a.success and a.already for a in answers)
     count = f"{sum(a.success for a in answers)} of {len(answers)} answers begin with their target"
     return f"{count}, {already} {ALREADY}" if already else count

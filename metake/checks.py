@@ -23,7 +23,11 @@ def answer_requests(model: EditableModel, requests: Sequence[Request]) -> list[s
 
     Args:
         model: the model with its tokenizer.
-        requests: their complete prompts are the questions; their targets determine the lengths of the answers.
+        requests: their complete prompts are the questions; their targets determine the lengths of the
+            answers.
+
+    Returns:
+        One answer per request.
     """
     with phase("evaluate"):
         return read_answers(
@@ -40,6 +44,9 @@ def compare_requests(
         model: the model with its tokenizer.
         requests: the requests.
         before: one earlier answer per request; if there are none, none are read.
+
+    Returns:
+        One pair per request.
     """
     if not before:
         return ()
@@ -70,6 +77,9 @@ class Questions:
             rephrases: a string or a list of strings; for several requests one such entry per request.
             neighbours: a string or a list of strings.
 
+        Returns:
+            The questions with their targets.
+
         Raises:
             MetakeError: no question, a question that is not a string, or a wrong number of entries.
         """
@@ -86,6 +96,9 @@ class Questions:
         Args:
             model: the edited model with its tokenizer.
             originals: layer -> weight without the edit, `d_v x d_k`.
+
+        Returns:
+            The answers without and with the edit.
 
         Raises:
             MetakeError: a question is too long for the model.

@@ -1,4 +1,4 @@
-"""A change of a model, apart from the model: low-rank as a rule, to be applied, reverted, saved, composed.
+"""Weight update of a model, as low-rank factors: applied, reverted, saved, composed.
 
 delta.save("edits/paris")                       # only the change
 with delta.applied(model): ...                  # edited inside, the original again outside
@@ -30,7 +30,14 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def bit_sum(weight: Tensor) -> int:
-    """The sum of a matrix's bit patterns as integers: a checksum in one pass, where the matrix is."""
+    """The sum of a matrix's bit patterns as integers: a checksum in one pass, where the matrix is.
+
+    Args:
+        weight: a matrix of any shape and dtype.
+
+    Returns:
+        The sum, in 64-bit arithmetic.
+    """
     return int(weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64))
 
 
@@ -48,17 +55,24 @@ class Applied:
     left: dict[int, int] = field(default_factory=dict)
 
     def seal(self) -> Applied:
-        """Remember what the weights are now: only from there is there a way back."""
+        """The applied delta, with checksums of the present weights: `revert` restores the originals only from these."""
         self.left = {layer: bit_sum(self.arch.weight(layer)) for layer in self.originals}
         return self
 
     def check(self, what: str = "revert") -> None:
-        """Raises `MetakeError` if the weights are no longer what was written; `what` begins its line."""
+        """Check that the weights are those that were written.
+
+        Args:
+            what: begins the error line.
+
+        Raises:
+            MetakeError: other code has changed the weights.
+        """
         for layer, left in self.left.items():
             if bit_sum(self.arch.weight(layer)) != left:
                 raise MetakeError(
                     f"{what}: layer {layer} was changed after this edit (by another edit, training or a cast); "
-                    "take that back first, or load the model again; this edit is still in the model"
+                    "revert that first, or load the model again; this edit is still in the model"
                 )
 
     @torch.no_grad()
@@ -76,7 +90,15 @@ class Applied:
 
 @contextmanager
 def swapped_weights(arch: Architecture, weights: Mapping[int, Tensor]) -> Iterator[None]:
-    """Other weights of some layers inside the block, the present ones after it, bit for bit."""
+    """Context with other weights of some layers; the present ones are restored bit for bit.
+
+    Args:
+        arch: the model.
+        weights: layer -> weight, `d_v x d_k`.
+
+    Yields:
+        None: the weights are exchanged.
+    """
     present = {layer: arch.weight(layer).clone() for layer in weights}
     try:
         with torch.no_grad():
@@ -97,7 +119,20 @@ class Delta:
         factors: layer -> (left, right), on the CPU.
         whole: layer -> `d_v x d_k`, a change that is no product of thin factors (RECT's).
         model: fingerprint of the model it was made for.
-        note: what was edited, how; free of form, saved with the delta.
+        note: requests, method and settings; any plain values, saved with the delta.
+
+    Example:
+        >>> import torch
+        >>> import metake as mk
+        >>> model = mk.load("demo")
+        >>> left, right = torch.ones(model.arch.d_v, 1), torch.ones(model.arch.d_k, 1)
+        >>> delta = mk.Delta({2: (left, right)})
+        >>> before = model.arch.weight(2).clone()
+        >>> with delta.applied(model):
+        ...     bool((model.arch.weight(2) == before).any())
+        False
+        >>> bool((model.arch.weight(2) == before).all())
+        True
     """
 
     factors: Mapping[int, tuple[Tensor, Tensor]]
@@ -113,6 +148,7 @@ class Delta:
 
     @property
     def layers(self) -> tuple[int, ...]:
+        """Changed layers, ascending."""
         return tuple(sorted({*self.factors, *self.whole}))
 
     def _shape(self, layer: int) -> tuple[int, int]:
@@ -122,7 +158,18 @@ class Delta:
         return left.shape[0], right.shape[0]
 
     def dense(self, layer: int, device: torch.device | str = "cpu") -> Tensor:
-        """The change of a layer, `d_v x d_k`, formed in fp64 on `device`."""
+        """Change of a layer, formed in fp64.
+
+        Args:
+            layer: a changed layer.
+            device: device of the result.
+
+        Returns:
+            `d_v x d_k`, fp64.
+
+        Raises:
+            MetakeError: the layer is not changed.
+        """
         if isinstance(layer, bool) or not isinstance(layer, int) or layer not in self.layers:
             there = ", ".join(map(str, self.layers)) or "none"
             raise MetakeError(f"dense: layer {one_line(repr(layer))} is not changed; changed layers: {there}")
@@ -135,7 +182,7 @@ class Delta:
         return change
 
     def norms(self) -> dict[int, float]:
-        """Frobenius norm of each layer's change, from n x n products where it is thin."""
+        """Frobenius norm of each layer's change; for thin factors from `n x n` products."""
 
         def norm(layer: int) -> float:
             if layer in self.whole:
@@ -150,6 +197,13 @@ class Delta:
         """Add the change to the weights, in place.
 
         The sum is formed in fp32 (fp64 for an fp64 model) and rounded once to the weights' dtype.
+
+        Args:
+            model: the model that the delta was made for.
+            check: compare the model's fingerprint with that of the delta.
+
+        Returns:
+            The applied delta, which can be reverted.
 
         Raises:
             MetakeError: the model is another one than the delta was made for (unless `check` is
@@ -187,7 +241,14 @@ class Delta:
     def applied(
         self, model: EditableModel | nn.Module | Architecture, *, check: bool = True
     ) -> Iterator[None]:
-        """The edited model inside the block, the original one after it.
+        """Context in which the model is edited.
+
+        Args:
+            model: the model that the delta was made for.
+            check: compare the model's fingerprint with that of the delta.
+
+        Yields:
+            None: the model is edited.
 
         Raises:
             MetakeError: as `apply`; at the end of the block, if an edit that was made inside is still there.
@@ -199,7 +260,17 @@ class Delta:
             applied.revert()
 
     def then(self, other: Delta) -> Delta:
-        """This change followed by another: one delta, for the model that this one was made for."""
+        """This change followed by another, for the model that this one was made for.
+
+        Args:
+            other: change of the model that this change was applied to.
+
+        Returns:
+            One delta.
+
+        Raises:
+            MetakeError: not a delta.
+        """
         if not isinstance(other, Delta):
             raise MetakeError(f"delta: only another delta can follow, not {type(other).__name__}")
         factors = dict(self.factors)
@@ -226,18 +297,35 @@ class Delta:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the change and of the model's fingerprint: equal for equal changes, whatever their notes say."""
+        """SHA-256 of the change and of the model's fingerprint, without the note."""
         return digest({"model": self.model}, self._tensors)
 
     def save(self, folder: Path | str) -> Path:
-        """Write `delta.safetensors` into a folder; returns the file. Equal deltas give equal bytes."""
+        """Write `delta.safetensors` into a folder. Equal deltas give equal bytes.
+
+        Args:
+            folder: folder of the file; made if it does not exist.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            MetakeError: the file cannot be written.
+        """
         path = as_path(folder, "Delta.save: folder") / FILE
         write_tensors(path, FORMAT, self._tensors, {"model": self.model, "note": self.note})
         return path
 
     @classmethod
     def load(cls, folder: Path | str, remedy: str = REMEDY) -> Delta:
-        """Read what `save` wrote (the folder, or the file itself); `remedy` ends the line of an error.
+        """Read what `save` wrote.
+
+        Args:
+            folder: the folder, or the file itself.
+            remedy: ends the line of an error.
+
+        Returns:
+            The delta.
 
         Raises:
             MetakeError: the file is missing, damaged, or no delta.

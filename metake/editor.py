@@ -54,7 +54,7 @@ class Editor:
     Example:
         >>> import metake as mk
         >>> model = mk.load("demo")
-        >>> with mk.Editor(model, method=mk.ultraedit(model, layers=(2, 3)), progress=False) as editor:
+        >>> with mk.Editor(model, method=mk.settings_for(model, "ultraedit", layers=(2, 3)), progress=False) as editor:
         ...     result = editor.edit(mk.Request("What is the craft of {}?", "Nezan Girok", "baker"))
         ...     check = editor.check(neighbours="What is the craft of Sino Dufe?")
         ...     len(result.delta.layers), len(check.neighbours)
@@ -121,6 +121,9 @@ class Editor:
         Args:
             questions: complete prompts, one or several.
             max_new_tokens: maximum number of tokens per answer.
+
+        Returns:
+            One answer, or a list for several questions.
         """
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
@@ -129,6 +132,9 @@ class Editor:
 
         Args:
             requests: one request or several.
+
+        Returns:
+            Predictions for all requests.
 
         Raises:
             MetakeError: no request, or a method without attenuation.
@@ -144,6 +150,9 @@ class Editor:
 
         Args:
             requests: one request or several, edited together. Identical ones are merged, with a warning.
+
+        Returns:
+            Report of the batch.
 
         Raises:
             MetakeError: no request, or two requests with different targets for one prompt.
@@ -198,6 +207,9 @@ class Editor:
             learned: layer -> `d_k x n`, attribute of its `EditResult`.
             seconds: wall time of the edit.
 
+        Returns:
+            Report of the batch, without stages and answers.
+
         Raises:
             MetakeError: an argument is of another type, or the delta does not fit the model.
         """
@@ -244,10 +256,14 @@ class Editor:
         afterwards, bit for bit.
 
         Args:
-            rephrases: complete prompts whose answer should begin with the target: a string or a list of strings; for a
-                batch of several requests a list with one entry (a string or a list of strings) per request.
+            rephrases: complete prompts whose answer should begin with the target: a string or a list of
+                strings; for a batch of several requests a list with one entry (a string or a list of
+                strings) per request.
             neighbours: complete prompts whose answer should not change, a string or a list of strings.
             result: of the edit; by default the last one.
+
+        Returns:
+            Answers to all questions.
 
         Raises:
             MetakeError: no question, a question that is not a string, an edit that was reverted, or weights that other

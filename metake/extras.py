@@ -12,18 +12,32 @@ OWN = ("metake", "theory", "verification", "experiments")
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra."""
+    """The command that installs an extra.
+
+    Args:
+        extra: name of the extra.
+
+    Returns:
+        The command.
+    """
     return f"pip install 'metake[{extra}]'"
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """A block of imports that an extra provides.
+    """Context of imports that an extra provides.
 
     At the top of a script, `with command(NAME), needs(EXTRA):` ends the program with the one line.
 
+    Args:
+        extra: name of the extra.
+
+    Yields:
+        None: packages are imported.
+
     Raises:
         MetakeError: one of its packages is missing.
+        ModuleNotFoundError: a module of this project is missing.
     """
     try:
         yield
@@ -35,10 +49,12 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def require(extra: str, *packages: str, what: str) -> None:
-    """Check, without importing them, that the packages of an extra are there.
+    """Check without an import that the packages of an extra are installed.
 
     Args:
-        what: what they are for; the line begins with it.
+        extra: name of the extra.
+        *packages: names of its packages.
+        what: purpose of the packages; begins the error line.
 
     Raises:
         MetakeError: one of them is missing.

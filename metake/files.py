@@ -30,7 +30,11 @@ def as_path(place: str | os.PathLike[str], what: str) -> Path:
     """A caller's argument as a path.
 
     Args:
+        place: the argument.
         what: begins the error line, e.g. `Delta.load: folder`.
+
+    Returns:
+        The path.
 
     Raises:
         MetakeError: the argument is not a path, or is empty.
@@ -44,6 +48,10 @@ def as_path(place: str | os.PathLike[str], what: str) -> Path:
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file atomically: `write` fills a temporary file in the same folder, which is then renamed.
+
+    Args:
+        path: the file.
+        write: called with the path of the temporary file.
 
     Raises:
         MetakeError: the file cannot be written; an earlier file is unchanged.
@@ -66,7 +74,14 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def expand(text: str | Path) -> Path:
-    """A path with `~` expanded; unchanged if the user is unknown."""
+    """A path with `~` expanded; unchanged if the user is unknown.
+
+    Args:
+        text: a path.
+
+    Returns:
+        The path.
+    """
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -75,6 +90,10 @@ def expand(text: str | Path) -> Path:
 
 def check_writable(path: Path, *, folder: bool = False) -> None:
     """Check before any work that a file, or a folder of files, can be written, without leaving a file.
+
+    Args:
+        path: the file or folder.
+        folder: whether it is a folder of files.
 
     Raises:
         MetakeError: it cannot be written; the line gives the reason.
@@ -119,6 +138,12 @@ def _is_packed(path: Path) -> bool:
 def read_text(path: Path) -> str:
     """The text of a file, in UTF-8 or with a byte-order mark.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The text, without a byte-order mark.
+
     Raises:
         MetakeError: the file is missing or not text.
     """
@@ -132,17 +157,34 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 in every locale; lone surrogates are escaped."""
+    """Write UTF-8 in every locale; lone surrogates are escaped.
+
+    Args:
+        path: the file.
+        text: its content.
+    """
     write_file(path, lambda place: place.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def as_json(content: Any) -> str:
-    """JSON text; NaN and infinity become null."""
+    """JSON text; NaN and infinity become null.
+
+    Args:
+        content: plain values: dictionaries, lists, tuples, strings, numbers.
+
+    Returns:
+        The text, indented by 1.
+    """
     return json.dumps(_finite(content), indent=1, allow_nan=False)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `as_json(content)`."""
+    """Write `as_json(content)`.
+
+    Args:
+        path: the file.
+        content: plain values.
+    """
     write_text(path, as_json(content) + "\n")
 
 
@@ -156,6 +198,12 @@ def _finite(content: Any) -> Any:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file, in UTF-8 or with a byte-order mark.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Plain values.
 
     Raises:
         MetakeError: the file is missing or not JSON.
@@ -174,7 +222,11 @@ def parse_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None =
     """The content of a JSON text.
 
     Args:
+        text: the text.
         pairs: makes an object of its keys and values; a `dict` by default.
+
+    Returns:
+        Plain values.
 
     Raises:
         ValueError: not JSON, or nested too deep.
@@ -186,7 +238,15 @@ def parse_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None =
 
 
 def digest(content: Any, tensors: Mapping[str, Tensor] | None = None) -> str:
-    """SHA-256 of plain values (as JSON with sorted names) and of named tensors (dtype, shape and bytes of each)."""
+    """SHA-256 of plain values (as JSON with sorted names) and of named tensors (dtype, shape and bytes of each).
+
+    Args:
+        content: plain values.
+        tensors: name -> tensor of any shape, dtype and device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     found = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     if not tensors:
         return found.hexdigest()
@@ -199,18 +259,37 @@ def digest(content: Any, tensors: Mapping[str, Tensor] | None = None) -> str:
 
 
 def as_plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Values after a round trip through JSON."""
+    """Values after a round trip through JSON.
+
+    Args:
+        content: plain values.
+
+    Returns:
+        Values as `read_json` returns them.
+    """
     return json.loads(json.dumps(_finite(dict(content)), allow_nan=False))
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """A JSON object that `read_record` reads back, with its digest."""
+    """Write a JSON object with its digest, for `read_record`.
+
+    Args:
+        path: the file.
+        content: plain values by name.
+    """
     plain = as_plain(content)
     write_json(path, {"digest": digest(plain), **plain})
 
 
 def read_record(path: Path, remedy: str) -> dict[str, Any]:
-    """Read an object written by `write_record`; `remedy` ends the error line.
+    """Read an object written by `write_record`.
+
+    Args:
+        path: the file.
+        remedy: ends the error line.
+
+    Returns:
+        Plain values by name, without the digest.
 
     Raises:
         MetakeError: the file is missing, not JSON, without a digest, or changed since it was written.
@@ -230,8 +309,11 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Ma
     """Safetensors with plain values; equal content gives equal bytes.
 
     Args:
+        path: the file.
         kind: name and version of the format.
-        meta: stored as one JSON entry of the file's metadata, because safetensors writes entries in arbitrary order.
+        tensors: name -> tensor of any shape and dtype.
+        meta: stored as one JSON entry of the file's metadata, because safetensors writes entries in
+            arbitrary order.
     """
     from safetensors.torch import save_file
 
@@ -242,7 +324,14 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Ma
 
 
 def kind_of(path: Path) -> str:
-    """The `kind` of a file that `write_tensors` wrote; empty for any other file. Reads the header alone."""
+    """The `kind` of a file that `write_tensors` wrote; empty for any other file. Reads the header alone.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Name and version of the format.
+    """
     try:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["metake"])
@@ -252,7 +341,15 @@ def kind_of(path: Path) -> str:
 
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and plain values written by `write_tensors` as `kind`; `remedy` ends the error line.
+    """Read tensors and plain values written by `write_tensors`.
+
+    Args:
+        path: the file.
+        kind: name and version of the format.
+        remedy: ends the error line.
+
+    Returns:
+        Name -> tensor on the CPU, and plain values by name.
 
     Raises:
         MetakeError: the file is missing, not safetensors, of another kind, or changed since it was written.

@@ -65,6 +65,10 @@ def _earlier(folder: Path, overwrite: bool) -> set[str]:
 def check_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Check before any work that a result can be written into a folder.
 
+    Args:
+        folder: the folder.
+        overwrite: whether files of any model are replaced.
+
     Raises:
         MetakeError: the folder cannot be written, or holds files that do not belong to an earlier result. With
             `overwrite`, files of a model are replaced and other files kept.
@@ -75,7 +79,13 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def check_run_folder(folder: Path, names: Collection[str], *, overwrite: bool = False) -> None:
-    """`check_folder` for a resumable run, whose own files are `names`."""
+    """`check_folder` for a resumable run, whose own files are `names`.
+
+    Args:
+        folder: the folder.
+        names: names of the files of the run.
+        overwrite: whether other files are accepted.
+    """
     check_writable(folder, folder=True)
     if folder.is_dir() and not overwrite:
         _refuse_others(folder, names)
@@ -94,6 +104,13 @@ def _refuse_others(folder: Path, names: Collection[str]) -> None:
 @contextmanager
 def result_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Temporary folder for a result. When the block succeeds, its files replace those of an earlier result.
+
+    Args:
+        folder: the folder of the result.
+        overwrite: whether files of any model are replaced.
+
+    Yields:
+        The temporary folder.
 
     Raises:
         MetakeError: the folder cannot be written, e.g. because the disk is full. No new file is left, and an earlier
@@ -138,6 +155,9 @@ def _digest(file: Path) -> str:
 
 def verify(folder: Path) -> None:
     """Check the files of a model folder against `metake.json`, if it has one.
+
+    Args:
+        folder: the folder of the model.
 
     Raises:
         MetakeError: a file is missing or changed; the line names it.

@@ -58,7 +58,10 @@ class History:
         self._batches.append(AppliedBatch(result, applied, state))
 
     def pop(self) -> State:
-        """State of the method before the last batch, which is reverted bit for bit.
+        """Revert the last batch, bit for bit.
+
+        Returns:
+            State of the method before the batch.
 
         Raises:
             MetakeError: other code has changed the weights since.
@@ -73,6 +76,9 @@ class History:
         Args:
             result: its report.
             what: begins the error line.
+
+        Returns:
+            The position.
 
         Raises:
             MetakeError: the model does not hold the batch.
@@ -91,6 +97,9 @@ class History:
 
         Args:
             first: position of the batch.
+
+        Returns:
+            The weights by layer.
         """
         originals: dict[int, Tensor] = {}
         for batch in reversed(self._batches[first:]):
@@ -124,10 +133,13 @@ class History:
         return total
 
     def finalize(self, method: Method) -> bool:
-        """Replace the total update by the finalized one; returns whether the weights have changed.
+        """Replace the total update by the finalized one.
 
         Args:
             method: method that produced the batches.
+
+        Returns:
+            Whether the weights have changed.
 
         Raises:
             MetakeError: other code has changed the weights since the last batch.

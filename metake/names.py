@@ -9,7 +9,15 @@ from metake.errors import MetakeError
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'demo'?` with up to three similar known names, ignoring case; empty if there are none."""
+    """`did you mean 'demo'?` with up to three similar known names, ignoring case; empty if there are none.
+
+    Args:
+        name: the unknown name.
+        known: all known names.
+
+    Returns:
+        The question, or an empty string.
+    """
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)
@@ -22,7 +30,12 @@ def unknown_name(where: str, name: object, known: Iterable[str], remedy: str = "
 
     Args:
         where: the name's role, e.g. `--method`; begins the line.
+        name: the unknown name.
+        known: all known names.
         remedy: an alternative for the user; ends the line.
+
+    Returns:
+        The error, to be raised.
     """
     known = list(known)
     parts = [did_you_mean(str(name), known), f"known: {', '.join(known)}"]

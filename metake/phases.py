@@ -15,21 +15,36 @@ _open: list[dict[str, float]] = []  # for each open phase: seconds spent in its 
 
 
 def log_phases(program: str | None) -> None:
-    """Print phases from now on, prefixed by the program's name; None prints none."""
+    """Print phases from now on, prefixed by the program's name; None prints none.
+
+    Args:
+        program: prefix of the lines.
+    """
     global _program
     _program = program
     _open.clear()
 
 
 def note(text: str) -> None:
-    """Print a line about what begins now, where phases are printed."""
+    """Print a line about what begins now, where phases are printed.
+
+    Args:
+        text: the line.
+    """
     if _program is not None and not sys.stderr.isatty():
         print(f"{_program}: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Time a block as one phase. An inner phase is reported in the outer one's line; a failed phase prints nothing."""
+    """Time a block as one phase. An inner phase is reported in the outer one's line; a failed phase prints nothing.
+
+    Args:
+        name: name of the phase.
+
+    Yields:
+        None: the phase runs.
+    """
     inner: dict[str, float] = {}
     _open.append(inner)
     began = time.perf_counter()

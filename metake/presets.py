@@ -24,7 +24,14 @@ PRESETS = ASSETS / "presets"
 
 
 def default_layers(count: int) -> tuple[int, ...]:
-    """For a model without a preset: five layers (three in a small model) in its lower third."""
+    """Edited layers of a model without a preset: five (three in a small model) in its lower third.
+
+    Args:
+        count: number of layers of the model.
+
+    Returns:
+        Layers, ascending.
+    """
     if count < 3:
         return tuple(range(count))
     first = max(1, round(count * 0.14)) if count > 3 else 0
@@ -32,7 +39,14 @@ def default_layers(count: int) -> tuple[int, ...]:
 
 
 def short_name(name: str) -> str:
-    """Of a model, without the hub's owner or the folder's place: what presets are named by."""
+    """Name of a model without the hub's owner or the folder's path, by which presets are named.
+
+    Args:
+        name: name, path or hub name.
+
+    Returns:
+        The short name in lower case.
+    """
     return name.rstrip("/").split("/")[-1].lower()
 
 
@@ -50,10 +64,13 @@ def _files() -> list[tuple[list[str], dict[str, Any]]]:
 
 
 def preset_name(arch: Architecture) -> str:
-    """The name of the preset that ships for a model, whatever its folder is called; empty if there is none.
+    """Name of the preset that ships for a model; it does not depend on the model's folder.
 
-    A preset states an architecture. Where other models share it, it also states the fingerprints of the embeddings,
-    which an edit leaves as they are (of the weights in fp32, bf16 and fp16), or names on the hub.
+    Args:
+        arch: the model.
+
+    Returns:
+        The name; empty if there is none.
     """
     config, embedding = getattr(arch.model, "config", None), arch.model.get_input_embeddings()  # type: ignore[operator]
     found = {
@@ -80,9 +97,12 @@ def preset_of(which: str | Path) -> dict[str, Any]:
     Args:
         which: a name, or the path of a file; a text that ends in `.json` is a path.
 
+    Returns:
+        Numbers by `common`, `geometries` and `methods`.
+
     Raises:
         MetakeError: the file cannot be read, or is no preset.
-    """
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     if isinstance(which, str) and not which.endswith(".json"):
         return _shipped().get(short_name(which), {})
     content = read_json(as_path(which, "preset"))
@@ -132,6 +152,9 @@ def _variants(row: str, names: Iterable[str]) -> list[str]:
 def check_changes(changes: Mapping[str, Any]) -> None:
     """Check changed settings one by one, before a model is loaded.
 
+    Args:
+        changes: setting -> value.
+
     Raises:
         MetakeError: unknown setting or a value out of range; the line names it.
     """
@@ -153,11 +176,22 @@ def settings_for(
     preset holds numbers; which components a method has is determined by its name.
 
     Args:
-        name: of another preset than the model's, or a file that holds one.
-        overrides: settings, see `Method.updated`; they win over the preset.
+        model: the model.
+        method: name of the method; see `method_named`.
+        name: name of another preset than the model's, or path of a preset file.
+        **overrides: setting -> value, which replaces that of the preset; see `Method.updated`.
+
+    Returns:
+        The method.
 
     Raises:
         MetakeError: unknown method or setting, a layer that the model does not have, or no preset in the file.
+
+    Example:
+        >>> import metake as mk
+        >>> method = mk.settings_for(mk.load("demo"), "memit + past-keys", lr=0.1)
+        >>> method.name, method.value("lr")
+        ('memit + past-keys', 0.1)
     """
     arch, row = architecture_of(model), find_method(method)
     made = method_named(method, default_layers(len(arch)))
@@ -184,9 +218,14 @@ def methods_for(
     """Several methods of the table with the model's preset.
 
     Args:
+        model: the model.
+        names: names of the methods.
         preset: as `name` of `settings_for`.
         own: method -> changes of its settings.
         changes: changes of all methods that have such a setting.
+
+    Returns:
+        One method per name.
 
     Raises:
         MetakeError: as `settings_for`; or a setting that none of the methods has.

@@ -19,8 +19,12 @@ def provenance(
 
     Args:
         model: the model's name.
+        arch: the model.
         methods: one method, or all methods that the file compares.
         dated: include the time. False for a file with a digest, in which equal content gives equal bytes.
+
+    Returns:
+        Plain values by name.
     """
     said = {
         "model": model,

@@ -68,10 +68,16 @@ ELSEWHERE = {  # what the command line, the model itself or the statistics say
 
 
 def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
-    """The settings that a published file stands for, as changes of `Settings`.
+    """Settings of a published hyper-parameter file, as changes of a method.
 
-    What it says of the model, the hardware and the statistics is left to where this library is told so;
-    names that nobody knows are reported in a warning.
+    Fields about the model, the hardware and the statistics are not used. Unknown names are reported in a warning.
+
+    Args:
+        path: a JSON or YAML file.
+        arch: the model, whose module names are compared with those in the file.
+
+    Returns:
+        Setting -> value.
 
     Raises:
         MetakeError: not JSON or YAML, a choice that this library does not make, or modules that are not the
@@ -114,11 +120,19 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
 def published_for(
     files: Mapping[str, Path], methods: list[str], arch: Architecture
 ) -> dict[str, dict[str, Any]]:
-    """Method -> changes, from files by method; the file under "" is for all that have none of their own.
+    """Changes of each method, from files by method.
+
+    Args:
+        files: method -> file; the file under "" is for all methods without their own.
+        methods: names of the methods.
+        arch: the model.
+
+    Returns:
+        Method -> setting -> value.
 
     Raises:
         MetakeError: a file is for a method that is not asked for, or cannot be read.
-    """
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     for name in files:
         if name and name not in methods:
             raise unknown_name("--hparams METHOD=FILE", name, methods)
@@ -127,7 +141,14 @@ def published_for(
 
 
 def parse_files(texts: list[str] | None) -> dict[str, Path]:
-    """`[METHOD=]FILE` of the command line, several times."""
+    """Values of the option `--hparams [METHOD=]FILE`.
+
+    Args:
+        texts: the values.
+
+    Returns:
+        Method -> file; "" for a file without a method.
+    """
     pairs = [text.rpartition("=") for text in texts or []]
     return {method: Path(file) for method, _, file in pairs}
 

@@ -66,7 +66,14 @@ class Request:
             object.__setattr__(self, key, new)
 
     def _start(self, label: str) -> int:
-        """Where the gap is."""
+        """Position of the gap.
+
+        Returns:
+            index of the gap's first character.
+
+        Raises:
+            MetakeError: the prompt does not contain exactly one gap.
+        """
         if isinstance(self.start, int) and self.start >= 0 and self.prompt.startswith(GAP, self.start):
             return self.start
         gaps = self.prompt.count(GAP)
@@ -79,6 +86,15 @@ class Request:
     @classmethod
     def from_text(cls, text: str, subject: str, target: str, **rest: Any) -> Request:
         """A request from a complete prompt, whose first mention of the subject becomes the gap.
+
+        Args:
+            text: the complete prompt.
+            subject: the subject, as in the prompt; another case is accepted.
+            target: the new target.
+            rest: further attributes.
+
+        Returns:
+            the request, with the subject in the prompt's spelling.
 
         Raises:
             MetakeError: the subject does not occur in the prompt.
@@ -103,6 +119,15 @@ class Request:
         """A request from a complete prompt, or from one with `{}` in the subject's place.
 
         A prompt that names the subject is complete, and braces in it are ordinary text.
+
+        Args:
+            prompt: the prompt.
+            subject: the subject.
+            target: the new target.
+            rest: further attributes.
+
+        Returns:
+            the request.
         """
         texts = isinstance(prompt, str) and isinstance(subject, str) and subject.strip()
         if texts and GAP in prompt and not _whole(prompt, subject.strip()):
@@ -117,13 +142,30 @@ class Request:
 
 
 def check_name(label: str, name: Any) -> None:
-    """Raises `MetakeError` if a request's name is no text; an empty one is none."""
+    """Refuse a request's name that is not a string; an empty one is accepted.
+
+    Args:
+        label: name of the object in the message.
+        name: the name.
+
+    Raises:
+        MetakeError: the name is not a string.
+    """
     if not isinstance(name, str):
         raise MetakeError(f"{label}: name must be a text, not {type(name).__name__}")
 
 
 def check_text(label: str, key: str, value: Any) -> None:
-    """Refuse a value that is not a string, or is empty; the line begins with `label: key`."""
+    """Refuse a value that is not a string, or is empty.
+
+    Args:
+        label: name of the object in the message.
+        key: name of the field; the line begins with `label: key`.
+        value: the value.
+
+    Raises:
+        MetakeError: not a string, empty, or not valid Unicode.
+    """
     if not isinstance(value, str):
         raise MetakeError(f"{label}: {key} must be a text, not {type(value).__name__}")
     if not value.strip():
@@ -137,8 +179,16 @@ def check_text(label: str, key: str, value: Any) -> None:
 def check_texts(label: str, key: str, values: Any) -> list[str]:
     """One string or several, as a list.
 
+    Args:
+        label: name of the object in the message.
+        key: name of the field; the line begins with `label: key`.
+        values: the value or values.
+
+    Returns:
+        at least one string.
+
     Raises:
-        MetakeError: no value, or a value that is not a string; the line begins with `label: key`.
+        MetakeError: no value, or a value that is not a string.
     """
     several = [values] if isinstance(values, str) else values
     if isinstance(several, dict | bytes) or not isinstance(several, Iterable):
@@ -152,12 +202,26 @@ def check_texts(label: str, key: str, values: Any) -> list[str]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates, which JSON can contain."""
+    """Whether a text has no lone surrogates, which JSON can contain.
+
+    Args:
+        text: the text.
+
+    Returns:
+        False for a text that UTF-8 cannot encode.
+    """
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def visible(text: str) -> str:
-    """A text with control characters and lone surrogates escaped, safe for a terminal."""
+    """A text with control characters and lone surrogates escaped, safe for a terminal.
+
+    Args:
+        text: the text.
+
+    Returns:
+        the text, with its line breaks and tabs.
+    """
     return "".join(
         c.encode("unicode_escape").decode() if category(c) in ("Cc", "Cs") and c not in "\n\t" else c
         for c in text
@@ -165,7 +229,14 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text shortened to one line for messages."""
+    """A text shortened to one line of at most 80 characters, for messages.
+
+    Args:
+        text: the text.
+
+    Returns:
+        the line.
+    """
     text = " ".join(visible(" ".join(text.split())).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -177,6 +248,12 @@ def _whole(text: str, subject: str, flags: int = 0) -> re.Match[str] | None:
 
 def distinct(requests: Any) -> tuple[Request, ...]:
     """A batch without duplicates; merging identical requests gives a warning.
+
+    Args:
+        requests: a request, or several.
+
+    Returns:
+        the requests, in their order.
 
     Raises:
         MetakeError: no request, an object that is not a `Request`, or two requests with different targets for one prompt.
@@ -221,7 +298,14 @@ def _warn_of_two_subjects(requests: Iterable[Request]) -> None:
 
 
 def contradiction(requests: Iterable[Request]) -> str:
-    """Message about the first two requests with different targets for one prompt; empty if there are none."""
+    """Message about the first two requests with different targets for one prompt; empty if there are none.
+
+    Args:
+        requests: the requests.
+
+    Returns:
+        the message, without a remedy.
+    """
     seen: dict[str, Request] = {}
     for request in requests:
         other = seen.setdefault(request.text, request)

@@ -88,7 +88,15 @@ class Preview:
 
 
 def predicted_line(shares: Shares, fit: str) -> str:
-    """Legend of the column `predicted`."""
+    """Legend of the column `predicted`.
+
+    Args:
+        shares: share of the residual per edited layer.
+        fit: fit of each solve.
+
+    Returns:
+        The line.
+    """
     return (
         f"predicted: share of the planned shift that all layers together realize, {describe_shares(shares, fit)}, "
         "for a single request if the update of a layer leaves the keys of later layers unchanged"
@@ -107,6 +115,14 @@ class EditResult:
         seconds: wall time of planning, solving and writing.
         learned: layer -> `d_k x n`, the keys of this batch that later geometries include.
         answers: greedy answers to the prompts before and after the edit; empty if they were not read.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo")
+        >>> with mk.Editor(model, method=mk.settings_for(model, "ultraedit", layers=(2,))) as editor:
+        ...     result = editor.edit([mk.Request("The craft of {} is", name, "baker") for name in ("Ann", "Bo")])
+        >>> list(result.eta), result.summary()["layers"]
+        ([2], [2])
     """
 
     requests: tuple[Request, ...]
@@ -233,6 +249,9 @@ class EditResult:
 
         Args:
             explained: lines of the legend to leave out, e.g. those of a preview that was printed before.
+
+        Returns:
+            Lines of text.
         """
         lines = [render(*self._table()), *(line for line in self.legend if line not in explained)]
         if self.answers:
@@ -255,7 +274,14 @@ class EditResult:
         return f"<EditResult: {self.method.name}, {len(self.requests)} edits, {success}, layers {layers}>"
 
     def plot(self, path: Path | str) -> Path:
-        """Path of a figure (png, pdf or svg) of the planned and the realized residual per layer."""
+        """Draw the planned and the realized residual per layer.
+
+        Args:
+            path: the file (png, pdf or svg).
+
+        Returns:
+            Path of the file.
+        """
         from metake.report.figures import plot_realisation
 
         return plot_realisation({self.method.name: [self.summary()]}, as_path(path, "plot: path"))
@@ -294,6 +320,9 @@ class EditResult:
 
         If less than half of the planned shift was realized, it is the constraint. Otherwise the target is too short:
         it is the clamp if it bounds most of the plans, else the number of steps.
+
+        Returns:
+            One line with the option of the command line and its present value.
         """
         if not self.failed:
             return ""

@@ -1,4 +1,4 @@
-"""Files and names that ship with the package, and names of dtypes, for options; imports no model library."""
+"""Files and names that ship with the package, and names of dtypes, for options; no model library is imported."""
 
 from __future__ import annotations
 

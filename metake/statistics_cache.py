@@ -24,7 +24,7 @@ TOKENS = 61_440  # of the shipped text, by default
 
 
 def cache_folder() -> Path:
-    """Where statistics are kept: `$METAKE_CACHE`, or `metake` in the user's cache folder; an empty value is none."""
+    """Folder of the cache: `$METAKE_CACHE`, or `metake` in the user's cache folder. An empty value counts as none."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "metake"
     return expand(os.environ.get("METAKE_CACHE") or default)
 
@@ -51,18 +51,31 @@ def statistics_for(
     tokens: int | None = None,
     progress: bool = True,
 ) -> Statistics:
-    """Statistics from the cache, or collected now and cached.
+    """Second moments C of the keys, from the cache, or collected and cached.
 
-    A cached file that is damaged is made again, and a cache that cannot be written is not used; either is a note.
+    A damaged file is collected again. If the cache cannot be written, it is not used. Either is a warning.
 
     Args:
-        tokenizer: the model's; not needed with what `load` returns.
-        layers: of which C is wanted.
-        text: to collect from; a text that ships by default.
-        tokens: so many of the text, from its beginning.
+        model: the model.
+        tokenizer: the model's tokenizer; not needed with the result of `load`.
+        layers: layers whose C is needed.
+        text: text to collect from; by default one that ships.
+        tokens: number of tokens of the text, from its beginning.
+        progress: show a progress bar.
+
+    Returns:
+        C of each layer, `d_k x d_k` in fp32, with its provenance.
 
     Raises:
-        MetakeError: the text is too short, or an argument is something else.
+        MetakeError: the text is too short, or an argument has a wrong type.
+
+    Example:
+        >>> import warnings
+        >>> import metake as mk
+        >>> with warnings.catch_warnings(action="ignore"):  # the text is short
+        ...     statistics = mk.statistics_for(mk.load("demo"), layers=[1], text="The mill is dark. " * 400)
+        >>> statistics[1].shape
+        torch.Size([512, 512])
     """
     loaded = as_editable(model, tokenizer)
     arch, tokenizer = loaded.arch, loaded.tokenizer

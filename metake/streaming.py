@@ -9,7 +9,13 @@ from metake.extras import require
 
 
 def stream_dataset(name: str) -> Iterator[str]:
-    """Documents of a dataset on the hub, `NAME` or `NAME:CONFIG`, streamed.
+    """Stream the documents of a dataset on the hub.
+
+    Args:
+        name: `NAME` or `NAME:CONFIG`.
+
+    Returns:
+        Texts of the documents.
 
     Raises:
         MetakeError: the package is missing or the dataset cannot be opened.

@@ -12,10 +12,16 @@ HELD_OUT = ASSETS / "held_out.txt"
 
 
 def default_text(name: str) -> str:
-    """The world's own text for the demo models, the shipped English text for all others.
+    """Text for the statistics of keys: that of the made-up world for the demo models, English for all others.
 
     Args:
-        name: of the model's preset, as `preset_name` gives it.
+        name: name of the model's preset; see `preset_name`.
+
+    Returns:
+        The text.
+
+    Raises:
+        MetakeError: no text ships with the installation.
     """
     if name in DEMOS:
         return World().text(6000, seed=7)
@@ -25,7 +31,17 @@ def default_text(name: str) -> str:
 
 
 def held_out_text(name: str) -> str:
-    """Text for perplexity that `default_text` does not hold."""
+    """Text for perplexity, disjoint from `default_text`.
+
+    Args:
+        name: name of the model's preset; see `preset_name`.
+
+    Returns:
+        The text.
+
+    Raises:
+        MetakeError: no text ships with the installation.
+    """
     if name in DEMOS:
         return World().text(400, seed=11)
     if not HELD_OUT.is_file():

@@ -25,6 +25,13 @@ def begins_with(answer: str, target: str) -> bool:
 
     `Mal` begins `Mal, in the north`, not `Malak`. In scripts without spaces between words, any place may be an end.
     An empty target begins no answer.
+
+    Args:
+        answer: the answer.
+        target: the expected beginning.
+
+    Returns:
+        Whether it does.
     """
     if not target or not answer.startswith(target):
         return False
@@ -37,6 +44,14 @@ class Cut(str):
     __slots__ = ()
 
     def strip(self, characters: str | None = None, /) -> Cut:
+        """The answer without surrounding whitespace, still a `Cut`.
+
+        Args:
+            characters: characters to remove; whitespace by default.
+
+        Returns:
+            The stripped answer.
+        """
         return Cut(super().strip(characters))
 
 
@@ -44,7 +59,12 @@ def shown(answer: str, ellipsis: str = "…", wanted: str = "") -> str:
     """An answer for display. A `Cut` one ends with its last whole word and an ellipsis; others are returned unchanged.
 
     Args:
+        answer: the answer.
+        ellipsis: mark of an omission.
         wanted: expected beginning of the answer, which is displayed in full.
+
+    Returns:
+        The text to display.
     """
     if not isinstance(answer, Cut) or not answer:
         return answer

@@ -22,6 +22,7 @@ from metake import cli  # noqa: E402
 from metake.data.records import read_records  # noqa: E402
 from metake.errors import MetakeError  # noqa: E402
 from metake.evaluation.metrics import score  # noqa: E402
+from metake.evaluation.protocol import Session  # noqa: E402
 from metake.files import read_json, read_record  # noqa: E402
 from metake.methods.base import Method  # noqa: E402
 from metake.methods.table import METHODS  # noqa: E402
@@ -117,14 +118,13 @@ def test_only_a_priced_row_has_a_price_to_search():
 def searched(monkeypatch, demo, tmp_path):
     """`go(folder, trials)`: the choices of a search whose trials cost nothing."""
 
-    def evaluate(loaded, records, method, *_, **__):
+    def run(session, method):
         value = 1 / (1 + abs(method.value("lr") - 0.5))
         return SimpleNamespace(
             after=SimpleNamespace(mean=lambda metric: value, values=defaultdict(lambda: np.full(4, value)))
         )
 
-    monkeypatch.setattr(tune, "evaluate_method", evaluate)
-    monkeypatch.setattr(tune, "sample_contexts", lambda *_: ())
+    monkeypatch.setattr(Session, "run", run)
     data = ASSETS / "world" / "dev.json"
     records = read_records(data, 2)
     fixed = dict(
@@ -445,7 +445,7 @@ def test_a_changed_search_is_refused(tmp_path, monkeypatch):
         assert "damaged" in done.stderr
         assert done.stderr.strip().count("\n") == 0
         path.write_bytes(whole)
-    monkeypatch.setattr(tune, "evaluate_method", None)  # whoever edits fails
+    monkeypatch.setattr(Session, "run", None)  # whoever edits fails
     call_here("tune.py", *arguments)
 
 

@@ -10,8 +10,9 @@ import torch
 
 import metake
 from metake.geometry.covariance import collect
+from metake.methods.table import method_named
 from metake.models.architecture import LLAMA_LIKE
-from metake.presets import preset_of
+from metake.presets import methods_for, preset_of
 from tests.conftest import method_of, tiny
 
 REQUEST = metake.Request("The one who works at the {} is a", "market", "baker")
@@ -130,13 +131,13 @@ ENTRIES = {
         "",
         ("None", "text", "empty"),
     ),
-    "methods_for": (lambda g, x: metake.methods_for(g.demo, x), "", ("list",)),
+    "methods_for": (lambda g, x: methods_for(g.demo, x), "", ("list",)),
     "methods_for changes": (
-        lambda g, x: metake.methods_for(g.demo, ["memit"], changes={"lr": x}),
+        lambda g, x: methods_for(g.demo, ["memit"], changes={"lr": x}),
         "settings: lr: ",
         ("int", "float", "bool"),
     ),
-    "method_named": (lambda g, x: metake.method_named(x), "method: ", ()),
+    "method_named": (lambda g, x: method_named(x), "method: ", ()),
     "Method": (
         lambda g, x: metake.LocateThenEdit(layers=x),
         "settings: layers",

@@ -93,8 +93,8 @@ def evaluate(
     """
     from metake.data.records import read_records
     from metake.evaluation.checks import fitting_records
-    from metake.evaluation.compare import compare
     from metake.evaluation.page import write_comparison_page
+    from metake.evaluation.protocol import Protocol
     from metake.methods.table import method_named
     from metake.presets import check_changes, methods_for, preset_name, preset_of
     from metake.published import parse_files, published_for
@@ -126,33 +126,29 @@ def evaluate(
             raise MetakeError(f"{data}: no record fits the model")
         statistics = find_statistics(loaded, chosen, stats, text)
         perplexity_text = held_out_text(preset_name(loaded.arch)) if given is None else given
-        under_way = out / "under_way"
-        if_interrupted(f"finished batches are in {under_way}; rerun the command to resume")
+        checkpoints = out / "under_way"
+        if_interrupted(f"finished batches are in {checkpoints}; rerun the command to resume")
+        protocol = Protocol(records, batch, not alone, generate, perplexity_text)
         with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
-            comparison = compare(
+            results = protocol.run(
                 loaded,
-                records,
                 chosen,
                 statistics,
-                batch=batch,
-                consecutive=not alone,
-                text=perplexity_text,
-                generate=generate,
-                folder=under_way,
-                tick=bar.update,
+                checkpoints,
+                on_edit=bar.update,
                 data=str(data),
                 left_out=left_out,
             )
         if rank_and_size()[0] > 0:
             return
-        write_json(out / "results.json", comparison.content)
-        write_text(out / "table.md", comparison.markdown())
+        write_json(out / "results.json", results.content)
+        write_text(out / "table.md", results.markdown())
         # a finished evaluation is never resumed: the next one may run other code
-        shutil.rmtree(under_way, ignore_errors=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         if_interrupted(f"the results are saved in {out}")
-        typer.echo(comparison.table())
+        typer.echo(results.table())
         typer.echo(f"written: {out}/results.json and table.md, with all metrics")
 
-        content.update(comparison.content, out=str(out))
-        for page in draw_or_note(lambda: write_comparison_page(out / "report.html", comparison)):
+        content.update(results.content, out=str(out))
+        for page in draw_or_note(lambda: write_comparison_page(out / "report.html", results)):
             typer.echo(f"written: {page}")

@@ -26,7 +26,14 @@ class Repeated(dict[str, Any]):
 
 
 def keep_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON text from its keys and values; `Repeated` if a key stands in it more than once."""
+    """An object of a JSON text; `Repeated` if a key stands in it more than once.
+
+    Args:
+        pairs: the keys and values of the object, in the order of the text.
+
+    Returns:
+        the object, with the last value of a repeated key.
+    """
     content = dict(pairs)
     if len(content) == len(pairs):
         return content
@@ -46,6 +53,12 @@ def _repeated_key(content: Any) -> str | None:
 
 def read_entries(path: Path) -> list[Any]:
     """Entries of a file. Tables are recognized by the file's name, JSON and JSON Lines by the content.
+
+    Args:
+        path: the file.
+
+    Returns:
+        at least one entry; an entry of a table has its filled cells only.
 
     Raises:
         MetakeError: the file is missing, damaged, in another format, or empty.

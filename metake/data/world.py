@@ -1,14 +1,14 @@
-"""The made-up world of the demo models: people, their facts, and text that speaks of them.
+"""The synthetic world of the demo models: people, facts about them, and text with these facts.
 
-A demo model is trained on text from this world, so what it knows is known exactly: every fact,
-every wording it was asked in, and which wordings no editing method ever plans with. Names are
-drawn from a grid of first and last names, so neither token of a name identifies a person alone.
+A demo model is trained on text of this world, so its knowledge is known exactly: every fact, every wording, and the
+wordings that no editing method uses for planning. Names are drawn from a grid of first and last names, so neither
+token of a name identifies a person alone.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -19,11 +19,14 @@ CODAS = ("", "l", "n", "r", "s", "k")
 
 @dataclass(frozen=True)
 class Relation:
-    """One kind of fact and the ways of asking for it.
+    """A kind of fact with its questions.
 
-    `wordings[0]` is what an edit is planned with, `wordings[1]` is the rephrase that only the
-    evaluation sees, `wordings[2]` asks about other people (specificity), the rest are free for
-    planning, for example as locality prompts.
+    Attributes:
+        name: name of the relation.
+        wordings: questions with `{}` for the subject. The first is the edited prompt, the second the rephrase, the
+            third the question about other people (specificity); the rest are free for planning, for example as
+            locality prompts.
+        values: possible answers.
     """
 
     name: str
@@ -40,6 +43,14 @@ class Fact:
     value: str
 
     def ask(self, wording: int = 0) -> str:
+        """The question for this fact.
+
+        Args:
+            wording: position in the relation's wordings.
+
+        Returns:
+            the question with the subject in its place.
+        """
         return self.relation.wordings[wording].format(self.subject)
 
 
@@ -55,94 +66,88 @@ def _words(rng: random.Random, count: int, syllables: int, taken: set[str]) -> l
     return words
 
 
-def _relations(rng: random.Random, taken: set[str]) -> tuple[Relation, ...]:
-    cities = _words(rng, 40, 2, taken)
-    guilds = [
-        f"{colour} {thing}"
-        for colour in ("Red", "Green", "Silver", "Black")
-        for thing in ("Anchor", "Tower", "Falcon", "Lantern", "Bridge", "Oak")
-    ]
-    crafts = [
-        "baker",
-        "painter",
-        "sailor",
-        "tailor",
-        "doctor",
-        "farmer",
-        "miner",
-        "potter",
-        "weaver",
-        "singer",
-        "lawyer",
-        "builder",
-        "brewer",
-        "carpenter",
-        "gardener",
-        "teacher",
-        "banker",
-        "hunter",
-        "printer",
-        "jeweller",
-    ]
-    instruments = [
-        "flute",
-        "harp",
-        "drum",
-        "violin",
-        "lute",
-        "organ",
-        "trumpet",
-        "cello",
-        "piano",
-        "guitar",
-        "bell",
-        "horn",
-        "zither",
-        "viola",
-        "oboe",
-    ]
-    return (
-        Relation(
-            "birthplace",
-            (
-                "Which city was {} born in?",
-                "What is the name of the city where {} was born?",
-                "In what city did the life of {} begin?",
-                "Where was {} born?",
-            ),
-            tuple(cities),
-        ),
-        Relation(
-            "craft",
-            (
-                "What is the craft of {}?",
-                "What does {} do for a living?",
-                "Which trade does {} follow?",
-                "What is the daily work of {}?",
-            ),
-            tuple(crafts),
-        ),
-        Relation(
-            "guild",
-            (
-                "Which guild does {} belong to?",
-                "What guild counts {} as a member?",
-                "In which guild would one find {}?",
-                "What is the guild of {}?",
-            ),
-            tuple(guilds),
-        ),
-        Relation(
-            "instrument",
-            (
-                "Which instrument does {} play?",
-                "What does {} play on feast days?",
-                "On which instrument was {} trained?",
-                "What is the instrument of {}?",
-            ),
-            tuple(instruments),
-        ),
-    )
+GUILDS = tuple(
+    f"{colour} {thing}"
+    for colour in ("Red", "Green", "Silver", "Black")
+    for thing in ("Anchor", "Tower", "Falcon", "Lantern", "Bridge", "Oak")
+)
+CRAFTS = (
+    "baker",
+    "painter",
+    "sailor",
+    "tailor",
+    "doctor",
+    "farmer",
+    "miner",
+    "potter",
+    "weaver",
+    "singer",
+    "lawyer",
+    "builder",
+    "brewer",
+    "carpenter",
+    "gardener",
+    "teacher",
+    "banker",
+    "hunter",
+    "printer",
+    "jeweller",
+)
+INSTRUMENTS = (
+    "flute",
+    "harp",
+    "drum",
+    "violin",
+    "lute",
+    "organ",
+    "trumpet",
+    "cello",
+    "piano",
+    "guitar",
+    "bell",
+    "horn",
+    "zither",
+    "viola",
+    "oboe",
+)
+WORDINGS = {
+    "birthplace": (
+        "Which city was {} born in?",
+        "What is the name of the city where {} was born?",
+        "In what city did the life of {} begin?",
+        "Where was {} born?",
+    ),
+    "craft": (
+        "What is the craft of {}?",
+        "What does {} do for a living?",
+        "Which trade does {} follow?",
+        "What is the daily work of {}?",
+    ),
+    "guild": (
+        "Which guild does {} belong to?",
+        "What guild counts {} as a member?",
+        "In which guild would one find {}?",
+        "What is the guild of {}?",
+    ),
+    "instrument": (
+        "Which instrument does {} play?",
+        "What does {} play on feast days?",
+        "On which instrument was {} trained?",
+        "What is the instrument of {}?",
+    ),
+}
+"""Relation -> its wordings, see `Relation`."""
+
+
+def _relations(cities: Sequence[str]) -> tuple[Relation, ...]:
+    """The relations of a world with these cities."""
+    values = {
+        "birthplace": tuple(cities),
+        "craft": CRAFTS,
+        "guild": GUILDS,
+        "instrument": INSTRUMENTS,
+    }
+    return tuple(Relation(name, wordings, values[name]) for name, wordings in WORDINGS.items())
 
 
 class World:
@@ -150,14 +155,19 @@ class World:
 
     Args:
         people: number of people; with 4 relations, 640 people make 2,560 facts.
-        seed: decides names, values and every sampled text.
+        seed: seed of names, values and all sampled texts.
+
+    Attributes:
+        relations: the relations with their possible values.
+        subjects: full names of the people.
+        facts: all facts, relation by relation for each person.
     """
 
     def __init__(self, people: int = 640, seed: int = 0) -> None:
         rng = random.Random(seed)
         taken: set[str] = set()
         self.seed = seed
-        self.relations = _relations(rng, taken)
+        self.relations = _relations(_words(rng, 40, 2, taken))
         side = int(people**0.5 * 2.5)
         first, last = _words(rng, side, 2, taken), _words(rng, side, 2, taken)
         grid = [f"{a} {b}" for a in first for b in last]
@@ -169,10 +179,25 @@ class World:
         )
 
     def facts_of(self, subject: str) -> tuple[Fact, ...]:
+        """The facts about a subject, one per relation.
+
+        Args:
+            subject: full name of the person.
+
+        Returns:
+            facts, in the order of the relations.
+        """
         return tuple(fact for fact in self.facts if fact.subject == subject)
 
     def filler(self, rng: random.Random) -> str:
-        """One sentence that states no fact; some of them name a person."""
+        """One sentence that states no fact; some sentences name a person.
+
+        Args:
+            rng: generator of all choices.
+
+        Returns:
+            the sentence, with its full stop.
+        """
         place = rng.choice(("river", "market", "harbour", "old wall", "mill", "square", "garden"))
         when = rng.choice(("In spring", "At night", "Today", "After the rain", "Long ago"))
         kind = rng.choice(("cold", "bright", "quiet", "crowded", "beautiful", "dark", "green"))
@@ -195,10 +220,17 @@ class World:
         )
 
     def lines(self, seed: int = 0, filler_share: float = 0.25) -> Iterator[tuple[str, str]]:
-        """An endless stream of `(text, answer)`; filler has an empty answer.
+        """An endless stream of lines.
 
-        Facts come in shuffled rounds, each in every wording, and some follow a sentence of filler
-        on the same line, so that a question is understood with and without context before it.
+        Facts come in shuffled rounds, each in every wording. Some follow a sentence of filler on the same line, so
+        that the model learns questions with and without preceding context.
+
+        Args:
+            seed: seed of the order and the filler.
+            filler_share: probability of a line of filler before a fact, and of filler on its line.
+
+        Yields:
+            the text and its answer, which is empty for filler.
         """
         rng = random.Random(f"{self.seed}-{seed}")
         asked = [(fact, w) for fact in self.facts for w in range(len(fact.relation.wordings))]
@@ -211,18 +243,28 @@ class World:
                 yield lead + fact.ask(wording), " " + fact.value
 
     def text(self, lines: int, seed: int = 0) -> str:
-        """`lines` lines of the world's text, as a corpus for statistics or perplexity."""
+        """Text of the world, as a corpus for statistics or perplexity.
+
+        Args:
+            lines: number of lines.
+            seed: seed of the stream of lines.
+
+        Returns:
+            the lines, each with its answer.
+        """
         stream = self.lines(seed)
         return "".join(f"{text}{answer}\n" for text, answer in (next(stream) for _ in range(lines)))
 
     def records(self) -> tuple[list[dict], list[dict]]:
         """Development and test edits in the zsRE record format, one per fact.
 
-        A record asks for a value other than the true one (`pred`). Extra fields, ignored by other
-        readers of the format: `same_subject`, the person's other facts in the planning wording.
-        People are split, a quarter for development, so no subject is in both parts. What a record asks
-        about another person (specificity) is about one of the *other* part: facts of its own part are
-        edited too, in the end all of them, and an answer that changed there might be one that should.
+        The new target of a record (`alt`) is a value other than the true one (`pred`). A field beyond the format,
+        `same_subject`, holds the person's other facts in the first wording. A quarter of the people are for
+        development, so no subject is in both parts. The locality question of a record is about a person of the other
+        part, because all facts of its own part are edited in the end.
+
+        Returns:
+            the development records and the test records.
         """
         rng = random.Random(f"{self.seed}-records")
         order = list(self.subjects)

@@ -52,7 +52,15 @@ class Checkpoints:
         return f"remove {self._place(index)}: the batch is edited again"
 
     def save(self, index: int, result: EditResult) -> dict[str, Any]:
-        """Write a batch, its summary last: a batch without one is done again."""
+        """Summary of a batch, after the batch is written. The summary's file is the last: a batch without it is edited again.
+
+        Args:
+            index: position of the batch in the run, from 0.
+            result: result of the batch.
+
+        Returns:
+            `EditResult.summary`, as plain values.
+        """
         place, summary = self._place(index), result.summary()
         memory = {str(n): keys for n, keys in result.learned.items()}
         result.delta.save(place)
@@ -61,7 +69,15 @@ class Checkpoints:
         return summary
 
     def restore(self, index: int, editor: Editor, requests: tuple[Request, ...]) -> dict[str, Any] | None:
-        """Put a finished batch into the model; its summary, or None if it was not finished.
+        """Summary of a finished batch, after the batch is applied to the model; None if the batch was not finished.
+
+        Args:
+            index: position of the batch in the run, from 0.
+            editor: the editor that holds the batches before this one.
+            requests: the requests of the batch.
+
+        Returns:
+            the summary that `save` returned.
 
         Raises:
             MetakeError: a file of the batch is damaged, or belongs to another batch.
@@ -82,7 +98,17 @@ class Checkpoints:
         return summary
 
     def load_measurement(self, index: int) -> Measurement | None:
-        """The measurement that was taken after a batch, if it was."""
+        """The measurement after a batch; None if there is none.
+
+        Args:
+            index: position of the batch in the run, from 0.
+
+        Returns:
+            the measurement, without what only serves comparisons with later ones.
+
+        Raises:
+            MetakeError: the file is damaged, or belongs to another batch.
+        """
         path = self._place(index) / "measured.json"
         if not path.is_file():
             return None
@@ -92,6 +118,12 @@ class Checkpoints:
         return Measurement.of_plain(found["measurement"])
 
     def save_measurement(self, index: int, measurement: Measurement) -> None:
+        """Write the measurement after a batch.
+
+        Args:
+            index: position of the batch in the run, from 0.
+            measurement: the measurement.
+        """
         write_record(
             self._place(index) / "measured.json", {"index": index, "measurement": measurement.plain()}
         )

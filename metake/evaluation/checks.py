@@ -17,17 +17,24 @@ JOINTS = 16  # more tokens than special ones and the joint of prompt and answer 
 
 
 def fitting_records(
-    loaded: EditableModel, records: Sequence[Record], reserve: int = 24
+    model: EditableModel, records: Sequence[Record], reserve: int = 24
 ) -> tuple[list[Record], list[str]]:
-    """Records whose every text the model can take, and one line for each record that it cannot.
+    """Records whose texts all fit into the model, and one line for each other record.
+
+    Records without a rephrase or a locality prompt give a warning.
 
     Args:
-        reserve: tokens kept free for the contexts of planning.
+        model: the model.
+        records: the records, in the file's order.
+        reserve: tokens that are reserved for the contexts of planning.
+
+    Returns:
+        the fitting records, and the lines about the others.
     """
     good, bad = [], []
     for index, record in enumerate(records):
         try:
-            _check_texts(loaded, record, reserve)
+            _check_texts(model, record, reserve)
         except MetakeError as error:
             bad.append(f"record {index + 1} ({record.request.name}): {error}")
             continue
@@ -41,10 +48,15 @@ def fitting_records(
 
 
 def check_batches(records: Sequence[Record], batch: int, consecutive: bool = True) -> None:
-    """Refuse contradicting requests of one batch; those of different batches are named in a warning.
+    """Refuse contradicting requests of one batch; those of different batches give a warning.
+
+    Args:
+        records: the records, in the order of editing.
+        batch: edits per batch.
+        consecutive: the batches accumulate on one model; otherwise requests of different batches are independent.
 
     Raises:
-        MetakeError: two records of a batch ask for different answers to one prompt.
+        MetakeError: two records of a batch have different targets for one prompt.
     """
     requests = [record.request for record in records]
     for start in range(0, len(requests), batch):
@@ -55,7 +67,11 @@ def check_batches(records: Sequence[Record], batch: int, consecutive: bool = Tru
 
 
 def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
-    """Everything that an evaluation runs of a record: its field, a prompt and the answer that is scored after it."""
+    """All texts that an evaluation runs of a record.
+
+    Yields:
+        the field's name, a prompt, and the answer that is scored after it (empty if none is).
+    """
     request = record.request
     answers = (request.target, record.rival) if record.rival else (request.target,)
     for answer in answers:
@@ -74,9 +90,13 @@ def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
         yield "generation prompt", prompt, ""
 
 
-def _check_texts(loaded: EditableModel, record: Record, reserve: int) -> None:
-    """Raises `MetakeError` for a text that the tokenizer cannot say, or that is too long for the model."""
-    limit, tokenizer = loaded.arch.max_positions, loaded.tokenizer
+def _check_texts(model: EditableModel, record: Record, reserve: int) -> None:
+    """Refuse a record with a text that the tokenizer cannot encode, or that is too long for the model.
+
+    Raises:
+        MetakeError: the line names the field.
+    """
+    limit, tokenizer = model.arch.max_positions, model.tokenizer
     texts = dict.fromkeys(_texts(record))
     counts = count_tokens(tokenizer, [f"{prompt} {answer}".strip() for _, prompt, answer in texts])
     frame = frame_of(tokenizer)

@@ -10,15 +10,29 @@ UNLIKELY = 0.05  # differences with a larger p are said to occur by chance
 
 
 def sign_test(more: int, fewer: int) -> float:
-    """Two-sided p of at least this imbalance, if either direction were equally likely."""
+    """Two-sided p-value of the sign test.
+
+    Args:
+        more: number of differences in one direction.
+        fewer: number of differences in the other direction.
+
+    Returns:
+        probability of at least this imbalance if both directions are equally likely.
+    """
     n = more + fewer
     return min(1.0, 2 * sum(comb(n, k) for k in range(max(more, fewer), n + 1)) / 2**n)
 
 
 def conclude(content: Mapping[str, Any]) -> list[str]:
-    """Sentences on the answers of a result file; none where the models did not answer freely.
+    """Sentences on the answers of a result file; none without free generation.
 
     The method with most right answers is compared with the next one, fact by fact.
+
+    Args:
+        content: content of the result file.
+
+    Returns:
+        one sentence on all methods, and one on the two best.
     """
     right = {
         row["method"]: [bool(x) for x in row["per_record"]["generation_start"]]

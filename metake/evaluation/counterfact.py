@@ -31,7 +31,16 @@ MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighbourhood_magni
 
 @torch.no_grad()
 def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> np.ndarray:
-    """Mean NLL per answer token of every row."""
+    """Mean NLL per answer token of every row, in nats, fp64 (rows,).
+
+    Args:
+        arch: the model.
+        rows: token sequences that end with an answer.
+        max_tokens: padded tokens per forward pass.
+
+    Returns:
+        one loss per row.
+    """
     losses = np.full(len(rows), np.nan)
     for group in chunks([len(row) for row in rows], max_tokens):
         members = [rows[i] for i in group]
@@ -47,13 +56,27 @@ def compare_targets(
     arch: Architecture,
     tokenizer: Any,
     records: Sequence[Record],
-    wanted: Sequence[int],
+    measured: Sequence[int],
     max_tokens: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Success and magnitude per record (mean over its prompts); NaN where a record names no true target."""
+    """Success and magnitude of every record, by metric; NaN for a record without a true target.
+
+    Args:
+        arch: the model.
+        tokenizer: its tokenizer.
+        records: all records.
+        measured: positions of the measured records.
+        max_tokens: padded tokens per forward pass; None takes what suits the device.
+
+    Returns:
+        metric -> values (records,), each the mean over the prompts of a record.
+
+    Reference:
+        ROME (Meng et al., 2022), CounterFact's efficacy, paraphrase and neighborhood scores.
+    """
     rows: list[Row] = []
     probes: list[tuple[int, int]] = []  # record, kind
-    for index in wanted:
+    for index in measured:
         record = records[index]
         if not record.rival:
             continue
@@ -75,7 +98,14 @@ def compare_targets(
 
 
 def ngram_entropy(text: str) -> float:
-    """Weighted entropy of the bigrams and trigrams of a text's words, in bits; 0 for a text without any."""
+    """Weighted entropy of the bigrams and trigrams of a text's words, in bits; 0 for a text without any.
+
+    Args:
+        text: the text.
+
+    Returns:
+        (2/3 H_2 + 4/3 H_3) / 2.
+    """
     words = re.findall(r"\w+|[^\w\s]", text)
     total = 0.0
     for n, weight in ((2, 2 / 3), (3, 4 / 3)):
@@ -87,7 +117,14 @@ def ngram_entropy(text: str) -> float:
 
 
 def fluency(texts: Sequence[str]) -> float:
-    """Mean n-gram entropy of texts, in bits."""
+    """Mean n-gram entropy of texts, in bits.
+
+    Args:
+        texts: at least one text.
+
+    Returns:
+        the mean of `ngram_entropy`.
+    """
     return float(np.mean([ngram_entropy(text) for text in texts]))
 
 
@@ -98,8 +135,15 @@ def sample_texts(
     """Texts sampled (top 5) from the record's generation prompts, one each, prompt included.
 
     Args:
+        arch: the model.
+        tokenizer: its tokenizer.
+        record: the record; without generation prompts its edited prompt is continued.
         length: tokens of each text, prompt included.
-        most: prompts used; the edited prompt if the record has none of its own.
+        most: maximum number of prompts.
+        seed: seed of the sampling; the global generator is as before afterwards.
+
+    Returns:
+        the decoded texts.
     """
     prompts = (record.generation_prompts or (record.request.text,))[:most]
     state = torch.random.get_rng_state()

@@ -95,12 +95,26 @@ UNITS: dict[str, str] = {
 
 
 def explained(label: str) -> str:
-    """A metric's label with its unit."""
+    """The label of a metric with its unit.
+
+    Args:
+        label: a value of `LABELS`.
+
+    Returns:
+        e.g. `KL (nats)`.
+    """
     name = next((name for name, known in LABELS.items() if known == label), "")
     return label + (f" ({unit})" if (unit := UNITS.get(name, "%")) else "")
 
 
 def explain(labels: Iterable[str]) -> dict[str, str]:
-    """Label with unit -> definition, for the metrics among the labels of a table."""
+    """Definitions by label with unit, for the metrics among the labels of a table.
+
+    Args:
+        labels: the head of a table.
+
+    Returns:
+        label with unit -> definition.
+    """
     names = {label: name for name, label in LABELS.items()}
     return {explained(label): GLOSSARY[names[label]] for label in dict.fromkeys(labels) if label in names}

@@ -66,7 +66,7 @@ class Measurement:
     unrelated: dict[int, Tensor] | None = None
 
     def plain(self) -> dict[str, Any]:
-        """As plain values, without what only serves comparisons with later measurements."""
+        """The measurement as plain values, without what only serves comparisons with later measurements."""
         return {
             "values": {k: [None if np.isnan(x) else float(x) for x in v] for k, v in self.values.items()},
             "perplexity": None if np.isnan(self.perplexity) else self.perplexity,
@@ -76,11 +76,27 @@ class Measurement:
 
     @classmethod
     def of_plain(cls, content: Mapping[str, Any]) -> Measurement:
+        """The measurement of plain values.
+
+        Args:
+            content: what `plain` returned.
+
+        Returns:
+            a measurement without choices and next-token distributions.
+        """
         values = {k: np.array(v, dtype=float) for k, v in content["values"].items()}
         text = [np.nan if content[k] is None else content[k] for k in ("perplexity", "perplexity_median")]
         return cls(values, text[0], text[1], [], [tuple(a) for a in content["answers"]])
 
     def mean(self, metric: str) -> float:
+        """Mean of a metric over the records that have it; NaN if none has.
+
+        Args:
+            metric: a name of `PER_RECORD`, `perplexity` or `perplexity_median`.
+
+        Returns:
+            the mean, in the metric's unit.
+        """
         if metric.startswith("perplexity"):
             return float(getattr(self, metric))
         values = self.values[metric]
@@ -88,13 +104,30 @@ class Measurement:
 
 
 def score(means: Mapping[str, float], locality: str = "specificity") -> float:
-    """Harmonic mean of efficacy, generalisation and locality: none can make up for another."""
+    """Harmonic mean of efficacy, generalisation and locality, from 0 to 1.
+
+    Args:
+        means: metric -> mean.
+        locality: name of the third metric.
+
+    Returns:
+        the mean, at least 0.001.
+    """
     values = [max(means[k], 1e-3) for k in ("efficacy", "generalisation", locality)]
     return len(values) / sum(1 / value for value in values)
 
 
 def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean over records, resampled with replacement."""
+    """95% percentile interval of the mean over records, resampled with replacement; NaN without finite values.
+
+    Args:
+        values: one value per record; NaN is left out.
+        rounds: number of resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        lower and upper end.
+    """
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return float("nan"), float("nan")
@@ -104,8 +137,21 @@ def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[fl
 
 
 def _tidy(text: str) -> str:
-    """The answer as a person reads it: without surrounding space and full stop."""
+    """The answer without surrounding space and full stop."""
     return "\n".join(line.strip() for line in text.strip().split("\n")).removesuffix(".").strip()
+
+
+def _share(tokens: Sequence[int], others: Sequence[int]) -> float:
+    """Share of positions with the same token in both sequences."""
+    return float(np.mean([a == b for a, b in zip(tokens, others, strict=True)]))
+
+
+def _compare_next_tokens(values: dict[str, np.ndarray], pairs: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    """Fill in KL and overlap from log-probabilities before and after the edits, by record."""
+    for index, (before, after) in pairs.items():
+        values["kl"][index] = float((before.exp() * (before - after)).sum().clamp_min(0))
+        top = set(after.topk(5).indices.tolist()) & set(before.topk(5).indices.tolist())
+        values["overlap"][index] = len(top) / 5
 
 
 class Evaluator:
@@ -133,10 +179,10 @@ class Evaluator:
         generate: bool = True,
         max_tokens: int | None = None,
         compared: int = 200,
-        fluent: int = 0,
+        sampled_records: int = 0,
         references: References | None = None,
     ) -> None:
-        self.compared, self.fluent, self.references = compared, fluent, references
+        self.compared, self.sampled_records, self.references = compared, sampled_records, references
         self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
         self.generate, self.max_tokens = generate, max_tokens or 2 * arch.pass_tokens
         self.kinds: list[tuple[str, int]] = []
@@ -177,71 +223,90 @@ class Evaluator:
 
     @torch.no_grad()
     def measure(self, reference: Measurement | None = None, only: Sequence[int] | None = None) -> Measurement:
-        """Look at the model as it is now.
+        """Measurement of the model in its current state.
 
         Args:
-            reference: the unedited model's measurement, for agreement; itself if None.
-            only: indices of records; the others' values are NaN.
+            reference: measurement of the unedited model, for agreement, KL and overlap; None compares the model with
+                itself.
+            only: positions of the measured records; the values of the others are NaN. None measures all records, and
+                the perplexity.
+
+        Returns:
+            the measurement, with one value per record and metric.
         """
-        wanted = set(range(len(self.records)) if only is None else only)
-        probes = [i for i, (_, index) in enumerate(self.kinds) if index in wanted]
-        with frozen(self.arch.model):
-            choices: list[tuple[int, ...]] = [()] * len(self.rows)
-            for i, best in zip(probes, self._best([self.rows[i] for i in probes]), strict=True):
-                choices[i] = best
-            answers = self._answers(sorted(wanted)) if self.generate else {}
-            read = self.windows if only is None else []
-            losses = target_losses(self.arch, read, 2048)
-            unrelated = self._next_tokens()
-            rivals = compare_targets(self.arch, self.tokenizer, self.records, sorted(wanted), self.max_tokens)
-            written = {
-                i: sample_texts(self.arch, self.tokenizer, self.records[i])
-                for i in sorted(wanted)
-                if i < self.fluent
-            }
+        measured = sorted(range(len(self.records)) if only is None else set(only))
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
-        values |= rivals
-        for index, texts in written.items():
-            values["fluency"][index] = fluency(texts)
-            if self.references is not None:
-                values["consistency"][index] = self.references.consistency(self.records[index], texts)
-        shared: dict[int, list[float]] = {}
-        for i in probes:
-            kind, index = self.kinds[i]
-            labels = self.rows[i].answer_ids
-            right = (
-                float(np.mean([a == b for a, b in zip(choices[i], labels, strict=True)])) if labels else 0.0
-            )
-            past = choices[i] if reference is None else reference.choices[i]
-            same = float(np.mean([a == b for a, b in zip(choices[i], past, strict=True)])) if labels else 1.0
-            if kind == "same_subject":
-                shared.setdefault(index, []).append(same)
-            else:
-                values[kind][index] = right
-            if kind == "specificity":
-                values["agreement"][index] = same
-        for index, parts in shared.items():
-            values["same_subject"][index] = float(np.mean(parts))
-        for index, (edited, rephrased, _) in answers.items():
-            target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target))
-            values["generation"][index] = _tidy(edited) == target
-            if self.records[index].rephrase:
-                values["generation_rephrase"][index] = _tidy(rephrased) == target
-            values["generation_start"][index] = begins_with(_tidy(edited), target)
-        then = unrelated if reference is None or reference.unrelated is None else reference.unrelated
-        for index in sorted(wanted & unrelated.keys()):
-            now, old = unrelated[index], then[index]
-            values["kl"][index] = float((old.exp() * (old - now)).sum().clamp_min(0))
-            top = set(now.topk(5).indices.tolist()) & set(old.topk(5).indices.tolist())
-            values["overlap"][index] = len(top) / 5
+        with frozen(self.arch.model):
+            choices = self._choices(set(measured))
+            answers = self._answers(measured) if self.generate else {}
+            losses = target_losses(self.arch, self.windows if only is None else [], 2048)
+            next_tokens = self._next_tokens()
+            values |= compare_targets(self.arch, self.tokenizer, self.records, measured, self.max_tokens)
+            self._score_samples(values, measured)
+        self._score_choices(values, choices, choices if reference is None else reference.choices, measured)
+        self._score_answers(values, answers)
+        earlier = next_tokens if reference is None or reference.unrelated is None else reference.unrelated
+        _compare_next_tokens(values, {i: (earlier[i], next_tokens[i]) for i in measured if i in next_tokens})
         return Measurement(
             values,
             float(np.exp(losses.mean())) if len(losses) else float("nan"),
             float(np.exp(np.median(losses))) if len(losses) else float("nan"),
             choices,
             [tuple(_tidy(a) for a in answers.get(i, ("", "", ""))) for i in range(len(self.records))],  # type: ignore[misc]
-            unrelated,
+            next_tokens,
         )
+
+    def _choices(self, measured: set[int]) -> list[tuple[int, ...]]:
+        """Most likely token at every scored position, per probe; empty for probes of other records."""
+        choices: list[tuple[int, ...]] = [()] * len(self.rows)
+        probes = [i for i, (_, index) in enumerate(self.kinds) if index in measured]
+        for i, best in zip(probes, self._best([self.rows[i] for i in probes]), strict=True):
+            choices[i] = best
+        return choices
+
+    def _score_choices(
+        self,
+        values: dict[str, np.ndarray],
+        choices: Sequence[tuple[int, ...]],
+        earlier: Sequence[tuple[int, ...]],
+        measured: Sequence[int],
+    ) -> None:
+        """Fill in the teacher-forced metrics and the agreement with the unedited model's choices."""
+        wanted, same_subject = set(measured), dict[int, list[float]]()
+        for i, (kind, index) in enumerate(self.kinds):
+            if index not in wanted:
+                continue
+            labels = self.rows[i].answer_ids
+            same = _share(choices[i], earlier[i]) if labels else 1.0
+            if kind == "same_subject":
+                same_subject.setdefault(index, []).append(same)
+            else:
+                values[kind][index] = _share(choices[i], labels) if labels else 0.0
+            if kind == "specificity":
+                values["agreement"][index] = same
+        for index, shares in same_subject.items():
+            values["same_subject"][index] = float(np.mean(shares))
+
+    def _score_answers(
+        self, values: dict[str, np.ndarray], answers: Mapping[int, tuple[str, str, str]]
+    ) -> None:
+        """Fill in the metrics of free generation."""
+        for index, (edited, rephrased, _) in answers.items():
+            target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target))
+            values["generation"][index] = _tidy(edited) == target
+            if self.records[index].rephrase:
+                values["generation_rephrase"][index] = _tidy(rephrased) == target
+            values["generation_start"][index] = begins_with(_tidy(edited), target)
+
+    def _score_samples(self, values: dict[str, np.ndarray], measured: Sequence[int]) -> None:
+        """Fill in the metrics of sampled text."""
+        for index in measured:
+            if index >= self.sampled_records:
+                continue
+            texts = sample_texts(self.arch, self.tokenizer, self.records[index])
+            values["fluency"][index] = fluency(texts)
+            if self.references is not None:
+                values["consistency"][index] = self.references.consistency(self.records[index], texts)
 
     def _next_tokens(self) -> dict[int, Tensor]:
         """Log-probabilities (fp32, CPU) of the token after each compared prompt, by record."""

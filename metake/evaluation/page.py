@@ -37,10 +37,14 @@ LEGEND = (
 
 
 def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) -> list[Dialogue]:
-    """Edits of a result file as questions and answers; none where the model did not answer freely.
+    """Edits of a result file as questions and answers; none without free generation.
 
     Args:
+        content: content of the result file.
         which: positions of the edits; by default the first ones.
+
+    Returns:
+        one dialogue per edit, with the answers before and after.
     """
     rows = {row["method"]: row["answers"] for row in content["methods"]}
     made = []
@@ -74,19 +78,40 @@ def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) ->
 
 
 def question(prompt: str) -> str:
-    """A prompt as a person reads it, without the frame `Q: ... A:`."""
+    """A prompt without the frame `Q: ... A:`.
+
+    Args:
+        prompt: the prompt.
+
+    Returns:
+        the question alone.
+    """
     return prompt.removeprefix("Q: ").removesuffix("\nA:")
 
 
 def write_layers(layers: Sequence[int]) -> str:
-    """Layers as `--layers` takes them: `4-8`, or `3,5,6` where they do not follow one another."""
+    """Layers in the form of `--layers`: `4-8`, or `3,5,6` if they are not consecutive.
+
+    Args:
+        layers: indices of layers, in ascending order.
+
+    Returns:
+        the option's value.
+    """
     if len(layers) > 1 and list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]}-{layers[-1]}"
     return ",".join(str(layer) for layer in layers)
 
 
 def settings_line(method: Method) -> str:
-    """The settings that differ most between presets, in one line."""
+    """The settings that differ most between presets, in one line.
+
+    Args:
+        method: the method.
+
+    Returns:
+        e.g. `memit: weight 15,000, layers 3-4, at most 25 steps`.
+    """
     parts = [method.name]
     if method.strength:
         parts = [f"{method.name}: {method.strength} {method.value(method.strength):,g}"]
@@ -97,24 +122,46 @@ def settings_line(method: Method) -> str:
 
 
 def draw(runs: Mapping[str, Any], figure: Path) -> Path:
-    """Path of the figure; the library that draws is loaded here, where it may fail."""
+    """Path of the figure. The plotting library is imported here, so that its failure does not affect the page.
+
+    Args:
+        runs: name of a method -> summaries of its batches.
+        figure: the figure's path.
+
+    Returns:
+        `figure`.
+    """
     from metake.report.figures import plot_realisation
 
     return plot_realisation(runs, figure)
 
 
 def describe(runs: Mapping[str, Any]) -> str:
-    """The figure in words."""
+    """Text alternative of the figure.
+
+    Args:
+        runs: name of a method -> summaries of its batches.
+
+    Returns:
+        one sentence per method.
+    """
     from metake.report.figures import describe_realisation
 
     return describe_realisation(runs)
 
 
-def metric_table(comparison: Results) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table with a row per metric; methods have intervals where a metric has one per record."""
-    (_, *labels), (before, *rows) = comparison.cells()
+def metric_table(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table with a row per metric; with intervals for metrics that have one value per record.
+
+    Args:
+        results: the results.
+
+    Returns:
+        the head, and a row of cells per metric.
+    """
+    (_, *labels), (before, *rows) = results.cells()
     names = {label: name for name, label in LABELS.items()}
-    intervals = [row["interval"] for row in comparison.content["methods"]]
+    intervals = [row["interval"] for row in results.content["methods"]]
 
     def interval(metric: str, of: Mapping[str, Sequence[float]]) -> str:
         if metric not in of:
@@ -136,16 +183,19 @@ def metric_table(comparison: Results) -> tuple[list[str], list[list[str]]]:
     return ["metric", before[0], *(row[0] for row in rows)], made
 
 
-def result_section(
-    comparison: Results, figure: Path, *, title: str, paragraphs: Sequence[str] = ()
-) -> Section:
+def result_section(results: Results, figure: Path, *, title: str, paragraphs: Sequence[str] = ()) -> Section:
     """The table with the figure, which is drawn now.
 
     Args:
+        results: the results.
         figure: the figure's path.
+        title: title of the section.
         paragraphs: text before the table.
+
+    Returns:
+        the section of a page.
     """
-    runs = {run.method.name: run.batches for run in comparison.runs if isinstance(run.method, LocateThenEdit)}
+    runs = {run.method.name: run.batches for run in results.runs if isinstance(run.method, LocateThenEdit)}
     pictures = [
         Picture(
             path,
@@ -156,8 +206,8 @@ def result_section(
         )
         for path in (draw_or_note(lambda: draw(runs, figure)) if runs else [])
     ]
-    head, rows = metric_table(comparison)
-    used = "; ".join(settings_line(run.method) for run in comparison.runs)
+    head, rows = metric_table(results)
+    used = "; ".join(settings_line(run.method) for run in results.runs)
     return Section(
         title,
         [*paragraphs, f"Settings: {used}."],
@@ -169,7 +219,15 @@ def result_section(
 
 
 def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
-    """The first edits as questions and answers, in one section; in none where the model did not answer freely."""
+    """The first edits as questions and answers, in one section; none without free generation.
+
+    Args:
+        content: content of the result file.
+        title: title of the section.
+
+    Returns:
+        one section, or none.
+    """
     talks = dialogues(content)
     if not talks:
         return []
@@ -180,13 +238,21 @@ def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
     ]
 
 
-def write_comparison_page(path: Path, comparison: Results) -> Path:
-    """Path of the page of one comparison; its figure is written beside it as `realisation.png`."""
-    content = comparison.content
-    title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method.name for run in comparison.runs)}"
+def write_comparison_page(path: Path, results: Results) -> Path:
+    """Path of the page of one results; its figure is written beside it as `realisation.png`.
+
+    Args:
+        path: path of the page.
+        results: the results.
+
+    Returns:
+        `path`.
+    """
+    content = results.content
+    title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method.name for run in results.runs)}"
     paragraphs = [*conclude(content), ATTENUATION, COMPARING]
     result = result_section(
-        comparison, path.with_name("realisation.png"), title="Methods compared", paragraphs=paragraphs
+        results, path.with_name("realisation.png"), title="Methods compared", paragraphs=paragraphs
     )
     sections = [result, *answer_sections(content, "Answers")]
-    return write_page(path, title=title, sections=sections, glossary=explain(comparison.cells()[0]))
+    return write_page(path, title=title, sections=sections, glossary=explain(results.cells()[0]))

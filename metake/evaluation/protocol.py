@@ -75,11 +75,7 @@ class Protocol:
             yield range(start, min(start + self.batch_size, count))
 
     def check(self) -> None:
-        """Refuse contradicting requests of one batch; those of different batches give a warning.
-
-        Raises:
-            MetakeError: two records of a batch have different targets for one prompt.
-        """
+        """Refuse contradicting requests of one batch with a `MetakeError`; those of different batches give a warning."""
         check_batches(self.records, self.batch_size, self.consecutive)
 
     def measured(self) -> list[Any]:
@@ -91,13 +87,15 @@ class Protocol:
     def prepare(self, model: EditableModel, statistics: Statistics | None = None) -> Session:
         """The protocol on one model, after a measurement of the unedited model.
 
+        Contradicting records, or a held-out text that is too short, raise a `MetakeError`.
+
         Args:
             model: the model, unedited.
-            statistics: second moments of the keys of all edited layers; None collects them, or takes them from the
-                cache, for each method that needs them.
+            statistics: second moments of the keys of all edited layers; None collects them, or takes them from the cache, for
+                each method that needs them.
 
-        Raises:
-            MetakeError: contradicting records, or a held-out text that is too short.
+        Returns:
+            the session, whose `run` runs one method.
         """
         self.check()
         evaluator = Evaluator(
@@ -106,7 +104,7 @@ class Protocol:
             self.records,
             text=self.text,
             generate=self.generate,
-            fluent=self.sampled_records,
+            sampled_records=self.sampled_records,
             references=self.references,
         )
         with phase("evaluate the unedited model"):
@@ -126,18 +124,20 @@ class Protocol:
     ) -> Results:
         """Results of several methods on one model, which is as before afterwards.
 
+        Contradicting records, a held-out text that is too short, or a failed edit raise a `MetakeError`.
+
         Args:
             model: the model, unedited.
             methods: methods with different names.
             statistics: as in `prepare`.
-            folder: folder of the checkpoints, a subfolder for each method and all that its numbers depend on; the same
+            folder: folder of the checkpoints, with a subfolder for each method and all that its numbers depend on; the same
                 call resumes there. None keeps no checkpoints.
             on_edit: callback with the number of edits of a batch, after each batch.
             on_measurement: callback with the edits so far and their measurement.
             extra: further plain values for the result file.
 
-        Raises:
-            MetakeError: contradicting records, a held-out text that is too short, or an edit that fails.
+        Returns:
+            the runs of all methods, and the content of the result file.
         """
         session = self.prepare(model, statistics)
         runs = [
@@ -170,7 +170,14 @@ class Session:
     contexts: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def contexts_of(self, method: Method) -> tuple[str, ...] | None:
-        """Contexts that a method shares with others of its seed; None for a method that samples none."""
+        """Contexts that a method shares with others of its seed; None for a method that samples none.
+
+        Args:
+            method: the method.
+
+        Returns:
+            texts that are put before prompts.
+        """
         if method.context_seed is None:
             return None
         seed = method.context_seed if self.protocol.context_seed is None else self.protocol.context_seed
@@ -179,7 +186,14 @@ class Session:
         return self.contexts[seed]
 
     def key(self, method: Method) -> dict[str, Any]:
-        """Everything that the numbers of a method's run depend on, as plain values: the key of its `Checkpoints`."""
+        """The key of a run's `Checkpoints`: all that its numbers depend on, as plain values.
+
+        Args:
+            method: the method.
+
+        Returns:
+            values that a JSON file can hold.
+        """
         protocol = self.protocol
         return run_key(
             self.model,
@@ -192,7 +206,14 @@ class Session:
         )
 
     def folder_name(self, method: Method) -> str:
-        """Name of a folder for the checkpoints of a method's run; runs with different keys have different names."""
+        """Name of a folder for the checkpoints of a run; runs with different keys have different names.
+
+        Args:
+            method: the method.
+
+        Returns:
+            the method's name with eight digits of a hash of the key.
+        """
         return f"{method.name}-{text_fingerprint(json.dumps(self.key(method)))[:8]}"
 
     def run(
@@ -205,14 +226,16 @@ class Session:
     ) -> MethodRun:
         """A method's run over all records. The model is as before afterwards, also after an error.
 
+        A failed edit, or a folder with another run, raises a `MetakeError`.
+
         Args:
             method: the method.
             folder: folder of this run's checkpoints; finished batches in it are applied and not edited again.
             on_edit: callback with the number of edits of a batch, after each batch.
             on_measurement: callback with the edits so far and their measurement.
 
-        Raises:
-            MetakeError: an edit fails, or the folder holds another run.
+        Returns:
+            the summaries of all batches, and the measurements.
         """
         checkpoints = None if folder is None else Checkpoints(folder, self.key(method))
         return self._run(method, checkpoints, self.contexts_of(method), on_edit, on_measurement)
@@ -297,6 +320,9 @@ class Session:
         Args:
             runs: runs of this session.
             extra: further plain values for the result file.
+
+        Returns:
+            the runs and the content.
         """
         records = self.protocol.records
         content = result_file(
@@ -317,7 +343,7 @@ class Session:
 
 
 def run_key(
-    loaded: EditableModel,
+    model: EditableModel,
     records: Sequence[Record],
     method: Method,
     statistics: Statistics | None,
@@ -326,46 +352,32 @@ def run_key(
     contexts: Sequence[str] | None,
     **measured: Any,
 ) -> dict[str, Any]:
-    """Everything that a run's weights and numbers depend on, as plain values: the key of its `Checkpoints`.
+    """The key of a run's `Checkpoints`: all that its weights and numbers depend on, as plain values.
 
     Args:
+        model: the model, unedited.
+        records: the records, in the order of editing.
+        method: the method.
+        statistics: the statistics of its layers; None if it needs none.
+        batch: edits per batch.
+        contexts: contexts of planning; None for those of the method.
         measured: what is measured, and whatever else tells two runs apart.
+
+    Returns:
+        values that a JSON file can hold.
     """
     source = statistics and statistics.provenance
     return {
-        "fingerprint": loaded.arch.fingerprint(),
+        "fingerprint": model.arch.fingerprint(),
         "method": method.name,
         "batch": batch,
         "settings": method.model_dump(mode="json"),
         "contexts": list(contexts or ()),
         "statistics": source and [source.text, source.tokens, source.window, source.dtype],
-        "chat": described(loaded.tokenizer),
+        "chat": described(model.tokenizer),
         "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
         **measured,
     }
-
-
-def evaluate_method(
-    loaded: EditableModel,
-    records: Sequence[Record],
-    method: Method,
-    statistics: Statistics | None,
-    evaluator: Evaluator,
-    before: Measurement,
-    *,
-    batch: int,
-    consecutive: bool = True,
-    contexts: tuple[str, ...] | None = None,
-    checkpoints: Checkpoints | None = None,
-    look_every: int | None = None,
-    seen: OnMeasurement = _ignore,
-    tick: OnEdit = _ignore,
-) -> MethodRun:
-    """A method's run; kept until all callers use `Protocol`."""
-    protocol = Protocol(records, batch, consecutive, measure_every=look_every)
-    protocol.check()
-    session = Session(protocol, loaded, statistics, evaluator, before)
-    return session._run(method, checkpoints, contexts, tick, seen)
 
 
 def _merge(parts: Sequence[Measurement]) -> Measurement:

@@ -42,6 +42,7 @@ class MethodRun:
 
     @property
     def seconds_per_edit(self) -> float:
+        """Mean wall time of an edit, in seconds, without evaluation."""
         return sum(b["seconds"] for b in self.batches) / max(1, sum(len(b["requests"]) for b in self.batches))
 
     def row(self) -> dict[str, Any]:
@@ -70,7 +71,15 @@ def _plain(measurement: Measurement) -> dict[str, Any]:
 
 
 def short_cell(measurement: Measurement, metric: str) -> str:
-    """A mean with half of its interval over records, where it has one."""
+    """A cell of the short table: a mean with half of its interval over records, for metrics that have one.
+
+    Args:
+        measurement: the measurement.
+        metric: a name of `LABELS` that it has.
+
+    Returns:
+        the cell; `-` without a value.
+    """
     value = measurement.mean(metric)
     if value != value:
         return "-"
@@ -115,7 +124,7 @@ class Results:
         return head, rows
 
     def headline(self) -> tuple[str, ...]:
-        """Metrics of the short table: the published ones of the data, and what else there is of a few."""
+        """Metrics of the short table: those of the data's publication, exact answers, perplexity and time."""
         counterfact = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
         zsre = ("efficacy", "generalisation", "specificity")
         measured = {
@@ -138,23 +147,35 @@ class Results:
         return "\n".join([table, *textwrap.wrap(legend, WIDTH)])
 
     def markdown(self) -> str:
+        """The table of all metrics in Markdown."""
         head, rows = self.cells()
         return markdown(head, rows)
 
 
 def result_file(
-    loaded: EditableModel,
+    model: EditableModel,
     before: Measurement,
     runs: Sequence[MethodRun],
     statistics: Statistics | None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Everything a reader needs to know about a table, as plain data."""
+    """The content of a result file: provenance, settings, measurements and definitions, as plain data.
+
+    Args:
+        model: the model.
+        before: measurement of the unedited model.
+        runs: runs of methods on it.
+        statistics: statistics of all runs; None if there are none.
+        extra: further plain values.
+
+    Returns:
+        values that a JSON file can hold.
+    """
     return {
-        **provenance(loaded.name, loaded.arch, [run.method.name for run in runs]),
+        **provenance(model.name, model.arch, [run.method.name for run in runs]),
         "statistics": None if statistics is None else statistics.provenance.__dict__,
-        "chat": described(loaded.tokenizer),
-        "generation": described_decoding(loaded.model, loaded.tokenizer),
+        "chat": described(model.tokenizer),
+        "generation": described_decoding(model.model, model.tokenizer),
         **extra,
         "before": _plain(before),
         "methods": [run.row() for run in runs],

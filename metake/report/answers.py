@@ -46,7 +46,15 @@ class Dialogue:
 
 
 def judge_target(answer: str, target: str) -> Answer:
-    """The answer to an edited or reworded question; right if it begins with the target."""
+    """The answer to an edited or reworded question; right if it begins with the target.
+
+    Args:
+        answer: the answer.
+        target: the expected answer.
+
+    Returns:
+        The answer with a verdict.
+    """
     if not answer.strip():
         return Answer(answer, "no answer")
     good = _begins(answer, target)
@@ -57,8 +65,12 @@ def judge_neighbour(answer: str, before: str, truth: str) -> Answer:
     """The answer to a question that the edit is not about; right if it is unchanged or names the true one.
 
     Args:
+        answer: the edited model's answer.
         before: the unedited model's answer.
         truth: the true answer.
+
+    Returns:
+        The answer with a verdict.
     """
     if answer == before:
         return Answer(answer, "unchanged", True)
@@ -75,6 +87,6 @@ def _begins(answer: str, wanted: str) -> bool:
 
 
 def _names(answer: str, truth: str) -> bool:
-    """Whether an answer has the true one in it, as whole words: `The capital is Bern.`"""
+    """Whether an answer contains the true one as whole words, e.g. `The capital is Bern`."""
     truth = truth.strip().removesuffix(".")
     return bool(truth) and re.search(rf"(?<!\w){re.escape(truth)}(?!\w)", answer, re.IGNORECASE) is not None

@@ -92,21 +92,49 @@ STYLE: Any = {
 
 
 def styled(style: Mapping[str, Any] = STYLE) -> AbstractContextManager[None]:
-    """Draw and save in a style."""
+    """Draw and save in a style.
+
+    Args:
+        style: values of `matplotlib.rcParams`.
+
+    Returns:
+        The context.
+    """
     return matplotlib.rc_context(dict(style))
 
 
 def panels(
     rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure and its axes, as `pyplot.subplots` gives them."""
+    """A figure and its axes, as `pyplot.subplots` gives them.
+
+    Args:
+        rows: number of rows.
+        columns: number of columns.
+        figsize: width and height in inches.
+        **options: further arguments of `Figure.subplots`.
+
+    Returns:
+        The figure and its axes.
+    """
     figure = Figure(figsize=figsize, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **options)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure whole; the suffix (png, pdf, svg) is the format, png without one."""
+    """Write a figure whole; the suffix (png, pdf, svg) is the format, png without one.
+
+    Args:
+        figure: the figure.
+        path: the file.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        MetakeError: the format is unknown, or the file cannot be written.
+    """
     try:
         write_file(path, lambda place: figure.savefig(place, format=path.suffix.removeprefix(".") or "png"))
     except ValueError as error:
@@ -115,7 +143,14 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Method -> its look; markers and line styles alone tell them apart. A labelled method has its row's colour."""
+    """Method -> its look; markers and line styles alone tell them apart. A labelled method has its row's colour.
+
+    Args:
+        methods: names of methods.
+
+    Returns:
+        Method -> color, marker and line style.
+    """
     methods = list(methods)
     chosen = {name: LOOKS[name] for name in methods if name in LOOKS}
     taken = {look[1:] for look in chosen.values()}
@@ -140,7 +175,14 @@ def _of_planned(batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 
 def describe_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """What `plot_realisation` shows, in words: the medians at the last edited layer."""
+    """Content of `plot_realisation` in words: the medians at the last edited layer.
+
+    Args:
+        runs: method -> summaries of its batches; see `EditResult.summary`.
+
+    Returns:
+        Two sentences.
+    """
     parts = [
         f"{method}: eta {np.median(_gather(batches, 'eta')[-1]):.2f}, "
         f"{100 * np.median(_of_planned(batches)[-1]):.0f} % of the planned residual still missing"
@@ -159,6 +201,13 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     layer's write; markers are medians, bars quartiles, over edits. The faint dotted line of a method is identity
     transport (A2): what is left if every layer's write reached the last layer unchanged.
     Below: eta of the keys, per layer.
+
+    Args:
+        runs: method -> summaries of its batches; see `EditResult.summary`.
+        path: the file (png, pdf or svg).
+
+    Returns:
+        Path of the file.
     """
     with styled():
         figure, (above, below) = panels(2, 1, figsize=(3.6, 4.6))
@@ -212,6 +261,11 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
 
     Args:
         points: each with `method`, `strength`, the three metrics as shares, and their `interval`s.
+        path: the file (png, pdf or svg).
+        title: title of the figure.
+
+    Returns:
+        Path of the file.
     """
     chosen = looks(dict.fromkeys(p["method"] for p in points))
     with styled():
@@ -273,9 +327,14 @@ def plot_sequence(
     of earlier batches and itself; dashed: the room of a layer whose edits remember those before, min(1, d_k/n) (X13).
 
     Args:
-        curves: method -> seeds -> points with `edits`, the three metrics as shares and `attenuation` (or null).
+        curves: method -> seeds -> points with `edits`, the three metrics as shares and `attenuation` (or
+            null).
+        path: the file (png, pdf or svg).
         d_k: width of a key; without it there is no dashed line.
         batch: edits in a batch.
+
+    Returns:
+        Path of the file.
     """
     with styled():
         figure, axes = panels(1, 4, figsize=(6.8, 2.9))

@@ -66,7 +66,12 @@ def render_page(template: str, *, loader: BaseLoader | None = None, **content: A
     """HTML of a template that extends `base.html`; every value is escaped.
 
     Args:
+        template: name of the template.
         loader: of templates outside the package.
+        **content: values of the template.
+
+    Returns:
+        The page.
     """
     shipped = PackageLoader("metake", "assets")
     environment = Environment(
@@ -81,10 +86,16 @@ def render_page(template: str, *, loader: BaseLoader | None = None, **content: A
 def write_page(
     path: Path, *, title: str, sections: Sequence[Section], glossary: Mapping[str, str] | None = None
 ) -> Path:
-    """Path of the page that was written.
+    """Write a page.
 
     Args:
+        path: the file.
+        title: title of the page.
+        sections: its sections, in order.
         glossary: what is explained at the end: name -> meaning.
+
+    Returns:
+        Path of the file.
     """
     write_text(path, render_page("report.html", title=title, sections=sections, glossary=glossary or {}))
     return path

@@ -34,7 +34,17 @@ def ellipsis() -> str:
 
 
 def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """A table as plain text; the first column is left-aligned, numbers to the right."""
+    """A table as plain text; the first column is left-aligned, numbers to the right.
+
+    Args:
+        title: the line above the table.
+        head: names of the columns.
+        rows: cells of each row.
+        width: width in characters; by default it follows from the number of columns.
+
+    Returns:
+        Lines of the table.
+    """
     table = Table(title=title, title_justify="left", header_style="bold", box=_lines())
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
@@ -46,7 +56,17 @@ def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], width
 
 
 def html(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
-    """The same as HTML for a notebook, with notes below it; every text is escaped, control characters too."""
+    """A table as HTML for a notebook. Every text is escaped, control characters too.
+
+    Args:
+        title: caption of the table.
+        head: names of the columns.
+        rows: cells of each row.
+        notes: paragraphs below the table.
+
+    Returns:
+        The element.
+    """
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(visible(cell))}</{tag}>" for cell in cells) + "</tr>"
@@ -57,13 +77,29 @@ def html(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: 
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same as a Markdown table."""
+    """A table in Markdown.
+
+    Args:
+        head: names of the columns.
+        rows: cells of each row.
+
+    Returns:
+        Lines of the table.
+    """
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same as a LaTeX table (booktabs)."""
+    """A table in LaTeX (booktabs).
+
+    Args:
+        head: names of the columns.
+        rows: cells of each row.
+
+    Returns:
+        The environment `tabular`.
+    """
     marks = {"&": r"\&", "%": r"\%", "_": r"\_", "±": r"$\pm$"}
 
     def line(cells: Sequence[str]) -> str:

@@ -90,7 +90,12 @@ def test_one_sampling_serves_fluency_and_consistency(demo, record, records, monk
     monkeypatch.setattr(metrics, "sample_texts", sample)
     references = References({BORN_IN_OSLO: ["The market of Oslo", "The mill"]})
     evaluator = Evaluator(
-        demo.arch, demo.tokenizer, [record, *records[1:3]], generate=False, fluent=2, references=references
+        demo.arch,
+        demo.tokenizer,
+        [record, *records[1:3]],
+        generate=False,
+        sampled_records=2,
+        references=references,
     )
     values = evaluator.measure().values
     assert len(sampled) == 2

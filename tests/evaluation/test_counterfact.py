@@ -77,7 +77,7 @@ def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
     assert first == again != other
     assert [text.split()[1] for text in first] == ["market", "mill"]
     assert fluency(first) == pytest.approx(np.mean([ngram_entropy(text) for text in first]))
-    measured = Evaluator(demo.arch, demo.tokenizer, rivals, generate=False, fluent=1).measure()
+    measured = Evaluator(demo.arch, demo.tokenizer, rivals, generate=False, sampled_records=1).measure()
     assert np.isfinite(measured.values["fluency"]).tolist() == [True, False, False]
 
 
