@@ -97,7 +97,7 @@ class Component(BaseModel):
         Args:
             name: the field.
             value: its value.
-        """
+        """  # noqa: DOC501 (_one_line returns a MetakeError)
         field = cls.model_fields[name]
         if isinstance(field.default, Component):
             if not isinstance(value, dict | Component):
@@ -220,7 +220,7 @@ def find_kind(family: str, kind: object) -> type[Component]:
 
     Returns:
         A registered class.
-    """
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     kinds = _REGISTRY.get(family, {})
     if isinstance(kind, str) and kind not in kinds:
         _load_entry_points(family)

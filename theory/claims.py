@@ -361,6 +361,12 @@ DEFINITIONS: dict[int, str] = {
 def claim(id: str) -> Claim:
     """The claim of an ID.
 
+    Args:
+        id: ID of the claim.
+
+    Returns:
+        The claim.
+
     Raises:
         KeyError: no such claim.
     """

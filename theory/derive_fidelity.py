@@ -61,6 +61,9 @@ def channel_derivative(n: int = 2) -> sp.Matrix:
     """`dq/dk - (1-eta) G^-1/2 (I - 2 eta u u^T) G^-1/2`, u the unit vector along G^-1/2 k (L4).
 
     q is solved from `(G + k k^T) q = k` and differentiated entry by entry. G is diagonal, no loss.
+
+    Args:
+        n: number of layers, keys or dimensions, as in the formula.
     """
     root = sp.diag(*sp.symbols(f"s0:{n}", positive=True))
     k = _vector("k", n)
@@ -86,6 +89,11 @@ def channel_slopes() -> list[sp.Expr]:
 def adjoint(d_v: int = 2, d_k: int = 3, n: int = 1) -> tuple[sp.Matrix, sp.Matrix, sp.Matrix]:
     """The chain rule at `W + (Z - H) Q^T` (L5; n > 1: X8): derivative by Z of `<Gamma, (Z - H) Q^T>`.
 
+    Args:
+        d_v: entries of a residual.
+        d_k: entries of a key.
+        n: number of layers, keys or dimensions, as in the formula.
+
     Returns:
         Gamma, Q and the derivative.
     """
@@ -96,7 +104,12 @@ def adjoint(d_v: int = 2, d_k: int = 3, n: int = 1) -> tuple[sp.Matrix, sp.Matri
 
 
 def whole_gradient(d_v: int = 2, d_k: int = 2) -> sp.Matrix:
-    """Derivative of `<Gamma, r(z) q(z)^T>` by z minus `J^T Gamma q + N^T Gamma^T r`: channels that move (T3a)."""
+    """Derivative of `<Gamma, r(z) q(z)^T>` by z minus `J^T Gamma q + N^T Gamma^T r`: channels that move (T3a).
+
+    Args:
+        d_v: entries of a residual.
+        d_k: entries of a key.
+    """
     z = _vector("z", d_v)
     r = sp.Matrix([sp.Function(f"r{i}")(*z) for i in range(d_v)])
     q = sp.Matrix([sp.Function(f"q{i}")(*z) for i in range(d_k)])
@@ -107,7 +120,13 @@ def whole_gradient(d_v: int = 2, d_k: int = 2) -> sp.Matrix:
 
 
 def frozen_error(layers: int = 3, d_v: int = 2, d_k: int = 2) -> sp.Matrix:
-    """(60)-(66): `g - g~ - sum_{l<L} g_l - (J_L - I)^T Gamma_L q_L`, both differentiated from their losses."""
+    """(60)-(66): `g - g~ - sum_{l<L} g_l - (J_L - I)^T Gamma_L q_L`, both differentiated from their losses.
+
+    Args:
+        layers: number of layers.
+        d_v: entries of a residual.
+        d_k: entries of a key.
+    """
     z = _vector("z", d_v)
     J = [_matrix(f"J{i}", d_v, d_v) for i in range(layers)]
     Gamma = [_matrix(f"G{i}", d_v, d_k) for i in range(layers)]
@@ -206,6 +225,9 @@ def smallest_descent() -> tuple[sp.Expr, sp.Expr]:
 def allocation(n: int) -> tuple[list[sp.Symbol], list[sp.Expr], sp.Expr]:
     """MEMIT's allocation under identity transport: ask, write, look again, n times (A1, A2).
 
+    Args:
+        n: number of layers, keys or dimensions, as in the formula.
+
     Returns:
         The attenuations, `J_l = d r_l/dz`, and the executed fraction.
     """
@@ -219,7 +241,11 @@ def allocation(n: int) -> tuple[list[sp.Symbol], list[sp.Expr], sp.Expr]:
 
 
 def tail_limits(n: int) -> tuple[sp.Expr, sp.Expr]:
-    """gamma of equal, aligned layers as eta -> 0, and at eta = 1 (A2)."""
+    """Limits of gamma of equal, aligned layers as eta -> 0, and at eta = 1 (A2).
+
+    Args:
+        n: number of layers, keys or dimensions, as in the formula.
+    """
     etas, J, _ = allocation(n)
     eta = sp.Symbol("eta", positive=True)
     gamma = (sum(J[:-1]) / J[-1]).subs({x: eta for x in etas})
@@ -227,7 +253,7 @@ def tail_limits(n: int) -> tuple[sp.Expr, sp.Expr]:
 
 
 def closed_loop() -> sp.Expr:
-    """eta d_T of `d <- d - a dLoss/dd`, Loss = (eta d - 1)^2/2, d_0 = 0, solved as a recurrence (P13)."""
+    """Value eta d_T of `d <- d - a dLoss/dd`, Loss = (eta d - 1)^2/2, d_0 = 0, solved as a recurrence (P13)."""
     eta, a, d = sp.symbols("eta a d", positive=True)
     T = sp.Symbol("T", integer=True, nonnegative=True)
     f = sp.Function("f")

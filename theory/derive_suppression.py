@@ -19,6 +19,10 @@ def _vector(name: str, n: int) -> sp.Matrix:
 def normal_equations(d_v: int = 2, d_k: int = 2) -> tuple[sp.Matrix, sp.Matrix]:
     """(13)-(18): differentiate `||D k - r||^2 + tr(D G D^T)` entry by entry and solve for D.
 
+    Args:
+        d_v: entries of a residual.
+        d_k: entries of a key.
+
     Returns:
         The solution, and the residual `D k - eta r` with rho = k^T G^-1 k.
     """
@@ -35,6 +39,9 @@ def sherman_morrison(n: int = 3) -> sp.Matrix:
     """(21), (22): solve `(G + k k^T) q = k` for q by elimination, minus `G^-1 k / (1 + rho)`.
 
     G is diagonal, which is no loss: both sides turn with the eigenbasis.
+
+    Args:
+        n: number of layers, keys or dimensions, as in the formula.
     """
     mu = sp.symbols(f"mu0:{n}", positive=True)
     k = _vector("k", n)
@@ -45,7 +52,11 @@ def sherman_morrison(n: int = 3) -> sp.Matrix:
 
 
 def spectral_form(n: int = 2) -> sp.Expr:
-    """(24): `k^T (U diag(mu) U^T)^-1 k - sum a_i^2/mu_i` for a rotation U by any angle."""
+    """(24): `k^T (U diag(mu) U^T)^-1 k - sum a_i^2/mu_i` for a rotation U by any angle.
+
+    Args:
+        n: number of layers, keys or dimensions, as in the formula.
+    """
     t = sp.Symbol("t", real=True)
     mu = sp.symbols("mu0:2", positive=True)
     k = _vector("k", n)
@@ -145,7 +156,11 @@ def compensation() -> sp.Matrix:
 
 
 def mean_realizability(n: int = 2) -> sp.Expr:
-    """P8: the mean of `k^T (lambda C)^-1 k` over three keys with C their second moment, minus `n/lambda`."""
+    """P8: the mean of `k^T (lambda C)^-1 k` over three keys with C their second moment, minus `n/lambda`.
+
+    Args:
+        n: number of layers, keys or dimensions, as in the formula.
+    """
     lam = sp.Symbol("lambda", positive=True)
     K = sp.Matrix(n, n + 1, sp.symbols(f"k0:{n * (n + 1)}", real=True))
     C = K * K.T / (n + 1)

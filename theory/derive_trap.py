@@ -33,7 +33,13 @@ def _quadratic(x: sp.Matrix, M: sp.Matrix) -> sp.Expr:
 def penalised_step(
     g: sp.Matrix = g, A: sp.Matrix = A, F: sp.Matrix | None = None
 ) -> tuple[sp.Matrix, sp.Matrix]:
-    """(37)-(39): the stationary point of `g^T d + d^T A d/2 + lam d^T F d/2`, and its Hessian."""
+    """(37)-(39): the stationary point of `g^T d + d^T A d/2 + lam d^T F d/2`, and its Hessian.
+
+    Args:
+        g: gradient of the loss.
+        A: curvature, symmetric.
+        F: matrix of the regularizer.
+    """
     d = sp.Matrix(sp.symbols("d0:2", real=True))
     objective = g.dot(d) + _quadratic(d, A) / 2 + lam * _quadratic(d, sp.eye(2) if F is None else F) / 2
     [found] = _stationary(objective, list(d))

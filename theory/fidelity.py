@@ -18,7 +18,11 @@ Array = NDArray[np.floating]
 
 
 def spectral(X: Array) -> float:
-    """Spectral norm of a matrix, Euclidean norm of a vector."""
+    """Spectral norm of a matrix, Euclidean norm of a vector.
+
+    Args:
+        X: matrix.
+    """
     return float(np.linalg.norm(X, 2))
 
 
@@ -26,17 +30,34 @@ def spectral(X: Array) -> float:
 
 
 def inverse_drift_stated(mu: float, drift: float) -> float:
-    """Lemma 3: `||E|| / (mu (mu - ||E||))`, for X >= mu I and any E with ||E|| < mu; else infinite."""
+    """Lemma 3: `||E|| / (mu (mu - ||E||))`, for X >= mu I and any E with ||E|| < mu; else infinite.
+
+    Args:
+        mu: lower bound of the first matrix.
+        drift: `||E||`.
+    """
     return drift / (mu * (mu - drift)) if drift < mu else np.inf
 
 
 def inverse_drift(mu: float, drift: float) -> float:
-    """Sharp where X and X + E are symmetric and both >= mu I: `||E|| / (mu (mu + ||E||))` (L3)."""
+    """Sharp where X and X + E are symmetric and both >= mu I: `||E|| / (mu (mu + ||E||))` (L3).
+
+    Args:
+        mu: lower bound of both matrices' eigenvalues.
+        drift: `||E||`.
+    """
     return drift / (mu * (mu + drift))
 
 
 def channel_drift_stated(key_drift: float, geometry_drift: float, mu: float, largest_key: float) -> float:
-    """Lemma 4 (57), (58): `eps_k/mu + B e/(mu (mu - e))`, `e = eps_C + 2 B eps_k < mu`; else infinite."""
+    """Lemma 4 (57), (58): `eps_k/mu + B e/(mu (mu - e))`, `e = eps_C + 2 B eps_k < mu`; else infinite.
+
+    Args:
+        key_drift: `||k_l - k_L||`.
+        geometry_drift: `||G_l - G_L||`, spectral.
+        mu: lower bound of both geometries' eigenvalues.
+        largest_key: B, bound of the keys' norms.
+    """
     e = geometry_drift + 2 * largest_key * key_drift
     return key_drift / mu + largest_key * e / (mu * (mu - e)) if e < mu else np.inf
 
@@ -48,7 +69,9 @@ def channel_drift(key_drift: float, geometry_drift: float, mu: float, key: float
     bound on the keys either.
 
     Args:
-        key_drift, geometry_drift: `||k_l - k_L||`, `||G_l - G_L||`.
+        key_drift: `||k_l - k_L||`.
+        geometry_drift: `||G_l - G_L||`, spectral.
+        mu: lower bound of both geometries' eigenvalues.
         key: a bound of the keys' norm, infinite if there is none.
     """
     free = geometry_drift / (2 * mu**1.5)
@@ -60,22 +83,51 @@ def channel_drift(key_drift: float, geometry_drift: float, mu: float, key: float
 
 
 def proxy_gradient(Gamma: Array, q: Array) -> Array:
-    """`g~ = Gamma q` (8), (59): gradient by z of a loss at `W + (z - c) q^T` (L5)."""
+    """`g~ = Gamma q` (8), (59): gradient by z of a loss at `W + (z - c) q^T` (L5).
+
+    Args:
+        Gamma: gradient of the loss by the weight, `d_v x d_k`.
+        q: channel, `d_k`.
+
+    Returns:
+        `d_v`.
+    """
     return Gamma @ q
 
 
 def joint_proxy_gradient(Gamma: Array, Q: Array) -> Array:
-    """`Gamma Q`, `d_v x n`: gradient by the targets Z of a loss at `W + (Z - H) Q^T` (X8)."""
+    """`Gamma Q`, `d_v x n`: gradient by the targets Z of a loss at `W + (Z - H) Q^T` (X8).
+
+    Args:
+        Gamma: gradient of the loss by the weight, `d_v x d_k`.
+        Q: channels, `d_k x n`.
+
+    Returns:
+        `d_v x n`.
+    """
     return Gamma @ Q
 
 
 def layer_gradient(J: Array, Gamma: Array, q: Array) -> Array:
-    """`g_l = J_l^T Gamma_l q_l` (51), (62)."""
+    """`g_l = J_l^T Gamma_l q_l` (51), (62).
+
+    Args:
+        J: Jacobian, `d_v x d_v`.
+        Gamma: gradient of the loss by the weight, `d_v x d_k`.
+        q: channel, `d_k`.
+
+    Returns:
+        `d_v`.
+    """
     return J.T @ (Gamma @ q)
 
 
 def allocation_drift_bound(perturbation: float) -> float:
-    """`||(I + E)^-1 - I|| <= ||E|| / (1 - ||E||)`, ||E|| < 1 (remark to (56))."""
+    """`||(I + E)^-1 - I|| <= ||E|| / (1 - ||E||)`, ||E|| < 1 (remark to (56)).
+
+    Args:
+        perturbation: `||E||`.
+    """
     return perturbation / (1 - perturbation) if perturbation < 1 else np.inf
 
 
@@ -83,7 +135,11 @@ def allocation_drift_bound(perturbation: float) -> float:
 
 
 def tail(gradients: Sequence[Array]) -> float:
-    """gamma of (54): `sum_{l<L} ||g_l|| / ||g_L||`, layers in order, L last; 0 if nothing is left of any."""
+    """Relative tail, gamma of (54): `sum_{l<L} ||g_l|| / ||g_L||`, layers in order, L last; 0 if nothing is left of any.
+
+    Args:
+        gradients: gradients of the layers in order, L last.
+    """
     rest = sum(spectral(g) for g in gradients[:-1])
     last = spectral(gradients[-1])
     return float(rest / last) if last > 0 else np.inf if rest > 0 else 0.0
@@ -93,23 +149,43 @@ def error_bound(gamma: float, last: float, gap: float, Gamma: float, q: float) -
     """(10), (60): `gamma ||g_L|| + eps_I ||Gamma_L|| ||q_L||` bounds `||g - g~||`.
 
     Args:
-        last: `||g_L||`. gap: eps_I, `||J_L - I||`. Gamma, q: norms of Gamma_L and q_L.
+        gamma: relative size of the tail (54).
+        last: `||g_L||`.
+        gap: eps_I, `||J_L - I||`.
+        Gamma: `||Gamma_L||`.
+        q: `||q_L||`.
     """
     return gamma * last + gap * Gamma * q
 
 
 def nondegeneracy(Gamma: Array, q: Array) -> float:
-    """sigma = `||Gamma q|| / (||Gamma|| ||q||)`, in [0, 1] (67)."""
+    """Nondegeneracy sigma = `||Gamma q|| / (||Gamma|| ||q||)`, in [0, 1] (67).
+
+    Args:
+        Gamma: gradient of the loss by the weight, `d_v x d_k`.
+        q: channel, `d_k`.
+    """
     return spectral(Gamma @ q) / (spectral(Gamma) * spectral(q))
 
 
 def zeta(gamma: float, gap: float, sigma: float) -> float:
-    """`gamma (1 + eps_I) + eps_I / sigma`: `||g - g~|| <= zeta ||g~||` (67)-(70)."""
+    """`gamma (1 + eps_I) + eps_I / sigma`: `||g - g~|| <= zeta ||g~||` (67)-(70).
+
+    Args:
+        gamma: relative size of the tail (54).
+        gap: eps_I, `||J_L - I||`.
+        sigma: nondegeneracy (67).
+    """
     return gamma * (1 + gap) + gap / sigma
 
 
 def zeta_sharp(gamma: float, gap: float) -> float:
-    """`gamma (1 + eps_I) + eps_I`: the same without sigma, and never larger (T3b)."""
+    """`gamma (1 + eps_I) + eps_I`: the same without sigma, and never larger (T3b).
+
+    Args:
+        gamma: relative size of the tail (54).
+        gap: eps_I, `||J_L - I||`.
+    """
     return gamma * (1 + gap) + gap
 
 
@@ -119,13 +195,21 @@ def descent_bound(gamma: float, gap: float) -> float:
     With `s = ||g_L|| / ||g~||`: the tail takes off gamma s at most, and g_L lies on a sphere of radius
     eps_I around g~. `(1 - gamma)(1 - eps_I)` where gamma <= 1 - eps_I; positive, for gamma and eps_I
     below 1, exactly where `gamma^2 + eps_I^2 < 1`.
+
+    Args:
+        gamma: relative size of the tail (54).
+        gap: eps_I, `||J_L - I||`.
     """
     s = min(max(gamma, abs(1 - gap)), 1 + gap)
     return (1 + s**2 - gap**2) / 2 - gamma * s
 
 
 def scaled_gap(J: Array) -> float:
-    """`min_c ||J/c - I||` over c > 0 (T3c): how far J is from a multiple of the identity."""
+    """`min_c ||J/c - I||` over c > 0 (T3c): how far J is from a multiple of the identity.
+
+    Args:
+        J: Jacobian, `d_v x d_v`.
+    """
     eye = np.eye(len(J))
     top = 2 / max(spectral(J), np.finfo(float).tiny)
     found = minimize_scalar(
@@ -138,12 +222,21 @@ def cosine_bound(gamma: float, gap: float) -> float:
     """`sqrt((1 - eps^2)(1 - gamma^2)) - eps gamma <= cos(g, g~)`, gamma, eps < 1 (T3c): angles add.
 
     Positive exactly where `gamma^2 + eps^2 < 1`.
+
+    Args:
+        gamma: relative size of the tail (54).
+        gap: eps_I, `||J_L - I||`.
     """
     return float(np.sqrt((1 - gap**2) * (1 - gamma**2)) - gap * gamma)
 
 
 def cosine(x: Array, y: Array) -> float:
-    """Cosine of two vectors, 0 if one vanishes."""
+    """Cosine of two vectors, 0 if one vanishes.
+
+    Args:
+        x: vector.
+        y: vector.
+    """
     scale = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y / scale) if scale > 0 else 0.0
 
@@ -152,28 +245,57 @@ def cosine(x: Array, y: Array) -> float:
 
 
 def spread_shares(n: int) -> Array:
-    """`1/(n - l + 1)`, l = 1..n: the share of what is missing that layer l is asked for (A1)."""
+    """`1/(n - l + 1)`, l = 1..n: the share of what is missing that layer l is asked for (A1).
+
+    Args:
+        n: number of layers.
+
+    Returns:
+        `n`.
+    """
     return 1 / np.arange(n, 0, -1)
 
 
 def missing_shares(etas: Sequence[float] | Array) -> Array:
-    """x_l, what is missing before layer l: `x_1 = 1`, `x_{l+1} = x_l (1 - eta_l/(n-l+1))` (A2)."""
+    """x_l, what is missing before layer l: `x_1 = 1`, `x_{l+1} = x_l (1 - eta_l/(n-l+1))` (A2).
+
+    Args:
+        etas: attenuations of the layers in order.
+
+    Returns:
+        Shape of `etas`.
+    """
     steps = 1 - np.asarray(etas) * spread_shares(len(etas))
     return np.concatenate([[1.0], np.cumprod(steps[:-1])])
 
 
 def allocation_scales(etas: Sequence[float] | Array) -> Array:
-    """`J_l = x_l / (n - l + 1)` times the identity (A2); its first entry is 1/n whatever the model (A1)."""
+    """`J_l = x_l / (n - l + 1)` times the identity (A2); its first entry is 1/n whatever the model (A1).
+
+    Args:
+        etas: attenuations of the layers in order.
+
+    Returns:
+        Shape of `etas`.
+    """
     return missing_shares(etas) * spread_shares(len(etas))
 
 
 def executed_fraction(etas: Sequence[float] | Array) -> float:
-    """`1 - prod_l (1 - eta_l/(n-l+1))`: what all layers together realise of a residual (A2)."""
+    """`1 - prod_l (1 - eta_l/(n-l+1))`: what all layers together realise of a residual (A2).
+
+    Args:
+        etas: attenuations of the layers in order.
+    """
     return float(1 - np.prod(1 - np.asarray(etas) * spread_shares(len(etas))))
 
 
 def aligned_tail(etas: Sequence[float] | Array) -> float:
-    """gamma where every `Gamma_l q_l` is the same vector: `sum_{l<n} J_l / J_n` (A2)."""
+    """Relative tail gamma where every `Gamma_l q_l` is the same vector: `sum_{l<n} J_l / J_n` (A2).
+
+    Args:
+        etas: attenuations of the layers in order.
+    """
     scales = allocation_scales(etas)
     return float(scales[:-1].sum() / scales[-1])
 
@@ -182,7 +304,13 @@ def aligned_tail(etas: Sequence[float] | Array) -> float:
 
 
 def realized_after(eta: float, step: float, steps: int) -> float:
-    """`1 - (1 - a eta^2)^T`: eta d after T steps a of gradient descent on `(eta d - 1)^2 / 2` (P13)."""
+    """`1 - (1 - a eta^2)^T`: eta d after T steps a of gradient descent on `(eta d - 1)^2 / 2` (P13).
+
+    Args:
+        eta: attenuation, in [0, 1).
+        step: step size a.
+        steps: number of steps T.
+    """
     rate = step * eta**2
     if rate < 1:  # keeps its digits where the rate is small
         return float(-np.expm1(steps * np.log1p(-rate)))
@@ -190,7 +318,13 @@ def realized_after(eta: float, step: float, steps: int) -> float:
 
 
 def alignment_premise(gradients: Sequence[Array], proxy: Array, gap: float) -> bool:
-    """X9: every `<g_l, g~> >= 0` and `<g_L, g~> >= (1 - eps_I) ||g~||^2 > 0`; then `<g, g~> > 0`."""
+    """X9: every `<g_l, g~> >= 0` and `<g_L, g~> >= (1 - eps_I) ||g~||^2 > 0`; then `<g, g~> > 0`.
+
+    Args:
+        gradients: gradients of the layers in order, L last.
+        proxy: proxy gradient g~.
+        gap: eps_I, `||J_L - I||`.
+    """
     inner = [float(g @ proxy) for g in gradients]
     square = float(proxy @ proxy)
     return min(inner) >= 0 and inner[-1] >= (1 - gap) * square > 0
@@ -208,6 +342,12 @@ def parallel_error_bound(
     """A-posteriori bound of `||g - g^||` for the parallel proxy `g^ = sum_l s_l Gamma^_l q^_l` (X11).
 
     Args:
+        J: Jacobian of each layer.
+        shares: share s_l of each layer.
+        Gamma: gradient at the edited weights, per layer.
+        q: channel of each layer.
+        Gamma_virtual: gradients at the virtual weights, per layer.
+        q_virtual: channels at the unedited model, per layer.
         moving: `N_l^T Gamma_l^T r_l` per layer, what flows through channels that move with z.
     """
     total = 0.0

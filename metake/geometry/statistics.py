@@ -118,8 +118,8 @@ class Statistics:
     Example:
         >>> import metake as mk
         >>> model = mk.load("demo", device="cpu")
-        >>> statistics = mk.statistics_for(model, progress=False)
-        >>> statistics[min(statistics.moments)].shape == (model.arch.d_k, model.arch.d_k)
+        >>> statistics = mk.statistics_for(model, layers=(1,), progress=False)
+        >>> statistics[1].shape == (model.arch.d_k, model.arch.d_k)
         True
     """
 

@@ -118,7 +118,7 @@ class Method(Component):
 
     Example:
         >>> import metake as mk
-        >>> mk.method_named("memit", layers=(4, 5)).updated(lr=0.1).value("lr")
+        >>> mk.memit((4, 5)).updated(lr=0.1).value("lr")
         0.1
     """
 

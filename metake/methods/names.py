@@ -50,7 +50,7 @@ def with_choice(method: M, choice: str) -> M:
 
     Returns:
         A method of the same class.
-    """
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     field, _, value = choice.partition(" ")
     if value:
         path = tuple(field.split("."))

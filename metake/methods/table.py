@@ -162,7 +162,7 @@ def find_method(name: str) -> Row:
 
     Returns:
         The row.
-    """
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     row = split_name(name)[0]
     if row not in METHODS and row not in all_methods():
         raise unknown_name("method", row, METHODS)
@@ -181,8 +181,8 @@ def method_named(name: str, layers: tuple[int, ...] = ()) -> Method:
         The method.
 
     Example:
-        >>> import metake as mk
-        >>> mk.method_named("memit + past-keys", layers=(4, 5)).memory.kind
+        >>> from metake.methods.table import method_named
+        >>> method_named("memit + past-keys", layers=(4, 5)).memory.kind
         'past-keys'
     """
     row, choices, label = split_name(name)
