@@ -117,7 +117,6 @@ def tune(
     Example: metake tune --model gpt2-xl --data dev.json --edits 100 --batch 100 --trials 16
     """
     with needs("search"):
-        import optuna
         import torch
 
         from metake.data.records import read_records
@@ -127,7 +126,6 @@ def tune(
         from metake.tuning.run import Budget, model_words
         from metake.tuning.run import tune as search
     torch.set_num_threads(threads or torch.get_num_threads())
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
     names = [find_method(name).name for name in methods.split(",")]
     begin = tuple(parse_numbers(factors, "--factors")) if factors else ()

@@ -7,6 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from metake.console import if_interrupted
 from metake.data.records import Record
 from metake.errors import MetakeError
@@ -78,6 +80,7 @@ def tune(
     Raises:
         MetakeError: a file cannot be used, or no trial of a method succeeded.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = preset_name(loaded.arch)
     name = known or short_name(loaded.name)
     space = SPACES.get(known) or space_of(loaded.arch)
