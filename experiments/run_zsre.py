@@ -104,7 +104,6 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
-from experiments.searched import searched_names
 from metake.data.records import Record, read_records
 from metake.evaluation.checks import fitting_records
 from metake.evaluation.consistency import References
@@ -119,6 +118,7 @@ from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
 from metake.report.tables import latex, markdown, render
 from metake.texts import held_out_text
+from metake.tuning.searched import searched_names
 
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
 GROUPS = {"paper": list(PAPER), "all": list(METHODS)}

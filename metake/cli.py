@@ -14,6 +14,7 @@ import typer
 from metake import __version__
 from metake.commands.apply import apply
 from metake.commands.ask import ask
+from metake.commands.demo import demo
 from metake.commands.drift import drift
 from metake.commands.edit import edit
 from metake.commands.evaluate import evaluate
@@ -21,6 +22,8 @@ from metake.commands.figures import figures
 from metake.commands.models import models
 from metake.commands.program import run_program
 from metake.commands.stats import stats
+from metake.commands.sweep import sweep
+from metake.commands.tune import tune
 
 app = typer.Typer(
     help="Knowledge editing for language models, with a per-edit report of how much of the requested change the solver realizes.",
@@ -28,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (ask, edit, evaluate, stats, apply, models, drift, figures):
+for each in (ask, edit, evaluate, stats, apply, models, tune, sweep, drift, figures, demo):
     app.command()(each)
 
 

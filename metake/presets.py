@@ -113,7 +113,7 @@ def preset_of(which: str | Path) -> dict[str, Any]:
         or not all(isinstance(content.get(part, {}), dict) for part in parts)
     ):
         raise MetakeError(
-            f"{which}: a preset holds names, common, geometries and methods; experiments/tune.py writes one"
+            f"{which}: a preset holds names, common, geometries and methods; metake tune writes one"
         )
     fields = {
         "common": content.get("common", {}),

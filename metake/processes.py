@@ -33,7 +33,8 @@ def process_group() -> Iterator[None]:
     if count == "1":
         yield
         return
-    _check_environment(count)
+    if problem := _problem(count):
+        raise MetakeError(f"{problem}; start processes by torchrun, or unset WORLD_SIZE")
     import torch
     import torch.distributed as dist
 
@@ -50,18 +51,15 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _check_environment(count: str) -> None:
-    """Refuse an environment that lacks a variable of `torchrun`."""
+def _problem(count: str) -> str | None:
+    """The missing or wrong variable of `torchrun`, if any."""
     for name in VARIABLES:
         if not os.environ.get(name):
-            raise MetakeError(
-                f"WORLD_SIZE={count}: {name} is not set; start processes by torchrun, or unset WORLD_SIZE"
-            )
+            return f"WORLD_SIZE={count}: {name} is not set"
     for name in ("WORLD_SIZE", *NUMBERS):
         if not os.environ[name].isdigit():
-            raise MetakeError(
-                f"{name}={os.environ[name]}: no number; start processes by torchrun, or unset WORLD_SIZE"
-            )
+            return f"{name}={os.environ[name]}: no number"
+    return None
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -78,6 +76,9 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
     Args:
         values: tensor of the same shape in every process; returned as it is in a single process.
+
+    Returns:
+        A tensor like `values`, without gradients.
     """
     if rank_and_size()[1] == 1:
         return values

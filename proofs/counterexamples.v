@@ -51,6 +51,8 @@ Definition T1c_needs_inside := exists (G U : 'M[R]_2) mu k (S : pred 'I_2) M,
 Definition T1d_needs_loewner := exists (a b : 'rV[R]_2) k,
   [/\ forall i, 0 < a 0 i, forall i, a 0 i < b 0 (rev_ord i) & eta (diag_mx a) k < eta (diag_mx b) k].
 
+Definition T1d_without_symmetric := forall n (G1 G2 : 'M[R]_n) k, pd G1 -> loewner G1 G2 -> eta G2 k <= eta G1 k.
+
 Definition T1d_needs_nonzero := exists (G : 'M[R]_1) c d,
   [/\ pd G, 0 < c, c < d & eta (d *: G) 0 = eta (c *: G) 0].
 
@@ -146,6 +148,12 @@ Definition T2c_needs_gradients := forall kappa : R, 1 < kappa -> exists (H1 H2 :
       [/\ nrm ue = 1, nrm uh = 1, H2 *m ue = ue & H2 *m uh = kappa *: uh]
     & [/\ 0 < a, 0 < b, trap H1 1 2%:R & ~ trap H2 a b]].
 
+(* uh of any length *)
+Definition T2c_without_directions := forall n (H : 'M[R]_n) (ue uh : 'cV[R]_n) a b tau Delta, pd H -> nrm ue = 1 ->
+  0 < a -> 0 < b -> 0 < tau -> 0 < Delta ->
+  (exists l, [/\ 0 < l, Delta <= nrm (displacement 0 (- (a *: ue)) l) & ellipsoid H tau (displacement 0 (- (b *: uh)) l)]) <->
+  b * hlen H uh / tau <= a / Delta.
+
 Definition T2d_needs_parallel := exists (v d : 'cV[R]_2) m, [/\ v != 0, 0 < m, m / nrm v <= nrm d & dot v d < m].
 
 Definition T2d_needs_confined := exists (v : 'cV[R]_2) (V : 'M[R]_(2, 1)) m, [/\ v != 0, V^T *m V = 1%:M, 0 < m
@@ -159,8 +167,21 @@ Definition P3_needs_nonzero := forall m n (G : 'M[R]_n) (delta : 'cV[R]_m), pd G
 Definition X5_needs_proportional := exists (F H : 'M[R]_2) top low, [/\ pd F, pd H, F *m H = H *m F,
     largest (invmx F *m H) top /\ smallest (invmx F *m H) low & 1 < Num.sqrt (top / low)].
 
+Definition X6_needs_commuting := exists (H F : 'M[R]_2) top low ue uh a b tau Delta,
+  let step (g : 'cV[R]_2) l := - (invmx (l *: F) *m g) in
+  [/\ [/\ pd H, pd F, nrm ue = 1 & nrm uh = 1], [/\ largest H top, smallest H low, H *m ue = low *: ue & H *m uh = top *: uh],
+      [/\ 0 < a, 0 < b, 0 < tau & 0 < Delta],
+      exists l, [/\ 0 < l, Delta <= nrm (step (- (a *: ue)) l) & ellipsoid H tau (step (- (b *: uh)) l)]
+    & tau * dot uh (F *m uh) / (Delta * dot ue (F *m ue) * Num.sqrt top) < b / a].
+
 Definition X6_needs_linear := exists (H A : 'M[R]_1) g tau d, [/\ pd H, pd A, 0 < tau /\ ellipsoid H tau d,
     forall x, surrogate A g 0 d <= surrogate A g 0 x & hlen H d < tau / 2%:R].
+
+Definition X7_needs_eigenvectors := exists (H A : 'M[R]_2) top low ue uh a b tau Delta,
+  let serves l := Delta <= nrm (displacement A (- (a *: ue)) l) /\ ellipsoid H tau (displacement A (- (b *: uh)) l) in
+  [/\ [/\ pd H, nrm ue = 1 & nrm uh = 1], [/\ largest H top, smallest H low, H *m ue = low *: ue & H *m uh = top *: uh],
+      [/\ 0 < a, 0 < b, 0 < tau & 0 < Delta], forall l, 0 < l -> pd (A + l%:M)
+    & (exists l, 0 < l /\ serves l) /\ a / Delta - dot ue (A *m ue) <= 0].
 
 (* == Section 4 and Theorem 3 == *)
 

@@ -26,6 +26,19 @@ Qed.
 Theorem T1_without_symmetric_proof : T1_without_symmetric R.
 Proof. by move=> m n G k r; apply: law_without_definiteness. Qed.
 
+(* y = G2^-1 k: rho_1 >= 2 k.y - y.G1 y >= k.y = rho_2 *)
+Theorem T1d_without_symmetric_proof : T1d_without_symmetric R.
+Proof.
+move=> n G1 G2 k p1 h; have [_ q1] := p1; have [_ r1] := pd_psd p1.
+have u2 : G2 \in unitmx.
+  apply: inj_unit => x e; apply/eqP; apply: contraT => x0.
+  by have := lt_le_trans (q1 _ x0) (h x); rewrite e dot0r ltxx.
+pose y := invmx G2 *m k; have le : dot y (G1 *m y) <= rho G2 k by apply: le_trans (h y) _; rewrite mulKVmx // dotC.
+apply: attenuate_le; first exact: le_trans (r1 y) le.
+apply: le_trans (rho_variational k y p1); rewrite (dotC y) -[dot k y]/(rho G2 k).
+by rewrite mulr2n -addrA ler_addl subr_ge0.
+Qed.
+
 Let ones : 'M[R]_(1, 2) := const_mx 1.
 Let opposed : 'M[R]_(1, 2) := (vec2 1 (- 1))^T.
 

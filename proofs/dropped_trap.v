@@ -1,7 +1,7 @@
 (* What fails of Theorem 2 without an assumption (counterexamples.v). *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements counterexamples linear eigen attenuation spectrum batch cost trap plane proxy allocation instances line.
+From MetaKE Require Import statements counterexamples linear eigen attenuation spectrum drift batch cost trap regularisers plane proxy allocation instances line.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -135,6 +135,19 @@ split=> //.
 by have [h _] := law _ kl _ 1 1 s0 ltr01 ltr01; move/(h 1 ltr01); rewrite mul1r !divr1 ltxx.
 Qed.
 
+(* progress asks for length alone, and safety for the H-length of uh *)
+Theorem T2c_without_directions_proof : T2c_without_directions R.
+Proof.
+move=> n H ue uh a b tau Delta pH ne a0 b0 t0 D0.
+have safe l : 0 < l -> ellipsoid H tau (displacement 0 (- (b *: uh)) l) <-> b * hlen H uh / tau <= l.
+  move=> l0; apply: iff_trans (ellipsoid_hlen _ pH (ltW t0)) _.
+  rewrite displacement0 scalerA hlenZ ?mulr_ge0 ?invr_ge0 ?(ltW l0) ?(ltW b0) //.
+  by rewrite -[l^-1 * b * _]mulrA ler_pdivr_mull // [b * _ / _ <= _]ler_pdivr_mulr.
+split=> [[l [l0]]|h]; first by rewrite progress // => h1 /(safe _ l0) h2; apply: le_trans h2 h1.
+have l0 : 0 < a / Delta by rewrite divr_gt0.
+by exists (a / Delta); split=> //; [rewrite progress | apply/safe].
+Qed.
+
 (* v = e1, delta = e2: long, and the logit stays *)
 Theorem T2d_needs_parallel_proof : T2d_needs_parallel R.
 Proof.
@@ -185,6 +198,84 @@ exists 1%:M, (two 0 1 (2%:R ^+ 2)), (2%:R ^+ 2), 1; rewrite invmx1 !mul1mx mulmx
 - exact: (two_pd 0 ltr01 l).
 - by split; [exact: (two_largest 0 l) | exact: (two_smallest 0 l)].
 by rewrite divr1 sqrtr_sqr ger0_norm ?ler0n // ltr1n.
+Qed.
+
+(* the matrix [[2, 1], [1, 2]]: both axes have the quadratic form 2, the eigenvalues are 1 and 3 *)
+Let bent : 'M[R]_2 := mat2 2%:R 1 1 2%:R.
+
+Lemma bent_pd : pd bent.
+Proof.
+split=> [|x x0]; first by rewrite /sym tr_mat2.
+rewrite [x]vec2E mat2_mul dot2; move: x0; rewrite {1}[x]vec2E vec2_eq0; set p := x 0 0; set q := x 1 0 => x0.
+rewrite (_ : _ + _ = p ^+ 2 + q ^+ 2 + (p + q) ^+ 2); last by ring.
+rewrite ltr_paddr ?sqr_ge0 // lt_neqAle eq_sym addr_ge0 ?sqr_ge0 // andbT.
+by rewrite paddr_eq0 ?sqr_ge0 // !sqrf_eq0.
+Qed.
+
+Lemma axis_top : axis R 0 = vec2 1 0 :> 'cV[R]_2.
+Proof. by rewrite [LHS]vec2E !mxE. Qed.
+
+Lemma axis_low : axis R 1 = vec2 0 1 :> 'cV[R]_2.
+Proof. by rewrite [LHS]vec2E !mxE. Qed.
+
+Lemma bent_axis (i : 'I_2) : dot (axis R i) (bent *m axis R i) = 2%:R.
+Proof.
+by rewrite [axis R i]vec2E mat2_mul dot2 !mxE; case: i => -[|[|]] // ?; rewrite -!val_eqE /= !(mulr0, mulr1, mul0r, mul1r, addr0, add0r).
+Qed.
+
+Lemma two_form (x y : R) : dot (vec2 x y) (two 0 1 (2%:R ^+ 2) *m vec2 x y) = 4%:R * x ^+ 2 + y ^+ 2.
+Proof.
+have -> : two 0 1 (2%:R ^+ 2) *m vec2 x y = vec2 (4%:R * x) y :> 'cV[R]_2.
+  by apply/colP => i; rewrite mul_diag_mx !mxE -natrX; case: eqP => _; rewrite ?mul1r.
+by rewrite dot2; ring.
+Qed.
+
+Let four_le : (1 : R) <= 2%:R ^+ 2. Proof. by rewrite -natrX ler1n. Qed.
+Let four_root : Num.sqrt (2%:R ^+ 2) = 2%:R :> R. Proof. by rewrite sqrtr_sqr ger0_norm ?ler0n. Qed.
+
+(* H = diag(4, 1), F = bent, tau = Delta = a = 1, b = 13/25: l = 18/25 serves, the formula with 2 and 2 says b <= 1/2 *)
+Theorem X6_needs_commuting_proof : X6_needs_commuting R.
+Proof.
+exists (two 0 1 (2%:R ^+ 2)), bent, (2%:R ^+ 2), 1, (axis R 1), (axis R 0), 1, (13%:R / 25%:R), 1, 1.
+move=> step; pose l : R := 18%:R / 25%:R; have l0 : 0 < l by rewrite divr_gt0 ?ltr0n.
+have solve (g s : 'cV[R]_2) : l *: (bent *m s) = g -> step (- g) l = s.
+  move=> e; rewrite /step mulmxN opprK; apply: (canLR (mulKmx (pd_unit (pdZ l0 bent_pd)))).
+  by rewrite -scalemxAl e.
+split.
+- by split; [exact: (two_pd 0 ltr01 four_le) | exact: bent_pd | exact: axis_unit | exact: axis_unit].
+- by split; [exact: (two_largest 0 four_le) | exact: (two_smallest 0 four_le) | exact: two_low | exact: two_top].
+- by split; rewrite ?ltr01 // divr_gt0 ?ltr0n.
+- exists l; split=> //.
+    rewrite (solve _ (vec2 (- 25%:R / 54%:R) (25%:R / 27%:R))); last first.
+      by rewrite axis_low mat2_mul !scale2 /l; congr vec2; field.
+    rewrite nrm2 -[X in X <= _]sqrtr1; apply: ler_wsqrtr; apply: ltW; differ 209%N 2916%N.
+  rewrite (solve _ (vec2 (13%:R / 27%:R) (- 13%:R / 54%:R))); last first.
+    by rewrite axis_top mat2_mul !scale2 /l; congr vec2; field.
+  rewrite /ellipsoid two_form; apply: ltW; differ 43%N 2916%N.
+rewrite !bent_axis four_root; differ 1%N 50%N.
+Qed.
+
+(* H = diag(4, 1), A = bent, a = 2, b = tau = Delta = 1: l = 1/2 serves, the formula with 2 and 2 asks for l <= 0 *)
+Theorem X7_needs_eigenvectors_proof : X7_needs_eigenvectors R.
+Proof.
+exists (two 0 1 (2%:R ^+ 2)), bent, (2%:R ^+ 2), 1, (axis R 1), (axis R 0), 2%:R, 1, 1, 1.
+have p l : 0 < l -> pd (bent + l%:M) by move=> l0; apply: pdD; [exact: bent_pd | apply/pd_psd/scalar_pd].
+pose l : R := 2%:R^-1; have l0 : 0 < l by apply: half_gt0.
+have solve (g s : 'cV[R]_2) : bent *m s + l *: s = g -> displacement bent (- g) l = s.
+  move=> e; rewrite /displacement mulmxN opprK; apply: (canLR (mulKmx (pd_unit (p _ l0)))).
+  by rewrite mulmxDl mul_scalar_mx.
+move=> serves; split=> //.
+- by split; [exact: (two_pd 0 ltr01 four_le) | exact: axis_unit | exact: axis_unit].
+- by split; [exact: (two_largest 0 four_le) | exact: (two_smallest 0 four_le) | exact: two_low | exact: two_top].
+- by rewrite !ltr01 ltr0n.
+split; last by rewrite bent_axis divr1 subrr.
+exists l; split=> //; split.
+  rewrite (solve _ (vec2 (- 8%:R / 21%:R) (20%:R / 21%:R))); last first.
+    by rewrite axis_low mat2_mul !scale2 add2 /l; congr vec2; field.
+  rewrite nrm2 -[X in X <= _]sqrtr1; apply: ler_wsqrtr; apply: ltW; differ 23%N 441%N.
+rewrite (solve _ (vec2 (10%:R / 21%:R) (- 4%:R / 21%:R))); last first.
+  by rewrite axis_top mat2_mul !scale2 add2 /l; congr vec2; field.
+rewrite /ellipsoid two_form; apply: ltW; differ 25%N 441%N.
 Qed.
 
 (* H = 1, A = 10, g = -1, tau = 1: the least is at 1/10, within the region *)

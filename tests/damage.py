@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from experiments.journal import Journal
 from metake.data.records import read_records
 from metake.deltas import Delta
 from metake.errors import MetakeError
@@ -32,6 +31,7 @@ from metake.models.architecture import Architecture, ModuleMap
 from metake.models.load import ASSETS, EditableModel, load, save_model
 from metake.presets import PRESETS, preset_of
 from metake.published import read_published
+from metake.tuning.journal import Journal
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,26 @@ CASES = {
         [*EVALUATE, "--data", ASSETS / "world" / "dev.json", "--out", "o", "--edits", "-1"],
         "--edits",
     ),
+    "model of Windows": (
+        ["edit", "--model", r"C:\models\new\gpt2", *EDIT[3:], "--out", "o"],
+        r"error: C:\models\new\gpt2: ",
+    ),
+    "GGUF file of Windows": (
+        ["edit", "--model", r"C:\models\new\x.gguf", *EDIT[3:], "--out", "o"],
+        r"error: C:\models\new\x.gguf: no such file",
+    ),
+    "data of Windows": (
+        [*EVALUATE, "--data", r"C:\Users\ada\new\t.json", "--out", "o"],
+        r"error: C:\Users\ada\new\t.json: cannot be read",
+    ),
+    "delta of Windows": (
+        ["apply", "--model", "demo", "--delta", r"C:\Users\new\o", "--out", "o"],
+        r"C:\Users\new\o",
+    ),
+    "text of Windows": (
+        ["stats", "--model", "demo", "--out", "o", "--text", r"..\new\a.txt"],
+        r"error: ..\new\a.txt: cannot be read as text",
+    ),
     "requests not there": (["edit", "--model", "demo", "--requests", "r.json", "--out", "o"], "r.json"),
 }
 

@@ -8,6 +8,7 @@ import torch
 
 import metake
 import metake.editor as module
+from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
@@ -570,9 +571,20 @@ def test_rect_weighs_a_change_against_the_weights_it_is_added_to(demo, statistic
             assert torch.equal(demo.arch.weight(layer)[~kept], weight[~kept])
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("fails", ["plan", "solve", "write", "learn"])
-def test_wherever_an_edit_fails_nothing_of_it_is_left(demo, statistics_of, records, monkeypatch, fails):
-    """Weights, memory, mode, gradients, hooks and the stream of random numbers are as they were."""
+def test_wherever_an_edit_fails_nothing_of_it_is_left(
+    demo, statistics_of, records, monkeypatch, fails, error
+):
+    """Weights, memory, mode, gradients, hooks and the stream of random numbers are as they were, after Ctrl-C too."""
+
+    dense = Delta.dense
+
+    def stop(*given, **_):
+        if fails == "write" and given[1] == QUICK["layers"][0]:
+            return dense(*given)  # the first layer is written
+        raise error
+
     editor = editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01)
     with editor:
         editor.edit(records[0].request)
@@ -584,15 +596,15 @@ def test_wherever_an_edit_fails_nothing_of_it_is_left(demo, statistics_of, recor
         wanted = [p.requires_grad for p in demo.model.parameters()]
         state = torch.random.get_rng_state()
         target = {
-            "plan": ("metake.methods.locate_then_edit.LocateThenEdit.plan", lambda *_, **__: 1 / 0),
-            "solve": ("metake.solvers.layered.LayeredSolver.solve", lambda *_, **__: 1 / 0),
-            "write": ("metake.deltas.Delta.dense", lambda *_, **__: 1 / 0),
-            "learn": ("metake.methods.locate_then_edit.LocateThenEdit._learn", lambda *_, **__: 1 / 0),
+            "plan": "metake.methods.locate_then_edit.LocateThenEdit.plan",
+            "solve": "metake.solvers.layered.LayeredSolver.solve",
+            "write": "metake.deltas.Delta.dense",
+            "learn": "metake.methods.locate_then_edit.LocateThenEdit._learn",
         }[fails]
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(*target)
-                with pytest.raises(ZeroDivisionError):
+                patch.setattr(target, stop)
+                with pytest.raises(error):
                     editor.edit(records[1].request)
             assert demo.model.training
             assert [p.requires_grad for p in demo.model.parameters()] == wanted

@@ -30,10 +30,9 @@ EXTRA = {
     "theorem_figures": "theory",
     "run_zsre": "theory",
     "tune": "search",
-    "journal": "search",
     "downstream": "harness",
 }
-EXTRA_ROOMS = {"drift": "theory", "figures": "theory"}  # of metake/
+EXTRA_ROOMS = {"drift": "theory", "figures": "theory", "tuning": "search"}  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
 

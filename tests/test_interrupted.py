@@ -125,9 +125,9 @@ def test_scripts_that_resume_say_so(script, arguments, said, monkeypatch, tmp_pa
 
 
 def test_an_interrupted_search_names_its_journal(monkeypatch, tmp_path):
-    tune = pytest.importorskip("experiments.tune")
-    monkeypatch.setattr(tune, "search", interrupted)
-    monkeypatch.setattr(tune, "find_statistics", lambda *_: None)
+    tuning = pytest.importorskip("metake.tuning.run")
+    monkeypatch.setattr(tuning, "search", interrupted)
+    monkeypatch.setattr(tuning, "find_statistics", lambda *_: None)
     done = call_here("tune.py", "--journal", tmp_path / "j", "--out", tmp_path / "o", check=False)
     assert done.returncode == 130
     assert f"finished trials are in {tmp_path / 'j'}; rerun the command to resume" in done.stderr

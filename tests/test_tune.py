@@ -14,10 +14,7 @@ import torch
 
 optuna = pytest.importorskip("optuna")
 
-from experiments import tune  # noqa: E402
-from experiments.journal import Journal  # noqa: E402
-from experiments.searched import searched_names  # noqa: E402
-from experiments.tune import SPACES, as_trial, first_points, put, shipped_choice, stronger, suggest  # noqa: E402
+from experiments.tune import main  # noqa: E402
 from metake import cli  # noqa: E402
 from metake.data.records import read_records  # noqa: E402
 from metake.errors import MetakeError  # noqa: E402
@@ -30,12 +27,19 @@ from metake.models.architecture import Architecture  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
 from metake.presets import default_layers, preset_of, settings_for  # noqa: E402
 from metake.texts import default_text  # noqa: E402
+from metake.tuning import run  # noqa: E402
+from metake.tuning import search as searching  # noqa: E402
+from metake.tuning.found import next_command, put  # noqa: E402
+from metake.tuning.journal import Journal  # noqa: E402
+from metake.tuning.points import as_trial, first_points, settings_of, shipped_choice, stronger, suggest  # noqa: E402
+from metake.tuning.searched import searched_names  # noqa: E402
+from metake.tuning.space import SPACES, space_of  # noqa: E402
 from tests.scripts import call_here  # noqa: E402
 
 
 def winners(model):
     """`(method, settings)` of a model's search."""
-    found = read_record(tune.HERE / "search" / f"{model}.json", "")
+    found = read_record(run.SEARCHES / f"{model}.json", "")
     return [(method, found[method]["trials"][0]["choice"]) for method in sorted(set(found) & set(METHODS))]
 
 
@@ -142,7 +146,7 @@ def searched(monkeypatch, demo, tmp_path):
     def go(folder, *trials, earlier=None, **other):
         for count in trials:
             args = Namespace(**{**fixed, **other}, journal=tmp_path / folder, trials=count)
-            found = tune.search(demo, "memit", SPACES["demo"], records, None, args, {}, {}, earlier)
+            found = searching.search(demo, "memit", SPACES["demo"], records, None, args, {}, {}, earlier)
         return sorted(found, key=lambda trial: trial["number"])
 
     return go
@@ -186,7 +190,7 @@ def test_any_model_has_a_space(count, monkeypatch):
             "check_layers": lambda self, layers: None,
         },
     )
-    space = tune.space_of(deep())
+    space = space_of(deep())
     assert space.places[0] == default_layers(count)
     assert len(set(space.places)) == len(space.places)
     assert all(place and max(place) < count and list(place) == sorted(set(place)) for place in space.places)
@@ -301,15 +305,15 @@ def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
         seen.append(given[-1])
         return [{"number": 0, "score": 1.0, "choice": choice}]
 
-    monkeypatch.setattr(tune, "HERE", tmp_path)
-    monkeypatch.setattr(tune, "PRESETS", tmp_path)
-    monkeypatch.setattr(tune, "chosen_model", lambda args: demo)
-    monkeypatch.setattr(tune, "find_statistics", lambda *_: None)
-    monkeypatch.setattr(tune, "search", search)
-    run = ("tune.py", "--methods", "memit", "--edits", "2", "--batch", "1")
+    monkeypatch.setattr(run, "SEARCHES", tmp_path / "search")
+    monkeypatch.setattr(run, "PRESETS", tmp_path)
+    monkeypatch.setattr("metake.commands.tune.load_model", lambda *_: demo)
+    monkeypatch.setattr(run, "find_statistics", lambda *_: None)
+    monkeypatch.setattr(run, "search", search)
+    command = ("tune.py", "--methods", "memit", "--edits", "2", "--batch", "1")
     for more in ((), ("--extend",), ("--extend", "--batch", "2"), ("--extend", "--seed", "1")):
-        monkeypatch.setattr("sys.argv", [*run, *more])
-        tune.main()
+        monkeypatch.setattr("sys.argv", [*command, *more])
+        main()
     assert [len(earlier) for earlier in seen] == [0, 1, 0, 0]
     numbers = {name: value for name, value in choice.items() if name != "memory"}
     written = read_json(tmp_path / "demo.json")["methods"]
@@ -322,14 +326,14 @@ def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
 
 def test_a_search_in_which_nothing_worked_ships_nothing(monkeypatch, tmp_path, demo, capsys):
     failed = [{"number": 0, "score": 0.0, "choice": {"layers": [2]}, "failed": "singular"}]
-    monkeypatch.setattr(tune, "HERE", tmp_path)
-    monkeypatch.setattr(tune, "PRESETS", tmp_path)
-    monkeypatch.setattr(tune, "chosen_model", lambda args: demo)
-    monkeypatch.setattr(tune, "find_statistics", lambda *_: None)
-    monkeypatch.setattr(tune, "search", lambda *_: failed)
+    monkeypatch.setattr(run, "SEARCHES", tmp_path / "search")
+    monkeypatch.setattr(run, "PRESETS", tmp_path)
+    monkeypatch.setattr("metake.commands.tune.load_model", lambda *_: demo)
+    monkeypatch.setattr(run, "find_statistics", lambda *_: None)
+    monkeypatch.setattr(run, "search", lambda *_: failed)
     monkeypatch.setattr("sys.argv", ["tune.py", "--methods", "memit"])
     with pytest.raises(SystemExit):
-        tune.main()
+        main()
     assert "memit: no trial succeeded; the best of them said: singular" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -357,7 +361,7 @@ def test_what_was_published_is_a_point_of_the_space(model, method, demo):
     space = SPACES[model]
     point = first_points(method, {}, [], space, defaults=True)[1]
     choice = suggest(optuna.trial.FixedTrial(point), method, space)
-    plain = tune.settings_of(settings_for(demo.arch, method, name="none"))
+    plain = settings_of(settings_for(demo.arch, method, name="none"))
     differ = {name for name, value in choice.items() if name != "layers" and value != plain[name]}
     assert differ <= {"steps", "meta_steps"} | ({"gradient_lr"} if method == "ultraedit" else set())
     assert choice["layers"] == list(space.places[0])
@@ -455,15 +459,15 @@ def test_the_interval_of_a_score_is_over_records_and_holds_it():
         "generalisation": np.array([1.0, 0.0, 1.0, np.nan]),
         "specificity": np.full(4, 0.5),
     }
-    low, high = tune.score_interval(values, "specificity")
+    low, high = searching.score_interval(values, "specificity")
     assert low < score({"efficacy": 0.75, "generalisation": 2 / 3, "specificity": 0.5}) < high
     same = {name: np.full(4, 0.5) for name in values}
-    assert tune.score_interval(same, "specificity") == pytest.approx((0.5, 0.5))
+    assert searching.score_interval(same, "specificity") == pytest.approx((0.5, 0.5))
 
 
 def test_the_next_command_of_a_demo_model_compares_on_test_facts(records):
-    args = Namespace(model="demo", modules=None, device="cpu", dtype="float64")
-    command = tune.next_command(args, records[0], "memit", ["memit", "rect"], Path("a b/preset.json"))
+    model = run.model_words("demo", None, "cpu", "float64")
+    command = next_command(model, True, records[0], "memit", ["memit", "rect"], Path("a b/preset.json"))
     assert shlex.split(command) == [
         "python",
         "experiments/run_zsre.py",

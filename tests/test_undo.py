@@ -1,5 +1,7 @@
 """Undo in the wrong order is refused by name, and leaves the weights as they are."""
 
+import copy
+
 import pytest
 import torch
 
@@ -59,6 +61,28 @@ def test_revert_in_order_restores_every_bit(arch, dtype):
     assert same(arch, states[0])
     applied[0].revert()  # a second call does nothing
     assert same(arch, states[0])
+
+
+def test_deep_copies_are_edited_and_reverted_each_by_itself(arch):
+    """Of an unedited model, and of an edited one, which is another model from then on."""
+    states = [weights(arch)]
+    plain = Architecture(copy.deepcopy(arch.model))
+    applied = delta_of(arch, 0).apply(arch)
+    states.append(weights(arch))
+    edited = Architecture(copy.deepcopy(arch.model))
+    more = delta_of(edited, 1).apply(edited)
+    assert same(plain, states[0])
+    assert same(arch, states[1])
+    assert not same(edited, states[1])
+    again = delta_of(plain, 0).apply(plain)
+    assert same(plain, states[1])
+    applied.revert()
+    assert same(arch, states[0])
+    assert same(plain, states[1])
+    more.revert()
+    assert same(edited, states[1])
+    again.revert()
+    assert same(plain, states[0])
 
 
 def test_revert_below_another_change_is_refused(arch):

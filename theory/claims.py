@@ -90,6 +90,7 @@ CLAIMS: tuple[Claim, ...] = (
         "paper", ("suppression.attenuation", "suppression.realizability"), (),
         {"loewner": "G2 - G1 is positive semidefinite (eigenvalue-wise order is not enough)",
          "nonzero": "k != 0, for strictness"},
+        {"symmetric": "symmetry and definiteness of G2: x^T G2 x >= x^T G1 x suffices"},
     ),
     Claim(
         "T1e", 1, "AlphaEdit's specialisation",
@@ -207,6 +208,7 @@ CLAIMS: tuple[Claim, ...] = (
         "T2c", 2, "Two requests, one penalty", "no lam serves both iff b sqrt(mu_max)/tau > a/Delta, i.e. theta (b/a) sqrt(kappa) > 1",
         "paper", ("trap.shared_penalties", "trap.request_trap_relative"), (46, 47, 48, 49, 50),
         {"linear": "the loss is linear (curvature: X7)", "gradients": "the two gradients' sizes a and b are given: kappa alone decides nothing"},
+        {"directions": "u_min and u_max: u_e may be any unit vector, and u_h any vector with sqrt(u_h^T H u_h) for sqrt(mu_max)"},
         addition="the condition holds the ratio b/a: high kappa is neither needed nor enough",
     ),
     Claim(

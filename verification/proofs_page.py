@@ -18,7 +18,7 @@ REMARKS = {
     "T1a": "Stronger: that the eigenbasis exists is proved too, by the spectral theorem of `spectral.v`.",
     "T1b": "The whole claim; `low` is any positive lower bound of all eigenvalues, and M may lie below it.",
     "T1c": "The whole claim; the limit is stated with epsilon. G is definite and `||k||` stays put.",
-    "T1d": "The whole claim.",
+    "T1d": "The whole claim. Of G2 nothing is needed but x^T G2 x >= x^T G1 x (`T1d_without_symmetric`).",
     "T1e": "The whole claim, with uniqueness of D P; and its correction: the raw key's update leaves the range of P unless P k = k or r = 0. Stronger: what the published code solves, for a batch with earlier keys, is the batch law's edit in the geometry that holds them.",
     "T1f": "Stronger: the edit with earlier keys is the one minimiser, on matrices X = X P, of the objective that holds them too.",
     "X1": "The whole claim. P = V V^T is built in; that the left side is AlphaEdit's edit is T1f.",
@@ -36,7 +36,7 @@ REMARKS = {
     "L1": "With the additions of the register: in one dimension no lam >= 0 gives the radius 2.",
     "L2": "The whole claim; the radius may be negative.",
     "T2b": "With the additions of the register.",
-    "T2c": "The whole claim, for linear losses (A = 0), as the claim says.",
+    "T2c": "The whole claim, for linear losses (A = 0), as the claim says. `T2c_without_directions` is the law for gradients of any direction: the easy one's does not enter, and sqrt(u_h^T H u_h) takes the place of sqrt(mu_max).",
     "T2d": "The whole claim, with the one step that attains the length, and both for a step that is confined to a subspace.",
     "P3": "The whole claim: the least cost, and two requests that share a penalty, whose trap depends on rho of the hard request and on no direction.",
     "L3": "Stronger: any bound e of the spectral norm, both forms; the second is attained for every mu and e, in every dimension.",
@@ -78,8 +78,6 @@ OBSTACLES = {
 #: Assumptions whose counterexample is a test alone, and why it is no theorem.
 TESTED: dict[tuple[str, str], str] = {
     ("X4", "quotient"): "rounding, as for the claim",
-    ("X6", "commuting"): "the proof is not written yet",
-    ("X7", "eigenvectors"): "the proof is not written yet",
     ("X11", "fixed"): "the claim has no statement",
 }
 INTRO = """# Proofs that a machine has checked
@@ -179,7 +177,7 @@ def page(answers: Answers) -> str:
         "",
         "## Assumptions",
         "",
-        "`T1_needs_definite` states an instance of the other premises at which the claim fails.",
+        "`T1_needs_definite` states an instance of the other premises at which the claim fails, `T1_without_symmetric` what holds without a premise.",
         "",
         *_assumptions(answers),
         "",

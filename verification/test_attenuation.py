@@ -276,6 +276,18 @@ def test_no_key_no_edit(geometry: Geometry):
     assert holds(suppression.attenuation(suppression.realizability(geometry.G, zero)) == 0)
 
 
+@given(edits(max_exponent=3), st.sampled_from([0.0, 1e-3, 1.0]), st.sampled_from([0.0, 1.0, 10.0]), seeds)
+@checks("T1d", "unneeded", drops="symmetric")
+def test_the_larger_geometry_need_not_be_symmetric(e: Edit, amount: float, turn: float, seed: int):
+    """G2 = G1 + amount V V^T + turn (S - S^T), scaled by the trace of G1."""
+    rng = np.random.default_rng(seed)
+    S, V = rng.standard_normal((2, e.geometry.size, e.geometry.size))
+    G2 = e.G + np.trace(e.G) * (amount * V @ V.T + turn * (S - S.T))
+    rho = float(e.k @ np.linalg.solve(G2, e.k))
+    limit = tolerance(e.geometry.condition * (1 + np.linalg.norm(G2) / np.trace(e.G)), 8)
+    below(suppression.attenuation(rho), suppression.attenuation(suppression.realisability(e.G, e.k)), limit)
+
+
 @checks("T1d", "needed", drops="loewner")
 def test_larger_eigenvalues_are_not_enough():
     k = np.array([1.0, 0.0])

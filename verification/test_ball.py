@@ -226,6 +226,17 @@ def test_requests_off_the_eigenvectors_are_served_where_the_aligned_are(r: Reque
     equal(switch(lambda lam: bool(np.linalg.norm(linear(-r.a * v, lam)) >= r.progress)), found.upper, limit)
 
 
+@given(requests(), seeds)
+@checks("T2c", "unneeded", drops="directions")
+def test_the_hard_gradient_s_own_length_decides(r: Requests, seed: int):
+    """Any two directions; the easy one's does not enter."""
+    u, v = directions(r.geometry.size, seed, 2)[:, -2:].T
+    found = trap.shared_penalties(r.a, r.b, r.progress, cost(r.geometry, u) ** 2, r.tau)
+    limit = tolerance(1, r.geometry.size)
+    equal(switch(lambda lam: cost(r.geometry, linear(-r.b * u, lam)) <= r.tau), found.lower, limit)
+    equal(switch(lambda lam: bool(np.linalg.norm(linear(-r.a * v, lam)) >= r.progress)), found.upper, limit)
+
+
 @given(requests())
 @checks("T2c", "searched")
 def test_the_best_penalty_meets_both_demands_by_the_theorem_s_ratio(r: Requests):

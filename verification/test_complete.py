@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from verification import conftest as run
+from verification.outcome import Outcome
 
 ROOT = run.HERE.parent
 
@@ -94,6 +95,28 @@ def test_a_run_that_was_stopped_is_partial(monkeypatch, status, maxfail, state, 
 def test_fewer_examples_make_no_verdict(monkeypatch):
     monkeypatch.setattr(run, "_examples", lambda: settings.get_profile("glance").max_examples)
     assert "fewer examples" in partial("verification")
+
+
+@pytest.mark.parametrize("lacks", ["", "tests were left out"], ids=["complete", "partial"])
+@pytest.mark.parametrize("wanted", [None, "T1"], ids=["all claims", "one claim"])
+def test_a_summary_writes_verdicts_of_a_complete_run_alone(monkeypatch, tmp_path, lacks, wanted):
+    """A partial run, or one of a single claim, prints what it has seen and leaves the committed files as they are."""
+    said, options = [], {"--claim": wanted, "--verdicts": tmp_path / "v", "--accept": False, "--deep": False}
+    if lacks:
+        options["--accept"] = True  # is not followed by a partial run
+    monkeypatch.setattr(
+        run, "_outcomes", [Outcome("test_a.py::test_b", "passed", (("T1", "random", "", False),))]
+    )
+    monkeypatch.setattr(run, "_partial", lambda *_: lacks)
+    monkeypatch.setattr(run, "write_expected", lambda _: said.append("expected.json"))
+    reporter = SimpleNamespace(write=said.append, write_line=lambda line, **_: said.append(line))
+    run.pytest_terminal_summary(reporter, 0, SimpleNamespace(getoption=options.__getitem__))
+    text = "\n".join(said)
+    files = sorted(path.name for path in tmp_path.rglob("verdicts.*"))
+    assert "T1" in text
+    assert "expected.json" not in said
+    assert files == ([] if lacks or wanted else ["verdicts.html", "verdicts.json", "verdicts.md"])
+    assert ("no verdicts written" in text) == bool(lacks and not wanted)
 
 
 @pytest.fixture

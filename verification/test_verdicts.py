@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from theory.claims import CLAIMS
+from theory.claims import CLAIMS, claim
 from verification.expected import Evidence, additions, gather
 from verification.ledger import ASIDE, LADDER, unmet
 from verification.outcome import Outcome
 from verification.page import ROOT, VERDICTS
-from verification.verdicts import Verdict, markdown, verdicts, write_verdicts
+from verification.verdicts import Verdict, card, markdown, verdicts, write_verdicts
 
 
 def outcome(
@@ -124,6 +124,36 @@ def test_a_rung_without_its_obligations_is_unmet(rung):
     others = {kind for r in (LADDER | ASIDE).values() for kind in r.needs} - needs
     assert unmet([("T1", rung, False)], dict.fromkeys(others, 1))
     assert not any(unmet([("T1", rung, False)], {kind: 1}) for kind in needs)
+
+
+def test_card_has_files_tests_per_rung_and_counterexamples_of_its_claim():
+    tests = [
+        Outcome("verification/test_a.py::test_b[1]", "passed", (("T1", "random", "", False),), {}),
+        Outcome("verification/test_a.py::test_c", "passed", (("T1", "exact", "", False),), {}),
+        outcome("T1", "needed", drops="single", counterexample="two keys"),
+        Outcome("verification/test_a.py::test_d", "failed", (("T1", "product", "", False),), {}),
+        Outcome("verification/test_a.py::test_other", "passed", (("T1b", "random", "", False),), {}),
+    ]
+    lost = Outcome("verification/test_a.py::test_lost", "passed", (("T1", "proved", "", False),), {})
+    entry = claim("T1")
+    head, *sections = card("T1", tests, gather([*tests, lost])).split("\n\n")
+    assert head.startswith(f"T1. {entry.title}: fails")
+    assert entry.statement in head
+    first, *found = sections
+    files = re.findall(r"^  (\S+?)(?:[#:]\S*)?(?: |$)", first, re.MULTILINE)
+    assert first.startswith("statement and derivation\n  docs/theory.md#t1-")
+    assert {"docs/theory.md", "theory/suppression.py", "theory/derive_suppression.py"} <= set(files)
+    assert all((ROOT / file).is_file() for file in files)
+    rungs = {**LADDER, **ASIDE}
+    assert [section.strip() for section in found] == [
+        f"random: {rungs['random'].text}\n  verification/test_a.py::test_b",
+        f"exact: {rungs['exact'].text}\n  verification/test_a.py::test_c",
+        f"proved: {rungs['proved'].text}",
+        f"needed: {rungs['needed'].text}\n  verification/file::test",
+        f"counterexamples\n  without single ({entry.assumptions['single']}): two keys",
+        "missing\n  proved: test_a.py::test_lost gave no evidence",
+        "failed\n  test_d",
+    ]
 
 
 def page_of(outcomes: list[Outcome], expected: Evidence, folder: Path) -> str:

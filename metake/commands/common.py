@@ -65,9 +65,14 @@ Preset = Annotated[
     Path | None,
     typer.Option(
         "--preset",
-        help="Preset file written by experiments/tune.py; default: the model's preset.",
+        help="Preset file written by `metake tune`; default: the model's preset.",
     ),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="File of records; default, on a demo model: facts of its made-up world."),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch; default: torch's.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")

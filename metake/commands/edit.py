@@ -150,7 +150,7 @@ def edit(
         if preset is None and hparams is None and not preset_name(loaded.arch):
             typer.echo(
                 f"note: no preset for {loaded.name}: using settings published for other models, with which an edit may have little "
-                "effect; search settings with experiments/tune.py and give --preset, or change them with --set and --layers",
+                "effect; search settings with metake tune and give --preset, or change them with --set and --layers",
                 err=True,
             )
         statistics = find_statistics(loaded, [chosen], stats, text)

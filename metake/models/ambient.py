@@ -1,5 +1,4 @@
-"""Default PyTorch modes inside the library, whatever the caller has set: inference mode, autocast, default dtype and
-default device."""
+"""Default PyTorch modes inside the library: inference mode, autocast, default dtype and default device."""
 
 from __future__ import annotations
 
@@ -33,6 +32,9 @@ def neutral() -> Iterator[None]:
 
 def refuse_inference_tensors(model: nn.Module) -> None:
     """Refuse a model created inside `torch.inference_mode()`: its weights allow neither gradients nor updates.
+
+    Args:
+        model: the model.
 
     Raises:
         MetakeError: some of its weights are inference tensors.

@@ -1,7 +1,7 @@
-"""Where a model keeps what an edit needs: its blocks, their down-projections, its head.
+"""The modules of a model that an edit uses: its blocks, their down-projections, its head.
 
-A supported family is one row of module names. A model outside the table can be described by the
-same row (`ModuleMap`), so nothing else in the library knows how families differ.
+A supported family is one row of module names. A model outside the table is described by a row of the same form
+(`ModuleMap`); the rest of the library is independent of the family.
 """
 
 from __future__ import annotations
@@ -50,10 +50,16 @@ class ModuleMap:
 
     @classmethod
     def of(cls, modules: ModuleMap | Path | str | None) -> ModuleMap | None:
-        """A map as it is, or that of a file; None for none.
+        """Module map of a map, a file or None.
+
+        Args:
+            modules: a map, which is returned unchanged, or the path of a JSON file.
+
+        Returns:
+            The map; None if `modules` is None.
 
         Raises:
-            MetakeError: something else, or the file holds no map.
+            MetakeError: another type, or the file does not contain a map.
         """
         if modules is None or isinstance(modules, ModuleMap):
             return modules
@@ -66,7 +72,18 @@ class ModuleMap:
 
     @classmethod
     def read(cls, path: Path | str) -> ModuleMap:
-        """A map from a JSON file with the keys `blocks`, `down` and, optionally, `head`."""
+        """Module map from a JSON file.
+
+        Args:
+            path: file with the keys `blocks`, `down` and, optionally, `head`.
+
+        Returns:
+            The map.
+
+        Raises:
+            MetakeError: the file does not contain a map.
+            unknown_name: a key has another name.
+        """
         path = as_path(path, "modules")
         fields = read_json(path)
         known = {"blocks", "down", "head"}
@@ -90,8 +107,8 @@ FAMILIES: dict[str, ModuleMap] = {
     "qwen2": LLAMA_LIKE,
     "qwen3": LLAMA_LIKE,
 }
-# A norm between the FFN and the residual stream: what the down-projection writes is not what the
-# stream receives, so v = W k no longer describes the edit (Gemma 2 and 3, OLMo 2).
+# Models that normalize the FFN output before the residual add (Gemma 2 and 3, OLMo 2) are not supported: the stream
+# does not receive v = W k.
 POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffw_norm")
 
 
@@ -103,8 +120,8 @@ class Architecture:
         modules: needed for a model whose family is not in `FAMILIES`; a map, or the file of one.
 
     Raises:
-        MetakeError: unknown family, a named module is missing, the FFN's output is normalised
-            before it is added, or the weights are quantised.
+        MetakeError: unknown family, a named module is missing, the FFN output is normalized before the residual add, or
+            the weights are quantized.
     """
 
     def __init__(self, model: nn.Module, modules: ModuleMap | Path | str | None = None) -> None:
@@ -161,34 +178,61 @@ class Architecture:
         return len(self.blocks)
 
     def down(self, layer: int) -> nn.Module:
+        """The down-projection of a block.
+
+        Args:
+            layer: the block.
+
+        Returns:
+            An `nn.Linear` or `Conv1D`.
+        """
         return self._find(self.blocks[layer], self.modules.down)
 
     def ffn(self, layer: int) -> nn.Module | None:
-        """The module around the down-projection, which maps every token for itself; None where that is not known."""
+        """The FFN of a block, a function of single tokens; None for a described model, where this is not known.
+
+        Args:
+            layer: the block.
+
+        Returns:
+            The module that contains the down-projection.
+        """
         name = self.modules.down.rpartition(".")[0]
         if not name or self.modules.down != getattr(FAMILIES.get(self.family), "down", None):
             return None
         return self._find(self.blocks[layer], name)
 
     def weight(self, layer: int) -> torch.Tensor:
-        """The down-projection as `d_v x d_k`, a view of the parameter (Conv1D is transposed)."""
+        """Weight of a down-projection, `d_v x d_k`, a view of the parameter (transposed for `Conv1D`).
+
+        Args:
+            layer: the block.
+
+        Returns:
+            The weight, in the dtype of the model and without gradients.
+        """
         module = self.down(layer)
         weight: torch.Tensor = module.get_parameter("weight").detach()
         return weight.T if isinstance(module, Conv1D) else weight
 
     @property
     def d_k(self) -> int:
+        """Size of a key: inputs of a down-projection."""
         return self.weight(0).shape[1]
 
     @property
     def d_v(self) -> int:
+        """Size of the residual stream: outputs of a down-projection."""
         return self.weight(0).shape[0]
 
     def check_tokens(self, largest: int) -> None:
-        """Refuse token ids, of which this is the largest, that the model has no embedding for.
+        """Refuse token ids without an embedding.
+
+        Args:
+            largest: the largest token id.
 
         Raises:
-            MetakeError: they are of another model's tokenizer, or of one with tokens that were added later.
+            MetakeError: the tokenizer is another model's, or has tokens that were added later.
         """
         embedding = self.model.get_input_embeddings()  # type: ignore[operator]
         count = getattr(embedding, "num_embeddings", len(embedding.weight))
@@ -200,12 +244,13 @@ class Architecture:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go: the device of the input embeddings."""
-        return self.model.get_input_embeddings().weight.device  # type: ignore[operator]
+        """Device of the input embeddings, which take the token ids."""
+        device: torch.device = self.model.get_input_embeddings().weight.device  # type: ignore[operator]
+        return device
 
     @property
     def max_positions(self) -> int | None:
-        """The longest input, or None where the configuration states no limit."""
+        """Length of the longest input; None if the configuration states no limit."""
         config = getattr(self.model, "config", None)
         for key in ("max_position_embeddings", "n_positions"):
             if getattr(config, key, None):
@@ -214,7 +259,7 @@ class Architecture:
 
     @property
     def pass_tokens(self) -> int:
-        """Padded tokens of a pass, unless a setting says otherwise: what a CPU's caches hold, more on a GPU."""
+        """Default number of padded tokens of a pass: 1,024 on a CPU, which fit its caches, 8,192 on a GPU."""
         return 1024 if self.device.type == "cpu" else 8192
 
     @cached_property
@@ -227,27 +272,26 @@ class Architecture:
     @cached_property
     @torch.no_grad()
     def returns_tuples(self) -> bool:
-        """Whether a block returns the stream as the first of several things, which differs between versions of
-        `transformers`."""
-        seen: list[bool] = []
+        """Whether a block returns the stream as the first item of a tuple; depends on the version of `transformers`."""
+        found: list[bool] = []
 
-        class Seen(Exception):
+        class Stop(Exception):
             pass
 
-        def look(_: object, __: object, output: object) -> None:
-            seen.append(isinstance(output, tuple | list))
-            raise Seen
+        def probe(_: object, __: object, output: object) -> None:
+            found.append(isinstance(output, tuple | list))
+            raise Stop
 
-        handle = self.blocks[0].register_forward_hook(look)
+        handle = self.blocks[0].register_forward_hook(probe)
         try:
-            with self._evaluating(), suppress(Seen):
+            with self._evaluating(), suppress(Stop):
                 self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
         finally:
             handle.remove()
-        return seen[0]
+        return found[0]
 
     def _evaluating(self) -> ExitStack:
-        """No dropout, no gradients, and every hook called; as before afterwards."""
+        """Context without dropout and gradients, in which every hook is called."""
         from metake.models.trace import eager, frozen  # builds on this module
 
         stack = ExitStack()
@@ -257,16 +301,21 @@ class Architecture:
 
     @property
     def cache_argument(self) -> str:
-        """The argument of the model that takes attention's memory of earlier tokens."""
+        """Name of the argument of the model's forward pass that takes the KV cache."""
         names = inspect.signature(self.model.forward).parameters
         return "cache" if "cache" in names else "past_key_values"
 
     def can_resume(self, length: int) -> bool:
-        """Whether a pass over rows of this length may start after some of their tokens.
+        """Whether a pass over rows can start from a KV cache of their first tokens.
 
-        Known for the families of the table alone: a described model may count positions, or mask
-        them, in its own way. Fused attention takes no mask of one's own; within a sliding window all
-        attention is plain.
+        True for the families of the table only: a described model may count or mask positions differently. Fused
+        attention does not take the mask; within a sliding window attention is full.
+
+        Args:
+            length: length of the longest row.
+
+        Returns:
+            False also for a row longer than the sliding window.
         """
         if self.family not in FAMILIES:
             return False
@@ -277,7 +326,10 @@ class Architecture:
         return window is None or length <= window
 
     def check_layers(self, layers: Sequence[int]) -> None:
-        """Refuse layers that are none of the model's, or cannot be edited.
+        """Refuse layers that the model does not have, or that cannot be edited.
+
+        Args:
+            layers: the layers to edit.
 
         Raises:
             MetakeError: no layer, one that is no number or out of range, or one whose weight is used twice.
@@ -303,13 +355,17 @@ class Architecture:
                 )
 
     def fingerprint(self, layers: int | None = None, dtype: torch.dtype | None = None) -> str:
-        """A hash of the model up to block `layers` (all by default), independent of device.
+        """Hash of the model's weights, independent of the device.
 
-        Reads a strided sample of every weight in fp32, so it takes milliseconds and still sees a
-        low-rank edit, which touches every entry.
+        Hashes a strided sample of every weight in fp32, which takes milliseconds and detects a low-rank edit, since it
+        changes every entry.
 
         Args:
-            dtype: what the fingerprint would be with the weights rounded to it.
+            layers: number of blocks that are hashed; all by default.
+            dtype: dtype that the weights are rounded to first.
+
+        Returns:
+            16 hexadecimal digits.
         """
         digest = hashlib.sha256(json.dumps(asdict(self.modules)).encode())
         parts = [self.model.get_input_embeddings(), *self.blocks[:layers]]  # type: ignore[operator]

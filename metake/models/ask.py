@@ -28,8 +28,13 @@ def ask(
     model then continues with unrelated text.
 
     Args:
+        arch: the model.
+        tokenizer: its tokenizer, or a `Chat`.
         questions: complete prompts.
         max_new_tokens: maximum number of tokens per answer.
+
+    Returns:
+        A string for a string, otherwise a list.
 
     Raises:
         MetakeError: no question, a question that is not a string or too long, or a model that cannot generate.
@@ -47,7 +52,16 @@ def ask(
 
 
 def check_room(arch: Architecture, rows: Sequence[Sequence[int]], what: str) -> None:
-    """Refuse token rows after which no position is left for an answer; `what` begins the error line."""
+    """Refuse token rows after which no position is left for an answer.
+
+    Args:
+        arch: the model.
+        rows: token ids of each prompt.
+        what: begins the error line.
+
+    Raises:
+        MetakeError: a row is too long.
+    """
     limit, longest = arch.max_positions, max(map(len, rows))
     if limit is not None and longest >= limit:
         raise MetakeError(f"{what}: a question of {longest} tokens; the model takes {limit} with the answer")

@@ -1,4 +1,4 @@
-"""Prompts as an instruction-tuned model is used: the question in a user's turn, the answer in the assistant's."""
+"""Prompts in the chat template of an instruction-tuned model: question in a user turn, answer in the assistant's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ QUESTION, ANSWER = "metake-question", "metake-answer"  # stand for the texts; no
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around a prompt.
+    """Text around a prompt.
 
     Attributes:
-        before, after: the prompt's surroundings, up to where the answer begins.
-        space: between that and an answer; left out where there is none.
+        before: text before the prompt.
+        after: text between the prompt and the answer, without its last spaces.
+        space: spaces between `after` and an answer; omitted if there is no answer.
     """
 
     before: str = ""
@@ -28,13 +29,16 @@ PLAIN = Frame()
 
 
 class Chat:
-    """A tokenizer whose prompts stand in a conversation: `encode` frames them by its chat template.
+    """A tokenizer whose prompts `encode` puts into its chat template.
 
-    Give it wherever a tokenizer is asked for: `Editor(model, Chat(tokenizer))`. In all else it is the tokenizer:
-    texts for statistics and perplexity stay as they are, contexts are sampled plain and said by the user.
+    Can be passed in place of a tokenizer: `Editor(model, Chat(tokenizer))`. Texts for statistics and perplexity are not
+    framed; contexts are sampled without the template and precede the prompt in the user turn.
+
+    Args:
+        tokenizer: a tokenizer with a chat template.
 
     Attributes:
-        frame: taken from the template's rendering of one question and its answer, a default system message included.
+        frame: from the template's rendering of one question and its answer, including a default system message.
 
     Raises:
         MetakeError: the tokenizer has no chat template, or one that does not show both texts, in this order, once.
@@ -60,6 +64,15 @@ class Chat:
         self.frame = Frame(before, bare, after[len(bare) :])
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Result of the tokenizer, without the frame.
+
+        Args:
+            args: of the tokenizer.
+            options: of the tokenizer.
+
+        Returns:
+            Its encoding.
+        """
         return self.tokenizer(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -69,16 +82,37 @@ class Chat:
 
 
 def frame_of(tokenizer: Any) -> Frame:
-    """What stands around this tokenizer's prompts."""
+    """Frame of a tokenizer's prompts.
+
+    Args:
+        tokenizer: a tokenizer or a `Chat`.
+
+    Returns:
+        `PLAIN` for a plain tokenizer.
+    """
     return tokenizer.frame if isinstance(tokenizer, Chat) else PLAIN
 
 
 def described(tokenizer: Any) -> dict[str, str] | None:
-    """The frame as plain data for a result file; None where prompts stand alone."""
+    """Frame of a tokenizer's prompts as plain data for a result file; None without a chat template.
+
+    Args:
+        tokenizer: a tokenizer or a `Chat`.
+
+    Returns:
+        The fields of the frame.
+    """
     frame = frame_of(tokenizer)
     return None if frame == PLAIN else asdict(frame)
 
 
 def without_frame(tokenizer: Any) -> Any:
-    """The tokenizer itself, for texts that are no prompts."""
+    """The tokenizer without its chat template, for texts that are no prompts.
+
+    Args:
+        tokenizer: a tokenizer or a `Chat`.
+
+    Returns:
+        The plain tokenizer.
+    """
     return tokenizer.tokenizer if isinstance(tokenizer, Chat) else tokenizer

@@ -24,14 +24,29 @@ LEAST = 8  # minimum number of tokens of an answer
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the tokenizer's end-of-text token and those of the model's generation settings."""
+    """Tokens that end an answer: the tokenizer's end-of-text token and those of the model's generation settings.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+
+    Returns:
+        Token ids in ascending order.
+    """
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     tokens = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
     return sorted({int(token) for token in tokens if token is not None})
 
 
 def set_aside(model: Any) -> dict[str, Any]:
-    """Generation settings of the model that would change greedy answers, by name."""
+    """Generation settings of the model that would change greedy answers, by name.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The settings that are ignored here.
+    """
     config = getattr(model, "generation_config", None)
     if config is None:
         return {}
@@ -49,7 +64,15 @@ def set_aside(model: Any) -> dict[str, Any]:
 
 
 def described_decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Decoding of the answers, as plain data for a result file."""
+    """Decoding of the answers, as plain data for a result file.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+
+    Returns:
+        Kind of decoding, stop tokens and ignored settings.
+    """
     return {
         "decoding": "greedy",
         "stop_tokens": stop_tokens(model, tokenizer),
@@ -61,6 +84,10 @@ def described_decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
 def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
     """Context in which `model.generate` ignores the model's generation settings; they are restored afterwards.
 
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+
     Raises:
         MetakeError: the model cannot generate.
     """
@@ -68,10 +95,11 @@ def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
         raise MetakeError("generation: the model has no generate(); evaluate with --no-generate")
     from transformers import GenerationConfig
 
+    settings: Any = GenerationConfig  # untyped
     own, returns = model.generation_config, model.config.return_dict
     ends = stop_tokens(model, tokenizer)
     filler = ends[0] if ends else 0
-    model.generation_config = GenerationConfig(eos_token_id=ends or None, pad_token_id=filler)
+    model.generation_config = settings(eos_token_id=ends or None, pad_token_id=filler)
     model.config.return_dict = True
     try:
         yield
@@ -80,12 +108,30 @@ def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 def answer_length(tokenizer: Any, prompt: str, target: str, least: int = LEAST) -> int:
-    """Number of tokens to generate for an answer that is compared with `target`."""
+    """Number of tokens to generate for an answer that is compared with `target`.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompt: the prompt.
+        target: the expected answer.
+        least: minimum number of tokens.
+
+    Returns:
+        A few tokens more than the target has.
+    """
     return max(encode(tokenizer, prompt, target).answer + MARGIN, least)
 
 
 def as_spoken(tokenizer: Any, target: str) -> str:
-    """A target encoded and decoded by the tokenizer, which may fold case or Unicode forms, for comparison with answers."""
+    """A target encoded and decoded by the tokenizer, for comparison with answers.
+
+    Args:
+        tokenizer: the model's tokenizer, which may fold case or Unicode forms.
+        target: the expected answer.
+
+    Returns:
+        The target as the model would write it.
+    """
     return tokenizer.decode(tokenizer(target, add_special_tokens=False).input_ids).strip() or target.strip()
 
 
@@ -93,6 +139,13 @@ def first_lines(text: str, target: str = "") -> str:
     """The first lines of an answer, as many as the target has; leading whitespace is kept.
 
     A `Cut` answer remains one unless a line of it ends where the result does.
+
+    Args:
+        text: the answer.
+        target: the expected answer.
+
+    Returns:
+        The first lines.
     """
     body = text.lstrip()
     lines = body.split("\n")[: target.strip().count("\n") + 1]
@@ -116,10 +169,14 @@ def continue_greedily(
     positions suffice for all of them.
 
     Args:
+        arch: the model.
+        tokenizer: its tokenizer.
+        prompts: token ids of each prompt.
+        lengths: maximum number of new tokens of each prompt.
         max_tokens: padded tokens of a batch, including continuations; by default the device's `pass_tokens` times two.
 
-    Raises:
-        MetakeError: the model cannot generate (no `generate`).
+    Returns:
+        The continuations, in the order of the prompts.
     """
     texts = [""] * len(prompts)
     arch.check_tokens(max((max(row, default=0) for row in prompts), default=0))
@@ -179,7 +236,15 @@ def greedy_answers(
     """Greedy answers to prompts, each a few tokens longer than its target and with as many lines.
 
     Args:
+        arch: the model.
+        tokenizer: its tokenizer, or a `Chat`.
+        prompts: the prompts.
+        targets: the expected answer of each prompt.
         least: minimum number of tokens of an answer.
+        max_tokens: padded tokens of a batch.
+
+    Returns:
+        The answers, in the order of the prompts.
     """
     rows = [encode(tokenizer, prompt).ids for prompt in prompts]
     lengths = [answer_length(tokenizer, p, t, least) for p, t in zip(prompts, targets, strict=True)]

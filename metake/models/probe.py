@@ -26,15 +26,26 @@ ROUNDING = 16  # units in the last place of the largest entry
 
 
 def stream_of(output: Any) -> Tensor:
-    """The residual stream from a block's output."""
+    """Residual stream from a block's output.
+
+    Args:
+        output: a tensor, or a tuple or list that begins with it.
+
+    Returns:
+        The stream, `rows x length x d_v`.
+    """
     while isinstance(output, tuple | list):
         output = output[0]
-    return output
+    stream: Tensor = output
+    return stream
 
 
 @torch.no_grad()
 def check_values(arch: Architecture) -> None:
     """Test every block, and the head.
+
+    Args:
+        arch: the model.
 
     Raises:
         MetakeError: the model cannot be run on token ids alone, a down-projection is not run, its output is not its
@@ -83,8 +94,16 @@ def _logits(arch: Architecture, ids: Tensor) -> Tensor:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits from a model's output, which is a tuple if its configuration has `return_dict=False`."""
-    return output[0] if isinstance(output, tuple) else output.logits
+    """Logits from a model's output.
+
+    Args:
+        output: an object with `logits`, or a tuple that begins with them (`return_dict=False`).
+
+    Returns:
+        The logits, `rows x length x vocabulary`.
+    """
+    logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
+    return logits
 
 
 def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> None:

@@ -1,8 +1,7 @@
-"""From text to padded token rows, with the places that matter marked by character offsets.
+"""Padded token rows of texts, with lookup and answer positions from character offsets.
 
-Offsets make the same code right for byte-level and SentencePiece vocabularies, with or without
-BOS: the lookup token is the one that holds the subject's last character, the answer's tokens are
-those that reach past the end of the prompt.
+With offsets the same code works for byte-level and SentencePiece vocabularies, with or without BOS: the lookup token
+contains the subject's last character, and answer tokens end after the end of the prompt.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from torch import Tensor
 from metake.errors import MetakeError
 from metake.models.chat import PLAIN, frame_of
 
-SPACES = (
-    "▁Ġ "  # how vocabularies write a space; one that is put before a text spans the text's first character
-)
+SPACES = "▁Ġ "  # spaces in vocabularies; a space that is put before a text spans the text's first character
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Row:
     Attributes:
         ids: token ids, special ones included.
         lookup: index of the subject's last token, or of the prompt's last token without a subject.
-        answer: how many tokens at the end belong to the answer.
+        answer: number of tokens at the end that belong to the answer.
     """
 
     ids: tuple[int, ...]
@@ -47,7 +44,7 @@ class Row:
 
     @property
     def needed(self) -> int:
-        """How many tokens a pass has to read: up to the last that predicts something."""
+        """Number of tokens that a pass has to read: up to the last one that predicts an answer token."""
         return max(self.lookup + 1, len(self.ids) - 1 if self.answer else 0)
 
     @property
@@ -57,14 +54,21 @@ class Row:
 
     @property
     def answer_ids(self) -> tuple[int, ...]:
+        """Token ids of the answer."""
         return self.ids[len(self.ids) - self.answer :]
 
 
 def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int] | None = None) -> Row:
-    """Tokenise `text` and, after one space, `answer`; with a `Chat` for a tokenizer, as turns of a conversation.
+    """Token row of a text and, after one space, an answer; with a `Chat`, as turns of a conversation.
 
     Args:
-        subject: where the subject stands in `text`, as character positions `[start, end)`.
+        tokenizer: a fast tokenizer, or a `Chat`.
+        text: the prompt.
+        answer: its answer.
+        subject: span of the subject in `text`, as character positions `[start, end)`.
+
+    Returns:
+        The row, without padding.
 
     Raises:
         MetakeError: the tokenizer keeps no offsets, or the text has no tokens.
@@ -103,11 +107,17 @@ def _with_offsets(tokenizer: Any, texts: Any, special: bool) -> tuple[Any, Any]:
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """How many tokens each text has by itself, special ones left out.
+    """Number of tokens of each text, without special tokens.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        texts: the texts.
+
+    Returns:
+        One number per text.
 
     Raises:
-        MetakeError: a text holds characters for which the tokenizer has no token but that for the unknown, or none:
-            it would stand for another text.
+        MetakeError: a text has characters without tokens, so its tokens would represent another text.
     """
     if not texts:
         return []
@@ -130,12 +140,20 @@ def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 
 
 def _is_silent(character: str) -> bool:
-    """Whether a tokenizer may drop it and still say the text: spaces, controls, marks on other characters."""
+    """Whether a tokenizer may drop the character: spaces, controls, marks on other characters."""
     return unicodedata.category(character)[0] in "ZCM"
 
 
 def pad(rows: Sequence[Row], filler: int = 0) -> Tensor:
-    """Right-padded ids, `rows x longest`; what fills the gap is never attended to."""
+    """Right-padded token ids, `rows x longest`.
+
+    Args:
+        rows: the rows.
+        filler: token id of the padding, which no token attends to.
+
+    Returns:
+        The ids, on the CPU.
+    """
     width = max(len(row) for row in rows)
     return torch.tensor([list(row.ids) + [filler] * (width - len(row)) for row in rows])
 
@@ -145,6 +163,13 @@ def chunks(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
     A longer row opens a group of its own where it would pad the others by more than a tenth of the budget: small
     passes cost less than padding.
+
+    Args:
+        lengths: length of each row.
+        budget: padded tokens of a group.
+
+    Yields:
+        Indices of the rows of a group.
     """
     group: list[int] = []
     used = 0
@@ -160,8 +185,15 @@ def chunks(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def answer_positions(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """`(rows, columns, labels)` of every answer token, each of length `sum of answers`."""
+    """Positions that predict answer tokens, and these tokens.
+
+    Args:
+        rows: the rows.
+
+    Returns:
+        Rows, columns and labels, each with one entry per answer token.
+    """
     at = [(i, column) for i, row in enumerate(rows) for column in row.predicting]
     labels = [token for row in rows for token in row.answer_ids]
-    places = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-    return places[:, 0], places[:, 1], torch.tensor(labels, dtype=torch.long)
+    positions = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
+    return positions[:, 0], positions[:, 1], torch.tensor(labels, dtype=torch.long)

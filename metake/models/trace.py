@@ -53,6 +53,9 @@ def upcast(values: Tensor) -> Tensor:
 
     Args:
         values: tensor of a floating dtype.
+
+    Returns:
+        The same values.
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))
 

@@ -16,6 +16,7 @@ def check_weight(where: str, module: nn.Module) -> None:
 
     Args:
         where: model and module; begins the error line.
+        module: the down-projection.
 
     Raises:
         MetakeError: the module is not a linear map, or its weight is quantized, computed from other parameters, or a
@@ -47,7 +48,15 @@ def check_weight(where: str, module: nn.Module) -> None:
 
 
 def other_uses(model: nn.Module, module: nn.Module) -> list[str]:
-    """Names of the other parameters that share memory with a module's weight."""
+    """Names of the other parameters that share memory with a module's weight.
+
+    Args:
+        model: the model.
+        module: one of its modules.
+
+    Returns:
+        Dotted names, empty if there are none.
+    """
     weight = module._parameters["weight"]
     assert weight is not None
     names = []
@@ -59,6 +68,13 @@ def other_uses(model: nn.Module, module: nn.Module) -> list[str]:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a linear map is one of the two known classes, with nothing attached."""
+    """Whether a linear map is an `nn.Linear` or `Conv1D` without hooks.
+
+    Args:
+        module: the linear map.
+
+    Returns:
+        False for subclasses.
+    """
     attached = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return type(module) in (nn.Linear, Conv1D) and not attached

@@ -11,13 +11,26 @@ REPLICAS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def compiled_from(module: nn.Module) -> nn.Module:
-    """The module that `torch.compile` wrapped; any other module as it is."""
+    """The module that `torch.compile` wrapped; another module is returned unchanged.
+
+    Args:
+        module: any module.
+
+    Returns:
+        The inner module.
+    """
     inner = module._modules.get("_orig_mod")
     return module if inner is None else inner
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside `torch.compile`, `DataParallel` and `DistributedDataParallel`, which share its weights.
+
+    Args:
+        model: a model of the user.
+
+    Returns:
+        The module that holds the weights.
 
     Raises:
         MetakeError: the model has adapters, its weights are sharded, or some are not in memory.
@@ -58,7 +71,14 @@ def _refuse_absent_weights(model: nn.Module) -> None:
 
 
 def runs_compiled(model: nn.Module) -> bool:
-    """Whether a part of the model was compiled; its forward passes may then skip hooks."""
+    """Whether a part of the model was compiled; its forward passes may then skip hooks.
+
+    Args:
+        model: the model.
+
+    Returns:
+        True if any module was compiled.
+    """
     return any(
         module.__dict__.get("_compiled_call_impl") is not None or "_orig_mod" in module._modules
         for module in model.modules()

@@ -1,0 +1,146 @@
+"""`metake tune`: a search of each method's settings on development records."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from metake.commands.common import (
+    Data,
+    Device,
+    Dtype,
+    ModelOrDemo,
+    Modules,
+    Seed,
+    Stats,
+    Text,
+    Threads,
+    load_model,
+)
+from metake.errors import MetakeError
+from metake.extras import needs
+from metake.files import read_json
+from metake.names import unknown_name
+from metake.options import output_folder, parse_numbers
+from metake.shipped import ASSETS, DEMOS
+
+
+def parse_held(pairs: list[str]) -> tuple[tuple[str, Any], ...]:
+    """Names and values of `--set NAME=VALUE`.
+
+    Raises:
+        MetakeError: a name or a value is unknown.
+    """
+    import yaml
+
+    from metake.methods.settings import setting_names
+    from metake.presets import check_changes
+
+    parts = [pair.partition("=") for pair in pairs]
+    held = tuple((name, yaml.safe_load(value)) for name, _, value in parts)
+    for name, _ in held:
+        if name not in setting_names():
+            raise unknown_name("--set", name, setting_names())
+    check_changes(dict(held))
+    return held
+
+
+def tune(
+    model: ModelOrDemo = "demo",
+    methods: Annotated[
+        str, typer.Option(help="Rows of the method table, comma-separated.")
+    ] = "memit,alphaedit,metake,metake-proxy,memit-compensated",
+    trials: Annotated[int, typer.Option(min=1, help="Trials per method.")] = 40,
+    data: Data = None,
+    edits: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 60,
+    batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
+    seed: Seed = 0,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Hold a setting in all new trials, as lookup=prompt. Repeatable.",
+        ),
+    ] = None,
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3,10", help="Begin also with the shipped settings at these relative strengths."
+        ),
+    ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="Begin with the trials of the model's result file, if of the same run."
+        ),
+    ] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Begin also with the shipped settings at every other place.")
+    ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Begin also with the published defaults.")
+    ] = False,
+    winners_of: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL,MODEL", help="Begin also with the settings that these models ship with."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=output_folder,
+            metavar="PATH",
+            help="Default: results/search/MODEL; in a checkout, of a model with presets, those.",
+        ),
+    ] = None,
+    journal: Annotated[
+        Path,
+        typer.Option(
+            parser=output_folder, metavar="PATH", help="Folder of the journals, from which a search resumes."
+        ),
+    ] = Path("results/search"),
+    threads: Threads = None,
+    stats: Stats = None,
+    text: Text = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    modules: Modules = None,
+) -> None:
+    """Search settings on development records, with the same number of trials for every method.
+
+    The score of a trial is the harmonic mean of efficacy, generalization and specificity at the end. Writes search.json
+    (every trial) and preset.json (the winners), which --preset of edit and evaluate reads. Rerun the command to resume.
+
+    Example: metake tune --model gpt2-xl --data dev.json --edits 100 --batch 100 --trials 16
+    """
+    with needs("search"):
+        import torch
+
+        from metake.data.records import read_records
+        from metake.evaluation.checks import fitting_records
+        from metake.methods.table import find_method
+        from metake.presets import PRESETS
+        from metake.tuning.run import Budget, model_words
+        from metake.tuning.run import tune as search
+    torch.set_num_threads(threads or torch.get_num_threads())
+    warnings.simplefilter("ignore")
+    names = [find_method(name).name for name in methods.split(",")]
+    begin = tuple(parse_numbers(factors, "--factors")) if factors else ()
+    held = parse_held(change or [])
+    others = tuple(winners_of.split(",")) if winners_of else ()
+    for name in others:
+        read_json(PRESETS / f"{name}.json")
+    if data is None and model not in DEMOS:
+        raise MetakeError(f"--data: needed for {model}; give a zsRE or CounterFact file")
+    path = data or ASSETS / "world" / "dev.json"
+    everything = read_records(path, edits, need=("rephrase", "locality"))
+    loaded = load_model(model, device, dtype, modules)
+    records, _ = fitting_records(loaded, everything)
+    if not records:
+        raise MetakeError(f"{path}: no record fits the model")
+    budget = Budget(path, edits, batch, seed, trials, journal, held, begin, everywhere, published, others)
+    words = model_words(model, modules, device, dtype)
+    search(loaded, names, records, budget, extend=extend, out=out, stats=stats, text=text, options=words)

@@ -1,0 +1,1 @@
+"""Search of settings, and sweeps over the strength of the constraint."""

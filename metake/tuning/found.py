@@ -1,0 +1,81 @@
+"""What a search found: its winners, their preset, and the command that uses them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metake.data.records import Record
+from metake.methods.settings import choice_names
+from metake.methods.table import method_named
+from metake.tuning.points import settings_of
+
+
+def winners(result: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
+    """The best trial of each method, one line each."""
+    lines = []
+    for method in methods:
+        trials = result[method]["trials"]
+        best = trials[0]
+        low, high = best.get("interval", (math.nan, math.nan))
+        interval = f" (95% interval over records {low:.3f} to {high:.3f})" if low == low else ""
+        choice = ", ".join(f"{name}={value}" for name, value in best["choice"].items())
+        lines.append(
+            f"{method}: {best['score']:.3f}{interval}, trial {best['number']} of {len(trials)}: {choice}"
+        )
+    return lines
+
+
+def next_command(
+    options: Sequence[str], demo: bool, record: Record, best: str, methods: Sequence[str], preset: Path
+) -> str:
+    """The command that uses what was found: of a demo model the comparison on test facts, else the edit of a record."""
+    model = list(options)
+    searched = ["--preset", str(preset)]
+    if demo:
+        command = ["python", "experiments/run_zsre.py", *model, *searched, "--methods", ",".join(methods)]
+        return shlex.join(command)
+    request = record.request
+    edit = [
+        "--request",
+        request.prompt,
+        "--subject",
+        request.subject,
+        "--target",
+        request.target,
+        "--out",
+        "edited",
+    ]
+    return shlex.join(["metake", "edit", *model, *searched, "--method", best, *edit])
+
+
+def as_part(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A choice as it is in a preset: the method's name with its components, and its numbers.
+
+    What the geometry's part of the preset would add is at its default.
+    """
+    method = method_named(name)
+    components = {setting: choice[setting] for setting in choice_names() if setting in choice}
+    method = method.updated(**components)
+    added = preset.get("geometries", {}).get(settings_of(method).get("geometry"), {})
+    defaults = {setting: method.value(setting) for setting in added}
+    return method.name, {**defaults, **{s: value for s, value in choice.items() if s not in components}}
+
+
+def put(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = "") -> str:
+    """Put a choice into a preset, in place of the row's earlier variants; the name of the variant.
+
+    Args:
+        label: after the name; variants with another label stay.
+    """
+    methods = preset["methods"]
+    for held in list(methods):
+        variant, at, other = held.partition("@")
+        if variant.partition(" + ")[0] == name and at + other == label:
+            del methods[held]
+    variant, part = as_part(choice, name, preset)
+    methods[variant + label] = part
+    return variant

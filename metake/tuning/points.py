@@ -1,0 +1,183 @@
+"""Points of a space: their settings, and those with which a search begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from metake.methods.base import Method
+from metake.methods.table import Row, find_method, method_named
+from metake.methods.ultraedit import UltraEdit
+from metake.planners.closed_loop import ClosedLoop
+from metake.tuning.space import Space
+
+COMPONENTS = ("start", "memory")  # that a search chooses; a preset has them in a method's name
+PRICES = (0.3, 300.0)  # of the rows that have one
+
+
+def closed_loop(method: Method) -> ClosedLoop | None:
+    """The planner of a method with an upper level."""
+    planner = getattr(method, "planner", None)
+    return planner if isinstance(planner, ClosedLoop) else None
+
+
+def strength_of(method: Method) -> str:
+    """Name of the setting that states how strongly a method is constrained; of a gradient step, its length."""
+    return method.strength or method.effort
+
+
+def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str, Any]:
+    """One point of the space of a row, as changes of its method's settings."""
+    method = find_method(name).prototype
+    layers = list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)])
+    if isinstance(method, UltraEdit):
+        return {
+            "layers": layers,
+            "gradient_lr": trial.suggest_float("gradient_lr", *space.gradient_lr, log=True),
+        }
+    choice: dict[str, Any] = {
+        "layers": layers,
+        "lr": trial.suggest_float("lr", 0.05, 2.0, log=True),
+        "clamp": trial.suggest_categorical("clamp", [None, 0.75, 1.5, 3.0]),
+        "decay": trial.suggest_categorical("decay", [0.0, 0.5]),
+        "kl": trial.suggest_categorical("kl", [0.0, 0.0625, 0.5]),
+    }
+    if method.strength == "weight":
+        choice["weight"] = trial.suggest_float("weight", *space.weight, log=True)
+        choice["memory"] = trial.suggest_categorical("memory", ["none", "past-keys"])
+    else:
+        choice["l2"] = trial.suggest_float("l2", *space.l2, log=True)
+        choice["keep"] = trial.suggest_float("keep", 0.3, 1.0)
+    if (closed := closed_loop(method)) is not None:
+        choice["steps"] = trial.suggest_int("steps", 2, space.steps // 2)
+        choice["meta_steps"] = trial.suggest_int(
+            "meta_steps", space.steps // 4, space.steps - choice["steps"]
+        )
+        choice["meta_lr"] = trial.suggest_float("meta_lr", 0.05, 2.0, log=True)
+        choice["start"] = trial.suggest_categorical("start", ["open-loop", "compensated"])
+        choice["locality"] = trial.suggest_categorical("locality", [0.0, 0.0625, 0.5])
+        if closed.cost_weight:
+            choice["price"] = trial.suggest_float("price", *PRICES, log=True)
+        choice["stop"] = "own"
+        choice["meta_stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
+    else:
+        choice["steps"] = trial.suggest_int("steps", 5, space.steps)
+        choice["stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
+    return choice
+
+
+def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] | None:
+    """The point of the space that these settings of a row are; None if it is not in the space."""
+    layers = tuple(choice.get("layers", ()))
+    closed = closed_loop(find_method(name).prototype)
+    # a method without settings of its own may be shipped with those of one that has no upper level
+    if layers not in space.places or (closed is not None) != ("meta_steps" in choice):
+        return None
+    names = (
+        "gradient_lr",
+        "lr",
+        "clamp",
+        "decay",
+        "kl",
+        "weight",
+        "memory",
+        "l2",
+        "keep",
+        "steps",
+        "meta_steps",
+        "meta_lr",
+        "start",
+        "locality",
+    )
+    point = {name: choice[name] for name in names if name in choice}
+    if closed is not None and closed.cost_weight:
+        point["price"] = choice.get("price", closed.cost_weight)
+    if "stop" in choice:
+        point["stop"] = choice.get("meta_stop", choice["stop"])
+    return {"place": space.places.index(layers), **point}
+
+
+def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
+    """The same point with the constraint `factor` times as strong, within the space; a ridge also remembers keys."""
+    if "weight" in point:
+        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "memory": "past-keys"}
+    if "l2" in point:
+        return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
+    return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """Setting -> value, of a component its kind."""
+    return {
+        part.short.get(field, field): getattr(getattr(part, field), "kind", getattr(part, field))
+        for _, part in method.parts()
+        for field in type(part).model_fields
+    }
+
+
+def published(name: str, space: Space) -> dict[str, Any]:
+    """The defaults of a row at the first place, with as many steps as the space allows."""
+    method = find_method(name).build(space.places[0])
+    choice, strength = settings_of(method), strength_of(method)
+    choice[strength] = min(max(choice[strength], getattr(space, strength)[0]), getattr(space, strength)[1])
+    if closed_loop(method) is not None:
+        choice["steps"] = min(choice["steps"], space.steps // 2)
+        choice["meta_steps"] = min(choice["meta_steps"], space.steps - choice["steps"])
+    elif "steps" in choice:
+        choice["steps"] = min(choice["steps"], space.steps)
+    point = as_trial(choice, name, space)
+    assert point is not None
+    trial = optuna.trial.FixedTrial(point)
+    suggest(trial, name, space)
+    return {name: value for name, value in point.items() if name in trial.params}
+
+
+def guess_of(method: Method, space: Space) -> dict[str, Any]:
+    """The guess by hand, as a point of the method's space."""
+    closed = closed_loop(method)
+    kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
+    other = ("l2", "keep") if method.strength == "weight" else ("weight", "memory")
+    guess = {setting: value for setting, value in space.guess[kind].items() if setting not in other}
+    return guess | ({"price": closed.cost_weight} if closed is not None and closed.cost_weight else {})
+
+
+def shipped_choice(row: Row, methods: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings that a preset has for a row or the one that it is like, the components in their name included."""
+    for wanted in (row.name, row.like):
+        for name, part in methods.items():
+            if name.partition(" + ")[0] == wanted and "@" not in name:
+                named = settings_of(method_named(name))
+                return {**part, **{setting: named[setting] for setting in COMPONENTS if setting in named}}
+    return {}
+
+
+def first_points(
+    name: str,
+    shipped: dict[str, Any],
+    factors: Sequence[float],
+    space: Space,
+    everywhere: bool = False,
+    others: Sequence[dict[str, Any]] = (),
+    defaults: bool = False,
+) -> list[dict[str, Any]]:
+    """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained.
+
+    Args:
+        everywhere: also the latter at every other place of the space.
+        shipped: the methods of a preset.
+        others: those of other models' presets; also what of it is in the space.
+        defaults: also what was published.
+    """
+    row = find_method(name)
+    guess = guess_of(row.prototype, space)
+    earlier, *found = (as_trial(shipped_choice(row, methods), name, space) for methods in (shipped, *others))
+    base = guess if earlier is None else earlier
+    points: list[dict[str, Any]] = []
+    moved = [{**base, "place": place} for place in range(len(space.places))] if everywhere else []
+    strong = [stronger(base, factor, space) for factor in factors]
+    for point in (guess, base, *([published(name, space)] if defaults else []), *strong, *moved, *found):
+        if point is not None and point not in points:
+            points.append(point)
+    return points

@@ -1,0 +1,142 @@
+"""Searches of several methods on one model, and the preset of their winners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from metake.console import if_interrupted
+from metake.data.records import Record
+from metake.errors import MetakeError
+from metake.files import check_writable, read_record, write_json, write_record
+from metake.models.load import EditableModel
+from metake.options import find_statistics
+from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
+from metake.provenance import provenance
+from metake.shipped import DEMOS
+from metake.tuning.found import next_command, put, winners
+from metake.tuning.search import Budget, described, search
+from metake.tuning.space import SPACES, space_of
+
+SEARCHES = (
+    Path(__file__).resolve().parents[2] / "experiments" / "search"
+)  # in a checkout; with the shipped presets
+
+
+def result_files(name: str, known: str, out: Path | None) -> tuple[Path, Path]:
+    """Paths of all trials and of the preset of the winners.
+
+    Args:
+        name: short name of the model.
+        known: its name among the presets; empty if it has none.
+        out: folder of both; None for the shipped files of a model that has a space of its own, in a checkout, and
+            for a folder under `results/search` otherwise.
+
+    Raises:
+        MetakeError: one of them cannot be written.
+    """
+    if out is None and known in SPACES and SEARCHES.parent.is_dir():
+        paths = SEARCHES / f"{name}.json", PRESETS / f"{name}.json"
+    else:
+        folder = out or Path("results/search") / name
+        paths = folder / "search.json", folder / "preset.json"
+    for path in paths:
+        check_writable(path)
+    return paths
+
+
+def tune(
+    loaded: EditableModel,
+    methods: Sequence[str],
+    records: list[Record],
+    budget: Budget,
+    *,
+    extend: bool = False,
+    out: Path | None = None,
+    stats: Path | None = None,
+    text: Path | None = None,
+    options: Sequence[str] = (),
+) -> Path:
+    """Search each method's settings, save all trials and the winners, and print a summary.
+
+    Args:
+        loaded: the unedited model.
+        methods: rows of the method table.
+        records: development records.
+        budget: what the trials edit, and how many there are.
+        extend: begin with the trials of the result file, if they are of the same run.
+        out: as in `result_files`.
+        stats: file of statistics; None to collect them.
+        text: text to collect statistics from; None for the included one.
+        options: command-line options that select the model, for the printed command.
+
+    Returns:
+        Path of the preset.
+
+    Raises:
+        MetakeError: a file cannot be used, or no trial of a method succeeded.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = preset_name(loaded.arch)
+    name = known or short_name(loaded.name)
+    space = SPACES.get(known) or space_of(loaded.arch)
+    layers = tuple(sorted({n for place in space.places for n in place}))
+    everywhere = settings_for(loaded.arch, "memit", layers=layers)
+    statistics = find_statistics(loaded, [everywhere], stats, text)
+    result_file, preset_file = result_files(name, known, out)
+    preset: dict[str, Any] = {"names": [name], "common": {}, "methods": {}}
+    preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else known))
+    fixed, shipped = preset["common"], dict(preset["methods"])
+    result = (
+        read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}
+    )
+    same, variants = described(budget, space), {}
+    if_interrupted(f"finished trials are in {budget.journal}; rerun the command to resume")
+    for method in methods:
+        found = result.get(method, {})
+        earlier = found["trials"] if extend and same.items() <= found.items() else []
+        trials = search(loaded, method, space, records, statistics, budget, fixed, shipped, earlier)
+        if "failed" in trials[0]:
+            raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
+        result[method] = {
+            **provenance(loaded.name, loaded.arch, method, dated=False),
+            **same,
+            "trials": trials,
+        }
+        variants[method] = _put_winners(preset, method, trials)
+        write_record(result_file, result)
+        write_json(preset_file, {**preset, "searched": provenance(loaded.name, loaded.arch, methods)})
+    best = max(methods, key=lambda method: result[method]["trials"][0]["score"])
+    demo = loaded.name in DEMOS
+    print("\n".join(["", *winners(result, methods)]))
+    print(f"written: {preset_file} (the winners), {result_file} (every trial)")
+    command = next_command(options, demo, records[0], variants[best], list(variants.values()), preset_file)
+    print(f"next: {command}")
+    if not demo:
+        print(
+            f"to compare on records that the search has not seen: experiments/run_zsre.py --preset {preset_file} --data FILE"
+        )
+    return preset_file
+
+
+def _put_winners(preset: dict[str, Any], method: str, trials: list[dict[str, Any]]) -> str:
+    """Put the best trial into the preset, of MEMIT also the best without early stop; the name of the variant."""
+    variant = put(preset, method, trials[0]["choice"])
+    if method == "memit":  # the control without early stop: the best of the same trials
+        unstopped = [t for t in trials if t["choice"]["stop"] == "none"]
+        if unstopped:
+            put(preset, method, unstopped[0]["choice"], "@unstopped")
+    return variant
+
+
+def model_words(model: str, modules: Path | None, device: str | None, dtype: str) -> list[str]:
+    """Options of a command that select the same model."""
+    words = ["--model", model]
+    for option, value in (("--modules", modules), ("--device", device)):
+        if value is not None:
+            words += [option, str(value)]
+    return words if dtype == "float32" else [*words, "--dtype", dtype]

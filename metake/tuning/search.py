@@ -1,0 +1,180 @@
+"""The search of one method: a study of its trials, in a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+
+from metake.data.records import Record
+from metake.errors import MetakeError
+from metake.evaluation.metrics import score
+from metake.evaluation.protocol import Protocol
+from metake.files import read_json
+from metake.geometry.statistics import Statistics
+from metake.models.load import EditableModel
+from metake.presets import PRESETS, preset_name, settings_for, short_name
+from metake.provenance import provenance
+from metake.tuning.journal import Journal
+from metake.tuning.points import as_trial, first_points, suggest
+from metake.tuning.space import Space
+
+STARTUP = 10  # random trials before the sampler models what it has seen
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the trials of a search edit, how many there are, and with which points they begin.
+
+    Attributes:
+        data: file of the records.
+        edits: records of each trial.
+        batch: edits per batch.
+        seed: of the sampler.
+        trials: trials per method.
+        journal: folder of the journals.
+        set: settings that are held, as pairs of name and value.
+        factors: strengths relative to the shipped settings, which are among the first points.
+        everywhere: whether the shipped settings at every other place are among them.
+        published: whether the published defaults are among them.
+        winners_of: models whose shipped settings are among them.
+    """
+
+    data: Path
+    edits: int
+    batch: int
+    seed: int
+    trials: int
+    journal: Path
+    set: tuple[tuple[str, Any], ...] = ()
+    factors: tuple[float, ...] = ()
+    everywhere: bool = False
+    published: bool = False
+    winners_of: tuple[str, ...] = ()
+
+
+def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: Space) -> None:
+    """Put an earlier search's trials before all others; what is no point of the space is left out."""
+    for trial in sorted(trials, key=lambda trial: trial["number"]):
+        point = as_trial(trial["choice"], name, space)
+        if point is None:
+            continue
+        fixed = optuna.trial.FixedTrial(point)
+        suggest(fixed, name, space)
+        seen: dict[str, Any] = {
+            field: trial[field] for field in ("choice", "means", "interval", "failed") if field in trial
+        }
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=fixed.params,
+                distributions=fixed.distributions,
+                value=trial["score"],
+                user_attrs=seen,
+            )
+        )
+
+
+def search(
+    loaded: EditableModel,
+    method: str,
+    space: Space,
+    records: list[Record],
+    statistics: Statistics | None,
+    args: Budget,
+    fixed: dict[str, Any],
+    shipped: dict[str, Any],
+    earlier: list[dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """All trials of one method, best first; its guess and the settings it ships with are among them.
+
+    Args:
+        earlier: trials of the same run to begin with, unless the journal already has some.
+
+    Raises:
+        MetakeError: the journal holds trials of another run.
+    """
+    session = Protocol(records, args.batch, generate=False).prepare(loaded, statistics)
+    name, run_is = (
+        preset_name(loaded.arch) or short_name(loaded.name),
+        {**described(args, space), "model": loaded.arch.fingerprint()},
+    )
+    plain = settings_for(loaded, method, name="none")
+    plain = plain.updated(**plain.numbers(fixed))
+    held = plain.fitting(dict(args.set))
+    log = args.journal / f"{name}-{method}.journal"
+    study = optuna.create_study(
+        direction="maximize",
+        study_name=method,
+        load_if_exists=True,
+        storage=JournalStorage(Journal(log)),
+    )
+    was = study.user_attrs.get("run", run_is)
+    other = next((key for key in run_is if was.get(key) != run_is[key]), None)
+    if other is not None:
+        raise MetakeError(f"{log}: trials of another {other}; give another --journal, or remove it")
+    study.set_user_attr("run", run_is)
+    if "provenance" not in study.user_attrs:
+        study.set_user_attr("provenance", provenance(loaded.name, loaded.arch, method, dated=False))
+    if not study.trials:
+        recall(study, earlier or [], method, space)
+
+    def objective(trial: optuna.Trial) -> float:
+        choice = {**suggest(trial, method, space), **held}
+        trial.set_user_attr("choice", choice)
+        try:
+            run = session.run(plain.updated(**choice))
+        except MetakeError as error:  # a singular geometry is a bad choice, not a crash
+            trial.set_user_attr("failed", str(error))
+            return 0.0
+        means = {
+            m: run.after.mean(m)
+            for m in ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
+        }
+        trial.set_user_attr("means", {k: round(v, 4) for k, v in means.items()})
+        value = score(means, space.locality)
+        low, high = score_interval(run.after.values, space.locality)
+        trial.set_user_attr("interval", [round(low, 4), round(high, 4)])
+        print(f"{name} {method} {trial.number}: {value:.3f} {means}", flush=True)
+        return value
+
+    tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
+    anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
+    others = [read_json(PRESETS / f"{model}.json")["methods"] for model in args.winners_of]
+    for point in first_points(method, shipped, args.factors, space, args.everywhere, others, args.published):
+        study.enqueue_trial(point, skip_if_exists=not anew)
+    finished = [t for t in study.trials if t.state.is_finished()]
+    for count in range(len(finished), args.trials):
+        # each trial has a seed of its own: a search that goes on neither repeats its first random points
+        # nor ends with others than one that was never stopped
+        study.sampler = optuna.samplers.TPESampler(seed=args.seed + count, n_startup_trials=STARTUP)
+        study.optimize(objective, n_trials=1)
+    finished = [t for t in study.trials if t.state.is_finished()]
+    trials = sorted(finished, key=lambda t: -(t.value or 0))[: args.trials]
+    return [{"number": t.number, "score": round(t.value or 0, 4), **t.user_attrs} for t in trials]
+
+
+def score_interval(values: Mapping[str, np.ndarray], locality: str) -> tuple[float, float]:
+    """95% interval of a score over records, resampled with replacement, all metrics of a record together."""
+    rows = np.array([values[m] for m in ("efficacy", "generalisation", locality)])
+    draws = np.random.default_rng(0).integers(0, rows.shape[1], (500, rows.shape[1]))
+    there = np.isfinite(rows[:, draws]).sum(2)
+    sums = np.nansum(rows[:, draws], axis=2)
+    means = np.maximum(np.divide(sums, there, where=there > 0, out=np.full(there.shape, np.nan)), 1e-3)
+    low, high = np.nanquantile(len(means) / (1 / means).sum(0), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def described(args: Budget, space: Space) -> dict[str, Any]:
+    """What a trial's score depends on beside the model, as result files say it."""
+    return {
+        "data": args.data.name,
+        "edits": args.edits,
+        "batch": args.batch,
+        "seed": args.seed,
+        "score": f"harmonic mean of efficacy, generalisation, {space.locality}",
+    }

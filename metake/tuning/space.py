@@ -1,0 +1,168 @@
+"""Spaces of a search: what the settings of each model range over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metake.models.architecture import Architecture
+from metake.presets import settings_for
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the search of a model ranges over.
+
+    Attributes:
+        places: layers to edit, of which each method chooses.
+        steps: gradient steps in all, planning and upper level together.
+        weight, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
+        guess: one trial of each method is this guess by hand (for the plan, the gradient step, or per
+            hypergradient), the rest is search.
+        locality: the third entry of the score. Where the unedited model itself rarely gives the
+            records' locality answers, specificity cannot fall, and agreement with it is what an edit
+            can lose.
+    """
+
+    places: tuple[tuple[int, ...], ...]
+    steps: int
+    weight: tuple[float, float]
+    l2: tuple[float, float]
+    gradient_lr: tuple[float, float]
+    guess: dict[str, dict[str, Any]]
+    locality: str = "specificity"
+
+
+COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
+SMALL_GUESS: dict[str, dict[str, Any]] = {
+    "gradient": {"place": 3, "gradient_lr": 1e-3},
+    "plan": {
+        **COMMON,
+        "place": 2,
+        "weight": 30.0,
+        "memory": "none",
+        "steps": 40,
+        "stop": "own",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+    "proxy": {
+        **COMMON,
+        "place": 6,
+        "weight": 300.0,
+        "memory": "past-keys",
+        "steps": 10,
+        "meta_steps": 20,
+        "meta_lr": 1.0,
+        "start": "open-loop",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+    "parallel": {
+        **COMMON,
+        "place": 3,
+        "weight": 300.0,
+        "memory": "none",
+        "steps": 10,
+        "meta_steps": 25,
+        "meta_lr": 0.3,
+        "start": "compensated",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+    "unrolled": {
+        **COMMON,
+        "place": 3,
+        "weight": 300.0,
+        "memory": "past-keys",
+        "steps": 10,
+        "meta_steps": 30,
+        "lr": 0.5,
+        "meta_lr": 1.0,
+        "start": "open-loop",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 0.3,
+        "keep": 0.8,
+    },
+}
+DEMO_GUESS = {
+    **SMALL_GUESS,
+    "proxy": {**SMALL_GUESS["proxy"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
+    "parallel": {**SMALL_GUESS["parallel"], "place": 0},
+    "unrolled": {**SMALL_GUESS["unrolled"], "place": 0, "meta_lr": 0.3},
+}
+REAL_GUESS: dict[str, dict[str, Any]] = {
+    "gradient": {"place": 3, "gradient_lr": 1e-4},
+    "plan": {
+        **COMMON,
+        "place": 0,
+        "weight": 10_000.0,
+        "memory": "none",
+        "steps": 15,
+        "stop": "own",
+        "l2": 10.0,
+        "keep": 0.8,
+    },
+    "proxy": {
+        **COMMON,
+        "place": 0,
+        "weight": 3_000.0,
+        "memory": "none",
+        "steps": 8,
+        "meta_steps": 12,
+        "meta_lr": 0.5,
+        "start": "compensated",
+        "locality": 0.0625,
+        "stop": "executed",
+        "l2": 10.0,
+        "keep": 0.8,
+    },
+}
+REAL_GUESS["parallel"] = REAL_GUESS["proxy"]
+REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "weight": 10_000.0, "meta_lr": 1.0}
+# With rotary positions the demo models carry a subject to the question's end within two layers: above
+# them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
+ROTARY = Space(
+    ((0,), (1,), (0, 1), (0, 1, 2), (1, 2, 3), (2,), (3,), (4,), (2, 3), (3, 4), (2, 3, 4)),
+    40,
+    (30, 30_000),
+    (1e-3, 100),
+    (1e-4, 0.1),
+    SMALL_GUESS,
+)
+SPACES = {
+    "demo": Space(
+        ((0, 1, 2), (1, 2, 3), (2, 3), (3, 4), (2,), (3,), (4,), (2, 3, 4)),
+        40,
+        (30, 30_000),
+        (1e-3, 100),
+        (1e-4, 0.1),
+        DEMO_GUESS,
+    ),
+    "demo-gptj": ROTARY,
+    "demo-llama": ROTARY,
+    "smollm2": Space(
+        ((4, 5, 6, 7, 8), (6, 7, 8), (8,), (12,), (10, 11, 12), (12, 13)),
+        20,
+        (100, 30_000),
+        (0.1, 1000),
+        (1e-6, 1e-2),
+        REAL_GUESS,
+        "agreement",
+    ),
+}
+
+
+def space_of(arch: Architecture) -> Space:
+    """Of a model without a space of its own: its layers (its preset's, or the default ones), the upper ones of them,
+    and as many further up."""
+    base = settings_for(arch, "memit").layers
+    further = tuple(n for n in (layer + len(base) for layer in base) if n < len(arch))
+    places = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]
+    guess = {kind: {**point, "place": 0} for kind, point in REAL_GUESS.items()}
+    return replace(SPACES["smollm2"], places=tuple(dict.fromkeys(places)), guess=guess)
