@@ -285,7 +285,7 @@ def test_the_larger_geometry_need_not_be_symmetric(e: Edit, amount: float, turn:
     G2 = e.G + np.trace(e.G) * (amount * V @ V.T + turn * (S - S.T))
     rho = float(e.k @ np.linalg.solve(G2, e.k))
     limit = tolerance(e.geometry.condition * (1 + np.linalg.norm(G2) / np.trace(e.G)), 8)
-    below(suppression.attenuation(rho), suppression.attenuation(suppression.realisability(e.G, e.k)), limit)
+    below(suppression.attenuation(rho), suppression.attenuation(suppression.realizability(e.G, e.k)), limit)
 
 
 @checks("T1d", "needed", drops="loewner")
