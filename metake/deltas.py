@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +138,7 @@ class Delta:
 
     factors: Mapping[int, tuple[Tensor, Tensor]]
     model: str = ""
-    note: dict = field(default_factory=dict)
+    note: dict[str, Any] = field(default_factory=dict)
     whole: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -267,7 +267,8 @@ def as_plain(content: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         Values as `read_json` returns them.
     """
-    return json.loads(json.dumps(_finite(dict(content)), allow_nan=False))
+    plain: dict[str, Any] = json.loads(json.dumps(_finite(dict(content)), allow_nan=False))
+    return plain
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:

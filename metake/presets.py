@@ -17,8 +17,9 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.settings import check_setting, choice_names, setting_names
 from metake.methods.table import find_method, method_named
 from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, EditableModel, architecture_of
+from metake.models.load import EditableModel, architecture_of
 from metake.names import unknown_name
+from metake.shipped import ASSETS
 
 PRESETS = ASSETS / "presets"
 

@@ -13,6 +13,7 @@ import pytest
 
 import metake
 from metake.geometry.covariance import collect
+from metake.methods.table import method_named
 
 LIGHT = """
 import sys, metake
@@ -104,3 +105,32 @@ def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook_by_default(
     assert ("statistics: 100%" in sys.stderr.getvalue()) is shown
     for function in (metake.Editor, metake.statistics_for, collect):
         assert inspect.signature(function).parameters["progress"].default is True
+
+
+def test_the_packages_help_shows_the_first_steps_and_every_name():
+    assert 30 <= len(metake.__all__) <= 40
+    assert all(
+        step in metake.__doc__ for step in ("mk.load(", "mk.Editor(", "editor.edit(", "editor.revert()")
+    )
+    assert [
+        n for n in metake.__all__ if not re.search(rf"\b{n}\b", metake.__doc__) and n != "__version__"
+    ] == []
+
+
+def test_metake_composes_with_a_base_a_gradient_or_layers():
+    method = metake.metake(metake.alphaedit([1, 2]), gradient="unrolled", meta_lr=0.2)
+    assert (method.name, method.planner.gradient.kind) == ("metake(alphaedit)", "unrolled")
+    assert (method.geometry.kind, method.value("meta_lr")) == ("projected", 0.2)
+    assert metake.metake([1, 2]) == method_named("metake", (1, 2))
+    assert metake.metake((1, 2), "proxy").name == "metake + proxy"
+    assert metake.metake([1, 2], label="mine").name == "mine"
+
+
+@pytest.mark.parametrize("name", ["rome", "memit", "alphaedit", "metake"])
+def test_constructor_takes_layers_or_a_model(demo, name):
+    build = getattr(metake, name)
+    assert build(range(1, 3)) == method_named(name, (1, 2))
+    assert build(demo) == build(demo.arch) == metake.settings_for(demo, name)
+    for wrong in ("12", 7, None):
+        with pytest.raises(metake.MetakeError, match=f"^{name}: must be given layers"):
+            build(wrong)

@@ -158,3 +158,20 @@ def test_finalize_over_another_editors_edit_is_refused(demo, statistics_of, reco
     b.revert()
     a.revert()
     assert same(demo.arch, before)
+
+
+def test_undo_and_revert_of_what_the_model_does_not_hold_are_refused(demo, statistics_of, records):
+    before = weights(demo.arch)
+    a, b = editor_of(demo, statistics_of(demo)), editor_of(demo, statistics_of(demo))
+    with pytest.raises(MetakeError, match=r"^undo: the model holds no edit"):
+        a.undo()
+    result = a.edit([records[0].request])
+    with pytest.raises(MetakeError, match=r"^revert: the model does not hold this edit"):
+        b.revert(result)
+    with pytest.raises(MetakeError, match=r"^revert: result must be an EditResult, not int"):
+        a.revert(7)
+    a.undo()
+    assert same(demo.arch, before)
+    with pytest.raises(MetakeError, match=r"^revert: the model does not hold this edit"):
+        a.revert(result)
+    a.revert()  # nothing is left

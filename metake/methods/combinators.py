@@ -55,6 +55,11 @@ def compensated(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
 
     Raises:
         MetakeError: the method has no open-loop planner.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.compensated(mk.memit([1, 2])).planner.kind
+        'compensated'
     """
     plan = method.planner
     if type(plan) is not OpenLoop:
@@ -73,6 +78,11 @@ def iterated(method: LocateThenEdit, rounds: int, *, label: str = "") -> LocateT
 
     Returns:
         A copy with `rounds`.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.iterated(mk.memit([1, 2]), 3).rounds
+        3
     """
     return _changed(method, label or f"iterated({method.name}, {rounds})", rounds=rounds)
 
@@ -86,6 +96,11 @@ def remembering(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
 
     Returns:
         A copy with that memory.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.remembering(mk.memit([1, 2])).name
+        'memit + past-keys'
     """
     return _changed(method, label or f"{method.name} + past-keys", memory=PastKeys())
 
@@ -99,6 +114,11 @@ def forward_replay(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit
 
     Returns:
         A copy with that allocation.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.forward_replay(mk.memit([1, 2])).allocation.kind
+        'forward'
     """
     return _changed(method, label or f"forward_replay({method.name})", allocation=Forward())
 

@@ -100,7 +100,8 @@ def styled(style: Mapping[str, Any] = STYLE) -> AbstractContextManager[None]:
     Returns:
         The context.
     """
-    return matplotlib.rc_context(dict(style))
+    context: AbstractContextManager[None] = matplotlib.rc_context(dict(style))
+    return context
 
 
 def panels(
@@ -171,7 +172,8 @@ def _of_planned(batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Share of each planned residual that is missing at the start and after every layer: `1 + layers x edits`."""
     planned = _gather(batches, "planned")
     missing = np.vstack([_gather(batches, "missing_before"), _gather(batches, "missing_after")[None]])
-    return (missing / np.maximum(planned, 1e-12))[:, planned > 1e-6]
+    share: np.ndarray = (missing / np.maximum(planned, 1e-12))[:, planned > 1e-6]
+    return share
 
 
 def describe_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
