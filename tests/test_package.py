@@ -1,6 +1,10 @@
 """What is distributed says what it is, and speaks of nothing that it lacks."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,3 +59,59 @@ def test_the_cache_is_where_the_page_says(monkeypatch, tmp_path, variable):
     assert cache_folder() == Path.home() / ".cache" / "metake"
     monkeypatch.setenv(variable, str(tmp_path))
     assert cache_folder() == (tmp_path if variable == "METAKE_CACHE" else tmp_path / "metake")
+
+
+COMMANDS = ("tune", "sweep", "drift", "figures", "demo", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Wheel of a copy of the sources, and a folder into which it is installed."""
+    pytest.importorskip("setuptools")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    skipped = shutil.ignore_patterns("__pycache__")
+    for name in ("metake", "theory"):
+        shutil.copytree(ROOT / name, source / name, ignore=skipped)
+    for name in ("pyproject.toml", "LICENSE", PROJECT["readme"]):
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    subprocess.run(build, check=True)
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "target"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], check=True)
+    return wheel, target
+
+
+def test_the_wheel_is_small(installed):
+    assert installed[0].stat().st_size < 8e6
+
+
+def test_an_installed_copy_has_the_commands_and_names_what_it_lacks(installed, tmp_path):
+    """One process for all; it finds metake in the installed copy alone."""
+    code = f"""
+import sys, metake, theory
+from metake.commands.program import run_program
+from metake.cli import app
+assert metake.__file__.startswith({str(installed[1])!r}) and theory.__file__.startswith({str(installed[1])!r})
+for name in {COMMANDS!r}:
+    run_program("metake", app, [name, "--help"])
+assert "torch" not in sys.modules
+assert metake.load("demo").name == "demo"
+try:
+    metake.load("demo-gptj")
+except metake.MetakeError as error:
+    print(error)
+"""
+    inherited = {**os.environ, "PYTHONPATH": str(installed[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=inherited
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "demo-gptj: not in this installation; it is in the repository, in metake/assets/demo-gptj"
+        in done.stdout
+    )
+    assert done.stdout.count("Usage: metake ") == len(COMMANDS)

@@ -233,7 +233,7 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
     if name in DEMOS:
         if not (ASSETS / name / "config.json").is_file():
             raise MetakeError(
-                f"{name}: not in this installation; train it with experiments/train_demo_model.py"
+                f"{name}: not in this installation; it is in the repository, in metake/assets/{name}; give that folder"
             )
         return str(ASSETS / name), {}
     if name == SMOLLM2:
