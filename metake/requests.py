@@ -31,6 +31,11 @@ class Request:
 
     Raises:
         MetakeError: a field is empty or not a string, or the prompt does not contain exactly one gap.
+
+    Example:
+        >>> import metake
+        >>> metake.Request("Which city was {} born in?", "Niels Bohr", "Oslo").text
+        'Which city was Niels Bohr born in?'
     """
 
     prompt: str

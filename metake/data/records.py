@@ -34,6 +34,12 @@ class Record:
         rephrases, neighbours: all paraphrases, and prompts about other subjects whose answer is `rival`.
         generation_prompts: prompts for free generation about the subject.
         attribute: ids of the relation and of the new target (the key of reference texts); None if the file has none.
+
+    Example:
+        >>> import metake
+        >>> request = metake.Request("Which city was {} born in?", "Niels Bohr", "Oslo")
+        >>> metake.Record(request, rephrase="Where was Niels Bohr born?").rephrase
+        'Where was Niels Bohr born?'
     """
 
     request: Request
@@ -158,6 +164,12 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
 
     Raises:
         MetakeError: no such file, no records, or records without a needed field; the line names the first few problems.
+
+    Example:
+        >>> import metake
+        >>> from metake.shipped import ASSETS
+        >>> len(metake.read_records(ASSETS / "world" / "test.json", limit=2))
+        2
     """
     if limit is not None and limit < 1:
         raise MetakeError(f"records: at least 1 is needed, got {limit}")
