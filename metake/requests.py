@@ -31,6 +31,11 @@ class Request:
 
     Raises:
         MetakeError: a field is empty or not a string, or the prompt does not contain exactly one gap.
+
+    Example:
+        >>> import metake
+        >>> metake.Request("Which city was {} born in?", "Niels Bohr", "Oslo").text
+        'Which city was Niels Bohr born in?'
     """
 
     prompt: str
@@ -285,9 +290,9 @@ def distinct(requests: Any) -> tuple[Request, ...]:
 
 def _warn_of_two_subjects(requests: Iterable[Request]) -> None:
     """Warn of the first two requests with the same complete prompt and different subjects."""
-    seen: dict[str, Request] = {}
+    first: dict[str, Request] = {}
     for request in requests:
-        other = seen.setdefault(request.text, request)
+        other = first.setdefault(request.text, request)
         if (other.subject, other.start) != (request.subject, request.start):
             warnings.warn(
                 f"{request.text!r} is requested with the subjects {one_line(other.subject)!r} and "
@@ -306,9 +311,9 @@ def contradiction(requests: Iterable[Request]) -> str:
     Returns:
         the message, without a remedy.
     """
-    seen: dict[str, Request] = {}
+    first: dict[str, Request] = {}
     for request in requests:
-        other = seen.setdefault(request.text, request)
+        other = first.setdefault(request.text, request)
         if other.target != request.target:
             return (
                 f"{request.name}: {request.text!r} has two targets, {other.target!r} and {request.target!r}"

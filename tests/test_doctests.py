@@ -11,8 +11,8 @@ WITHOUT = {"__version__", "METHODS"}  # values, not functions or classes
 # names whose examples are still to be written
 PENDING = {
     "Allocation", "Batch", "EditableModel", "Geometry", "GeometrySpec", "Gradient", "KeyEstimator", "Memory", "Method",
-    "ModuleMap", "OpenLoop", "Planner", "Postprocess", "Record", "Request", "Row", "Statistics", "answer_signals",
-    "load", "read_records", "register", "register_method", "remembering",
+    "ModuleMap", "OpenLoop", "Planner", "Postprocess", "Row", "Statistics", "answer_signals",
+    "load", "register", "register_method", "remembering",
     "save_model",
 }  # fmt: skip
 

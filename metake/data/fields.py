@@ -29,14 +29,14 @@ class Fields:
         where: the record's name in problems.
         problems: problems of the whole file, in its order.
         used: names of the fields that were read.
-        asked: names that a field may have, whether the record has it or not.
+        known: names that a field may have, whether the record has it or not.
     """
 
     where: str
     content: dict[str, Any]
     problems: list[str]
     used: set[str] = field(default_factory=set)
-    asked: dict[str, None] = field(default_factory=dict)
+    known: dict[str, None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, index: int, entry: Any, problems: list[str]) -> Fields:
@@ -65,7 +65,7 @@ class Fields:
 
     def name_of(self, *names: str) -> str:
         """The first of several names that has a value; if none has, the first that is there, or that might be."""
-        self.asked |= dict.fromkeys(names)
+        self.known |= dict.fromkeys(names)
         there = [name for name in names if name in self.content]
         name = next((name for name in there if self.content[name] is not None), (*there, names[0])[0])
         self.used.add(name)

@@ -34,6 +34,12 @@ class Record:
         rephrases, neighbours: all paraphrases, and prompts about other subjects whose answer is `rival`.
         generation_prompts: prompts for free generation about the subject.
         attribute: ids of the relation and of the new target (the key of reference texts); None if the file has none.
+
+    Example:
+        >>> import metake
+        >>> request = metake.Request("Which city was {} born in?", "Niels Bohr", "Oslo")
+        >>> metake.Record(request, rephrase="Where was Niels Bohr born?").rephrase
+        'Where was Niels Bohr born?'
     """
 
     request: Request
@@ -158,9 +164,15 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
 
     Raises:
         MetakeError: no such file, no records, or records without a needed field; the line names the first few problems.
+
+    Example:
+        >>> import metake
+        >>> from metake.shipped import ASSETS
+        >>> len(metake.read_records(ASSETS / "world" / "test.json", limit=2))
+        2
     """
     if limit is not None and limit < 1:
-        raise MetakeError(f"records: at least 1 is needed, asked for {limit}")
+        raise MetakeError(f"records: at least 1 is needed, got {limit}")
     path = as_path(path, "records")
     return parse_records(path, read_entries(path)[:limit], need)
 
@@ -216,7 +228,7 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
                 if not getattr(records[-1], name):
                     fields.problem(f" has no {name}, which is needed here")
             rest = [name for name in entry if name not in fields.used | PASSED_OVER]
-            unused |= dict.fromkeys(one_line(name) + suggestion(name, fields.asked) for name in rest)
+            unused |= dict.fromkeys(one_line(name) + suggestion(name, fields.known) for name in rest)
     if problems:
         raise MetakeError(f"{path}: {listed(problems)}; correct them as docs/data.md shows")
     if unused:

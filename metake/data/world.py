@@ -233,10 +233,10 @@ class World:
             the text and its answer, which is empty for filler.
         """
         rng = random.Random(f"{self.seed}-{seed}")
-        asked = [(fact, w) for fact in self.facts for w in range(len(fact.relation.wordings))]
+        questions = [(fact, w) for fact in self.facts for w in range(len(fact.relation.wordings))]
         while True:
-            rng.shuffle(asked)
-            for fact, wording in asked:
+            rng.shuffle(questions)
+            for fact, wording in questions:
                 if rng.random() < filler_share:
                     yield self.filler(rng), ""
                 lead = self.filler(rng) + " " if rng.random() < filler_share else ""

@@ -1,4 +1,4 @@
-"""Batches of a run on disk: a killed run goes on with the same weights and ends with the same numbers."""
+"""Checkpoints of a run, one per batch: a killed run resumes with the same weights and ends with the same numbers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ class Checkpoints:
     """A folder with one subfolder per batch: its delta, the keys that were learned, its summary.
 
     Attributes:
-        folder: of this run alone.
-        key: everything that the run's numbers depend on, as plain values; a folder of another run is
-            refused.
+        folder: the folder of this run.
+        key: all that the run's numbers depend on, as plain values.
+
+    Raises:
+        MetakeError: the folder holds a run with another key.
     """
 
     folder: Path
@@ -45,11 +47,11 @@ class Checkpoints:
                 f"{self.folder}: holds a run with another {wrong[0]}; give another --out, or remove it"
             )
 
-    def _place(self, index: int) -> Path:
+    def _folder(self, index: int) -> Path:
         return self.folder / f"batch-{index:04d}"
 
     def _remedy(self, index: int) -> str:
-        return f"remove {self._place(index)}: the batch is edited again"
+        return f"remove {self._folder(index)}: the batch is edited again"
 
     def save(self, index: int, result: EditResult) -> dict[str, Any]:
         """Summary of a batch, after the batch is written. The summary's file is the last: a batch without it is edited again.
@@ -61,11 +63,13 @@ class Checkpoints:
         Returns:
             `EditResult.summary`, as plain values.
         """
-        place, summary = self._place(index), result.summary()
+        folder, summary = self._folder(index), result.summary()
         memory = {str(n): keys for n, keys in result.learned.items()}
-        result.delta.save(place)
-        write_tensors(place / "memory.safetensors", MEMORY, memory, {"delta": result.delta.digest})
-        write_record(place / "batch.json", {"index": index, "delta": result.delta.digest, "summary": summary})
+        result.delta.save(folder)
+        write_tensors(folder / "memory.safetensors", MEMORY, memory, {"delta": result.delta.digest})
+        write_record(
+            folder / "batch.json", {"index": index, "delta": result.delta.digest, "summary": summary}
+        )
         return summary
 
     def restore(self, index: int, editor: Editor, requests: tuple[Request, ...]) -> dict[str, Any] | None:
@@ -82,16 +86,16 @@ class Checkpoints:
         Raises:
             MetakeError: a file of the batch is damaged, or belongs to another batch.
         """
-        place, remedy = self._place(index), self._remedy(index)
-        if not (place / "batch.json").is_file():
+        folder, remedy = self._folder(index), self._remedy(index)
+        if not (folder / "batch.json").is_file():
             return None
-        batch = read_record(place / "batch.json", remedy)
-        memory, meta = read_tensors(place / "memory.safetensors", MEMORY, remedy)
-        delta = Delta.load(place, remedy)
+        batch = read_record(folder / "batch.json", remedy)
+        memory, meta = read_tensors(folder / "memory.safetensors", MEMORY, remedy)
+        delta = Delta.load(folder, remedy)
         if (batch.get("index"), meta.get("delta")) != (index, batch.get("delta")) or delta.digest != meta[
             "delta"
         ]:
-            raise MetakeError(f"{place}: files of different batches; {remedy}")
+            raise MetakeError(f"{folder}: files of different batches; {remedy}")
         learned: dict[int, Tensor] = {int(name): keys for name, keys in memory.items()}
         summary = batch["summary"]
         editor.restore(requests, delta, learned, seconds=float(summary["seconds"]))
@@ -109,13 +113,13 @@ class Checkpoints:
         Raises:
             MetakeError: the file is damaged, or belongs to another batch.
         """
-        path = self._place(index) / "measured.json"
+        path = self._folder(index) / "measured.json"
         if not path.is_file():
             return None
-        found = read_record(path, f"remove it: what batch {index} left is measured again")
-        if found.get("index") != index:
+        content = read_record(path, f"remove it: what batch {index} left is measured again")
+        if content.get("index") != index:
             raise MetakeError(f"{path}: of another batch; remove it")
-        return Measurement.of_plain(found["measurement"])
+        return Measurement.of_plain(content["measurement"])
 
     def save_measurement(self, index: int, measurement: Measurement) -> None:
         """Write the measurement after a batch.
@@ -125,5 +129,5 @@ class Checkpoints:
             measurement: the measurement.
         """
         write_record(
-            self._place(index) / "measured.json", {"index": index, "measurement": measurement.plain()}
+            self._folder(index) / "measured.json", {"index": index, "measurement": measurement.plain()}
         )

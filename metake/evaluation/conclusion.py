@@ -1,4 +1,4 @@
-"""What a comparison shows about right answers, and whether its differences can be chance."""
+"""Sentences on the right answers of a result file, with a sign test of their differences."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ def conclude(content: Mapping[str, Any]) -> list[str]:
     if not right:
         return []
     counts = ", ".join(f"{name} {sum(values)}" for name, values in right.items())
-    said = [f"Answers that begin with the target: {counts} of {content['edits']}."]
+    sentences = [f"Answers that begin with the target: {counts} of {content['edits']}."]
     if len(right) > 1:
         first, *others = sorted(right, key=lambda name: -sum(right[name]))
         same = [name for name in others if right[name] == right[first]]
         if same:
-            said.append(
+            sentences.append(
                 f"{', '.join([first, *same[:-1]])} and {same[-1]} get the same facts right: this run does not tell them apart."
             )
         else:
-            said.append(_compare(first, others[0], list(zip(right[first], right[others[0]], strict=True))))
-    return said
+            sentences.append(
+                _compare(first, others[0], list(zip(right[first], right[others[0]], strict=True)))
+            )
+    return sentences
 
 
 def _compare(first: str, second: str, pairs: list[tuple[bool, bool]]) -> str:

@@ -1,4 +1,4 @@
-"""CounterFact's consistency: does the edited model write about the subject as one writes about what it now is?
+"""CounterFact's consistency: similarity of generated text to texts about subjects with the new attribute.
 
 The texts sampled from a record's generation prompts are compared with reference texts about subjects that truly
 have the new attribute (ROME's `attribute_snippets.json`), by the cosine of tf-idf vectors. Of a word w,
@@ -6,7 +6,7 @@ have the new attribute (ROME's `attribute_snippets.json`), by the cosine of tf-i
     weight(w) = count(w) (1 + ln((1 + n) / (1 + n_w))),    n texts were read, n_w of them hold w,
 
 which is scikit-learn's `TfidfVectorizer` with its defaults, as in the published code (whose idf is a file of its
-own; without that file it is fitted like here).
+own; without that file it is fitted in the same way).
 """
 
 from __future__ import annotations

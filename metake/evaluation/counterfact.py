@@ -1,4 +1,4 @@
-"""CounterFact's own metrics: is the new target likelier than the old one, where it should be and where not?
+"""CounterFact's metrics: the likelihoods of the new and the old target on edited, paraphrased and other prompts.
 
 Per record and prompt, `NLL(x)` is the mean negative log-likelihood per token of a target x:
 

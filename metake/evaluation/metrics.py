@@ -1,4 +1,4 @@
-"""Measuring a model on records: teacher-forced, free-running, and against the unedited model."""
+"""Measurements of a model on records: teacher-forced, generated, and relative to the unedited model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PER_RECORD = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """One look at a model.
+    """Measurement of a model.
 
     Attributes:
         values: metric -> one value per record (NaN where it does not apply).
@@ -158,15 +158,14 @@ class Evaluator:
     """Measures a model on a fixed set of records, before and after edits.
 
     Args:
-        records: what to measure, and all that a run edits: no record is asked for a fact about its
-            subject that another one edits.
+        records: the records of a run. A same-subject prompt that another of them edits is left out.
         text: held-out text for perplexity, or None.
-        generate: also let the model answer freely (slower).
-        max_tokens: padded tokens per pass; by default what suits the device.
-        compared: after how many of the records' unrelated prompts the next token's whole distribution
-            is compared with the unedited model's.
-        fluent: of how many records the fluency of sampled text is measured (slow).
-        references: what the same text is compared with, for its consistency; None leaves that out.
+        generate: also measure free generation (slower).
+        max_tokens: padded tokens per forward pass; None takes what suits the device.
+        compared: number of first records after whose unrelated prompts the distribution of the next token is compared
+            with the unedited model's.
+        sampled_records: number of first records whose text is sampled, for its fluency (slow).
+        references: reference texts for the consistency of the same text; None leaves it out.
     """
 
     def __init__(
@@ -201,13 +200,13 @@ class Evaluator:
             if record.locality:
                 probe("specificity", index, encode(tokenizer, record.locality, record.locality_answer))
             for prompt, answer in record.same_subject:
-                if prompt in edited:  # by another record: its answer is meant to change
+                if prompt in edited:  # by another record
                     continue
                 probe("same_subject", index, encode(tokenizer, prompt, answer))
             if not record.same_subject:
                 for prompt in GENERIC:
                     row = encode(tokenizer, prompt.format(request.subject))
-                    # any token will do as the answer: what counts is which one is predicted
+                    # the answer is any token, since only the prediction is compared
                     probe("same_subject", index, Row((*row.ids, row.ids[-1]), row.lookup, 1))
         self.windows = [] if text is None else self._windows(text)
 
@@ -310,15 +309,17 @@ class Evaluator:
 
     def _next_tokens(self) -> dict[int, Tensor]:
         """Log-probabilities (fp32, CPU) of the token after each compared prompt, by record."""
-        asked = [i for i, record in enumerate(self.records[: self.compared]) if record.locality]
-        rows = [encode(self.tokenizer, self.records[i].locality) for i in asked]
-        found: dict[int, Tensor] = {}
+        compared = [i for i, record in enumerate(self.records[: self.compared]) if record.locality]
+        rows = [encode(self.tokenizer, self.records[i].locality) for i in compared]
+        log_probabilities: dict[int, Tensor] = {}
         for group in chunks([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
-            places = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
-            logits = run(self.arch, pad(members), positions=places).logits
-            found |= dict(zip((asked[i] for i in group), logits.float().log_softmax(-1).cpu(), strict=True))
-        return found
+            positions = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
+            logits = run(self.arch, pad(members), positions=positions).logits
+            log_probabilities |= dict(
+                zip((compared[i] for i in group), logits.float().log_softmax(-1).cpu(), strict=True)
+            )
+        return log_probabilities
 
     def _best(self, rows: list[Row]) -> list[tuple[int, ...]]:
         """Most likely token at each position that predicts an answer token."""
@@ -334,18 +335,21 @@ class Evaluator:
 
     def _answers(self, wanted: list[int]) -> dict[int, tuple[str, str, str]]:
         """Greedy answers to each record's edited prompt, rephrase and unrelated prompt; empty where it has none."""
-        asked: dict[tuple[int, int], tuple[str, str]] = {}
+        questions: dict[tuple[int, int], tuple[str, str]] = {}
         for index in wanted:
             record, target = self.records[index], self.records[index].request.target
-            three = (
+            texts_of = (
                 (record.request.text, target),
                 (record.rephrase, target),
                 (record.locality, record.locality_answer),
             )
-            asked |= {
-                (index, place): (prompt, answer) for place, (prompt, answer) in enumerate(three) if prompt
+            questions |= {
+                (index, kind): (prompt, answer) for kind, (prompt, answer) in enumerate(texts_of) if prompt
             }
-        prompts, targets = [prompt for prompt, _ in asked.values()], [target for _, target in asked.values()]
+        prompts, targets = (
+            [prompt for prompt, _ in questions.values()],
+            [target for _, target in questions.values()],
+        )
         texts = greedy_answers(self.arch, self.tokenizer, prompts, targets, max_tokens=self.max_tokens)
-        answers = dict(zip(asked, texts, strict=True))
+        answers = dict(zip(questions, texts, strict=True))
         return {i: (answers[i, 0], answers.get((i, 1), ""), answers.get((i, 2), "")) for i in wanted}

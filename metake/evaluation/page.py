@@ -1,4 +1,4 @@
-"""A comparison of methods as a page: questions and answers, the table, how much of each plan was realised."""
+"""Results as a page: questions and answers, the table, and the realized part of each plan."""
 
 from __future__ import annotations
 

@@ -134,15 +134,15 @@ class Results:
         return (*first, *(m for m in ("generation", "perplexity") if m in measured), "seconds_per_edit")
 
     def table(self) -> str:
-        """The short table for a terminal, with intervals and a legend."""
+        """The short table, which fits a terminal, with intervals and a legend."""
         metrics = self.headline()
         rows = [["unedited", *(short_cell(self.before, m) for m in metrics[:-1]), "-"]]
         for run in self.runs:
             cells = [short_cell(run.after, m) for m in metrics[:-1]]
             rows.append([run.method.name, *cells, f"{run.seconds_per_edit:.2f}"])
         head = ["method", *(LABELS[m] for m in metrics)]
-        said = "; ".join(f"{LABELS[m]}: {BRIEFLY[m]}" for m in metrics)
-        legend = f"{said}. Shares in per cent, ± half of their 95% interval over records."
+        definitions = "; ".join(f"{LABELS[m]}: {BRIEFLY[m]}" for m in metrics)
+        legend = f"{definitions}. Shares in per cent, ± half of their 95% interval over records."
         table = render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, WIDTH)
         return "\n".join([table, *textwrap.wrap(legend, WIDTH)])
 

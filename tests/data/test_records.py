@@ -533,7 +533,7 @@ def test_a_limit_takes_the_first_records_and_is_at_least_one(write):
     path = write("t.json", json.dumps([{**OWN, "target_new": name} for name in "abc"]))
     assert [r.request.target for r in read_records(path, 2)] == ["a", "b"]
     assert [r.request.target for r in read_records(path, 1000)] == ["a", "b", "c"]
-    with pytest.raises(MetakeError, match=r"^records: at least 1 is needed, asked for 0$"):
+    with pytest.raises(MetakeError, match=r"^records: at least 1 is needed, got 0$"):
         read_records(path, 0)
 
 
