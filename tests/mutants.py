@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {  # room -> (files in metake/, tests that mirror them)
     "planners": (["planners/*.py"], ["tests/planners"]),
     "prompts": (["prompts.py"], ["tests/test_prompts.py"]),
-    "models": (["models/*.py"], ["tests/models"]),
+    "models": (["models/*.py"], ["tests/models", "tests/test_folders.py"]),
     "statistics": (
         ["geometry/covariance.py", "geometry/statistics.py"],
         ["tests/geometry/test_covariance.py"],

@@ -269,3 +269,10 @@ def test_dropout_is_off_while_a_described_model_is_measured():
     assert len(Architecture(model, ModuleMap("model.decoder.layers", "fc2"))) == 2
     assert torch.equal(torch.random.get_rng_state(), state)
     assert model.training
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_module_map_names_the_field_and_the_value_that_is_no_module_name(name):
+    with pytest.raises(MetakeError) as caught:
+        ModuleMap("model.layers", name)
+    assert str(caught.value) == f"modules: down: must be a dotted module name, got {name!r}"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from metake.errors import MetakeError
 from metake.models import load as loading
 from metake.models.chat import Chat
-from metake.models.load import ASSETS, load, save_model
+from metake.models.load import ASSETS, as_editable, load, save_model
 from tests.conftest import tiny
 
 
@@ -247,3 +247,18 @@ def test_the_real_model_is_the_first_gguf_file_of_its_package(
     else:
         with pytest.raises(MetakeError, match=f"^smollm2: {complaint}"):
             load("smollm2", device="cpu")
+
+
+def test_as_editable_takes_another_tokenizer_for_an_editable_model(demo):
+    """By default the model's own; one that is given wins."""
+
+    class Other:
+        def __call__(self, text):
+            return text
+
+        def decode(self, ids):
+            return ""
+
+    other = Other()
+    assert as_editable(demo).tokenizer is demo.tokenizer
+    assert as_editable(demo, other).tokenizer is other
