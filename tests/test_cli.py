@@ -263,7 +263,7 @@ def test_a_model_without_a_preset_is_named_before_the_edit(change, said, monkeyp
     cli.main()
     errors = capsys.readouterr().err
     assert ("no preset for mine" in errors) == said
-    assert all(lever in errors for lever in ("--preset", "--set", "tune.py")) == said
+    assert all(lever in errors for lever in ("--preset", "--set", "metake tune")) == said
 
 
 def test_a_result_says_what_was_asked_and_answered(demo, statistics_of, records):

@@ -212,7 +212,10 @@ def test_a_loaders_complaint_is_one_line_of_at_most_200_characters(monkeypatch, 
 
 def test_a_demo_model_that_was_not_shipped_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "ASSETS", tmp_path)
-    with pytest.raises(MetakeError, match=r"^demo: not in this installation; train it with .*\.py$"):
+    with pytest.raises(
+        MetakeError,
+        match=r"^demo: not in this installation; it is in the repository, in metake/assets/demo; give that folder$",
+    ):
         load("demo", device="cpu")
 
 
