@@ -352,7 +352,7 @@ class Held(Geometry):
         self.inner, self.held = inner, channel
         self.dtype, self.device = inner.dtype, inner.device
 
-    def executed(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
+    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
         return self.held, self.inner.attenuation(keys)
 
     def coordinates(self, keys: Tensor) -> Tensor:
