@@ -144,7 +144,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Method -> its look; markers and line styles alone tell them apart. A labelled method has its row's colour.
+    """Method -> its look; markers and line styles alone tell them apart. A variant or labeled method has its row's color.
 
     Args:
         methods: names of methods.
@@ -158,7 +158,7 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     free = cycle([look for line in LINES for marker in MARKERS if (look := (marker, line)) not in taken])
     for name in methods:
         if name not in chosen:
-            colour = LOOKS.get(name.partition("@")[0], (BLACK, "", ""))[0]
+            colour = LOOKS.get(name.partition("@")[0].partition(" + ")[0], (BLACK, "", ""))[0]
             chosen[name] = (colour, *next(free))
     return {name: chosen[name] for name in methods}
 

@@ -99,6 +99,8 @@ def test_looks_of_a_labelled_method_has_its_colour_and_another_line():
     chosen = figures.looks(["memit", "metake@slow", "unknown"])
     assert chosen["memit"] == figures.LOOKS["memit"]
     assert chosen["metake@slow"][0] == figures.LOOKS["metake"][0]
+    variant = figures.looks(["memit", "metake + compensated + past-keys"])["metake + compensated + past-keys"]
+    assert variant[0] == figures.LOOKS["metake"][0]
     assert len({look[1:] for look in chosen.values()}) == 3
 
 
