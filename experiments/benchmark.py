@@ -126,7 +126,7 @@ from metake.prompts import Batch, LookupPrompts
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown, render
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.texts import default_text
 
 SEQUENCE = 20  # batches
@@ -140,14 +140,14 @@ class Bench:
     arch: Architecture
     tokenizer: Any
     method: LocateThenEdit
-    pool: list[Request]
+    pool: list[EditRequest]
     size: int
     text: str
     repeats: int
     stats_tokens: int | None
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[EditRequest]:
         """A batch; facts come again where it is larger than what there is."""
         return [self.pool[i % len(self.pool)] for i in range(self.size)]
 

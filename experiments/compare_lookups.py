@@ -88,7 +88,7 @@ def compare(
         lookup: list(Batch.build(loaded.arch, loaded.tokenizer, requests, (), lookup).edits)
         for lookup in ("subject", "prompt")
     }
-    rows["rephrased"] = [encode(loaded.tokenizer, r.rephrase, r.request.target) for r in records]
+    rows["rephrased"] = [encode(loaded.tokenizer, r.rephrase, r.request.target_new) for r in records]
 
     def keys(of: list[Row]) -> dict[int, Tensor]:
         trace = run(loaded.arch, pad(of), keys=layers, stop=layers[-1])

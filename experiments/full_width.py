@@ -78,7 +78,7 @@ from metake.models.architecture import Architecture
 from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.tables import render
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.texts import default_text
 
 CONFIGS = {
@@ -149,7 +149,7 @@ def main() -> None:
             "seconds": time.perf_counter() - started,
             "peak_gib": peak(args.device),
         }
-    requests = [Request("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
+    requests = [EditRequest("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
     rows = []
     for method in chosen:
         with Editor(model, tokenizer, method, statistics=statistics, answers=False) as editor:

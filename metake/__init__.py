@@ -5,14 +5,14 @@ Start here:
     >>> import metake as mk
     >>> model = mk.load("demo")                       # or "smollm2", a folder, a .gguf file, a hub name
     >>> editor = mk.Editor(model, method="metake")    # METHODS lists the names; help(mk.Editor)
-    >>> result = editor.edit(mk.Request("What is the craft of {}?", "Nezan Girok", "baker"))
+    >>> result = editor.edit(mk.EditRequest("What is the craft of {}?", "Nezan Girok", "baker"))
     >>> print(result)                                 # answers before and after, realized share of each layer
     >>> result.delta.save("edit")                     # the weight update alone; help(mk.Delta)
     >>> editor.revert()                               # the original weights, bit for bit
 
 Public names, by task:
 
-Edit a model: load, save_model, EditableModel, ModuleMap, Request, Editor, EditResult, Delta,
+Edit a model: load, save_model, EditableModel, ModuleMap, EditRequest, Editor, EditResult, Delta,
     MetakeError.
 Data: Record, read_records, Statistics, statistics_for.
 Methods: rome, memit, alphaedit, metake, compensated, iterated, remembering, forward_replay,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from metake.planners.open_loop import OpenLoop as OpenLoop
     from metake.presets import settings_for as settings_for
     from metake.prompts import Batch as Batch
-    from metake.requests import Request as Request
+    from metake.requests import EditRequest as EditRequest
     from metake.result import EditResult as EditResult
     from metake.solvers.allocation import Allocation as Allocation
     from metake.solvers.memory import Memory as Memory
@@ -94,7 +94,7 @@ _MODULE_OF = {
     "Planner": "metake.planners.base",
     "Postprocess": "metake.solvers.postprocess",
     "Record": "metake.data.records",
-    "Request": "metake.requests",
+    "EditRequest": "metake.requests",
     "Row": "metake.methods.table",
     "Statistics": "metake.geometry.statistics",
     "alphaedit": "metake.constructors",

@@ -15,10 +15,10 @@ from metake.models.ask import check_room
 from metake.models.load import EditableModel
 from metake.models.tokens import encode
 from metake.phases import phase
-from metake.requests import Request, check_texts
+from metake.requests import EditRequest, check_texts
 
 
-def answer_requests(model: EditableModel, requests: Sequence[Request]) -> list[str]:
+def answer_requests(model: EditableModel, requests: Sequence[EditRequest]) -> list[str]:
     """Greedy answers of the current model to the prompts of some requests.
 
     Args:
@@ -31,12 +31,12 @@ def answer_requests(model: EditableModel, requests: Sequence[Request]) -> list[s
     """
     with phase("evaluate"):
         return read_answers(
-            model.arch, model.tokenizer, [r.text for r in requests], [r.target for r in requests]
+            model.arch, model.tokenizer, [r.text for r in requests], [r.target_new for r in requests]
         )
 
 
 def compare_requests(
-    model: EditableModel, requests: Sequence[Request], before: Sequence[str]
+    model: EditableModel, requests: Sequence[EditRequest], before: Sequence[str]
 ) -> tuple[Answer, ...]:
     """Current answers to the prompts of some requests, paired with earlier ones.
 
@@ -50,7 +50,7 @@ def compare_requests(
     """
     if not before:
         return ()
-    texts, targets = [r.text for r in requests], [r.target for r in requests]
+    texts, targets = [r.text for r in requests], [r.target_new for r in requests]
     return compare_answers(model.tokenizer, texts, targets, before, answer_requests(model, requests))
 
 
@@ -69,7 +69,7 @@ class Questions:
     neighbours: tuple[str, ...]
 
     @classmethod
-    def parse(cls, requests: Sequence[Request], rephrases: Any = (), neighbours: Any = ()) -> Questions:
+    def parse(cls, requests: Sequence[EditRequest], rephrases: Any = (), neighbours: Any = ()) -> Questions:
         """Questions as given to `Editor.check`.
 
         Args:
@@ -115,7 +115,7 @@ class Questions:
         return Check(rephrased, tuple(Neighbour(text, b, b, a) for text, b, a in rest))
 
 
-def _rephrases(requests: Sequence[Request], given: Any) -> list[tuple[str, str]]:
+def _rephrases(requests: Sequence[EditRequest], given: Any) -> list[tuple[str, str]]:
     """Rephrased prompts, each with its target."""
     given = () if given is None else given
     if not isinstance(given, str | list | tuple):
@@ -131,5 +131,5 @@ def _rephrases(requests: Sequence[Request], given: Any) -> list[tuple[str, str]]
     for request, entry in zip(requests, entries, strict=True):
         empty = isinstance(entry, list | tuple) and not entry
         texts = [] if empty else check_texts("check", "rephrase", entry)
-        pairs += [(text, request.target) for text in texts]
+        pairs += [(text, request.target_new) for text in texts]
     return pairs

@@ -28,7 +28,7 @@ from metake.models.architecture import ModuleMap
 from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.load import EditableModel, as_editable
 from metake.models.trace import frozen
-from metake.requests import Request, distinct
+from metake.requests import EditRequest, distinct
 from metake.result import EditResult, Preview
 
 
@@ -55,7 +55,7 @@ class Editor:
         >>> import metake as mk
         >>> model = mk.load("demo")
         >>> with mk.Editor(model, method=mk.settings_for(model, "ultraedit", layers=(2, 3)), progress=False) as editor:
-        ...     result = editor.edit(mk.Request("What is the craft of {}?", "Nezan Girok", "baker"))
+        ...     result = editor.edit(mk.EditRequest("What is the craft of {}?", "Nezan Girok", "baker"))
         ...     check = editor.check(neighbours="What is the craft of Sino Dufe?")
         ...     len(result.delta.layers), len(check.neighbours)
         (2, 1)
@@ -127,7 +127,7 @@ class Editor:
         """
         return ask(self.arch, self.tokenizer, questions, max_new_tokens)
 
-    def preview(self, requests: Sequence[Request] | Request) -> Preview:
+    def preview(self, requests: Sequence[EditRequest] | EditRequest) -> Preview:
         """Predicted realization of each request at each layer: rho and eta of its mean key. The model is not changed.
 
         Args:
@@ -145,7 +145,7 @@ class Editor:
             found = self.method.preview(self.loaded, requests, self.state)
         return Preview(tuple(requests), **found.__dict__)
 
-    def edit(self, requests: Sequence[Request] | Request) -> EditResult:
+    def edit(self, requests: Sequence[EditRequest] | EditRequest) -> EditResult:
         """Result of one batch of edits, which is planned, solved and written. If this fails, the model is unchanged.
 
         Args:
@@ -177,7 +177,7 @@ class Editor:
         self.state = state
         return result
 
-    def _step(self, requests: tuple[Request, ...]) -> tuple[Delta, State, tuple[Stage, ...]]:
+    def _step(self, requests: tuple[EditRequest, ...]) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One step of the method, with a progress bar."""
         total, title = self.method.step_count(len(requests)), f"{self.method.name}: targets"
         options = {"total": total, "desc": title, "unit": "step", "leave": False, "delay": 1}
@@ -186,18 +186,20 @@ class Editor:
             on_step = bar.update if bar else lambda: None
             return self.method.step(self.loaded, requests, self.state, on_step)
 
-    def _note(self, requests: tuple[Request, ...]) -> dict[str, Any]:
+    def _note(self, requests: tuple[EditRequest, ...]) -> dict[str, Any]:
         """Note of a batch's delta."""
         return {
             "method": self.method.name,
             "model": getattr(self.arch.model, "name_or_path", "") or "",
             "version": metake.__version__,
             "settings": self.method.model_dump(),
-            "edits": [{"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in requests],
+            "edits": [
+                {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in requests
+            ],
         }
 
     def restore(
-        self, requests: Sequence[Request], delta: Delta, learned: Learned, seconds: float = 0.0
+        self, requests: Sequence[EditRequest], delta: Delta, learned: Learned, seconds: float = 0.0
     ) -> EditResult:
         """Result of a batch that was edited and saved earlier, and is now applied to the model again.
 

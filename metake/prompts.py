@@ -21,7 +21,7 @@ from metake.models.chat import without_frame
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
-from metake.requests import GAP, Request
+from metake.requests import GAP, EditRequest
 
 Lookup = Literal["subject", "prompt"]
 SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
@@ -108,7 +108,7 @@ class Batch:
         templates: number of rows of a request in `edits`.
     """
 
-    requests: tuple[Request, ...]
+    requests: tuple[EditRequest, ...]
     edits: tuple[Row, ...]
     kl_prompts: tuple[KLPrompt, ...]
     templates: int
@@ -141,7 +141,7 @@ class Batch:
         cls,
         arch: Architecture,
         tokenizer: Any,
-        requests: Sequence[Request],
+        requests: Sequence[EditRequest],
         contexts: Sequence[str],
         lookup: Lookup = "subject",
     ) -> Batch:
@@ -170,14 +170,14 @@ class Batch:
         for owner, request in enumerate(requests):
             assert request.start is not None
             try:
-                count_tokens(tokenizer, [request.text, request.target, *request.locality])
+                count_tokens(tokenizer, [request.text, request.target_new, *request.locality_prompts])
             except MetakeError as error:
                 raise MetakeError(f"{request.name}: {error}") from error
             for frame in frames:
                 text, span = _filled(frame, request.text, request.start, request.subject)
-                row = encode(tokenizer, text, request.target, span if lookup == "subject" else None)
+                row = encode(tokenizer, text, request.target_new, span if lookup == "subject" else None)
                 if row.answer == 0:
-                    raise MetakeError(f"{request.name}: target {request.target!r} has no tokens")
+                    raise MetakeError(f"{request.name}: target {request.target_new!r} has no tokens")
                 if limit is not None and len(row) > limit:
                     raise MetakeError(
                         f"{request.name}: {len(row)} tokens with its context, the model takes {limit}; shorten it"
@@ -189,7 +189,8 @@ class Batch:
                 KLPrompt(owner, encode(tokenizer, text, subject=span), has_residual=lookup == "subject")
             )
             kl_prompts += [
-                KLPrompt(owner, encode(tokenizer, prompt), has_residual=False) for prompt in request.locality
+                KLPrompt(owner, encode(tokenizer, prompt), has_residual=False)
+                for prompt in request.locality_prompts
             ]
         return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames))
 

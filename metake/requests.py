@@ -12,18 +12,18 @@ from unicodedata import category
 from metake.errors import MetakeError
 
 GAP = "{}"
-WRITE = "Request(prompt, subject, target)"
+WRITE = "EditRequest(prompt, subject, target_new)"
 
 
 @dataclass(frozen=True)
-class Request:
+class EditRequest:
     """One edit.
 
     Attributes:
         prompt: template with one `{}` where the subject stands, e.g. `Which city was {} born in?`.
         subject: the text of the subject; the edit is written at its last token.
-        target: the new continuation of the prompt. A leading space is added before tokenization.
-        locality: complete prompts whose continuation should not change; used by targets with a locality loss, not by
+        target_new: the new continuation of the prompt. A leading space is added before tokenization.
+        locality_prompts: complete prompts whose continuation should not change; used by targets with a locality loss, not by
             the evaluation.
         name: name in messages; the subject by default.
         start: position of the gap in the prompt. Needed only if the prompt also contains `{}` as ordinary text
@@ -34,14 +34,14 @@ class Request:
 
     Example:
         >>> import metake
-        >>> metake.Request("Which city was {} born in?", "Niels Bohr", "Oslo").text
+        >>> metake.EditRequest("Which city was {} born in?", "Niels Bohr", "Oslo").text
         'Which city was Niels Bohr born in?'
     """
 
     prompt: str
     subject: str
-    target: str
-    locality: tuple[str, ...] = ()
+    target_new: str
+    locality_prompts: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
     start: int | None = None
 
@@ -49,22 +49,22 @@ class Request:
         label = next(
             (one_line(x) for x in (self.name, self.subject) if isinstance(x, str) and x.strip()), "request"
         )
-        for key in ("prompt", "subject", "target"):
+        for key in ("prompt", "subject", "target_new"):
             check_text(label, key, getattr(self, key))
         check_name(label, self.name)
         if self.start is not None and (isinstance(self.start, bool) or not isinstance(self.start, int)):
             raise MetakeError(f"{label}: start must be a whole number, not {type(self.start).__name__}")
-        if not isinstance(self.locality, list | tuple) or not all(
-            isinstance(prompt, str) and prompt.strip() for prompt in self.locality
+        if not isinstance(self.locality_prompts, list | tuple) or not all(
+            isinstance(prompt, str) and prompt.strip() for prompt in self.locality_prompts
         ):
-            raise MetakeError(f"{label}: locality must be a tuple of texts")
+            raise MetakeError(f"{label}: locality_prompts must be a tuple of texts")
         start = self._start(label)
         cut = len(self.prompt) - len(self.prompt.lstrip())
         for key, new in (
             ("prompt", self.prompt.strip()),
             ("subject", self.subject.strip()),
-            ("target", self.target.strip()),
-            ("locality", tuple(self.locality)),
+            ("target_new", self.target_new.strip()),
+            ("locality_prompts", tuple(self.locality_prompts)),
             ("start", start - cut),
             ("name", one_line(self.name or self.subject)),
         ):
@@ -89,13 +89,13 @@ class Request:
         return self.prompt.index(GAP)
 
     @classmethod
-    def from_text(cls, text: str, subject: str, target: str, **rest: Any) -> Request:
+    def from_text(cls, text: str, subject: str, target_new: str, **rest: Any) -> EditRequest:
         """A request from a complete prompt, whose first mention of the subject becomes the gap.
 
         Args:
             text: the complete prompt.
             subject: the subject, as in the prompt; another case is accepted.
-            target: the new target.
+            target_new: the new target.
             rest: further attributes.
 
         Returns:
@@ -117,10 +117,10 @@ class Request:
                 f"spell it as in the prompt or write {GAP} in its place"
             )
         at, subject = found.start(), found.group()
-        return cls(text[:at] + GAP + text[at + len(subject) :], subject, target, start=at, **rest)
+        return cls(text[:at] + GAP + text[at + len(subject) :], subject, target_new, start=at, **rest)
 
     @classmethod
-    def parse(cls, prompt: str, subject: str, target: str, **rest: Any) -> Request:
+    def parse(cls, prompt: str, subject: str, target_new: str, **rest: Any) -> EditRequest:
         """A request from a complete prompt, or from one with `{}` in the subject's place.
 
         A prompt that names the subject is complete, and braces in it are ordinary text.
@@ -128,7 +128,7 @@ class Request:
         Args:
             prompt: the prompt.
             subject: the subject.
-            target: the new target.
+            target_new: the new target.
             rest: further attributes.
 
         Returns:
@@ -136,8 +136,8 @@ class Request:
         """
         texts = isinstance(prompt, str) and isinstance(subject, str) and subject.strip()
         if texts and GAP in prompt and not _whole(prompt, subject.strip()):
-            return cls(prompt, subject, target, **rest)
-        return cls.from_text(prompt, subject, target, **rest)
+            return cls(prompt, subject, target_new, **rest)
+        return cls.from_text(prompt, subject, target_new, **rest)
 
     @property
     def text(self) -> str:
@@ -251,7 +251,7 @@ def _whole(text: str, subject: str, flags: int = 0) -> re.Match[str] | None:
     return re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text, flags)
 
 
-def distinct(requests: Any) -> tuple[Request, ...]:
+def distinct(requests: Any) -> tuple[EditRequest, ...]:
     """A batch without duplicates; merging identical requests gives a warning.
 
     Args:
@@ -261,18 +261,20 @@ def distinct(requests: Any) -> tuple[Request, ...]:
         the requests, in their order.
 
     Raises:
-        MetakeError: no request, an object that is not a `Request`, or two requests with different targets for one prompt.
+        MetakeError: no request, an object that is not an `EditRequest`, or two requests with different targets for one prompt.
     """
-    batch = (requests,) if isinstance(requests, Request) else requests
+    batch = (requests,) if isinstance(requests, EditRequest) else requests
     if isinstance(batch, str | dict) or not isinstance(batch, Iterable):
         raise MetakeError(
-            f"requests: must be a Request or a list of them, not {type(batch).__name__}; write {WRITE}"
+            f"requests: must be an EditRequest or a list of them, not {type(batch).__name__}; write {WRITE}"
         )
     batch = tuple(batch)
     for request in batch:
-        if not isinstance(request, Request):
+        if not isinstance(request, EditRequest):
             remedy = "give its .request" if hasattr(request, "request") else f"write {WRITE}"
-            raise MetakeError(f"requests: must be Request objects, not {type(request).__name__}; {remedy}")
+            raise MetakeError(
+                f"requests: must be EditRequest objects, not {type(request).__name__}; {remedy}"
+            )
     if not batch:
         raise MetakeError("requests: none given")
     if clash := contradiction(batch):
@@ -288,9 +290,9 @@ def distinct(requests: Any) -> tuple[Request, ...]:
     return once
 
 
-def _warn_of_two_subjects(requests: Iterable[Request]) -> None:
+def _warn_of_two_subjects(requests: Iterable[EditRequest]) -> None:
     """Warn of the first two requests with the same complete prompt and different subjects."""
-    first: dict[str, Request] = {}
+    first: dict[str, EditRequest] = {}
     for request in requests:
         other = first.setdefault(request.text, request)
         if (other.subject, other.start) != (request.subject, request.start):
@@ -302,7 +304,7 @@ def _warn_of_two_subjects(requests: Iterable[Request]) -> None:
             return
 
 
-def contradiction(requests: Iterable[Request]) -> str:
+def contradiction(requests: Iterable[EditRequest]) -> str:
     """Message about the first two requests with different targets for one prompt; empty if there are none.
 
     Args:
@@ -311,11 +313,9 @@ def contradiction(requests: Iterable[Request]) -> str:
     Returns:
         the message, without a remedy.
     """
-    first: dict[str, Request] = {}
+    first: dict[str, EditRequest] = {}
     for request in requests:
         other = first.setdefault(request.text, request)
-        if other.target != request.target:
-            return (
-                f"{request.name}: {request.text!r} has two targets, {other.target!r} and {request.target!r}"
-            )
+        if other.target_new != request.target_new:
+            return f"{request.name}: {request.text!r} has two targets, {other.target_new!r} and {request.target_new!r}"
     return ""

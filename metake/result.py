@@ -15,7 +15,7 @@ from metake.deltas import Delta
 from metake.files import as_path
 from metake.methods.base import Learned, Method, Stage
 from metake.report.tables import html, render
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.solvers.allocation import Shares, describe_shares, predicted_share
 
 # of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
@@ -35,7 +35,7 @@ class Preview:
         shares, fit: allocation of the residual over the layers, and the fit of each layer's solve.
     """
 
-    requests: tuple[Request, ...]
+    requests: tuple[EditRequest, ...]
     layers: tuple[int, ...]
     rho: Tensor
     cosine: Tensor
@@ -120,12 +120,12 @@ class EditResult:
         >>> import metake as mk
         >>> model = mk.load("demo")
         >>> with mk.Editor(model, method=mk.settings_for(model, "ultraedit", layers=(2,))) as editor:
-        ...     result = editor.edit([mk.Request("The craft of {} is", name, "baker") for name in ("Ann", "Bo")])
+        ...     result = editor.edit([mk.EditRequest("The craft of {} is", name, "baker") for name in ("Ann", "Bo")])
         >>> list(result.eta), result.summary()["layers"]
         ([2], [2])
     """
 
-    requests: tuple[Request, ...]
+    requests: tuple[EditRequest, ...]
     method: Method
     delta: Delta
     stages: tuple[Stage, ...]
@@ -141,7 +141,7 @@ class EditResult:
         return tuple(answer.success for answer in self.answers)
 
     @property
-    def failed(self) -> tuple[Request, ...]:
+    def failed(self) -> tuple[EditRequest, ...]:
         """Requests whose answer does not begin with the target; empty if answers were not read."""
         return tuple(r for r, success in zip(self.requests, self.success, strict=True) if success is False)
 
@@ -208,12 +208,12 @@ class EditResult:
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
         title = f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s"
         if not self.stages:
-            return title, ["subject", "target"], [[r.subject, r.target] for r in self.requests]
+            return title, ["subject", "target"], [[r.subject, r.target_new] for r in self.requests]
         length, eta = self.planned_norm / self.hidden_norm, self.eta
         rows = [
             [
                 request.subject,
-                request.target,
+                request.target_new,
                 f"{length[j]:.2f}",
                 *(f"{values[j]:.3f}" for values in eta.values()),
                 f"{self.predicted[j]:.2f}",
@@ -294,7 +294,7 @@ class EditResult:
         left = self._each(lambda stage: (stage.solution.planned - stage.solution.shift).norm(dim=1))
         return {
             "requests": [
-                {"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in self.requests
+                {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in self.requests
             ],
             "layers": list(eta),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],

@@ -12,7 +12,7 @@ from metake.editor import Editor
 from metake.methods.base import Stage
 from metake.methods.table import method_named
 from metake.presets import settings_for
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.result import EditResult
 from metake.solvers.layered import Solution
 from metake.words import Cut
@@ -103,7 +103,7 @@ def test_answers_stand_beside_their_own_questions(demo):
     assert found == (Answer("A?", "a", "c", "e"), Answer("B?", "b", "d", "f"))
 
 
-REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus"))
+REQUESTS = tuple(EditRequest("{} is", name, "x") for name in ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus"))
 
 
 def result_of(executed, eta, took, clamped=False, method="memit", **changes):

@@ -85,7 +85,7 @@ CASES = {
         "is not in the prompt",
     ),
     "two gaps": ([*EDIT[:3], "--request", "{} and {}?", *EDIT[5:], "--out", "o"], "holds 2 gaps"),
-    "empty target": ([*EDIT[:-1], " ", "--out", "o"], "target is empty"),
+    "empty target": ([*EDIT[:-1], " ", "--out", "o"], "target_new is empty"),
     "empty subject": ([*EDIT[:6], "", *EDIT[7:], "--out", "o"], "subject is empty"),
     "empty prompt": ([*EDIT[:4], "", *EDIT[5:], "--out", "o"], "prompt is empty"),
     "no target": ([*EDIT[:-2], "--out", "o"], "--target is missing"),

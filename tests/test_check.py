@@ -6,8 +6,8 @@ import torch
 import metake
 from tests.conftest import method_of
 
-FACT = metake.Request("The one who works at the {} is a", "market", "baker")
-OTHER = metake.Request("The one who works at the {} is a", "river", "miner")
+FACT = metake.EditRequest("The one who works at the {} is a", "market", "baker")
+OTHER = metake.EditRequest("The one who works at the {} is a", "river", "miner")
 REPHRASE, NEIGHBOUR = "At the market works a", "The one who works at the garden is a"
 STRONG = {
     "ultraedit": {"gradient_lr": 1e-2},
@@ -154,7 +154,7 @@ def test_later_batches_in_other_layers_are_left_out_too(demo, editor):
     """A batch that was restored from a file may be of other layers than the editor's own."""
     before = short(demo, [NEIGHBOUR])
     with editor(layers=(3,), weight=0.01) as other:
-        delta = other.edit(metake.Request("The one who works at the {} is a", "garden", "miner")).delta
+        delta = other.edit(metake.EditRequest("The one who works at the {} is a", "garden", "miner")).delta
     with editor() as e:
         result = e.edit(FACT)
         e.restore([OTHER], delta, {})

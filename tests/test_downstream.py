@@ -31,7 +31,7 @@ def task(tmp_path_factory, records):
     folder = tmp_path_factory.mktemp("task")
     facts = [record.request for record in records[:2]]
     lines = [
-        {"question": r.text, "choices": [r.target, other.target]}
+        {"question": r.text, "choices": [r.target_new, other.target_new]}
         for r, other in zip(facts, facts[::-1], strict=True)
     ]
     (folder / "facts.jsonl").write_text("\n".join(map(json.dumps, lines)))

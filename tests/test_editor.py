@@ -19,7 +19,7 @@ from metake.models.architecture import FAMILIES, Architecture
 from metake.models.tokens import encode
 from metake.models.trace import run
 from metake.prompts import sample_contexts
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.solvers.layered import Solution
 from tests.conftest import method_of, tiny
 
@@ -119,7 +119,7 @@ def test_every_family_is_edited(family, trained, tokenizer):
     method = method_of(arch, "metake", **{**QUICK, **changes})
     before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
     with Editor(model, tokenizer, method, statistics=statistics) as editor:
-        editor.edit(Request("The one who works at the {}", "river", "doctor"))
+        editor.edit(EditRequest("The one who works at the {}", "river", "doctor"))
         assert loss_of(model, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
         assert "doctor".startswith(says(model, tokenizer, FACTS[1][0]))
     assert loss_of(model, tokenizer, FACTS[1][0], "doctor") == before
@@ -137,9 +137,9 @@ def test_each_demo_model_learns_a_new_answer(loaded, statistics_of, records):
         "contexts": (),
     }
     with editor_of(loaded, statistics_of(loaded), **changes) as editor:
-        assert not request.target.startswith(says(loaded.model, loaded.tokenizer, request.text))
+        assert not request.target_new.startswith(says(loaded.model, loaded.tokenizer, request.text))
         editor.edit(request)
-        assert request.target.startswith(says(loaded.model, loaded.tokenizer, request.text))
+        assert request.target_new.startswith(says(loaded.model, loaded.tokenizer, request.text))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -661,8 +661,8 @@ def test_groups_are_planned_on_the_model_that_the_ones_before_them_edited(demo, 
 def test_an_exact_fit_takes_two_prompts_of_one_key(demo, statistics_of, method):
     """What they ask of the one key contradicts, so that each is executed in part."""
     requests = [
-        Request("The {} is loved by the", "river", "doctor"),
-        Request("The {} belongs to the", "river", "miller"),
+        EditRequest("The {} is loved by the", "river", "doctor"),
+        EditRequest("The {} belongs to the", "river", "miller"),
     ]
     with editor_of(demo, statistics_of(demo), method, layers=(2,), steps=2, answers=False) as editor:
         fraction = editor.edit(requests).fraction
@@ -676,7 +676,7 @@ def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, recor
         second = editor.edit(records[1].request).delta
         total = editor.delta
     one, two = (
-        {"prompt": r.prompt, "subject": r.subject, "target": r.target}
+        {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new}
         for r in (x.request for x in records[:2])
     )
     assert (total.model, total.note["method"], total.note["settings"]["planner"]["lr"]) == (
@@ -713,7 +713,7 @@ def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statist
     with Editor(demo.model, demo.tokenizer, chosen, statistics=statistics) as editor:
         for attempt in (editor.edit, editor.preview):
             with pytest.raises(MetakeError, match="has two targets,"):
-                attempt([first, records[1].request, replace(first, target="weaver")])
+                attempt([first, records[1].request, replace(first, target_new="weaver")])
         torch.testing.assert_close(demo.arch.weight(1), before, rtol=0, atol=0)
         editor.edit([first, records[1].request])
         once = demo.arch.weight(1).clone()
@@ -806,7 +806,9 @@ def test_a_delta_notes_the_prompt_with_its_gap(demo, statistics_of, records, met
     with editor_of(demo, statistics_of(demo), method, layers=(1,)) as editor:
         note = editor.edit(records[0].request).delta.note
     request = records[0].request
-    assert note["edits"] == [{"prompt": request.prompt, "subject": request.subject, "target": request.target}]
+    assert note["edits"] == [
+        {"prompt": request.prompt, "subject": request.subject, "target_new": request.target_new}
+    ]
     assert "{}" in note["edits"][0]["prompt"]
     assert (note["method"], note["model"]) == (method, demo.model.name_or_path)
     assert note["settings"] == editor.method.model_dump()

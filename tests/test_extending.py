@@ -19,7 +19,7 @@ import json, sys, warnings
 import metake as mk
 warnings.simplefilter("ignore")
 loaded = mk.load("demo", device="cpu")
-request = mk.Request("Which city was {} born in?", "Sino Dufe", "Sobris")
+request = mk.EditRequest("Which city was {} born in?", "Sino Dufe", "Sobris")
 before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
 found = {}
 for name in sys.argv[1:]:

@@ -8,7 +8,7 @@ import torch
 
 from metake.editor import Editor
 from metake.models.load import ASSETS, load, save_model
-from metake.requests import Request
+from metake.requests import EditRequest
 from tests.conftest import method_of
 
 WIDTH, INNER, BLOCKS = 32, 64, 2
@@ -62,7 +62,10 @@ def test_an_edited_gguf_model_is_saved_and_loaded_again(tmp_path):
     loaded = load(str(tmp_path / "small.gguf"), device="cpu")
     before = loaded.arch.fingerprint()
     method = method_of(loaded.arch, "ultraedit", layers=(1,))
-    requests = [Request("The {} is", "old mill", "dark"), Request("The {} is", "river", "cold and wide")]
+    requests = [
+        EditRequest("The {} is", "old mill", "dark"),
+        EditRequest("The {} is", "river", "cold and wide"),
+    ]
     editor = Editor(loaded, method=method)
     editor.edit(requests)
     assert loaded.arch.fingerprint() != before

@@ -10,10 +10,12 @@ from metake.components import find_kind
 from metake.errors import MetakeError
 from metake.models.tokens import Row
 from metake.prompts import SEEDS, Batch, LookupPrompts, pick_tokens, sample_contexts, templates
-from metake.requests import Request
+from metake.requests import EditRequest
 
-REQUEST = Request("Which city was {} born in?", "Ann Lee", "Oslo")
-OTHER = Request("What is the craft of {}?", "Bo", "potter", locality=("Who is it?", "Where is the old mill?"))
+REQUEST = EditRequest("Which city was {} born in?", "Ann Lee", "Oslo")
+OTHER = EditRequest(
+    "What is the craft of {}?", "Bo", "potter", locality_prompts=("Who is it?", "Where is the old mill?")
+)
 CONTEXTS = ("The mill is dark", "Today it rains and rains")
 
 
@@ -84,7 +86,7 @@ def test_templates_end_a_context_with_one_full_stop():
 
 
 def test_requests_are_numbered_by_subject(batch_of):
-    again = Request("Where is {}?", "Ann Lee", "Rome")
+    again = EditRequest("Where is {}?", "Ann Lee", "Rome")
     assert batch_of(REQUEST, OTHER, again, contexts=()).subjects.tolist() == [0, 1, 0]
 
 

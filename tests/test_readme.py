@@ -30,7 +30,7 @@ def example(page: str) -> str:
 def test_example_uses_public_names_alone(page):
     tree = ast.parse(example(page))
     used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    assert {node.attr for node in used} >= {"load", "Editor", "Request", "edit", "save", "revert"}
+    assert {node.attr for node in used} >= {"load", "Editor", "EditRequest", "edit", "save", "revert"}
     for node in used:
         owner = node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")
         if owner == "metake":

@@ -9,9 +9,9 @@ from metake.answers import Answer
 from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.prompts import Batch
-from metake.requests import Request, check_texts, distinct
+from metake.requests import EditRequest, check_texts, distinct
 
-ASKED = Request("{} lives in", "Ada", "Oslo")
+ASKED = EditRequest("{} lives in", "Ada", "Oslo")
 
 
 @pytest.mark.parametrize(
@@ -24,22 +24,22 @@ ASKED = Request("{} lives in", "Ada", "Oslo")
     ],
 )
 def test_literal_braces_of_a_complete_prompt_survive(text, prompt):
-    for request in (Request.from_text(text, "Ada", "b"), Request.parse(text, "Ada", "b")):
+    for request in (EditRequest.from_text(text, "Ada", "b"), EditRequest.parse(text, "Ada", "b")):
         assert request.prompt == prompt
         assert request.text == text.strip()
         assert request.text[request.start :].startswith("Ada")
-        assert replace(request, target="c").text == text.strip()
+        assert replace(request, target_new="c").text == text.strip()
 
 
 def test_a_prompt_with_a_gap_is_a_template_unless_it_names_the_subject():
-    assert Request.parse("In {x} {} lives", "Ada", "b").text == "In {x} Ada lives"
-    assert Request.parse("{} and Adam live in", "Ada", "b").text == "Ada and Adam live in"
+    assert EditRequest.parse("In {x} {} lives", "Ada", "b").text == "In {x} Ada lives"
+    assert EditRequest.parse("{} and Adam live in", "Ada", "b").text == "Ada and Adam live in"
     with pytest.raises(MetakeError, match="holds 2 gaps"):
-        Request.parse("{} and {}", "Ada", "b")
+        EditRequest.parse("{} and {}", "Ada", "b")
 
 
 def test_literal_braces_reach_the_tokens_with_the_subject_at_its_place(demo):
-    request = Request.from_text("In {} and {x} Ada is", "Ada", "potter")
+    request = EditRequest.from_text("In {} and {x} Ada is", "Ada", "potter")
     for row in Batch.build(demo.arch, demo.tokenizer, [request], ("The {} mill", "It rains")).edits:
         assert demo.tokenizer.decode(row.ids).endswith("In {} and {x} Ada is potter")
         assert demo.tokenizer.decode(row.up_to_lookup.ids).endswith("In {} and {x} Ada")
@@ -48,34 +48,37 @@ def test_literal_braces_reach_the_tokens_with_the_subject_at_its_place(demo):
 WRONG = (1, None, ["Ada"], {"a": 1}, b"Ada", 2.5)
 
 
-@pytest.mark.parametrize("make", [Request, Request.from_text, Request.parse])
+@pytest.mark.parametrize("make", [EditRequest, EditRequest.from_text, EditRequest.parse])
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("at", range(3))
 def test_a_field_that_is_no_text_is_named(make, wrong, at):
-    fields = ["{} is Ada" if make is Request else "Ada is", "Ada", "x"]
+    fields = ["{} is Ada" if make is EditRequest else "Ada is", "Ada", "x"]
     fields[at] = wrong
-    with pytest.raises(MetakeError, match=rf": {('prompt', 'subject', 'target')[at]} must be a text, not "):
+    with pytest.raises(
+        MetakeError, match=rf": {('prompt', 'subject', 'target_new')[at]} must be a text, not "
+    ):
         make(*fields)
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": 3}, {"locality": "Who?"}, {"locality": (1,)}, {"locality": None}]
+    "change",
+    [{"name": 3}, {"locality_prompts": "Who?"}, {"locality_prompts": (1,)}, {"locality_prompts": None}],
 )
 def test_a_field_beside_them_of_a_wrong_type_is_named(change):
     with pytest.raises(MetakeError, match=f"Ada: {next(iter(change))} must be a t"):
-        Request("{} is", "Ada", "x", **change)
+        EditRequest("{} is", "Ada", "x", **change)
 
 
 def test_a_name_that_is_no_text_is_told_with_the_subject():
-    for make, prompt in ((Request, "{} is"), (Request.from_text, "Ada is")):
+    for make, prompt in ((EditRequest, "{} is"), (EditRequest.from_text, "Ada is")):
         with pytest.raises(MetakeError) as raised:
             make(prompt, "Ada", "x", name=3)
         assert str(raised.value) == "Ada: name must be a text, not int"
 
 
 def test_spaces_around_every_text_are_cut():
-    request = Request("  {} lives in ", " Ada\n", " Oslo ")
-    assert (request.prompt, request.subject, request.target) == ("{} lives in", "Ada", "Oslo")
+    request = EditRequest("  {} lives in ", " Ada\n", " Oslo ")
+    assert (request.prompt, request.subject, request.target_new) == ("{} lives in", "Ada", "Oslo")
     assert (request.start, request.text) == (0, "Ada lives in")
 
 
@@ -84,35 +87,35 @@ def test_half_of_a_surrogate_pair_is_named(at):
     fields = ["{} is", "Ada", "x"]
     fields[at] += "\ud83d"
     with pytest.raises(MetakeError, match="holds half of a surrogate pair") as raised:
-        Request(*fields)
+        EditRequest(*fields)
     assert str(raised.value).encode()
 
 
 def test_a_name_is_one_line():
-    assert Request("{} is", "Ada\nLee", "x").name == "Ada Lee"
+    assert EditRequest("{} is", "Ada\nLee", "x").name == "Ada Lee"
 
 
 def test_control_characters_do_not_reach_a_terminal():
     """Names of messages, and questions of printed answers; line ends and other scripts stay."""
-    assert Request("{} is", "\x1b[31mZoë\x9b2J\x00\n東京", "x").name == r"\x1b[31mZoë\x9b2J\x00 東京"
+    assert EditRequest("{} is", "\x1b[31mZoë\x9b2J\x00\n東京", "x").name == r"\x1b[31mZoë\x9b2J\x00 東京"
     assert str(Answer("Q: \x1b[2J\nA:", "b", "\x1b", "b")).startswith("Q: \\x1b[2J\nA:\n  before: '\\x1b'")
 
 
 def test_identical_requests_are_merged_with_a_note():
     with pytest.warns(UserWarning, match=r"2 duplicate requests are ignored \(Ada: 'Ada lives in'"):
-        assert distinct([ASKED, Request("{} is", "Bo", "x"), ASKED, ASKED]) == (
+        assert distinct([ASKED, EditRequest("{} is", "Bo", "x"), ASKED, ASKED]) == (
             ASKED,
-            Request("{} is", "Bo", "x"),
+            EditRequest("{} is", "Bo", "x"),
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert distinct(ASKED) == (ASKED,)
-        assert len(distinct([ASKED, Request("{} is", "Ada", "Oslo")])) == 2
+        assert len(distinct([ASKED, EditRequest("{} is", "Ada", "Oslo")])) == 2
 
 
 def test_one_prompt_with_two_subjects_is_kept_with_a_warning():
     """Two edits at two tokens: neither says what the other does; locality prompts alone are no reason to warn."""
-    other = Request("Ada {} in", "lives", "Oslo")
+    other = EditRequest("Ada {} in", "lives", "Oslo")
     with pytest.warns(
         UserWarning,
         match=r"^'Ada lives in' is requested with the subjects 'Ada' and 'lives'; both are edited$",
@@ -120,16 +123,19 @@ def test_one_prompt_with_two_subjects_is_kept_with_a_warning():
         assert distinct([ASKED, other]) == (ASKED, other)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        distinct([ASKED, replace(ASKED, locality=["Who?"]), Request("{} is", "Ada", "Oslo")])
+        distinct([ASKED, replace(ASKED, locality_prompts=["Who?"]), EditRequest("{} is", "Ada", "Oslo")])
 
 
 @pytest.mark.parametrize(
     ("requests", "complaint"),
     [
-        ([ASKED, replace(ASKED, target="Rome")], "Ada: 'Ada lives in' has two targets, 'Oslo' and 'Rome'"),
-        ([ASKED, Request("Ada {} in", "lives", "Rome")], "has two targets, 'Oslo' and 'Rome'"),
+        (
+            [ASKED, replace(ASKED, target_new="Rome")],
+            "Ada: 'Ada lives in' has two targets, 'Oslo' and 'Rome'",
+        ),
+        ([ASKED, EditRequest("Ada {} in", "lives", "Rome")], "has two targets, 'Oslo' and 'Rome'"),
         ([], "none given"),
-        ([ASKED, {"prompt": "x"}], "must be Request objects, not dict"),
+        ([ASKED, {"prompt": "x"}], "must be EditRequest objects, not dict"),
         ({"prompt": "x"}, "a list of them, not dict"),
         ("Ada", "a list of them, not str"),
         (3, "a list of them, not int"),
@@ -151,7 +157,7 @@ def test_a_subject_is_found_as_a_word_before_it_is_found_in_one():
         ("Adam and ADA", "Adam and {}", "ADA"),
         ("Adam and Bo", "{}m and Bo", "Ada"),
     ):
-        request = Request.from_text(text, "Ada", "b")
+        request = EditRequest.from_text(text, "Ada", "b")
         assert (request.prompt, request.subject, request.text) == (prompt, subject, text)
 
 
@@ -160,24 +166,24 @@ def test_a_name_is_for_messages_and_does_not_tell_requests_apart():
     assert named == ASKED
     with pytest.warns(UserWarning, match=r"1 duplicate requests are ignored \(first"):
         assert len(distinct(request for request in (named, ASKED))) == 1
-    assert Request("{} is", "a" * 81, "b").name == "a" * 77 + "..."
-    assert Request("{} is", "a" * 80, "b").name == "a" * 80
+    assert EditRequest("{} is", "a" * 81, "b").name == "a" * 77 + "..."
+    assert EditRequest("{} is", "a" * 80, "b").name == "a" * 80
 
 
 def test_locality_prompts_tell_requests_apart():
-    assert len(distinct([ASKED, replace(ASKED, locality=["Who?"])])) == 2
-    assert replace(ASKED, locality=["Who?"]).locality == ("Who?",)
+    assert len(distinct([ASKED, replace(ASKED, locality_prompts=["Who?"])])) == 2
+    assert replace(ASKED, locality_prompts=["Who?"]).locality_prompts == ("Who?",)
 
 
 def test_a_refused_prompt_is_called_by_its_name():
     with pytest.raises(
         MetakeError, match=r"^first: subject 'Ada' is not in the prompt 'Who'; spell it as in the prompt"
     ):
-        Request.from_text("Who", "Ada", "x", name="first")
+        EditRequest.from_text("Who", "Ada", "x", name="first")
     with pytest.raises(
         MetakeError, match=r"^Ada: prompt 'Who' holds 0 gaps; write {} once, for the subject$"
     ):
-        Request("Who", "Ada", "x")
+        EditRequest("Who", "Ada", "x")
 
 
 def test_texts_are_one_or_several():
@@ -196,5 +202,5 @@ def test_texts_are_one_or_several():
 
 
 def test_a_record_is_not_a_request_and_holds_one():
-    with pytest.raises(MetakeError, match=r"must be Request objects, not Record; give its \.request$"):
+    with pytest.raises(MetakeError, match=r"must be EditRequest objects, not Record; give its \.request$"):
         distinct([Record(ASKED)])

@@ -10,11 +10,11 @@ from metake.answers import Answer, Check, Neighbour
 from metake.deltas import Delta
 from metake.methods.base import Stage
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.result import EditResult, Preview
 from metake.solvers.layered import Solution
 
-REQUESTS = tuple(Request("{} is", name, "x") for name in ("Ann", "Bo", "Cy"))
+REQUESTS = tuple(EditRequest("{} is", name, "x") for name in ("Ann", "Bo", "Cy"))
 SPREAD, SPREAD_3 = [(1, 0.5), (2, 1.0)], [(1, 0.5), (3, 1.0)]
 
 
@@ -139,7 +139,7 @@ EVIL = "<script>alert('x')</script> & \"quotes\""
 
 def test_html_of_a_notebook_escapes_every_text(result):
     """Nothing that a user or a model has written becomes markup; tables are whole."""
-    requests = (Request("{} is", EVIL, EVIL), *REQUESTS[1:])
+    requests = (EditRequest("{} is", EVIL, EVIL), *REQUESTS[1:])
     result = replace(result, requests=requests, answers=(Answer(EVIL, EVIL, EVIL, EVIL),))
     eta = torch.full((2, 3), 0.5)
     preview = Preview(requests, (1, 2), eta, eta, SPREAD, "soft")

@@ -101,7 +101,7 @@ def counterfact(records, write):
                 "prompt": r.request.prompt,
                 "subject": r.request.subject,
                 "relation_id": "P1",
-                "target_new": {"str": r.request.target, "id": f"Q{i}"},
+                "target_new": {"str": r.request.target_new, "id": f"Q{i}"},
                 "target_true": {"str": r.truth},
             },
             "paraphrase_prompts": [r.rephrase],

@@ -15,7 +15,7 @@ from metake.models.architecture import LLAMA_LIKE
 from metake.presets import methods_for, preset_of
 from tests.conftest import method_of, tiny
 
-REQUEST = metake.Request("The one who works at the {} is a", "market", "baker")
+REQUEST = metake.EditRequest("The one who works at the {} is a", "market", "baker")
 VALUES = {
     "None": None,
     "int": 7,
@@ -58,18 +58,26 @@ ENTRIES = {
     "load dtype": (lambda g, x: metake.load("demo", dtype=x), "dtype: ", ()),
     "load device": (lambda g, x: metake.load("demo", device=x), "device: ", ("None",)),
     "load modules": (lambda g, x: metake.load("demo", modules=x), "", ("None",)),
-    "Request prompt": (lambda g, x: metake.Request(x, "a", "b"), "a: prompt ", ()),
-    "Request subject": (lambda g, x: metake.Request("{}", x, "b"), "", ("text",)),
-    "Request target": (lambda g, x: metake.Request("{}", "a", x), "a: target ", ("text",)),
-    "Request locality": (lambda g, x: metake.Request("{}", "a", "b", x), "a: locality ", ("list",)),
-    "Request.from_text": (lambda g, x: metake.Request.from_text(x, "a", "b"), "", ()),
-    "Request.from_text name": (
-        lambda g, x: metake.Request.from_text("a", "a", "b", name=x),
+    "EditRequest prompt": (lambda g, x: metake.EditRequest(x, "a", "b"), "a: prompt ", ()),
+    "EditRequest subject": (lambda g, x: metake.EditRequest("{}", x, "b"), "", ("text",)),
+    "EditRequest target_new": (lambda g, x: metake.EditRequest("{}", "a", x), "a: target_new ", ("text",)),
+    "EditRequest locality_prompts": (
+        lambda g, x: metake.EditRequest("{}", "a", "b", x),
+        "a: locality_prompts ",
+        ("list",),
+    ),
+    "EditRequest.from_text": (lambda g, x: metake.EditRequest.from_text(x, "a", "b"), "", ()),
+    "EditRequest.from_text name": (
+        lambda g, x: metake.EditRequest.from_text("a", "a", "b", name=x),
         "a: name ",
         ("text", "empty"),
     ),
-    "Request start": (lambda g, x: metake.Request("{}", "a", "b", start=x), "a: start ", ("None", "int")),
-    "Request.parse": (lambda g, x: metake.Request.parse(x, "a", "b"), "", ()),
+    "EditRequest start": (
+        lambda g, x: metake.EditRequest("{}", "a", "b", start=x),
+        "a: start ",
+        ("None", "int"),
+    ),
+    "EditRequest.parse": (lambda g, x: metake.EditRequest.parse(x, "a", "b"), "", ()),
     "Editor": (lambda g, x: metake.Editor(x), "", ()),
     "Editor tokenizer": (lambda g, x: metake.Editor(g.demo.model, x), "tokenizer: ", ()),
     "Editor tokenizer of EditableModel": (

@@ -559,7 +559,7 @@ def logits() -> tuple[Logit, ...]:
     tokenizer = load("demo", device="cpu").tokenizer
     for record in read_records(ASSETS / "world" / "test.json", 3):
         request = record.request
-        row = encode(tokenizer, request.text, request.target)
+        row = encode(tokenizer, request.text, request.target_new)
         ids = torch.tensor([row.ids[: len(row) - row.answer]])
         trace = run(arch, ids, keys=(len(arch) - 1,), outputs=(len(arch) - 1,))
         key, stream = (x[len(arch) - 1][0, -1].detach() for x in (trace.keys, trace.outputs))

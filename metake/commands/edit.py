@@ -32,7 +32,7 @@ from metake.options import find_statistics, output_path
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
-    from metake.requests import Request
+    from metake.requests import EditRequest
     from metake.result import Preview
 
 NOT_EDITED = 3  # exit code where an answer does not begin with its target
@@ -40,14 +40,14 @@ NOT_EDITED = 3  # exit code where an answer does not begin with its target
 
 def read_requests(
     request: str | None, subject: str | None, target: str | None, file: Path | None, name: str
-) -> tuple[Request, ...]:
+) -> tuple[EditRequest, ...]:
     """Requests from the options or from a file, without duplicates.
 
     Raises:
         MetakeError: an option is missing or redundant, or a request is invalid.
     """
     from metake.data.records import read_records
-    from metake.requests import Request, distinct
+    from metake.requests import EditRequest, distinct
 
     given = {"--request": request, "--subject": subject, "--target": target}
     if file is not None:
@@ -62,14 +62,14 @@ def read_requests(
             raise MetakeError(
                 f"{name}: {option} is missing; give --request, --subject and --target, or --requests FILE"
             )
-    return distinct([Request.parse(*given.values())])  # type: ignore[arg-type]
+    return distinct([EditRequest.parse(*given.values())])  # type: ignore[arg-type]
 
 
 def preview_content(predicted: Preview) -> dict[str, Any]:
     """A preview as plain values, `layers x requests`."""
     return {
         "requests": [
-            {"prompt": r.prompt, "subject": r.subject, "target": r.target} for r in predicted.requests
+            {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in predicted.requests
         ],
         "layers": list(predicted.layers),
         "rho": predicted.rho.tolist(),

@@ -8,7 +8,7 @@ from typing import Any
 
 from metake.errors import MetakeError
 from metake.names import did_you_mean
-from metake.requests import Request, one_line
+from metake.requests import EditRequest, one_line
 
 SHOWN = 5  # problems that an error line names
 KINDS = {
@@ -169,8 +169,8 @@ class Fields:
         return tuple(found) if len(self.problems) == before else ()
 
     def request(
-        self, prompt: str, subject: str, target: str, make: Callable[..., Request] = Request.parse
-    ) -> Request:
+        self, prompt: str, subject: str, target: str, make: Callable[..., EditRequest] = EditRequest.parse
+    ) -> EditRequest:
         """The request of three texts; a placeholder if one of them is missing, which is already in `problems`.
 
         Args:
@@ -220,7 +220,7 @@ def misspelled(content: Iterable[str], names: Iterable[str]) -> str:
     return next((f"; {one_line(key)!r}: {similar}" for key, similar in found if similar), "")
 
 
-STAND_IN = Request("{}", "-", "-")
+STAND_IN = EditRequest("{}", "-", "-")
 
 
 def _shortened(text: str) -> str:

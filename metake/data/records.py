@@ -17,7 +17,7 @@ from metake.data.entries import read_entries
 from metake.data.fields import SHOWN, Fields, listed, misspelled, suggestion
 from metake.errors import MetakeError
 from metake.files import as_path
-from metake.requests import GAP, Request, is_unicode, one_line
+from metake.requests import GAP, EditRequest, is_unicode, one_line
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Record:
 
     Example:
         >>> import metake
-        >>> request = metake.Request("Which city was {} born in?", "Niels Bohr", "Oslo")
+        >>> request = metake.EditRequest("Which city was {} born in?", "Niels Bohr", "Oslo")
         >>> metake.Record(request, rephrase="Where was Niels Bohr born?").rephrase
         'Where was Niels Bohr born?'
     """
 
-    request: Request
+    request: EditRequest
     rephrase: str = ""
     locality: str = ""
     locality_answer: str = ""
@@ -81,7 +81,7 @@ def _zsre(fields: Fields) -> Record:
             fields.missing("answers")
     locality, answer = _locality(fields, ("loc",), ("loc_ans",))
     return Record(
-        fields.request(fields.text("src"), fields.text("subject"), target, Request.from_text),
+        fields.request(fields.text("src"), fields.text("subject"), target, EditRequest.from_text),
         fields.optional("rephrase"),
         _question(locality),
         answer,
@@ -129,7 +129,7 @@ def _counterfact(fields: Fields) -> Record:
     relation, target_id, true = rewrite.optional("relation_id"), target.optional("id"), old.text("str")
     rephrases, neighbours = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
     return Record(
-        fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), Request),
+        fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), EditRequest),
         rephrases[0] if rephrases else "",
         neighbours[0] if neighbours else "",
         true if neighbours else "",
@@ -190,7 +190,7 @@ def _completed(record: Record) -> Record:
         rephrases=tuple(map(named, record.rephrases)),
         generation_prompts=tuple(map(named, record.generation_prompts)),
         same_subject=tuple((named(prompt), answer) for prompt, answer in record.same_subject),
-        rival="" if record.rival == record.request.target else record.rival,
+        rival="" if record.rival == record.request.target_new else record.rival,
     )
 
 

@@ -20,7 +20,7 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.planners.objective import Losses
 from metake.planners.target_optimization import Penalty, optimize_targets
 from metake.presets import default_layers, settings_for
-from metake.requests import Request
+from metake.requests import EditRequest
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Bench:
         return method, method.prepare(self.loaded, method.init(self.loaded, self.statistics))
 
     def measure(
-        self, strengths: dict[float, tuple[LocateThenEdit, State]], request: Request
+        self, strengths: dict[float, tuple[LocateThenEdit, State]], request: EditRequest
     ) -> dict[str, Any]:
         """One edit, alone."""
         arch = self.loaded.arch
@@ -113,7 +113,7 @@ class Bench:
             other = edit if factor == 1.0 else at(factor)
             measured[f"{value:g}"] = measure(other, plan, steps=0)
         return {
-            "request": [request.prompt, request.subject, request.target],
+            "request": [request.prompt, request.subject, request.target_new],
             "start": measure(edit, plan, steps=self.norms),
             "compensated": {**measure(edit, aimed.residuals, steps=0), "scale": float(aimed.scale[0])},
             "strengths": measured,

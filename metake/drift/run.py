@@ -17,10 +17,10 @@ from metake.models.chat import described
 from metake.models.trace import frozen
 from metake.phases import phase
 from metake.provenance import provenance
-from metake.requests import Request
+from metake.requests import EditRequest
 
 
-def run(bench: Bench, requests: list[Request], data: str, out: Path, seed: int) -> dict[str, Any]:
+def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: int) -> dict[str, Any]:
     """Measure all edits, or those that an earlier run left; write after each."""
     arch, layers = bench.loaded.arch, bench.method.layers
     torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Measurement
 from metake.files import as_plain, read_record, read_tensors, write_record, write_tensors
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.result import EditResult
 
 MEMORY = "metake-memory-2"
@@ -72,7 +72,7 @@ class Checkpoints:
         )
         return summary
 
-    def restore(self, index: int, editor: Editor, requests: tuple[Request, ...]) -> dict[str, Any] | None:
+    def restore(self, index: int, editor: Editor, requests: tuple[EditRequest, ...]) -> dict[str, Any] | None:
         """Summary of a finished batch, after the batch is applied to the model; None if the batch was not finished.
 
         Args:

@@ -83,7 +83,9 @@ def compare_targets(
         prompts = [(record.request.text, 0), *((p, 1) for p in record.rephrases)]
         for prompt, kind in [*prompts, *((p, 2) for p in record.neighbours)]:
             probes.append((index, kind))
-            rows += [encode(tokenizer, prompt, target) for target in (record.request.target, record.rival)]
+            rows += [
+                encode(tokenizer, prompt, target) for target in (record.request.target_new, record.rival)
+            ]
     losses = target_losses(arch, rows, max_tokens or 2 * arch.pass_tokens).reshape(-1, 2)
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for (index, kind), (new, true) in zip(probes, losses, strict=True):

@@ -194,9 +194,9 @@ class Evaluator:
 
         for index, record in enumerate(self.records):
             request = record.request
-            probe("efficacy", index, encode(tokenizer, request.text, request.target))
+            probe("efficacy", index, encode(tokenizer, request.text, request.target_new))
             if record.rephrase:
-                probe("generalisation", index, encode(tokenizer, record.rephrase, request.target))
+                probe("generalisation", index, encode(tokenizer, record.rephrase, request.target_new))
             if record.locality:
                 probe("specificity", index, encode(tokenizer, record.locality, record.locality_answer))
             for prompt, answer in record.same_subject:
@@ -291,7 +291,7 @@ class Evaluator:
     ) -> None:
         """Fill in the metrics of free generation."""
         for index, (edited, rephrased, _) in answers.items():
-            target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target))
+            target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target_new))
             values["generation"][index] = _tidy(edited) == target
             if self.records[index].rephrase:
                 values["generation_rephrase"][index] = _tidy(rephrased) == target
@@ -337,7 +337,7 @@ class Evaluator:
         """Greedy answers to each record's edited prompt, rephrase and unrelated prompt; empty where it has none."""
         questions: dict[tuple[int, int], tuple[str, str]] = {}
         for index in wanted:
-            record, target = self.records[index], self.records[index].request.target
+            record, target = self.records[index], self.records[index].request.target_new
             texts_of = (
                 (record.request.text, target),
                 (record.rephrase, target),

@@ -333,7 +333,7 @@ class Session:
             edits=len(records),
             batch=self.protocol.batch_size,
             requests=[
-                [r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer]
+                [r.request.text, r.request.target_new, r.truth, r.rephrase, r.locality, r.locality_answer]
                 for r in records
             ],
             contexts={str(seed): texts for seed, texts in self.contexts.items()},

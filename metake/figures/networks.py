@@ -23,7 +23,7 @@ from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row
 from metake.prompts import Batch, KLPrompt
-from metake.requests import Request
+from metake.requests import EditRequest
 from theory import fidelity
 
 # -- a network in fp64 --------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def batch(size: int = 1, seed: int = 0, length: int = 6, lookup: int = 2, answer
     rng = np.random.default_rng(seed)
     rows = [Row(tuple(rng.integers(1, WORDS, length).tolist()), lookup, answer) for _ in range(size)]
     kl_prompts = [KLPrompt(owner, row.up_to_lookup, has_residual=True) for owner, row in enumerate(rows)]
-    return Batch((Request("{} is", "subject", "answer"),) * size, tuple(rows), tuple(kl_prompts), 1)
+    return Batch((EditRequest("{} is", "subject", "answer"),) * size, tuple(rows), tuple(kl_prompts), 1)
 
 
 def moment(seed: int, condition: float = 10.0) -> Tensor:

@@ -19,7 +19,7 @@ from metake.methods.names import written_name
 from metake.models.load import EditableModel
 from metake.names import unknown_name
 from metake.planners.problem import Targets
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.solvers.allocation import Shares
 from metake.solvers.layered import Solution
 
@@ -190,7 +190,11 @@ class Method(Component):
         return state
 
     def step(
-        self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+        self,
+        model: EditableModel,
+        requests: Sequence[EditRequest],
+        state: State,
+        on_step: Callable[[], object],
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits.
 
@@ -205,7 +209,7 @@ class Method(Component):
         """
         raise NotImplementedError
 
-    def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
         """Attenuation of each request, without any edit.
 
         Args:

@@ -25,7 +25,7 @@ from metake.planners.compensated import Compensated  # noqa: F401  registers the
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem, Targets
 from metake.prompts import Batch, Lookup, LookupPrompts, sample_contexts
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.solvers.allocation import Allocation, Shares, Spread
 from metake.solvers.layered import LayeredSolver
 from metake.solvers.memory import Memory, NoMemory
@@ -214,7 +214,7 @@ class LocateThenEdit(Method):
         )
 
     def batch(
-        self, model: EditableModel, requests: Sequence[Request], state: State, first: int | None = None
+        self, model: EditableModel, requests: Sequence[EditRequest], state: State, first: int | None = None
     ) -> tuple[Batch, LookupPrompts]:
         """Token rows of some requests, and their prefixes up to the lookup token.
 
@@ -232,7 +232,11 @@ class LocateThenEdit(Method):
         return batch, LookupPrompts.build(model.arch, batch, first, self.keys)
 
     def step(
-        self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+        self,
+        model: EditableModel,
+        requests: Sequence[EditRequest],
+        state: State,
+        on_step: Callable[[], object],
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits: plan and solve all groups and stages, each on the model that earlier ones edited.
 
@@ -293,7 +297,9 @@ class LocateThenEdit(Method):
         problem = PlanningProblem(model.arch, solver, batch, prompts, groups, self.max_tokens, on_step)
         return self.planner.divided(self.rounds).plan(problem)
 
-    def _groups(self, model: EditableModel, requests: Sequence[Request], state: State) -> Iterator[_Group]:
+    def _groups(
+        self, model: EditableModel, requests: Sequence[EditRequest], state: State
+    ) -> Iterator[_Group]:
         size = self.group or len(requests)
         for start in range(0, len(requests), size):
             members = slice(start, start + size)
@@ -308,7 +314,7 @@ class LocateThenEdit(Method):
             for layer in delta.layers
         }
 
-    def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
         """Attenuation of each request, without any edit.
 
         Args:

@@ -15,7 +15,7 @@ from metake.methods.base import Method, Preview, Stage, State
 from metake.models.load import EditableModel
 from metake.planners.normalized_gradient import Moments, Signals, answer_signals, gradient_step
 from metake.prompts import Batch
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.solvers.allocation import last
 
 
@@ -37,7 +37,7 @@ class UltraEdit(Method):
         """Name of the setting that states how far a target is optimized."""
         return "gradient_lr"
 
-    def _signals(self, model: EditableModel, requests: Sequence[Request]) -> Signals:
+    def _signals(self, model: EditableModel, requests: Sequence[EditRequest]) -> Signals:
         rows = Batch.build(model.arch, model.tokenizer, requests, ()).edits
         return answer_signals(model.arch, rows, self.layers, self.max_tokens)
 
@@ -45,7 +45,11 @@ class UltraEdit(Method):
         return Identity(dtype=self.torch_dtype, device=model.arch.weight(layer).device)
 
     def step(
-        self, model: EditableModel, requests: Sequence[Request], state: State, on_step: Callable[[], object]
+        self,
+        model: EditableModel,
+        requests: Sequence[EditRequest],
+        state: State,
+        on_step: Callable[[], object],
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits.
 
@@ -74,7 +78,7 @@ class UltraEdit(Method):
         delta = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
         return delta, state.with_learned({n: m.pack() for n, m in own.items()}), (stage,)
 
-    def preview(self, model: EditableModel, requests: Sequence[Request], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
         """Attenuation of each request, without any edit.
 
         Args:

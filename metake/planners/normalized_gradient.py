@@ -161,7 +161,7 @@ def answer_signals(
     Example:
         >>> import metake as mk
         >>> model = mk.load("demo", device="cpu")
-        >>> request = mk.Request("Which city was {} born in?", "Ada", "Oslo")
+        >>> request = mk.EditRequest("Which city was {} born in?", "Ada", "Oslo")
         >>> rows = mk.Batch.build(model.arch, model.tokenizer, [request], contexts=()).edits
         >>> signals = mk.answer_signals(model.arch, rows, layers=(1,))
         >>> signals.keys[1].shape[0] == signals.gradients[1].shape[0] == rows[0].answer

@@ -45,7 +45,7 @@ def next_command(
         "--subject",
         request.subject,
         "--target",
-        request.target,
+        request.target_new,
         "--out",
         "edited",
     ]

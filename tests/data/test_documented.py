@@ -37,7 +37,7 @@ def test_a_documented_example_is_read(at, tmp_path):
         ["portability"] if "portability" in text else []
     )
     first = records[0]
-    assert (first.request.subject, first.request.target) == ("Niels Bohr", "Oslo")
+    assert (first.request.subject, first.request.target_new) == ("Niels Bohr", "Oslo")
     assert first.request.text.replace("?", "").endswith(("was Niels Bohr born in", "Niels Bohr was born in"))
     assert len(records) == (2 if kind in ("jsonl", "csv", "tsv") else 1)
     full = kind == "json" and at > 0

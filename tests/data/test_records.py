@@ -12,7 +12,7 @@ from metake.data.records import Record, parse_records, read_records
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.models.load import ASSETS
-from metake.requests import Request
+from metake.requests import EditRequest
 
 ZSRE = {
     "subject": "Ada",
@@ -40,7 +40,7 @@ FLAT = {
 def test_zsre_and_counterfact_give_the_same_shape():
     a, b = parse_records(Path("f"), [ZSRE, FLAT])
     assert a.request.prompt == "Where was {} born?"
-    assert (a.request.target, b.request.target) == ("Oslo", "Oslo")
+    assert (a.request.target_new, b.request.target_new) == ("Oslo", "Oslo")
     assert a.locality == "nq question: who wrote it?"  # the file leaves the question mark out
     assert (a.truth, b.truth, b.locality_answer) == ("Rome", "Rome", "Bonn")
 
@@ -62,7 +62,11 @@ MULTI = {
 
 def test_the_original_counterfact_format():
     record = parse_records(Path("f"), [MULTI])[0]
-    assert (record.request.text, record.request.target, record.rival) == ("Ada was born in", "Oslo", "Rome")
+    assert (record.request.text, record.request.target_new, record.rival) == (
+        "Ada was born in",
+        "Oslo",
+        "Rome",
+    )
     assert record.rephrases == ("Ada's birthplace is", "Ada hails from")
     assert (record.rephrase, record.locality, record.locality_answer) == (
         "Ada's birthplace is",
@@ -83,7 +87,7 @@ def test_the_ids_of_an_attribute_are_optional(change):
         Path("f"), [{**MULTI, "requested_rewrite": {**MULTI["requested_rewrite"], **change}}]
     )[0]
     assert record.attribute is None
-    assert record.request.target == "Oslo"
+    assert record.request.target_new == "Oslo"
     assert parse_records(Path("f"), [FLAT])[0].attribute is None
 
 
@@ -166,7 +170,7 @@ def test_the_real_facts_are_readable_and_keep_neighbours_apart():
     for record in records:
         assert record.request.subject in record.rephrase
         assert record.request.subject not in record.locality
-        assert record.request.target != record.truth
+        assert record.request.target_new != record.truth
 
 
 OWN = {"prompt": "Ada was born in", "subject": "Ada", "target_new": "Oslo"}
@@ -180,7 +184,7 @@ def read(path, **options):
 
 def test_own_facts_are_a_prompt_a_subject_and_a_target():
     (record,) = parse_records(Path("f"), [OWN])
-    assert record == Record(Request("{} was born in", "Ada", "Oslo"))
+    assert record == Record(EditRequest("{} was born in", "Ada", "Oslo"))
     assert parse_records(Path("f"), [{"prompt": "{} was born in", "subject": "Ada", "target": "Oslo"}]) == [
         record
     ]
@@ -224,7 +228,7 @@ def test_a_rival_that_is_the_target_is_none():
 
 def test_rows_of_empty_cells_are_no_records(write):
     path = write("r.csv", "prompt,subject,target\n,,\n{} is,Ada,x\n , ,\n\n")
-    assert read_records(path) == [Record(Request("{} is", "Ada", "x"))]
+    assert read_records(path) == [Record(EditRequest("{} is", "Ada", "x"))]
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00", b"PK\x03\x04\x9f"], ids=["gzip", "zip"])
@@ -346,7 +350,7 @@ def test_easyedits_nested_fields_and_aliases(write):
 def test_a_list_of_aliases_is_its_first(aliases):
     assert parse_records(Path("f"), [{**OWN, "ground_truth": aliases}])[0].rival == "English"
     assert parse_records(Path("f"), [{**ZSRE, "pred": aliases, "loc_ans": aliases}])[0].truth == "English"
-    assert parse_records(Path("f"), [{**ZSRE, "answers": aliases}])[0].request.target == "English"
+    assert parse_records(Path("f"), [{**ZSRE, "answers": aliases}])[0].request.target_new == "English"
 
 
 WRONG = (
@@ -450,7 +454,7 @@ def test_a_file_of_easyedit_gives_what_it_gave():
     """The fields of its flat format, one by one."""
     (record,) = parse_records(Path("f"), [FLAT])
     assert record == Record(
-        Request("{} was born in", "Ada", "Oslo"),
+        EditRequest("{} was born in", "Ada", "Oslo"),
         "Ada's birthplace is",
         "Bo was born in",
         "Bonn",
@@ -467,7 +471,7 @@ TABLE = "prompt,subject,target,ground_truth\n"
 def test_a_cell_that_is_no_list_or_object_is_the_text_that_stands_there(write, cell):
     """A year stays a text; brackets do not make a list."""
     (record,) = read_records(write("t.csv", f"{TABLE}Ada is,Ada,{cell},{cell}\n"))
-    assert (record.request.target, record.truth) == (cell, cell)
+    assert (record.request.target_new, record.truth) == (cell, cell)
 
 
 def test_a_cell_of_two_braces_is_a_gap_and_not_an_object(write):
@@ -477,7 +481,7 @@ def test_a_cell_of_two_braces_is_a_gap_and_not_an_object(write):
 
 def test_a_cell_of_spaces_is_empty(write):
     (record,) = read_records(write("t.csv", "prompt,subject,target,target_new\nAda is,Ada,b, \n"))
-    assert record.request.target == "b"
+    assert record.request.target_new == "b"
 
 
 def test_a_table_is_cut_where_its_header_is(write):
@@ -493,15 +497,15 @@ def test_lines_of_json_end_at_line_feeds_alone(write, mark):
     """Other characters that Python calls line ends stand in texts as they are."""
     entry = json.dumps({**OWN, "target_new": f"Os{mark}lo"}, ensure_ascii=False)
     (record,) = read_records(write("t.jsonl", entry + "\r\n"))
-    assert record.request.target == f"Os{mark}lo"
+    assert record.request.target_new == f"Os{mark}lo"
 
 
 def test_of_two_names_of_a_field_the_first_with_a_value_counts():
     both = {**OWN, "target": "Rome", "rephrase": "Ada hails from", "rephrase_prompt": "x"}
     (record,) = parse_records(Path("f"), [both])
-    assert (record.request.target, record.rephrase) == ("Oslo", "Ada hails from")
+    assert (record.request.target_new, record.rephrase) == ("Oslo", "Ada hails from")
     (record,) = parse_records(Path("f"), [{**both, "target_new": None, "rephrase": None}])
-    assert (record.request.target, record.rephrase) == ("Rome", "x")
+    assert (record.request.target_new, record.rephrase) == ("Rome", "x")
 
 
 @pytest.mark.parametrize(
@@ -531,8 +535,8 @@ def test_texts_of_a_list_are_stripped_and_empty_ones_dropped():
 
 def test_a_limit_takes_the_first_records_and_is_at_least_one(write):
     path = write("t.json", json.dumps([{**OWN, "target_new": name} for name in "abc"]))
-    assert [r.request.target for r in read_records(path, 2)] == ["a", "b"]
-    assert [r.request.target for r in read_records(path, 1000)] == ["a", "b", "c"]
+    assert [r.request.target_new for r in read_records(path, 2)] == ["a", "b"]
+    assert [r.request.target_new for r in read_records(path, 1000)] == ["a", "b", "c"]
     with pytest.raises(MetakeError, match=r"^records: at least 1 is needed, got 0$"):
         read_records(path, 0)
 
@@ -688,7 +692,7 @@ def test_a_key_that_stands_twice_in_a_record_is_named(write, name, text, key):
 
 def test_the_header_of_a_table_may_be_written_in_any_case(write):
     (record,) = read_records(write("x.csv", "Prompt,SUBJECT,Target_New\nAda is,Ada,b\n"))
-    assert (record.request.text, record.request.target) == ("Ada is", "b")
+    assert (record.request.text, record.request.target_new) == ("Ada is", "b")
     with pytest.raises(
         MetakeError, match="name every column once, not 'prompt', 'subject', 'target', 'target'"
     ):

@@ -43,11 +43,11 @@ def test_success_and_magnitude(loaded, rivals):
     values = compare_targets(loaded.arch, loaded.tokenizer, rivals, [0, 2])
     for index in (0, 2):
         record = rivals[index]
-        new, true = (nll(loaded, record.request.text, t) for t in (record.request.target, record.rival))
+        new, true = (nll(loaded, record.request.text, t) for t in (record.request.target_new, record.rival))
         assert values["efficacy_magnitude"][index] == pytest.approx(np.exp(-new) - np.exp(-true), rel=1e-4)
         assert values["efficacy_success"][index] == 0  # the model knows its world
         assert values["neighbourhood_success"][index] == 1
-        both = [nll(loaded, record.rephrase, t) for t in (record.request.target, record.rival)]
+        both = [nll(loaded, record.rephrase, t) for t in (record.request.target_new, record.rival)]
         mean = np.mean([np.exp(-new) - np.exp(-true), np.exp(-both[0]) - np.exp(-both[1])])
         assert values["paraphrase_magnitude"][index] == pytest.approx(mean, rel=1e-4)
         assert values["neighbourhood_magnitude"][index] == pytest.approx(-mean, rel=1e-4)
@@ -83,7 +83,7 @@ def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
 
 def test_equal_likelihoods_are_no_success(demo, rivals):
     """Strictly likelier: a record whose two targets are one succeeds nowhere."""
-    same = replace(rivals[0], rival=rivals[0].request.target)
+    same = replace(rivals[0], rival=rivals[0].request.target_new)
     values = compare_targets(demo.arch, demo.tokenizer, [same], [0])
     for name in ("efficacy", "paraphrase", "neighbourhood"):
         assert values[f"{name}_success"][0] == 0

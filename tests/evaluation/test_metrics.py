@@ -19,7 +19,7 @@ from metake.models.architecture import Architecture
 from metake.models.greedy import continue_greedily
 from metake.models.load import load
 from metake.models.tokens import Row, encode
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.texts import held_out_text
 from tests.conftest import CONFIGS, DESCRIBED, method_of, tiny
 
@@ -40,7 +40,7 @@ def test_before_editing_the_world_is_known(loaded, records):
 def test_a_model_that_knows_the_target_scores_full(loaded, records):
     known = [
         Record(
-            Request.from_text(r.request.text, r.request.subject, r.truth),
+            EditRequest.from_text(r.request.text, r.request.subject, r.truth),
             r.rephrase,
             r.locality,
             r.locality_answer,
@@ -80,7 +80,7 @@ def test_teacher_forcing_is_per_token_with_the_truth_given(demo, records):
     """Against a loop over tokens, one record at a time."""
     seen = Evaluator(demo.arch, demo.tokenizer, records, generate=False).measure()
     for i, record in enumerate(records):
-        row = encode(demo.tokenizer, record.request.text, record.request.target)
+        row = encode(demo.tokenizer, record.request.text, record.request.target_new)
         right = []
         for at, token in zip(row.predicting, row.answer_ids, strict=True):
             logits = demo.model(torch.tensor([row.ids[: at + 1]])).logits[0, -1]
@@ -161,7 +161,7 @@ def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
 
 
 def test_records_that_do_not_fit_are_named(demo, records):
-    long = Record(Request("What is {}?", "x " * 600, "y"), "r", "l", "a")
+    long = Record(EditRequest("What is {}?", "x " * 600, "y"), "r", "l", "a")
     good, bad = fitting_records(demo, [records[0], long])
     assert good == [records[0]]
     assert len(bad) == 1
@@ -359,7 +359,7 @@ def test_a_free_answer_is_compared_with_its_target(
     demo, records, monkeypatch, edited, rephrased, exact, exact_rephrased, starts
 ):
     """Each of the three questions is read as far as its own answer goes."""
-    record = replace(records[0], request=replace(records[0].request, target="Red Oak."))
+    record = replace(records[0], request=replace(records[0].request, target_new="Red Oak."))
     said = {record.request.text: edited, record.rephrase: rephrased, record.locality: " Ghent. "}
     asked = {}
 
@@ -380,7 +380,7 @@ def test_a_free_answer_is_compared_with_its_target(
 
 
 def test_an_answer_of_several_lines_is_compared_line_by_line(demo, records, monkeypatch):
-    record = replace(records[0], request=replace(records[0].request, target="Red Oak\nMill"))
+    record = replace(records[0], request=replace(records[0].request, target_new="Red Oak\nMill"))
     monkeypatch.setattr(
         "metake.evaluation.metrics.greedy_answers",
         lambda *_, **__: ["Red Oak  \n Mill.", "Red Oak Mill", "x"],

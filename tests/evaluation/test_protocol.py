@@ -228,8 +228,8 @@ def test_a_record_may_fill_what_the_contexts_leave(demo, records, field):
     }
     record = replace(records[0], **{field: changes[field]})
     prompt, answer = {
-        "request": (record.request.text, record.request.target),
-        "rephrase": (record.rephrase, record.request.target),
+        "request": (record.request.text, record.request.target_new),
+        "rephrase": (record.rephrase, record.request.target_new),
         "locality": (record.locality, record.locality_answer),
     }[field]
     longest = len(encode(demo.tokenizer, prompt, answer))
@@ -284,7 +284,7 @@ def test_records_that_lack_a_prompt_are_counted_in_a_note(demo, records):
 
 
 def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
-    other = replace(records[0], request=replace(records[0].request, target="weaver"))
+    other = replace(records[0], request=replace(records[0].request, target_new="weaver"))
     fighting = [records[1], records[0], records[2], other]
     with pytest.raises(MetakeError, match=r"has two targets, .* in the batch that begins with record 1"):
         check_batches(fighting, 4)
@@ -298,7 +298,7 @@ def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
 
 def test_run_refuses_contradicting_records_before_it_measures(demo, records, monkeypatch):
     monkeypatch.setattr("metake.evaluation.protocol.Evaluator", None)
-    other = replace(records[0], request=replace(records[0].request, target="weaver"))
+    other = replace(records[0], request=replace(records[0].request, target_new="weaver"))
     with pytest.raises(MetakeError, match="has two targets,"):
         Protocol([records[0], other], 2).run(demo, [])
 
@@ -458,7 +458,7 @@ def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compare
     """Prompt, target, truth, rephrase, unrelated prompt, its answer; callbacks reach the run as they were given."""
     out, runs = compared(batch_size=1, on_edit=print, on_measurement=repr, note="x")
     assert out.content["requests"] == [
-        [r.request.text, r.request.target, r.truth, r.rephrase, r.locality, r.locality_answer]
+        [r.request.text, r.request.target_new, r.truth, r.rephrase, r.locality, r.locality_answer]
         for r in records[:2]
     ]
     assert len({text for text in out.content["requests"][0]}) == 6

@@ -129,7 +129,7 @@ def test_an_edit_in_a_conversation_answers_in_a_conversation(demo, statistics_of
         kl=0.0,
     )
     talk = chat(template="with a system message")
-    asked = [encode(talk, request.text, request.target)]
+    asked = [encode(talk, request.text, request.target_new)]
     losses = {"unedited": target_losses(demo.arch, asked, 512)[0]}
     for name, tokenizer in (("plain", demo.tokenizer), ("chat", talk)):
         with Editor(demo.model, tokenizer, chosen, statistics=statistics) as editor:

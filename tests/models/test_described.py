@@ -117,7 +117,7 @@ def test_the_experiments_take_a_described_model(script, folder, records, write, 
         {
             "subject": r.request.subject,
             "src": r.request.text,
-            "alt": r.request.target,
+            "alt": r.request.target_new,
             "answers": [r.truth],
             "rephrase": r.rephrase,
             "loc": r.locality,

@@ -10,7 +10,7 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.models.architecture import FAMILIES, Architecture, ModuleMap
 from metake.models.trace import run
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.texts import default_text
 from tests.conftest import method_of
 
@@ -137,8 +137,8 @@ REFUSED: dict[str, tuple[dict, ModuleMap, str]] = {
 }
 SINGLE = {"gpt_neo", "mpt", "xglm"}  # have parts in fp32 whatever the weights
 REQUESTS = (
-    Request("{} lives in", "Nezan Girok", "Red Oak"),
-    Request("Which city was {} born in?", "Bo", "the mill"),
+    EditRequest("{} lives in", "Nezan Girok", "Red Oak"),
+    EditRequest("Which city was {} born in?", "Bo", "the mill"),
 )
 
 

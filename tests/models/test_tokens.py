@@ -16,7 +16,7 @@ from metake.models.load import ASSETS
 from metake.models.tokens import count_tokens, encode
 from metake.models.trace import run
 from metake.prompts import Batch
-from metake.requests import Request
+from metake.requests import EditRequest
 from tests.conftest import tiny
 
 
@@ -63,9 +63,9 @@ def test_any_text_is_cut_at_the_right_places(before, subject, after, answer):
 @given(subject=words, target=words, braces=st.sampled_from(["", "{x} ", "{} ", "{{}} ", "} {"]))
 def test_a_request_from_text_fills_to_the_same_text(subject, target, braces):
     text = f"{braces}Where does {subject} live?"
-    request = Request.from_text(text, subject, target)
+    request = EditRequest.from_text(text, subject, target)
     assert request.text == text
-    assert request.target == target.strip()
+    assert request.target_new == target.strip()
 
 
 @pytest.mark.parametrize("answer", [NotImplementedError, {"input_ids": [1, 2]}])
@@ -159,10 +159,10 @@ def test_what_a_vocabulary_can_say_is_counted(text):
 
 def test_a_request_that_cannot_be_said_is_refused_by_name(demo):
     for request in (
-        Request("{} lives in", "ada", "東京"),
-        Request("in 東京 {} is", "ada", "b"),
-        Request("{} is", "東京", "b"),
-        Request("{} is", "ada", "b", locality=("大阪",)),
+        EditRequest("{} lives in", "ada", "東京"),
+        EditRequest("in 東京 {} is", "ada", "b"),
+        EditRequest("{} is", "東京", "b"),
+        EditRequest("{} is", "ada", "b", locality_prompts=("大阪",)),
     ):
         with pytest.raises(MetakeError, match=r"^(ada|東京): the tokenizer has no tokens for '(東京|大阪)'"):
             Batch.build(demo.arch, letters(), [request], ())
@@ -183,7 +183,7 @@ def test_tokens_that_the_model_lacks_are_refused_before_a_pass(demo):
     tokenizer, model = copy.deepcopy(demo.tokenizer), tiny("gpt2")
     arch = Architecture(model)
     tokenizer.add_tokens(["Zoë"])
-    request = Request("{} lives in", "Zoë", "Oslo")
+    request = EditRequest("{} lives in", "Zoë", "Oslo")
     row = encode(tokenizer, request.text).ids
     assert max(row) == len(tokenizer) - 1
     attempts = (

@@ -12,15 +12,17 @@ from metake.planners.hypergradient import Parallel, Unrolled, Virtual, measured_
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, LookupPrompts
-from metake.requests import Request
+from metake.requests import EditRequest
 from metake.solvers.allocation import Forward, Last, Spread
 from metake.solvers.layered import LayeredSolver
 
 LAYERS = (1, 2, 3)
 SPREAD = Spread()
 REQUESTS = (
-    Request("Which city was {} born in?", "Nezan Girok", "Sobris", locality=("Where is the old mill?",)),
-    Request("What is the craft of {}?", "Zumi Bama", "potter"),
+    EditRequest(
+        "Which city was {} born in?", "Nezan Girok", "Sobris", locality_prompts=("Where is the old mill?",)
+    ),
+    EditRequest("What is the craft of {}?", "Zumi Bama", "potter"),
 )
 PENALTY = Penalty(kl=0.3, initial_first=True)
 EVERYONE = torch.ones(2, dtype=torch.bool)

@@ -14,7 +14,7 @@ from metake.models.tokens import encode
 from metake.planners.normalized_gradient import Moments, answer_signals, gradient_step
 from metake.presets import settings_for
 from metake.prompts import Batch
-from metake.requests import Request
+from metake.requests import EditRequest
 from tests.conftest import method_of
 
 LAYERS = (1, 3)
@@ -39,7 +39,7 @@ def test_an_entry_that_never_changes_becomes_zero():
 def plain_signals(loaded, requests, layer):
     """One request after the other, with PyTorch's own hooks and gradients of everything."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    answers = [tokenizer(" " + r.target, add_special_tokens=False)["input_ids"] for r in requests]
+    answers = [tokenizer(" " + r.target_new, add_special_tokens=False)["input_ids"] for r in requests]
     total = sum(map(len, answers))
     keys, slopes = [], []
     for request, answer in zip(requests, answers, strict=True):
@@ -98,7 +98,7 @@ def editor_of(loaded, **changes):
 
 
 def losses(loaded, requests):
-    rows = [encode(loaded.tokenizer, r.text, r.target) for r in requests]
+    rows = [encode(loaded.tokenizer, r.text, r.target_new) for r in requests]
     return answer_signals(loaded.arch, rows, (0,)).nll
 
 
@@ -142,7 +142,7 @@ def test_later_batches_are_normalised_by_all_that_was_seen(demo, records):
 def test_one_token_alone_is_refused_and_changes_nothing(demo):
     weight = demo.arch.weight(2).clone()
     with pytest.raises(MetakeError, match="one token alone"):
-        editor_of(demo, layers=(2,)).edit(Request("The one who works at the {}", "river", "farmer"))
+        editor_of(demo, layers=(2,)).edit(EditRequest("The one who works at the {}", "river", "farmer"))
     assert torch.equal(demo.arch.weight(2), weight)
 
 

@@ -9,13 +9,18 @@ from metake.models.architecture import Architecture
 from metake.models.trace import frozen
 from metake.planners.objective import Objective
 from metake.prompts import Batch
-from metake.requests import Request
+from metake.requests import EditRequest
 
 TOP = 2
 CONTEXTS = ("The harbour is quiet", "Today it rains")
 REQUESTS = (
-    Request("Which city was {} born in?", "Nezan Girok", "Red Anchor", locality=("Where is the old mill?",)),
-    Request("What is the craft of {}?", "Zumi Bama", "potter"),
+    EditRequest(
+        "Which city was {} born in?",
+        "Nezan Girok",
+        "Red Anchor",
+        locality_prompts=("Where is the old mill?",),
+    ),
+    EditRequest("What is the craft of {}?", "Zumi Bama", "potter"),
 )
 
 

@@ -251,7 +251,7 @@ def test_more_rounds_than_steps_are_one_step_each(planned):
 
 def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merges(planned, records):
     request = records[0].request
-    requests = [request, records[1].request, replace(request, target="baker")]
+    requests = [request, records[1].request, replace(request, target_new="baker")]
     for merge, ties in ((True, [0, 1, 0]), (False, None)):
         _, calls, *_ = planned(requests=requests, merge=merge)
         assert [t if (t := options["groups"]) is None else t.tolist() for *_, options, _ in calls] == [

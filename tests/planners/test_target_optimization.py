@@ -11,7 +11,7 @@ from metake.planners.compensated import compensate
 from metake.planners.normalized_gradient import answer_signals
 from metake.planners.objective import Losses
 from metake.planners.target_optimization import Penalty, group_mean, mean_within, optimize_targets
-from metake.requests import Request
+from metake.requests import EditRequest
 from tests.conftest import method_of
 
 
@@ -249,8 +249,8 @@ def test_tied_requests_stop_together_and_are_clamped_alike():
 def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, statistics_of):
     """The key of "The river" is the same whatever follows: two targets for it cannot both be executed."""
     requests = [
-        Request("The {} is loved by the", "river", "doctor"),
-        Request("The {} belongs to the", "river", "miller"),
+        EditRequest("The {} is loved by the", "river", "doctor"),
+        EditRequest("The {} belongs to the", "river", "miller"),
     ]
     changes = {
         "layers": (1, 2),
@@ -267,7 +267,7 @@ def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, stati
         editor = Editor(demo, method=chosen, statistics=statistics_of(demo))
         with editor:
             residuals = editor.edit(requests).stages[0].targets.residuals
-            rows = [encode(demo.tokenizer, r.text, r.target) for r in requests]
+            rows = [encode(demo.tokenizer, r.text, r.target_new) for r in requests]
             seen[method] = residuals, answer_signals(demo.arch, rows, (1,)).nll.mean()
     apart, merged = seen["memit"][0], seen["memit-merge"][0]
     assert torch.equal(merged[0], merged[1])

@@ -82,7 +82,7 @@ def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, meth
     }
     chosen = method_of(model, method, layers=LAYERS, **changes)
     editor = metake.Editor(model, demo.tokenizer, chosen, statistics=statistics, answers=False)
-    request = metake.Request("The one who works at the {} is a", "market", "baker")
+    request = metake.EditRequest("The one who works at the {} is a", "market", "baker")
     preview = editor.preview(request)
     result = editor.edit(request)
     editor.revert()
