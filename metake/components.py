@@ -187,6 +187,16 @@ def register(cls: C) -> C:
 
     Raises:
         MetakeError: not a component, no family or kind, or a kind of another class.
+
+    Example:
+        >>> import metake as mk
+        >>> @mk.register
+        ... class First(mk.Allocation):
+        ...     kind = "first"
+        ...     def stages(self, layers):
+        ...         return [[(layers[0], 1.0)]]
+        >>> mk.memit([4, 5]).updated(allocation="first").name
+        'memit + first'
     """
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise MetakeError(f"register: must be a class of components, not {type(cls).__name__}")

@@ -14,6 +14,16 @@ class KeyEstimator(Component):
 
     Attributes:
         exact_at_bare: whether an equality constraint holds at the bare prompt's key, not at the estimate.
+
+    Example:
+        >>> import torch
+        >>> import metake as mk
+        >>> class Bare(mk.KeyEstimator):
+        ...     kind = "bare"
+        ...     def estimate(self, keys):
+        ...         return keys[:, 0]
+        >>> Bare().estimate(torch.tensor([[[1.0], [3.0]]]))
+        tensor([[1.]])
     """
 
     family = "keys"

@@ -106,6 +106,14 @@ class Batch:
         edits: one row per request and template, answer included.
         kl_prompts: the prompts of the KL term: one about each subject, and the requests' locality prompts.
         templates: number of rows of a request in `edits`.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo", device="cpu")
+        >>> request = mk.EditRequest("Which city was {} born in?", "Ada", "Oslo")
+        >>> batch = mk.Batch.build(model.arch, model.tokenizer, [request], contexts=["Yes."])
+        >>> batch.templates, len(batch.edits), len(batch.lookup_rows)
+        (2, 2, 2)
     """
 
     requests: tuple[EditRequest, ...]

@@ -27,9 +27,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from metake import components
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import collect
+from metake.methods import table
 from metake.methods.settings import setting_names
 from metake.models.architecture import ModuleMap
 from metake.models.load import ASSETS, DEMOS, load
@@ -214,3 +216,23 @@ def write(tmp_path: Path):
         return path
 
     return write_file
+
+
+@pytest.fixture
+def registry():
+    """The registry of components; kinds registered by the test are removed afterwards."""
+    known = {family: dict(kinds) for family, kinds in components._REGISTRY.items()}
+    yield components._REGISTRY
+    components._REGISTRY.clear()
+    components._REGISTRY.update(known)
+
+
+@pytest.fixture
+def rows():
+    """The table of methods; rows registered by the test are removed afterwards."""
+    tables = (table.METHODS, table.PROTOTYPES)
+    known = [dict(one) for one in tables]
+    yield table.METHODS
+    for one, before in zip(tables, known, strict=True):
+        one.clear()
+        one.update(before)

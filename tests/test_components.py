@@ -28,15 +28,6 @@ METAKE = LocateThenEdit(layers=(1, 2), label="metake", planner=ClosedLoop())
 
 
 @pytest.fixture
-def registry():
-    """The registry, as it was afterwards."""
-    kept = {family: dict(kinds) for family, kinds in components._REGISTRY.items()}
-    yield components._REGISTRY
-    components._REGISTRY.clear()
-    components._REGISTRY.update(kept)
-
-
-@pytest.fixture
 def installed(monkeypatch):
     """`installed["metake.geometry"] = [...]`: entry points of installed packages, and the groups asked for."""
     found = {}

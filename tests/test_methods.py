@@ -172,14 +172,6 @@ def test_a_name_that_is_no_method_is_one_line(name, line):
     assert len(str(caught.value)) < 700
 
 
-@pytest.fixture
-def rows():
-    kept = dict(METHODS)
-    yield METHODS
-    METHODS.clear()
-    METHODS.update(kept)
-
-
 def test_a_row_that_is_registered_is_a_method(rows):
     row = Row("memit-mine", METHODS["memit"].prototype.updated(merge=True), "mine", "me", "memit")
     assert register_method(row) is row

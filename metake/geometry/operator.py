@@ -50,6 +50,19 @@ class Geometry(ABC):
         dtype: precision of the solves.
         device: device of the solves.
         past: earlier keys, `coordinates x p`; None without.
+
+    Example:
+        >>> import torch
+        >>> import metake as mk
+        >>> class Diagonal(mk.Geometry):
+        ...     dtype, device = torch.float64, torch.device("cpu")
+        ...     def __init__(self, entries):
+        ...         self.entries = entries
+        ...     def solve_base(self, x):
+        ...         return x / self.entries[:, None]
+        >>> geometry = Diagonal(torch.tensor([3.0, 1.0], dtype=torch.float64))
+        >>> geometry.attenuation(torch.eye(2))
+        tensor([0.2500, 0.5000], dtype=torch.float64)
     """
 
     dtype: torch.dtype

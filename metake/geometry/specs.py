@@ -21,6 +21,19 @@ class GeometrySpec(Component):
     Attributes:
         needs_statistics: whether the geometry uses C.
         strength: field that states how strongly old keys are protected; empty if none does.
+
+    Example:
+        >>> import torch
+        >>> import metake as mk
+        >>> from metake.geometry.operator import Ridge
+        >>> class Mean(mk.GeometrySpec):
+        ...     kind = "mean"
+        ...     def build(self, moment, dtype, device):
+        ...         scale = moment.diagonal().mean()
+        ...         return Ridge(scale * torch.eye(len(moment)), weight=1.0, dtype=dtype)
+        >>> geometry = Mean().build(torch.diag(torch.tensor([1.0, 5.0])), torch.float64, torch.device("cpu"))
+        >>> geometry.attenuation(torch.eye(2))
+        tensor([0.2500, 0.2500], dtype=torch.float64)
     """
 
     family = "geometry"

@@ -41,6 +41,14 @@ class Row:
         summary: one line for lists.
         source: the paper that introduced it.
         like: the row whose preset is used if the model's preset has none for this row.
+
+    Example:
+        >>> import metake as mk
+        >>> prototype = mk.memit(()).updated(steps=5)
+        >>> row = mk.Row("memit-short", prototype, "MEMIT with five steps", "ours", like="memit")
+        >>> method = row.build((4, 5))
+        >>> method.name, method.layers, method.planner.steps
+        ('memit-short', (4, 5), 5)
     """
 
     name: str
@@ -138,6 +146,13 @@ def register_method(row: Row) -> Row:
 
     Raises:
         MetakeError: not a row, or a name that is taken.
+
+    Example:
+        >>> import metake as mk
+        >>> prototype = mk.memit(()).updated(steps=5)
+        >>> row = mk.Row("memit-short", prototype, "MEMIT with five steps", "ours", like="memit")
+        >>> mk.register_method(row) is mk.METHODS["memit-short"]
+        True
     """
     if not isinstance(row, Row):
         raise MetakeError(f"register_method: must be a Row, not {type(row).__name__}")

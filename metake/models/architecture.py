@@ -37,6 +37,14 @@ class ModuleMap:
         down: the FFN's down-projection inside a block (`nn.Linear` or GPT-2's `Conv1D`); its
             output must be added to the residual stream as it is.
         head: the module that turns hidden states into logits.
+
+    Example:
+        >>> import metake as mk
+        >>> modules = mk.ModuleMap(blocks="transformer.h", down="mlp.c_proj")
+        >>> modules.head
+        'lm_head'
+        >>> mk.load("demo", device="cpu", modules=modules).arch.d_v
+        128
     """
 
     blocks: str

@@ -75,6 +75,14 @@ class EditableModel:
         model: the `transformers` model; edits change its weights.
         tokenizer: the model's tokenizer, or a `Chat` that puts prompts into the chat template.
         arch: access to the modules that are edited.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo", device="cpu")
+        >>> model.name, len(model.arch)
+        ('demo', 6)
+        >>> isinstance(model.ask("Which city was Nezan Girok born in?"), str)
+        True
     """
 
     name: str
@@ -356,6 +364,12 @@ def save_model(loaded: EditableModel, folder: Path | str, *, overwrite: bool = F
 
     Raises:
         MetakeError: the folder cannot be written, or holds files that are not of an earlier result.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.save_model(mk.load("demo", device="cpu"), "edited")
+        >>> mk.load("edited", device="cpu").name
+        'edited'
     """
     if not isinstance(loaded, EditableModel):
         raise MetakeError(

@@ -12,7 +12,19 @@ from metake.planners.problem import PlanningProblem, Targets
 
 
 class Planner(Component):
-    """Choice of a planner; a subclass defines `plan`."""
+    """Choice of a planner; a subclass defines `plan`.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import metake as mk
+        >>> class Half(mk.OpenLoop):
+        ...     kind = "half"
+        ...     def plan(self, problem):
+        ...         targets = super().plan(problem)
+        ...         return replace(targets, residuals=targets.residuals / 2)
+        >>> isinstance(Half(), mk.Planner), Half().step_count
+        (True, 25)
+    """
 
     family = "planner"
 

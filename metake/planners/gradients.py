@@ -13,7 +13,22 @@ from metake.planners.target_optimization import LossWithGradient
 
 
 class Gradient(Component):
-    """Choice of a gradient of the post-edit loss with respect to the targets; a subclass defines `loss_with_gradient`."""
+    """Choice of a gradient of the post-edit loss with respect to the targets; a subclass defines `loss_with_gradient`.
+
+    Example:
+        >>> import metake as mk
+        >>> from metake.planners.gradients import UnrolledGradient
+        >>> class Halved(mk.Gradient):
+        ...     kind = "halved"
+        ...     def loss_with_gradient(self, problem):
+        ...         exact = UnrolledGradient().loss_with_gradient(problem)
+        ...         def halved(residuals):
+        ...             loss, gradient = exact(residuals)
+        ...             return loss, gradient / 2
+        ...         return halved
+        >>> mk.metake([1, 2], gradient=Halved()).planner.gradient.kind
+        'halved'
+    """
 
     family = "gradient"
 

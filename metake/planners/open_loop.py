@@ -19,6 +19,12 @@ class OpenLoop(Planner):
     """Published planner: minimize the loss of a residual that is written at the lookup token.
 
     Reference: ROME (arXiv:2202.05262) and MEMIT (arXiv:2210.07229); equations (2), (10)-(12).
+
+    Example:
+        >>> import metake as mk
+        >>> planner = mk.OpenLoop(steps=30)
+        >>> planner.step_count, planner.divided(3).steps
+        (30, 10)
     """
 
     kind = "open-loop"

@@ -23,6 +23,15 @@ class Allocation(Component):
     Attributes:
         per_layer: whether every layer has its own goal. Residuals are then shifts at the first layer of a stage, and
             the goals of later layers are what the model makes of that shift; otherwise they are shifts at the last layer.
+
+    Example:
+        >>> import metake as mk
+        >>> class First(mk.Allocation):
+        ...     kind = "first"
+        ...     def stages(self, layers):
+        ...         return [[(layers[0], 1.0)]]
+        >>> First().stages((4, 5))
+        [[(4, 1.0)]]
     """
 
     family = "allocation"

@@ -12,6 +12,13 @@ class Memory(Component):
 
     Attributes:
         remembers_keys: whether the geometry protects the keys of earlier batches.
+
+    Example:
+        >>> import metake as mk
+        >>> mk.alphaedit([1, 2]).memory.remembers_keys
+        True
+        >>> isinstance(mk.memit([1, 2]).memory, mk.Memory)
+        True
     """
 
     family = "memory"

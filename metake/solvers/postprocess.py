@@ -20,7 +20,20 @@ from metake.deltas import Delta
 
 
 class Postprocess(Component):
-    """Choice of a postprocess; by default it changes nothing."""
+    """Choice of a postprocess; by default it changes nothing.
+
+    Example:
+        >>> import torch
+        >>> import metake as mk
+        >>> class Halved(mk.Postprocess):
+        ...     kind = "halved"
+        ...     def after_batch(self, delta, weights):
+        ...         return mk.Delta({layer: (left / 2, right) for layer, (left, right) in delta.factors.items()})
+        >>> delta = mk.Delta({1: (torch.ones(2, 1), torch.ones(3, 1))})
+        >>> Halved().after_batch(delta, {}).dense(1)
+        tensor([[0.5000, 0.5000, 0.5000],
+                [0.5000, 0.5000, 0.5000]], dtype=torch.float64)
+    """
 
     family = "postprocess"
 
