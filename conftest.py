@@ -15,9 +15,11 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_addoption(parser):
     parser.addoption("--deep", action="store_true", help="also the slow checks (the real model, full sizes)")
     parser.addoption(
-        "--verdicts", default="results/verification", metavar="DIR",
+        "--verdicts",
+        default="results/verification",
+        metavar="DIR",
         help="where verification/ writes its verdicts as JSON, Markdown and HTML",
-    )  # fmt: skip
+    )
     parser.addoption(
         "--claim", metavar="ID", help="run the tests of one claim of verification/ and print all about it"
     )

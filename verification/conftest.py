@@ -22,8 +22,11 @@ from verification.verdicts import card, render_terminal, verdicts, write_verdict
 
 torch.set_num_threads(1)
 
-COMMON = {"deadline": None, "print_blob": True,
-          "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}  # fmt: skip
+COMMON = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 settings.register_profile("verification", max_examples=150, derandomize=True, **COMMON)
 # other examples than the derandomized ones: `--hypothesis-profile=seeds --hypothesis-seed=N`
 settings.register_profile("seeds", max_examples=150, database=None, **COMMON)
@@ -31,9 +34,15 @@ settings.register_profile("thorough", max_examples=2000, **COMMON)
 # few examples, no shrinking: to see whether a mistake is noticed, not to understand it
 for name, examples in (("glance", 5), ("mutants", 60)):
     settings.register_profile(
-        name, max_examples=examples, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.target), suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+        name,
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.target),
+        suppress_health_check=list(HealthCheck),
+    )
 # Hypothesis draws numbers that it finds in the source of loaded modules: which examples a derandomized test
 # sees would depend on what else is imported, hence on the selection, on the worker and on the checkout's path.
 providers._get_local_constants = Constants  # none

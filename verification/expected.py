@@ -49,16 +49,23 @@ def losses(expected: Evidence, found: Evidence, claim: str) -> tuple[str, ...]:
             if got is None:
                 lines.append(f"{kind}: {test} gave no evidence")
                 continue
-            lines += [f"{kind}: {test}: {got.get(name, 0)} of {count} {name}"
-                      for name, count in wanted.items() if got.get(name, 0) < count]  # fmt: skip
+            lines += [
+                f"{kind}: {test}: {got.get(name, 0)} of {count} {name}"
+                for name, count in wanted.items()
+                if got.get(name, 0) < count
+            ]
     return tuple(lines)
 
 
 def additions(expected: Evidence, found: Evidence) -> list[str]:
     """Passed tests that are not expected, one line each."""
-    return [f"{claim} {kind}: {test} is not in {PATH.name}: run `make verify`"
-            for claim, kinds in found.items() for kind, tests in kinds.items() for test in tests
-            if test not in expected.get(claim, {}).get(kind, {})]  # fmt: skip
+    return [
+        f"{claim} {kind}: {test} is not in {PATH.name}: run `make verify`"
+        for claim, kinds in found.items()
+        for kind, tests in kinds.items()
+        for test in tests
+        if test not in expected.get(claim, {}).get(kind, {})
+    ]
 
 
 def read_expected(path: Path = PATH) -> Evidence:

@@ -134,8 +134,10 @@ def _file(folder: Path, places: dict[Question, str], header: str) -> str:
     lines += ["Import MetaKE.premises."] * ("premises" in trusted)
     lines += [f"Definition type_{asked.theorem} : Prop := {asked.type}." for asked in places]
     lines += [f"From MetaKE Require {module}." for module in dict.fromkeys(places.values())]
-    lines += [f"Definition ask_{asked.theorem} : type_{asked.theorem} := @MetaKE.{module}.{asked.theorem}."
-              for asked, module in places.items()]  # fmt: skip
+    lines += [
+        f"Definition ask_{asked.theorem} : type_{asked.theorem} := @MetaKE.{module}.{asked.theorem}."
+        for asked, module in places.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -169,8 +171,10 @@ def _axioms(folder: Path, text: str, questions: list[Question]) -> dict[Question
     ).stdout
     if _read_axioms(said).get("every") == ():
         return dict.fromkeys(questions, ())
-    each = [f'Goal True. idtac "claim {asked.theorem}". Abort. Print Assumptions ask_{asked.theorem}.\n'
-            for asked in questions]  # fmt: skip
+    each = [
+        f'Goal True. idtac "claim {asked.theorem}". Abort. Print Assumptions ask_{asked.theorem}.\n'
+        for asked in questions
+    ]
     found = _read_axioms(_coq(folder, text + "".join(each)).stdout)
     return {asked: found.get(asked.theorem, ("unknown",)) for asked in questions}
 
@@ -295,9 +299,14 @@ def _answers(
 
 def write_record(answers: Answers, path: Path = RECORD) -> None:
     """The answers as committed."""
-    record = {"coq": answers.coq, "sources": answers.sources, "statements": STATEMENTS,
-              "proved": {c: list(a) for c, a in answers.proved.items()}, "refused": answers.refused,
-              "counterexamples": {c: list(a) for c, a in answers.counterexamples.items()}}  # fmt: skip
+    record = {
+        "coq": answers.coq,
+        "sources": answers.sources,
+        "statements": STATEMENTS,
+        "proved": {c: list(a) for c, a in answers.proved.items()},
+        "refused": answers.refused,
+        "counterexamples": {c: list(a) for c, a in answers.counterexamples.items()},
+    }
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
@@ -329,8 +338,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for claim, reason in answers.refused.items():
         print(f"{claim}: not machine-checked: {reason}")
-    print(f"{len(answers.proved)} of {len(CLAIMS)} claims are machine-checked by Coq {answers.coq}, with instances of "
-          f"their premises; so are {len(answers.counterexamples)} theorems on parts and assumptions")  # fmt: skip
+    print(
+        f"{len(answers.proved)} of {len(CLAIMS)} claims are machine-checked by Coq {answers.coq}, with instances of "
+        f"their premises; so are {len(answers.counterexamples)} theorems on parts and assumptions"
+    )
     if arguments.accept:
         write_record(answers)
         return 0

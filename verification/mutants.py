@@ -287,8 +287,17 @@ def _without_beta(self, x):
     return x
 
 
-def _largest_kept(self, moment, ridge, *, threshold=None, keep=None, past=None, dtype=torch.float64,
-                  original=Projected.__init__):  # fmt: skip
+def _largest_kept(
+    self,
+    moment,
+    ridge,
+    *,
+    threshold=None,
+    keep=None,
+    past=None,
+    dtype=torch.float64,
+    original=Projected.__init__,
+):
     original(self, -moment, ridge, threshold=threshold, keep=keep, past=past, dtype=dtype)
 
 

@@ -53,15 +53,23 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn, layers: tuple[int, int] = (1, 4), moving: float = 1.0) -> Case:
     chosen = net(
-        draw(seeds), draw(st.integers(*layers)), draw(st.integers(1, 3)), draw(st.integers(1, 4)),
-        draw(st.integers(1, 3)), stiffness=10.0 ** draw(st.integers(-2, 3)),
-        condition=10.0 ** draw(st.integers(0, 6)), moving=moving,
-    )  # fmt: skip
+        draw(seeds),
+        draw(st.integers(*layers)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 3)),
+        stiffness=10.0 ** draw(st.integers(-2, 3)),
+        condition=10.0 ** draw(st.integers(0, 6)),
+        moving=moving,
+    )
     length = draw(st.sampled_from([1.0, 0.0, 1e-3, 10.0]))
     way = torch.tensor(np.random.default_rng(draw(seeds)).standard_normal(chosen.width))
     kind = draw(st.sampled_from(["spread", "all", "last"]))
-    shares = {"spread": chosen.spread, "all": (1.0,) * chosen.layers,
-              "last": (*(0.0,) * (chosen.layers - 1), 1.0)}[kind]  # fmt: skip
+    shares = {
+        "spread": chosen.spread,
+        "all": (1.0,) * chosen.layers,
+        "last": (*(0.0,) * (chosen.layers - 1), 1.0),
+    }[kind]
     return Case(chosen, chosen.origin() + length * way, shares)
 
 

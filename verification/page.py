@@ -31,9 +31,14 @@ VERDICTS = {
 }
 MARKS = {"fails": "✗", "not checked": "○", "needs more": "◐"}  # of all others: ✓
 OBLIGATIONS = {
-    "compared": "comparisons", "exact": "exact comparisons", "searched": "searches", "derived": "symbolic derivations",
-    "enclosed": "enclosures", "proved": "proofs", "rejected": "counterexamples checked",
-}  # fmt: skip
+    "compared": "comparisons",
+    "exact": "exact comparisons",
+    "searched": "searches",
+    "derived": "symbolic derivations",
+    "enclosed": "enclosures",
+    "proved": "proofs",
+    "rejected": "counterexamples checked",
+}
 
 
 def worst_first(rows: Iterable[Verdict]) -> list[Verdict]:
@@ -110,10 +115,21 @@ def write_page(path: Path, rows: Iterable[Verdict], expected: Evidence) -> Path:
     rows = worst_first(rows)
     kinds = {row.id: {kind: count(row, kind, expected) for kind in LADDER | ASIDE} for row in rows}
     html = render_page(
-        "page.html", loader=FileSystemLoader(Path(__file__).parent), title="MetaKE: verdicts on the claims",
-        rows=rows, counts=kinds, ladder=LADDER, aside=ASIDE, obligations=OBLIGATIONS, verdicts=VERDICTS, marks=MARKS, summary=summary(rows),
-        anchor=statement_anchor, modules=modules, assumptions={row.id: claim(row.id).assumptions for row in rows},
+        "page.html",
+        loader=FileSystemLoader(Path(__file__).parent),
+        title="MetaKE: verdicts on the claims",
+        rows=rows,
+        counts=kinds,
+        ladder=LADDER,
+        aside=ASIDE,
+        obligations=OBLIGATIONS,
+        verdicts=VERDICTS,
+        marks=MARKS,
+        summary=summary(rows),
+        anchor=statement_anchor,
+        modules=modules,
+        assumptions={row.id: claim(row.id).assumptions for row in rows},
         root=os.path.relpath(ROOT, path.parent.resolve()),
-    )  # fmt: skip
+    )
     write_text(path, html)
     return path

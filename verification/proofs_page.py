@@ -124,8 +124,11 @@ def _axioms(axioms: tuple[str, ...]) -> str:
 
 def _counterexamples(claim: str, answers: Answers) -> list[str]:
     """Statements of a claim's counterexamples that are proved."""
-    texts = [statement(name, "counterexamples") for name in counterexamples()
-             if name.startswith((f"{claim}_needs_", f"{claim}_without_")) and name in answers.counterexamples]  # fmt: skip
+    texts = [
+        statement(name, "counterexamples")
+        for name in counterexamples()
+        if name.startswith((f"{claim}_needs_", f"{claim}_without_")) and name in answers.counterexamples
+    ]
     return ["", *texts] if texts else []
 
 
@@ -186,8 +189,19 @@ def page(answers: Answers) -> str:
     ]
     for claim in CLAIMS:
         if text := statement(claim.id) or statement(f"{claim.id}_part"):
-            lines += [f"### {claim.id}. {claim.title}", "", claim.statement.replace("<", "&lt;") + ".", "",
-                      "```coq", text, *_counterexamples(claim.id, answers), "```", "", _judgement(claim.id, answers), ""]  # fmt: skip
+            lines += [
+                f"### {claim.id}. {claim.title}",
+                "",
+                claim.statement.replace("<", "&lt;") + ".",
+                "",
+                "```coq",
+                text,
+                *_counterexamples(claim.id, answers),
+                "```",
+                "",
+                _judgement(claim.id, answers),
+                "",
+            ]
     return INTRO + "\n".join(lines).rstrip() + "\n"
 
 

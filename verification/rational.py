@@ -232,8 +232,10 @@ class Source:
     def spectral(self, n: int, low: fmpq | None = None) -> Spectral:
         """Symmetric, with a known spectrum: of condition up to 1e12, or of either sign and >= low."""
         spread = self.choose([0, 1, 3, 6])
-        mu = [self.positive(spread) if low is None else low + self.choose([0, self.positive(spread)])
-              for _ in range(n)]  # fmt: skip
+        mu = [
+            self.positive(spread) if low is None else low + self.choose([0, self.positive(spread)])
+            for _ in range(n)
+        ]
         return Spectral(tuple(mu), self.orthogonal(n))
 
     def squares(self, n: int) -> tuple[tuple[fmpq, ...], Spectral]:

@@ -76,8 +76,11 @@ def gaps(entry: Claim, marks: Collection[Mark]) -> list[str]:
         lines.append(f"{entry.id}: no test runs the library's code: {_add(entry, 'product', file=file)}")
     for rung, keys in (("needed", entry.assumptions), ("unneeded", entry.unneeded)):
         dropped = {m.drops for m in mine if m.rung == rung}
-        lines += [f"{entry.id}: no test drops {key!r}: " + _add(entry, rung, f', drops="{key}"')
-                  for key in keys if key not in dropped]  # fmt: skip
+        lines += [
+            f"{entry.id}: no test drops {key!r}: " + _add(entry, rung, f', drops="{key}"')
+            for key in keys
+            if key not in dropped
+        ]
     return lines
 
 
@@ -108,12 +111,21 @@ def misplaced_equations(
 ) -> list[str]:
     """Numbers of the paper that belong to no claim or definition, or to several."""
     counts = Counter([*(n for entry in claims for n in entry.equations), *definitions])
-    lines = [f"equation ({n}) has no place: add it to `equations` of a claim or to DEFINITIONS in theory/claims.py"
-             for n in EQUATIONS if n not in counts]  # fmt: skip
-    lines += [f"equation ({n}) has {count} places in theory/claims.py: keep one"
-              for n, count in sorted(counts.items()) if count > 1]  # fmt: skip
-    return lines + [f"equation ({n}) is not in the paper: take it from theory/claims.py"
-                    for n in sorted(counts) if n not in EQUATIONS]  # fmt: skip
+    lines = [
+        f"equation ({n}) has no place: add it to `equations` of a claim or to DEFINITIONS in theory/claims.py"
+        for n in EQUATIONS
+        if n not in counts
+    ]
+    lines += [
+        f"equation ({n}) has {count} places in theory/claims.py: keep one"
+        for n, count in sorted(counts.items())
+        if count > 1
+    ]
+    return lines + [
+        f"equation ({n}) is not in the paper: take it from theory/claims.py"
+        for n in sorted(counts)
+        if n not in EQUATIONS
+    ]
 
 
 def undocumented(page: str, table: str, claims: Iterable[Claim] = CLAIMS) -> list[str]:

@@ -27,8 +27,12 @@ def worst(ratio: Callable[[Array], float], size: int, *, starts: int = 12, seed:
 
     best = 0.0
     for _ in range(starts):
-        found = minimize(loss, rng.standard_normal(size), method="Nelder-Mead",
-                         options={"maxiter": 400 * size, "xatol": 1e-9, "fatol": 1e-12})  # fmt: skip
+        found = minimize(
+            loss,
+            rng.standard_normal(size),
+            method="Nelder-Mead",
+            options={"maxiter": 400 * size, "xatol": 1e-9, "fatol": 1e-12},
+        )
         best = max(best, -float(found.fun))
     record("searched")
     return best

@@ -167,5 +167,10 @@ def steep() -> list[z3.BoolRef]:
     small, third = Fraction(1, 10**4), Fraction(577, 1000)
     up, down = z3.And(k == third + small, m == third), z3.And(k == third, m == third + small)
     more, less = z3.And(g == 1, h == 1 + small), z3.And(g == 1 + small, h == 1)
-    return [s == 1, z3.Or(z3.And(g == 1, away == small, z3.Or(up, down)),
-                          z3.And(drift == small, z3.Or(more, less), z3.Or(k == 1, k == third, k == -third)))]  # fmt: skip
+    return [
+        s == 1,
+        z3.Or(
+            z3.And(g == 1, away == small, z3.Or(up, down)),
+            z3.And(drift == small, z3.Or(more, less), z3.Or(k == 1, k == third, k == -third)),
+        ),
+    ]

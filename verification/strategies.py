@@ -80,9 +80,14 @@ def _measured(d: int, cond: float) -> Array:
 
 
 FAMILIES: dict[str, Callable[[int, float], Array]] = {
-    "flat": _flat, "geometric": _geometric, "power law": _power, "spiked": _spiked,
-    "near-singular": _near_singular, "rank-deficient": _deficient, "measured": _measured,
-}  # fmt: skip
+    "flat": _flat,
+    "geometric": _geometric,
+    "power law": _power,
+    "spiked": _spiked,
+    "near-singular": _near_singular,
+    "rank-deficient": _deficient,
+    "measured": _measured,
+}
 
 
 @st.composite

@@ -70,8 +70,13 @@ def projections(draw: st.DrawFn, min_size: int = 1) -> Projection:
         [draw(vectors(size, nonzero=False)) for _ in range(draw(st.integers(0, 3)))] or [np.zeros(size)], 1
     )
     k = draw(vectors(size))
-    return Projection(draw(projectors(size)), k / max(1, np.linalg.norm(k)), draw(vectors(2)), beta,
-                      past / max(1, np.linalg.norm(past)))  # fmt: skip
+    return Projection(
+        draw(projectors(size)),
+        k / max(1, np.linalg.norm(k)),
+        draw(vectors(2)),
+        beta,
+        past / max(1, np.linalg.norm(past)),
+    )
 
 
 def exact(x: Array) -> fmpq_mat:

@@ -55,7 +55,13 @@ def test_the_folder_may_be_given_from_inside():
         (("tests",), {}),
         (("verification/test_ball.py",), {}),
         (("verification/test_ball.py::test_x",), {}),
-        (("tests/solvers/test_allocation.py", *(f"verification/{f.name}" for f in run.FILES if "allocation" not in f.name)), {}),
+        (
+            (
+                "tests/solvers/test_allocation.py",
+                *(f"verification/{f.name}" for f in run.FILES if "allocation" not in f.name),
+            ),
+            {},
+        ),
         (("verification",), {"ignore": ["verification/test_allocation.py"]}),
         (("verification",), {"ignore_glob": ["verification/test_a*.py"]}),
         (("verification",), {"deselect": ["verification/test_ball.py::test_x"]}),
@@ -63,8 +69,19 @@ def test_the_folder_may_be_given_from_inside():
         (("verification",), {"keyword": "not bound"}),
         (("verification",), {"lf": True}),
     ],
-    ids=["tests", "file", "test", "same name elsewhere", "ignored", "ignored by a pattern", "deselected", "mark", "keyword", "last failed"],
-)  # fmt: skip
+    ids=[
+        "tests",
+        "file",
+        "test",
+        "same name elsewhere",
+        "ignored",
+        "ignored by a pattern",
+        "deselected",
+        "mark",
+        "keyword",
+        "last failed",
+    ],
+)
 def test_a_run_that_leaves_something_out_is_partial(arguments, options):
     assert partial(*arguments, **options)
 

@@ -101,8 +101,12 @@ def test_angles_add():
     cosine, zero = derive.added_angles()
     assert [sp.expand(x) for x in zero] == [1 - eps**2]
     for numbers in ((0.5, 0.25), (0.875, 0.75)):
-        equal(fidelity.cosine_bound(*numbers), float(cosine.subs(dict(zip((gamma, eps), numbers, strict=True)))),
-              16 * EPS, 1.0)  # fmt: skip
+        equal(
+            fidelity.cosine_bound(*numbers),
+            float(cosine.subs(dict(zip((gamma, eps), numbers, strict=True)))),
+            16 * EPS,
+            1.0,
+        )
 
 
 @checks("A1", "derived")

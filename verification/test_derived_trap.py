@@ -16,10 +16,23 @@ from verification.symbols import vanishes
 Array = NDArray[np.float64]
 
 
-VALUES = {derive.a: 3, derive.b: 2, derive.tau: 5, derive.theta: sp.Rational(1, 3), derive.Delta: sp.Rational(1, 2),
-          derive.R: 2, derive.margin: 7, derive.mu_min: 2, derive.mu_max: 11, derive.f_easy: 3, derive.f_hard: 13,
-          derive.alpha_easy: sp.Rational(1, 4), derive.alpha_hard: -1, derive.lam: 4,
-          **dict(zip([*derive.g, derive.A[0, 0], derive.A[0, 1], derive.A[1, 1]], [1, -2, 6, 1, -3], strict=True))}  # fmt: skip
+VALUES = {
+    derive.a: 3,
+    derive.b: 2,
+    derive.tau: 5,
+    derive.theta: sp.Rational(1, 3),
+    derive.Delta: sp.Rational(1, 2),
+    derive.R: 2,
+    derive.margin: 7,
+    derive.mu_min: 2,
+    derive.mu_max: 11,
+    derive.f_easy: 3,
+    derive.f_hard: 13,
+    derive.alpha_easy: sp.Rational(1, 4),
+    derive.alpha_hard: -1,
+    derive.lam: 4,
+    **dict(zip([*derive.g, derive.A[0, 0], derive.A[0, 1], derive.A[1, 1]], [1, -2, 6, 1, -3], strict=True)),
+}
 
 
 V = {str(symbol): float(value) for symbol, value in VALUES.items()}

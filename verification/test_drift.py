@@ -175,8 +175,9 @@ def test_stated_channel_drift_holds_and_is_never_smaller(d: Drift):
 @checks("L4", "random")
 def test_stated_channel_drift_blows_up_where_the_drift_reaches_mu(mu: float, share: float):
     """With B = sqrt(mu) and e = share mu: from 4 times too much at 1/2 to no bound at all."""
-    stated, corrected = (f(0.0, share * mu, mu, np.sqrt(mu))
-                         for f in (fidelity.channel_drift_stated, fidelity.channel_drift))  # fmt: skip
+    stated, corrected = (
+        f(0.0, share * mu, mu, np.sqrt(mu)) for f in (fidelity.channel_drift_stated, fidelity.channel_drift)
+    )
     equal(stated * np.sqrt(mu), share / (1 - share), 1e-6)
     below(corrected * np.sqrt(mu), share / 2, 8 * EPS)
     assert np.isinf(fidelity.channel_drift_stated(0.0, mu, mu, np.sqrt(mu)))

@@ -512,8 +512,12 @@ def test_error_of_the_parallel_proxy(s: Source):
         J, G, G_v = (s.matrix(d, d) for _ in range(3))
         q, q_v, moving = (s.vector(d) for _ in range(3))
         g = J.transpose() * G * q + moving
-        parts = [(J - share_l * eye(d)).transpose() * G * q, share_l * G * (q - q_v),
-                 share_l * (G - G_v) * q_v, moving]  # fmt: skip
+        parts = [
+            (J - share_l * eye(d)).transpose() * G * q,
+            share_l * G * (q - q_v),
+            share_l * (G - G_v) * q_v,
+            moving,
+        ]
         same(g - share_l * G_v * q_v, total(parts, d))
         whole, parallel = whole + g, parallel + share_l * G_v * q_v
         rows.append([table(J), table(G), array(q), table(G_v), array(q_v), array(moving)])

@@ -212,8 +212,12 @@ def test_projected_edit_is_optimal_under_its_constraint(s: Source):
     cond = 1 + float(square(k) / beta)
     size = float(square(r) * square(k)) ** 0.5 / float(beta)
     near(suppression.projected_edit(*numbers), X, cond, size)
-    near(suppression.projected_attenuation(table(P), array(k), float(beta)),
-         square(P * k) / (beta + square(P * k)), cond, 1.0)  # fmt: skip
+    near(
+        suppression.projected_attenuation(table(P), array(k), float(beta)),
+        square(P * k) / (beta + square(P * k)),
+        cond,
+        1.0,
+    )
     D = X + s.matrix(X.nrows(), X.ncols()) * (eye(X.ncols()) - P)  # what P takes away does not matter
     seen = suppression.projected_objective(table(D), *numbers)
     near(seen, cost(X, ridge, k, r), cond, float(square(r) + square(D) * (square(k) + beta)))
@@ -308,8 +312,12 @@ def test_distance_of_ridge_to_its_limit(s: Source):
     same((least_squares(G, k, r) - X) * (t + beta + b / A), L)
     seen = suppression.penalised_geometry(table(P), float(beta), float(t))
     near(seen, G, float((beta + t) / beta))
-    near(suppression.edit(seen, array(k), array(r)), X + L * (1 / (t + beta + b / A)), float((beta + t) / beta),
-         float(square(r) * square(k)) ** 0.5 / float(beta))  # fmt: skip
+    near(
+        suppression.edit(seen, array(k), array(r)),
+        X + L * (1 / (t + beta + b / A)),
+        float((beta + t) / beta),
+        float(square(r) * square(k)) ** 0.5 / float(beta),
+    )
 
 
 # -- batches -------------------------------------------------------------------------------------
@@ -522,8 +530,12 @@ def test_drift_of_attenuation(s: Source):
     d, root, drift, away = s.size(), s.positive(2), s.choose([0, s.positive(2)]), s.choose([0, s.positive(2)])
     W = s.orthogonal(d)
     base = (root**2 + drift) * eye(d) + s.choose([0, 1]) * s.spectral(d).G
-    other = base + outer(W * diagonal([drift] + [drift * s.share() for _ in range(d - 1)]) * diagonal(
-        s.choose([1, -1]) for _ in range(d)), W)  # fmt: skip
+    other = base + outer(
+        W
+        * diagonal([drift] + [drift * s.share() for _ in range(d - 1)])
+        * diagonal(s.choose([1, -1]) for _ in range(d)),
+        W,
+    )
     k = s.vector(d, nonzero=False)
     moved = k + s.unit(d) * away
     change = abs(share(rho_of(base, k)) - share(rho_of(other, moved)))

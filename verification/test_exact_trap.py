@@ -82,8 +82,10 @@ def test_radius_falls_with_the_penalty(s: Source):
     A, g, lam = curved(s)
     along = A.U.transpose() * g
     more = lam * (1 + s.choose([fmpq(1, 10**9), s.positive(1)]))
-    radii = [sum((a * a / (m + x) ** 2 for a, m in zip(along.entries(), A.mu, strict=True)), fmpq(0))
-             for x in (lam, more)]  # fmt: skip
+    radii = [
+        sum((a * a / (m + x) ** 2 for a, m in zip(along.entries(), A.mu, strict=True)), fmpq(0))
+        for x in (lam, more)
+    ]
     same([square(step_of(A.G, g, x)) for x in (lam, more)], radii)
     assert radii[1] < radii[0] or zero(g)
     cond = float((max(map(abs, A.mu)) + lam) / (min(A.mu) + lam))
@@ -227,8 +229,10 @@ def test_shared_penalties_under_the_executor_s_cost(s: Source):
     lower = b / (tau * root)
     a = lower * factor * progress
     upper = a / progress
-    both = [a / lam >= progress and (b / lam) ** 2 / root**2 <= tau**2
-            for lam in (lower, upper, (lower + upper) / 2)]  # fmt: skip
+    both = [
+        a / lam >= progress and (b / lam) ** 2 / root**2 <= tau**2
+        for lam in (lower, upper, (lower + upper) / 2)
+    ]
     assert any(both) == (factor >= 1)
     interval = trap.cost_penalties(*map(float, (a, b, progress, root**2, tau)))
     near([interval.lower, interval.upper], [lower, upper])

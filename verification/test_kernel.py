@@ -27,12 +27,16 @@ CONTROLS = {
     "admitted": ("Theorem T1_proof : T1. Admitted.\n", "rests on"),
     "axiom": ("Axiom h : T1.\nTheorem T1_proof : T1. Proof. exact h. Qed.\n", "rests on"),
     "hidden hypothesis": (
-        "Section S. Hypothesis h : T1. Theorem T1_proof : T1. Proof. exact h. Qed. End S.\n", "does not prove"),
+        "Section S. Hypothesis h : T1. Theorem T1_proof : T1. Proof. exact h. Qed. End S.\n",
+        "does not prove",
+    ),
     "another theorem": ("Theorem T1_proof : T2. Proof. intro n. reflexivity. Qed.\n", "does not prove"),
     "another statement of that name": (
-        "Definition T1 := True. Theorem T1_proof : T1. Proof. exact I. Qed.\n", "does not prove"),
+        "Definition T1 := True. Theorem T1_proof : T1. Proof. exact I. Qed.\n",
+        "does not prove",
+    ),
     "no proof": ("", "no proof"),
-}  # fmt: skip
+}
 
 needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason="no coqc here")
 
@@ -43,17 +47,27 @@ def ask(tmp_path):
 
     def run(proof, statements=STATEMENTS, pinned=None, premises=MET, example=EXAMPLE):
         imports = "From MetaKE Require Import statements counterexamples.\n"
-        files = {"statements": statements, "counterexamples": EXAMPLES, "first": imports + proof,
-                 "second": imports + OTHER + INSTANCE.format(2), "third": imports + premises,
-                 "fourth": imports + example}  # fmt: skip
+        files = {
+            "statements": statements,
+            "counterexamples": EXAMPLES,
+            "first": imports + proof,
+            "second": imports + OTHER + INSTANCE.format(2),
+            "third": imports + premises,
+            "fourth": imports + example,
+        }
         for name, text in files.items():
             (tmp_path / f"{name}.v").write_text(text, encoding="utf-8")
         (tmp_path / "_CoqProject").write_text("".join(f"{name}.v\n" for name in files), encoding="utf-8")
         pinned = pinned or kernel.digest_statements(tmp_path)
         return kernel.ask_kernel(
-            tmp_path, ("T1", "T2"), pinned, "", "MetaKE.statements.{claim}", "MetaKE.statements.met",
+            tmp_path,
+            ("T1", "T2"),
+            pinned,
+            "",
+            "MetaKE.statements.{claim}",
+            "MetaKE.statements.met",
             "MetaKE.counterexamples.{name}",
-        )  # fmt: skip
+        )
 
     return run
 
@@ -81,9 +95,12 @@ def test_kernel_refuses_what_only_looks_like_a_proof(ask, name):
     [
         ("", "no theorem on its premises"),
         ("Theorem T1_satisfiable : met. Admitted.\n", "rests on"),
-        ("Theorem T1_satisfiable : exists n : nat, n = n. Proof. exists 1. reflexivity. Qed.\n", "does not prove"),
+        (
+            "Theorem T1_satisfiable : exists n : nat, n = n. Proof. exists 1. reflexivity. Qed.\n",
+            "does not prove",
+        ),
     ],
-)  # fmt: skip
+)
 def test_kernel_refuses_a_claim_whose_premises_are_not_met(ask, premises, reason):
     answers = ask(SOUND, premises=premises)
     assert reason in answers.refused["T1"]
@@ -95,10 +112,16 @@ def test_kernel_refuses_a_claim_whose_premises_are_not_met(ask, premises, reason
     ("example", "reason"),
     [
         ("", "no proof"),
-        ("Axiom a : T1_needs_zero. Theorem T1_needs_zero_proof : T1_needs_zero. Proof. exact a. Qed.\n", "rests on"),
-        ("Theorem T1_needs_zero_proof : T1 -> T1_needs_zero. Proof. exists 0. discriminate. Qed.\n", "does not prove"),
+        (
+            "Axiom a : T1_needs_zero. Theorem T1_needs_zero_proof : T1_needs_zero. Proof. exact a. Qed.\n",
+            "rests on",
+        ),
+        (
+            "Theorem T1_needs_zero_proof : T1 -> T1_needs_zero. Proof. exists 0. discriminate. Qed.\n",
+            "does not prove",
+        ),
     ],
-)  # fmt: skip
+)
 def test_kernel_refuses_what_only_looks_like_a_counterexample(ask, example, reason):
     answers = ask(SOUND, example=example)
     assert reason in answers.refused["T1_needs_zero"]

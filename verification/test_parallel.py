@@ -119,9 +119,13 @@ def test_error_bound_of_the_parallel_proxy_is_attained(n: int, seed: int):
     J, Gamma, q = J + s, Gamma + Gamma_v, q + q_v
     g = np.sum(J * Gamma * q + moving)
     bound = fidelity.parallel_error_bound(
-        [x * np.eye(1) for x in J], s, *([np.array(x).reshape(shape) for x in values]
-        for values, shape in ((Gamma, (1, 1)), (q, (1,)), (Gamma_v, (1, 1)), (q_v, (1,)), (moving, (1,)))),
-    )  # fmt: skip
+        [x * np.eye(1) for x in J],
+        s,
+        *(
+            [np.array(x).reshape(shape) for x in values]
+            for values, shape in ((Gamma, (1, 1)), (q, (1,)), (Gamma_v, (1, 1)), (q_v, (1,)), (moving, (1,)))
+        ),
+    )
     reaches(g - np.sum(s * Gamma_v * q_v), bound, tolerance())
     below(bound, g - np.sum(s * Gamma_v * q_v), tolerance())
 
@@ -142,8 +146,10 @@ def test_relative_error_vanishes_as_the_geometry_grows(seed: int, layers: int, l
     z = base.origin() + length * way / way.norm()
     Gamma = nets.weight_gradients(base, [torch.zeros_like(W) for W in base.W])
     k = [key[base.subject].numpy() for key in base.forward()[0]]
-    w = [s * G @ np.linalg.solve(C.numpy(), x)
-         for s, G, C, x in zip(base.spread, Gamma, base.G, k, strict=True)]  # fmt: skip
+    w = [
+        s * G @ np.linalg.solve(C.numpy(), x)
+        for s, G, C, x in zip(base.spread, Gamma, base.G, k, strict=True)
+    ]
     whole = norm(np.sum(w, axis=0))
     assume(whole > 0.1 * sum(map(norm, w)))
     limit = norm(np.sum(w[:-1], axis=0)) / whole

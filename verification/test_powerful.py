@@ -46,8 +46,12 @@ def calls(test: Callable) -> Iterator[dict[str, Any]]:
                 else mark.args[0]
             )
             values = [v for v in mark.args[1] if not getattr(v, "marks", ())]
-            rows = [getattr(v, "values", (v,) if len(names) == 1 else v) if hasattr(v, "marks") else (v if len(names) > 1 else (v,))
-                    for v in values]  # fmt: skip
+            rows = [
+                getattr(v, "values", (v,) if len(names) == 1 else v)
+                if hasattr(v, "marks")
+                else (v if len(names) > 1 else (v,))
+                for v in values
+            ]
             axes.append([dict(zip(names, row, strict=True)) for row in rows])
     for combination in itertools.product(*axes):
         yield {k: v for part in combination for k, v in part.items()}
@@ -60,8 +64,12 @@ def candidates(mutant: Mutant) -> list[Callable]:
     function = f"{mutant.where.__name__.split('.')[-1]}.{mutant.name}"
     concerned = {c.id for c in CLAIMS if function in c.functions}
     assert concerned, f"no claim names {function}"
-    return [t for name in modules() for t in evidence_of(name)
-            if any(m.name == "checks" and m.args[0] in concerned for m in t.pytestmark)]  # fmt: skip
+    return [
+        t
+        for name in modules()
+        for t in evidence_of(name)
+        if any(m.name == "checks" and m.args[0] in concerned for m in t.pytestmark)
+    ]
 
 
 def rejected_by(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable, dict[str, Any]] | None:

@@ -343,8 +343,10 @@ def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Ar
     g = torch.autograd.grad(s.loss(edits), r)[0][0].double().numpy()
     eye = torch.eye(nets.INNER)
     blank = {i: torch.zeros(nets.WIDTH, nets.INNER, requires_grad=True) for i in s.layers}
-    wide = {i: (torch.cat([left.detach(), blank[i]], 1), torch.cat([right, eye], 1))
-            for i, (left, right) in edits.items()}  # fmt: skip
+    wide = {
+        i: (torch.cat([left.detach(), blank[i]], 1), torch.cat([right, eye], 1))
+        for i, (left, right) in edits.items()
+    }
     Gamma = torch.autograd.grad(s.loss(wide), list(blank.values()))
     return g, [x.double().numpy() for x in Gamma], [x[:, 0].double().numpy() for x in q.values()]
 

@@ -30,8 +30,11 @@ Array = NDArray[np.float64]
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
 devices = pytest.mark.parametrize("device", ["cpu", CUDA])
 #: name -> precision of the inputs, precision of the solve
-PRECISIONS = {"fp64": (torch.float64, torch.float64), "fp32": (torch.float32, torch.float32),
-              "bf16 in, fp32 solve": (torch.bfloat16, torch.float32)}  # fmt: skip
+PRECISIONS = {
+    "fp64": (torch.float64, torch.float64),
+    "fp32": (torch.float32, torch.float32),
+    "bf16 in, fp32 solve": (torch.bfloat16, torch.float32),
+}
 precisions = pytest.mark.parametrize("precision", PRECISIONS)
 
 
@@ -122,8 +125,10 @@ OPERATORS: dict[str, Build] = {
 }
 operators = pytest.mark.parametrize("operator", OPERATORS)
 # Of each operator: together they make the profile's number. Keys that nearly coincide are often passed over.
-EACH = settings(max_examples=max(25, settings.default.max_examples // len(OPERATORS)),
-                suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.filter_too_much])  # fmt: skip
+EACH = settings(
+    max_examples=max(25, settings.default.max_examples // len(OPERATORS)),
+    suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.filter_too_much],
+)
 
 
 @st.composite

@@ -261,9 +261,12 @@ def test_ridges_that_serve_two_linear_requests(r: Requests, dtype: torch.dtype):
     found = trap.shared_penalties(r.a, r.b, r.progress, r.mu_max, r.tau)
     edge = tolerance(1, r.geometry.size, eps(dtype))
     check_ends(
-        r, lambda lam: penalised(r.easy, flat, lam, dtype), lambda lam: penalised(r.hard, flat, lam, dtype),
-        found, (edge * found.lower, edge * found.upper),
-    )  # fmt: skip
+        r,
+        lambda lam: penalised(r.easy, flat, lam, dtype),
+        lambda lam: penalised(r.hard, flat, lam, dtype),
+        found,
+        (edge * found.lower, edge * found.upper),
+    )
 
 
 @given(
@@ -296,9 +299,12 @@ def test_regularisers_as_the_moment_of_a_ridge(case: Regularised, dtype: torch.d
 
     edge = tolerance(condition, r.geometry.size, eps(dtype))
     check_ends(
-        r, lambda lam: step(r.easy, lam), lambda lam: step(r.hard, lam), found,
+        r,
+        lambda lam: step(r.easy, lam),
+        lambda lam: step(r.hard, lam),
+        found,
         (edge * found.lower, edge * found.upper),
-    )  # fmt: skip
+    )
     limit = trap.one_sided_limit(f_easy, f_hard, r.progress, r.mu_max, r.tau)
     equal(found.lower / found.upper * limit, r.b / r.a, tolerance())
 
@@ -343,9 +349,13 @@ def test_ridges_that_serve_two_curved_requests(case: Curved, dtype: torch.dtype)
     size = float(np.abs(case.alphas).max()) + r.a / r.progress + r.b * np.sqrt(r.mu_max) / r.tau
     blur = size * np.sqrt(eps(dtype))  # a solve at lam0 + s errs by eps/s
     check_ends(
-        r, lambda lam: penalised(r.easy, easy, lam, dtype), lambda lam: penalised(r.hard, hard, lam, dtype),
-        found, (blur, blur), floor,
-    )  # fmt: skip
+        r,
+        lambda lam: penalised(r.easy, easy, lam, dtype),
+        lambda lam: penalised(r.hard, hard, lam, dtype),
+        found,
+        (blur, blur),
+        floor,
+    )
 
 
 @given(generals(max_size=4))
@@ -383,9 +393,13 @@ def away_from(k: Array, rows: int, seed: int) -> Array:
 
 
 @given(
-    executions(max_exponent=8), st.sampled_from([0.0, 1.0]), st.sampled_from([1.0, 1e-3, 15000.0]), st.booleans(), seeds,
+    executions(max_exponent=8),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([1.0, 1e-3, 15000.0]),
+    st.booleans(),
+    seeds,
     DTYPES,
-)  # fmt: skip
+)
 @checks("P3", "product")
 def test_the_exact_channel_attains_the_least_cost(
     e: Executed, beta: float, weight: float, history: bool, seed: int, dtype: torch.dtype

@@ -102,8 +102,10 @@ def test_drift_of_the_channel_of_any_dimension():
     settle((premises, change <= drift / (2 * s * s * s), [s > 0, inverse >= 0, drift >= 0, q >= 0]))
     a, b, c, d, e, f, x, y, u, v = reals("a b c d e f q_1 q_2 p_1 p_2")  # M_l, M_L, q_l, q_L
     same_key = [a * x + b * y == d * u + e * v, b * x + c * y == e * u + f * v]
-    moved = z3.And(d * (x - u) + e * (y - v) == (d - a) * x + (e - b) * y,
-                   e * (x - u) + f * (y - v) == (e - b) * x + (f - c) * y)  # fmt: skip
+    moved = z3.And(
+        d * (x - u) + e * (y - v) == (d - a) * x + (e - b) * y,
+        e * (x - u) + f * (y - v) == (e - b) * x + (f - c) * y,
+    )
     settle(({"first": same_key[0], "second": same_key[1]}, moved, []))
 
 
@@ -216,8 +218,12 @@ def test_zeta_bounds_the_error():
 @checks("T3b", "unneeded", drops="sigma")
 def test_zeta_without_sigma_is_never_larger():
     gamma, gap, sigma = reals("gamma eps_I sigma")
-    settle(({"gap": gap >= 0, "sigma": sigma <= 1},
-            fidelity.zeta_sharp(gamma, gap) <= fidelity.zeta(gamma, gap, sigma), [sigma > 0]))  # fmt: skip
+    statement = (
+        {"gap": gap >= 0, "sigma": sigma <= 1},
+        fidelity.zeta_sharp(gamma, gap) <= fidelity.zeta(gamma, gap, sigma),
+        [sigma > 0],
+    )
+    settle(statement)
 
 
 def descent() -> Statement:
@@ -313,8 +319,11 @@ def test_on_the_circle_there_is_no_descent():
 def aligned() -> Statement:
     """Three layers by their products with g~."""
     first, second, last, gap, square = reals("g_1 g_2 g_L eps_I square")
-    premises = {"aligned": z3.And(first >= 0, second >= 0), "last": last >= (1 - gap) * square,
-                "positive": (1 - gap) * square > 0}  # fmt: skip
+    premises = {
+        "aligned": z3.And(first >= 0, second >= 0),
+        "last": last >= (1 - gap) * square,
+        "positive": (1 - gap) * square > 0,
+    }
     return premises, first + second + last > 0, [square >= 0, gap >= 0]
 
 
@@ -332,11 +341,16 @@ def test_one_opposing_layer_turns_the_descent():
 def test_both_premises_cannot_be_small():
     """`J_1 = 1/n` and any J_L: two distances that add up to 1 - 1/n at least."""
     n, J, first, apart, gap = reals("n J_L J_1 eps_J eps_I")
-    settle((
-        {"spread": first * n == 1, "uniform": absolute(J - first, apart), "identity": absolute(J - 1, gap)},
+    statement = (
+        {
+            "spread": first * n == 1,
+            "uniform": absolute(J - first, apart),
+            "identity": absolute(J - 1, gap),
+        },
         apart + gap >= 1 - 1 / n,
         [n >= 1],
-    ))  # fmt: skip
+    )
+    settle(statement)
 
 
 @checks("A1", "needed", drops="spread")
@@ -353,8 +367,15 @@ def transport(n: int) -> tuple[list[Real], list[Real], list[Real], Real, list[z3
         z3.Reals([f"{name}_{i + 1}" for i in range(n)]) for name in ("eta", "x", "J", "w")
     )
     before = [z3.RealVal(0), *stream[:-1]]
-    process = [rule for i in range(n) for rule in (
-        missing[i] == 1 - before[i], asked[i] * (n - i) == missing[i], stream[i] == before[i] + etas[i] * asked[i])]  # fmt: skip
+    process = [
+        rule
+        for i in range(n)
+        for rule in (
+            missing[i] == 1 - before[i],
+            asked[i] * (n - i) == missing[i],
+            stream[i] == before[i] + etas[i] * asked[i],
+        )
+    ]
     return etas, missing, asked, stream[-1], process
 
 
@@ -375,8 +396,10 @@ def test_identity_transport(n: int):
     prove(
         {}, z3.And(*(missing[i + 1] == missing[i] * (1 - etas[i] / (n - i)) for i in range(n - 1))), process
     )
-    steps = [z3.And(missing[i] < missing[i - 1], missing[i] > Fraction(n - i, n), asked[i] > asked[i - 1])
-             for i in range(1, n)]  # fmt: skip
+    steps = [
+        z3.And(missing[i] < missing[i - 1], missing[i] > Fraction(n - i, n), asked[i] > asked[i - 1])
+        for i in range(1, n)
+    ]
     settle((partial(etas[:-1]), z3.And(*steps), process))
     settle((partial(etas), z3.And(executed > 0, executed < 1), process))
 

@@ -31,11 +31,12 @@ def test_edit_in_two_dimensions_realises_the_attenuated_residual():
     a, b, c, k1, k2, r, D1, D2, rho = reals("g_11 g_12 g_22 k_1 k_2 r D_1 D_2 rho")
     first, second = D1 * (a + k1 * k1) + D2 * (b + k1 * k2), D1 * (b + k1 * k2) + D2 * (c + k2 * k2)
     definition = rho * (a * c - b * b) == k1 * k1 * c - 2 * k1 * k2 * b + k2 * k2 * a
-    settle((
+    statement = (
         {"first": first == r * k1, "second": second == r * k2},
         D1 * k1 + D2 * k2 == suppression.attenuation(rho) * r,
         [definition, a * c != b * b, 1 + rho != 0],
-    ))  # fmt: skip
+    )
+    settle(statement)
 
 
 def one_minimiser() -> Statement:
@@ -121,13 +122,12 @@ def test_suppression_bound_of_any_dimension():
         "smallest": inner <= x / least,
     }
     bound = suppression.suppression_bound(norm, eps, height, least)
-    settle(
-        (
-            premises,
-            inner + outer <= bound,
-            [norm * norm == x + y, norm >= 0, x >= 0, y >= 0, least > 0, height > 0],
-        )
+    statement = (
+        premises,
+        inner + outer <= bound,
+        [norm * norm == x + y, norm >= 0, x >= 0, y >= 0, least > 0, height > 0],
     )
+    settle(statement)
 
 
 @checks("T1b", "unneeded", drops="order")
@@ -221,10 +221,10 @@ def test_larger_eigenvalues_are_not_enough():
     """Both eigenvalues of G_2 are at least those of G_1, by the signs of det(G_2 - g_i I)."""
     premises, conclusion, given = loewner()
     g1, g2, p, q, r = reals("g_1 g_2 p q r")
-    rise = z3.And(g1 <= g2, p * (g2 + r - g1) >= q * q, g1 <= g2 + r + p,  # the smaller eigenvalue
-                  (g1 + p - g2) * r <= q * q)  # the larger one  # fmt: skip
+    smaller = z3.And(g1 <= g2, p * (g2 + r - g1) >= q * q, g1 <= g2 + r + p)
+    larger = (g1 + p - g2) * r <= q * q
     prove(premises, conclusion, given)
-    text = refute({"eigenvalues": rise}, conclusion, given)
+    text = refute({"eigenvalues": z3.And(smaller, larger)}, conclusion, given)
     ledger.counterexample(f"{text}: both eigenvalues of G + [[p, q], [q, r]] are larger, and so is rho")
 
 
@@ -306,8 +306,12 @@ def test_eigenvalues_of_what_a_batch_keeps():
     """Two keys: an eigenvector of S is one of B, from `B (I + S) = S`; and s/(1+s) is in [0, 1), growing."""
     a, c, b, s, x, y = reals("S_11 S_12 S_22 s v_1 v_2")
     B = z3.Reals("B_11 B_12 B_21 B_22")
-    definition = [B[0] * (1 + a) + B[1] * c == a, B[0] * c + B[1] * (1 + b) == c,
-                  B[2] * (1 + a) + B[3] * c == c, B[2] * c + B[3] * (1 + b) == b]  # fmt: skip
+    definition = [
+        B[0] * (1 + a) + B[1] * c == a,
+        B[0] * c + B[1] * (1 + b) == c,
+        B[2] * (1 + a) + B[3] * c == c,
+        B[2] * c + B[3] * (1 + b) == b,
+    ]
     eigen = z3.And(a * x + c * y == s * x, c * x + b * y == s * y)
     share = suppression.attenuation(s)
     mapped = z3.And(B[0] * x + B[1] * y == share * x, B[2] * x + B[3] * y == share * y)

@@ -105,11 +105,12 @@ def test_ball_within_the_ellipse():
     This half asks for no definiteness.
     """
     (m1, m2, x, y, R, tau), inside, length = ellipse()
-    settle((
+    statement = (
         {"radius": R * R * m2 <= tau * tau, "ball": length <= R * R},
         inside <= tau * tau,
         [m1 <= m2],
-    ))  # fmt: skip
+    )
+    settle(statement)
     witness = [m1 <= m2, x == 0, y == R]
     prove({"too large": R * R * m2 > tau * tau}, z3.And(length == R * R, inside > tau * tau), witness)
 
@@ -153,8 +154,11 @@ def relative_progress() -> Statement:
     theta, progress, tau, low, high = reals("theta Delta tau mu_min mu_max")
     premises = {"relative": progress * progress * low == theta * theta * tau * tau}
     trap = theta * theta * high > low
-    return premises, trap == (progress * progress * high > tau * tau), [
-        theta > 0, progress > 0, tau > 0, low > 0, low <= high]  # fmt: skip
+    return (
+        premises,
+        trap == (progress * progress * high > tau * tau),
+        [theta > 0, progress > 0, tau > 0, low > 0, low <= high],
+    )
 
 
 @checks("T2b", "proved")
@@ -249,8 +253,10 @@ def test_margin_needs_length():
 def length_suffices() -> Statement:
     """`||delta|| ||v|| >= m`, delta = c v with c >= 0."""
     v, w, x, y, m, c = reals("v_1 v_2 delta_1 delta_2 m c")
-    premises = {"parallel": z3.And(x == c * v, y == c * w, c >= 0),
-                "length": (x * x + y * y) * (v * v + w * w) >= m * m}  # fmt: skip
+    premises = {
+        "parallel": z3.And(x == c * v, y == c * w, c >= 0),
+        "length": (x * x + y * y) * (v * v + w * w) >= m * m,
+    }
     return premises, v * x + w * y >= m, []
 
 
@@ -320,16 +326,23 @@ def test_kl_s_ellipse_within_the_feasible_one():
     within = f1 * x * x + f2 * y * y <= s * s
     small = s * s * h2 <= tau * tau * f2
     settle(({"small": small, "within": within}, h1 * x * x + h2 * y * y <= tau * tau, order))
-    prove({"large": s * s * h2 > tau * tau * f2}, z3.And(within, h2 * y * y > tau * tau),
-          [*order, x == 0, f2 * y * y == s * s])  # fmt: skip
+    prove(
+        {"large": s * s * h2 > tau * tau * f2},
+        z3.And(within, h2 * y * y > tau * tau),
+        [*order, x == 0, f2 * y * y == s * s],
+    )
 
 
 @checks("X5", "proved")
 def test_relative_condition_lies_between_its_bounds():
     (f1, f2, h1, h2), order = kl()
     cond, f, h, F, H = reals("cond f_low h_low f_high h_high")
-    ends = [z3.And(low <= x, low <= y, high >= x, high >= y, z3.Or(low == x, low == y), z3.Or(high == x, high == y))
-            for low, high, x, y in ((f, F, f1, f2), (h, H, h1, h2))]  # fmt: skip
+    ends = [
+        z3.And(
+            low <= x, low <= y, high >= x, high >= y, z3.Or(low == x, low == y), z3.Or(high == x, high == y)
+        )
+        for low, high, x, y in ((f, F, f1, f2), (h, H, h1, h2))
+    ]
     given = [*order, *ends, cond * h1 * f2 == h2 * f1]
     prove(
         {},
@@ -384,8 +397,12 @@ def test_an_aligned_region_serves_every_eigen_aligned_request():
     R, theta, tau, s, x, delta, g = reals("R theta tau s_i x delta g")
     given = [s > 0, tau > 0, theta > 0, R > 0]
     step = {"step": delta == R / s}
-    settle((step | {"region": tau >= R, "reach": theta * tau <= R},
-            z3.And(delta * delta * s * s <= tau * tau, delta >= theta * tau / s), given))  # fmt: skip
+    statement = (
+        step | {"region": tau >= R, "reach": theta * tau <= R},
+        z3.And(delta * delta * s * s <= tau * tau, delta >= theta * tau / s),
+        given,
+    )
+    settle(statement)
     settle((step | {"along": g >= 0, "within": x * x * s * s <= R * R}, g * x <= g * delta, given))
 
 
@@ -415,10 +432,11 @@ def test_steps_of_the_sandwich():
     positive = z3.And(x > 0, y > 0)
     length = p / (x * x) + q / (y * y)
     floor = z3.And(x >= least, y >= least)
-    settle((
+    statement = (
         {"weights": weights, "floor": floor, "positive": least > 0},
         length <= 1 / (least * least),
         [],
-    ))  # fmt: skip
+    )
+    settle(statement)
     mean = p * x + q * y
     settle(({"weights": weights, "positive": positive}, p / x + q / y >= 1 / mean, [mean > 0]))

@@ -113,16 +113,21 @@ def test_gaps_name_a_function_that_is_not_there():
 def test_gaps_of_prose_are_a_refutation_and_the_library():
     lines = gaps(Claim("P99", 1, "", "", "prose", ()), [])
     assert [line.split(":")[1].strip() for line in lines] == [
-        "no counterexample to the paper's form", "no test runs the library's code"]  # fmt: skip
+        "no counterexample to the paper's form",
+        "no test runs the library's code",
+    ]
 
 
-@pytest.mark.parametrize(("mark", "place"), [
-    (Mark("X98", "random", "", False), "CLAIMS in theory/claims.py"),
-    (Mark("X99", "guessed", "", False), "LADDER in verification/ledger.py"),
-    (Mark("X99", "needed", "z", False), "`assumptions` of the claim in theory/claims.py"),
-    (Mark("X99", "unneeded", "a", False), "`unneeded` of the claim in theory/claims.py"),
-    (Mark("X99", "random", "a", False), '"needed" or "unneeded"'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mark", "place"),
+    [
+        (Mark("X98", "random", "", False), "CLAIMS in theory/claims.py"),
+        (Mark("X99", "guessed", "", False), "LADDER in verification/ledger.py"),
+        (Mark("X99", "needed", "z", False), "`assumptions` of the claim in theory/claims.py"),
+        (Mark("X99", "unneeded", "a", False), "`unneeded` of the claim in theory/claims.py"),
+        (Mark("X99", "random", "a", False), '"needed" or "unneeded"'),
+    ],
+)
 def test_strays_name_the_place_to_register(mark: Mark, place: str):
     assert strays(LACKS, [NEW]) == []
     (line,) = strays([mark], [NEW])
@@ -133,7 +138,10 @@ def test_misplaced_equations_are_named():
     definitions = [*range(1, 70), 3, 71]
     lines = misplaced_equations([], definitions)
     assert [line.split(":")[0] for line in lines] == [
-        "equation (70) has no place", "equation (3) has 2 places in theory/claims.py", "equation (71) is not in the paper"]  # fmt: skip
+        "equation (70) has no place",
+        "equation (3) has 2 places in theory/claims.py",
+        "equation (71) is not in the paper",
+    ]
 
 
 def test_undocumented_claims_are_named():
@@ -144,7 +152,8 @@ def test_undocumented_claims_are_named():
     )
     assert undocumented(page, table, [entry]) == []
     assert undocumented("", table, [entry]) == [
-        'T1: no section "### T1. Attenuation law" in docs/theory.md: add one']  # fmt: skip
+        'T1: no section "### T1. Attenuation law" in docs/theory.md: add one'
+    ]
     assert undocumented(page, "", [entry]) == ["T1: no row in docs/verdicts.md: run `make verify`"]
     (line,) = undocumented(page.replace("holds", "fails"), table, [entry])
     assert line.startswith('T1: end its section of docs/theory.md with "**Verdict: holds.**"')

@@ -145,14 +145,31 @@ def _judge_claim(
                 ratio = _largest(ratio, seen.get("ratio"))
                 error = _largest(error, seen.get("error"))
     return Verdict(
-        claim.id, claim.title, claim.statement, _numbers(claim.equations),
+        claim.id,
+        claim.title,
+        claim.statement,
+        _numbers(claim.equations),
         _judge(claim, bool(failed), bool(rungs), refuted),
-        tuple(r for r in LADDER if r in rungs), examples, ratio, error, dropped,
-        tuple(sorted(set(unneeded))), refutation, claim.correction or claim.addition, tuple(failed), skipped,
-        {kind: tuple(sorted(found[claim.id][kind])) for kind in LADDER | ASIDE if kind in found.get(claim.id, {})},
-        dict(sorted(obligations.items())), tuple(r for r in LADDER if r in expected.get(claim.id, {})),
-        losses(expected, found, claim.id), _machine_checked(claim.id, recorded),
-    )  # fmt: skip
+        tuple(r for r in LADDER if r in rungs),
+        examples,
+        ratio,
+        error,
+        dropped,
+        tuple(sorted(set(unneeded))),
+        refutation,
+        claim.correction or claim.addition,
+        tuple(failed),
+        skipped,
+        {
+            kind: tuple(sorted(found[claim.id][kind]))
+            for kind in LADDER | ASIDE
+            if kind in found.get(claim.id, {})
+        },
+        dict(sorted(obligations.items())),
+        tuple(r for r in LADDER if r in expected.get(claim.id, {})),
+        losses(expected, found, claim.id),
+        _machine_checked(claim.id, recorded),
+    )
 
 
 def _largest(old: float | None, new: float | None) -> float | None:
@@ -181,9 +198,16 @@ def render_terminal(rows: list[Verdict]) -> str:
             "red" if row.failed or row.lost else "yellow" if row.verdict in ("not checked", "fails") else None
         )
         table.add_row(
-            row.id, row.equations, row.title, row.text, " ".join(row.rungs), f"{row.examples:,}",
-            "" if row.ratio is None else f"{row.ratio:.3g}", str(row.skipped or ""), style=style,
-        )  # fmt: skip
+            row.id,
+            row.equations,
+            row.title,
+            row.text,
+            " ".join(row.rungs),
+            f"{row.examples:,}",
+            "" if row.ratio is None else f"{row.ratio:.3g}",
+            str(row.skipped or ""),
+            style=style,
+        )
     out = io.StringIO()
     Console(file=out, width=150).print(table)
     return out.getvalue()
@@ -207,8 +231,10 @@ def _legend() -> str:
         if recorded is None
         else f"from the run of Coq {recorded.coq} on the sources with sha256 {recorded.sources[:16]} (`make proofs` repeats it)"
     )
-    return ("*machine-checked*: Coq's kernel accepts the proof of the claim's statement in [proofs.md](proofs.md), in "
-            f"every dimension and without axioms that are not named; of a claim that fails, its failure; {run}.")  # fmt: skip
+    return (
+        "*machine-checked*: Coq's kernel accepts the proof of the claim's statement in [proofs.md](proofs.md), in "
+        f"every dimension and without axioms that are not named; of a claim that fails, its failure; {run}."
+    )
 
 
 def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
@@ -221,13 +247,14 @@ def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
         "Verdicts: " + "; ".join(f"*{name}*: {text}" for name, text in VERDICTS.items()) + ".",
         "",
         "Rungs, with the number of tests that gave evidence: "
-        + "; ".join(f"*{name}*: {rung.text}" for name, rung in LADDER.items()) + ".",
+        + "; ".join(f"*{name}*: {rung.text}" for name, rung in LADDER.items())
+        + ".",
         "",
         _legend(),
         "",
         "| claim | equations | statement | verdict | rungs | machine-checked | bound | without an assumption | where |",
         "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for row in worst_first(rows):
         notes = [f"*{key}*: {text}" for key, text in row.dropped.items()]
         notes += [f"*{key}* is not needed" for key in row.unneeded]
@@ -239,8 +266,17 @@ def markdown(rows: list[Verdict], expected: Evidence | None = None) -> str:
             f"[{f.removeprefix('test_').removesuffix('.py')}](../verification/{f})"
             for f in files_of_tests(row)
         ]
-        cells = [f"[{row.id}](theory.md#{statement_anchor(row)})", row.equations, f"**{row.title}.** {row.statement}",
-                 verdict, _counts(row, expected or {}), row.machine_checked, row.bound, "; ".join(notes), ", ".join(where)]  # fmt: skip
+        cells = [
+            f"[{row.id}](theory.md#{statement_anchor(row)})",
+            row.equations,
+            f"**{row.title}.** {row.statement}",
+            verdict,
+            _counts(row, expected or {}),
+            row.machine_checked,
+            row.bound,
+            "; ".join(notes),
+            ", ".join(where),
+        ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

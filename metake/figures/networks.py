@@ -88,8 +88,18 @@ class Net:
         return replace(self, G=tuple(factor * G for G in self.G))
 
 
-def net(seed: int, layers: int = 3, width: int = 3, inner: int = 4, tokens: int = 3, *, stiffness: float = 1.0,
-        condition: float = 10.0, moving: float = 1.0, mixing: float = 0.5) -> Net:  # fmt: skip
+def net(
+    seed: int,
+    layers: int = 3,
+    width: int = 3,
+    inner: int = 4,
+    tokens: int = 3,
+    *,
+    stiffness: float = 1.0,
+    condition: float = 10.0,
+    moving: float = 1.0,
+    mixing: float = 0.5,
+) -> Net:
     """A seeded net.
 
     Args:
@@ -132,8 +142,9 @@ class Execution:
         return [torch.outer(r, q) for r, q in zip(self.r, self.q, strict=True)]
 
 
-def execute(net: Net, z: Tensor, shares: Sequence[float] | None = None,
-            channels: Sequence[Tensor] | None = None) -> Execution:  # fmt: skip
+def execute(
+    net: Net, z: Tensor, shares: Sequence[float] | None = None, channels: Sequence[Tensor] | None = None
+) -> Execution:
     """Layer by layer, keys and residuals computed again with the updates so far.
 
     Args:
@@ -193,18 +204,25 @@ def gradients(net: Net, z: Tensor, shares: Sequence[float] | None = None) -> Gra
 
     J_total, N = jacrev(everything)(z)
     return Gradients(
-        _arrays(jacrev(residuals)(z)), _arrays(done.q), _arrays(done.r), _arrays(done.k),
-        weight_gradients(net, done.updates), _arrays(J_total), _arrays(N),
+        _arrays(jacrev(residuals)(z)),
+        _arrays(done.q),
+        _arrays(done.r),
+        _arrays(done.k),
+        weight_gradients(net, done.updates),
+        _arrays(J_total),
+        _arrays(N),
         grad(lambda z: net.loss(execute(net, z, shares, held).updates))(z).numpy(),
         grad(lambda z: net.loss(execute(net, z, shares).updates))(z).numpy(),
-    )  # fmt: skip
+    )
 
 
 def virtual(net: Net, z: Tensor, shares: Sequence[float] | None = None) -> tuple[list[Array], list[Array]]:
     """Gamma^ and q^ of the parallel proxy: `s_l (z - h) q_l^T` at all layers at once, unedited keys."""
     keys, stream = net.forward()
-    q = [torch.linalg.solve(G + torch.outer(k[net.subject], k[net.subject]), k[net.subject])
-         for G, k in zip(net.G, keys, strict=True)]  # fmt: skip
+    q = [
+        torch.linalg.solve(G + torch.outer(k[net.subject], k[net.subject]), k[net.subject])
+        for G, k in zip(net.G, keys, strict=True)
+    ]
     rest = z - stream[net.subject]
     updates = [s * torch.outer(rest, x) for s, x in zip(shares or net.spread, q, strict=True)]
     return weight_gradients(net, updates), _arrays(q)

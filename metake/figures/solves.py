@@ -85,8 +85,14 @@ class Setting:
         """NLL summed over requests under virtual edits, differentiable (checked against `Objective` below)."""
         rows = self.batch.edits
         at, columns, labels = answer_positions(rows)
-        logits = run(self.arch, pad(rows), start=self.layers[0], hidden=self._below, edits=factors,
-                     positions=(at, columns)).logits  # fmt: skip
+        logits = run(
+            self.arch,
+            pad(rows),
+            start=self.layers[0],
+            hidden=self._below,
+            edits=factors,
+            positions=(at, columns),
+        ).logits
         chosen = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
         return (chosen / torch.tensor([rows[i].answer for i in at])).sum()
 
@@ -114,10 +120,16 @@ class Setting:
         """From residual 0, by default the closed loop."""
         hidden = self.origin[0]
         return optimize_targets(
-            Virtual(objective, gate), torch.zeros_like(hidden), hidden.norm(dim=1), steps=steps, lr=lr,
-            penalty=penalty or Penalty(), stop="none", stop_loss=0.0,
+            Virtual(objective, gate),
+            torch.zeros_like(hidden),
+            hidden.norm(dim=1),
+            steps=steps,
+            lr=lr,
+            penalty=penalty or Penalty(),
+            stop="none",
+            stop_loss=0.0,
             evaluate_executed=lambda r: self.objective.post_edit_losses(self.solve(r).factors),
-        )  # fmt: skip
+        )
 
 
 def setting(family: str, seed: int = 0, weight: float = 1.0, size: int = 1, **more) -> Setting:
@@ -147,8 +159,10 @@ def gradients(s: Setting, residuals: Tensor) -> nets.Gradients:
 
     eye, nothing = torch.eye(nets.INNER), torch.zeros(nets.WIDTH, nets.INNER)
     blank = {i: nothing.clone().requires_grad_(True) for i in s.layers}
-    fixed = {i: (torch.cat([left.detach(), blank[i]], 1), torch.cat([right.detach(), eye], 1))
-             for i, (left, right) in whole.factors.items()}  # fmt: skip
+    fixed = {
+        i: (torch.cat([left.detach(), blank[i]], 1), torch.cat([right.detach(), eye], 1))
+        for i, (left, right) in whole.factors.items()
+    }
     Gamma = torch.autograd.grad(s.loss(fixed), list(blank.values()))
 
     def arrays(tensors: Sequence[Tensor]) -> list[Array]:
@@ -157,8 +171,12 @@ def gradients(s: Setting, residuals: Tensor) -> nets.Gradients:
     left, right = ([f[j][:, 0] for f in whole.factors.values()] for j in (0, 1))
     return nets.Gradients(
         [_rows(f[0][:, 0], r) for f in frozen.factors.values()],
-        arrays(right), arrays(left), arrays([k[0] for k in whole.keys.values()]), arrays(Gamma),
-        [_rows(x, r) for x in left], [_rows(x, r) for x in right],
+        arrays(right),
+        arrays(left),
+        arrays([k[0] for k in whole.keys.values()]),
+        arrays(Gamma),
+        [_rows(x, r) for x in left],
+        [_rows(x, r) for x in right],
         torch.autograd.grad(s.loss(frozen.factors), r)[0][0].double().numpy(),
         torch.autograd.grad(s.loss(whole.factors), r)[0][0].double().numpy(),
-    )  # fmt: skip
+    )
