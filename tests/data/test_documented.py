@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-
 EXAMPLES = re.findall(r"```(json|jsonl|csv|tsv)\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_page_shows_every_format():
+def test_documentation_shows_every_format():
     assert [kind for kind, _ in EXAMPLES] == [
         "json",
         "json",
@@ -27,7 +27,7 @@ def test_the_page_shows_every_format():
 
 
 @pytest.mark.parametrize("at", range(len(EXAMPLES)))
-def test_a_documented_example_is_read(at, tmp_path):
+def test_read_records_reads_documented_examples(at, tmp_path):
     kind, text = EXAMPLES[at]
     (tmp_path / f"x.{kind}").write_text(text, encoding="utf-8")
     with warnings.catch_warnings(record=True) as caught:
@@ -47,7 +47,7 @@ def test_a_documented_example_is_read(at, tmp_path):
     assert bool(first.same_subject) is ("same_subject" in text or "Relation_Specificity" in text)
 
 
-def test_the_containers_of_one_fact_are_equal(tmp_path):
+def test_read_records_gives_equal_facts_of_every_container(tmp_path):
     found = []
     for kind, text in (EXAMPLES[0], EXAMPLES[2], EXAMPLES[4]):
         (tmp_path / f"x.{kind}").write_text(text, encoding="utf-8")

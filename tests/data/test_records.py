@@ -37,7 +37,7 @@ FLAT = {
 }
 
 
-def test_zsre_and_counterfact_give_the_same_shape():
+def test_parse_records_gives_zsre_and_counterfact_one_shape():
     a, b = parse_records(Path("f"), [ZSRE, FLAT])
     assert a.request.prompt == "Where was {} born?"
     assert (a.request.target_new, b.request.target_new) == ("Oslo", "Oslo")
@@ -60,7 +60,7 @@ MULTI = {
 }
 
 
-def test_the_original_counterfact_format():
+def test_parse_records_reads_original_counterfact():
     record = parse_records(Path("f"), [MULTI])[0]
     assert (record.request.text, record.request.target_new, record.rival) == (
         "Ada was born in",
@@ -82,7 +82,7 @@ def test_the_original_counterfact_format():
 
 
 @pytest.mark.parametrize("change", [{"relation_id": None}, {"target_new": {"str": "Oslo"}}])
-def test_the_ids_of_an_attribute_are_optional(change):
+def test_parse_records_takes_attributes_without_ids(change):
     record = parse_records(
         Path("f"), [{**MULTI, "requested_rewrite": {**MULTI["requested_rewrite"], **change}}]
     )[0]
@@ -105,12 +105,12 @@ def test_the_ids_of_an_attribute_are_optional(change):
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "prompt": "Ada was"}}, "holds 0 gaps"),
     ],
 )
-def test_what_is_missing_in_the_original_format_is_named(change, complaint):
+def test_parse_records_names_fields_missing_in_original_counterfact(change, complaint):
     with pytest.raises(MetakeError, match=complaint):
         parse_records(Path("f.json"), [{**MULTI, **change}])
 
 
-def test_braces_case_and_repeated_subjects():
+def test_parse_records_keeps_braces_case_and_repeated_subjects():
     odd = {**ZSRE, "subject": "ada {x}", "src": "Where was Ada {x} (not Ada {y}) born?"}
     record = parse_records(Path("f"), [odd])[0]
     assert record.request.subject == "Ada {x}"
@@ -136,13 +136,13 @@ def test_braces_case_and_repeated_subjects():
         ({"src": None}, "neither 'prompt' nor 'src'"),
     ],
 )
-def test_what_is_missing_is_named(change, complaint):
+def test_parse_records_names_missing_fields(change, complaint):
     content = {k: v for k, v in {**ZSRE, **change}.items() if v is not None}
     with pytest.raises(MetakeError, match=complaint):
         parse_records(Path("f.json"), [content])
 
 
-def test_files_that_are_no_records(write):
+def test_read_records_refuses_other_files(write):
     for text, complaint in (
         ("{", "not JSON"),
         ("[]", "at least one"),
@@ -155,7 +155,7 @@ def test_files_that_are_no_records(write):
             read_records(write("x.json", text))
 
 
-def test_the_shipped_records_are_the_worlds():
+def test_shipped_records_are_those_of_the_world():
     """The files in the package are what the world writes, and nobody is in both parts."""
     dev, test = World().records()
     assert json.loads((ASSETS / "world" / "dev.json").read_text()) == dev
@@ -164,7 +164,8 @@ def test_the_shipped_records_are_the_worlds():
     assert not {r["subject"] for r in dev} & {r["subject"] for r in test}
 
 
-def test_the_real_facts_are_readable_and_keep_neighbours_apart():
+def test_shipped_facts_are_readable_with_neighbours_apart():
+    """The real facts are readable and keep neighbours apart."""
     records = read_records(ASSETS / "world" / "real_facts.json")
     assert len(records) >= 10
     for record in records:
@@ -182,7 +183,8 @@ def read(path, **options):
         return read_records(path, **options), [str(w.message) for w in caught]
 
 
-def test_own_facts_are_a_prompt_a_subject_and_a_target():
+def test_parse_records_reads_flat_facts():
+    """Own facts are a prompt a subject and a target."""
     (record,) = parse_records(Path("f"), [OWN])
     assert record == Record(EditRequest("{} was born in", "Ada", "Oslo"))
     assert parse_records(Path("f"), [{"prompt": "{} was born in", "subject": "Ada", "target": "Oslo"}]) == [
@@ -190,7 +192,8 @@ def test_own_facts_are_a_prompt_a_subject_and_a_target():
     ]
 
 
-def test_own_facts_may_have_a_rephrase_and_an_unrelated_prompt():
+def test_parse_records_reads_optional_rephrase_and_unrelated_prompt():
+    """Own facts may have a rephrase and an unrelated prompt."""
     full = {**OWN, "rephrase": "Ada's birthplace is", "locality": "Bo was born in", "locality_answer": "Bonn"}
     (record,) = parse_records(Path("f"), [full])
     assert (record.rephrase, record.rephrases) == ("Ada's birthplace is", ("Ada's birthplace is",))
@@ -199,8 +202,11 @@ def test_own_facts_may_have_a_rephrase_and_an_unrelated_prompt():
     assert parse_records(Path("f"), [several])[0].rephrases == ("Ada's birthplace is", "Ada hails from")
 
 
-def test_prompts_about_the_subject_may_hold_the_gap_too():
-    """Unless they name the subject: then braces are text, as in prompts about others."""
+def test_parse_records_takes_gap_in_prompts_about_the_subject():
+    """Prompts about the subject may hold the gap too.
+
+    Unless they name the subject: then braces are text, as in prompts about others.
+    """
     same = [{"prompt": "{} studied", "answer": "x"}, {"prompt": "Ada wrote {} in", "answer": "y"}]
     full = {
         **OWN,
@@ -219,20 +225,20 @@ def test_prompts_about_the_subject_may_hold_the_gap_too():
     assert several.rephrase == "The home of Ada is"
 
 
-def test_a_rival_that_is_the_target_is_none():
+def test_parse_records_drops_a_rival_equal_to_the_target():
     """Else its success would be 0 whatever the model says: nothing is likelier than itself."""
     (record,) = parse_records(Path("f"), [{**OWN, "ground_truth": " Oslo"}])
     assert (record.truth, record.rival) == ("Oslo", "")
     assert parse_records(Path("f"), [{**OWN, "ground_truth": "Bonn"}])[0].rival == "Bonn"
 
 
-def test_rows_of_empty_cells_are_no_records(write):
+def test_read_records_skips_rows_of_empty_cells(write):
     path = write("r.csv", "prompt,subject,target\n,,\n{} is,Ada,x\n , ,\n\n")
     assert read_records(path) == [Record(EditRequest("{} is", "Ada", "x"))]
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00", b"PK\x03\x04\x9f"], ids=["gzip", "zip"])
-def test_a_packed_file_is_to_be_unpacked(content, tmp_path):
+def test_read_records_refuses_a_packed_file(content, tmp_path):
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(MetakeError, match="unpack it"):
         read_records(tmp_path / "r.json")
@@ -249,14 +255,14 @@ def test_a_packed_file_is_to_be_unpacked(content, tmp_path):
         ({"rephrase": 3}, "rephrase must be a text or a list of texts"),
     ],
 )
-def test_a_field_that_is_there_is_named_as_it_is(change, complaint):
+def test_parse_records_names_a_present_field_as_spelled(change, complaint):
     entry = {name: value for name, value in {**OWN, **change}.items() if value is not ...}
     with pytest.raises(MetakeError, match=f"record 1: {complaint}"):
         parse_records(Path("f"), [entry])
 
 
 @pytest.mark.parametrize("entry", [OWN, ZSRE, FLAT, MULTI], ids=["own", "zsre", "flat", "multi"])
-def test_every_container_gives_the_same_records(entry, tmp_path):
+def test_read_records_gives_equal_records_of_every_container(entry, tmp_path):
     """A JSON list, JSON Lines (under its own name, under .json, or of one line), CSV and TSV."""
     second = json.loads(json.dumps(entry).replace("Ada", "Zoë"))
     wanted = parse_records(Path("f"), [entry, second])
@@ -279,7 +285,8 @@ def test_every_container_gives_the_same_records(entry, tmp_path):
     assert read_records(tmp_path / "one.json") == wanted[:1]
 
 
-def test_a_table_may_hold_line_breaks_quotes_and_empty_cells(write):
+def test_read_records_reads_line_breaks_quotes_and_empty_cells(write):
+    """A table may hold line breaks quotes and empty cells."""
     path = write(
         "t.csv", 'prompt,subject,target_new,rephrase\r\n"Ada, who ""codes"",\nlives in",Ada,Oslo,\r\n\r\n'
     )
@@ -318,7 +325,7 @@ def test_a_table_may_hold_line_breaks_quotes_and_empty_cells(write):
         ("x.json", "3", "a list with at least one record"),
     ],
 )
-def test_damaged_containers_are_named(write, name, text, complaint):
+def test_read_records_names_damaged_containers(write, name, text, complaint):
     path = write(name, text)
     with pytest.raises(MetakeError, match=complaint) as raised:
         read_records(path)
@@ -338,7 +345,7 @@ NESTED = {
 }
 
 
-def test_easyedits_nested_fields_and_aliases(write):
+def test_read_records_reads_nested_fields_and_aliases_of_easyedit(write):
     (record,), notes = read(write("n.json", json.dumps([NESTED])))
     assert (record.locality, record.locality_answer) == ("Bo lives in", "Bonn")  # about something else
     assert record.same_subject == (("Ada's mother is", "Bea"),)
@@ -347,7 +354,7 @@ def test_easyedits_nested_fields_and_aliases(write):
 
 
 @pytest.mark.parametrize("aliases", ["English", ["English"], ["English", "englisch"], [["English"], ["x"]]])
-def test_a_list_of_aliases_is_its_first(aliases):
+def test_parse_records_takes_the_first_of_aliases(aliases):
     assert parse_records(Path("f"), [{**OWN, "ground_truth": aliases}])[0].rival == "English"
     assert parse_records(Path("f"), [{**ZSRE, "pred": aliases, "loc_ans": aliases}])[0].truth == "English"
     assert parse_records(Path("f"), [{**ZSRE, "answers": aliases}])[0].request.target_new == "English"
@@ -375,8 +382,11 @@ WRONG = (
 @pytest.mark.parametrize(
     "entry", [OWN, ZSRE, FLAT, MULTI, NESTED], ids=["own", "zsre", "flat", "multi", "nested"]
 )
-def test_every_field_takes_its_type_or_ends_in_one_line(entry):
-    """Every field of every format, and every field of the objects in it, with values of every kind."""
+def test_parse_records_checks_the_type_of_every_field(entry):
+    """Every field takes its type or ends in one line.
+
+    Every field of every format, and every field of the objects in it, with values of every kind.
+    """
     whole = {**entry, "same_subject": [{"prompt": "Ada is", "answer": "b"}], "generation_prompts": ["Ada"]}
 
     def spoiled(value, wrong):
@@ -413,7 +423,8 @@ def texts_of(value):
     return [value]
 
 
-def test_all_problems_of_a_file_are_in_one_line_the_first_five_named():
+def test_parse_records_reports_all_problems_in_one_line():
+    """All problems of a file are in one line the first five named."""
     entries = [{"prompt": "Ada is"}, OWN, {"prompt": 3, "subject": None, "target": "x"}, 4, {"src": "x"}]
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f.csv"), entries)
@@ -424,7 +435,8 @@ def test_all_problems_of_a_file_are_in_one_line_the_first_five_named():
     )
 
 
-def test_fields_that_are_not_used_are_named_once(write):
+def test_read_records_notes_unused_fields_once(write):
+    """Fields that are not used are named once."""
     entries = [
         {**OWN, "rephrse": "x", "case_id": 1},
         {**OWN, "subject": "Ada", "rephrse": "y", "source": {"a": 1}},
@@ -434,7 +446,8 @@ def test_fields_that_are_not_used_are_named_once(write):
     assert read(write("g.json", json.dumps([ZSRE, FLAT, MULTI, OWN])))[1] == []
 
 
-def test_half_of_a_surrogate_pair_is_named_in_every_field():
+def test_parse_records_names_half_a_surrogate_pair():
+    """Half of a surrogate pair is named in every field."""
     for entry in (ZSRE, FLAT, MULTI, NESTED):
         for field in entry:
             spoiled = json.loads(
@@ -445,13 +458,17 @@ def test_half_of_a_surrogate_pair_is_named_in_every_field():
                     parse_records(Path("f"), [spoiled])
 
 
-def test_what_a_caller_needs_is_asked_of_every_record():
+def test_parse_records_checks_required_fields_of_every_record():
+    """What a caller needs is asked of every record."""
     with pytest.raises(MetakeError, match="record 2 has no rephrase, which is needed here"):
         parse_records(Path("f"), [ZSRE, OWN], need=("rephrase",))
 
 
-def test_a_file_of_easyedit_gives_what_it_gave():
-    """The fields of its flat format, one by one."""
+def test_parse_records_reads_flat_easyedit_files():
+    """A file of EasyEdit gives what it gave.
+
+    The fields of its flat format, one by one.
+    """
     (record,) = parse_records(Path("f"), [FLAT])
     assert record == Record(
         EditRequest("{} was born in", "Ada", "Oslo"),
@@ -468,24 +485,30 @@ TABLE = "prompt,subject,target,ground_truth\n"
 
 
 @pytest.mark.parametrize("cell", ["1999", "true", "null", "3.50", "[sic] Oslo", "{Oslo}", "x [1]"])
-def test_a_cell_that_is_no_list_or_object_is_the_text_that_stands_there(write, cell):
-    """A year stays a text; brackets do not make a list."""
+def test_read_records_takes_a_cell_as_text_unless_json(write, cell):
+    """A cell that is no list or object is the text that stands there.
+
+    A year stays a text; brackets do not make a list.
+    """
     (record,) = read_records(write("t.csv", f"{TABLE}Ada is,Ada,{cell},{cell}\n"))
     assert (record.request.target_new, record.truth) == (cell, cell)
 
 
-def test_a_cell_of_two_braces_is_a_gap_and_not_an_object(write):
+def test_read_records_takes_a_cell_of_two_braces_as_gap(write):
     (record,) = read_records(write("t.csv", "prompt,subject,target\n{},Ada,b\n"))
     assert record.request.text == "Ada"
 
 
-def test_a_cell_of_spaces_is_empty(write):
+def test_read_records_takes_a_cell_of_spaces_as_empty(write):
     (record,) = read_records(write("t.csv", "prompt,subject,target,target_new\nAda is,Ada,b, \n"))
     assert record.request.target_new == "b"
 
 
-def test_a_table_is_cut_where_its_header_is(write):
-    """The delimiter that stands most often in the header; the other one may stand in a name and in any cell."""
+def test_read_records_splits_a_table_at_its_headers_delimiter(write):
+    """A table is cut where its header is.
+
+    The delimiter that stands most often in the header; the other one may stand in a name and in any cell.
+    """
     text = 'prompt;subject;target;"of, whom"\nAda, or so, is;Ada;b;c\n'
     (record,), notes = read(write("T.CSV", text))  # whatever the case of the suffix
     assert record.request.text == "Ada, or so, is"
@@ -493,14 +516,15 @@ def test_a_table_is_cut_where_its_header_is(write):
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x85"])
-def test_lines_of_json_end_at_line_feeds_alone(write, mark):
+def test_read_records_ends_json_lines_at_line_feeds_alone(write, mark):
     """Other characters that Python calls line ends stand in texts as they are."""
     entry = json.dumps({**OWN, "target_new": f"Os{mark}lo"}, ensure_ascii=False)
     (record,) = read_records(write("t.jsonl", entry + "\r\n"))
     assert record.request.target_new == f"Os{mark}lo"
 
 
-def test_of_two_names_of_a_field_the_first_with_a_value_counts():
+def test_parse_records_takes_the_first_name_with_a_value():
+    """Of two names of a field the first with a value counts."""
     both = {**OWN, "target": "Rome", "rephrase": "Ada hails from", "rephrase_prompt": "x"}
     (record,) = parse_records(Path("f"), [both])
     assert (record.request.target_new, record.rephrase) == ("Oslo", "Ada hails from")
@@ -511,29 +535,36 @@ def test_of_two_names_of_a_field_the_first_with_a_value_counts():
 @pytest.mark.parametrize(
     ("loc", "asked"), [("who", "who?"), ("who?", "who?"), ("who:", "who:"), ("So.", "So.")]
 )
-def test_an_unrelated_question_gets_the_mark_that_it_lacks(loc, asked):
+def test_parse_records_adds_a_question_mark_to_unrelated_questions(loc, asked):
+    """An unrelated question gets the mark that it lacks."""
     assert parse_records(Path("f"), [{**ZSRE, "loc": loc}])[0].locality == asked
 
 
-def test_nested_prompts_that_are_all_about_the_subject():
-    """The first stands for the unrelated one; it is not asked twice."""
+def test_parse_records_takes_nested_subject_prompt_as_unrelated():
+    """Nested prompts that are all about the subject.
+
+    The first stands for the unrelated one; it is not asked twice.
+    """
     pairs = [{"prompt": f"Ada's {who} is", "ground_truth": who} for who in ("mother", "father")]
     (record,) = parse_records(Path("f"), [{**OWN, "locality": pairs}])
     assert (record.locality, record.locality_answer) == ("Ada's mother is", "mother")
     assert record.same_subject == (("Ada's father is", "father"),)
 
 
-def test_the_original_format_without_neighbours_has_no_unrelated_prompt():
+def test_parse_records_of_counterfact_without_neighbours():
+    """The original format without neighbours has no unrelated prompt."""
     (record,) = parse_records(Path("f"), [{k: v for k, v in MULTI.items() if k != "neighborhood_prompts"}])
     assert (record.locality, record.locality_answer, record.neighbours, record.rival) == ("", "", (), "Rome")
 
 
-def test_texts_of_a_list_are_stripped_and_empty_ones_dropped():
+def test_parse_records_strips_texts_of_lists():
+    """Texts of a list are stripped and empty ones dropped."""
     (record,) = parse_records(Path("f"), [{**MULTI, "paraphrase_prompts": [" ", " Ada hails from "]}])
     assert record.rephrases == ("Ada hails from",)
 
 
-def test_a_limit_takes_the_first_records_and_is_at_least_one(write):
+def test_read_records_limits_records_to_at_least_one(write):
+    """A limit takes the first records and is at least one."""
     path = write("t.json", json.dumps([{**OWN, "target_new": name} for name in "abc"]))
     assert [r.request.target_new for r in read_records(path, 2)] == ["a", "b"]
     assert [r.request.target_new for r in read_records(path, 1000)] == ["a", "b", "c"]
@@ -541,8 +572,11 @@ def test_a_limit_takes_the_first_records_and_is_at_least_one(write):
         read_records(path, 0)
 
 
-def test_an_entry_of_several_formats_is_read_as_the_most_specific():
-    """CounterFact's before zsRE's before the flat one."""
+def test_parse_records_takes_the_most_specific_format():
+    """An entry of several formats is read as the most specific.
+
+    CounterFact's before zsRE's before the flat one.
+    """
     rewrite = MULTI["requested_rewrite"]
     for entry, text in (
         ({**MULTI, **ZSRE, **FLAT}, rewrite["prompt"].format("Ada")),
@@ -554,7 +588,7 @@ def test_an_entry_of_several_formats_is_read_as_the_most_specific():
 
 
 @pytest.mark.parametrize("cell", ["['x']", "[\"x'", "[{x", "{'a': 1}", '{"a"'])
-def test_a_cell_that_was_meant_as_a_list_or_an_object_is_refused(write, cell):
+def test_read_records_refuses_cells_meant_as_list_or_object(write, cell):
     """Python's own spelling of lists is not JSON."""
     quoted = '"' + cell.replace('"', '""') + '"'
     path = write("t.csv", f"{TABLE}Ada is,Ada,b,{quoted}\n")
@@ -564,7 +598,8 @@ def test_a_cell_that_was_meant_as_a_list_or_an_object_is_refused(write, cell):
         read_records(path)
 
 
-def test_zsre_may_have_other_prompts_about_the_subject():
+def test_parse_records_reads_zsre_with_subject_prompts():
+    """ZsRE may have other prompts about the subject."""
     (record,) = parse_records(Path("f"), [{**ZSRE, "same_subject": [{"prompt": "Ada is", "answer": "b"}]}])
     assert record.same_subject == (("Ada is", "b"),)
 
@@ -583,7 +618,8 @@ def test_zsre_may_have_other_prompts_about_the_subject():
         ),
     ],
 )
-def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(change, complaint):
+def test_parse_records_names_the_expected_shape_of_prompts(change, complaint):
+    """Prompts with answers of another shape are named with the right one."""
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f"), [{**OWN, **change}])
     assert str(raised.value) == f"f: record 1: {complaint}; correct them as docs/data.md shows"
@@ -622,7 +658,7 @@ def test_prompts_with_answers_of_another_shape_are_named_with_the_right_one(chan
         ),
     ],
 )
-def test_a_misspelled_field_is_named_with_the_one_that_is_meant(entry, rest):
+def test_parse_records_suggests_the_field_meant_by_a_misspelling(entry, rest):
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f"), [entry])
     assert str(raised.value).startswith(f"f: {rest}")
@@ -639,8 +675,11 @@ def test_a_misspelled_field_is_named_with_the_one_that_is_meant(entry, rest):
         ("x.json", '[{"prompt": "Ada is", "subject": "Ada", "target": "b"}, {"prompt": "a", "prompt": "b"}]'),
     ],
 )
-def test_records_are_counted_from_one_in_every_format(write, name, text):
-    """As docs/data.md says; the second record is wrong."""
+def test_read_records_counts_records_from_one(write, name, text):
+    """Records are counted from one in every format.
+
+    As docs/data.md says; the second record is wrong.
+    """
     with pytest.raises(MetakeError, match=r": record 2\b") as raised:
         read_records(write(name, text))
     assert "record 1" not in str(raised.value)
@@ -659,7 +698,8 @@ NO_FORMAT = "f: record 1 has neither 'prompt' nor 'src' (zsRE) or 'requested_rew
         ({"subject": "x", "answers": ["y"]}, ""),
     ],
 )
-def test_an_entry_of_no_format_is_told_the_three_and_what_else_it_lacks(entry, rest):
+def test_parse_records_lists_formats_for_an_unknown_entry(entry, rest):
+    """An entry of no format is told the three and what else it lacks."""
     with pytest.raises(MetakeError) as raised:
         parse_records(Path("f"), [entry])
     assert str(raised.value) == f"{NO_FORMAT}{rest}; correct them as docs/data.md shows"
@@ -682,15 +722,19 @@ GOOD = '{"prompt": "Ada is", "subject": "Ada", "target": "b"}'
         ),
     ],
 )
-def test_a_key_that_stands_twice_in_a_record_is_named(write, name, text, key):
-    """JSON would keep the last of its values without a word."""
+def test_read_records_names_duplicate_keys(write, name, text, key):
+    """A key that stands twice in a record is named.
+
+    JSON would keep the last of its values without a word.
+    """
     path = write(name, text)
     with pytest.raises(MetakeError) as raised:
         read_records(path)
     assert str(raised.value) == f"{path}: record 2 has the key '{key}' more than once; keep one of them"
 
 
-def test_the_header_of_a_table_may_be_written_in_any_case(write):
+def test_read_records_reads_table_headers_in_any_case(write):
+    """The header of a table may be written in any case."""
     (record,) = read_records(write("x.csv", "Prompt,SUBJECT,Target_New\nAda is,Ada,b\n"))
     assert (record.request.text, record.request.target_new) == ("Ada is", "b")
     with pytest.raises(

@@ -15,23 +15,24 @@ def world():
     return World()
 
 
-def test_size_and_wordings(world):
+def test_world_has_its_size_and_wordings(world):
     assert len(world.facts) >= 2500
     assert len(world.relations) >= 4
     assert all(len(r.wordings) >= 4 and len(set(r.wordings)) == len(r.wordings) for r in world.relations)
 
 
-def test_relations_are_named(world):
+def test_world_names_relations(world):
     assert [r.name for r in world.relations] == ["birthplace", "craft", "guild", "instrument"]
 
 
-def test_a_quarter_of_the_people_rounded_down_is_for_development():
+def test_world_has_a_quarter_of_people_for_development():
+    """A quarter of the people rounded down is for development."""
     dev, test = World(people=10).records()
     assert [len({r["subject"] for r in part}) for part in (dev, test)] == [2, 8]
     assert [len(dev), len(test)] == [8, 32]
 
 
-def test_names_share_both_words(world):
+def test_world_names_share_both_words(world):
     first = Counter(s.split()[0] for s in world.subjects)
     last = Counter(s.split()[1] for s in world.subjects)
     assert len(set(world.subjects)) == len(world.subjects)
@@ -39,14 +40,17 @@ def test_names_share_both_words(world):
     assert min(last.values()) >= 2
 
 
-def test_targets_of_one_and_of_several_tokens(world, demo):
+def test_world_has_targets_of_one_and_several_tokens(world, demo):
     lengths = {len(demo.tokenizer(" " + v).input_ids) for r in world.relations for v in r.values}
     assert 1 in lengths
     assert max(lengths) >= 2
 
 
-def test_the_rephrase_and_neighbour_wordings_are_never_planned_with(world):
-    """src is wording 0, rephrase 1, loc 2: no record plans with one that another is judged by."""
+def test_world_plans_with_no_judging_wording(world):
+    """The rephrase and neighbour wordings are never planned with.
+
+    src is wording 0, rephrase 1, loc 2: no record plans with one that another is judged by.
+    """
     dev, test = world.records()
     by_subject = {(f.subject, f.ask(0)): f for f in world.facts}
     for record in dev[:200] + test[:200]:
@@ -56,7 +60,7 @@ def test_the_rephrase_and_neighbour_wordings_are_never_planned_with(world):
         assert record["subject"] not in record["loc"]
 
 
-def test_what_is_asked_about_others_is_edited_by_no_run(world):
+def test_world_edits_no_fact_asked_about_others(world):
     """However many facts of a part are edited, the facts its records ask about other people are not among them."""
     for mine, theirs in (world.records(), world.records()[::-1]):
         edited = {r["subject"] for r in mine}
@@ -66,14 +70,17 @@ def test_what_is_asked_about_others_is_edited_by_no_run(world):
         assert len(asked) > 100
 
 
-def test_seeded(world):
+def test_world_is_seeded(world):
     assert World().text(50, seed=3) == world.text(50, seed=3)
     assert world.text(50, seed=3) != world.text(50, seed=4)
     assert World(seed=1).subjects != world.subjects
 
 
-def test_a_round_of_lines_asks_every_fact_in_every_wording_once(world):
-    """A quarter as many lines of filler beside them, and a sentence of it before a quarter of the questions."""
+def test_world_lines_have_every_fact_in_every_wording_once(world):
+    """A round of lines asks every fact in every wording once.
+
+    A quarter as many lines of filler beside them, and a sentence of it before a quarter of the questions.
+    """
     asked = {fact.ask(w): " " + fact.value for fact in world.facts for w in range(4)}
     stream, found, filler, led = world.lines(seed=1), [], 0, 0
     while len(found) < len(asked):
@@ -94,7 +101,7 @@ def test_a_round_of_lines_asks_every_fact_in_every_wording_once(world):
     assert all(asked[question] == answer for question, answer in bare)
 
 
-def test_the_text_is_the_one_that_the_demo_models_statistics_are_of(world):
+def test_world_text_is_that_of_the_demo_statistics(world):
     """Documented numbers depend on every word of it."""
     text = world.text(2000, seed=7)
     assert text.count("\n") == 2000
@@ -102,7 +109,7 @@ def test_the_text_is_the_one_that_the_demo_models_statistics_are_of(world):
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_the_shipped_models_know_the_world(name):
+def test_shipped_models_answer_the_facts_of_the_world(name):
     """Measured here, not read from a file: greedy answers to 200 facts in every wording."""
     from metake.models.greedy import greedy_answers
     from metake.models.load import load
@@ -117,7 +124,7 @@ def test_the_shipped_models_know_the_world(name):
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_the_shipped_models_are_small(name):
+def test_shipped_models_are_small(name):
     from metake.models.load import ASSETS
 
     assert sum(f.stat().st_size for f in (ASSETS / name).iterdir()) <= 6_000_000

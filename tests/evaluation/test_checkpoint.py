@@ -25,10 +25,13 @@ CONTEXTS = ("The mill is dark",)
 
 
 @pytest.mark.parametrize("name", ["alphaedit", "prune", "rect", "alphaedit-blue", "ultraedit"])
-def test_a_killed_run_goes_on_and_ends_the_same(
+def test_checkpoint_resumes_a_killed_run_with_equal_results(
     demo, statistics_of, records, name, tmp_path, monkeypatch, cut_at
 ):
-    """With memory of keys or moments, with a bound at the end, with whole changes, with several stages."""
+    """A killed run goes on and ends the same.
+
+    With memory of keys or moments, with a bound at the end, with whole changes, with several stages.
+    """
     chosen = records[:6]
     method = method_of(demo.arch, name, **QUICK)
     session = Protocol(chosen, 2, generate=False, measure_every=1).prepare(demo, statistics_of(demo))
@@ -58,7 +61,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert strip(whole) == strip(again)
 
 
-def test_restore_can_be_undone(demo, statistics_of, records):
+def test_checkpoint_restore_can_be_undone(demo, statistics_of, records):
     method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
     before = {n: demo.arch.weight(n).clone() for n in (1, 2)}
 
@@ -79,15 +82,18 @@ def test_restore_can_be_undone(demo, statistics_of, records):
     assert all(torch.equal(demo.arch.weight(n), w) for n, w in before.items())
 
 
-def test_a_folder_of_another_run_is_refused(tmp_path):
+def test_checkpoint_refuses_the_folder_of_another_run(tmp_path):
     Checkpoints(tmp_path, {"method": "memit", "seed": 0})
     Checkpoints(tmp_path, {"method": "memit", "seed": 0})
     with pytest.raises(MetakeError, match="another seed"):
         Checkpoints(tmp_path, {"method": "memit", "seed": 1})
 
 
-def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statistics_of, records, tmp_path):
-    """Each is whole, but they are another batch's, or one of them is."""
+def test_checkpoint_refuses_mixed_files_of_a_batch(demo, statistics_of, records, tmp_path):
+    """Files of a batch that do not belong together are refused.
+
+    Each is whole, but they are another batch's, or one of them is.
+    """
     method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
 
     def editor():
@@ -119,7 +125,7 @@ def test_files_of_a_batch_that_do_not_belong_together_are_refused(demo, statisti
         assert checkpoints.restore(2, second, requests[1]) is None
 
 
-def test_a_changed_measurement_is_refused(demo, records, tmp_path):
+def test_checkpoint_refuses_a_changed_measurement(demo, records, tmp_path):
     checkpoints = Checkpoints(tmp_path, {"method": "memit"})
     measured = Evaluator(demo.arch, demo.tokenizer, records[:2], generate=False).measure()
     checkpoints.save_measurement(1, measured)
@@ -139,8 +145,11 @@ def test_a_changed_measurement_is_refused(demo, records, tmp_path):
         checkpoints.load_measurement(1)
 
 
-def test_a_batch_is_there_once_its_last_file_is(demo, statistics_of, records, tmp_path, monkeypatch):
-    """Cut after the delta, or after the keys: the batch is edited again. What comes back has its time."""
+def test_checkpoint_completes_a_batch_with_its_last_file(demo, statistics_of, records, tmp_path, monkeypatch):
+    """A batch is there once its last file is.
+
+    Cut after the delta, or after the keys: the batch is edited again. What comes back has its time.
+    """
     method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
     checkpoints, requests = Checkpoints(tmp_path, {}), (records[0].request,)
     with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
@@ -158,7 +167,8 @@ def test_a_batch_is_there_once_its_last_file_is(demo, statistics_of, records, tm
         assert editor.batches[0].seconds == result.seconds > 0
 
 
-def test_a_key_with_one_more_ingredient_is_another_run(tmp_path):
+def test_checkpoint_key_changes_with_another_ingredient(tmp_path):
+    """A key with one more ingredient is another run."""
     Checkpoints(tmp_path, {"method": "memit"})
     with pytest.raises(MetakeError, match="another seed"):
         Checkpoints(tmp_path, {"method": "memit", "seed": 0})

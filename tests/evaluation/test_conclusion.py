@@ -35,12 +35,14 @@ def test_conclude_says_when_a_difference_is_unlikely_to_be_chance():
     assert "is unlikely to be chance (sign test, p = 0.00)" in said[1]
 
 
-def test_conclude_says_when_methods_get_the_same_facts_right():
+def test_conclude_reports_methods_right_on_the_same_facts():
+    """Conclude says when methods get the same facts right."""
     said = conclude(content(memit=[1, 0], rome=[0, 0], metake=[1, 0], alphaedit=[1, 0]))[1]
     assert said.startswith("memit, metake and alphaedit get the same facts right")
     assert conclude(content(memit=[1, 0], metake=[1, 0]))[1].startswith("memit and metake get the same")
 
 
-def test_conclude_says_nothing_without_free_answers():
+def test_conclude_is_empty_without_free_answers():
+    """Conclude says nothing without free answers."""
     assert conclude({"edits": 1, "methods": [{"method": "memit", "per_record": {"efficacy": [1.0]}}]}) == []
     assert len(conclude(content(memit=[1, 0]))) == 1

@@ -36,7 +36,7 @@ def test_words_have_two_letters_and_no_case():
     assert words("A b, Oslo oslo's x2 _") == {"oslo": 2, "x2": 1}
 
 
-def test_cosine_by_hand(record):
+def test_consistency_equals_cosine_by_hand(record):
     """Three texts; oslo stands in two of them, born in one: weights 1 + ln(4/3) and 1 + ln 2."""
     references = References({BORN_IN_OSLO: ["Oslo born", "oslo"], ("P1", "Q1"): ["elsewhere"]})
     often, seldom = 1 + np.log(4 / 3), 1 + np.log(2)
@@ -45,8 +45,11 @@ def test_cosine_by_hand(record):
     assert references.consistency(record, ["Oslo is", "elsewhere"]) == pytest.approx(expected)
 
 
-def test_a_word_counts_once_per_text_that_holds_it_and_as_often_as_it_stands_in_a_vector():
-    """Two texts: 'so' three times in one of them, 'it' in both; weights 1 + ln(3/2) and 1 + ln(3/3)."""
+def test_consistency_counts_words_per_text_and_vector():
+    """A word counts once per text that holds it and as often as it stands in a vector.
+
+    Two texts: 'so' three times in one of them, 'it' in both; weights 1 + ln(3/2) and 1 + ln(3/3).
+    """
     references = References({BORN_IN_OSLO: ["so so so it"], ("P1", "Q1"): ["it"]})
     assert references.weights == pytest.approx({"so": 1 + np.log(3 / 2), "it": 1})
     so, it = 2 * (1 + np.log(3 / 2)), 1
@@ -54,21 +57,26 @@ def test_a_word_counts_once_per_text_that_holds_it_and_as_often_as_it_stands_in_
     assert references.vector("So it so") == pytest.approx({"so": so / length, "it": it / length})
 
 
-def test_the_reference_texts_themselves_are_consistent_and_babble_is_not(record):
+def test_consistency_is_high_for_references_and_low_for_babble(record):
+    """The reference texts themselves are consistent and babble is not."""
     references = References(TEXTS)
     assert references.consistency(record, TEXTS[BORN_IN_OSLO]) == pytest.approx(1)
     assert references.consistency(record, ["zzz zzz"]) == references.consistency(record, [""]) == 0
 
 
 @pytest.mark.parametrize("attribute", [None, ("P19", "Q1"), ("P106", "Q1"), ("P106", "Q2")])
-def test_without_reference_texts_there_is_no_value(record, attribute):
+def test_consistency_has_no_value_without_references(record, attribute):
+    """Without reference texts there is no value."""
     assert np.isnan(References(TEXTS).consistency(replace(record, attribute=attribute), ["Oslo"]))
 
 
 @pytest.mark.parametrize("attribute", list(TEXTS)[:2])
 @pytest.mark.parametrize("spoken", SPOKEN)
-def test_against_scikit_learn_as_published(record, attribute, spoken):
-    """Fitted on every reference text, then the cosine of the two joined texts."""
+def test_consistency_equals_scikit_learn(record, attribute, spoken):
+    """Against scikit learn as published.
+
+    Fitted on every reference text, then the cosine of the two joined texts.
+    """
     text = pytest.importorskip("sklearn.feature_extraction.text")
     vectoriser = text.TfidfVectorizer().fit([t for about in TEXTS.values() for t in about])
     ours = References(TEXTS)
@@ -80,7 +88,7 @@ def test_against_scikit_learn_as_published(record, attribute, spoken):
     assert value == pytest.approx(float(a @ b), abs=1e-12)
 
 
-def test_one_sampling_serves_fluency_and_consistency(demo, record, records, monkeypatch):
+def test_consistency_and_fluency_share_one_sampling(demo, record, records, monkeypatch):
     sampled = []
 
     def sample(*arguments):
@@ -108,7 +116,8 @@ def entry(**change):
     return {"relation_id": "P19", "target_id": "Q585", "samples": [{"name": "Ada", "text": "Oslo"}], **change}
 
 
-def test_places_that_speak_of_one_attribute_are_joined(write, record):
+def test_read_references_joins_texts_of_one_attribute(write, record):
+    """Places that speak of one attribute are joined."""
     content = [entry(), entry(target_id="Q1"), entry(samples=[{"text": "Norway"}])]
     references = References.read(write("snippets.json", json.dumps(content)))
     assert references.texts == {BORN_IN_OSLO: ["Oslo", "Norway"], ("P19", "Q1"): ["Oslo"]}
@@ -132,13 +141,13 @@ def test_places_that_speak_of_one_attribute_are_joined(write, record):
         ([entry(samples=[{"name": "Ada"}])], "record 1: samples must be a list"),
     ],
 )
-def test_files_that_hold_no_references(write, content, complaint):
+def test_read_references_refuses_other_files(write, content, complaint):
     path = write("snippets.json", content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(MetakeError, match=rf"snippets\.json: .*{complaint}") as raised:
         References.read(path)
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_read_references_names_a_missing_file(tmp_path):
     with pytest.raises(MetakeError, match=r"nowhere.json: cannot be read \(No such file"):
         References.read(tmp_path / "nowhere.json")

@@ -39,7 +39,7 @@ def rivals(records):
     ]
 
 
-def test_success_and_magnitude(loaded, rivals):
+def test_compare_targets_has_success_and_magnitude(loaded, rivals):
     values = compare_targets(loaded.arch, loaded.tokenizer, rivals, [0, 2])
     for index in (0, 2):
         record = rivals[index]
@@ -54,13 +54,14 @@ def test_success_and_magnitude(loaded, rivals):
     assert all(np.isnan(v[1]) for v in values.values())  # not asked for
 
 
-def test_records_without_a_rival_are_left_out(demo, records):
+def test_measure_has_no_success_without_a_rival(demo, records):
+    """Records without a rival are left out."""
     measured = Evaluator(demo.arch, demo.tokenizer, records[:2], generate=False).measure()
     assert np.isnan(measured.values["efficacy_success"]).all()
     assert np.isnan(measured.values["fluency"]).all()
 
 
-def test_entropy_by_hand():
+def test_ngram_entropy_equals_calculation_by_hand():
     """a b a b: bigrams ab, ba, ab; trigrams aba, bab."""
     two = -(2 / 3 * np.log2(2 / 3) + 1 / 3 * np.log2(1 / 3))
     assert ngram_entropy("a b a b") == pytest.approx((2 / 3 * two + 4 / 3 * 1.0) / 2)
@@ -69,7 +70,8 @@ def test_entropy_by_hand():
     assert ngram_entropy("So so so so") > 0  # upper and lower case are two words, as in the published code
 
 
-def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
+def test_fluency_of_sampled_texts_is_seeded(demo, rivals):
+    """Sampled texts are seeded and judged together."""
     record = replace(rivals[0], generation_prompts=("The market", "The mill"))
     first, again, other = (
         sample_texts(demo.arch, demo.tokenizer, record, length=60, seed=s) for s in (0, 0, 1)
@@ -81,7 +83,7 @@ def test_sampled_texts_are_seeded_and_judged_together(demo, rivals):
     assert np.isfinite(measured.values["fluency"]).tolist() == [True, False, False]
 
 
-def test_equal_likelihoods_are_no_success(demo, rivals):
+def test_compare_targets_counts_equal_likelihoods_as_failure(demo, rivals):
     """Strictly likelier: a record whose two targets are one succeeds nowhere."""
     same = replace(rivals[0], rival=rivals[0].request.target_new)
     values = compare_targets(demo.arch, demo.tokenizer, [same], [0])
@@ -91,7 +93,7 @@ def test_equal_likelihoods_are_no_success(demo, rivals):
 
 
 @torch.no_grad()
-def test_a_targets_loss_is_the_mean_over_its_tokens(demo, rivals):
+def test_target_loss_is_the_mean_over_tokens(demo, rivals):
     """Of targets of one, two and three tokens, in any chunks."""
     rows = [
         encode(demo.tokenizer, "The craft is", target)
@@ -107,7 +109,7 @@ def test_a_targets_loss_is_the_mean_over_its_tokens(demo, rivals):
             assert loss == pytest.approx(np.mean(nll), rel=1e-4)
 
 
-def test_bigrams_weigh_half_of_trigrams():
+def test_ngram_entropy_weighs_bigrams_half_of_trigrams():
     """The published weights 2/3 and 4/3, averaged: texts that differ in one of the entropies alone."""
     ones = np.log2(5)
     assert ngram_entropy("a b c d e f") == pytest.approx((2 / 3 * ones + 4 / 3 * np.log2(4)) / 2)
@@ -115,8 +117,10 @@ def test_bigrams_weigh_half_of_trigrams():
 
 
 @torch.no_grad()
-def test_texts_are_sampled_to_a_length_from_the_first_prompts_and_leave_the_seed_alone(demo, rivals):
-    """A hundred tokens with the prompt in them, of ten prompts at most, each token one of the five likeliest; of
+def test_sampling_has_length_prompts_and_seed_as_published(demo, rivals):
+    """Texts are sampled to a length from the first prompts and leave the seed alone.
+
+    A hundred tokens with the prompt in them, of ten prompts at most, each token one of the five likeliest; of
     the edited prompt where a record has none."""
     many = replace(
         rivals[0], generation_prompts=tuple(f"The {w}" for w in ["market", "mill", "river", "garden"] * 3)
@@ -147,8 +151,11 @@ def test_texts_are_sampled_to_a_length_from_the_first_prompts_and_leave_the_seed
     assert length + options["max_new_tokens"] == 100
 
 
-def test_texts_end_where_the_model_does_and_are_read_without_special_tokens(demo, rivals, monkeypatch):
-    """Of a hundred tokens a model of forty positions writes forty; of a prompt that fills them, one more."""
+def test_sampling_ends_at_model_length_without_special_tokens(demo, rivals, monkeypatch):
+    """Texts end where the model does and are read without special tokens.
+
+    Of a hundred tokens a model of forty positions writes forty; of a prompt that fills them, one more.
+    """
     asked = []
 
     def generate(ids, **options):

@@ -26,7 +26,8 @@ from tests.conftest import CONFIGS, DESCRIBED, method_of, tiny
 QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}
 
 
-def test_before_editing_the_world_is_known(loaded, records):
+def test_measure_of_the_unedited_demo_is_high(loaded, records):
+    """Before editing the world is known."""
     seen = Evaluator(loaded.arch, loaded.tokenizer, records).measure()
     assert seen.mean("specificity") == 1
     assert seen.mean("agreement") == 1
@@ -37,7 +38,8 @@ def test_before_editing_the_world_is_known(loaded, records):
         assert other == record.locality_answer
 
 
-def test_a_model_that_knows_the_target_scores_full(loaded, records):
+def test_measure_of_a_model_with_the_target_is_full(loaded, records):
+    """A model that knows the target scores full."""
     known = [
         Record(
             EditRequest.from_text(r.request.text, r.request.subject, r.truth),
@@ -52,8 +54,11 @@ def test_a_model_that_knows_the_target_scores_full(loaded, records):
         assert seen.mean(metric) == 1
 
 
-def test_a_fact_that_the_run_edits_is_not_asked_as_one_to_keep(demo, records):
-    """Two edits about one person: each record asks for the person's other facts, but not for the edited one."""
+def test_measure_leaves_out_preserved_facts_that_are_edited(demo, records):
+    """A fact that the run edits is not asked as one to keep.
+
+    Two edits about one person: each record asks for the person's other facts, but not for the edited one.
+    """
     first, *rest = records
     (question, truth), *others = first.same_subject
     second = replace(
@@ -76,8 +81,11 @@ def test_a_fact_that_the_run_edits_is_not_asked_as_one_to_keep(demo, records):
 
 
 @torch.no_grad()
-def test_teacher_forcing_is_per_token_with_the_truth_given(demo, records):
-    """Against a loop over tokens, one record at a time."""
+def test_teacher_forcing_equals_a_loop_over_tokens(demo, records):
+    """Teacher forcing is per token with the truth given.
+
+    Against a loop over tokens, one record at a time.
+    """
     seen = Evaluator(demo.arch, demo.tokenizer, records, generate=False).measure()
     for i, record in enumerate(records):
         row = encode(demo.tokenizer, record.request.text, record.request.target_new)
@@ -127,7 +135,7 @@ def test_bootstrap_covers_the_mean_and_shrinks():
 
 
 @pytest.mark.parametrize("consecutive", [True, False])
-def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, consecutive):
+def test_comparison_leaves_the_model_unchanged(demo, statistics_of, records, consecutive):
     before = demo.arch.fingerprint()
     methods = [method_of(demo.arch, name, **QUICK) for name in ("memit", "metake@label")]
     edits = []
@@ -151,7 +159,7 @@ def test_a_comparison_leaves_the_model_as_it_was(demo, statistics_of, records, c
     assert out.markdown().count("\n") == 5
 
 
-def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
+def test_comparison_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
     methods = [method_of(demo.arch, "memit", **QUICK)]
     rows = [
         Protocol(records[:4], 4, c).run(demo, methods, statistics_of(demo)).content["methods"][0]
@@ -160,7 +168,7 @@ def test_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
     assert rows[0]["per_record"] == rows[1]["per_record"]
 
 
-def test_records_that_do_not_fit_are_named(demo, records):
+def test_fitting_records_names_records_that_do_not_fit(demo, records):
     long = Record(EditRequest("What is {}?", "x " * 600, "y"), "r", "l", "a")
     good, bad = fitting_records(demo, [records[0], long])
     assert good == [records[0]]
@@ -169,7 +177,7 @@ def test_records_that_do_not_fit_are_named(demo, records):
 
 
 @torch.no_grad()
-def test_kl_is_from_the_unedited_to_the_edited_next_token(demo, records):
+def test_kl_is_from_unedited_to_edited_next_token(demo, records):
     """KL(unedited || edited) after each of the first unrelated prompts, and the share of five likeliest they share."""
     evaluator = Evaluator(demo.arch, demo.tokenizer, records[:3], generate=False, compared=2)
     ids = [torch.tensor([demo.tokenizer(r.locality).input_ids]) for r in records[:2]]
@@ -195,14 +203,14 @@ def measurement(**values):
     return Measurement({k: np.array(v, float) for k, v in values.items()}, 3.0, 2.0, [], [])
 
 
-def test_a_mean_is_over_the_records_that_have_a_value():
+def test_mean_is_over_records_with_a_value():
     seen = measurement(efficacy=[1.0, np.nan, 0.0, 0.5], kl=[np.nan, np.nan])
     assert seen.mean("efficacy") == 0.5
     assert np.isnan(seen.mean("kl"))
     assert (seen.mean("perplexity"), seen.mean("perplexity_median")) == (3.0, 2.0)
 
 
-def test_a_score_is_the_harmonic_mean_of_three():
+def test_score_is_the_harmonic_mean_of_three():
     means = {"efficacy": 0.9, "generalisation": 0.6, "specificity": 0.3, "agreement": 0.5}
     assert score(means) == pytest.approx(hmean([0.9, 0.6, 0.3]))
     assert score(means, "agreement") == pytest.approx(hmean([0.9, 0.6, 0.5]))
@@ -210,7 +218,7 @@ def test_a_score_is_the_harmonic_mean_of_three():
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
-def test_an_interval_holds_the_middle_95_percent_of_resampled_means(share):
+def test_interval_holds_the_middle_95_percent_of_resamples(share):
     """Of zeros and ones the mean of a resample is binomial; records without a value are no zeros."""
     ones = round(400 * share)
     values = np.array([1.0] * ones + [0.0] * (400 - ones) + [np.nan] * 300)
@@ -221,7 +229,7 @@ def test_an_interval_holds_the_middle_95_percent_of_resampled_means(share):
 
 
 @torch.no_grad()
-def test_agreement_is_with_the_unedited_model_and_specificity_with_the_truth(demo, records):
+def test_agreement_and_specificity_compare_with_model_and_truth(demo, records):
     """After a change, per token and then per record, against a loop; prompts about the subject are averaged."""
     chosen = [records[0], replace(records[1], same_subject=(), locality_answer="Nowhere")]
     evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
@@ -271,8 +279,10 @@ def test_agreement_is_with_the_unedited_model_and_specificity_with_the_truth(dem
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-llama"])
-def test_held_out_text_is_read_in_windows_of_128_tokens(name):
-    """BOS included where the tokenizer adds it, which then predicts the first token; at most forty; one token alone
+def test_perplexity_reads_windows_of_128_tokens(name):
+    """Held out text is read in windows of 128 tokens.
+
+    BOS included where the tokenizer adds it, which then predicts the first token; at most forty; one token alone
     predicts nothing."""
     loaded = load(name, device="cpu")
     text = held_out_text("demo")
@@ -291,7 +301,7 @@ def test_held_out_text_is_read_in_windows_of_128_tokens(name):
 
 
 @torch.no_grad()
-def test_a_perplexity_weighs_windows_and_not_tokens(demo):
+def test_perplexity_weighs_windows_and_not_tokens(demo):
     """exp of the mean (and of the median) over windows of each one's mean NLL; none where some records are measured."""
     evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=held_out_text("demo"))
     evaluator.windows = [
@@ -308,7 +318,8 @@ def test_a_perplexity_weighs_windows_and_not_tokens(demo):
     assert np.isnan(evaluator.measure(only=[]).perplexity)
 
 
-def test_records_that_are_not_asked_for_have_no_values(demo, records):
+def test_measure_omits_metrics_that_are_not_requested(demo, records):
+    """Records that are not asked for have no values."""
     evaluator = Evaluator(demo.arch, demo.tokenizer, records[:3])
     whole, part = evaluator.measure(), evaluator.measure(only=[1])
     for name in ("efficacy", "specificity", "agreement", "same_subject", "generation", "kl"):
@@ -318,7 +329,8 @@ def test_records_that_are_not_asked_for_have_no_values(demo, records):
     assert part.answers[1] == whole.answers[1]
 
 
-def test_a_measurement_as_plain_values_comes_back(demo, records):
+def test_measurement_survives_plain_values(demo, records):
+    """A measurement as plain values comes back."""
     seen = Evaluator(demo.arch, demo.tokenizer, records[:2], text=held_out_text("demo")).measure()
     again = Measurement.of_plain(json.loads(json.dumps(seen.plain())))
     for name, values in seen.values.items():
@@ -328,8 +340,11 @@ def test_a_measurement_as_plain_values_comes_back(demo, records):
     assert np.isnan(Measurement.of_plain(replace(seen, perplexity=float("nan")).plain()).perplexity)
 
 
-def test_records_without_rephrase_or_locality_have_no_such_metrics(demo, records):
-    """They are absent and not 0; the other records' values are what they are without them."""
+def test_measure_omits_metrics_without_rephrase_or_locality(demo, records):
+    """Records without rephrase or locality have no such metrics.
+
+    They are absent and not 0; the other records' values are what they are without them.
+    """
     bare = Record(records[1].request)
     mixed, whole = [records[0], bare, records[2]], [records[0], records[2]]
     found = Evaluator(demo.arch, demo.tokenizer, mixed).measure()
@@ -355,7 +370,7 @@ def test_records_without_rephrase_or_locality_have_no_such_metrics(demo, records
         ("Red Oaken", "Red Oak.", 0, 1, 0),
     ],
 )
-def test_a_free_answer_is_compared_with_its_target(
+def test_free_answer_is_compared_with_its_target(
     demo, records, monkeypatch, edited, rephrased, exact, exact_rephrased, starts
 ):
     """Each of the three questions is read as far as its own answer goes."""
@@ -379,7 +394,7 @@ def test_a_free_answer_is_compared_with_its_target(
     assert seen.answers == [tuple(text.strip().removesuffix(".") for text in said.values())]
 
 
-def test_an_answer_of_several_lines_is_compared_line_by_line(demo, records, monkeypatch):
+def test_free_answer_is_compared_line_by_line(demo, records, monkeypatch):
     record = replace(records[0], request=replace(records[0].request, target_new="Red Oak\nMill"))
     monkeypatch.setattr(
         "metake.evaluation.metrics.greedy_answers",
@@ -390,8 +405,11 @@ def test_an_answer_of_several_lines_is_compared_line_by_line(demo, records, monk
     assert seen.values["generation_rephrase"].tolist() == [0.0]
 
 
-def test_a_divergence_that_rounding_makes_negative_is_zero(demo, records):
-    """Beside it the median and the mean of a perplexity are kept apart."""
+def test_kl_below_zero_by_rounding_is_zero(demo, records):
+    """A divergence that rounding makes negative is zero.
+
+    Beside it the median and the mean of a perplexity are kept apart.
+    """
     evaluator = Evaluator(demo.arch, demo.tokenizer, records[:1], generate=False)
     before = evaluator.measure()
     lower = replace(before, unrelated={0: before.unrelated[0] - 1e-4})
@@ -401,8 +419,11 @@ def test_a_divergence_that_rounding_makes_negative_is_zero(demo, records):
     assert (plain["perplexity"], plain["perplexity_median"]) == (None, 2.5)
 
 
-def test_a_measurement_is_the_same_in_passes_of_any_size(demo, records):
-    """Every record's next tokens are kept, not those of the last pass alone."""
+def test_measurement_does_not_depend_on_pass_size(demo, records):
+    """A measurement is the same in passes of any size.
+
+    Every record's next tokens are kept, not those of the last pass alone.
+    """
     whole, small = (
         Evaluator(demo.arch, demo.tokenizer, records[:4], generate=False, max_tokens=size).measure()
         for size in (None, 16)
@@ -412,13 +433,14 @@ def test_a_measurement_is_the_same_in_passes_of_any_size(demo, records):
     assert sorted(small.unrelated) == sorted(whole.unrelated) == [0, 1, 2, 3]
 
 
-def test_a_window_of_two_tokens_predicts_one(demo):
+def test_perplexity_window_of_two_tokens_predicts_one(demo):
     ids = demo.tokenizer("The mill is dark", add_special_tokens=False).input_ids
     evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=demo.tokenizer.decode(ids[:2]))
     assert [(len(window), window.answer) for window in evaluator.windows] == [(2, 1)]
 
 
-def test_a_held_out_text_without_two_tokens_is_refused(demo, records):
+def test_perplexity_refuses_text_without_two_tokens(demo, records):
+    """A held out text without two tokens is refused."""
     with pytest.raises(MetakeError, match="held-out text: 1 tokens, 2 are needed"):
         Evaluator(demo.arch, demo.tokenizer, records[:1], text="a")
     Evaluator(demo.arch, demo.tokenizer, records[:1], text="a mill")

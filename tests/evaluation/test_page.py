@@ -52,7 +52,7 @@ def content_of(requests, before, **after):
     }
 
 
-def test_dialogues_ask_the_edited_the_reworded_and_the_unrelated_question():
+def test_dialogues_have_edited_reworded_and_unrelated_questions():
     """Each method's answer to each: right where it begins with the target, or stays as it was, or is true."""
     content = content_of(
         [request("Ann", "Ann hails from", "Bo was born in")],
@@ -94,7 +94,8 @@ def test_dialogues_ask_the_edited_the_reworded_and_the_unrelated_question():
     ]
 
 
-def test_dialogues_leave_out_what_was_not_asked_and_edits_without_any_answer():
+def test_dialogues_leave_out_questions_and_edits_without_answers():
+    """Dialogues leave out what was not asked and edits without any answer."""
     content = content_of(
         [request("Ann"), request("Bo"), request("Cy", locality="Di was born in")],
         [("Rome", "", ""), ("", "", ""), ("", "", "")],
@@ -105,7 +106,7 @@ def test_dialogues_leave_out_what_was_not_asked_and_edits_without_any_answer():
     assert [[line.kind for line in d.lines] for d in found] == [["edited"], ["edited", "neighbour"]]
 
 
-def test_dialogues_are_of_the_first_twelve_edits_or_of_those_that_are_named():
+def test_dialogues_are_of_the_first_twelve_or_named_edits():
     names = [f"P{i}" for i in range(13)]
     content = content_of(
         [request(name) for name in names],
@@ -140,7 +141,8 @@ def test_settings_line_names_the_constraint_of_the_geometry(changes, line):
     assert settings_line(RIDGE.updated(**changes, label="m")) == line
 
 
-def test_settings_line_of_a_method_without_geometry_or_plan_has_its_layers():
+def test_settings_line_has_layers_of_methods_without_plan():
+    """Settings line of a method without geometry or plan has its layers."""
     assert settings_line(METHODS["ultraedit"]) == "ultraedit, layers 3-4"
 
 
@@ -181,7 +183,7 @@ def drawn(monkeypatch):
     return found
 
 
-def test_the_result_is_the_table_with_the_figure_of_planned_methods(comparison, drawn, tmp_path):
+def test_page_result_has_table_and_figure_of_planned_methods(comparison, drawn, tmp_path):
     figure = tmp_path / "f.png"
     table = result_section(comparison, figure, title="Facts", paragraphs=["Why."])
     assert (table.title, table.paragraphs[0]) == ("Facts", "Why.")
@@ -201,7 +203,8 @@ def test_the_result_is_the_table_with_the_figure_of_planned_methods(comparison, 
     assert "memit: eta 0.25, 50 % of the planned residual still missing" in picture.alt
 
 
-def test_answers_say_how_many_edits_they_are_of_and_what_marks_mean(comparison):
+def test_page_answers_state_their_number_and_marks(comparison):
+    """Answers say how many edits they are of and what marks mean."""
     (answers,) = answer_sections(comparison.content, "Facts")
     assert answers.title == "Facts"
     assert answers.paragraphs[0] == f"The first 1 of 2 edits, with the answers before and after. {LEGEND}"
@@ -213,7 +216,7 @@ def test_answers_say_how_many_edits_they_are_of_and_what_marks_mean(comparison):
     assert answer_sections(comparison.content, "Facts") == []
 
 
-def test_metric_table_has_a_row_per_metric_with_its_unit_and_interval(comparison):
+def test_metric_table_has_a_row_per_metric_with_unit(comparison):
     rows = comparison.content["methods"]
     rows[0]["interval"] = {"efficacy": [0.5, 0.996]}
     rows[1]["interval"] = {"efficacy": [0.75, 0.75]}  # of equal values, which say nothing about others
@@ -225,7 +228,7 @@ def test_metric_table_has_a_row_per_metric_with_its_unit_and_interval(comparison
     ]
 
 
-def test_intervals_of_nats_are_in_nats(comparison):
+def test_metric_table_has_intervals_of_nats_in_nats(comparison):
     comparison.before.values["kl"][:] = 0.0
     for run in comparison.runs:
         run.after.values["kl"][:] = 0.5
@@ -238,7 +241,8 @@ def test_layers_are_written_as_the_option_takes_them():
     assert [write_layers(layers) for layers in ([4, 5, 6], [3, 5], [7])] == ["4-6", "3,5", "7"]
 
 
-def test_a_figure_that_cannot_be_drawn_leaves_the_page_without_it(comparison, monkeypatch, tmp_path):
+def test_page_omits_a_figure_that_fails(comparison, monkeypatch, tmp_path):
+    """A figure that cannot be drawn leaves the page without it."""
     monkeypatch.setattr(page, "draw", lambda runs, figure: (_ for _ in ()).throw(RuntimeError("no fonts")))
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
     for run in comparison.runs:
@@ -247,7 +251,8 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_page_without_it(comparison, mo
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
 
 
-def test_the_page_says_what_its_numbers_are_and_what_attenuates(comparison, monkeypatch, tmp_path):
+def test_page_explains_numbers_and_attenuation(comparison, monkeypatch, tmp_path):
+    """The page says what its numbers are and what attenuates."""
     written = {}
     monkeypatch.setattr(
         page, "write_page", lambda path, **content: written.update(path=path, **content) or path

@@ -58,8 +58,11 @@ def test_run_reports_steps_edits_and_measurements(demo, statistics_of, records, 
     assert measured == [(3, run.measurements[3]), (4, run.after)]
 
 
-def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics_of, records):
-    """One ingredient at a time; the same ones give the same key."""
+def test_run_key_changes_with_every_ingredient(demo, statistics_of, records):
+    """A run's key changes with whatever its numbers depend on.
+
+    One ingredient at a time; the same ones give the same key.
+    """
     statistics, method = statistics_of(demo), method_of(demo.arch, "memit", layers=(1, 2))
     plain = {
         "records": records[:2],
@@ -105,14 +108,15 @@ def test_a_runs_key_changes_with_whatever_its_numbers_depend_on(demo, statistics
             demo.arch.weight(0).copy_(saved)
 
 
-def test_a_runs_key_tells_the_frames_of_its_prompts_apart(talking, records):
+def test_run_key_differs_between_prompt_frames(talking, records):
+    """A run's key tells the frames of its prompts apart."""
     plain, framed = load(str(talking), device="cpu"), load(str(talking), device="cpu", chat=True)
     method = method_of(plain.arch, "memit")
     keys = [run_key(loaded, records[:1], method, None, batch=1, contexts=None) for loaded in (plain, framed)]
     assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["chat"]
 
 
-def test_seconds_per_edit_are_over_all_batches(run_of):
+def test_row_has_seconds_per_edit_over_all_batches(run_of):
     run = run_of([{"seconds": 3.0, "requests": [1, 2]}, {"seconds": 5.0, "requests": [3, 4]}])
     assert run.seconds_per_edit == 2.0
     assert run_of([]).seconds_per_edit == 0.0
@@ -128,7 +132,7 @@ def run_of(demo):
     return lambda batches: MethodRun(method, after, after, batches, "end")
 
 
-def test_a_row_holds_what_was_measured_and_no_nan(run_of):
+def test_row_has_measured_values_and_no_nan(run_of):
     row = run_of([{"seconds": 3.0, "requests": [1, 2]}]).row()
     assert row["mean"] == {"efficacy": 0.374486, "kl": 0.75, "perplexity": 4.5, "perplexity_median": None}
     assert row["per_record"] == {"efficacy": [1.0, 0.0, 0.123457], "kl": [0.5, None, 1.0]}
@@ -137,8 +141,11 @@ def test_a_row_holds_what_was_measured_and_no_nan(run_of):
     assert row["seconds_per_edit"] == 1.5
 
 
-def test_measurements_on_the_way_are_of_the_records_edited_so_far(demo, statistics_of, records):
-    """After every second batch and at the end: what an editor that stops there would measure."""
+def test_run_measures_records_edited_so_far(demo, statistics_of, records):
+    """Measurements on the way are of the records edited so far.
+
+    After every second batch and at the end: what an editor that stops there would measure.
+    """
     chosen = records[:5]
     method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, weight=30.0)
     session = Protocol(chosen, 1, generate=False, measure_every=2).prepare(demo, statistics_of(demo))
@@ -159,8 +166,11 @@ def test_measurements_on_the_way_are_of_the_records_edited_so_far(demo, statisti
     assert np.isfinite(whole.after.values["efficacy"]).all()
 
 
-def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, records):
-    """Each as if it were the only one; their measurements are put together by record."""
+def test_run_judges_separate_batches_on_the_unedited_model(demo, statistics_of, records):
+    """Batches judged alone stand on the unedited model.
+
+    Each as if it were the only one; their measurements are put together by record.
+    """
     chosen = records[:4]
     method = method_of(demo.arch, "alphaedit", layers=(1, 2), contexts=(), steps=6, l2=0.01)
     session = Protocol(chosen, 2, consecutive=False).prepare(demo, statistics_of(demo))
@@ -180,7 +190,8 @@ def test_batches_judged_alone_stand_on_the_unedited_model(demo, statistics_of, r
         ]
 
 
-def test_shared_contexts_are_used_where_the_settings_have_none(demo, statistics_of, records, monkeypatch):
+def test_run_uses_shared_contexts_without_own_ones(demo, statistics_of, records, monkeypatch):
+    """Shared contexts are used where the settings have none."""
     seen = []
     build = Batch.build
 
@@ -196,12 +207,12 @@ def test_shared_contexts_are_used_where_the_settings_have_none(demo, statistics_
     assert seen == [("The mill is dark",), ("Today it rains",)]
 
 
-def test_a_batch_below_one_is_refused(records):
+def test_run_refuses_a_batch_below_one(records):
     with pytest.raises(MetakeError, match=r"^batch: must be at least 1, got 0$"):
         Protocol(records[:1], 0)
 
 
-def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
+def test_result_file_describes_its_run(demo, statistics_of, run_of):
     run = run_of([])
     content = result_file(demo, run.before, [run], statistics_of(demo), edits=3)
     assert content["model"] == demo.name
@@ -218,8 +229,11 @@ def test_a_result_file_says_what_it_is_of(demo, statistics_of, run_of):
 
 
 @pytest.mark.parametrize("field", ["request", "rephrase", "locality"])
-def test_a_record_may_fill_what_the_contexts_leave(demo, records, field):
-    """24 tokens are kept for contexts: of each prompt with its answer, one token more is too many."""
+def test_fitting_records_reserves_tokens_for_contexts(demo, records, field):
+    """A record may fill what the contexts leave.
+
+    24 tokens are kept for contexts: of each prompt with its answer, one token more is too many.
+    """
     long = "mill " * 30
     changes = {
         "request": replace(records[0].request, prompt=long + "{} is"),
@@ -252,8 +266,11 @@ TOO_LONG = {
 
 
 @pytest.mark.parametrize("case", TOO_LONG)
-def test_every_text_that_will_be_run_is_checked_before(demo, records, case):
-    """What is left is measured by a model of that length without an IndexError, what is not is named by its field."""
+def test_fitting_records_checks_every_text_first(demo, records, case):
+    """Every text that will be run is checked before.
+
+    What is left is measured by a model of that length without an IndexError, what is not is named by its field.
+    """
     change, field = TOO_LONG[case]
     short = replace(records[0], rival="x", rephrases=("Who is it?",), generation_prompts=("It is",))
     arch = SimpleNamespace(max_positions=70)
@@ -264,8 +281,11 @@ def test_every_text_that_will_be_run_is_checked_before(demo, records, case):
     assert re.fullmatch(rf"record 2 \(.*\): {field}: \d+ tokens( with contexts)?, the model takes 70", bad[0])
 
 
-def test_a_text_of_exactly_the_models_length_is_taken(demo, records):
-    """A scored answer may end at the last position; a prompt that is continued needs one more."""
+def test_fitting_records_takes_texts_of_the_models_length(demo, records):
+    """A text of exactly the model's length is taken.
+
+    A scored answer may end at the last position; a prompt that is continued needs one more.
+    """
     for change, spare in (({"same_subject": ((LONG, "x"),)}, 0), ({"generation_prompts": (LONG,)}, 1)):
         record = replace(records[0], **change)
         length = len(encode(demo.tokenizer, LONG, "x" if not spare else "")) + spare
@@ -274,7 +294,7 @@ def test_a_text_of_exactly_the_models_length_is_taken(demo, records):
             assert bool(fitting_records(loaded, [record])[0]) is fits
 
 
-def test_records_that_lack_a_prompt_are_counted_in_a_note(demo, records):
+def test_fitting_records_counts_missing_prompts_in_a_note(demo, records):
     with pytest.warns(UserWarning, match="of 2 records have no") as caught:
         assert len(fitting_records(demo, [records[0], Record(records[1].request)])[0]) == 2
     assert [str(w.message) for w in caught] == [
@@ -283,7 +303,8 @@ def test_records_that_lack_a_prompt_are_counted_in_a_note(demo, records):
     ]
 
 
-def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
+def test_check_batches_refuses_contradictions_in_a_batch(records):
+    """Contradicting records are refused in a batch and noted across."""
     other = replace(records[0], request=replace(records[0].request, target_new="weaver"))
     fighting = [records[1], records[0], records[2], other]
     with pytest.raises(MetakeError, match=r"has two targets, .* in the batch that begins with record 1"):
@@ -296,15 +317,19 @@ def test_contradicting_records_are_refused_in_a_batch_and_noted_across(records):
         check_batches(records[:4], 2)
 
 
-def test_run_refuses_contradicting_records_before_it_measures(demo, records, monkeypatch):
+def test_run_refuses_contradictions_before_measuring(demo, records, monkeypatch):
+    """Run refuses contradicting records before it measures."""
     monkeypatch.setattr("metake.evaluation.protocol.Evaluator", None)
     other = replace(records[0], request=replace(records[0].request, target_new="weaver"))
     with pytest.raises(MetakeError, match="has two targets,"):
         Protocol([records[0], other], 2).run(demo, [])
 
 
-def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
-    """They are edited once, and the run still knows how many records its batches hold."""
+def test_run_judges_both_of_identical_records(demo, statistics_of, records):
+    """Twins of a batch are both judged.
+
+    They are edited once, and the run still knows how many records its batches hold.
+    """
     chosen = [records[0], replace(records[0], rephrase=records[1].rephrase), records[2]]
     method = method_of(demo.arch, "memit", layers=(1,), contexts=(), steps=2)
     with pytest.warns(UserWarning, match="duplicate requests are ignored"):
@@ -314,7 +339,7 @@ def test_twins_of_a_batch_are_both_judged(demo, statistics_of, records):
 
 
 @pytest.mark.parametrize("consecutive", [True, False])
-def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, records, consecutive):
+def test_run_judges_prune_with_its_bound(demo, statistics_of, records, consecutive):
     """All edits at the end, or each batch alone: as an editor is that has finished."""
     chosen = records[:2]
     method = method_of(
@@ -334,7 +359,8 @@ def test_prune_is_judged_with_its_bound_on_the_change(demo, statistics_of, recor
         np.testing.assert_array_equal(run.after.values["kl"][group], bounded)
 
 
-def test_a_row_is_of_the_edited_model_and_the_file_holds_the_unedited_one_once(demo, run_of):
+def test_row_is_of_the_edited_model(demo, run_of):
+    """A row is of the edited model and the file holds the unedited one once."""
     run = run_of([])
     before = replace(run.before, values={**run.before.values, "efficacy": np.zeros(3)})
     content = result_file(demo, before, [replace(run, before=before)], None)
@@ -345,7 +371,7 @@ def test_a_row_is_of_the_edited_model_and_the_file_holds_the_unedited_one_once(d
     assert (content["methods"][0]["moment"], content["chat"]) == ("end", None)
 
 
-def test_a_result_file_names_the_versions_that_made_it(demo, talking, run_of):
+def test_result_file_names_versions(demo, talking, run_of):
     content = result_file(demo, run_of([]).before, [], None)
     assert content["versions"] == {
         "metake": version("metake"),
@@ -359,7 +385,8 @@ def test_a_result_file_names_the_versions_that_made_it(demo, talking, run_of):
     assert framed["chat"]["before"] == "Asked: "
 
 
-def test_a_run_gives_its_editor_the_models_modules_and_reads_no_answers(demo, records, monkeypatch):
+def test_run_passes_modules_and_reads_no_answers(demo, records, monkeypatch):
+    """A run gives its editor the model's modules and reads no answers."""
     seen = {}
 
     def editor(*given, **options):
@@ -419,8 +446,11 @@ def folder_of(compared):
     return checkpoints and checkpoints.folder
 
 
-def test_every_run_has_a_folder_of_its_own(compared, records):
-    """Named after method and key: whatever changes the numbers changes the folder; the same call finds it again."""
+def test_run_folder_is_unique_to_method_and_key(compared, records):
+    """Every run has a folder of its own.
+
+    Named after method and key: whatever changes the numbers changes the folder; the same call finds it again.
+    """
     changes = [
         {},
         {"batch_size": 1},
@@ -437,7 +467,7 @@ def test_every_run_has_a_folder_of_its_own(compared, records):
     assert folder_of(compared(folder=None)) is None
 
 
-def test_methods_of_a_seed_share_their_contexts(compared, demo):
+def test_run_shares_contexts_between_methods_of_a_seed(compared, demo):
     """Sampled once per seed, from the unedited model; a method with contexts of its own needs none."""
     plain = method_of(demo.arch, "memit", layers=(1, 2))
     methods = [
@@ -454,8 +484,11 @@ def test_methods_of_a_seed_share_their_contexts(compared, demo):
     assert [row["method"] for row in out.content["methods"]] == [method.name for method in methods]
 
 
-def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compared, records):
-    """Prompt, target, truth, rephrase, unrelated prompt, its answer; callbacks reach the run as they were given."""
+def test_content_lists_questions_in_page_order(compared, records):
+    """The content names what was asked in the order that a page reads.
+
+    Prompt, target, truth, rephrase, unrelated prompt, its answer; callbacks reach the run as they were given.
+    """
     out, runs = compared(batch_size=1, on_edit=print, on_measurement=repr, note="x")
     assert out.content["requests"] == [
         [r.request.text, r.request.target_new, r.truth, r.rephrase, r.locality, r.locality_answer]
@@ -472,7 +505,7 @@ def test_the_content_names_what_was_asked_in_the_order_that_a_page_reads(compare
     assert out.before.answers == [("", "", "")] * 2  # nothing was generated
 
 
-def test_contexts_change_the_folder_of_a_run(compared, monkeypatch):
+def test_run_folder_changes_with_contexts(compared, monkeypatch):
     first = folder_of(compared())
     monkeypatch.setattr("tests.evaluation.test_protocol.SAMPLED", "otherwise sampled with")
     assert folder_of(compared()) != first

@@ -23,7 +23,7 @@ def comparison():
     return Results(before, [run], {"model": "demo", "edits": 3})
 
 
-def test_shares_are_in_percent_and_the_rest_as_it_is(comparison):
+def test_results_table_has_shares_in_percent(comparison):
     """Only what the unedited model has a value of, in the glossary's order; seconds per edit at the end."""
     head, rows = comparison.cells()
     measured = ("efficacy", "perplexity", "perplexity_median", "kl", "fluency")
@@ -47,13 +47,13 @@ def test_shares_are_in_percent_and_the_rest_as_it_is(comparison):
     assert rows[1] == ["memit@fast", *(edited[name] for name in names), "1.17"]
 
 
-def test_a_table_without_values_names_the_three_published_metrics():
+def test_results_table_without_values_names_published_metrics():
     before = measurement()
     head, _ = Results(before, [], {"model": "demo", "edits": 0}).cells()
     assert head[1:-1] == [LABELS[name] for name in ("efficacy", "generalisation", "specificity")]
 
 
-def test_a_tables_title_says_model_and_edits(comparison):
+def test_results_table_title_has_model_and_edits(comparison):
     assert "demo: 3 edits" in comparison.table()
     assert comparison.markdown().splitlines()[0].startswith("| method |")
 
@@ -68,7 +68,7 @@ def full(**spread):
 @pytest.mark.parametrize(
     ("counterfact", "first"), [(False, ["Eff", "Gen", "Spe"]), (True, ["ES", "PS", "NS"])]
 )
-def test_the_short_table_fits_a_terminal_and_has_a_legend(counterfact, first):
+def test_short_table_fits_a_terminal_with_a_legend(counterfact, first):
     """With every metric measured and long names: at most eight columns, 100 characters, each column explained."""
     before = full()
     if not counterfact:
@@ -88,7 +88,7 @@ def test_the_short_table_fits_a_terminal_and_has_a_legend(counterfact, first):
     assert all(f"{label}: " in legend for label in head)
 
 
-def test_the_short_table_has_intervals_over_records():
+def test_short_table_has_intervals_over_records():
     varied = [0.0, 1.0, 1.0, 0.0]
     run = MethodRun(
         method_named("memit"),
@@ -104,6 +104,6 @@ def test_the_short_table_has_intervals_over_records():
     assert "50.0 ±0.0" in table
 
 
-def test_one_record_has_no_interval():
+def test_short_table_of_one_record_has_no_interval():
     one = full(efficacy_success=[0.5, float("nan"), float("nan"), float("nan")])
     assert short_cell(one, "efficacy_success") == "50.0"

@@ -30,7 +30,7 @@ def arch(family):
 
 
 @torch.no_grad()
-def test_moments_equal_a_dense_sum(arch, tokenizer):
+def test_collect_equals_a_dense_sum(arch, tokenizer):
     statistics = collect(arch, tokenizer, TEXT, (0, 2), tokens=700, window=64, rows=3, progress=False)
     keys = [
         run(arch, torch.tensor([w]), keys=(2,)).keys[2][0] for w in token_windows(tokenizer, TEXT, 64, 700)
@@ -42,7 +42,8 @@ def test_moments_equal_a_dense_sum(arch, tokenizer):
     assert torch.linalg.eigvalsh(statistics[2].double())[0] >= -1e-6 * expected.trace()
 
 
-def test_rows_and_a_stream_of_documents_change_nothing(arch, tokenizer):
+def test_collect_does_not_depend_on_rows_or_streaming(arch, tokenizer):
+    """Rows and a stream of documents change nothing."""
     whole = collect(arch, tokenizer, TEXT, (1,), tokens=900, rows=16, progress=False)
     small = collect(arch, tokenizer, TEXT, (1,), tokens=900, rows=1, progress=False)
     stream = collect(arch, tokenizer, iter(TEXT.split("\n")), (1,), tokens=900, progress=False)
@@ -50,7 +51,7 @@ def test_rows_and_a_stream_of_documents_change_nothing(arch, tokenizer):
     torch.testing.assert_close(whole[1], stream[1], rtol=1e-4, atol=1e-5)
 
 
-def test_windows_start_with_bos_where_the_tokenizer_adds_it():
+def test_token_windows_start_with_bos_where_added():
     from metake.models.load import load
 
     tokenizer = load("demo-llama", device="cpu").tokenizer
@@ -59,7 +60,8 @@ def test_windows_start_with_bos_where_the_tokenizer_adds_it():
     assert sum(len(w) - 1 for w in windows) == 200
 
 
-def test_a_killed_run_continues_to_the_same_result(tokenizer, tmp_path, monkeypatch):
+def test_collect_resumes_a_killed_run_with_equal_result(tokenizer, tmp_path, monkeypatch):
+    """A killed run continues to the same result."""
     arch = Architecture(tiny("llama"))
     options = {"tokens": 6000, "window": 32, "rows": 4, "progress": False}
     wanted = collect(arch, tokenizer, TEXT, (1,), **options)
@@ -86,7 +88,8 @@ def test_a_killed_run_continues_to_the_same_result(tokenizer, tmp_path, monkeypa
     assert not partial.exists()
 
 
-def test_a_damaged_partial_file_is_started_over(tokenizer, tmp_path):
+def test_collect_restarts_after_a_damaged_partial_file(tokenizer, tmp_path):
+    """A damaged partial file is started over."""
     arch = Architecture(tiny("gpt2"))
     partial = tmp_path / "run.partial"
     partial.write_text("not a tensor")
@@ -94,7 +97,7 @@ def test_a_damaged_partial_file_is_started_over(tokenizer, tmp_path):
         collect(arch, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
 
 
-def test_save_load_check(arch, tokenizer, tmp_path):
+def test_statistics_survive_saving_and_loading(arch, tokenizer, tmp_path):
     statistics = collect(arch, tokenizer, TEXT, (0, 1), tokens=700, progress=False)
     path = tmp_path / "s.safetensors"
     statistics.save(str(path))
@@ -110,7 +113,7 @@ def test_save_load_check(arch, tokenizer, tmp_path):
         again.check(arch, (1,), path)
 
 
-def test_files_that_are_no_statistics_are_named(tokenizer, tmp_path):
+def test_load_statistics_names_other_files(tokenizer, tmp_path):
     path = tmp_path / "s.safetensors"
     with pytest.raises(MetakeError, match="no such file"):
         Statistics.load(path)
@@ -132,8 +135,11 @@ def test_files_that_are_no_statistics_are_named(tokenizer, tmp_path):
         Statistics.load(path)
 
 
-def test_statistics_of_the_same_weights_in_another_dtype_are_used_with_a_note(tokenizer):
-    """Measured in either dtype, used in the other; other weights are refused in both."""
+def test_statistics_check_notes_another_dtype_of_equal_weights(tokenizer):
+    """Statistics of the same weights in another dtype are used with a note.
+
+    Measured in either dtype, used in the other; other weights are refused in both.
+    """
     for measured, used in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)):
         statistics = collect(
             Architecture(tiny("llama").to(measured)), tokenizer, TEXT, (0, 1), tokens=700, progress=False
@@ -146,7 +152,8 @@ def test_statistics_of_the_same_weights_in_another_dtype_are_used_with_a_note(to
             statistics.check(arch, (0, 1))
 
 
-def test_a_wrong_statistics_path_is_not_called_something_to_delete(tmp_path):
+def test_load_statistics_suggests_no_deletion_of_other_paths(tmp_path):
+    """A wrong statistics path is not called something to delete."""
     theirs = tmp_path / "thesis.txt"
     theirs.write_text("years of work")
     for path in (theirs, tmp_path, tmp_path / "none"):
@@ -157,13 +164,13 @@ def test_a_wrong_statistics_path_is_not_called_something_to_delete(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["tokens", "window", "rows"])
-def test_a_number_below_one_is_refused(tokenizer, number):
+def test_collect_refuses_numbers_below_one(tokenizer, number):
     for value in (0, -5):
         with pytest.raises(MetakeError, match=f"{number}: must be at least 1, got {value}"):
             collect(Architecture(tiny("gpt2")), tokenizer, TEXT, (0,), progress=False, **{number: value})
 
 
-def test_a_short_text_is_refused_and_a_thin_one_is_marked(tokenizer):
+def test_collect_refuses_short_text_and_marks_thin_one(tokenizer):
     arch = Architecture(tiny("gpt2"))
     with pytest.raises(MetakeError, match="fewer than a key has entries"):
         collect(arch, tokenizer, "too short", (0,), progress=False)
@@ -171,8 +178,11 @@ def test_a_short_text_is_refused_and_a_thin_one_is_marked(tokenizer):
     assert not collect(arch, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).thin
 
 
-def test_moments_are_summed_in_fp64(tokenizer, monkeypatch):
-    """A large product first, then small ones that fp32 would lose beside it: 2^24 + 1 is 2^24 there."""
+def test_collect_sums_in_fp64(tokenizer, monkeypatch):
+    """Moments are summed in fp64.
+
+    A large product first, then small ones that fp32 would lose beside it: 2^24 + 1 is 2^24 there.
+    """
     arch = Architecture(tiny("gpt2"))
     products = iter([2.0**24] + [1.0] * 1000)
     monkeypatch.setattr(
@@ -188,8 +198,11 @@ OTHERS = {"text": TEXT[5:], "tokens": 601, "window": 17, "layers": (0,)}
 
 
 @pytest.mark.parametrize("change", [*OTHERS, "model", ""])
-def test_an_unfinished_run_is_continued_by_the_same_run_alone(tokenizer, tmp_path, monkeypatch, change):
-    """Another text, number, window, layer or model begins anew, and ends as if nothing had been there."""
+def test_collect_resumes_only_the_same_run(tokenizer, tmp_path, monkeypatch, change):
+    """An unfinished run is continued by the same run alone.
+
+    Another text, number, window, layer or model begins anew, and ends as if nothing had been there.
+    """
     partial = tmp_path / "run.partial"
     model = tiny("gpt2")
     plain = {"text": TEXT, "tokens": 600, "window": 16, "layers": (0, 1)}
@@ -223,7 +236,8 @@ def test_an_unfinished_run_is_continued_by_the_same_run_alone(tokenizer, tmp_pat
     assert not partial.exists()
 
 
-def test_windows_are_cut_to_what_the_model_can_take(tokenizer):
+def test_collect_cuts_windows_to_the_models_length(tokenizer):
+    """Windows are cut to what the model can take."""
     arch = Architecture(tiny("gpt2"))
     statistics = collect(arch, tokenizer, TEXT, (0,), tokens=400, window=500, progress=False)
     assert statistics.provenance.window == arch.max_positions == 128
@@ -231,7 +245,8 @@ def test_windows_are_cut_to_what_the_model_can_take(tokenizer):
     assert torch.equal(statistics[0], same[0])
 
 
-def test_a_text_of_as_many_tokens_as_a_key_has_entries_is_enough(tokenizer):
+def test_collect_takes_as_many_tokens_as_key_entries(tokenizer):
+    """A text of as many tokens as a key has entries is enough."""
     arch = Architecture(tiny("gpt2"))
     assert collect(arch, tokenizer, TEXT, (0,), tokens=arch.d_k, progress=False).provenance.tokens == arch.d_k
     with pytest.raises(MetakeError, match=f"text: {arch.d_k - 1} tokens, .* at least {20 * arch.d_k} tokens"):
@@ -239,12 +254,15 @@ def test_a_text_of_as_many_tokens_as_a_key_has_entries_is_enough(tokenizer):
 
 
 @pytest.mark.parametrize("at", [20, 700, 29_000])
-def test_a_texts_fingerprint_is_of_every_character(at):
+def test_text_fingerprint_depends_on_every_character(at):
     assert text_fingerprint(TEXT) != text_fingerprint(TEXT[:at] + "~" + TEXT[at + 1 :])
 
 
-def test_a_stream_is_read_until_there_are_enough_tokens(tokenizer):
-    """The document that reaches the number is the last one that is asked for."""
+def test_collect_reads_a_stream_until_enough_tokens(tokenizer):
+    """A stream is read until there are enough tokens.
+
+    The document that reaches the number is the last one that is asked for.
+    """
     taken = []
 
     def documents():
@@ -258,7 +276,7 @@ def test_a_stream_is_read_until_there_are_enough_tokens(tokenizer):
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_statistics_are_of_the_weights_up_to_their_last_layer(tokenizer, layer):
+def test_statistics_check_covers_weights_up_to_last_layer(tokenizer, layer):
     """A change at or below it is another model; keys do not depend on what stands above."""
     model = tiny("gpt2")
     statistics = collect(Architecture(model), tokenizer, TEXT, (0, 1), tokens=300, progress=False)
@@ -271,8 +289,11 @@ def test_statistics_are_of_the_weights_up_to_their_last_layer(tokenizer, layer):
             statistics.check(Architecture(model), (0, 1))
 
 
-def test_keeping_takes_at_most_a_twentieth_of_the_time(tokenizer, tmp_path, monkeypatch):
-    """Of a clock on which a pass takes 1 s and keeping 3 s: after 10 s at first, then after 60."""
+def test_collect_saves_within_a_twentieth_of_the_time(tokenizer, tmp_path, monkeypatch):
+    """Keeping takes at most a twentieth of the time.
+
+    Of a clock on which a pass takes 1 s and keeping 3 s: after 10 s at first, then after 60.
+    """
     clock, kept, second_moment = [0.0], [], covariance.second_moment
 
     def summed(keys):

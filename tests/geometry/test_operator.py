@@ -54,7 +54,7 @@ def build(kind, moment, weight, past):
 @pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
-def test_woodbury_equals_dense(kind, case):
+def test_with_past_equals_dense(kind, case):
     moment, keys, past, weight = case
     geometry = build(kind, moment, weight, past)
     matrix, inside = dense(geometry, moment, weight, past)
@@ -70,8 +70,11 @@ def test_woodbury_equals_dense(kind, case):
 @pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
-def test_one_edit_keeps_eta_of_its_residual(kind, case):
-    """T1: D k = eta r, for each key alone; the direction is kept, eta in [0, 1)."""
+def test_channel_realizes_eta_of_one_residual(kind, case):
+    """One edit keeps eta of its residual.
+
+    T1: D k = eta r, for each key alone; the direction is kept, eta in [0, 1).
+    """
     moment, keys, past, weight = case
     geometry = build(kind, moment, weight, past)
     residual = torch.ones(3, 1, dtype=DTYPE)
@@ -84,7 +87,7 @@ def test_one_edit_keeps_eta_of_its_residual(kind, case):
 
 @settings(max_examples=40, deadline=None)
 @given(case=cases())
-def test_the_soft_fit_is_the_minimum(case):
+def test_channel_is_the_minimum_of_the_soft_fit(case):
     """(18): no perturbation of D lowers ||D K - R||^2 + tr(D G D^T)."""
     moment, keys, past, weight = case
     geometry = build("ridge", moment, weight, past)
@@ -101,7 +104,7 @@ def test_the_soft_fit_is_the_minimum(case):
 
 
 @pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
-def test_the_exact_fit_reaches_the_residuals(kind):
+def test_channel_exact_reaches_the_residuals(kind):
     torch.manual_seed(0)
     factor = torch.randn(9, 40, dtype=DTYPE)
     keys, residuals = torch.randn(9, 3, dtype=DTYPE), torch.randn(4, 3, dtype=DTYPE)
@@ -110,15 +113,19 @@ def test_the_exact_fit_reaches_the_residuals(kind):
     torch.testing.assert_close(update @ keys, residuals)
 
 
-def test_the_exact_fit_survives_equal_keys():
+def test_channel_exact_takes_equal_keys():
+    """The exact fit survives equal keys."""
     key = torch.ones(4, 1, dtype=DTYPE)
     geometry = Ridge(torch.eye(4, dtype=DTYPE), 1.0)
     update = torch.ones(2, 2, dtype=DTYPE) @ geometry.channel(torch.cat([key, key], 1), "exact").T
     torch.testing.assert_close(update @ key, torch.ones(2, 1, dtype=DTYPE))
 
 
-def test_the_exact_fit_leaves_out_what_rounding_added():
-    """Many keys in few dimensions: the gram's zeros come out as noise of either sign."""
+def test_channel_exact_drops_directions_of_rounding():
+    """The exact fit leaves out what rounding added.
+
+    Many keys in few dimensions: the gram's zeros come out as noise of either sign.
+    """
     torch.manual_seed(0)
     keys = torch.randn(3, 40, dtype=DTYPE)
     channel = Ridge(torch.eye(3, dtype=DTYPE), 1.0).channel(keys, "exact")
@@ -126,7 +133,7 @@ def test_the_exact_fit_leaves_out_what_rounding_added():
 
 
 @pytest.mark.parametrize("kind", ["ridge", "projected", "identity"])
-def test_keys_come_in_any_dtype(kind):
+def test_channel_takes_keys_of_any_dtype(kind):
     torch.manual_seed(0)
     factor, keys = torch.randn(6, 30, dtype=DTYPE), torch.randn(6, 2)
     geometry = build(kind, factor @ factor.T / 30, 10.0, None)
@@ -135,7 +142,7 @@ def test_keys_come_in_any_dtype(kind):
     torch.testing.assert_close(past, geometry.with_past(keys.double()).realizability(keys), rtol=0, atol=0)
 
 
-def test_the_kept_space_is_counted():
+def test_projected_counts_its_null_space():
     """Strictly below the threshold; at least one direction of a small share; and the share is told."""
     moment = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=DTYPE))
     for arguments, size in [
@@ -164,7 +171,7 @@ def test_compensation_turns_soft_into_exact():
     )
 
 
-def test_alphaedit_equals_the_published_solve():
+def test_projected_equals_the_published_alphaedit_solve():
     """X1: V-coordinates give R K^T P (P K K^T P + P K_p K_p^T P + L2 I)^-1 of the published code."""
     torch.manual_seed(2)
     factor = torch.randn(7, 20, dtype=DTYPE)
@@ -185,7 +192,7 @@ def test_alphaedit_equals_the_published_solve():
 
 @settings(max_examples=40, deadline=None)
 @given(case=cases(), factor=st.floats(1.01, 100))
-def test_more_protection_attenuates_more(case, factor):
+def test_attenuation_falls_with_more_protection(case, factor):
     """T1d and T1f: eta falls as lambda grows, and as earlier keys join."""
     moment, keys, past, weight = case
     looser, tighter = Ridge(moment, weight), Ridge(moment, weight * factor)
@@ -196,14 +203,14 @@ def test_more_protection_attenuates_more(case, factor):
 
 
 @pytest.mark.parametrize(("rho", "dtype"), [(1e-18, torch.float64), (1e-12, torch.float32)])
-def test_tiny_attenuation_does_not_cancel(rho, dtype):
+def test_attenuation_does_not_cancel_when_tiny(rho, dtype):
     """X4: rho/(1+rho) keeps its digits where 1 - 1/(1+rho) gives 0."""
     geometry = Ridge(torch.eye(2, dtype=dtype), 1.0, dtype=dtype)
     key = torch.tensor([[rho**0.5], [0.0]], dtype=dtype)
     assert geometry.attenuation(key)[0].item() == pytest.approx(rho, rel=1e-5)
 
 
-def test_fp32_stays_within_its_condition():
+def test_attenuation_in_fp32_stays_within_its_condition():
     """X4: the relative error of eta is within about 8 eps cond(G)."""
     torch.manual_seed(3)
     basis, _ = torch.linalg.qr(torch.randn(20, 20, dtype=DTYPE))
@@ -215,7 +222,8 @@ def test_fp32_stays_within_its_condition():
     assert error <= 8 * torch.finfo(torch.float32).eps * 1e4
 
 
-def test_condition_is_about_right():
+def test_condition_is_near_the_dense_value():
+    """Condition is about right."""
     moment = torch.diag(torch.logspace(0, -3, 15, dtype=DTYPE))
     assert Ridge(moment, 7.0).condition == pytest.approx(1e3, rel=0.05)
 
@@ -244,11 +252,11 @@ def test_condition_is_about_right():
         ),
     ],
 )
-def test_bad_geometries_are_refused(make, complaint):
+def test_geometry_refuses_bad_moments(make, complaint):
     with pytest.raises(MetakeError, match=complaint):
         make(torch.eye(3))
 
 
-def test_keys_that_overflow_are_refused():
+def test_channel_refuses_keys_that_overflow():
     with pytest.raises(MetakeError, match="not finite"):
         Ridge(torch.eye(2), 1.0).channel(torch.tensor([[float("inf")], [0.0]]))

@@ -16,7 +16,7 @@ from metake.report.answers import judge_neighbour, judge_target
         ("  ", "Oslo", "no answer", False),
     ],
 )
-def test_judge_target(answer, target, verdict, good):
+def test_judge_target_compares_answer_and_target(answer, target, verdict, good):
     judged = judge_target(answer, target)
     assert (judged.verdict, judged.good) == (verdict, good)
 
@@ -34,7 +34,7 @@ def test_judge_target(answer, target, verdict, good):
         ("", "", "Bern", "unchanged", True),
     ],
 )
-def test_judge_neighbour(answer, before, truth, verdict, good):
+def test_judge_neighbour_compares_with_truth_and_before(answer, before, truth, verdict, good):
     """A neighbour that became right is right; an answer that was lost is not."""
     judged = judge_neighbour(answer, before, truth)
     assert (judged.verdict, judged.good) == (verdict, good)

@@ -44,8 +44,11 @@ BATCHES = [
 ]
 
 
-def test_plot_realisation_has_medians_and_quartiles_of_what_is_missing_and_of_eta(drawn, tmp_path):
-    """Over all batches; an edit that planned nothing has no share that is missing, and has an eta."""
+def test_plot_realisation_has_medians_and_quartiles(drawn, tmp_path):
+    """Plot realisation has medians and quartiles of what is missing and of eta.
+
+    Over all batches; an edit that planned nothing has no share that is missing, and has an eta.
+    """
     figures.plot_realisation({"memit": BATCHES}, tmp_path / "f.png")
     above, below = drawn[0].axes
     shares = np.array([[1, 1, 1, 1], [0.9, 0.5, 0.25, 0.4], [0.5, 0.2, 0.05, 0.3]])
@@ -64,8 +67,11 @@ def test_plot_realisation_has_medians_and_quartiles_of_what_is_missing_and_of_et
     assert [t.get_text() for t in below.get_xticklabels()] == ["2", "5"]
 
 
-def test_methods_of_other_layers_stand_at_their_own_places(drawn, tmp_path):
-    """A method of one layer among methods of several, each beside the other."""
+def test_plot_realisation_separates_methods_of_other_layers(drawn, tmp_path):
+    """Methods of other layers stand at their own places.
+
+    A method of one layer among methods of several, each beside the other.
+    """
     one = {"layers": [5], "eta": [[0.5]], "planned": [1.0], "missing_before": [[1.0]], "missing_after": [0.5]}
     figures.plot_realisation({"memit": BATCHES, "rome": [one]}, tmp_path / "f.png")
     first, second = (bars_of(container)[0] for container in drawn[0].axes[1].containers)
@@ -75,8 +81,11 @@ def test_methods_of_other_layers_stand_at_their_own_places(drawn, tmp_path):
     assert labels == ["memit", "rome"]
 
 
-def test_plot_tradeoff_has_specificity_to_the_right_from_the_weakest_constraint_on(drawn, tmp_path):
-    """Efficacy, then generalisation, with their own intervals, in per cent."""
+def test_plot_tradeoff_orders_by_specificity(drawn, tmp_path):
+    """Plot tradeoff has specificity to the right from the weakest constraint on.
+
+    Efficacy, then generalisation, with their own intervals, in per cent.
+    """
     points = [
         {
             "method": "memit",
@@ -104,7 +113,7 @@ def test_plot_tradeoff_has_specificity_to_the_right_from_the_weakest_constraint_
     assert drawn[1].axes[0].get_xlim() == pytest.approx((0, 28))
 
 
-def test_plot_sequence_has_the_mean_and_the_range_over_seeds(drawn, tmp_path):
+def test_plot_sequence_has_mean_and_range_over_seeds(drawn, tmp_path):
     def points(*shares):
         return [
             {"edits": n, "efficacy": a, "generalisation": 0.4, "specificity": 0.3, "attenuation": a / 2}
@@ -123,7 +132,8 @@ def test_plot_sequence_has_the_mean_and_the_range_over_seeds(drawn, tmp_path):
         assert pytest.approx(0.6 * scale) in [float(corner) for corner in corners]
 
 
-def test_the_palette_has_no_two_looks_alike_without_colours():
+def test_palette_differs_without_colours():
+    """The palette has no two looks alike without colours."""
     looks = [look[1:] for look in figures.LOOKS.values()]
     assert len(set(looks)) == len(looks)
     many = figures.looks([f"m{i}" for i in range(40)])
@@ -136,7 +146,8 @@ def png(path, width, height):
     return path
 
 
-def test_a_picture_is_wide_beyond_seven_fifths_of_its_height_or_drawn_in_vectors(tmp_path):
+def test_picture_is_wide_by_ratio_or_vector_format(tmp_path):
+    """A picture is wide beyond seven fifths of its height or drawn in vectors."""
     for width, height, shape in ((15, 10, "wide"), (13, 10, "tall"), (5, 10, "tall")):
         assert Picture(png(tmp_path / "f.png", width, height), "", "").shape == shape
     vectors = tmp_path / "f.svg"
@@ -145,7 +156,7 @@ def test_a_picture_is_wide_beyond_seven_fifths_of_its_height_or_drawn_in_vectors
     assert Picture(vectors, "", "").source == "data:image/svg+xml;base64,PHN2Zy8+"
 
 
-def test_a_table_names_to_the_left_and_numbers_to_the_right():
+def test_table_aligns_names_left_and_numbers_right():
     lines = render("t", ["name", "number"], [["a", "1"], ["longer name", "100.0"]]).splitlines()
     row = next(line for line in lines if line.strip("│| ").startswith("a "))
     name, number = (cell for cell in row.strip("│|").replace("|", "│").split("│"))

@@ -61,7 +61,7 @@ def page(tmp_path):
     return path.read_text(encoding="utf-8")
 
 
-def test_page_escapes_what_users_wrote(page):
+def test_page_escapes_user_texts(page):
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
@@ -81,7 +81,8 @@ def test_page_headings_descend_by_one_level(page):
     assert all(below - above <= 1 for above, below in pairwise(levels))
 
 
-def test_page_images_have_a_text_and_a_legend_of_their_own(page):
+def test_page_images_have_alternative_text_and_legend(page):
+    """Page images have a text and a legend of their own."""
     elements = Elements(page)
     texts = [attributes["alt"] for attributes, _ in elements.of("img")]
     assert texts == [f'what {name} shows "{HOSTILE}' for name in "ab"]

@@ -21,7 +21,7 @@ BATCH = {
 }
 
 
-def test_tables_show_every_cell_even_with_brackets():
+def test_table_shows_every_cell_even_with_brackets():
     text = render("title", ["name", "n"], [["a [b]", "1"]])
     assert "a [b]" in text
     assert "title" in text
@@ -29,20 +29,23 @@ def test_tables_show_every_cell_even_with_brackets():
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
-def test_figures_in_every_format(tmp_path, suffix):
+def test_plot_realisation_writes_every_format(tmp_path, suffix):
     path = plot_realisation({"memit": [BATCH], "metake": [BATCH, BATCH]}, tmp_path / f"f.{suffix}")
     assert path.stat().st_size > 2000
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_unknown_format_is_named(tmp_path):
+def test_plot_realisation_names_an_unknown_format(tmp_path):
     with pytest.raises(MetakeError, match=r"f\.doc"):
         plot_realisation({"memit": [BATCH]}, tmp_path / "f.doc")
     assert not list(tmp_path.iterdir())
 
 
-def test_figures_need_no_backend_and_leave_the_users_alone(tmp_path):
-    """In a process of its own, with a backend inherited that there is not: pyplot is never imported."""
+def test_figure_needs_no_backend(tmp_path):
+    """Figures need no backend and leave the user's alone.
+
+    In a process of its own, with a backend inherited that there is not: pyplot is never imported.
+    """
     work = f"""
 import os, pathlib, sys
 from metake.report.figures import matplotlib, plot_realisation
@@ -66,7 +69,7 @@ assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "f.png").read_bytes() == (tmp_path / "g.png").read_bytes()
 
 
-def test_tradeoff(tmp_path):
+def test_plot_tradeoff_draws_every_method(tmp_path):
     metrics = {m: 0.5 for m in ("efficacy", "generalisation", "specificity")}
     points = [
         {"method": m, "strength": s, **metrics, "interval": dict.fromkeys(metrics, (0.4, 0.6))}
@@ -76,7 +79,8 @@ def test_tradeoff(tmp_path):
     assert plot_tradeoff(points, tmp_path / "t.png", "demo").stat().st_size > 2000
 
 
-def test_every_method_of_a_sequence_has_a_look_of_its_own(tmp_path, monkeypatch):
+def test_looks_differ_between_methods_of_a_sequence(tmp_path, monkeypatch):
+    """Every method of a sequence has a look of its own."""
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     shares = {"efficacy": 0.5, "generalisation": 0.4, "specificity": 0.3, "attenuation": 0.2}
@@ -110,8 +114,11 @@ def test_describe_realisation_has_the_medians_of_the_last_layer():
     assert "memit: eta 0.25, 43 % of the planned residual still missing" in text
 
 
-def test_the_room_of_a_layer_is_drawn_beside_what_attenuates(tmp_path, monkeypatch):
-    """A batch of ten behind n - 10 others; a run that was never judged on the way has no attenuation to show."""
+def test_plot_room_is_drawn_beside_attenuation(tmp_path, monkeypatch):
+    """The room of a layer is drawn beside what attenuates.
+
+    A batch of ten behind n - 10 others; a run that was never judged on the way has no attenuation to show.
+    """
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     points = [

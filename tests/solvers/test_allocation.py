@@ -12,7 +12,7 @@ from tests.conftest import method_of, tiny
 LAYERS = (1, 2, 3)
 
 
-def test_predicted_share_is_what_is_left_of_what_is_missing():
+def test_predicted_share_is_that_of_the_missing_residual():
     """MEMIT over three layers, worked out layer by layer: 1/3, 1/2, all of what is still missing."""
     eta = {1: torch.tensor([0.3, 0.9]), 2: torch.tensor([0.4, 0.2]), 3: torch.tensor([0.5, 0.0])}
     done = torch.zeros(2)
@@ -33,7 +33,8 @@ def test_predicted_share_is_what_is_left_of_what_is_missing():
         ([(3, 0.5)], "soft", "1 - (1 - 0.5 eta 3)"),
     ],
 )
-def test_the_formula_is_written_with_the_layers_of_a_stage(shares, fit, text):
+def test_describe_shares_names_the_layers_of_a_stage(shares, fit, text):
+    """The formula is written with the layers of a stage."""
     assert describe_shares(shares, fit) == text
 
 
@@ -68,8 +69,11 @@ def constant():
     ],
 )
 @pytest.mark.parametrize("weight", [10.0, 100.0])
-def test_preview_result_and_execution_agree_where_keys_stay(constant, demo, method, weight):
-    """For one request alone, by every allocation and fit; eta is far from 0 and 1, so that they differ."""
+def test_preview_equals_execution_where_keys_stay(constant, demo, method, weight):
+    """Preview result and execution agree where keys stay.
+
+    For one request alone, by every allocation and fit; eta is far from 0 and 1, so that they differ.
+    """
     model, statistics = constant
     changes = {
         "weight": weight,

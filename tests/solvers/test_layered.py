@@ -24,7 +24,8 @@ def setting(
     return solver, LookupPrompts.build(loaded.arch, batch, solver.layers[0])
 
 
-def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
+def test_solve_writes_the_predicted_shift(loaded, statistics_of, records):
+    """The promised shift is the written one."""
     solver, prompts = setting(loaded, statistics_of(loaded), Spread(), records[:4])
     torch.manual_seed(0)
     with frozen(loaded.model):
@@ -38,7 +39,7 @@ def test_the_promised_shift_is_the_written_one(loaded, statistics_of, records):
     torch.testing.assert_close(solution.planned, residuals, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
+def test_solve_of_one_edit_obeys_theorem_1(loaded, statistics_of, records):
     """T1 on a real model: with a bare prompt alone the executed fraction is eta, the direction is kept."""
     solver, prompts = setting(loaded, statistics_of(loaded), Last(), records[:1], contexts=())
     with frozen(loaded.model):
@@ -50,7 +51,7 @@ def test_one_layer_and_one_edit_obey_theorem_1(loaded, statistics_of, records):
     torch.testing.assert_close(solution.fraction, eta, rtol=1e-3, atol=1e-4)
 
 
-def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
+def test_solution_cost_is_that_of_the_geometry(loaded, statistics_of, records):
     """X14: `sum_j <r_j - D k_j, D k_j>` is `tr(D G D^T)` of every layer, with earlier keys in G."""
     statistics = statistics_of(loaded)
     solver, prompts = setting(loaded, statistics, Spread(), records[:4])
@@ -70,7 +71,7 @@ def test_the_cost_is_what_the_geometry_charges(loaded, statistics_of, records):
     assert float(cost.sum()) == pytest.approx(charged, rel=1e-3)
 
 
-def test_exact_fit_executes_in_full(loaded, statistics_of, records):
+def test_solve_exact_executes_in_full(loaded, statistics_of, records):
     solver, prompts = setting(loaded, statistics_of(loaded), Last(), records[:3], contexts=(), fit="exact")
     with frozen(loaded.model):
         before, _ = solver.origin(prompts)
@@ -78,8 +79,10 @@ def test_exact_fit_executes_in_full(loaded, statistics_of, records):
     torch.testing.assert_close(solution.shift, solution.planned, rtol=1e-2, atol=1e-2)
 
 
-def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, statistics_of, records):
-    """FE: once the first layer has executed its target in full, the layers above have little left to do.
+def test_forward_goals_need_little_above_the_first_layer(loaded, statistics_of, records):
+    """Goals of upper layers are what the first one makes of them.
+
+    FE: once the first layer has executed its target in full, the layers above have little left to do.
 
     Not nothing: weights also write at earlier tokens, which the replay does not.
     """
@@ -105,7 +108,8 @@ def test_goals_of_upper_layers_are_what_the_first_one_makes_of_them(loaded, stat
     torch.testing.assert_close(solution.shift, solution.planned, rtol=2e-2, atol=2e-2)
 
 
-def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_of, records):
+def test_solve_leaves_attenuated_residual_to_layers_above(loaded, statistics_of, records):
+    """Layers that attenuate leave the rest to those above."""
     solver, prompts = setting(loaded, statistics_of(loaded), Forward(), records[:1], contexts=())
     with frozen(loaded.model):
         before, _ = solver.origin(prompts)
@@ -115,7 +119,7 @@ def test_layers_that_attenuate_leave_the_rest_to_those_above(loaded, statistics_
     torch.testing.assert_close(executed, (1 - solution.eta[3]) * solution.missing[3], rtol=1e-3, atol=1e-4)
 
 
-def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of, records):
+def test_solve_recomputes_keys_and_residuals_per_layer(loaded, statistics_of, records):
     """Against a solve that writes the weights layer by layer, as published code does."""
     solver, prompts = setting(loaded, statistics_of(loaded), Spread(), records[:3])
     arch = loaded.arch
@@ -146,7 +150,7 @@ def test_keys_and_residuals_are_recomputed_at_every_layer(loaded, statistics_of,
     [(Spread(), 16), (Forward(), 17), (Last(), 3)],
     ids=lambda x: getattr(x, "kind", x),
 )
-def test_no_block_runs_that_need_not(demo, statistics_of, records, allocation, passes):
+def test_solve_runs_no_unneeded_block(demo, statistics_of, records, allocation, passes):
     """Blocks run by a solve over layers 1, 2, 3 of 6.
 
     Keys: 1, then 1-2, then 2-3, each for the common beginnings and for what follows (10). Streams at the
@@ -171,7 +175,8 @@ def test_no_block_runs_that_need_not(demo, statistics_of, records, allocation, p
 
 
 @pytest.mark.parametrize("allocation", [Spread(), Forward()], ids=lambda a: a.kind)
-def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_of, records, allocation):
+def test_solve_casts_residuals_to_the_streams_dtype(demo, statistics_of, records, allocation):
+    """Residuals of any precision are wanted in the streams."""
     solver, prompts = setting(demo, statistics_of(demo), allocation, records[:2])
     with frozen(demo.model):
         residuals = torch.randn(
@@ -182,7 +187,8 @@ def test_residuals_of_any_precision_are_wanted_in_the_streams(demo, statistics_o
     torch.testing.assert_close(fine.shift, plain.shift)
 
 
-def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, records):
+def test_solve_differentiates_keys_only_where_set(demo, statistics_of, records):
+    """Derivatives follow keys only where they shall."""
     solver, prompts = setting(demo, statistics_of(demo), Spread(), records[:2])
     rights = {}
     with frozen(demo.model):
@@ -198,7 +204,7 @@ def test_derivatives_follow_keys_only_where_they_shall(demo, statistics_of, reco
 
 
 @pytest.mark.parametrize("where", ["residual", "key"])
-def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, where):
+def test_solve_refuses_a_non_finite_update(demo, statistics_of, records, where):
     solver, prompts = setting(demo, statistics_of(demo), Last(), records[:1])
     residuals = torch.ones(1, demo.arch.d_v)
     if where == "residual":
@@ -215,7 +221,7 @@ def test_an_update_that_is_not_finite_is_refused(demo, statistics_of, records, w
         solver.solve(prompts, residuals)
 
 
-def test_allocations_by_name():
+def test_allocation_is_found_by_name():
     allocations = {kind: cls() for kind, cls in families()["allocation"].items()}
     assert {kind: allocation.stages((1, 2, 3)) for kind, allocation in allocations.items()} == {
         "spread": [[(1, 1 / 3), (2, 1 / 2), (3, 1.0)]],
@@ -228,7 +234,7 @@ def test_allocations_by_name():
 
 
 @pytest.mark.parametrize("layers", [(4,), (1, 2), (3, 4, 5, 6, 7)])
-def test_shares(layers):
+def test_allocation_has_its_shares(layers):
     (shares,) = Spread().stages(layers)
     assert [s for _, s in shares] == [1 / n for n in range(len(layers), 0, -1)]
     assert last(layers) == [(layers[-1], 1.0)]

@@ -21,7 +21,8 @@ def matrices(rows, columns, rank, seed):
 
 
 @given(SHAPES, st.floats(0.05, 1))
-def test_the_largest_relative_changes_are_kept_unchanged(shape, keep):
+def test_largest_changes_keeps_the_largest_relative_changes(shape, keep):
+    """The largest relative changes are kept unchanged."""
     left, right, weight = matrices(*shape)
     change = left @ right.T
     kept = largest_changes(change, weight, keep)
@@ -35,7 +36,8 @@ def test_the_largest_relative_changes_are_kept_unchanged(shape, keep):
 
 
 @given(SHAPES, st.floats(0.01, 100))
-def test_singular_values_above_the_weights_largest_are_pulled_to_it(shape, size):
+def test_bounded_spectrum_bounds_singular_values_by_the_weights(shape, size):
+    """Singular values above the weight's largest are pulled to it."""
     left, right, weight = matrices(*shape)
     left = left * size
     bounded = np.linalg.svd(np.asarray(torch.matmul(*_transposed(bounded_spectrum(left, right, weight)))))[1]
@@ -51,7 +53,8 @@ def _transposed(factors):
 
 
 @given(SHAPES)
-def test_a_small_change_is_left_alone_and_directions_are_kept(shape):
+def test_bounded_spectrum_leaves_a_small_change_and_its_directions(shape):
+    """A small change is left alone and directions are kept."""
     left, right, weight = matrices(*shape)
     left = left * 1e-3 / max(1.0, float((left @ right.T).norm()))
     weight = weight / torch.linalg.matrix_norm(weight, 2).clamp_min(1e-6)
@@ -59,7 +62,7 @@ def test_a_small_change_is_left_alone_and_directions_are_kept(shape):
     torch.testing.assert_close(new_left @ new_right.T, left @ right.T, rtol=1e-9, atol=1e-14)
 
 
-def test_the_update_keeps_its_singular_vectors():
+def test_bounded_spectrum_keeps_singular_vectors():
     left, right, weight = matrices(6, 8, 2, 3)
     new_left, new_right = bounded_spectrum(100 * left, right, weight)
     before, after = 100 * left @ right.T, new_left @ new_right.T
