@@ -69,7 +69,8 @@ def edit(demo):
 
 
 @pytest.mark.parametrize("name", sorted(AMBIENT))
-def test_an_edit_is_the_same_whatever_is_switched_on_around_it(edit, records, demo, name):
+def test_edit_does_not_depend_on_ambient_modes(edit, records, demo, name):
+    """An edit is the same whatever is switched on around it."""
     before = demo.arch.fingerprint()
     eta, weights, delta = edit(records, nullcontext())
     other_eta, other_weights, other_delta = edit(records, AMBIENT[name]())
@@ -79,14 +80,15 @@ def test_an_edit_is_the_same_whatever_is_switched_on_around_it(edit, records, de
     assert demo.arch.fingerprint() == before
 
 
-def test_a_model_made_in_inference_mode_is_refused_in_one_line(demo):
+def test_editor_refuses_a_model_made_in_inference_mode(demo):
     with torch.inference_mode():
         inside = tiny("gpt2")
     with pytest.raises(MetakeError, match=r"created inside torch\.inference_mode\(\).*outside it$"):
         Editor(inside, demo.tokenizer, "ultraedit")
 
 
-def test_frozen_puts_every_modules_mode_back(demo):
+def test_frozen_restores_every_modules_mode(demo):
+    """Frozen puts every module's mode back."""
     blocks = demo.arch.blocks
     blocks[0].train()
     try:
@@ -100,8 +102,11 @@ def test_frozen_puts_every_modules_mode_back(demo):
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("name", sorted(AMBIENT))
-def test_neutral_is_pytorch_as_it_starts_with_the_callers_gradient_mode(name, gradients):
-    """Also after a failure everything is as the caller had it."""
+def test_neutral_resets_modes_but_the_gradient_mode(name, gradients):
+    """Neutral is PyTorch as it starts with the caller's gradient mode.
+
+    Also after a failure everything is as the caller had it.
+    """
 
     def fails():
         with neutral():

@@ -15,14 +15,14 @@ from metake.models.architecture import Architecture, ModuleMap
 from tests.conftest import DESCRIBED, tiny
 
 
-def test_shapes(family):
+def test_architecture_has_its_shapes(family):
     arch = Architecture(tiny(family))
     assert len(arch) == 4
     assert arch.weight(0).shape == (arch.d_v, arch.d_k) == (32, 128 if family in ("gpt2", "gptj") else 48)
 
 
 @pytest.mark.parametrize("config", [Gemma2Config, Gemma3TextConfig])
-def test_a_normalised_ffn_output_is_refused(config):
+def test_architecture_refuses_a_normalised_ffn_output(config):
     model = AutoModelForCausalLM.from_config(
         config(
             vocab_size=64,
@@ -40,7 +40,8 @@ def test_a_normalised_ffn_output_is_refused(config):
         Architecture(model, ModuleMap("model.layers", "mlp.down_proj"))
 
 
-def test_an_unknown_family_says_how_to_describe_it():
+def test_architecture_names_the_remedy_for_unknown_families():
+    """An unknown family says how to describe it."""
     with pytest.raises(MetakeError, match="ModuleMap"):
         Architecture(tiny("opt"))
 
@@ -64,7 +65,8 @@ ALTERED = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("why", sorted(ALTERED))
-def test_a_described_value_that_the_stream_does_not_receive_is_refused(why, dtype):
+def test_architecture_refuses_a_described_value_outside_the_stream(why, dtype):
+    """A described value that the stream does not receive is refused."""
     config, modules = ALTERED[why]
     model = AutoModelForCausalLM.from_config(config).to(dtype)
     with pytest.raises(MetakeError) as refused:
@@ -75,7 +77,7 @@ def test_a_described_value_that_the_stream_does_not_receive_is_refused(why, dtyp
     )
 
 
-def test_looking_at_a_described_model_leaves_it_as_it_was():
+def test_architecture_leaves_a_described_model_unchanged():
     config, modules = DESCRIBED["opt"]
     model = AutoModelForCausalLM.from_config(config)
     model.train()
@@ -94,12 +96,12 @@ def test_looking_at_a_described_model_leaves_it_as_it_was():
         (ModuleMap("transformer.h", "mlp.c_proj", "tail"), "no module"),
     ],
 )
-def test_a_wrong_description_is_named(modules, complaint):
+def test_architecture_names_a_wrong_description(modules, complaint):
     with pytest.raises(MetakeError, match=complaint):
         Architecture(tiny("gpt2"), modules)
 
 
-def test_quantised_weights_are_refused():
+def test_architecture_refuses_quantised_weights():
     model = tiny("llama")
     model.model.layers[0].mlp.down_proj.weight = nn.Parameter(
         torch.zeros(32, 48, dtype=torch.int8), requires_grad=False
@@ -109,19 +111,21 @@ def test_quantised_weights_are_refused():
 
 
 @pytest.mark.parametrize("layers", [(), (3, 1), (1, 1), (0, 4), (-1,)])
-def test_layers_out_of_range_or_order(layers):
+def test_check_layers_refuses_range_and_order(layers):
     with pytest.raises(MetakeError, match="layers"):
         Architecture(tiny("gpt2")).check_layers(layers)
 
 
 @pytest.mark.parametrize("layers", [3, None, {1}, (1.0,), ("1",), (True,), "12"])
-def test_layers_that_are_no_list_of_whole_numbers(layers):
+def test_check_layers_refuses_other_types(layers):
+    """Layers that are no list of whole numbers."""
     with pytest.raises(MetakeError) as refused:
         Architecture(tiny("gpt2")).check_layers(layers)
     assert str(refused.value) == f"layers: must be a list of whole numbers, got {layers!r}"
 
 
-def test_fingerprint_sees_an_edit_and_only_below_its_depth(family):
+def test_fingerprint_depends_on_weights_up_to_its_depth(family):
+    """Fingerprint sees an edit and only below its depth."""
     arch = Architecture(tiny(family))
     whole, below = arch.fingerprint(), arch.fingerprint(1)
     arch.weight(2).add_(torch.randn(arch.d_v, 1) @ torch.randn(1, arch.d_k) * 1e-3)
@@ -143,8 +147,11 @@ def fingerprint_by_hand(model, parts, modules):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fingerprint_is_what_earlier_deltas_and_statistics_were_saved_with(dtype):
-    """Another value would make every saved delta one of another model."""
+def test_fingerprint_is_that_of_earlier_files(dtype):
+    """Fingerprint is what earlier deltas and statistics were saved with.
+
+    Another value would make every saved delta one of another model.
+    """
     model = copy.deepcopy(tiny("llama")).to(dtype)  # with a configuration of its own
     model.resize_token_embeddings(30)  # 960 numbers, of which the first 512 count
     arch, inner = Architecture(model), model.model
@@ -154,15 +161,18 @@ def test_fingerprint_is_what_earlier_deltas_and_statistics_were_saved_with(dtype
     assert arch.fingerprint(0) == fingerprint_by_hand(model, [inner.embed_tokens], arch.modules)
 
 
-def test_fingerprint_in_another_precision_is_that_of_the_rounded_model(family):
+def test_fingerprint_in_another_precision_is_of_rounded_weights(family):
     arch = Architecture(tiny(family))
     rounded = Architecture(tiny(family).bfloat16())
     assert arch.fingerprint(dtype=torch.bfloat16) == rounded.fingerprint() != arch.fingerprint()
     assert arch.fingerprint(2, torch.bfloat16) == rounded.fingerprint(2)
 
 
-def test_longest_input_is_the_one_that_the_configuration_states():
-    """`max_position_embeddings` goes before GPT-2's older name; without either, or without a number, no limit."""
+def test_max_positions_is_that_of_the_configuration():
+    """Longest input is the one that the configuration states.
+
+    `max_position_embeddings` goes before GPT-2's older name; without either, or without a number, no limit.
+    """
     arch = Architecture(tiny("gpt2"))
     for stated, limit in (
         ({"max_position_embeddings": 70, "n_positions": 90}, 70),
@@ -178,19 +188,20 @@ def test_longest_input_is_the_one_that_the_configuration_states():
 
 
 @pytest.mark.parametrize(("device", "tokens"), [("cpu", 1024), ("cuda", 8192), ("meta", 8192)])
-def test_a_pass_holds_as_many_tokens_as_suit_the_device(monkeypatch, device, tokens):
+def test_pass_tokens_suit_the_device(monkeypatch, device, tokens):
+    """A pass holds as many tokens as suit the device."""
     arch = Architecture(tiny("gpt2"))
     monkeypatch.setattr(Architecture, "device", torch.device(device))
     assert arch.pass_tokens == tokens
 
 
-def test_ids_go_to_the_device_of_the_input_embeddings():
+def test_ids_are_moved_to_the_input_embeddings_device():
     arch = Architecture(tiny("gpt2"))
     arch.model.transformer.wte.to("meta")
     assert arch.device == torch.device("meta")
 
 
-def test_weight_is_a_view_of_the_parameter_in_the_papers_orientation(family):
+def test_weight_is_a_view_in_the_papers_orientation(family):
     """Writing to it writes to the model; GPT-2's Conv1D keeps it transposed."""
     arch = Architecture(tiny(family))
     arch.weight(1)[3, 5] = 7.0
@@ -209,7 +220,8 @@ def test_weight_is_a_view_of_the_parameter_in_the_papers_orientation(family):
         ('{"blocks": 3, "down": "b"}', "blocks: must be a dotted module name in quotes, got 3"),
     ],
 )
-def test_a_module_map_that_cannot_be_read_is_refused_by_its_field(write, content, complaint):
+def test_module_map_read_names_the_bad_field(write, content, complaint):
+    """A module map that cannot be read is refused by its field."""
     path = write("map.json", content)
     with pytest.raises(MetakeError) as refused:
         ModuleMap.read(path)
@@ -217,7 +229,7 @@ def test_a_module_map_that_cannot_be_read_is_refused_by_its_field(write, content
     assert complaint in str(refused.value)
 
 
-def test_a_module_map_of_another_type_is_refused_with_the_right_one():
+def test_module_map_refuses_another_type():
     with pytest.raises(MetakeError) as refused:
         ModuleMap.of({"blocks": "a", "down": "b"})
     assert str(refused.value) == (
@@ -226,12 +238,13 @@ def test_a_module_map_of_another_type_is_refused_with_the_right_one():
     )
 
 
-def test_a_module_map_without_a_head_has_the_usual_one(write):
+def test_module_map_has_the_usual_head_by_default(write):
     path = write("map.json", '{"blocks": "a", "down": "b.c"}')
     assert ModuleMap.read(str(path)) == ModuleMap("a", "b.c", "lm_head")
 
 
-def test_layers_out_of_range_are_told_with_the_range():
+def test_check_layers_states_the_range():
+    """Layers out of range are given with the range."""
     with pytest.raises(MetakeError, match=r"^layers: 4 is out of range; gpt2 has layers 0 to 3$"):
         Architecture(tiny("gpt2")).check_layers((0, 4))
     with pytest.raises(
@@ -243,14 +256,15 @@ def test_layers_out_of_range_are_told_with_the_range():
     Architecture(tiny("gpt2")).check_layers((0, 3))
 
 
-def test_every_block_must_have_its_down_projection():
+def test_architecture_needs_a_down_projection_in_every_block():
     model = tiny("llama")
     model.model.layers[3].mlp.down_proj = nn.Identity()
     with pytest.raises(MetakeError, match=r"^llama: mlp\.down_proj of block 3 is a .*Identity; "):
         Architecture(model)
 
 
-def test_attentions_memory_is_given_by_the_name_that_the_model_takes_it_by():
+def test_architecture_passes_attention_memory_by_its_name():
+    """Attention's memory is given by the name that the model takes it by."""
     arch = Architecture(tiny("gpt2"))
     for forward, name in (
         (lambda input_ids, past_key_values=None: None, "past_key_values"),
@@ -261,8 +275,11 @@ def test_attentions_memory_is_given_by_the_name_that_the_model_takes_it_by():
         assert arch.cache_argument == name
 
 
-def test_dropout_is_off_while_a_described_model_is_measured():
-    """A model in training mode is measured as it will be edited, and its random state is not used."""
+def test_architecture_probes_without_dropout():
+    """Dropout is off while a described model is measured.
+
+    A model in training mode is measured as it will be edited, and its random state is not used.
+    """
     config = OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16, dropout=0.5, layerdrop=0.5)
     model = AutoModelForCausalLM.from_config(config).train()
     state = torch.random.get_rng_state()
@@ -272,7 +289,7 @@ def test_dropout_is_off_while_a_described_model_is_measured():
 
 
 @pytest.mark.parametrize("name", ["", None, 3])
-def test_module_map_names_the_field_and_the_value_that_is_no_module_name(name):
+def test_module_map_names_field_and_value(name):
     with pytest.raises(MetakeError) as caught:
         ModuleMap("model.layers", name)
     assert str(caught.value) == f"modules: down: must be a dotted module name, got {name!r}"

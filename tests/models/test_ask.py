@@ -22,29 +22,35 @@ def argmax_text(loaded, prompt, count):
     return loaded.tokenizer.decode(ids[begin:])
 
 
-def test_an_answer_is_the_argmax_of_every_step_up_to_the_line_end(demo):
+def test_ask_equals_argmax_up_to_the_line_end(demo):
+    """An answer is the argmax of every step up to the line end."""
     text = argmax_text(demo, PROMPT, 12)
     assert "\n" in text.strip()
     assert demo.ask(PROMPT) == text.split("\n")[0].strip() != ""
 
 
-def test_max_new_tokens_bounds_the_answer(demo):
+def test_ask_bounds_the_answer_by_max_new_tokens(demo):
     assert demo.ask(PROMPT, max_new_tokens=1) == argmax_text(demo, PROMPT, 1).strip()
 
 
-def test_an_answer_is_cut_unless_a_line_or_the_text_ends_within_its_length(demo):
+def test_ask_marks_cut_answers(demo):
+    """An answer is cut unless a line or the text ends within its length."""
     assert isinstance(demo.ask(PROMPT, max_new_tokens=1), Cut)
     assert not isinstance(demo.ask(PROMPT), Cut)  # its line ends
 
 
-def test_several_questions_have_as_many_answers_in_their_order(demo):
+def test_ask_answers_several_questions_in_order(demo):
+    """Several questions have as many answers in their order."""
     short = "Which city was Nezan Girok born in?"
     assert demo.ask([PROMPT, short]) == [demo.ask(PROMPT), demo.ask(short)]
     assert demo.ask(iter([short])) == [demo.ask(short)]
 
 
-def test_a_conversation_is_framed_and_its_whole_turn_is_the_answer(talking):
-    """The question stands in the template, and line ends do not cut the answer."""
+def test_ask_in_a_conversation_returns_the_whole_turn(talking):
+    """A conversation is framed and its whole turn is the answer.
+
+    The question stands in the template, and line ends do not cut the answer.
+    """
     loaded = load(str(talking), device="cpu", chat=True)
     text = argmax_text(loaded, "Who works at the mill?", 30)  # `encode` frames the prompt
     assert loaded.ask("Who works at the mill?", max_new_tokens=30) == text.strip()
@@ -70,26 +76,26 @@ def test_a_conversation_is_framed_and_its_whole_turn_is_the_answer(talking):
         ),
     ],
 )
-def test_what_is_no_question_is_refused_in_one_line(demo, questions, line):
+def test_ask_refuses_what_is_no_question(demo, questions, line):
     with pytest.raises(MetakeError) as error:
         demo.ask(questions)
     assert str(error.value) == line
 
 
 @pytest.mark.parametrize("count", [0, -3, 2.5, "many", True, None])
-def test_a_wrong_length_is_refused(demo, count):
+def test_ask_refuses_a_wrong_length(demo, count):
     with pytest.raises(MetakeError, match=r"^ask: max_new_tokens must be a whole number from 1 on, got"):
         demo.ask(PROMPT, max_new_tokens=count)
 
 
-def test_a_question_that_fills_the_model_is_refused(demo):
+def test_ask_refuses_a_question_that_fills_the_model(demo):
     with pytest.raises(
         MetakeError, match=r"^ask: a question of \d+ tokens; the model takes \d+ with the answer$"
     ):
         demo.ask("mill " * 2000)
 
 
-def test_a_model_that_cannot_generate_is_refused(demo):
+def test_ask_refuses_a_model_that_cannot_generate(demo):
     class Bare(torch.nn.Module):
         def __init__(self, model):
             super().__init__()
@@ -104,6 +110,6 @@ def test_a_model_that_cannot_generate_is_refused(demo):
         EditableModel("bare", bare, demo.tokenizer, Architecture(bare)).ask(PROMPT)
 
 
-def test_asking_inside_inference_mode_works(demo):
+def test_ask_works_inside_inference_mode(demo):
     with torch.inference_mode():
         assert demo.ask(PROMPT)

@@ -45,7 +45,8 @@ def chat(name="demo", template="headed"):
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_the_frame_is_what_the_template_puts_around(template):
+def test_chat_frame_is_that_of_the_template(template):
+    """The frame is what the template puts around."""
     tokenizer = chat(template=template)
     assert tokenizer.frame == TEMPLATES[template][1]
     assert described(tokenizer)["before"] == tokenizer.frame.before
@@ -54,7 +55,8 @@ def test_the_frame_is_what_the_template_puts_around(template):
     assert copy.deepcopy(tokenizer).frame == tokenizer.frame
 
 
-def test_a_plain_prompt_stands_alone_and_one_space_before_its_answer(demo):
+def test_chat_frames_no_plain_prompt(demo):
+    """A plain prompt stands alone and one space before its answer."""
     assert Frame("", "", " ") == Frame() == PLAIN
     row = encode(demo.tokenizer, "The mill", "  dark ")
     assert demo.tokenizer.decode(row.ids) == "The mill dark"
@@ -66,7 +68,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Z"
 
 @settings(max_examples=40, deadline=timedelta(seconds=20))
 @given(st.sampled_from(sorted(TEMPLATES)), st.sampled_from(["demo", "demo-llama"]), words, words, words)
-def test_rows_are_the_conversations_tokens(template, name, subject, rest, answer):
+def test_chat_rows_have_the_conversations_tokens(template, name, subject, rest, answer):
     """The template's own rendering is the reference; the tokenizer adds nothing to what it writes."""
     tokenizer = chat(name, template)
     turns = [{"role": "user", "content": f"{subject} {rest}"}, {"role": "assistant", "content": answer}]
@@ -97,14 +99,15 @@ def test_rows_are_the_conversations_tokens(template, name, subject, rest, answer
         ("{{ raise_exception('a\nb ' + 'x' * 300) }}", r"fails \(a b x{196}\)$"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(template, complaint):
+def test_chat_refuses_an_unusable_template(template, complaint):
+    """A template that cannot be used is refused."""
     tokenizer = chat().tokenizer
     tokenizer.chat_template = template
     with pytest.raises(MetakeError, match=f"^chat: .*{complaint}"):
         Chat(tokenizer)
 
 
-def test_contexts_are_sampled_plain_and_said_by_the_user(demo, records):
+def test_chat_samples_plain_contexts_for_the_user(demo, records):
     tokenizer = chat()
     contexts = sample_contexts(demo.arch, tokenizer, length=4)
     assert contexts == sample_contexts(demo.arch, demo.tokenizer, length=4)
@@ -114,7 +117,7 @@ def test_contexts_are_sampled_plain_and_said_by_the_user(demo, records):
     assert said.startswith(f"<user>\n{contexts[0].rstrip(' .')}. {request.text}</s>\n<assistant>\n")
 
 
-def test_an_edit_in_a_conversation_answers_in_a_conversation(demo, statistics_of, records):
+def test_editor_edits_answers_in_a_conversation(demo, statistics_of, records):
     """The same settings on the plain prompt leave the conversation's answer unlikely."""
     request, statistics = records[0].request, statistics_of(demo)
     chosen = settings_for(demo.arch, "memit").updated(
@@ -139,7 +142,7 @@ def test_an_edit_in_a_conversation_answers_in_a_conversation(demo, statistics_of
     assert min(losses["plain"], losses["unedited"]) > 1
 
 
-def test_the_protocol_in_a_conversation(talking, tmp_path):
+def test_protocol_runs_in_a_conversation(talking, tmp_path):
     data = ASSETS / "world" / "test.json"
     quick = (
         "--model",
@@ -163,5 +166,5 @@ def test_the_protocol_in_a_conversation(talking, tmp_path):
     assert "another chat" in done.stderr
 
 
-def test_a_model_without_a_template_is_refused(tmp_path):
+def test_load_refuses_chat_without_a_template(tmp_path):
     assert "has no chat template" in refused("run_zsre.py", "--chat", out=tmp_path / "out")

@@ -31,7 +31,7 @@ def folder(tmp_path, demo):
     return folder, described
 
 
-def test_values_are_the_weight_times_the_keys(arch):
+def test_run_has_values_of_weight_times_keys(arch):
     trace = run(arch, IDS, keys=(1,), values=(1,))
     bias = arch.down(1).bias
     wanted = trace.keys[1] @ arch.weight(1).T + (0 if bias is None else bias)
@@ -39,7 +39,7 @@ def test_values_are_the_weight_times_the_keys(arch):
     torch.testing.assert_close(trace.values[1], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_logits_depend_on_the_values_that_were_seen(arch):
+def test_run_has_logits_that_depend_on_the_values(arch):
     """By the gradient's prediction of a small change, in fp64."""
     arch.model.double()
     trace = run(arch, IDS, values=(2,))
@@ -52,7 +52,7 @@ def test_the_logits_depend_on_the_values_that_were_seen(arch):
 
 
 @torch.no_grad()
-def test_a_pass_from_the_middle_is_the_whole_pass(arch):
+def test_run_from_the_middle_equals_the_whole_pass(arch):
     edits = {2: (torch.randn(32, 2) * 0.3, torch.randn(arch.d_k, 2) * 0.3)}
     whole = run(arch, IDS, inputs=(2,), outputs=(3,), edits=edits)
     later = run(arch, IDS, start=2, hidden=whole.inputs[2], outputs=(3,), edits=edits)
@@ -61,8 +61,11 @@ def test_a_pass_from_the_middle_is_the_whole_pass(arch):
 
 
 @pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy", "ultraedit", "rome"])
-def test_what_is_predicted_of_an_edit_is_what_is_written(arch, demo, records, method):
-    """The edited model's loss is the virtual one; taken back, nothing is left."""
+def test_editor_writes_what_was_predicted_for_described_models(arch, demo, records, method):
+    """What is predicted of an edit is what is written.
+
+    The edited model's loss is the virtual one; taken back, nothing is left.
+    """
     statistics = collect(arch, demo.tokenizer, default_text("demo"), (1, 2), tokens=1500, progress=False)
     changes = {
         "layers": (1, 2),
@@ -112,7 +115,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_the_experiments_take_a_described_model(script, folder, records, write, tmp_path):
+def test_experiments_take_a_described_model(script, folder, records, write, tmp_path):
     entries = [
         {
             "subject": r.request.subject,

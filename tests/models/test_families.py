@@ -156,7 +156,8 @@ def tiny(name: str, fields: dict) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", sorted(EDITED))
-def test_an_edit_shifts_the_stream_as_solved_and_is_taken_back(name, demo):
+def test_editor_shifts_every_familys_stream_and_reverts(name, demo):
+    """An edit shifts the stream as solved and is taken back."""
     fields, modules = EDITED[name]
     model = tiny(name, fields)
     arch = Architecture(model, modules)
@@ -186,7 +187,8 @@ def test_an_edit_shifts_the_stream_as_solved_and_is_taken_back(name, demo):
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
-def test_a_model_that_cannot_take_an_edit_is_refused_in_one_line(name):
+def test_editor_refuses_unsupported_models_in_one_line(name):
+    """A model that cannot take an edit is refused in one line."""
     fields, modules, reason = REFUSED[name]
     with pytest.raises(MetakeError, match=reason) as refused:
         Architecture(tiny(name, fields), modules)

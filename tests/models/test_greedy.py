@@ -52,7 +52,8 @@ def argmax(model, ids, count):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(OWN))
-def test_an_answer_ignores_the_models_generation_settings(model, demo, name):
+def test_continue_greedily_ignores_generation_settings(model, demo, name):
+    """An answer ignores the model's generation settings."""
     row = encode(demo.tokenizer, "The mill is dark").ids
     model.generation_config = own = GenerationConfig(eos_token_id=1023, **{name: OWN[name]})
     wanted = demo.tokenizer.decode(argmax(model, row, 10), skip_special_tokens=True)
@@ -63,7 +64,8 @@ def test_an_answer_ignores_the_models_generation_settings(model, demo, name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_an_answer_does_not_depend_on_what_the_configuration_returns(demo, family):
+def test_continue_greedily_ignores_output_settings(demo, family):
+    """An answer does not depend on what the configuration returns."""
     model, row = copy.deepcopy(tiny(family)), encode(demo.tokenizer, "The mill is dark").ids
     wanted = continue_greedily(Architecture(model), demo.tokenizer, [row], [10])
     model.config.return_dict = False
@@ -72,15 +74,19 @@ def test_an_answer_does_not_depend_on_what_the_configuration_returns(demo, famil
 
 
 @torch.no_grad()
-def test_the_penalty_of_the_test_above_matters(model, demo):
-    """The same settings change what `generate` alone answers, so the test can fail."""
+def test_generate_answers_differ_under_the_penalty(model, demo):
+    """The penalty of the test above matters.
+
+    The same settings change what `generate` alone answers, so the test can fail.
+    """
     row = encode(demo.tokenizer, "The mill is dark").ids
     given = dict(max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=1023)
     plain = model.generate(torch.tensor([row]), **given)
     assert not torch.equal(plain, model.generate(torch.tensor([row]), repetition_penalty=5.0, **given))
 
 
-def test_sampled_texts_ignore_them_too(demo, records):
+def test_sample_texts_ignores_generation_settings(demo, records):
+    """Sampled texts ignore them too."""
     own = demo.model.generation_config
     plain = sample_texts(demo.arch, demo.tokenizer, records[0], length=40)
     try:
@@ -92,7 +98,8 @@ def test_sampled_texts_ignore_them_too(demo, records):
         demo.model.generation_config = own
 
 
-def test_every_token_that_ends_a_text_ends_an_answer(model, demo):
+def test_continue_greedily_ends_at_every_ending_token(model, demo):
+    """Every token that ends a text ends an answer."""
     row = encode(demo.tokenizer, "The mill is dark").ids
     spoken = argmax(model, row, 6)
     model.generation_config = GenerationConfig(eos_token_id=[1023, spoken[3]])
@@ -102,15 +109,19 @@ def test_every_token_that_ends_a_text_ends_an_answer(model, demo):
     assert described_decoding(model, demo.tokenizer)["stop_tokens"] == [0, *sorted((spoken[3], 1023))]
 
 
-def test_an_answer_is_read_as_far_as_its_target_goes(demo):
+def test_answer_length_is_that_of_the_target(demo):
+    """An answer is read as far as its target goes."""
     short, long = "baker", "baker " * 60
     assert answer_length(demo.tokenizer, "The", short) == LEAST
     assert answer_length(demo.tokenizer, "The", long) > encode(demo.tokenizer, "The", long).answer > 48
 
 
 @torch.no_grad()
-def test_a_long_target_beside_a_long_prompt_is_still_read_in_full(model, demo):
-    """Both fit the model's 128 positions alone; padded to each other they would not."""
+def test_continue_greedily_reads_long_targets_beside_long_prompts(model, demo):
+    """A long target beside a long prompt is still read in full.
+
+    Both fit the model's 128 positions alone; padded to each other they would not.
+    """
     model.generation_config.eos_token_id = 1023
     rows, lengths = [list(range(5, 105)), [7, 9]], [8, 110]
     assert len(rows[0]) + lengths[1] > 128
@@ -129,17 +140,18 @@ def test_a_long_target_beside_a_long_prompt_is_still_read_in_full(model, demo):
         ("a\nb", "\n x \n", "a"),
     ],
 )
-def test_an_answer_has_as_many_lines_as_its_target(text, target, kept):
+def test_first_lines_are_as_many_as_the_targets(text, target, kept):
     assert first_lines(text, target) == kept
 
 
-def test_a_question_is_answered_as_the_world_has_it(demo, records):
+def test_greedy_answers_are_those_of_the_world(demo, records):
     record = records[0]
     (answer,) = greedy_answers(demo.arch, demo.tokenizer, [record.request.text], [record.truth])
     assert answer.strip() == record.truth
 
 
-def test_an_answer_is_read_three_tokens_past_its_target_and_eight_at_least(demo):
+def test_answer_length_adds_tokens_to_the_target(demo):
+    """An answer is read three tokens past its target and eight at least."""
     for words, least, wanted in ((1, 8, 8), (20, 8, None), (1, 2, None)):
         target = " ".join(["baker"] * words)
         tokens = len(demo.tokenizer(" " + target).input_ids)
@@ -151,15 +163,19 @@ def test_an_answer_is_read_three_tokens_past_its_target_and_eight_at_least(demo)
     ("named", "own", "wanted"),
     [(5, 2, [2, 5]), ([7, 3], 7, [3, 7]), (None, 2, [2]), (4, None, [4]), (None, None, []), (0, 0, [0])],
 )
-def test_an_answer_ends_where_the_tokenizer_or_the_model_says(named, own, wanted):
+def test_stop_tokens_are_of_tokenizer_and_model(named, own, wanted):
+    """An answer ends where the tokenizer or the model says."""
     tokenizer = SimpleNamespace(eos_token_id=own)
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
     assert stop_tokens(model, tokenizer) == wanted
     assert stop_tokens(SimpleNamespace(), tokenizer) == ([] if own is None else [own])
 
 
-def test_settings_that_change_no_greedy_answer_are_not_called_set_aside(model):
-    """Lengths, the cache and tokens are given anew, and a beam of one is no beam."""
+def test_set_aside_omits_settings_without_effect(model):
+    """Settings that change no greedy answer are not called set aside.
+
+    Lengths, the cache and tokens are given anew, and a beam of one is no beam.
+    """
     model.generation_config = GenerationConfig(
         max_length=7,
         max_new_tokens=3,
@@ -180,7 +196,7 @@ def test_settings_that_change_no_greedy_answer_are_not_called_set_aside(model):
     }
 
 
-def test_generation_settings_are_back_after_a_failure(model, demo):
+def test_plain_generation_restores_settings_after_a_failure(model, demo):
     own = model.generation_config
 
     def fails():
@@ -200,8 +216,11 @@ def test_generation_settings_are_back_after_a_failure(model, demo):
 
 @torch.no_grad()
 @pytest.mark.parametrize("budget", [None, 1, 60])
-def test_rows_of_any_length_are_answered_together_as_each_alone(model, demo, budget):
-    """Padded on the left and masked, each to its own length, in the order they were given in."""
+def test_continue_greedily_answers_rows_of_any_length(model, demo, budget):
+    """Rows of any length are answered together as each alone.
+
+    Padded on the left and masked, each to its own length, in the order they were given in.
+    """
     model.generation_config.eos_token_id = 1023
     rows = [[5, 9, 17, 30, 2, 7, 11], [8], [4, 4, 90], [1, 2]]
     lengths = [3, 6, 1, 4]
@@ -210,7 +229,7 @@ def test_rows_of_any_length_are_answered_together_as_each_alone(model, demo, bud
 
 
 @torch.no_grad()
-def test_an_answer_ends_with_the_models_positions(model, demo):
+def test_continue_greedily_ends_with_the_models_positions(model, demo):
     """128 of them: a prompt of 125 tokens has room for three more, one of 128 for none."""
     model.generation_config.eos_token_id = 1023
     rows = [[n % 50 + 5 for n in range(count)] for count in (125, 127, 128)]
@@ -222,7 +241,7 @@ def test_an_answer_ends_with_the_models_positions(model, demo):
     ]
 
 
-def test_groups_fill_their_budget_and_no_row_lacks_room():
+def test_groups_fill_their_budget_with_room_per_row():
     """Twice the longest prompt per row within the budget; longest prompt and longest answer within the limit."""
     prompts = [[0] * n for n in (3, 5, 5, 2)]
     assert list(_groups(prompts, [4] * 4, 30, None)) == [[3, 0, 1], [2]]
@@ -236,7 +255,7 @@ def test_groups_fill_their_budget_and_no_row_lacks_room():
     assert list(_groups([], [], 10, None)) == []
 
 
-def test_answers_keep_to_the_tokens_of_a_pass(demo, monkeypatch):
+def test_greedy_answers_keep_to_the_tokens_of_a_pass(demo, monkeypatch):
     passes, generate = [], demo.model.generate
     monkeypatch.setattr(
         demo.model, "generate", lambda ids, **o: passes.append(len(ids)) or generate(ids, **o)
@@ -255,7 +274,7 @@ def test_passes_hold_twice_what_suits_the_device(demo, monkeypatch):
     assert sizes == [700, 512, 188]
 
 
-def test_a_target_is_compared_as_the_tokenizer_writes_it(demo):
+def test_folding_compares_as_the_tokenizer_writes(demo):
     """Without tokens that it puts around a text, which no answer holds."""
 
     class Folding:
@@ -273,8 +292,11 @@ def test_a_target_is_compared_as_the_tokenizer_writes_it(demo):
     assert as_spoken(Silent(), " Red OAK ") == "Red OAK"
 
 
-def test_answers_are_read_as_far_as_each_is_asked_to(demo):
-    """In tokens: `least`, where the target has fewer; in lines: as many as the target."""
+def test_greedy_answers_are_read_to_their_own_length(demo):
+    """Answers are read as far as each is asked to.
+
+    In tokens: `least`, where the target has fewer; in lines: as many as the target.
+    """
     prompt = "The one who works at the market is a"
     ids = encode(demo.tokenizer, prompt).ids
 
@@ -292,8 +314,11 @@ def test_answers_are_read_as_far_as_each_is_asked_to(demo):
 
 
 @torch.no_grad()
-def test_an_answer_leaves_out_special_tokens_and_what_drops_out_in_training(model, demo):
-    """A model in training mode answers as in use, and is in training mode afterwards."""
+def test_continue_greedily_omits_special_tokens_and_dropout(model, demo):
+    """An answer leaves out special tokens and what drops out in training.
+
+    A model in training mode answers as in use, and is in training mode afterwards.
+    """
     model.generation_config.eos_token_id = None
     wanted = argmax(model, [5, 9], 6)
     tokenizer = SimpleNamespace(eos_token_id=None, decode=lambda ids, **options: f"{ids} {options}")

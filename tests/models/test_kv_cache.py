@@ -5,7 +5,7 @@ import torch
 from metake.models.kv_cache import KVCache
 
 
-def test_kv_cache_clamps_positions_of_padding_below_the_models_limit():
+def test_kv_cache_clamps_padding_positions_below_the_limit():
     """Two rows with 2 and 4 cached tokens; the model has 6 positions."""
     values = torch.zeros(2, 1, 4, 3)
     cache = KVCache({0: (values, values)}, torch.tensor([2, 4]))

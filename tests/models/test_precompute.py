@@ -17,7 +17,7 @@ BLOCK = 1
 @torch.no_grad()
 @pytest.mark.parametrize("budget", [4, 1000])
 @pytest.mark.parametrize("begins", [BEGINS, [0, 0, 0, 0]])
-def test_stream_and_memory_are_those_of_whole_rows(family, budget, begins):
+def test_precompute_equals_stream_and_memory_of_whole_rows(family, budget, begins):
     arch = Architecture(tiny(family))
     split = PrefixBatch.of(IDS, NEEDED, begins, [0, 0, 1, 2])
     begin, needed, ahead = torch.tensor(begins), torch.tensor(NEEDED), torch.tensor(AHEAD)

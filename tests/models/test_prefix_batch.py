@@ -27,7 +27,8 @@ def split() -> PrefixBatch:
 
 
 @torch.no_grad()
-def test_parts_hold_every_token_once():
+def test_prefix_batch_has_every_token_once():
+    """Parts hold every token once."""
     parts = split().cut(IDS)
     assert parts.prefix is not None
     assert parts.prefix.tolist() == [[5, 9, 17], [8, 1, 4]]  # the second is needed for two tokens only
@@ -40,7 +41,8 @@ def test_parts_hold_every_token_once():
 
 
 @torch.no_grad()
-def test_split_passes_are_whole_passes_for_every_family(family):
+def test_prefix_batch_passes_equal_whole_passes_per_family(family):
+    """Split passes are whole passes for every family."""
     arch = Architecture(tiny(family))
     edits = {1: (torch.randn(arch.d_v, 2) * 0.3, torch.randn(arch.d_k, 2) * 0.3)}
     whole = run(arch, IDS, keys=(2,), outputs=(2,), inputs=(1,), edits=edits)
@@ -61,7 +63,8 @@ def test_split_passes_are_whole_passes_for_every_family(family):
 
 
 @torch.no_grad()
-def test_split_passes_run_shared_prefixes_through_needed_blocks_and_never_through_the_head():
+def test_prefix_batch_runs_prefixes_through_needed_blocks_alone():
+    """Split passes run shared prefixes through needed blocks and never through the head."""
     arch, calls = Architecture(tiny("llama")), Counter()
     for name, module in (*enumerate(arch.blocks), ("head", arch.head)):
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
@@ -73,7 +76,8 @@ def test_split_passes_run_shared_prefixes_through_needed_blocks_and_never_throug
 
 
 @torch.no_grad()
-def test_split_passes_build_their_masks_once():
+def test_prefix_batch_builds_masks_once():
+    """Split passes build their masks once."""
     arch, s = Architecture(tiny("llama")), split()
     s.run(arch, stop=1)
     ((mask, positions),) = s.masks.values()
@@ -83,7 +87,8 @@ def test_split_passes_build_their_masks_once():
     assert positions[:, 0].tolist() == s.prefix_lengths.tolist()
 
 
-def test_a_split_of_some_rows_is_the_split_of_those():
+def test_prefix_batch_of_some_rows_equals_their_own():
+    """A split of some rows is the split of those."""
     part = split().rows(torch.tensor([2, 3]))
     assert part.prefix_lengths.tolist() == [2, 0]
     assert part.ids.suffix.tolist()[0][:3] == [4, 4, 11]
@@ -97,7 +102,7 @@ class Whole(Architecture):
 
 
 @pytest.mark.parametrize("slope", ["token", "proxy", "parallel", "unrolled"])
-def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, records, slope):
+def test_prefix_batch_losses_and_gradients_equal_whole_rows(loaded, statistics_of, records, slope):
     """Every gradient of the upper level, on trained models of three families, with some requests done."""
     statistics = statistics_of(loaded)
     geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
@@ -131,7 +136,7 @@ def test_losses_and_gradients_are_those_of_whole_rows(loaded, statistics_of, rec
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
-def test_the_last_block_has_nothing_above_it_to_remember(loaded, records, gate):
+def test_prefix_batch_caches_nothing_above_the_last_block(loaded, records, gate):
     found = []
     with frozen(loaded.model), torch.no_grad():
         for arch in (loaded.arch, Whole(loaded.model)):
@@ -149,7 +154,8 @@ def test_the_last_block_has_nothing_above_it_to_remember(loaded, records, gate):
         torch.testing.assert_close(a.kl, b.kl, rtol=1e-4, atol=1e-4)
 
 
-def test_parts_of_some_rows_keep_all_beginnings():
+def test_prefix_batch_of_some_rows_keeps_all_prefixes():
+    """Parts of some rows keep all prefixes."""
     parts = PrefixSuffix(torch.arange(6).reshape(3, 2), torch.tensor([[7]])).rows(torch.tensor([2]))
     assert parts.suffix.tolist() == [[4, 5]]
     assert parts.prefix is not None

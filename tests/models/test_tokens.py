@@ -27,7 +27,7 @@ def tokenizer(request):
     return AutoTokenizer.from_pretrained(ASSETS / request.param)
 
 
-def test_answer_and_lookup(tokenizer):
+def test_row_has_answer_and_lookup(tokenizer):
     text, subject = "Which city was Nezan Girok born in?", "Nezan Girok"
     at = text.index(subject)
     row = encode(tokenizer, text, "Red Oak", (at, at + len(subject)))
@@ -36,7 +36,7 @@ def test_answer_and_lookup(tokenizer):
     assert list(row.predicting) == list(range(len(row) - row.answer - 1, len(row) - 1))
 
 
-def test_bos_is_kept_where_the_tokenizer_adds_it(tokenizer):
+def test_row_keeps_bos_where_the_tokenizer_adds_it(tokenizer):
     row = encode(tokenizer, "a", "b")
     assert (row.ids[0] == tokenizer.bos_token_id) == bool(tokenizer("").input_ids)
 
@@ -46,7 +46,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Z"
 
 @settings(max_examples=60, deadline=None)
 @given(before=words, subject=words, after=words, answer=words)
-def test_any_text_is_cut_at_the_right_places(before, subject, after, answer):
+def test_row_is_cut_at_the_right_places_for_any_text(before, subject, after, answer):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")
@@ -61,7 +61,7 @@ def test_any_text_is_cut_at_the_right_places(before, subject, after, answer):
 
 @settings(max_examples=60, deadline=None)
 @given(subject=words, target=words, braces=st.sampled_from(["", "{x} ", "{} ", "{{}} ", "} {"]))
-def test_a_request_from_text_fills_to_the_same_text(subject, target, braces):
+def test_edit_request_from_text_fills_to_equal_text(subject, target, braces):
     text = f"{braces}Where does {subject} live?"
     request = EditRequest.from_text(text, subject, target)
     assert request.text == text
@@ -69,7 +69,7 @@ def test_a_request_from_text_fills_to_the_same_text(subject, target, braces):
 
 
 @pytest.mark.parametrize("answer", [NotImplementedError, {"input_ids": [1, 2]}])
-def test_a_tokenizer_without_offsets_is_refused(answer):
+def test_encode_refuses_a_tokenizer_without_offsets(answer):
     """Whether it says so or leaves them out."""
 
     class Slow:
@@ -85,8 +85,11 @@ def test_a_tokenizer_without_offsets_is_refused(answer):
             attempt()
 
 
-def test_a_token_that_straddles_prompt_and_answer_belongs_to_the_answer():
-    """Some vocabularies join the prompt's end, the space and the answer's beginning in one token."""
+def test_row_counts_a_straddling_token_to_the_answer():
+    """A token that straddles prompt and answer belongs to the answer.
+
+    Some vocabularies join the prompt's end, the space and the answer's beginning in one token.
+    """
 
     class Joining:
         all_special_ids = ()
@@ -102,7 +105,7 @@ def test_a_token_that_straddles_prompt_and_answer_belongs_to_the_answer():
 
 
 @pytest.mark.parametrize("ends", [1, 2])
-def test_special_tokens_after_a_text_are_no_part_of_its_row(ends):
+def test_row_drops_special_tokens_after_the_text(ends):
     """A prompt is continued, so the end that a tokenizer appends is cut off."""
 
     class Ending:
@@ -140,7 +143,7 @@ def letters(unknown="<unk>", normalizer=None):
 
 @pytest.mark.parametrize("unknown", ["<unk>", None])
 @pytest.mark.parametrize("text", ["東京", "in 東京 now", "Ada"])
-def test_characters_without_tokens_are_named(unknown, text):
+def test_count_tokens_names_characters_without_tokens(unknown, text):
     """Whether they become the unknown token or nothing."""
     # without an unknown token, the library's spans after a dropped character are those of the one before
     lost = "'(東京|A)'" if unknown else "'.+'"
@@ -150,14 +153,16 @@ def test_characters_without_tokens_are_named(unknown, text):
 
 
 @pytest.mark.parametrize("text", ["abc", "a b", "a\u200bb", "<unk>", "e\u0301", ""])
-def test_what_a_vocabulary_can_say_is_counted(text):
+def test_count_tokens_counts_encodable_texts(text):
+    """What a vocabulary can encode is counted."""
     from tokenizers import normalizers
 
     (count,) = count_tokens(letters(normalizer=normalizers.NFC()), [text.replace("\u200b", "")])
     assert (count > 0) is bool(text)
 
 
-def test_a_request_that_cannot_be_said_is_refused_by_name(demo):
+def test_batch_build_refuses_an_unencodable_request(demo):
+    """A request that cannot be encoded is refused by name."""
     for request in (
         EditRequest("{} lives in", "ada", "東京"),
         EditRequest("in 東京 {} is", "ada", "b"),
@@ -168,7 +173,7 @@ def test_a_request_that_cannot_be_said_is_refused_by_name(demo):
             Batch.build(demo.arch, letters(), [request], ())
 
 
-def test_answers_are_compared_in_the_tokenizers_own_form():
+def test_compare_answers_uses_the_tokenizers_form():
     """Lower case and NFC: no answer could ever hold the target as it was written."""
     from tokenizers import normalizers
 
@@ -178,8 +183,11 @@ def test_answers_are_compared_in_the_tokenizers_own_form():
     assert [answer.success for answer in answers] == [True, False]
 
 
-def test_tokens_that_the_model_lacks_are_refused_before_a_pass(demo):
-    """In every reading of a text: a request, an answer, statistics, a plain pass; the last of its tokens is taken."""
+def test_check_ids_refuses_tokens_outside_the_vocabulary(demo):
+    """Tokens that the model lacks are refused before a pass.
+
+    In every reading of a text: a request, an answer, statistics, a plain pass; the last of its tokens is taken.
+    """
     tokenizer, model = copy.deepcopy(demo.tokenizer), tiny("gpt2")
     arch = Architecture(model)
     tokenizer.add_tokens(["Zoë"])

@@ -20,7 +20,7 @@ def arch(family):
 
 
 @torch.no_grad()
-def test_suffix_equals_the_full_run(arch):
+def test_run_of_a_suffix_equals_the_full_run(arch):
     full = run(arch, IDS, outputs=(0, 1, 2, 3), inputs=(2,))
     for start in range(1, len(arch) + 1):
         suffix = run(arch, IDS, start=start, hidden=full.outputs[start - 1])
@@ -55,7 +55,7 @@ class Tupled(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_skipped_blocks_return_what_blocks_return(arch):
+def test_run_skips_blocks_with_their_return_type(arch):
     torch.manual_seed(0)
     tupled = Architecture(Tupled(), ModuleMap("blocks", "down", "head"))
     assert tupled.returns_tuples
@@ -72,7 +72,7 @@ def test_skipped_blocks_return_what_blocks_return(arch):
 
 
 @torch.no_grad()
-def test_gelus_of_the_blocks_are_as_written(arch):
+def test_run_computes_gelus_as_written(arch):
     """In one operation or in eight: against the model's own pass, which is left as it was."""
     torch.testing.assert_close(run(arch, IDS).logits, arch.model(input_ids=IDS).logits, rtol=1e-5, atol=1e-5)
     for act in arch.written_out_gelus:
@@ -83,7 +83,7 @@ def test_gelus_of_the_blocks_are_as_written(arch):
 
 
 @torch.no_grad()
-def test_stop_and_positions(arch):
+def test_run_takes_stop_and_positions(arch):
     full = run(arch, IDS, outputs=(1,))
     stopped = run(arch, IDS, stop=1, outputs=(1,))
     assert stopped.logits.numel() == 0
@@ -92,8 +92,11 @@ def test_stop_and_positions(arch):
     torch.testing.assert_close(some.logits, full.logits[[0, 1, 1], [5, 0, 3]], rtol=1e-5, atol=1e-5)
 
 
-def test_the_last_ffn_runs_only_where_logits_are_wanted(arch):
-    """With a virtual edit of that very layer too: logits, and gradients by the stream, are those at all places."""
+def test_run_runs_the_last_ffn_only_for_logits(arch):
+    """The last ffn runs only where logits are wanted.
+
+    With a virtual edit of that very layer too: logits, and gradients by the stream, are those at all places.
+    """
     last, places = len(arch) - 1, (torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3]))
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(n, 2, generator=generator) for n in (arch.d_v, arch.d_k))
@@ -117,14 +120,14 @@ def test_the_last_ffn_runs_only_where_logits_are_wanted(arch):
     assert "forward" not in arch.ffn(last).__dict__
 
 
-def test_described_models_run_every_ffn_whole():
+def test_run_runs_every_ffn_of_described_models():
     model = tiny("gpt2")
     assert Architecture(model).ffn(0) is model.transformer.h[0].mlp
     assert Architecture(tiny("phi"), DESCRIBED["phi"][1]).ffn(0) is None
 
 
 @torch.no_grad()
-def test_keys_are_what_the_down_projection_reads(arch):
+def test_run_has_keys_that_the_down_projection_reads(arch):
     trace = run(arch, IDS, keys=(2,), outputs=(1, 2))
     assert trace.keys[2].shape == (*IDS.shape, arch.d_k)
     weight = arch.weight(2)
@@ -136,7 +139,7 @@ def test_keys_are_what_the_down_projection_reads(arch):
 
 
 @torch.no_grad()
-def test_virtual_edit_equals_written_weights(arch):
+def test_run_with_a_virtual_edit_equals_written_weights(arch):
     left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
     virtual = run(arch, IDS, edits={1: (left, right)}).logits
     arch.weight(1).add_(left @ right.T)
@@ -144,8 +147,11 @@ def test_virtual_edit_equals_written_weights(arch):
 
 
 @torch.no_grad()
-def test_values_are_what_the_down_projection_puts_out_with_virtual_edits(arch):
-    """`W k + b + left (right^T k)`; seen, and the stream after the block moves by the edit's part."""
+def test_run_has_values_with_virtual_edits(arch):
+    """Values are what the down projection puts out with virtual edits.
+
+    `W k + b + left (right^T k)`; seen, and the stream after the block moves by the edit's part.
+    """
     left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
     still = run(arch, IDS, keys=(2,), values=(2,), outputs=(2,))
     trace = run(arch, IDS, keys=(2,), values=(2,), outputs=(2,), edits={2: (left, right)})
@@ -158,8 +164,11 @@ def test_values_are_what_the_down_projection_puts_out_with_virtual_edits(arch):
 
 
 @torch.no_grad()
-def test_a_virtual_edit_is_as_precise_as_its_factors():
-    """In a bf16 model fp32 factors meet fp32 keys, and the sum is rounded once; below `start` no edit is run."""
+def test_run_adds_virtual_edits_in_their_precision():
+    """A virtual edit is as precise as its factors.
+
+    In a bf16 model fp32 factors meet fp32 keys, and the sum is rounded once; below `start` no edit is run.
+    """
     arch = Architecture(tiny("llama").bfloat16())
     left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
     still = run(arch, IDS, keys=(1,), values=(1,), inputs=(2,))
@@ -170,14 +179,15 @@ def test_a_virtual_edit_is_as_precise_as_its_factors():
     assert torch.equal(later.logits, run(arch, IDS, start=2, hidden=still.inputs[2]).logits)
 
 
-def test_a_pass_from_the_middle_needs_the_stream_there():
+def test_run_from_the_middle_needs_the_stream():
+    """A pass from the middle needs the stream there."""
     arch = Architecture(tiny("gpt2"))
     with pytest.raises(ValueError, match="needs the hidden state before it"):
         run(arch, IDS, start=1)
 
 
 @torch.no_grad()
-def test_right_padding_changes_nothing(arch):
+def test_run_does_not_depend_on_right_padding(arch):
     rows = [Row((5, 9, 17), 2), Row((8, 1, 4, 4, 90, 11), 5)]
     padded = run(arch, pad(rows, filler=3)).logits
     for i, row in enumerate(rows):
@@ -186,8 +196,11 @@ def test_right_padding_changes_nothing(arch):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_pass_resumes_after_any_token_of_each_row(arch, attention):
-    """Logits, and gradients by a change of the stream, are those of the pass over whole rows."""
+def test_run_resumes_after_any_token(arch, attention):
+    """A pass resumes after any token of each row.
+
+    Logits, and gradients by a change of the stream, are those of the pass over whole rows.
+    """
     arch.model.set_attn_implementation(attention)
     begins, width = torch.tensor([3, 1, 0]), 3
     ids = torch.cat([IDS, IDS.flip(0)[:1]])
@@ -213,7 +226,8 @@ def test_a_pass_resumes_after_any_token_of_each_row(arch, attention):
 
 
 @torch.no_grad()
-def test_rows_may_share_a_past(arch):
+def test_run_resumes_with_a_shared_past(arch):
+    """Rows may share a past."""
     common, ends = IDS[:1, :4], torch.tensor([[2, 7], [90, 11], [3, 3]])
     states = run(arch, common, record_from=0).key_values
     past = KVCache(states, torch.tensor([4])).rows(torch.tensor([0, 0, 0]))
@@ -222,7 +236,8 @@ def test_rows_may_share_a_past(arch):
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_described_models_fused_attention_and_short_windows_do_not_resume(family):
+def test_can_resume_refuses_special_attention(family):
+    """Described models fused attention and short windows do not resume."""
     arch = Architecture(tiny(family))
     assert arch.can_resume(8)
     assert arch.can_resume(9) == (family != "mistral")
@@ -234,7 +249,8 @@ def test_described_models_fused_attention_and_short_windows_do_not_resume(family
     assert not arch.can_resume(1)
 
 
-def test_hooks_and_forwards_are_gone_afterwards(arch):
+def test_run_removes_hooks_and_forwards(arch):
+    """Hooks and forwards are gone afterwards."""
     run(arch, IDS, start=2, hidden=torch.zeros(*IDS.shape, arch.d_v), keys=(3,), outputs=(3,), inputs=(3,))
     for module in arch.model.modules():
         assert not module._forward_hooks
@@ -242,7 +258,8 @@ def test_hooks_and_forwards_are_gone_afterwards(arch):
         assert "forward" not in module.__dict__
 
 
-def test_an_exception_leaves_no_hook_behind(arch):
+def test_run_removes_hooks_after_an_exception(arch):
+    """An exception leaves no hook behind."""
     with pytest.raises((RuntimeError, IndexError)):
         run(arch, torch.tensor([[-1]]), keys=(1,))
     assert not any(m._forward_pre_hooks for m in arch.model.modules())
@@ -256,7 +273,8 @@ def test_chunks_cover_each_row_once_within_budget():
         assert len(group) == 1 or len(group) * max(len(rows[i]) for i in group) <= 40
 
 
-def test_a_group_pads_by_a_little_more_than_a_tenth_of_the_budget_at_most():
+def test_chunks_pad_by_about_a_tenth_at_most():
+    """A group pads by a little more than a tenth of the budget at most."""
     lengths = [1] * 30 + [2] * 30 + [5] * 4 + [6] * 2 + [9] * 3
     groups = list(chunks(lengths, 100))
     assert sorted(i for g in groups for i in g) == list(range(len(lengths)))
@@ -265,14 +283,14 @@ def test_a_group_pads_by_a_little_more_than_a_tenth_of_the_budget_at_most():
     assert [len(g) for g in groups] == [30, 30, 6, 3]
 
 
-def test_every_family_is_tested():
+def test_run_is_tested_for_every_family():
     from metake.models.architecture import FAMILIES
 
     assert set(CONFIGS) == set(FAMILIES)
 
 
 @torch.no_grad()
-def test_sharded_models_keep_their_hooks(family):
+def test_run_keeps_hooks_of_sharded_models(family):
     """accelerate replaces forwards by its own; skipping blocks must put those back."""
     accelerate = pytest.importorskip("accelerate")
     model = tiny(family)

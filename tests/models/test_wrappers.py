@@ -115,7 +115,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("how", sorted(WRAPPED))
-def test_a_wrapper_that_shares_the_weights_is_looked_through(how):
+def test_architecture_looks_through_wrappers_that_share_weights(how):
     wanted, plain = shift(Mixing(), MIXING), Architecture(Mixing(), MIXING).fingerprint()
     model = WRAPPED[how](Mixing())
     with torch.no_grad():  # compiled before any hook is there, which such a pass then does not call
@@ -127,7 +127,7 @@ def test_a_wrapper_that_shares_the_weights_is_looked_through(how):
     assert run(arch, IDS, keys=(0, 1)).keys.keys() == {0, 1}
 
 
-def test_distributed_replicas_are_looked_through(tmp_path):
+def test_architecture_looks_through_distributed_replicas(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         model = nn.parallel.DistributedDataParallel(tiny("llama"))
@@ -136,7 +136,7 @@ def test_distributed_replicas_are_looked_through(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_sharded_weights_are_refused(tmp_path):
+def test_architecture_refuses_sharded_weights(tmp_path):
     from torch.distributed.fsdp import fully_shard
 
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
@@ -148,7 +148,7 @@ def test_sharded_weights_are_refused(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_weights_that_fsdp_flattened_are_refused():
+def test_architecture_refuses_weights_flattened_by_fsdp():
     """FSDP's own name of a parameter that holds a shard of several weights."""
 
     class FlatParameter(nn.Parameter):
@@ -161,7 +161,7 @@ def test_weights_that_fsdp_flattened_are_refused():
 
 
 @pytest.mark.parametrize("target", ["down_proj", "q_proj"])
-def test_adapters_are_refused_and_merged_ones_edited(target):
+def test_architecture_refuses_adapters_and_takes_merged_ones(target):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=[target], init_lora_weights=False)
     model = peft.get_peft_model(tiny("llama"), config)
@@ -185,7 +185,8 @@ class Adapted(nn.Linear):
         return super().forward(x) + x @ self.a @ self.b
 
 
-def test_a_subclass_that_computes_something_else_is_refused():
+def test_architecture_refuses_subclasses_that_compute_otherwise():
+    """A subclass that computes something else is refused."""
     model = tiny("llama")
     old = model.model.layers[2].mlp.down_proj
     new = Adapted(48, 32, bias=False)
@@ -205,7 +206,8 @@ class Precise(nn.Linear):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_subclass_that_only_rounds_otherwise_can_take_an_edit(dtype):
+def test_architecture_takes_subclasses_that_round_otherwise(dtype):
+    """A subclass that only rounds otherwise can take an edit."""
     model = tiny("llama").to(dtype)
     new = Precise(48, 32, bias=False)
     new.weight = model.model.layers[2].mlp.down_proj.weight
@@ -213,7 +215,7 @@ def test_a_subclass_that_only_rounds_otherwise_can_take_an_edit(dtype):
     assert Architecture(model).down(2) is new
 
 
-def test_hooks_of_the_user_are_kept_and_called():
+def test_architecture_keeps_and_calls_user_hooks():
     model, seen = tiny("llama"), []
     handle = model.model.layers[1].mlp.down_proj.register_forward_hook(lambda *_: seen.append(1))
     shift(model)
@@ -224,7 +226,7 @@ def test_hooks_of_the_user_are_kept_and_called():
 @pytest.mark.parametrize(
     ("change", "fits"), [(lambda y: y + 3, True), (lambda y: 2 * y, False), (lambda y: y * 0, False)]
 )
-def test_hooks_of_the_user_that_change_a_value_are_measured(change, fits):
+def test_architecture_measures_user_hooks_that_change_a_value(change, fits):
     """A constant (a steering vector) leaves the edit's share as it is."""
     model = tiny("llama")
     model.model.layers[1].mlp.down_proj.register_forward_hook(lambda _, __, output: change(output))
@@ -244,7 +246,8 @@ def doubled_forward(down):
 
 
 @pytest.mark.parametrize("change", [doubled_input, doubled_forward])
-def test_what_is_attached_in_front_or_in_place_of_a_down_projection_is_measured(change):
+def test_architecture_measures_modules_around_a_down_projection(change):
+    """What is attached in front or in place of a down projection is measured."""
     model = tiny("llama")
     change(model.model.layers[2].mlp.down_proj)
     one_line(
@@ -254,11 +257,12 @@ def test_what_is_attached_in_front_or_in_place_of_a_down_projection_is_measured(
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_every_precision_of_plain_weights_can_take_an_edit(dtype):
+def test_architecture_takes_every_precision_of_plain_weights(dtype):
+    """Every precision of plain weights can take an edit."""
     assert Architecture(tiny("llama").to(dtype)).weight(0).dtype == dtype
 
 
-def test_a_weight_that_is_no_plain_tensor_is_refused():
+def test_architecture_refuses_weights_that_are_no_plain_tensors():
     class Packed(torch.Tensor):
         """As libraries of quantisation wrap what they have packed."""
 
@@ -278,7 +282,8 @@ COMPUTED = {
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("how", sorted(COMPUTED))
-def test_a_computed_weight_is_refused_until_it_is_plain(how):
+def test_architecture_refuses_a_computed_weight(how):
+    """A computed weight is refused until it is plain."""
     model = tiny("llama")
     down = model.model.layers[1].mlp.down_proj
     COMPUTED[how](down)
@@ -319,7 +324,8 @@ def shared_with_another_kind(model):
         (shared_with_another_kind, "model.layers.1.mlp.up_proj.weight"),
     ],
 )
-def test_a_shared_down_projection_is_refused_where_it_is_edited(share, also):
+def test_architecture_refuses_an_edited_shared_projection(share, also):
+    """A shared down projection is refused where it is edited."""
     model = tiny("llama")
     share(model)
     arch = Architecture(model)
@@ -334,7 +340,7 @@ def test_a_shared_down_projection_is_refused_where_it_is_edited(share, also):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_weights_that_are_not_in_memory_are_refused(tmp_path):
+def test_architecture_refuses_weights_outside_memory(tmp_path):
     accelerate = pytest.importorskip("accelerate")
     offloaded = accelerate.cpu_offload(tiny("llama"), execution_device=torch.device("cpu"))
     one_line(lambda: Architecture(offloaded), "not in memory", "another device")
@@ -362,13 +368,13 @@ def _retype(model, dtype):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", sorted(QUANTISED))
-def test_quantised_layers_are_refused(how):
+def test_architecture_refuses_quantised_layers(how):
     model = QUANTISED[how](tiny("llama"))
     one_line(lambda: Architecture(model), "mlp.down_proj of block 0", "quantized weights cannot be edited")
 
 
 @pytest.mark.parametrize("thing", [None, "demo", SimpleNamespace(model=1)])
-def test_what_is_no_model_is_refused(thing):
+def test_architecture_refuses_what_is_no_model(thing):
     one_line(lambda: Architecture(thing), "a torch module is needed", type(thing).__name__)
 
 
@@ -390,7 +396,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("why", sorted(WRONG))
-def test_a_wrong_map_is_refused_by_name(why):
+def test_architecture_names_a_wrong_module_map(why):
     modules, reason = WRONG[why]
     model = tiny("gpt2")
     model.spare, model.idle = nn.Linear(32, 1024), copy.deepcopy(model.transformer.h)
@@ -400,7 +406,7 @@ def test_a_wrong_map_is_refused_by_name(why):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_every_block_is_measured_at_several_tokens():
+def test_architecture_measures_every_block_at_several_tokens():
     modules = MIXING
     assert len(Architecture(Mixing(), modules)) == 2
     one_line(
@@ -412,7 +418,7 @@ def test_every_block_is_measured_at_several_tokens():
     one_line(lambda: Architecture(Mixing(arguments=("pixels",)), modules), "token ids alone", "pixels")
 
 
-def test_a_projection_that_runs_for_some_tokens_only_is_refused():
+def test_architecture_refuses_a_projection_of_some_tokens():
     """As the experts of a mixture do."""
     model = Mixing()
     block = model.blocks[1]
@@ -424,14 +430,15 @@ def test_a_projection_that_runs_for_some_tokens_only_is_refused():
     )
 
 
-def test_a_stream_that_receives_the_entries_in_another_order_is_refused():
+def test_architecture_refuses_a_reordered_stream():
+    """A stream that receives the entries in another order is refused."""
     model = Mixing()
     block = model.blocks[1]
     block.forward = lambda stream: stream + block.down(block.up(stream)).flip(-1)
     one_line(lambda: Architecture(model, MIXING), "down of block 1", "stream would not receive the edit")
 
 
-def test_modes_of_every_module_are_as_before():
+def test_architecture_restores_modes_of_every_module():
     """A user may train a part and leave the rest as it is."""
     model = tiny("opt").train()
     model.model.decoder.layers[1].eval()
@@ -457,7 +464,8 @@ CONFIGURED = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("how", sorted(CONFIGURED))
-def test_a_pass_does_not_depend_on_what_the_configuration_returns(how, family):
+def test_run_ignores_output_settings_of_the_configuration(how, family):
+    """A pass does not depend on what the configuration returns."""
     wanted = run(Architecture(tiny(family)), IDS, outputs=(1,), record_from=0)
     model = copy.deepcopy(tiny(family))  # with a configuration of its own
     if how == "attentions":
@@ -483,7 +491,8 @@ def test_a_pass_does_not_depend_on_what_the_configuration_returns(how, family):
 
 
 @torch.no_grad()
-def test_gradient_checkpointing_changes_no_pass():
+def test_run_ignores_gradient_checkpointing():
+    """Gradient checkpointing changes no pass."""
     wanted, model = run(Architecture(tiny("llama")), IDS, keys=(1,)), tiny("llama").train()
     model.gradient_checkpointing_enable()
     arch = Architecture(model)

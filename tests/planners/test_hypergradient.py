@@ -128,8 +128,11 @@ def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
         assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
 
 
-def test_unrolled_equals_central_differences_where_every_layer_has_a_goal(double, statistics_of):
-    """FE's allocation: the goals themselves move with the residual."""
+def test_unrolled_equals_central_differences_with_goals_per_layer(double, statistics_of):
+    """Unrolled equals central differences where every layer has a goal.
+
+    FE's allocation: the goals themselves move with the residual.
+    """
     case = Case(double, statistics_of(double), allocation=Forward())
     _, gradient = case.unrolled()
     way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -137,8 +140,11 @@ def test_unrolled_equals_central_differences_where_every_layer_has_a_goal(double
 
 
 @pytest.mark.parametrize("kind", ["ridge", "projected"])
-def test_a_price_is_in_the_hypergradient(double, statistics_of, kind):
-    """X14: through residuals, channels and keys of every layer, as the losses are."""
+def test_unrolled_differentiates_the_cost(double, statistics_of, kind):
+    """A cost is in the hypergradient.
+
+    X14: through residuals, channels and keys of every layer, as the losses are.
+    """
     case = Case(double, statistics_of(double), kind)
     free = case.unrolled()[1]
     losses, gradient = case.priced().unrolled()
@@ -148,7 +154,7 @@ def test_a_price_is_in_the_hypergradient(double, statistics_of, kind):
     assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
 
 
-def test_a_price_needs_no_recursion_at_one_layer(double, statistics_of):
+def test_unrolled_cost_needs_no_recursion_at_one_layer(double, statistics_of):
     case = Case(double, statistics_of(double), allocation=Last()).priced()
     (losses, proxy), (other, parallel), (exact, unrolled) = case.proxy(), case.parallel(), case.unrolled()
     torch.testing.assert_close(proxy, unrolled, rtol=1e-6, atol=1e-9)
@@ -157,8 +163,11 @@ def test_a_price_needs_no_recursion_at_one_layer(double, statistics_of):
     torch.testing.assert_close(other.cost, exact.cost)
 
 
-def test_parallel_feels_the_price_of_every_layer(double, statistics_of):
-    """X11, of the cost alone: of the layers' recursion little is left under strong protection."""
+def test_parallel_differentiates_the_cost_of_every_layer(double, statistics_of):
+    """Parallel has the gradient of the cost of every layer.
+
+    X11, of the cost alone: of the layers' recursion little is left under strong protection.
+    """
     case = Case(double, statistics_of(double), weight=1e5)
     free, exact_free = case.parallel()[1], case.unrolled()[1]
     case.priced(share=1.0)
@@ -166,7 +175,8 @@ def test_parallel_feels_the_price_of_every_layer(double, statistics_of):
     assert (parallel - exact).norm() < 0.05 * exact.norm()
 
 
-def test_frozen_keys_leave_out_a_part_of_the_price(double, statistics_of):
+def test_unrolled_with_frozen_keys_omits_a_part_of_the_cost(double, statistics_of):
+    """Frozen keys leave out a part of the cost."""
     case = Case(double, statistics_of(double))
     free = {moving: case.unrolled(moving)[1] for moving in (True, False)}
     case.priced(share=1.0)
@@ -174,7 +184,8 @@ def test_frozen_keys_leave_out_a_part_of_the_price(double, statistics_of):
     assert 0 < (moving - still).norm() / moving.norm() < 1
 
 
-def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
+def test_unrolled_gives_gradients_of_active_requests_alone(double, statistics_of):
+    """Only active requests have gradients, all are executed."""
     case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
     _, gradient = case.unrolled(active=first)
     way = torch.zeros_like(gradient)
@@ -183,7 +194,8 @@ def test_only_the_active_are_felt_but_all_are_executed(double, statistics_of):
     assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way, first), **digits(double))
 
 
-def test_a_look_has_the_losses_of_a_step_and_no_gradient(double, statistics_of):
+def test_evaluate_has_the_losses_of_a_step(double, statistics_of):
+    """An evaluation has the losses of a step and no gradient."""
     case = Case(double, statistics_of(double)).priced()
     for slope in (
         Virtual(case.objective, "channel", case.gram_channel),
@@ -199,14 +211,15 @@ def test_a_look_has_the_losses_of_a_step_and_no_gradient(double, statistics_of):
         torch.testing.assert_close(looked.cost, stepped.cost, rtol=1e-9, atol=1e-12)
 
 
-def test_frozen_keys_leave_out_a_part(double, statistics_of):
+def test_unrolled_with_frozen_keys_omits_a_part(double, statistics_of):
+    """Frozen keys leave out a part."""
     case = Case(double, statistics_of(double))
     (moving_losses, moving), (losses, still) = case.unrolled(), case.unrolled(differentiate_keys=False)
     torch.testing.assert_close(losses.nll, moving_losses.nll)
     assert 0 < (moving - still).norm() / moving.norm() < 1
 
 
-def test_one_layer_needs_no_recursion(double, statistics_of):
+def test_unrolled_of_one_layer_needs_no_recursion(double, statistics_of):
     """P13: with one edited layer the channel does not depend on the target, and all three agree."""
     case = Case(double, statistics_of(double), allocation=Last())
     (losses, proxy), (_, parallel), (_, unrolled) = case.proxy(), case.parallel(), case.unrolled()
@@ -215,8 +228,11 @@ def test_one_layer_needs_no_recursion(double, statistics_of):
     assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
 
 
-def test_a_solve_over_many_tokens_keeps_no_activations(double, statistics_of):
-    """Its passes run again on the way back: the same gradient, from a smaller graph."""
+def test_unrolled_recomputes_activations_of_large_solves(double, statistics_of):
+    """A solve over many tokens keeps no activations.
+
+    Its passes run again on the way back: the same gradient, from a smaller graph.
+    """
     case = Case(double, statistics_of(double))
 
     def held(max_tokens):
@@ -240,13 +256,13 @@ def test_parallel_is_nearly_exact_under_strong_protection(double, statistics_of)
     assert (proxy - exact).norm() > 0.2 * exact.norm()
 
 
-def test_from_nothing_parallel_takes_the_allocations_shares(double, statistics_of):
+def test_parallel_at_zero_takes_the_allocations_shares(double, statistics_of):
     case = Case(double, statistics_of(double), weight=1e5)
     case.residuals = torch.zeros_like(case.residuals)
     assert cosine(case.parallel()[1], case.unrolled()[1]) > 0.99
 
 
-def test_shares_of_a_short_residual_are_measured(double, statistics_of):
+def test_parallel_measures_shares_of_a_short_residual(double, statistics_of):
     """Only a residual of length 0 takes the allocation's."""
     case = Case(double, statistics_of(double))
     short = case.residuals / case.residuals.norm(dim=1, keepdim=True) / 4
@@ -259,7 +275,7 @@ def test_shares_of_a_short_residual_are_measured(double, statistics_of):
     assert (found[last] - allocated).abs().min() > 1e-3
 
 
-def test_single_precision_agrees(loaded, statistics_of):
+def test_unrolled_agrees_in_single_precision(loaded, statistics_of):
     with frozen(loaded.model):
         _, rough = Case(loaded, statistics_of(loaded), dtype=torch.float32).unrolled()
         loaded.model.double()
@@ -271,10 +287,11 @@ def test_single_precision_agrees(loaded, statistics_of):
 
 
 @pytest.mark.parametrize("initial_first", [True, False])
-def test_every_gradient_weighs_the_divergence_in_the_direction_it_is_given(
-    double, statistics_of, initial_first
-):
-    """Losses with their gradient: those of the objective itself, in either direction of KL."""
+def test_gradients_weigh_kl_in_the_given_direction(double, statistics_of, initial_first):
+    """Every gradient weighs the divergence in the direction it is given.
+
+    Losses with their gradient: those of the objective itself, in either direction of KL.
+    """
     case = Case(double, statistics_of(double))
     case.residuals = case.residuals * 4
     case.penalty = replace(PENALTY, initial_first=initial_first)
@@ -292,7 +309,7 @@ def test_every_gradient_weighs_the_divergence_in_the_direction_it_is_given(
     assert ((virtual.kl - other.kl).abs() > 1e-4 * virtual.kl).all()
 
 
-def test_parallel_feels_only_the_active(double, statistics_of):
+def test_parallel_gives_gradients_of_active_requests_alone(double, statistics_of):
     case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
     parallel = Parallel(case.objective, case.solver, case.prompts)
     losses, gradient = case.gradient(parallel, first)

@@ -32,8 +32,11 @@ def logits():
 
 
 @pytest.mark.parametrize("initial_first", [True, False])
-def test_losses_are_weighted_sums_of_surprise_and_divergence(initial_first):
-    """`initial_first` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's."""
+def test_micro_batch_losses_are_weighted_sums(initial_first):
+    """Losses are weighted sums of NLL and KL.
+
+    `initial_first` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's.
+    """
     scores = logits()
     nll, kl = scored_positions().like(scores).losses(scores, 2, initial_first)
     expected = -torch.stack([0.5 * ANSWERS[0, 0].log() + 0.5 * ANSWERS[1, 2].log(), ANSWERS[2, 1].log()])
@@ -42,7 +45,8 @@ def test_losses_are_weighted_sums_of_surprise_and_divergence(initial_first):
     torch.testing.assert_close(kl, torch.tensor([each[2], 0.25 * each[0] + 0.75 * each[1]]))
 
 
-def test_rows_without_guards_have_no_divergence():
+def test_micro_batch_without_kl_prompts_has_no_kl():
+    """Rows without KL prompts have no divergence."""
     scores = logits()[:3]
     alone = scored_positions(
         owners=torch.tensor([0, 0, 1]), kl_weights=torch.empty(0), reference=torch.empty(0)
@@ -56,8 +60,11 @@ def test_rows_without_guards_have_no_divergence():
     ("given", "scored"),
     [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2],
 )
-def test_scores_are_as_precise_as_the_logits_and_never_below_fp32(given, scored):
-    """Half-precision logits are summed in fp32; reference, shares and weights follow."""
+def test_micro_batch_scores_in_the_logits_precision_or_fp32(given, scored):
+    """Scores are as precise as the logits and never below fp32.
+
+    Half-precision logits are summed in fp32; reference, shares and weights follow.
+    """
     scores = logits().to(given)
     there = scored_positions(reference=THEN.log().to(scored)).like(scores)
     assert {t.dtype for t in (there.answer_weights, there.kl_weights, there.reference)} == {scored}
@@ -67,8 +74,11 @@ def test_scores_are_as_precise_as_the_logits_and_never_below_fp32(given, scored)
     torch.testing.assert_close(nll[1], -log[2, 1], rtol=1e-6, atol=0)
 
 
-def test_a_shift_is_added_in_fp32_and_rounded_once():
-    """In bf16, 1 + (2^-8 + 2^-17) rounds up to 1 + 2^-7; with the shift rounded first, to 2^-8, it is 1."""
+def test_micro_batch_adds_a_shift_in_fp32():
+    """A shift is added in fp32 and rounded once.
+
+    In bf16, 1 + (2^-8 + 2^-17) rounds up to 1 + 2^-7; with the shift rounded first, to 2^-8, it is 1.
+    """
     split = PrefixBatch.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
     stream = torch.ones(1, 1, 1, dtype=torch.bfloat16)
     rows = BatchedRows(
@@ -79,7 +89,7 @@ def test_a_shift_is_added_in_fp32_and_rounded_once():
     assert float(moved) == 1 + 2.0**-7
 
 
-def test_a_gate_scales_its_owners_residual_or_every_one():
+def test_micro_batch_gate_scales_own_or_every_residual():
     """h_t + gate_t r of the row's request; in the joint form the sum over all requests, in beginnings too."""
     split = PrefixBatch.of(torch.zeros(2, 1, dtype=torch.long), [1, 1], [0, 0], [0, 0])
     residuals, owners = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])

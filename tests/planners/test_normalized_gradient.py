@@ -21,7 +21,7 @@ LAYERS = (1, 3)
 
 
 @given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 10_000))
-def test_merged_moments_are_those_of_all_rows(first, second, entries, seed):
+def test_moments_merge_to_those_of_all_rows(first, second, entries, seed):
     rows = torch.randn(first + second, entries, generator=torch.Generator().manual_seed(seed)) * 3 + 1
     merged = Moments.of(rows[:first]).merged(Moments.of(rows[first:]))
     again = Moments.unpack(merged.pack())
@@ -31,7 +31,8 @@ def test_merged_moments_are_those_of_all_rows(first, second, entries, seed):
     torch.testing.assert_close(scaled.std(0), torch.ones(entries).double(), rtol=1e-5, atol=0)
 
 
-def test_an_entry_that_never_changes_becomes_zero():
+def test_moments_normalize_a_constant_entry_to_zero():
+    """An entry that never changes becomes zero."""
     rows = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
     assert Moments.of(rows).normalise(rows)[:, 1].abs().max() == 0
 
@@ -62,7 +63,7 @@ def plain_signals(loaded, requests, layer):
 
 
 @pytest.mark.parametrize("budget", [64, 20, None])
-def test_signals_are_those_of_plain_autograd(loaded, records, budget):
+def test_answer_signals_equal_plain_autograd(loaded, records, budget):
     """In any chunks, at any layer, on each architecture."""
     requests = [r.request for r in records[:5]]
     rows = Batch.build(loaded.arch, loaded.tokenizer, requests, ()).edits
@@ -76,7 +77,7 @@ def test_signals_are_those_of_plain_autograd(loaded, records, budget):
     assert all(p.grad is None or not p.grad.any() for p in loaded.model.parameters())
 
 
-def test_the_step_is_the_normal_equation_of_normalised_gradients(demo, records):
+def test_ultraedit_step_is_the_normal_equation(demo, records):
     rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:4]], ()).edits
     signals = answer_signals(demo.arch, rows, LAYERS)
     _, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
@@ -102,7 +103,8 @@ def losses(loaded, requests):
     return answer_signals(loaded.arch, rows, (0,)).nll
 
 
-def test_an_edit_lowers_the_loss_and_needs_no_statistics(loaded, records, monkeypatch):
+def test_ultraedit_lowers_the_loss_without_statistics(loaded, records, monkeypatch):
+    """An edit lowers the loss and needs no statistics."""
     monkeypatch.setattr(metake.statistics_cache, "statistics_for", None)  # whoever asks for them fails
     requests = [r.request for r in records[:8]]
     before = losses(loaded, requests)
@@ -117,8 +119,11 @@ def test_an_edit_lowers_the_loss_and_needs_no_statistics(loaded, records, monkey
     torch.testing.assert_close(losses(loaded, requests), before, rtol=0, atol=0)
 
 
-def test_later_batches_are_normalised_by_all_that_was_seen(demo, records):
-    """Two batches end where one editor does that was restored between them, not where two new ones do."""
+def test_ultraedit_normalizes_by_all_earlier_batches(demo, records):
+    """Later batches are normalised by all that was seen.
+
+    Two batches end where one editor does that was restored between them, not where two new ones do.
+    """
     first, second = ([r.request for r in part] for part in (records[:4], records[4:8]))
     with editor_of(demo) as editor:
         one, two = editor.edit(first), editor.edit(second)
@@ -139,7 +144,8 @@ def test_later_batches_are_normalised_by_all_that_was_seen(demo, records):
         assert (other.dense(layer) - two.delta.dense(layer)).norm() > 0.01 * two.delta.dense(layer).norm()
 
 
-def test_one_token_alone_is_refused_and_changes_nothing(demo):
+def test_ultraedit_refuses_a_single_token(demo):
+    """One token alone is refused and changes nothing."""
     weight = demo.arch.weight(2).clone()
     with pytest.raises(MetakeError, match="one token alone"):
         editor_of(demo, layers=(2,)).edit(EditRequest("The one who works at the {}", "river", "farmer"))
@@ -168,14 +174,18 @@ def test_one_token_alone_is_refused_and_changes_nothing(demo):
         ({"gradient_lr": 0}, "^settings: gradient_lr: "),
     ],
 )
-def test_one_step_of_the_whole_batch_has_no_other_choice(demo, changes, line):
+def test_ultraedit_has_one_step_and_no_choices(demo, changes, line):
+    """One step of the whole batch has no other choice."""
     with pytest.raises(MetakeError, match=line):
         settings_for(demo.arch, "ultraedit", **changes)
 
 
 @torch.no_grad()
-def test_nll_and_stream_of_each_request_are_those_of_a_plain_pass(loaded, records):
-    """NLL: the mean over a request's own answer tokens; the stream: after the last layer, where the prompt ends."""
+def test_answer_signals_have_nll_and_stream_of_requests(loaded, records):
+    """NLL and stream of each request are those of a plain pass.
+
+    NLL: the mean over a request's own answer tokens; the stream: after the last layer, where the prompt ends.
+    """
     requests = [r.request for r in records[:4]]
     rows = Batch.build(loaded.arch, loaded.tokenizer, requests, ()).edits
     assert len({row.answer for row in rows}) > 1
@@ -192,8 +202,11 @@ def test_nll_and_stream_of_each_request_are_those_of_a_plain_pass(loaded, record
         torch.testing.assert_close(signals.hidden[i], seen["y"][0, end], rtol=1e-3, atol=1e-4)
 
 
-def test_what_a_step_says_of_a_request_is_the_mean_over_its_tokens(demo, records):
-    """eta = k.k / (1 + k.k) of I, what was asked for at each layer, and what the last layer's update does at its keys."""
+def test_ultraedit_reports_means_over_tokens(demo, records):
+    """What a step says of a request is the mean over its tokens.
+
+    eta = k.k / (1 + k.k) of I, what was asked for at each layer, and what the last layer's update does at its keys.
+    """
     rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:4]], ()).edits
     signals = answer_signals(demo.arch, rows, LAYERS)
     targets, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
@@ -217,15 +230,18 @@ def test_what_a_step_says_of_a_request_is_the_mean_over_its_tokens(demo, records
     assert targets.plan.post_edit_nll.isnan().all()
 
 
-def test_an_update_that_is_not_finite_is_refused_by_its_layer(demo, records):
+def test_ultraedit_refuses_a_non_finite_update(demo, records):
     rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:2]], ()).edits
     signals = answer_signals(demo.arch, rows, LAYERS)
     with pytest.raises(MetakeError, match="the update of layer 1 is not finite; nothing was changed"):
         gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, float("inf"))
 
 
-def test_moments_of_two_equal_rows_have_the_variance_of_a_sample():
-    """n - 1 in the denominator: rows 0 and 2 have variance 2, so they become -1/sqrt 2 and 1/sqrt 2."""
+def test_moments_have_the_variance_of_a_sample():
+    """Moments of two equal rows have the variance of a sample.
+
+    n - 1 in the denominator: rows 0 and 2 have variance 2, so they become -1/sqrt 2 and 1/sqrt 2.
+    """
     rows = torch.tensor([[0.0], [2.0]])
     scaled = Moments.of(rows).normalise(rows)
     assert scaled[:, 0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], rel=1e-6)

@@ -60,7 +60,7 @@ def whole_model_losses(loaded, batch, channel, residuals, owner=None):
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
-def test_proxy_gradient_equals_autograd_through_materialised_weights(double, lookup):
+def test_proxy_gradient_equals_autograd_through_written_weights(double, lookup):
     arch = double.arch
     batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS, lookup)
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def test_proxy_gradient_equals_autograd_through_materialised_weights(double, loo
     )
 
 
-def test_single_form_is_each_edit_alone(double):
+def test_objective_in_single_form_is_each_edit_alone(double):
     """Without the joint form a row feels its own request only."""
     arch = double.arch
     torch.manual_seed(1)
@@ -138,7 +138,8 @@ def test_open_loop_writes_at_the_lookup_token_alone(loaded):
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
-def test_chunking_and_inactive_requests_change_nothing(loaded, gate):
+def test_objective_does_not_depend_on_chunks_or_inactive_requests(loaded, gate):
+    """Chunking and inactive requests change nothing."""
     arch = loaded.arch
     batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
     torch.manual_seed(3)
@@ -159,7 +160,8 @@ def test_chunking_and_inactive_requests_change_nothing(loaded, gate):
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
-def test_without_an_active_request_losses_and_gradient_are_zero(demo, gate):
+def test_objective_without_active_requests_is_zero(demo, gate):
+    """Without an active request losses and gradient are zero."""
     arch = demo.arch
     batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
     residuals = torch.ones(2, arch.d_v, requires_grad=True)
@@ -173,7 +175,7 @@ def test_without_an_active_request_losses_and_gradient_are_zero(demo, gate):
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
-def test_a_look_keeps_no_activations(demo, gate):
+def test_objective_evaluation_keeps_no_activations(demo, gate):
     arch, kept = demo.arch, []
     batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
     residuals = torch.zeros(2, arch.d_v, requires_grad=True)
@@ -189,7 +191,7 @@ def test_a_look_keeps_no_activations(demo, gate):
         assert kept
 
 
-def test_executed_losses_are_those_of_written_weights(loaded):
+def test_post_edit_losses_are_those_of_written_weights(loaded):
     arch = loaded.arch
     batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
     torch.manual_seed(4)
@@ -206,7 +208,8 @@ def test_executed_losses_are_those_of_written_weights(loaded):
     torch.testing.assert_close(virtual.nll, written.nll, rtol=1e-3, atol=1e-4)
 
 
-def test_architecture_is_whole_after_planning(loaded):
+def test_objective_leaves_the_architecture_unchanged(loaded):
+    """Architecture is whole after planning."""
     assert Architecture(loaded.model).fingerprint() == loaded.arch.fingerprint()
 
 
@@ -243,10 +246,11 @@ def marked_losses(loaded, batch, residuals, initial_first):
 @pytest.mark.parametrize(
     ("lookup", "initial_first"), [("subject", False), ("subject", True), ("prompt", False)]
 )
-def test_open_loop_losses_and_gradient_equal_autograd_through_the_marked_stream(
-    double, lookup, initial_first
-):
-    """(2) in every context, MEMIT's KL(edited || unedited) about the subject, and the weight of the latter."""
+def test_open_loop_losses_and_gradient_equal_autograd(double, lookup, initial_first):
+    """Open loop losses and gradient equal autograd through the marked stream.
+
+    (2) in every context, MEMIT's KL(edited || unedited) about the subject, and the weight of the latter.
+    """
     arch = double.arch
     batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS, lookup)
     torch.manual_seed(5)
@@ -277,8 +281,11 @@ def test_open_loop_losses_and_gradient_equal_autograd_through_the_marked_stream(
 
 
 @pytest.mark.parametrize("initial_first", [True, False])
-def test_executed_losses_and_gradients_equal_autograd_through_written_weights(double, initial_first):
-    """Of every factor of two layers, KL in either direction; what a leaf's gradient held before is kept."""
+def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
+    """Executed losses and gradients equal autograd through written weights.
+
+    Of every factor of two layers, KL in either direction; what a leaf's gradient held before is kept.
+    """
     arch = double.arch
     batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS)
     torch.manual_seed(6)
@@ -329,7 +336,7 @@ def test_executed_losses_and_gradients_equal_autograd_through_written_weights(do
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.norm()))
 
 
-def test_the_unedited_model_is_the_one_at_the_first_look(demo):
+def test_objective_fixes_the_unedited_model_at_first_use(demo):
     """Reference and stream are taken when they are first needed, and not again once the model has changed."""
     arch = demo.arch
     batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
@@ -345,8 +352,11 @@ def test_the_unedited_model_is_the_one_at_the_first_look(demo):
             arch.weight(4).copy_(saved)
 
 
-def test_alone_losses_are_nll_and_memits_direction(demo):
-    """Without arguments: no weight on KL in the gradient, and KL(edited || unedited)."""
+def test_planning_losses_are_nll_and_kl_of_memit(demo):
+    """Alone losses are NLL and MEMIT's direction.
+
+    Without arguments: no weight on KL in the gradient, and KL(edited || unedited).
+    """
     arch = demo.arch
     batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
     torch.manual_seed(7)

@@ -58,13 +58,13 @@ def cost_of(demo, statistics_of, records):
     ],
     ids=str,
 )
-def test_a_loop_that_pays_disturbs_less(cost_of, choice):
+def test_closed_loop_with_a_cost_disturbs_less(cost_of, choice):
     free, dear = (cost_of(price=price, **choice)[1] for price in (0.0, 300.0))
     assert (dear > 0).all()
     assert float(dear.sum()) < 0.7 * float(free.sum())
 
 
-def test_the_price_is_in_units_of_the_stream(cost_of, monkeypatch):
+def test_closed_loop_cost_is_in_units_of_the_stream(cost_of, monkeypatch):
     """`price` counts tr(D G D^T) over ||h||^2, as decay and regulariser do, of each request its own."""
     seen = []
     optimize_targets = open_loop.optimize_targets
@@ -140,8 +140,10 @@ def planned(demo, statistics_of, records, monkeypatch):
 
 
 @pytest.mark.parametrize("relative", ["stream", "value"])
-def test_each_loop_runs_on_its_own_numbers(planned, relative):
-    """The plan with kl, decay and clamp; the closed loop with locality, regularise and price; each its own rate,
+def test_planners_use_their_own_numbers(planned, relative):
+    """Each loop runs on its own numbers.
+
+    The plan with kl, decay and clamp; the closed loop with locality, regularise and price; each its own rate,
     steps (shared out over the rounds) and stop; lengths relative to the stream, or to the down-projection's output."""
     targets, (plan, closed), solver, prompts = planned(relative=relative)
     (slope, start, norms, options, out), (_, meta_start, meta_norms, meta, meta_out) = plan, closed
@@ -176,8 +178,11 @@ def test_each_loop_runs_on_its_own_numbers(planned, relative):
     assert [made["max_tokens"] for made in planned.objectives] == [512, 512]
 
 
-def test_what_is_executed_on_the_way_is_judged_by_the_loop_that_asks(planned):
-    """Each loop's executed losses in its own direction of KL; only the closed one's pay."""
+def test_evaluate_executed_uses_the_loops_own_weights(planned):
+    """What is executed on the way is judged by the loop that needs it.
+
+    Each loop's executed losses in its own direction of KL; only the closed one's pay.
+    """
     _, (plan, closed), solver, prompts = planned(stop="executed")
     residuals = plan[-1].residuals * 3
     first, second = (call[-2]["evaluate_executed"](residuals) for call in (plan, closed))
@@ -193,7 +198,7 @@ def test_what_is_executed_on_the_way_is_judged_by_the_loop_that_asks(planned):
 @pytest.mark.parametrize(
     ("hypergradient", "kind"), [("proxy", Virtual), ("parallel", Parallel), ("unrolled", Unrolled)]
 )
-def test_the_closed_loop_follows_the_gradient_that_was_chosen(planned, hypergradient, kind):
+def test_closed_loop_uses_the_chosen_gradient(planned, hypergradient, kind):
     _, (_, closed), *_ = planned(hypergradient=hypergradient)
     assert type(closed[0]) is kind
     if kind is Virtual:
@@ -204,8 +209,11 @@ def test_the_closed_loop_follows_the_gradient_that_was_chosen(planned, hypergrad
 
 @pytest.mark.parametrize("fit", ["soft", "exact"])
 @pytest.mark.parametrize("joint", [True, False])
-def test_the_proxys_channel_is_of_the_batch_or_of_each_edit_alone(planned, fit, joint):
-    """(18) of all keys together (X8), or of every key by itself; and K^T Q, by which it knows what its write costs."""
+def test_proxy_gradient_has_channels_of_batch_or_edit(planned, fit, joint):
+    """The proxy's channel is of the batch or of each edit alone.
+
+    (18) of all keys together (X8), or of every key by itself; and K^T Q, by which it knows what its write costs.
+    """
     _, (_, closed), solver, prompts = planned(hypergradient="proxy", joint=joint, fit=fit, price=0.0)
     geometry = solver.geometries[LAYERS[-1]]
     key = solver.origin(prompts)[1].to(geometry.dtype)
@@ -222,7 +230,7 @@ def test_the_proxys_channel_is_of_the_batch_or_of_each_edit_alone(planned, fit, 
     assert "channel" not in planned.objectives[0]
 
 
-def test_the_closed_loop_can_start_at_the_compensated_plan(planned):
+def test_closed_loop_can_start_at_the_compensated_plan(planned):
     """Its residuals are the plan's, longer; L_reg pulls to them; the factors are in the targets."""
     targets, (plan, closed), *_ = planned(start="compensated", rounds=1)
     assert targets.scale.min() > 1.1
@@ -237,19 +245,22 @@ def test_the_closed_loop_can_start_at_the_compensated_plan(planned):
 
 
 @pytest.mark.parametrize("changes", [{"meta_steps": 0}, {"method": "memit", "price": 0.0}], ids=str)
-def test_without_a_closed_loop_the_plan_is_the_target(planned, changes):
+def test_open_loop_plan_is_the_target(planned, changes):
+    """Without a closed loop the plan is the target."""
     targets, calls, *_ = planned(**changes)
     assert len(calls) == 1
     assert targets.closed is None
     assert torch.equal(targets.residuals, calls[0][-1].residuals)
 
 
-def test_more_rounds_than_steps_are_one_step_each(planned):
+def test_iterated_gives_every_round_one_step_at_least(planned):
+    """More rounds than steps are one step each."""
     _, calls, *_ = planned(rounds=9)
     assert [options["steps"] for *_, options, _ in calls] == [1, 1]
 
 
-def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merges(planned, records):
+def test_planners_tie_requests_only_where_merged(planned, records):
+    """Requests of a subject are tied in both loops only where the method merges."""
     request = records[0].request
     requests = [request, records[1].request, replace(request, target_new="baker")]
     for merge, ties in ((True, [0, 1, 0]), (False, None)):
@@ -259,8 +270,11 @@ def test_requests_of_a_subject_are_tied_in_both_loops_only_where_the_method_merg
         ] * 2
 
 
-def test_a_plan_is_lengthened_by_what_the_weakest_layer_needs_and_no_further(planned, monkeypatch):
-    """1 / eta of the layer that keeps least, between 1 and `stretch`, the mean over a subject's requests."""
+def test_compensated_lengthens_by_the_weakest_layer(planned, monkeypatch):
+    """A plan is lengthened by what the weakest layer needs and no further.
+
+    1 / eta of the layer that keeps least, between 1 and `stretch`, the mean over a subject's requests.
+    """
     bounds, compensate = [], compensated.compensate
     monkeypatch.setattr(
         compensated, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)

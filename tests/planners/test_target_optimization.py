@@ -51,15 +51,18 @@ def go(stop="own", steps=40, penalty=None, evaluate_executed=None, goals=GOALS, 
     return bowl, out
 
 
-def test_each_request_stops_on_its_own_loss():
+def test_optimize_targets_stops_each_request_on_its_loss():
     bowl, out = go(steps=200)
     assert out.steps[0] < out.steps[1]
     assert ((out.residuals - GOALS) ** 2).sum(1).max() < 1e-3
     assert bowl.seen[-1].tolist() == [False, True]  # the finished one no longer runs
 
 
-def test_what_an_update_costs_decides_which_residual_is_kept():
-    """X14: without a price the last and lowest loss is kept, with one the best sum of both."""
+def test_optimize_targets_keeps_the_best_with_cost():
+    """What an update costs decides which residual is kept.
+
+    X14: without a price the last and lowest loss is kept, with one the best sum of both.
+    """
 
     class Charged(Bowl):
         def __call__(self, residuals, active, penalty, *, backward=True):
@@ -88,20 +91,23 @@ def test_what_an_update_costs_decides_which_residual_is_kept():
     torch.testing.assert_close(priced[0], free[0])
 
 
-def test_a_stopped_request_does_not_drift():
+def test_optimize_targets_leaves_stopped_requests_unchanged():
+    """A stopped request does not drift."""
     _, short = go(steps=200, goals=GOALS[:1])
     _, both = go(steps=200)
     torch.testing.assert_close(both.residuals[:1], short.residuals)
     assert both.steps[0] == short.steps[0]
 
 
-def test_without_stop_every_look_but_the_last_is_a_step():
+def test_optimize_targets_without_stop_steps_at_every_evaluation():
+    """Without stop every evaluation but the last is a step."""
     bowl, out = go(stop="none", steps=15)
     assert out.steps.tolist() == [14, 14]
     assert bowl.gradients == [True] * 14 + [False]  # what takes no step needs no gradient
 
 
-def test_where_execution_decides_every_look_is_a_step():
+def test_optimize_targets_steps_until_execution_decides():
+    """Where execution decides every evaluation is a step."""
     bowl, out = go(
         stop="executed",
         steps=15,
@@ -113,7 +119,7 @@ def test_where_execution_decides_every_look_is_a_step():
 
 
 @pytest.mark.parametrize("stop", ["none", "own", "executed"])
-def test_requests_at_the_clamp_are_named(stop):
+def test_optimize_targets_names_requests_at_the_clamp(stop):
     """Of the targets that are returned; the first goal is within the clamp."""
 
     def execute(residuals):
@@ -124,12 +130,12 @@ def test_requests_at_the_clamp_are_named(stop):
     assert go(stop=stop, steps=200, evaluate_executed=execute)[1].clamped.tolist() == [False, False]
 
 
-def test_clamp_bounds_the_length():
+def test_optimize_targets_clamps_the_length():
     _, out = go(stop="none", penalty=Penalty(clamp=0.5))
     assert out.residuals.norm(dim=1).max() <= 0.5 + 1e-6
 
 
-def test_decay_and_regulariser_shorten():
+def test_optimize_targets_shortens_by_decay_and_regulariser():
     _, free = go(stop="none", steps=100)
     _, decayed = go(stop="none", steps=100, penalty=Penalty(decay=2.0))
     _, near = go(stop="none", steps=100, penalty=Penalty(regularise=5.0))
@@ -138,8 +144,11 @@ def test_decay_and_regulariser_shorten():
     assert torch.isfinite(decayed.residuals).all()  # the norm has no gradient at the start, 0
 
 
-def test_executed_stop_keeps_the_best_seen():
-    """The executed loss has its minimum half way: going on along one's own loss must not lose it."""
+def test_optimize_targets_keeps_the_best_executed():
+    """Executed stop keeps the best seen.
+
+    The executed loss has its minimum half way: going on along one's own loss must not lose it.
+    """
 
     def execute(residuals):
         return Losses((residuals - GOALS / 2).norm(dim=1), torch.zeros(2))
@@ -149,8 +158,11 @@ def test_executed_stop_keeps_the_best_seen():
     torch.testing.assert_close(out.post_edit_nll, (out.residuals - GOALS / 2).norm(dim=1))
 
 
-def test_a_slope_that_knows_the_executed_loss_is_asked_at_every_step():
-    """Without another pass until the end; and the best seen is kept although the steps overshoot."""
+def test_optimize_targets_uses_executed_losses_of_the_gradient():
+    """A gradient with the executed loss is evaluated at every step.
+
+    Without another pass until the end; and the best seen is kept although the steps overshoot.
+    """
     asked = []
 
     def execute(residuals):
@@ -169,22 +181,25 @@ def test_a_slope_that_knows_the_executed_loss_is_asked_at_every_step():
     assert len(asked) == 1
 
 
-def test_executed_stop_leaves_alone_what_holds_already():
+def test_optimize_targets_skips_requests_already_executed():
+    """Executed stop leaves alone what holds already."""
     _, out = go(stop="executed", evaluate_executed=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
     assert out.steps.tolist() == [0, 0]
     assert out.residuals.abs().max() == 0
 
 
 @pytest.mark.parametrize("kept", [0.9, 0.3, 0.05])
-def test_compensation_finds_the_length(kept):
+def test_compensate_finds_the_length(kept):
     plan = torch.randn(3, 4)
     out, scale = compensate(lambda r: torch.full((3,), kept), plan, torch.full((3,), 64.0))
     torch.testing.assert_close(scale, torch.full((3,), 1 / kept), rtol=3e-3, atol=0)
     torch.testing.assert_close(out, plan * scale[:, None])
 
 
-def test_compensation_measures_what_is_kept_of_the_longer_residual():
-    """Where lower edits move upper ones the share depends on the length: at s times the plan 1/2 s^(-1/2) is kept,
+def test_compensate_measures_shares_of_the_longer_residual():
+    """Compensation measures what is kept of the longer residual.
+
+    Where lower edits move upper ones the share depends on the length: at s times the plan 1/2 s^(-1/2) is kept,
     so that 1/2 s^(1/2) = 1 at s = 4; per request, from its own residual."""
     plan = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     lengths = plan.norm(dim=1)
@@ -197,13 +212,14 @@ def test_compensation_measures_what_is_kept_of_the_longer_residual():
     torch.testing.assert_close(out, plan * scale[:, None])
 
 
-def test_compensation_is_bounded_where_nothing_is_kept():
+def test_compensate_is_bounded_where_nothing_is_realized():
+    """Compensation is bounded where nothing is kept."""
     _, scale = compensate(lambda r: torch.zeros(2), torch.ones(2, 3), torch.tensor([10.0, 1.0]))
     torch.testing.assert_close(scale, torch.tensor([10.0, 1.0]), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", ["memit", "metake", "metake-proxy", "memit-compensated"])
-def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, name):
+def test_optimize_targets_of_one_equals_the_single_form(loaded, statistics_of, records, name):
     changes = {"steps": 6, "layers": (1, 2, 3), "meta_steps": 4, "contexts": ("The mill is dark",)}
     statistics = statistics_of(loaded)
     factors = []
@@ -216,7 +232,8 @@ def test_a_batch_of_one_equals_the_single_form(loaded, statistics_of, records, n
             assert (a - b).norm() <= 1e-3 * b.norm()
 
 
-def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
+def test_optimize_targets_plans_open_loops_independently(loaded, statistics_of, records):
+    """Open loop plans are independent."""
     changes = {"steps": 5, "layers": (1, 2, 3), "contexts": ()}
     method = method_of(loaded.arch, "memit", **changes)
     requests = [r.request for r in records[:3]]
@@ -227,7 +244,7 @@ def test_open_loop_plans_do_not_see_each_other(loaded, statistics_of, records):
     torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)
 
 
-def test_tied_requests_share_a_residual_and_its_loss():
+def test_optimize_targets_shares_residuals_of_tied_requests():
     """Requests 0 and 2 end between their goals, which neither reaches; request 1 goes its own way."""
     goals = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
     _, out = go(stop="none", steps=400, goals=goals, groups=torch.tensor([0, 1, 0]))
@@ -237,7 +254,7 @@ def test_tied_requests_share_a_residual_and_its_loss():
     torch.testing.assert_close(out.nll[0], out.nll[2], rtol=0, atol=0)
 
 
-def test_tied_requests_stop_together_and_are_clamped_alike():
+def test_optimize_targets_stops_and_clamps_tied_requests_alike():
     goals = torch.tensor([[0.1, 0.0], [3.0, 0.0], [3.0, 0.0]])
     _, tied = go(steps=200, goals=goals, groups=torch.tensor([0, 0, 2]), penalty=Penalty(clamp=0.5))
     assert tied.steps[0] == tied.steps[1]
@@ -246,8 +263,11 @@ def test_tied_requests_stop_together_and_are_clamped_alike():
     assert free.steps[0] < free.steps[1]
 
 
-def test_requests_of_one_subject_are_merged_where_their_keys_are_one(demo, statistics_of):
-    """The key of "The river" is the same whatever follows: two targets for it cannot both be executed."""
+def test_editor_merges_requests_with_one_key(demo, statistics_of):
+    """Requests of one subject are merged where their keys are one.
+
+    The key of "The river" is the same whatever follows: two targets for it cannot both be executed.
+    """
     requests = [
         EditRequest("The {} is loved by the", "river", "doctor"),
         EditRequest("The {} belongs to the", "river", "miller"),
@@ -338,8 +358,10 @@ NORMS3 = torch.tensor([1.5, 0.6, 2.0])
     ids=str,
 )
 @pytest.mark.parametrize("stop", ["own", "none"])
-def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
-    """Against gradients by hand, per request: decay of ||r|| and pull to r_0, both over ||h||^2; clamp after a step;
+def test_optimize_targets_equals_the_published_loop(weights, stop):
+    """The loop is the published one with every weight.
+
+    Against gradients by hand, per request: decay of ||r|| and pull to r_0, both over ||h||^2; clamp after a step;
     the stop is of the whole loss; the last look takes no step."""
     options = {"steps": 40, "lr": 0.15}
     out = optimize_targets(
@@ -366,8 +388,11 @@ def test_the_loop_is_the_published_one_with_every_weight(weights, stop):
     assert out.trail == pytest.approx(trail, rel=1e-4, abs=1e-5)
 
 
-def test_the_last_known_loss_of_a_request_stays_in_the_trail():
-    """Requests that are done keep their last NLL in the mean, instead of the 0 of a row that no longer runs."""
+def test_optimize_targets_keeps_last_losses_in_the_trail():
+    """The last known loss of a request stays in the trail.
+
+    Requests that are done keep their last NLL in the mean, instead of the 0 of a row that no longer runs.
+    """
     options = {"steps": 60, "lr": 0.15, "stop_loss": 0.02}
     out = optimize_targets(
         Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", evaluate_executed=None, **options
@@ -378,8 +403,11 @@ def test_the_last_known_loss_of_a_request_stays_in_the_trail():
 
 
 @pytest.mark.parametrize("check_every", [1, 3, 4])
-def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check_every):
-    """Kept is the residual of the lowest weighted sum at those looks, reported its NLL."""
+def test_optimize_targets_evaluates_executed_losses_every_few_steps(check_every):
+    """The executed loss is evaluated every so many steps and at the end.
+
+    Kept is the residual of the lowest weighted sum at those looks, reported its NLL.
+    """
     lr, steps, penalty = 0.15, 10, Penalty(kl=2.0)
     seen, valley = [], Valley(GOALS3)
     away = Valley(GOALS3 * 0.5 + 0.1)
@@ -419,8 +447,11 @@ def test_the_executed_loss_is_looked_at_every_so_many_steps_and_at_the_end(check
     assert torch.stack([found.nll for found in losses]).argmin(0).tolist() != best.tolist()  # KL decides too
 
 
-def test_what_was_executed_well_enough_freezes_by_its_nll_and_not_by_the_weighted_sum():
-    """A request whose NLL is below the stop is done, however large its weighted divergence."""
+def test_optimize_targets_freezes_by_nll_alone():
+    """What was executed well enough freezes by its NLL and not by the weighted sum.
+
+    A request whose NLL is below the stop is done, however large its weighted divergence.
+    """
     execute = lambda r: Losses(torch.tensor([0.01, 1.0, 0.01]), torch.tensor([50.0, 0.0, 0.0]))  # noqa: E731
     out = optimize_targets(
         Valley(GOALS3),
@@ -439,8 +470,11 @@ def test_what_was_executed_well_enough_freezes_by_its_nll_and_not_by_the_weighte
     assert out.nll.isnan().tolist() == [True, False, True]
 
 
-def test_tied_requests_share_start_norm_clamp_and_every_loss():
-    """A group is one request with its means: of starts, of norms, of NLL, KL and cost."""
+def test_optimize_targets_averages_everything_of_tied_requests():
+    """Tied requests share start norm clamp and every loss.
+
+    A group is one request with its means: of starts, of norms, of NLL, KL and cost.
+    """
     ties = torch.tensor([0, 1, 0])
     mean = torch.stack([(STARTS3[0] + STARTS3[2]) / 2, STARTS3[1], (STARTS3[0] + STARTS3[2]) / 2])
     norms = torch.tensor([1.75, 0.6, 1.75])
@@ -456,7 +490,7 @@ def test_tied_requests_share_start_norm_clamp_and_every_loss():
 
 
 @pytest.mark.parametrize("part", ["nll", "kl", "cost"])
-def test_tied_requests_keep_the_same_best(part):
+def test_optimize_targets_keeps_one_best_of_tied_requests(part):
     """Their executed losses differ, in one part, in opposite ways over the steps: the mean decides for both."""
     looks = iter([(4.0, 1.0), (1.0, 3.0), (3.0, 2.0)])
 
@@ -482,7 +516,7 @@ def test_tied_requests_keep_the_same_best(part):
     assert torch.equal(out.residuals, seen[1])
 
 
-def test_means_within_groups():
+def test_mean_within_averages_each_group():
     values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])
     means = mean_within(values, torch.tensor([2, 0, 2]), 4)
     assert means.tolist() == [[3.0, 4.0], [0.0, 0.0], [3.0, 5.5], [0.0, 0.0]]
@@ -490,8 +524,11 @@ def test_means_within_groups():
     assert group_mean(values, None) is values
 
 
-def test_compensation_follows_what_each_request_executes():
-    """Shares that fall with the length and differ between requests: the length at which share x length is 1."""
+def test_compensate_follows_each_requests_share():
+    """Compensation follows what each request executes.
+
+    Shares that fall with the length and differ between requests: the length at which share x length is 1.
+    """
     wanted = torch.tensor([1.7, 6.0, 30.0])
     plan = torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
 
@@ -504,7 +541,7 @@ def test_compensation_follows_what_each_request_executes():
     torch.testing.assert_close(out, plan * scale[:, None])
 
 
-def test_compensation_neither_shortens_nor_passes_its_bound():
+def test_compensate_neither_shortens_nor_passes_its_bound():
     """What is executed more than in full stays at its plan; the bound is each request's own."""
     _, scale = compensate(lambda r: torch.tensor([3.0, 1e-6]), torch.ones(2, 2), torch.tensor([9.0, 5.0]))
     torch.testing.assert_close(scale, torch.tensor([1.0, 5.0]), rtol=1e-3, atol=0)
