@@ -25,8 +25,9 @@ from metake.commands.stats import stats
 from metake.commands.sweep import sweep
 from metake.commands.tune import tune
 
+HELP = "Knowledge editing for language models, with a per-edit report of how much of the requested change the solver realizes."
+
 app = typer.Typer(
-    help="Knowledge editing for language models, with a per-edit report of how much of the requested change the solver realizes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,24 +48,30 @@ def versions() -> str:
 
 
 def _show_versions(wanted: bool) -> None:
+    """Print the versions and end the program, for `--version`."""
     if wanted:
         typer.echo(versions())
         raise typer.Exit
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=_show_versions,
-            is_eager=True,
-            help="Versions of metake, torch, transformers.",
-        ),
-    ] = False,
-) -> None:
-    pass
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        callback=_show_versions,
+        is_eager=True,
+        help="Versions of metake, torch, transformers.",
+    ),
+]
+
+
+@app.callback(help=HELP)
+def options(version: Version = False) -> None:
+    """Options before the command.
+
+    Args:
+        version: value of `--version`, whose callback prints the versions.
+    """
 
 
 def main() -> None:

@@ -21,7 +21,11 @@ _if_interrupted = [NOTHING_HALF]
 
 
 def if_interrupted(line: str) -> None:
-    """Set the message for an interruption from now on: what is saved, and how to resume."""
+    """Set the message for an interruption from now on.
+
+    Args:
+        line: what is saved, and how to resume.
+    """
     _if_interrupted[0] = line
 
 
@@ -31,6 +35,12 @@ def command(name: str) -> Iterator[None]:
 
     Warnings are printed as notes, and phases as lines, on stderr. A `MetakeError` ends the program with one line and
     exit code 2, Ctrl-C with the line of `if_interrupted` and exit code 130.
+
+    Args:
+        name: name of the program, which begins its notes and errors.
+
+    Yields:
+        None: the program runs.
     """
     if_interrupted(NOTHING_HALF)
     log_phases(name)
@@ -74,7 +84,14 @@ def give_up_stdout() -> None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether torch, if it was imported, says that a GPU is full."""
+    """Whether an error is torch's for a full GPU; torch is not imported.
+
+    Args:
+        error: the error.
+
+    Returns:
+        Whether it is that error.
+    """
     return "torch" in sys.modules and isinstance(error, sys.modules["torch"].OutOfMemoryError)
 
 
@@ -97,6 +114,12 @@ def document(wanted: bool) -> Iterator[dict[str, Any]]:
 
     Within the block stdout is redirected to stderr. If the block fails before it fills the dictionary, stdout stays
     empty.
+
+    Args:
+        wanted: value of `--json`; without it nothing is redirected or printed.
+
+    Yields:
+        The dictionary, empty.
     """
     content: dict[str, Any] = {}
     try:
@@ -108,14 +131,28 @@ def document(wanted: bool) -> Iterator[dict[str, Any]]:
 
 
 def hidden(progress: bool) -> bool | None:
-    """tqdm's `disable` for a bar: shown on a terminal (None) and in a notebook, nowhere else."""
+    """Value of tqdm's `disable`, so that a bar is shown on a terminal and in a notebook, and nowhere else.
+
+    Args:
+        progress: whether a bar is wanted.
+
+    Returns:
+        True hides the bar, False shows it, None shows it on a terminal.
+    """
     if not progress:
         return True
     return False if "ipykernel" in sys.modules else None
 
 
 def draw_or_note(draw: Callable[[], Path]) -> list[Path]:
-    """Paths of the figure that `draw` writes; empty, with a note, if it fails. Call it after saving all results."""
+    """Path of a figure; if it cannot be drawn, a note on stderr. Call it after saving all results.
+
+    Args:
+        draw: writes the figure and returns its path.
+
+    Returns:
+        The path in a list; an empty list after a failure.
+    """
     try:
         return [draw()]
     except Exception as error:  # the results are saved, so a failed figure is no error

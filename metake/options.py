@@ -1,4 +1,4 @@
-"""Options that scripts and commands have in common, and what they lead to."""
+"""Options that scripts and commands have in common, and the values that they select."""
 
 from __future__ import annotations
 
@@ -20,16 +20,28 @@ if TYPE_CHECKING:
     from metake.models.load import EditableModel
 
 
-MOST_LAYERS = 10_000  # that a range may name; no model has so many
+MOST_LAYERS = 10_000  # largest range of layers; every model has fewer
 
 
 class Parser(argparse.ArgumentParser):
-    """The options of a script: whatever is wrong with them is one line."""
+    """Options of a script; an invalid one is an error of one line.
+
+    Args:
+        description: text of the help.
+    """
 
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawTextHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
+        """End the parsing.
+
+        Args:
+            message: error of an option.
+
+        Raises:
+            MetakeError: always.
+        """
         raise MetakeError(message.removeprefix("argument "))
 
 
@@ -37,15 +49,36 @@ def show_help(options: Callable[[], Parser]) -> None:
     """End the program with its help if its arguments ask for it.
 
     Scripts call this before they import model libraries, which takes seconds.
+
+    Args:
+        options: function that builds the options.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         options().parse_args(["--help"])
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """The type of an option: whole numbers from `low` on."""
+    """Type of an option: whole numbers from a lowest one.
+
+    Args:
+        low: the lowest number.
+
+    Returns:
+        A function from the option's text to the number.
+    """
 
     def number(text: str) -> int:
+        """Number of an option.
+
+        Args:
+            text: value of the option.
+
+        Returns:
+            The number.
+
+        Raises:
+            argparse.ArgumentTypeError: it is too low.
+        """
         if (value := int(text)) < low:
             raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
         return value
@@ -54,17 +87,30 @@ def at_least(low: int) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """The type of an option: a finite number above 0."""
+    """Type of an option: a finite number above 0.
+
+    Args:
+        text: value of the option.
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not above 0.
+    """
     if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {value:g}")
     return value
 
 
 def output_folder(text: str | Path) -> Path:
-    """The type of an option: a folder that can be written.
+    """Type of an option: a folder that can be written; another one raises a `MetakeError`.
 
-    Raises:
-        MetakeError: it cannot.
+    Args:
+        text: value of the option.
+
+    Returns:
+        Path of the folder.
     """
     path = output_path(text)
     check_writable(path, folder=True)
@@ -72,10 +118,16 @@ def output_folder(text: str | Path) -> Path:
 
 
 def output_path(text: str | Path) -> Path:
-    """The type of an option: a path that is not empty, as that of an unset shell variable is.
+    """Type of an option: a path that is not empty. An unset shell variable gives an empty one.
+
+    Args:
+        text: value of the option.
+
+    Returns:
+        The path.
 
     Raises:
-        MetakeError: it is.
+        MetakeError: it is empty.
     """
     if not str(text).strip():
         raise MetakeError("--out: the path is empty; name a place, or . for the current folder")
@@ -85,11 +137,12 @@ def output_path(text: str | Path) -> Path:
 def model_options(
     parser: argparse.ArgumentParser, default: str | None = "demo", *, chat: bool = False
 ) -> None:
-    """The options of a script that say which model; `chosen_model` loads it.
+    """Options of a script that select the model; `chosen_model` loads it.
 
     Args:
-        default: its name; None where one has to be given.
-        chat: whether the script can put its prompts into conversations.
+        parser: options of the script; they are added to it.
+        default: name of the model; None makes the option mandatory.
+        chat: add `--chat`, for a script with prompts.
     """
     parser.add_argument(
         "--model", default=default, required=default is None, help="name, folder, .gguf file or hub name"
@@ -112,10 +165,13 @@ def model_options(
 
 
 def chosen_model(args: argparse.Namespace) -> EditableModel:
-    """The model that `model_options` asked for.
+    """Model that the options of `model_options` select; one that cannot be loaded raises a `MetakeError`.
 
-    Raises:
-        MetakeError: it cannot be loaded.
+    Args:
+        args: values of the options.
+
+    Returns:
+        The model.
     """
     from metake.models.load import load
 
@@ -124,7 +180,14 @@ def chosen_model(args: argparse.Namespace) -> EditableModel:
 
 
 def parse_numbers(text: str, option: str) -> list[float]:
-    """The numbers of an option such as `--factors 0.1,1,10`, all above 0.
+    """Numbers of an option such as `--factors 0.1,1,10`, all above 0.
+
+    Args:
+        text: value of the option.
+        option: name of the option, for the error line.
+
+    Returns:
+        The numbers.
 
     Raises:
         MetakeError: one is not a number, or not above 0.
@@ -139,29 +202,43 @@ def parse_numbers(text: str, option: str) -> list[float]:
 
 
 def parse_layers(text: str) -> list[int]:
-    """`4,5,6` or `4-8` as numbers."""
+    """Layers of a text such as `4,5,6` or `4-8`.
+
+    Args:
+        text: the text.
+
+    Returns:
+        The layers, in the order given.
+
+    Raises:
+        MetakeError: the text is something else.
+    """
+    unreadable = MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8")
     try:
-        layers: list[int] = []
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            begin, end = int(first), int(last or first)
-            if not begin <= end < begin + MOST_LAYERS:
-                raise ValueError(part)
-            layers += range(begin, end + 1)
-        return layers
+        parts = [part.partition("-") for part in text.split(",")]
+        ranges = [(int(first), int(last or first)) for first, _, last in parts]
     except ValueError as error:
-        raise MetakeError(f"layers: cannot read {text!r}; write 4,5,6 or 4-8") from error
+        raise unreadable from error
+    if not all(first <= last < first + MOST_LAYERS for first, last in ranges):
+        raise unreadable
+    return [layer for first, last in ranges for layer in range(first, last + 1)]
 
 
 def find_statistics(
     loaded: EditableModel, methods: Iterable[Method], stats: Path | None, text: Path | None
 ) -> Statistics | None:
-    """From a file that holds them, else collected from a text, else from the text that ships.
+    """Statistics of all layers that some methods need them for: of a file, else of a text, else of the included text.
 
-    Of all layers that some of the methods edit in a geometry made of them; None if there are none.
+    A file that cannot be read, or whose statistics are of another model or lack a layer, raises a `MetakeError`.
 
-    Raises:
-        MetakeError: a file cannot be read, or its statistics are of another model or lack a layer.
+    Args:
+        loaded: the model.
+        methods: the methods.
+        stats: file of statistics.
+        text: file of a text to collect them from.
+
+    Returns:
+        The statistics; None if no method needs them.
     """
     from metake.geometry.statistics import Statistics
     from metake.statistics_cache import statistics_for

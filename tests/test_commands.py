@@ -1,11 +1,14 @@
 """The command line itself: help, versions, and what each command prints where."""
 
+import ast
 import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+import typer
 
 import metake
 from metake import cli
@@ -68,6 +71,26 @@ def test_every_command_has_an_example(command, call):
     code, out, _ = call(command, "--help")
     assert code == 0
     assert f"Example: metake {command} " in " ".join(out.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_has_a_help(command):
+    """The docstring of a command does not describe its arguments; the help of each option does."""
+    options = typer.main.get_command(cli.app).commands[command].params
+    assert [option.name for option in options if not getattr(option, "help", None)] == []
+
+
+@pytest.mark.parametrize("folder", ["commands", "demo", "tuning"])
+def test_functions_of_commands_are_short(folder):
+    """At most 60 lines, the declarations of the options included."""
+    files = sorted((Path(metake.__file__).parent / folder).glob("*.py"))
+    lengths = {
+        f"{file.stem}.{node.name}": node.end_lineno - node.lineno + 1
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
 
 
 def test_the_versions_are_those_of_the_packages(call):

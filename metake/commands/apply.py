@@ -7,22 +7,41 @@ from typing import Annotated
 
 import typer
 
-from metake.commands.common import AsJson, Device, Dtype, Model, Modules, Overwrite, load_model
+from metake.commands.common import load_model
+from metake.commands.option_types import AsJson, Device, Dtype, Model, Modules, Overwrite
 from metake.console import document, if_interrupted
 from metake.errors import MetakeError
 from metake.folders import check_folder
 from metake.options import output_path
 
+DeltaPath = Annotated[Path, typer.Option(help="Folder or file written by `metake edit`.")]
+Out = Annotated[Path, typer.Option(parser=output_path, metavar="PATH", help="Folder for the edited model.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Skip the check that the delta was made for this model.")
+]
+
+
+def check_folders(out: Path, delta: Path) -> None:
+    """Check that the delta's folder is not replaced by the model's.
+
+    Args:
+        out: value of `--out`.
+        delta: value of `--delta`.
+
+    Raises:
+        MetakeError: both are the same folder.
+    """
+    if out.exists() and out.samefile(delta if delta.is_dir() else delta.parent):
+        raise MetakeError(
+            f"apply: --out {out} is the folder of --delta, which would be lost; choose another folder"
+        )
+
 
 def apply(
     model: Model,
-    delta: Annotated[Path, typer.Option(help="Folder or file written by `metake edit`.")],
-    out: Annotated[
-        Path, typer.Option(parser=output_path, metavar="PATH", help="Folder for the edited model.")
-    ],
-    force: Annotated[
-        bool, typer.Option("--force", help="Skip the check that the delta was made for this model.")
-    ] = False,
+    delta: DeltaPath,
+    out: Out,
+    force: Force = False,
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
@@ -40,10 +59,7 @@ def apply(
         check_folder(out, overwrite=overwrite)
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
         change = Delta.load(delta)
-        if out.exists() and out.samefile(delta if delta.is_dir() else delta.parent):
-            raise MetakeError(
-                f"apply: --out {out} is the folder of --delta, which would be lost; choose another folder"
-            )
+        check_folders(out, delta)
         loaded = load_model(model, device, dtype, modules)
         change.apply(loaded.arch, check=not force)
         save_model(loaded, out, overwrite=overwrite)

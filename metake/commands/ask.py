@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metake.commands.common import AsJson, Chats, Device, Dtype, Model, Modules, load_model
+from metake.commands.common import load_model
+from metake.commands.option_types import AsJson, Chats, Device, Dtype, Model, Modules
 from metake.console import document
 from metake.errors import MetakeError
 from metake.files import read_text
@@ -18,8 +19,26 @@ if TYPE_CHECKING:
     from metake.models.load import EditableModel
 
 
+Question = Annotated[list[str] | None, typer.Argument(help="Complete prompts, each in quotes.")]
+Questions = Annotated[Path | None, typer.Option(help="File of questions, one per line.")]
+DeltaPath = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder or file written by `metake edit`: print answers before and after this edit. --model is the unedited model."
+    ),
+]
+Tokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens per answer.")]
+
+
 def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
     """Questions from the command line, followed by those of a file, one per line.
+
+    Args:
+        given: arguments of the command.
+        file: value of `--questions`.
+
+    Returns:
+        The questions.
 
     Raises:
         MetakeError: there is none.
@@ -32,21 +51,43 @@ def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
 
 
 def answer(loaded: EditableModel, questions: list[str], tokens: int) -> list[str]:
+    """Greedy answers of a model.
+
+    Args:
+        loaded: the model.
+        questions: complete prompts.
+        tokens: maximum number of tokens per answer.
+
+    Returns:
+        One answer per question.
+    """
     with phase("evaluate"):
         return loaded.ask(questions, max_new_tokens=tokens)
 
 
+def show_answers(questions: list[str], rows: list[dict[str, str]]) -> None:
+    """Print questions and answers; on a terminal, an answer that was cut ends with an ellipsis.
+
+    Args:
+        questions: the questions.
+        rows: per question, kind (`answer`, or `before` and `after`) -> answer.
+    """
+    from metake.report.tables import ellipsis
+    from metake.words import shown
+
+    for question, row in zip(questions, rows, strict=True):
+        typer.echo(question)
+        for kind, whole in row.items():
+            text = shown(whole, ellipsis())
+            typer.echo(indent(text if len(row) == 1 else f"{kind + ':':7} {text}", "  "))
+
+
 def ask(
     model: Model,
-    question: Annotated[list[str] | None, typer.Argument(help="Complete prompts, each in quotes.")] = None,
-    questions: Annotated[Path | None, typer.Option(help="File of questions, one per line.")] = None,
-    delta: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder or file written by `metake edit`: print answers before and after this edit. --model is the unedited model."
-        ),
-    ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens per answer.")] = 40,
+    question: Question = None,
+    questions: Questions = None,
+    delta: DeltaPath = None,
+    tokens: Tokens = 40,
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
@@ -58,8 +99,6 @@ def ask(
     Example: metake ask --model smollm2 --delta edited 'Which city was Niels Bohr born in?'
     """
     from metake.deltas import Delta
-    from metake.report.tables import ellipsis
-    from metake.words import shown
 
     with document(as_json) as content:
         asked = read_questions(question, questions)
@@ -70,11 +109,7 @@ def ask(
             with change.applied(loaded.arch):
                 kinds = {"before": kinds["answer"], "after": answer(loaded, asked, tokens)}
         rows = [dict(zip(kinds, each, strict=True)) for each in zip(*kinds.values(), strict=True)]
-        for text, row in zip(asked, rows, strict=True):
-            typer.echo(text)
-            for kind, whole in row.items():
-                said = shown(whole, ellipsis())
-                typer.echo(indent(said if len(row) == 1 else f"{kind + ':':7} {said}", "  "))
+        show_answers(asked, rows)
         content.update(
             model=loaded.name,
             fingerprint=loaded.arch.fingerprint(),

@@ -1,89 +1,38 @@
-"""Options shared by several commands, and the functions that read them."""
+"""What commands make of the options that they share."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from metake.errors import MetakeError
 from metake.options import parse_layers
 from metake.phases import phase
+from metake.shipped import ASSETS, DEMOS
 
 if TYPE_CHECKING:
+    from metake.data.records import Record
+    from metake.methods.base import Method
     from metake.models.load import EditableModel
-
-Model = Annotated[
-    str,
-    typer.Option("--model", help="A name from `metake models`, a local folder, a .gguf file or a hub name."),
-]
-ModelOrDemo = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="A name from `metake models`, a local folder, a .gguf file or a hub name; default: demo.",
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, or auto to shard; default: a GPU if there is one.")
-]
-Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 or float16.")]
-Modules = Annotated[
-    Path | None,
-    typer.Option(help='JSON module map for other families: {"blocks": ..., "down": ..., "head": ...}.'),
-]
-Chats = Annotated[
-    bool,
-    typer.Option("--chat", help="Put prompts into the model's chat template, as user turns."),
-]
-Change = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a setting: NAME=VALUE (JSON), e.g. --set lr=0.1. Repeatable."),
-]
-Stats = Annotated[Path | None, typer.Option("--stats", help="Statistics written by `metake stats`.")]
-Text = Annotated[
-    Path | None, typer.Option("--text", help="Text to collect statistics from; default: the included text.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write even if --out holds other files.")]
-Layers = Annotated[
-    str | None, typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset.")
-]
-
-Hparams = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--hparams",
-        help="[METHOD=]FILE: published hyper-parameter file of ROME, MEMIT, AlphaEdit, BLUE, UltraEdit or EasyEdit. "
-        "Repeatable.",
-    ),
-]
-
-Preset = Annotated[
-    Path | None,
-    typer.Option(
-        "--preset",
-        help="Preset file written by `metake tune`; default: the model's preset.",
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="File of records; default, on a demo model: facts of its made-up world."),
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch; default: torch's.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")
-]
 
 
 def above_zero(text: str) -> float:
     """Number of an option that has to be above 0.
 
+    Args:
+        text: value of the option.
+
+    Returns:
+        The number.
+
     Raises:
-        typer.BadParameter: it is not.
+        typer.BadParameter: it is no number, not finite, or not above 0.
     """
     try:
         value = float(text)
@@ -95,7 +44,14 @@ def above_zero(text: str) -> float:
 
 
 def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]:
-    """Settings from `--set NAME=VALUE` and `--layers`. Strings need no quotes.
+    """Settings from `--set NAME=VALUE` and `--layers`.
+
+    Args:
+        pairs: values of `--set`; a value is JSON, and a string needs no quotes.
+        layers: value of `--layers`.
+
+    Returns:
+        Setting -> value.
 
     Raises:
         MetakeError: a pair without a value, or unreadable layers.
@@ -114,18 +70,144 @@ def parse_changes(pairs: list[str] | None, layers: str | None) -> dict[str, Any]
     return changes
 
 
+@dataclass(frozen=True)
+class MethodOptions:
+    """Options that change settings of methods; checked before a model is loaded, which takes long.
+
+    Attributes:
+        preset: preset file; None for the model's preset.
+        files: method -> published hyper-parameter file, as `parse_files` returns them.
+        changes: setting -> value, of `--set` and `--layers`.
+    """
+
+    preset: Path | None
+    files: dict[str, Path]
+    changes: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls, preset: Path | None, hparams: list[str] | None, change: list[str] | None, layers: str | None
+    ) -> MethodOptions:
+        """Options as the command line has them.
+
+        A setting that is unknown or out of range, or a preset that cannot be read, raises a `MetakeError`.
+
+        Args:
+            preset: value of `--preset`.
+            hparams: values of `--hparams`.
+            change: values of `--set`.
+            layers: value of `--layers`.
+
+        Returns:
+            The options.
+        """
+        from metake.presets import check_changes, preset_of
+        from metake.published import parse_files
+
+        changes = parse_changes(change, layers)
+        check_changes(changes)
+        if preset is not None:
+            preset_of(preset)
+        return cls(preset, parse_files(hparams), changes)
+
+    def method(self, loaded: EditableModel, name: str) -> Method:
+        """One method with all changes; a setting that it does not have raises a `MetakeError`.
+
+        Args:
+            loaded: the model.
+            name: name of the method.
+
+        Returns:
+            The method.
+        """
+        from metake.presets import settings_for
+        from metake.published import published_for
+
+        published = published_for(self.files, [name], loaded.arch)[name]
+        return settings_for(loaded.arch, name, name=self.preset, **{**published, **self.changes})
+
+    def methods(self, loaded: EditableModel, names: Sequence[str]) -> list[Method]:
+        """Several methods, each with the changes of settings that it has.
+
+        A setting that none of them has raises a `MetakeError`.
+
+        Args:
+            loaded: the model.
+            names: names of the methods.
+
+        Returns:
+            One method per name.
+        """
+        from metake.presets import methods_for
+        from metake.published import published_for
+
+        published = published_for(self.files, list(names), loaded.arch)
+        return methods_for(loaded.arch, names, preset=self.preset, own=published, changes=self.changes)
+
+
 def load_model(
     model: str, device: str | None, dtype: str, modules: Path | None, chat: bool | None = None
 ) -> EditableModel:
     """Model selected by a command's options.
 
+    A model that cannot be loaded raises a `MetakeError`.
+
     Args:
+        model: value of `--model`.
+        device: value of `--device`.
+        dtype: value of `--dtype`.
+        modules: value of `--modules`.
         chat: as in `load`; None for a command without prompts.
 
-    Raises:
-        MetakeError: it cannot be loaded.
+    Returns:
+        The model.
     """
     with phase(f"load {model}"):
         from metake.models.load import load
 
         return load(model, device=device, dtype=dtype, modules=modules, chat=chat)
+
+
+def data_file(data: Path | None, model: str, default: str) -> Path:
+    """File of records: the given one, or that of the demo models' world.
+
+    Args:
+        data: value of `--data`.
+        model: value of `--model`.
+        default: name of the world's file.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        MetakeError: no file is given for a model that is not a demo model.
+    """
+    if data is None and model not in DEMOS:
+        raise MetakeError(f"--data: needed for {model}; give a zsRE or CounterFact file")
+    return data or ASSETS / "world" / default
+
+
+def records_that_fit(
+    loaded: EditableModel, records: Sequence[Record], path: Path
+) -> tuple[list[Record], list[str]]:
+    """Records that fit the model; each of the others is a line on stderr.
+
+    Args:
+        loaded: the model.
+        records: records of a file.
+        path: the file, for the error line.
+
+    Returns:
+        The records, and a line for each one that is left out.
+
+    Raises:
+        MetakeError: no record fits.
+    """
+    from metake.evaluation.checks import fitting_records
+
+    fitting, left_out = fitting_records(loaded, records)
+    for line in left_out:
+        typer.echo(f"left out: {line}", err=True)
+    if not fitting:
+        raise MetakeError(f"{path}: no record fits the model")
+    return fitting, left_out

@@ -10,15 +10,21 @@ import typer
 
 from metake.options import output_folder
 
+Out = Annotated[
+    Path, typer.Option(parser=output_folder, metavar="PATH", help="Folder of the page and the numbers.")
+]
+ModelName = Annotated[str, typer.Option("--model", help="Demo model of part (c).")]
+Edits = Annotated[int, typer.Option(min=1, help="Facts of part (c).")]
+Batch = Annotated[int, typer.Option(min=1, help="Edits per batch of part (c).")]
+SkipReal = Annotated[bool, typer.Option("--skip-real", help="Leave out the real model.")]
+
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(parser=output_folder, metavar="PATH", help="Folder of the page and the numbers.")
-    ] = Path("results/demo"),
-    model: Annotated[str, typer.Option(help="Demo model of part (c).")] = "demo",
-    edits: Annotated[int, typer.Option(min=1, help="Facts of part (c).")] = 60,
-    batch: Annotated[int, typer.Option(min=1, help="Edits per batch of part (c).")] = 20,
-    skip_real: Annotated[bool, typer.Option("--skip-real", help="Leave out the real model.")] = False,
+    out: Out = Path("results/demo"),
+    model: ModelName = "demo",
+    edits: Edits = 60,
+    batch: Batch = 20,
+    skip_real: SkipReal = False,
 ) -> None:
     """Compare an open and a closed loop on a real and a demo model, in a few minutes.
 

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from metake.commands.common import (
+from metake.commands.common import above_zero, load_model
+from metake.commands.option_types import (
     Chats,
     Device,
     Dtype,
+    Edits,
     Layers,
     ModelOrDemo,
     Modules,
     Seed,
     Stats,
     Text,
-    above_zero,
-    load_model,
 )
 from metake.errors import MetakeError
 from metake.extras import needs
@@ -27,36 +27,56 @@ from metake.shipped import ASSETS, DEMOS
 
 METHODS = ("memit", "alphaedit")
 
+Data = Annotated[Path | None, typer.Option(help="zsRE or CounterFact records; default: the included ones.")]
+MethodName = Annotated[str, typer.Option(help="Geometry and memory: memit or alphaedit.")]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        "--lambda",
+        parser=above_zero,
+        metavar="NUMBER",
+        help="lambda, of alphaedit the L2; default: the model's preset.",
+    ),
+]
+Factors = Annotated[
+    str, typer.Option(help="Strengths of the constraint that are measured, as factors of it.")
+]
+Norms = Annotated[int, typer.Option(min=0, help="Products per norm of a Jacobian; 0: no norms.")]
+Steps = Annotated[int, typer.Option(min=0, help="Steps of the descent that is followed; 0: no descent.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(parser=output_folder, metavar="PATH", help="Default: results/drift/MODEL."),
+]
+
+
+def check_options(method: str, data: Path | None) -> None:
+    """Check method and file of records, before a model is loaded.
+
+    Args:
+        method: value of `--method`.
+        data: value of `--data`.
+
+    Raises:
+        MetakeError: another method, or no such file.
+    """
+    if method not in METHODS:
+        raise MetakeError(f"--method {method}: choose one of {', '.join(METHODS)}")
+    if data is not None and not data.is_file():
+        raise MetakeError(f"--data {data}: no such file")
+
 
 def drift(
     model: ModelOrDemo = "demo",
     layers: Layers = None,
-    edits: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 8,
-    data: Annotated[
-        Path | None, typer.Option(help="zsRE or CounterFact records; default: the included ones.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="Geometry and memory: memit or alphaedit.")] = "memit",
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            "--lambda",
-            parser=above_zero,
-            metavar="NUMBER",
-            help="lambda, of alphaedit the L2; default: the model's preset.",
-        ),
-    ] = None,
-    factors: Annotated[
-        str, typer.Option(help="Strengths of the constraint that are measured, as factors of it.")
-    ] = "0.1,1,10",
-    norms: Annotated[int, typer.Option(min=0, help="Products per norm of a Jacobian; 0: no norms.")] = 4,
-    steps: Annotated[
-        int, typer.Option(min=0, help="Steps of the descent that is followed; 0: no descent.")
-    ] = 8,
+    edits: Edits = 8,
+    data: Data = None,
+    method: MethodName = "memit",
+    strength: Strength = None,
+    factors: Factors = "0.1,1,10",
+    norms: Norms = 4,
+    steps: Steps = 8,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=output_folder, metavar="PATH", help="Default: results/drift/MODEL."),
-    ] = None,
+    out: Out = None,
     stats: Stats = None,
     text: Text = None,
     device: Device = None,
@@ -72,8 +92,7 @@ def drift(
 
     Example: metake drift --model gpt2-xl --out results/drift/gpt2-xl
     """
-    if method not in METHODS:
-        raise MetakeError(f"--method {method}: choose one of {', '.join(METHODS)}")
+    check_options(method, data)
     out = out or output_folder(f"results/drift/{Path(model).name}")
     with needs("theory"):
         from metake.data.records import read_records
@@ -81,10 +100,8 @@ def drift(
         from metake.drift.report import report
         from metake.drift.run import run
     edited = None if layers is None else tuple(parse_layers(layers))
-    if data is not None and not data.is_file():
-        raise MetakeError(f"--data {data}: no such file")
-    loaded = load_model(model, device, dtype, modules, chat)
     numbers = parse_numbers(factors, "--factors")
+    loaded = load_model(model, device, dtype, modules, chat)
     bench = Bench.build(
         loaded,
         method,
@@ -97,7 +114,6 @@ def drift(
         stats=stats,
         text=text,
     )
-    default = "test.json" if loaded.name in DEMOS else "real_facts.json"
-    path = data or ASSETS / "world" / default
+    path = data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(path, edits)]
     report(run(bench, requests, path.name, out, seed), out)

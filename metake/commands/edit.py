@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metake.commands.common import (
+from metake.commands.common import MethodOptions, load_model
+from metake.commands.option_types import (
     AsJson,
     Change,
     Chats,
@@ -21,8 +22,6 @@ from metake.commands.common import (
     Preset,
     Stats,
     Text,
-    load_model,
-    parse_changes,
 )
 from metake.console import document, draw_or_note, if_interrupted
 from metake.errors import MetakeError
@@ -32,16 +31,48 @@ from metake.options import find_statistics, output_path
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
+    from metake.editor import Editor
+    from metake.methods.base import Method
+    from metake.models.load import EditableModel
     from metake.requests import EditRequest
-    from metake.result import Preview
+    from metake.result import EditResult, Preview
 
 NOT_EDITED = 3  # exit code where an answer does not begin with its target
+
+Prompt = Annotated[str | None, typer.Option("--request", help="Prompt with {} for the subject.")]
+Subject = Annotated[str | None, typer.Option("--subject", help="The subject, as it stands in the prompt.")]
+Target = Annotated[str | None, typer.Option("--target", help="The new answer.")]
+Requests = Annotated[
+    Path | None,
+    typer.Option(help="File of facts (JSON, JSON Lines, CSV or TSV; docs/data.md), edited as one batch."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        parser=output_path, metavar="PATH", help="Folder for the edited model, the delta and the result."
+    ),
+]
+MethodName = Annotated[str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")]
+DeltaOnly = Annotated[bool, typer.Option("--delta-only", help="Save only the delta, not the model.")]
+PreviewOnly = Annotated[
+    bool, typer.Option("--preview", help="Print the predicted realization (rho, eta) and stop.")
+]
 
 
 def read_requests(
     request: str | None, subject: str | None, target: str | None, file: Path | None, name: str
 ) -> tuple[EditRequest, ...]:
     """Requests from the options or from a file, without duplicates.
+
+    Args:
+        request: value of `--request`.
+        subject: value of `--subject`.
+        target: value of `--target`.
+        file: value of `--requests`.
+        name: name of the command, for the error line.
+
+    Returns:
+        The requests.
 
     Raises:
         MetakeError: an option is missing or redundant, or a request is invalid.
@@ -65,8 +96,70 @@ def read_requests(
     return distinct([EditRequest.parse(*given.values())])  # type: ignore[arg-type]
 
 
+def check_out(out: Path | None, preview: bool, overwrite: bool) -> None:
+    """Check the output folder, before a model is loaded.
+
+    Args:
+        out: value of `--out`.
+        preview: whether the command ends after the preview.
+        overwrite: value of `--overwrite`.
+
+    Raises:
+        MetakeError: the folder is missing, or holds other files.
+    """
+    if out is None and not preview:
+        raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
+    if out is not None:
+        check_folder(out, overwrite=overwrite)
+
+
+def note_missing_preset(loaded: EditableModel, options: MethodOptions) -> None:
+    """Print a note if the settings are those published for other models.
+
+    Args:
+        loaded: the model.
+        options: options of the command.
+    """
+    from metake.presets import preset_name
+
+    if options.preset is None and not options.files and not preset_name(loaded.arch):
+        typer.echo(
+            f"note: no preset for {loaded.name}: using settings published for other models, with which an edit may have little "
+            "effect; search settings with metake tune and give --preset, or change them with --set and --layers",
+            err=True,
+        )
+
+
+def show_preview(editor: Editor, requests: tuple[EditRequest, ...]) -> Preview:
+    """Print a preview, and a note on subjects with inconsistent keys.
+
+    Args:
+        editor: the editor.
+        requests: the requests.
+
+    Returns:
+        The preview.
+    """
+    predicted = editor.preview(requests)
+    typer.echo(predicted)
+    if predicted.inconsistent_subjects:
+        typer.echo(
+            f"note: {', '.join(predicted.inconsistent_subjects)}: the subject's key in the bare prompt differs from its key after other text "
+            "(cosine below 0.1), so the edit may fail in both; begin the prompt with other words, or give --chat",
+            err=True,
+        )
+    return predicted
+
+
 def preview_content(predicted: Preview) -> dict[str, Any]:
-    """A preview as plain values, `layers x requests`."""
+    """Plain values of a preview; matrices are `layers x requests`.
+
+    Args:
+        predicted: the preview.
+
+    Returns:
+        Values that a JSON file can hold.
+    """
     return {
         "requests": [
             {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in predicted.requests
@@ -79,30 +172,92 @@ def preview_content(predicted: Preview) -> dict[str, Any]:
     }
 
 
+def description(loaded: EditableModel, method: Method, preset: Path | None) -> dict[str, Any]:
+    """Model, method, settings and decoding of a result file.
+
+    Args:
+        loaded: the model.
+        method: the method.
+        preset: value of `--preset`.
+
+    Returns:
+        Values that a JSON file can hold.
+    """
+    from metake.models.chat import described
+    from metake.models.greedy import described_decoding
+    from metake.presets import preset_name
+    from metake.provenance import provenance
+
+    return {
+        **provenance(loaded.name, loaded.arch, method.name),
+        "preset": str(preset or preset_name(loaded.arch)),
+        "settings": method.model_dump(),
+        "chat": described(loaded.tokenizer),
+        "generation": described_decoding(loaded.model, loaded.tokenizer),
+    }
+
+
+def show_result(result: EditResult, predicted: Preview | None) -> None:
+    """Print the report of an edit, and advice if it failed.
+
+    Args:
+        result: the report.
+        predicted: the preview, whose legend is not printed again.
+    """
+    typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
+    if result.failed:
+        typer.echo(result.advice(), err=True)
+
+
+def save_edit(
+    editor: Editor, summary: dict[str, Any], out: Path, *, delta_only: bool, overwrite: bool
+) -> None:
+    """Save the delta, the result file and, unless only the delta is wanted, the edited model.
+
+    Args:
+        editor: editor with the edit.
+        summary: content of the result file.
+        out: folder of the files.
+        delta_only: value of `--delta-only`.
+        overwrite: value of `--overwrite`.
+    """
+    from metake.models.load import write_model
+
+    with result_folder(out, overwrite=overwrite) as folder:
+        editor.delta.save(folder)
+        write_json(folder / "result.json", summary)
+        if not delta_only:
+            write_model(editor.loaded, folder)
+    if_interrupted(f"the result is saved in {out}")
+    if delta_only:
+        typer.echo(f"saved the delta: {out}/delta.safetensors (metake apply writes the edited model)")
+    else:
+        typer.echo(f"saved the edited model: {out} (the delta alone: {out}/delta.safetensors)")
+
+
+def exit_if_failed(result: EditResult) -> None:
+    """End the command if some answers do not begin with their target.
+
+    Args:
+        result: report of the edit.
+
+    Raises:
+        typer.Exit: with the code `NOT_EDITED`.
+    """
+    if result.failed:
+        raise typer.Exit(NOT_EDITED)
+
+
 def edit(
     model: Model,
-    request: Annotated[str | None, typer.Option(help="Prompt with {} for the subject.")] = None,
-    subject: Annotated[str | None, typer.Option(help="The subject, as it stands in the prompt.")] = None,
-    target: Annotated[str | None, typer.Option(help="The new answer.")] = None,
-    requests: Annotated[
-        Path | None,
-        typer.Option(help="File of facts (JSON, JSON Lines, CSV or TSV; docs/data.md), edited as one batch."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=output_path, metavar="PATH", help="Folder for the edited model, the delta and the result."
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")
-    ] = "metake",
-    delta_only: Annotated[
-        bool, typer.Option("--delta-only", help="Save only the delta, not the model.")
-    ] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Print the predicted realization (rho, eta) and stop.")
-    ] = False,
+    request: Prompt = None,
+    subject: Subject = None,
+    target: Target = None,
+    requests: Requests = None,
+    out: Out = None,
+    method: MethodName = "metake",
+    delta_only: DeltaOnly = False,
+    preview: PreviewOnly = False,
     layers: Layers = None,
     hparams: Hparams = None,
     preset: Preset = None,
@@ -125,83 +280,31 @@ def edit(
     """
     from metake.editor import Editor
     from metake.methods.table import method_named
-    from metake.models.chat import described
-    from metake.models.greedy import described_decoding
-    from metake.models.load import write_model
-    from metake.presets import preset_name, preset_of, settings_for
-    from metake.provenance import provenance
-    from metake.published import parse_files, published_for
 
     with document(as_json) as content:
         plain = method_named(method)
-        wishes = read_requests(request, subject, target, requests, "edit")
-        if out is None and not preview:
-            raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
-        if out is not None:
-            check_folder(out, overwrite=overwrite)
-        changes = parse_changes(change, layers)
-        plain.updated(**changes)  # before a model is loaded, which takes long
-        if preset is not None:
-            preset_of(preset)  # read before a model is
-        files = parse_files(hparams)
+        facts = read_requests(request, subject, target, requests, "edit")
+        check_out(out, preview, overwrite)
+        options = MethodOptions.read(preset, hparams, change, layers)
+        plain.updated(**options.changes)  # before a model is loaded
         loaded = load_model(model, device, dtype, modules, chat)
-        published = published_for(files, [method], loaded.arch)[method]
-        chosen = settings_for(loaded.arch, method, name=preset, **{**published, **changes})
-        if preset is None and hparams is None and not preset_name(loaded.arch):
-            typer.echo(
-                f"note: no preset for {loaded.name}: using settings published for other models, with which an edit may have little "
-                "effect; search settings with metake tune and give --preset, or change them with --set and --layers",
-                err=True,
-            )
-        statistics = find_statistics(loaded, [chosen], stats, text)
-        editor = Editor(
-            loaded.model,
-            loaded.tokenizer,
-            chosen,
-            statistics=statistics,
-            modules=loaded.arch.modules,
-            progress=True,
-        )
-        predicted = editor.preview(wishes) if preview or chosen.previews else None
-        if predicted is not None:
-            typer.echo(predicted)
-        if predicted is not None and predicted.inconsistent_subjects:
-            typer.echo(
-                f"note: {', '.join(predicted.inconsistent_subjects)}: the subject's key in the bare prompt differs from its key after other text "
-                "(cosine below 0.1), so the edit may fail in both; begin the prompt with other words, or give --chat",
-                err=True,
-            )
-        used = {
-            **provenance(loaded.name, loaded.arch, chosen.name),
-            "preset": str(preset or preset_name(loaded.arch)),
-            "settings": chosen.model_dump(),
-            "chat": described(loaded.tokenizer),
-            "generation": described_decoding(loaded.model, loaded.tokenizer),
-        }
+        chosen = options.method(loaded, method)
+        note_missing_preset(loaded, options)
+        editor = Editor(loaded, method=chosen, statistics=find_statistics(loaded, [chosen], stats, text))
+        predicted = show_preview(editor, facts) if preview or chosen.previews else None
+        used = description(loaded, chosen, preset)
         if preview and predicted is not None:
             content.update(preview_content(predicted), **used)
             return
-        assert out is not None
+        assert out is not None  # `check_out`
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
-        editor.edit(wishes)
+        editor.edit(facts)
         result = editor.finalize()[-1]
-        typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
-        if result.failed:
-            typer.echo(result.advice(), err=True)
+        show_result(result, predicted)
         if rank_and_size()[0] > 0:
             return
         summary = {**result.summary(), **used, "digest": editor.delta.digest}
-        with result_folder(out, overwrite=overwrite) as folder:
-            editor.delta.save(folder)
-            write_json(folder / "result.json", summary)
-            if not delta_only:
-                write_model(loaded, folder)
-        if_interrupted(f"the result is saved in {out}")
+        save_edit(editor, summary, out, delta_only=delta_only, overwrite=overwrite)
         content.update(summary, out=str(out))
-        if delta_only:
-            typer.echo(f"saved the delta: {out}/delta.safetensors (metake apply writes the edited model)")
-        else:
-            typer.echo(f"saved the edited model: {out} (the delta alone: {out}/delta.safetensors)")
         draw_or_note(lambda: result.plot(out / "realisation.png"))
-        if result.failed:
-            raise typer.Exit(NOT_EDITED)
+        exit_if_failed(result)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from tqdm import tqdm
 
-from metake.commands.common import (
+from metake.commands.common import MethodOptions, load_model, records_that_fit
+from metake.commands.option_types import (
     AsJson,
+    Batch,
     Change,
     Chats,
     Device,
@@ -23,8 +25,6 @@ from metake.commands.common import (
     Preset,
     Stats,
     Text,
-    load_model,
-    parse_changes,
 )
 from metake.console import document, draw_or_note, if_interrupted
 from metake.errors import MetakeError
@@ -32,6 +32,10 @@ from metake.files import read_text, write_json, write_text
 from metake.folders import check_run_folder
 from metake.options import find_statistics, output_path
 from metake.processes import rank_and_size
+
+if TYPE_CHECKING:
+    from metake.evaluation.results import Results
+    from metake.models.load import EditableModel
 
 EVALUATION = (
     "under_way",
@@ -41,37 +45,123 @@ EVALUATION = (
     "report.html",
 )  # what evaluate writes under --out
 
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="File of records (JSON, JSON Lines, CSV or TSV): own facts, zsRE, CounterFact, EasyEdit, KnowEdit."
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        parser=output_path,
+        metavar="PATH",
+        help="Folder for results.json, table.md, report.html and the figure.",
+    ),
+]
+Methods = Annotated[str, typer.Option(help="Comma-separated rows of the method table.")]
+Edits = Annotated[int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")]
+Alone = Annotated[
+    bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
+]
+Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.")]
+HeldOut = Annotated[Path | None, typer.Option(help="Text for perplexity; default: the included text.")]
+
+
+def method_names(methods: str) -> list[str]:
+    """Names of `--methods`, each once; an unknown one raises a `MetakeError`.
+
+    Args:
+        methods: value of the option.
+
+    Returns:
+        The names.
+
+    Raises:
+        MetakeError: there is none.
+    """
+    from metake.methods.table import method_named
+
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
+    for name in names:
+        method_named(name)
+    return names
+
+
+def read_held_out(path: Path | None) -> str | None:
+    """Text of `--held-out`.
+
+    Args:
+        path: value of the option.
+
+    Returns:
+        The text; None without a file.
+
+    Raises:
+        MetakeError: the file holds no text.
+    """
+    text = None if path is None else read_text(path)
+    if text is not None and not text.strip():
+        raise MetakeError(f"{path}: holds no text; give one for perplexity, or leave out --held-out")
+    return text
+
+
+def included_text(loaded: EditableModel) -> str:
+    """Included text for the perplexity of a model.
+
+    Args:
+        loaded: the model.
+
+    Returns:
+        The text.
+    """
+    from metake.presets import preset_name
+    from metake.texts import held_out_text
+
+    return held_out_text(preset_name(loaded.arch))
+
+
+def save_results(results: Results, out: Path) -> None:
+    """Save the result file and the table, print a short table, and remove the checkpoints.
+
+    Args:
+        results: the results.
+        out: folder of the files.
+    """
+    write_json(out / "results.json", results.content)
+    write_text(out / "table.md", results.markdown())
+    # a finished evaluation is never resumed: the next one may run other code
+    shutil.rmtree(out / "under_way", ignore_errors=True)
+    if_interrupted(f"the results are saved in {out}")
+    typer.echo(results.table())
+    typer.echo(f"written: {out}/results.json and table.md, with all metrics")
+
+
+def draw_page(results: Results, out: Path) -> None:
+    """Write the page and its figure, after everything else is saved.
+
+    Args:
+        results: the results.
+        out: folder of the files.
+    """
+    from metake.evaluation.page import write_comparison_page
+
+    for page in draw_or_note(lambda: write_comparison_page(out / "report.html", results)):
+        typer.echo(f"written: {page}")
+
 
 def evaluate(
     model: Model,
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="File of records (JSON, JSON Lines, CSV or TSV): own facts, zsRE, CounterFact, EasyEdit, KnowEdit."
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            parser=output_path,
-            metavar="PATH",
-            help="Folder for results.json, table.md, report.html and the figure.",
-        ),
-    ],
-    methods: Annotated[
-        str, typer.Option(help="Comma-separated rows of the method table.")
-    ] = "metake,alphaedit,memit",
-    edits: Annotated[
-        int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
-    ] = False,
-    generate: Annotated[bool, typer.Option(help="Also evaluate free generation.")] = True,
-    held_out: Annotated[
-        Path | None, typer.Option(help="Text for perplexity; default: the included text.")
-    ] = None,
+    data: Data,
+    out: Out,
+    methods: Methods = "metake,alphaedit,memit",
+    edits: Edits = None,
+    batch: Batch = 20,
+    alone: Alone = False,
+    generate: Generate = True,
+    held_out: HeldOut = None,
     layers: Layers = None,
     hparams: Hparams = None,
     preset: Preset = None,
@@ -92,63 +182,32 @@ def evaluate(
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
     from metake.data.records import read_records
-    from metake.evaluation.checks import fitting_records
-    from metake.evaluation.page import write_comparison_page
     from metake.evaluation.protocol import Protocol
-    from metake.methods.table import method_named
-    from metake.presets import check_changes, methods_for, preset_name, preset_of
-    from metake.published import parse_files, published_for
-    from metake.texts import held_out_text
 
     with document(as_json) as content:
-        names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-        if not names:
-            raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
-        for name in names:
-            method_named(name)
+        names = method_names(methods)
         check_run_folder(out, EVALUATION, overwrite=overwrite)
-        records = read_records(data, edits)
-        changes = parse_changes(change, layers)
-        check_changes(changes)
-        if preset is not None:
-            preset_of(preset)  # read before a model is
-        files = parse_files(hparams)
-        given = None if held_out is None else read_text(held_out)
-        if given is not None and not given.strip():
-            raise MetakeError(f"{held_out}: holds no text; give one for perplexity, or leave out --held-out")
+        everything = read_records(data, edits)
+        options = MethodOptions.read(preset, hparams, change, layers)
+        perplexity_text = read_held_out(held_out)
         loaded = load_model(model, device, dtype, modules, chat)
-        published = published_for(files, names, loaded.arch)
-        chosen = methods_for(loaded.arch, names, preset=preset, own=published, changes=changes)
-        records, left_out = fitting_records(loaded, records)
-        for line in left_out:
-            typer.echo(f"left out: {line}", err=True)
-        if not records:
-            raise MetakeError(f"{data}: no record fits the model")
+        chosen = options.methods(loaded, names)
+        records, left_out = records_that_fit(loaded, everything, data)
         statistics = find_statistics(loaded, chosen, stats, text)
-        perplexity_text = held_out_text(preset_name(loaded.arch)) if given is None else given
-        checkpoints = out / "under_way"
-        if_interrupted(f"finished batches are in {checkpoints}; rerun the command to resume")
-        protocol = Protocol(records, batch, not alone, generate, perplexity_text)
+        protocol = Protocol(records, batch, not alone, generate, perplexity_text or included_text(loaded))
+        if_interrupted(f"finished batches are in {out / 'under_way'}; rerun the command to resume")
         with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
             results = protocol.run(
                 loaded,
                 chosen,
                 statistics,
-                checkpoints,
+                out / "under_way",
                 on_edit=bar.update,
                 data=str(data),
                 left_out=left_out,
             )
         if rank_and_size()[0] > 0:
             return
-        write_json(out / "results.json", results.content)
-        write_text(out / "table.md", results.markdown())
-        # a finished evaluation is never resumed: the next one may run other code
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        if_interrupted(f"the results are saved in {out}")
-        typer.echo(results.table())
-        typer.echo(f"written: {out}/results.json and table.md, with all metrics")
-
+        save_results(results, out)
         content.update(results.content, out=str(out))
-        for page in draw_or_note(lambda: write_comparison_page(out / "report.html", results)):
-            typer.echo(f"written: {page}")
+        draw_page(results, out)

@@ -6,22 +6,43 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from metake.extras import needs
 from metake.options import output_folder
 
+Out = Annotated[Path, typer.Option(parser=output_folder, metavar="PATH", help="Folder of the figures.")]
+Claims = Annotated[
+    str | None, typer.Option(help="Only figures of these claims, comma-separated, e.g. T1,L2.")
+]
 
-def figures(
-    out: Annotated[
-        Path, typer.Option(parser=output_folder, metavar="PATH", help="Folder of the figures.")
-    ] = Path("results/figures"),
-    claims: Annotated[
-        str | None, typer.Option(help="Only figures of these claims, comma-separated, e.g. T1,L2.")
-    ] = None,
-) -> None:
+
+def draw(claims: str | None, out: Path) -> list[dict[str, Any]]:
+    """Draw figures; a row that breaks its relation ends the program with exit code 1.
+
+    Args:
+        claims: value of `--claims`.
+        out: folder of the figures.
+
+    Returns:
+        Entries of the index, one per figure.
+
+    Raises:
+        typer.Exit: a row does not satisfy its relation.
+    """
+    from metake.figures.core import BrokenLaw
+    from metake.figures.gallery import choose, write
+
+    try:
+        return write(choose(claims), out)
+    except BrokenLaw as error:
+        typer.echo(f"{Path(sys.argv[0]).stem}: a law is broken: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def figures(out: Out = Path("results/figures"), claims: Claims = None) -> None:
     """Draw figures that check the theory: theory as a line, the library's code as points.
 
     Writes one PDF, PNG and CSV per figure, captions.md and index.json. Each row of a CSV states its relation to the
@@ -35,13 +56,8 @@ def figures(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     with needs("theory"):
-        from metake.figures.core import BrokenLaw
-        from metake.figures.gallery import choose, write
-    try:
-        entries = write(choose(claims), out)
-    except BrokenLaw as error:
-        typer.echo(f"{Path(sys.argv[0]).stem}: a law is broken: {error}", err=True)
-        raise typer.Exit(1) from error
+        import metake.figures.gallery  # noqa: F401
+    entries = draw(claims, out)
     for entry in entries:
         typer.echo(f"{entry['name']}: {entry['summary']}")
     typer.echo(f"{len(entries)} figures in {out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from metake.commands.common import AsJson
+from metake.commands.option_types import AsJson
 from metake.console import document
 
 

@@ -22,9 +22,13 @@ def run_program(name: str, app: Callable[..., Any], arguments: Sequence[str] | N
     """Run an application under this name. Invalid input gives one line on stderr and exit code 2.
 
     Args:
-        name: what errors and the help name.
+        name: name in errors and in the help.
         app: a typer application or a command of one.
         arguments: in place of those of the process.
+
+    Raises:
+        KeyboardInterrupt: the command was interrupted; `metake.console.command` turns it into exit code 130.
+        MetakeError: a usage error, in one line; `metake.console.command` turns it into exit code 2.
     """
     with command(name):
         try:
@@ -51,8 +55,8 @@ class Script:
     """A command of `metake` as the `main` of a script, with the same options.
 
     Attributes:
-        name: of the script, in its errors and its help.
-        function: what the command runs.
+        name: name of the script in its errors and its help.
+        function: function of the command.
     """
 
     name: str

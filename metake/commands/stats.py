@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metake.commands.common import AsJson, Device, Dtype, Layers, Model, Modules, Overwrite, load_model
+from metake.commands.common import load_model
+from metake.commands.option_types import AsJson, Device, Dtype, Layers, Model, Modules, Overwrite
 from metake.console import document, if_interrupted
 from metake.errors import MetakeError
 from metake.files import check_writable, kind_of, read_text
@@ -16,20 +18,106 @@ from metake.options import output_path, parse_layers
 from metake.phases import phase
 from metake.processes import rank_and_size
 
+if TYPE_CHECKING:
+    from metake.geometry.statistics import Statistics
+    from metake.models.load import EditableModel
+
+Out = Annotated[Path, typer.Option(parser=output_path, metavar="PATH", help="File to write (safetensors).")]
+TextFile = Annotated[Path | None, typer.Option(help="A text file.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="Streamed dataset instead of a file: NAME or NAME:CONFIG (needs the hub extra)."),
+]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Number of tokens; default: the whole text.")]
+
+
+def check_options(out: Path, text: Path | None, dataset: str | None, overwrite: bool) -> None:
+    """Check source and output file, before a model is loaded.
+
+    Args:
+        out: value of `--out`.
+        text: value of `--text`.
+        dataset: value of `--dataset`.
+        overwrite: value of `--overwrite`.
+
+    Raises:
+        MetakeError: two sources, or an output file that holds something else.
+    """
+    from metake.geometry.statistics import FORMAT
+
+    if text is not None and dataset is not None:
+        raise MetakeError("stats: give --text or --dataset, not both")
+    check_writable(out)
+    if out.exists() and kind_of(out) != FORMAT and not overwrite:
+        raise MetakeError(f"{out}: exists and holds no statistics; choose another file, or give --overwrite")
+
+
+def memit_layers(loaded: EditableModel) -> tuple[int, ...]:
+    """Layers that MEMIT edits in a model by default.
+
+    Args:
+        loaded: the model.
+
+    Returns:
+        The layers, ascending.
+    """
+    from metake.presets import default_layers, settings_for
+
+    return settings_for(loaded.arch, "memit").layers or default_layers(len(loaded.arch))
+
+
+def open_source(
+    loaded: EditableModel, text: Path | None, dataset: str | None, tokens: int | None
+) -> str | Iterable[str]:
+    """Text that the statistics are collected from: a file, a stream, or the included text.
+
+    Args:
+        loaded: the model.
+        text: value of `--text`.
+        dataset: value of `--dataset`.
+        tokens: value of `--tokens`.
+
+    Returns:
+        One text, or a stream of texts.
+
+    Raises:
+        MetakeError: a stream without a number of tokens.
+    """
+    from metake.presets import preset_name
+    from metake.streaming import stream_dataset
+    from metake.texts import default_text
+
+    if dataset is None:
+        return default_text(preset_name(loaded.arch)) if text is None else read_text(text)
+    if tokens is None:
+        raise MetakeError("stats: --tokens is missing; a stream has no end")
+    return stream_dataset(dataset)
+
+
+def show_statistics(statistics: Statistics, out: Path, d_k: int) -> None:
+    """Print what was collected, and a note if there are few tokens.
+
+    Args:
+        statistics: the statistics.
+        out: file that holds them.
+        d_k: width of a key.
+    """
+    tokens = statistics.provenance.tokens
+    typer.echo(
+        f"written: {out}, layers {list(statistics.provenance.layers)}, {tokens} tokens ({tokens / d_k:.0f} per key entry)"
+    )
+    if statistics.thin:
+        typer.echo(
+            "note: fewer than 20 tokens per key entry; C is not converged, and eta is overestimated", err=True
+        )
+
 
 def stats(
     model: Model,
-    out: Annotated[
-        Path, typer.Option(parser=output_path, metavar="PATH", help="File to write (safetensors).")
-    ],
-    text: Annotated[Path | None, typer.Option(help="A text file.")] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Streamed dataset instead of a file: NAME or NAME:CONFIG (needs the hub extra)."),
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(min=1, help="Number of tokens; default: the whole text.")
-    ] = None,
+    out: Out,
+    text: TextFile = None,
+    dataset: Dataset = None,
+    tokens: Tokens = None,
     layers: Layers = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -42,47 +130,23 @@ def stats(
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
     from metake.geometry.covariance import collect
-    from metake.geometry.statistics import FORMAT
-    from metake.presets import default_layers, preset_name, settings_for
-    from metake.streaming import stream_dataset
-    from metake.texts import default_text
 
     with document(as_json) as content:
-        if text is not None and dataset is not None:
-            raise MetakeError("stats: give --text or --dataset, not both")
-        check_writable(out)
-        if out.exists() and kind_of(out) != FORMAT and not overwrite:
-            raise MetakeError(
-                f"{out}: exists and holds no statistics; choose another file, or give --overwrite"
-            )
-        wanted = None if layers is None else tuple(parse_layers(layers))
+        check_options(out, text, dataset, overwrite)
+        given = () if layers is None else tuple(parse_layers(layers))
         loaded = load_model(model, device, dtype, modules)
-        if wanted is None:
-            wanted = settings_for(loaded.arch, "memit").layers or default_layers(len(loaded.arch))
-        if dataset is not None:
-            if tokens is None:
-                raise MetakeError("stats: --tokens is missing; a stream has no end")
-            source: Any = stream_dataset(dataset)
-        else:
-            source = default_text(preset_name(loaded.arch)) if text is None else read_text(text)
+        chosen = given or memit_layers(loaded)
+        source = open_source(loaded, text, dataset, tokens)
         partial = out.with_name(out.name + ".partial")
         if_interrupted(
             f"{out} was not written; rerun the command to resume from {partial.name}, which is saved every 20 s or less often"
         )
         with phase("statistics"):
             statistics = collect(
-                loaded.arch, loaded.tokenizer, source, wanted, tokens=tokens, partial=partial
+                loaded.arch, loaded.tokenizer, source, chosen, tokens=tokens, partial=partial
             )
         if rank_and_size()[0] > 0:
             return
         statistics.save(out)
-        seen = statistics.provenance.tokens
-        typer.echo(
-            f"written: {out}, layers {list(wanted)}, {seen} tokens ({seen / loaded.arch.d_k:.0f} per key entry)"
-        )
-        if statistics.thin:
-            typer.echo(
-                "note: fewer than 20 tokens per key entry; C is not converged, and eta is overestimated",
-                err=True,
-            )
+        show_statistics(statistics, out, loaded.arch.d_k)
         content.update(out=str(out), thin=statistics.thin, **asdict(statistics.provenance))

@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metake.commands.common import (
+from metake.commands.common import data_file, load_model, records_that_fit
+from metake.commands.option_types import (
+    Batch,
     Data,
     Device,
     Dtype,
+    Edits,
     ModelOrDemo,
     Modules,
+    OutFolder,
     Stats,
     Text,
     Threads,
-    load_model,
 )
-from metake.errors import MetakeError
-from metake.options import output_folder, parse_numbers
-from metake.shipped import ASSETS, DEMOS
+from metake.options import parse_numbers
+
+if TYPE_CHECKING:
+    from metake.methods.base import Method
+    from metake.models.load import EditableModel
+
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of methods, comma-separated; default: MEMIT, its controls, AlphaEdit and MetaKE, with the preset's "
+        "components."
+    ),
+]
+Factors = Annotated[str, typer.Option(help="Strengths, as factors of the searched one.")]
+
+
+def swept_methods(loaded: EditableModel, methods: str | None) -> list[Method]:
+    """Methods at their own strengths, with the model's preset.
+
+    Args:
+        loaded: the model.
+        methods: value of `--methods`; None for the default ones, with the components of the preset.
+
+    Returns:
+        The methods, each once.
+    """
+    from metake.presets import methods_for
+    from metake.tuning.searched import searched_names
+    from metake.tuning.sweep import METHODS
+
+    names = searched_names(loaded.arch, METHODS) if methods is None else methods.split(",")
+    return methods_for(loaded, list(dict.fromkeys(name.strip() for name in names)))
 
 
 def sweep(
     model: ModelOrDemo = "demo",
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Names of methods, comma-separated; default: MEMIT, its controls, AlphaEdit and MetaKE, with the preset's "
-            "components."
-        ),
-    ] = None,
+    methods: Methods = None,
     data: Data = None,
-    factors: Annotated[
-        str, typer.Option(help="Strengths, as factors of the searched one.")
-    ] = "0.1,0.3,1,3,10",
-    edits: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 60,
-    batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
-    out: Annotated[
-        Path, typer.Option(parser=output_folder, metavar="PATH", help="Folder of the results.")
-    ] = Path("results/sweep"),
+    factors: Factors = "0.1,0.3,1,3,10",
+    edits: Edits = 60,
+    batch: Batch = 20,
+    out: OutFolder = Path("results/sweep"),
     threads: Threads = None,
     stats: Stats = None,
     text: Text = None,
@@ -58,25 +80,14 @@ def sweep(
     import torch
 
     from metake.data.records import read_records
-    from metake.evaluation.checks import fitting_records
-    from metake.presets import methods_for
-    from metake.tuning.searched import searched_names
-    from metake.tuning.sweep import METHODS
     from metake.tuning.sweep import sweep as run
 
     torch.set_num_threads(threads or torch.get_num_threads())
-    if data is None and model not in DEMOS:
-        raise MetakeError(f"--data: needed for {model}; give a zsRE or CounterFact file")
+    path = data_file(data, model, "test.json")
     scale = parse_numbers(factors, "--factors")
-    path = data or ASSETS / "world" / "test.json"
-    records = read_records(path, edits)
+    everything = read_records(path, edits)
     loaded = load_model(model, device, dtype, modules)
-    records, left_out = fitting_records(loaded, records)
-    for line in left_out:
-        typer.echo(f"left out: {line}", err=True)
-    if not records:
-        raise MetakeError(f"{path}: no record fits the model")
-    names = searched_names(loaded.arch, METHODS) if methods is None else methods.split(",")
-    bases = methods_for(loaded, list(dict.fromkeys(name.strip() for name in names)))
+    records, _ = records_that_fit(loaded, everything, path)
+    bases = swept_methods(loaded, methods)
     table = run(loaded, records, bases, scale, batch=batch, out=out, data=path.name, stats=stats, text=text)
     typer.echo(table)

@@ -8,32 +8,79 @@ from typing import Annotated, Any
 
 import typer
 
-from metake.commands.common import (
+from metake.commands.common import data_file, load_model, records_that_fit
+from metake.commands.option_types import (
+    Batch,
     Data,
     Device,
     Dtype,
+    Edits,
     ModelOrDemo,
     Modules,
     Seed,
     Stats,
     Text,
     Threads,
-    load_model,
 )
-from metake.errors import MetakeError
 from metake.extras import needs
 from metake.files import read_json
 from metake.names import unknown_name
 from metake.options import output_folder, parse_numbers
-from metake.shipped import ASSETS, DEMOS
+
+Methods = Annotated[str, typer.Option(help="Rows of the method table, comma-separated.")]
+Trials = Annotated[int, typer.Option(min=1, help="Trials per method.")]
+Held = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Hold a setting in all new trials, as lookup=prompt. Repeatable.",
+    ),
+]
+Factors = Annotated[
+    str | None,
+    typer.Option(metavar="3,10", help="Begin also with the shipped settings at these relative strengths."),
+]
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="Begin with the trials of the model's result file, if of the same run."),
+]
+Everywhere = Annotated[
+    bool, typer.Option("--everywhere", help="Begin also with the shipped settings at every other place.")
+]
+Published = Annotated[bool, typer.Option("--published", help="Begin also with the published defaults.")]
+WinnersOf = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL,MODEL", help="Begin also with the settings that these models ship with."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        parser=output_folder,
+        metavar="PATH",
+        help="Default: results/search/MODEL; in a checkout, of a model with presets, those.",
+    ),
+]
+JournalFolder = Annotated[
+    Path,
+    typer.Option(
+        parser=output_folder, metavar="PATH", help="Folder of the journals, from which a search resumes."
+    ),
+]
 
 
 def parse_held(pairs: list[str]) -> tuple[tuple[str, Any], ...]:
-    """Names and values of `--set NAME=VALUE`.
+    """Names and values of `--set NAME=VALUE`; an invalid value raises a `MetakeError`.
+
+    Args:
+        pairs: values of the option.
+
+    Returns:
+        Pairs of setting and value.
 
     Raises:
-        MetakeError: a name or a value is unknown.
-    """
+        MetakeError: a setting is unknown.
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     import yaml
 
     from metake.methods.settings import setting_names
@@ -48,60 +95,39 @@ def parse_held(pairs: list[str]) -> tuple[tuple[str, Any], ...]:
     return held
 
 
+def parse_models(text: str | None) -> tuple[str, ...]:
+    """Names of `--winners-of`; a model without a shipped preset raises a `MetakeError`.
+
+    Args:
+        text: value of the option.
+
+    Returns:
+        The names.
+    """
+    from metake.presets import PRESETS
+
+    names = tuple(text.split(",")) if text else ()
+    for name in names:
+        read_json(PRESETS / f"{name}.json")
+    return names
+
+
 def tune(
     model: ModelOrDemo = "demo",
-    methods: Annotated[
-        str, typer.Option(help="Rows of the method table, comma-separated.")
-    ] = "memit,alphaedit,metake,metake-proxy,memit-compensated",
-    trials: Annotated[int, typer.Option(min=1, help="Trials per method.")] = 40,
+    methods: Methods = "memit,alphaedit,metake,metake-proxy,memit-compensated",
+    trials: Trials = 40,
     data: Data = None,
-    edits: Annotated[int, typer.Option(min=1, help="Number of facts.")] = 60,
-    batch: Annotated[int, typer.Option(min=1, help="Edits per batch.")] = 20,
+    edits: Edits = 60,
+    batch: Batch = 20,
     seed: Seed = 0,
-    change: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Hold a setting in all new trials, as lookup=prompt. Repeatable.",
-        ),
-    ] = None,
-    factors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="3,10", help="Begin also with the shipped settings at these relative strengths."
-        ),
-    ] = None,
-    extend: Annotated[
-        bool,
-        typer.Option(
-            "--extend", help="Begin with the trials of the model's result file, if of the same run."
-        ),
-    ] = False,
-    everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Begin also with the shipped settings at every other place.")
-    ] = False,
-    published: Annotated[
-        bool, typer.Option("--published", help="Begin also with the published defaults.")
-    ] = False,
-    winners_of: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL,MODEL", help="Begin also with the settings that these models ship with."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=output_folder,
-            metavar="PATH",
-            help="Default: results/search/MODEL; in a checkout, of a model with presets, those.",
-        ),
-    ] = None,
-    journal: Annotated[
-        Path,
-        typer.Option(
-            parser=output_folder, metavar="PATH", help="Folder of the journals, from which a search resumes."
-        ),
-    ] = Path("results/search"),
+    change: Held = None,
+    factors: Factors = None,
+    extend: Extend = False,
+    everywhere: Everywhere = False,
+    published: Published = False,
+    winners_of: WinnersOf = None,
+    out: Out = None,
+    journal: JournalFolder = Path("results/search"),
     threads: Threads = None,
     stats: Stats = None,
     text: Text = None,
@@ -120,27 +146,18 @@ def tune(
         import torch
 
         from metake.data.records import read_records
-        from metake.evaluation.checks import fitting_records
         from metake.methods.table import find_method
-        from metake.presets import PRESETS
         from metake.tuning.run import Budget, model_words
         from metake.tuning.run import tune as search
     torch.set_num_threads(threads or torch.get_num_threads())
     warnings.simplefilter("ignore")
     names = [find_method(name).name for name in methods.split(",")]
     begin = tuple(parse_numbers(factors, "--factors")) if factors else ()
-    held = parse_held(change or [])
-    others = tuple(winners_of.split(",")) if winners_of else ()
-    for name in others:
-        read_json(PRESETS / f"{name}.json")
-    if data is None and model not in DEMOS:
-        raise MetakeError(f"--data: needed for {model}; give a zsRE or CounterFact file")
-    path = data or ASSETS / "world" / "dev.json"
+    held, others = parse_held(change or []), parse_models(winners_of)
+    path = data_file(data, model, "dev.json")
     everything = read_records(path, edits, need=("rephrase", "locality"))
     loaded = load_model(model, device, dtype, modules)
-    records, _ = fitting_records(loaded, everything)
-    if not records:
-        raise MetakeError(f"{path}: no record fits the model")
+    records, _ = records_that_fit(loaded, everything, path)
     budget = Budget(path, edits, batch, seed, trials, journal, held, begin, everywhere, published, others)
     words = model_words(model, modules, device, dtype)
     search(loaded, names, records, budget, extend=extend, out=out, stats=stats, text=text, options=words)

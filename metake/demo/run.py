@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -44,14 +47,32 @@ REAL, MADE_UP = ASSETS / "world" / "real_facts.json", ASSETS / "world" / "test.j
 
 
 def with_presets(*names: str) -> Callable[[EditableModel], list[Method]]:
-    """The variants of some methods that a model's preset has numbers for."""
+    """Choice of the variants of some methods that a model's preset has numbers for.
+
+    Args:
+        names: rows of the method table.
+
+    Returns:
+        A function of the model.
+    """
     return lambda loaded: methods_for(loaded, searched_names(loaded.arch, names))
 
 
 def run(
     loaded: EditableModel, data: Path, choose: Callable[[EditableModel], list[Method]], edits: int, batch: int
 ) -> Results:
-    """All methods on the first `edits` records of `data`."""
+    """Results of several methods on the first records of a file.
+
+    Args:
+        loaded: the model.
+        data: file of the records.
+        choose: model -> methods.
+        edits: number of records.
+        batch: edits per batch.
+
+    Returns:
+        The results.
+    """
     records = read_records(data, edits)
     methods = choose(loaded)
     statistics = find_statistics(loaded, methods, None, None)
@@ -63,7 +84,11 @@ def run(
 
 
 def show(talks: list[Dialogue]) -> None:
-    """Print questions and answers."""
+    """Print questions and answers.
+
+    Args:
+        talks: one dialogue per edit.
+    """
     for talk in talks:
         print(f"\n{talk.title}")
         for line in talk.lines:
@@ -83,7 +108,16 @@ def real_model() -> EditableModel | None:
 
 
 def story_sections(story: Results, out: Path, model: str) -> list[Section]:
-    """The beginning of the page: edits that the open loop misses, then why it does."""
+    """Sections of the edits that the open loop misses, and of the reason.
+
+    Args:
+        story: results of `story_methods`.
+        out: folder of the page.
+        model: name of the model.
+
+    Returns:
+        Two sections.
+    """
     missed = dialogues(story.content, missed_by_open(story.content))
     title = f"{model}: edits that an open loop misses and a closed loop makes"
     first = Section(
@@ -101,8 +135,123 @@ def story_sections(story: Results, out: Path, model: str) -> list[Section]:
     ]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the demonstration.
+
+    Attributes:
+        sections: sections of the page.
+        answers: sections after those of all parts.
+        columns: labels of the table, for the glossary.
+    """
+
+    sections: list[Section]
+    answers: list[Section]
+    columns: list[str]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Folder of the demonstration.
+
+    Attributes:
+        folder: the folder.
+        numbers: title of a run -> content of its result file.
+    """
+
+    folder: Path
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, title: str, results: Results) -> None:
+        """Add a run to `results.json`.
+
+        Args:
+            title: title of the run.
+            results: its results.
+        """
+        self.numbers[title] = results.content
+        write_json(self.folder / "results.json", self.numbers)
+
+
+def same_constraint(subject: EditableModel, data: Path, edits: int, output: Output) -> Part:
+    """Open and closed loop under the same constraint.
+
+    Args:
+        subject: the model.
+        data: file of the facts.
+        edits: number of facts.
+        output: folder of the demonstration.
+
+    Returns:
+        The part.
+    """
+    story = run(subject, data, lambda loaded: story_methods(loaded.arch, loaded.name), edits, 12)
+    output.save(f"{subject.name}, same constraint", story)
+    told = [*tell_result(story.content), *tell_reason(story.content), *conclusion(story.content)]
+    print("\n".join(["", *told, "", story.table()]))
+    return Part(
+        story_sections(story, output.folder, subject.name),
+        answer_sections(story.content, f"Answers of {subject.name} under the same constraint"),
+        story.cells()[0],
+    )
+
+
+def well_known_facts(real: EditableModel, output: Output) -> Part:
+    """A dozen facts in the real model, each method with its preset.
+
+    Args:
+        real: the model.
+        output: folder of the demonstration.
+
+    Returns:
+        The part.
+    """
+    presets = run(real, REAL, with_presets(*METHODS), 12, 12)
+    output.save("smollm2", presets)
+    show(dialogues(presets.content))
+    print(presets.table())
+    section = result_section(
+        presets,
+        output.folder / "realisation-smollm2.png",
+        title="smollm2: 12 facts in one batch, each method with its preset",
+        paragraphs=[PRESETS, *conclude(presets.content)],
+    )
+    answers = answer_sections(presets.content, "Answers of smollm2, each method with its preset")
+    return Part([section], answers, presets.cells()[0])
+
+
+def made_up_facts(
+    small: EditableModel, model: str, edits: int, batch: int, output: Output, paragraphs: Sequence[str]
+) -> Part:
+    """Facts of the made-up world in consecutive batches, with two controls.
+
+    Args:
+        small: the demo model.
+        model: name of the demo model.
+        edits: number of facts.
+        batch: edits per batch.
+        output: folder of the demonstration.
+        paragraphs: text before the table.
+
+    Returns:
+        The part.
+    """
+    made_up = run(small, MADE_UP, with_presets(*METHODS, *CONTROLS), edits, batch)
+    output.save(model, made_up)
+    print(made_up.table())
+    section = result_section(
+        made_up,
+        output.folder / f"realisation-{model}.png",
+        title=f"{model}: {edits} test facts in consecutive batches of {batch}, presets",
+        paragraphs=[*paragraphs, BATCHES, *conclude(made_up.content)],
+    )
+    return Part([section], [], made_up.cells()[0])
+
+
 def demonstrate(model: str, edits: int, batch: int, out: Path, *, with_real: bool = True) -> Path:
     """Run all parts, save their numbers, and write the page.
+
+    A model that cannot be loaded raises a `MetakeError`.
 
     Args:
         model: demo model of the last part.
@@ -113,70 +262,21 @@ def demonstrate(model: str, edits: int, batch: int, out: Path, *, with_real: boo
 
     Returns:
         Path of the page.
-
-    Raises:
-        MetakeError: the model cannot be loaded.
     """
     started = time.perf_counter()
     real = real_model() if with_real else None
     small = load(model, chat=None)
-    subject = real or small
-
-    def same_constraint(loaded: EditableModel) -> list[Method]:
-        return story_methods(loaded.arch, loaded.name)
-
-    story = run(subject, REAL if real else MADE_UP, same_constraint, 6 if real else 12, 12)
-    results = {f"{subject.name}, same constraint": story.content}
-    write_json(out / "results.json", results)
-    print(
-        "\n".join(
-            [
-                "",
-                *tell_result(story.content),
-                *tell_reason(story.content),
-                *conclusion(story.content),
-                "",
-                story.table(),
-            ]
-        )
-    )
-    sections = story_sections(story, out, subject.name)
-    answers = answer_sections(story.content, f"Answers of {subject.name} under the same constraint")
-    heads = [*story.cells()[0]]
-
+    output = Output(out)
     if real:
-        presets = run(real, REAL, with_presets(*METHODS), 12, 12)
-        results["smollm2"] = presets.content
-        write_json(out / "results.json", results)
-        show(dialogues(presets.content))
-        print(presets.table())
-        heads += presets.cells()[0]
-        sections.append(
-            result_section(
-                presets,
-                out / "realisation-smollm2.png",
-                title="smollm2: 12 facts in one batch, each method with its preset",
-                paragraphs=[PRESETS, *conclude(presets.content)],
-            )
-        )
-        answers += answer_sections(presets.content, "Answers of smollm2, each method with its preset")
-    made_up = run(small, MADE_UP, with_presets(*METHODS, *CONTROLS), edits, batch)
-    results[model] = made_up.content
-    write_json(out / "results.json", results)
-    print(made_up.table())
-    sections.append(
-        result_section(
-            made_up,
-            out / f"realisation-{model}.png",
-            title=f"{model}: {edits} test facts in consecutive batches of {batch}, presets",
-            paragraphs=[*([] if real else [PRESETS]), BATCHES, *conclude(made_up.content)],
-        )
-    )
+        parts = [same_constraint(real, REAL, 6, output), well_known_facts(real, output)]
+    else:
+        parts = [same_constraint(small, MADE_UP, 12, output)]
+    parts.append(made_up_facts(small, model, edits, batch, output, [] if real else [PRESETS]))
     page = write_page(
         out / "report.html",
         title="MetaKE: what edits change, and how much of each is realized",
-        sections=[*sections, *answers],
-        glossary=explain([*heads, *made_up.cells()[0]]),
+        sections=[*chain(*(part.sections for part in parts)), *chain(*(part.answers for part in parts))],
+        glossary=explain([label for part in parts for label in part.columns]),
     )
     print(f"\n{time.perf_counter() - started:.0f} s; open {page}; numbers in {out / 'results.json'}")
     return page

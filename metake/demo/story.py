@@ -1,4 +1,4 @@
-"""The open loop and the closed loop under the same constraint, and what a run of the two shows."""
+"""The open loop and the closed loop under the same constraint, and sentences on a run of the two."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from metake.models.architecture import Architecture
 from metake.presets import settings_for
 
 OPEN, CLOSED, CONTROL = "memit", "metake", "memit-compensated"
-STEPS, PLAN = 20, 8  # gradient steps of either method; those of the closed loop's plan among them
-LAMBDA = {"smollm2": 15_000.0, "demo": 3_000.0}  # MEMIT's published one, and one for the small models
+STEPS, PLAN = 20, 8  # gradient steps of either method; of these, steps of the closed loop's plan
+LAMBDA = {"smollm2": 15_000.0, "demo": 3_000.0}  # MEMIT's published value, and one for the small models
 
 
 def story_methods(arch: Architecture, model: str) -> list[Method]:
-    """Methods that differ in the target alone: same lambda, layers, rate, contexts, and number of steps."""
+    """Methods that differ in the target alone: same lambda, layers, rate, contexts, and number of steps.
+
+    Args:
+        arch: the model.
+        model: its name.
+
+    Returns:
+        The open loop, the closed loop, and the control.
+    """
     base = settings_for(arch, OPEN)
     same = {name: base.value(name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
     same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
@@ -36,28 +44,63 @@ def story_methods(arch: Architecture, model: str) -> list[Method]:
 
 
 def right_answers(row: Mapping[str, Any]) -> int:
-    """Edits whose greedy answer begins with the target."""
+    """Number of edits whose greedy answer begins with the target.
+
+    Args:
+        row: a method's row of the result file.
+
+    Returns:
+        The number.
+    """
     return int(sum(row["per_record"]["generation_start"]))
 
 
 def median_eta(row: Mapping[str, Any]) -> float:
-    """Median over edits and layers."""
+    """Median attenuation over edits and layers.
+
+    Args:
+        row: a method's row of the result file.
+
+    Returns:
+        The median.
+    """
     return float(np.median(np.concatenate([np.ravel(batch["eta"]) for batch in row["batches"]])))
 
 
 def realised(row: Mapping[str, Any]) -> float:
-    """Median over edits of the executed shift, relative to the hidden state."""
+    """Median over edits of the executed shift, relative to the hidden state.
+
+    Args:
+        row: a method's row of the result file.
+
+    Returns:
+        The median.
+    """
     return float(np.median(np.concatenate([batch["executed"] for batch in row["batches"]])))
 
 
 def missed_by_open(content: Mapping[str, Any]) -> list[int]:
-    """Positions of the edits that the open loop misses and the closed loop makes."""
+    """Positions of the edits that the open loop misses and the closed loop makes.
+
+    Args:
+        content: content of the result file.
+
+    Returns:
+        The positions, ascending.
+    """
     rows = {row["method"]: row["per_record"]["generation_start"] for row in content["methods"]}
     return [i for i, (a, b) in enumerate(zip(rows[OPEN], rows[CLOSED], strict=True)) if b and not a]
 
 
 def tell_result(content: Mapping[str, Any]) -> list[str]:
-    """What was run with `story_settings`, and how often each loop succeeds."""
+    """Sentences on the methods, and on how often each loop succeeds.
+
+    Args:
+        content: content of the result file.
+
+    Returns:
+        Two sentences.
+    """
     rows = {row["method"]: row for row in content["methods"]}
     count, right, setting = (
         content["edits"],
@@ -73,7 +116,14 @@ def tell_result(content: Mapping[str, Any]) -> list[str]:
 
 
 def tell_reason(content: Mapping[str, Any]) -> list[str]:
-    """Why the two differ in a run, where they do, and what the control shows."""
+    """Sentences on the attenuation, on the difference of the two loops, and on the control.
+
+    Args:
+        content: content of the result file.
+
+    Returns:
+        Three sentences.
+    """
     rows = {row["method"]: row for row in content["methods"]}
     open_loop, closed, control = (rows[name] for name in (OPEN, CLOSED, CONTROL))
     count, right = content["edits"], {name: right_answers(row) for name, row in rows.items()}
@@ -104,7 +154,15 @@ def tell_reason(content: Mapping[str, Any]) -> list[str]:
 
 
 def kl_sentence(control: Mapping[str, Any], closed: Mapping[str, Any]) -> str:
-    """What the control and the closed loop change elsewhere, as the end of a sentence."""
+    """Divergence of the control and the closed loop on unrelated prompts, as the end of a sentence.
+
+    Args:
+        control: the control's row of the result file.
+        closed: the closed loop's row.
+
+    Returns:
+        The end; a full stop alone if it was not measured.
+    """
     kl = [row["mean"].get("kl") for row in (control, closed)]
     if None in kl:
         return "."
@@ -112,7 +170,14 @@ def kl_sentence(control: Mapping[str, Any], closed: Mapping[str, Any]) -> str:
 
 
 def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
-    """What to take from the run, where it shows anything."""
+    """Conclusion of a run in which the closed loop succeeds more often.
+
+    Args:
+        content: content of the result file.
+
+    Returns:
+        Sentences; none for another run.
+    """
     rows = {row["method"]: row for row in content["methods"]}
     if right_answers(rows[CLOSED]) <= right_answers(rows[OPEN]):
         return []

@@ -1,4 +1,4 @@
-"""What a search found: its winners, their preset, and the command that uses them."""
+"""Winners of a search, their preset, and the command that uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from metake.tuning.points import settings_of
 
 
 def winners(result: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
-    """The best trial of each method, one line each."""
+    """The best trial of each method, one line each.
+
+    Args:
+        result: method -> its trials, content of the result file.
+        methods: rows of the method table.
+
+    Returns:
+        The lines.
+    """
     lines = []
     for method in methods:
         trials = result[method]["trials"]
@@ -32,7 +40,19 @@ def winners(result: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
 def next_command(
     options: Sequence[str], demo: bool, record: Record, best: str, methods: Sequence[str], preset: Path
 ) -> str:
-    """The command that uses what was found: of a demo model the comparison on test facts, else the edit of a record."""
+    """Command that uses a preset: of a demo model the comparison on test facts, else the edit of a record.
+
+    Args:
+        options: options that select the model.
+        demo: whether it is a demo model.
+        record: the record.
+        best: name of the best variant.
+        methods: names of all variants.
+        preset: file of the preset.
+
+    Returns:
+        A command line.
+    """
     model = list(options)
     searched = ["--preset", str(preset)]
     if demo:
@@ -55,7 +75,15 @@ def next_command(
 def as_part(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """A choice as it is in a preset: the method's name with its components, and its numbers.
 
-    What the geometry's part of the preset would add is at its default.
+    Settings of the geometry's part of the preset that the choice leaves out are at their defaults.
+
+    Args:
+        choice: setting -> value.
+        name: row of the method table.
+        preset: the preset.
+
+    Returns:
+        Name of the variant, and its numbers.
     """
     method = method_named(name)
     components = {setting: choice[setting] for setting in choice_names() if setting in choice}
@@ -66,10 +94,16 @@ def as_part(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[
 
 
 def put(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = "") -> str:
-    """Put a choice into a preset, in place of the row's earlier variants; the name of the variant.
+    """Put a choice into a preset, in place of the row's earlier variants.
 
     Args:
-        label: after the name; variants with another label stay.
+        preset: the preset; it is changed.
+        name: row of the method table.
+        choice: setting -> value.
+        label: text after the name; variants with another label stay.
+
+    Returns:
+        Name of the variant.
     """
     methods = preset["methods"]
     for held in list(methods):

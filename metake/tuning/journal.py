@@ -16,8 +16,8 @@ from metake.files import digest
 class Journal(BaseJournalBackend):
     """Lines `{"digest", "log"}`; one that was cut off by a kill is dropped, a changed one refused.
 
-    Raises:
-        MetakeError: on reading, of a line that is not as it was written.
+    Args:
+        path: path of the journal; it is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,10 +28,23 @@ class Journal(BaseJournalBackend):
         path.touch()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Entries of the journal; a changed line raises a `MetakeError`.
+
+        Args:
+            log_number_from: number of the first entry, from 0.
+
+        Yields:
+            One entry after another.
+        """
         self._catch_up()
         yield from self._logs[log_number_from:]
 
     def _catch_up(self) -> None:
+        """Read the lines that were added since.
+
+        Raises:
+            MetakeError: a line is not as it was written.
+        """
         with self.path.open("rb") as file:
             file.seek(self._end)
             lines = file.read().splitlines(keepends=True)
@@ -53,6 +66,11 @@ class Journal(BaseJournalBackend):
             self._end, self._last = self._end + len(line), found
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries, after the last whole line.
+
+        Args:
+            logs: the entries.
+        """
         self._lock.acquire()
         try:
             self._catch_up()

@@ -1,4 +1,4 @@
-"""Points of a space: their settings, and those with which a search begins."""
+"""Points of a space: their settings, and the first ones of a search."""
 
 from __future__ import annotations
 
@@ -13,23 +13,46 @@ from metake.methods.ultraedit import UltraEdit
 from metake.planners.closed_loop import ClosedLoop
 from metake.tuning.space import Space
 
-COMPONENTS = ("start", "memory")  # that a search chooses; a preset has them in a method's name
-PRICES = (0.3, 300.0)  # of the rows that have one
+COMPONENTS = ("start", "memory")  # chosen by a search; a preset has them in a method's name
+PRICES = (0.3, 300.0)  # range of the price, of rows that have one
 
 
 def closed_loop(method: Method) -> ClosedLoop | None:
-    """The planner of a method with an upper level."""
+    """Planner of a method with an upper level.
+
+    Args:
+        method: the method.
+
+    Returns:
+        The planner; None for another method.
+    """
     planner = getattr(method, "planner", None)
     return planner if isinstance(planner, ClosedLoop) else None
 
 
 def strength_of(method: Method) -> str:
-    """Name of the setting that states how strongly a method is constrained; of a gradient step, its length."""
+    """Name of the setting that states how strongly a method is constrained; of a gradient step, its length.
+
+    Args:
+        method: the method.
+
+    Returns:
+        Name of a setting.
+    """
     return method.strength or method.effort
 
 
 def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str, Any]:
-    """One point of the space of a row, as changes of its method's settings."""
+    """One point of the space of a row, as changes of its method's settings.
+
+    Args:
+        trial: trial that draws the point.
+        name: row of the method table.
+        space: space of the search.
+
+    Returns:
+        Setting -> value.
+    """
     method = find_method(name).prototype
     layers = list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)])
     if isinstance(method, UltraEdit):
@@ -69,7 +92,16 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str,
 
 
 def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] | None:
-    """The point of the space that these settings of a row are; None if it is not in the space."""
+    """Point of the space that has some settings.
+
+    Args:
+        choice: setting -> value.
+        name: row of the method table.
+        space: space of the search.
+
+    Returns:
+        Parameter -> value; None if the settings are not in the space.
+    """
     layers = tuple(choice.get("layers", ()))
     closed = closed_loop(find_method(name).prototype)
     # a method without settings of its own may be shipped with those of one that has no upper level
@@ -100,7 +132,16 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
 
 
 def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
-    """The same point with the constraint `factor` times as strong, within the space; a ridge also remembers keys."""
+    """The same point with a stronger constraint, within the space; a ridge also remembers keys.
+
+    Args:
+        point: parameter -> value.
+        factor: strength of the constraint, relative to the point's.
+        space: space of the search.
+
+    Returns:
+        A new point.
+    """
     if "weight" in point:
         return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "memory": "past-keys"}
     if "l2" in point:
@@ -109,7 +150,14 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """Setting -> value, of a component its kind."""
+    """Settings of a method, of a component its kind.
+
+    Args:
+        method: the method.
+
+    Returns:
+        Setting -> value.
+    """
     return {
         part.short.get(field, field): getattr(getattr(part, field), "kind", getattr(part, field))
         for _, part in method.parts()
@@ -118,7 +166,15 @@ def settings_of(method: Method) -> dict[str, Any]:
 
 
 def published(name: str, space: Space) -> dict[str, Any]:
-    """The defaults of a row at the first place, with as many steps as the space allows."""
+    """The defaults of a row at the first place, with at most as many steps as the space allows.
+
+    Args:
+        name: row of the method table.
+        space: space of the search.
+
+    Returns:
+        A point of the space.
+    """
     method = find_method(name).build(space.places[0])
     choice, strength = settings_of(method), strength_of(method)
     choice[strength] = min(max(choice[strength], getattr(space, strength)[0]), getattr(space, strength)[1])
@@ -135,7 +191,15 @@ def published(name: str, space: Space) -> dict[str, Any]:
 
 
 def guess_of(method: Method, space: Space) -> dict[str, Any]:
-    """The guess by hand, as a point of the method's space."""
+    """The guess by hand, as a point of the method's space.
+
+    Args:
+        method: the method.
+        space: space of the search.
+
+    Returns:
+        Parameter -> value.
+    """
     closed = closed_loop(method)
     kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
     other = ("l2", "keep") if method.strength == "weight" else ("weight", "memory")
@@ -144,7 +208,15 @@ def guess_of(method: Method, space: Space) -> dict[str, Any]:
 
 
 def shipped_choice(row: Row, methods: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The settings that a preset has for a row or the one that it is like, the components in their name included."""
+    """The settings that a preset has for a row or the one that it is like, the components in their name included.
+
+    Args:
+        row: the row.
+        methods: methods of the preset.
+
+    Returns:
+        Setting -> value; empty if the preset has neither.
+    """
     for wanted in (row.name, row.like):
         for name, part in methods.items():
             if name.partition(" + ")[0] == wanted and "@" not in name:
@@ -162,13 +234,19 @@ def first_points(
     others: Sequence[dict[str, Any]] = (),
     defaults: bool = False,
 ) -> list[dict[str, Any]]:
-    """What a search begins with, each once: the guess, what is shipped, and that (or the guess) more strongly constrained.
+    """First points of a search, each once: the guess, the shipped settings, and these (or the guess) more strongly constrained.
 
     Args:
-        everywhere: also the latter at every other place of the space.
-        shipped: the methods of a preset.
-        others: those of other models' presets; also what of it is in the space.
-        defaults: also what was published.
+        name: row of the method table.
+        shipped: methods of the model's preset.
+        factors: strengths of the constraint, relative to the shipped one.
+        space: space of the search.
+        everywhere: add the shipped settings (or the guess) at every other place.
+        others: methods of other models' presets; their settings are added where the space has them.
+        defaults: add the published defaults.
+
+    Returns:
+        The points.
     """
     row = find_method(name)
     guess = guess_of(row.prototype, space)

@@ -13,6 +13,7 @@ from metake.console import if_interrupted
 from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_json, write_record
+from metake.methods.base import Method
 from metake.models.load import EditableModel
 from metake.options import find_statistics
 from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
@@ -20,7 +21,7 @@ from metake.provenance import provenance
 from metake.shipped import DEMOS
 from metake.tuning.found import next_command, put, winners
 from metake.tuning.search import Budget, described, search
-from metake.tuning.space import SPACES, space_of
+from metake.tuning.space import SPACES, Space, space_of
 
 SEARCHES = (
     Path(__file__).resolve().parents[2] / "experiments" / "search"
@@ -36,6 +37,9 @@ def result_files(name: str, known: str, out: Path | None) -> tuple[Path, Path]:
         out: folder of both; None for the shipped files of a model that has a space of its own, in a checkout, and
             for a folder under `results/search` otherwise.
 
+    Returns:
+        Both paths.
+
     Raises:
         MetakeError: one of them cannot be written.
     """
@@ -47,6 +51,21 @@ def result_files(name: str, known: str, out: Path | None) -> tuple[Path, Path]:
     for path in paths:
         check_writable(path)
     return paths
+
+
+def open_preset(path: Path, known: str, name: str) -> dict[str, Any]:
+    """Preset that the winners are put into: that of the file, else the shipped one, else an empty one.
+
+    Args:
+        path: file of the preset, which may exist.
+        known: name of the shipped preset; empty if there is none.
+        name: short name of the model.
+
+    Returns:
+        A copy of the preset.
+    """
+    empty: dict[str, Any] = {"names": [name], "common": {}, "methods": {}}
+    return empty | deepcopy(preset_of(path if path.is_file() else known))
 
 
 def tune(
@@ -84,16 +103,11 @@ def tune(
     known = preset_name(loaded.arch)
     name = known or short_name(loaded.name)
     space = SPACES.get(known) or space_of(loaded.arch)
-    layers = tuple(sorted({n for place in space.places for n in place}))
-    everywhere = settings_for(loaded.arch, "memit", layers=layers)
-    statistics = find_statistics(loaded, [everywhere], stats, text)
+    statistics = find_statistics(loaded, [_all_places(loaded, space)], stats, text)
     result_file, preset_file = result_files(name, known, out)
-    preset: dict[str, Any] = {"names": [name], "common": {}, "methods": {}}
-    preset |= deepcopy(preset_of(preset_file if preset_file.is_file() else known))
+    preset = open_preset(preset_file, known, name)
     fixed, shipped = preset["common"], dict(preset["methods"])
-    result = (
-        read_record(result_file, "remove it: the journal has the trials") if result_file.is_file() else {}
-    )
+    result = _read_trials(result_file)
     same, variants = described(budget, space), {}
     if_interrupted(f"finished trials are in {budget.journal}; rerun the command to resume")
     for method in methods:
@@ -102,25 +116,41 @@ def tune(
         trials = search(loaded, method, space, records, statistics, budget, fixed, shipped, earlier)
         if "failed" in trials[0]:
             raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
-        result[method] = {
-            **provenance(loaded.name, loaded.arch, method, dated=False),
-            **same,
-            "trials": trials,
-        }
+        source = provenance(loaded.name, loaded.arch, method, dated=False)
+        result[method] = {**source, **same, "trials": trials}
         variants[method] = _put_winners(preset, method, trials)
         write_record(result_file, result)
         write_json(preset_file, {**preset, "searched": provenance(loaded.name, loaded.arch, methods)})
-    best = max(methods, key=lambda method: result[method]["trials"][0]["score"])
-    demo = loaded.name in DEMOS
     print("\n".join(["", *winners(result, methods)]))
     print(f"written: {preset_file} (the winners), {result_file} (every trial)")
-    command = next_command(options, demo, records[0], variants[best], list(variants.values()), preset_file)
-    print(f"next: {command}")
+    best = variants[max(methods, key=lambda method: result[method]["trials"][0]["score"])]
+    _show_next(loaded.name in DEMOS, options, records[0], best, list(variants.values()), preset_file)
+    return preset_file
+
+
+def _all_places(loaded: EditableModel, space: Space) -> Method:
+    """MEMIT at every layer of a space, for the statistics of all of them."""
+    layers = tuple(sorted({n for place in space.places for n in place}))
+    return settings_for(loaded.arch, "memit", layers=layers)
+
+
+def _read_trials(path: Path) -> dict[str, Any]:
+    """Method -> its trials in an earlier result file; empty without one."""
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = read_record(path, "remove it: the journal has the trials")
+    return found
+
+
+def _show_next(
+    demo: bool, options: Sequence[str], record: Record, best: str, variants: list[str], preset: Path
+) -> None:
+    """Print the command that uses the preset."""
+    print(f"next: {next_command(options, demo, record, best, variants, preset)}")
     if not demo:
         print(
-            f"to compare on records that the search has not seen: experiments/run_zsre.py --preset {preset_file} --data FILE"
+            f"to compare on records that the search has not seen: experiments/run_zsre.py --preset {preset} --data FILE"
         )
-    return preset_file
 
 
 def _put_winners(preset: dict[str, Any], method: str, trials: list[dict[str, Any]]) -> str:
@@ -134,7 +164,17 @@ def _put_winners(preset: dict[str, Any], method: str, trials: list[dict[str, Any
 
 
 def model_words(model: str, modules: Path | None, device: str | None, dtype: str) -> list[str]:
-    """Options of a command that select the same model."""
+    """Options of a command that select the same model.
+
+    Args:
+        model: value of `--model`.
+        modules: value of `--modules`.
+        device: value of `--device`.
+        dtype: value of `--dtype`.
+
+    Returns:
+        Words of a command line.
+    """
     words = ["--model", model]
     for option, value in (("--modules", modules), ("--device", device)):
         if value is not None:

@@ -1,4 +1,4 @@
-"""Which variant of a method a model's preset has numbers for."""
+"""Variants of methods that a model's preset has numbers for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ def searched_names(arch: Architecture, names: Sequence[str], preset: str | Path 
     A row without a variant of its own takes the components of the one that it is like.
 
     Args:
+        arch: the model.
         names: rows of the method table, with or without a label after `@`.
         preset: name or file; the model's by default.
+
+    Returns:
+        One name per row.
     """
     held = list(preset_of(preset_name(arch) if preset is None else preset).get("methods", {}))
     return [_variant(name, held) for name in names]

@@ -1,4 +1,4 @@
-"""Spaces of a search: what the settings of each model range over."""
+"""Spaces of a search: ranges of the settings of each model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from metake.presets import settings_for
 
 @dataclass(frozen=True)
 class Space:
-    """What the search of a model ranges over.
+    """Space of the search of a model.
 
     Attributes:
         places: layers to edit, of which each method chooses.
         steps: gradient steps in all, planning and upper level together.
         weight, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
-        guess: one trial of each method is this guess by hand (for the plan, the gradient step, or per
-            hypergradient), the rest is search.
-        locality: the third entry of the score. Where the unedited model itself rarely gives the
-            records' locality answers, specificity cannot fall, and agreement with it is what an edit
-            can lose.
+        guess: kind of the planner (`plan`, `gradient`, or that of the hypergradient) -> first point, chosen by hand.
+        locality: third metric of the score. It is agreement where the unedited model rarely gives the locality answers
+            of the records, so that specificity cannot fall.
     """
 
     places: tuple[tuple[int, ...], ...]
@@ -159,8 +157,16 @@ SPACES = {
 
 
 def space_of(arch: Architecture) -> Space:
-    """Of a model without a space of its own: its layers (its preset's, or the default ones), the upper ones of them,
-    and as many further up."""
+    """Space of a model without one of its own.
+
+    The places are its layers (its preset's, or the default ones), the upper ones of them, and as many further up.
+
+    Args:
+        arch: the model.
+
+    Returns:
+        The space.
+    """
     base = settings_for(arch, "memit").layers
     further = tuple(n for n in (layer + len(base) for layer in base) if n < len(arch))
     places = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]

@@ -30,7 +30,14 @@ METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
 
 
 def strength_of(method: Method) -> str:
-    """Name of the setting that is swept: the price of a priced loop, else the constraint's strength; a step's length."""
+    """Name of the setting that is swept: the price of a priced loop, else the constraint's strength; a step's length.
+
+    Args:
+        method: the method.
+
+    Returns:
+        Name of a setting.
+    """
     planner = getattr(method, "planner", None)
     if isinstance(planner, ClosedLoop) and planner.cost_weight:
         return "price"
@@ -45,6 +52,9 @@ def at_strengths(
     Args:
         bases: methods at their own strengths.
         factors: strengths relative to those.
+
+    Returns:
+        The methods, and label -> name and strength.
     """
     methods, strengths = [], {}
     for base in bases:
