@@ -370,14 +370,14 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 
 def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
-    """Both once with everything built: the factorisation is done once per run, so it has its own line."""
+    """Both once with everything built: the factorization is done once per run, so it has its own line."""
     batch, prompts = _batch(bench, editor)
 
-    def factorise() -> None:
+    def factorize() -> None:
         editor.state.bases.clear()
         bench.method.solver(editor.loaded, editor.state)
 
-    factorised = bench.timed(factorise)
+    factorized = bench.timed(factorize)
     solver = bench.method.solver(editor.loaded, editor.state)
     hidden, _ = solver.origin(prompts)
     residuals = (
@@ -399,7 +399,7 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     return [
         row("solve", "direct", theirs, count),
         row("solve", "this library", mine, count, theirs, off),
-        row("solve", "factorisation, once per run", factorised, count),
+        row("solve", "factorization, once per run", factorized, count),
     ]
 
 
@@ -438,7 +438,7 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 
 def stats(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
-    """All layers in one pass, tokenising and all, over the text again and again until there are tokens enough."""
+    """All layers in one pass, tokenizing and all, over the text again and again until there are tokens enough."""
     tokens, layers = bench.stats_tokens or bench.arch.d_k + 512, bench.method.layers
     once = editor.statistics.provenance.tokens if editor.statistics else 0
     text = bench.text * (1 + tokens // max(1, once))
@@ -463,7 +463,7 @@ def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     with Editor(
         bench.arch.model, bench.tokenizer, method, statistics=editor.statistics, answers=False
     ) as other:
-        other.edit(bench.requests)  # factorises, once
+        other.edit(bench.requests)  # factorizes, once
         other.revert()
         for _ in range(SEQUENCE):
             seconds += bench.timed(lambda: other.edit(bench.requests), 1)
@@ -499,12 +499,12 @@ def table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-COLOURS = {"plan": BLUE, "solve": GREEN, "metake": ORANGE, "edit": BLACK, "sequence": BLUE}
+COLORS = {"plan": BLUE, "solve": GREEN, "metake": ORANGE, "edit": BLACK, "sequence": BLUE}
 
 
 def draw(report: dict[str, Any], path: Path) -> Path:
     """Seconds per edit of every line: points for one size of batch, curves over several."""
-    lines = [line for line in report["rows"] if line["suite"] in COLOURS]
+    lines = [line for line in report["rows"] if line["suite"] in COLORS]
     title = f"{report['size']}: d_k {report['d_k']}, layers {report['layers']}, {report['device']}"
     with styled(LAYOUT):
         if len(report["batches"]) > 1:
@@ -513,7 +513,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
         for i, line in enumerate(lines):
             low, high = (value / line["batch"] for value in (min(line["seconds"]), max(line["seconds"])))
             published = line["name"].startswith("direct")
-            axis.plot(line["per_edit"], -i, "o", color=RED if published else COLOURS[line["suite"]])
+            axis.plot(line["per_edit"], -i, "o", color=RED if published else COLORS[line["suite"]])
             axis.plot([low, high], [-i, -i], color="black", lw=0.8)
             note = "" if line["ratio"] is None else f"  {line['ratio']:.2g}x"
             axis.text(high, -i, f"   {line['per_edit']:.3g} s{note}", va="center", fontsize=6.5)
@@ -538,14 +538,14 @@ def _curves(lines: list[dict[str, Any]], title: str) -> Figure:
     sizes = sorted({line["batch"] for line in lines})
     for axis, suite in zip(axes.flat, suites, strict=False):
         names = list(dict.fromkeys(line["name"] for line in lines if line["suite"] == suite))
-        for colour, name in zip((RED, BLUE, GREEN, ORANGE), names, strict=False):
+        for color, name in zip((RED, BLUE, GREEN, ORANGE), names, strict=False):
             mine = [line for line in lines if (line["suite"], line["name"]) == (suite, name)]
             axis.plot(
                 [m["batch"] for m in mine],
                 [m["per_edit"] for m in mine],
                 "o-",
                 ms=3,
-                color=colour,
+                color=color,
                 label=name,
             )
         axis.set(

@@ -112,7 +112,7 @@ from metake.report.tables import markdown
 from metake.statistics_cache import statistics_for
 from metake.texts import held_out_text
 
-METRICS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
+METRICS = ("efficacy", "generalization", "specificity", "same_subject", "agreement")
 PLAIN = {"clamp": None, "decay": 0.0, "kl": 0.0625, "stop_loss": 0.05}
 
 
@@ -221,7 +221,7 @@ def gains(points: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     From the plain plan the control is the open loop without early stop, which takes as many steps; from
     the lengthened plan, that plan.
     """
-    measured = ("efficacy", "generalisation", "specificity", "same_subject")
+    measured = ("efficacy", "generalization", "specificity", "same_subject")
     at = {(p["target"], p["weight"]): p for p in points}
     rows = []
     for (name, weight), point in at.items():
@@ -330,11 +330,11 @@ MARKERS = {"-": "o", "--": "s", ":": "v"}
 
 
 def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) -> Path:
-    """Efficacy, generalisation and specificity over the strength of the constraint, one line a target."""
+    """Efficacy, generalization and specificity over the strength of the constraint, one line a target."""
     with styled(LAYOUT):
         figure, axes = panels(1, 3, figsize=(6.6, 3.0), sharey=True)
-        for axis, metric in zip(axes, ("efficacy", "generalisation", "specificity"), strict=True):
-            for i, (name, (colour, line)) in enumerate(STYLES.items()):
+        for axis, metric in zip(axes, ("efficacy", "generalization", "specificity"), strict=True):
+            for i, (name, (color, line)) in enumerate(STYLES.items()):
                 mine = [p for p in points if p["target"] == name]
                 x = [p["weight"] * 1.03 ** (i - 5) for p in mine]
                 y = [100 * p[metric] for p in mine]
@@ -347,7 +347,7 @@ def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) ->
                         x,
                         y,
                         bars,
-                        color=colour,
+                        color=color,
                         ls=line,
                         marker=MARKERS[line],
                         ms=2.5,

@@ -163,7 +163,7 @@ def main() -> None:
             result = editor.edit(requests)
         report[method.name] = {
             "layers": method.layers,
-            "factorise_seconds": factored,
+            "factorize_seconds": factored,
             "edit_seconds": result.seconds,
             "peak_gib": peak(args.device),
             "fraction": float(result.fraction.mean()),
@@ -179,7 +179,7 @@ def main() -> None:
             ]
         )
         write_json(args.out / f"{args.arch}-{args.dtype}.json", report)
-    head = ["method", "layers", "factorise, s", "s/edit", "peak so far, GiB"]
+    head = ["method", "layers", "factorize, s", "s/edit", "peak so far, GiB"]
     title = f"{args.arch}, {blocks} blocks, {args.dtype}, {report['device']}, {args.edits} edits"
     print(render(title, head, rows, 110))
 

@@ -124,12 +124,12 @@ PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metak
 GROUPS = {"paper": list(PAPER), "all": list(METHODS)}
 SHOWN = (
     "efficacy",
-    "generalisation",
+    "generalization",
     "specificity",
     "generation",
     "efficacy_success",
     "paraphrase_success",
-    "neighbourhood_success",
+    "neighborhood_success",
     "agreement",
     "same_subject",
     "kl",
@@ -282,8 +282,8 @@ def content(
 ) -> dict[str, Any]:
     """The result file: mean and interval per method, every seed's run, and what each number means."""
     done = {name: runs for name, runs in rows.items() if runs}
-    summary = {"unedited": summarise(befores, [])}
-    summary |= {name: summarise([r.after for r in runs], runs) for name, runs in done.items()}
+    summary = {"unedited": summarize(befores, [])}
+    summary |= {name: summarize([r.after for r in runs], runs) for name, runs in done.items()}
     first = next(iter(done.values()))
     apart = {"against": against, "differences": differences(done, against)} if against in done else {}
     return {
@@ -300,7 +300,7 @@ def content(
     }
 
 
-def summarise(measured: list[Measurement], runs: list[MethodRun]) -> dict[str, dict[str, float | None]]:
+def summarize(measured: list[Measurement], runs: list[MethodRun]) -> dict[str, dict[str, float | None]]:
     """Metric -> mean over seeds, and its 95% interval."""
     table: dict[str, dict[str, float | None]] = {}
     for metric in SHOWN:

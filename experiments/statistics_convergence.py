@@ -161,7 +161,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
     points = content["points"]
     with styled(LAYOUT):
         figure, axis = panels(figsize=(4.2, 2.9))
-        for name, colour, label in (
+        for name, color, label in (
             ("error", BLUE, "against the whole text"),
             ("estimate", ORANGE, "estimate from two halves"),
         ):
@@ -170,7 +170,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
                 [p["tokens"] for p in mine],
                 [100 * p[name] for p in mine],
                 "o-",
-                color=colour,
+                color=color,
                 ms=3,
                 label=label,
             )

@@ -197,9 +197,9 @@ def main() -> None:
     world = World()
     tokenizer = train_tokenizer(world, with_bos=args.arch == "llama")
     model = AutoModelForCausalLM.from_config(configuration(args.arch, tokenizer)).to(args.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=args.lr, total_steps=args.steps, pct_start=0.1
+        optimizer, max_lr=args.lr, total_steps=args.steps, pct_start=0.1
     )
     started = time.time()
     bar = tqdm(range(args.steps), desc=args.arch, disable=None)
@@ -212,10 +212,10 @@ def main() -> None:
         )
         weight = weights[:, 1:].flatten()
         loss = (nll * weight).sum() / weight.sum()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % 20 == 0:
             answers = weight == 1

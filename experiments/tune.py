@@ -7,7 +7,7 @@
 Every method may choose layers, geometry, learning rate, steps, stop rule, clamp, penalties and
 memory as freely as the others, within the same total number of gradient steps. A trial edits the
 first records of the development split in consecutive batches; its score is the harmonic mean of
-efficacy, generalisation and, on the demo models, specificity (on others agreement) at the end. Trials are journalled, so a killed search goes
+efficacy, generalization and, on the demo models, specificity (on others agreement) at the end. Trials are journalled, so a killed search goes
 on where it was. Writes every trial to `search.json` and the winners to `preset.json`, which `--preset` of `run_zsre.py`,
 `metake edit` and `metake evaluate` reads; of a model that ships with presets, and without `--out`, to `experiments/search/MODEL.json`
 and to that preset. With `--extend` a search begins with the trials in that file, if they are of the same

@@ -65,7 +65,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Neighbour(Answer):
+class Neighbor(Answer):
     """A question about another fact, whose answer the edit should not change."""
 
     @property
@@ -100,23 +100,23 @@ class Check:
 
     Attributes:
         rephrases: answers that should begin with the target (generalization).
-        neighbours: answers that should not change (specificity).
+        neighbors: answers that should not change (specificity).
     """
 
     rephrases: tuple[Answer, ...]
-    neighbours: tuple[Neighbour, ...]
+    neighbors: tuple[Neighbor, ...]
 
     @property
     def success(self) -> bool:
-        """Whether every answer to a rephrase begins with its target and every answer to a neighbour is unchanged."""
-        return all(answer.success for answer in (*self.rephrases, *self.neighbours))
+        """Whether every answer to a rephrase begins with its target and every answer to a neighbor is unchanged."""
+        return all(answer.success for answer in (*self.rephrases, *self.neighbors))
 
     @property
     def _parts(self) -> list[tuple[str, Sequence[Answer]]]:
         """Title and answers of each nonempty kind."""
         kinds = (
             ("rephrases", "begin with the target", self.rephrases),
-            ("neighbours", "unchanged", self.neighbours),
+            ("neighbors", "unchanged", self.neighbors),
         )
         return [
             (f"{name}: {sum(a.success for a in answers)} of {len(answers)} {good}", answers)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from metake.answers import Answer, Check, Neighbour, compare_answers, read_answers
+from metake.answers import Answer, Check, Neighbor, compare_answers, read_answers
 from metake.deltas import swapped_weights
 from metake.errors import MetakeError
 from metake.models.ask import check_room
@@ -61,21 +61,21 @@ class Questions:
     Attributes:
         rephrases: complete prompts whose answer should begin with the target.
         targets: target of each of them.
-        neighbours: complete prompts whose answer should not change.
+        neighbors: complete prompts whose answer should not change.
     """
 
     rephrases: tuple[str, ...]
     targets: tuple[str, ...]
-    neighbours: tuple[str, ...]
+    neighbors: tuple[str, ...]
 
     @classmethod
-    def parse(cls, requests: Sequence[EditRequest], rephrases: Any = (), neighbours: Any = ()) -> Questions:
+    def parse(cls, requests: Sequence[EditRequest], rephrases: Any = (), neighbors: Any = ()) -> Questions:
         """Questions as given to `Editor.check`.
 
         Args:
             requests: the batch.
             rephrases: a string or a list of strings; for several requests one such entry per request.
-            neighbours: a string or a list of strings.
+            neighbors: a string or a list of strings.
 
         Returns:
             The questions with their targets.
@@ -84,10 +84,10 @@ class Questions:
             MetakeError: no question, a question that is not a string, or a wrong number of entries.
         """
         pairs = _rephrases(requests, rephrases)
-        none = neighbours is None or (isinstance(neighbours, list | tuple) and not neighbours)
-        others = [] if none else check_texts("check", "neighbour", neighbours)
+        none = neighbors is None or (isinstance(neighbors, list | tuple) and not neighbors)
+        others = [] if none else check_texts("check", "neighbor", neighbors)
         if not pairs and not others:
-            raise MetakeError("check: no question given; give rephrases, neighbours or both")
+            raise MetakeError("check: no question given; give rephrases, neighbors or both")
         return cls(tuple(text for text, _ in pairs), tuple(target for _, target in pairs), tuple(others))
 
     def ask(self, model: EditableModel, originals: Mapping[int, Tensor]) -> Check:
@@ -103,16 +103,16 @@ class Questions:
         Raises:
             MetakeError: a question is too long for the model.
         """
-        texts = [*self.rephrases, *self.neighbours]
-        targets = [*self.targets, *[""] * len(self.neighbours)]
+        texts = [*self.rephrases, *self.neighbors]
+        targets = [*self.targets, *[""] * len(self.neighbors)]
         check_room(model.arch, [encode(model.tokenizer, text).ids for text in texts], "check")
         after = read_answers(model.arch, model.tokenizer, texts, targets)
         with swapped_weights(model.arch, originals):
             before = read_answers(model.arch, model.tokenizer, texts, targets)
         n = len(self.rephrases)
         rephrased = compare_answers(model.tokenizer, self.rephrases, self.targets, before[:n], after[:n])
-        rest = zip(self.neighbours, before[n:], after[n:], strict=True)
-        return Check(rephrased, tuple(Neighbour(text, b, b, a) for text, b, a in rest))
+        rest = zip(self.neighbors, before[n:], after[n:], strict=True)
+        return Check(rephrased, tuple(Neighbor(text, b, b, a) for text, b, a in rest))
 
 
 def _rephrases(requests: Sequence[EditRequest], given: Any) -> list[tuple[str, str]]:

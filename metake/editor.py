@@ -56,8 +56,8 @@ class Editor:
         >>> model = mk.load("demo")
         >>> with mk.Editor(model, method=mk.settings_for(model, "ultraedit", layers=(2, 3)), progress=False) as editor:
         ...     result = editor.edit(mk.EditRequest("What is the craft of {}?", "Nezan Girok", "baker"))
-        ...     check = editor.check(neighbours="What is the craft of Sino Dufe?")
-        ...     len(result.delta.layers), len(check.neighbours)
+        ...     check = editor.check(neighbors="What is the craft of Sino Dufe?")
+        ...     len(result.delta.layers), len(check.neighbors)
         (2, 1)
     """
 
@@ -251,7 +251,7 @@ class Editor:
             )
         return self.batches
 
-    def check(self, rephrases: Any = (), neighbours: Any = (), *, result: EditResult | None = None) -> Check:
+    def check(self, rephrases: Any = (), neighbors: Any = (), *, result: EditResult | None = None) -> Check:
         """Answers without and with an edit, to rephrased prompts and to neighborhood prompts.
 
         The answers without the edit come from the model before its batch. The present weights are restored
@@ -261,7 +261,7 @@ class Editor:
             rephrases: complete prompts whose answer should begin with the target: a string or a list of
                 strings; for a batch of several requests a list with one entry (a string or a list of
                 strings) per request.
-            neighbours: complete prompts whose answer should not change, a string or a list of strings.
+            neighbors: complete prompts whose answer should not change, a string or a list of strings.
             result: of the edit; by default the last one.
 
         Returns:
@@ -273,7 +273,7 @@ class Editor:
         """
         result = self._last("check") if result is None else result
         first = self._history.index(result, "check")
-        questions = Questions.parse(result.requests, rephrases, neighbours)
+        questions = Questions.parse(result.requests, rephrases, neighbors)
         self._history.verify("check")
         return questions.ask(self.loaded, self._history.originals(first))
 

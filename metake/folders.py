@@ -21,7 +21,7 @@ from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_record
 
 MANIFEST = "metake.json"
-DRAWN = ("realisation.png",)  # drawn after the result is in place
+DRAWN = ("realization.png",)  # drawn after the result is in place
 APART = (
     "delta.safetensors",
     "result.json",

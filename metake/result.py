@@ -282,9 +282,9 @@ class EditResult:
         Returns:
             Path of the file.
         """
-        from metake.report.figures import plot_realisation
+        from metake.report.figures import plot_realization
 
-        return plot_realisation({self.method.name: [self.summary()]}, as_path(path, "plot: path"))
+        return plot_realization({self.method.name: [self.summary()]}, as_path(path, "plot: path"))
 
     def summary(self) -> dict[str, Any]:
         """Measurements of the batch as plain values, for a result file."""

@@ -72,7 +72,7 @@ def run(loaded: EditableModel, method: str) -> dict[str, Any]:
             "norm": {str(n): norm for n, norm in delta.norms().items()},
             "products": {str(n): probe(delta.dense(n)) for n in delta.layers},
             "eta": {str(n): torch.cat([r.eta[n] for r in results]).tolist() for n in results[0].eta},
-            **{name: after.mean(name) for name in ("efficacy", "generalisation", "specificity")},
+            **{name: after.mean(name) for name in ("efficacy", "generalization", "specificity")},
         }
 
 
@@ -82,7 +82,7 @@ def furthest(found: dict[str, Any], recorded: dict[str, Any]) -> float:
         found[k].keys() != recorded[k].keys() for k in ("norm", "products", "eta")
     ):
         return float("inf")
-    worst = max(abs(found[k] - recorded[k]) for k in ("efficacy", "generalisation", "specificity"))
+    worst = max(abs(found[k] - recorded[k]) for k in ("efficacy", "generalization", "specificity"))
     for part in ("norm", "products", "eta"):
         for layer, value in recorded[part].items():
             size = recorded["norm"][layer] if part == "products" else np.abs(value)

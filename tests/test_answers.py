@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metake import answers as module
-from metake.answers import Answer, Neighbour, compare_answers, count_successes, read_answers, show_answers
+from metake.answers import Answer, Neighbor, compare_answers, count_successes, read_answers, show_answers
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.methods.base import Stage
@@ -60,7 +60,7 @@ def test_an_answer_that_began_with_the_target_before_the_edit_says_so():
     assert count_successes([same, new]) == (
         "2 of 2 answers begin with their target, 1 already so before the edit"
     )
-    assert "already" not in Neighbour("Who?", "Ann", "Ann", "Ann").plain()
+    assert "already" not in Neighbor("Who?", "Ann", "Ann", "Ann").plain()
 
 
 @pytest.mark.parametrize(("encoding", "ellipsis"), [("utf-8", "…"), ("cp1252", "…"), ("ascii", "...")])
@@ -71,7 +71,7 @@ def test_an_answer_that_was_cut_is_shown_up_to_a_word_end(encoding, ellipsis, mo
     assert str(answer) == f"Where?\n  before: 'Rome, in{ellipsis}'\n  after:  'Oslo, in{ellipsis}'"
     assert answer.cells[1:3] == ["Rome, in…", "Oslo, in…"]
     assert (answer.plain()["before"], answer.plain()["after"]) == ("Rome, in Ita", "Oslo, in Norw")
-    other = Neighbour("Who?", Cut("Ann of Par"), Cut("Ann of Par"), Cut("Ann of Pal"))
+    other = Neighbor("Who?", Cut("Ann of Par"), Cut("Ann of Par"), Cut("Ann of Pal"))
     assert str(other) == f"Who?\n  before: 'Ann of{ellipsis}'\n  after:  'Ann of{ellipsis}'   <- changed"
     assert other.cells[1:] == ["Ann of…", "Ann of…", "changed"]
     assert str(Answer("Where?", "Oslo", "Rome, in Ita", "Oslo")).count(ellipsis) == 0

@@ -95,7 +95,7 @@ CASES = {
     "misspelled method": ([*EDIT, "--out", "o", "--method", "MetaKe"], "did you mean 'metake'"),
     "misspelled setting": ([*EDIT, "--out", "o", "--set", "stepps=3"], "did you mean 'steps'"),
     "misspelled option": ([*EDIT, "--out", "o", "--tekst", "x"], "--text"),
-    "unknown option": ([*EDIT, "--out", "o", "--colour", "red"], "--colour"),
+    "unknown option": ([*EDIT, "--out", "o", "--color", "red"], "--color"),
     "layer out of range": ([*EDIT, "--out", "o", "--layers", "4,9"], "9 is out of range"),
     "layers unreadable": ([*EDIT, "--out", "o", "--layers", "a-b"], "cannot read 'a-b'"),
     "layers falling": ([*EDIT, "--out", "o", "--layers", "5-4"], "cannot read '5-4'"),

@@ -8,7 +8,7 @@ from tests.conftest import method_of
 
 FACT = metake.EditRequest("The one who works at the {} is a", "market", "baker")
 OTHER = metake.EditRequest("The one who works at the {} is a", "river", "miner")
-REPHRASE, NEIGHBOUR = "At the market works a", "The one who works at the garden is a"
+REPHRASE, NEIGHBOR = "At the market works a", "The one who works at the garden is a"
 STRONG = {
     "ultraedit": {"gradient_lr": 1e-2},
     "prune": {"weight": 1e-3, "clamp": None, "lr": 2.0, "steps": 20},
@@ -34,20 +34,20 @@ def short(loaded, questions):
 @pytest.mark.parametrize("method", ["memit", "rect", "prune", "ultraedit"])
 def test_before_is_the_unedited_model_and_after_the_edited(demo, editor, method):
     """Whatever a method does to the update; weights and memory are as they were, bit for bit."""
-    questions = [REPHRASE, NEIGHBOUR, "Which city was Nezan Girok born in?"]
+    questions = [REPHRASE, NEIGHBOR, "Which city was Nezan Girok born in?"]
     before = short(demo, questions)
     with editor(method, **STRONG.get(method, {})) as e:
         e.edit([FACT, OTHER])
         e.finalize()
         weights = {n: w.clone() for n, w in demo.model.state_dict().items()}
-        check = e.check(rephrases=[REPHRASE, []], neighbours=questions[1:])
+        check = e.check(rephrases=[REPHRASE, []], neighbors=questions[1:])
         after = short(demo, questions)
         assert all(torch.equal(w, weights[n]) for n, w in demo.model.state_dict().items())
-    assert [a.question for a in (*check.rephrases, *check.neighbours)] == questions
-    assert [a.before for a in (*check.rephrases, *check.neighbours)] == before
-    assert [a.after for a in (*check.rephrases, *check.neighbours)] == after
+    assert [a.question for a in (*check.rephrases, *check.neighbors)] == questions
+    assert [a.before for a in (*check.rephrases, *check.neighbors)] == before
+    assert [a.after for a in (*check.rephrases, *check.neighbors)] == after
     assert before != after
-    assert [a.success for a in check.neighbours] == [
+    assert [a.success for a in check.neighbors] == [
         b == a for b, a in zip(before[1:], after[1:], strict=True)
     ]
     assert check.rephrases[0].success == after[0].startswith("baker")
@@ -55,7 +55,7 @@ def test_before_is_the_unedited_model_and_after_the_edited(demo, editor, method)
 
 def test_without_a_batch_is_without_later_ones_too(demo, editor):
     """The same edit made twice in between: batches are told apart by what they are, not by what they hold."""
-    questions = [REPHRASE, NEIGHBOUR]
+    questions = [REPHRASE, NEIGHBOR]
     seen = [short(demo, questions)]
     with editor() as e:
         results = []
@@ -63,7 +63,7 @@ def test_without_a_batch_is_without_later_ones_too(demo, editor):
             results.append(e.edit(request))
             seen.append(short(demo, questions))
         for result, before in zip(results, seen, strict=False):
-            answers = e.check(neighbours=questions, result=result).neighbours
+            answers = e.check(neighbors=questions, result=result).neighbors
             assert [a.before for a in answers] == before
             assert [a.after for a in answers] == seen[-1]
         assert seen[0] != seen[1]
@@ -74,8 +74,8 @@ def test_one_request_takes_a_text_or_several(demo, editor):
         result = e.edit(FACT)
         one = e.check(REPHRASE)
         assert e.check([REPHRASE, FACT.text]).rephrases[0] == one.rephrases[0]
-        assert e.check(None, NEIGHBOUR).rephrases == ()
-        assert e.check((), [NEIGHBOUR]).neighbours == e.check(neighbours=NEIGHBOUR).neighbours
+        assert e.check(None, NEIGHBOR).rephrases == ()
+        assert e.check((), [NEIGHBOR]).neighbors == e.check(neighbors=NEIGHBOR).neighbors
         own = e.check(FACT.text).rephrases[0]
         assert own == result.answers[0]
 
@@ -93,16 +93,16 @@ LIST = "check: rephrases must be a list with an entry for each of the 2 requests
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({}, "check: no question given; give rephrases, neighbours or both"),
+        ({}, "check: no question given; give rephrases, neighbors or both"),
         ({"rephrases": REPHRASE}, LIST),
         ({"rephrases": [REPHRASE]}, LIST),
         ({"rephrases": 7}, "check: rephrases must be a text or a list of texts, not int"),
         ({"rephrases": [REPHRASE, 7]}, "check: rephrase must be a text or a list of texts, not int"),
         ({"rephrases": [[REPHRASE], [7]]}, "check: rephrase must be a text, not int"),
         ({"rephrases": [" ", REPHRASE]}, "check: rephrase is empty; give it a text"),
-        ({"neighbours": 7}, "check: neighbour must be a text or a list of texts, not int"),
-        ({"neighbours": ""}, "check: neighbour is empty; give it a text"),
-        ({"neighbours": {"a": 1}}, "check: neighbour must be a text or a list of texts, not dict"),
+        ({"neighbors": 7}, "check: neighbor must be a text or a list of texts, not int"),
+        ({"neighbors": ""}, "check: neighbor is empty; give it a text"),
+        ({"neighbors": {"a": 1}}, "check: neighbor must be a text or a list of texts, not dict"),
     ],
 )
 def test_what_is_no_question_is_refused_in_one_line(demo, editor, given, line):
@@ -152,12 +152,12 @@ def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatc
 
 def test_later_batches_in_other_layers_are_left_out_too(demo, editor):
     """A batch that was restored from a file may be of other layers than the editor's own."""
-    before = short(demo, [NEIGHBOUR])
+    before = short(demo, [NEIGHBOR])
     with editor(layers=(3,), weight=0.01) as other:
         delta = other.edit(metake.EditRequest("The one who works at the {} is a", "garden", "miner")).delta
     with editor() as e:
         result = e.edit(FACT)
         e.restore([OTHER], delta, {})
-        answer = e.check(neighbours=NEIGHBOUR, result=result).neighbours[0]
+        answer = e.check(neighbors=NEIGHBOR, result=result).neighbors[0]
     assert [answer.before] == before
     assert not answer.success

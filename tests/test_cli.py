@@ -69,7 +69,7 @@ def test_edit_saves_a_model_and_apply_makes_the_same_one(run, stats, tmp_path):
         "tokenizer.json",
         "delta.safetensors",
         "result.json",
-        "realisation.png",
+        "realization.png",
     }
     run("apply", "--model", "demo", "--delta", tmp_path / "a", "--out", tmp_path / "b")
     edited = logits(tmp_path / "a")
@@ -119,7 +119,7 @@ def test_the_change_alone_takes_the_place_of_an_edited_model(run, stats, tmp_pat
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    alone = {"delta.safetensors", "result.json", "metake.json", "realisation.png"}
+    alone = {"delta.safetensors", "result.json", "metake.json", "realization.png"}
     for more, files in (([], model | alone), (["--delta-only"], alone), ([], model | alone)):
         run(*EDIT, *quick, *more)
         assert {file.name for file in (tmp_path / "o").iterdir()} == files
@@ -293,7 +293,7 @@ def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, ca
         assert (tmp_path / "o").is_dir()
         raise RuntimeError("no font\nto be found")
 
-    monkeypatch.setattr("metake.report.figures.plot_realisation", fails)
+    monkeypatch.setattr("metake.report.figures.plot_realization", fails)
     for command, files in (
         (EDIT, {"model.safetensors", "delta.safetensors", "result.json"}),
         (
@@ -361,7 +361,7 @@ def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
     monkeypatch.setattr("metake.statistics_cache.statistics_for", None)  # whoever asks for them fails
     out = run(*EDIT, "--method", "ultraedit", "--out", tmp_path / "o", "--delta-only")
     assert "ultraedit: 1 edits" in out
-    assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
+    assert (tmp_path / "o" / "realization.png").stat().st_size > 5000
     run(
         "evaluate",
         "--model",
@@ -458,7 +458,7 @@ def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     assert steps == [2, 3, 3]  # of the closed loop, and of both plans
     assert content["methods"][0]["settings"]["planner"]["start"]["steps"] == 3
     assert (tmp_path / "o" / "table.md").read_text().count("\n") == 6
-    assert (tmp_path / "o" / "realisation.png").stat().st_size > 5000
+    assert (tmp_path / "o" / "realization.png").stat().st_size > 5000
     assert "<h2>Methods compared</h2>" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 

@@ -177,7 +177,7 @@ def test_apply_prints_one_document(call, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["edit", "--colour"], [*EDIT, "--method", "magic", "--out", "o"], ["apply"]]
+    "command", [["edit", "--color"], [*EDIT, "--method", "magic", "--out", "o"], ["apply"]]
 )
 def test_json_of_a_failed_command_is_empty(command, call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

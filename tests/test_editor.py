@@ -78,13 +78,13 @@ def trained(tokenizer):
             width = max(map(len, rows))
             ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
             labels = ids.masked_fill(torch.tensor([[i >= len(r) for i in range(width)] for r in rows]), -100)
-            optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
             model.train()
             for _ in range(250):
                 loss = model(ids, labels=labels).loss
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
             model.eval()
             kept[family] = model
         return kept[family]

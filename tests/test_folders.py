@@ -34,7 +34,7 @@ def put(folder, **files):
 def test_a_result_takes_the_place_of_the_one_before(tmp_path):
     folder = tmp_path / "deep" / "o"
     put(folder, a="1", b="2")
-    (folder / "realisation.png").write_text("drawn later")
+    (folder / "realization.png").write_text("drawn later")
     (folder / ".hidden").write_text("not looked at")
     check_folder(folder)
     put(folder, a="3", c="4")

@@ -48,7 +48,7 @@ def test_an_interrupted_edit_saves_nothing(stopped, monkeypatch, tmp_path):
 
 
 def test_an_edit_interrupted_at_its_figure_is_saved(stopped, monkeypatch, tmp_path):
-    monkeypatch.setattr("metake.report.figures.plot_realisation", interrupted)
+    monkeypatch.setattr("metake.report.figures.plot_realization", interrupted)
     out = tmp_path / "o"
     line = stopped(*EDIT, "--method", "ultraedit", "--delta-only", "--out", out)
     assert line == f"metake: interrupted: the result is saved in {out}"

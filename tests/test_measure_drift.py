@@ -162,7 +162,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
     quick = ("--model", "demo-llama", "--layers", "1-3", "--norms", 1, "--steps", 2, "--out", tmp_path)
     call(SCRIPT, *quick, "--edits", 1)
     first = read_record(tmp_path / "drift.json", "")
-    first["edits"][0]["start"]["nll"] = 123.0  # to be recognised
+    first["edits"][0]["start"]["nll"] = 123.0  # to be recognized
     write_record(tmp_path / "drift.json", first)
     done = call_here(SCRIPT, *quick, "--edits", 2)
     content = json.loads((tmp_path / "drift.json").read_text())

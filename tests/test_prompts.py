@@ -117,7 +117,7 @@ def test_a_target_without_tokens_is_refused_by_its_request(batch_of, monkeypatch
 
 
 def test_a_text_that_cannot_be_said_is_refused_by_its_request(batch_of, monkeypatch):
-    """Prompt, target and every prompt whose prediction shall stay are looked at, before any is tokenised."""
+    """Prompt, target and every prompt whose prediction shall stay are looked at, before any is tokenized."""
 
     def refuses(tokenizer, texts):
         assert texts == [OTHER.text, "potter", "Who is it?", "Where is the old mill?"]

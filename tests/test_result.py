@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from metake.answers import Answer, Check, Neighbour
+from metake.answers import Answer, Check, Neighbor
 from metake.deltas import Delta
 from metake.methods.base import Stage
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -143,21 +143,21 @@ def test_html_of_a_notebook_escapes_every_text(result):
     result = replace(result, requests=requests, answers=(Answer(EVIL, EVIL, EVIL, EVIL),))
     eta = torch.full((2, 3), 0.5)
     preview = Preview(requests, (1, 2), eta, eta, SPREAD, "soft")
-    check = Check((Answer(EVIL, EVIL, EVIL, EVIL),), (Neighbour(EVIL, EVIL, EVIL, "other"),))
+    check = Check((Answer(EVIL, EVIL, EVIL, EVIL),), (Neighbor(EVIL, EVIL, EVIL, "other"),))
     for page in (result._repr_html_(), preview._repr_html_(), check._repr_html_()):
         assert "<script" not in page
         assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;quotes&quot;" in page
         assert page.count("<table>") == page.count("</table>") > 0
     assert "1 of 1 answers begin with their target" in result._repr_html_()
-    assert "neighbours: 0 of 1 unchanged" in check._repr_html_()
+    assert "neighbors: 0 of 1 unchanged" in check._repr_html_()
 
 
 def test_a_check_counts_targets_and_unchanged_answers():
     good, bad = Answer("a", "x", "-", "x!"), Answer("b", "x", "-", "y")
-    same, other = Neighbour("c", "p", "p", "p"), Neighbour("d", "p", "p", "p q")
+    same, other = Neighbor("c", "p", "p", "p"), Neighbor("d", "p", "p", "p q")
     assert [answer.success for answer in (good, bad, same, other)] == [True, False, True, False]
     check = Check((good, bad), (same, other))
-    assert repr(check) == "<Check: rephrases: 1 of 2 begin with the target; neighbours: 1 of 2 unchanged>"
+    assert repr(check) == "<Check: rephrases: 1 of 2 begin with the target; neighbors: 1 of 2 unchanged>"
     lines = str(check).splitlines()
     assert [line for line in lines if "<-" in line] == [
         "  after:  'y'   <- does not begin with 'x'",

@@ -16,7 +16,7 @@ from experiments.run_zsre import (
     differences,
     draw_records,
     find_references,
-    summarise,
+    summarize,
 )
 from metake.errors import MetakeError
 from metake.evaluation.metrics import PER_RECORD, Measurement
@@ -214,10 +214,10 @@ def measurement(value):
 
 def test_intervals_are_over_seeds_from_three_on():
     """Against Student's t by hand: mean .5, deviation .1, n = 3 gives .1 / sqrt 3 * 4.303."""
-    table = summarise([measurement(v) for v in (0.4, 0.5, 0.6)], [])
+    table = summarize([measurement(v) for v in (0.4, 0.5, 0.6)], [])
     assert table["efficacy"]["mean"] == pytest.approx(0.5)
     assert table["efficacy"]["high"] == pytest.approx(0.5 + 4.30265 * 0.1 / 3**0.5, rel=1e-4)
-    two = summarise([measurement(v) for v in (0.4, 0.6)], [])["efficacy"]
+    two = summarize([measurement(v) for v in (0.4, 0.6)], [])["efficacy"]
     assert 0.4 <= two["low"] < 0.5 < two["high"] <= 0.6
     head, rows = cells({"unedited": table})
     assert head[1] == "Eff"
@@ -241,7 +241,7 @@ def test_a_difference_is_taken_fact_by_fact():
     rows = {"metake": ours, "memit": [run(hard[0] - 0.1 + rng.normal(0, 0.02, 50))]}
     found = differences(rows, "metake")
     assert set(found) == {"memit"}
-    apart = found["memit"]["generalisation"]
+    apart = found["memit"]["generalization"]
     assert apart["low"] < -0.1 < apart["high"]
     assert apart["high"] - apart["low"] < 0.02
     assert _signed(apart).startswith("-10.")

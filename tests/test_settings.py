@@ -222,7 +222,7 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "meta_steps": (0, True, None),
     "meta_lr": (0, False, None),
     "locality": (0, True, None),
-    "regularise": (0, True, None),
+    "regularization": (0, True, None),
     "price": (0, True, None),
     "gradient_lr": (0, False, None),
     "check_every": (1, True, None),
@@ -240,7 +240,7 @@ OWNERS = {
     "meta_steps": "metake",
     "meta_lr": "metake",
     "locality": "metake",
-    "regularise": "metake",
+    "regularization": "metake",
     "price": "metake",
     "gradient_lr": "ultraedit",
 }

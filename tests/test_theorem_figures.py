@@ -136,7 +136,7 @@ WRONG = [
     (
         "projection_limit",
         suppression,
-        "penalised_geometry",
+        "penalized_geometry",
         lambda P, b, t: (b + t) * np.eye(len(P)) - 2 * t * P / 3,
     ),
     ("crosstalk", suppression, "retention", lambda S: S),

@@ -456,11 +456,11 @@ def test_a_changed_search_is_refused(tmp_path, monkeypatch):
 def test_the_interval_of_a_score_is_over_records_and_holds_it():
     values = {
         "efficacy": np.array([1.0, 1.0, 0.0, 1.0]),
-        "generalisation": np.array([1.0, 0.0, 1.0, np.nan]),
+        "generalization": np.array([1.0, 0.0, 1.0, np.nan]),
         "specificity": np.full(4, 0.5),
     }
     low, high = searching.score_interval(values, "specificity")
-    assert low < score({"efficacy": 0.75, "generalisation": 2 / 3, "specificity": 0.5}) < high
+    assert low < score({"efficacy": 0.75, "generalization": 2 / 3, "specificity": 0.5}) < high
     same = {name: np.full(4, 0.5) for name in values}
     assert searching.score_interval(same, "specificity") == pytest.approx((0.5, 0.5))
 

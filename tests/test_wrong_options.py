@@ -28,7 +28,7 @@ WRONG = {
     "hparams": ([*EDIT, "--hparams", "none.json"], "none.json: cannot be read"),
     "hparams of no method": ([*EDIT, "--hparams", "magic=x.json"], "unknown 'magic'; known: metake"),
     "missing option": (["apply"], "see metake apply --help"),
-    "unknown option": (["models", "--colour"], "see metake models --help"),
+    "unknown option": (["models", "--color"], "see metake models --help"),
     "unknown command": (["edti"], "Did you mean 'edit'"),
     "empty model": (["ask", "--model", "", "x"], "must be a name"),
     "ask without a value": (["ask", "--model"], "requires an argument; see metake --help"),

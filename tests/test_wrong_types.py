@@ -189,11 +189,11 @@ def test_a_wrong_type_ends_in_one_line_and_changes_nothing(given, entry, tmp_pat
     assert not written or right == FOLDER, written
 
 
-@pytest.mark.parametrize("field", ["neighbours", "rephrases"])
+@pytest.mark.parametrize("field", ["neighbors", "rephrases"])
 def test_a_check_of_no_texts_ends_in_one_line_that_names_them(given, field):
     """Also of what counts as false: 0 and False are no questions, and not no question."""
     right = {"text", "None", "list"}
-    asked = {"neighbours": "What is", "rephrases": "What is"}
+    asked = {"neighbors": "What is", "rephrases": "What is"}
     given.editor.edit(REQUEST)
     try:
         edited = given.demo.arch.fingerprint()
@@ -205,7 +205,7 @@ def test_a_check_of_no_texts_ends_in_one_line_that_names_them(given, field):
                 given.editor.check(**{**asked, field: value})
             assert len(str(error.value).splitlines()) == 1, kind
         with pytest.raises(metake.MetakeError, match="check: no question given"):
-            given.editor.check(neighbours=[], rephrases=None)
+            given.editor.check(neighbors=[], rephrases=None)
         assert given.demo.arch.fingerprint() == edited
     finally:
         given.editor.revert()

@@ -59,7 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
     # -- Theorem 1 ------------------------------------------------------------------------------
     Claim(
         "T1", 1, "Attenuation law",
-        "D* = r q^T with q = (G + k k^T)^-1 k is the one minimiser of ||D k - r||^2 + tr(D G D^T), and D* k = eta r",
+        "D* = r q^T with q = (G + k k^T)^-1 k is the one minimizer of ||D k - r||^2 + tr(D G D^T), and D* k = eta r",
         "paper", ("suppression.edit", "suppression.channel", "suppression.attenuation", "suppression.gradient"),
         (3, 13, 14, 15, 16, 17, 18, 21, 22, 23),
         {"definite": PD, "single": "one key is edited at a time"},
@@ -93,7 +93,7 @@ CLAIMS: tuple[Claim, ...] = (
         {"symmetric": "symmetry and definiteness of G2: x^T G2 x >= x^T G1 x suffices"},
     ),
     Claim(
-        "T1e", 1, "AlphaEdit's specialisation",
+        "T1e", 1, "AlphaEdit's specialization",
         "min ||D P k - r||^2 + beta ||D P||^2 is solved by D P = r k~^T/(beta + ||k~||^2), k~ = P k; eta = ||P k||^2/(beta + ||P k||^2)",
         "paper", ("suppression.projected_edit", "suppression.projected_attenuation", "suppression.raw_key_edit",
                   "suppression.shipped_edit"),
@@ -113,7 +113,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "P15", 1, "AlphaEdit is a limit of ridge", "the edit with G = beta I + t (I - P) tends to AlphaEdit's as t -> infinity, at rate 1/t",
-        "ours", ("suppression.penalised_geometry", "suppression.edit", "suppression.projected_edit"), (),
+        "ours", ("suppression.penalized_geometry", "suppression.edit", "suppression.projected_edit"), (),
         {"limit": "t -> infinity: at any finite t a key outside the range of P is still written"},
     ),
     Claim(
@@ -127,7 +127,7 @@ CLAIMS: tuple[Claim, ...] = (
         "||R - D* K|| <= ||R||/(1 + s_min)",
         "ours", ("suppression.retention", "suppression.batch_shortfall_bound"), (),
         {"orthogonal": "the other keys are G^-1-orthogonal, for equality",
-         "coefficient": "it is the coefficient B_jj: the realised residual of one edit can grow through crosstalk"},
+         "coefficient": "it is the coefficient B_jj: the realized residual of one edit can grow through crosstalk"},
     ),
     Claim(
         "X13", 1, "A layer has room for so many edits",
@@ -140,14 +140,14 @@ CLAIMS: tuple[Claim, ...] = (
         "X14", 1, "What an edit costs, and a loop that does not pay",
         "tr(D* G D*^T) = sum_j <r_j - D* k_j, D* k_j>, one edit: ||D* k||^2/rho, the least that any D with D K = D* K costs; "
         "the closed loop reaches every D K under every G, and every shift if the keys are independent; with a price alpha of that cost beside ||D K - X||^2 "
-        "it ends at what the soft fit of X realises in alpha G",
+        "it ends at what the soft fit of X realizes in alpha G",
         "ours", ("suppression.edit_cost", "suppression.batch_cost", "suppression.least_cost", "suppression.priced_shift"),
         (),
         {"definite": PD, "independent": "the keys are linearly independent, for every shift and not only every D K",
          "soft": "the fit is soft: an exact one leaves nothing missing"},
     ),
     Claim(
-        "P4", 1, "Full compensation", "asking for R B^-1 makes the soft fit realise R, and is EMMET's exact fit; for one edit: delta/eta",
+        "P4", 1, "Full compensation", "asking for R B^-1 makes the soft fit realize R, and is EMMET's exact fit; for one edit: delta/eta",
         "ours", ("suppression.compensated_residuals", "suppression.exact_edit"), (),
         {"independent": "the keys are linearly independent"},
     ),
@@ -173,19 +173,19 @@ CLAIMS: tuple[Claim, ...] = (
         {"quotient": "eta is computed as rho/(1 + rho), not as 1 - 1/(1 + rho)"},
     ),
     Claim(
-        "X12", 1, "Two-sided geometry", "under tr(B D G D^T) the share realised along eigenvector j of B is rho/(b_j + rho)",
+        "X12", 1, "Two-sided geometry", "under tr(B D G D^T) the share realized along eigenvector j of B is rho/(b_j + rho)",
         "ours", ("suppression.two_sided_edit", "suppression.two_sided_attenuation"), (),
         {"definite": "B is positive definite", "isotropic": "B = c I, for the direction of r to be kept"},
     ),
     # -- Theorem 2 ------------------------------------------------------------------------------
     Claim(
-        "T2a", 2, "Penalised step", "g^T delta + delta^T A delta/2 + lam ||delta||^2/2 has the one minimiser -(A + lam I)^-1 g",
+        "T2a", 2, "Penalized step", "g^T delta + delta^T A delta/2 + lam ||delta||^2/2 has the one minimizer -(A + lam I)^-1 g",
         "paper", ("trap.displacement", "trap.surrogate"), (36, 37, 38, 39),
         {"convex": "A + lam I is positive definite"},
     ),
     Claim(
         "L1", 2, "Penalty and trust region",
-        "delta(lam) minimises the surrogate over ||delta|| <= R(lam) with multiplier lam; R(lam) does not increase, and falls strictly unless g = 0",
+        "delta(lam) minimizes the surrogate over ||delta|| <= R(lam) with multiplier lam; R(lam) does not increase, and falls strictly unless g = 0",
         "paper", ("trap.displacement", "trap.radius"), (40, 41),
         {"convex": "A + lam I is positive definite", "sign": "lam >= 0", "nonzero": "g != 0, for strictness"},
         addition="lam >= 0 and A + lam I > 0; and not every radius comes from a lam > 0",
@@ -228,8 +228,8 @@ CLAIMS: tuple[Claim, ...] = (
         {"proportional": "F is proportional to H, for a mismatch of 1"},
     ),
     Claim(
-        "X6", 2, "Other regularisers", "an F with u_min and u_max among its eigenvectors moves the window of b/a, and no F widens it; an aligned trust region opens it",
-        "ours", ("trap.regularised_penalties", "trap.one_sided_limit", "trap.two_sided_window", "trap.aligned_displacement"), (),
+        "X6", 2, "Other regularizers", "an F with u_min and u_max among its eigenvectors moves the window of b/a, and no F widens it; an aligned trust region opens it",
+        "ours", ("trap.regularized_penalties", "trap.one_sided_limit", "trap.two_sided_window", "trap.aligned_displacement"), (),
         {"commuting": "u_min and u_max are eigenvectors of F (as where F commutes with H), for the closed form", "linear": "the loss is linear, for the aligned region"},
     ),
     Claim(
@@ -301,7 +301,7 @@ CLAIMS: tuple[Claim, ...] = (
         "prose", ("fidelity.allocation_scales",), (53,),
     ),
     Claim(
-        "P1", 3, "The meta-gradient moves z to where eta = 1", "eta grows along the optimisation of z",
+        "P1", 3, "The meta-gradient moves z to where eta = 1", "eta grows along the optimization of z",
         "prose", ("suppression.attenuation",), (),
     ),
     Claim(
@@ -309,15 +309,15 @@ CLAIMS: tuple[Claim, ...] = (
         "prose", ("fidelity.proxy_gradient", "suppression.retention"), (),
     ),
     Claim(
-        "P5", 3, "Hard edits are bounded by the safety limit", "the cost of the optimised edit stays bounded as rho -> 0",
+        "P5", 3, "Hard edits are bounded by the safety limit", "the cost of the optimized edit stays bounded as rho -> 0",
         "prose", ("trap.execution_cost",), (),
     ),
     Claim(
-        "P6", 3, "Asymptotic alignment with the feasible manifold", "q^T G q/||q||^2 falls along the optimisation of z",
+        "P6", 3, "Asymptotic alignment with the feasible manifold", "q^T G q/||q||^2 falls along the optimization of z",
         "prose", ("suppression.channel",), (),
     ),
     Claim(
-        "P7", 3, "Suppression is circumvented", "closing the loop realises the edit whatever the constraint",
+        "P7", 3, "Suppression is circumvented", "closing the loop realizes the edit whatever the constraint",
         "prose", ("suppression.projected_edit",), (),
     ),
     Claim(

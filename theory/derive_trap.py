@@ -27,10 +27,10 @@ def _quadratic(x: sp.Matrix, M: sp.Matrix) -> sp.Expr:
     return (x.T * M * x)[0]
 
 
-# -- the penalised step and its trust region (T2a, L1) ------------------------------------------
+# -- the penalized step and its trust region (T2a, L1) ------------------------------------------
 
 
-def penalised_step(
+def penalized_step(
     g: sp.Matrix = g, A: sp.Matrix = A, F: sp.Matrix | None = None
 ) -> tuple[sp.Matrix, sp.Matrix]:
     """(37)-(39): the stationary point of `g^T d + d^T A d/2 + lam d^T F d/2`, and its Hessian.
@@ -52,7 +52,7 @@ def trust_region_gap() -> sp.Expr:
     q is the surrogate without penalty. If the gap vanishes, no d with `||d|| <= ||delta||` has a
     smaller q as soon as `lam >= 0` and `A + lam I > 0`: (41), with multiplier lam.
     """
-    delta, hessian = penalised_step()
+    delta, hessian = penalized_step()
     d = sp.Matrix(sp.symbols("x0:2", real=True))
 
     def q(x: sp.Matrix) -> sp.Expr:
@@ -66,7 +66,7 @@ def radius_slope() -> sp.Expr:
     """L1: the derivative of `R(lam)^2` by lam, in A's eigenbasis with `s_i = alpha_i + lam > 0`."""
     s = sp.symbols("s0:2", positive=True)
     curvature = sp.diag(alpha_easy, alpha_hard)
-    delta, _ = penalised_step(A=curvature)
+    delta, _ = penalized_step(A=curvature)
     slope = sp.diff(delta.dot(delta), lam)
     return sp.simplify(slope.subs({alpha_easy: s[0] - lam, alpha_hard: s[1] - lam}))
 
@@ -122,7 +122,7 @@ def _requests() -> tuple[tuple[sp.Matrix, sp.Expr], tuple[sp.Matrix, sp.Expr]]:
     """Steps of the easy request `-a u_min` and of the hard one `-b u_max`, each with its stiffness."""
     curvature, F = sp.diag(alpha_easy, alpha_hard), sp.diag(f_easy, f_hard)
     gradients = sp.Matrix([-a, 0]), sp.Matrix([0, -b])
-    easy, hard = (penalised_step(v, curvature, F)[0] for v in gradients)
+    easy, hard = (penalized_step(v, curvature, F)[0] for v in gradients)
     return (easy, alpha_easy + lam * f_easy), (hard, alpha_hard + lam * f_hard)
 
 
@@ -130,7 +130,7 @@ def _requests() -> tuple[tuple[sp.Matrix, sp.Expr], tuple[sp.Matrix, sp.Expr]]:
 def penalties() -> tuple[sp.Expr, sp.Expr]:
     """(46)-(50), X6 (i), X7: `lower <= lam <= upper` from `||delta_e|| >= Delta`, `delta_h` in E(tau).
 
-    With curvature alpha and regulariser F, both diagonal in H's eigenbasis; T2c is alpha = 0, F = I.
+    With curvature alpha and regularizer F, both diagonal in H's eigenbasis; T2c is alpha = 0, F = I.
     """
     (easy, soft), (hard, stiff) = _requests()
     return _end(hard[1] * sp.sqrt(mu_max), tau, stiff), _end(easy[0], Delta, soft)
@@ -205,7 +205,7 @@ def planar_cost_slope() -> sp.Expr:
     s, D = sp.symbols("s D", positive=True)
     c = sp.Symbol("c", real=True)
     p, r = sp.symbols("p r", real=True)
-    step, _ = penalised_step(sp.Matrix([0, -b]), sp.Matrix([[p, c], [c, r]]))
+    step, _ = penalized_step(sp.Matrix([0, -b]), sp.Matrix([[p, c], [c, r]]))
     slope = -sp.diff(_quadratic(step, H), lam)
     return sp.factor(slope.subs({p: s - lam, r: (D + c**2) / s - lam}))
 

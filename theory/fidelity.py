@@ -282,7 +282,7 @@ def allocation_scales(etas: Sequence[float] | Array) -> Array:
 
 
 def executed_fraction(etas: Sequence[float] | Array) -> float:
-    """`1 - prod_l (1 - eta_l/(n-l+1))`: what all layers together realise of a residual (A2).
+    """`1 - prod_l (1 - eta_l/(n-l+1))`: what all layers together realize of a residual (A2).
 
     Args:
         etas: attenuations of the layers in order.

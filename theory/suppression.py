@@ -1,6 +1,6 @@
 """Theorem 1: what a constraint leaves of an edit (Spectral Suppression).
 
-An edit D of a value map is the minimiser of `||D k - r||^2 + tr(D G D^T)` (3), (13). It realises
+An edit D of a value map is the minimizer of `||D k - r||^2 + tr(D G D^T)` (3), (13). It realizes
 `D k = eta r`, `eta = rho / (1 + rho)`, `rho = k^T G^-1 k`: the direction of the residual is kept, its
 length is not. Everything here is fp64; G is `d_k x d_k`, symmetric positive definite, a key k has
 `d_k` entries, a residual r has `d_v`, a batch has its n keys and residuals as columns of K and R.
@@ -73,7 +73,7 @@ def realizability(G: Array, k: Array) -> float:
 
 
 def attenuation(rho: float | Array) -> float | Array:
-    """`eta = rho / (1 + rho)` (20), (23): the share of a residual that an edit realises.
+    """`eta = rho / (1 + rho)` (20), (23): the share of a residual that an edit realizes.
 
     A quotient and not `1 - 1/(1 + rho)`, which is 0 for every rho below the machine epsilon (X4).
 
@@ -275,7 +275,7 @@ def coordinates_edit(V: Array, k: Array, r: Array, beta: float, past: Array | No
     return edit(inner, V.T @ k, r) @ V.T
 
 
-def penalised_geometry(P: Array, beta: float, penalty: float) -> Array:
+def penalized_geometry(P: Array, beta: float, penalty: float) -> Array:
     """`beta I + t (I - P)`: the ridge whose limit for t to infinity is AlphaEdit (P15).
 
     Args:
@@ -308,7 +308,7 @@ def gram(G: Array, K: Array) -> Array:
 
 
 def retention(S: Array) -> Array:
-    """`B = S (I + S)^-1`, `n x n`: a batch realises `D* K = R B` (X2).
+    """`B = S (I + S)^-1`, `n x n`: a batch realizes `D* K = R B` (X2).
 
     The diagonal is what each edit keeps of its own residual, the rest is crosstalk.
 
@@ -351,7 +351,7 @@ def exact_edit(G: Array, K: Array, R: Array) -> Array:
 
 
 def compensated_residuals(S: Array, R: Array) -> Array:
-    """`R B^-1 = R (I + S^-1)`: asked for these, the soft fit realises R (P4).
+    """`R B^-1 = R (I + S^-1)`: asked for these, the soft fit realizes R (P4).
 
     Args:
         S: gram matrix `K^T G^-1 K`, `n x n`.
@@ -412,8 +412,8 @@ def batch_cost(S: Array, R: Array) -> float:
         S: gram matrix `K^T G^-1 K`, `n x n`.
         R: residuals, `d_v x n`.
     """
-    realised = R @ retention(S)
-    return float(np.sum((R - realised) * realised))
+    realized = R @ retention(S)
+    return float(np.sum((R - realized) * realized))
 
 
 def least_cost(S: Array, X: Array) -> float:
@@ -429,7 +429,7 @@ def least_cost(S: Array, X: Array) -> float:
 def priced_shift(S: Array, X: Array, price: float) -> Array:
     """`X S (S + alpha I)^-1`, which has the least `||Y - X||^2 + alpha tr(Y S^-1 Y^T)` (X14).
 
-    It is X itself at price 0, and what the open loop realises of X at price 1.
+    It is X itself at price 0, and what the open loop realizes of X at price 1.
 
     Args:
         S: gram matrix `K^T G^-1 K`, `n x n`.
@@ -446,7 +446,7 @@ def priced_shift(S: Array, X: Array, price: float) -> Array:
 
 
 def two_sided_edit(G: Array, B: Array, k: Array, r: Array) -> Array:
-    """Minimiser of `||D k - r||^2 + tr(B D G D^T)`, B `d_v x d_v` positive definite (X12).
+    """Minimizer of `||D k - r||^2 + tr(B D G D^T)`, B `d_v x d_v` positive definite (X12).
 
     Args:
         G: geometry, `d_k x d_k`, symmetric positive definite.

@@ -31,7 +31,7 @@ class Interval:
         return self.upper <= self.floor or self.lower > self.upper
 
 
-# -- the penalised step (36)-(41) ---------------------------------------------------------------
+# -- the penalized step (36)-(41) ---------------------------------------------------------------
 
 
 def surrogate(delta: Array, g: Array, A: Array, lam: float) -> float:
@@ -47,7 +47,7 @@ def surrogate(delta: Array, g: Array, A: Array, lam: float) -> float:
 
 
 def displacement(g: Array, A: Array, lam: float) -> Array:
-    """`-(A + lam I)^-1 g` (39), (46): the minimiser of the surrogate where A + lam I > 0.
+    """`-(A + lam I)^-1 g` (39), (46): the minimizer of the surrogate where A + lam I > 0.
 
     Args:
         g: gradient of the loss.
@@ -194,7 +194,7 @@ def cost_penalties(a: float, b: float, progress: float, rho_hard: float, tau: fl
     return Interval(b / (tau * np.sqrt(rho_hard)), a / progress)
 
 
-# -- other regularisers (X5, X6) ----------------------------------------------------------------
+# -- other regularizers (X5, X6) ----------------------------------------------------------------
 
 
 def relative_spectrum(F: Array, H: Array) -> Array:
@@ -246,10 +246,10 @@ def relative_condition_bounds(cond_f: float, cond_h: float) -> tuple[float, floa
     return max(cond_f / cond_h, cond_h / cond_f), cond_f * cond_h
 
 
-def regularised_penalties(
+def regularized_penalties(
     a: float, b: float, f_easy: float, f_hard: float, progress: float, mu_max: float, tau: float
 ) -> Interval:
-    """Shared penalties for the regulariser `lam/2 delta^T F delta`, F commuting with H (X6 i).
+    """Shared penalties for the regularizer `lam/2 delta^T F delta`, F commuting with H (X6 i).
 
     Args:
         a: size of the easy request's gradient.
@@ -295,7 +295,7 @@ def two_sided_window(theta: float, kappa: float, f_easy: float, f_hard: float) -
 
 
 def aligned_displacement(g: Array, H: Array, R: float) -> Array:
-    """Minimiser of `g^T delta` over `delta^T H delta <= R^2` (X6 iii): `-R H^-1 g / sqrt(g^T H^-1 g)`.
+    """Minimizer of `g^T delta` over `delta^T H delta <= R^2` (X6 iii): `-R H^-1 g / sqrt(g^T H^-1 g)`.
 
     Args:
         g: gradient of the loss.

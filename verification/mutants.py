@@ -60,7 +60,7 @@ SUPPRESSION = [
     Mutant(suppression, "attenuation", "missing +1", lambda rho: rho / (rho + np.finfo(float).tiny)),
     Mutant(suppression, "attenuation", "rho itself", lambda rho: rho),
     Mutant(suppression, "attenuation", "1/(1 + rho): what is lost", lambda rho: 1 / (1 + rho)),
-    Mutant(suppression, "attenuation", "cancelling 1 - 1/(1 + rho)", lambda rho: 1 - 1 / (1 + rho)),
+    Mutant(suppression, "attenuation", "canceling 1 - 1/(1 + rho)", lambda rho: 1 - 1 / (1 + rho)),
     Mutant(suppression, "attenuation", "2 for 1", lambda rho: rho / (2 + rho)),
     Mutant(suppression, "channel", "missing 1/(1 + rho)", lambda G, k: np.linalg.solve(G, k)),
     Mutant(suppression, "channel", "1/rho, the exact fit", lambda G, k: np.linalg.solve(G, k) / _rho(G, k)),
@@ -96,14 +96,14 @@ SUPPRESSION = [
     Mutant(suppression, "coordinates_edit", "missing beta",
            lambda V, k, r, beta, past=None: suppression.edit(
                eye(V.shape[1]) + (0 if past is None else V.T @ past @ past.T @ V), V.T @ k, r) @ V.T),
-    Mutant(suppression, "penalised_geometry", "penalty on the null space itself",
+    Mutant(suppression, "penalized_geometry", "penalty on the null space itself",
            lambda P, beta, t: beta * eye(len(P)) + t * P),
     Mutant(suppression, "gram", "G for its inverse", lambda G, K: K.T @ G @ K),
     Mutant(suppression, "edit_cost", "inverse of G", lambda G, D: float(np.sum(np.linalg.solve(G, D.T).T * D))),
     Mutant(suppression, "edit_cost", "G left out", lambda G, D: float(np.sum(D * D))),
     Mutant(suppression, "batch_cost", "what is missing, squared",
            lambda S, R: float(np.sum((R - R @ suppression.retention(S)) ** 2))),
-    Mutant(suppression, "batch_cost", "what is realised, squared",
+    Mutant(suppression, "batch_cost", "what is realized, squared",
            lambda S, R: float(np.sum((R @ suppression.retention(S)) ** 2))),
     Mutant(suppression, "least_cost", "S for its inverse", lambda S, X: float(np.sum((X @ S) * X))),
     Mutant(suppression, "priced_shift", "price on the gram", lambda S, X, price: X @ suppression.retention(price * S)),
@@ -152,7 +152,7 @@ TRAP = [
     Mutant(trap, "kl_mismatch", "missing square root", lambda F, H: trap.relative_spectrum(F, H)[-1] / trap.relative_spectrum(F, H)[0]),
     Mutant(trap, "kl_mismatch", "condition of H alone", lambda F, H: sqrt(np.linalg.cond(H))),
     Mutant(trap, "relative_condition_bounds", "sum for product", lambda f, h: (max(f / h, h / f), f + h)),
-    Mutant(trap, "regularised_penalties", "f_e and f_h swapped",
+    Mutant(trap, "regularized_penalties", "f_e and f_h swapped",
            lambda a, b, fe, fh, p, mu, tau: Interval(b * sqrt(mu) / (tau * fe), a / (p * fh))),
     Mutant(trap, "one_sided_limit", "ratio inverted", lambda fe, fh, p, mu, tau: tau * fe / (p * fh * sqrt(mu))),
     Mutant(trap, "two_sided_window", "moved the wrong way",
@@ -195,7 +195,7 @@ FIDELITY = [
     Mutant(fidelity, "channel_drift", "key drift over sqrt(mu)",
            lambda k, g, mu, B: k / sqrt(mu) + min(g / (2 * mu**1.5), B * g / (mu * (mu + g)))),
     Mutant(fidelity, "proxy_gradient", "wrong sign", lambda Gamma, q: -Gamma @ q),
-    Mutant(fidelity, "proxy_gradient", "channel normalised", lambda Gamma, q: Gamma @ q / norm(q)),
+    Mutant(fidelity, "proxy_gradient", "channel normalized", lambda Gamma, q: Gamma @ q / norm(q)),
     Mutant(fidelity, "joint_proxy_gradient", "own column only", lambda Gamma, Q: Gamma @ np.tile(Q[:, :1], (1, Q.shape[1]))),
     Mutant(fidelity, "layer_gradient", "J_L forgotten", lambda J, Gamma, q: Gamma @ q),
     Mutant(fidelity, "layer_gradient", "J not transposed", lambda J, Gamma, q: J @ (Gamma @ q)),
@@ -267,7 +267,7 @@ def _unexecuted_eta(self, keys, fit="soft", original=Geometry.channel_and_attenu
     return channel, eta / (1 + eta)
 
 
-def _cancelling(self, keys):
+def _canceling(self, keys):
     return 1 - 1 / (1 + self.realizability(keys))
 
 
@@ -347,4 +347,4 @@ LIBRARY = [
     Mutant(LayeredSolver, "__init__", "shares off by one", _late, "test_product_fidelity"),
 ]
 
-CATALOGUE = [*SUPPRESSION, *TRAP, *FIDELITY, *LIBRARY]
+CATALOG = [*SUPPRESSION, *TRAP, *FIDELITY, *LIBRARY]

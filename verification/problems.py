@@ -100,7 +100,7 @@ def surrogates(draw: st.DrawFn, max_exponent: int = 12, kinds: Sequence[str] = K
 
 
 def trust_region(s: Surrogate, R: float) -> tuple[Array, float]:
-    """Minimiser of the surrogate without penalty over `||d|| <= R`, and its multiplier.
+    """Minimizer of the surrogate without penalty over `||d|| <= R`, and its multiplier.
 
     From the eigenvalues and the root of the secular equation, the hard case included.
     """
@@ -178,7 +178,7 @@ def linear(g: Array, lam: float) -> Array:
 
 @dataclass(frozen=True)
 class Executed:
-    """A displacement that an edit of geometry G is to realise at a key."""
+    """A displacement that an edit of geometry G is to realize at a key."""
 
     geometry: Geometry
     k: Array
@@ -238,8 +238,8 @@ def power(geometry: Geometry, p: float) -> Array:
 
 
 @dataclass(frozen=True)
-class Regularised:
-    """Requests, and a regulariser F that has u_min and u_max for eigenvectors."""
+class Regularized:
+    """Requests, and a regularizer F that has u_min and u_max for eigenvectors."""
 
     requests: Requests
     f: Array
@@ -268,12 +268,12 @@ def middles(draw: st.DrawFn, size: int) -> Array:
 
 
 @st.composite
-def regularised(draw: st.DrawFn) -> Regularised:
+def regularized(draw: st.DrawFn) -> Regularized:
     """F = H^p or any spectrum, either way round."""
     r = draw(requests(max_exponent=4))
     mu = r.geometry.mu
     f = draw(st.sampled_from([mu**p for p in (0.0, 0.5, 1.0, -1.0)]) | spectra(len(mu), 4))
-    return Regularised(r, f[::-1] if draw(st.booleans()) else f, draw(middles(len(mu))))
+    return Regularized(r, f[::-1] if draw(st.booleans()) else f, draw(middles(len(mu))))
 
 
 def window_of(

@@ -20,7 +20,7 @@ REMARKS = {
     "T1c": "The whole claim; the limit is stated with epsilon. G is definite and `||k||` stays put.",
     "T1d": "The whole claim. Of G2 nothing is needed but x^T G2 x >= x^T G1 x (`T1d_without_symmetric`).",
     "T1e": "The whole claim, with uniqueness of D P; and its correction: the raw key's update leaves the range of P unless P k = k or r = 0. Stronger: what the published code solves, for a batch with earlier keys, is the batch law's edit in the geometry that holds them.",
-    "T1f": "Stronger: the edit with earlier keys is the one minimiser, on matrices X = X P, of the objective that holds them too.",
+    "T1f": "Stronger: the edit with earlier keys is the one minimizer, on matrices X = X P, of the objective that holds them too.",
     "X1": "The whole claim. P = V V^T is built in; that the left side is AlphaEdit's edit is T1f.",
     "P15": "Stronger: the difference in closed form, for t >= 0, and the rate c/t for the Frobenius norm.",
     "X2": "The whole claim; eigenvalues are stated as an orthonormal eigenbasis, so that multiplicities count.",
@@ -31,7 +31,7 @@ REMARKS = {
     "P8": "Wider: the mean is any linear monotone functional with mean 1 of 1; it has to be defined for the products of entries, rho and eta.",
     "P9": "With the addition of the register, k stays put: along an eigenvector k, for every eps from some eigenvalue on. And what happens without it: for every eigenvalue mu a key of length sqrt(mu) has rho = 1.",
     "P10": "The whole claim; eps_C is any bound of the spectral norm.",
-    "X12": "The whole claim, with existence and uniqueness of the minimiser. The share is stated for every eigenvector of B.",
+    "X12": "The whole claim, with existence and uniqueness of the minimizer. The share is stated for every eigenvector of B.",
     "T2a": "The whole claim.",
     "L1": "With the additions of the register: in one dimension no lam >= 0 gives the radius 2.",
     "L2": "The whole claim; the radius may be negative.",
@@ -52,7 +52,7 @@ REMARKS = {
     "J2": "A claim that fails: two equal layers without any drift have J = 3/4 I.",
     "P1": "A claim that fails: every request arrives with the same share eta, and eta < 1.",
     "P2": "A claim that fails: the proxy is eta times the gradient at the token. The gradient by the weights exists, and is one.",
-    "P5": "A claim that fails: for every G, k and delta. What realises delta costs more than M once rho is below ||delta||^2/M, and rho comes as near to 0 as wanted.",
+    "P5": "A claim that fails: for every G, k and delta. What realizes delta costs more than M once rho is below ||delta||^2/M, and rho comes as near to 0 as wanted.",
     "P6": "A claim that fails: the quotient is a number of G and k.",
     "P7": "A claim that fails: every key that P kills is neither written nor gives a gradient, and there are such keys.",
     "P11": "A claim that fails: one pair of gradients, every rate, decay and guard up to 1/100, first step.",
@@ -60,7 +60,7 @@ REMARKS = {
     "P13": "The whole claim: recursion, gradient of the square, and L5 for one layer.",
     "X9": "The whole claim.",
     "X5": "Stronger: the bounds of the condition, max(c_F/c_H, c_H/c_F) <= cond <= c_F c_H, are proved too.",
-    "X6": "Stronger: that the step is the one minimiser of the regularised linear loss, and that the aligned step is the one minimiser over its region, is proved too.",
+    "X6": "Stronger: that the step is the one minimizer of the regularized linear loss, and that the aligned step is the one minimizer over its region, is proved too.",
     "X7": "The whole claim.",
 }
 #: Claims of which a part is stated, and what that part says.
@@ -99,7 +99,7 @@ another statement loses its place (`verification/test_kernel.py`), and the state
 On a machine without Coq `make proofs` installs `coq`, `libcoq-mathcomp-algebra`, `libcoq-mathcomp-real-closed` and `libcoq-mathcomp-algebra-tactics`
 with apt (measured on Debian 12: 1.1 GB, under two minutes). A run takes 104 s of CPU and 0.7 GB of memory; beside other work on two cores it took five minutes.
 
-That a formal statement says what the claim says is a person's judgement. Both are printed here, with what differs.
+That a formal statement says what the claim says is a person's judgment. Both are printed here, with what differs.
 
 Derivatives and limits are stated with epsilon and delta. `bounded A c` says that the spectral norm of A is at most c. Quotients by zero are zero.
 
@@ -152,7 +152,7 @@ def _assumptions(answers: Answers) -> list[str]:
     return ["| claim | assumption | theorem |", "|---|---|---|", *rows]
 
 
-def _judgement(claim: str, answers: Answers) -> str:
+def _judgment(claim: str, answers: Answers) -> str:
     """What differs between a claim and its statement, and what the kernel says of it."""
     if claim in answers.proved:
         return f"{REMARKS[claim]} Machine-checked. {_axioms(answers.proved[claim])}"
@@ -199,7 +199,7 @@ def page(answers: Answers) -> str:
                 *_counterexamples(claim.id, answers),
                 "```",
                 "",
-                _judgement(claim.id, answers),
+                _judgment(claim.id, answers),
                 "",
             ]
     return INTRO + "\n".join(lines).rstrip() + "\n"

@@ -17,7 +17,7 @@ def worst(ratio: Callable[[Array], float], size: int, *, starts: int = 12, seed:
     """Largest `ratio(x)` found over x in R^size, by Nelder and Mead from seeded starts.
 
     Args:
-        ratio: value / bound of an instance that x parametrises; not finite counts as a bad start.
+        ratio: value / bound of an instance that x parametrizes; not finite counts as a bad start.
     """
     rng = np.random.default_rng(seed)
 

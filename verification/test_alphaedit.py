@@ -121,7 +121,7 @@ def test_no_other_projected_edit_costs_less(p: Projection, seed: int):
 
 @given(projections())
 @checks("T1e", "random")
-def test_projected_edit_realises_the_projected_share(p: Projection):
+def test_projected_edit_realizes_the_projected_share(p: Projection):
     X = suppression.projected_edit(p.P, p.k, p.r, p.beta)
     eta = suppression.projected_attenuation(p.P, p.k, p.beta)
     equal(X @ p.k, eta * p.r, p.tolerance, float(np.linalg.norm(p.r)))
@@ -219,19 +219,19 @@ def test_history_of_nothing_leaves_a_tiny_share_as_it_is():
     system = diagonal([beta] * 4) + outer(inside, inside) + outer(past, past)
     share, alone = dot(system.solve(inside), k), square(inside) / (beta + square(inside))
     same(share, alone)
-    realised = (suppression.projected_edit(p.P, p.k, p.r, p.beta, p.past) @ p.k)[0]
-    assert realised != float(alone)
-    assert abs(realised - float(alone)) < p.share_error < 1e-3 * float(alone)
+    realized = (suppression.projected_edit(p.P, p.k, p.r, p.beta, p.past) @ p.k)[0]
+    assert realized != float(alone)
+    assert abs(realized - float(alone)) < p.share_error < 1e-3 * float(alone)
 
 
 @given(projections())
 @example(nearly_outside())
 @checks("T1f", "random")
 def test_history_only_attenuates(p: Projection):
-    realised = suppression.projected_edit(p.P, p.k, p.r, p.beta, p.past) @ p.k
-    eta = float(realised @ p.r / (p.r @ p.r))
+    realized = suppression.projected_edit(p.P, p.k, p.r, p.beta, p.past) @ p.k
+    eta = float(realized @ p.r / (p.r @ p.r))
     below(eta, suppression.projected_attenuation(p.P, p.k, p.beta) + p.share_error)
-    equal(realised, eta * p.r, p.share_error, float(np.linalg.norm(p.r)))
+    equal(realized, eta * p.r, p.share_error, float(np.linalg.norm(p.r)))
 
 
 @given(projections(min_size=2))
@@ -240,9 +240,9 @@ def test_history_orthogonal_in_the_null_space_costs_nothing(p: Projection):
     inside = p.P @ p.k
     assume(np.linalg.norm(inside) > 1e-3)
     past = p.past - np.outer(inside, inside @ p.past) / (inside @ inside)
-    realised = suppression.projected_edit(p.P, p.k, p.r, p.beta, past) @ p.k
+    realized = suppression.projected_edit(p.P, p.k, p.r, p.beta, past) @ p.k
     equal(
-        realised,
+        realized,
         suppression.projected_attenuation(p.P, p.k, p.beta) * p.r,
         1e3 * p.tolerance,
         float(np.linalg.norm(p.r)),
@@ -284,10 +284,10 @@ def test_skew_coordinates_give_another_edit():
 
 @given(projections(), st.integers(2, 6))
 @checks("P15", "random")
-def test_penalising_the_complement_tends_to_the_projection(p: Projection, exponent: int):
+def test_penalizing_the_complement_tends_to_the_projection(p: Projection, exponent: int):
     t = 10.0**exponent * p.beta
     limit = suppression.projected_edit(p.P, p.k, p.r, p.beta)
-    finite = suppression.edit(suppression.penalised_geometry(p.P, p.beta, t), p.k, p.r)
+    finite = suppression.edit(suppression.penalized_geometry(p.P, p.beta, t), p.k, p.r)
     # the outside part of the key is written with weight 1/(beta + t): the error falls like 1/t
     outside = np.linalg.norm(p.k - p.P @ p.k) * (1 + p.k @ p.k / p.beta)
     rounding = tolerance(t / p.beta) / np.sqrt(p.beta)
@@ -297,7 +297,7 @@ def test_penalising_the_complement_tends_to_the_projection(p: Projection, expone
 @checks("P15", "needed", drops="limit")
 def test_a_finite_penalty_still_writes_outside():
     P, k, r = np.diag([1.0, 0.0]), np.array([0.0, 1.0]), np.array([1.0])
-    finite = suppression.edit(suppression.penalised_geometry(P, 1.0, 10.0), k, r) @ k
+    finite = suppression.edit(suppression.penalized_geometry(P, 1.0, 10.0), k, r) @ k
     assert finite[0] == pytest.approx(1 / 12)
     assert suppression.projected_attenuation(P, k, 1.0) == 0
     ledger.counterexample("P = diag(1, 0), k = e2, beta = 1, t = 10: eta 1/12 and not 0")

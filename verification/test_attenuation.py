@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 @given(edits())
 @checks("T1", "random")
-def test_edit_realises_the_attenuated_residual(e: Edit):
+def test_edit_realizes_the_attenuated_residual(e: Edit):
     D = suppression.edit(e.G, e.k, e.r)
     eta = suppression.attenuation(suppression.realizability(e.G, e.k))
     equal(D @ e.k, eta * e.r, e.geometry.tolerance)
@@ -89,18 +89,18 @@ def test_law_needs_neither_symmetry_nor_definiteness(size: int, seed: int):
     held, rho = G + np.outer(k, k), float(k @ np.linalg.solve(G, k))
     condition = np.linalg.cond(G) + np.linalg.cond(held)
     assume(condition < 1e6 and abs(1 + rho) > 1e-3)
-    realised = np.outer(r, np.linalg.solve(held, k)) @ k
+    realized = np.outer(r, np.linalg.solve(held, k)) @ k
     inverse = np.linalg.norm(np.linalg.inv(held)) + np.linalg.norm(np.linalg.inv(G)) / (1 + rho) ** 2
     scale = np.linalg.norm(r) * (k @ k) * inverse
-    equal(realised, suppression.attenuation(rho) * r, tolerance(condition, size), scale)
+    equal(realized, suppression.attenuation(rho) * r, tolerance(condition, size), scale)
 
 
 @checks("T1", "needed", drops="single")
 def test_two_keys_do_not_follow_the_law_of_one():
     G, K, R = np.eye(2), np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[1.0, -1.0]])
-    realised = suppression.batch_edit(G, K, R) @ K
+    realized = suppression.batch_edit(G, K, R) @ K
     alone = [suppression.attenuation(suppression.realizability(G, K[:, j])) * R[0, j] for j in (0, 1)]
-    assert np.abs(realised[0] - alone).min() > 0.1
+    assert np.abs(realized[0] - alone).min() > 0.1
     ledger.counterexample("G = I, keys (1,0) and (1,1): together neither residual is scaled by its own eta")
 
 

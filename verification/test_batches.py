@@ -61,7 +61,7 @@ def batch_edits(draw: st.DrawFn, max_exponent: int = 4) -> Batch:
 
 @given(batch_edits())
 @checks("X2", "random")
-def test_batch_realises_its_residuals_mixed(b: Batch):
+def test_batch_realizes_its_residuals_mixed(b: Batch):
     D = suppression.batch_edit(b.geometry.G, b.K, b.R)
     equal(D @ b.K, b.R @ suppression.retention(b.S), b.tolerance, float(np.linalg.norm(b.R)))
 
@@ -146,12 +146,12 @@ def test_parallel_keys_keep_less_of_themselves():
 
 
 @checks("X3", "needed", drops="coefficient")
-def test_a_realised_residual_can_grow_through_crosstalk():
+def test_a_realized_residual_can_grow_through_crosstalk():
     S = np.array([[1.0, 0.9], [0.9, 1.0]])
     R = np.array([[1.0, 10.0]])
-    realised = R @ suppression.retention(S)
-    assert realised[0, 0] > 1 > suppression.attenuation(1.0)
-    ledger.counterexample("rho = 1, overlap 0.9, residuals 1 and 10: the first realises 2.7 of 1")
+    realized = R @ suppression.retention(S)
+    assert realized[0, 0] > 1 > suppression.attenuation(1.0)
+    ledger.counterexample("rho = 1, overlap 0.9, residuals 1 and 10: the first realizes 2.7 of 1")
 
 
 def behind_all_others(G: Array, K: Array) -> list[float]:
@@ -217,8 +217,8 @@ def test_an_indefinite_geometry_has_more_room_than_dimensions():
 
 @given(batch_edits(), seeds)
 @checks("X14", "random")
-def test_the_soft_fit_costs_what_is_missing_times_what_is_realised(b: Batch, seed: int):
-    """And any other change that realises the same costs more: one that its keys do not see is added."""
+def test_the_soft_fit_costs_what_is_missing_times_what_is_realized(b: Batch, seed: int):
+    """And any other change that realizes the same costs more: one that its keys do not see is added."""
     D = suppression.batch_edit(b.geometry.G, b.K, b.R)
     cost, size = suppression.edit_cost(b.geometry.G, D), float(np.sum(b.R**2))
     equal(cost, suppression.batch_cost(b.S, b.R), b.tolerance, size)
@@ -299,12 +299,12 @@ def test_an_indefinite_geometry_pays_for_a_larger_change():
     least, more = np.array([[1.0, 0.0]]), np.array([[1.0, 2.0]])
     assert (least @ K == more @ K).all()
     assert suppression.edit_cost(G, more) < suppression.edit_cost(G, least)
-    ledger.counterexample("G = diag(1, -1), k = e1: D = (1, t) realises the same and costs 1 - t^2")
+    ledger.counterexample("G = diag(1, -1), k = e1: D = (1, t) realizes the same and costs 1 - t^2")
 
 
 @given(batch_edits(max_exponent=2))
 @checks("P4", "random")
-def test_compensated_residuals_are_realised_whole(b: Batch):
+def test_compensated_residuals_are_realized_whole(b: Batch):
     s = np.linalg.eigvalsh(b.S)
     assume(s[0] > 1e-6 * max(1.0, s[-1]))
     asked = suppression.compensated_residuals(b.S, b.R)
@@ -343,7 +343,7 @@ def test_the_same_key_cannot_hold_two_values():
     assert np.linalg.matrix_rank(suppression.retention(S)) == 1
     with pytest.raises(np.linalg.LinAlgError):
         suppression.exact_edit(G, K, R)
-    ledger.counterexample("one key twice with residuals 1 and -1: B is singular, no D realises both")
+    ledger.counterexample("one key twice with residuals 1 and -1: B is singular, no D realizes both")
 
 
 # -- P8-P10 --------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ G2, A2, H2 = number(derive.g), number(derive.A).reshape(2, 2), np.diag([V["mu_mi
 
 @checks("T2a", "derived")
 def test_stationarity_gives_the_step():
-    step, hessian = derive.penalised_step()
+    step, hessian = derive.penalized_step()
     assert vanishes((hessian - derive.A - derive.lam * sp.eye(2)).norm())
     equal(trap.displacement(G2, A2, V["lam"]), number(step), EXACT)
 
@@ -60,7 +60,7 @@ def test_stationarity_gives_the_step():
 def test_the_ball_holds_nothing_better_and_shrinks():
     assert vanishes(derive.trust_region_gap())
     assert derive.radius_slope().is_nonpositive
-    step, _ = derive.penalised_step()
+    step, _ = derive.penalized_step()
     equal(trap.radius(G2, A2, V["lam"]), np.linalg.norm(number(step)), EXACT)
 
 
@@ -120,7 +120,7 @@ def test_relative_extremes_by_multipliers():
 def test_windows_from_the_four_conditions():
     plain = {derive.alpha_easy: 0, derive.alpha_hard: 0}
     lower, upper = (number(end.subs(plain)) for end in derive.penalties())
-    found = trap.regularised_penalties(
+    found = trap.regularized_penalties(
         V["a"], V["b"], V["f_easy"], V["f_hard"], V["Delta"], V["mu_max"], V["tau"]
     )
     equal([found.lower, found.upper], [lower, upper], EXACT)

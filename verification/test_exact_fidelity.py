@@ -422,7 +422,7 @@ def test_attenuation_does_not_depend_on_the_target(s: Source):
 @given(sources)
 @checks("P2", "exact", refutes=True)
 def test_the_gate_of_one_edit_only_scales(s: Source):
-    """What is realised at the subject's token is linear in r: its Jacobian is eta I."""
+    """What is realized at the subject's token is linear in r: its Jacobian is eta I."""
     g, k, r, D = two_targets(s)
     same(D[0] * k + D[1] * k, (r[0] + r[1]) * share(rho_of(g.G, k)))
     same(least_squares(g.G, k, eye(2) * r[0]) * k, eye(2) * share(rho_of(g.G, k)) * r[0])

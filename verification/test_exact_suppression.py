@@ -60,7 +60,7 @@ def attenuation_law(G: fmpq_mat, k: fmpq_mat, r: fmpq_mat) -> fmpq_mat:
 
 @given(sources)
 @checks("T1", "exact")
-def test_edit_realises_the_attenuated_residual(s: Source):
+def test_edit_realizes_the_attenuated_residual(s: Source):
     g = s.spectral(s.size())
     k, r = s.vector(g.size, nonzero=False), s.vector(s.size())
     D = attenuation_law(g.G, k, r)
@@ -226,7 +226,7 @@ def test_projected_edit_is_optimal_under_its_constraint(s: Source):
 @given(sources)
 @checks("T1e", "exact", refutes=True)
 def test_the_raw_key_leaves_the_range_unless_it_lies_within(s: Source):
-    """(29)-(31) as printed: the minimiser without the constraint."""
+    """(29)-(31) as printed: the minimizer without the constraint."""
     _, P, k, r, beta = projected(s)
     raw = least_squares(beta * eye(P.nrows()), k, r)
     same(raw, outer(r, k) * (1 / (beta + square(k))))
@@ -310,7 +310,7 @@ def test_distance_of_ridge_to_its_limit(s: Source):
     G = beta * eye(P.nrows()) + t * (eye(P.nrows()) - P)
     same(rho_of(G, k), square(inside) / beta + b / (beta + t))
     same((least_squares(G, k, r) - X) * (t + beta + b / A), L)
-    seen = suppression.penalised_geometry(table(P), float(beta), float(t))
+    seen = suppression.penalized_geometry(table(P), float(beta), float(t))
     near(seen, G, float((beta + t) / beta))
     near(
         suppression.edit(seen, array(k), array(r)),
@@ -346,7 +346,7 @@ def batch_law(G: fmpq_mat, K: fmpq_mat, R: fmpq_mat) -> fmpq_mat:
 
 @given(sources)
 @checks("X2", "exact")
-def test_batch_realises_its_residuals_mixed(s: Source):
+def test_batch_realizes_its_residuals_mixed(s: Source):
     G, K, R, S = batch(s)
     D = batch_law(G, K, R)
     cond = condition(G) * (1 + float(square(S)) ** 0.5)
@@ -417,7 +417,7 @@ def test_n_edits_share_the_rank_of_their_keys(s: Source):
 @given(sources)
 @checks("X14", "exact")
 def test_what_a_batch_costs(s: Source):
-    """The cost, the least of changes that realise the same, and where a price ends."""
+    """The cost, the least of changes that realize the same, and where a price ends."""
     G, K, R, S = batch(s)
     n, D = S.nrows(), least_squares(G, K, R)
     paid = dot(D * G, D)

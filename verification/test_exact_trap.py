@@ -61,7 +61,7 @@ def test_any_other_step_costs_exactly_the_curvature_more(s: Source):
 
 @given(sources)
 @checks("L1", "exact")
-def test_nothing_in_the_ball_beats_the_penalised_step(s: Source):
+def test_nothing_in_the_ball_beats_the_penalized_step(s: Source):
     """With the multiplier's identity: what x gains is a square plus lam times its slack."""
     A, g, lam = curved(s)
     delta, x = step_of(A.G, g, lam), s.vector(A.size, nonzero=False)
@@ -153,7 +153,7 @@ def test_no_radius_serves_iff_progress_passes_the_inner_ball(s: Source):
 
 
 def served(g: fmpq_mat, A: fmpq_mat, lam: fmpq, H: fmpq_mat, *, progress=None, tau=None) -> bool:
-    """Whether the penalised step of one request moves far enough, or stays within E(tau); squared."""
+    """Whether the penalized step of one request moves far enough, or stays within E(tau); squared."""
     delta = step_of(A, g, lam)
     return square(delta) >= progress**2 if progress is not None else dot(delta, H * delta) <= tau**2
 
@@ -276,7 +276,7 @@ def test_relative_condition_lies_between_its_bounds(s: Source):
 
 @given(sources)
 @checks("X6", "exact")
-def test_one_sided_limit_of_a_regulariser(s: Source):
+def test_one_sided_limit_of_a_regularizer(s: Source):
     """(i): delta = -(lam F)^-1 g, F with H's eigenvectors."""
     roots, H, a, b, progress, tau, factor = requests(s)
     F = Spectral(tuple(s.positive(2) for _ in roots), H.U)
@@ -291,7 +291,7 @@ def test_one_sided_limit_of_a_regulariser(s: Source):
         both.append(moves and safe)
     limit = tau * F.mu[-1] / (progress * F.mu[0] * roots[-1])
     assert any(both) == (factor >= 1) == (b / a <= limit)
-    interval = trap.regularised_penalties(
+    interval = trap.regularized_penalties(
         *map(float, (a, b, F.mu[0], F.mu[-1], progress, roots[-1] ** 2, tau))
     )
     near([interval.lower, interval.upper], [lower, upper])
@@ -300,7 +300,7 @@ def test_one_sided_limit_of_a_regulariser(s: Source):
 
 @given(sources)
 @checks("X6", "exact")
-def test_a_regulariser_moves_the_window_and_keeps_its_width(s: Source):
+def test_a_regularizer_moves_the_window_and_keeps_its_width(s: Source):
     """(ii): safe and at theta of its own limit, both requests; the best lam is the larger of two."""
     roots, H = s.squares(max(2, s.size()))
     F = Spectral(tuple(s.positive(2) for _ in roots), H.U)

@@ -42,7 +42,7 @@ def test_least_cost_of_a_displacement(e: Executed):
 
 @given(executions(max_exponent=6), seeds, SCALES)
 @checks("P3", "random")
-def test_every_edit_that_realises_it_costs_as_much(e: Executed, seed: int, size: float):
+def test_every_edit_that_realizes_it_costs_as_much(e: Executed, seed: int, size: float):
     """The exact edit and anything that the key does not see."""
     exact = np.outer(e.delta, np.linalg.solve(e.geometry.G, e.k)) / e.rho
     away = np.random.default_rng(seed).standard_normal(exact.shape)
@@ -95,7 +95,7 @@ def test_the_least_cost_is_attained():
 
 
 @checks("P3", "needed", drops="nonzero")
-def test_without_a_key_nothing_is_realised_at_any_cost():
+def test_without_a_key_nothing_is_realized_at_any_cost():
     G, k = np.eye(2), np.zeros(2)
     assert suppression.realizability(G, k) == 0
     assert all(np.linalg.norm(D @ k) == 0 for D in (np.ones((1, 2)), 1e9 * np.ones((1, 2))))

@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 @given(cases(), st.integers(0, 3), seeds)
 @checks("L5", "random")
 def test_gradient_through_a_fixed_channel(case: Case, layer: int, seed: int):
-    """At any layer, for any channel and centre, through a loss that other tokens enter too."""
+    """At any layer, for any channel and center, through a loss that other tokens enter too."""
     net, layer = case.net, layer % case.net.layers
     rng = np.random.default_rng(seed)
     q, c = torch.tensor(rng.standard_normal(net.W[0].shape[1])), torch.tensor(rng.standard_normal(net.width))

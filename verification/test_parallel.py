@@ -64,7 +64,7 @@ def test_one_layers_proxy_is_the_hypergradient(case: Case):
 def test_a_small_attenuation_stays_suppressed():
     assert fidelity.realized_after(1e-3, 1.0, 20) < 2.1e-5
     assert fidelity.realized_after(0.9, 1.0, 20) > 0.999
-    ledger.counterexample("eta = 0.001, a = 1, T = 20: 0.00002 of the edit is realised")
+    ledger.counterexample("eta = 0.001, a = 1, T = 20: 0.00002 of the edit is realized")
 
 
 @checks("P13", "needed", drops="layer")

@@ -1,4 +1,4 @@
-"""T2a, L1: the penalised step, and the trust region it stands for."""
+"""T2a, L1: the penalized step, and the trust region it stands for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from verification.strategies import EPS, basis, seeds, tolerance
 Array = NDArray[np.float64]
 
 
-# -- T2a: the penalised step ---------------------------------------------------------------------
+# -- T2a: the penalized step ---------------------------------------------------------------------
 
 
 @given(surrogates())
@@ -44,7 +44,7 @@ def test_step_in_the_eigenbasis(s: Surrogate):
 @given(surrogates(max_exponent=6), seeds, SCALES)
 @checks("T2a", "random")
 def test_any_other_step_costs_more(s: Surrogate, seed: int, size: float):
-    """By the quadratic form of A + lam I, positive: the minimiser is the only one."""
+    """By the quadratic form of A + lam I, positive: the minimizer is the only one."""
     step = np.random.default_rng(seed).standard_normal(len(s.g)) * size * np.linalg.norm(s.delta)
     expected = float(np.sum((s.alpha + s.lam) * (s.U.T @ step) ** 2) / 2)
     here, there = (trap.surrogate(d, s.g, s.A, s.lam) for d in (s.delta, s.delta + step))
@@ -53,7 +53,7 @@ def test_any_other_step_costs_more(s: Surrogate, seed: int, size: float):
 
 
 @checks("T2a", "searched")
-def test_a_minimiser_of_the_surrogate_ends_at_the_step():
+def test_a_minimizer_of_the_surrogate_ends_at_the_step():
     """From far away, with differences instead of derivatives; the share of the depth it reaches."""
     rng = np.random.default_rng(0)
     for _ in range(8):
@@ -81,8 +81,8 @@ def test_below_the_floor_the_surrogate_has_no_minimum():
 
 @given(surrogates(max_exponent=5))
 @checks("L1", "random")
-def test_penalised_step_solves_the_trust_region(s: Surrogate):
-    """Its radius, its minimiser and its multiplier, against the secular equation."""
+def test_penalized_step_solves_the_trust_region(s: Surrogate):
+    """Its radius, its minimizer and its multiplier, against the secular equation."""
     best, multiplier = trust_region(s, trap.radius(s.g, s.A, s.lam))
     limit = 10 * s.tolerance
     equal(multiplier, s.lam, limit, s.size)
@@ -146,7 +146,7 @@ def test_radius_falls_no_slower_than_the_largest_curvature_allows():
 
 
 @checks("L1", "searched")
-def test_nothing_in_the_ball_beats_the_penalised_step():
+def test_nothing_in_the_ball_beats_the_penalized_step():
     """Share of its decrease that a search within the ball reaches, concave directions included."""
     U, alpha = basis(3, 5), np.array([-1.0, 0.5, 4.0])
     s = Surrogate(alpha, U, np.array([1.0, -2.0, 0.5]), 1.2)

@@ -1,4 +1,4 @@
-"""The suite rejects wrong formulas: every mistake of the catalogue makes one of the claims' tests fail."""
+"""The suite rejects wrong formulas: every mistake of the catalog makes one of the claims' tests fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import settings
 
 import verification
 from theory.claims import CLAIMS
-from verification.mutants import CATALOGUE, Mutant
+from verification.mutants import CATALOG, Mutant
 
 
 @cache
@@ -95,7 +95,7 @@ def quicken(test: Callable, profile: str, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(test, name, settings.get_profile(profile))
 
 
-@pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda m: m.id)
+@pytest.mark.parametrize("mutant", CATALOG, ids=lambda m: m.id)
 def test_mistake_is_rejected(mutant: Mutant, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(mutant.where, mutant.name, mutant.formula)
@@ -105,6 +105,6 @@ def test_mistake_is_rejected(mutant: Mutant, monkeypatch):
     test(**arguments)  # and it is the mistake that it rejects: without it the same test passes
 
 
-def test_the_catalogue_is_large_and_without_repetition():
-    assert len(CATALOGUE) >= 60
-    assert len({m.id for m in CATALOGUE}) == len(CATALOGUE)
+def test_the_catalog_is_large_and_without_repetition():
+    assert len(CATALOG) >= 60
+    assert len({m.id for m in CATALOG}) == len(CATALOG)

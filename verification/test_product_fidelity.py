@@ -147,7 +147,7 @@ def test_ridges_drift_within_the_bounds(d: Drift):
 @given(seeds, st.integers(1, 4), st.integers(-2, 3))
 @checks("J1", "product")
 def test_exact_fit_is_a_perturbed_identity(seed: int, n: int, exponent: int):
-    """(I + E) r = z with I + E = B, what the soft fit realises: the exact fit asks for B^-1 z."""
+    """(I + E) r = z with I + E = B, what the soft fit realizes: the exact fit asks for B^-1 z."""
     K = torch.tensor(np.random.default_rng(seed).standard_normal((nets.INNER, n)))
     ridge = Ridge(nets.moment(seed), 10.0**exponent)
     soft, exact = ridge.channel(K), ridge.channel(K, "exact")
@@ -178,7 +178,7 @@ def test_compensation_attains_the_allocation_bound(weight: float):
 # -- L5, X8: the objective's gradient -----------------------------------------------------------
 
 
-def materialised(s: Setting, residuals: Tensor) -> tuple[float, Array]:
+def materialized(s: Setting, residuals: Tensor) -> tuple[float, Array]:
     """Loss and Gamma at `W + R Q^T`, written into the weights."""
     top = s.layers[-1]
     module = s.arch.down(top)
@@ -202,7 +202,7 @@ def test_objective_is_the_proxy_of_one_edit(family: str, seed: int, weight: floa
     s = setting(family, seed, weight)
     r = s.residuals(seed, 3.0)
     losses, felt = s.proxy(r)
-    loss, Gamma = materialised(s, r)
+    loss, Gamma = materialized(s, r)
     q = s.channel[:, 0].numpy()
     limit = rounding() * (1 + norm(s.origin[0].numpy()))
     equal(float(losses.nll[0]), loss, limit, 1 + loss)
@@ -216,7 +216,7 @@ def test_objective_is_the_joint_proxy_of_a_batch(family: str, seed: int, weight:
     s = setting(family, seed, weight, size=3)
     r = s.residuals(seed, 3.0)
     losses, felt = s.proxy(r)
-    loss, Gamma = materialised(s, r)
+    loss, Gamma = materialized(s, r)
     Q = s.channel.numpy()
     limit = rounding() * (1 + norm(s.origin[0].numpy()))
     equal(float(losses.nll.sum()), loss, limit, 1 + loss)
@@ -413,9 +413,9 @@ def test_plain_descent_through_the_solver_closes_the_loop(weight: float, step: f
         solution = s.solve(residuals)
         residuals = residuals - step * solution.eta[2] * (solution.shift - delta)
     solution = s.solve(residuals)
-    realised = float((solution.shift * delta).sum() / delta.square().sum())
+    realized = float((solution.shift * delta).sum() / delta.square().sum())
     scale = 1 + norm(s.origin[0].numpy()) / norm(delta.numpy())
-    equal(realised, fidelity.realized_after(float(solution.eta[2]), step, steps), rounding() * scale, 1.0)
+    equal(realized, fidelity.realized_after(float(solution.eta[2]), step, steps), rounding() * scale, 1.0)
 
 
 @families
@@ -540,9 +540,9 @@ def test_gate_of_a_batch_filters_across_edits(family: str):
 class Watched:
     """An objective that remembers where it was asked and what it answered."""
 
-    def __init__(self, s: Setting, regularise: float) -> None:
+    def __init__(self, s: Setting, regularization: float) -> None:
         self.objective = s.objective
-        self.weight = regularise / float(s.origin[0].square().sum())
+        self.weight = regularization / float(s.origin[0].square().sum())
         self.seen: list[tuple[Tensor, Array, float]] = []  # residual, gradient, loss
 
     def losses(self, residuals: Tensor, *args, **kwargs) -> Losses:
@@ -566,7 +566,7 @@ def test_a_step_of_the_descent_can_climb(family: str):
     """One edited layer, where the proxy is the hypergradient (P13): still momentum carries steps uphill."""
     s = setting(family, 0, 1.0, layers=(2,))
     watched = Watched(s, 5.0)
-    s.descend(watched, 30, 0.3, Penalty(regularise=5.0))
+    s.descend(watched, 30, 0.3, Penalty(regularization=5.0))
     climbs = 0
     for (here, g, loss), (there, _, after) in pairwise(watched.seen):
         slope = fidelity.cosine(g + watched.pull(here), (there - here)[0].double().numpy())
@@ -578,12 +578,12 @@ def test_a_step_of_the_descent_can_climb(family: str):
 
 
 @checks("P12", "product", refutes=True)
-def test_the_regularised_descent_leaves_the_guarantee():
+def test_the_regularized_descent_leaves_the_guarantee():
     """Near its rest the descent's direction g~ + e is small and g - g~ is not."""
     ridges = {i: Ridge(nets.moment(i), w) for i, w in ((2, 100.0), (3, 30.0))}
     s = Setting(nets.still(0, (2, 3)), nets.batch(), 1.0, (2, 3), ridges)
     watched = Watched(s, 0.5)
-    s.descend(watched, 60, 0.05, Penalty(regularise=0.5))
+    s.descend(watched, 60, 0.05, Penalty(regularization=0.5))
     zetas, cosines = [], []
     for r, proxy, _ in watched.seen[20::4]:
         m = Fidelity.of(gradients(s, r))
@@ -593,5 +593,5 @@ def test_the_regularised_descent_leaves_the_guarantee():
     assert max(zetas) < 1
     assert min(cosines) < -0.1
     ledger.counterexample(
-        f"two layers, zeta' = {max(zetas):.2f}: near the rest of the regularised descent cos(g + e, g~ + e) = {min(cosines):.1f}"
+        f"two layers, zeta' = {max(zetas):.2f}: near the rest of the regularized descent cos(g + e, g~ + e) = {min(cosines):.1f}"
     )

@@ -523,5 +523,5 @@ def test_full_width(size: int):
         operator = Ridge(C, 1.0, dtype=dtype)
         limit = suppression.rounding_bound(eps, 1e4)
         equal(_numpy(operator.attenuation(K)), suppression.attenuation(np.diag(S.numpy())), limit)
-        realised = _numpy(operator.channel(K)).T @ K.numpy()
-        equal(realised, suppression.retention(S.numpy()), limit * (1 + float(S.trace())))
+        realized = _numpy(operator.channel(K)).T @ K.numpy()
+        equal(realized, suppression.retention(S.numpy()), limit * (1 + float(S.trace())))

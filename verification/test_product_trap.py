@@ -1,4 +1,4 @@
-"""Theorem 2 on the library's own geometry: `Ridge(A, 1, lam)` is the penalised step, `Ridge(H)` an ellipsoid,
+"""Theorem 2 on the library's own geometry: `Ridge(A, 1, lam)` is the penalized step, `Ridge(H)` an ellipsoid,
 `channel(fit="exact")` the executor, and a demo model's logit a margin.
 """
 
@@ -33,7 +33,7 @@ from verification.problems import (
     Executed,
     General,
     Pair,
-    Regularised,
+    Regularized,
     Requests,
     Surrogate,
     along_request,
@@ -44,7 +44,7 @@ from verification.problems import (
     executions,
     generals,
     pairs,
-    regularised,
+    regularized,
     requests,
     surrogates,
     trust_region,
@@ -71,7 +71,7 @@ def solved(geometry: Geometry, x: Array) -> Array:
     return geometry.solve(tensor(columns)).double().numpy().reshape(x.shape)
 
 
-def penalised(
+def penalized(
     g: Array, A: Array, lam: float, dtype: torch.dtype = torch.float64, weight: float = 1.0
 ) -> Array:
     """`-(A + lam I)^-1 g`: curvature as moment, the penalty as ridge."""
@@ -91,10 +91,10 @@ def measurable(condition: float, dtype: torch.dtype) -> None:
 
 @given(surrogates(), DTYPES, st.sampled_from([1.0, 1e-3, 15000.0]))
 @checks("T2a", "product")
-def test_ridge_takes_the_penalised_step(s: Surrogate, dtype: torch.dtype, weight: float):
+def test_ridge_takes_the_penalized_step(s: Surrogate, dtype: torch.dtype, weight: float):
     measurable(s.condition, dtype)
     limit = tolerance(s.condition, len(s.g), eps(dtype))
-    delta = penalised(s.g, s.A, s.lam, dtype, weight)
+    delta = penalized(s.g, s.A, s.lam, dtype, weight)
     equal(delta, s.delta, limit)
     pull = (s.A + s.lam * np.eye(len(s.g))) @ delta
     equal(
@@ -108,10 +108,10 @@ def test_ridge_has_a_step_iff_the_penalty_is_above_the_floor(s: Surrogate, dtype
     floor = trap.penalty_floor(s.A)
     assume(floor > 0 and abs(factor - 1) * floor > 100 * eps(dtype) * s.size)
     if factor > 1:
-        assert holds(np.isfinite(penalised(s.g, s.A, factor * floor, dtype)).all())
+        assert holds(np.isfinite(penalized(s.g, s.A, factor * floor, dtype)).all())
     else:
         with pytest.raises(MetakeError, match="not positive definite"):
-            penalised(s.g, s.A, factor * floor, dtype)
+            penalized(s.g, s.A, factor * floor, dtype)
 
 
 @given(surrogates(max_exponent=5), DTYPES)
@@ -119,7 +119,7 @@ def test_ridge_has_a_step_iff_the_penalty_is_above_the_floor(s: Surrogate, dtype
 def test_ridge_s_step_solves_the_trust_region_of_its_radius(s: Surrogate, dtype: torch.dtype):
     """lam comes back as the multiplier of the secular equation."""
     measurable(s.condition, dtype)
-    delta = penalised(s.g, s.A, s.lam, dtype)
+    delta = penalized(s.g, s.A, s.lam, dtype)
     best, multiplier = trust_region(s, float(np.linalg.norm(delta)))
     limit = tolerance(s.condition, len(s.g), eps(dtype))
     equal(multiplier, s.lam, limit, s.size)
@@ -132,7 +132,7 @@ def test_ridge_s_step_solves_the_trust_region_of_its_radius(s: Surrogate, dtype:
 def test_ridge_s_radius_falls_with_the_penalty(s: Surrogate, dtype: torch.dtype, factor: float):
     measurable(s.condition, dtype)
     more = s.lam + factor * s.size
-    near, far = (float(np.linalg.norm(penalised(s.g, s.A, lam, dtype))) for lam in (s.lam, more))
+    near, far = (float(np.linalg.norm(penalized(s.g, s.A, lam, dtype))) for lam in (s.lam, more))
     slow, fast = ((alpha + s.lam) / (alpha + more) for alpha in (s.alpha.max(), s.alpha.min()))
     limit = tolerance(s.condition, len(s.g), eps(dtype))
     below(far, near * slow, limit)
@@ -262,8 +262,8 @@ def test_ridges_that_serve_two_linear_requests(r: Requests, dtype: torch.dtype):
     edge = tolerance(1, r.geometry.size, eps(dtype))
     check_ends(
         r,
-        lambda lam: penalised(r.easy, flat, lam, dtype),
-        lambda lam: penalised(r.hard, flat, lam, dtype),
+        lambda lam: penalized(r.easy, flat, lam, dtype),
+        lambda lam: penalized(r.hard, flat, lam, dtype),
         found,
         (edge * found.lower, edge * found.upper),
     )
@@ -280,19 +280,19 @@ def test_the_relative_condition_decides_for_ridges(r: Requests, factor: float, t
     progress = theta * trap.circumscribed_radius(r.geometry.mu[0], r.tau)
     lam = np.sqrt(b * np.sqrt(r.mu_max) / r.tau * r.a / progress)
     flat = np.zeros((r.geometry.size, r.geometry.size))
-    easy, hard = (penalised(-size * r.geometry.U[:, i], flat, lam) for size, i in ((r.a, 0), (b, -1)))
+    easy, hard = (penalized(-size * r.geometry.U[:, i], flat, lam) for size, i in ((r.a, 0), (b, -1)))
     served = np.linalg.norm(easy) >= progress and cost(r.geometry, hard) <= r.tau
     assert holds(trap.request_trap_relative(theta, r.a, b, kappa) == (not served))
 
 
-@given(regularised(), DTYPES)
+@given(regularized(), DTYPES)
 @checks("X6", "product")
-def test_regularisers_as_the_moment_of_a_ridge(case: Regularised, dtype: torch.dtype):
+def test_regularizers_as_the_moment_of_a_ridge(case: Regularized, dtype: torch.dtype):
     """F is the moment and lam its weight."""
     r, (f_easy, f_hard) = case.requests, case.f[[0, -1]]
     condition = float(case.f.max() / case.f.min())
     measurable(condition, dtype)
-    found = trap.regularised_penalties(r.a, r.b, f_easy, f_hard, r.progress, r.mu_max, r.tau)
+    found = trap.regularized_penalties(r.a, r.b, f_easy, f_hard, r.progress, r.mu_max, r.tau)
 
     def step(g: Array, lam: float) -> Array:
         return -solved(Ridge(tensor(case.F), lam, dtype=dtype), g)
@@ -309,9 +309,9 @@ def test_regularisers_as_the_moment_of_a_ridge(case: Regularised, dtype: torch.d
     equal(found.lower / found.upper * limit, r.b / r.a, tolerance())
 
 
-@given(regularised(), st.floats(0.01, 1))
+@given(regularized(), st.floats(0.01, 1))
 @checks("X6", "product")
-def test_the_window_of_a_ridge_is_moved_and_not_widened(case: Regularised, theta: float):
+def test_the_window_of_a_ridge_is_moved_and_not_widened(case: Regularized, theta: float):
     H = case.requests.geometry
     ridge = Ridge(tensor(case.F), 1.0)
     units = [solved(ridge, H.U[:, i]) for i in (0, -1)]
@@ -350,8 +350,8 @@ def test_ridges_that_serve_two_curved_requests(case: Curved, dtype: torch.dtype)
     blur = size * np.sqrt(eps(dtype))  # a solve at lam0 + s errs by eps/s
     check_ends(
         r,
-        lambda lam: penalised(r.easy, easy, lam, dtype),
-        lambda lam: penalised(r.hard, hard, lam, dtype),
+        lambda lam: penalized(r.easy, easy, lam, dtype),
+        lambda lam: penalized(r.hard, hard, lam, dtype),
         found,
         (blur, blur),
         floor,
@@ -366,7 +366,7 @@ def test_the_sandwich_decides_for_ridges(case: General):
     u_min, u_max = case.geometry.U[:, 0], case.geometry.U[:, -1]
 
     def served(b: float, lam: float) -> bool:
-        easy, hard = penalised(-case.a * u_min, case.A, lam), penalised(-b * u_max, case.A, lam)
+        easy, hard = penalized(-case.a * u_min, case.A, lam), penalized(-b * u_max, case.A, lam)
         return np.linalg.norm(easy) >= case.progress * (1 - 1e-9) and cost(case.geometry, hard) <= case.tau
 
     if free > 0:
@@ -461,8 +461,8 @@ def test_penalties_whose_steps_the_executor_can_afford(e: Executed, r: Requests,
     edge = tolerance(e.geometry.condition, e.geometry.size, eps(dtype))
     u, flat = e.delta / np.linalg.norm(e.delta), np.zeros((len(e.delta), len(e.delta)))
     for side in (-1, 1):
-        hard = penalised(-r.b * u, flat, found.lower * (1 + side * edge), dtype)
-        easy = penalised(-r.a * u, flat, found.upper * (1 + side * edge), dtype)
+        hard = penalized(-r.b * u, flat, found.lower * (1 + side * edge), dtype)
+        easy = penalized(-r.a * u, flat, found.upper * (1 + side * edge), dtype)
         assert holds((weight_cost(np.outer(hard, q), e.geometry.G) <= r.tau**2) == (side > 0))
         assert holds((np.linalg.norm(easy) >= r.progress) == (side < 0))
 

@@ -35,7 +35,7 @@ def _descend(net: Net, steps: int = 30, lr: float = 1.0) -> tuple[torch.Tensor, 
 @given(geometries(max_exponent=6), seeds, st.integers(1, 20))
 @checks("P1", "random", refutes=True)
 def test_attenuation_of_a_fixed_key_does_not_move(geometry: Geometry, seed: int, steps: int):
-    """Descent on (eta d - 1)^2/2: the residual grows, the share of it that is realised does not."""
+    """Descent on (eta d - 1)^2/2: the residual grows, the share of it that is realized does not."""
     k = geometry.U[:, -1] * np.sqrt(geometry.mu[-1] / 10)
     eta = suppression.attenuation(suppression.realizability(geometry.G, k))
     d = 0.0
@@ -159,7 +159,7 @@ def test_adams_step_can_climb_where_the_proxy_descends():
 
 
 @checks("P12", "random", refutes=True)
-def test_the_guarantee_does_not_cover_the_regulariser():
+def test_the_guarantee_does_not_cover_the_regularizer():
     proxy, g, pull = np.array([1.0, 0.0]), np.array([1.0, 0.5]), np.array([-1.0, -0.2])
     gamma = norm(g - proxy) / norm(proxy)
     assert fidelity.zeta(gamma, 0.0, 1.0) == gamma < 1

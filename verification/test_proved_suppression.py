@@ -26,7 +26,7 @@ from verification.smt import (
 
 
 @checks("T1", "proved")
-def test_edit_in_two_dimensions_realises_the_attenuated_residual():
+def test_edit_in_two_dimensions_realizes_the_attenuated_residual():
     """Any symmetric invertible G: from the normal equations alone."""
     a, b, c, k1, k2, r, D1, D2, rho = reals("g_11 g_12 g_22 k_1 k_2 r D_1 D_2 rho")
     first, second = D1 * (a + k1 * k1) + D2 * (b + k1 * k2), D1 * (b + k1 * k2) + D2 * (c + k2 * k2)
@@ -39,7 +39,7 @@ def test_edit_in_two_dimensions_realises_the_attenuated_residual():
     settle(statement)
 
 
-def one_minimiser() -> Statement:
+def one_minimizer() -> Statement:
     """A step E raises the objective by `E (G + k k^T) E^T`."""
     a, b, c, k1, k2, x, y = reals("g_11 g_12 g_22 k_1 k_2 E_1 E_2")
     rise = x * x * (a + k1 * k1) + 2 * x * y * (b + k1 * k2) + y * y * (c + k2 * k2)
@@ -49,14 +49,14 @@ def one_minimiser() -> Statement:
 
 @checks("T1", "proved")
 def test_every_other_edit_costs_more():
-    settle(one_minimiser())
+    settle(one_minimizer())
 
 
 @checks("T1", "needed", drops="definite")
 def test_an_indefinite_geometry_has_cheaper_edits():
     g, low, k = reals("g_11 g_22 k_1")
     telling = z3.And(g > 0, low < 0, k > 0)
-    without(one_minimiser(), "definite", says="the step E does not raise the objective", where=telling)
+    without(one_minimizer(), "definite", says="the step E does not raise the objective", where=telling)
 
 
 def spectral_form() -> Statement:
@@ -242,16 +242,16 @@ def projection() -> Statement:
 
 
 @checks("T1e", "proved")
-def test_projected_edit_is_the_one_minimiser():
+def test_projected_edit_is_the_one_minimizer():
     settle(projection())
     beta, k, r, best = reals("beta k_1 r x_best")
     share = suppression.attenuation(k * k / beta)
-    realised = z3.And(best * k == share * r, share == k * k / (beta + k * k))
-    settle(({"best": best * (beta + k * k) == r * k}, realised, [beta > 0]))
+    realized = z3.And(best * k == share * r, share == k * k / (beta + k * k))
+    settle(({"best": best * (beta + k * k) == r * k}, realized, [beta > 0]))
 
 
 @checks("T1e", "needed", drops="ridge")
-def test_without_a_ridge_there_is_no_one_minimiser():
+def test_without_a_ridge_there_is_no_one_minimizer():
     k, r = reals("k_1 r")
     without(projection(), "ridge", says="x costs no more than x_best", where=z3.And(k > 0, r > 0))
 
@@ -347,22 +347,22 @@ def test_overlapping_keys_keep_less_of_themselves():
 def own_residual() -> Statement:
     r1, r2 = reals("r_1 r_2")
     _, gram, own, cross = two_keys()
-    realised = own * r1 + cross * r2
-    return {"coefficient": r2 == 0, "gram": gram}, realised * realised <= r1 * r1, []
+    realized = own * r1 + cross * r2
+    return {"coefficient": r2 == 0, "gram": gram}, realized * realized <= r1 * r1, []
 
 
 @checks("X3", "proved")
-def test_an_edit_alone_realises_no_more_than_its_residual():
+def test_an_edit_alone_realizes_no_more_than_its_residual():
     settle(own_residual())
 
 
 @checks("X3", "needed", drops="coefficient")
-def test_a_neighbour_can_add_to_a_residual():
+def test_a_neighbor_can_add_to_a_residual():
     r = z3.Real("r_1")
     without(
         own_residual(),
         "coefficient",
-        says="S = [[rho_1, c], [c, rho_2]], more than r_1 is realised",
+        says="S = [[rho_1, c], [c, rho_2]], more than r_1 is realized",
         where=r > 0,
     )
 
@@ -389,8 +389,8 @@ def test_two_edits_share_the_rank_of_their_keys():
 def test_what_one_edit_costs_and_where_a_price_ends():
     """`(r - eta r) eta r = (eta r)^2/rho`, and no y has less `(y - x)^2 + alpha y^2/rho` than alpha's share of x."""
     rho, r, price, x, y = reals("rho r alpha x y")
-    realised = suppression.attenuation(rho) * r
-    prove({}, (r - realised) * realised == realised * realised / rho, [rho > 0])
+    realized = suppression.attenuation(rho) * r
+    prove({}, (r - realized) * realized == realized * realized / rho, [rho > 0])
 
     def paid(shift):
         return (shift - x) * (shift - x) + price * shift * shift / rho

@@ -50,7 +50,7 @@ def trust_region() -> Statement:
 
 
 @checks("L1", "proved")
-def test_nothing_in_the_ball_beats_the_penalised_step():
+def test_nothing_in_the_ball_beats_the_penalized_step():
     """Without the penalty, within the radius."""
     settle(trust_region())
 
@@ -291,13 +291,13 @@ def test_least_cost_of_a_displacement():
 
 
 def reachable() -> Statement:
-    """Whether some D realises delta: D = delta k/(g rho) does."""
+    """Whether some D realizes delta: D = delta k/(g rho) does."""
     g, k, D, delta, rho = reals("g k D delta rho")
     return {"nonzero": rho > 0}, D * k == delta, [rho * g == k * k, g > 0, D * g * rho == delta * k]
 
 
 @checks("P3", "needed", drops="nonzero")
-def test_without_a_key_nothing_is_realised():
+def test_without_a_key_nothing_is_realized():
     settle(reachable())
     without(reachable(), "nonzero", says="rho = k^2/g = 0, D k is not delta")
 
@@ -364,7 +364,7 @@ def test_same_eigenvectors_are_not_enough_for_a_match():
 
 
 @checks("X6", "proved")
-def test_one_sided_limit_of_a_regulariser():
+def test_one_sided_limit_of_a_regularizer():
     """(i): step sizes a/(lam f_e) and b/(lam f_h), s = sqrt(mu_max)."""
     (a, b, progress, tau, s, lam), positive = requests()
     e, h = reals("f_e f_h")
@@ -377,7 +377,7 @@ def test_one_sided_limit_of_a_regulariser():
 
 
 @checks("X6", "proved")
-def test_a_regulariser_moves_the_window_and_keeps_its_width():
+def test_a_regularizer_moves_the_window_and_keeps_its_width():
     """(ii): H-lengths over tau are u/lam and w/lam, `u = a s_e/(tau f_e)`, `w = b s_h/(tau f_h)`: w/u in the window."""
     u, w, lam, theta = reals("u w lam theta")
     given = [u > 0, w > 0, lam != 0, theta > 0, theta <= 1]

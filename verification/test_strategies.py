@@ -125,7 +125,7 @@ def test_examples_do_not_depend_on_loaded_modules(tmp_path, monkeypatch):
         return seen
 
     before = drawn()
-    (tmp_path / "numbers_of_a_neighbour.py").write_text("X = 1234.56789\n", encoding="utf-8")
+    (tmp_path / "numbers_of_a_neighbor.py").write_text("X = 1234.56789\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.import_module("numbers_of_a_neighbour")
+    importlib.import_module("numbers_of_a_neighbor")
     assert drawn() == before

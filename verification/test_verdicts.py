@@ -200,7 +200,7 @@ def test_the_page_puts_failing_claims_first_and_explains_its_words(tmp_path):
 
 
 def test_every_link_of_the_page_leads_somewhere(tmp_path):
-    test = "test_attenuation.py::test_edit_realises_the_attenuated_residual"
+    test = "test_attenuation.py::test_edit_realizes_the_attenuated_residual"
     tests = [
         Outcome(test, "passed", ((entry.id, "random", "", False),), {"obligations": {"compared": 1}})
         for entry in CLAIMS

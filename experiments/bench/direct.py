@@ -47,7 +47,7 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) ->
             stream[i, place] += delta
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
-    optimiser = torch.optim.Adam([delta], lr=s.lr)
+    optimizer = torch.optim.Adam([delta], lr=s.lr)
     reference = None
     last: list[Tensor] = []
     handles = [
@@ -56,7 +56,7 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) ->
     ]
     try:
         for step in range(s.steps):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             last.clear()
             guarded = _logits(arch.model, ids).float().log_softmax(-1)
             scores = arch.head(last[0][: len(rows)]).float().log_softmax(-1)
@@ -79,7 +79,7 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) ->
             if loss.item() < s.stop_loss or step == s.steps - 1:
                 break
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             if s.clamp is not None:
                 limit = s.clamp * origin[0].norm()
                 with torch.no_grad():

@@ -306,5 +306,5 @@ def edit(
         summary = {**result.summary(), **used, "digest": editor.delta.digest}
         save_edit(editor, summary, out, delta_only=delta_only, overwrite=overwrite)
         content.update(summary, out=str(out))
-        draw_or_note(lambda: result.plot(out / "realisation.png"))
+        draw_or_note(lambda: result.plot(out / "realization.png"))
         exit_if_failed(result)

@@ -41,7 +41,7 @@ EVALUATION = (
     "under_way",
     "results.json",
     "table.md",
-    "realisation.png",
+    "realization.png",
     "report.html",
 )  # what evaluate writes under --out
 

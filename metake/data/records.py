@@ -26,12 +26,12 @@ class Record:
 
     Attributes:
         request: the edit request.
-        rephrase: the same question in other words (generalisation); empty if the file has none.
+        rephrase: the same question in other words (generalization); empty if the file has none.
         locality, locality_answer: an unrelated question and its true answer (specificity); both may be empty.
         truth: the old or true answer, for display; may be empty.
         same_subject: other prompts about the subject with their true answers.
         rival: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
-        rephrases, neighbours: all paraphrases, and prompts about other subjects whose answer is `rival`.
+        rephrases, neighbors: all paraphrases, and prompts about other subjects whose answer is `rival`.
         generation_prompts: prompts for free generation about the subject.
         attribute: ids of the relation and of the new target (the key of reference texts); None if the file has none.
 
@@ -50,7 +50,7 @@ class Record:
     same_subject: tuple[tuple[str, str], ...] = ()
     rival: str = ""
     rephrases: tuple[str, ...] = ()
-    neighbours: tuple[str, ...] = ()
+    neighbors: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     attribute: tuple[str, str] | None = None
 
@@ -117,26 +117,26 @@ def _fact(fields: Fields) -> Record:
         same_subject,
         rival=truth,
         rephrases=rephrases,
-        neighbours=(locality,) if locality and answer == truth else (),
+        neighbors=(locality,) if locality and answer == truth else (),
         generation_prompts=fields.texts("generation_prompts"),
     )
 
 
 def _counterfact(fields: Fields) -> Record:
-    """The original format: several paraphrases and neighbours, the answer of a neighbour is the old target."""
+    """The original format: several paraphrases and neighbors, the answer of a neighbor is the old target."""
     rewrite = fields.inside("requested_rewrite")
     target, old = rewrite.inside("target_new"), rewrite.inside("target_true")
     relation, target_id, true = rewrite.optional("relation_id"), target.optional("id"), old.text("str")
-    rephrases, neighbours = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
+    rephrases, neighbors = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
     return Record(
         fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), EditRequest),
         rephrases[0] if rephrases else "",
-        neighbours[0] if neighbours else "",
-        true if neighbours else "",
+        neighbors[0] if neighbors else "",
+        true if neighbors else "",
         true,
         rival=true,
         rephrases=rephrases,
-        neighbours=neighbours,
+        neighbors=neighbors,
         generation_prompts=fields.texts("generation_prompts"),
         attribute=(relation, target_id) if relation and target_id else None,
     )

@@ -67,8 +67,8 @@ def _words(rng: random.Random, count: int, syllables: int, taken: set[str]) -> l
 
 
 GUILDS = tuple(
-    f"{colour} {thing}"
-    for colour in ("Red", "Green", "Silver", "Black")
+    f"{color} {thing}"
+    for color in ("Red", "Green", "Silver", "Black")
     for thing in ("Anchor", "Tower", "Falcon", "Lantern", "Bridge", "Oak")
 )
 CRAFTS = (
@@ -297,7 +297,7 @@ class World:
                 ],
             }
             (dev if part[fact.subject] else test).append(record)
-        for records, neighbours in ((dev, others[False]), (test, others[True])):
-            for record, other in zip(records, cycle(neighbours), strict=False):
+        for records, neighbors in ((dev, others[False]), (test, others[True])):
+            for record, other in zip(records, cycle(neighbors), strict=False):
                 record |= {"loc": other.ask(2).removesuffix("?"), "loc_ans": other.value}
         return dev, test

@@ -212,7 +212,7 @@ def well_known_facts(real: EditableModel, output: Output) -> Part:
     print(presets.table())
     section = result_section(
         presets,
-        output.folder / "realisation-smollm2.png",
+        output.folder / "realization-smollm2.png",
         title="smollm2: 12 facts in one batch, each method with its preset",
         paragraphs=[PRESETS, *conclude(presets.content)],
     )
@@ -241,7 +241,7 @@ def made_up_facts(
     print(made_up.table())
     section = result_section(
         made_up,
-        output.folder / f"realisation-{model}.png",
+        output.folder / f"realization-{model}.png",
         title=f"{model}: {edits} test facts in consecutive batches of {batch}, presets",
         paragraphs=[*paragraphs, BATCHES, *conclude(made_up.content)],
     )

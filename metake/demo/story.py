@@ -67,7 +67,7 @@ def median_eta(row: Mapping[str, Any]) -> float:
     return float(np.median(np.concatenate([np.ravel(batch["eta"]) for batch in row["batches"]])))
 
 
-def realised(row: Mapping[str, Any]) -> float:
+def realized(row: Mapping[str, Any]) -> float:
     """Median over edits of the executed shift, relative to the hidden state.
 
     Args:
@@ -132,12 +132,12 @@ def tell_reason(content: Mapping[str, Any]) -> list[str]:
         f"{100 * median_eta(open_loop):.0f} % of the residual that it is given."
     ]
     if right[CLOSED] > right[OPEN]:
-        longer = realised(closed) > realised(open_loop)
+        longer = realized(closed) > realized(open_loop)
         said.append(
             f"In this run the closed loop succeeds on {right[CLOSED] - right[OPEN]} more"
             + (
-                f": the shift that reaches the last edited layer is {realised(closed):.2f} of the hidden state's norm "
-                f"instead of {realised(open_loop):.2f}."
+                f": the shift that reaches the last edited layer is {realized(closed):.2f} of the hidden state's norm "
+                f"instead of {realized(open_loop):.2f}."
                 if longer
                 else "."
             )
@@ -181,7 +181,7 @@ def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
     rows = {row["method"]: row for row in content["methods"]}
     if right_answers(rows[CLOSED]) <= right_answers(rows[OPEN]):
         return []
-    shifts = f"{realised(rows[CONTROL]):.2f} of the hidden state's norm, the closed loop's {realised(rows[CLOSED]):.2f}"
+    shifts = f"{realized(rows[CONTROL]):.2f} of the hidden state's norm, the closed loop's {realized(rows[CLOSED]):.2f}"
     also = right_answers(rows[CONTROL]) >= right_answers(rows[CLOSED])
     more = f"Lengthening the plan also works; its executed shift is {shifts}. " if also else ""
     return [

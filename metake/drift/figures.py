@@ -82,12 +82,12 @@ def _axes(columns: int, width: float = WIDE, height: float = 2.3) -> tuple[Any, 
 def _spectra(content: Mapping[str, Any], path: Path) -> Path:
     figure, (left, right) = _axes(2)
     layers = content["between"]["layers"]
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
-    for (name, layer), colour in zip(layers.items(), colours, strict=True):
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
+    for (name, layer), color in zip(layers.items(), colors, strict=True):
         places, values = np.array(layer["places"]), np.array(layer["eigenvalues"])
-        left.loglog(places, values / values[0], color=colour, label=name)
-        right.semilogx(places, layer["keys' mass"], color=colour)
-        right.semilogx(places, layer["text's mass"], ":", color=colour, lw=0.8)
+        left.loglog(places, values / values[0], color=color, label=name)
+        right.semilogx(places, layer["keys' mass"], color=color)
+        right.semilogx(places, layer["text's mass"], ":", color=color, lw=0.8)
     left.set_xlabel("eigenvalue of C, by size")
     left.set_ylabel("relative to the largest")
     left.legend(title="layer")
@@ -226,13 +226,13 @@ def _errors(content: Mapping[str, Any], path: Path) -> Path:
     rows = sorted(_rows(content), key=lambda row: row["error"] / row["bound"])
     places, bottom = np.arange(len(rows)), np.zeros(len(rows))
     bound = np.array([row["bound"] for row in rows])
-    for name, (colour, hatch) in TERMS.items():
+    for name, (color, hatch) in TERMS.items():
         part = np.array([row["terms"][name] for row in rows]) / bound
         axis.bar(
             places,
             part,
             bottom=bottom,
-            color=colour,
+            color=color,
             hatch=hatch,
             edgecolor="white",
             lw=0,
@@ -271,24 +271,24 @@ def _cosines(content: Mapping[str, Any], path: Path) -> Path:
     edits, strengths = axes[:2]
     start = [e["start"]["cos"] for e in content["edits"]]
     end = [e["compensated"]["cos"] for e in content["edits"]]
-    for i, (name, (colour, *_)) in enumerate(COSINES.items()):
+    for i, (name, (color, *_)) in enumerate(COSINES.items()):
         for offset, values, marker in ((-0.12, start, "o"), (0.12, end, "^")):
-            _strip(edits, i + offset, [v[name] for v in values], colour, marker)
+            _strip(edits, i + offset, [v[name] for v in values], color, marker)
     edits.set_xticks(range(len(COSINES)), ["proxy", "parallel", "open", "frozen"])
     edits.set_ylabel("cosine with the hypergradient")
     edits.set_title("plan (dots), compensated (triangles)")
     weights = sorted(float(w) for w in content["edits"][0]["strengths"])
-    for name, (colour, marker, line, label) in COSINES.items():
+    for name, (color, marker, line, label) in COSINES.items():
         values = [[e["strengths"][f"{w:g}"]["cos"][name] for w in weights] for e in content["edits"]]
-        _quartiles(strengths, weights, values, color=colour, marker=marker, ls=line, label=label)
+        _quartiles(strengths, weights, values, color=color, marker=marker, ls=line, label=label)
     strengths.set_xscale("log")
     strengths.set_xlabel(content["strength"])
     strengths.set_title("over the constraint, at the plan")
     if trails:
         steps = [point["step"] for point in trails[0]]
-        for name, (colour, marker, line, label) in COSINES.items():
+        for name, (color, marker, line, label) in COSINES.items():
             values = [[point["cos"][name] for point in t] for t in trails if len(t) == len(steps)]
-            _quartiles(axes[2], steps, values, color=colour, marker=marker, ls=line, label=label)
+            _quartiles(axes[2], steps, values, color=color, marker=marker, ls=line, label=label)
         axes[2].set_xlabel("step of the upper level")
         axes[2].set_title("along the descent by the proxy")
     for axis in axes:
@@ -298,8 +298,8 @@ def _cosines(content: Mapping[str, Any], path: Path) -> Path:
     return save(figure, path)
 
 
-def _strip(axis: Any, x: float, values: Sequence[float], colour: str, marker: str) -> None:
-    axis.plot(np.full(len(values), x), values, marker, color=colour, ms=2.6, alpha=0.5, ls="")
+def _strip(axis: Any, x: float, values: Sequence[float], color: str, marker: str) -> None:
+    axis.plot(np.full(len(values), x), values, marker, color=color, ms=2.6, alpha=0.5, ls="")
     axis.plot([x - 0.1, x + 0.1], [np.median(values)] * 2, color=BLACK)
 
 

@@ -15,7 +15,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def largest_singular(matvec: Product, rmatvec: Product, start: Tensor, steps: int) -> float:
-    """`||A||_2` from below, by Golub and Kahan's bidiagonalisation with full reorthogonalisation.
+    """`||A||_2` from below, by Golub and Kahan's bidiagonalization with full reorthogonalization.
 
     Args:
         matvec, rmatvec: `v -> A v`, `u -> A^T u`.

@@ -39,7 +39,7 @@ def fitting_records(
             bad.append(f"record {index + 1} ({record.request.name}): {error}")
             continue
         good.append(record)
-    for name, metrics in (("rephrase", "generalisation"), ("locality", "specificity")):
+    for name, metrics in (("rephrase", "generalization"), ("locality", "specificity")):
         if lacking := sum(not getattr(record, name) for record in good):
             warnings.warn(
                 f"{lacking} of {len(good)} records have no {name}: no {metrics} of them", stacklevel=2
@@ -78,8 +78,8 @@ def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
         yield "prompt", request.text, answer
         for prompt in dict.fromkeys((*filter(None, [record.rephrase]), *record.rephrases)):
             yield "rephrase", prompt, answer
-        for prompt in record.neighbours:
-            yield "neighbour", prompt, answer
+        for prompt in record.neighbors:
+            yield "neighbor", prompt, answer
     if record.locality:
         yield "locality", record.locality, record.locality_answer
     for prompt, answer in record.same_subject:

@@ -3,8 +3,8 @@
 Per record and prompt, `NLL(x)` is the mean negative log-likelihood per token of a target x:
 
     success      NLL(new) < NLL(true) on the edited prompt and its paraphrases; the reverse on prompts about
-                 neighbours, whose answer is the true target
-    magnitude    exp(-NLL(new)) - exp(-NLL(true)), or its negative on neighbours
+                 neighbors, whose answer is the true target
+    magnitude    exp(-NLL(new)) - exp(-NLL(true)), or its negative on neighbors
     fluency      entropy, in bits, of the bigrams and trigrams of sampled text, (2/3 H_2 + 4/3 H_3) / 2;
                  low where a model repeats itself
 """
@@ -25,8 +25,8 @@ from metake.models.greedy import plain_generation
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
 
-SUCCESSES = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
-MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighbourhood_magnitude")
+SUCCESSES = ("efficacy_success", "paraphrase_success", "neighborhood_success")
+MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighborhood_magnitude")
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def compare_targets(
         if not record.rival:
             continue
         prompts = [(record.request.text, 0), *((p, 1) for p in record.rephrases)]
-        for prompt, kind in [*prompts, *((p, 2) for p in record.neighbours)]:
+        for prompt, kind in [*prompts, *((p, 2) for p in record.neighbors)]:
             probes.append((index, kind))
             rows += [
                 encode(tokenizer, prompt, target) for target in (record.request.target_new, record.rival)

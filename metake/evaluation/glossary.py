@@ -7,7 +7,7 @@ from collections.abc import Iterable
 GLOSSARY: dict[str, str] = {
     "efficacy": "share of the target's tokens that are the most likely ones on the edited prompt, with "
     "the target's earlier tokens given (teacher-forced); mean over records. Published as Efficacy.",
-    "generalisation": "efficacy on the rephrased prompt. Published as Generalisation.",
+    "generalization": "efficacy on the rephrased prompt. Published as Generalization.",
     "specificity": "share of the true answer's tokens that are the most likely ones on an unrelated prompt (teacher-forced). "
     "Published as Specificity; limited by the facts that the unedited model knows.",
     "agreement": "on the same unrelated prompts, share of answer tokens whose most likely token is the "
@@ -26,12 +26,12 @@ GLOSSARY: dict[str, str] = {
     "overlap": "share of the five most likely next tokens after the same prompts that are the unedited model's.",
     "efficacy_success": "CounterFact's Efficacy: share of records where the new target is likelier (mean NLL per "
     "token) than the old one on the edited prompt.",
-    "paraphrase_success": "efficacy_success on all paraphrases. CounterFact's Generalisation.",
-    "neighbourhood_success": "share of prompts about neighbours, whose answer is the old target, on which the old target is the likelier one. "
+    "paraphrase_success": "efficacy_success on all paraphrases. CounterFact's Generalization.",
+    "neighborhood_success": "share of prompts about neighbors, whose answer is the old target, on which the old target is the likelier one. "
     "CounterFact's Specificity.",
     "efficacy_magnitude": "exp(-NLL(new)) - exp(-NLL(old)) on the edited prompt.",
     "paraphrase_magnitude": "efficacy_magnitude on all paraphrases.",
-    "neighbourhood_magnitude": "exp(-NLL(old)) - exp(-NLL(new)) on neighbours.",
+    "neighborhood_magnitude": "exp(-NLL(old)) - exp(-NLL(new)) on neighbors.",
     "fluency": "weighted entropy of bigrams and trigrams, in bits, of text sampled (top 5) from the edited model.",
     "consistency": "cosine of the tf-idf vectors of that text and of reference texts about subjects that truly have the "
     "new attribute; idf fitted on all texts of the given file (published figures: a prepared one, the same if it was "
@@ -47,7 +47,7 @@ MOMENTS: dict[str, str] = {
 }
 LABELS: dict[str, str] = {
     "efficacy": "Eff",
-    "generalisation": "Gen",
+    "generalization": "Gen",
     "specificity": "Spe",
     "generation": "exact",
     "generation_rephrase": "exact (reph.)",
@@ -55,10 +55,10 @@ LABELS: dict[str, str] = {
     "agreement": "agree",
     "efficacy_success": "ES",
     "paraphrase_success": "PS",
-    "neighbourhood_success": "NS",
+    "neighborhood_success": "NS",
     "efficacy_magnitude": "EM",
     "paraphrase_magnitude": "PM",
-    "neighbourhood_magnitude": "NM",
+    "neighborhood_magnitude": "NM",
     "fluency": "fluency",
     "consistency": "cons.",
     "same_subject": "same subj.",
@@ -70,11 +70,11 @@ LABELS: dict[str, str] = {
 }
 BRIEFLY: dict[str, str] = {
     "efficacy": "correct target tokens on the edited prompt",
-    "generalisation": "the same on the rephrased prompt",
+    "generalization": "the same on the rephrased prompt",
     "specificity": "correct tokens on an unrelated prompt",
     "efficacy_success": "new target likelier than the old one on the edited prompt",
     "paraphrase_success": "the same on paraphrases",
-    "neighbourhood_success": "old target likelier on neighbours",
+    "neighborhood_success": "old target likelier on neighbors",
     "generation": "free answers equal to the target",
     "perplexity": "perplexity on held-out text",
     "seconds_per_edit": "seconds per edit",
@@ -89,7 +89,7 @@ UNITS: dict[str, str] = {
     "seconds_per_edit": "s",
     "efficacy_magnitude": "per cent of 1",
     "paraphrase_magnitude": "per cent of 1",
-    "neighbourhood_magnitude": "per cent of 1",
+    "neighborhood_magnitude": "per cent of 1",
 }
 """Units of the metrics; a metric that is not listed is a share in per cent."""
 

@@ -30,7 +30,7 @@ from metake.words import begins_with
 GENERIC = ("{} is", "{} was known for", "I was told about {} that")
 PER_RECORD = (
     "efficacy",
-    "generalisation",
+    "generalization",
     "specificity",
     "agreement",
     "same_subject",
@@ -104,7 +104,7 @@ class Measurement:
 
 
 def score(means: Mapping[str, float], locality: str = "specificity") -> float:
-    """Harmonic mean of efficacy, generalisation and locality, from 0 to 1.
+    """Harmonic mean of efficacy, generalization and locality, from 0 to 1.
 
     Args:
         means: metric -> mean.
@@ -113,7 +113,7 @@ def score(means: Mapping[str, float], locality: str = "specificity") -> float:
     Returns:
         the mean, at least 0.001.
     """
-    values = [max(means[k], 1e-3) for k in ("efficacy", "generalisation", locality)]
+    values = [max(means[k], 1e-3) for k in ("efficacy", "generalization", locality)]
     return len(values) / sum(1 / value for value in values)
 
 
@@ -196,7 +196,7 @@ class Evaluator:
             request = record.request
             probe("efficacy", index, encode(tokenizer, request.text, request.target_new))
             if record.rephrase:
-                probe("generalisation", index, encode(tokenizer, record.rephrase, request.target_new))
+                probe("generalization", index, encode(tokenizer, record.rephrase, request.target_new))
             if record.locality:
                 probe("specificity", index, encode(tokenizer, record.locality, record.locality_answer))
             for prompt, answer in record.same_subject:

@@ -12,7 +12,7 @@ from metake.evaluation.glossary import LABELS, explain, explained
 from metake.evaluation.results import Results
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.report.answers import Answer, Dialogue, Line, judge_neighbour, judge_target
+from metake.report.answers import Answer, Dialogue, Line, judge_neighbor, judge_target
 from metake.report.page import Picture, Section, write_page
 
 SHOWN = 12  # edits whose answers stand on a page
@@ -31,7 +31,7 @@ PRESETS = (
     f"number of trials for every method. {COMPARING}"
 )
 LEGEND = (
-    "✓ on an edited or reworded question: the answer begins with the new target. On a neighbour, which the edit must not "
+    "✓ on an edited or reworded question: the answer begins with the new target. On a neighbor, which the edit must not "
     "change: the answer is the unedited model's, or it names the true answer."
 )
 
@@ -57,7 +57,7 @@ def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) ->
         def judge(
             j: int, answer: str, before: Sequence[str] = before, target: str = target, truth: str = truth
         ) -> Answer:
-            return judge_neighbour(answer, before[2], truth) if j == 2 else judge_target(answer, target)
+            return judge_neighbor(answer, before[2], truth) if j == 2 else judge_target(answer, target)
 
         lines = [
             Line(
@@ -69,7 +69,7 @@ def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) ->
                 },
             )
             for j, (kind, text) in enumerate(
-                (("edited", prompt), ("reworded", rephrase), ("neighbour", locality))
+                (("edited", prompt), ("reworded", rephrase), ("neighbor", locality))
             )
             if text
         ]
@@ -131,9 +131,9 @@ def draw(runs: Mapping[str, Any], figure: Path) -> Path:
     Returns:
         `figure`.
     """
-    from metake.report.figures import plot_realisation
+    from metake.report.figures import plot_realization
 
-    return plot_realisation(runs, figure)
+    return plot_realization(runs, figure)
 
 
 def describe(runs: Mapping[str, Any]) -> str:
@@ -145,9 +145,9 @@ def describe(runs: Mapping[str, Any]) -> str:
     Returns:
         one sentence per method.
     """
-    from metake.report.figures import describe_realisation
+    from metake.report.figures import describe_realization
 
-    return describe_realisation(runs)
+    return describe_realization(runs)
 
 
 def metric_table(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -239,7 +239,7 @@ def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
 
 
 def write_comparison_page(path: Path, results: Results) -> Path:
-    """Path of the page of one results; its figure is written beside it as `realisation.png`.
+    """Path of the page of one results; its figure is written beside it as `realization.png`.
 
     Args:
         path: path of the page.
@@ -252,7 +252,7 @@ def write_comparison_page(path: Path, results: Results) -> Path:
     title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method.name for run in results.runs)}"
     paragraphs = [*conclude(content), ATTENUATION, COMPARING]
     result = result_section(
-        results, path.with_name("realisation.png"), title="Methods compared", paragraphs=paragraphs
+        results, path.with_name("realization.png"), title="Methods compared", paragraphs=paragraphs
     )
     sections = [result, *answer_sections(content, "Answers")]
     return write_page(path, title=title, sections=sections, glossary=explain(results.cells()[0]))

@@ -105,7 +105,7 @@ class Results:
             m for m in LABELS if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
         ]
         if not measured:
-            measured = ["efficacy", "generalisation", "specificity"]
+            measured = ["efficacy", "generalization", "specificity"]
         head = ["method", *(LABELS[m] for m in measured), LABELS["seconds_per_edit"]]
 
         def cell(measurement: Measurement, metric: str) -> str:
@@ -125,8 +125,8 @@ class Results:
 
     def headline(self) -> tuple[str, ...]:
         """Metrics of the short table: those of the data's publication, exact answers, perplexity and time."""
-        counterfact = ("efficacy_success", "paraphrase_success", "neighbourhood_success")
-        zsre = ("efficacy", "generalisation", "specificity")
+        counterfact = ("efficacy_success", "paraphrase_success", "neighborhood_success")
+        zsre = ("efficacy", "generalization", "specificity")
         measured = {
             m for m in BRIEFLY if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
         }

@@ -168,7 +168,7 @@ def proxy_error(data: Data) -> Any:
     caption="Cosine between hypergradient and proxy, of the layers and models of the figure of T3a and of instances made to be bad. Top: against zeta' "
     "of (67): below 1 descent is guaranteed, the line is what it guarantees. Bottom: against arcsin gamma + arcsin eps; the line is the sharp "
     "bound, attained, and below 90 degrees descent is guaranteed (orange: where zeta' says nothing). Beyond, it happens (blue) or fails (red). "
-    "Grey strip: gamma or eps is at least 1, and there is no bound.",
+    "Gray strip: gamma or eps is at least 1, and there is no bound.",
 )
 def descent(data: Data) -> Any:
     figure, (top, bottom) = axes(2.4, 2.1)
@@ -210,9 +210,9 @@ def descent(data: Data) -> Any:
             data.add("cosine, zeta'", zeta, least, cos, "above", slack / least)
         if inside or zeta < 1:
             data.add("descends where guaranteed", zeta, 0.0, cos, "above")
-    for name, (colour, marker) in looks.items():
+    for name, (color, marker) in looks.items():
         zeta, angle, cos = np.array(groups[name]).T
-        look = {"color": colour, "ms": 2.0 if marker in "os" else 3.0, "mew": 0.5}
+        look = {"color": color, "ms": 2.0 if marker in "os" else 3.0, "mew": 0.5}
         top.semilogx(zeta, cos, marker, label=name, **look)
         bottom.plot(angle, cos, marker, **look)
     line = np.logspace(-2, 0, 200)

@@ -47,7 +47,7 @@ def identity_transport(data: Data) -> Any:
     limit = (
         16 * EPS32 * 10
     )  # the stream and its shifts are held in fp32, and shifts are down to 1/50 of a residual
-    for n, colour, marker in zip((2, 3, 4, 5), (BLUE, GREEN, ORANGE, PURPLE), "osD^", strict=True):
+    for n, color, marker in zip((2, 3, 4, 5), (BLUE, GREEN, ORANGE, PURPLE), "osD^", strict=True):
         layers = tuple(range(n))
         arch = nets.still(0, layers, alike=True, blocks=n + 1)
         size = 10 * 8**0.5
@@ -82,7 +82,7 @@ def identity_transport(data: Data) -> Any:
             if axis is None:
                 data.add(series, etas, theory, seen[name], "equal", limit)
             else:
-                axis.plot(line, [law([x] * n) for x in line], color=colour)
+                axis.plot(line, [law([x] * n) for x in line], color=color)
                 data.points(
                     axis,
                     series,
@@ -91,11 +91,11 @@ def identity_transport(data: Data) -> Any:
                     seen[name],
                     "equal",
                     limit / np.minimum(theory, 1),
-                    color=colour,
+                    color=color,
                     marker=marker,
                     label=f"$n={n}$",
                 )
-        bottom.axhline(fidelity.spread_shares(n)[0], color=colour, ls=":", lw=0.8)
+        bottom.axhline(fidelity.spread_shares(n)[0], color=color, ls=":", lw=0.8)
     top.set(ylabel="executed fraction", ylim=(0, 1.05))
     middle.axhline(1, color=BLACK, ls=":", lw=0.8)
     middle.set(ylabel=r"$\gamma$, best case", ylim=(0, 4.2))
@@ -108,7 +108,7 @@ def identity_transport(data: Data) -> Any:
     "P13",
     "P1",
     caption="Plain gradient descent, step 1, on a target that is felt through the library's channel (a fact's key scaled to several "
-    "attenuations, a demo model's geometry), differentiated automatically. Top: the realised share of the residual; closing the loop takes 1/eta^2 steps. "
+    "attenuations, a demo model's geometry), differentiated automatically. Top: the realized share of the residual; closing the loop takes 1/eta^2 steps. "
     "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target learns to ask for more, not to be kept better.",
 )
 def closing_the_loop(data: Data) -> Any:
@@ -119,38 +119,38 @@ def closing_the_loop(data: Data) -> Any:
     rho = float(operator.realizability(key))
     wanted = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
     limit = suppression.rounding_bound(EPS64, 1e4)
-    for eta, colour, marker in zip(
+    for eta, color, marker in zip(
         (0.9, 0.3, 0.1, 0.03, 0.01), (GREEN, BLUE, ORANGE, PURPLE, RED), "osD^v", strict=True
     ):
         k = key * (eta / (1 - eta) / rho) ** 0.5
         q = operator.channel(k)
         asked = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
-        realised, length = {}, {}
+        realized, length = {}, {}
         for step in range(1, steps[-1] + 1):
             miss = (asked @ q.T @ k)[:, 0] - wanted
             (slope,) = torch.autograd.grad(miss @ miss / 2, asked)
             with torch.no_grad():
                 asked -= slope
             if step in steps:
-                realised[step] = float((asked.detach() @ q.T @ k)[:, 0] @ wanted)
+                realized[step] = float((asked.detach() @ q.T @ k)[:, 0] @ wanted)
                 length[step] = float(asked.detach()[:, 0] @ wanted)
-        seen, sizes = np.array([realised[t] for t in steps]), np.array([length[t] for t in steps])
+        seen, sizes = np.array([realized[t] for t in steps]), np.array([length[t] for t in steps])
         curve = np.array([fidelity.realized_after(eta, 1.0, t) for t in line])
         theory = np.array([fidelity.realized_after(eta, 1.0, int(t)) for t in steps])
-        top.loglog(line, curve, color=colour)
+        top.loglog(line, curve, color=color)
         data.points(
             top,
-            f"realised, eta {eta:g}",
+            f"realized, eta {eta:g}",
             steps,
             theory,
             seen,
             "equal",
             limit,
-            color=colour,
+            color=color,
             marker=marker,
             label=rf"$\eta={eta:g}$",
         )
-        bottom.loglog(line, curve / eta, color=colour)
+        bottom.loglog(line, curve / eta, color=color)
         data.points(
             bottom,
             f"asked, eta {eta:g}",
@@ -159,12 +159,12 @@ def closing_the_loop(data: Data) -> Any:
             sizes,
             "equal",
             limit,
-            color=colour,
+            color=color,
             marker=marker,
         )
-        bottom.axhline(1 / eta, color=colour, ls=":", lw=0.8)
+        bottom.axhline(1 / eta, color=color, ls=":", lw=0.8)
         data.add(f"ratio, eta {eta:g}", steps, eta, seen / sizes, "equal", limit)
-    top.set(ylabel=r"realised share $\eta\,d_T$", ylim=(7e-5, 1.7))
+    top.set(ylabel=r"realized share $\eta\,d_T$", ylim=(7e-5, 1.7))
     bottom.set(xlabel="steps $T$", ylabel=r"asked for, $d_T$", ylim=(7e-3, 200))
     legend_above(top, 3)
     return figure

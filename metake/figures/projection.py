@@ -68,7 +68,7 @@ def projected_key(data: Data) -> Any:
         color=ORANGE,
         marker="+",
     )
-    top.set(ylabel=r"realised share $\eta$", ylim=(-0.05, 1.1))
+    top.set(ylabel=r"realized share $\eta$", ylim=(-0.05, 1.1))
     legend_above(top, 2)
 
     share = {name: np.linalg.norm(q - q @ P, axis=1) / np.linalg.norm(q, axis=1) for name, q in edits.items()}
@@ -132,7 +132,7 @@ def projection_limit(data: Data) -> Any:
 
     t, line = np.logspace(0, 7, 15), np.logspace(0, 7, 200)
     ridges = [
-        Ridge(torch.from_numpy(suppression.penalised_geometry((V @ V.T).numpy(), beta, x)), 1.0) for x in t
+        Ridge(torch.from_numpy(suppression.penalized_geometry((V @ V.T).numpy(), beta, x)), 1.0) for x in t
     ]
     seen = np.array([float((ridge.channel(K) - limit).norm() / limit.norm()) for ridge in ridges])
     figure, axis = axes(2.2)

@@ -80,7 +80,7 @@ def rounding(data: Data) -> Any:
         axis.annotate(
             precision, (reach[-1], bound[-1]), xytext=(-6, 4), textcoords="offset points", ha="right"
         )
-        for name, (marker, colour, size) in looks.items():
+        for name, (marker, color, size) in looks.items():
             data.points(
                 axis,
                 f"{name}, {precision}",
@@ -89,7 +89,7 @@ def rounding(data: Data) -> Any:
                 worst[name],
                 "below",
                 marker=marker,
-                color=colour,
+                color=color,
                 ms=size,
                 label=name if precision == "fp64" else "",
             )

@@ -43,7 +43,7 @@ def geometry(condition: float, weight: float = 100.0) -> tuple[torch.Tensor, flo
 @shows(
     "T1",
     "T1a",
-    caption="The share of a residual that an edit realises, over twelve decades of realizability, in the library's "
+    caption="The share of a residual that an edit realizes, over twelve decades of realizability, in the library's "
     "operators on a demo model's covariance: ridge (condition 1e4) and null space, in two precisions; dotted: rho itself. Below: relative "
     "distance from the line, and (lines) what rounding may cause, by X4 for the ridge and by the part of the key outside for the null space.",
 )
@@ -55,7 +55,7 @@ def attenuation_law(data: Data) -> Any:
     line = np.logspace(-6.3, 6.3, 200)
     top.loglog(line, suppression.attenuation(line), color=BLACK, label=r"$\eta=\rho/(1+\rho)$")
     top.loglog(line, line, ":", color=BLACK, lw=0.7, label=r"$\rho$")
-    for name, dtype, eps, colours, (circle, cross) in (
+    for name, dtype, eps, colors, (circle, cross) in (
         ("fp64", torch.float64, EPS64, (BLUE, GREEN), "o+"),
         ("fp32", torch.float32, EPS32, (ORANGE, PURPLE), "sx"),
     ):
@@ -72,15 +72,15 @@ def attenuation_law(data: Data) -> Any:
             ),
             (f"null space, {name}", space, inside**2, cross, tolerance(float(key.norm()) / inside, 8, eps)),
         )
-        for (label, operator, base, marker, limit), colour in zip(cases, colours, strict=True):
+        for (label, operator, base, marker, limit), color in zip(cases, colors, strict=True):
             keys = key * torch.from_numpy(np.sqrt(rho / base))
-            realised = np.array([float(operator.channel(k[:, None])[:, 0].double() @ k) for k in keys.T])
+            realized = np.array([float(operator.channel(k[:, None])[:, 0].double() @ k) for k in keys.T])
             theory = suppression.attenuation(rho)
-            data.points(top, label, rho, theory, realised, "equal", limit, color=colour, marker=marker)
-            away = np.maximum(np.abs(realised / theory - 1), EPS64 / 16)
-            bottom.loglog(rho, away, marker, color=colour, mfc="none", mew=0.8)
-            bottom.axhline(limit, color=colour, lw=0.7, ls="-" if operator is ridge else "--")
-    top.set(ylabel=r"realised share $\|D^*k\|/\|r\|$", ylim=(3e-7, 5))
+            data.points(top, label, rho, theory, realized, "equal", limit, color=color, marker=marker)
+            away = np.maximum(np.abs(realized / theory - 1), EPS64 / 16)
+            bottom.loglog(rho, away, marker, color=color, mfc="none", mew=0.8)
+            bottom.axhline(limit, color=color, lw=0.7, ls="-" if operator is ridge else "--")
+    top.set(ylabel=r"realized share $\|D^*k\|/\|r\|$", ylim=(3e-7, 5))
     top.legend(loc="lower right")
     bottom.set(xlabel=r"realizability $\rho=k^\top G^{-1}k$", ylabel="relative distance", ylim=(3e-18, 1))
     bottom.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
@@ -89,7 +89,7 @@ def attenuation_law(data: Data) -> Any:
 
 @shows(
     "T1b",
-    caption="Realisability over that of the worst key of the same length, ||k||^2/mu_min, against the share of the key "
+    caption="Realizability over that of the worst key of the same length, ||k||^2/mu_min, against the share of the key "
     "outside the protected half of a demo model's spectrum. Keys made for it (the outside share on the smallest eigenvalue, the rest on M) "
     "attain the bound; random keys and keys of facts lie below. Bottom: the share of the bound that is reached.",
 )
@@ -194,8 +194,8 @@ def suppression_limit(data: Data) -> Any:
     "X3",
     "P4",
     caption="Two edits of rho = 1 whose keys become parallel (top), and a batch of keys that overlap (middle): what an "
-    "edit keeps of its own residual, what it takes of a neighbour's. Dotted: what a lone edit keeps. Asking for more, R B^-1, or the exact "
-    "fit, realises all of it. Bottom: no edit keeps more than it would alone; batches of random keys, and eight facts of the demo model at once, at three lengths of the keys.",
+    "edit keeps of its own residual, what it takes of a neighbor's. Dotted: what a lone edit keeps. Asking for more, R B^-1, or the exact "
+    "fit, realizes all of it. Bottom: no edit keeps more than it would alone; batches of random keys, and eight facts of the demo model at once, at three lengths of the keys.",
 )
 def crosstalk(data: Data) -> Any:
     C, weight, beta, G = geometry(1e4)
@@ -218,8 +218,8 @@ def crosstalk(data: Data) -> Any:
     curve = [suppression.retention(np.array([[1, c], [c, 1]])) for c in line]
     # cond(S) enters where S itself is inverted; the placed keys have the Gram matrix S to rounding by cond(G)
     limit = suppression.rounding_bound(EPS64, 1e4)
-    for j, name, colour in ((0, "keeps", BLUE), (1, "takes", RED)):
-        top.plot(line, [B[0, j] for B in curve], color=colour)
+    for j, name, color in ((0, "keeps", BLUE), (1, "takes", RED)):
+        top.plot(line, [B[0, j] for B in curve], color=color)
         data.points(
             top,
             f"B_1{j + 1}",
@@ -228,29 +228,29 @@ def crosstalk(data: Data) -> Any:
             [B[0, j] for B in seen],
             "equal",
             limit / overlap,
-            color=colour,
+            color=color,
             label=f"{name}, $B_{{1{j + 1}}}$",
         )
     inverse = limit * np.array([np.linalg.cond(S) for S in grams])
     asked = [suppression.compensated_residuals(S, np.eye(2)) @ B for S, B in zip(grams, seen, strict=True)]
     exact = [kept(placed(S), "exact") for S in grams]
-    for name, whole, marker, colour in (
+    for name, whole, marker, color in (
         ("compensated", asked, "+", GREEN),
         ("exact fit", exact, "x", ORANGE),
     ):
         data.points(
-            top, name, overlap, 1.0, [B[0, 0] for B in whole], "equal", inverse, marker=marker, color=colour
+            top, name, overlap, 1.0, [B[0, 0] for B in whole], "equal", inverse, marker=marker, color=color
         )
     top.axhline(0.5, ls=":", lw=0.7, color=BLACK)
     top.set(xlabel=r"overlap $S_{12}$ of two keys, $\rho=1$", ylabel="share of a residual", ylim=(-0.05, 1.1))
     legend_above(top, 2)
     sizes = np.array([1, 2, 4, 8, 16, 32, 64])
-    for share, colour, marker in ((0.1, SKY, "s"), (0.3, PURPLE, "o"), (0.8, RED, "D")):
+    for share, color, marker in ((0.1, SKY, "s"), (0.3, PURPLE, "o"), (0.8, RED, "D")):
         S = [(1 - share) * np.eye(n) + share for n in sizes]
         seen, theory = [kept(placed(s)) for s in S], [suppression.retention(s) for s in S]
         for (i, j), skip, style in (((0, 0), 0, "-"), ((0, -1), 1, "--")):
             line = np.array([B[i, j] for B in theory[skip:]])
-            middle.plot(sizes[skip:], line, style, color=colour)
+            middle.plot(sizes[skip:], line, style, color=color)
             data.points(
                 middle,
                 f"{'B_ij' if skip else 'B_jj'}, overlap {share}",
@@ -259,7 +259,7 @@ def crosstalk(data: Data) -> Any:
                 [B[i, j] for B in seen[skip:]],
                 "equal",
                 limit / np.abs(line),
-                color=colour,
+                color=color,
                 marker=marker,
                 label="" if skip else f"overlap {share}",
             )
@@ -299,9 +299,9 @@ def crosstalk(data: Data) -> Any:
 
 @shows(
     "X14",
-    caption="What four facts realise of what they want (a demo model's keys and covariance, mean over the facts), and what it costs what is protected, "
+    caption="What four facts realize of what they want (a demo model's keys and covariance, mean over the facts), and what it costs what is protected, "
     "against the strength of the constraint. The open loop is attenuated. The closed loop reaches everything at every lambda, so that lambda no longer protects, and its cost grows with it; "
-    "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimised by gradients through the library's channel and its price.",
+    "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimized by gradients through the library's channel and its price.",
 )
 def price(data: Data) -> Any:
     C, K = measured("demo").moment.double(), measured("demo").keys[:, :4].double()
@@ -322,12 +322,12 @@ def price(data: Data) -> Any:
     def cost(S: Array, alpha: float) -> float:
         return suppression.least_cost(S, suppression.priced_shift(S, wanted, alpha)) / size
 
-    def minimised(weight: float, alpha: float) -> tuple[float, float]:
+    def minimized(weight: float, alpha: float) -> tuple[float, float]:
         """Of the loop whose residuals follow the gradient, whitened so that it has no long valley."""
         kept = K.T @ Ridge(C, weight, weight * beta).channel(K)
         aim = torch.from_numpy(wanted.T.copy())
         leaf = torch.zeros_like(aim).requires_grad_(True)
-        optimiser = torch.optim.LBFGS(
+        optimizer = torch.optim.LBFGS(
             [leaf], max_iter=500, tolerance_grad=1e-14, tolerance_change=0, line_search_fn="strong_wolfe"
         )
 
@@ -335,21 +335,21 @@ def price(data: Data) -> Any:
             return torch.linalg.solve(kept, leaf)
 
         def loss() -> torch.Tensor:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             total = (leaf - aim).square().sum() + alpha * cost_of(asked(), kept).sum()
             total.backward()
             return total
 
-        optimiser.step(loss)
+        optimizer.step(loss)
         with torch.no_grad():
             return float((leaf * aim).sum()) / size, float(cost_of(asked(), kept).sum()) / size
 
     opened = [suppression.batch_cost(gram(weight), wanted) / size for weight in line]
-    for alpha, colour, marker in ((0.0, RED, "o"), (0.01, ORANGE, "s"), (0.1, GREEN, "D"), (1.0, BLUE, "^")):
+    for alpha, color, marker in ((0.0, RED, "o"), (0.01, ORANGE, "s"), (0.1, GREEN, "D"), (1.0, BLUE, "^")):
         name = rf"closed loop, $\alpha={alpha:g}$"
-        top.semilogx(line, [share(gram(weight), alpha) for weight in line], color=colour, lw=0.9)
-        bottom.loglog(line, [cost(gram(weight), alpha) for weight in line], color=colour, lw=0.9)
-        found = [minimised(weight, alpha) for weight in few]
+        top.semilogx(line, [share(gram(weight), alpha) for weight in line], color=color, lw=0.9)
+        bottom.loglog(line, [cost(gram(weight), alpha) for weight in line], color=color, lw=0.9)
+        found = [minimized(weight, alpha) for weight in few]
         grams = [gram(weight) for weight in few]
         data.points(
             top,
@@ -359,7 +359,7 @@ def price(data: Data) -> Any:
             [x for x, _ in found],
             "equal",
             1e-5,
-            color=colour,
+            color=color,
             marker=marker,
         )
         data.points(
@@ -370,13 +370,13 @@ def price(data: Data) -> Any:
             [x for _, x in found],
             "equal",
             1e-4,
-            color=colour,
+            color=color,
             marker=marker,
             label="",
         )
     top.semilogx(line, [share(gram(weight), 1.0) for weight in line], ":", color=BLACK, label="open loop")
     bottom.loglog(line, opened, ":", color=BLACK)
-    top.set(ylabel="realised share", ylim=(-0.03, 1.05))
+    top.set(ylabel="realized share", ylim=(-0.03, 1.05))
     bottom.set(
         xlabel=r"strength of the constraint, $\lambda$", ylabel=r"$\mathrm{tr}(DGD^\top)/\Vert X\Vert^2$"
     )
@@ -386,7 +386,7 @@ def price(data: Data) -> Any:
 
 @shows(
     "X13",
-    caption="The mean of what an edit realises of its residual, if all edits remember each other's keys, against the number of edits "
+    caption="The mean of what an edit realizes of its residual, if all edits remember each other's keys, against the number of edits "
     "over the dimension of the key: random keys with a demo model's covariance (its 128 strongest directions), under three strengths of the constraint. Beyond one edit per "
     "dimension no constraint is weak enough: together they keep less than d_k (black). Crosses: single edits, the library's operator with all other keys in its memory.",
 )
@@ -399,7 +399,7 @@ def room(data: Data) -> Any:
     keys = C.sqrt() @ torch.from_numpy(draws)
     figure, axis = axes(2.4)
     axis.loglog(load, [suppression.room_bound(n, d) for n in sizes], color=BLACK, label=r"$\min(1, d_k/n)$")
-    for weight, colour, marker in ((3.0, GREEN, "D"), (100.0, BLUE, "o"), (1000.0, ORANGE, "s")):
+    for weight, color, marker in ((3.0, GREEN, "D"), (100.0, BLUE, "o"), (1000.0, ORANGE, "s")):
         beta = weight * float(C[-1, -1]) / 1e4
         operator = Ridge(C, weight, beta)
         G = weight * C.numpy() + beta * np.eye(d)
@@ -412,7 +412,7 @@ def room(data: Data) -> Any:
             S = W.T @ W if n < d else W @ W.T  # or what has its eigenvalues
             theory.append(suppression.room(S) / n)
         name = rf"$\lambda={weight:.0f}$"
-        axis.loglog(load, theory, color=colour, lw=0.8)
+        axis.loglog(load, theory, color=color, lw=0.8)
         data.points(
             axis,
             name,
@@ -421,7 +421,7 @@ def room(data: Data) -> Any:
             [x.mean() for x in kept],
             "equal",
             limit * sizes,
-            color=colour,
+            color=color,
             marker=marker,
         )
         data.add(f"{name}, room", load, [suppression.room_bound(n, d) for n in sizes], theory, "below", limit)
@@ -437,7 +437,7 @@ def room(data: Data) -> Any:
                 eta,
                 "equal",
                 limit * n,
-                color=colour,
+                color=color,
                 marker="x",
                 label="",
             )
@@ -461,7 +461,7 @@ def typical_attenuation(data: Data) -> Any:
     axis.loglog(
         line, suppression.attenuation(1 / line), color=BLACK, label=r"$\frac{d_k/\lambda}{1+d_k/\lambda}$"
     )
-    for model, colour, marker in zip(DEMOS, (BLUE, ORANGE, GREEN), "osD", strict=True):
+    for model, color, marker in zip(DEMOS, (BLUE, ORANGE, GREEN), "osD", strict=True):
         C = measured(model).moment.double()
         d = len(C)
         mu, U = torch.linalg.eigh(C)
@@ -477,10 +477,10 @@ def typical_attenuation(data: Data) -> Any:
             own,
             "below",
             suppression.rounding_bound(EPS64, 1e6),
-            color=colour,
+            color=color,
             marker=marker,
         )
-        data.points(axis, f"facts, {model}", x, bound, facts, "shown", color=colour, marker="x", label="")
+        data.points(axis, f"facts, {model}", x, bound, facts, "shown", color=color, marker="x", label="")
     axis.plot([], [], "x", color=BLACK, label="keys of facts")
     axis.set(xlabel=r"weight of the constraint $\lambda/d_k$", ylabel=r"mean attenuation $\mathbb{E}\,\eta$")
     axis.legend(loc="lower left")

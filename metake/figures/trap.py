@@ -51,7 +51,7 @@ def _stretched(condition: float, degrees: float) -> Array:
 
 
 def _step(F: Array, lam: float, g: Array) -> Array:
-    """`-(lam F)^-1 g`, the minimiser under the penalty `lam/2 delta^T F delta`, by the library's ridge."""
+    """`-(lam F)^-1 g`, the minimizer under the penalty `lam/2 delta^T F delta`, by the library's ridge."""
     return -Ridge(torch.from_numpy(F), lam).solve(torch.from_numpy(g[:, None])).numpy()[:, 0]
 
 
@@ -70,20 +70,20 @@ def ball_ellipsoid(data: Data) -> Any:
     tau, mu = 1.0, (0.25, 2.25)
     outer, inner = trap.circumscribed_radius(mu[0], tau), trap.inscribed_radius(mu[1], tau)
     top.add_patch(Ellipse((0, 0), 2 * outer, 2 * inner, fc=SKY, alpha=0.35, ec=BLACK, lw=0.8))
-    for r, colour, style, angle, label in (
+    for r, color, style, angle, label in (
         (inner, GREEN, "-", 50, r"$\tau/\sqrt{\mu_{\max}}$"),
         (outer, RED, "--", 35, r"$\tau/\sqrt{\mu_{\min}}$"),
     ):
-        top.add_patch(Ellipse((0, 0), 2 * r, 2 * r, fill=False, ec=colour, ls=style))
+        top.add_patch(Ellipse((0, 0), 2 * r, 2 * r, fill=False, ec=color, ls=style))
         end = r * _turn(angle)[:, 0]
         top.annotate(
             "",
             end,
             (0, 0),
-            arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0, "lw": 0.8},
+            arrowprops={"arrowstyle": "->", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 0.8},
         )
         at = (-0.35, 1.0) if r == inner else (1.75, 1.35)
-        top.annotate(label, at, color=colour, ha="center" if r == inner else "left")
+        top.annotate(label, at, color=color, ha="center" if r == inner else "left")
     top.annotate(r"$E(\tau)$", (-1.2, 0), va="center", ha="center")
     top.set(
         xlim=(-3.1, 3.1),
@@ -138,7 +138,7 @@ def _window(theta: float, F: Array, H: Array, tau: float, mu: tuple[float, float
     caption="Top: penalties that serve an easy and a hard request with equal gradients (theta = 0.1, mu_min = tau = 1). "
     "Lines: the two demands; filled points: both requests served by the library's step, open: not. Beyond kappa = theta^-2 no penalty is "
     "left. Bottom (theta = 0.5): the window of b/a in which one penalty keeps each request safe and brings it to theta of its own limit, for three "
-    "regularisers: moved, never widened; points: the edges found by bisection through the library. An aligned trust region serves every b/a (crosses).",
+    "regularizers: moved, never widened; points: the edges found by bisection through the library. An aligned trust region serves every b/a (crosses).",
 )
 def the_trap(data: Data) -> Any:
     figure, (top, bottom) = axes(2.3, 2.5)
@@ -157,9 +157,9 @@ def the_trap(data: Data) -> Any:
     legend_above(top, 2)
 
     theta, places = 0.5, np.logspace(0.25, 3.75, 8)
-    for p, name, colour in ((0.0, "$F=I$", BLUE), (0.5, "$F=H^{1/2}$", GREEN), (1.0, "$F=H$", ORANGE)):
+    for p, name, color in ((0.0, "$F=I$", BLUE), (0.5, "$F=H^{1/2}$", GREEN), (1.0, "$F=H$", ORANGE)):
         band = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in kappa])
-        bottom.fill_between(kappa, *band.T, color=colour, alpha=0.35, lw=0, label=name)
+        bottom.fill_between(kappa, *band.T, color=color, alpha=0.35, lw=0, label=name)
         edges = np.array([_window(theta, _tilted(1, k**p), _tilted(1, k), tau, (1, k)) for k in places])
         theory = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in places])
         for i, side in enumerate(("lower", "upper")):
@@ -171,7 +171,7 @@ def the_trap(data: Data) -> Any:
                 edges[:, i],
                 "equal",
                 tolerance(1, 2) * places**2 + 1e-11,
-                color=colour,
+                color=color,
                 ms=2.4,
                 label="",
             )
@@ -231,10 +231,10 @@ def kl_mismatch(data: Data) -> Any:
         (1e4, 1e2, PURPLE, "D"),
         (1e4, 1e4, ORANGE, "^"),
     ]
-    for c_f, c_h, colour, marker in cases:
+    for c_f, c_h, color, marker in cases:
         H = np.diag([1.0, c_h])
         F = partial(_stretched, c_f)
-        axis.semilogy(line, [trap.kl_mismatch(F(x), H) for x in line], color=colour)
+        axis.semilogy(line, [trap.kl_mismatch(F(x), H) for x in line], color=color)
         pencils = [Ridge(torch.from_numpy(F(x)), 1.0).solve(torch.from_numpy(H)).numpy() for x in degrees]
         values = np.array([np.sort(np.linalg.eigvals(pencil).real) for pencil in pencils])
         measured = np.sqrt(values[:, 1] / values[:, 0])
@@ -249,14 +249,14 @@ def kl_mismatch(data: Data) -> Any:
             measured,
             "equal",
             limit,
-            color=colour,
+            color=color,
             marker=marker,
             label=rf"$10^{np.log10(c_f):.0f},\,10^{np.log10(c_h):.0f}$",
         )
         data.add(f"lower bound, {name}", degrees, low, measured, "above", limit)
         data.add(f"upper bound, {name}", degrees, high, measured, "below", limit)
-        axis.plot([-4, 94], [low, high], ls="", marker="_", color=colour, ms=7, mew=1.4)
-        axis.axhline(trap.mismatch(c_h), color=colour, ls=":", lw=0.8)
+        axis.plot([-4, 94], [low, high], ls="", marker="_", color=color, ms=7, mew=1.4)
+        axis.axhline(trap.mismatch(c_h), color=color, ls=":", lw=0.8)
     axis.set(
         xlabel="angle between the axes of $F$ and $H$ (degrees)",
         ylabel="mismatch of the ellipsoids",

@@ -59,7 +59,7 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "meta-llama/Meta-Llama-3-8B-Instruct",
         "Llama 3, 8 B; published settings",
-        "the hub and its licence, 32 GB in fp32",
+        "the hub and its license, 32 GB in fp32",
     ),
     Known("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
     Known("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
@@ -343,7 +343,7 @@ def _from_pretrained(
         remedy = "" if options else f"; {_suggestion(name)}"  # options: the files are here
         raise MetakeError(f"{name}: cannot be loaded{remedy} ({type(error).__name__}: {reason})") from error
     if "gguf_file" in options:
-        # the weights are dequantised, but the config still says otherwise and would refuse to be saved
+        # the weights are dequantized, but the config still says otherwise and would refuse to be saved
         for holder in (model.config, model):
             for key in ("quantization_config", "hf_quantizer"):
                 if hasattr(holder, key):

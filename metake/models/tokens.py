@@ -22,7 +22,7 @@ SPACES = "▁Ġ "  # spaces in vocabularies; a space that is put before a text s
 
 @dataclass(frozen=True)
 class Row:
-    """One tokenised text.
+    """One tokenized text.
 
     Attributes:
         ids: token ids, special ones included.

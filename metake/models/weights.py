@@ -24,8 +24,8 @@ def check_weight(where: str, module: nn.Module) -> None:
     """
     kind = type(module)
     weight = module._parameters.get("weight")
-    quantised = "quant" in kind.__module__.lower() or (weight is not None and weight.dtype not in DTYPES)
-    if quantised:
+    quantized = "quant" in kind.__module__.lower() or (weight is not None and weight.dtype not in DTYPES)
+    if quantized:
         what = "quantized" if weight is None else str(weight.dtype)
         raise MetakeError(
             f"{where}: weights are {what} ({kind.__name__}); load the model in fp32, bf16 or fp16 (quantized weights "

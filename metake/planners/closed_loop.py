@@ -40,7 +40,7 @@ class ClosedLoop(Planner):
     lr: float = Field(0.5, gt=0, description="Adam's learning rate in the upper level")
     stop: Stop = Field("executed", description="as stop of the open loop, for the upper level")
     kl: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
-    regularise: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
+    regularization: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
     cost_weight: float = Field(
         0.0, ge=0, description="weight of the update's cost on preserved keys, tr(D G D^T)/||h||^2 (X14)"
     )
@@ -62,7 +62,7 @@ class ClosedLoop(Planner):
             return start
         norms = problem.norms(self.start.relative)
         cost = self.cost_weight / norms.square() if self.cost_weight else None
-        penalty = Penalty(kl=self.kl, initial_first=True, regularise=self.regularise, price=cost)
+        penalty = Penalty(kl=self.kl, initial_first=True, regularization=self.regularization, price=cost)
         closed = optimize_targets(
             self.gradient.loss_with_gradient(problem),
             start.residuals,

@@ -1,4 +1,4 @@
-"""UltraEdit's target (arXiv:2505.14679): nothing is optimised, every layer takes one normalised gradient step.
+"""UltraEdit's target (arXiv:2505.14679): nothing is optimized, every layer takes one normalized gradient step.
 
 At each token that predicts a part of an answer, k is the key of a layer and g the gradient of the
 batch's mean loss by what its down-projection puts out. k^ and g^ are both at mean 0 and variance 1 in
@@ -71,7 +71,7 @@ class Moments:
         spread = other.square.to(self.mean) + gap**2 * (self.count * other.count / count)
         return Moments(count, self.mean + gap * (other.count / count), self.square + spread)
 
-    def normalise(self, rows: Tensor) -> Tensor:
+    def normalize(self, rows: Tensor) -> Tensor:
         """Rows at mean 0 and variance 1.
 
         Args:
@@ -85,7 +85,7 @@ class Moments:
         """
         if self.count < 2:
             raise MetakeError(
-                "target gradient: one token alone cannot be normalised; edit more requests at once"
+                "target gradient: one token alone cannot be normalized; edit more requests at once"
             )
         deviation = (self.square / (self.count - 1)).sqrt()
         scale = (deviation + torch.finfo(torch.float32).eps).to(rows.device)
@@ -240,7 +240,7 @@ def gradient_step(
     planned = shift = torch.empty(0)
     for layer, key in signals.keys.items():
         gradient = signals.gradients[layer]
-        scaled = pooled.normalise(torch.cat([key, gradient], 1))
+        scaled = pooled.normalize(torch.cat([key, gradient], 1))
         key_scaled, gradient_scaled = scaled.split([key.shape[1], gradient.shape[1]], 1)
         value = (-lr * key_scaled.square().sum(1, keepdim=True) * gradient_scaled).to(key)
         geometry = geometries[layer]

@@ -26,7 +26,7 @@ class Penalty:
     Attributes:
         kl: weight of the KL divergence; `initial_first` is its direction (see `Objective`).
         decay: weight of ||r|| / ||h||^2 (published code; not squared).
-        regularise: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) relative to the stream.
+        regularization: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) relative to the stream.
         clamp: ||r|| <= clamp ||h|| after every step.
         price: `n` weights of the update's cost in the geometry (X14); no cost if None.
     """
@@ -34,7 +34,7 @@ class Penalty:
     kl: float = 0.0
     initial_first: bool = False
     decay: float = 0.0
-    regularise: float = 0.0
+    regularization: float = 0.0
     clamp: float | None = None
     price: Tensor | None = None
 
@@ -166,7 +166,7 @@ class _Requests:
         """Decay and L_reg of each residual, `n x 1`, differentiable."""
         decay = self.penalty.decay * self.residuals.norm(dim=1, keepdim=True) / self.square_norms
         distance = (self.residuals - self.start).square().sum(1, keepdim=True)
-        return decay + self.penalty.regularise * distance / self.square_norms
+        return decay + self.penalty.regularization * distance / self.square_norms
 
     def evaluate(self, evaluate_executed: Callable[[Tensor], Losses]) -> None:
         """Evaluate the loss after the solve and update the best residuals."""
@@ -192,7 +192,7 @@ class _Requests:
 
     def step(self, gradient: Tensor, regularization: Tensor) -> None:
         """One step of Adam for the active requests, then the clamp."""
-        if self.penalty.decay or self.penalty.regularise:
+        if self.penalty.decay or self.penalty.regularization:
             pull = torch.autograd.grad(regularization.sum(), self.residuals)[0]
             gradient = gradient + torch.nan_to_num(pull)  # the norm has no gradient at 0
         with torch.no_grad():

@@ -61,7 +61,7 @@ def judge_target(answer: str, target: str) -> Answer:
     return Answer(answer, "the target" if good else "not the target", good)
 
 
-def judge_neighbour(answer: str, before: str, truth: str) -> Answer:
+def judge_neighbor(answer: str, before: str, truth: str) -> Answer:
     """The answer to a question that the edit is not about; right if it is unchanged or names the true one.
 
     Args:

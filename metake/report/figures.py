@@ -40,7 +40,7 @@ matplotlib = _import_matplotlib()
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-# Okabe and Ito's palette: told apart with any colour vision (without yellow, which white paper swallows)
+# Okabe and Ito's palette: told apart with any color vision (without yellow, which white paper swallows)
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#000000",
     "#E69F00",
@@ -50,7 +50,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-Look = tuple[str, str, str]  # colour, marker, line style
+Look = tuple[str, str, str]  # color, marker, line style
 LOOKS: dict[str, Look] = {
     "metake": (RED, "o", "-"),
     "metake-proxy": (PURPLE, "o", "--"),
@@ -158,8 +158,8 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     free = cycle([look for line in LINES for marker in MARKERS if (look := (marker, line)) not in taken])
     for name in methods:
         if name not in chosen:
-            colour = LOOKS.get(name.partition("@")[0].partition(" + ")[0], (BLACK, "", ""))[0]
-            chosen[name] = (colour, *next(free))
+            color = LOOKS.get(name.partition("@")[0].partition(" + ")[0], (BLACK, "", ""))[0]
+            chosen[name] = (color, *next(free))
     return {name: chosen[name] for name in methods}
 
 
@@ -176,8 +176,8 @@ def _of_planned(batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return share
 
 
-def describe_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Content of `plot_realisation` in words: the medians at the last edited layer.
+def describe_realization(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Content of `plot_realization` in words: the medians at the last edited layer.
 
     Args:
         runs: method -> summaries of its batches; see `EditResult.summary`.
@@ -196,7 +196,7 @@ def describe_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
     )
 
 
-def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
+def plot_realization(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """What was planned, what is still missing after each layer, and the predicted attenuation.
 
     Above: residual still missing at the last edited layer, relative to the planned one, after each
@@ -215,12 +215,12 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         figure, (above, below) = panels(2, 1, figsize=(3.6, 4.6))
         offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
         every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
-        for offset, (method, (colour, marker, line)) in zip(offsets, looks(runs).items(), strict=True):
+        for offset, (method, (color, marker, line)) in zip(offsets, looks(runs).items(), strict=True):
             batches = runs[method]
             style: Any = {
                 "marker": marker,
                 "ls": line,
-                "color": colour,
+                "color": color,
                 "ms": 3.5,
                 "lw": 1.1,
                 "capsize": 2,
@@ -231,7 +231,7 @@ def plot_realisation(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             etas = _gather(batches, "eta")
             eta = np.median(etas, 1)
             rest = np.cumprod([1.0, *(1 - e / (len(places) - i) for i, e in enumerate(eta))])
-            above.plot(np.array([0, *places]) + offset, rest, ":", lw=0.8, color=colour, alpha=0.6)
+            above.plot(np.array([0, *places]) + offset, rest, ":", lw=0.8, color=color, alpha=0.6)
             _quartiles(below, places + offset, etas, **style)
         ticks = np.arange(1, len(every) + 1)
         above.set_xticks([0, *ticks], ["plan", *(f"layer {layer}" for layer in every)])
@@ -259,7 +259,7 @@ def _quartiles(axis: Any, x: Any, values: np.ndarray, **style: Any) -> None:
 
 
 def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -> Path:
-    """Efficacy and generalisation against specificity, one curve per method over its constraint.
+    """Efficacy and generalization against specificity, one curve per method over its constraint.
 
     Args:
         points: each with `method`, `strength`, the three metrics as shares, and their `interval`s.
@@ -272,8 +272,8 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
     chosen = looks(dict.fromkeys(p["method"] for p in points))
     with styled():
         figure, axes = panels(1, 2, figsize=(6.4, 2.8), sharey=True)
-        for axis, metric in zip(axes, ("efficacy", "generalisation"), strict=True):
-            for method, (colour, marker, line) in chosen.items():
+        for axis, metric in zip(axes, ("efficacy", "generalization"), strict=True):
+            for method, (color, marker, line) in chosen.items():
                 mine = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
                 x = np.array([100 * p["specificity"] for p in mine])
                 y = np.array([100 * p[metric] for p in mine])
@@ -289,7 +289,7 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
                     elinewidth=0.5,
                     capsize=1.5,
                     label=method,
-                    color=colour,
+                    color=color,
                 )
                 axis.annotate(
                     f"{mine[0]['strength']:.2g}",
@@ -297,7 +297,7 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
                     fontsize=6.5,
                     xytext=(2, 2),
                     textcoords="offset points",
-                    color=colour,
+                    color=color,
                 )
             axis.set_xlabel("specificity (%)")
             axis.set_ylabel(f"{metric} (%)")
@@ -314,7 +314,7 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
         return save(figure, path)
 
 
-PUBLISHED = ("efficacy", "generalisation", "specificity")
+PUBLISHED = ("efficacy", "generalization", "specificity")
 
 
 def plot_sequence(
@@ -340,14 +340,14 @@ def plot_sequence(
     """
     with styled():
         figure, axes = panels(1, 4, figsize=(6.8, 2.9))
-        for method, (colour, marker, line) in looks(curves).items():
+        for method, (color, marker, line) in looks(curves).items():
             seeds = curves[method]
             for axis, metric in zip(axes, (*PUBLISHED, "attenuation"), strict=True):
                 scale = 100 if metric in PUBLISHED else 1
                 x = [point["edits"] for point in seeds[0]]
                 y = scale * np.array([[point[metric] for point in points] for points in seeds], dtype=float)
-                axis.plot(x, y.mean(0), marker=marker, ls=line, ms=3.5, lw=1, color=colour, label=method)
-                axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
+                axis.plot(x, y.mean(0), marker=marker, ls=line, ms=3.5, lw=1, color=color, label=method)
+                axis.fill_between(x, y.min(0), y.max(0), color=color, alpha=0.15, lw=0)
         for axis, metric in zip(axes, PUBLISHED, strict=False):
             axis.set(title=metric, xlabel="edits so far", ylim=(0, 102))
         axes[3].set(title="attenuation $\\eta$", xlabel="edits so far", ylim=(0, 1.02))

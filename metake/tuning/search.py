@@ -26,7 +26,7 @@ from metake.tuning.points import as_trial, first_points, suggest
 from metake.tuning.space import Space
 
 STARTUP = 10  # random trials before the sampler models the earlier ones
-MEANS = ("efficacy", "generalisation", "specificity", "same_subject", "agreement")
+MEANS = ("efficacy", "generalization", "specificity", "same_subject", "agreement")
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def score_interval(values: Mapping[str, np.ndarray], locality: str) -> tuple[flo
     Returns:
         Lower and upper end.
     """
-    rows = np.array([values[m] for m in ("efficacy", "generalisation", locality)])
+    rows = np.array([values[m] for m in ("efficacy", "generalization", locality)])
     draws = np.random.default_rng(0).integers(0, rows.shape[1], (500, rows.shape[1]))
     there = np.isfinite(rows[:, draws]).sum(2)
     sums = np.nansum(rows[:, draws], axis=2)
@@ -290,5 +290,5 @@ def described(args: Budget, space: Space) -> dict[str, Any]:
         "edits": args.edits,
         "batch": args.batch,
         "seed": args.seed,
-        "score": f"harmonic mean of efficacy, generalisation, {space.locality}",
+        "score": f"harmonic mean of efficacy, generalization, {space.locality}",
     }

@@ -31,9 +31,9 @@ def _variant(name: str, held: Iterable[str]) -> str:
     base, at, label = name.partition("@")
     row = find_method(base)
     own = {part.kind for _, part in row.prototype.parts()}
-    unlabelled = [other.split(" + ") for other in held if "@" not in other]
+    unlabeled = [other.split(" + ") for other in held if "@" not in other]
     for like in (row.name, row.like):
-        for first, *kinds in unlabelled:
+        for first, *kinds in unlabeled:
             if first == like:
                 return " + ".join([base, *(kind for kind in kinds if kind not in own)]) + at + label
     return name

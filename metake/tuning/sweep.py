@@ -26,7 +26,7 @@ from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
 
 METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake")
-METRICS = ("efficacy", "generalisation", "specificity", "same_subject")
+METRICS = ("efficacy", "generalization", "specificity", "same_subject")
 
 
 def strength_of(method: Method) -> str:

@@ -73,11 +73,11 @@ def test_parse_records_reads_original_counterfact():
         "Bo was born in",
         "Rome",
     )
-    assert len(record.neighbours) == 2
+    assert len(record.neighbors) == 2
     assert record.generation_prompts == ("Ada grew up",)
     assert record.attribute == ("P19", "Q1")
     flat = parse_records(Path("f"), [FLAT, {**FLAT, "locality_ground_truth": "Rome"}])
-    assert [r.neighbours for r in flat] == [(), ("Bo was born in",)]  # a neighbour's answer is the old target
+    assert [r.neighbors for r in flat] == [(), ("Bo was born in",)]  # a neighbor's answer is the old target
     assert [r.rival for r in flat] == ["Rome", "Rome"]
 
 
@@ -164,8 +164,8 @@ def test_shipped_records_are_those_of_the_world():
     assert not {r["subject"] for r in dev} & {r["subject"] for r in test}
 
 
-def test_shipped_facts_are_readable_with_neighbours_apart():
-    """The real facts are readable and keep neighbours apart."""
+def test_shipped_facts_are_readable_with_neighbors_apart():
+    """The real facts are readable and keep neighbors apart."""
     records = read_records(ASSETS / "world" / "real_facts.json")
     assert len(records) >= 10
     for record in records:
@@ -551,10 +551,10 @@ def test_parse_records_takes_nested_subject_prompt_as_unrelated():
     assert record.same_subject == (("Ada's father is", "father"),)
 
 
-def test_parse_records_of_counterfact_without_neighbours():
-    """The original format without neighbours has no unrelated prompt."""
+def test_parse_records_of_counterfact_without_neighbors():
+    """The original format without neighbors has no unrelated prompt."""
     (record,) = parse_records(Path("f"), [{k: v for k, v in MULTI.items() if k != "neighborhood_prompts"}])
-    assert (record.locality, record.locality_answer, record.neighbours, record.rival) == ("", "", (), "Rome")
+    assert (record.locality, record.locality_answer, record.neighbors, record.rival) == ("", "", (), "Rome")
 
 
 def test_parse_records_strips_texts_of_lists():

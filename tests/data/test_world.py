@@ -47,7 +47,7 @@ def test_world_has_targets_of_one_and_several_tokens(world, demo):
 
 
 def test_world_plans_with_no_judging_wording(world):
-    """The rephrase and neighbour wordings are never planned with.
+    """The rephrase and neighbor wordings are never planned with.
 
     src is wording 0, rephrase 1, loc 2: no record plans with one that another is judged by.
     """

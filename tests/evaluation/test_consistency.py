@@ -78,12 +78,12 @@ def test_consistency_equals_scikit_learn(record, attribute, spoken):
     Fitted on every reference text, then the cosine of the two joined texts.
     """
     text = pytest.importorskip("sklearn.feature_extraction.text")
-    vectoriser = text.TfidfVectorizer().fit([t for about in TEXTS.values() for t in about])
+    vectorizer = text.TfidfVectorizer().fit([t for about in TEXTS.values() for t in about])
     ours = References(TEXTS)
     assert ours.weights == pytest.approx(
-        {word: vectoriser.idf_[i] for word, i in vectoriser.vocabulary_.items()}
+        {word: vectorizer.idf_[i] for word, i in vectorizer.vocabulary_.items()}
     )
-    a, b = vectoriser.transform([" ".join(spoken), " ".join(TEXTS[attribute])]).toarray()
+    a, b = vectorizer.transform([" ".join(spoken), " ".join(TEXTS[attribute])]).toarray()
     value = ours.consistency(replace(record, attribute=attribute), spoken)
     assert value == pytest.approx(float(a @ b), abs=1e-12)
 

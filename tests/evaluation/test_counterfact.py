@@ -30,10 +30,10 @@ def nll(loaded, prompt, target):
 
 @pytest.fixture
 def rivals(records):
-    """The world's own answer against another one; the second record's neighbours are its own prompts."""
+    """The world's own answer against another one; the second record's neighbors are its own prompts."""
     return [
         replace(
-            r, rival=r.truth, rephrases=(r.rephrase, r.request.text), neighbours=(r.request.text, r.rephrase)
+            r, rival=r.truth, rephrases=(r.rephrase, r.request.text), neighbors=(r.request.text, r.rephrase)
         )
         for r in records[:3]
     ]
@@ -46,11 +46,11 @@ def test_compare_targets_has_success_and_magnitude(loaded, rivals):
         new, true = (nll(loaded, record.request.text, t) for t in (record.request.target_new, record.rival))
         assert values["efficacy_magnitude"][index] == pytest.approx(np.exp(-new) - np.exp(-true), rel=1e-4)
         assert values["efficacy_success"][index] == 0  # the model knows its world
-        assert values["neighbourhood_success"][index] == 1
+        assert values["neighborhood_success"][index] == 1
         both = [nll(loaded, record.rephrase, t) for t in (record.request.target_new, record.rival)]
         mean = np.mean([np.exp(-new) - np.exp(-true), np.exp(-both[0]) - np.exp(-both[1])])
         assert values["paraphrase_magnitude"][index] == pytest.approx(mean, rel=1e-4)
-        assert values["neighbourhood_magnitude"][index] == pytest.approx(-mean, rel=1e-4)
+        assert values["neighborhood_magnitude"][index] == pytest.approx(-mean, rel=1e-4)
     assert all(np.isnan(v[1]) for v in values.values())  # not asked for
 
 
@@ -87,7 +87,7 @@ def test_compare_targets_counts_equal_likelihoods_as_failure(demo, rivals):
     """Strictly likelier: a record whose two targets are one succeeds nowhere."""
     same = replace(rivals[0], rival=rivals[0].request.target_new)
     values = compare_targets(demo.arch, demo.tokenizer, [same], [0])
-    for name in ("efficacy", "paraphrase", "neighbourhood"):
+    for name in ("efficacy", "paraphrase", "neighborhood"):
         assert values[f"{name}_success"][0] == 0
         assert values[f"{name}_magnitude"][0] == 0
 

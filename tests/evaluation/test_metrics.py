@@ -50,7 +50,7 @@ def test_measure_of_a_model_with_the_target_is_full(loaded, records):
         for r in records
     ]
     seen = Evaluator(loaded.arch, loaded.tokenizer, known).measure()
-    for metric in ("efficacy", "generalisation", "generation", "generation_rephrase", "generation_start"):
+    for metric in ("efficacy", "generalization", "generation", "generation_rephrase", "generation_start"):
         assert seen.mean(metric) == 1
 
 
@@ -211,7 +211,7 @@ def test_mean_is_over_records_with_a_value():
 
 
 def test_score_is_the_harmonic_mean_of_three():
-    means = {"efficacy": 0.9, "generalisation": 0.6, "specificity": 0.3, "agreement": 0.5}
+    means = {"efficacy": 0.9, "generalization": 0.6, "specificity": 0.3, "agreement": 0.5}
     assert score(means) == pytest.approx(hmean([0.9, 0.6, 0.3]))
     assert score(means, "agreement") == pytest.approx(hmean([0.9, 0.6, 0.5]))
     assert score({**means, "efficacy": 0.0}) == pytest.approx(hmean([1e-3, 0.6, 0.3]))
@@ -349,7 +349,7 @@ def test_measure_omits_metrics_without_rephrase_or_locality(demo, records):
     mixed, whole = [records[0], bare, records[2]], [records[0], records[2]]
     found = Evaluator(demo.arch, demo.tokenizer, mixed).measure()
     alone = Evaluator(demo.arch, demo.tokenizer, whole).measure()
-    lacking = {"generalisation", "generation_rephrase", "specificity", "agreement", "kl", "overlap"}
+    lacking = {"generalization", "generation_rephrase", "specificity", "agreement", "kl", "overlap"}
     for name, values in found.values.items():
         assert not (name in lacking and np.isfinite(values[1])), name
         np.testing.assert_array_equal(values[[0, 2]], alone.values[name], err_msg=name)

@@ -67,7 +67,7 @@ def test_dialogues_have_edited_reworded_and_unrelated_questions():
     assert [(line.kind, line.question) for line in dialogue.lines] == [
         ("edited", "Where was Ann born?"),
         ("reworded", "Ann hails from"),
-        ("neighbour", "Bo was born in"),
+        ("neighbor", "Bo was born in"),
     ]
     said = [
         {name: (a.text, a.verdict, a.good) for name, a in line.answers.items()} for line in dialogue.lines
@@ -103,7 +103,7 @@ def test_dialogues_leave_out_questions_and_edits_without_answers():
     )
     found = dialogues(content)
     assert [d.title for d in found] == ["Where was Ann born? → Oslo", "Where was Cy born? → Oslo"]
-    assert [[line.kind for line in d.lines] for d in found] == [["edited"], ["edited", "neighbour"]]
+    assert [[line.kind for line in d.lines] for d in found] == [["edited"], ["edited", "neighbor"]]
 
 
 def test_dialogues_are_of_the_first_twelve_or_named_edits():
@@ -261,7 +261,7 @@ def test_page_explains_numbers_and_attenuation(comparison, monkeypatch, tmp_path
     monkeypatch.setattr(page, "draw", lambda runs, figure: drawn.append(figure) or figure)
     path = tmp_path / "report.html"
     assert write_comparison_page(path, comparison) == written["path"] == path
-    assert drawn == [tmp_path / "realisation.png"]
+    assert drawn == [tmp_path / "realization.png"]
     assert written["title"] == "demo: 2 edits with memit, metake, ultraedit"
     assert written["glossary"] == {
         "Eff (%)": GLOSSARY["efficacy"],

@@ -182,7 +182,7 @@ def test_run_judges_separate_batches_on_the_unedited_model(demo, statistics_of, 
         with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
             editor.edit([chosen[i].request for i in half])
             alone = evaluator.measure(before, only=half)
-        for name in ("efficacy", "generalisation", "specificity", "agreement", "kl"):
+        for name in ("efficacy", "generalization", "specificity", "agreement", "kl"):
             np.testing.assert_array_equal(run.after.values[name][list(half)], alone.values[name][list(half)])
         assert [run.after.answers[i] for i in half] == [alone.answers[i] for i in half]
         assert [run.after.choices[i] for i, (_, r) in enumerate(evaluator.kinds) if r in half] == [
@@ -257,7 +257,7 @@ LONG = "mill " * 100
 TOO_LONG = {
     "a second paraphrase": ({"rephrases": ("Who?", LONG)}, "rephrase"),
     "the rival": ({"rival": LONG}, "prompt"),
-    "a neighbour": ({"rival": "x", "neighbours": ("Who?", LONG)}, "neighbour"),
+    "a neighbor": ({"rival": "x", "neighbors": ("Who?", LONG)}, "neighbor"),
     "a prompt about the subject": ({"same_subject": (("Who?", "x"), (LONG, "x"))}, "same_subject"),
     "an answer about the subject": ({"same_subject": (("Who?", LONG),)}, "same_subject"),
     "the locality's answer": ({"locality_answer": LONG}, "locality"),
@@ -298,7 +298,7 @@ def test_fitting_records_counts_missing_prompts_in_a_note(demo, records):
     with pytest.warns(UserWarning, match="of 2 records have no") as caught:
         assert len(fitting_records(demo, [records[0], Record(records[1].request)])[0]) == 2
     assert [str(w.message) for w in caught] == [
-        "1 of 2 records have no rephrase: no generalisation of them",
+        "1 of 2 records have no rephrase: no generalization of them",
         "1 of 2 records have no locality: no specificity of them",
     ]
 

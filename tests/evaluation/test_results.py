@@ -50,7 +50,7 @@ def test_results_table_has_shares_in_percent(comparison):
 def test_results_table_without_values_names_published_metrics():
     before = measurement()
     head, _ = Results(before, [], {"model": "demo", "edits": 0}).cells()
-    assert head[1:-1] == [LABELS[name] for name in ("efficacy", "generalisation", "specificity")]
+    assert head[1:-1] == [LABELS[name] for name in ("efficacy", "generalization", "specificity")]
 
 
 def test_results_table_title_has_model_and_edits(comparison):
@@ -72,7 +72,7 @@ def test_short_table_fits_a_terminal_with_a_legend(counterfact, first):
     """With every metric measured and long names: at most eight columns, 100 characters, each column explained."""
     before = full()
     if not counterfact:
-        for name in ("efficacy_success", "paraphrase_success", "neighbourhood_success"):
+        for name in ("efficacy_success", "paraphrase_success", "neighborhood_success"):
             before.values[name] = np.full(4, np.nan)
     runs = [
         MethodRun(method_named(name), before, before, [{"seconds": 123.0, "requests": [1]}], "end")

@@ -1,4 +1,4 @@
-"""Models are recognised, described, or refused with a line that helps."""
+"""Models are recognized, described, or refused with a line that helps."""
 
 import copy
 import hashlib
@@ -22,7 +22,7 @@ def test_architecture_has_its_shapes(family):
 
 
 @pytest.mark.parametrize("config", [Gemma2Config, Gemma3TextConfig])
-def test_architecture_refuses_a_normalised_ffn_output(config):
+def test_architecture_refuses_a_normalized_ffn_output(config):
     model = AutoModelForCausalLM.from_config(
         config(
             vocab_size=64,
@@ -48,7 +48,7 @@ def test_architecture_names_the_remedy_for_unknown_families():
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 ALTERED = {
-    "normalised after it was added": (
+    "normalized after it was added": (
         OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16, do_layer_norm_before=False),
         ModuleMap("model.decoder.layers", "fc2"),
     ),
@@ -101,7 +101,7 @@ def test_architecture_names_a_wrong_description(modules, complaint):
         Architecture(tiny("gpt2"), modules)
 
 
-def test_architecture_refuses_quantised_weights():
+def test_architecture_refuses_quantized_weights():
     model = tiny("llama")
     model.model.layers[0].mlp.down_proj.weight = nn.Parameter(
         torch.zeros(32, 48, dtype=torch.int8), requires_grad=False

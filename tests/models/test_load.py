@@ -116,20 +116,20 @@ def test_load_shards_on_an_automatic_device_alone(told, monkeypatch):
     assert moved == ["cpu", "cpu"]
 
 
-def test_load_marks_dequantised_weights_as_plain(told, folder):
-    """Dequantised weights are no longer called quantised.
+def test_load_marks_dequantized_weights_as_plain(told, folder):
+    """Dequantized weights are no longer called quantized.
 
-    Of a GGUF file only: other quantised weights stay what they are.
+    Of a GGUF file only: other quantized weights stay what they are.
     """
 
-    def quantised(model):
+    def quantized(model):
         model.config.quantization_config, model.hf_quantizer, model.is_quantized = {}, object(), True
 
-    model = told(str(folder / "small.gguf"), quantised, device="cpu")[0].model
+    model = told(str(folder / "small.gguf"), quantized, device="cpu")[0].model
     assert not hasattr(model.config, "quantization_config")
     assert not hasattr(model, "hf_quantizer")
     assert model.is_quantized is False
-    assert told(str(folder / "saved"), quantised, device="cpu")[0].model.is_quantized is True
+    assert told(str(folder / "saved"), quantized, device="cpu")[0].model.is_quantized is True
 
 
 def test_load_frames_prompts_only_with_chat(talking):

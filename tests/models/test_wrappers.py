@@ -264,7 +264,7 @@ def test_architecture_takes_every_precision_of_plain_weights(dtype):
 
 def test_architecture_refuses_weights_that_are_no_plain_tensors():
     class Packed(torch.Tensor):
-        """As libraries of quantisation wrap what they have packed."""
+        """As libraries of quantization wrap what they have packed."""
 
     model = tiny("llama")
     down = model.model.layers[1].mlp.down_proj
@@ -351,7 +351,7 @@ def test_architecture_refuses_weights_outside_memory(tmp_path):
     one_line(lambda: Architecture(empty), "not in memory")
 
 
-QUANTISED = {
+QUANTIZED = {
     "dynamic": lambda m: torch.ao.quantization.quantize_dynamic(m, {nn.Linear}, dtype=torch.qint8),
     "int8": lambda m: _retype(m, torch.int8),
     "fp8": lambda m: _retype(m, torch.float8_e4m3fn),
@@ -367,9 +367,9 @@ def _retype(model, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("how", sorted(QUANTISED))
-def test_architecture_refuses_quantised_layers(how):
-    model = QUANTISED[how](tiny("llama"))
+@pytest.mark.parametrize("how", sorted(QUANTIZED))
+def test_architecture_refuses_quantized_layers(how):
+    model = QUANTIZED[how](tiny("llama"))
     one_line(lambda: Architecture(model), "mlp.down_proj of block 0", "quantized weights cannot be edited")
 
 

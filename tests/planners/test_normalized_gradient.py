@@ -26,7 +26,7 @@ def test_moments_merge_to_those_of_all_rows(first, second, entries, seed):
     merged = Moments.of(rows[:first]).merged(Moments.of(rows[first:]))
     again = Moments.unpack(merged.pack())
     assert again.count == first + second
-    scaled = again.normalise(rows)
+    scaled = again.normalize(rows)
     torch.testing.assert_close(scaled.mean(0), torch.zeros(entries).double(), rtol=0, atol=1e-6)
     torch.testing.assert_close(scaled.std(0), torch.ones(entries).double(), rtol=1e-5, atol=0)
 
@@ -34,7 +34,7 @@ def test_moments_merge_to_those_of_all_rows(first, second, entries, seed):
 def test_moments_normalize_a_constant_entry_to_zero():
     """An entry that never changes becomes zero."""
     rows = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
-    assert Moments.of(rows).normalise(rows)[:, 1].abs().max() == 0
+    assert Moments.of(rows).normalize(rows)[:, 1].abs().max() == 0
 
 
 def plain_signals(loaded, requests, layer):
@@ -120,7 +120,7 @@ def test_ultraedit_lowers_the_loss_without_statistics(loaded, records, monkeypat
 
 
 def test_ultraedit_normalizes_by_all_earlier_batches(demo, records):
-    """Later batches are normalised by all that was seen.
+    """Later batches are normalized by all that was seen.
 
     Two batches end where one editor does that was restored between them, not where two new ones do.
     """
@@ -243,6 +243,6 @@ def test_moments_have_the_variance_of_a_sample():
     n - 1 in the denominator: rows 0 and 2 have variance 2, so they become -1/sqrt 2 and 1/sqrt 2.
     """
     rows = torch.tensor([[0.0], [2.0]])
-    scaled = Moments.of(rows).normalise(rows)
+    scaled = Moments.of(rows).normalize(rows)
     assert scaled[:, 0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], rel=1e-6)
     assert scaled.dtype == torch.float64

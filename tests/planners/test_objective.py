@@ -33,7 +33,7 @@ def double(loaded):
 
 
 def whole_model_losses(loaded, batch, channel, residuals, owner=None):
-    """NLL and KL(unedited || edited) with materialised weights W + R Q^T, row by row."""
+    """NLL and KL(unedited || edited) with materialized weights W + R Q^T, row by row."""
     arch = loaded.arch
     module = arch.down(TOP)
     name = next(n for n, m in arch.model.named_modules() if m is module) + ".weight"

@@ -65,7 +65,7 @@ def test_closed_loop_with_a_cost_disturbs_less(cost_of, choice):
 
 
 def test_closed_loop_cost_is_in_units_of_the_stream(cost_of, monkeypatch):
-    """`price` counts tr(D G D^T) over ||h||^2, as decay and regulariser do, of each request its own."""
+    """`price` counts tr(D G D^T) over ||h||^2, as decay and regularizer do, of each request its own."""
     seen = []
     optimize_targets = open_loop.optimize_targets
 
@@ -98,7 +98,7 @@ APART = {
     "meta_lr": 0.32,
     "meta_stop": "executed",
     "locality": 0.021,
-    "regularise": 0.022,
+    "regularization": 0.022,
     "price": 0.5,
     "check_every": 3,
     "stretch": 4.0,
@@ -143,7 +143,7 @@ def planned(demo, statistics_of, records, monkeypatch):
 def test_planners_use_their_own_numbers(planned, relative):
     """Each loop runs on its own numbers.
 
-    The plan with kl, decay and clamp; the closed loop with locality, regularise and price; each its own rate,
+    The plan with kl, decay and clamp; the closed loop with locality, regularization and price; each its own rate,
     steps (shared out over the rounds) and stop; lengths relative to the stream, or to the down-projection's output."""
     targets, (plan, closed), solver, prompts = planned(relative=relative)
     (slope, start, norms, options, out), (_, meta_start, meta_norms, meta, meta_out) = plan, closed
@@ -174,7 +174,7 @@ def test_planners_use_their_own_numbers(planned, relative):
     assert options["penalty"] == Penalty(kl=0.011, initial_first=False, decay=0.012, clamp=0.71)
     price = meta["penalty"].price
     torch.testing.assert_close(price, 0.5 / length**2)
-    assert replace(meta["penalty"], price=None) == Penalty(kl=0.021, initial_first=True, regularise=0.022)
+    assert replace(meta["penalty"], price=None) == Penalty(kl=0.021, initial_first=True, regularization=0.022)
     assert [made["max_tokens"] for made in planned.objectives] == [512, 512]
 
 

@@ -135,10 +135,10 @@ def test_optimize_targets_clamps_the_length():
     assert out.residuals.norm(dim=1).max() <= 0.5 + 1e-6
 
 
-def test_optimize_targets_shortens_by_decay_and_regulariser():
+def test_optimize_targets_shortens_by_decay_and_regularizer():
     _, free = go(stop="none", steps=100)
     _, decayed = go(stop="none", steps=100, penalty=Penalty(decay=2.0))
-    _, near = go(stop="none", steps=100, penalty=Penalty(regularise=5.0))
+    _, near = go(stop="none", steps=100, penalty=Penalty(regularization=5.0))
     assert decayed.residuals[1].norm() < free.residuals[1].norm()
     assert near.residuals[1].norm() < free.residuals[1].norm()
     assert torch.isfinite(decayed.residuals).all()  # the norm has no gradient at the start, 0
@@ -322,16 +322,16 @@ def adam(gradients, lr):
     return -lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
 
 
-def published(goal, start, norm, *, steps, lr, stop_loss, kl=0.0, decay=0.0, regularise=0.0, clamp=None):
+def published(goal, start, norm, *, steps, lr, stop_loss, kl=0.0, decay=0.0, regularization=0.0, clamp=None):
     """One request's target as MEMIT's code finds it, with gradients by hand; and its NLL at every look."""
     way, r, gradients, trail = torch.tensor([0.0, 1.0]), start.clone(), [], []
     for step in range(steps):
         trail.append(float((r - goal) @ (r - goal)))
         loss = trail[-1] + kl * float(r @ way) ** 2 + decay * float(r.norm()) / norm**2
-        loss += regularise * float((r - start) @ (r - start)) / norm**2
+        loss += regularization * float((r - start) @ (r - start)) / norm**2
         if loss < stop_loss or step == steps - 1:
             break
-        slope = 2 * (r - goal) + 2 * kl * (r @ way) * way + 2 * regularise * (r - start) / norm**2
+        slope = 2 * (r - goal) + 2 * kl * (r @ way) * way + 2 * regularization * (r - start) / norm**2
         slope = slope + decay * r / r.norm().clamp_min(1e-30) / norm**2
         gradients.append(slope)
         r = r + adam(gradients, lr)
@@ -351,9 +351,9 @@ NORMS3 = torch.tensor([1.5, 0.6, 2.0])
         {},
         {"kl": 0.3},
         {"decay": 0.2},
-        {"regularise": 0.4},
+        {"regularization": 0.4},
         {"clamp": 0.7},
-        {"kl": 0.1, "decay": 0.05, "regularise": 0.08, "clamp": 0.9},
+        {"kl": 0.1, "decay": 0.05, "regularization": 0.08, "clamp": 0.9},
     ],
     ids=str,
 )
@@ -480,7 +480,7 @@ def test_optimize_targets_averages_everything_of_tied_requests():
     norms = torch.tensor([1.75, 0.6, 1.75])
     goals = torch.stack([(GOALS3[0] + GOALS3[2]) / 2, GOALS3[1], (GOALS3[0] + GOALS3[2]) / 2])
     options = {"steps": 30, "lr": 0.1, "stop": "none", "stop_loss": 0.0, "evaluate_executed": None}
-    penalty = Penalty(kl=0.2, decay=0.3, regularise=0.5, clamp=0.25)
+    penalty = Penalty(kl=0.2, decay=0.3, regularization=0.5, clamp=0.25)
     tied = optimize_targets(Valley(GOALS3), STARTS3, NORMS3, groups=ties, penalty=penalty, **options)
     same = optimize_targets(
         Valley(goals), mean, norms, penalty=penalty, **options

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metake.report.answers import judge_neighbour, judge_target
+from metake.report.answers import judge_neighbor, judge_target
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_judge_target_compares_answer_and_target(answer, target, verdict, good):
         ("", "", "Bern", "unchanged", True),
     ],
 )
-def test_judge_neighbour_compares_with_truth_and_before(answer, before, truth, verdict, good):
-    """A neighbour that became right is right; an answer that was lost is not."""
-    judged = judge_neighbour(answer, before, truth)
+def test_judge_neighbor_compares_with_truth_and_before(answer, before, truth, verdict, good):
+    """A neighbor that became right is right; an answer that was lost is not."""
+    judged = judge_neighbor(answer, before, truth)
     assert (judged.verdict, judged.good) == (verdict, good)

@@ -44,12 +44,12 @@ BATCHES = [
 ]
 
 
-def test_plot_realisation_has_medians_and_quartiles(drawn, tmp_path):
-    """Plot realisation has medians and quartiles of what is missing and of eta.
+def test_plot_realization_has_medians_and_quartiles(drawn, tmp_path):
+    """Plot realization has medians and quartiles of what is missing and of eta.
 
     Over all batches; an edit that planned nothing has no share that is missing, and has an eta.
     """
-    figures.plot_realisation({"memit": BATCHES}, tmp_path / "f.png")
+    figures.plot_realization({"memit": BATCHES}, tmp_path / "f.png")
     above, below = drawn[0].axes
     shares = np.array([[1, 1, 1, 1], [0.9, 0.5, 0.25, 0.4], [0.5, 0.2, 0.05, 0.3]])
     x, y, ends = bars_of(above.containers[0])
@@ -67,13 +67,13 @@ def test_plot_realisation_has_medians_and_quartiles(drawn, tmp_path):
     assert [t.get_text() for t in below.get_xticklabels()] == ["2", "5"]
 
 
-def test_plot_realisation_separates_methods_of_other_layers(drawn, tmp_path):
+def test_plot_realization_separates_methods_of_other_layers(drawn, tmp_path):
     """Methods of other layers stand at their own places.
 
     A method of one layer among methods of several, each beside the other.
     """
     one = {"layers": [5], "eta": [[0.5]], "planned": [1.0], "missing_before": [[1.0]], "missing_after": [0.5]}
-    figures.plot_realisation({"memit": BATCHES, "rome": [one]}, tmp_path / "f.png")
+    figures.plot_realization({"memit": BATCHES, "rome": [one]}, tmp_path / "f.png")
     first, second = (bars_of(container)[0] for container in drawn[0].axes[1].containers)
     np.testing.assert_allclose(first, [0.85, 1.85])
     np.testing.assert_allclose(second, [2.15])
@@ -84,16 +84,16 @@ def test_plot_realisation_separates_methods_of_other_layers(drawn, tmp_path):
 def test_plot_tradeoff_orders_by_specificity(drawn, tmp_path):
     """Plot tradeoff has specificity to the right from the weakest constraint on.
 
-    Efficacy, then generalisation, with their own intervals, in per cent.
+    Efficacy, then generalization, with their own intervals, in per cent.
     """
     points = [
         {
             "method": "memit",
             "strength": strength,
             "efficacy": e,
-            "generalisation": g,
+            "generalization": g,
             "specificity": s,
-            "interval": {"efficacy": (e - 0.1, e + 0.05), "generalisation": (g - 0.2, g + 0.1)},
+            "interval": {"efficacy": (e - 0.1, e + 0.05), "generalization": (g - 0.2, g + 0.1)},
         }
         for strength, e, g, s in ((10.0, 0.7, 0.5, 0.9), (1.0, 0.9, 0.8, 0.6))
     ]
@@ -116,7 +116,7 @@ def test_plot_tradeoff_orders_by_specificity(drawn, tmp_path):
 def test_plot_sequence_has_mean_and_range_over_seeds(drawn, tmp_path):
     def points(*shares):
         return [
-            {"edits": n, "efficacy": a, "generalisation": 0.4, "specificity": 0.3, "attenuation": a / 2}
+            {"edits": n, "efficacy": a, "generalization": 0.4, "specificity": 0.3, "attenuation": a / 2}
             for n, a in zip((10, 20), shares, strict=True)
         ]
 
@@ -132,8 +132,8 @@ def test_plot_sequence_has_mean_and_range_over_seeds(drawn, tmp_path):
         assert pytest.approx(0.6 * scale) in [float(corner) for corner in corners]
 
 
-def test_palette_differs_without_colours():
-    """The palette has no two looks alike without colours."""
+def test_palette_differs_without_colors():
+    """The palette has no two looks alike without colors."""
     looks = [look[1:] for look in figures.LOOKS.values()]
     assert len(set(looks)) == len(looks)
     many = figures.looks([f"m{i}" for i in range(40)])

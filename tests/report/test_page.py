@@ -97,7 +97,7 @@ def test_page_tables_name_their_rows_and_columns(page):
 
 
 def test_page_marks_are_symbols_and_words(page):
-    """Without colours, too; an empty answer says that it is empty, and is not marked where it is not judged."""
+    """Without colors, too; an empty answer says that it is empty, and is not marked where it is not judged."""
     marks = [
         (attributes["class"], text)
         for attributes, text in Elements(page).of("span")

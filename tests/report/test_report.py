@@ -9,7 +9,7 @@ import pytest
 from metake.errors import MetakeError
 from metake.methods.table import METHODS
 from metake.report import figures
-from metake.report.figures import plot_realisation, plot_tradeoff
+from metake.report.figures import plot_realization, plot_tradeoff
 from metake.report.tables import markdown, render
 
 BATCH = {
@@ -29,15 +29,15 @@ def test_table_shows_every_cell_even_with_brackets():
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
-def test_plot_realisation_writes_every_format(tmp_path, suffix):
-    path = plot_realisation({"memit": [BATCH], "metake": [BATCH, BATCH]}, tmp_path / f"f.{suffix}")
+def test_plot_realization_writes_every_format(tmp_path, suffix):
+    path = plot_realization({"memit": [BATCH], "metake": [BATCH, BATCH]}, tmp_path / f"f.{suffix}")
     assert path.stat().st_size > 2000
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_plot_realisation_names_an_unknown_format(tmp_path):
+def test_plot_realization_names_an_unknown_format(tmp_path):
     with pytest.raises(MetakeError, match=r"f\.doc"):
-        plot_realisation({"memit": [BATCH]}, tmp_path / "f.doc")
+        plot_realization({"memit": [BATCH]}, tmp_path / "f.doc")
     assert not list(tmp_path.iterdir())
 
 
@@ -48,12 +48,12 @@ def test_figure_needs_no_backend(tmp_path):
     """
     work = f"""
 import os, pathlib, sys
-from metake.report.figures import matplotlib, plot_realisation
-plot_realisation({{"memit": [{BATCH!r}]}}, pathlib.Path("f.png"))
+from metake.report.figures import matplotlib, plot_realization
+plot_realization({{"memit": [{BATCH!r}]}}, pathlib.Path("f.png"))
 assert "matplotlib.pyplot" not in sys.modules
 assert os.environ["MPLBACKEND"] == "no-such-backend"
 before = dict(matplotlib.rcParams)
-plot_realisation({{"memit": [{BATCH!r}]}}, pathlib.Path("g.png"))
+plot_realization({{"memit": [{BATCH!r}]}}, pathlib.Path("g.png"))
 assert dict(matplotlib.rcParams) == before
 """
     environment = {**os.environ, "MPLBACKEND": "no-such-backend"}
@@ -70,7 +70,7 @@ assert dict(matplotlib.rcParams) == before
 
 
 def test_plot_tradeoff_draws_every_method(tmp_path):
-    metrics = {m: 0.5 for m in ("efficacy", "generalisation", "specificity")}
+    metrics = {m: 0.5 for m in ("efficacy", "generalization", "specificity")}
     points = [
         {"method": m, "strength": s, **metrics, "interval": dict.fromkeys(metrics, (0.4, 0.6))}
         for m in ("memit", "metake")
@@ -83,13 +83,13 @@ def test_looks_differ_between_methods_of_a_sequence(tmp_path, monkeypatch):
     """Every method of a sequence has a look of its own."""
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
-    shares = {"efficacy": 0.5, "generalisation": 0.4, "specificity": 0.3, "attenuation": 0.2}
+    shares = {"efficacy": 0.5, "generalization": 0.4, "specificity": 0.3, "attenuation": 0.2}
     points = [{"edits": n, **shares} for n in (10, 20)]
     methods = [*METHODS, "memit@first", "memit@second"]
     figures.plot_sequence({method: [points] for method in methods}, tmp_path / "curves.png")
     lines = drawn[0].axes[0].lines
     looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
-    assert len(looks) == len(methods)  # told apart without colours, too
+    assert len(looks) == len(methods)  # told apart without colors, too
     assert len(drawn[0].axes[3].lines) == len(methods)  # no width, no room
     assert [list(axis.lines[0].get_ydata()) for axis in drawn[0].axes] == [
         [50] * 2,
@@ -99,7 +99,7 @@ def test_looks_differ_between_methods_of_a_sequence(tmp_path, monkeypatch):
     ]
 
 
-def test_looks_of_a_labelled_method_has_its_colour_and_another_line():
+def test_looks_of_a_labeled_method_has_its_color_and_another_line():
     chosen = figures.looks(["memit", "metake@slow", "unknown"])
     assert chosen["memit"] == figures.LOOKS["memit"]
     assert chosen["metake@slow"][0] == figures.LOOKS["metake"][0]
@@ -108,9 +108,9 @@ def test_looks_of_a_labelled_method_has_its_colour_and_another_line():
     assert len({look[1:] for look in chosen.values()}) == 3
 
 
-def test_describe_realisation_has_the_medians_of_the_last_layer():
+def test_describe_realization_has_the_medians_of_the_last_layer():
     """eta .25 of (.3, .2); missing .5 / 1.0 and .4 / 1.1 of the plans: 43 %."""
-    text = figures.describe_realisation({"memit": [BATCH]})
+    text = figures.describe_realization({"memit": [BATCH]})
     assert "memit: eta 0.25, 43 % of the planned residual still missing" in text
 
 
@@ -122,7 +122,7 @@ def test_plot_room_is_drawn_beside_attenuation(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     points = [
-        {"edits": n, "efficacy": 0.5, "generalisation": 0.4, "specificity": None, "attenuation": None}
+        {"edits": n, "efficacy": 0.5, "generalization": 0.4, "specificity": None, "attenuation": None}
         for n in (10, 40)
     ]
     figures.plot_sequence({"memit": [points]}, tmp_path / "curves.png", d_k=8, batch=10)

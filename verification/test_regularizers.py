@@ -14,13 +14,13 @@ from verification.ledger import attains, below, checks, equal
 from verification.problems import (
     SCALES,
     Pair,
-    Regularised,
+    Regularized,
     Requests,
     along_request,
     by_cost,
     cost,
     pairs,
-    regularised,
+    regularized,
     requests,
     window_of,
 )
@@ -30,15 +30,15 @@ from verification.strategies import Geometry, geometries, tolerance, vectors
 Array = NDArray[np.float64]
 
 
-@given(regularised(), st.sampled_from([None, 1e-3, 1 - 1e-6, 1 + 1e-6, 1e3]))
+@given(regularized(), st.sampled_from([None, 1e-3, 1 - 1e-6, 1 + 1e-6, 1e3]))
 @checks("X6", "random")
-def test_one_sided_limit_of_a_regulariser(case: Regularised, factor: float | None):
-    """Penalties by bisection of the regularised steps; b far from the limit and next to it."""
+def test_one_sided_limit_of_a_regularizer(case: Regularized, factor: float | None):
+    """Penalties by bisection of the regularized steps; b far from the limit and next to it."""
     r, (f_easy, f_hard) = case.requests, case.f[[0, -1]]
     limit = trap.one_sided_limit(f_easy, f_hard, r.progress, r.mu_max, r.tau)
     r = Requests(r.geometry, r.a, factor * limit * r.a if factor else r.b, r.progress, r.tau)
     first, last = r.served(case.step)
-    found = trap.regularised_penalties(r.a, r.b, f_easy, f_hard, r.progress, r.mu_max, r.tau)
+    found = trap.regularized_penalties(r.a, r.b, f_easy, f_hard, r.progress, r.mu_max, r.tau)
     equal(found.lower, first, case.tolerance)
     equal(found.upper, last, case.tolerance)
     if factor and abs(factor - 1) > case.tolerance:
@@ -59,9 +59,9 @@ def test_gain_of_a_power_of_the_geometry(r: Requests, p: float):
     equal(plain * r.a / r.b, plain_found.upper / plain_found.lower, tolerance())
 
 
-@given(regularised(), st.floats(0.01, 1))
+@given(regularized(), st.floats(0.01, 1))
 @checks("X6", "random")
-def test_a_regulariser_moves_the_window_and_keeps_its_width(case: Regularised, theta: float):
+def test_a_regularizer_moves_the_window_and_keeps_its_width(case: Regularized, theta: float):
     """Two-sided; by what it costs and by what it does along the request, which agree here."""
     r, (f_easy, f_hard) = case.requests, case.f[[0, -1]]
     low, high = trap.two_sided_window(theta, r.geometry.condition, f_easy, f_hard)
@@ -74,16 +74,16 @@ def test_a_regulariser_moves_the_window_and_keeps_its_width(case: Regularised, t
 
 @given(geometries(max_exponent=4), st.floats(0.01, 1), st.sampled_from([0.0, 0.5, 1.0]))
 @checks("X6", "random")
-def test_windows_of_the_three_regularisers(H: Geometry, theta: float, p: float):
+def test_windows_of_the_three_regularizers(H: Geometry, theta: float, p: float):
     """I: around 1/sqrt(kappa); H^1/2: around 1; H: around sqrt(kappa)."""
     low, high = trap.two_sided_window(theta, H.condition, *(H.mu**p)[[0, -1]])
-    centre = H.condition ** (p - 0.5)
-    equal([low, high], [theta * centre, centre / theta], tolerance())
+    center = H.condition ** (p - 0.5)
+    equal([low, high], [theta * center, center / theta], tolerance())
 
 
 @given(pairs(max_exponent=3), st.floats(0.01, 1), SCALES)
 @checks("X6", "random")
-def test_no_regulariser_at_all_widens_the_window(pair: Pair, theta: float, tau: float):
+def test_no_regularizer_at_all_widens_the_window(pair: Pair, theta: float, tau: float):
     """F need not commute: steps of linear requests scale with 1/lam whatever F is.
 
     Measured by cost the width is theta^-2 always, along the request it is at most that.
@@ -157,7 +157,7 @@ def test_without_commuting_the_formula_misses_the_window():
     case = Requests(H, 1.0, 0.52, 1.0, 1.0)
     first, last = case.served(lambda g, lam: trap.displacement(g, lam * F, 0.0))
     assert first < last
-    assert trap.regularised_penalties(1.0, 0.52, F[0, 0], F[1, 1], 1.0, 4.0, 1.0).empty
+    assert trap.regularized_penalties(1.0, 0.52, F[0, 0], F[1, 1], 1.0, 4.0, 1.0).empty
     ledger.counterexample(
         "H = diag(1, 4), F = [[2, 1], [1, 2]], tau = Delta = a = 1: b = 0.52 shares a lam, the formula with f = 2, 2 ends at 0.5"
     )
