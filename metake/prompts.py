@@ -83,18 +83,22 @@ def _filled(template: str, text: str, start: int, subject: str) -> tuple[str, tu
 
 
 @dataclass(frozen=True)
-class KLPrompt:
-    """A prompt of the KL term: an edit should leave its prediction at `row.lookup` unchanged (ROME's `kl_prompts`).
+class RowSpec:
+    """A token row and its role in the losses: an edit's row, or a prompt of the KL term (ROME's `kl_prompts`).
+
+    An edit should leave the prediction of a KL prompt at `row.lookup` unchanged.
 
     Attributes:
         owner: index of the request it belongs to.
         row: its tokens.
-        has_residual: whether `row.lookup` is the subject's last token, where the open loop adds the residual.
+        has_residual: whether the open loop adds the residual at `row.lookup`, the edited token.
+        template: the template of an edit's row; None for a KL prompt.
     """
 
     owner: int
     row: Row
     has_residual: bool
+    template: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,17 @@ class Batch:
 
     requests: tuple[EditRequest, ...]
     edits: tuple[Row, ...]
-    kl_prompts: tuple[KLPrompt, ...]
+    kl_prompts: tuple[RowSpec, ...]
     templates: int
+
+    @property
+    def specs(self) -> tuple[RowSpec, ...]:
+        """All rows with their roles: those of the edits, then the KL prompts."""
+        edits = (
+            RowSpec(i // self.templates, row, has_residual=True, template=i % self.templates)
+            for i, row in enumerate(self.edits)
+        )
+        return (*edits, *self.kl_prompts)
 
     @property
     def subjects(self) -> Tensor:
@@ -194,10 +207,10 @@ class Batch:
                 edits.append(row)
             text, span = _filled(KL_PROMPT, request.subject, 0, request.subject)
             kl_prompts.append(
-                KLPrompt(owner, encode(tokenizer, text, subject=span), has_residual=lookup == "subject")
+                RowSpec(owner, encode(tokenizer, text, subject=span), has_residual=lookup == "subject")
             )
             kl_prompts += [
-                KLPrompt(owner, encode(tokenizer, prompt), has_residual=False)
+                RowSpec(owner, encode(tokenizer, prompt), has_residual=False)
                 for prompt in request.locality_prompts
             ]
         return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames))

@@ -336,7 +336,7 @@ def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Ar
         s.arch, start=s.layers[0], hidden=s.prompts.hidden, keys=s.layers, stop=s.layers[-1]
     )
     q = {
-        i: s.geometries[i].channel(s.prompts.at_lookup(trace.suffix.keys[i]).float().T).float()
+        i: s.geometries[i].channel(s.prompts.at_lookup(trace.keys[i].suffix).float().T).float()
         for i in s.layers
     }
     edits = {i: (share * r.T, q[i]) for i, share in s.solver.shares}

@@ -22,7 +22,7 @@ from metake.figures.numbers import Array, basis, tolerance
 from metake.geometry.operator import Fit, Geometry
 from metake.models.architecture import Architecture
 from metake.models.tokens import Row
-from metake.prompts import Batch, KLPrompt
+from metake.prompts import Batch, RowSpec
 from metake.requests import EditRequest
 from theory import fidelity
 
@@ -353,7 +353,7 @@ def batch(size: int = 1, seed: int = 0, length: int = 6, lookup: int = 2, answer
     """Requests as rows of random tokens, without a tokenizer: one row each, no context, up to its lookup token as KL prompt."""
     rng = np.random.default_rng(seed)
     rows = [Row(tuple(rng.integers(1, WORDS, length).tolist()), lookup, answer) for _ in range(size)]
-    kl_prompts = [KLPrompt(owner, row.up_to_lookup, has_residual=True) for owner, row in enumerate(rows)]
+    kl_prompts = [RowSpec(owner, row.up_to_lookup, has_residual=True) for owner, row in enumerate(rows)]
     return Batch((EditRequest("{} is", "subject", "answer"),) * size, tuple(rows), tuple(kl_prompts), 1)
 
 

@@ -356,7 +356,7 @@ def keys_in_contexts(
     trace = prompts.tokens.run(
         model.arch, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
     )
-    return {layer: upcast(prompts.at_lookup(trace.suffix.keys[layer])) for layer in layers}
+    return {layer: upcast(prompts.at_lookup(trace.keys[layer].suffix)) for layer in layers}
 
 
 def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]) -> dict[int, Tensor]:

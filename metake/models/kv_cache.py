@@ -6,8 +6,8 @@ of some rows, given the cache of the earlier ones, therefore gives the same resu
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,21 +17,76 @@ KeyValues = tuple[Tensor, Tensor]
 """Attention's keys and values of one layer, each `rows x heads x length x d`."""
 
 
-@dataclass(frozen=True)
-class KVCache:
-    """Attention's keys and values of the tokens before those of a pass.
+class KVCache(Cache):
+    """Attention's keys and values of the tokens before those of a pass, as a `Cache` of `transformers`.
 
-    Attributes:
-        key_values: layer -> keys and values, `rows x heads x longest x d`, padded.
+    Args:
+        key_values: layer -> keys and values, `rows x heads x longest x d`, padded; empty if no token is cached.
         lengths: `rows`, number of cached tokens of each row.
         attention_mask: `rows x longest`, True at cached tokens; by default the first `lengths` of each row.
         masks: masks and positions of earlier passes over the same rows, by number of new tokens.
+
+    Attributes:
+        recorded: layer -> keys and values of the cached and of the new tokens of a pass; see `recording`.
     """
 
-    key_values: Mapping[int, KeyValues]
-    lengths: Tensor
-    attention_mask: Tensor | None = None
-    masks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+    def __init__(
+        self,
+        key_values: Mapping[int, KeyValues],
+        lengths: Tensor,
+        attention_mask: Tensor | None = None,
+        masks: dict[int, tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        super().__init__(layers=[])
+        self.key_values, self.lengths, self.attention_mask = key_values, lengths, attention_mask
+        self.masks = {} if masks is None else masks
+        self.record_from: int | None = None
+        self.recorded: dict[int, KeyValues] = {}
+
+    def recording(self, first: int | None) -> KVCache:
+        """Cache for one pass, which records keys and values.
+
+        Args:
+            first: first layer whose keys and values are recorded; None for no layer.
+
+        Returns:
+            A cache with the same keys, values and masks, and nothing recorded.
+        """
+        cache = copy.copy(self)
+        cache.record_from, cache.recorded = first, {}
+        return cache
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
+    ) -> KeyValues:
+        """Keys and values that attention reads: the cached ones, then those of the new tokens.
+
+        Args:
+            key_states: keys of the new tokens, `rows x heads x width x d`.
+            value_states: values of the new tokens, same shape.
+            layer_idx: the layer.
+
+        Returns:
+            Keys and values, `rows x heads x (longest + width) x d`.
+        """
+        if self.key_values:
+            keys, values = self.key_values[layer_idx]
+            key_states = torch.cat([keys, key_states], -2)
+            value_states = torch.cat([values, value_states], -2)
+        if self.record_from is not None and layer_idx >= self.record_from:
+            self.recorded[layer_idx] = key_states, value_states
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of cached tokens of the longest row; `transformers` reads it, positions and mask are given.
+
+        Args:
+            layer_idx: ignored, all layers have the same length.
+
+        Returns:
+            0 without cached tokens.
+        """
+        return int(self.lengths.max()) if self.key_values else 0
 
     def rows(self, index: Tensor) -> KVCache:
         """Cache of some rows.
@@ -94,52 +149,3 @@ def select_rows(key_values: Mapping[int, KeyValues], index: Tensor) -> dict[int,
         layer: (keys[index.to(keys.device)], values[index.to(values.device)])
         for layer, (keys, values) in key_values.items()
     }
-
-
-class CacheAdapter(Cache):
-    """A `KVCache` as the `Cache` of `transformers`, which also records keys and values of a pass.
-
-    Args:
-        cache: keys and values of earlier tokens, if any.
-        record_from: first layer whose keys and values are recorded; None for no layer.
-
-    Attributes:
-        recorded: layer -> keys and values of the cached and of the new tokens.
-    """
-
-    def __init__(self, cache: KVCache | None, record_from: int | None) -> None:
-        super().__init__(layers=[])
-        self.cache, self.record_from = cache, record_from
-        self.recorded: dict[int, KeyValues] = {}
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
-    ) -> KeyValues:
-        """Keys and values that attention reads: the cached ones, then those of the new tokens.
-
-        Args:
-            key_states: keys of the new tokens, `rows x heads x width x d`.
-            value_states: values of the new tokens, same shape.
-            layer_idx: the layer.
-
-        Returns:
-            Keys and values, `rows x heads x (longest + width) x d`.
-        """
-        if self.cache is not None:
-            keys, values = self.cache.key_values[layer_idx]
-            key_states = torch.cat([keys, key_states], -2)
-            value_states = torch.cat([values, value_states], -2)
-        if self.record_from is not None and layer_idx >= self.record_from:
-            self.recorded[layer_idx] = key_states, value_states
-        return key_states, value_states
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of cached tokens of the longest row; `transformers` reads it, positions and mask are given.
-
-        Args:
-            layer_idx: ignored, all layers have the same length.
-
-        Returns:
-            0 without a cache.
-        """
-        return 0 if self.cache is None else int(self.cache.lengths.max())

@@ -52,39 +52,6 @@ class PrefixSuffix:
         return PrefixSuffix(function(self.suffix), None if self.prefix is None else function(self.prefix))
 
 
-@dataclass(frozen=True)
-class PrefixTrace:
-    """Traces of a pass over suffixes and prefixes.
-
-    Attributes:
-        suffix: trace of the suffixes; the only one with logits.
-        prefix: trace of the prefixes, empty if there are none.
-    """
-
-    suffix: Trace
-    prefix: Trace
-
-    @property
-    def logits(self) -> Tensor:
-        """Logits at the positions of the suffixes that were asked for."""
-        return self.suffix.logits
-
-    @property
-    def keys(self) -> dict[int, PrefixSuffix]:
-        """Layer -> inputs of its down-projection."""
-        return _paired(self.suffix.keys, self.prefix.keys)
-
-    @property
-    def inputs(self) -> dict[int, PrefixSuffix]:
-        """Layer -> residual stream before the block."""
-        return _paired(self.suffix.inputs, self.prefix.inputs)
-
-    @property
-    def outputs(self) -> dict[int, PrefixSuffix]:
-        """Layer -> residual stream after the block."""
-        return _paired(self.suffix.outputs, self.prefix.outputs)
-
-
 def _paired(suffix: Mapping[int, Tensor], prefix: Mapping[int, Tensor]) -> dict[int, PrefixSuffix]:
     return {layer: PrefixSuffix(values, prefix.get(layer)) for layer, values in suffix.items()}
 
@@ -212,8 +179,8 @@ class PrefixBatch:
         inputs: Sequence[int] = (),
         edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
         positions: tuple[Tensor, Tensor] | None = None,
-    ) -> PrefixTrace:
-        """Traces of one pass over the prefixes and one over the suffixes.
+    ) -> Trace[PrefixSuffix]:
+        """Trace of one pass over the prefixes and one over the suffixes.
 
         Args:
             arch: the model.
@@ -227,9 +194,9 @@ class PrefixBatch:
             positions: `(rows, columns)` of the suffixes at which logits are computed.
 
         Returns:
-            What both passes observed.
+            What both passes observed; logits are those of the suffixes.
         """
-        cache, prefix = None, Trace()
+        cache, prefix = None, Trace[Tensor]()
         if self.ids.prefix is not None and start < len(arch):
             prefix = run(
                 arch,
@@ -258,4 +225,9 @@ class PrefixBatch:
             positions=positions,
             cache=cache,
         )
-        return PrefixTrace(suffix, prefix)
+        return Trace(
+            keys=_paired(suffix.keys, prefix.keys),
+            outputs=_paired(suffix.outputs, prefix.outputs),
+            inputs=_paired(suffix.inputs, prefix.inputs),
+            logits=suffix.logits,
+        )

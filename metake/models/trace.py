@@ -11,21 +11,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from metake.models.ambient import neutral
 from metake.models.architecture import Architecture
-from metake.models.kv_cache import CacheAdapter, KeyValues, KVCache
+from metake.models.kv_cache import KeyValues, KVCache
 from metake.models.probe import logits_of, stream_of
 from metake.models.wrappers import runs_compiled
 
+Values = TypeVar("Values")
+
 
 @dataclass
-class Trace:
-    """Activations that a pass observed.
+class Trace(Generic[Values]):
+    """Activations that a pass observed: tensors, or for a `PrefixBatch` pairs of suffix and prefix.
 
     Attributes:
         keys: layer -> inputs of its down-projection, `rows x length x d_k`.
@@ -36,10 +38,10 @@ class Trace:
         key_values: layer -> attention's keys and values of the cached and the new tokens, from layer `record_from` on.
     """
 
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
-    outputs: dict[int, Tensor] = field(default_factory=dict)
-    inputs: dict[int, Tensor] = field(default_factory=dict)
+    keys: dict[int, Values] = field(default_factory=dict)
+    values: dict[int, Values] = field(default_factory=dict)
+    outputs: dict[int, Values] = field(default_factory=dict)
+    inputs: dict[int, Values] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     key_values: dict[int, KeyValues] = field(default_factory=dict)
 
@@ -129,7 +131,7 @@ def run(
     positions: tuple[Tensor, Tensor] | None = None,
     cache: KVCache | None = None,
     record_from: int | None = None,
-) -> Trace:
+) -> Trace[Tensor]:
     """Trace of a pass over right-padded rows.
 
     Args:
@@ -157,10 +159,11 @@ def run(
     """
     if ids.device.type == "cpu" and ids.numel():
         arch.check_tokens(int(ids.max()))
-    trace, options = Trace(), dict[str, Any]()
-    adapter = None
+    trace, options = Trace[Tensor](), dict[str, Any]()
+    held: KVCache | None = None
     if cache is not None or record_from is not None:
-        adapter = options[arch.cache_argument] = CacheAdapter(cache, record_from)
+        held = (KVCache({}, ids.new_zeros(len(ids))) if cache is None else cache).recording(record_from)
+        options[arch.cache_argument] = held
     if cache is not None:
         mask, at = cache.mask_and_positions(ids.shape[1], arch.max_positions, arch.device)
         options |= {"attention_mask": mask, "position_ids": at}
@@ -183,8 +186,8 @@ def run(
             _select_positions(stack, arch, positions)
         with suppress(_Stop):
             trace.logits = logits_of(arch.model(input_ids=ids.to(arch.device), use_cache=False, **options))
-    if adapter is not None:
-        trace.key_values = adapter.recorded
+    if held is not None:
+        trace.key_values = held.recorded
     return trace
 
 
@@ -194,7 +197,7 @@ def _by_row(tokens: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _observe_keys(
-    stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int], shape: torch.Size
+    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int], shape: torch.Size
 ) -> None:
     for layer in layers:
 
@@ -222,7 +225,7 @@ def _apply_edits(
 
 
 def _observe_values(
-    stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int], shape: torch.Size
+    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int], shape: torch.Size
 ) -> None:
     for layer in layers:
 
@@ -234,7 +237,9 @@ def _observe_values(
         stack.callback(arch.down(layer).register_forward_hook(keep).remove)
 
 
-def _observe_inputs(stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int]) -> None:
+def _observe_inputs(
+    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int]
+) -> None:
     for layer in layers:
 
         def keep(_: object, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int = layer) -> None:
@@ -244,7 +249,7 @@ def _observe_inputs(stack: ExitStack, arch: Architecture, trace: Trace, layers: 
 
 
 def _observe_outputs(
-    stack: ExitStack, arch: Architecture, trace: Trace, layers: Sequence[int], stop: int | None
+    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int], stop: int | None
 ) -> None:
     """Observe blocks, and leave the pass after block `stop`."""
     for layer in {*layers, *(() if stop is None else (stop,))}:

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from metake.models.kv_cache import KVCache
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
-from metake.models.tokens import Row
 from metake.models.trace import upcast
-
-
-@dataclass(frozen=True)
-class RowSpec:
-    """A token row and its role in the objective.
-
-    Attributes:
-        row: tokens of the row.
-        owner: index of its request.
-        guard: whether the row is a KL prompt, whose prediction is preserved.
-        written: whether an open-loop plan writes at its lookup token.
-        template: the template of an edit's row, -1 for KL prompts.
-    """
-
-    row: Row
-    owner: int
-    guard: bool
-    written: bool
-    template: int = -1
+from metake.prompts import RowSpec
 
 
 @dataclass(frozen=True)
@@ -98,37 +81,77 @@ class ScoredPositions:
         return nll, kl
 
 
-@dataclass(frozen=True)
-class BatchedRows:
+@dataclass(eq=False)
+class MicroBatch:
     """Rows of one pass, with what is constant of their activations.
 
     Attributes:
+        specs: row and role of each.
         tokens: shared prefixes and suffixes of the rows.
-        owners: request of each row.
         above: stream after the last edited block.
         below: stream before the first edited block; None if only what follows the last one runs.
         gates: `rows x length`, or `rows x length x n` if joint: factor of the residual at each token.
+        reference: unedited log-probabilities at the lookup token of each KL prompt, in their order.
+        templates: number of templates of a request.
+        kl_counts: number of KL prompts of each request.
         cache: KV cache of the tokens before the suffixes, if these do not change.
     """
 
+    specs: Sequence[RowSpec]
     tokens: PrefixBatch
-    owners: Tensor
     above: PrefixSuffix
     below: PrefixSuffix | None
     gates: PrefixSuffix
+    reference: Sequence[Tensor]
+    templates: int
+    kl_counts: Sequence[int]
     cache: KVCache | None = None
+    _active: Tensor | None = field(default=None, init=False, repr=False)
+    _selected: MicroBatch | None = field(default=None, init=False, repr=False)
 
-    def __getitem__(self, keep: Tensor) -> BatchedRows:
-        below = None if self.below is None else self.below.rows(keep)
-        cache = None if self.cache is None else self.cache.rows(keep)
-        return BatchedRows(
-            self.tokens.rows(keep),
-            self.owners[keep],
-            self.above.rows(keep),
-            below,
-            self.gates.rows(keep),
-            cache,
+    @cached_property
+    def owners(self) -> Tensor:
+        """`rows`, index of each row's request."""
+        return torch.tensor([spec.owner for spec in self.specs])
+
+    def rows(self, keep: Tensor) -> MicroBatch:
+        """Micro-batch of some rows.
+
+        Args:
+            keep: indices of the rows, ascending.
+
+        Returns:
+            A micro-batch with `len(keep)` rows.
+        """
+        kept = set(keep.tolist())
+        kl_rows = [i for i, spec in enumerate(self.specs) if spec.template is None]
+        return replace(
+            self,
+            specs=[self.specs[i] for i in keep],
+            tokens=self.tokens.rows(keep),
+            above=self.above.rows(keep),
+            below=None if self.below is None else self.below.rows(keep),
+            gates=self.gates.rows(keep),
+            reference=[known for i, known in zip(kl_rows, self.reference, strict=True) if i in kept],
+            cache=None if self.cache is None else self.cache.rows(keep),
         )
+
+    def select(self, active: Tensor) -> MicroBatch | None:
+        """Rows of the active requests; they are stored until these change.
+
+        Args:
+            active: `n` flags of requests.
+
+        Returns:
+            None if the micro-batch has no row of an active request.
+        """
+        flags = active[self.owners]
+        if self._active is None or not torch.equal(flags, self._active):
+            keep = flags.nonzero()[:, 0]
+            self._active, self._selected = flags, None
+            if len(keep):
+                self._selected = replace(self) if bool(flags.all()) else self.rows(keep)
+        return self._selected
 
     def shifted(self, residuals: Tensor) -> PrefixSuffix:
         """Stream after the last edited block plus the gated residuals.
@@ -151,66 +174,43 @@ class BatchedRows:
             prefix = add(self.above.prefix, self.gates.prefix)
         return PrefixSuffix(add(self.above.suffix, self.gates.suffix), prefix)
 
-
-@dataclass
-class MicroBatch:
-    """Rows of one pass; those of the requests that are still active are stored until these change.
-
-    Attributes:
-        specs: spec of each row.
-        rows: all rows.
-        reference: row -> unedited log-probabilities at its lookup token, for KL prompts.
-        templates: number of templates of a request.
-        guards: number of KL prompts of each request.
-        active: flags of the rows in `active_rows`.
-        active_rows: rows of active requests.
-        scored: positions at which `active_rows` are scored.
-    """
-
-    specs: list[RowSpec]
-    rows: BatchedRows
-    reference: dict[int, Tensor]
-    templates: int
-    guards: list[int]
-    active: Tensor | None = None
-    active_rows: BatchedRows | None = None
-    scored: ScoredPositions | None = None
-
-    def select(self, active: Tensor) -> tuple[BatchedRows, ScoredPositions] | None:
-        """Rows of the active requests, and their scored positions.
-
-        Args:
-            active: `n` flags of requests.
-
-        Returns:
-            None if the micro-batch has no row of an active request.
-        """
-        rows_active = active[self.rows.owners]
-        if self.active is None or not torch.equal(rows_active, self.active):
-            keep = rows_active.nonzero()[:, 0]
-            self.active, self.active_rows, self.scored = rows_active, None, None
-            if len(keep):
-                self.active_rows = self.rows if bool(rows_active.all()) else self.rows[keep]
-                self.scored = self._score_positions(keep, self.active_rows)
-        return None if self.active_rows is None or self.scored is None else (self.active_rows, self.scored)
-
-    def _score_positions(self, keep: Tensor, rows: BatchedRows) -> ScoredPositions:
-        specs, begins = [self.specs[i] for i in keep], rows.tokens.prefix_lengths.tolist()
+    @cached_property
+    def scored(self) -> ScoredPositions:
+        """Positions at which the rows are scored."""
+        begins = self.tokens.prefix_lengths.tolist()
         answers = [
             (i, at - begins[i], token, spec)
-            for i, spec in enumerate(specs)
-            if not spec.guard
+            for i, spec in enumerate(self.specs)
+            if spec.template is not None
             for at, token in zip(spec.row.predicting, spec.row.answer_ids, strict=True)
         ]
-        guards = [(i, spec.row.lookup - begins[i], spec) for i, spec in enumerate(specs) if spec.guard]
-        where = torch.tensor([position[:2] for position in (*answers, *guards)])
+        kept = [
+            (i, spec.row.lookup - begins[i], spec)
+            for i, spec in enumerate(self.specs)
+            if spec.template is None
+        ]
+        where = torch.tensor([position[:2] for position in (*answers, *kept)])
         return ScoredPositions(
             (where[:, 0], where[:, 1]),
             torch.tensor([token for *_, token, _ in answers], dtype=torch.long),
             torch.tensor(
                 [1 / (spec.row.answer * self.templates) for *_, spec in answers], dtype=torch.float64
             ),
-            torch.tensor([spec.owner for *_, spec in answers] + [spec.owner for *_, spec in guards]),
-            torch.tensor([1 / self.guards[spec.owner] for *_, spec in guards], dtype=torch.float64),
-            torch.stack([self.reference[int(keep[i])] for i, *_ in guards]) if guards else torch.empty(0),
+            torch.tensor([spec.owner for *_, spec in answers] + [spec.owner for *_, spec in kept]),
+            torch.tensor([1 / self.kl_counts[spec.owner] for *_, spec in kept], dtype=torch.float64),
+            torch.stack(list(self.reference)) if kept else torch.empty(0),
         )
+
+    def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
+        """NLL and KL divergence of each request; see `ScoredPositions.losses`.
+
+        Args:
+            logits: `(a + g) x vocabulary`, at the scored positions.
+            size: number of requests.
+            initial_first: direction of KL.
+
+        Returns:
+            Two tensors of shape `size`.
+        """
+        self.scored = self.scored.like(logits)  # stays on the device of the logits
+        return self.scored.losses(logits, size, initial_first)

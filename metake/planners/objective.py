@@ -27,9 +27,9 @@ from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import chunks, pad
 from metake.models.trace import run, upcast
-from metake.planners.micro_batch import BatchedRows, MicroBatch, RowSpec
+from metake.planners.micro_batch import MicroBatch
 from metake.processes import all_reduce_sum, rank_and_size
-from metake.prompts import Batch
+from metake.prompts import Batch, RowSpec
 
 Gate = Literal["token", "channel"]
 
@@ -80,15 +80,10 @@ class Objective:
         self.max_tokens = max_tokens or arch.pass_tokens
         self.size = len(batch.requests)
         self.templates = batch.templates
-        self.guards = [sum(guard.owner == i for guard in batch.kl_prompts) for i in range(self.size)]
-        self._prefix_lengths = dict(enumerate(batch.prefix_lengths))
-        self._specs = [
-            RowSpec(row, i // self.templates, guard=False, written=True, template=i % self.templates)
-            for i, row in enumerate(batch.edits)
-        ]
-        self._specs += [RowSpec(g.row, g.owner, guard=True, written=g.has_residual) for g in batch.kl_prompts]
+        self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
+        self._prefix_lengths = batch.prefix_lengths
         rank, world = rank_and_size()  # every process its own requests
-        self._specs = [spec for spec in self._specs if spec.owner % world == rank]
+        self._specs = [spec for spec in batch.specs if spec.owner % world == rank]
 
     @cached_property
     def _lookup_batches(self) -> list[MicroBatch]:
@@ -110,7 +105,10 @@ class Objective:
 
     def _shared_lengths(self, specs: list[RowSpec]) -> list[int]:
         """Number of tokens that each row has in common with all others of its template."""
-        return [self._prefix_lengths.get(spec.template, 0) if self._resume else 0 for spec in specs]
+        return [
+            self._prefix_lengths[spec.template] if self._resume and spec.template is not None else 0
+            for spec in specs
+        ]
 
     @cached_property
     def _resume(self) -> bool:
@@ -122,11 +120,8 @@ class Objective:
 
     @torch.no_grad()
     def _from_lookup(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
-        ids, owners = self._layout(specs)
         needed = torch.tensor([spec.row.needed for spec in specs])
-        shared = PrefixBatch.of(
-            ids, needed.tolist(), self._shared_lengths(specs), [spec.template for spec in specs]
-        )
+        shared = self._prefix_batch(specs, self._shared_lengths(specs))
         contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
         states = shared.prefix_key_values(self.arch)
         stream = stream_after(self.arch, shared, states, self.top, needed - contexts, self.max_tokens)
@@ -146,18 +141,24 @@ class Objective:
         above = own.cut(stream).suffix
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
         lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.prefix_lengths
-        gates[alone, lookups] = torch.tensor([spec.written for spec in specs]).to(gates)
-        rows = BatchedRows(split, owners, PrefixSuffix(above), None, PrefixSuffix(gates), cache)
+        gates[alone, lookups] = torch.tensor([spec.has_residual for spec in specs]).to(gates)
+        reference = self._reference(specs, shared.ids.suffix, stream)
         return MicroBatch(
-            specs, rows, self._reference(specs, shared.ids.suffix, stream), self.templates, self.guards
+            specs,
+            split,
+            PrefixSuffix(above),
+            None,
+            PrefixSuffix(gates),
+            reference,
+            self.templates,
+            self.kl_counts,
+            cache,
         )
 
     @torch.no_grad()
     def _whole(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
-        ids, owners = self._layout(specs)
-        split = PrefixBatch.of(
-            ids, [spec.row.needed for spec in specs], begins, [spec.template for spec in specs]
-        )
+        split = self._prefix_batch(specs, begins)
+        owners = torch.tensor([spec.owner for spec in specs])
         trace = split.run(
             self.arch, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
@@ -170,21 +171,23 @@ class Objective:
             found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
             return found.to(above.suffix.device)
 
-        rows = BatchedRows(split, owners, above, trace.inputs[self.first], trace.keys[self.top].map(gate))
-        return MicroBatch(
-            specs, rows, self._reference(specs, split.ids.suffix, above.suffix), self.templates, self.guards
-        )
+        reference = self._reference(specs, split.ids.suffix, above.suffix)
+        gates = trace.keys[self.top].map(gate)
+        below = trace.inputs[self.first]
+        return MicroBatch(specs, split, above, below, gates, reference, self.templates, self.kl_counts)
 
-    def _layout(self, specs: list[RowSpec]) -> tuple[Tensor, Tensor]:
-        """Ids as far as they are needed, and owners."""
-        ids = pad([spec.row for spec in specs])[:, : max(spec.row.needed for spec in specs)]
-        return ids.to(self.arch.device), torch.tensor([spec.owner for spec in specs])
+    def _prefix_batch(self, specs: list[RowSpec], prefix_lengths: list[int]) -> PrefixBatch:
+        """Rows as far as they are needed; those of a template share a prefix."""
+        needed = [spec.row.needed for spec in specs]
+        ids = pad([spec.row for spec in specs])[:, : max(needed)].to(self.arch.device)
+        templates = [-1 if spec.template is None else spec.template for spec in specs]
+        return PrefixBatch.of(ids, needed, prefix_lengths, templates)
 
-    def _reference(self, specs: list[RowSpec], ids: Tensor, stream: Tensor) -> dict[int, Tensor]:
-        """Row -> unedited log-probabilities of the guards, which have no shared prefix."""
-        watched = [i for i, spec in enumerate(specs) if spec.guard]
+    def _reference(self, specs: list[RowSpec], ids: Tensor, stream: Tensor) -> Sequence[Tensor]:
+        """Unedited log-probabilities at the lookup tokens of the KL prompts, which have no shared prefix."""
+        watched = [i for i, spec in enumerate(specs) if spec.template is None]
         if not watched:
-            return {}
+            return []
         lookups = torch.tensor([specs[i].row.lookup for i in watched])
         width = int(lookups.max()) + 1
         logits = run(
@@ -194,7 +197,7 @@ class Objective:
             hidden=stream[watched, :width],
             positions=(torch.arange(len(watched)), lookups),
         ).logits
-        return dict(zip(watched, upcast(logits).log_softmax(-1), strict=True))
+        return list(upcast(logits).log_softmax(-1))
 
     def losses(
         self,
@@ -225,8 +228,8 @@ class Objective:
         if gate == "channel" and self.channel is None:
             raise ValueError("the proxy needs a channel")
 
-        def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:
-            hidden = rows.shifted(residuals)
+        def logits(rows: MicroBatch) -> Tensor:
+            positions, hidden = rows.scored.positions, rows.shifted(residuals)
             if rows.cache is not None:
                 return run(
                     self.arch,
@@ -263,7 +266,8 @@ class Objective:
             Losses per request, without `cost`.
         """
 
-        def logits(rows: BatchedRows, positions: tuple[Tensor, Tensor]) -> Tensor:
+        def logits(rows: MicroBatch) -> Tensor:
+            positions = rows.scored.positions
             return rows.tokens.run(
                 self.arch, start=self.first, hidden=rows.below, edits=factors, positions=positions
             ).logits
@@ -278,7 +282,7 @@ class Objective:
     def _sum(
         self,
         batches: Iterable[MicroBatch],
-        logits_of: Callable[[BatchedRows, tuple[Tensor, Tensor]], Tensor],
+        logits_of: Callable[[MicroBatch], Tensor],
         active: Tensor,
         kl_weight: float,
         initial_first: bool,
@@ -291,14 +295,10 @@ class Objective:
             leaf.grad = torch.zeros_like(leaf)
         with torch.set_grad_enabled(bool(leaves)):  # an evaluation stores no activations
             for batch in batches:
-                found = batch.select(active.cpu())
-                if found is None:
+                rows = batch.select(active.cpu())
+                if rows is None:
                     continue
-                rows, scored = found
-                logits = logits_of(rows, scored.positions)
-                scored = scored.like(logits)
-                batch.scored = scored
-                part_nll, part_kl = scored.losses(logits, self.size, initial_first)
+                part_nll, part_kl = rows.losses(logits_of(rows), self.size, initial_first)
                 if leaves:
                     (part_nll + kl_weight * part_kl).sum().backward()
                 sums.append(torch.stack([part_nll, part_kl]).detach())

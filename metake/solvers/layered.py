@@ -145,8 +145,8 @@ class LayeredSolver:
         trace = prompts.tokens.run(
             self.arch, start=prompts.start, hidden=prompts.hidden, stop=top, keys=(top,), outputs=(top,)
         )
-        stream = prompts.bare(prompts.at_lookup(trace.suffix.outputs[top]))
-        return upcast(stream), prompts.mean_key(upcast(prompts.at_lookup(trace.suffix.keys[top])))
+        stream = prompts.bare(prompts.at_lookup(trace.outputs[top].suffix))
+        return upcast(stream), prompts.mean_key(upcast(prompts.at_lookup(trace.keys[top].suffix)))
 
     @torch.no_grad()
     def value(self, prompts: LookupPrompts) -> Tensor:
@@ -183,25 +183,23 @@ class LayeredSolver:
 
     def _solve(self, prompts: LookupPrompts, residuals: Tensor, differentiate_keys: bool) -> Solution:
         top = self.layers[-1]
-        hidden, start = prompts.hidden, prompts.start
+        hidden, start, last = prompts.hidden, prompts.start, prompts.bare(prompts.last)
         factors: dict[int, tuple[Tensor, Tensor]] = {}
         keys, missing, eta = {}, {}, {}
         before = after = None
         goals: dict[int, Tensor] = {}
-        again = torch.is_grad_enabled() and prompts.tokens.ids.suffix.numel() > self.max_tokens
         for layer, share in self.shares:
             # every context is needed up to this layer's key, and only the bare prompts up to the goal's
             # layer, below which nothing else is edited yet
-            passes = _Passes(self.arch, prompts, layer, dict(factors), again)
-            hidden, at_lookup = passes.keys(start, hidden)
+            hidden, at_lookup = self._keys_at(prompts, layer, dict(factors), start, hidden)
             start = layer
             seen = self.layers if not goals else (layer if self.per_layer else top,)
-            streams = passes.streams(hidden, seen)
+            streams = self._bare_streams(prompts, layer, hidden, seen)
             if not goals:
-                before = upcast(pick_tokens(passes.last, streams[top]))
+                before = upcast(pick_tokens(last, streams[top]))
                 goals = self._goals(prompts, streams, residuals)
             aim = layer if self.per_layer else top
-            stream = upcast(pick_tokens(passes.last, streams[aim]))
+            stream = upcast(pick_tokens(last, streams[aim]))
             lookups = upcast(at_lookup)
             key, rest = prompts.mean_key(lookups), goals[aim] - stream
             geometry = self.geometries[layer]
@@ -225,6 +223,47 @@ class LayeredSolver:
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
 
+    def _keys_at(
+        self,
+        prompts: LookupPrompts,
+        layer: int,
+        factors: dict[int, tuple[Tensor, Tensor]],
+        start: int,
+        hidden: PrefixSuffix,
+    ) -> tuple[PrefixSuffix, Tensor]:
+        """Stream before a block, from that before block `start`, and the block's keys at the lookup tokens."""
+
+        def climb() -> tuple[PrefixSuffix, Tensor]:
+            trace = prompts.tokens.run(
+                self.arch,
+                start=start,
+                hidden=hidden,
+                stop=layer,
+                edits=factors,
+                keys=(layer,),
+                inputs=(layer,),
+            )
+            return trace.inputs[layer], prompts.at_lookup(trace.keys[layer].suffix)
+
+        return self._recomputed(prompts, climb)
+
+    def _bare_streams(
+        self, prompts: LookupPrompts, layer: int, hidden: PrefixSuffix, layers: tuple[int, ...]
+    ) -> dict[int, Tensor]:
+        """Stream of the bare prompts after each of `layers`, from that before block `layer`."""
+        ids, _, below = prompts.bare_rows(hidden)
+
+        def climb() -> dict[int, Tensor]:
+            return run(self.arch, ids, start=layer, hidden=below, stop=layers[-1], outputs=layers).outputs
+
+        return self._recomputed(prompts, climb)
+
+    def _recomputed(self, prompts: LookupPrompts, climb: Callable[[], Found]) -> Found:
+        """Result of a pass; if it is differentiated and too large, the backward pass recomputes its activations."""
+        if not torch.is_grad_enabled() or prompts.tokens.ids.suffix.numel() <= self.max_tokens:
+            return climb()
+        return checkpoint(climb, use_reentrant=False, preserve_rng_state=False)
+
     def _goals(
         self, prompts: LookupPrompts, unedited: dict[int, Tensor], residuals: Tensor
     ) -> dict[int, Tensor]:
@@ -240,55 +279,3 @@ class LayeredSolver:
             replay = run(self.arch, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
             goals |= {layer: upcast(pick_tokens(last, replay.outputs[layer])) for layer in upper}
         return goals
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """The passes before a layer is solved, with the updates of the layers below.
-
-    Attributes:
-        again: keep no activations for the way back, but run again there.
-    """
-
-    arch: Architecture
-    prompts: LookupPrompts
-    layer: int
-    factors: dict[int, tuple[Tensor, Tensor]]
-    again: bool
-
-    @property
-    def last(self) -> Tensor:
-        return self.prompts.bare(self.prompts.last)
-
-    def keys(self, start: int, hidden: PrefixSuffix) -> tuple[PrefixSuffix, Tensor]:
-        """From the stream before block `start`: that before this layer's, and keys at the lookup token."""
-
-        def climb() -> tuple[PrefixSuffix, Tensor]:
-            trace = self.prompts.tokens.run(
-                self.arch,
-                start=start,
-                hidden=hidden,
-                stop=self.layer,
-                edits=self.factors,
-                keys=(self.layer,),
-                inputs=(self.layer,),
-            )
-            return trace.inputs[self.layer], self.prompts.at_lookup(trace.suffix.keys[self.layer])
-
-        return self._run(climb)
-
-    def streams(self, hidden: PrefixSuffix, layers: tuple[int, ...]) -> dict[int, Tensor]:
-        """Of the bare prompts, after each of `layers`."""
-        ids, _, below = self.prompts.bare_rows(hidden)
-
-        def climb() -> dict[int, Tensor]:
-            return run(
-                self.arch, ids, start=self.layer, hidden=below, stop=layers[-1], outputs=layers
-            ).outputs
-
-        return self._run(climb)
-
-    def _run(self, climb: Callable[[], Found]) -> Found:
-        if not self.again:
-            return climb()
-        return checkpoint(climb, use_reentrant=False, preserve_rng_state=False)

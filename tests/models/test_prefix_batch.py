@@ -50,8 +50,8 @@ def test_prefix_batch_passes_equal_whole_passes_per_family(family):
     at = torch.tensor([0, 1, 2, 3]), torch.tensor([2, 1, 2, 5])
     trace = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
     for mine, theirs in (
-        (trace.suffix.keys[2], whole.keys[2]),
-        (trace.suffix.outputs[2], whole.outputs[2]),
+        (trace.keys[2].suffix, whole.keys[2]),
+        (trace.outputs[2].suffix, whole.outputs[2]),
     ):
         wanted = s.cut(theirs).suffix
         for row, n in enumerate((3, 2, 3, 6)):

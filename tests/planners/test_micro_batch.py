@@ -5,7 +5,9 @@ import torch
 from scipy.stats import entropy
 
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
-from metake.planners.micro_batch import BatchedRows, ScoredPositions
+from metake.models.tokens import Row
+from metake.planners.micro_batch import MicroBatch, ScoredPositions
+from metake.prompts import RowSpec
 
 # three answer tokens of two requests, then three guards; probabilities over a vocabulary of three
 ANSWERS = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
@@ -74,6 +76,14 @@ def test_micro_batch_scores_in_the_logits_precision_or_fp32(given, scored):
     torch.testing.assert_close(nll[1], -log[2, 1], rtol=1e-6, atol=0)
 
 
+def micro_batch(
+    tokens: PrefixBatch, owners: list[int], above: PrefixSuffix, gates: PrefixSuffix
+) -> MicroBatch:
+    """Rows of one token, whose answers are not scored here."""
+    specs = [RowSpec(owner, Row((0,), 0), has_residual=True, template=0) for owner in owners]
+    return MicroBatch(specs, tokens, above, None, gates, [], 1, [0] * len(owners))
+
+
 def test_micro_batch_adds_a_shift_in_fp32():
     """A shift is added in fp32 and rounded once.
 
@@ -81,9 +91,7 @@ def test_micro_batch_adds_a_shift_in_fp32():
     """
     split = PrefixBatch.of(torch.zeros(1, 1, dtype=torch.long), [1], [0], [0])
     stream = torch.ones(1, 1, 1, dtype=torch.bfloat16)
-    rows = BatchedRows(
-        split, torch.tensor([0]), PrefixSuffix(stream), None, PrefixSuffix(torch.ones(1, 1, 2))
-    )
+    rows = micro_batch(split, [0], PrefixSuffix(stream), PrefixSuffix(torch.ones(1, 1, 2)))
     moved = rows.shifted(torch.full((2, 1), 2.0**-9 + 2.0**-18)).suffix
     assert moved.dtype == torch.bfloat16
     assert float(moved) == 1 + 2.0**-7
@@ -92,14 +100,12 @@ def test_micro_batch_adds_a_shift_in_fp32():
 def test_micro_batch_gate_scales_own_or_every_residual():
     """h_t + gate_t r of the row's request; in the joint form the sum over all requests, in beginnings too."""
     split = PrefixBatch.of(torch.zeros(2, 1, dtype=torch.long), [1, 1], [0, 0], [0, 0])
-    residuals, owners = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
+    residuals, owners = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), [1, 0]
     stream = torch.full((2, 1, 2), 10.0)
-    single = BatchedRows(
-        split, owners, PrefixSuffix(stream), None, PrefixSuffix(torch.tensor([[2.0], [5.0]]))
-    )
+    single = micro_batch(split, owners, PrefixSuffix(stream), PrefixSuffix(torch.tensor([[2.0], [5.0]])))
     assert single.shifted(residuals).suffix.tolist() == [[[10.0, 12.0]], [[15.0, 10.0]]]
     gates = torch.tensor([[[2.0, 3.0]], [[5.0, 7.0]]])
-    joint = BatchedRows(split, owners, PrefixSuffix(stream, stream + 1), None, PrefixSuffix(gates, -gates))
+    joint = micro_batch(split, owners, PrefixSuffix(stream, stream + 1), PrefixSuffix(gates, -gates))
     moved = joint.shifted(residuals)
     assert moved.suffix.tolist() == [[[12.0, 13.0]], [[15.0, 17.0]]]
     assert moved.prefix.tolist() == [[[9.0, 8.0]], [[6.0, 4.0]]]
