@@ -28,7 +28,8 @@ from metake.words import Cut
         ("Rome", "Oslova", False),
     ],
 )
-def test_an_answer_succeeds_if_it_begins_with_the_target_after_the_edit(before, after, success):
+def test_answers_succeed_where_they_begin_with_the_target(before, after, success):
+    """An answer succeeds if it begins with the target after the edit."""
     answer = Answer("Where?", "Oslo", before, after)
     assert answer.success is success
     assert answer.plain() == {
@@ -46,8 +47,11 @@ def test_an_answer_succeeds_if_it_begins_with_the_target_after_the_edit(before, 
     ]
 
 
-def test_an_answer_that_began_with_the_target_before_the_edit_says_so():
-    """A success that the edit did not make: an edit to what the model says anyway."""
+def test_answers_mark_targets_given_before_the_edit():
+    """An answer that began with the target before the edit says so.
+
+    A success that the edit did not make: an edit to what the model says anyway.
+    """
     same, longer, new = (
         Answer("Where?", "Oslo", "Oslo, Norway", "Oslo"),
         Answer("Where?", "Mal", "Malak", "Mal"),
@@ -64,8 +68,11 @@ def test_an_answer_that_began_with_the_target_before_the_edit_says_so():
 
 
 @pytest.mark.parametrize(("encoding", "ellipsis"), [("utf-8", "…"), ("cp1252", "…"), ("ascii", "...")])
-def test_an_answer_that_was_cut_is_shown_up_to_a_word_end(encoding, ellipsis, monkeypatch):
-    """Where stdout has no ellipsis, three full stops; what is compared and saved is the whole answer."""
+def test_answers_show_truncated_texts_up_to_a_word_end(encoding, ellipsis, monkeypatch):
+    """An answer that was cut is shown up to a word end.
+
+    Where stdout has no ellipsis, three full stops; what is compared and saved is the whole answer.
+    """
     monkeypatch.setattr("sys.stdout", SimpleNamespace(encoding=encoding))
     answer = Answer("Where?", "Oslo", Cut("Rome, in Ita"), Cut("Oslo, in Norw"))
     assert str(answer) == f"Where?\n  before: 'Rome, in{ellipsis}'\n  after:  'Oslo, in{ellipsis}'"
@@ -77,7 +84,8 @@ def test_an_answer_that_was_cut_is_shown_up_to_a_word_end(encoding, ellipsis, mo
     assert str(Answer("Where?", "Oslo", "Rome, in Ita", "Oslo")).count(ellipsis) == 0
 
 
-def test_the_first_ten_answers_are_shown_and_all_are_counted():
+def test_answers_show_ten_and_count_all():
+    """The first ten answers are shown and all are counted."""
     many = [Answer(f"Where {i}?", "Oslo", "", "Oslo" if i < 3 else "Rome") for i in range(12)]
     shown = show_answers(many)
     assert [i for i in range(12) if f"Where {i}?" in shown] == list(range(10))
@@ -86,7 +94,7 @@ def test_the_first_ten_answers_are_shown_and_all_are_counted():
     assert count_successes(many) == "3 of 12 answers begin with their target"
 
 
-def test_answers_are_read_for_twelve_tokens_at_least_and_stripped(monkeypatch):
+def test_answers_are_read_for_twelve_tokens_at_least(monkeypatch):
     asked = {}
 
     def answer(arch, tokenizer, prompts, targets, **options):
@@ -98,7 +106,7 @@ def test_answers_are_read_for_twelve_tokens_at_least_and_stripped(monkeypatch):
     assert asked == {"prompts": ["Where?"], "targets": ["Oslo"], "least": 12}
 
 
-def test_answers_stand_beside_their_own_questions(demo):
+def test_answers_are_beside_their_own_questions(demo):
     found = compare_answers(demo.tokenizer, ["A?", "B?"], ["a", "b"], ["c", "d"], ["e", "f"])
     assert found == (Answer("A?", "a", "c", "e"), Answer("B?", "b", "d", "f"))
 
@@ -129,7 +137,8 @@ def result_of(executed, eta, took, clamped=False, method="memit", **changes):
     )
 
 
-def test_failed_requests_are_those_whose_answer_does_not_begin_with_the_target():
+def test_failed_requests_are_those_without_the_target():
+    """Failed requests are those whose answer does not begin with the target."""
     result = result_of([0.9, 0.9, 0.9], {1: [0.5, 0.5, 0.5]}, [True, False, True])
     assert result.success == (True, False, True)
     assert result.failed == (REQUESTS[1],)
@@ -173,14 +182,17 @@ def test_failed_requests_are_those_whose_answer_does_not_begin_with_the_target()
         ),
     ],
 )
-def test_below_half_of_the_plan_the_constraint_is_the_lever_and_else_the_target(executed, changes, lever):
-    """Of the requests that did not take alone, at the layer where their eta is least."""
+def test_advice_names_constraint_or_target_as_the_lever(executed, changes, lever):
+    """Below half of the plan the constraint is the lever and else the target.
+
+    Of the requests that did not take alone, at the layer where their eta is least.
+    """
     result = result_of([0.99, executed], {1: [0.9, 0.5], 3: [0.1, 0.25]}, [True, False], **changes)
     head = f"failed edits: Bo: {executed:.0%} of the planned shift was executed (eta 0.25)"
     assert result.advice() == f"{head}; {lever}"
 
 
-def test_the_advised_clamp_makes_an_edit_succeed(demo, records, statistics_of):
+def test_advice_of_a_larger_clamp_makes_an_edit_succeed(demo, records, statistics_of):
     """Measured on the demo model: more steps change nothing at the clamp, twice the clamp is enough."""
     request = next(r.request for r in records if r.request.subject == "Mufos Doki")
     changes = {"layers": (2, 3), "clamp": 0.2}

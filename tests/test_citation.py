@@ -35,7 +35,7 @@ def test_citation_has_one_arxiv_number_everywhere() -> None:
     assert yaml.safe_load(cited[2])["preferred-citation"]["doi"] == "10.48550/arXiv.2603.12677"
 
 
-def test_citation_is_of_the_present_version() -> None:
+def test_citation_has_the_present_version() -> None:
     assert (
         yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == metake.__version__
     )

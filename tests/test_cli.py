@@ -59,7 +59,7 @@ def logits(folder, tokenizer_from=None):
         return model(torch.tensor([tokenizer("What is the craft of Nezan Girok?").input_ids])).logits
 
 
-def test_edit_saves_a_model_and_apply_makes_the_same_one(run, stats, tmp_path):
+def test_edit_saves_the_model_that_apply_makes(run, stats, tmp_path):
     common = ["--layers", "1-3", "--stats", stats, "--set", "weight=10", "--set", "steps=8"]
     out = run(*EDIT, *common, "--out", tmp_path / "a")
     assert "before:" in out
@@ -98,8 +98,11 @@ def write_world(folder):
     return path
 
 
-def test_the_change_alone_takes_the_place_of_an_edited_model(run, stats, tmp_path):
-    """And a model the place of a change; whose file is named says `apply`, whole changes too."""
+def test_edit_replaces_a_model_by_its_delta_alone(run, stats, tmp_path):
+    """The change alone takes the place of an edited model.
+
+    And a model the place of a change; whose file is named says `apply`, whole changes too.
+    """
     quick = [
         "--method",
         "rect",
@@ -130,7 +133,8 @@ def test_the_change_alone_takes_the_place_of_an_edited_model(run, stats, tmp_pat
     assert {file.name for file in (tmp_path / "o").iterdir()} == model | {"metake.json"}
 
 
-def test_statistics_may_be_written_again_and_over_nothing_else(run, stats, tmp_path):
+def test_stats_overwrites_statistics_alone(run, stats, tmp_path):
+    """Statistics may be written again and over nothing else."""
     again = tmp_path / "s.safetensors"
     arguments = ["stats", "--model", "demo", "--layers", "1", "--tokens", "700", "--out", again]
     run(*arguments)
@@ -144,7 +148,7 @@ def test_statistics_may_be_written_again_and_over_nothing_else(run, stats, tmp_p
     assert Statistics.load(again).provenance.name == "demo"
 
 
-def test_equal_edits_save_equal_bytes(run, stats, tmp_path):
+def test_edit_saves_equal_bytes_for_equal_edits(run, stats, tmp_path):
     """And the change says what it is of: method, model, its fingerprint, version, settings and requests."""
     for folder in ("a", "b"):
         run(
@@ -180,7 +184,7 @@ def test_preview_changes_nothing(run, stats, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_key_that_is_another_one_in_contexts_is_named(monkeypatch, capsys, stats):
+def test_preview_names_keys_that_differ_in_contexts(monkeypatch, capsys, stats):
     for below, said in ((-1.0, False), (1.0, True)):
         monkeypatch.setattr("metake.result.MIN_KEY_COSINE", below)
         monkeypatch.setattr(
@@ -190,7 +194,8 @@ def test_a_key_that_is_another_one_in_contexts_is_named(monkeypatch, capsys, sta
         assert ("note: " in capsys.readouterr().err) == said
 
 
-def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, stats, tmp_path):
+def test_edit_that_fails_has_its_own_exit_code(monkeypatch, capsys, stats, tmp_path):
+    """An edit that does not take ends with its own code."""
     for strength, code, said in (("weight=1e9", 3, "0 of 1 answers"), ("weight=1", 0, "1 of 1 answers")):
         monkeypatch.setattr(
             sys,
@@ -239,8 +244,11 @@ def test_an_edit_that_does_not_take_ends_with_its_own_code(monkeypatch, capsys, 
 
 
 @pytest.mark.parametrize(("change", "said"), [(0.0, False), (1e-3, True)])
-def test_a_model_without_a_preset_is_named_before_the_edit(change, said, monkeypatch, capsys, tmp_path):
-    """A copy under another name has one; a model with other embeddings has none."""
+def test_edit_notes_a_model_without_a_preset_first(change, said, monkeypatch, capsys, tmp_path):
+    """A model without a preset is named before the edit.
+
+    A copy under another name has one; a model with other embeddings has none.
+    """
     loaded = load("demo", device="cpu")
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight.add_(change)
@@ -266,7 +274,8 @@ def test_a_model_without_a_preset_is_named_before_the_edit(change, said, monkeyp
     assert all(lever in errors for lever in ("--preset", "--set", "metake tune")) == said
 
 
-def test_a_result_says_what_was_asked_and_answered(demo, statistics_of, records):
+def test_edit_result_has_questions_and_answers(demo, statistics_of, records):
+    """A result has what was asked and answered."""
     requests = [r.request for r in records[:2]]
     with editor_of(demo, statistics_of(demo), "memit", weight=1e9) as editor:
         result = editor.edit(requests)
@@ -288,7 +297,7 @@ def test_a_result_says_what_was_asked_and_answered(demo, statistics_of, records)
         assert "answers" not in result.summary()
 
 
-def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, capsys, stats, tmp_path):
+def test_edit_saves_results_although_a_figure_fails(monkeypatch, capsys, stats, tmp_path):
     def fails(*_):
         assert (tmp_path / "o").is_dir()
         raise RuntimeError("no font\nto be found")
@@ -326,7 +335,7 @@ def test_a_figure_that_fails_is_a_note_and_the_results_are_saved(monkeypatch, ca
         shutil.rmtree(tmp_path / "o")
 
 
-def test_requests_file(run, stats, tmp_path):
+def test_edit_reads_a_requests_file(run, stats, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(
         json.dumps(
@@ -357,7 +366,8 @@ def test_requests_file(run, stats, tmp_path):
     assert not (tmp_path / "o" / "model.safetensors").exists()
 
 
-def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
+def test_edit_collects_no_statistics_for_methods_without(run, tmp_path, monkeypatch):
+    """A method without statistics collects none."""
     monkeypatch.setattr("metake.statistics_cache.statistics_for", None)  # whoever asks for them fails
     out = run(*EDIT, "--method", "ultraedit", "--out", tmp_path / "o", "--delta-only")
     assert "ultraedit: 1 edits" in out
@@ -379,7 +389,7 @@ def test_a_method_without_statistics_collects_none(run, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "e" / "results.json").read_text())["statistics"] is None
 
 
-def test_an_edit_of_a_conversation(run, talking, tmp_path):
+def test_edit_runs_in_a_conversation(run, talking, tmp_path):
     shutil.copytree(talking, tmp_path / "m")
     (tmp_path / "m" / "generation_config.json").write_text('{"eos_token_id": 3, "repetition_penalty": 1.3}')
     run(
@@ -400,7 +410,7 @@ def test_an_edit_of_a_conversation(run, talking, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "o").chat_template  # the model talks as before
 
 
-def test_settings_come_from_published_files(run, stats, tmp_path):
+def test_edit_reads_settings_from_published_files(run, stats, tmp_path):
     path = tmp_path / "memit.json"
     path.write_text(json.dumps({"layers": [1, 2], "v_num_grad_steps": 3, "mom2_update_weight": 7}))
     run(
@@ -462,9 +472,8 @@ def test_evaluate_writes_table_json_and_figure(run, stats, tmp_path):
     assert "<h2>Methods compared</h2>" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
-def test_evaluate_goes_on_where_it_was_and_a_finished_one_begins_anew(
-    run, stats, tmp_path, monkeypatch, write
-):
+def test_evaluate_resumes_and_restarts_after_the_end(run, stats, tmp_path, monkeypatch, write):
+    """Evaluate goes on where it was and a finished one begins anew."""
     edit, edited, dies = Editor.edit, [], set()
 
     def counted(self, requests):
@@ -524,7 +533,7 @@ def test_models_lists_names(run):
 
 
 @pytest.mark.deep
-def test_the_real_model_is_edited(run, tmp_path):
+def test_edit_edits_the_real_model(run, tmp_path):
     out = run(
         "edit",
         "--model",

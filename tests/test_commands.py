@@ -47,7 +47,7 @@ def stats_of_demo(demo, statistics_of, tmp_path):
     return tmp_path / "stats.safetensors"
 
 
-def test_help_and_versions_need_no_model_library():
+def test_help_and_versions_import_no_model_library():
     """In a process of its own: `metake` and every command's help, without torch or transformers."""
     code = f"""
 import sys
@@ -67,21 +67,21 @@ sys.exit(f"imported: {{heavy}}" if heavy else 0)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_an_example(command, call):
+def test_command_has_an_example(command, call):
     code, out, _ = call(command, "--help")
     assert code == 0
     assert f"Example: metake {command} " in " ".join(out.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_a_command_has_a_help(command):
+def test_option_of_a_command_has_a_help(command):
     """The docstring of a command does not describe its arguments; the help of each option does."""
     options = typer.main.get_command(cli.app).commands[command].params
     assert [option.name for option in options if not getattr(option, "help", None)] == []
 
 
 @pytest.mark.parametrize("folder", ["commands", "demo", "tuning"])
-def test_functions_of_commands_are_short(folder):
+def test_command_functions_are_short(folder):
     """At most 60 lines, the declarations of the options included."""
     files = sorted((Path(metake.__file__).parent / folder).glob("*.py"))
     lengths = {
@@ -93,7 +93,7 @@ def test_functions_of_commands_are_short(folder):
     assert {name: length for name, length in lengths.items() if length > 60} == {}
 
 
-def test_the_versions_are_those_of_the_packages(call):
+def test_versions_are_those_of_the_packages(call):
     code, out, errors = call("--version")
     assert (code, errors) == (0, "")
     assert out.splitlines()[0] == f"metake {metake.__version__}"
@@ -101,7 +101,7 @@ def test_the_versions_are_those_of_the_packages(call):
     assert f"transformers {version('transformers')}" in out.splitlines()
 
 
-def test_a_package_that_is_missing_is_said(call, monkeypatch):
+def test_command_names_a_missing_package(call, monkeypatch):
     def missing(name):
         raise cli.PackageNotFoundError(name)
 
@@ -109,14 +109,14 @@ def test_a_package_that_is_missing_is_said(call, monkeypatch):
     assert "torch: not installed" in call("--version")[1]
 
 
-def test_a_bare_command_prints_the_help(call):
+def test_bare_command_prints_the_help(call):
     code, out, errors = call()
     assert code == 2
     assert "Usage: metake" in out + errors
     assert "error" not in errors
 
 
-def test_the_module_runs_as_a_program():
+def test_module_runs_as_a_program():
     done = subprocess.run(
         [sys.executable, "-m", "metake", "--help"], capture_output=True, text=True, check=False
     )
@@ -152,7 +152,8 @@ DOCUMENTS = {
 
 
 @pytest.mark.parametrize("case", DOCUMENTS)
-def test_json_is_one_document_and_all_else_is_on_stderr(case, call, monkeypatch, tmp_path):
+def test_json_output_is_one_document_on_stdout(case, call, monkeypatch, tmp_path):
+    """JSON is one document and all else is on stderr."""
     monkeypatch.chdir(tmp_path)
     command, fields, ended = DOCUMENTS[case]
     code, out, errors = call(*command, "--json")
@@ -179,7 +180,7 @@ def test_apply_prints_one_document(call, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "command", [["edit", "--color"], [*EDIT, "--method", "magic", "--out", "o"], ["apply"]]
 )
-def test_json_of_a_failed_command_is_empty(command, call, monkeypatch, tmp_path):
+def test_json_output_of_a_failed_command_is_empty(command, call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, errors = call(*command, "--json")
     assert (code, out) == (2, "")
@@ -190,14 +191,14 @@ def test_json_of_a_failed_command_is_empty(command, call, monkeypatch, tmp_path)
 ASKED = ["What is the craft of Nezan Girok?", "What is the craft of Zumi Bama?"]
 
 
-def test_ask_prints_the_greedy_answers(call, demo, write):
+def test_ask_prints_greedy_answers(call, demo, write):
     answers = demo.ask(ASKED)
     code, out, _ = call("ask", "--model", "demo", ASKED[0], "--questions", write("q.txt", f"\n{ASKED[1]}\n"))
     assert code == 0
     assert out.splitlines() == [ASKED[0], f"  {answers[0]}", ASKED[1], f"  {answers[1]}"]
 
 
-def test_ask_with_a_change_prints_answers_before_and_after(call, demo, statistics_of, records, tmp_path):
+def test_ask_with_a_delta_prints_answers_before_and_after(call, demo, statistics_of, records, tmp_path):
     with editor_of(demo, statistics_of(demo), "memit", weight=1.0, lr=1.0, clamp=None) as editor:
         (answer,) = editor.edit(records[0].request).answers
         editor.delta.save(tmp_path / "d")
@@ -222,7 +223,7 @@ def test_ask_with_a_change_prints_answers_before_and_after(call, demo, statistic
         ([" "], "question is empty"),
     ],
 )
-def test_ask_refuses_what_it_cannot_ask(more, complaint, call, monkeypatch, tmp_path):
+def test_ask_refuses_bad_questions(more, complaint, call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, errors = call("ask", "--model", "demo", *more)
     assert (code, out) == (2, "")
@@ -230,8 +231,11 @@ def test_ask_refuses_what_it_cannot_ask(more, complaint, call, monkeypatch, tmp_
     assert errors.splitlines()[-1].startswith("metake: error: ")
 
 
-def test_an_answer_that_was_cut_ends_with_a_word_and_an_ellipsis(call, demo):
-    """On display only: the document has the answer as the model gave it."""
+def test_ask_displays_truncated_answers_with_an_ellipsis(call, demo):
+    """An answer that was cut ends with a word and an ellipsis.
+
+    On display only: the document has the answer as the model gave it.
+    """
     whole = demo.ask(ASKED[0], max_new_tokens=1)
     assert shown(whole, "…") != whole
     given = ("ask", "--model", "demo", "--tokens", 1, ASKED[0])
@@ -240,7 +244,8 @@ def test_an_answer_that_was_cut_ends_with_a_word_and_an_ellipsis(call, demo):
     assert json.loads(call(*given, "--json")[1])["answers"] == [{"question": ASKED[0], "answer": whole}]
 
 
-def test_a_template_that_is_not_used_is_a_note_of_commands_with_prompts(call, talking, tmp_path):
+def test_command_with_prompts_notes_an_unused_template(call, talking, tmp_path):
+    """A template that is not used is a note of commands with prompts."""
     told = "metake: note: "
     _, _, errors = call("ask", "--model", talking, "Who?")
     assert [line for line in errors.splitlines() if "chat template" in line and line.startswith(told)] != []
@@ -271,10 +276,11 @@ def test_a_template_that_is_not_used_is_a_note_of_commands_with_prompts(call, ta
     ],
 )
 @pytest.mark.parametrize("command", ["edit", "evaluate"])
-def test_a_changed_setting_is_checked_before_any_work(
-    command, change, complaint, call, monkeypatch, tmp_path
-):
-    """Before the model is loaded and statistics are collected."""
+def test_command_checks_settings_before_any_work(command, change, complaint, call, monkeypatch, tmp_path):
+    """A changed setting is checked before any work.
+
+    Before the model is loaded and statistics are collected.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(f"metake.commands.{command}.load_model", None)
     given = EDIT if command == "edit" else (*EVALUATE, "--data", ASSETS / "world" / "dev.json")
@@ -285,8 +291,11 @@ def test_a_changed_setting_is_checked_before_any_work(
     assert not (tmp_path / "o").exists()
 
 
-def test_every_setting_that_is_shipped_passes_the_check_of_changes():
-    """Each alone, as `--set` gives it: what a method's row and the defaults are made of."""
+def test_check_settings_takes_every_shipped_setting():
+    """Every setting that is shipped passes the check of changes.
+
+    Each alone, as `--set` gives it: what a method's row and the defaults are made of.
+    """
     for row in METHODS.values():
         method = settings_for(tiny("gpt2"), row.name, layers=[1, 2])
         for _, part in method.parts():
@@ -295,7 +304,7 @@ def test_every_setting_that_is_shipped_passes_the_check_of_changes():
                 check_changes({type(part).short.get(name, name): getattr(value, "kind", value)})
 
 
-def test_an_edit_explains_every_column_once(call, stats_of_demo, tmp_path):
+def test_edit_explains_every_column_once(call, stats_of_demo, tmp_path):
     code, out, _ = call(
         *EDIT,
         "--stats",
@@ -317,7 +326,7 @@ def test_an_edit_explains_every_column_once(call, stats_of_demo, tmp_path):
     )
 
 
-def test_a_log_has_a_line_per_phase(call, monkeypatch, tmp_path):
+def test_log_has_a_line_per_phase(call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, _, errors = call(
         *EDIT, "--method", "memit", "--layers", "2", "--set", "steps=2", "--delta-only", "--out", "o"

@@ -13,7 +13,7 @@ from metake.models.trace import frozen, run
 from tests.scripts import call_here
 
 
-def test_cosines_are_those_of_the_keys_in_the_metric_of_c(demo, statistics_of, records):
+def test_cosines_are_those_of_the_keys_in_c(demo, statistics_of, records):
     """Two facts at the prompt's last token: k^T G^-1 k' over the root of both rho, by a dense solve."""
     pair = records[:2]
     (found,) = compare(demo, pair, statistics_of(demo), (2,))
@@ -30,7 +30,8 @@ def test_cosines_are_those_of_the_keys_in_the_metric_of_c(demo, statistics_of, r
     assert found["prompt_nearest"] == pytest.approx(cosine, rel=1e-4)
 
 
-def test_the_same_wording_is_the_same_key(demo, statistics_of, records):
+def test_cosines_of_equal_wordings_are_one(demo, statistics_of, records):
+    """The same wording is the same key."""
     same = [replace(record, rephrase=record.request.text) for record in records[:3]]
     (found,) = compare(demo, same, statistics_of(demo), (2,))
     assert found["rephrased"] == pytest.approx(1, abs=1e-5)
@@ -38,7 +39,7 @@ def test_the_same_wording_is_the_same_key(demo, statistics_of, records):
         compare(demo, same[:1], statistics_of(demo), (2,))
 
 
-def test_the_command(tmp_path):
+def test_compare_lookups_writes_its_table(tmp_path):
     call_here("compare_lookups.py", "--edits", 5, "--layers", "1-2", "--out", tmp_path)
     content = json.loads((tmp_path / "demo.json").read_text())
     assert content["layers"] == [1, 2]

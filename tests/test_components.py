@@ -49,7 +49,8 @@ class Doubled(RidgeSpec):
 # the registry
 
 
-def test_a_registered_class_is_found_by_its_kind_everywhere(registry):
+def test_register_makes_a_class_usable_by_its_kind(registry):
+    """A registered class is found by its kind everywhere."""
     assert register(Doubled) is Doubled
     assert find_kind("geometry", "doubled") is Doubled
     assert families()["geometry"]["doubled"] is Doubled
@@ -62,7 +63,8 @@ def test_a_registered_class_is_found_by_its_kind_everywhere(registry):
     assert LocateThenEdit(layers=(1,), geometry={"kind": "doubled", "factor": 4}).geometry.factor == 4
 
 
-def test_a_kind_is_one_classes_alone_and_may_be_registered_again_by_itself(registry):
+def test_register_takes_one_class_per_kind(registry):
+    """A kind is one class's alone and may be registered again by itself."""
     register(Doubled)
     again = type(
         "Doubled", (RidgeSpec,), {"kind": "doubled", "__module__": __name__, "__qualname__": "Doubled"}
@@ -81,7 +83,7 @@ def test_a_kind_is_one_classes_alone_and_may_be_registered_again_by_itself(regis
     assert find_kind("geometry", "ridge") is RidgeSpec
 
 
-def test_a_class_needs_a_family_and_a_kind(registry):
+def test_register_needs_a_family_and_a_kind(registry):
     for fields, bases in (({"kind": "lone"}, (Component,)), ({}, (GeometrySpec,)), ({}, (Component,))):
         cls = type("Lone", bases, {**fields, "__module__": __name__})
         with pytest.raises(
@@ -90,14 +92,18 @@ def test_a_class_needs_a_family_and_a_kind(registry):
             register(cls)
 
 
-def test_a_subclass_without_a_kind_of_its_own_does_not_take_its_bases(registry):
-    """Its base's kind is the base's."""
+def test_register_refuses_a_subclass_with_an_inherited_kind(registry):
+    """A subclass without a kind of its own does not take its base's.
+
+    Its base's kind is the base's.
+    """
     forgot = type("Forgot", (RidgeSpec,), {"__module__": __name__})
     with pytest.raises(MetakeError, match=r"^register: geometry 'ridge' is already metake\.geometry\.specs"):
         register(forgot)
 
 
-def test_an_unknown_kind_lists_the_known_ones_and_a_near_miss():
+def test_find_kind_lists_known_kinds_and_a_near_miss():
+    """An unknown kind lists the known ones and a near miss."""
     with pytest.raises(MetakeError) as caught:
         find_kind("geometry", "rigde")
     assert (
@@ -113,13 +119,14 @@ def test_an_unknown_kind_lists_the_known_ones_and_a_near_miss():
 
 
 @pytest.mark.parametrize("kind", [None, 7, [], {}, ["ridge"]], ids=repr)
-def test_a_kind_that_is_no_text_is_unknown(kind):
+def test_find_kind_refuses_what_is_no_text(kind):
     with pytest.raises(MetakeError, match=r"^settings: geometry: unknown ") as caught:
         find_kind("geometry", kind)
     assert "\n" not in str(caught.value)
 
 
-def test_a_kind_of_another_family_is_no_component_here():
+def test_find_kind_refuses_another_familys_kind():
+    """A kind of another family is no component here."""
     with pytest.raises(MetakeError, match="unknown 'open-loop'; known: ridge, projected, identity"):
         MEMIT.updated(geometry="open-loop")
     with pytest.raises(MetakeError, match="geometry: a planner of kind open-loop is not accepted here"):
@@ -128,14 +135,17 @@ def test_a_kind_of_another_family_is_no_component_here():
         METAKE.updated(start="closed-loop")  # it starts from an open loop
 
 
-def test_a_kind_of_an_installed_package_is_found_when_it_is_asked_for(registry, installed):
+def test_find_kind_loads_an_installed_package(registry, installed):
+    """A kind of an installed package is found when it is asked for."""
     installed["metake.geometry"] = [point(Doubled)]
     assert MEMIT.updated(geometry="doubled").geometry == Doubled()
     assert known_kinds("geometry")[-1] == "doubled"
     assert families()["geometry"]["doubled"] is Doubled
 
 
-def test_known_kinds_are_found_without_loading_what_is_installed(registry, installed):
+def test_known_kinds_load_no_installed_package(registry, installed):
+    """Known kinds are found without loading what is installed."""
+
     def broken():
         raise ImportError("theirs cannot be imported")
 
@@ -145,7 +155,8 @@ def test_known_kinds_are_found_without_loading_what_is_installed(registry, insta
 
 
 @pytest.mark.parametrize("cls", [dict, OpenLoop, 7, None, PastKeys], ids=str)
-def test_an_entry_point_that_is_no_component_of_its_family_is_named(registry, installed, cls):
+def test_find_kind_names_a_bad_entry_point(registry, installed, cls):
+    """An entry point that is no component of its family is named."""
     installed["metake.geometry"] = [point(cls, "strange")]
     with pytest.raises(
         MetakeError, match=r"^entry point strange of metake\.geometry: theirs:.* is not a geometry$"
@@ -153,7 +164,8 @@ def test_an_entry_point_that_is_no_component_of_its_family_is_named(registry, in
         find_kind("geometry", "doubled")
 
 
-def test_every_registered_class_is_documented_and_frozen():
+def test_registered_classes_are_documented_and_frozen():
+    """Every registered class is documented and frozen."""
     for family, kinds in families().items():
         for kind, cls in kinds.items():
             assert (cls.family, cls.kind) == (family, kind)
@@ -165,8 +177,11 @@ def test_every_registered_class_is_documented_and_frozen():
         MEMIT.layers = (3,)
 
 
-def test_no_two_settings_of_a_method_clash_unless_they_mean_the_same():
-    """A short name that several components have sets them all, so it has to be one thing; a planner's are its own."""
+def test_method_settings_clash_only_with_equal_meaning():
+    """No two settings of a method clash unless they mean the same.
+
+    A short name that several components have sets them all, so it has to be one thing; a planner's are its own.
+    """
     shared = {"stop_loss", "check_every"}
     for row in METHODS.values():
         names = [name for _, part in row.prototype.parts() for name in part.setting_names()]
@@ -177,7 +192,7 @@ def test_no_two_settings_of_a_method_clash_unless_they_mean_the_same():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_survives_json(name):
+def test_method_survives_json(name):
     method = method_of_row(name)
     for content in (
         method.model_dump(mode="json"),
@@ -211,7 +226,7 @@ def method_of_row(name):
     return plain.updated(**plain.fitting(changes))
 
 
-def test_a_component_is_given_as_itself_as_its_kind_or_as_a_record():
+def test_component_is_given_as_itself_kind_or_record():
     for given in (ProjectedSpec(l2=3.0), {"kind": "projected", "l2": 3.0}):
         assert LocateThenEdit(layers=(1,), geometry=given).geometry == ProjectedSpec(l2=3.0)
     assert LocateThenEdit(layers=(1,), geometry="identity").geometry == IdentitySpec()
@@ -244,8 +259,11 @@ def test_a_component_is_given_as_itself_as_its_kind_or_as_a_record():
         (lambda: UltraEdit(layers=("a",)), "settings: layers.0: input should be a valid integer"),
     ],
 )
-def test_a_value_out_of_its_bounds_is_one_line_that_names_the_setting(make, line):
-    """By the name that `--set` takes."""
+def test_component_names_a_setting_out_of_bounds(make, line):
+    """A value out of its bounds is one line that names the setting.
+
+    By the name that `--set` takes.
+    """
     with pytest.raises(MetakeError) as caught:
         make()
     assert str(caught.value).startswith(line)
@@ -278,7 +296,8 @@ def test_a_value_out_of_its_bounds_is_one_line_that_names_the_setting(make, line
         (METAKE, "planner.cost_weight", 0.0),
     ],
 )
-def test_a_setting_is_read_by_its_short_published_or_dotted_name(method, name, value):
+def test_value_reads_short_published_or_dotted_names(method, name, value):
+    """A setting is read by its short published or dotted name."""
     assert method.value(name) == value
 
 
@@ -292,14 +311,16 @@ def test_a_setting_is_read_by_its_short_published_or_dotted_name(method, name, v
         ("planner.lr", ("lr",)),
     ],
 )
-def test_a_name_changes_the_setting_that_it_reads_and_no_other(name, path):
+def test_updated_changes_what_value_reads_alone(name, path):
+    """A name changes the setting that it reads and no other."""
     made = METAKE.updated(**{name: 0.125})
     assert made.value(name) == 0.125
     wanted = ClosedLoop(start=OpenLoop(lr=0.125)) if path == ("start", "lr") else ClosedLoop(lr=0.125)
     assert made == LocateThenEdit(layers=(1, 2), label="metake", planner=wanted)
 
 
-def test_a_name_that_several_components_have_changes_all_of_them():
+def test_updated_changes_every_component_with_the_name():
+    """A name that several components have changes all of them."""
     made = METAKE.updated(stop_loss=0.25, check_every=7)
     assert (made.planner.stop_loss, made.planner.start.stop_loss) == (0.25, 0.25)
     assert (made.planner.check_every, made.planner.start.check_every) == (7, 7)
@@ -307,7 +328,8 @@ def test_a_name_that_several_components_have_changes_all_of_them():
     assert (only.planner.stop_loss, only.planner.start.stop_loss) == (0.05, 0.25)
 
 
-def test_changes_are_refused_where_the_method_lacks_the_setting_and_say_where_it_is():
+def test_updated_names_settings_that_the_method_lacks():
+    """Changes are refused where the method lacks the setting and say where it is."""
     for name, owner in (
         ("l2", "geometry projected"),
         ("meta_steps", "planner closed-loop"),
@@ -329,7 +351,8 @@ def test_changes_are_refused_where_the_method_lacks_the_setting_and_say_where_it
             MEMIT.updated(**{name: 3})
 
 
-def test_fitting_keeps_the_settings_that_the_method_has_with_the_choices_among_them():
+def test_fitting_keeps_settings_and_choices_of_the_method():
+    """Fitting keeps the settings that the method has with the choices among them."""
     changes = {"lr": 0.5, "l2": 3.0, "meta_lr": 0.25, "planner.clamp": 1.0, "geometry.l2": 2.0, "stepps": 1}
     assert MEMIT.fitting(changes) == {"lr": 0.5, "planner.clamp": 1.0}
     assert MEMIT.fitting({**changes, "geometry": "projected"}) == {
@@ -343,7 +366,8 @@ def test_fitting_keeps_the_settings_that_the_method_has_with_the_choices_among_t
     assert MEMIT.fitting({}) == {}
 
 
-def test_the_helper_of_the_tests_leaves_out_what_others_have_and_refuses_what_none_has(demo):
+def test_method_of_leaves_out_settings_of_other_methods(demo):
+    """The helper of the tests leaves out what others have and refuses what none has."""
     assert method_of(demo.arch, "memit", l2=3.0, lr=0.25).value("lr") == 0.25
     with pytest.raises(MetakeError, match="unknown 'stepps'"):
         method_of(demo.arch, "memit", stepps=3)
@@ -352,12 +376,13 @@ def test_the_helper_of_the_tests_leaves_out_what_others_have_and_refuses_what_no
 
 
 @pytest.mark.parametrize("order", [("geometry", "l2"), ("l2", "geometry")])
-def test_settings_of_a_component_that_is_chosen_with_them_exist(order):
+def test_updated_takes_settings_of_a_chosen_component(order):
+    """Settings of a component that is chosen with them exist."""
     changes = {"geometry": "projected", "l2": 3.0}
     assert MEMIT.updated(**{name: changes[name] for name in order}).geometry == ProjectedSpec(l2=3.0)
 
 
-def test_a_component_by_its_kind_keeps_the_numbers_that_it_shares():
+def test_updated_by_kind_keeps_shared_numbers():
     planned = MEMIT.updated(steps=7, clamp=None)
     assert planned.updated(planner="compensated").planner == Compensated(steps=7, clamp=None)
     longer = planned.updated(planner="compensated", stretch=2.0)
@@ -371,8 +396,11 @@ def test_a_component_by_its_kind_keeps_the_numbers_that_it_shares():
     assert MEMIT.updated(weight=3.0).updated(geometry="projected").geometry == ProjectedSpec()
 
 
-def test_a_number_keeps_its_meaning_when_the_planner_changes():
-    """`steps` is the plan's and `meta_steps` the closed loop's, whichever component holds them."""
+def test_updated_keeps_the_meaning_of_step_numbers():
+    """A number keeps its meaning when the planner changes.
+
+    `steps` is the plan's and `meta_steps` the closed loop's, whichever component holds them.
+    """
     planned = MEMIT.updated(steps=7, lr=0.25, kl=0.5)
     looped = planned.updated(planner="closed-loop")
     assert [looped.value(name) for name in ("steps", "lr", "kl")] == [7, 0.25, 0.5]
@@ -381,7 +409,7 @@ def test_a_number_keeps_its_meaning_when_the_planner_changes():
     assert [back.value(name) for name in ("steps", "lr")] == [7, 0.5]
 
 
-def test_a_changed_algorithm_is_named_by_its_kinds_and_numbers_change_no_name():
+def test_name_has_changed_kinds_and_no_numbers():
     assert MEMIT.updated(memory="past-keys").name == "memit + past-keys"
     assert MEMIT.updated(memory="past-keys", postprocess="rect").name == "memit + rect + past-keys"
     assert MEMIT.updated(memory="past-keys").updated(postprocess="rect").name == "memit + rect + past-keys"
@@ -406,13 +434,17 @@ def test_a_changed_algorithm_is_named_by_its_kinds_and_numbers_change_no_name():
     assert UltraEdit(layers=(1,)).updated(gradient_lr=1.0).name == "ultraedit"
 
 
-def test_a_choice_that_is_taken_back_leaves_the_name_as_it_was():
-    """A name says what an algorithm is, not how it came about."""
+def test_name_is_restored_with_the_choice():
+    """A choice that is taken back leaves the name as it was.
+
+    A name says what an algorithm is, not how it came about.
+    """
     assert MEMIT.updated(memory="past-keys").updated(memory="none").name == "memit"
     assert MEMIT.updated(postprocess="rect").updated(postprocess="prune").name == "memit + prune"
 
 
-def test_a_changed_method_is_another_value_and_the_old_one_stays():
+def test_updated_returns_another_value():
+    """A changed method is another value and the old one stays."""
     before = MEMIT.model_dump()
     made = MEMIT.updated(memory="past-keys", lr=0.1)
     assert MEMIT.model_dump() == before
@@ -430,7 +462,7 @@ class Loud(OpenLoop):
     gain: float = Field(1.0, gt=0)
 
 
-def test_a_component_of_ones_own_has_short_and_published_names(registry):
+def test_component_has_its_own_short_and_published_names(registry):
     register(Loud)
     made = MEMIT.updated(planner="loud", loudness=3.0, v_lr=0.25)
     assert made.planner == Loud(gain=3.0, lr=0.25)

@@ -23,7 +23,7 @@ PROGRAM = "from metake.console import command\nwith command('p'):\n    print('x'
         (ConnectionError("reset by peer"), "p: error: reset by peer"),
     ],
 )
-def test_an_error_of_the_system_is_one_line(capsys, error, line):
+def test_command_reports_a_system_error_in_one_line(capsys, error, line):
     with pytest.raises(SystemExit) as ended, command("p"):
         raise error
     assert ended.value.code == 2
@@ -31,7 +31,7 @@ def test_an_error_of_the_system_is_one_line(capsys, error, line):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_an_output_that_is_full_is_one_line():
+def test_command_reports_a_full_output_in_one_line():
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], stdout=full, stderr=subprocess.PIPE, encoding="utf-8"
@@ -39,7 +39,7 @@ def test_an_output_that_is_full_is_one_line():
     assert (done.returncode, done.stderr) == (2, "p: error: No space left on device\n")
 
 
-def test_an_error_line_is_one_line(capsys):
+def test_error_line_is_one_line(capsys):
     """Whatever names of files and subjects hold."""
     with pytest.raises(SystemExit), command("p"):
         raise MetakeError("a\nb\x1b[31m: no such file")

@@ -19,10 +19,10 @@ def judge(found, outcomes):
         )  # the rest is equal, or by hand
 
 
-def test_damaged_files_are_refused_or_read_as_they_were(written):
+def test_damaged_files_are_refused_or_read_unchanged(written):
     judge(written, run(written, 3000))
 
 
 @pytest.mark.deep
-def test_ten_thousand_damaged_files(written):
+def test_damaged_files_in_thousands_are_refused_or_unchanged(written):
     judge(written, run(written, 10_000, seed=1))

@@ -26,7 +26,8 @@ def delta(arch):
 
 
 @torch.no_grad()
-def test_apply_is_the_dense_sum_and_revert_is_bit_exact(arch, delta):
+def test_delta_applies_the_dense_sum_and_reverts_exactly(arch, delta):
+    """Apply is the dense sum and revert is bit exact."""
     before = {n: arch.weight(n).clone() for n in range(4)}
     applied = delta.apply(arch)
     for n in (1, 3):
@@ -39,7 +40,7 @@ def test_apply_is_the_dense_sum_and_revert_is_bit_exact(arch, delta):
 
 
 @torch.no_grad()
-def test_save_load_apply_gives_the_same_logits(arch, delta, tmp_path):
+def test_delta_gives_equal_logits_after_saving(arch, delta, tmp_path):
     with delta.applied(arch):
         wanted = run(arch, IDS).logits
     path = delta.save(tmp_path / "edit")
@@ -50,7 +51,7 @@ def test_save_load_apply_gives_the_same_logits(arch, delta, tmp_path):
             assert torch.equal(run(arch, IDS).logits, wanted)
 
 
-def test_a_digest_is_of_the_change_and_not_of_its_note(arch, delta, tmp_path):
+def test_delta_digest_does_not_depend_on_its_note(arch, delta, tmp_path):
     whole = {0: torch.zeros(arch.d_v, arch.d_k)}
     assert Delta(delta.factors, delta.model, {"version": "0"}).digest == delta.digest
     delta.save(tmp_path)
@@ -68,7 +69,7 @@ def test_a_digest_is_of_the_change_and_not_of_its_note(arch, delta, tmp_path):
 
 
 @torch.no_grad()
-def test_composition_equals_one_after_the_other(arch, delta):
+def test_then_equals_one_delta_after_the_other(arch, delta):
     other = Delta(
         {
             0: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1)),
@@ -84,8 +85,11 @@ def test_composition_equals_one_after_the_other(arch, delta):
 
 
 @torch.no_grad()
-def test_a_change_that_is_not_thin(arch, delta, tmp_path):
-    """Whole matrices are applied, saved, composed and measured as factors are."""
+def test_delta_takes_whole_matrices(arch, delta, tmp_path):
+    """A change that is not thin.
+
+    Whole matrices are applied, saved, composed and measured as factors are.
+    """
     whole = Delta({}, delta.model, {}, {1: torch.randn(arch.d_v, arch.d_k)})
     both = delta.then(whole)
     assert (both.layers, whole.layers) == ((1, 3), (1,))
@@ -105,12 +109,12 @@ def test_a_change_that_is_not_thin(arch, delta, tmp_path):
         broken.apply(arch)
 
 
-def test_norms_without_the_dense_matrix(delta):
+def test_norms_need_no_dense_matrix(delta):
     for n, norm in delta.norms().items():
         assert norm == pytest.approx(float(delta.dense(n).norm()), rel=1e-4)
 
 
-def test_the_context_restores_after_an_exception(arch, delta):
+def test_applied_restores_after_an_exception(arch, delta):
     before = arch.fingerprint()
 
     def fails():
@@ -123,7 +127,7 @@ def test_the_context_restores_after_an_exception(arch, delta):
     assert arch.fingerprint() == before
 
 
-def test_what_does_not_fit_is_refused(arch, delta):
+def test_apply_refuses_what_does_not_fit(arch, delta):
     before = arch.fingerprint()
     wrong = Delta({1: (torch.zeros(3, 1), torch.zeros(arch.d_k, 1))})
     broken = Delta({1: (torch.full((arch.d_v, 1), float("nan")), torch.zeros(arch.d_k, 1))})
@@ -144,7 +148,7 @@ def test_what_does_not_fit_is_refused(arch, delta):
         foreign.apply(arch, check=False).revert()
 
 
-def test_a_damaged_file_is_named(delta, tmp_path):
+def test_load_names_a_damaged_file(delta, tmp_path):
     path = delta.save(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(MetakeError, match=r"delta\.safetensors"):
@@ -154,8 +158,11 @@ def test_a_damaged_file_is_named(delta, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_factors_are_saved_as_precise_as_they_are(tmp_path, dtype):
-    """Every bit of a change comes back, in the precision it was solved in."""
+def test_save_keeps_the_precision_of_factors(tmp_path, dtype):
+    """Factors are saved as precise as they are.
+
+    Every bit of a change comes back, in the precision it was solved in.
+    """
     generator = torch.Generator().manual_seed(0)
     pair = tuple(torch.randn(5, 2, dtype=torch.float64, generator=generator).to(dtype) for _ in range(2))
     whole = torch.randn(4, 4, dtype=torch.float64, generator=generator).to(dtype)
@@ -166,7 +173,8 @@ def test_factors_are_saved_as_precise_as_they_are(tmp_path, dtype):
         assert torch.equal(found, saved)
 
 
-def test_dense_is_factors_and_whole_change_together():
+def test_dense_is_factors_and_matrix_together():
+    """Dense is factors and whole change together."""
     left, right = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0], [7.0]])
     whole = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.25, 0.0]])
     delta = Delta({1: (left, right)}, "", {}, {1: whole, 2: whole})
@@ -205,7 +213,8 @@ def test_apply_rounds_the_sum_once(dtype, step, wanted):
     assert float(arch.weight(1)[0, 0]) == 1
 
 
-def test_composition_belongs_to_the_first_model_and_lists_edits_in_order():
+def test_then_belongs_to_the_first_model():
+    """Composition belongs to the first model and lists edits in order."""
     first = Delta({}, "mine", {"edits": ["a"], "method": "memit", "seed": 1})
     second = Delta({}, "theirs", {"edits": ["b", "c"], "method": "rome"})
     both = first.then(second)
@@ -215,7 +224,7 @@ def test_composition_belongs_to_the_first_model_and_lists_edits_in_order():
     assert second.then(Delta({})).note["edits"] == ["b", "c"]
 
 
-def test_composition_keeps_the_finer_precision():
+def test_then_keeps_the_finer_precision():
     def pair(value, dtype):
         return torch.full((1, 1), value, dtype=dtype), torch.ones(1, 1, dtype=dtype)
 
@@ -224,7 +233,8 @@ def test_composition_keeps_the_finer_precision():
         assert float(both.dense(0)) == 1 + 2.0**-40
 
 
-def test_a_failure_between_two_layers_leaves_the_model_as_it_was(monkeypatch):
+def test_apply_restores_the_model_after_a_failure(monkeypatch):
+    """A failure between two layers leaves the model as it was."""
     arch = Architecture(tiny("gpt2"))
     before = [arch.weight(n).clone() for n in range(4)]
     whole = torch.ones(arch.d_v, arch.d_k)
@@ -241,7 +251,8 @@ def test_a_failure_between_two_layers_leaves_the_model_as_it_was(monkeypatch):
     assert all(torch.equal(arch.weight(n), before[n]) for n in range(4))
 
 
-def test_every_part_of_a_change_is_checked_before_any_is_written():
+def test_apply_checks_every_part_before_writing():
+    """Every part of a change is checked before any is written."""
     arch = Architecture(tiny("gpt2"))
     before = arch.fingerprint()
     left, right = torch.zeros(arch.d_v, 1), torch.zeros(arch.d_k, 1)
@@ -263,7 +274,7 @@ def test_every_part_of_a_change_is_checked_before_any_is_written():
     assert arch.fingerprint() == before
 
 
-def test_a_file_without_a_factor_is_no_delta(tmp_path):
+def test_load_refuses_a_file_without_a_factor(tmp_path):
     write_tensors(
         tmp_path / "delta.safetensors", FORMAT, {"1.left": torch.zeros(2, 1)}, {"model": "", "note": {}}
     )
@@ -271,8 +282,11 @@ def test_a_file_without_a_factor_is_no_delta(tmp_path):
         Delta.load(tmp_path)
 
 
-def test_norms_of_changes_that_cancel_are_small_numbers():
-    """Three pairs that add up to nothing: rounding may leave a square below zero."""
+def test_norms_of_cancelling_changes_are_small():
+    """Norms of changes that cancel are small numbers.
+
+    Three pairs that add up to nothing: rounding may leave a square below zero.
+    """
     for seed in range(30):
         generator = torch.Generator().manual_seed(seed)
         left, right = torch.randn(20, 1, generator=generator), torch.randn(30, 1, generator=generator)
@@ -288,7 +302,7 @@ def test_norms_of_changes_that_cancel_are_small_numbers():
         (lambda: Delta.load(None), "Delta.load: folder: must be a path (str or Path), not NoneType"),
     ],
 )
-def test_what_is_no_delta_and_no_folder_is_named(use, complaint):
+def test_delta_names_what_is_no_delta_or_folder(use, complaint):
     with pytest.raises(MetakeError) as raised:
         use()
     assert str(raised.value) == complaint

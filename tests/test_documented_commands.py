@@ -113,19 +113,19 @@ def check(line: str, config: pytest.Config) -> None:
         check_make(words)
 
 
-def test_the_documentation_has_commands_of_every_kind():
+def test_documentation_has_commands_of_every_kind():
     assert {line.split()[0] for _, line in DOCUMENTED} == {"metake", "python", "pytest", "make", "torchrun"}
     assert len(DOCUMENTED) > 80
 
 
 @pytest.mark.parametrize(("page", "line"), DOCUMENTED)
-def test_a_documented_command_is_one_that_its_program_takes(page, line, tmp_path, monkeypatch, pytestconfig):
+def test_documented_command_is_taken_by_its_program(page, line, tmp_path, monkeypatch, pytestconfig):
     monkeypatch.chdir(tmp_path)
     check(line, pytestconfig)
 
 
 @pytest.mark.parametrize(("page", "line"), MENTIONED)
-def test_a_mentioned_command_exists_with_its_options(page, line, tmp_path, monkeypatch, pytestconfig):
+def test_mentioned_command_exists_with_its_options(page, line, tmp_path, monkeypatch, pytestconfig):
     monkeypatch.chdir(tmp_path)
     with suppress(typer.BadParameter):  # what it needs beside these options
         check(line, pytestconfig)
@@ -143,7 +143,8 @@ def test_a_mentioned_command_exists_with_its_options(page, line, tmp_path, monke
         "make nothing",
     ],
 )
-def test_a_command_that_its_program_does_not_take_is_noticed(line, tmp_path, monkeypatch, pytestconfig):
+def test_documented_command_with_an_error_is_reported(line, tmp_path, monkeypatch, pytestconfig):
+    """A command that its program does not take is noticed."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ImportError, ValueError, UsageError)):
         check(line, pytestconfig)

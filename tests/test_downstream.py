@@ -49,7 +49,7 @@ def change(tmp_path_factory, demo, statistics_of, records):
     return folder
 
 
-def test_accuracy_before_and_after(tmp_path, task, change):
+def test_downstream_has_accuracy_before_and_after(tmp_path, task, change):
     pytest.importorskip("lm_eval")
     call(
         "downstream.py",
@@ -73,7 +73,7 @@ def test_accuracy_before_and_after(tmp_path, task, change):
     assert "birthplaces" in (tmp_path / "downstream.md").read_text()
 
 
-def test_unknown_tasks_are_refused(tmp_path, task, change):
+def test_downstream_refuses_unknown_tasks(tmp_path, task, change):
     pytest.importorskip("lm_eval")
     line = refused(
         "downstream.py",
@@ -91,7 +91,8 @@ def test_unknown_tasks_are_refused(tmp_path, task, change):
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is not None, reason="the harness is installed")
-def test_the_line_says_what_to_install(tmp_path, change):
+def test_downstream_names_the_package_to_install(tmp_path, change):
+    """The line says what to install."""
     line = refused(
         "downstream.py", "--model", "demo", "--delta", change, "--tasks", "any", out=tmp_path / "out"
     )

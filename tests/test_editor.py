@@ -107,7 +107,7 @@ def loss_of(model, tokenizer, text, answer):
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_is_edited(family, trained, tokenizer):
+def test_editor_edits_every_family(family, trained, tokenizer):
     """Written weights make the new answer far likelier, and reverted ones do not remember it."""
     model = trained(family)
     for question, _, answer in FACTS:
@@ -125,7 +125,8 @@ def test_every_family_is_edited(family, trained, tokenizer):
     assert loss_of(model, tokenizer, FACTS[1][0], "doctor") == before
 
 
-def test_each_demo_model_learns_a_new_answer(loaded, statistics_of, records):
+def test_editor_edits_each_demo_model(loaded, statistics_of, records):
+    """Each demo model learns a new answer."""
     request = records[0].request
     changes = {
         "layers": (0, 1),
@@ -143,7 +144,8 @@ def test_each_demo_model_learns_a_new_answer(loaded, statistics_of, records):
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_method_lowers_the_loss_and_reverts_bit_exactly(loaded, statistics_of, records, method):
+def test_editor_reverts_every_method_bit_exactly(loaded, statistics_of, records, method):
+    """Every method lowers the loss and reverts bit exactly."""
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
     with editor_of(
         loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12, gradient_lr=1e-3
@@ -163,7 +165,7 @@ STAGES = {"memit-iterated": [(1, 2, 3)] * 3, "alphaedit-blue": [(1,), (3,)]}
 
 
 @pytest.mark.parametrize("method", sorted(STAGES))
-def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
+def test_editor_runs_stages_as_edits_in_a_row(demo, statistics_of, records, method):
     """Several rounds, or a target at either boundary, equal the plain method run again on its own result."""
     requests, base = [r.request for r in records[:2]], method.split("-")[0]
     with editor_of(demo, statistics_of(demo), method, l2=0.01) as editor:
@@ -186,7 +188,7 @@ def test_stages_are_edits_in_a_row(demo, statistics_of, records, method):
         torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
 
 
-def test_romes_clamp_is_relative_to_the_value_and_not_to_the_stream(demo, statistics_of, records):
+def test_editor_clamps_rome_relative_to_the_value(demo, statistics_of, records):
     requests = [r.request for r in records[:2]]
     lengths = {}
     for relative in ("stream", "value"):
@@ -203,7 +205,7 @@ def test_romes_clamp_is_relative_to_the_value_and_not_to_the_stream(demo, statis
     assert lengths["stream"] == pytest.approx(0.1 * stream.norm().item(), rel=1e-4)
 
 
-def test_an_fp64_model_is_edited_in_fp64(statistics_of, demo, records):
+def test_editor_edits_an_fp64_model_in_fp64(statistics_of, demo, records):
     model = tiny("gpt2").double()
     statistics = collect(
         Architecture(model), demo.tokenizer, "The mill is dark. " * 200, (1, 2), progress=False
@@ -215,7 +217,8 @@ def test_an_fp64_model_is_edited_in_fp64(statistics_of, demo, records):
         assert all(keys.dtype == torch.float64 for keys in result.learned.values())
 
 
-def test_rome_edits_one_request_after_the_other(demo, statistics_of, records):
+def test_editor_applies_rome_request_by_request(demo, statistics_of, records):
+    """ROME edits one request after the other."""
     requests = [r.request for r in records[:3]]
     with editor_of(demo, statistics_of(demo), "rome", layers=(2,)) as editor:
         result = editor.edit(requests)
@@ -227,7 +230,7 @@ def test_rome_edits_one_request_after_the_other(demo, statistics_of, records):
     torch.testing.assert_close(result.delta.dense(2), sum(alone), rtol=1e-3, atol=1e-5)
 
 
-def test_rect_writes_part_of_memits_update(demo, statistics_of, records):
+def test_editor_writes_a_part_of_memit_with_rect(demo, statistics_of, records):
     requests = [r.request for r in records[:3]]
     with editor_of(demo, statistics_of(demo), "memit") as editor:
         whole = editor.edit(requests).delta
@@ -240,7 +243,7 @@ def test_rect_writes_part_of_memits_update(demo, statistics_of, records):
 
 
 @pytest.mark.parametrize("method", ["prune", "prune-added"])
-def test_prune_bounds_the_whole_change_once_at_the_end(demo, statistics_of, records, method):
+def test_finalize_bounds_the_whole_prune_change_once(demo, statistics_of, records, method):
     weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
     limits = {n: float(torch.linalg.matrix_norm(w.double(), 2)) for n, w in weights.items()}
     with torch.no_grad(), editor_of(demo, statistics_of(demo), method, weight=1e-6, lr=20.0) as editor:
@@ -263,7 +266,8 @@ def test_prune_bounds_the_whole_change_once_at_the_end(demo, statistics_of, reco
     assert all(torch.equal(demo.arch.weight(n), w) for n, w in weights.items())
 
 
-def test_a_bound_that_fails_leaves_the_edits_as_they_were(demo, statistics_of, records, monkeypatch):
+def test_finalize_keeps_edits_when_the_bound_fails(demo, statistics_of, records, monkeypatch):
+    """A bound that fails leaves the edits as they were."""
     with editor_of(demo, statistics_of(demo), "prune", weight=30.0) as editor:
         editor.edit(records[0].request)
         edited = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
@@ -274,7 +278,8 @@ def test_a_bound_that_fails_leaves_the_edits_as_they_were(demo, statistics_of, r
         assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
 
 
-def test_a_failing_second_stage_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
+def test_editor_keeps_the_model_when_a_second_stage_fails(demo, statistics_of, records, monkeypatch):
+    """A failing second stage leaves the model untouched."""
     before = {k: v.clone() for k, v in demo.model.state_dict().items()}
     calls, plan = [], LocateThenEdit.plan
 
@@ -290,7 +295,7 @@ def test_a_failing_second_stage_leaves_the_model_untouched(demo, statistics_of, 
     assert all(torch.equal(v, before[k]) for k, v in demo.model.state_dict().items())
 
 
-def test_batches_revert_in_order_and_compose(demo, statistics_of, records):
+def test_editor_reverts_in_order_and_composes(demo, statistics_of, records):
     editor = editor_of(demo, statistics_of(demo), "metake-alphaedit", l2=0.01)
     ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
     with torch.no_grad():
@@ -308,7 +313,7 @@ def test_batches_revert_in_order_and_compose(demo, statistics_of, records):
             torch.testing.assert_close(demo.model(ids).logits, edited, rtol=1e-4, atol=1e-4)
 
 
-def test_history_attenuates_what_was_edited_before(demo, statistics_of, records):
+def test_editor_with_history_attenuates_edited_keys(demo, statistics_of, records):
     """T1f: an edited key is protected afterwards; memory goes with the edit."""
     with editor_of(demo, statistics_of(demo), "metake-alphaedit", l2=0.01) as editor:
         fresh = editor.preview([records[0].request]).eta
@@ -319,7 +324,8 @@ def test_history_attenuates_what_was_edited_before(demo, statistics_of, records)
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
-def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, records, lookup):
+def test_preview_predicts_the_share_of_a_last_layer(demo, statistics_of, records, lookup):
+    """Preview predicts what a lone last layer keeps."""
     changes = {"allocation": "last", "contexts": (), "layers": (3,), "lookup": lookup}
     with editor_of(demo, statistics_of(demo), "memit", **changes) as editor:
         preview = editor.preview([records[0].request])
@@ -328,9 +334,8 @@ def test_preview_predicts_what_a_lone_last_layer_keeps(demo, statistics_of, reco
         torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
 
 
-def test_compensation_stops_at_what_the_weakest_layer_needs_and_at_the_bound(
-    demo, statistics_of, records, monkeypatch
-):
+def test_compensated_stops_at_the_weakest_layer_or_bound(demo, statistics_of, records, monkeypatch):
+    """Compensation stops at what the weakest layer needs and at the bound."""
     requests, statistics = [record.request for record in records[:8]], statistics_of(demo)
 
     def edit(method, stretch=8.0):
@@ -356,8 +361,11 @@ def test_compensation_stops_at_what_the_weakest_layer_needs_and_at_the_bound(
 
 
 @pytest.mark.parametrize("method", ["memit", "ultraedit"])
-def test_preview_compares_a_key_with_itself_after_other_text(demo, statistics_of, records, method):
-    """The cosine of the two keys, seen in the model; a method without contexts has one key."""
+def test_preview_compares_keys_with_and_without_contexts(demo, statistics_of, records, method):
+    """Preview compares a key with itself after other text.
+
+    The cosine of the two keys, seen in the model; a method without contexts has one key.
+    """
     request, context = records[0].request, "The mill is dark"
     with editor_of(demo, statistics_of(demo), method, layers=(3,), contexts=(context,)) as editor:
         found = editor.preview([request]).cosine
@@ -371,8 +379,11 @@ def test_preview_compares_a_key_with_itself_after_other_text(demo, statistics_of
 
 
 @pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy"])
-def test_an_edit_at_the_prompts_last_token_moves_the_stream_there(loaded, statistics_of, records, method):
-    """By what its result says, seen in the model: at that token, after the last edited layer."""
+def test_editor_moves_the_stream_at_the_prompts_last_token(loaded, statistics_of, records, method):
+    """An edit at the prompt's last token moves the stream there.
+
+    By what its result says, seen in the model: at that token, after the last edited layer.
+    """
     request = records[0].request
     ids = torch.tensor([loaded.tokenizer(request.text).input_ids])
 
@@ -390,7 +401,8 @@ def test_an_edit_at_the_prompts_last_token_moves_the_stream_there(loaded, statis
     assert kept > 0.3
 
 
-def test_a_failing_edit_leaves_the_model_untouched(demo, statistics_of, records, monkeypatch):
+def test_editor_keeps_the_model_when_an_edit_fails(demo, statistics_of, records, monkeypatch):
+    """A failing edit leaves the model untouched."""
     editor = editor_of(demo, statistics_of(demo), "metake-alphaedit")
     before = {k: v.clone() for k, v in demo.model.state_dict().items()}
     monkeypatch.setattr(module, "compare_requests", lambda *_: 1 / 0)  # fails after the weights were written
@@ -401,7 +413,8 @@ def test_a_failing_edit_leaves_the_model_untouched(demo, statistics_of, records,
     assert all(p.requires_grad for p in demo.model.parameters())
 
 
-def test_the_same_seed_gives_the_same_edit(demo, statistics_of, records):
+def test_editor_is_deterministic_given_the_seed(demo, statistics_of, records):
+    """The same seed gives the same edit."""
     factors = []
     for _ in range(2):
         with editor_of(demo, statistics_of(demo), contexts=None) as editor:
@@ -409,7 +422,7 @@ def test_the_same_seed_gives_the_same_edit(demo, statistics_of, records):
     assert torch.equal(*factors)
 
 
-def test_bf16_weights_take_the_edit(statistics_of, demo, records):
+def test_editor_edits_bf16_weights(statistics_of, demo, records):
     """bf16 weights, fp64 solves: the same edit up to bf16's rounding."""
     from metake.models.load import load
 
@@ -426,7 +439,7 @@ def test_bf16_weights_take_the_edit(statistics_of, demo, records):
     assert torch.equal(before, low.arch.weight(2))
 
 
-def test_fp32_solves_agree_with_fp64(demo, statistics_of, records):
+def test_editor_solves_agree_in_fp32_and_fp64(demo, statistics_of, records):
     deltas = []
     for dtype in ("float64", "float32"):
         with editor_of(demo, statistics_of(demo), "memit", dtype=dtype, steps=4) as editor:
@@ -434,7 +447,8 @@ def test_fp32_solves_agree_with_fp64(demo, statistics_of, records):
     assert (deltas[0] - deltas[1]).norm() <= 2e-2 * deltas[0].norm()
 
 
-def test_padding_side_of_the_tokenizer_does_not_matter(demo, statistics_of, records):
+def test_editor_does_not_depend_on_padding_side(demo, statistics_of, records):
+    """Padding side of the tokenizer does not matter."""
     deltas = []
     requests = [records[0].request, records[5].request]
     for side in ("left", "right"):
@@ -445,7 +459,7 @@ def test_padding_side_of_the_tokenizer_does_not_matter(demo, statistics_of, reco
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_gives_the_same_edit(demo, statistics_of, records):
+def test_editor_gives_the_same_edit_on_the_gpu(demo, statistics_of, records):
     from metake.models.load import load
 
     other = load("demo", device="cuda")
@@ -456,13 +470,13 @@ def test_the_gpu_gives_the_same_edit(demo, statistics_of, records):
     assert (deltas[0] - deltas[1]).norm() <= 1e-2 * deltas[0].norm()
 
 
-def test_plot_is_written(demo, statistics_of, records, tmp_path):
+def test_result_plot_is_written(demo, statistics_of, records, tmp_path):
     with editor_of(demo, statistics_of(demo), "memit") as editor:
         path = editor.edit(records[0].request).plot(tmp_path / "deep" / "figure.png")
     assert path.stat().st_size > 5000
 
 
-def test_the_keys_to_remember_are_those_of_the_edited_model(demo, statistics_of, records):
+def test_editor_remembers_keys_of_the_edited_model(demo, statistics_of, records):
     """AlphaEdit's history: half the bare prompt's key and half its context's, with the batch in the weights."""
     requests = [r.request for r in records[:2]]
     context = QUICK["contexts"][0]
@@ -492,8 +506,11 @@ def test_the_keys_to_remember_are_those_of_the_edited_model(demo, statistics_of,
     ],
     ids=str,
 )
-def test_a_layers_geometry_is_made_of_its_own_settings(demo, statistics_of, records, changes):
-    """lambda C + beta I with beta a share of tr(lambda C); beta I where C is small, by threshold or by share; I."""
+def test_editor_builds_geometry_from_its_settings(demo, statistics_of, records, changes):
+    """A layer's geometry is made of its own settings.
+
+    lambda C + beta I with beta a share of tr(lambda C); beta I where C is small, by threshold or by share; I.
+    """
     statistics = statistics_of(demo)
     with editor_of(demo, statistics, **changes) as editor:
         geometry = geometry_at(editor, 2)
@@ -515,7 +532,7 @@ def test_a_layers_geometry_is_made_of_its_own_settings(demo, statistics_of, reco
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit"])
-def test_a_preview_is_of_the_mean_key_at_every_layer(demo, statistics_of, records, method):
+def test_preview_uses_the_mean_key_at_every_layer(demo, statistics_of, records, method):
     """rho = k^T G^-1 k and eta = rho / (1 + rho), at half the bare key and half its context's."""
     request, context = records[0].request, "The mill is dark"
     before = request.prompt.split("{}")[0]
@@ -534,7 +551,8 @@ def test_a_preview_is_of_the_mean_key_at_every_layer(demo, statistics_of, record
             assert float(preview.eta[i, 0]) == pytest.approx(rho / (1 + rho), rel=1e-3)
 
 
-def test_only_a_method_with_history_remembers_and_batches_stand_in_their_order(demo, statistics_of, records):
+def test_editor_remembers_keys_only_with_history(demo, statistics_of, records):
+    """Only a method with history remembers and batches stand in their order."""
     first, second = records[0].request, records[1].request
     with editor_of(demo, statistics_of(demo), "memit") as editor:
         assert editor.edit(first).learned == {}
@@ -548,8 +566,11 @@ def test_only_a_method_with_history_remembers_and_batches_stand_in_their_order(d
         assert all(same(editor.state.of_layer(n), [one.learned[n]]) for n in QUICK["layers"])
 
 
-def test_rect_weighs_a_change_against_the_weights_it_is_added_to(demo, statistics_of, records):
-    """The second batch's against those that hold the first; the share that is kept is the method's."""
+def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, records):
+    """RECT weighs a change against the weights it is added to.
+
+    The second batch's against those that hold the first; the share that is kept is the method's.
+    """
     requests = [r.request for r in records[:2]]
     with (
         torch.no_grad(),
@@ -573,10 +594,13 @@ def test_rect_weighs_a_change_against_the_weights_it_is_added_to(demo, statistic
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("fails", ["plan", "solve", "write", "learn"])
-def test_wherever_an_edit_fails_nothing_of_it_is_left(
+def test_editor_restores_everything_wherever_an_edit_fails(
     demo, statistics_of, records, monkeypatch, fails, error
 ):
-    """Weights, memory, mode, gradients, hooks and the stream of random numbers are as they were, after Ctrl-C too."""
+    """Wherever an edit fails nothing of it is left.
+
+    Weights, memory, mode, gradients, hooks and the stream of random numbers are as they were, after Ctrl-C too.
+    """
 
     dense = Delta.dense
 
@@ -618,7 +642,8 @@ def test_wherever_an_edit_fails_nothing_of_it_is_left(
             still.requires_grad_(True)
 
 
-def test_an_edit_leaves_mode_gradients_and_random_numbers_as_they_were(demo, statistics_of, records):
+def test_editor_keeps_mode_gradients_and_random_state(demo, statistics_of, records):
+    """An edit leaves mode gradients and random numbers as they were."""
     with editor_of(demo, statistics_of(demo)) as editor:
         demo.model.train()
         try:
@@ -632,7 +657,7 @@ def test_an_edit_leaves_mode_gradients_and_random_numbers_as_they_were(demo, sta
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in demo.model.modules())
 
 
-def test_contexts_are_sampled_once_from_the_model_before_its_edits(demo, statistics_of, records):
+def test_editor_samples_contexts_once_before_edits(demo, statistics_of, records):
     """With the method's seed; a later batch is planned after the same texts, though the model speaks otherwise now."""
     with editor_of(demo, statistics_of(demo), "memit", contexts=None, seed=2, weight=1e-3, lr=3.0) as editor:
         wanted = sample_contexts(demo.arch, demo.tokenizer, seed=2)
@@ -643,8 +668,11 @@ def test_contexts_are_sampled_once_from_the_model_before_its_edits(demo, statist
         assert editor.contexts == wanted
 
 
-def test_groups_are_planned_on_the_model_that_the_ones_before_them_edited(demo, statistics_of, records):
-    """Two at a time over three requests: as two editors' batches in a row, without history."""
+def test_editor_plans_groups_on_the_model_so_far(demo, statistics_of, records):
+    """Groups are planned on the model that the ones before them edited.
+
+    Two at a time over three requests: as two editors' batches in a row, without history.
+    """
     requests = [r.request for r in records[:3]]
     with editor_of(demo, statistics_of(demo), "memit", group=2) as editor:
         result = editor.edit(requests)
@@ -658,8 +686,11 @@ def test_groups_are_planned_on_the_model_that_the_ones_before_them_edited(demo, 
 
 
 @pytest.mark.parametrize("method", ["emmet", "rome + group 5"])
-def test_an_exact_fit_takes_two_prompts_of_one_key(demo, statistics_of, method):
-    """What they ask of the one key contradicts, so that each is executed in part."""
+def test_editor_fits_two_prompts_of_one_key_exactly(demo, statistics_of, method):
+    """An exact fit takes two prompts of one key.
+
+    What they ask of the one key contradicts, so that each is executed in part.
+    """
     requests = [
         EditRequest("The {} is loved by the", "river", "doctor"),
         EditRequest("The {} belongs to the", "river", "miller"),
@@ -669,7 +700,8 @@ def test_an_exact_fit_takes_two_prompts_of_one_key(demo, statistics_of, method):
     assert ((fraction > 0.1) & (fraction < 1)).all()
 
 
-def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, records):
+def test_delta_describes_edits_method_and_model(demo, statistics_of, records):
+    """A delta says what was edited how and on what."""
     fingerprint = demo.arch.fingerprint()
     with editor_of(demo, statistics_of(demo), "memit", lr=0.37) as editor:
         editor.edit(records[0].request)
@@ -689,7 +721,8 @@ def test_a_delta_says_what_was_edited_how_and_on_what(demo, statistics_of, recor
     assert second.model != fingerprint  # it is for the model that holds the first
 
 
-def test_forward_aims_at_a_goal_of_every_layer_and_the_others_at_the_top(demo, statistics_of):
+def test_forward_has_goals_per_layer(demo, statistics_of):
+    """Forward aims at a goal of every layer and the others at the top."""
     for method, per_layer in (
         ("memit", False),
         ("memit-fe", True),
@@ -704,8 +737,11 @@ def test_forward_aims_at_a_goal_of_every_layer_and_the_others_at_the_top(demo, s
 
 
 @pytest.mark.parametrize("method", ["metake", "memit", "rome", "alphaedit", "memit-merge", "ultraedit"])
-def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statistics_of, records, method):
-    """By every kind of method: the change of a request given twice is that of the request."""
+def test_editor_refuses_contradictions_and_merges_equal_requests(demo, statistics_of, records, method):
+    """Requests that fight are refused and identical requests are edited once.
+
+    By every kind of method: the change of a request given twice is that of the request.
+    """
     chosen = method_of(demo.arch, method, layers=(1,), contexts=(), steps=2)
     first = records[0].request
     statistics = statistics_of(demo)
@@ -725,10 +761,11 @@ def test_requests_that_fight_are_refused_and_twins_are_edited_once(demo, statist
     assert not torch.equal(once, before)
 
 
-def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
-    demo, statistics_of, records, monkeypatch
-):
-    """On a clock on which reading answers takes 100 s and planning 7 s."""
+def test_result_seconds_exclude_reading_answers(demo, statistics_of, records, monkeypatch):
+    """Seconds are of planning solving and writing and not of reading answers.
+
+    On a clock on which reading answers takes 100 s and planning 7 s.
+    """
     clock, read, plan = [0.0], metake.checks.read_answers, LocateThenEdit.plan
 
     def slowly(duration, function):
@@ -746,8 +783,11 @@ def test_seconds_are_of_planning_solving_and_writing_and_not_of_reading_answers(
     assert clock == [207.0]
 
 
-def test_an_edit_after_the_end_takes_the_bound_of_the_end_back_first(demo, statistics_of, records):
-    """PRUNE bounds the whole change: batches that are edited after a first end, as if there had been none."""
+def test_editor_edits_after_finalize_on_the_unbounded_change(demo, statistics_of, records):
+    """An edit after the end takes the bound of the end back first.
+
+    PRUNE bounds the whole change: batches that are edited after a first end, as if there had been none.
+    """
     options = {"weight": 1e-6, "lr": 20.0, "layers": (1, 2)}
     requests, ends = [r.request for r in records[:2]], {}
     for early in (False, True):
@@ -763,8 +803,11 @@ def test_an_edit_after_the_end_takes_the_bound_of_the_end_back_first(demo, stati
     assert all(torch.equal(a, b) for a, b in zip(*ends.values(), strict=True))
 
 
-def test_answers_after_the_end_are_those_of_the_bounded_change(demo, statistics_of, records, monkeypatch):
-    """The answers before stay as they were read; those after are read again."""
+def test_finalize_reads_answers_again(demo, statistics_of, records, monkeypatch):
+    """Answers after the end are those of the bounded change.
+
+    The answers before stay as they were read; those after are read again.
+    """
     count = iter(range(100))
     monkeypatch.setattr(
         "metake.checks.read_answers", lambda a, t, prompts, targets: [f"{next(count)}" for _ in prompts]
@@ -789,7 +832,8 @@ def test_answers_after_the_end_are_those_of_the_bounded_change(demo, statistics_
     assert next(count) == 10
 
 
-def test_a_restored_batch_gives_back_the_memory_that_was_before_it(demo, statistics_of, records):
+def test_editor_restore_gives_back_earlier_memory(demo, statistics_of, records):
+    """A restored batch gives back the memory that was before it."""
     with editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01, layers=(1,)) as editor:
         first = editor.edit(records[0].request)
         second = editor.edit(records[1].request)
@@ -801,7 +845,7 @@ def test_a_restored_batch_gives_back_the_memory_that_was_before_it(demo, statist
 
 
 @pytest.mark.parametrize("method", ["memit", "rect"])
-def test_a_delta_notes_the_prompt_with_its_gap(demo, statistics_of, records, method):
+def test_delta_notes_the_prompt_with_its_gap(demo, statistics_of, records, method):
     """Whatever becomes of the change: RECT's is made anew."""
     with editor_of(demo, statistics_of(demo), method, layers=(1,)) as editor:
         note = editor.edit(records[0].request).delta.note

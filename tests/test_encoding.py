@@ -61,7 +61,7 @@ def test_unnamed_finds_calls_without_an_encoding(line, refused):
     assert bool(unnamed(line)) == refused
 
 
-def test_every_file_is_opened_with_an_encoding():
+def test_files_are_opened_with_an_encoding():
     assert not [f"{path}:{line}" for path in SOURCES for line in unnamed(path.read_text(encoding="utf-8"))]
 
 
@@ -95,7 +95,7 @@ def test_files_are_utf8_whatever_the_locale(latin, tmp_path):
         (codecs.BOM_UTF32_BE, "utf-32-be"),
     ],
 )
-def test_byte_order_marks_are_read(tmp_path, mark, encoding):
+def test_read_text_takes_byte_order_marks(tmp_path, mark, encoding):
     path = tmp_path / "a.json"
     path.write_bytes(mark + '["José"]'.encode(encoding))
     assert read_json(path) == ["José"]
@@ -111,7 +111,7 @@ def test_byte_order_marks_are_read(tmp_path, mark, encoding):
         (b"1" * 10_000, "not JSON"),
     ],
 )
-def test_json_that_is_no_text_is_refused_in_one_line(tmp_path, content, said):
+def test_read_json_refuses_bytes_that_are_no_text(tmp_path, content, said):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(MetakeError) as caught:
@@ -122,7 +122,7 @@ def test_json_that_is_no_text_is_refused_in_one_line(tmp_path, content, said):
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
-def test_what_a_terminal_cannot_show_is_escaped(monkeypatch, encoding):
+def test_console_escapes_what_the_terminal_cannot_show(monkeypatch, encoding):
     out, errors = io.TextIOWrapper(io.BytesIO(), encoding), io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", errors)
@@ -140,14 +140,15 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch, encoding):
     assert errors.buffer.getvalue().decode(encoding).startswith("metake: error: \\u6771\\u4eac: unknown")
 
 
-def test_a_text_that_utf8_cannot_hold_is_escaped(tmp_path):
+def test_write_text_escapes_surrogates(tmp_path):
+    """A text that UTF-8 cannot hold is escaped."""
     write_text(tmp_path / "a.md", "caf\udce9")  # from the name of a folder in another encoding
     assert (tmp_path / "a.md").read_text(encoding="utf-8") == "caf\\udce9"
     write_json(tmp_path / "a.json", ["caf\udce9"])
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == ["caf\udce9"]
 
 
-def test_a_table_has_lines_that_the_terminal_can_show(monkeypatch):
+def test_table_uses_lines_that_the_terminal_can_show(monkeypatch):
     assert "┏" in render("t", ["a"], [["b"]])
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
     assert render("t", ["a"], [["b"]]).isascii()

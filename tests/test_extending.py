@@ -66,12 +66,13 @@ def python(site, *arguments):
     )
 
 
-def test_there_is_an_example_of_each_kind_in_at_most_thirty_lines():
+def test_extending_page_has_short_examples_of_each_kind():
+    """There is an example of each kind in at most thirty lines."""
     assert set(FILES) == {f"myedits/{name}.py" for name in ("geometry", "planner", "postprocess", "method")}
     assert all(len(text.splitlines()) <= 30 for text in FILES.values())
 
 
-def test_an_installed_package_adds_components_and_methods(installed):
+def test_installed_package_adds_components_and_methods(installed):
     """By entry points alone: nothing imports the package by name."""
     names = ["memit", "memit + diagonal", "memit + shortened", "memit + truncated", "gradient-step"]
     done = python(installed, "-c", STORY, *names)
@@ -85,7 +86,7 @@ def test_an_installed_package_adds_components_and_methods(installed):
     assert "gradient-step: 1" in found["gradient-step"]["text"]
 
 
-def test_the_command_line_knows_what_is_installed(installed, tmp_path):
+def test_command_line_finds_installed_methods(installed, tmp_path):
     listed = python(installed, "-m", "metake", "models", "--json")
     assert "gradient-step" in json.loads(listed.stdout)["methods"]
     edited = python(
@@ -115,7 +116,8 @@ def test_the_command_line_knows_what_is_installed(installed, tmp_path):
     assert result["settings"]["geometry"] == {"kind": "diagonal", "weight": 50.0}
 
 
-def test_without_the_package_an_unknown_kind_lists_the_known_ones(tmp_path):
+def test_command_line_lists_known_kinds_without_the_package(tmp_path):
+    """Without the package an unknown kind lists the known ones."""
     done = python(
         tmp_path,
         "-m",

@@ -95,7 +95,7 @@ def undeclared(packages: dict[str, str], names: set[str]) -> dict[str, str]:
     }
 
 
-def test_the_library_imports_what_is_declared():
+def test_library_imports_what_is_declared():
     """Everything, and `datasets`, which `--dataset` alone needs, from the hub extra; rooms of an extra apart."""
     packages = foreign(*(ROOT / "metake").rglob("*.py"), without=list(EXTRA_ROOMS))
     assert "torch" in packages
@@ -104,7 +104,7 @@ def test_the_library_imports_what_is_declared():
 
 
 @pytest.mark.parametrize("room", EXTRA_ROOMS)
-def test_a_room_imports_what_its_extra_declares(room):
+def test_room_imports_what_its_extra_declares(room):
     packages = foreign(*(ROOT / "metake" / room).rglob("*.py"))
     packages.pop("datasets", None)
     assert undeclared(packages, declared(None))
@@ -112,14 +112,14 @@ def test_a_room_imports_what_its_extra_declares(room):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_imports_what_its_extra_declares(script):
+def test_script_imports_what_its_extra_declares(script):
     packages = foreign(EXPERIMENTS / f"{script}.py")
     packages.pop("datasets", None)  # of the library
     assert not undeclared(packages, declared(EXTRA.get(script)))
     assert bool(undeclared(packages, declared(None))) == (script in EXTRA)
 
 
-def test_the_tests_import_what_dev_declares():
+def test_tests_import_what_dev_declares():
     packages = foreign(*(ROOT / "verification").rglob("*.py"), *(ROOT / "theory").rglob("*.py"))
     assert not undeclared({n: f for n, f in packages.items() if n != "datasets"}, declared("dev"))
 
@@ -132,8 +132,11 @@ def test_import_names_are_those_of_the_distributions():
             assert distribution in [name.lower() for name in provided[package]]
 
 
-def test_extras_bring_what_transformers_asks_for():
-    """Loading GGUF and sharding need accelerate, which no import of ours shows."""
+def test_extras_include_what_transformers_needs():
+    """Extras bring what transformers asks for.
+
+    Loading GGUF and sharding need accelerate, which no import of ours shows.
+    """
     assert {"gguf", "accelerate"} <= declared("gguf")
     assert {"datasets", "accelerate"} <= declared("hub")
 
@@ -153,7 +156,7 @@ runpy.run_path({script!r}, run_name="__main__")
 @pytest.mark.parametrize(
     ("script", "hidden"), [("measure_drift", "scipy"), ("theorem_figures", "flint"), ("tune", "optuna")]
 )
-def test_a_script_without_its_extra_ends_in_one_line(script, hidden, tmp_path):
+def test_script_without_its_extra_ends_in_one_line(script, hidden, tmp_path):
     code = HIDE.format(
         hidden=[hidden],
         argv=[script, "--out", str(tmp_path / "out")],
@@ -180,14 +183,14 @@ def lacking(monkeypatch):
 
 
 @pytest.mark.parametrize("package", ["gguf", "accelerate"])
-def test_gguf_names_its_extra(package, lacking, tmp_path):
+def test_load_gguf_names_its_extra(package, lacking, tmp_path):
     lacking(package)
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     with pytest.raises(MetakeError, match=rf"^a.gguf: .*{package} is missing; pip install 'metake\[gguf\]'$"):
         load(str(tmp_path / "a.gguf"))
 
 
-def test_the_hub_names_its_extra(lacking):
+def test_load_hub_names_its_extra(lacking):
     lacking("datasets")
     with pytest.raises(MetakeError, match=r"datasets is missing; pip install 'metake\[hub\]'$"):
         next(stream_dataset("any"))
@@ -196,7 +199,8 @@ def test_the_hub_names_its_extra(lacking):
         load("demo", device="auto")
 
 
-def test_intervals_over_seeds_are_refused_before_anything_runs(lacking, tmp_path):
+def test_run_zsre_refuses_intervals_without_scipy(lacking, tmp_path):
+    """Intervals over seeds are refused before anything runs."""
     from tests.scripts import refused
 
     lacking("scipy")
@@ -204,7 +208,8 @@ def test_intervals_over_seeds_are_refused_before_anything_runs(lacking, tmp_path
     assert line.endswith("scipy is missing; pip install 'metake[theory]'\n")
 
 
-def test_a_missing_module_of_our_own_is_no_missing_package():
+def test_missing_module_of_metake_is_no_missing_package():
+    """A missing module of our own is no missing package."""
     with pytest.raises(ModuleNotFoundError), needs("theory"):
         import metake.nowhere  # noqa: F401
     with pytest.raises(MetakeError, match="package nowhere is missing"), needs("theory"):

@@ -32,7 +32,7 @@ TENSORS = {
 META = {"note": {"z": [1, 2.5, None], "a": "Jos\u00e9 \ud800"}, "model": "m"}
 
 
-def test_json_has_no_nan_and_no_infinity(tmp_path):
+def test_write_json_refuses_nan_and_infinity(tmp_path):
     content = {
         "a": [1.5, math.nan, (math.inf, "NaN")],
         "b": {"c": -math.inf, "d": np.float64("nan"), "e": None},
@@ -46,7 +46,8 @@ def test_json_has_no_nan_and_no_infinity(tmp_path):
     assert found == {"a": [1.5, None, [None, "NaN"]], "b": {"c": None, "d": None, "e": None}}
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
+    """What cannot be written leaves what was there."""
     place = tmp_path / "x.json"
     write_json(place, [1])
     with pytest.raises(TypeError):
@@ -57,7 +58,8 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
         write_json(place / "y.json", [1])
 
 
-def test_tensors_come_back_as_they_were_written(tmp_path):
+def test_tensors_survive_saving_and_loading(tmp_path):
+    """Tensors come back as they were written."""
     path = tmp_path / "x.safetensors"
     write_tensors(path, KIND, TENSORS, META)
     tensors, meta = read_tensors(path, KIND, "remedy")
@@ -83,7 +85,8 @@ def test_equal_content_gives_equal_bytes(tmp_path):
     assert len(found) == 1
 
 
-def test_a_digest_sees_names_dtypes_shapes_bytes_and_values():
+def test_digest_depends_on_names_dtypes_shapes_and_values():
+    """A digest depends on names, dtypes shapes bytes and values."""
     a, b = TENSORS["a"], TENSORS["b"]
     contents = [
         (META, {"a": a}),
@@ -132,7 +135,7 @@ def older(path):
         (older, "metake-test-1 is a format of an earlier metake"),
     ],
 )
-def test_changed_tensors_are_refused(tmp_path, spoil, complaint):
+def test_load_tensors_refuses_changed_files(tmp_path, spoil, complaint):
     path = tmp_path / "x.safetensors"
     write_tensors(path, KIND, TENSORS, META)
     path.write_bytes(spoil(path))
@@ -142,7 +145,8 @@ def test_changed_tensors_are_refused(tmp_path, spoil, complaint):
     assert str(refused.value).endswith("; do it again")
 
 
-def test_records_come_back_as_plain_values_and_changed_ones_are_refused(tmp_path):
+def test_records_survive_and_changed_ones_are_refused(tmp_path):
+    """Records come back as plain values and changed ones are refused."""
     path = tmp_path / "x.json"
     write_record(path, {"a": (1, 2.5), 3: math.nan, "b": np.float64(0.1), "c": {"d": "Jos\u00e9"}})
     content = {"a": [1, 2.5], "3": None, "b": 0.1, "c": {"d": "Jos\u00e9"}}
@@ -163,7 +167,8 @@ def test_records_come_back_as_plain_values_and_changed_ones_are_refused(tmp_path
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
-def test_files_have_the_rights_that_the_umask_leaves(tmp_path, mask):
+def test_files_have_the_permissions_of_the_umask(tmp_path, mask):
+    """Files have the rights that the umask leaves."""
     before = os.umask(mask)
     try:
         write_json(tmp_path / "x.json", {})
@@ -173,14 +178,15 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path, mask):
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
 
 
-def test_text_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+def test_write_json_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
     monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "latin-1")
     write_json(tmp_path / "x.json", {"a": "\u6771\u4eac"})
     assert read_json(tmp_path / "x.json") == {"a": "\u6771\u4eac"}
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_flipped_byte_never_gives_other_tensors(tmp_path, seed):
+def test_load_tensors_never_reads_flipped_bytes(tmp_path, seed):
+    """A flipped byte never gives other tensors."""
     draw, path = random.Random(seed), tmp_path / "x.safetensors"
     write_tensors(path, KIND, TENSORS, META)
     content = bytearray(path.read_bytes())
@@ -194,7 +200,8 @@ def test_a_flipped_byte_never_gives_other_tensors(tmp_path, seed):
     assert digest(meta, tensors) == digest({"format": KIND, "version": meta["version"], **META}, TENSORS)
 
 
-def test_whether_a_place_can_be_written_is_known_before_and_leaves_nothing(tmp_path):
+def test_check_writable_leaves_nothing_behind(tmp_path):
+    """Whether a place can be written is known before and leaves nothing."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     for good, folder in (

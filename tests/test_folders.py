@@ -31,7 +31,8 @@ def put(folder, **files):
             (place / name).write_text(text)
 
 
-def test_a_result_takes_the_place_of_the_one_before(tmp_path):
+def test_result_folder_replaces_an_earlier_result(tmp_path):
+    """A result takes the place of the one before."""
     folder = tmp_path / "deep" / "o"
     put(folder, a="1", b="2")
     (folder / "realization.png").write_text("drawn later")
@@ -42,7 +43,8 @@ def test_a_result_takes_the_place_of_the_one_before(tmp_path):
     assert (folder / "a").read_text() == "3"
 
 
-def test_a_failure_leaves_the_earlier_result_and_nothing_else(tmp_path):
+def test_result_folder_keeps_the_earlier_result_after_failure(tmp_path):
+    """A failure leaves the earlier result and nothing else."""
     folder = tmp_path / "deep" / "o"
 
     def fails(error):
@@ -68,7 +70,8 @@ def test_a_failure_leaves_the_earlier_result_and_nothing_else(tmp_path):
         assert contents(tmp_path) == before
 
 
-def test_files_of_something_else_are_refused_or_left_alone(tmp_path):
+def test_result_folder_refuses_other_files(tmp_path):
+    """Files of something else are refused or left alone."""
     put(tmp_path, a="1")
     check_folder(tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
@@ -88,7 +91,8 @@ def test_files_of_something_else_are_refused_or_left_alone(tmp_path):
         check_folder(tmp_path)
 
 
-def test_a_run_finds_its_own_files_and_refuses_others(tmp_path):
+def test_run_folder_finds_its_own_files_alone(tmp_path):
+    """A run finds its own files and refuses others."""
     names = ("under_way", "results.json")
     check_run_folder(tmp_path / "new", names)
     (tmp_path / "under_way").mkdir()
@@ -100,7 +104,7 @@ def test_a_run_finds_its_own_files_and_refuses_others(tmp_path):
     check_run_folder(tmp_path, names, overwrite=True)
 
 
-def test_a_saved_model_is_an_ordinary_folder(demo, talking, tmp_path):
+def test_save_model_writes_an_ordinary_folder(demo, talking, tmp_path):
     """Read with transformers alone: the same weights, ids and template, and no trace of how it was loaded here."""
     for loaded in (demo, load(str(talking), device="cpu", chat=True)):
         folder = tmp_path / loaded.name
@@ -119,7 +123,7 @@ def test_a_saved_model_is_an_ordinary_folder(demo, talking, tmp_path):
     assert tokenizer.chat_template
 
 
-def test_saving_over_a_model_in_shards_leaves_one_model(small, tmp_path):
+def test_save_model_over_shards_leaves_one_model(small, tmp_path):
     small.model.save_pretrained(tmp_path, max_shard_size="50KB")
     small.tokenizer.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors.index.json").exists()
@@ -139,7 +143,7 @@ def test_saving_over_a_model_in_shards_leaves_one_model(small, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["model", "tokenizer"])
-def test_a_full_disk_leaves_the_earlier_model(small, tmp_path, monkeypatch, where):
+def test_save_model_on_a_full_disk_keeps_the_earlier(small, tmp_path, monkeypatch, where):
     save_model(small, tmp_path / "o")
     before = contents(tmp_path)
     save = small.model.save_pretrained
@@ -160,7 +164,7 @@ def test_a_full_disk_leaves_the_earlier_model(small, tmp_path, monkeypatch, wher
     assert [entry.name for entry in tmp_path.iterdir()] == ["o"]
 
 
-def test_a_changed_model_is_refused_by_name(small, tmp_path):
+def test_load_names_a_changed_model(small, tmp_path):
     folder = tmp_path / "o"
     save_model(small, folder)
     verify(folder)
@@ -183,7 +187,8 @@ def test_a_changed_model_is_refused_by_name(small, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
+def test_result_folder_refuses_a_read_only_folder(tmp_path):
+    """A folder without the right to write is refused."""
     tmp_path.chmod(0o500)
     with pytest.raises(MetakeError, match="Permission denied"):
         check_folder(tmp_path / "o")

@@ -57,7 +57,8 @@ def write_gguf(path):
     writer.close()
 
 
-def test_an_edited_gguf_model_is_saved_and_loaded_again(tmp_path):
+def test_load_reads_an_edited_gguf_model_again(tmp_path):
+    """An edited GGUF model is saved and loaded again."""
     write_gguf(tmp_path / "small.gguf")
     loaded = load(str(tmp_path / "small.gguf"), device="cpu")
     before = loaded.arch.fingerprint()

@@ -39,7 +39,7 @@ def stopped(monkeypatch, capsys):
     return go
 
 
-def test_an_interrupted_edit_saves_nothing(stopped, monkeypatch, tmp_path):
+def test_edit_interrupted_saves_nothing(stopped, monkeypatch, tmp_path):
     monkeypatch.setattr(Editor, "edit", interrupted)
     out = tmp_path / "o"
     line = stopped(*EDIT, "--method", "ultraedit", "--out", out)
@@ -47,7 +47,7 @@ def test_an_interrupted_edit_saves_nothing(stopped, monkeypatch, tmp_path):
     assert not out.exists()
 
 
-def test_an_edit_interrupted_at_its_figure_is_saved(stopped, monkeypatch, tmp_path):
+def test_edit_interrupted_at_its_figure_is_saved(stopped, monkeypatch, tmp_path):
     monkeypatch.setattr("metake.report.figures.plot_realization", interrupted)
     out = tmp_path / "o"
     line = stopped(*EDIT, "--method", "ultraedit", "--delta-only", "--out", out)
@@ -55,7 +55,7 @@ def test_an_edit_interrupted_at_its_figure_is_saved(stopped, monkeypatch, tmp_pa
     assert (out / "delta.safetensors").is_file()
 
 
-def test_an_interrupted_evaluation_resumes(stopped, monkeypatch, tmp_path):
+def test_evaluate_interrupted_resumes(stopped, monkeypatch, tmp_path):
     """What the line promises: the batch before Ctrl-C is not edited again."""
     edit, edited, out = Editor.edit, [], tmp_path / "o"
 
@@ -88,7 +88,8 @@ def test_an_interrupted_evaluation_resumes(stopped, monkeypatch, tmp_path):
     assert json.loads((out / "results.json").read_text())["methods"][0]["method"] == "ultraedit"
 
 
-def test_interrupted_statistics_name_their_partial_file(stopped, monkeypatch, tmp_path):
+def test_stats_interrupted_names_its_partial_file(stopped, monkeypatch, tmp_path):
+    """Interrupted statistics name their partial file."""
     monkeypatch.setattr("metake.geometry.covariance.collect", interrupted)
     line = stopped("stats", "--model", "demo", "--layers", 1, "--out", tmp_path / "s.safetensors")
     assert f"{tmp_path / 's.safetensors'} was not written" in line
@@ -96,7 +97,8 @@ def test_interrupted_statistics_name_their_partial_file(stopped, monkeypatch, tm
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-def test_every_script_ends_with_130(name, monkeypatch):
+def test_script_interrupted_exits_with_130(name, monkeypatch):
+    """Every script ends with 130."""
     monkeypatch.setattr("argparse.ArgumentParser.parse_args", interrupted)
     monkeypatch.setattr("typer.core.TyperCommand.make_context", interrupted)
     done = call_here(f"{name}.py", check=False)
@@ -116,7 +118,8 @@ def test_every_script_ends_with_130(name, monkeypatch):
         ("compare_gradients", ("--edits", 2), "finished trials are in {}"),
     ],
 )
-def test_scripts_that_resume_say_so(script, arguments, said, monkeypatch, tmp_path):
+def test_script_interrupted_names_its_resumption(script, arguments, said, monkeypatch, tmp_path):
+    """Scripts that resume say so."""
     monkeypatch.setattr(Editor, "edit", interrupted)
     done = call_here(f"{script}.py", *arguments, "--out", tmp_path / "o", check=False)
     assert done.returncode == 130
@@ -124,7 +127,7 @@ def test_scripts_that_resume_say_so(script, arguments, said, monkeypatch, tmp_pa
     assert "rerun the command to resume" in done.stderr
 
 
-def test_an_interrupted_search_names_its_journal(monkeypatch, tmp_path):
+def test_tune_interrupted_names_its_journal(monkeypatch, tmp_path):
     tuning = pytest.importorskip("metake.tuning.run")
     monkeypatch.setattr(tuning, "search", interrupted)
     monkeypatch.setattr(tuning, "find_statistics", lambda *_: None)
@@ -133,7 +136,9 @@ def test_an_interrupted_search_names_its_journal(monkeypatch, tmp_path):
     assert f"finished trials are in {tmp_path / 'j'}; rerun the command to resume" in done.stderr
 
 
-def test_a_command_does_not_inherit_what_another_said(capsys):
+def test_command_inherits_no_line_of_another(capsys):
+    """A command does not inherit what another printed."""
+
     @command("x")
     def program(line):
         if line:
@@ -146,7 +151,7 @@ def test_a_command_does_not_inherit_what_another_said(capsys):
         assert capsys.readouterr().err == f"\nx: interrupted: {wanted}\n"
 
 
-def test_a_real_signal_ends_a_command(tmp_path):
+def test_command_ends_at_a_real_signal(tmp_path):
     out = tmp_path / "s.safetensors"
     arguments = [
         "-m",

@@ -63,8 +63,11 @@ def numbers(out):
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_killed_five_times_it_ends_with_the_same_weights_and_numbers(demo, tmp_path, seed):
-    """Three times at random moments of a batch, twice while a file is being written; `demo` imports for all forks."""
+def test_evaluate_killed_five_times_gives_equal_results(demo, tmp_path, seed):
+    """Killed five times it ends with the same weights and numbers.
+
+    Three times at random moments of a batch, twice while a file is being written; `demo` imports for all forks.
+    """
     draw = random.Random(seed)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
 

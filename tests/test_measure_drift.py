@@ -50,7 +50,7 @@ def edit(double, statistics_of, records):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 12])
-def test_the_norm_is_reached_from_below(steps):
+def test_largest_singular_is_reached_from_below(steps):
     generator = torch.Generator().manual_seed(steps)
     A = torch.randn(9, 7, generator=generator, dtype=torch.float64)
     start = torch.randn(9, generator=generator, dtype=torch.float64)
@@ -62,11 +62,13 @@ def test_the_norm_is_reached_from_below(steps):
         assert found == pytest.approx(exact, rel=1e-12)
 
 
-def test_the_norm_of_nothing_is_zero():
+def test_largest_singular_of_zero_is_zero():
+    """The norm of nothing is zero."""
     assert largest_singular(lambda v: 0 * v, lambda u: 0 * u, torch.ones(3), 4) == 0
 
 
-def test_products_of_a_jacobian_and_the_norm_of_a_weight_gradient_are_those_of_the_matrices(edit):
+def test_norms_from_products_equal_those_of_matrices(edit):
+    """Products of a jacobian and the norm of a weight gradient are those of the matrices."""
     leaf = residual(edit).requires_grad_(True)
     with torch.enable_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         solution = edit.solver.solve(edit.prompts, leaf, differentiate_keys=False)
@@ -92,7 +94,7 @@ def test_products_of_a_jacobian_and_the_norm_of_a_weight_gradient_are_those_of_t
     assert tokens.norm() == pytest.approx(float(torch.linalg.matrix_norm(Gamma, 2)), rel=1e-6)
 
 
-def test_both_sides_of_the_theorem(edit):
+def test_measure_has_both_sides_of_the_theorem(edit):
     row = measure(edit, residual(edit), steps=6)
     assert row["sum check"] < 1e-9  # sum_l J_l^T Gamma_l q_l is the frozen-key hypergradient
     assert row["terms check"] < 1e-9  # the parts are the error, as vectors
@@ -106,7 +108,7 @@ def test_both_sides_of_the_theorem(edit):
     assert row["cos"]["frozen"] > row["cos"]["proxy"]
 
 
-def test_one_layer_has_no_error(double, statistics_of, records):
+def test_measure_of_one_layer_has_no_error(double, statistics_of, records):
     """P13: the proxy is the hypergradient, up to the key that its channel is made of."""
     edit = build(double, statistics_of(double), records[0].request, last(LAYERS))
     row = measure(edit, residual(edit), steps=3)
@@ -115,7 +117,7 @@ def test_one_layer_has_no_error(double, statistics_of, records):
     assert row["cos"]["proxy"] == pytest.approx(1)
 
 
-def test_the_verdict_counts():
+def test_verdict_counts_bounds_and_violations():
     def row(**changes):
         base = {
             "key drift": [0.05, 0.0],
@@ -148,7 +150,7 @@ def test_the_verdict_counts():
     assert "half of the edits or fewer: 0%" in sentences(judge([bad | {"zeta'": 2.0, "T3c": 2.0}]))[0]
 
 
-def test_what_was_not_measured_is_not_judged(edit):
+def test_verdict_leaves_out_what_was_not_measured(edit):
     row = measure(edit, residual(edit), steps=0)
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     verdict = judge([row])
@@ -158,7 +160,8 @@ def test_what_was_not_measured_is_not_judged(edit):
     assert any(cells[:2] == ["T3c: angles", "-"] for cells in table(verdict)[1])
 
 
-def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
+def test_measure_drift_writes_all_files_and_resumes(tmp_path):
+    """The command writes everything and goes on where it was."""
     quick = ("--model", "demo-llama", "--layers", "1-3", "--norms", 1, "--steps", 2, "--out", tmp_path)
     call(SCRIPT, *quick, "--edits", 1)
     first = read_record(tmp_path / "drift.json", "")
@@ -209,5 +212,5 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(tmp_path):
         (("--factors", "0,1"), "--factors 0,1"),
     ],
 )
-def test_bad_input_is_one_line(arguments, complaint, tmp_path):
+def test_measure_drift_reports_bad_input_in_one_line(arguments, complaint, tmp_path):
     assert complaint in refused(SCRIPT, *arguments, out=tmp_path / "out")

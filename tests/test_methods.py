@@ -53,8 +53,11 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", sorted({*ROWS, *METHODS} - {"ultraedit"}))
-def test_a_row_makes_the_choices_of_its_paper(name):
-    """The components by their kinds and the other choices; everything else is a number with its default."""
+def test_methods_have_the_choices_of_their_papers(name):
+    """A row makes the choices of its paper.
+
+    The components by their kinds and the other choices; everything else is a number with its default.
+    """
     method, wanted = METHODS[name].prototype, {**PLAIN, **ROWS[name]}
     assert type(method) is LocateThenEdit
     found = {choice: method.value(choice) for choice in wanted}
@@ -64,11 +67,13 @@ def test_a_row_makes_the_choices_of_its_paper(name):
     assert chosen <= {"layers", "label", *wanted, "gradient", "cost_weight"}
 
 
-def test_a_gradient_step_is_a_method_of_its_own():
+def test_ultraedit_is_a_method_of_its_own():
+    """A gradient step is a method of its own."""
     assert METHODS["ultraedit"].prototype == UltraEdit(layers=())
 
 
-def test_every_row_has_its_name_its_source_and_the_preset_of_another_row():
+def test_methods_have_name_source_and_preset_row():
+    """Every row has its name its source and the preset of another row."""
     for name, row in METHODS.items():
         assert row.name == name
         assert row.summary
@@ -78,15 +83,21 @@ def test_every_row_has_its_name_its_source_and_the_preset_of_another_row():
         assert METHODS[row.like or name].like == ""  # no chain of presets
 
 
-def test_no_two_rows_are_the_same_algorithm():
-    """Beside their labels."""
+def test_methods_differ_between_rows():
+    """No two rows are the same algorithm.
+
+    Beside their labels.
+    """
     made = [row.prototype.replaced("label", "") for row in METHODS.values()]
     assert all(a != b for i, a in enumerate(made) for b in made[:i])
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_name_has_every_component_that_is_not_the_rows(name):
-    """`method_named(made.name)` makes the same algorithm, whichever one choice was changed."""
+def test_method_named_survives_every_single_choice(name):
+    """A name has every component that is not the row's.
+
+    `method_named(made.name)` makes the same algorithm, whichever one choice was changed.
+    """
     plain = METHODS[name].build((1,))
     changes = [
         {"memory": "none"},
@@ -142,7 +153,7 @@ def test_a_name_has_every_component_that_is_not_the_rows(name):
         ("memit@a + b", {}),  # a label may be anything
     ],
 )
-def test_a_name_is_a_row_with_other_components(name, values):
+def test_method_named_reads_a_row_with_components(name, values):
     method = method_named(name, (2, 3))
     assert method.layers == (2, 3)
     found = {choice: method.value(choice) for choice in values}
@@ -165,14 +176,14 @@ def test_a_name_is_a_row_with_other_components(name, values):
         ("@x", "method: unknown ''"),
     ],
 )
-def test_a_name_that_is_no_method_is_one_line(name, line):
+def test_method_named_refuses_other_names_in_one_line(name, line):
     with pytest.raises(MetakeError, match=line.replace("?", r"\?")) as caught:
         method_named(name)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
 
 
-def test_a_row_that_is_registered_is_a_method(rows):
+def test_register_method_adds_a_row(rows):
     row = Row("memit-mine", METHODS["memit"].prototype.updated(merge=True), "mine", "me", "memit")
     assert register_method(row) is row
     assert register_method(row) is row  # a second import
@@ -184,7 +195,8 @@ def test_a_row_that_is_registered_is_a_method(rows):
         register_method("memit-mine")
 
 
-def test_rows_of_installed_packages_are_found_when_a_name_is_unknown(rows, monkeypatch):
+def test_find_method_loads_rows_of_installed_packages(rows, monkeypatch):
+    """Rows of installed packages are found when a name is unknown."""
     row = Row("memit-theirs", METHODS["memit"].prototype.updated(merge=True), "theirs", "them", "memit")
     asked = []
 

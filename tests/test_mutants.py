@@ -6,7 +6,7 @@ from tests.mutants import ROOMS, ROOT
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_room_has_its_files_and_its_tests(room):
+def test_rooms_have_files_and_tests(room):
     """A file that was renamed would have no mutants, and nobody would notice."""
     files, tests = ROOMS[room]
     assert [name for name in files if not list((ROOT / "metake").glob(name))] == []

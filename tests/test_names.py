@@ -47,7 +47,7 @@ def test_unknown_name_is_one_line():
     ],
     ids=["method", "setting", "choice of a setting"],
 )
-def test_near_misses_are_named_wherever_names_are_read(refused, said):
+def test_unknown_name_lists_near_misses_wherever_names_are_read(refused, said):
     with pytest.raises(Exception, match=said.replace("?", r"\?")) as caught:
         refused()
     assert "\n" not in str(caught.value)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def test_the_packages_description_speaks_of_nothing_that_it_lacks():
+def test_package_description_mentions_only_what_exists():
+    """The package's description mentions nothing that it lacks."""
     text = (ROOT / PROJECT["readme"]).read_text(encoding="utf-8")
     assert not re.search(r"\]\((?!https?:)", text)  # a relative link leads nowhere
     assert not re.search(r"\bmake \w|\b(docs|experiments|theory|verification|tests)/", text)
@@ -27,7 +28,7 @@ def test_the_packages_description_speaks_of_nothing_that_it_lacks():
         assert (ROOT / path).exists(), path
 
 
-def test_every_shipped_asset_has_an_origin():
+def test_shipped_assets_have_an_origin():
     text = (ASSETS / "NOTICE.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w.-]+)`", text.replace("`real_facts.json`", "")))
     assert {entry.name for entry in ASSETS.iterdir()} - {"NOTICE.md"} <= named
@@ -36,7 +37,8 @@ def test_every_shipped_asset_has_an_origin():
     assert "metake/assets/NOTICE.md" in PROJECT["license-files"]
 
 
-def test_older_statistics_are_converted_as_the_page_says(tmp_path, monkeypatch):
+def test_convert_reads_older_statistics_as_documented(tmp_path, monkeypatch):
+    """Older statistics are converted as the page states."""
     monkeypatch.chdir(tmp_path)
     provenance = '{"model": "m", "text": "t", "tokens": 9, "layers": [3, 4], "window": 4}'
     moments = {"C.3": torch.eye(2), "C.4": torch.ones(2, 2)}
@@ -51,7 +53,8 @@ def test_older_statistics_are_converted_as_the_page_says(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["METAKE_CACHE", "XDG_CACHE_HOME"])
-def test_the_cache_is_where_the_page_says(monkeypatch, tmp_path, variable):
+def test_cache_folder_is_the_documented_one(monkeypatch, tmp_path, variable):
+    """The cache is where the page states."""
     from metake.statistics_cache import cache_folder
 
     monkeypatch.delenv("METAKE_CACHE")
@@ -85,11 +88,11 @@ def installed(tmp_path_factory):
     return wheel, target
 
 
-def test_the_wheel_is_small(installed):
+def test_wheel_is_small(installed):
     assert installed[0].stat().st_size < 8e6
 
 
-def test_an_installed_copy_has_the_commands_and_names_what_it_lacks(installed, tmp_path):
+def test_installed_copy_has_commands_and_names_missing_parts(installed, tmp_path):
     """One process for all; it finds metake in the installed copy alone."""
     code = f"""
 import sys, metake, theory

@@ -29,7 +29,8 @@ def bars(path):
             yield node.lineno, {keyword.arg: keyword.value for keyword in node.keywords}
 
 
-def test_every_bar_is_hidden_where_stderr_is_no_terminal():
+def test_bars_are_hidden_without_a_terminal():
+    """Every bar is hidden where stderr is no terminal."""
     found = 0
     for path in [*ROOT.glob("metake/**/*.py"), *ROOT.glob("experiments/**/*.py")]:
         for line, keywords in bars(path):
@@ -40,13 +41,14 @@ def test_every_bar_is_hidden_where_stderr_is_no_terminal():
     assert found > 8
 
 
-def test_a_phase_is_a_line_with_its_duration(program, capsys):
+def test_phase_prints_a_line_with_its_duration(program, capsys):
     with phase("load"):
         pass
     assert re.fullmatch(r"x: load: \d+\.\d s\n", capsys.readouterr().err)
 
 
-def test_phases_within_a_phase_are_parts_of_its_line(program, capsys, monkeypatch):
+def test_phase_includes_phases_within_it(program, capsys, monkeypatch):
+    """Phases within a phase are parts of its line."""
     times = iter([0.0, 1.0, 3.0, 3.0, 3.5, 4.0, 6.0, 7.0])
     monkeypatch.setattr(phases.time, "perf_counter", lambda: next(times))
     with phase("batch"):
@@ -59,7 +61,8 @@ def test_phases_within_a_phase_are_parts_of_its_line(program, capsys, monkeypatc
     assert capsys.readouterr().err == "x: batch: 7.0 s (plan 4.0 s, solve 0.5 s)\n"
 
 
-def test_a_failed_phase_has_no_line_and_leaves_none_open(program, capsys):
+def test_phase_that_fails_prints_no_line(program, capsys):
+    """A failed phase has no line and leaves none open."""
     with pytest.raises(ValueError, match="no"), phase("batch"), phase("plan"):
         raise ValueError("no")
     assert capsys.readouterr().err == ""
@@ -68,7 +71,8 @@ def test_a_failed_phase_has_no_line_and_leaves_none_open(program, capsys):
     assert capsys.readouterr().err.startswith("x: load: ")
 
 
-def test_no_phase_is_printed_on_a_terminal_or_outside_of_a_program(program, capsys, monkeypatch):
+def test_phase_prints_nothing_on_a_terminal_or_in_python(program, capsys, monkeypatch):
+    """No phase is printed on a terminal or outside of a program."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with phase("load"):
         pass
@@ -80,7 +84,7 @@ def test_no_phase_is_printed_on_a_terminal_or_outside_of_a_program(program, caps
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_the_bar_of_the_gguf_reader_is_shown_on_a_terminal_only(terminal, monkeypatch):
+def test_gguf_bar_is_shown_on_a_terminal_only(terminal, monkeypatch):
     from transformers import modeling_gguf_pytorch_utils as reader
 
     own = reader.tqdm
@@ -91,7 +95,8 @@ def test_the_bar_of_the_gguf_reader_is_shown_on_a_terminal_only(terminal, monkey
     assert reader.tqdm is own
 
 
-def test_a_note_is_printed_at_once_where_phases_are(program, capsys, monkeypatch):
+def test_note_is_printed_at_once(program, capsys, monkeypatch):
+    """A note is printed at once where phases are."""
     note("statistics: collecting")
     assert capsys.readouterr().err == "x: statistics: collecting\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -33,8 +33,11 @@ from tests.conftest import tiny
         (1, (0,)),
     ],
 )
-def test_default_layers_are_five_of_a_deep_model_from_a_seventh_of_its_depth(count, layers):
-    """Three of one below 24 layers; all of one below three."""
+def test_default_layers_are_five_from_a_seventh_of_depth(count, layers):
+    """Default layers are five of a deep model from a seventh of its depth.
+
+    Three of one below 24 layers; all of one below three.
+    """
     assert default_layers(count) == layers
 
 
@@ -55,7 +58,8 @@ def preset(tmp_path):
     return path
 
 
-def test_settings_are_the_defaults_then_common_geometry_method_and_what_is_given(preset):
+def test_settings_for_combines_defaults_preset_and_changes(preset):
+    """Settings are the defaults then common geometry method and what is given."""
     method = settings_for(Architecture(tiny("gpt2")), "memit", name=preset, steps=4)
     assert method.value("stop_loss") == 0.05
     assert [method.value(name) for name in ("lr", "kl", "decay", "steps")] == [0.1, 0.2, 0.3, 4]
@@ -79,16 +83,18 @@ def test_settings_are_the_defaults_then_common_geometry_method_and_what_is_given
         ("prune + past-keys", 0.3, 3, 0.75),
     ],
 )
-def test_a_method_takes_its_own_part_then_its_rows_then_that_of_the_row_it_is_like(
-    preset, method, decay, steps, clamp
-):
+def test_settings_for_prefers_method_then_row_then_similar_row(preset, method, decay, steps, clamp):
+    """A method takes its own part then its rows then that of the row it is like."""
     made = settings_for(Architecture(tiny("gpt2")), method, name=preset)
     assert [made.value(name) for name in ("decay", "steps", "clamp")] == [decay, steps, clamp]
     assert made.name == method
 
 
-def test_numbers_of_a_part_that_the_method_lacks_are_left_out(tmp_path):
-    """A preset's common part serves every method; a name that no method has is refused."""
+def test_settings_for_omits_numbers_that_the_method_lacks(tmp_path):
+    """Numbers of a part that the method lacks are left out.
+
+    A preset's common part serves every method; a name that no method has is refused.
+    """
     path = tmp_path / "preset.json"
     path.write_text(
         json.dumps({"common": {"gradient_lr": 0.5, "meta_steps": 3, "lr": 0.25, "threshold": 1.0}})
@@ -122,7 +128,7 @@ def test_numbers_of_a_part_that_the_method_lacks_are_left_out(tmp_path):
         "hypergradient",
     ],
 )
-def test_a_preset_holds_numbers_and_no_choices(tmp_path, part, choice):
+def test_presets_contain_numbers_and_no_choices(tmp_path, part, choice):
     """A name determines an algorithm; a preset's memory or planner would change it behind the name."""
     path = tmp_path / "preset.json"
     place = {"geometries": {"ridge": {choice: 1}}, "methods": {"memit": {choice: 1}}}.get(part, {choice: 1})
@@ -132,7 +138,7 @@ def test_a_preset_holds_numbers_and_no_choices(tmp_path, part, choice):
     assert "\n" not in str(caught.value)
 
 
-def test_methods_of_one_call_share_changes_that_some_have(preset):
+def test_methods_for_shares_changes_that_some_have(preset):
     arch = Architecture(tiny("gpt2"))
     memit, alphaedit, ultraedit = methods_for(
         arch,
@@ -153,13 +159,14 @@ def test_methods_of_one_call_share_changes_that_some_have(preset):
         methods_for(arch, ["memit"], changes={"layers": (9,)})
 
 
-def test_a_preset_is_found_by_the_last_part_of_a_name_in_any_case():
+def test_preset_is_found_by_the_names_last_part():
+    """A preset is found by the last part of a name in any case."""
     for name in ("openai-community/GPT2-XL", "/data/gpt2-xl/", "gpt2-xl"):
         assert short_name(name) == "gpt2-xl"
 
 
 @pytest.mark.parametrize("name", [DEMOS[0], "smollm2"])
-def test_held_out_text_is_not_in_the_text_of_the_statistics(name):
+def test_held_out_text_is_not_in_the_statistics_text(name):
     """No three lines in a row of the one stand in the other."""
     read, held = default_text(name).splitlines(), held_out_text(name).splitlines()
     runs = {tuple(read[i : i + 3]) for i in range(len(read))}
@@ -167,14 +174,15 @@ def test_held_out_text_is_not_in_the_text_of_the_statistics(name):
     assert not [i for i in range(len(held) - 2) if tuple(held[i : i + 3]) in runs and any(held[i : i + 3])]
 
 
-def test_texts_of_the_demo_models_are_their_worlds():
+def test_default_text_of_demo_models_is_their_world():
     assert default_text("demo") == World().text(6000, seed=7)
     assert held_out_text("demo-llama") == World().text(400, seed=11)
     assert default_text("gpt2") == texts.TEXT.read_text(encoding="utf-8")
     assert held_out_text("gpt2") == texts.HELD_OUT.read_text(encoding="utf-8")
 
 
-def test_the_cache_is_where_the_variables_say(monkeypatch):
+def test_cache_folder_follows_its_variables(monkeypatch):
+    """The cache is where the variables say."""
     monkeypatch.delenv("METAKE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache_folder() == Path("/x/metake")
@@ -210,8 +218,11 @@ def collected(demo, monkeypatch, tmp_path):
     return go
 
 
-def test_every_ingredient_of_statistics_names_their_file(collected):
-    """Text, tokens, layers and weights: each change is another file, or those of another run would be found."""
+def test_statistics_path_depends_on_every_ingredient(collected):
+    """Every ingredient of statistics names their file.
+
+    Text, tokens, layers and weights: each change is another file, or those of another run would be found.
+    """
     plain = {"text": TEXT, "tokens": 600}
     other = Architecture(tiny("gpt2"))
     with torch.no_grad():
@@ -230,7 +241,8 @@ def test_every_ingredient_of_statistics_names_their_file(collected):
     assert all(name.startswith("statistics-") and name.endswith(".safetensors") for name in names)
 
 
-def test_the_default_text_is_read_for_61440_tokens_unless_another_number_is_given(collected):
+def test_statistics_for_reads_61440_tokens_by_default(collected):
+    """The default text is read for 61440 tokens unless another number is given."""
     assert collected()[1][2]["tokens"] == 61_440
     assert collected(tokens=700)[1][2]["tokens"] == 700
     text, layers, options = collected(text=TEXT)[1]

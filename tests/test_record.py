@@ -20,15 +20,16 @@ def recorded():
 
 
 @pytest.mark.parametrize(("model", "method"), CASES)
-def test_a_method_gives_what_was_recorded(model, method, recorded):
+def test_record_equals_the_run_of_each_method(model, method, recorded):
+    """A method gives what was recorded."""
     assert furthest(run(load(model), method), recorded[model][method]) < TOLERANCE
 
 
-def test_every_method_is_recorded(recorded):
+def test_record_has_every_method(recorded):
     assert {model: set(rows) for model, rows in recorded.items()} == {m: set(methods_of(m)) for m in recorded}
 
 
-def test_a_difference_is_noticed(recorded):
+def test_furthest_reports_a_difference(recorded):
     """Of every number: one part in a thousand."""
     row = recorded["demo"]["memit"]
     for part in ("norm", "products", "eta"):

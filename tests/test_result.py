@@ -18,16 +18,22 @@ REQUESTS = tuple(EditRequest("{} is", name, "x") for name in ("Ann", "Bo", "Cy")
 SPREAD, SPREAD_3 = [(1, 0.5), (2, 1.0)], [(1, 0.5), (3, 1.0)]
 
 
-def test_preview_inconsistent_subjects_are_those_with_a_low_cosine_at_any_layer():
-    """Cosines below 0.1 at the first layer, at the last, nowhere."""
+def test_preview_inconsistent_subjects_have_a_low_cosine():
+    """Preview inconsistent subjects are those with a low cosine at any layer.
+
+    Cosines below 0.1 at the first layer, at the last, nowhere.
+    """
     cosine = torch.tensor([[0.05, 0.9, 0.5], [0.8, -0.3, 0.1001]])
     ones = torch.ones(2, 3)
     preview = Preview(REQUESTS, (1, 2), ones, cosine, SPREAD, "soft")
     assert preview.inconsistent_subjects == ("Ann", "Bo")
 
 
-def test_a_preview_says_what_all_layers_execute_and_the_worst_cosine():
-    """Half of 0.9 is executed at the first layer, then a quarter of the rest: 1 - 0.55 * 0.75."""
+def test_preview_has_total_share_and_worst_cosine():
+    """A preview says what all layers execute and the worst cosine.
+
+    Half of 0.9 is executed at the first layer, then a quarter of the rest: 1 - 0.55 * 0.75.
+    """
     eta = torch.tensor([[0.9, 0.8, 0.7], [0.25, 0.5, 0.125]])
     cosine = torch.tensor([[0.4, 0.9, 1.0], [0.8, 0.3, 1.0]])
     preview = Preview(REQUESTS, (1, 2), eta / (1 - eta), cosine, SPREAD, "soft")
@@ -71,7 +77,8 @@ def result():
     return EditResult(REQUESTS, method, Delta({}), stages, 2.5, {})
 
 
-def test_a_value_of_a_request_is_its_last_stages_and_steps_add_up(result):
+def test_result_values_are_of_the_last_stage(result):
+    """A value of a request is that of its last stage, and steps add up."""
     assert result.steps.tolist() == [12, 7, 9]
     assert result.hidden_norm.tolist() == [2.0, 5.0, 10.0]
     assert result.planned_norm.tolist() == [8.0, 6.0, 13.0]
@@ -82,7 +89,7 @@ def test_a_value_of_a_request_is_its_last_stages_and_steps_add_up(result):
     }
 
 
-def test_a_summary_is_in_units_of_the_stream(result):
+def test_summary_is_in_units_of_the_stream(result):
     """Planned, executed and missing over ||h||, missing before each layer wrote and after all of them."""
     summary = result.summary()
     assert summary["layers"] == [1, 3]
@@ -98,7 +105,7 @@ def test_a_summary_is_in_units_of_the_stream(result):
     assert [r["subject"] for r in summary["requests"]] == ["Ann", "Bo", "Cy"]
 
 
-def test_a_printed_result_has_the_same_numbers(result):
+def test_result_prints_the_numbers_of_the_summary(result):
     """Per request: length over the stream's, eta of each layer, what they predict, what was executed, steps."""
     lines = str(result).splitlines()
     for name, parts in {
@@ -109,12 +116,12 @@ def test_a_printed_result_has_the_same_numbers(result):
         assert [part for part in parts if part not in line] == []
 
 
-def test_what_is_predicted_is_of_the_last_plan(result):
+def test_result_predicts_from_the_last_plan(result):
     """The eta of layer 3 for the first two; for the third 1 - (1 - 0.6 / 2) (1 - 0.7)."""
     assert result.predicted.tolist() == pytest.approx([0.3, 0.4, 0.79])
 
 
-def test_a_legend_explains_every_column(result):
+def test_legend_explains_every_column(result):
     lines = str(result).splitlines()
     assert lines[-4:] == result.legend
     text = "\n".join(result.legend)
@@ -137,7 +144,7 @@ def test_a_legend_explains_every_column(result):
 EVIL = "<script>alert('x')</script> & \"quotes\""
 
 
-def test_html_of_a_notebook_escapes_every_text(result):
+def test_html_escapes_every_text(result):
     """Nothing that a user or a model has written becomes markup; tables are whole."""
     requests = (EditRequest("{} is", EVIL, EVIL), *REQUESTS[1:])
     result = replace(result, requests=requests, answers=(Answer(EVIL, EVIL, EVIL, EVIL),))
@@ -152,7 +159,7 @@ def test_html_of_a_notebook_escapes_every_text(result):
     assert "neighbors: 0 of 1 unchanged" in check._repr_html_()
 
 
-def test_a_check_counts_targets_and_unchanged_answers():
+def test_check_counts_targets_and_unchanged_answers():
     good, bad = Answer("a", "x", "-", "x!"), Answer("b", "x", "-", "y")
     same, other = Neighbor("c", "p", "p", "p"), Neighbor("d", "p", "p", "p q")
     assert [answer.success for answer in (good, bad, same, other)] == [True, False, True, False]

@@ -38,7 +38,7 @@ def published_update(moment, keys, residual):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_rome_is_the_published_update(demo, statistics_of, records, count):
+def test_rome_equals_the_published_update(demo, statistics_of, records, count):
     """One request after the other: the second on the model that holds the first."""
     method = method_named("rome", (LAYER,)).updated(
         contexts=CONTEXTS, steps=6, ridge=0.0, weight=1.0, clamp=None
@@ -64,8 +64,11 @@ def test_rome_is_the_published_update(demo, statistics_of, records, count):
     assert float((total - found).norm() / found.norm()) < 1e-4  # keys and weights are fp32
 
 
-def test_the_mean_of_memits_code_is_another_update(demo, statistics_of, records):
-    """The variants are different algorithms, with different names."""
+def test_rome_differs_with_the_mean_of_memit(demo, statistics_of, records):
+    """The mean of MEMIT's code is another update.
+
+    The variants are different algorithms, with different names.
+    """
     numbers = {"contexts": CONTEXTS, "steps": 6, "clamp": None}
     updates = {}
     for name in ("rome", "rome + bare-and-contexts", "rome + context-mean"):

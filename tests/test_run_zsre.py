@@ -27,7 +27,8 @@ from tests.scripts import call, call_here, refused
 SCRIPT = "run_zsre.py"
 
 
-def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
+def test_run_zsre_writes_every_format_and_resumes(tmp_path):
+    """The command writes every form and goes on where it was."""
     quick = ("--edits", 4, "--batch", 2, "--seeds", 2, "--look-every", 1, "--no-generate", "--out", tmp_path)
     call(SCRIPT, *quick, "--methods", "rect")
     call_here(SCRIPT, *quick, "--methods", "rect,ultraedit", "--against", "ultraedit")
@@ -64,7 +65,8 @@ def test_the_command_writes_every_form_and_goes_on_where_it_was(tmp_path):
     assert "another batch" in done.stderr
 
 
-def test_a_run_that_was_cut_shows_what_it_saw(tmp_path, cut_at):
+def test_run_zsre_interrupted_shows_what_was_measured(tmp_path, cut_at):
+    """An interrupted run shows what was measured."""
     command = (
         SCRIPT,
         "--edits",
@@ -123,7 +125,7 @@ def references(write):
     return write("snippets.json", json.dumps(entries))
 
 
-def test_sampled_text_is_judged_before_and_after(counterfact, references, tmp_path):
+def test_run_zsre_judges_sampled_text_before_and_after(counterfact, references, tmp_path):
     """Fluency of the first two records; consistency where there are reference texts as well."""
     quick = ("--data", counterfact, "--edits", 3, "--batch", 3, "--seeds", 1, "--methods", "rect")
     sampled = ("--no-generate", "--fluency", 2, "--references", references, "--out", tmp_path / "out")
@@ -143,7 +145,7 @@ def test_sampled_text_is_judged_before_and_after(counterfact, references, tmp_pa
     assert "another measured" in done.stderr
 
 
-def test_references_have_to_be_about_the_records(records, references):
+def test_run_zsre_refuses_references_of_other_records(records, references):
     known = [replace(records[0], attribute=("P1", "Q0"))]
     assert find_references(references, known, "data.json").about(known[0]).startswith("The market")
     with pytest.raises(MetakeError, match=r"data.json: no record has relation_id .* give multi_counterfact"):
@@ -172,18 +174,19 @@ def test_references_have_to_be_about_the_records(records, references):
         (("--references", "missing.json", "--fluency", 2), "missing.json: cannot be read"),
     ],
 )
-def test_bad_input_is_one_line(arguments, complaint, tmp_path):
+def test_run_zsre_reports_bad_input_in_one_line(arguments, complaint, tmp_path):
     assert complaint in refused(SCRIPT, *arguments, out=tmp_path / "out")
 
 
-def test_methods_by_group():
+def test_run_zsre_has_methods_by_group():
     assert chosen_methods("paper") == list(PAPER)
     assert chosen_methods("all") == list(METHODS)
     with pytest.raises(MetakeError, match="unknown"):
         chosen_methods("memit, mimet")
 
 
-def test_seed_0_is_the_files_order_and_others_are_samples():
+def test_run_zsre_samples_seeds_but_0():
+    """Seed 0 is the file's order and others are samples."""
     records = list(range(50))
     assert draw_records(records, 20, 0) == records[:20]
     drawn = draw_records(records, 20, 1)
@@ -193,7 +196,8 @@ def test_seed_0_is_the_files_order_and_others_are_samples():
     assert draw_records(records, 20, 2) != drawn
 
 
-def test_facts_of_a_subject_stand_side_by_side(records):
+def test_run_zsre_keeps_facts_of_a_subject_together(records):
+    """Facts of a subject stand side by side."""
     about = {"a": 3, "b": 1, "c": 2, "d": 4}
     made = [
         replace(records[0], request=replace(records[0].request, subject=s))
@@ -212,7 +216,7 @@ def measurement(value):
     return Measurement({m: np.full(10, value) for m in PER_RECORD}, 5.0, 4.0, [], [])
 
 
-def test_intervals_are_over_seeds_from_three_on():
+def test_run_zsre_has_intervals_from_three_seeds_on():
     """Against Student's t by hand: mean .5, deviation .1, n = 3 gives .1 / sqrt 3 * 4.303."""
     table = summarize([measurement(v) for v in (0.4, 0.5, 0.6)], [])
     assert table["efficacy"]["mean"] == pytest.approx(0.5)
@@ -227,8 +231,11 @@ def test_intervals_are_over_seeds_from_three_on():
     assert r"b\_c" in tex
 
 
-def test_a_difference_is_taken_fact_by_fact():
-    """Facts differ by far more than methods do; a seed that only one of them has run is left out."""
+def test_run_zsre_compares_methods_fact_by_fact():
+    """A difference is taken fact by fact.
+
+    Facts differ by far more than methods do; a seed that only one of them has run is left out.
+    """
     rng = np.random.default_rng(0)
     hard = [rng.random(50) for _ in range(2)]
     hard[0][7] = np.nan  # nothing to ask about this one

@@ -40,7 +40,8 @@ def parameters(name):
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-def test_every_script_speaks_under_its_name(name):
+def test_scripts_print_under_their_names(name):
+    """Every script prints under its name."""
     assert re.search(
         rf'@command\("{name}"\)\ndef main\(|^main = Script\("{name}", ', SCRIPTS[name], re.MULTILINE
     )
@@ -54,7 +55,8 @@ def test_every_script_speaks_under_its_name(name):
         if '"--out"' in text or "--out" in ((n in COMMANDS and parameters(n)) or ())
     ),
 )
-def test_a_place_that_cannot_be_written_is_named_before_any_work(name, tmp_path, monkeypatch):
+def test_scripts_refuse_unwritable_paths_before_any_work(name, tmp_path, monkeypatch):
+    """A place that cannot be written is named before any work."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
     for place, complaint in (
@@ -78,7 +80,7 @@ def numbers(text):
 
 
 @pytest.mark.parametrize("name", sorted(name for name, text in SCRIPTS.items() if numbers(text)))
-def test_every_number_has_a_range(name, tmp_path, monkeypatch):
+def test_scripts_have_a_range_for_every_number(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for option, kind, low in numbers(SCRIPTS[name]):
         assert kind in ("at_least", "positive")  # not any number there is
@@ -119,7 +121,7 @@ def test_every_number_has_a_range(name, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_bad_input_is_one_line(command, complaint, tmp_path, monkeypatch):
+def test_scripts_report_bad_input_in_one_line(command, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("The mill is dark.")
     (tmp_path / "records.json").write_bytes((ASSETS / "world" / "dev.json").read_bytes())
@@ -132,7 +134,7 @@ def test_bad_input_is_one_line(command, complaint, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_number_of_a_command_has_a_range(name, tmp_path, monkeypatch):
+def test_commands_have_a_range_for_every_number(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for option, (kind, info) in parameters(name).items():
         if kind not in (int, float, int | None, float | None):
@@ -155,7 +157,8 @@ def options(text):
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_option_of_a_command_has_one_line_of_help(name):
+def test_commands_have_one_line_of_help_per_option(name):
+    """Every option of a command has one line of help."""
     assert parameters(name)
     for option, (_, info) in parameters(name).items():
         assert info.help, option
@@ -163,14 +166,17 @@ def test_every_option_of_a_command_has_one_line_of_help(name):
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-def test_every_option_has_one_line_of_help(name):
+def test_scripts_have_one_line_of_help_per_option(name):
     for option, said in options(SCRIPTS[name]):
         assert said, option
         assert "\n" not in said, option
 
 
-def test_the_help_of_every_script_needs_no_model_library(tmp_path):
-    """In a process of its own, where importing them fails; as `python experiments/NAME.py --help`."""
+def test_scripts_show_help_without_model_libraries(tmp_path):
+    """The help of every script needs no model library.
+
+    In a process of its own, where importing them fails; as `python experiments/NAME.py --help`.
+    """
     code = f"""
 import runpy, sys
 for name in ("torch", "transformers", "numpy", "matplotlib", "optuna", "scipy", "tqdm", "yaml"):
@@ -191,7 +197,7 @@ for script in {sorted(SCRIPTS)}:
     assert done.stdout.lower().count("usage: ") == len(SCRIPTS)
 
 
-def test_the_help_of_a_script_shows_its_options(monkeypatch):
+def test_scripts_list_their_options_in_help(monkeypatch):
     done = call_here("run_zsre.py", "--help")
     assert all(f"  {option}" in done.stdout for option, _ in options(SCRIPTS["run_zsre"]))
     assert "default: 2000, or 100 on a demo model" in done.stdout

@@ -21,18 +21,18 @@ from metake.presets import PRESETS, default_layers, preset_name, settings_for
 from tests.conftest import tiny
 
 
-def test_the_documentation_lists_the_settings_as_they_are():
+def test_documentation_lists_the_settings():
     text = (Path(__file__).resolve().parents[1] / "docs" / "settings.md").read_text()
     assert describe_settings() in text
 
 
-def test_the_documentation_lists_the_methods_as_they_are():
+def test_documentation_lists_the_methods():
     text = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text()
     assert describe_methods() in text
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.json")), ids=lambda p: p.stem)
-def test_every_preset_is_valid(path):
+def test_presets_are_valid(path):
     """Its methods exist by their names and have every one of its numbers, each within its bounds."""
     content = read_json(path)
     needed = {"names", "model", "common", "methods"}
@@ -81,7 +81,7 @@ def values(method, *names):
     return tuple(method.value(name) for name in names)
 
 
-def test_published_settings_of_the_papers_models():
+def test_presets_of_the_papers_models_are_the_published_ones():
     xl = settings_for(StandIn(*GPT2_XL), "memit")
     assert xl.layers == (13, 14, 15, 16, 17)
     assert values(xl, "weight", "lr", "steps", "clamp") == (20000, 0.5, 20, 0.75)
@@ -99,7 +99,8 @@ def test_published_settings_of_the_papers_models():
 PRICE = r"^settings: price needs fit soft; an exact fit has no such trade-off$"
 
 
-def test_only_a_closed_loop_over_a_soft_fit_has_a_price(demo):
+def test_updated_refuses_a_cost_without_closed_soft_loop(demo):
+    """Only a closed loop over a soft fit has a cost."""
     priced = settings_for(demo.arch, "metake-priced")
     assert priced.value("price") > 0
     with pytest.raises(MetakeError, match=PRICE):
@@ -114,14 +115,18 @@ def test_only_a_closed_loop_over_a_soft_fit_has_a_price(demo):
 
 
 @pytest.mark.parametrize("order", [("price", "fit"), ("fit", "price")])
-def test_changes_that_go_together_are_made_together(demo, order):
-    """Whatever their order: what is refused is the result, not what it would be half-way."""
+def test_updated_makes_changes_together(demo, order):
+    """Changes that go together are made together.
+
+    Whatever their order: what is refused is the result, not what it would be half-way.
+    """
     changes = {"price": 0.0, "fit": "exact"}
     made = settings_for(demo.arch, "metake-priced").updated(**{name: changes[name] for name in order})
     assert values(made, *order) == tuple(changes[name] for name in order)
 
 
-def test_a_row_without_a_preset_takes_that_of_the_row_it_is_like(demo):
+def test_settings_for_a_row_without_preset_uses_a_similar_row(demo):
+    """A row without a preset takes that of the row it is like."""
     like = settings_for(demo.arch, "memit", name="demo")
     emmet = settings_for(demo.arch, "emmet", name="demo")
     assert "emmet" not in read_json(PRESETS / "demo.json")["methods"]
@@ -137,7 +142,8 @@ def test_default_layers_exist(count):
     assert 0 <= layers[0] <= layers[-1] < count
 
 
-def test_overrides_win_and_errors_name_the_setting():
+def test_settings_for_prefers_overrides_and_names_errors():
+    """Overrides win and errors name the setting."""
     arch = Architecture(tiny("gpt2"))
     assert settings_for(arch, "memit", lr=0.25).value("lr") == 0.25
     with pytest.raises(MetakeError, match="unknown 'bogus'"):
@@ -153,22 +159,28 @@ def test_overrides_win_and_errors_name_the_setting():
 
 
 @pytest.mark.parametrize("off", range(5))
-def test_an_architecture_that_differs_in_one_number_has_no_preset(off):
+def test_preset_needs_every_number_of_the_architecture(off):
     assert preset_name(StandIn(*GPT2_XL)) == "gpt2-xl"
     other = [value + (1 if i else "x") if i == off else value for i, value in enumerate(GPT2_XL)]
     assert preset_name(StandIn(*other)) == ""
     assert preset_name(StandIn(*other, name="gpt2-xl")) == ""
 
 
-def test_an_architecture_that_many_models_share_is_not_enough():
-    """SmolLM has SmolLM2's: the weights decide, or the name on the hub, never a folder's name."""
+def test_preset_needs_weights_or_hub_name():
+    """An architecture that many models share is not enough.
+
+    SmolLM has SmolLM2's: the weights decide, or the name on the hub, never a folder's name.
+    """
     for name, found in (("", ""), ("smollm2", ""), ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2")):
         assert preset_name(StandIn(*SMOLLM2, name=name)) == found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-def test_a_copy_under_another_name_keeps_its_preset_in_every_dtype(loaded, dtype, tmp_path):
-    """A folder's name decided: a renamed copy took other layers and settings, and did not take the edit."""
+def test_preset_is_kept_by_renamed_copies_in_any_dtype(loaded, dtype, tmp_path):
+    """A copy under another name keeps its preset in every dtype.
+
+    A folder's name decided: a renamed copy took other layers and settings, and did not take the edit.
+    """
     folder = tmp_path / "renamed"
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
@@ -177,7 +189,7 @@ def test_a_copy_under_another_name_keeps_its_preset_in_every_dtype(loaded, dtype
     assert settings_for(copy.arch, "metake") == settings_for(loaded.arch, "metake")
 
 
-def test_an_edit_leaves_the_preset_as_it_is(demo):
+def test_preset_does_not_change_with_an_edit(demo):
     weight = demo.arch.weight(3)
     kept = weight.clone()
     with torch.no_grad():
@@ -188,8 +200,11 @@ def test_an_edit_leaves_the_preset_as_it_is(demo):
             weight.copy_(kept)
 
 
-def test_a_foreign_model_in_a_folder_of_that_name_does_not_get_the_preset(demo, tmp_path):
-    """Neither another architecture nor the same one with other weights."""
+def test_preset_is_refused_to_a_foreign_folder(demo, tmp_path):
+    """A foreign model in a folder of that name does not get the preset.
+
+    Neither another architecture nor the same one with other weights.
+    """
     other = load("demo", device="cpu")
     with torch.no_grad():
         other.model.get_input_embeddings().weight.add_(0.01)
@@ -247,7 +262,7 @@ OWNERS = {
 
 
 @pytest.mark.parametrize("name", EDGES)
-def test_a_number_is_taken_within_its_bounds_alone(name):
+def test_number_is_taken_within_its_bounds_alone(name):
     """A weight may be nothing, a rate may not; a share is at most the whole."""
     least, allowed, greatest = EDGES[name]
     plain = METHODS[OWNERS.get(name, "memit")].build((0,))
@@ -268,7 +283,8 @@ def test_a_number_is_taken_within_its_bounds_alone(name):
 BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
 
 
-def test_every_number_with_a_bound_has_an_edge_that_is_tested():
+def test_number_bounds_are_all_tested():
+    """Every number with a bound has an edge that is tested."""
     bounded = {
         cls.short.get(name, name)
         for kinds in families().values()
@@ -279,7 +295,7 @@ def test_every_number_with_a_bound_has_an_edge_that_is_tested():
     assert bounded == set(EDGES)
 
 
-def test_an_update_keeps_every_other_setting():
+def test_updated_keeps_every_other_setting():
     method = LocateThenEdit(layers=(2, 3), contexts=("x",), geometry="projected").updated(lr=0.3)
     changed = method.updated(kl=0.4)
     assert changed.value("kl") == 0.4
@@ -301,8 +317,11 @@ def test_an_update_keeps_every_other_setting():
         {"geometry": "ridge"},
     ],
 )
-def test_a_gradient_step_is_one_of_the_whole_batch_to_all_layers(change):
-    """The method has no such choice, so that none has to be refused."""
+def test_ultraedit_has_no_allocation_and_no_groups(change):
+    """A gradient step is one of the whole batch to all layers.
+
+    The method has no such choice, so that none has to be refused.
+    """
     step = UltraEdit(layers=(0,))
     (name,) = change
     with pytest.raises(MetakeError, match=f"^settings: ultraedit has no {name}; it is a setting of method "):
@@ -314,7 +333,7 @@ def test_a_gradient_step_is_one_of_the_whole_batch_to_all_layers(change):
 
 @pytest.mark.parametrize("planner", ["open-loop", "closed-loop"])
 @pytest.mark.parametrize("fit", ["soft", "exact"])
-def test_a_price_needs_both_a_closed_loop_and_a_soft_fit(planner, fit):
+def test_cost_needs_both_a_closed_loop_and_soft_fit(planner, fit):
     fields = {"layers": [0], "fit": fit, "planner": {"kind": planner, "cost_weight": 0.5}}
     if planner == "open-loop":
         with pytest.raises(MetakeError, match=r"^settings: unknown 'cost_weight'"):

@@ -5,7 +5,8 @@ import json
 from tests.scripts import call_here, refused
 
 
-def test_error_falls_and_the_estimate_is_of_its_size(tmp_path):
+def test_statistics_convergence_estimates_its_error(tmp_path):
+    """Error falls and the estimate is of its size."""
     call_here(
         "statistics_convergence.py",
         "--model",
@@ -33,6 +34,6 @@ def test_error_falls_and_the_estimate_is_of_its_size(tmp_path):
     assert (tmp_path / "demo.png").stat().st_size > 10_000
 
 
-def test_too_few_tokens_are_refused(tmp_path):
+def test_statistics_convergence_refuses_too_few_tokens(tmp_path):
     line = refused("statistics_convergence.py", "--tokens", 1000, out=tmp_path / "out")
     assert "--tokens" in line

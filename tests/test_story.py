@@ -39,12 +39,12 @@ def tell(run):
     return [*tell_result(run), *tell_reason(run)]
 
 
-def test_missed_by_open_are_the_edits_that_only_the_closed_loop_makes():
+def test_missed_by_open_are_edits_of_the_closed_loop_alone():
     assert missed_by_open(content(4, 6, 6)) == [4, 5]
     assert missed_by_open(content(6, 4, 6)) == []
 
 
-def test_tell_says_how_many_more_succeed():
+def test_tell_counts_how_many_more_succeed():
     said = " ".join(tell(content(4, 6, 6)))
     assert "eta = 0.17" in said
     assert "4 of 6 answers begin with the target" in said
@@ -52,7 +52,8 @@ def test_tell_says_how_many_more_succeed():
 
 
 @pytest.mark.parametrize(("closed", "words"), [(4, "equally often"), (3, "does not support the closed loop")])
-def test_tell_claims_nothing_that_a_run_does_not_show(closed, words):
+def test_tell_claims_only_what_the_run_shows(closed, words):
+    """Tell claims nothing that a run does not show."""
     run = content(4, closed, 6)
     said = " ".join(tell(run))
     assert words in said
@@ -60,7 +61,8 @@ def test_tell_claims_nothing_that_a_run_does_not_show(closed, words):
     assert conclusion(run) == []
 
 
-def test_conclusion_names_a_control_that_does_as_well():
+def test_conclusion_names_an_equally_good_control():
+    """Conclusion names a control that does as well."""
     assert "Lengthening the plan also works" in conclusion(content(4, 6, 6))[0]
     assert "Lengthening" not in conclusion(content(4, 6, 5))[0]
 

@@ -14,7 +14,8 @@ from tests.scripts import call_here, refused
 SCRIPT = "sweep.py"
 
 
-def test_a_sweep_that_was_cut_goes_on_and_ends_the_same(tmp_path, cut_at):
+def test_sweep_interrupted_resumes_with_equal_results(tmp_path, cut_at):
+    """An interrupted sweep resumes and ends the same."""
     quick = ("--methods", "memit-compensated,ultraedit", "--factors", "3,0.3", "--edits", 4, "--batch", 2)
     with cut_at(4) as edited:  # in the second run of two batches
         call_here(SCRIPT, *quick, "--out", tmp_path / "cut")
@@ -38,7 +39,8 @@ def test_a_sweep_that_was_cut_goes_on_and_ends_the_same(tmp_path, cut_at):
     assert weak > strong
 
 
-def test_a_priced_loop_is_swept_over_its_price(tmp_path):
+def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
+    """A loop with a cost is swept over its weight."""
     quick = ("--methods", "metake-priced", "--factors", "0.3,3", "--edits", 2, "--batch", 2)
     call_here(SCRIPT, *quick, "--out", tmp_path)
     points = json.loads((tmp_path / "demo.json").read_text())["points"]
@@ -50,7 +52,8 @@ def test_a_priced_loop_is_swept_over_its_price(tmp_path):
     assert {method.value("weight") for method in used} == {base.value("weight")}
 
 
-def test_what_is_swept_by_default_is_what_the_preset_has_numbers_for(demo):
+def test_sweep_takes_constraints_of_the_preset_by_default(demo):
+    """What is swept by default is what the preset has numbers for."""
     found = searched_names(demo.arch, METHODS)
     assert found == [
         "memit + past-keys",
@@ -80,5 +83,5 @@ def test_what_is_swept_by_default_is_what_the_preset_has_numbers_for(demo):
         (("--stats", "missing.safetensors"), "missing.safetensors"),
     ],
 )
-def test_bad_input_is_one_line(arguments, complaint, tmp_path):
+def test_sweep_reports_bad_input_in_one_line(arguments, complaint, tmp_path):
     assert complaint in refused(SCRIPT, *arguments, out=tmp_path / "out")

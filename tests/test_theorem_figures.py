@@ -29,7 +29,8 @@ FILES = ("png", "pdf", "csv")
     ("claims", "words"),
     [("T9", ("no claim 'T9'", "L2")), ("L2,L5", ("no figure shows L5", "L2")), (" , ", ("empty",))],
 )
-def test_a_wrong_choice_is_one_line_and_writes_nothing(tmp_path, capsys, claims, words):
+def test_theorem_figures_reports_a_wrong_choice_in_one_line(tmp_path, capsys, claims, words):
+    """A wrong choice is one line and writes nothing."""
     with pytest.raises(SystemExit) as stop:
         main(["--out", str(tmp_path / "out"), "--claims", claims])
     assert stop.value.code == 2
@@ -39,8 +40,11 @@ def test_a_wrong_choice_is_one_line_and_writes_nothing(tmp_path, capsys, claims,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_choice_writes_exactly_its_files_and_the_same_bytes_again(tmp_path):
-    """Once as a script started elsewhere, once in this process."""
+def test_theorem_figures_writes_the_chosen_files_reproducibly(tmp_path):
+    """A choice writes exactly its files and the same bytes again.
+
+    Once as a script started elsewhere, once in this process.
+    """
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--out", "one", "--claims", "L2,X5"],
         cwd=tmp_path,
@@ -57,7 +61,8 @@ def test_a_choice_writes_exactly_its_files_and_the_same_bytes_again(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
-def test_the_index_keeps_figures_that_stood_there(tmp_path):
+def test_theorem_figures_index_keeps_earlier_figures(tmp_path):
+    """The index keeps figures that stood there."""
     for claims, before in (("X5", "not JSON"), ("X5", '[{"name": "of an older form"}, 1]'), ("L2", None)):
         if before is not None:
             (tmp_path / "index.json").write_text(before)
@@ -86,7 +91,7 @@ def drawn():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_points_obey_the_line_that_the_table_gives(drawn, name):
+def test_theorem_figures_points_obey_the_tables_line(drawn, name):
     """Read back from the CSV and judged here, not by the code that wrote it."""
     _, rows = drawn(name)
     assert list(rows[0]) == ["series", "x", "theory", "measured", "relation", "tolerance"]
@@ -108,7 +113,8 @@ def test_points_obey_the_line_that_the_table_gives(drawn, name):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_text_can_be_read_in_one_column(drawn, name):
+def test_theorem_figures_text_fits_one_column(drawn, name):
+    """Text can be read in one column."""
     figure, _ = drawn(name)
     assert figure.get_figwidth() == pytest.approx(3.3)
     figure.set_dpi(72)
@@ -161,18 +167,20 @@ WRONG = [
 @pytest.mark.parametrize(
     ("name", "module", "function", "wrong"), WRONG, ids=[f"{name}-{f}" for name, _, f, _ in WRONG]
 )
-def test_a_wrong_formula_is_not_drawn(tmp_path, monkeypatch, name, module, function, wrong):
+def test_theorem_figures_draws_no_wrong_formula(tmp_path, monkeypatch, name, module, function, wrong):
     monkeypatch.setattr(module, function, wrong)
     with pytest.raises(BrokenLaw, match=name):
         FIGURES[name].write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_every_figure_has_a_wrong_formula_that_it_notices():
+def test_theorem_figures_rejects_a_wrong_formula_per_figure():
+    """Every figure has a wrong formula that it notices."""
     assert {name for name, *_ in WRONG} == set(FIGURES)
 
 
-def test_a_broken_law_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
+def test_theorem_figures_ends_with_one_line_on_violation(tmp_path, monkeypatch, capsys):
+    """A broken law ends the run with one line."""
     monkeypatch.setattr(trap, "mismatch", lambda kappa: kappa)
     with pytest.raises(SystemExit) as stop:
         main(["--out", str(tmp_path / "out"), "--claims", "L2"])
@@ -196,7 +204,9 @@ def test_a_broken_law_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
         ("shown", float("nan"), False),
     ],
 )
-def test_a_figure_is_written_only_if_its_points_obey(tmp_path, relation, measured, holds):
+def test_theorem_figures_writes_only_obeying_points(tmp_path, relation, measured, holds):
+    """A figure is written only if its points obey."""
+
     def draw(data: Data):
         figure, axis = axes(1.0)
         data.points(axis, "series", [0], [1], [measured], relation, 1e-3)
@@ -212,7 +222,8 @@ def test_a_figure_is_written_only_if_its_points_obey(tmp_path, relation, measure
         assert not list(tmp_path.iterdir())
 
 
-def test_every_figure_shows_registered_claims_and_says_what_to_see():
+def test_theorem_figures_shows_registered_claims():
+    """Every figure shows registered claims and has a caption."""
     known = {c.id for c in CLAIMS}
     for figure in FIGURES.values():
         assert set(figure.claims) <= known

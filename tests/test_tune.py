@@ -52,7 +52,7 @@ def held(choices):
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
-def test_every_searched_preset_is_a_trial(model):
+def test_space_contains_every_searched_preset(model):
     """The point that stands for it gives the same settings again."""
     space = SPACES[model]
     for method, choice in winners(model):
@@ -64,8 +64,11 @@ def test_every_searched_preset_is_a_trial(model):
         assert set(held) <= {"lookup"}
 
 
-def test_a_preset_names_a_choice_by_its_components_and_gives_it_back():
-    """What was there of the row is replaced; other labels and other rows stay."""
+def test_preset_writes_and_reads_choices_by_component():
+    """A preset names a choice by its components and gives it back.
+
+    What was there of the row is replaced; other labels and other rows stay.
+    """
     choice = {"layers": [2], "weight": 3.0, "start": "compensated", "memory": "past-keys"}
     numbers = {"layers": [2], "weight": 3.0}
     preset = {
@@ -91,13 +94,13 @@ def test_a_preset_names_a_choice_by_its_components_and_gives_it_back():
     assert list(preset["methods"])[-1] == "memit + past-keys@unstopped"
 
 
-def test_a_component_that_is_held_is_in_the_name():
+def test_method_name_has_a_held_component():
     preset = {"methods": {}}
     put(preset, "memit", {"layers": [2], "memory": "none", "allocation": "last"})
     assert preset["methods"] == {"memit + last": {"layers": [2]}}
 
 
-def test_what_is_outside_the_space_is_no_trial():
+def test_space_refuses_points_outside():
     assert as_trial({"layers": [0, 5]}, "memit", SPACES["demo"]) is None
     assert as_trial({}, "memit", SPACES["demo"]) is None
     plan = {"layers": [2], "steps": 32, "weight": 30.0}
@@ -105,8 +108,11 @@ def test_what_is_outside_the_space_is_no_trial():
     assert as_trial(plan, "metake", SPACES["demo"]) is None  # nothing for its upper level, and too many steps
 
 
-def test_only_a_priced_row_has_a_price_to_search():
-    """It may begin with what its unpriced row ships with."""
+def test_space_has_a_cost_only_for_loops_with_cost():
+    """Only a row with a cost has a cost to search.
+
+    It may begin with what its unpriced row ships with.
+    """
     space = SPACES["demo"]
     choice = dict(winners("demo"))["metake"]
     assert "price" not in as_trial({**choice, "price": 0.0}, "metake", space)
@@ -152,14 +158,15 @@ def searched(monkeypatch, demo, tmp_path):
     return go
 
 
-def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(searched):
+def test_search_resumed_equals_an_uninterrupted_one(searched):
+    """A search that goes on is the one that was never stopped."""
     whole = searched("a", 14)
     assert len(whole) == 14
     assert len({trial["choice"]["lr"] for trial in whole}) == 14  # no point comes twice
     assert searched("b", 3, 4, 9, 14) == whole
 
 
-def test_a_search_extends_what_was_published(searched):
+def test_search_extends_a_published_one(searched):
     """Another machine has the file and not the journal: it ends as the search that had both, but for rounded scores."""
     whole, part = searched("a", 14), searched("b", 6)
     for trials in ((14,), (6, 9, 14)):  # the journal's own are not joined by the same again
@@ -169,7 +176,7 @@ def test_a_search_extends_what_was_published(searched):
     assert outside[0]["choice"] not in [t["choice"] for t in searched("d", 3, earlier=outside)]
 
 
-def test_a_journal_is_of_one_run(searched):
+def test_journal_belongs_to_one_run(searched):
     searched("a", 2)
     for other, named in (({"seed": 1}, "seed"), ({"edits": 1}, "edits"), ({"batch": 2}, "batch")):
         with pytest.raises(MetakeError, match=f"demo-memit.journal: trials of another {named}"):
@@ -178,7 +185,7 @@ def test_a_journal_is_of_one_run(searched):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 12, 24, 48])
-def test_any_model_has_a_space(count, monkeypatch):
+def test_space_exists_for_any_model(count, monkeypatch):
     """Places within the model, each once, the first as the model is edited by default; guesses are points of it."""
     monkeypatch.setattr("metake.presets.preset_name", lambda arch: "")
     deep = type(
@@ -200,7 +207,7 @@ def test_any_model_has_a_space(count, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit", "metake-blue"])
-def test_a_published_preset_adds_nothing_to_what_was_found(method, demo, write):
+def test_published_preset_adds_nothing_to_a_found_one(method, demo, write):
     """GPT-2 XL's sets the null space's threshold, which a trial does not."""
     preset = deepcopy(preset_of("gpt2-xl"))
     choice = {
@@ -214,9 +221,8 @@ def test_a_published_preset_adds_nothing_to_what_was_found(method, demo, write):
     assert settings_for(demo.arch, method, name=write("preset.json", json.dumps(preset))) == tried
 
 
-def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
-    tmp_path, demo, write, monkeypatch, capsys
-):
+def test_tune_of_a_users_model_sets_its_edits(tmp_path, demo, write, monkeypatch, capsys):
+    """A model of one's own is searched and then edited with what was found."""
     folder, own = tmp_path / "Mine", load("demo", device="cpu").model
     with torch.no_grad():
         own.get_input_embeddings().weight.mul_(1.001)  # another model than the one with a preset
@@ -296,7 +302,7 @@ def test_a_model_of_ones_own_is_searched_and_then_edited_with_what_was_found(
         assert {setting: settings.value(setting) for setting in wanted} == wanted
 
 
-def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
+def test_search_extends_trials_of_the_same_run_alone(monkeypatch, tmp_path, demo):
     """Other records, another batch or another seed: the search begins anew. The winner becomes the preset."""
     choice = {"layers": [2], "lr": 0.5, "stop": "own", "memory": "past-keys"}
     seen = []
@@ -324,7 +330,8 @@ def test_only_trials_of_the_same_run_are_extended(monkeypatch, tmp_path, demo):
     assert read_json(tmp_path / "search" / "demo.json")["memit"]["seed"] == 1
 
 
-def test_a_search_in_which_nothing_worked_ships_nothing(monkeypatch, tmp_path, demo, capsys):
+def test_search_without_success_writes_no_preset(monkeypatch, tmp_path, demo, capsys):
+    """A search in which nothing worked ships nothing."""
     failed = [{"number": 0, "score": 0.0, "choice": {"layers": [2]}, "failed": "singular"}]
     monkeypatch.setattr(run, "SEARCHES", tmp_path / "search")
     monkeypatch.setattr(run, "PRESETS", tmp_path)
@@ -339,7 +346,8 @@ def test_a_search_in_which_nothing_worked_ships_nothing(monkeypatch, tmp_path, d
 
 
 @pytest.mark.parametrize("model", sorted(SPACES))
-def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
+def test_space_contains_a_stronger_constraint(model):
+    """A stronger constraint is still a point of the space."""
     space = SPACES[model]
     for method, choice in winners(model):
         for factor in (3.0, 1e9):
@@ -356,7 +364,7 @@ def test_a_stronger_constraint_is_still_a_point_of_the_space(model):
 @pytest.mark.parametrize(
     "method", sorted({"memit", "alphaedit", "metake", "metake-priced", "metake-alphaedit", "ultraedit"})
 )
-def test_what_was_published_is_a_point_of_the_space(model, method, demo):
+def test_space_contains_the_published_point(model, method, demo):
     """All of it but steps, of which a trial has fewer, and a strength that the space does not reach to."""
     space = SPACES[model]
     point = first_points(method, {}, [], space, defaults=True)[1]
@@ -368,7 +376,7 @@ def test_what_was_published_is_a_point_of_the_space(model, method, demo):
     assert choice.get("steps", 0) + choice.get("meta_steps", 0) <= space.steps
 
 
-def test_a_search_begins_with_different_points():
+def test_search_begins_with_different_points():
     """A guess that is also what ships is one trial, and so are two constraints that end at the space's border."""
     space = SPACES["demo-gptj"]
     guess, *_ = first_points("metake-proxy", {}, [], space)
@@ -391,8 +399,11 @@ def test_a_search_begins_with_different_points():
     ] * 2
 
 
-def test_a_journal_goes_on_after_a_cut_line_and_refuses_a_changed_one(tmp_path):
-    """Also lines that are missing, doubled or in another order; two writers take turns."""
+def test_journal_resumes_after_a_truncated_line_alone(tmp_path):
+    """A journal goes on after a cut line and refuses a changed one.
+
+    Also lines that are missing, doubled or in another order; two writers take turns.
+    """
     path = tmp_path / "x.journal"
     logs = [{"number": i, "value": i / 7} for i in range(5)]
     one, two = Journal(path), Journal(path)
@@ -422,7 +433,7 @@ def test_a_journal_goes_on_after_a_cut_line_and_refuses_a_changed_one(tmp_path):
             list(Journal(path).read_logs(0))
 
 
-def test_a_changed_search_is_refused(tmp_path, monkeypatch):
+def test_search_refuses_changed_files(tmp_path, monkeypatch):
     """Of its file, and of its journal, by name; what the journal has is not searched again."""
     arguments = (
         "--methods",
@@ -453,7 +464,7 @@ def test_a_changed_search_is_refused(tmp_path, monkeypatch):
     call_here("tune.py", *arguments)
 
 
-def test_the_interval_of_a_score_is_over_records_and_holds_it():
+def test_interval_of_a_score_is_over_records():
     values = {
         "efficacy": np.array([1.0, 1.0, 0.0, 1.0]),
         "generalization": np.array([1.0, 0.0, 1.0, np.nan]),
@@ -465,7 +476,8 @@ def test_the_interval_of_a_score_is_over_records_and_holds_it():
     assert searching.score_interval(same, "specificity") == pytest.approx((0.5, 0.5))
 
 
-def test_the_next_command_of_a_demo_model_compares_on_test_facts(records):
+def test_next_command_compares_on_test_facts(records):
+    """The next command of a demo model compares on test facts."""
     model = run.model_words("demo", None, "cpu", "float64")
     command = next_command(model, True, records[0], "memit", ["memit", "rect"], Path("a b/preset.json"))
     assert shlex.split(command) == [

@@ -37,7 +37,8 @@ def same(arch, kept):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bit_sum_sees_one_changed_bit(dtype):
+def test_bit_sum_depends_on_every_bit(dtype):
+    """The bit sum depends on each single bit."""
     weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(dtype).T
     before = bit_sum(weight)
     assert bit_sum(weight.clone()) == before
@@ -63,8 +64,11 @@ def test_revert_in_order_restores_every_bit(arch, dtype):
     assert same(arch, states[0])
 
 
-def test_deep_copies_are_edited_and_reverted_each_by_itself(arch):
-    """Of an unedited model, and of an edited one, which is another model from then on."""
+def test_revert_of_deep_copies_is_independent(arch):
+    """Deep copies are edited and reverted each by itself.
+
+    Of an unedited model, and of an edited one, which is another model from then on.
+    """
     states = [weights(arch)]
     plain = Architecture(copy.deepcopy(arch.model))
     applied = delta_of(arch, 0).apply(arch)
@@ -105,7 +109,9 @@ def test_revert_after_a_step_of_training_is_refused(arch):
         applied.revert()
 
 
-def test_leaving_a_context_with_an_edit_made_inside_is_refused(arch):
+def test_applied_refuses_to_end_after_an_inner_edit(arch):
+    """Leaving a context with an edit made inside is refused."""
+
     def leave():
         with delta_of(arch, 0).applied(arch):
             delta_of(arch, 1).apply(arch)
@@ -114,7 +120,8 @@ def test_leaving_a_context_with_an_edit_made_inside_is_refused(arch):
         leave()
 
 
-def test_an_error_inside_a_context_is_shown_and_not_replaced(arch):
+def test_applied_shows_an_inner_error(arch):
+    """An error inside a context is shown and not replaced."""
     before = weights(arch)
 
     def fail():
@@ -127,7 +134,7 @@ def test_an_error_inside_a_context_is_shown_and_not_replaced(arch):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_two_editors_revert_in_order_or_not_at_all(demo, statistics_of, records, whole):
+def test_revert_of_two_editors_is_in_order_alone(demo, statistics_of, records, whole):
     before = weights(demo.arch)
     a, b = (editor_of(demo, statistics_of(demo)) for _ in range(2))
     first = a.edit([records[0].request])
@@ -160,7 +167,8 @@ def test_finalize_over_another_editors_edit_is_refused(demo, statistics_of, reco
     assert same(demo.arch, before)
 
 
-def test_undo_and_revert_of_what_the_model_does_not_hold_are_refused(demo, statistics_of, records):
+def test_revert_of_another_change_is_refused(demo, statistics_of, records):
+    """Undo and revert of what the model does not hold are refused."""
     before = weights(demo.arch)
     a, b = editor_of(demo, statistics_of(demo)), editor_of(demo, statistics_of(demo))
     with pytest.raises(MetakeError, match=r"^undo: the model holds no edit"):

@@ -29,7 +29,8 @@ from metake.words import Cut, begins_with, shown
         ("Mal", "", False),
     ],
 )
-def test_begins_with_a_target_that_ends_where_a_word_does(answer, target, right):
+def test_begins_with_needs_a_word_end_after_the_target(answer, target, right):
+    """Begins with a target that ends where a word does."""
     assert begins_with(answer, target) is right
 
 
@@ -46,13 +47,17 @@ def test_begins_with_a_target_that_ends_where_a_word_does(answer, target, right)
         ("", "", ""),
     ],
 )
-def test_a_cut_answer_is_displayed_up_to_a_word_end(answer, wanted, display):
-    """The target that it begins with is displayed in full; an answer of one word keeps it."""
+def test_display_truncates_answers_at_a_word_end(answer, wanted, display):
+    """A truncated answer is displayed up to a word end.
+
+    The target that it begins with is displayed in full; an answer of one word keeps it.
+    """
     assert shown(Cut(answer), wanted=wanted) == display
     assert shown(Cut(answer), "...", wanted) == display.replace("…", "...")
     assert shown(answer, wanted=wanted) == answer
 
 
-def test_a_cut_answer_remains_one_without_its_surrounding_spaces():
+def test_truncated_answer_ignores_surrounding_spaces():
+    """A truncated answer remains one without its surrounding spaces."""
     assert isinstance(Cut(" Oslo ").strip(), Cut)
     assert Cut(" Oslo ").strip() == "Oslo"

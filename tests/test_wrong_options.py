@@ -36,7 +36,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_option_is_one_line_with_its_remedy(case, call, monkeypatch, tmp_path):  # noqa: F811
+def test_command_reports_a_wrong_option_with_its_remedy(case, call, monkeypatch, tmp_path):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     arguments, remedy = WRONG[case]
     more = ["--out", "o"] if arguments[0] in ("edit", "evaluate", "stats") else []
@@ -51,7 +51,8 @@ def test_a_wrong_option_is_one_line_with_its_remedy(case, call, monkeypatch, tmp
 @pytest.mark.parametrize(
     "command", [EDIT, [*EVALUATE, *DATA], STATS, ["apply", "--model", "demo", "--delta", "x"]]
 )
-def test_an_empty_path_is_not_the_current_folder(command, call, monkeypatch, tmp_path):  # noqa: F811
+def test_command_refuses_an_empty_path(command, call, monkeypatch, tmp_path):  # noqa: F811
+    """An empty path is not the current folder."""
     monkeypatch.chdir(tmp_path)
     code, out, errors = call(*command, "--out", "")
     assert (code, out) == (2, "")

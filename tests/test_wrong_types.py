@@ -170,7 +170,8 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_wrong_type_ends_in_one_line_and_changes_nothing(given, entry, tmp_path, monkeypatch):
+def test_public_function_reports_a_wrong_type_in_one_line(given, entry, tmp_path, monkeypatch):
+    """A wrong type ends in one line and changes nothing."""
     monkeypatch.chdir(tmp_path)
     call, start, right = ENTRIES[entry]
     before = given.demo.arch.fingerprint()
@@ -190,8 +191,11 @@ def test_a_wrong_type_ends_in_one_line_and_changes_nothing(given, entry, tmp_pat
 
 
 @pytest.mark.parametrize("field", ["neighbors", "rephrases"])
-def test_a_check_of_no_texts_ends_in_one_line_that_names_them(given, field):
-    """Also of what counts as false: 0 and False are no questions, and not no question."""
+def test_check_names_questions_of_no_text(given, field):
+    """A check of no texts ends in one line that names them.
+
+    Also of what counts as false: 0 and False are no questions, and not no question.
+    """
     right = {"text", "None", "list"}
     asked = {"neighbors": "What is", "rephrases": "What is"}
     given.editor.edit(REQUEST)
@@ -212,13 +216,13 @@ def test_a_check_of_no_texts_ends_in_one_line_that_names_them(given, field):
 
 
 @pytest.mark.parametrize("entry", [name for name, (_, _, right) in ENTRIES.items() if right is FOLDER])
-def test_a_path_may_be_a_text_or_a_path(given, entry, tmp_path):
+def test_public_function_takes_paths_as_text_or_path(given, entry, tmp_path):
     for place in (str(tmp_path / "one.png"), tmp_path / "two.png"):
         ENTRIES[entry][0](given, place)
         assert Path(place).exists()
 
 
-def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
+def test_editor_takes_a_loaded_model_with_its_modules(given):
     """Also where the family is not known, and the module names are the loaded model's alone."""
     demo = given.demo
     assert given.editor.tokenizer is demo.tokenizer
@@ -237,8 +241,11 @@ def test_an_editor_takes_a_loaded_model_with_its_tokenizer_and_modules(given):
     assert len(editor.batches) == 1
 
 
-def test_loaded_stands_for_its_model_everywhere(given, tmp_path):
-    """Delta, statistics and settings give the same for it and for the model inside."""
+def test_editable_model_is_taken_everywhere(given, tmp_path):
+    """An editable model stands for its model everywhere.
+
+    Delta, statistics and settings give the same for it and for the model inside.
+    """
     demo, delta = given.demo, given.delta
     for model in (demo, demo.model, demo.arch):
         with delta.applied(model):
@@ -261,7 +268,8 @@ def test_loaded_stands_for_its_model_everywhere(given, tmp_path):
     )
 
 
-def test_a_preset_file_may_be_named_by_a_text(given, tmp_path):
+def test_settings_for_takes_a_preset_file_as_text(given, tmp_path):
+    """A preset file may be named by a text."""
     (tmp_path / "mine.json").write_text('{"common": {"lr": 0.125}}')
     for name in (tmp_path / "mine.json", str(tmp_path / "mine.json")):
         assert metake.settings_for(given.demo, "memit", name=name).value("lr") == 0.125
@@ -269,7 +277,8 @@ def test_a_preset_file_may_be_named_by_a_text(given, tmp_path):
         metake.settings_for(given.demo, "memit", name="mine2.json")
 
 
-def test_modules_may_be_a_file_named_by_a_text(given, tmp_path):
+def test_load_takes_a_module_map_as_text(given, tmp_path):
+    """Modules may be a file named by a text."""
     (tmp_path / "m.json").write_text('{"blocks": "transformer.h", "down": "mlp.c_proj"}')
     for modules in (
         str(tmp_path / "m.json"),
@@ -279,7 +288,7 @@ def test_modules_may_be_a_file_named_by_a_text(given, tmp_path):
         assert metake.load("demo", device="cpu", modules=modules).arch.modules.down == "mlp.c_proj"
 
 
-def test_reprs_are_one_short_line(given):
+def test_repr_is_one_short_line(given):
     for value in (given.editor, given.demo, given.statistics, given.result, given.delta):
         assert len(repr(value)) < 200
         assert "\n" not in repr(value)
