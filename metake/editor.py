@@ -143,26 +143,32 @@ class Editor:
         with neutral(), frozen(self.arch.model):
             self.state = self.method.prepare(self.loaded, self.state)
             found = self.method.preview(self.loaded, requests, self.state)
-        return Preview(tuple(requests), **found.__dict__)
+        return Preview(tuple(requests), **vars(found), state=self.state, model=self.arch.fingerprint())
 
-    def edit(self, requests: Sequence[EditRequest] | EditRequest) -> EditResult:
+    def edit(
+        self, requests: Sequence[EditRequest] | EditRequest, *, preview: Preview | None = None
+    ) -> EditResult:
         """Result of one batch of edits, which is planned, solved and written. If this fails, the model is unchanged.
 
         Args:
             requests: one request or several, edited together. Identical ones are merged, with a warning.
+            preview: preview of the same requests. Its token rows and passes are reused if neither the model nor the
+                state has changed since; the result is the same, bit for bit.
 
         Returns:
             Report of the batch.
 
         Raises:
-            MetakeError: no request, or two requests with different targets for one prompt.
+            MetakeError: no request, two requests with different targets for one prompt, or a preview that is none.
         """
         requests = distinct(requests)
+        if preview is not None and not isinstance(preview, Preview):
+            raise MetakeError(f"edit: preview must be a Preview, not {type(preview).__name__}")
         self._history.unfinalize()
         before = answer_requests(self.loaded, requests) if self.reads_answers else []
         started = time.perf_counter()
         with frozen(self.arch.model):
-            delta, state, stages = self._step(requests)
+            delta, state, stages = self._step(requests, preview)
             delta = replace(delta, model=self.arch.fingerprint(), note=self._note(requests))
             applied = delta.apply(self.arch, check=False)
             try:
@@ -177,14 +183,18 @@ class Editor:
         self.state = state
         return result
 
-    def _step(self, requests: tuple[EditRequest, ...]) -> tuple[Delta, State, tuple[Stage, ...]]:
-        """One step of the method, with a progress bar."""
+    def _step(
+        self, requests: tuple[EditRequest, ...], preview: Preview | None
+    ) -> tuple[Delta, State, tuple[Stage, ...]]:
+        """One step of the method, with a progress bar, on the inputs of a preview if they are the step's."""
+        inputs = preview and preview.inputs_for(requests, self.state, self.arch.fingerprint())
+        built = {} if inputs is None else {"inputs": inputs}
         total, title = self.method.step_count(len(requests)), f"{self.method.name}: targets"
         options = {"total": total, "desc": title, "unit": "step", "leave": False, "delay": 1}
         bar = tqdm(**options, disable=hidden(self.progress)) if self.progress else None
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None
-            return self.method.step(self.loaded, requests, self.state, on_step)
+            return self.method.step(self.loaded, requests, self.state, on_step, **built)
 
     def _note(self, requests: tuple[EditRequest, ...]) -> dict[str, Any]:
         """Note of a batch's delta."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from metake.answers import CHECKED, HEAD, Answer, count_successes, show_answers
 from metake.deltas import Delta
 from metake.files import as_path
-from metake.methods.base import Learned, Method, Stage
+from metake.methods.base import Learned, Method, Stage, State
 from metake.report.tables import html, render
 from metake.requests import EditRequest
 from metake.solvers.allocation import Shares, describe_shares, predicted_share
@@ -33,6 +33,9 @@ class Preview:
         rho: realizability of each request's mean key over contexts, `layers x n`.
         cosine: cosine between the key in the bare prompt and the mean key over contexts, `layers x n`.
         shares, fit: allocation of the residual over the layers, and the fit of each layer's solve.
+        inputs: inputs of an edit of the same requests; None if there are none.
+        state: state of the method that the inputs were built with.
+        model: fingerprint of the model that they were built with.
     """
 
     requests: tuple[EditRequest, ...]
@@ -41,6 +44,23 @@ class Preview:
     cosine: Tensor
     shares: Shares
     fit: str
+    inputs: Any = None
+    state: State | None = None
+    model: str = ""
+
+    def inputs_for(self, requests: Sequence[EditRequest], state: State, model: str) -> Any:
+        """Inputs of an edit, if they were built for the same requests, contexts, memory and weights.
+
+        Args:
+            requests: requests of the edit.
+            state: state of the method before the edit.
+            model: fingerprint of the model before the edit.
+
+        Returns:
+            The inputs; None if they are of something else.
+        """
+        same = self.requests == tuple(requests) and self.state is state and self.model == model
+        return self.inputs if same else None
 
     @property
     def eta(self) -> Tensor:

@@ -94,6 +94,11 @@ ENTRIES = {
     "Editor modules": (lambda g, x: metake.Editor(g.demo, modules=x, **g.quick), "", ("None",)),
     "preview": (lambda g, x: g.editor.preview(x), "requests: ", ()),
     "edit": (lambda g, x: g.editor.edit(x), "requests: ", ()),
+    "edit preview": (
+        lambda g, x: (g.editor.edit(REQUEST, preview=x), g.editor.revert()),
+        "edit: preview ",
+        ("None",),
+    ),
     "edit a list": (lambda g, x: g.editor.edit([REQUEST, x]), "requests: ", ()),
     "ask": (lambda g, x: g.editor.ask(x), "ask: ", ("text",)),
     "plot": (lambda g, x: g.result.plot(x), "", FOLDER),

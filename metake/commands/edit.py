@@ -298,7 +298,7 @@ def edit(
             return
         assert out is not None  # `check_out`
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
-        editor.edit(facts)
+        editor.edit(facts, preview=predicted)
         result = editor.finalize()[-1]
         show_result(result, predicted)
         if rank_and_size()[0] > 0:

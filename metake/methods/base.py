@@ -94,6 +94,7 @@ class Preview:
         cosine: `layers x n`, cosine of the bare prompt's key with its mean in contexts.
         shares: share of each layer in the residual.
         fit: how each layer is solved, `soft` (least squares) or `exact` (equality constraint).
+        inputs: inputs of `Method.step` for the same requests, state and model; None if there are none to reuse.
     """
 
     layers: tuple[int, ...]
@@ -101,6 +102,7 @@ class Preview:
     cosine: Tensor
     shares: Shares
     fit: Fit
+    inputs: Any = None
 
 
 class Method(Component):
@@ -195,6 +197,7 @@ class Method(Component):
         requests: Sequence[EditRequest],
         state: State,
         on_step: Callable[[], object],
+        inputs: Any = None,
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits.
 
@@ -203,6 +206,8 @@ class Method(Component):
             requests: distinct requests; not empty.
             state: the state before the batch.
             on_step: called after every gradient step, at most `step_count` times.
+            inputs: inputs that `preview` has built for the same requests, state and model. It is given only if
+                `preview` returns some, so a method without them can leave the argument out.
 
         Returns:
             The change of the weights, the next state, and the stages of the change.

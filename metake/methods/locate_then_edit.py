@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -129,6 +129,11 @@ class LocateThenEdit(Method):
         return self.allocation.stages(self.layers) * self.rounds
 
     @property
+    def solved_layers(self) -> tuple[int, ...]:
+        """Layers of all stages, ascending."""
+        return tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
+
+    @property
     def finalizes(self) -> bool:
         """Whether the postprocess changes the total update."""
         return self.postprocess.acts_on_total
@@ -214,7 +219,7 @@ class LocateThenEdit(Method):
         )
 
     def batch(
-        self, model: EditableModel, requests: Sequence[EditRequest], state: State, first: int | None = None
+        self, model: EditableModel, requests: Sequence[EditRequest], state: State
     ) -> tuple[Batch, LookupPrompts]:
         """Token rows of some requests, and their prefixes up to the lookup token.
 
@@ -222,14 +227,12 @@ class LocateThenEdit(Method):
             model: the model to edit.
             requests: the requests.
             state: the state, with contexts.
-            first: lowest layer that is read; by default the lowest of the first stage.
 
         Returns:
             Input of the planner, and input of the solver.
         """
         batch = Batch.build(model.arch, model.tokenizer, requests, state.contexts or (), self.lookup)
-        first = self.stages[0][0][0] if first is None else first
-        return batch, LookupPrompts.build(model.arch, batch, first, self.keys)
+        return batch, LookupPrompts.build(model.arch, batch, self.solved_layers[0], self.keys)
 
     def step(
         self,
@@ -237,6 +240,7 @@ class LocateThenEdit(Method):
         requests: Sequence[EditRequest],
         state: State,
         on_step: Callable[[], object],
+        inputs: Sequence[_Group] | None = None,
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits: plan and solve all groups and stages, each on the model that earlier ones edited.
 
@@ -245,12 +249,13 @@ class LocateThenEdit(Method):
             requests: distinct requests; not empty.
             state: the state before the batch.
             on_step: called after every gradient step, at most `step_count` times.
+            inputs: groups that `preview` has built for the same requests, state and model; built here by default.
 
         Returns:
             The change of the weights, the next state, and the stages of the change.
         """
         state = self.prepare(model, state)
-        groups = list(self._groups(model, requests, state))
+        groups = inputs or self._groups(model, requests, state)
         jobs = [(group, shares) for group in groups for shares in self.stages]
         delta, stages = Delta({}), []
         with ExitStack() as earlier:  # what is returned is the sum of all stages
@@ -299,11 +304,11 @@ class LocateThenEdit(Method):
 
     def _groups(
         self, model: EditableModel, requests: Sequence[EditRequest], state: State
-    ) -> Iterator[_Group]:
+    ) -> tuple[_Group, ...]:
+        """Groups of a batch, with their token rows and the passes below the first solved layer."""
         size = self.group or len(requests)
-        for start in range(0, len(requests), size):
-            members = slice(start, start + size)
-            yield _Group(members, *self.batch(model, requests[members], state))
+        parts = [slice(start, start + size) for start in range(0, len(requests), size)]
+        return tuple(_Group(part, *self.batch(model, requests[part], state)) for part in parts)
 
     def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> Learned:
         """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
@@ -323,20 +328,19 @@ class LocateThenEdit(Method):
             state: the state before them.
 
         Returns:
-            Attenuation per layer and request.
+            Attenuation per layer and request, with the groups as inputs of `step`.
         """
         state = self.prepare(model, state)
-        layers = tuple(sorted({layer for shares in self.stages for layer, _ in shares}))
-        prompts = self.batch(model, requests, state, layers[0])[1]
-        found = keys_in_contexts(model, prompts, layers)
-        rho = torch.stack(
-            [
-                self.geometry_at(model, state, n).realizability(prompts.mean_key(found[n]).T).cpu()
-                for n in layers
-            ]
-        )
-        cosine = torch.stack([prompts.key_cosine(found[n]) for n in layers])
-        return Preview(layers, rho, cosine, self.stages[-1], self.fit)
+        groups, layers = self._groups(model, requests, state), self.solved_layers
+        rho, cosine = [], []
+        for prompts in (group.prompts for group in groups):
+            keys = keys_in_contexts(model, prompts, layers)
+            mean = {n: prompts.mean_key(keys[n]).T for n in layers}
+            rho.append(
+                torch.stack([self.geometry_at(model, state, n).realizability(mean[n]).cpu() for n in layers])
+            )
+            cosine.append(torch.stack([prompts.key_cosine(keys[n]) for n in layers]))
+        return Preview(layers, torch.cat(rho, 1), torch.cat(cosine, 1), self.stages[-1], self.fit, groups)
 
 
 @torch.no_grad()

@@ -50,6 +50,7 @@ class UltraEdit(Method):
         requests: Sequence[EditRequest],
         state: State,
         on_step: Callable[[], object],
+        inputs: Signals | None = None,
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits.
 
@@ -58,11 +59,12 @@ class UltraEdit(Method):
             requests: distinct requests; not empty.
             state: the state before the batch.
             on_step: not called; nothing is optimized.
+            inputs: signals that `preview` has computed for the same requests and model; computed here by default.
 
         Returns:
             The change of the weights, the next state with the batch's moments, and one stage.
         """
-        signals = self._signals(model, requests)
+        signals = inputs or self._signals(model, requests)
         own = signals.moments
         seen = dict(own)
         for layer in self.layers:
@@ -87,7 +89,8 @@ class UltraEdit(Method):
             state: not used.
 
         Returns:
-            Attenuation per layer and request, as the mean key of its answer tokens has it.
+            Attenuation per layer and request, as the mean key of its answer tokens has it, with the signals as inputs of
+            `step`.
         """
         signals = self._signals(model, requests)
         rho = torch.stack(
@@ -96,4 +99,4 @@ class UltraEdit(Method):
                 for n in self.layers
             ]
         )
-        return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "soft")
+        return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "soft", signals)
