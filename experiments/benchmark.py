@@ -110,7 +110,7 @@ from experiments.bench import direct
 from experiments.full_width import CONFIGS
 from metake.data.records import read_records
 from metake.editor import Editor
-from metake.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
+from metake.figures.core import LAYOUT
 from metake.geometry.covariance import collect
 from metake.geometry.specs import RidgeSpec
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -124,7 +124,7 @@ from metake.planners.open_loop import OpenLoop
 from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, LookupPrompts
 from metake.provenance import provenance
-from metake.report.figures import panels, save, styled
+from metake.report.figures import BLACK, BLUE, GREEN, ORANGE, RED, panels, save, styled
 from metake.report.tables import markdown, render
 from metake.requests import EditRequest
 from metake.texts import default_text

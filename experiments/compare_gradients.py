@@ -97,7 +97,7 @@ from metake.data.records import Record, read_records
 from metake.evaluation.metrics import bootstrap, score
 from metake.evaluation.protocol import Protocol, Session
 from metake.evaluation.results import MethodRun
-from metake.figures.core import BLACK, BLUE, GREEN, LAYOUT, ORANGE, RED
+from metake.figures.core import LAYOUT
 from metake.geometry.statistics import Statistics
 from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -107,7 +107,7 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
 from metake.presets import preset_name, settings_for
 from metake.provenance import provenance
-from metake.report.figures import panels, save, styled
+from metake.report.figures import BLACK, BLUE, GREEN, ORANGE, RED, panels, save, styled
 from metake.report.tables import markdown
 from metake.statistics_cache import statistics_for
 from metake.texts import held_out_text

@@ -65,13 +65,13 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from metake.data.records import read_records
-from metake.figures.core import BLACK, BLUE, LAYOUT, ORANGE
+from metake.figures.core import LAYOUT
 from metake.geometry.specs import GeometrySpec
 from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
 from metake.models.trace import frozen
 from metake.presets import settings_for
 from metake.provenance import provenance
-from metake.report.figures import panels, save, styled
+from metake.report.figures import BLACK, BLUE, ORANGE, panels, save, styled
 from metake.report.tables import markdown
 from metake.statistics_cache import statistics_for
 from metake.texts import default_text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Origin = Literal["paper", "prose", "ours"]
 
@@ -42,7 +42,7 @@ class Claim:
     correction: str = ""
     addition: str = ""
 
-    def resolve(self) -> list[Callable]:
+    def resolve(self) -> list[Callable[..., Any]]:
         """The functions themselves."""
         return [getattr(importlib.import_module(f"theory.{m}"), n) for m, n in map(_split, self.functions)]
 

@@ -20,7 +20,10 @@ H = sp.diag(mu_min, mu_max)
 
 
 def _stationary(objective: sp.Expr, unknowns: list[sp.Symbol]) -> list[dict[sp.Symbol, sp.Expr]]:
-    return sp.solve([sp.diff(objective, x) for x in unknowns], unknowns, dict=True)
+    found: list[dict[sp.Symbol, sp.Expr]] = sp.solve(
+        [sp.diff(objective, x) for x in unknowns], unknowns, dict=True
+    )
+    return found
 
 
 def _quadratic(x: sp.Matrix, M: sp.Matrix) -> sp.Expr:

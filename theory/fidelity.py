@@ -74,7 +74,7 @@ def channel_drift(key_drift: float, geometry_drift: float, mu: float, key: float
         mu: lower bound of both geometries' eigenvalues.
         key: a bound of the keys' norm, infinite if there is none.
     """
-    free = geometry_drift / (2 * mu**1.5)
+    free = geometry_drift / float(2 * mu**1.5)
     bounded = key * inverse_drift(mu, geometry_drift) if np.isfinite(key) else np.inf
     return key_drift / mu + min(free, bounded)
 

@@ -28,7 +28,8 @@ def solve(G: Array, x: Array) -> Array:
     Raises:
         numpy.linalg.LinAlgError: G is not positive definite.
     """
-    return cho_solve(cho_factor(G, lower=True), x)
+    solved: Array = cho_solve(cho_factor(G, lower=True), x)
+    return solved
 
 
 # -- one edit (13)-(23) -------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def attenuation_drift_bound(key_drift: float, geometry_drift: float, mu: float) 
         geometry_drift: `||G_l - G_L||`, spectral.
         mu: lower bound of the eigenvalues of both geometries.
     """
-    return 3 * np.sqrt(3) / 8 * key_drift / np.sqrt(mu) + geometry_drift / (4 * mu)
+    return float(3 * np.sqrt(3) / 8 * key_drift / np.sqrt(mu) + geometry_drift / (4 * mu))
 
 
 # -- AlphaEdit (27)-(35) ------------------------------------------------------------------------

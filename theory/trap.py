@@ -81,7 +81,7 @@ def inscribed_radius(mu_max: float, tau: float) -> float:
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
     """
-    return tau / np.sqrt(mu_max)
+    return float(tau / np.sqrt(mu_max))
 
 
 def circumscribed_radius(mu_min: float, tau: float) -> float:
@@ -91,7 +91,7 @@ def circumscribed_radius(mu_min: float, tau: float) -> float:
         mu_min: smallest eigenvalue of H.
         tau: size of the feasible ellipsoid.
     """
-    return tau / np.sqrt(mu_min)
+    return float(tau / np.sqrt(mu_min))
 
 
 def mismatch(kappa: float) -> float:
@@ -121,7 +121,7 @@ def ball_trap_relative(theta: float, kappa: float) -> bool:
         theta: Delta relative to the outer radius.
         kappa: condition number of H.
     """
-    return np.sqrt(kappa) > 1 / theta
+    return bool(np.sqrt(kappa) > 1 / theta)
 
 
 # -- two requests, one penalty (46)-(50) --------------------------------------------------------
@@ -152,7 +152,7 @@ def request_trap_relative(theta: float, a: float, b: float, kappa: float) -> boo
         b: size of the hard request's gradient.
         kappa: condition number of H.
     """
-    return theta * (b / a) * np.sqrt(kappa) > 1
+    return bool(theta * (b / a) * np.sqrt(kappa) > 1)
 
 
 def margin_norm(margin: float, v: Array, basis: Array | None = None) -> float:
@@ -207,7 +207,8 @@ def relative_spectrum(F: Array, H: Array) -> Array:
     Returns:
         `d`.
     """
-    return eigh(H, F, eigvals_only=True)
+    spectrum: Array = eigh(H, F, eigvals_only=True)
+    return spectrum
 
 
 def kl_inside(F: Array, H: Array, s: float, tau: float) -> bool:
@@ -273,7 +274,7 @@ def one_sided_limit(f_easy: float, f_hard: float, progress: float, mu_max: float
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
     """
-    return tau * f_hard / (progress * f_easy * np.sqrt(mu_max))
+    return float(tau * f_hard / (progress * f_easy * np.sqrt(mu_max)))
 
 
 def two_sided_window(theta: float, kappa: float, f_easy: float, f_hard: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The small networks of `metake.figures.networks` as random instances: nets, targets and allocations."""
+"""The small networks of `metake.figures` as random instances: nets, targets and allocations."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metake.figures.networks import (  # noqa: F401 (for the tests, beside the instances)
-    INNER,
-    WIDTH,
     Execution,
     Fidelity,
     Gradients,
-    Held,
     Net,
-    batch,
     execute,
     gradients,
-    moment,
     net,
-    still,
-    tiny,
     virtual,
     weight_gradients,
+)
+from metake.figures.tiny_models import (  # noqa: F401 (likewise)
+    INNER,
+    WIDTH,
+    Held,
+    batch,
+    moment,
+    still,
+    tiny,
 )
 from verification.strategies import seeds
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from metake.figures.measured import DEMOS, Layer, measured, measured_real
+from metake.figures.measured import Layer, measured, measured_real
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
+from metake.shipped import DEMOS
 from theory import suppression
 from verification import ledger
 from verification.ledger import below, checks, holds

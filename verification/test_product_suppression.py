@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from metake.figures.measured import DEMOS, Layer, measured
+from metake.figures.measured import Layer, measured
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
+from metake.shipped import DEMOS
 from metake.solvers.layered import cost_of
 from theory import suppression
 from verification import ledger

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metake.data.records import read_records
 from metake.errors import MetakeError
-from metake.figures.measured import DEMOS, measured
+from metake.figures.measured import measured
 from metake.geometry.covariance import collect
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
@@ -25,6 +25,7 @@ from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, load
 from metake.models.tokens import encode
 from metake.models.trace import run
+from metake.shipped import DEMOS
 from metake.texts import default_text
 from theory import trap
 from verification.ledger import below, checks, equal, holds

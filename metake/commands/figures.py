@@ -56,8 +56,13 @@ def figures(out: Out = Path("results/figures"), claims: Claims = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     with needs("theory"):
-        import metake.figures.gallery  # noqa: F401
+        from metake.figures.gallery import missing_models
     entries = draw(claims, out)
     for entry in entries:
         typer.echo(f"{entry['name']}: {entry['summary']}")
     typer.echo(f"{len(entries)} figures in {out}")
+    for name, models in missing_models([entry["name"] for entry in entries]).items():
+        typer.echo(
+            f"note: {name}: drawn without {', '.join(models)}, which this installation leaves out; "
+            "run the command in a checkout of the repository to include them"
+        )

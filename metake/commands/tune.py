@@ -147,8 +147,9 @@ def tune(
 
         from metake.data.records import read_records
         from metake.methods.table import find_method
-        from metake.tuning.run import Budget, model_words
+        from metake.tuning.run import model_words
         from metake.tuning.run import tune as search
+        from metake.tuning.search import Budget
     torch.set_num_threads(threads or torch.get_num_threads())
     warnings.simplefilter("ignore")
     names = [find_method(name).name for name in methods.split(",")]

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u")
@@ -255,7 +256,7 @@ class World:
         stream = self.lines(seed)
         return "".join(f"{text}{answer}\n" for text, answer in (next(stream) for _ in range(lines)))
 
-    def records(self) -> tuple[list[dict], list[dict]]:
+    def records(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Development and test edits in the zsRE record format, one per fact.
 
         The new target of a record (`alt`) is a value other than the true one (`pred`). A field beyond the format,
@@ -270,8 +271,8 @@ class World:
         order = list(self.subjects)
         rng.shuffle(order)
         part = {subject: i < len(order) // 4 for i, subject in enumerate(order)}
-        dev: list[dict] = []
-        test: list[dict] = []
+        dev: list[dict[str, Any]] = []
+        test: list[dict[str, Any]] = []
         others: dict[bool, list[Fact]] = {True: [], False: []}  # drawn within a part, for the other one
         facts = list(self.facts)
         rng.shuffle(facts)

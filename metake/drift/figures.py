@@ -10,8 +10,20 @@ from typing import Any
 import numpy as np
 
 from metake.console import draw_or_note
-from metake.figures.core import BLACK, BLUE, COLUMN, GREEN, LAYOUT, ORANGE, PURPLE, RED, SKY
-from metake.report.figures import matplotlib, panels, save, styled
+from metake.figures.core import COLUMN, LAYOUT
+from metake.report.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    matplotlib,
+    panels,
+    save,
+    styled,
+)
 from theory import fidelity
 
 WIDE = 2 * COLUMN

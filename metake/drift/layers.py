@@ -63,4 +63,4 @@ def spectra(moments: Mapping[int, Tensor], keys: Mapping[int, Tensor]) -> dict[s
 def _thinned(values: Tensor, most: int = 200) -> list[float]:
     """At most `most` of them, evenly on a logarithmic scale of places: enough for a figure."""
     places = torch.logspace(0, torch.log10(torch.tensor(float(len(values)))), most).round().long() - 1
-    return [float(x) for x in values[places.clamp(0, len(values) - 1).unique()]]
+    return [float(x) for x in values[torch.unique(places.clamp(0, len(values) - 1))]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,16 +112,17 @@ def watched(arch: Architecture, layer: int) -> Iterator[Tokens]:
     """Collect keys and gradients at `layer` during passes with a backward pass."""
     tokens = Tokens()
 
-    def look(_, args, output):
+    def collect(_: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if not torch.is_grad_enabled():
             return None
         tokens.keys.append(args[0].detach())
         if not output.requires_grad:
             output = output.detach().requires_grad_(True)
-        output.register_hook(lambda g: tokens.signals.append(g.detach()))
+        hooked: Any = output  # `register_hook` has no annotations
+        hooked.register_hook(lambda g: tokens.signals.append(g.detach()))
         return output
 
-    handle = arch.down(layer).register_forward_hook(look)
+    handle = arch.down(layer).register_forward_hook(collect)
     try:
         yield tokens
     finally:

@@ -97,7 +97,7 @@ class Checkpoints:
         ]:
             raise MetakeError(f"{folder}: files of different batches; {remedy}")
         learned: dict[int, Tensor] = {int(name): keys for name, keys in memory.items()}
-        summary = batch["summary"]
+        summary: dict[str, Any] = batch["summary"]
         editor.restore(requests, delta, learned, seconds=float(summary["seconds"]))
         return summary
 

@@ -20,7 +20,7 @@ def sign_test(more: int, fewer: int) -> float:
         probability of at least this imbalance if both directions are equally likely.
     """
     n = more + fewer
-    return min(1.0, 2 * sum(comb(n, k) for k in range(max(more, fewer), n + 1)) / 2**n)
+    return min(1.0, float(2 * sum(comb(n, k) for k in range(max(more, fewer), n + 1)) / 2**n))
 
 
 def conclude(content: Mapping[str, Any]) -> list[str]:

@@ -47,7 +47,7 @@ def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> n
         at_rows, at_columns, labels = answer_positions(members)
         logits = run(arch, pad(members), positions=(at_rows, at_columns)).logits.float()
         nll = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none").cpu()
-        for i, part in zip(group, nll.split([row.answer for row in members]), strict=True):
+        for i, part in zip(group, torch.split(nll, [row.answer for row in members]), strict=True):
             losses[i] = float(part.mean())
     return losses
 

@@ -43,7 +43,8 @@ class MethodRun:
     @property
     def seconds_per_edit(self) -> float:
         """Mean wall time of an edit, in seconds, without evaluation."""
-        return sum(b["seconds"] for b in self.batches) / max(1, sum(len(b["requests"]) for b in self.batches))
+        seconds = float(sum(b["seconds"] for b in self.batches))
+        return seconds / max(1, sum(len(b["requests"]) for b in self.batches))
 
     def row(self) -> dict[str, Any]:
         """Means, intervals and per-record values as plain data."""

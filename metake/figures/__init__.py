@@ -1,1 +1,1 @@
-"""Figures that check the theory: one module per theorem, one function per figure."""
+"""Figures that check the theory; one function per figure, registered by `shows`."""

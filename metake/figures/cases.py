@@ -1,4 +1,4 @@
-"""Layers and models whose hypergradient is known: made up, small nets, tiny language models."""
+"""Layers and models with known hypergradient: synthetic layers, small nets, tiny language models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from metake.figures.numbers import EPS32, EPS64, Array, basis, tolerance
 
 @dataclass(frozen=True)
 class Case:
-    """Layers, and the hypergradient at frozen channels: of their sum, or differentiated as a whole."""
+    """Layers and their hypergradient.
+
+    Attributes:
+        layers: both sides of Theorem 3.
+        g: hypergradient at frozen channels, `d_v`: the sum over the layers, or the derivative of the whole solve.
+        eps: machine epsilon of `g`.
+    """
 
     layers: Fidelity
     g: Array
@@ -24,11 +30,19 @@ class Case:
 
     @property
     def rounding(self) -> float:
+        """Absolute error of `g` by rounding."""
         return tolerance(eps=self.eps) * self.layers.size
 
 
 def synthetic(count: int) -> list[Case]:
-    """J_L near a multiple of the identity, tails of any size."""
+    """Random layers: J_L near a multiple of the identity, tails of any size.
+
+    Args:
+        count: number of cases.
+
+    Returns:
+        The cases.
+    """
     rng = np.random.default_rng(0)
     found = []
     for i in range(count):
@@ -45,7 +59,7 @@ def synthetic(count: int) -> list[Case]:
 
 
 def adversaries() -> list[Case]:
-    """The worst of every (gamma, eps): J_L turns the proxy by arcsin eps, the tail turns it on by arcsin gamma."""
+    """Worst cases over a grid of (gamma, eps): J_L turns the proxy by arcsin eps, the tail by arcsin gamma more."""
 
     def turn(angle: float) -> Array:
         return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -54,7 +68,7 @@ def adversaries() -> list[Case]:
     for eps in np.linspace(0.05, 0.95, 7):
         for gamma in np.linspace(0.05, 0.95, 7):
             angle = np.arcsin(eps)
-            J = np.cos(angle) * turn(angle)  # within eps of the identity, and as far turned as that allows
+            J = np.cos(angle) * turn(angle)  # the largest turn at distance eps from the identity
             proxy = np.array([1.0, 0.0])
             tail = gamma * turn(-np.pi / 2 - np.arcsin(gamma)) @ J.T @ proxy
             layers = Fidelity([np.eye(2), J], [tail[:, None], proxy[:, None]], [one, one])
@@ -64,7 +78,14 @@ def adversaries() -> list[Case]:
 
 @cache
 def networks(count: int) -> list[Case]:
-    """Small residual nets in fp64, the whole solve differentiated."""
+    """Small residual nets in fp64; the hypergradient is the derivative of the whole solve.
+
+    Args:
+        count: number of cases.
+
+    Returns:
+        The cases.
+    """
     found = []
     for seed in range(count):
         net = nets.net(seed, layers=2 + seed % 3)
@@ -75,7 +96,7 @@ def networks(count: int) -> list[Case]:
 
 
 def _language_model(family: str, seed: int, weight: float) -> Case:
-    """A tiny random language model under the library's solver."""
+    """Case of a tiny random language model under the library's solver."""
     s = solves.setting(family, seed, weight)
     gradients = solves.gradients(s, s.residuals(seed))
     return Case(Fidelity.of(gradients), gradients.frozen, EPS32)
@@ -83,6 +104,7 @@ def _language_model(family: str, seed: int, weight: float) -> Case:
 
 @cache
 def language_models() -> list[Case]:
+    """Cases of tiny random language models of two families, over the strength of the constraint."""
     return [
         _language_model(family, seed, weight)
         for family in ("gpt2", "llama")

@@ -1,8 +1,8 @@
-"""What a figure is: a drawing, the numbers in it, and what they have to obey.
+"""Figures with a table of their points, and the relation of each point to the theory.
 
-Numbers are rows `series, x, theory, measured, relation, tolerance`. The relation says how measurement
-stands to theory: `equal` to the tolerance (relative), `below` it, `above` it, or `shown` beside it.
-Points are drawn by the call that adds their rows, so a figure cannot show a broken law unnoticed.
+A row of the table is `series, x, theory, measured, relation, tolerance`. The relation of the measured value to the
+theory is `equal` (to the relative tolerance), `below`, `above`, or `shown` (not checked). One call adds rows and draws
+their points, so that every point of a figure is checked.
 """
 
 from __future__ import annotations
@@ -22,21 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metake.errors import MetakeError
-from metake.figures.numbers import EPS32, EPS64  # noqa: F401 (for the figures)
 from metake.files import read_json, write_text
-from metake.report.figures import (  # noqa: F401 (the palette, for the figures)
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    STYLE,
-    panels,
-    save,
-    styled,
-)
+from metake.report.figures import STYLE, panels, save, styled
 
 COLUMN = 3.3  # inches, one column of a paper
 LAYOUT = {
@@ -53,11 +40,22 @@ LAYOUT = {
 
 
 class BrokenLaw(Exception):
-    """A measurement does not stand to theory as it has to."""
+    """A measured value does not satisfy its relation to the theory."""
 
 
 @dataclass(frozen=True)
 class Row:
+    """A point of a figure.
+
+    Attributes:
+        series: name of the points that belong together.
+        x: abscissa.
+        theory: value of the theory.
+        measured: value of the library.
+        relation: `equal`, `below`, `above` or `shown`.
+        tolerance: permitted excess, relative to `theory`.
+    """
+
     series: str
     x: float
     theory: float
@@ -76,6 +74,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
+        """Whether the numbers are finite and satisfy the relation."""
         if not np.isfinite([self.x, self.theory, self.measured]).all():
             return False
         slack = self.tolerance * abs(self.theory)
@@ -100,6 +99,16 @@ class Data:
         relation: str,
         tolerance: ArrayLike = 0.0,
     ) -> None:
+        """Add rows; the numbers are broadcast.
+
+        Args:
+            series: name of the points.
+            x: abscissae.
+            theory: values of the theory.
+            measured: values of the library.
+            relation: `equal`, `below`, `above` or `shown`.
+            tolerance: permitted excess, relative to `theory`.
+        """
         for numbers in np.broadcast(x, theory, measured, tolerance):
             a, b, c, slack = map(float, numbers)
             self.rows.append(Row(series, a, b, c, relation, slack))
@@ -117,13 +126,25 @@ class Data:
         marker: str = "o",
         **look: Any,
     ) -> None:
-        """Add rows and draw them; the series is the label if the look has none."""
+        """Add rows and draw their points.
+
+        Args:
+            axis: axes of the points.
+            series: name of the points, and their label unless `look` has one.
+            x: abscissae.
+            theory: values of the theory.
+            measured: values of the library, the ordinates.
+            relation: `equal`, `below`, `above` or `shown`.
+            tolerance: permitted excess, relative to `theory`.
+            marker: marker of the points.
+            **look: further arguments of `Axes.plot`.
+        """
         self.add(series, x, theory, measured, relation, tolerance)
         hollow = {} if marker == "." else {"mfc": "none"}
         axis.plot(x, measured, marker, **{"label": series, "mew": 0.8, **hollow, **look})
 
     def worst(self) -> dict[str, tuple[str, float]]:
-        """Relation and largest deviation of every series that has to obey something."""
+        """Series -> relation and largest deviation, of the series that are checked."""
         found: dict[str, tuple[str, float]] = {}
         for row in self.rows:
             if row.relation != "shown":
@@ -132,6 +153,7 @@ class Data:
         return found
 
     def csv(self) -> str:
+        """The table as CSV."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["series", "x", "theory", "measured", "relation", "tolerance"])
@@ -141,7 +163,14 @@ class Data:
 
 
 def sentence(worst: dict[str, tuple[str, float]]) -> str:
-    """How far the points are from the line at most, and how much of a bound they reach."""
+    """Summary of a figure: largest distance of a point from its line, and largest share of a bound that is reached.
+
+    Args:
+        worst: series -> relation and largest deviation.
+
+    Returns:
+        Up to two sentences.
+    """
     equal = [(value, name) for name, (relation, value) in worst.items() if relation == "equal"]
     bound = [(value, name) for name, (relation, value) in worst.items() if relation != "equal"]
     parts = []
@@ -159,18 +188,33 @@ Draw = Callable[[Data], Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A function that draws, with the claims it shows and what to see in it."""
+    """A drawing with its claims and its caption.
+
+    Attributes:
+        name: name of the files, without suffix.
+        claims: IDs of the claims that it shows.
+        caption: caption.
+        draw: function that adds the points to a table and returns the figure.
+        models: demo models whose measurements it draws, beside the one that the package contains.
+    """
 
     name: str
     claims: tuple[str, ...]
     caption: str
     draw: Draw
+    models: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """PNG, PDF and CSV; returns the entry of the index.
+        """Write PNG, PDF and CSV.
+
+        Args:
+            folder: folder of the files.
+
+        Returns:
+            The entry of the index.
 
         Raises:
-            BrokenLaw: a row breaks the law that the figure shows; nothing is written.
+            BrokenLaw: a row does not satisfy its relation to the theory; nothing is written.
         """
         data = Data()
         with styled(LAYOUT):
@@ -196,34 +240,62 @@ class Figure:
 FIGURES: dict[str, Figure] = {}
 
 
-def shows(*claims: str, caption: str) -> Callable[[Draw], Draw]:
-    """Register a figure under its function's name."""
+def shows(*claims: str, caption: str, models: tuple[str, ...] = ()) -> Callable[[Draw], Draw]:
+    """Decorator that registers a figure under the name of its function.
+
+    Args:
+        *claims: IDs of the claims that it shows.
+        caption: caption.
+        models: demo models whose measurements it draws, beside the one that the package contains.
+
+    Returns:
+        The decorator.
+    """
 
     def register(draw: Draw) -> Draw:
-        FIGURES[draw.__name__] = Figure(draw.__name__, claims, caption, draw)
+        FIGURES[draw.__name__] = Figure(draw.__name__, claims, caption, draw, models)
         return draw
 
     return register
 
 
 def axes(*heights: float, **more: Any) -> tuple[Any, Any]:
-    """Panels of these heights (inches), one column wide, one below the other."""
+    """A figure and its axes, one below the other, one column of a paper wide.
+
+    Args:
+        *heights: height of each panel, in inches.
+        **more: further arguments of `panels`.
+
+    Returns:
+        The figure and its axes.
+    """
     return panels(
         len(heights), figsize=(COLUMN, sum(heights)), gridspec_kw={"height_ratios": heights}, **more
     )
 
 
 def legend_above(axis: Any, columns: int) -> None:
-    """A legend that no point can hide behind."""
+    """Place a legend above the axes, where it hides no point.
+
+    Args:
+        axis: the axes.
+        columns: number of columns.
+    """
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.0)
 
 
 def write_index(folder: Path, entries: list[dict[str, Any]], order: list[str]) -> None:
-    """`index.json`, and `captions.md` to read; figures that stood there before keep their entries."""
+    """Write `index.json` and `captions.md`; earlier entries of other figures are kept.
+
+    Args:
+        folder: folder of the files.
+        entries: entries of the figures that were written.
+        order: names of all figures, in the order of the index.
+    """
     place = folder / "index.json"
     try:
         before = [entry for entry in read_json(place) if set(entries[0]) <= set(entry)]
-    except (MetakeError, TypeError):  # none yet, or not ours: it is made again
+    except (MetakeError, TypeError):  # there is none, or it has another format
         before = []
     found = {entry["name"]: entry for entry in [*before, *entries]}
     kept = [found[name] for name in order if name in found]

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from metake.errors import MetakeError
 from metake.figures import (  # noqa: F401 (each registers its figures)
+    batches,
+    cost,
     fidelity,
     layers,
     projection,
@@ -18,6 +20,7 @@ from metake.figures import (  # noqa: F401 (each registers its figures)
     trap,
 )
 from metake.figures.core import FIGURES, write_index
+from metake.figures.measured import available
 from metake.phases import phase
 from theory.claims import CLAIMS
 
@@ -52,6 +55,20 @@ def choose(claims: str | None) -> list[str]:
             why = f"no figure shows {claim}" if claim in ORDER else f"no claim {claim!r}"
             raise MetakeError(f"--claims: {why}; there are {', '.join(c for c in ORDER if c in shown)}")
     return [name for name in names() if set(FIGURES[name].claims) & set(wanted)]
+
+
+def missing_models(chosen: Sequence[str]) -> dict[str, list[str]]:
+    """Demo models that figures are drawn without.
+
+    Args:
+        chosen: names of figures.
+
+    Returns:
+        Name of a figure -> its demo models that this installation does not contain; figures without one are left out.
+    """
+    present = available()
+    absent = {name: [model for model in FIGURES[name].models if model not in present] for name in chosen}
+    return {name: models for name, models in absent.items() if models}
 
 
 def write(chosen: Sequence[str], out: Path) -> list[dict[str, Any]]:

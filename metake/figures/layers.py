@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from metake.figures import networks as nets
-from metake.figures.core import (
-    BLACK,
-    BLUE,
-    EPS32,
-    EPS64,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    RED,
-    Data,
-    axes,
-    legend_above,
-    shows,
-)
-from metake.figures.measured import measured
-from metake.figures.suppression import geometry
+from metake.figures import tiny_models as tiny
+from metake.figures.core import Data, axes, legend_above, shows
+from metake.figures.measured import geometry, measured
+from metake.figures.numbers import EPS32, EPS64, Array
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.prompts import LookupPrompts
+from metake.report.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from theory import fidelity, suppression
+
+LAWS: dict[str, Callable[[list[float]], float]] = {  # quantity -> its law, of the attenuations of all layers
+    "executed": lambda etas: fidelity.executed_fraction(etas),
+    "gamma": lambda etas: fidelity.aligned_tail(etas),
+    "J_L": lambda etas: float(fidelity.allocation_scales(etas)[-1]),
+    "J_1": lambda etas: float(fidelity.spread_shares(len(etas))[0]),
+}
 
 
 @shows(
@@ -42,59 +39,31 @@ from theory import fidelity, suppression
     "on a tiny GPT-2 with constant keys.",
 )
 def identity_transport(data: Data) -> Any:
+    """Figure of A2, A1 and J2: MEMIT's allocation under identity transport.
+
+    Args:
+        data: table to which the points are added.
+
+    Returns:
+        The figure.
+    """
     figure, (top, middle, bottom) = axes(1.8, 1.8, 1.8, sharex=True)
     line, etas = np.linspace(1e-3, 0.999, 100), np.array([0.02, 0.2, 0.4, 0.6, 0.8, 0.95])
-    limit = (
-        16 * EPS32 * 10
-    )  # the stream and its shifts are held in fp32, and shifts are down to 1/50 of a residual
+    # the stream and its shifts are held in fp32, and shifts are down to 1/50 of a residual
+    limit = 16 * EPS32 * 10
+    panel_of = {"executed": top, "gamma": middle, "J_L": bottom}
     for n, color, marker in zip((2, 3, 4, 5), (BLUE, GREEN, ORANGE, PURPLE), "osD^", strict=True):
-        layers = tuple(range(n))
-        arch = nets.still(0, layers, alike=True, blocks=n + 1)
-        size = 10 * 8**0.5
-        residual = torch.full((1, 8), 10.0)
-        laws = (
-            (top, "executed", lambda e: fidelity.executed_fraction(e)),
-            (middle, "gamma", lambda e: fidelity.aligned_tail(e)),
-            (bottom, "J_L", lambda e: fidelity.allocation_scales(e)[-1]),
-            (None, "J_1", lambda e: fidelity.spread_shares(len(e))[0]),
-        )
-        seen: dict[str, list[float]] = {name: [] for _, name, _ in laws}
-        with frozen(arch.model):
-            prompts = LookupPrompts.build(arch, nets.batch(1, 0), 0)
-            square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(prompts)[1].double() ** 2).sum())
-            for eta in etas:
-                ridge = Ridge(torch.eye(nets.INNER, dtype=torch.float64), square * (1 - eta) / eta)
-                done = LayeredSolver(arch, dict.fromkeys(layers, ridge), Spread().stages(layers)[0]).solve(
-                    prompts, residual
-                )
-                asked = np.array([float(done.factors[i][0].norm()) for i in layers])
-                numbers = (
-                    float(done.fraction),
-                    asked[:-1].sum() / asked[-1],
-                    asked[-1] / size,
-                    asked[0] / size,
-                )
-                for name, number in zip(seen, numbers, strict=True):
-                    seen[name].append(number)
-        for axis, name, law in laws:
+        measured_values = _allocation(n, etas)
+        for name, law in LAWS.items():
             theory = np.array([law([eta] * n) for eta in etas])
-            series = f"{name}, n = {n}"
-            if axis is None:
-                data.add(series, etas, theory, seen[name], "equal", limit)
-            else:
-                axis.plot(line, [law([x] * n) for x in line], color=color)
-                data.points(
-                    axis,
-                    series,
-                    etas,
-                    theory,
-                    seen[name],
-                    "equal",
-                    limit / np.minimum(theory, 1),
-                    color=color,
-                    marker=marker,
-                    label=f"$n={n}$",
-                )
+            series, values = f"{name}, n = {n}", measured_values[name]
+            if name not in panel_of:
+                data.add(series, etas, theory, values, "equal", limit)
+                continue
+            axis, slack = panel_of[name], limit / np.minimum(theory, 1)
+            axis.plot(line, [law([x] * n) for x in line], color=color)
+            look: dict[str, Any] = {"color": color, "marker": marker, "label": f"$n={n}$"}
+            data.points(axis, series, etas, theory, values, "equal", slack, **look)
         bottom.axhline(fidelity.spread_shares(n)[0], color=color, ls=":", lw=0.8)
     top.set(ylabel="executed fraction", ylim=(0, 1.05))
     middle.axhline(1, color=BLACK, ls=":", lw=0.8)
@@ -102,6 +71,28 @@ def identity_transport(data: Data) -> Any:
     bottom.set(xlabel=r"attenuation $\eta$ of every layer", ylabel=r"$J_L$ (dotted: $J_1$)", ylim=(0, 1.05))
     legend_above(top, 4)
     return figure
+
+
+def _allocation(n: int, etas: Array) -> dict[str, list[float]]:
+    """Quantities of `LAWS` over eta, by the library's layered solver on a tiny GPT-2 with n layers of constant keys."""
+    layers = tuple(range(n))
+    arch = tiny.still(0, layers, alike=True, blocks=n + 1)
+    size = 10 * 8**0.5
+    residual = torch.full((1, 8), 10.0)
+    found: dict[str, list[float]] = {name: [] for name in LAWS}
+    with frozen(arch.model):
+        prompts = LookupPrompts.build(arch, tiny.batch(1, 0), 0)
+        square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(prompts)[1].double() ** 2).sum())
+        for eta in etas:
+            ridge = Ridge(torch.eye(tiny.INNER, dtype=torch.float64), square * (1 - eta) / eta)
+            solver = LayeredSolver(arch, dict.fromkeys(layers, ridge), Spread().stages(layers)[0])
+            solution = solver.solve(prompts, residual)
+            norms = np.array([float(solution.factors[i][0].norm()) for i in layers])
+            found["executed"].append(float(solution.fraction))
+            found["gamma"].append(norms[:-1].sum() / norms[-1])
+            found["J_L"].append(norms[-1] / size)
+            found["J_1"].append(norms[0] / size)
+    return found
 
 
 @shows(
@@ -112,29 +103,25 @@ def identity_transport(data: Data) -> Any:
     "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target learns to ask for more, not to be kept better.",
 )
 def closing_the_loop(data: Data) -> Any:
+    """Figure of P13 and P1: gradient descent on a target through the library's channel.
+
+    Args:
+        data: table to which the points are added.
+
+    Returns:
+        The figure.
+    """
     figure, (top, bottom) = axes(2.2, 2.0, sharex=True)
     line, steps = np.logspace(0, 4, 200), np.unique(np.logspace(0, 3.3, 12).astype(int))
     C, weight, beta, _ = geometry(1e4)
     operator, key = Ridge(C, weight, beta), measured("demo").keys[:, :1].double()
     rho = float(operator.realizability(key))
-    wanted = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
     limit = suppression.rounding_bound(EPS64, 1e4)
     for eta, color, marker in zip(
         (0.9, 0.3, 0.1, 0.03, 0.01), (GREEN, BLUE, ORANGE, PURPLE, RED), "osD^v", strict=True
     ):
         k = key * (eta / (1 - eta) / rho) ** 0.5
-        q = operator.channel(k)
-        asked = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
-        realized, length = {}, {}
-        for step in range(1, steps[-1] + 1):
-            miss = (asked @ q.T @ k)[:, 0] - wanted
-            (slope,) = torch.autograd.grad(miss @ miss / 2, asked)
-            with torch.no_grad():
-                asked -= slope
-            if step in steps:
-                realized[step] = float((asked.detach() @ q.T @ k)[:, 0] @ wanted)
-                length[step] = float(asked.detach()[:, 0] @ wanted)
-        seen, sizes = np.array([realized[t] for t in steps]), np.array([length[t] for t in steps])
+        realized, sizes = _descended(k, operator.channel(k), steps)
         curve = np.array([fidelity.realized_after(eta, 1.0, t) for t in line])
         theory = np.array([fidelity.realized_after(eta, 1.0, int(t)) for t in steps])
         top.loglog(line, curve, color=color)
@@ -143,7 +130,7 @@ def closing_the_loop(data: Data) -> Any:
             f"realized, eta {eta:g}",
             steps,
             theory,
-            seen,
+            realized,
             "equal",
             limit,
             color=color,
@@ -163,8 +150,33 @@ def closing_the_loop(data: Data) -> Any:
             marker=marker,
         )
         bottom.axhline(1 / eta, color=color, ls=":", lw=0.8)
-        data.add(f"ratio, eta {eta:g}", steps, eta, seen / sizes, "equal", limit)
+        data.add(f"ratio, eta {eta:g}", steps, eta, realized / sizes, "equal", limit)
     top.set(ylabel=r"realized share $\eta\,d_T$", ylim=(7e-5, 1.7))
     bottom.set(xlabel="steps $T$", ylabel=r"asked for, $d_T$", ylim=(7e-3, 200))
     legend_above(top, 3)
     return figure
+
+
+def _descended(k: Tensor, q: Tensor, steps: Array) -> tuple[Array, Array]:
+    """Realized and requested length of a target after numbers of steps of gradient descent, step size 1.
+
+    Args:
+        k: key, `d_k x 1`.
+        q: its channel, `d_k x 1`.
+        steps: numbers of steps, ascending.
+
+    Returns:
+        Components along the unit vector that is planned, one per number of steps.
+    """
+    planned = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
+    target = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
+    realized, requested = [], []
+    for step in range(1, int(steps[-1]) + 1):
+        miss = (target @ q.T @ k)[:, 0] - planned
+        (slope,) = torch.autograd.grad(miss @ miss / 2, target)
+        with torch.no_grad():
+            target -= slope
+        if step in steps:
+            realized.append(float((target.detach() @ q.T @ k)[:, 0] @ planned))
+            requested.append(float(target.detach()[:, 0] @ planned))
+    return np.array(realized), np.array(requested)

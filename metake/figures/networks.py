@@ -1,32 +1,22 @@
-"""Small networks: one written out in fp64, where every derivative is to be had, and tiny random language models.
+"""A small network in fp64 with all its derivatives, and both sides of Theorem 3.
 
-`Net` is a residual stream over several tokens whose layers are edited one after the other, as MEMIT
-does: what is written below moves keys and residuals above, and is felt at other tokens too.
+`Net` is a residual stream over several tokens whose layers are edited one after the other, as in MEMIT: an update
+changes the keys and residuals of the layers above it, also at other tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, jacrev
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from metake.figures.numbers import Array, basis, tolerance
-from metake.geometry.operator import Fit, Geometry
-from metake.models.architecture import Architecture
-from metake.models.tokens import Row
-from metake.prompts import Batch, RowSpec
-from metake.requests import EditRequest
 from theory import fidelity
-
-# -- a network in fp64 --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -34,8 +24,11 @@ class Net:
     """Layer l: key `k = phi(A_l h + b_l)`, then `h <- h + W_l k + tanh(h) of earlier tokens`.
 
     Attributes:
-        A, b, W, G: per edited layer; G is its geometry.
-        mix: `tokens x tokens`, strictly lower triangular: what a token takes from earlier ones.
+        A: per edited layer, `d_k x d_v`.
+        b: per edited layer, `d_k`.
+        W: per edited layer, `d_v x d_k`.
+        G: geometry per edited layer, `d_k x d_k`.
+        mix: `tokens x tokens`, strictly lower triangular: weights of earlier tokens.
         head: `answers x d_v`; the loss is that of answer 0 at the last token.
         start: `tokens x d_v`, the stream below the first edited layer.
         subject: the token that is edited.
@@ -52,19 +45,28 @@ class Net:
 
     @property
     def layers(self) -> int:
+        """Number of edited layers."""
         return len(self.W)
 
     @property
     def width(self) -> int:
+        """Entries of the stream, d_v."""
         return self.start.shape[1]
 
     @property
     def spread(self) -> tuple[float, ...]:
-        """MEMIT's shares."""
+        """Shares of MEMIT's allocation."""
         return tuple(1 / (self.layers - i) for i in range(self.layers))
 
     def forward(self, updates: Sequence[Tensor] = ()) -> tuple[list[Tensor], Tensor]:
-        """Keys of every layer (`tokens x d_k`) and the stream after the last, with `W_l + updates[l]`."""
+        """Keys and stream under the weights `W_l + updates[l]`.
+
+        Args:
+            updates: update per layer, `d_v x d_k`; none above the last one given.
+
+        Returns:
+            Keys of every layer, `tokens x d_k`, and the stream after the last one, `tokens x d_v`.
+        """
         h, keys = self.start, []
         for i, (A, b, W) in enumerate(zip(self.A, self.b, self.W, strict=True)):
             key = torch.tanh(h @ A.T + b)
@@ -74,17 +76,31 @@ class Net:
         return keys, h
 
     def loss(self, updates: Sequence[Tensor] = ()) -> Tensor:
-        """`-log P(answer 0)` at the last token, one mixing step above the last edited layer."""
+        """`-log P(answer 0)` at the last token, one mixing step above the last edited layer.
+
+        Args:
+            updates: update per layer, `d_v x d_k`.
+
+        Returns:
+            The loss, a scalar.
+        """
         h = self.forward(updates)[1]
         h = h + self.mix @ torch.tanh(h)
         return -torch.log_softmax(self.head @ h[-1], 0)[0]
 
     def origin(self) -> Tensor:
-        """h: the unedited stream after the last layer, at the subject."""
+        """Unedited stream h after the last layer, at the subject; `d_v`."""
         return self.forward()[1][self.subject]
 
     def scaled(self, factor: float) -> Net:
-        """The same net under a geometry that is `factor` times as stiff."""
+        """Net with scaled geometries.
+
+        Args:
+            factor: factor of every G.
+
+        Returns:
+            The net.
+        """
         return replace(self, G=tuple(factor * G for G in self.G))
 
 
@@ -100,13 +116,22 @@ def net(
     moving: float = 1.0,
     mixing: float = 0.5,
 ) -> Net:
-    """A seeded net.
+    """Random net.
 
     Args:
-        stiffness, condition: size and condition of the geometries.
-        moving: how much keys depend on the stream; at 0 they are constant.
-        mixing: how much tokens feel each other, and blocks the stream; at 0 there is no path to
-            other tokens and writes pass upwards unchanged if keys are constant.
+        seed: seed of the random generator.
+        layers: number of edited layers.
+        width: d_v.
+        inner: d_k.
+        tokens: number of tokens.
+        stiffness: smallest eigenvalue of the geometries.
+        condition: condition number of the geometries.
+        moving: dependence of the keys on the stream; at 0 they are constant.
+        mixing: dependence of a token on earlier ones; at 0 there is no path to other tokens, and updates pass
+            upwards unchanged if keys are constant.
+
+    Returns:
+        The net.
     """
     rng = np.random.default_rng(seed)
 
@@ -131,7 +156,13 @@ def net(
 
 @dataclass(frozen=True)
 class Execution:
-    """A layered solve: per layer the key, the channel and the residual; update = r q^T."""
+    """A layered solve; the update of a layer is `r q^T`.
+
+    Attributes:
+        k: key per layer, `d_k`.
+        q: channel per layer, `d_k`.
+        r: residual per layer, `d_v`.
+    """
 
     k: list[Tensor]
     q: list[Tensor]
@@ -139,17 +170,23 @@ class Execution:
 
     @property
     def updates(self) -> list[Tensor]:
+        """Update per layer, `d_v x d_k`."""
         return [torch.outer(r, q) for r, q in zip(self.r, self.q, strict=True)]
 
 
 def execute(
     net: Net, z: Tensor, shares: Sequence[float] | None = None, channels: Sequence[Tensor] | None = None
 ) -> Execution:
-    """Layer by layer, keys and residuals computed again with the updates so far.
+    """Layered solve; keys and residuals of a layer are computed with the updates below it.
 
     Args:
-        shares: of what is missing, MEMIT's by default.
-        channels: held instead of computed: then only residuals depend on z.
+        net: the net.
+        z: target, `d_v`.
+        shares: share of the missing residual per layer; by default MEMIT's.
+        channels: fixed channels, `d_k` per layer; by default they are computed.
+
+    Returns:
+        The solve, differentiable with respect to z.
     """
     done = Execution([], [], [])
     for i, share in enumerate(shares or net.spread):
@@ -165,13 +202,19 @@ def execute(
 
 @dataclass(frozen=True)
 class Gradients:
-    """What enters Theorem 3, at one target; per layer, as fp64 arrays.
+    """Quantities of Theorem 3 at one target; per layer, as fp64 arrays.
 
     Attributes:
-        J, q, r, k, Gamma: at frozen channels, Gamma at the edited weights.
-        J_total, N: total derivatives of r_l and of q_l by z.
-        frozen, total: gradient of the executed loss by z, channels held or not, by automatic
-            differentiation of the whole solve.
+        J: Jacobian of the residual with respect to z at frozen channels, `d_v x d_v`.
+        q: channel, `d_k`.
+        r: residual, `d_v`.
+        k: key, `d_k`.
+        Gamma: gradient of the loss with respect to the weight at the edited weights, `d_v x d_k`.
+        J_total: total derivative of the residual with respect to z, `d_v x d_v`.
+        N: total derivative of the channel with respect to z, `d_k x d_v`.
+        frozen: gradient of the post-edit loss with respect to z at frozen channels, by automatic differentiation of
+            the whole solve; `d_v`.
+        total: the same with channels that depend on z.
     """
 
     J: list[Array]
@@ -186,12 +229,29 @@ class Gradients:
 
 
 def weight_gradients(net: Net, updates: Sequence[Tensor]) -> list[Array]:
-    """`Gamma_l = dLoss/dW_l` at `W + updates`."""
+    """`Gamma_l = dLoss/dW_l` at `W + updates`.
+
+    Args:
+        net: the net.
+        updates: update per layer, `d_v x d_k`.
+
+    Returns:
+        `d_v x d_k` per layer.
+    """
     return _arrays(grad(lambda u: net.loss(u))(tuple(u.detach() for u in updates)))
 
 
 def gradients(net: Net, z: Tensor, shares: Sequence[float] | None = None) -> Gradients:
-    """All of it at z."""
+    """Quantities of Theorem 3 at a target.
+
+    Args:
+        net: the net.
+        z: target, `d_v`.
+        shares: share of the missing residual per layer; by default MEMIT's.
+
+    Returns:
+        The quantities.
+    """
     done = execute(net, z, shares)
     held = [q.detach() for q in done.q]
 
@@ -217,7 +277,16 @@ def gradients(net: Net, z: Tensor, shares: Sequence[float] | None = None) -> Gra
 
 
 def virtual(net: Net, z: Tensor, shares: Sequence[float] | None = None) -> tuple[list[Array], list[Array]]:
-    """Gamma^ and q^ of the parallel proxy: `s_l (z - h) q_l^T` at all layers at once, unedited keys."""
+    """Gamma^ and q^ of the parallel proxy: updates `s_l (z - h) q_l^T` at all layers at once, unedited keys.
+
+    Args:
+        net: the net.
+        z: target, `d_v`.
+        shares: share of the residual per layer; by default MEMIT's.
+
+    Returns:
+        Gamma^ (`d_v x d_k`) and q^ (`d_k`) per layer.
+    """
     keys, stream = net.forward()
     q = [
         torch.linalg.solve(G + torch.outer(k[net.subject], k[net.subject]), k[net.subject])
@@ -237,7 +306,13 @@ def _arrays(tensors: Any) -> list[Array]:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Both sides of Theorem 3, from J, Gamma and q of every layer, the last one last."""
+    """Both sides of Theorem 3.
+
+    Attributes:
+        J: Jacobian per layer, the last layer last; `d_v x d_v`.
+        Gamma: gradient with respect to the weight per layer, `d_v x d_k`.
+        q: channel per layer, `d_k`.
+    """
 
     J: Sequence[Array]
     Gamma: Sequence[Array]
@@ -245,11 +320,19 @@ class Fidelity:
 
     @classmethod
     def of(cls, source: Gradients) -> Fidelity:
+        """Both sides of Theorem 3 at frozen channels.
+
+        Args:
+            source: quantities at one target.
+
+        Returns:
+            Both sides.
+        """
         return cls(source.J, source.Gamma, source.q)
 
     @property
     def each(self) -> list[Array]:
-        """g_l (51)."""
+        """Gradient g_l of each layer (51), `d_v`."""
         return [
             np.asarray(fidelity.layer_gradient(*x), np.float64)
             for x in zip(self.J, self.Gamma, self.q, strict=True)
@@ -257,34 +340,38 @@ class Fidelity:
 
     @property
     def g(self) -> Array:
-        return np.sum(self.each, axis=0)
+        """Hypergradient at frozen channels, `d_v`."""
+        return np.asarray(np.sum(self.each, axis=0), np.float64)
 
     @property
     def proxy(self) -> Array:
-        """g~ (59), at the same weights."""
+        """Proxy gradient g~ (59) at the same weights, `d_v`."""
         return np.asarray(fidelity.proxy_gradient(self.Gamma[-1], self.q[-1]), np.float64)
 
     @property
     def gamma(self) -> float:
+        """Relative tail gamma (54)."""
         return fidelity.tail(self.each)
 
     @property
     def gap(self) -> float:
-        """eps_I."""
+        """Distance eps_I of J_L from the identity (56)."""
         return fidelity.spectral(self.J[-1] - np.eye(len(self.J[-1])))
 
     @property
     def error(self) -> float:
+        """`||g - g~||`."""
         return float(np.linalg.norm(self.g - self.proxy))
 
     @property
     def bound(self) -> float:
+        """Bound (10) of the error."""
         last, Gamma, q = (fidelity.spectral(x) for x in (self.each[-1], self.Gamma[-1], self.q[-1]))
         return fidelity.error_bound(self.gamma, last, self.gap, Gamma, q)
 
     @property
     def size(self) -> float:
-        """What rounding of a sum over layers is measured against."""
+        """`sum_l ||J_l|| ||Gamma_l|| ||q_l||`, the scale of the rounding of a sum over layers."""
         norm = np.linalg.norm
         return float(
             sum(norm(J) * norm(G) * norm(q) for J, G, q in zip(self.J, self.Gamma, self.q, strict=True))
@@ -292,99 +379,5 @@ class Fidelity:
 
     @property
     def rounding(self) -> float:
+        """Absolute error of the hypergradient by rounding."""
         return tolerance() * self.size
-
-
-# -- tiny language models -----------------------------------------------------------------------
-
-WORDS, WIDTH, INNER, BLOCKS = 32, 8, 12, 4
-SIZES: dict[str, Any] = {
-    "vocab_size": WORDS,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "tie_word_embeddings": False,
-}
-CONFIGS = {
-    "gpt2": GPT2Config(**SIZES, n_embd=WIDTH, n_inner=INNER, n_layer=BLOCKS, n_head=2, n_positions=16,
-                       resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-    "llama": LlamaConfig(**SIZES, hidden_size=WIDTH, intermediate_size=INNER, num_hidden_layers=BLOCKS,
-                         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=16),
-}  # fmt: skip
-
-
-def model(family: str, seed: int = 0, blocks: int = BLOCKS) -> nn.Module:
-    """A random model in fp64 whose weights are large enough for edits to matter."""
-    torch.manual_seed(seed)
-    config = deepcopy(CONFIGS[family])
-    config.num_hidden_layers = blocks
-    built = AutoModelForCausalLM.from_config(config).eval().double().requires_grad_(False)
-    for parameter in built.parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(0, 0.5)
-    return built
-
-
-@cache
-def tiny(family: str, seed: int = 0) -> Architecture:
-    return Architecture(model(family, seed))
-
-
-@cache
-def still(
-    seed: int = 0, layers: tuple[int, ...] = (1, 2, 3), alike: bool = False, blocks: int = BLOCKS
-) -> Architecture:
-    """GPT-2 whose `layers` have constant keys and do not look at the stream: identity transport (A2).
-
-    Args:
-        alike: all of them have the same key.
-    """
-    built: Any = model("gpt2", seed, blocks)
-    for layer in layers:
-        block = built.transformer.h[layer]
-        block.mlp.c_fc.weight.zero_()
-        block.mlp.c_fc.bias.normal_()
-        block.attn.c_proj.weight.zero_()
-        if alike:
-            block.mlp.c_fc.bias.copy_(built.transformer.h[layers[0]].mlp.c_fc.bias)
-    return Architecture(built)
-
-
-def batch(size: int = 1, seed: int = 0, length: int = 6, lookup: int = 2, answer: int = 2) -> Batch:
-    """Requests as rows of random tokens, without a tokenizer: one row each, no context, up to its lookup token as KL prompt."""
-    rng = np.random.default_rng(seed)
-    rows = [Row(tuple(rng.integers(1, WORDS, length).tolist()), lookup, answer) for _ in range(size)]
-    kl_prompts = [RowSpec(owner, row.up_to_lookup, has_residual=True) for owner, row in enumerate(rows)]
-    return Batch((EditRequest("{} is", "subject", "answer"),) * size, tuple(rows), tuple(kl_prompts), 1)
-
-
-def moment(seed: int, condition: float = 10.0) -> Tensor:
-    """A second moment of keys with a basis of its own."""
-    U = basis(INNER, 2000 + seed)
-    return torch.tensor((U * np.geomspace(1, condition, INNER)) @ U.T)
-
-
-class Held(Geometry):
-    """A geometry whose channel is held at what it once was, so that only residuals depend on the target."""
-
-    def __init__(self, inner: Geometry, channel: Tensor) -> None:
-        self.inner, self.held = inner, channel
-        self.dtype, self.device = inner.dtype, inner.device
-
-    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
-        return self.held, self.inner.attenuation(keys)
-
-    def coordinates(self, keys: Tensor) -> Tensor:
-        return self.inner.coordinates(keys)
-
-    def lift(self, channel: Tensor) -> Tensor:
-        return self.inner.lift(channel)
-
-    def solve_base(self, x: Tensor) -> Tensor:
-        return self.inner.solve_base(x)
-
-    @property
-    def condition(self) -> float:
-        return self.inner.condition
-
-    def with_past(self, keys: Tensor | None) -> Held:
-        return Held(self.inner.with_past(keys), self.held)

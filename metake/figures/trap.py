@@ -8,55 +8,44 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.patches import Ellipse
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from metake.figures.core import (
-    BLACK,
-    BLUE,
-    EPS64,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    Data,
-    axes,
-    legend_above,
-    shows,
-)
-from metake.figures.numbers import tolerance
+from metake.figures.core import Data, axes, legend_above, shows
+from metake.figures.numbers import EPS64, Array, tolerance
 from metake.geometry.operator import Ridge
+from metake.report.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from theory import trap
-
-Array = NDArray[np.float64]
 
 
 def _turn(degrees: float) -> Array:
+    """Rotation by an angle, `2 x 2`."""
     t = np.deg2rad(degrees)
     return np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
 
 
-U = _turn(20)  # u_min and u_max: no axis of the coordinates
+U = _turn(20)  # u_min and u_max, away from the axes of the coordinates
 
 
 def _tilted(*mu: float) -> Array:
-    """With these eigenvalues along U."""
-    return (U * np.array(mu)) @ U.T
+    """Matrix with eigenvalues `mu` along the columns of U, `2 x 2`."""
+    matrix: Array = (U * np.array(mu)) @ U.T
+    return matrix
 
 
 def _stretched(condition: float, degrees: float) -> Array:
-    """Of this condition, its axes turned by so much."""
-    return (_turn(degrees) * np.array([1.0, condition])) @ _turn(degrees).T
+    """Matrix with eigenvalues 1 and `condition`, its axes turned by an angle; `2 x 2`."""
+    matrix: Array = (_turn(degrees) * np.array([1.0, condition])) @ _turn(degrees).T
+    return matrix
 
 
 def _step(F: Array, lam: float, g: Array) -> Array:
     """`-(lam F)^-1 g`, the minimizer under the penalty `lam/2 delta^T F delta`, by the library's ridge."""
-    return -Ridge(torch.from_numpy(F), lam).solve(torch.from_numpy(g[:, None])).numpy()[:, 0]
+    solved: Array = Ridge(torch.from_numpy(F), lam).solve(torch.from_numpy(g[:, None])).numpy()[:, 0]
+    return -solved
 
 
 def _size(delta: Array, H: Array) -> float:
-    """`sqrt(delta^T H delta)`: what E(tau) bounds by tau."""
+    """`sqrt(delta^T H delta)`, at most tau for a displacement within E(tau)."""
     return float(np.sqrt(delta @ H @ delta))
 
 
@@ -66,6 +55,14 @@ def _size(delta: Array, H: Array) -> float:
     "radii over eight decades; points: from the library's estimate of its geometry's condition.",
 )
 def ball_ellipsoid(data: Data) -> Any:
+    """Figure of L2: balls within and around a feasible ellipsoid.
+
+    Args:
+        data: table to which the points are added.
+
+    Returns:
+        The figure.
+    """
     figure, (top, bottom) = axes(2.1, 2.0)
     tau, mu = 1.0, (0.25, 2.25)
     outer, inner = trap.circumscribed_radius(mu[0], tau), trap.inscribed_radius(mu[1], tau)
@@ -141,69 +138,18 @@ def _window(theta: float, F: Array, H: Array, tau: float, mu: tuple[float, float
     "regularizers: moved, never widened; points: the edges found by bisection through the library. An aligned trust region serves every b/a (crosses).",
 )
 def the_trap(data: Data) -> Any:
-    figure, (top, bottom) = axes(2.3, 2.5)
-    a = b = tau = 1.0
-    theta = 0.1
-    kappa = np.logspace(0, 4, 300)
-    safe = np.array([trap.shared_penalties(a, b, theta, k, tau).lower for k in kappa])
-    progress = trap.shared_penalties(a, b, theta, 1.0, tau).upper
-    top.loglog(kappa, safe, color=BLUE, label=r"safe: $\lambda\geq b\sqrt{\mu_{\max}}/\tau$")
-    top.axhline(progress, color=RED, label=r"progress: $\lambda\leq a/\Delta$")
-    top.fill_between(kappa, safe, progress, where=safe <= progress, color=GREEN, alpha=0.2, lw=0)
-    _served(data, top, theta, a, b, tau)
-    top.axvline(theta**-2, color=BLACK, ls=":", lw=0.8)
-    top.annotate(r"$\kappa=\theta^{-2}$", (theta**-2 * 1.15, 0.055))
-    top.set(xlabel=r"condition number $\kappa$", ylabel=r"penalty $\lambda$", ylim=(0.04, 2e3))
-    legend_above(top, 2)
+    """Figure of T2b, T2c and X6: penalties that serve two requests.
 
-    theta, places = 0.5, np.logspace(0.25, 3.75, 8)
-    for p, name, color in ((0.0, "$F=I$", BLUE), (0.5, "$F=H^{1/2}$", GREEN), (1.0, "$F=H$", ORANGE)):
-        band = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in kappa])
-        bottom.fill_between(kappa, *band.T, color=color, alpha=0.35, lw=0, label=name)
-        edges = np.array([_window(theta, _tilted(1, k**p), _tilted(1, k), tau, (1, k)) for k in places])
-        theory = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in places])
-        for i, side in enumerate(("lower", "upper")):
-            data.points(
-                bottom,
-                f"{side} edge, F = H^{p:g}",
-                places,
-                theory[:, i],
-                edges[:, i],
-                "equal",
-                tolerance(1, 2) * places**2 + 1e-11,
-                color=color,
-                ms=2.4,
-                label="",
-            )
-    radius = np.sqrt(theta) * tau  # any in [theta tau, tau]
-    for k in np.logspace(0.5, 3.5, 4):
-        H = _tilted(1, k)
-        for ratio in 10.0 ** np.arange(-4, 5, 2):
-            for g, mu in ((-U[:, 0], 1.0), (-ratio * U[:, 1], k)):
-                # the region's own multiplier: the penalty under which the step ends on its boundary
-                lam = 10 ** brentq(
-                    lambda x, g=g, H=H: _size(_step(H, 10.0**x, g), H) - radius, -9, 9, xtol=1e-13
-                )
-                delta = _step(H, lam, g)
-                aligned = trap.aligned_displacement(g, H, radius)
-                data.add(
-                    "aligned region, step",
-                    ratio,
-                    np.linalg.norm(aligned),
-                    np.linalg.norm(delta),
-                    "equal",
-                    1e-11 + tolerance(k, 2),
-                )
-                data.add("aligned region, safe", ratio, tau, _size(delta, H), "below")
-                data.add(
-                    "aligned region, progress",
-                    ratio,
-                    theta,
-                    np.linalg.norm(delta) * np.sqrt(mu) / tau,
-                    "above",
-                )
-            bottom.plot(k, ratio, "+", color=PURPLE, ms=4.5)
-    bottom.plot([], [], "+", color=PURPLE, ms=4.5, label="aligned region")
+    Args:
+        data: table to which the points are added.
+
+    Returns:
+        The figure.
+    """
+    figure, (top, bottom) = axes(2.3, 2.5)
+    _penalties(data, top, theta=0.1)
+    _windows(data, bottom, theta=0.5)
+    _aligned_region(data, bottom, theta=0.5)
     bottom.set(
         xscale="log",
         yscale="log",
@@ -216,6 +162,69 @@ def the_trap(data: Data) -> Any:
     return figure
 
 
+def _penalties(data: Data, axis: Any, theta: float) -> None:
+    """Penalties that serve both requests, over the condition number."""
+    a = b = tau = 1.0
+    kappa = np.logspace(0, 4, 300)
+    safe = np.array([trap.shared_penalties(a, b, theta, k, tau).lower for k in kappa])
+    progress = trap.shared_penalties(a, b, theta, 1.0, tau).upper
+    axis.loglog(kappa, safe, color=BLUE, label=r"safe: $\lambda\geq b\sqrt{\mu_{\max}}/\tau$")
+    axis.axhline(progress, color=RED, label=r"progress: $\lambda\leq a/\Delta$")
+    axis.fill_between(kappa, safe, progress, where=safe <= progress, color=GREEN, alpha=0.2, lw=0)
+    _served(data, axis, theta, a, b, tau)
+    axis.axvline(theta**-2, color=BLACK, ls=":", lw=0.8)
+    axis.annotate(r"$\kappa=\theta^{-2}$", (theta**-2 * 1.15, 0.055))
+    axis.set(xlabel=r"condition number $\kappa$", ylabel=r"penalty $\lambda$", ylim=(0.04, 2e3))
+    legend_above(axis, 2)
+
+
+def _windows(data: Data, axis: Any, theta: float) -> None:
+    """Windows of b/a under three regularizers, and their edges found through the library."""
+    kappa, few = np.logspace(0, 4, 300), np.logspace(0.25, 3.75, 8)
+    for p, name, color in ((0.0, "$F=I$", BLUE), (0.5, "$F=H^{1/2}$", GREEN), (1.0, "$F=H$", ORANGE)):
+        band = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in kappa])
+        axis.fill_between(kappa, *band.T, color=color, alpha=0.35, lw=0, label=name)
+        edges = np.array([_window(theta, _tilted(1, k**p), _tilted(1, k), 1.0, (1, k)) for k in few])
+        theory = np.array([trap.two_sided_window(theta, k, 1.0, k**p) for k in few])
+        for i, side in enumerate(("lower", "upper")):
+            data.points(
+                axis,
+                f"{side} edge, F = H^{p:g}",
+                few,
+                theory[:, i],
+                edges[:, i],
+                "equal",
+                tolerance(1, 2) * few**2 + 1e-11,
+                color=color,
+                ms=2.4,
+                label="",
+            )
+
+
+def _aligned_region(data: Data, axis: Any, theta: float) -> None:
+    """Two requests of any b/a under a trust region that is aligned with H."""
+    tau = 1.0
+    radius = np.sqrt(theta) * tau  # any in [theta tau, tau]
+    for k in np.logspace(0.5, 3.5, 4):
+        H = _tilted(1, k)
+        for ratio in 10.0 ** np.arange(-4, 5, 2):
+            for g, mu in ((-U[:, 0], 1.0), (-ratio * U[:, 1], k)):
+                delta = _step_to_boundary(g, H, radius)
+                size, limit = np.linalg.norm(delta), 1e-11 + tolerance(k, 2)
+                aligned = np.linalg.norm(trap.aligned_displacement(g, H, radius))
+                data.add("aligned region, step", ratio, aligned, size, "equal", limit)
+                data.add("aligned region, safe", ratio, tau, _size(delta, H), "below")
+                data.add("aligned region, progress", ratio, theta, size * np.sqrt(mu) / tau, "above")
+            axis.plot(k, ratio, "+", color=PURPLE, ms=4.5)
+    axis.plot([], [], "+", color=PURPLE, ms=4.5, label="aligned region")
+
+
+def _step_to_boundary(g: Array, H: Array, radius: float) -> Array:
+    """The library's step under the penalty for which it ends on the boundary of the trust region."""
+    log_penalty = brentq(lambda x: _size(_step(H, 10.0**x, g), H) - radius, -9, 9, xtol=1e-13)
+    return _step(H, 10**log_penalty, g)
+
+
 @shows(
     "X5",
     caption="Mismatch between KL's ellipsoid and the feasible one as their axes turn apart, of conditions c_F and c_H. Bars at the "
@@ -223,6 +232,14 @@ def the_trap(data: Data) -> Any:
     "worse than a ball by sqrt(c_F), and with c_F = c_H^2 it does not help even where the axes agree.",
 )
 def kl_mismatch(data: Data) -> Any:
+    """Figure of X5: mismatch between KL's ellipsoid and the feasible one.
+
+    Args:
+        data: table to which the points are added.
+
+    Returns:
+        The figure.
+    """
     figure, axis = axes(2.7)
     degrees, line = np.linspace(0, 90, 19), np.linspace(0, 90, 361)
     cases: list[tuple[float, float, str, str]] = [

@@ -64,7 +64,8 @@ class Projected(Geometry):
         Returns:
             `m x n`.
         """
-        return self.basis.T @ keys.to(self.device, self.dtype)
+        inside: Tensor = self.basis.T @ keys.to(self.device, self.dtype)
+        return inside
 
     def lift(self, channel: Tensor) -> Tensor:
         """Channel in the coordinates of keys.
@@ -75,7 +76,8 @@ class Projected(Geometry):
         Returns:
             `d_k x n`.
         """
-        return self.basis @ channel
+        lifted: Tensor = self.basis @ channel
+        return lifted
 
     def solve_base(self, x: Tensor) -> Tensor:
         """Product `x / beta`.

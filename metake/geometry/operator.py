@@ -31,6 +31,7 @@ Fit = Literal["soft", "exact"]
 
 
 def _cholesky(matrix: Tensor, what: str) -> Tensor:
+    factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
         raise MetakeError(

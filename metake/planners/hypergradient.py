@@ -56,7 +56,7 @@ class Virtual:
         if self.gram_channel is not None and penalty.price is not None:
             cost = penalty.price.to(leaf) * cost_of(leaf, self.gram_channel.to(leaf))
             if backward:
-                cost.sum().backward()
+                torch.autograd.backward(cost.sum())
             losses = _priced(losses, cost)
         return losses, leaf.grad if backward else None
 

@@ -241,7 +241,7 @@ def gradient_step(
     for layer, key in signals.keys.items():
         gradient = signals.gradients[layer]
         scaled = pooled.normalize(torch.cat([key, gradient], 1))
-        key_scaled, gradient_scaled = scaled.split([key.shape[1], gradient.shape[1]], 1)
+        key_scaled, gradient_scaled = torch.split(scaled, [key.shape[1], gradient.shape[1]], 1)
         value = (-lr * key_scaled.square().sum(1, keepdim=True) * gradient_scaled).to(key)
         geometry = geometries[layer]
         right, attenuation = geometry.channel_and_attenuation(key.T.to(geometry.device))

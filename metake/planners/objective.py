@@ -300,7 +300,7 @@ class Objective:
                     continue
                 part_nll, part_kl = rows.losses(logits_of(rows), self.size, initial_first)
                 if leaves:
-                    (part_nll + kl_weight * part_kl).sum().backward()
+                    torch.autograd.backward((part_nll + kl_weight * part_kl).sum())
                 sums.append(torch.stack([part_nll, part_kl]).detach())
         for leaf, earlier in zip(leaves, before, strict=True):
             assert leaf.grad is not None

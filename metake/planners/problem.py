@@ -103,7 +103,9 @@ class PlanningProblem:
         Returns:
             ||h|| per request.
         """
-        return (self.hidden if relative == "stream" else self.solver.value(self.prompts)).norm(dim=1)
+        values = self.hidden if relative == "stream" else self.solver.value(self.prompts)
+        norms: Tensor = values.norm(dim=1)
+        return norms
 
     def planning_objective(self) -> Objective:
         """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""

@@ -164,7 +164,7 @@ class _Requests:
 
     def regularization(self) -> Tensor:
         """Decay and L_reg of each residual, `n x 1`, differentiable."""
-        decay = self.penalty.decay * self.residuals.norm(dim=1, keepdim=True) / self.square_norms
+        decay: Tensor = self.penalty.decay * self.residuals.norm(dim=1, keepdim=True) / self.square_norms
         distance = (self.residuals - self.start).square().sum(1, keepdim=True)
         return decay + self.penalty.regularization * distance / self.square_norms
 

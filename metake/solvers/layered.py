@@ -262,7 +262,8 @@ class LayeredSolver:
         """Result of a pass; if it is differentiated and too large, the backward pass recomputes its activations."""
         if not torch.is_grad_enabled() or prompts.tokens.ids.suffix.numel() <= self.max_tokens:
             return climb()
-        return checkpoint(climb, use_reentrant=False, preserve_rng_state=False)
+        found: Found = checkpoint(climb, use_reentrant=False, preserve_rng_state=False)
+        return found
 
     def _goals(
         self, prompts: LookupPrompts, unedited: dict[int, Tensor], residuals: Tensor
