@@ -1,9 +1,11 @@
 """Train a demo model on the made-up world and write it where `--model demo...` finds it.
 
     python experiments/train_demo_model.py --arch gpt2      # or gptj, llama
+    python experiments/train_demo_model.py --arch qwen3 --people 160 --world-seed 1 --out models/qwen3
 
-One seeded run on CPU or GPU; about 25 minutes on two cores. Writes weights (safetensors, fp32),
-tokenizer and `training.json` with the recall of every fact in every wording.
+One seeded run on CPU or GPU; about 25 minutes on two cores with 640 people. Writes weights (safetensors,
+fp32), tokenizer and `training.json` with the recall of every fact in every wording; for a world other than
+that of the demo models also `records.json` and `dev.json`, its test and development records.
 """
 
 from __future__ import annotations
@@ -13,17 +15,59 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from metake.console import command
 from metake.options import Parser, at_least, output_folder, positive, show_help
 
 FOLDERS = {"gpt2": "demo", "gptj": "demo-gptj", "llama": "demo-llama"}
+VOCABULARY, POSITIONS = 1024, 512
+_NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_GPT2 = {"n_embd": 128, "n_layer": 6, "n_head": 4, "n_positions": POSITIONS, **_NO_DROPOUT}
+
+
+def _llama(width: int, inner: int, layers: int, heads: int, kv_heads: int, **rest: Any) -> dict[str, Any]:
+    """Numbers of a configuration with Llama's names."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": POSITIONS,
+        **rest,
+    }
+
+
+CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2Config", _GPT2),
+    "gptj": ("GPTJConfig", {**_GPT2, "rotary_dim": 16, "tie_word_embeddings": False}),
+    "llama": ("LlamaConfig", _llama(128, 384, 6, 4, 4, tie_word_embeddings=True)),
+    "qwen3": ("Qwen3Config", _llama(96, 288, 8, 6, 2, head_dim=16, tie_word_embeddings=True)),
+    "mistral": ("MistralConfig", _llama(112, 320, 5, 4, 2, tie_word_embeddings=False, sliding_window=None)),
+    "gpt_neox": (
+        "GPTNeoXConfig",
+        {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 7,
+            "num_attention_heads": 4,
+            "max_position_embeddings": POSITIONS,
+        },
+    ),
+}
 
 
 def options() -> Parser:
     """Options of the script."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--arch", choices=sorted(FOLDERS), required=True, help="family of the model")
+    parser.add_argument("--arch", choices=sorted(CONFIGURATIONS), required=True, help="family of the model")
+    parser.add_argument(
+        "--people", type=at_least(2), default=640, help="of the made-up world; default: %(default)s"
+    )
+    parser.add_argument(
+        "--world-seed", type=at_least(0), default=0, help="of names and facts; default: %(default)s"
+    )
     parser.add_argument("--steps", type=at_least(1), default=3000, help="of training; default: %(default)s")
     parser.add_argument("--rows", type=at_least(1), default=32, help="texts per step; default: %(default)s")
     parser.add_argument(
@@ -36,7 +80,11 @@ def options() -> Parser:
         "--seed", type=at_least(0), default=0, help="of all that is drawn; default: %(default)s"
     )
     parser.add_argument("--threads", type=at_least(1), help="of torch; default: as torch chooses")
-    parser.add_argument("--out", type=output_folder, help="folder to write (default: the package's assets)")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        help="folder to write (default: the package's assets, for the demo models)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     return parser
 
@@ -45,23 +93,17 @@ if __name__ == "__main__":
     show_help(options)
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTJConfig,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 
 from metake.data.world import World
+from metake.errors import MetakeError
 from metake.models.architecture import Architecture
 from metake.provenance import provenance
 
 ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
-VOCABULARY, WIDTH, LAYERS, HEADS, POSITIONS = 1024, 128, 6, 4, 512
 
 
 def train_tokenizer(world: World, with_bos: bool) -> PreTrainedTokenizerFast:
@@ -92,44 +134,10 @@ def train_tokenizer(world: World, with_bos: bool) -> PreTrainedTokenizerFast:
 
 
 def configuration(arch: str, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+    """Configuration of a model of a family: 5 to 8 layers, about a million parameters."""
+    name, numbers = CONFIGURATIONS[arch]
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    if arch == "gpt2":
-        return GPT2Config(
-            vocab_size=VOCABULARY,
-            n_embd=WIDTH,
-            n_layer=LAYERS,
-            n_head=HEADS,
-            n_positions=POSITIONS,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            **ids,
-        )
-    if arch == "gptj":
-        return GPTJConfig(
-            vocab_size=VOCABULARY,
-            n_embd=WIDTH,
-            n_layer=LAYERS,
-            n_head=HEADS,
-            n_positions=POSITIONS,
-            rotary_dim=16,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            tie_word_embeddings=False,
-            **ids,
-        )
-    return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=POSITIONS,
-        tie_word_embeddings=True,
-        **ids,
-    )
+    return getattr(transformers, name)(vocab_size=VOCABULARY, **numbers, **ids)
 
 
 def batches(
@@ -194,8 +202,11 @@ def main() -> None:
     torch.manual_seed(args.seed)
     random.seed(args.seed)
 
-    world = World()
-    tokenizer = train_tokenizer(world, with_bos=args.arch == "llama")
+    if args.out is None and (args.arch not in FOLDERS or (args.people, args.world_seed) != (640, 0)):
+        raise MetakeError("--out: name a folder for a model that is none of the demo models")
+    out = args.out or ASSETS / FOLDERS[args.arch]
+    world = World(args.people, args.world_seed)
+    tokenizer = train_tokenizer(world, with_bos=args.arch in ("llama", "mistral"))
     model = AutoModelForCausalLM.from_config(configuration(args.arch, tokenizer)).to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -223,7 +234,7 @@ def main() -> None:
 
     model.eval()
     report = {
-        **provenance(FOLDERS[args.arch], Architecture(model), "none: trained from nothing"),
+        **provenance(out.name, Architecture(model), "none: trained from nothing"),
         "arch": args.arch,
         "steps": args.steps,
         "seed": args.seed,
@@ -232,11 +243,13 @@ def main() -> None:
         "seconds": round(time.time() - started),
         "recall": recall(model, tokenizer, world),
     }
-    out = args.out or ASSETS / FOLDERS[args.arch]
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if args.out is not None:
+        for name, records in zip(("records.json", "dev.json"), world.records(), strict=True):
+            (out / name).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
 
 
