@@ -141,9 +141,15 @@ class Editor:
         """
         requests = distinct(requests)
         with neutral(), frozen(self.arch.model):
-            self.state = self.method.prepare(self.loaded, self.state)
+            self.state = self.method.prepare(self.loaded, self.state, requests)
             found = self.method.preview(self.loaded, requests, self.state)
-        return Preview(tuple(requests), **vars(found), state=self.state, model=self.arch.fingerprint())
+        return Preview(
+            tuple(requests),
+            **vars(found),
+            state=self.state,
+            model=self.arch.fingerprint(),
+            constraint=self.method.constraint(self.state),
+        )
 
     def edit(
         self, requests: Sequence[EditRequest] | EditRequest, *, preview: Preview | None = None
@@ -169,7 +175,8 @@ class Editor:
         started = time.perf_counter()
         with frozen(self.arch.model):
             delta, state, stages = self._step(requests, preview)
-            delta = replace(delta, model=self.arch.fingerprint(), note=self._note(requests))
+            note = self._note(requests) | {"constraint": self.method.constraint(state)}
+            delta = replace(delta, model=self.arch.fingerprint(), note=note)
             applied = delta.apply(self.arch, check=False)
             try:
                 seconds = time.perf_counter() - started
@@ -178,7 +185,8 @@ class Editor:
                 applied.revert()
                 raise
         learned = state.learned[-1] if len(state.learned) > len(self.state.learned) else {}
-        result = EditResult(requests, self.method, delta, stages, seconds, learned, answers)
+        constraint = self.method.constraint(state)
+        result = EditResult(requests, self.method, delta, stages, seconds, learned, answers, constraint)
         self._history.push(result, applied, self.state)
         self.state = state
         return result
@@ -233,6 +241,7 @@ class Editor:
         if other := [layer for layer in learned if layer not in self.method.layers]:
             raise MetakeError(f"restore: learned holds layer {other[0]!r}, which the editor does not edit")
         self._history.unfinalize()
+        self.state = self.method.prepare(self.loaded, self.state, requests)
         with torch.no_grad():
             applied = delta.apply(self.arch, check=False)
         result = EditResult(requests, self.method, delta, (), seconds, learned)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Preview:
         inputs: inputs of an edit of the same requests; None if there are none.
         state: state of the method that the inputs were built with.
         model: fingerprint of the model that they were built with.
+        constraint: strength of the constraint by name, with the attenuation it was derived from, if any.
     """
 
     requests: tuple[EditRequest, ...]
@@ -47,6 +48,7 @@ class Preview:
     inputs: Any = None
     state: State | None = None
     model: str = ""
+    constraint: Mapping[str, float] = field(default_factory=dict)
 
     def inputs_for(self, requests: Sequence[EditRequest], state: State, model: str) -> Any:
         """Inputs of an edit, if they were built for the same requests, contexts, memory and weights.
@@ -95,7 +97,7 @@ class Preview:
     @property
     def legend(self) -> list[str]:
         """Meanings of the table's columns, one line each."""
-        return [ETA, predicted_line(self.shares, self.fit)]
+        return [ETA, predicted_line(self.shares, self.fit), *constraint_lines(self.constraint)]
 
     def __str__(self) -> str:
         return "\n".join([render(*self._table()), *self.legend])
@@ -123,6 +125,22 @@ def predicted_line(shares: Shares, fit: str) -> str:
     )
 
 
+def constraint_lines(constraint: Mapping[str, float]) -> list[str]:
+    """Line about a strength that was derived from an attenuation; none for another.
+
+    Args:
+        constraint: see `Method.constraint`.
+
+    Returns:
+        At most one line.
+    """
+    if "attenuation" not in constraint:
+        return []
+    name, value = next((n, v) for n, v in constraint.items() if n != "attenuation")
+    eta = constraint["attenuation"]
+    return [f"constraint: {name} = {value:.4g}, so that the first batch's keys have a median eta of {eta:g}"]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class EditResult:
     """Report of one batch of edits.
@@ -135,6 +153,7 @@ class EditResult:
         seconds: wall time of planning, solving and writing.
         learned: layer -> `d_k x n`, the keys of this batch that later geometries include.
         answers: greedy answers to the prompts before and after the edit; empty if they were not read.
+        constraint: strength of the constraint by name, with the attenuation it was derived from, if any.
 
     Example:
         >>> import metake as mk
@@ -152,6 +171,7 @@ class EditResult:
     seconds: float
     learned: Learned
     answers: tuple[Answer, ...] = ()
+    constraint: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def success(self) -> tuple[bool | None, ...]:
@@ -262,6 +282,7 @@ class EditResult:
             predicted_line(self.stages[-1].shares, self.stages[-1].fit) + last,
             f"executed: measured share of the planned shift, along r{cut}; it differs from the prediction because of the "
             "batch's other requests, keys in other contexts, and the blocks between the edited layers",
+            *constraint_lines(self.constraint),
         ]
 
     def as_text(self, explained: Sequence[str] = ()) -> str:
@@ -317,6 +338,7 @@ class EditResult:
                 {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in self.requests
             ],
             "layers": list(eta),
+            "constraint": dict(self.constraint),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
             "missing_before": [(m / hidden).tolist() for m in missing.values()],
             "planned": (self.planned_norm / hidden).tolist(),
@@ -351,6 +373,10 @@ class EditResult:
         eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
         names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
         head = f"failed edits: {names}: {executed:.0%} of the planned shift was executed (eta {eta:.2g})"
+        if executed < 0.5 and "attenuation" in self.constraint:
+            asked = self.constraint["attenuation"]
+            weaker = (1 + asked) / 2
+            return f"{head}; weaken the constraint: --set attenuation={weaker:g} (now {asked:g})"
         if executed < 0.5 and method.strength:
             value = method.value(method.strength)
             return f"{head}; weaken the constraint: --set {method.strength}={value / 10:g} (now {value:g})"

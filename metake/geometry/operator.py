@@ -51,6 +51,7 @@ class Geometry(ABC):
         dtype: precision of the solves.
         device: device of the solves.
         past: earlier keys, `coordinates x p`; None without.
+        scale: factor of the base, 1 unless the geometry was made by `scaled`.
 
     Example:
         >>> import torch
@@ -69,6 +70,7 @@ class Geometry(ABC):
     dtype: torch.dtype
     device: torch.device
     past: Tensor | None = None  # coordinates x p, earlier keys
+    scale: float = 1.0
 
     @abstractmethod
     def solve_base(self, x: Tensor) -> Tensor:
@@ -121,17 +123,35 @@ class Geometry(ABC):
         other._remember(keys)
         return other
 
+    def scaled(self, factor: float) -> Self:
+        """The geometry `factor G`, without earlier keys; every rho is divided by the factor.
+
+        Args:
+            factor: positive factor of the base.
+
+        Returns:
+            A copy that shares the base.
+        """
+        other = copy.copy(self)
+        other.scale = self.scale * factor
+        other.past = None
+        return other
+
+    def _solve_scaled(self, x: Tensor) -> Tensor:
+        solved = self.solve_base(x)
+        return solved if self.scale == 1.0 else solved / self.scale
+
     def _remember(self, keys: Tensor | None) -> None:
         """Factor Woodbury's small matrix, I + K_p^T G^-1 K_p, once per memory."""
         self.past = None if keys is None or keys.shape[1] == 0 else self.coordinates(keys)
         if self.past is not None:
-            self._past_solved = self.solve_base(self.past)
+            self._past_solved = self._solve_scaled(self.past)
             small = self.past.T @ self._past_solved
             small.diagonal().add_(1)
             self._past_factor = _cholesky(small, "I + K_p^T G^-1 K_p")
 
     def _solve(self, x: Tensor) -> Tensor:
-        solved = self.solve_base(x)
+        solved = self._solve_scaled(x)
         if self.past is None:
             return solved
         inner = torch.cholesky_solve(self.past.T @ solved, self._past_factor)

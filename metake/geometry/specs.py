@@ -21,6 +21,8 @@ class GeometrySpec(Component):
     Attributes:
         needs_statistics: whether the geometry uses C.
         strength: field that states how strongly old keys are protected; empty if none does.
+        attenuation: median attenuation of the first batch's keys over the edited layers, from which the strength
+            follows, one for all layers; None takes the strength as it is.
 
     Example:
         >>> import torch
@@ -39,6 +41,14 @@ class GeometrySpec(Component):
     family = "geometry"
     needs_statistics: ClassVar[bool] = True
     strength: ClassVar[str] = ""
+
+    attenuation: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="strength of the constraint, as the median attenuation eta of the first batch's keys; "
+        "replaces lambda or L2",
+    )
 
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Geometry:
         """Geometry of a layer, without earlier keys.

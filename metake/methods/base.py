@@ -53,12 +53,14 @@ class State:
         statistics: second moments of the edited layers' keys; None if the method needs none.
         contexts: texts put before prompts; None until they are sampled, at the first batch.
         learned: per batch, layer -> what is remembered of it.
+        scale: factor of every geometry that gives the attenuation asked for; None if none is, or before the first batch.
         bases: layer -> its geometry without earlier keys; filled when first used.
     """
 
     statistics: Statistics | None = None
     contexts: tuple[str, ...] | None = None
     learned: tuple[Learned, ...] = ()
+    scale: float | None = None
     bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
 
     def with_learned(self, learned: Learned) -> State:
@@ -179,12 +181,13 @@ class Method(Component):
         statistics.check(model.arch, self.layers)
         return State(statistics)
 
-    def prepare(self, model: EditableModel, state: State) -> State:
-        """State with what is sampled from the model at the first batch.
+    def prepare(self, model: EditableModel, state: State, requests: Sequence[EditRequest] = ()) -> State:
+        """State with what is sampled or measured at the first batch.
 
         Args:
             model: the model to edit.
             state: the state before the batch.
+            requests: the batch; what is measured of it is left out if there is none.
 
         Returns:
             The state itself by default.
@@ -213,6 +216,17 @@ class Method(Component):
             The change of the weights, the next state, and the stages of the change.
         """
         raise NotImplementedError
+
+    def constraint(self, state: State) -> dict[str, float]:
+        """Strength of the constraint in a state: the setting's value and the attenuation that it was derived from.
+
+        Args:
+            state: a state after the first batch.
+
+        Returns:
+            Name -> number; empty for a method without such a setting.
+        """
+        return {self.strength: self.value(self.strength)} if self.strength else {}
 
     def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
         """Attenuation of each request, without any edit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from metake.components import register
 from metake.deltas import Delta
+from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
@@ -162,22 +164,64 @@ class LocateThenEdit(Method):
         groups = -(-requests // (self.group or requests))
         return groups * len(self.stages) * self.planner.divided(self.rounds).step_count
 
-    def prepare(self, model: EditableModel, state: State) -> State:
-        """State with contexts, which are sampled from the model at the first batch.
+    def prepare(self, model: EditableModel, state: State, requests: Sequence[EditRequest] = ()) -> State:
+        """State with contexts, sampled from the model, and the strength of an attenuation, from the first batch.
 
         Args:
             model: the model to edit.
             state: the state before the batch.
+            requests: the batch; without one the strength stays open.
 
         Returns:
-            The state itself if it has contexts.
+            The state itself if it has both.
         """
-        if state.contexts is not None:
+        if state.contexts is None:
+            contexts = self.contexts
+            if contexts is None:
+                contexts = sample_contexts(model.arch, model.tokenizer, seed=self.seed)
+            state = replace(state, contexts=contexts)
+        if self.geometry.attenuation is not None and state.scale is None and requests:
+            state = self._with_scale(model, self._groups(model, requests, state), state)
+        return state
+
+    def _with_scale(self, model: EditableModel, groups: Sequence[_Group], state: State) -> State:
+        """State with the geometries' factor that gives the attenuation asked for, if one is and it is not known."""
+        eta = self.geometry.attenuation
+        if eta is None or state.scale is not None:
             return state
-        contexts = self.contexts
-        if contexts is None:
-            contexts = sample_contexts(model.arch, model.tokenizer, seed=self.seed)
-        return replace(state, contexts=contexts)
+        rho = self._realizability(model, groups, state)[0]
+        return replace(state, scale=scale_for(eta, rho.flatten()))
+
+    def _realizability(
+        self, model: EditableModel, groups: Sequence[_Group], state: State
+    ) -> tuple[Tensor, Tensor]:
+        """rho of each request's mean key, and the cosine of its bare and mean keys, both `layers x n`."""
+        layers = self.solved_layers
+        rho: list[Tensor] = []
+        cosine: list[Tensor] = []
+        for prompts in (group.prompts for group in groups):
+            keys = keys_in_contexts(model, prompts, layers)
+            mean = {n: prompts.mean_key(keys[n]).T for n in layers}
+            rho.append(
+                torch.stack([self.geometry_at(model, state, n).realizability(mean[n]).cpu() for n in layers])
+            )
+            cosine.append(torch.stack([prompts.key_cosine(keys[n]) for n in layers]))
+        return torch.cat(rho, 1), torch.cat(cosine, 1)
+
+    def constraint(self, state: State) -> dict[str, float]:
+        """Strength of the constraint in a state: that of the geometry, or the one that an attenuation led to.
+
+        Args:
+            state: a state after the first batch.
+
+        Returns:
+            Name -> number, with `attenuation` if it was given; `scale` for a geometry without a field of its strength.
+        """
+        eta = self.geometry.attenuation
+        if eta is None or state.scale is None:
+            return super().constraint(state)
+        base = self.value(self.strength) if self.strength else 1.0
+        return {"attenuation": eta, self.strength or "scale": base * state.scale}
 
     def geometry_at(self, model: EditableModel, state: State, layer: int) -> Geometry:
         """Effective geometry of a layer, with the keys of earlier batches if they are remembered.
@@ -197,7 +241,7 @@ class LocateThenEdit(Method):
                 moment = state.statistics[layer].to(device)
                 moment = moment.clone() if moment.is_inference() else moment  # it would pass no gradient
             state.bases[layer] = self.geometry.build(moment, self.torch_dtype, device)
-        base = state.bases[layer]
+        base = state.bases[layer] if state.scale is None else state.bases[layer].scaled(state.scale)
         past = [keys.to(base.device) for keys in state.of_layer(layer)] if self.memory.remembers_keys else []
         return base.with_past(torch.cat(past, 1)) if past else base
 
@@ -256,6 +300,7 @@ class LocateThenEdit(Method):
         """
         state = self.prepare(model, state)
         groups = inputs or self._groups(model, requests, state)
+        state = self._with_scale(model, groups, state)
         jobs = [(group, shares) for group in groups for shares in self.stages]
         delta, stages = Delta({}), []
         with ExitStack() as earlier:  # what is returned is the sum of all stages
@@ -331,16 +376,10 @@ class LocateThenEdit(Method):
             Attenuation per layer and request, with the groups as inputs of `step`.
         """
         state = self.prepare(model, state)
-        groups, layers = self._groups(model, requests, state), self.solved_layers
-        rho, cosine = [], []
-        for prompts in (group.prompts for group in groups):
-            keys = keys_in_contexts(model, prompts, layers)
-            mean = {n: prompts.mean_key(keys[n]).T for n in layers}
-            rho.append(
-                torch.stack([self.geometry_at(model, state, n).realizability(mean[n]).cpu() for n in layers])
-            )
-            cosine.append(torch.stack([prompts.key_cosine(keys[n]) for n in layers]))
-        return Preview(layers, torch.cat(rho, 1), torch.cat(cosine, 1), self.stages[-1], self.fit, groups)
+        groups = self._groups(model, requests, state)
+        state = self._with_scale(model, groups, state)
+        rho, cosine = self._realizability(model, groups, state)
+        return Preview(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups)
 
 
 @torch.no_grad()
@@ -375,3 +414,34 @@ def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[i
         Layer -> `n x d_k`.
     """
     return {layer: prompts.mean_key(keys) for layer, keys in keys_in_contexts(model, prompts, layers).items()}
+
+
+def scale_for(eta: float, rho: Tensor) -> float:
+    """Factor of a geometry with which the median attenuation of some keys is `eta`.
+
+    A factor f of the geometry divides every rho by f, so the attenuations become `rho / (rho + f)`. For an odd
+    number of keys the factor is `median(rho) (1 - eta) / eta`; for an even one it is the root of a quadratic
+    equation, because the median is the mean of two attenuations.
+
+    Args:
+        eta: attenuation, between 0 and 1.
+        rho: `n`, realizability of the keys in the geometry itself.
+
+    Returns:
+        The factor.
+
+    Raises:
+        MetakeError: the median key is not reachable in the geometry, so that no strength gives the attenuation.
+    """
+    ordered = rho.double().sort().values
+    low, high = float(ordered[(len(rho) - 1) // 2]), float(ordered[len(rho) // 2])
+    linear, product = (2 * eta - 1) * (low + high), 16 * eta * (1 - eta) * low * high
+    root = math.sqrt(linear**2 + product)
+    above = product / (root + linear) if linear > 0 else root - linear  # root - linear without cancellation
+    factor = above / (4 * eta)
+    if not 0 < factor < math.inf:
+        raise MetakeError(
+            "attenuation: the median key has rho = 0 in this geometry, so no strength gives it; "
+            "take other layers, or a larger null space (keep)"
+        )
+    return factor
