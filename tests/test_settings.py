@@ -221,6 +221,7 @@ def test_preset_is_refused_to_a_foreign_folder(demo, tmp_path):
 EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "rounds": (1, True, None),
     "group": (1, True, None),
+    "attenuation": (0, False, 0.999),
     "weight": (0, False, None),
     "ridge": (0, True, None),
     "l2": (0, False, None),
