@@ -195,7 +195,7 @@ class LocateThenEdit(Method):
     def _realizability(
         self, model: EditableModel, groups: Sequence[_Group], state: State
     ) -> tuple[Tensor, Tensor]:
-        """rho of each request's mean key, and the cosine of its bare and mean keys, both `layers x n`."""
+        """Realizability of each request's mean key, and the cosine of its bare and mean keys, both `layers x n`."""
         layers = self.solved_layers
         rho: list[Tensor] = []
         cosine: list[Tensor] = []
