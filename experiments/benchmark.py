@@ -205,8 +205,8 @@ def build(args: argparse.Namespace) -> Bench:
         clamp=0.75,
         decay=0.5,
         stop_loss=0.0,
-        weight=1000.0,
-        ridge=1e-4,
+        lam=1000.0,
+        jitter=1e-4,
         max_tokens=args.max_tokens,
     )
     name = args.size if args.size in DEMOS else "demo"

@@ -193,7 +193,7 @@ def main() -> None:
     rows = [
         [
             p["target"],
-            f"{p['weight']:g}",
+            f"{p['lam']:g}",
             f"{p['eta']:.2f}",
             f"{p['rate']:g}",
             *(f"{100 * p[m]:.1f}" for m in METRICS),
@@ -222,7 +222,7 @@ def gains(points: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     the lengthened plan, that plan.
     """
     measured = ("efficacy", "generalization", "specificity", "same_subject")
-    at = {(p["target"], p["weight"]): p for p in points}
+    at = {(p["target"], p["lam"]): p for p in points}
     rows = []
     for (name, weight), point in at.items():
         if point["settings"]["planner"]["kind"] != ClosedLoop.kind:
@@ -286,7 +286,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
                 run = held_out.run(bench.method(name, weight, rate))
                 journal["points"][key] = {
                     "target": name,
-                    "weight": weight,
+                    "lam": weight,
                     "rate": rate,
                     "score on dev": max(trials)[0],
                     **summary(run),
@@ -336,7 +336,7 @@ def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) ->
         for axis, metric in zip(axes, ("efficacy", "generalization", "specificity"), strict=True):
             for i, (name, (color, line)) in enumerate(STYLES.items()):
                 mine = [p for p in points if p["target"] == name]
-                x = [p["weight"] * 1.03 ** (i - 5) for p in mine]
+                x = [p["lam"] * 1.03 ** (i - 5) for p in mine]
                 y = [100 * p[metric] for p in mine]
                 bars = [
                     [v - 100 * p["interval"][metric][0] for v, p in zip(y, mine, strict=True)],
@@ -355,7 +355,7 @@ def draw(points: list[dict[str, Any]], path: Path, title: str, strength: str) ->
                         label=name,
                     )
             axis.set_xscale("log")
-            weights = sorted({p["weight"] for p in points})
+            weights = sorted({p["lam"] for p in points})
             axis.set_xticks(weights, [f"{w:g}" for w in weights])
             axis.minorticks_off()
             axis.set_xlabel(r"$\lambda$" if strength == "lambda" else strength)

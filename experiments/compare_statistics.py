@@ -82,14 +82,14 @@ def main() -> None:
         keys = lookup_keys(loaded, method.batch(loaded, requests, state)[1], layers)
     rows, content = [], []
     for weight in weights:
-        spec = method.updated(weight=weight).geometry
+        spec = method.updated(lam=weight).geometry
         for name, moments in statistics.items():
             etas = []
             for layer in layers:
                 moment = moments[layer]
                 geometry = spec.build(moment, method.torch_dtype, moment.device)
                 etas.append(float(geometry.attenuation(keys[layer].T).median()))
-            content.append({"weight": weight, "text": name, "tokens": moments.provenance.tokens, "eta": etas})
+            content.append({"lam": weight, "text": name, "tokens": moments.provenance.tokens, "eta": etas})
             rows.append([f"{weight:g}", name, str(moments.provenance.tokens), *(f"{e:.3f}" for e in etas)])
     similarity = {
         str(layer): float(

@@ -121,7 +121,7 @@ def main() -> None:
     arch = Architecture(model)
     # any text will do for random weights, so the demo vocabulary serves (its ids exist in every model)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")
-    choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "ridge": 1e-4}
+    choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "jitter": 1e-4}
     if args.layers:
         choice["layers"] = tuple(parse_layers(args.layers))
     chosen = methods_for(arch, methods, preset=NAMES[args.arch], changes=choice)

@@ -45,7 +45,7 @@ def options() -> Parser:
     parser.add_argument("--text", type=Path, help="default: the text that ships for the model")
     parser.add_argument("--tokens", type=at_least(1), default=240_000, help="largest size")
     parser.add_argument("--layers", help="default: the preset's")
-    parser.add_argument("--weight", type=positive, help="lambda; default: the preset's")
+    parser.add_argument("--lam", type=positive, help="lambda; default: the preset's")
     parser.add_argument("--data", type=Path, help="facts whose eta is looked at; default: what ships")
     parser.add_argument("--edits", type=at_least(1), default=100, help="how many facts; default: %(default)s")
     parser.add_argument(
@@ -99,8 +99,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     assert isinstance(method, LocateThenEdit)
     if args.layers is not None:
         method = method.updated(layers=parse_layers(args.layers))
-    if args.weight is not None:
-        method = method.updated(weight=args.weight)
+    if args.lam is not None:
+        method = method.updated(lam=args.lam)
     layers = method.layers
     text = default_text(args.model) if args.text is None else read_text(args.text)
     sizes = [args.tokens]
@@ -147,7 +147,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         **provenance(loaded.name, loaded.arch, "memit"),
         "layers": list(layers),
         "d_k": loaded.arch.d_k,
-        "weight": method.value("weight"),
+        "lam": method.value("lam"),
         "facts": len(requests),
         "points": points,
         "goal": GOAL,
@@ -180,7 +180,7 @@ def draw(content: dict[str, Any], path: Path) -> Path:
         axis.plot(x, [100 * first * (x[0] / n) ** 0.5 for n in x], ":", color=BLACK, label=r"$1/\sqrt{n}$")
         axis.axhline(100 * GOAL, color=BLACK, lw=0.6)
         axis.set(xscale="log", yscale="log", xlabel="tokens behind C", ylabel="median change of eta, %")
-        axis.set_title(f"{content['model']}: layers {content['layers']}, lambda {content['weight']:.3g}")
+        axis.set_title(f"{content['model']}: layers {content['layers']}, lambda {content['lam']:.3g}")
         sizes = [p["tokens"] for p in points]
         axis.set_xticks(sizes, [f"{n / 1000:g}k" for n in sizes])
         axis.xaxis.set_minor_locator(NullLocator())

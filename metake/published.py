@@ -22,7 +22,7 @@ SETTINGS = {
     "v_weight_decay": "decay",
     "clamp_norm_factor": "clamp",
     "kl_factor": "kl",
-    "mom2_update_weight": "weight",
+    "mom2_update_weight": "lam",
     "nullspace_threshold": "threshold",
     "L2": "l2",
 }
@@ -98,7 +98,7 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
         changes["geometry"] = "identity"
     if content.get("emmet_lambda"):  # then its exact fit is MEMIT's soft one, lambda times so much
         changes["fit"] = "soft"
-        changes["weight"] = float(changes.get("weight", 1.0)) * float(content["emmet_lambda"])
+        changes["lam"] = float(changes.get("lam", 1.0)) * float(content["emmet_lambda"])
     if content.get("blue") is True:
         changes["allocation"] = "boundary"
     for name in ("edit_modules", "inner_params"):

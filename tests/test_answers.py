@@ -122,7 +122,7 @@ def result_of(executed, eta, took, clamped=False, method="memit", **changes):
     solution = Solution({}, {}, {}, {n: torch.tensor(v) for n, v in eta.items()}, shift, planned)
     plan = SimpleNamespace(clamped=torch.tensor(clamped).expand(count))
     stages = (Stage(SimpleNamespace(hidden=planned, plan=plan), solution, slice(0, count), [(1, 1.0)]),)
-    numbers = {"weight": 30.0, "l2": 7.0, "steps": 20, **changes}
+    numbers = {"lam": 30.0, "l2": 7.0, "steps": 20, **changes}
     plain = method_named(method, (1,))
     chosen = plain.updated(**plain.fitting(numbers))
     said = tuple(Answer("", "x", "", "x" if success else "y") for success in took)
@@ -148,7 +148,7 @@ def test_failed_requests_are_those_without_the_target():
 @pytest.mark.parametrize(
     ("executed", "changes", "lever"),
     [
-        (0.4, {}, "weaken the constraint: --set weight=3 (now 30)"),
+        (0.4, {}, "weaken the constraint: --set lam=3 (now 30)"),
         (0.4, {"geometry": "projected"}, "weaken the constraint: --set l2=0.7 (now 7)"),
         (0.6, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
         (0.5, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
@@ -169,7 +169,7 @@ def test_failed_requests_are_those_without_the_target():
             {"clamped": True, "planner": "compensated", "clamp": 0.2},
             "the clamp bounds the target: --set clamp=0.4 (now 0.2)",
         ),
-        (0.4, {"clamped": True}, "weaken the constraint: --set weight=3 (now 30)"),
+        (0.4, {"clamped": True}, "weaken the constraint: --set lam=3 (now 30)"),
         (
             0.6,
             {"clamped": True, "planner": "closed-loop", "meta_steps": 8},

@@ -20,7 +20,7 @@ def test_direct_memit_equals_memit(loaded, statistics_of, records, clamp):
     Same prompts, same settings: targets and updates agree to the rounding of fp32 passes.
     """
     method = MEMIT.updated(
-        layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, weight=30.0, ridge=1e-4
+        layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, lam=30.0, jitter=1e-4
     )
     statistics = statistics_of(loaded)
     state = method.prepare(loaded, method.init(loaded, statistics))

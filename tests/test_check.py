@@ -11,9 +11,9 @@ OTHER = metake.EditRequest("The one who works at the {} is a", "river", "miner")
 REPHRASE, NEIGHBOR = "At the market works a", "The one who works at the garden is a"
 STRONG = {
     "ultraedit": {"gradient_lr": 1e-2},
-    "prune": {"weight": 1e-3, "clamp": None, "lr": 2.0, "steps": 20},
+    "prune": {"lam": 1e-3, "clamp": None, "lr": 2.0, "steps": 20},
 }
-CHANGES = {"layers": (0, 1, 2), "weight": 1.0, "steps": 12, "lr": 0.5, "contexts": ()}
+CHANGES = {"layers": (0, 1, 2), "lam": 1.0, "steps": 12, "lr": 0.5, "contexts": ()}
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_check_leaves_out_later_batches_in_other_layers(demo, editor):
     A batch that was restored from a file may be of other layers than the editor's own.
     """
     before = short(demo, [NEIGHBOR])
-    with editor(layers=(3,), weight=0.01) as other:
+    with editor(layers=(3,), lam=0.01) as other:
         delta = other.edit(metake.EditRequest("The one who works at the {} is a", "garden", "miner")).delta
     with editor() as e:
         result = e.edit(FACT)

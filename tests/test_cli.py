@@ -60,7 +60,7 @@ def logits(folder, tokenizer_from=None):
 
 
 def test_edit_saves_the_model_that_apply_makes(run, stats, tmp_path):
-    common = ["--layers", "1-3", "--stats", stats, "--set", "weight=10", "--set", "steps=8"]
+    common = ["--layers", "1-3", "--stats", stats, "--set", "lam=10", "--set", "steps=8"]
     out = run(*EDIT, *common, "--out", tmp_path / "a")
     assert "before:" in out
     assert {f.name for f in (tmp_path / "a").iterdir()} >= {
@@ -196,7 +196,7 @@ def test_preview_names_keys_that_differ_in_contexts(monkeypatch, capsys, stats):
 
 def test_edit_that_fails_has_its_own_exit_code(monkeypatch, capsys, stats, tmp_path):
     """An edit that does not take ends with its own code."""
-    for strength, code, said in (("weight=1e9", 3, "0 of 1 answers"), ("weight=1", 0, "1 of 1 answers")):
+    for strength, code, said in (("lam=1e9", 3, "0 of 1 answers"), ("lam=1", 0, "1 of 1 answers")):
         monkeypatch.setattr(
             sys,
             "argv",
@@ -228,7 +228,7 @@ def test_edit_that_fails_has_its_own_exit_code(monkeypatch, capsys, stats, tmp_p
         out, errors = capsys.readouterr()
         assert ended == code
         assert said in out
-        assert ("failed edits: " in errors and "--set weight=1e+08 (now 1e+09)" in errors) == (code == 3)
+        assert ("failed edits: " in errors and "--set lam=1e+08 (now 1e+09)" in errors) == (code == 3)
         assert "no preset" not in errors
         content = json.loads((tmp_path / strength / "result.json").read_text(encoding="utf-8"))
         assert content["success"] == [code == 0]
@@ -277,7 +277,7 @@ def test_edit_notes_a_model_without_a_preset_first(change, said, monkeypatch, ca
 def test_edit_result_has_questions_and_answers(demo, statistics_of, records):
     """A result has what was asked and answered."""
     requests = [r.request for r in records[:2]]
-    with editor_of(demo, statistics_of(demo), "memit", weight=1e9) as editor:
+    with editor_of(demo, statistics_of(demo), "memit", lam=1e9) as editor:
         result = editor.edit(requests)
         assert result.success == (False, False)
         assert result.failed == tuple(requests)
@@ -288,7 +288,7 @@ def test_edit_result_has_questions_and_answers(demo, statistics_of, records):
             assert answer.before == answer.after
         assert "0 of 2 answers" in text
         assert len(repr(result)) < 200
-        assert "--set weight=1e+08" in result.advice()
+        assert "--set lam=1e+08" in result.advice()
     with editor_of(demo, statistics_of(demo), "memit", answers=False) as editor:
         result = editor.edit(requests)
         assert (result.answers, result.success, result.failed, result.advice()) == ((), (None, None), (), "")
@@ -420,7 +420,7 @@ def test_edit_reads_settings_from_published_files(run, stats, tmp_path):
         "--hparams",
         path,
         "--set",
-        "weight=9",
+        "lam=9",
         "--stats",
         stats,
         "--delta-only",
@@ -428,7 +428,7 @@ def test_edit_reads_settings_from_published_files(run, stats, tmp_path):
         tmp_path / "o",
     )
     used = json.loads((tmp_path / "o" / "result.json").read_text())["settings"]
-    assert (used["layers"], used["planner"]["steps"], used["geometry"]["weight"]) == (
+    assert (used["layers"], used["planner"]["steps"], used["geometry"]["lam"]) == (
         [1, 2],
         3,
         9,

@@ -199,7 +199,7 @@ def test_ask_prints_greedy_answers(call, demo, write):
 
 
 def test_ask_with_a_delta_prints_answers_before_and_after(call, demo, statistics_of, records, tmp_path):
-    with editor_of(demo, statistics_of(demo), "memit", weight=1.0, lr=1.0, clamp=None) as editor:
+    with editor_of(demo, statistics_of(demo), "memit", lam=1.0, lr=1.0, clamp=None) as editor:
         (answer,) = editor.edit(records[0].request).answers
         editor.delta.save(tmp_path / "d")
     assert answer.before != answer.after
@@ -272,7 +272,7 @@ def test_command_with_prompts_notes_an_unused_template(call, talking, tmp_path):
         ("dtype=float16", "settings: dtype: unknown 'float16'; did you mean"),
         ("lr=-1", "settings: lr: "),
         ("lr=fast", "settings: lr: "),
-        ("weigth=3", "settings: unknown 'weigth'; did you mean 'weight'?"),
+        ("lamb=3", "settings: unknown 'lamb'; did you mean 'lam'?"),
     ],
 )
 @pytest.mark.parametrize("command", ["edit", "evaluate"])

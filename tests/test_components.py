@@ -56,8 +56,8 @@ def test_register_makes_a_class_usable_by_its_kind(registry):
     assert families()["geometry"]["doubled"] is Doubled
     assert known_kinds("geometry")[-1] == "doubled"
     assert "factor" in setting_names()
-    made = MEMIT.updated(geometry="doubled", factor=3.0, weight=7.0)
-    assert made.geometry == Doubled(factor=3.0, weight=7.0)
+    made = MEMIT.updated(geometry="doubled", factor=3.0, lam=7.0)
+    assert made.geometry == Doubled(factor=3.0, lam=7.0)
     assert made.name == "memit + doubled"
     assert LocateThenEdit(layers=(1,), geometry="doubled").geometry == Doubled()
     assert LocateThenEdit(layers=(1,), geometry={"kind": "doubled", "factor": 4}).geometry.factor == 4
@@ -213,7 +213,7 @@ def method_of_row(name):
     """With a number that is no default in every component that has some."""
     plain = METHODS[name].build((2, 3))
     changes = {
-        "weight": 7.5,
+        "lam": 7.5,
         "l2": 3.5,
         "lr": 0.25,
         "meta_lr": 0.125,
@@ -234,14 +234,14 @@ def test_component_is_given_as_itself_kind_or_record():
     with pytest.raises(
         MetakeError, match=r"^settings: geometry: must be a geometry or the kind of one: ridge"
     ):
-        LocateThenEdit(layers=(1,), geometry={"weight": 3.0})  # of which kind?
+        LocateThenEdit(layers=(1,), geometry={"lam": 3.0})  # of which kind?
 
 
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: RidgeSpec(weight=0), "settings: weight: input should be greater than 0 (got 0)"),
-        (lambda: RidgeSpec(weight=float("nan")), "settings: weight: input should be "),
+        (lambda: RidgeSpec(lam=0), "settings: lam: input should be greater than 0 (got 0)"),
+        (lambda: RidgeSpec(lam=float("nan")), "settings: lam: input should be "),
         (
             lambda: ClosedLoop(steps=-1),
             "settings: meta_steps: input should be greater than or equal to 0 (got -1)",
@@ -279,9 +279,9 @@ def test_component_names_a_setting_out_of_bounds(make, line):
         (MEMIT, "lr", 0.5),
         (MEMIT, "v_lr", 0.5),
         (MEMIT, "planner.lr", 0.5),
-        (MEMIT, "weight", 15000.0),
+        (MEMIT, "lam", 15000.0),
         (MEMIT, "mom2_update_weight", 15000.0),
-        (MEMIT, "geometry.weight", 15000.0),
+        (MEMIT, "geometry.lam", 15000.0),
         (MEMIT, "fit", "soft"),
         (METAKE, "meta_lr", 0.5),
         (METAKE, "planner.lr", 0.5),
@@ -346,7 +346,7 @@ def test_updated_names_settings_that_the_method_lacks():
             MEMIT.value(name)
     with pytest.raises(MetakeError, match=r"^settings: unknown 'stepps'; did you mean 'steps'\? known: "):
         MEMIT.updated(stepps=3)
-    for name in ("planner.stepps", "geometri.weight", "planner.start.lr", "layers.0", "planner.", ".lr", "."):
+    for name in ("planner.stepps", "geometri.lam", "planner.start.lr", "layers.0", "planner.", ".lr", "."):
         with pytest.raises(MetakeError, match=rf"^settings: unknown '{name}'; "):
             MEMIT.updated(**{name: 3})
 
@@ -393,7 +393,7 @@ def test_updated_by_kind_keeps_shared_numbers():
     assert (
         planned.updated(planner=Compensated()).planner == Compensated()
     )  # one that is given whole is taken as it is
-    assert MEMIT.updated(weight=3.0).updated(geometry="projected").geometry == ProjectedSpec()
+    assert MEMIT.updated(lam=3.0).updated(geometry="projected").geometry == ProjectedSpec()
 
 
 def test_updated_keeps_the_meaning_of_step_numbers():
@@ -420,12 +420,12 @@ def test_name_has_changed_kinds_and_no_numbers():
     for numbers in (
         {"lr": 0.1},
         {"layers": (3,)},
-        {"weight": 2.0},
+        {"lam": 2.0},
         {"contexts": ()},
         {"dtype": "float32"},
         {"lookup": "prompt"},
         {"memory": "none"},
-        {"geometry": RidgeSpec(weight=2.0)},
+        {"geometry": RidgeSpec(lam=2.0)},
     ):
         assert MEMIT.updated(**numbers).name == "memit"
     assert MEMIT.updated(memory="past-keys", label="mine").name == "mine"

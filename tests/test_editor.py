@@ -115,7 +115,7 @@ def test_editor_edits_every_family(family, trained, tokenizer):
     arch = Architecture(model)
     text = "\n".join(f"{q} {a}" for q, _, a in FACTS) * 8
     statistics = collect(arch, tokenizer, text, (1, 2), progress=False)
-    changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "weight": 0.01, "contexts": ()}
+    changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "lam": 0.01, "contexts": ()}
     method = method_of(arch, "metake", **{**QUICK, **changes})
     before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
     with Editor(model, tokenizer, method, statistics=statistics) as editor:
@@ -130,7 +130,7 @@ def test_editor_edits_each_demo_model(loaded, statistics_of, records):
     request = records[0].request
     changes = {
         "layers": (0, 1),
-        "weight": 1.0,
+        "lam": 1.0,
         "lr": 1.0,
         "meta_lr": 1.0,
         "steps": 30,
@@ -148,7 +148,7 @@ def test_editor_reverts_every_method_bit_exactly(loaded, statistics_of, records,
     """Every method lowers the loss and reverts bit exactly."""
     before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
     with editor_of(
-        loaded, statistics_of(loaded), method, weight=30.0, l2=0.01, steps=12, gradient_lr=1e-3
+        loaded, statistics_of(loaded), method, lam=30.0, l2=0.01, steps=12, gradient_lr=1e-3
     ) as editor:
         result = editor.edit([r.request for r in records[:3]])
         changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
@@ -246,7 +246,7 @@ def test_editor_writes_a_part_of_memit_with_rect(demo, statistics_of, records):
 def test_finalize_bounds_the_whole_prune_change_once(demo, statistics_of, records, method):
     weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
     limits = {n: float(torch.linalg.matrix_norm(w.double(), 2)) for n, w in weights.items()}
-    with torch.no_grad(), editor_of(demo, statistics_of(demo), method, weight=1e-6, lr=20.0) as editor:
+    with torch.no_grad(), editor_of(demo, statistics_of(demo), method, lam=1e-6, lr=20.0) as editor:
         for i in range(2):
             editor.edit([r.request for r in records[2 * i : 2 * i + 2]])
         raw, edited = editor.delta, {n: demo.arch.weight(n).clone() for n in weights}
@@ -268,7 +268,7 @@ def test_finalize_bounds_the_whole_prune_change_once(demo, statistics_of, record
 
 def test_finalize_keeps_edits_when_the_bound_fails(demo, statistics_of, records, monkeypatch):
     """A bound that fails leaves the edits as they were."""
-    with editor_of(demo, statistics_of(demo), "prune", weight=30.0) as editor:
+    with editor_of(demo, statistics_of(demo), "prune", lam=30.0) as editor:
         editor.edit(records[0].request)
         edited = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
         broken = lambda left, right, weight: (left * float("nan"), right)  # noqa: E731
@@ -339,7 +339,7 @@ def test_compensated_stops_at_the_weakest_layer_or_bound(demo, statistics_of, re
     requests, statistics = [record.request for record in records[:8]], statistics_of(demo)
 
     def edit(method, stretch=8.0):
-        with editor_of(demo, statistics, method, weight=3e3, stretch=stretch) as editor:
+        with editor_of(demo, statistics, method, lam=3e3, stretch=stretch) as editor:
             result = editor.edit(requests)
             return (
                 result.delta.factors,
@@ -392,7 +392,7 @@ def test_editor_moves_the_stream_at_the_prompts_last_token(loaded, statistics_of
             return run(loaded.arch, ids, stop=3, outputs=(3,)).outputs[3][0, -1]
 
     before = stream()
-    with editor_of(loaded, statistics_of(loaded), method, lookup="prompt", weight=30.0) as editor:
+    with editor_of(loaded, statistics_of(loaded), method, lookup="prompt", lam=30.0) as editor:
         result = editor.edit(request)
         planned = result.stages[0].targets.residuals[0]
         moved = stream() - before
@@ -430,7 +430,7 @@ def test_editor_edits_bf16_weights(statistics_of, demo, records):
     statistics = collect(
         low.arch, low.tokenizer, "\n".join(r.request.text for r in records) * 30, (1, 2, 3), progress=False
     )
-    with editor_of(low, statistics, weight=10.0, steps=15) as editor:
+    with editor_of(low, statistics, lam=10.0, steps=15) as editor:
         before = low.arch.weight(2).clone()
         result = editor.edit(records[0].request)
         assert low.arch.weight(2).dtype == torch.bfloat16
@@ -499,8 +499,8 @@ def test_editor_remembers_keys_of_the_edited_model(demo, statistics_of, records)
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "memit", "weight": 30.0, "ridge": 1e-2},
-        {"method": "alphaedit", "l2": 3.0, "keep": 0.5, "weight": 7.0},
+        {"method": "memit", "lam": 30.0, "jitter": 1e-2},
+        {"method": "alphaedit", "l2": 3.0, "keep": 0.5, "lam": 7.0},
         {"method": "alphaedit", "l2": 3.0, "threshold": 0.02, "keep": 0.5},
         {"method": "ultraedit"},
     ],
@@ -574,7 +574,7 @@ def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, re
     requests = [r.request for r in records[:2]]
     with (
         torch.no_grad(),
-        editor_of(demo, statistics_of(demo), "rect", weight=1e-3, lr=3.0, largest=0.25) as editor,
+        editor_of(demo, statistics_of(demo), "rect", lam=1e-3, lr=3.0, largest=0.25) as editor,
     ):
         editor.edit(requests[0])
         weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
@@ -659,7 +659,7 @@ def test_editor_keeps_mode_gradients_and_random_state(demo, statistics_of, recor
 
 def test_editor_samples_contexts_once_before_edits(demo, statistics_of, records):
     """With the method's seed; a later batch is planned after the same texts, though the model speaks otherwise now."""
-    with editor_of(demo, statistics_of(demo), "memit", contexts=None, seed=2, weight=1e-3, lr=3.0) as editor:
+    with editor_of(demo, statistics_of(demo), "memit", contexts=None, seed=2, lam=1e-3, lr=3.0) as editor:
         wanted = sample_contexts(demo.arch, demo.tokenizer, seed=2)
         editor.edit([r.request for r in records[:2]])
         assert editor.contexts == wanted
@@ -788,7 +788,7 @@ def test_editor_edits_after_finalize_on_the_unbounded_change(demo, statistics_of
 
     PRUNE bounds the whole change: batches that are edited after a first end, as if there had been none.
     """
-    options = {"weight": 1e-6, "lr": 20.0, "layers": (1, 2)}
+    options = {"lam": 1e-6, "lr": 20.0, "layers": (1, 2)}
     requests, ends = [r.request for r in records[:2]], {}
     for early in (False, True):
         with editor_of(demo, statistics_of(demo), "prune", **options) as editor:
@@ -812,7 +812,7 @@ def test_finalize_reads_answers_again(demo, statistics_of, records, monkeypatch)
     monkeypatch.setattr(
         "metake.checks.read_answers", lambda a, t, prompts, targets: [f"{next(count)}" for _ in prompts]
     )
-    with editor_of(demo, statistics_of(demo), "prune", weight=30.0) as editor:
+    with editor_of(demo, statistics_of(demo), "prune", lam=30.0) as editor:
         first, second = editor.edit(records[0].request), editor.edit([r.request for r in records[1:3]])
         assert [(a.before, a.after) for a in (*first.answers, *second.answers)] == [
             ("0", "1"),

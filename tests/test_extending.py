@@ -105,7 +105,7 @@ def test_command_line_finds_installed_methods(installed, tmp_path):
         "--target",
         "Sobris",
         "--set",
-        "weight=50",
+        "lam=50",
         "--out",
         str(tmp_path / "edit"),
         "--delta-only",
@@ -113,7 +113,7 @@ def test_command_line_finds_installed_methods(installed, tmp_path):
     assert edited.returncode in (0, 3), edited.stderr
     result = json.loads((tmp_path / "edit" / "result.json").read_text(encoding="utf-8"))
     assert result["method"] == "memit + diagonal"
-    assert result["settings"]["geometry"] == {"kind": "diagonal", "weight": 50.0}
+    assert result["settings"]["geometry"] == {"kind": "diagonal", "lam": 50.0}
 
 
 def test_command_line_lists_known_kinds_without_the_package(tmp_path):

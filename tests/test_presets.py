@@ -145,11 +145,11 @@ def test_methods_for_shares_changes_that_some_have(preset):
         ["memit", "alphaedit", "ultraedit"],
         preset=preset,
         own={"memit": {"lr": 0.7}},
-        changes={"weight": 5.0, "layers": (1,), "gradient_lr": 0.5},
+        changes={"lam": 5.0, "layers": (1,), "gradient_lr": 0.5},
     )
     assert [m.name for m in (memit, alphaedit, ultraedit)] == ["memit", "alphaedit", "ultraedit"]
     assert (memit.value("lr"), alphaedit.value("lr"), ultraedit.lr) == (0.7, 0.1, 0.5)
-    assert memit.value("weight") == 5.0
+    assert memit.value("lam") == 5.0
     assert {m.layers for m in (memit, alphaedit, ultraedit)} == {(1,)}
     with pytest.raises(MetakeError, match="memit has no threshold; it is a setting of geometry projected"):
         methods_for(arch, ["memit", "ultraedit"], changes={"threshold": 0.1})

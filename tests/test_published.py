@@ -67,7 +67,7 @@ def test_read_published_takes_every_number_of_json(demo, write, recwarn):
     """Every number of a JSON file arrives."""
     changes = read_published(write("gpt2-xl.json", json.dumps(MEMIT)), demo.arch)
     made = settings_for(demo.arch, "memit", name="none", **changes)
-    names = ("layers", "clamp", "steps", "lr", "decay", "kl", "weight")
+    names = ("layers", "clamp", "steps", "lr", "decay", "kl", "lam")
     assert [made.value(name) for name in names] == [(1, 2), 0.6, 17, 0.3, 0.2, 0.05, 12000]
     assert (made.name, made.geometry.kind, made.planner.kind) == ("memit", "ridge", "open-loop")
     assert not recwarn.list
@@ -111,7 +111,7 @@ def test_read_published_takes_emmets_lambda_as_soft_fit(demo, write):
         "emmet.json", json.dumps({**MEMIT, "emmet_lambda": 0.1, "update_norm_lambda": 0, "layers": [2]})
     )
     made = settings_for(demo.arch, "emmet", **read_published(path, demo.arch))
-    assert (made.fit, made.value("weight"), made.allocation.kind) == ("soft", pytest.approx(1200), "last")
+    assert (made.fit, made.value("lam"), made.allocation.kind) == ("soft", pytest.approx(1200), "last")
     path = write("exact.json", json.dumps({**MEMIT, "emmet_lambda": 0}))
     assert settings_for(demo.arch, "emmet", **read_published(path, demo.arch)).fit == "exact"
 

@@ -41,7 +41,7 @@ def published_update(moment, keys, residual):
 def test_rome_equals_the_published_update(demo, statistics_of, records, count):
     """One request after the other: the second on the model that holds the first."""
     method = method_named("rome", (LAYER,)).updated(
-        contexts=CONTEXTS, steps=6, ridge=0.0, weight=1.0, clamp=None
+        contexts=CONTEXTS, steps=6, jitter=0.0, lam=1.0, clamp=None
     )
     requests = [record.request for record in records[:count]]
     statistics = statistics_of(demo)

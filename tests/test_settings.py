@@ -84,7 +84,7 @@ def values(method, *names):
 def test_presets_of_the_papers_models_are_the_published_ones():
     xl = settings_for(StandIn(*GPT2_XL), "memit")
     assert xl.layers == (13, 14, 15, 16, 17)
-    assert values(xl, "weight", "lr", "steps", "clamp") == (20000, 0.5, 20, 0.75)
+    assert values(xl, "lam", "lr", "steps", "clamp") == (20000, 0.5, 20, 0.75)
     gptj = settings_for(StandIn("gptj", 28, 4096, 16384, 50400), "alphaedit")
     assert (gptj.layers, *values(gptj, "threshold", "l2")) == ((3, 4, 5, 6, 7, 8), 0.02, 10)
     blue = settings_for(StandIn(*GPT2_XL), "alphaedit-blue")
@@ -93,7 +93,7 @@ def test_presets_of_the_papers_models_are_the_published_ones():
     assert (rome.layers, rome.value("clamp")) == ((17,), 4)
     assert (rome.group, rome.fit, rome.allocation.kind) == (1, "exact", "last")
     llama = settings_for(StandIn("llama", 32, 4096, 14336, 128256), "memit")
-    assert (*values(llama, "lr", "weight"), llama.torch_dtype) == (0.1, 15000, torch.float64)
+    assert (*values(llama, "lr", "lam"), llama.torch_dtype) == (0.1, 15000, torch.float64)
 
 
 PRICE = r"^settings: price needs fit soft; an exact fit has no such trade-off$"
@@ -130,7 +130,7 @@ def test_settings_for_a_row_without_preset_uses_a_similar_row(demo):
     like = settings_for(demo.arch, "memit", name="demo")
     emmet = settings_for(demo.arch, "emmet", name="demo")
     assert "emmet" not in read_json(PRESETS / "demo.json")["methods"]
-    assert (emmet.layers, *values(emmet, "weight", "lr")) == (like.layers, *values(like, "weight", "lr"))
+    assert (emmet.layers, *values(emmet, "lam", "lr")) == (like.layers, *values(like, "lam", "lr"))
     assert (emmet.fit, like.fit) == ("exact", "soft")
     assert all(row.like in ("", *METHODS) for row in METHODS.values())
 
@@ -222,8 +222,8 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "rounds": (1, True, None),
     "group": (1, True, None),
     "attenuation": (0, False, 0.999),
-    "weight": (0, False, None),
-    "ridge": (0, True, None),
+    "lam": (0, False, None),
+    "jitter": (0, True, None),
     "l2": (0, False, None),
     "threshold": (0, False, None),
     "keep": (0, False, 1),

@@ -19,7 +19,7 @@ def content(open_right, closed_right, control_right):
         batch = {"eta": [[eta, eta]], "executed": [executed, executed]}
         return {
             "method": name,
-            "settings": {"geometry": {"weight": 15000.0}, "layers": [4, 5]},
+            "settings": {"geometry": {"lam": 15000.0}, "layers": [4, 5]},
             "batches": [batch],
             "per_record": {"generation_start": [1.0] * right + [0.0] * (6 - right)},
             "mean": {"kl": 0.1},

@@ -27,7 +27,7 @@ def test_sweep_interrupted_resumes_with_equal_results(tmp_path, cut_at):
     assert {p.name for p in (tmp_path / "cut").iterdir()} == {"demo.json", "demo.md", "demo.png", "runs"}
     assert len(list((tmp_path / "cut").glob("runs/demo/*/batch-0001/batch.json"))) == 4
     arch = load("demo", device="cpu").arch
-    weight = settings_for(arch, "memit-compensated").value("weight")
+    weight = settings_for(arch, "memit-compensated").value("lam")
     step = settings_for(arch, "ultraedit").value("gradient_lr")
     assert [(p["method"], p["strength"]) for p in whole["points"]] == [
         ("memit-compensated", pytest.approx(0.3 * weight)),
@@ -49,7 +49,7 @@ def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
     assert [p["strength"] for p in points] == pytest.approx([0.3 * price, 3 * price])
     used = [Method.model_validate(p["settings"]) for p in points]
     assert [method.value("price") for method in used] == [p["strength"] for p in points]
-    assert {method.value("weight") for method in used} == {base.value("weight")}
+    assert {method.value("lam") for method in used} == {base.value("lam")}
 
 
 def test_sweep_takes_constraints_of_the_preset_by_default(demo):

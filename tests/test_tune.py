@@ -69,26 +69,26 @@ def test_preset_writes_and_reads_choices_by_component():
 
     What was there of the row is replaced; other labels and other rows stay.
     """
-    choice = {"layers": [2], "weight": 3.0, "start": "compensated", "memory": "past-keys"}
-    numbers = {"layers": [2], "weight": 3.0}
+    choice = {"layers": [2], "lam": 3.0, "start": "compensated", "memory": "past-keys"}
+    numbers = {"layers": [2], "lam": 3.0}
     preset = {
         "methods": {
-            "metake": {"weight": 1.0},
+            "metake": {"lam": 1.0},
             "metake@mine": {},
             "metake-proxy": {},
-            "memit": {"weight": 2.0},
+            "memit": {"lam": 2.0},
         }
     }
     assert put(preset, "metake", choice) == "metake + compensated + past-keys"
     assert preset["methods"] == {
         "metake@mine": {},
         "metake-proxy": {},
-        "memit": {"weight": 2.0},
+        "memit": {"lam": 2.0},
         "metake + compensated + past-keys": numbers,
     }
     assert shipped_choice(METHODS["metake"], preset["methods"]) == choice
     assert shipped_choice(METHODS["metake-parallel"], preset["methods"]) == choice  # like metake
-    assert shipped_choice(METHODS["rect"], preset["methods"]) == {"weight": 2.0, "memory": "none"}
+    assert shipped_choice(METHODS["rect"], preset["methods"]) == {"lam": 2.0, "memory": "none"}
     assert shipped_choice(METHODS["alphaedit"], preset["methods"]) == {}
     put(preset, "memit", {"memory": "past-keys"}, "@unstopped")
     assert list(preset["methods"])[-1] == "memit + past-keys@unstopped"
@@ -103,7 +103,7 @@ def test_method_name_has_a_held_component():
 def test_space_refuses_points_outside():
     assert as_trial({"layers": [0, 5]}, "memit", SPACES["demo"]) is None
     assert as_trial({}, "memit", SPACES["demo"]) is None
-    plan = {"layers": [2], "steps": 32, "weight": 30.0}
+    plan = {"layers": [2], "steps": 32, "lam": 30.0}
     assert as_trial(plan, "memit", SPACES["demo"]) is not None
     assert as_trial(plan, "metake", SPACES["demo"]) is None  # nothing for its upper level, and too many steps
 
@@ -213,7 +213,7 @@ def test_published_preset_adds_nothing_to_a_found_one(method, demo, write):
     choice = {
         "layers": [2],
         "lr": 0.1,
-        **({"weight": 7.0} if method == "memit" else {"l2": 7.0, "keep": 0.5}),
+        **({"lam": 7.0} if method == "memit" else {"l2": 7.0, "keep": 0.5}),
     }
     put(preset, method, choice)
     plain = settings_for(demo.arch, method, name="none")
@@ -353,7 +353,7 @@ def test_space_contains_a_stronger_constraint(model):
         for factor in (3.0, 1e9):
             point = stronger(as_trial(choice, method, space), factor, space)
             again = suggest(optuna.trial.FixedTrial(point), method, space)
-            strength = next(name for name in ("weight", "l2", "gradient_lr") if name in choice)
+            strength = next(name for name in ("lam", "l2", "gradient_lr") if name in choice)
             low, high = getattr(space, strength)
             assert low <= again[strength] <= high
             assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
@@ -382,7 +382,7 @@ def test_search_begins_with_different_points():
     guess, *_ = first_points("metake-proxy", {}, [], space)
     choice = suggest(optuna.trial.FixedTrial(guess), "metake-proxy", space)
     points = first_points("metake-proxy", held({"metake-proxy": choice}), [3.0, 10.0, 1e6, 1e7], space)
-    assert [point["weight"] for point in points] == [300.0, 900.0, 3000.0, 30_000.0]
+    assert [point["lam"] for point in points] == [300.0, 900.0, 3000.0, 30_000.0]
     assert points[0] == guess
     everywhere = first_points("metake-proxy", held({"metake-proxy": choice}), [], space, everywhere=True)
     assert [point["place"] for point in everywhere[1:]] == [
@@ -394,9 +394,7 @@ def test_search_begins_with_different_points():
         [*chosen["metake"]["layers"]] for chosen in elsewhere
     ]
     plain, projected = (first_points(method, {}, [3.0], space) for method in ("memit", "alphaedit"))
-    assert [("weight" in p, "l2" in p) for p in plain + projected] == [(True, False)] * 2 + [
-        (False, True)
-    ] * 2
+    assert [("lam" in p, "l2" in p) for p in plain + projected] == [(True, False)] * 2 + [(False, True)] * 2
 
 
 def test_journal_resumes_after_a_truncated_line_alone(tmp_path):

@@ -272,15 +272,13 @@ def _canceling(self, keys):
 
 
 def _without_weight(
-    self, moment, weight, ridge=0.0, *, past=None, dtype=torch.float64, original=Ridge.__init__
+    self, moment, lam, jitter=0.0, *, past=None, dtype=torch.float64, original=Ridge.__init__
 ):
-    original(self, moment, 1.0, ridge, past=past, dtype=dtype)
+    original(self, moment, 1.0, jitter, past=past, dtype=dtype)
 
 
-def _without_ridge(
-    self, moment, weight, ridge=0.0, *, past=None, dtype=torch.float64, original=Ridge.__init__
-):
-    original(self, moment, weight, 1e-6 * (ridge > 0), past=past, dtype=dtype)
+def _without_ridge(self, moment, lam, jitter=0.0, *, past=None, dtype=torch.float64, original=Ridge.__init__):
+    original(self, moment, lam, 1e-6 * (jitter > 0), past=past, dtype=dtype)
 
 
 def _without_beta(self, x):
@@ -290,7 +288,7 @@ def _without_beta(self, x):
 def _largest_kept(
     self,
     moment,
-    ridge,
+    l2,
     *,
     threshold=None,
     keep=None,
@@ -298,7 +296,7 @@ def _largest_kept(
     dtype=torch.float64,
     original=Projected.__init__,
 ):
-    original(self, -moment, ridge, threshold=threshold, keep=keep, past=past, dtype=dtype)
+    original(self, -moment, l2, threshold=threshold, keep=keep, past=past, dtype=dtype)
 
 
 def _history_forgotten(self, x):

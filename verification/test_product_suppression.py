@@ -430,7 +430,7 @@ def test_memory_is_exchanged_and_not_added(kind: str, dtype: torch.dtype, x: Inp
         assert holds(torch.equal(other.channel(K), build(keys).channel(K)))
         assert other.condition == plain.condition
         if isinstance(other, Projected) and isinstance(plain, Projected):
-            assert (other.share, other.ridge) == (plain.share, plain.ridge)
+            assert (other.share, other.l2) == (plain.share, plain.l2)
     assert plain.past is None, "the operator it came from stays as it was"
 
 

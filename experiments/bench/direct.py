@@ -129,7 +129,7 @@ def execute(
         key = keys[:, 0] if batch.templates == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
         rest = goal - _at(arch, bare, arch.blocks[top], inputs=False)
         K, C = key.T.double(), moments[layer].to(key.device).double()
-        G = s.weight * C + s.ridge * s.weight * C.trace() * torch.eye(len(C), device=C.device, dtype=C.dtype)
+        G = s.lam * C + s.jitter * s.lam * C.trace() * torch.eye(len(C), device=C.device, dtype=C.dtype)
         adjoint = torch.linalg.solve(G + K @ K.T, K)
         changes[layer] = (rest.T.double() / (len(layers) - i)) @ adjoint.T
         originals[layer] = arch.weight(layer).clone()

@@ -29,7 +29,7 @@ def story_methods(arch: Architecture, model: str) -> list[Method]:
     """
     base = settings_for(arch, OPEN)
     same = {name: base.value(name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
-    same |= {"weight": LAMBDA.get(model, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
+    same |= {"lam": LAMBDA.get(model, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
     closed = {
         "steps": PLAN,
         "meta_steps": STEPS - PLAN,
@@ -109,7 +109,7 @@ def tell_result(content: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {count} facts under the same constraint: lambda "
-        f"{setting['geometry']['weight']:,.0f}, layers {write_layers(setting['layers'])}, at most {STEPS} gradient steps.",
+        f"{setting['geometry']['lam']:,.0f}, layers {write_layers(setting['layers'])}, at most {STEPS} gradient steps.",
         f"{OPEN} plans a target and then solves for the weights: {right[OPEN]} of {count} answers begin with the target. "
         f"{CLOSED} optimizes the target for the loss after the solve: {right[CLOSED]} of {count} do.",
     ]

@@ -14,7 +14,7 @@ class Projected(Geometry):
 
     Args:
         moment: C, `d_k x d_k`.
-        ridge: beta, AlphaEdit's L2, > 0.
+        l2: beta, AlphaEdit's L2, > 0.
         threshold: directions with an eigenvalue of C below it are free to use (published: 0.02).
         keep: instead of a threshold, the share of directions, those with the smallest eigenvalues; it has the same meaning
             on every model, an absolute threshold has not.
@@ -28,22 +28,22 @@ class Projected(Geometry):
     def __init__(
         self,
         moment: Tensor,
-        ridge: float,
+        l2: float,
         *,
         threshold: float | None = None,
         keep: float | None = None,
         past: Tensor | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        if not ridge > 0:
-            raise MetakeError(f"geometry: AlphaEdit's L2 must be > 0, got {ridge}")
+        if not l2 > 0:
+            raise MetakeError(f"geometry: AlphaEdit's L2 must be > 0, got {l2}")
         if (threshold is None) == (keep is None):
             raise MetakeError("geometry: give either a null-space threshold or the share to keep")
         if keep is not None and not 0 < keep <= 1:
             raise MetakeError(f"geometry: the kept share must lie in (0, 1], got {keep}")
         if not bool(torch.isfinite(moment).all()):
             raise MetakeError("statistics: C holds NaN or infinity; collect them again")
-        self.dtype, self.device, self.ridge = dtype, moment.device, ridge
+        self.dtype, self.device, self.l2 = dtype, moment.device, l2
         values, vectors = torch.linalg.eigh(moment.to(dtype))
         size = max(1, round(keep * len(values))) if keep is not None else int((values < threshold).sum())
         if size == 0:
@@ -88,7 +88,7 @@ class Projected(Geometry):
         Returns:
             `m x n`.
         """
-        return x / self.ridge
+        return x / self.l2
 
     @property
     def condition(self) -> float:

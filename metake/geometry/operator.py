@@ -36,7 +36,7 @@ def _cholesky(matrix: Tensor, what: str) -> Tensor:
     if int(info):
         raise MetakeError(
             f"{what} is not positive definite in {str(matrix.dtype).removeprefix('torch.')}; "
-            "add a ridge (beta), collect statistics from more tokens, or solve in float64"
+            "raise beta (--set jitter=...), collect statistics from more tokens, or solve in float64"
         )
     return factor
 
@@ -260,9 +260,9 @@ class Ridge(Geometry):
 
     Args:
         moment: C, `d_k x d_k`, symmetric positive semidefinite (up to the rounding of its fp32 sums,
-            about 1e-7 of its largest eigenvalue: a model with dead neurons needs a ridge above that).
-        weight: lambda, how strongly old keys are protected.
-        ridge: beta >= 0.
+            about 1e-7 of its largest eigenvalue: a model with dead neurons needs a beta above that).
+        lam: lambda, how strongly old keys are protected.
+        jitter: beta >= 0.
         past: keys of earlier batches, `d_k x p`.
         dtype: precision of the solves.
 
@@ -272,7 +272,7 @@ class Ridge(Geometry):
     Example:
         >>> import torch
         >>> from metake.geometry.operator import Ridge
-        >>> geometry = Ridge(torch.eye(2), weight=3.0)
+        >>> geometry = Ridge(torch.eye(2), lam=3.0)
         >>> geometry.attenuation(torch.tensor([[1.0], [0.0]]))
         tensor([0.2500], dtype=torch.float64)
     """
@@ -280,20 +280,20 @@ class Ridge(Geometry):
     def __init__(
         self,
         moment: Tensor,
-        weight: float,
-        ridge: float = 0.0,
+        lam: float,
+        jitter: float = 0.0,
         *,
         past: Tensor | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        if not weight > 0 or ridge < 0:
-            raise MetakeError(f"geometry: need lambda > 0 and beta >= 0, got {weight} and {ridge}")
+        if not lam > 0 or jitter < 0:
+            raise MetakeError(f"geometry: need lambda > 0 and beta >= 0, got {lam} and {jitter}")
         if not bool(torch.isfinite(moment).all()):
             raise MetakeError("statistics: C holds NaN or infinity; collect them again")
         self.dtype, self.device = dtype, moment.device
-        matrix = moment.to(dtype) * weight
-        matrix.diagonal().add_(ridge)
-        self._factor = _cholesky(matrix, f"lambda C + beta I (lambda {weight:g}, beta {ridge:g})")
+        matrix = moment.to(dtype) * lam
+        matrix.diagonal().add_(jitter)
+        self._factor = _cholesky(matrix, f"lambda C + beta I (lambda {lam:g}, beta {jitter:g})")
         self._remember(past)
 
     def solve_base(self, x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class GeometrySpec(Component):
         ...     kind = "mean"
         ...     def build(self, moment, dtype, device):
         ...         scale = moment.diagonal().mean()
-        ...         return Ridge(scale * torch.eye(len(moment)), weight=1.0, dtype=dtype)
+        ...         return Ridge(scale * torch.eye(len(moment)), lam=1.0, dtype=dtype)
         >>> geometry = Mean().build(torch.diag(torch.tensor([1.0, 5.0])), torch.float64, torch.device("cpu"))
         >>> geometry.attenuation(torch.eye(2))
         tensor([0.2500, 0.2500], dtype=torch.float64)
@@ -69,11 +69,11 @@ class RidgeSpec(GeometrySpec):
     """MEMIT's geometry, lambda C + beta I."""
 
     kind = "ridge"
-    strength = "weight"
-    published: ClassVar[dict[str, str]] = {"mom2_update_weight": "weight"}
+    strength = "lam"
+    published: ClassVar[dict[str, str]] = {"mom2_update_weight": "lam"}
 
-    weight: float = Field(15000.0, gt=0, description="lambda of lambda C [mom2_update_weight]")
-    ridge: float = Field(1e-7, ge=0, description="beta of lambda C + beta I, as a share of tr(lambda C)")
+    lam: float = Field(15000.0, gt=0, description="lambda of lambda C [mom2_update_weight]")
+    jitter: float = Field(1e-7, ge=0, description="beta of lambda C + beta I, as a share of tr(lambda C)")
 
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Ridge:
         """Geometry `lambda C + beta I` of a layer.
@@ -87,8 +87,8 @@ class RidgeSpec(GeometrySpec):
             The operator, with beta as a share of tr(lambda C).
         """
         assert moment is not None
-        beta = self.ridge * self.weight * float(moment.trace())
-        return Ridge(moment, self.weight, beta, dtype=dtype)
+        beta = self.jitter * self.lam * float(moment.trace())
+        return Ridge(moment, self.lam, beta, dtype=dtype)
 
 
 @register

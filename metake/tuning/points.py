@@ -67,8 +67,8 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str,
         "decay": trial.suggest_categorical("decay", [0.0, 0.5]),
         "kl": trial.suggest_categorical("kl", [0.0, 0.0625, 0.5]),
     }
-    if method.strength == "weight":
-        choice["weight"] = trial.suggest_float("weight", *space.weight, log=True)
+    if method.strength == "lam":
+        choice["lam"] = trial.suggest_float("lam", *space.lam, log=True)
         choice["memory"] = trial.suggest_categorical("memory", ["none", "past-keys"])
     else:
         choice["l2"] = trial.suggest_float("l2", *space.l2, log=True)
@@ -113,7 +113,7 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
         "clamp",
         "decay",
         "kl",
-        "weight",
+        "lam",
         "memory",
         "l2",
         "keep",
@@ -142,8 +142,8 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
     Returns:
         A new point.
     """
-    if "weight" in point:
-        return {**point, "weight": min(point["weight"] * factor, space.weight[1]), "memory": "past-keys"}
+    if "lam" in point:
+        return {**point, "lam": min(point["lam"] * factor, space.lam[1]), "memory": "past-keys"}
     if "l2" in point:
         return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
     return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
@@ -202,7 +202,7 @@ def guess_of(method: Method, space: Space) -> dict[str, Any]:
     """
     closed = closed_loop(method)
     kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
-    other = ("l2", "keep") if method.strength == "weight" else ("weight", "memory")
+    other = ("l2", "keep") if method.strength == "lam" else ("lam", "memory")
     guess = {setting: value for setting, value in space.guess[kind].items() if setting not in other}
     return guess | ({"price": closed.cost_weight} if closed is not None and closed.cost_weight else {})
 

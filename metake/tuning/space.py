@@ -16,7 +16,7 @@ class Space:
     Attributes:
         places: layers to edit, of which each method chooses.
         steps: gradient steps in all, planning and upper level together.
-        weight, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
+        lam, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
         guess: kind of the planner (`plan`, `gradient`, or that of the hypergradient) -> first point, chosen by hand.
         locality: third metric of the score. It is agreement where the unedited model rarely gives the locality answers
             of the records, so that specificity cannot fall.
@@ -24,7 +24,7 @@ class Space:
 
     places: tuple[tuple[int, ...], ...]
     steps: int
-    weight: tuple[float, float]
+    lam: tuple[float, float]
     l2: tuple[float, float]
     gradient_lr: tuple[float, float]
     guess: dict[str, dict[str, Any]]
@@ -37,7 +37,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     "plan": {
         **COMMON,
         "place": 2,
-        "weight": 30.0,
+        "lam": 30.0,
         "memory": "none",
         "steps": 40,
         "stop": "own",
@@ -47,7 +47,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     "proxy": {
         **COMMON,
         "place": 6,
-        "weight": 300.0,
+        "lam": 300.0,
         "memory": "past-keys",
         "steps": 10,
         "meta_steps": 20,
@@ -61,7 +61,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     "parallel": {
         **COMMON,
         "place": 3,
-        "weight": 300.0,
+        "lam": 300.0,
         "memory": "none",
         "steps": 10,
         "meta_steps": 25,
@@ -75,7 +75,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     "unrolled": {
         **COMMON,
         "place": 3,
-        "weight": 300.0,
+        "lam": 300.0,
         "memory": "past-keys",
         "steps": 10,
         "meta_steps": 30,
@@ -99,7 +99,7 @@ REAL_GUESS: dict[str, dict[str, Any]] = {
     "plan": {
         **COMMON,
         "place": 0,
-        "weight": 10_000.0,
+        "lam": 10_000.0,
         "memory": "none",
         "steps": 15,
         "stop": "own",
@@ -109,7 +109,7 @@ REAL_GUESS: dict[str, dict[str, Any]] = {
     "proxy": {
         **COMMON,
         "place": 0,
-        "weight": 3_000.0,
+        "lam": 3_000.0,
         "memory": "none",
         "steps": 8,
         "meta_steps": 12,
@@ -122,7 +122,7 @@ REAL_GUESS: dict[str, dict[str, Any]] = {
     },
 }
 REAL_GUESS["parallel"] = REAL_GUESS["proxy"]
-REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "weight": 10_000.0, "meta_lr": 1.0}
+REAL_GUESS["unrolled"] = {**REAL_GUESS["proxy"], "lam": 10_000.0, "meta_lr": 1.0}
 # With rotary positions the demo models carry a subject to the question's end within two layers: above
 # them an open-loop plan hardly lowers its own loss any more, so the list reaches down to layer 0.
 ROTARY = Space(

@@ -18,7 +18,7 @@ QUICK = {
     "lr": 0.5,
     "clamp": None,
     "l2": 0.01,
-    "weight": 30.0,
+    "lam": 30.0,
     "gradient_lr": 1e-3,
 }
 CONTEXTS = ("The mill is dark",)

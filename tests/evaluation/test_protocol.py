@@ -147,7 +147,7 @@ def test_run_measures_records_edited_so_far(demo, statistics_of, records):
     After every second batch and at the end: what an editor that stops there would measure.
     """
     chosen = records[:5]
-    method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, weight=30.0)
+    method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, lam=30.0)
     session = Protocol(chosen, 1, generate=False, measure_every=2).prepare(demo, statistics_of(demo))
     evaluator, before = session.evaluator, session.before
     whole = session.run(method)
@@ -342,9 +342,7 @@ def test_run_judges_both_of_identical_records(demo, statistics_of, records):
 def test_run_judges_prune_with_its_bound(demo, statistics_of, records, consecutive):
     """All edits at the end, or each batch alone: as an editor is that has finished."""
     chosen = records[:2]
-    method = method_of(
-        demo.arch, "prune", layers=(1, 2), contexts=(), steps=6, clamp=None, weight=1e-6, lr=20.0
-    )
+    method = method_of(demo.arch, "prune", layers=(1, 2), contexts=(), steps=6, clamp=None, lam=1e-6, lr=20.0)
     session = Protocol(chosen, 1, consecutive, generate=False).prepare(demo, statistics_of(demo))
     evaluator, before = session.evaluator, session.before
     run = session.run(method)

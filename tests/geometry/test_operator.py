@@ -37,7 +37,7 @@ def dense(geometry, moment, weight, past):
         matrix, inside = torch.eye(len(moment), dtype=DTYPE), lambda k: k
     else:
         size = geometry.basis.shape[1]
-        matrix, inside = geometry.ridge * torch.eye(size, dtype=DTYPE), lambda k: geometry.basis.T @ k
+        matrix, inside = geometry.l2 * torch.eye(size, dtype=DTYPE), lambda k: geometry.basis.T @ k
     if past is not None:
         matrix = matrix + inside(past) @ inside(past).T
     return matrix, inside
@@ -236,7 +236,7 @@ def test_condition_is_near_the_dense_value():
         (lambda c: Ridge(c, 1.0, -1.0), "beta >= 0"),
         (
             lambda c: Ridge(c - 2 * torch.eye(3), 1.0),
-            r"^lambda C \+ beta I \(lambda 1, beta 0\) is not positive definite in float64; add a ridge .* in float64$",
+            r"^lambda C \+ beta I \(lambda 1, beta 0\) is not positive definite in float64; raise beta .* in float64$",
         ),
         (lambda c: Projected(c, 0.0, keep=0.5), "L2"),
         (lambda c: Projected(c, 1.0), "^geometry: give either a null-space threshold or the share to keep$"),

@@ -13,7 +13,7 @@ from metake.models.trace import frozen
 from metake.texts import default_text
 from tests.conftest import method_of, tiny
 
-QUICK = {"layers": (1, 2), "steps": 3, "meta_steps": 2, "contexts": None, "weight": 1.0}
+QUICK = {"layers": (1, 2), "steps": 3, "meta_steps": 2, "contexts": None, "lam": 1.0}
 
 
 class Dtype:

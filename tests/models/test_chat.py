@@ -124,7 +124,7 @@ def test_editor_edits_answers_in_a_conversation(demo, statistics_of, records):
         layers=(2, 3),
         lookup="prompt",
         contexts=(),
-        weight=1.0,
+        lam=1.0,
         steps=120,
         lr=1.0,
         clamp=None,

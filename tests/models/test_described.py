@@ -74,7 +74,7 @@ def test_editor_writes_what_was_predicted_for_described_models(arch, demo, recor
         "contexts": ("The mill is dark",),
         "gradient_lr": 0.1,
     }
-    settings = method_of(arch, method, weight=1.0, clamp=None, **changes)
+    settings = method_of(arch, method, lam=1.0, clamp=None, **changes)
     before = {name: weight.clone() for name, weight in arch.model.state_dict().items()}
     ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
     with (

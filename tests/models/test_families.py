@@ -161,7 +161,7 @@ def test_editor_shifts_every_familys_stream_and_reverts(name, demo):
     fields, modules = EDITED[name]
     model = tiny(name, fields)
     arch = Architecture(model, modules)
-    method = method_of(arch, "memit", layers=(1, 2), steps=3, contexts=("The mill is dark",), weight=1.0)
+    method = method_of(arch, "memit", layers=(1, 2), steps=3, contexts=("The mill is dark",), lam=1.0)
     text = default_text("demo")[:8000]
     statistics = collect(arch, demo.tokenizer, text, (1, 2), tokens=200, progress=False)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}

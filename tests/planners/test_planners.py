@@ -36,7 +36,7 @@ def cost_of(demo, statistics_of, records):
             meta_stop="none",
             **changes,
         )
-        weight = method.value("weight")
+        weight = method.value("lam")
         solver = LayeredSolver(demo.arch, {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}, SHARES)
         requests = [record.request for record in records[:3]]
         batch = Batch.build(demo.arch, demo.tokenizer, requests, ("The market is cold",), method.lookup)

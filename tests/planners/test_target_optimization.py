@@ -277,7 +277,7 @@ def test_editor_merges_requests_with_one_key(demo, statistics_of):
         "steps": 30,
         "lr": 1.0,
         "clamp": None,
-        "weight": 1.0,
+        "lam": 1.0,
         "contexts": (),
         "stop": "none",
     }

@@ -76,7 +76,7 @@ def test_preview_equals_execution_where_keys_stay(constant, demo, method, weight
     """
     model, statistics = constant
     changes = {
-        "weight": weight,
+        "lam": weight,
         "l2": 2 * weight,
         "clamp": None,
         "lr": 0.1,
