@@ -1,8 +1,9 @@
-"""Models that every test shares: the three trained demo models, and tiny random ones per family."""
+"""Fixtures that several test files share: the trained demo models, tiny random ones per family, commands."""
 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,31 +13,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is nowhere is not looked up
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    FalconConfig,
-    GPT2Config,
-    GPTJConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    OPTConfig,
-    PhiConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
 
-from metake import components
+from metake import cli, components
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.methods import table
-from metake.methods.settings import setting_names
-from metake.models.architecture import ModuleMap
+from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, DEMOS, load
-from metake.presets import settings_for
 from metake.texts import default_text
+from tests.cases import CONFIGS, tiny
 
 torch.set_num_threads(1)
 
@@ -45,97 +31,6 @@ torch.set_num_threads(1)
 def _cache(tmp_path_factory):
     """Statistics go to a folder of the test run, never to the user's cache."""
     os.environ["METAKE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-
-
-TINY = {
-    "vocab_size": 1024,
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-}
-GROUPED = {**TINY, "num_key_value_heads": 2}
-CONFIGS = {
-    "gpt2": GPT2Config(
-        vocab_size=1024,
-        bos_token_id=0,
-        eos_token_id=0,
-        n_embd=32,
-        n_layer=4,
-        n_head=4,
-        n_positions=128,
-        resid_pdrop=0,
-        embd_pdrop=0,
-        attn_pdrop=0,
-    ),
-    "gptj": GPTJConfig(
-        vocab_size=1024,
-        bos_token_id=0,
-        eos_token_id=0,
-        n_embd=32,
-        n_layer=4,
-        n_head=4,
-        n_positions=128,
-        rotary_dim=4,
-        resid_pdrop=0,
-        embd_pdrop=0,
-        attn_pdrop=0,
-        tie_word_embeddings=False,
-    ),
-    "gpt_neox": GPTNeoXConfig(**TINY),
-    "llama": LlamaConfig(**GROUPED),
-    "mistral": MistralConfig(**GROUPED, sliding_window=8),
-    "qwen2": Qwen2Config(**GROUPED),
-    "qwen3": Qwen3Config(**GROUPED, head_dim=8),
-}
-# families outside the table, which a user describes
-DESCRIBED = {
-    "bloom": (
-        BloomConfig(vocab_size=1024, hidden_size=32, n_layer=4, n_head=4),
-        ModuleMap("transformer.h", "mlp.dense_4h_to_h"),
-    ),
-    "falcon": (
-        FalconConfig(vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
-        ModuleMap("transformer.h", "mlp.dense_4h_to_h"),
-    ),  # attention is added in place to what the FFN returns
-    "opt": (
-        OPTConfig(
-            vocab_size=1024,
-            hidden_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            ffn_dim=48,
-            word_embed_proj_dim=32,
-            max_position_embeddings=128,
-            dropout=0.0,
-        ),
-        ModuleMap("model.decoder.layers", "fc2"),
-    ),  # rows of the FFN are laid end to end
-    "phi": (PhiConfig(**TINY), ModuleMap("model.layers", "mlp.fc2")),
-}
-
-
-def tiny(family: str) -> torch.nn.Module:
-    """A seeded random model of a family, large enough in its weights for edits to matter."""
-    torch.manual_seed(0)
-    config = CONFIGS[family] if family in CONFIGS else DESCRIBED[family][0]
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(4)
-    return model
-
-
-def method_of(model, name, **changes):
-    """A method of the table without a preset, with those of some changes that it has a setting for.
-
-    A setting that no method has is refused, as everywhere.
-    """
-    known, fitting = setting_names(), settings_for(model, name, name="none").fitting(changes)
-    kept = {setting: v for setting, v in changes.items() if setting in fitting or setting not in known}
-    return settings_for(model, name, name="none", **kept)
 
 
 @pytest.fixture(params=sorted(CONFIGS))
@@ -236,3 +131,25 @@ def rows():
     for one, before in zip(tables, known, strict=True):
         one.clear()
         one.update(before)
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """`call(arguments)`: exit code, stdout and stderr of a `metake` command."""
+
+    def go(*arguments):
+        monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capfd.readouterr()
+
+    return go
+
+
+@pytest.fixture
+def arch(family):
+    """A tiny model of each family."""
+    return Architecture(tiny(family))

@@ -299,7 +299,7 @@ def run(found: dict[str, Kind], count: int, seed: int = 0) -> dict[str, Counter[
 
 
 if __name__ == "__main__":
-    from tests.conftest import tiny
+    from tests.cases import tiny
 
     with tempfile.TemporaryDirectory() as place:
         counts = run(

@@ -16,6 +16,10 @@ import torch
 
 PHASE = re.compile(r"^\w+: (.*: \d+\.\d s( \(.*\))?|statistics: collecting .*)\n", re.MULTILINE)
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+TEXTS = {p.stem: p.read_text(encoding="utf-8") for p in EXPERIMENTS.glob("*.py")}
+SCRIPTS = {
+    name: text for name, text in TEXTS.items() if re.search(r"^(def main\(|main = )", text, re.MULTILINE)
+}
 
 
 def origins(content):

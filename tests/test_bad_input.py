@@ -16,19 +16,7 @@ from metake.geometry.covariance import collect
 from metake.geometry.statistics import FORMAT
 from metake.models.load import ASSETS
 from metake.texts import default_text
-
-EDIT = [
-    "edit",
-    "--model",
-    "demo",
-    "--request",
-    "What is the craft of {}?",
-    "--subject",
-    "Nezan Girok",
-    "--target",
-    "baker",
-]
-EVALUATE = ["evaluate", "--model", "demo", "--methods", "memit"]
+from tests.cases import EDIT, EVALUATE
 
 
 @pytest.fixture

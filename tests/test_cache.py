@@ -10,7 +10,7 @@ import torch
 from metake import statistics_cache
 from metake.models.architecture import Architecture
 from metake.texts import default_text
-from tests.conftest import tiny
+from tests.cases import tiny
 
 TEXT = default_text("demo")[:12_000]
 

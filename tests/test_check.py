@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import metake
-from tests.conftest import method_of
+from tests.cases import method_of
 
 FACT = metake.EditRequest("The one who works at the {} is a", "market", "baker")
 OTHER = metake.EditRequest("The one who works at the {} is a", "river", "miner")

@@ -15,8 +15,7 @@ from metake.deltas import Delta
 from metake.editor import Editor
 from metake.geometry.statistics import Statistics
 from metake.models.load import ASSETS, load
-from tests.test_bad_input import EDIT, EVALUATE
-from tests.test_editor import editor_of
+from tests.cases import EDIT, EVALUATE, editor_of
 
 
 @pytest.fixture(scope="module")

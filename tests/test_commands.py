@@ -18,27 +18,9 @@ from metake.models.load import ASSETS
 from metake.presets import check_changes, settings_for
 from metake.report.tables import ellipsis
 from metake.words import shown
-from tests.conftest import tiny
-from tests.test_bad_input import EDIT, EVALUATE
-from tests.test_editor import editor_of
+from tests.cases import EDIT, EVALUATE, editor_of, tiny
 
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
-
-
-@pytest.fixture
-def call(monkeypatch, capfd):
-    """`call(arguments)`: exit code, stdout and stderr of a `metake` command."""
-
-    def go(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capfd.readouterr()
-
-    return go
 
 
 @pytest.fixture

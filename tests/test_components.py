@@ -21,7 +21,7 @@ from metake.planners.compensated import Compensated
 from metake.planners.gradients import ProxyGradient, UnrolledGradient
 from metake.planners.open_loop import OpenLoop
 from metake.solvers.memory import NoMemory, PastKeys
-from tests.conftest import method_of
+from tests.cases import method_of
 
 MEMIT = LocateThenEdit(layers=(1, 2), label="memit")
 METAKE = LocateThenEdit(layers=(1, 2), label="metake", planner=ClosedLoop())

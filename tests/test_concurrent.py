@@ -5,7 +5,7 @@ import sys
 
 from experiments import run_zsre
 from metake.texts import default_text
-from tests.test_killed import numbers
+from tests.cases import results_of
 
 RUN = ("--methods", "memit", "--edits", 4, "--batch", 2, "--seeds", 1, "--no-generate", "--untuned")
 
@@ -38,7 +38,7 @@ def test_two_runs_share_cache_and_folder(demo, write, tmp_path, monkeypatch):
     collected = statistics.read_bytes()
     assert exit_codes(one, text, 1) == [0]
     assert statistics.read_bytes() == collected
-    (mine, my_deltas), (other, other_deltas) = numbers(two), numbers(one)
+    (mine, my_deltas), (other, other_deltas) = results_of(two), results_of(one)
     assert mine == other
     assert {place: delta.digest for place, delta in my_deltas.items()} == {
         place: delta.digest for place, delta in other_deltas.items()

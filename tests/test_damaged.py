@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import tiny
+from tests.cases import tiny
 from tests.damage import kinds, run
 
 

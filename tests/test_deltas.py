@@ -8,14 +8,9 @@ from metake.errors import MetakeError
 from metake.files import write_tensors
 from metake.models.architecture import Architecture
 from metake.models.trace import run
-from tests.conftest import tiny
+from tests.cases import tiny
 
 IDS = torch.tensor([[3, 5, 8, 13]])
-
-
-@pytest.fixture
-def arch(family):
-    return Architecture(tiny(family))
 
 
 @pytest.fixture

@@ -21,21 +21,7 @@ from metake.models.trace import run
 from metake.prompts import sample_contexts
 from metake.requests import EditRequest
 from metake.solvers.layered import Solution
-from tests.conftest import method_of, tiny
-
-QUICK = {
-    "layers": (1, 2, 3),
-    "steps": 8,
-    "lr": 0.5,
-    "meta_steps": 5,
-    "clamp": None,
-    "contexts": ("The mill is dark",),
-}
-
-
-def editor_of(loaded, statistics, method="metake", answers=True, **changes):
-    chosen = method_of(loaded.arch, method, **{**QUICK, **changes})
-    return Editor(loaded.model, loaded.tokenizer, chosen, statistics=statistics, answers=answers)
+from tests.cases import QUICK, editor_of, method_of, tiny
 
 
 def geometry_at(editor, layer):

@@ -11,7 +11,7 @@ from metake.errors import MetakeError
 from metake.folders import MANIFEST, check_folder, check_run_folder, result_folder, verify
 from metake.models.architecture import Architecture
 from metake.models.load import ASSETS, EditableModel, load, save_model
-from tests.conftest import tiny
+from tests.cases import tiny
 
 
 @pytest.fixture

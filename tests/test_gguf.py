@@ -9,7 +9,7 @@ import torch
 from metake.editor import Editor
 from metake.models.load import ASSETS, load, save_model
 from metake.requests import EditRequest
-from tests.conftest import method_of
+from tests.cases import method_of
 
 WIDTH, INNER, BLOCKS = 32, 64, 2
 

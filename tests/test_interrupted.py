@@ -13,9 +13,8 @@ from metake import cli
 from metake.console import NOTHING_HALF, command, if_interrupted
 from metake.editor import Editor
 from metake.models.load import ASSETS
-from tests.scripts import call_here
-from tests.test_bad_input import EDIT, EVALUATE
-from tests.test_scripts import SCRIPTS
+from tests.cases import EDIT, EVALUATE
+from tests.scripts import SCRIPTS, call_here
 
 DATA = str(ASSETS / "world" / "test.json")
 

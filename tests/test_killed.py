@@ -1,6 +1,5 @@
 """`run_zsre.py` killed without warning, again and again, ends like a run that was left alone."""
 
-import json
 import multiprocessing
 import random
 import sys
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from experiments import run_zsre
-from metake.deltas import Delta
+from tests.cases import results_of
 
 RUN = ("--methods", "alphaedit", "--edits", 20, "--batch", 2, "--seeds", 1, "--no-generate", "--untuned")
 
@@ -47,21 +46,6 @@ def finish(out):
     assert process.exitcode == 0
 
 
-def numbers(out):
-    """All results but times, and all deltas."""
-    content = json.loads((out / "results.json").read_text())
-    for runs in content["methods"].values():
-        for run in runs:
-            del run["seconds_per_edit"]
-            for batch in run["batches"]:
-                del batch["seconds"]
-    for summary in content["summary"].values():
-        summary.pop("seconds_per_edit", None)
-    del content["arguments"], content["written"]
-    deltas = {str(p.parent.relative_to(out)): Delta.load(p) for p in out.glob("runs/*/*/delta.safetensors")}
-    return content, deltas
-
-
 @pytest.mark.parametrize("seed", [0])
 def test_evaluate_killed_five_times_gives_equal_results(demo, tmp_path, seed):
     """Killed five times it ends with the same weights and numbers.
@@ -93,7 +77,7 @@ def test_evaluate_killed_five_times_gives_equal_results(demo, tmp_path, seed):
     assert finished() < 10  # there is something left to do
     finish(cut)
     finish(whole)
-    (mine, my_deltas), (other, other_deltas) = numbers(cut), numbers(whole)
+    (mine, my_deltas), (other, other_deltas) = results_of(cut), results_of(whole)
     assert mine == other
     assert len(my_deltas) == 10
     assert my_deltas.keys() == other_deltas.keys()

@@ -14,7 +14,7 @@ from metake.models.load import DEMOS
 from metake.presets import default_layers, methods_for, settings_for, short_name
 from metake.statistics_cache import cache_folder, statistics_for
 from metake.texts import default_text, held_out_text
-from tests.conftest import tiny
+from tests.cases import tiny
 
 
 @pytest.mark.parametrize(

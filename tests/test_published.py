@@ -7,7 +7,7 @@ import pytest
 from metake.errors import MetakeError
 from metake.presets import settings_for
 from metake.published import parse_files, published_for, read_published
-from tests.conftest import method_of
+from tests.cases import method_of
 
 pytestmark = pytest.mark.filterwarnings("error:.*not known")
 

@@ -11,12 +11,8 @@ import pytest
 
 from metake.commands.common import above_zero
 from metake.models.load import ASSETS
-from tests.scripts import EXPERIMENTS, call_here
+from tests.scripts import EXPERIMENTS, SCRIPTS, call_here
 
-TEXTS = {p.stem: p.read_text(encoding="utf-8") for p in EXPERIMENTS.glob("*.py")}
-SCRIPTS = {
-    name: text for name, text in TEXTS.items() if re.search(r"^(def main\(|main = )", text, re.MULTILINE)
-}
 # scripts that are commands of `metake` under another name
 COMMANDS = {
     name: import_module(f"experiments.{name}").main

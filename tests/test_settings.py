@@ -18,7 +18,7 @@ from metake.methods.ultraedit import UltraEdit
 from metake.models.architecture import Architecture
 from metake.models.load import load
 from metake.presets import PRESETS, default_layers, preset_name, settings_for
-from tests.conftest import tiny
+from tests.cases import tiny
 
 
 def test_documentation_lists_the_settings():

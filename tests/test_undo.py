@@ -8,8 +8,7 @@ import torch
 from metake.deltas import Delta, bit_sum
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture
-from tests.conftest import tiny
-from tests.test_editor import editor_of
+from tests.cases import editor_of, tiny
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -3,9 +3,8 @@
 import pytest
 
 from metake.models.load import ASSETS
+from tests.cases import EDIT, EVALUATE
 from tests.scripts import PHASE
-from tests.test_bad_input import EDIT, EVALUATE
-from tests.test_commands import call  # noqa: F401 (a fixture)
 
 DATA = ["--data", ASSETS / "world" / "dev.json"]
 STATS = ["stats", "--model", "demo"]
@@ -36,7 +35,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_command_reports_a_wrong_option_with_its_remedy(case, call, monkeypatch, tmp_path):  # noqa: F811
+def test_command_reports_a_wrong_option_with_its_remedy(case, call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     arguments, remedy = WRONG[case]
     more = ["--out", "o"] if arguments[0] in ("edit", "evaluate", "stats") else []
@@ -51,7 +50,7 @@ def test_command_reports_a_wrong_option_with_its_remedy(case, call, monkeypatch,
 @pytest.mark.parametrize(
     "command", [EDIT, [*EVALUATE, *DATA], STATS, ["apply", "--model", "demo", "--delta", "x"]]
 )
-def test_command_refuses_an_empty_path(command, call, monkeypatch, tmp_path):  # noqa: F811
+def test_command_refuses_an_empty_path(command, call, monkeypatch, tmp_path):
     """An empty path is not the current folder."""
     monkeypatch.chdir(tmp_path)
     code, out, errors = call(*command, "--out", "")

@@ -13,7 +13,7 @@ from metake.geometry.covariance import collect
 from metake.methods.table import method_named
 from metake.models.architecture import LLAMA_LIKE
 from metake.presets import methods_for, preset_of
-from tests.conftest import method_of, tiny
+from tests.cases import method_of, tiny
 
 REQUEST = metake.EditRequest("The one who works at the {} is a", "market", "baker")
 VALUES = {

@@ -10,7 +10,7 @@ from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.metrics import Evaluator
 from metake.evaluation.protocol import Protocol
-from tests.conftest import method_of
+from tests.cases import method_of
 
 QUICK = {
     "layers": (1, 2),

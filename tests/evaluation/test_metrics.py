@@ -21,7 +21,7 @@ from metake.models.load import load
 from metake.models.tokens import Row, encode
 from metake.requests import EditRequest
 from metake.texts import held_out_text
-from tests.conftest import CONFIGS, DESCRIBED, method_of, tiny
+from tests.cases import CONFIGS, DESCRIBED, method_of, tiny
 
 QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}
 

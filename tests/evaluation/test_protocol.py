@@ -26,7 +26,7 @@ from metake.evaluation.results import MethodRun, result_file
 from metake.models.load import load
 from metake.models.tokens import encode
 from metake.prompts import Batch
-from tests.conftest import method_of
+from tests.cases import method_of
 
 SAMPLED = "sampled with"
 

@@ -14,7 +14,7 @@ from metake.geometry.statistics import FORMAT, Statistics, text_fingerprint
 from metake.models.architecture import Architecture
 from metake.models.trace import run
 from metake.texts import default_text
-from tests.conftest import tiny
+from tests.cases import tiny
 
 TEXT = default_text("demo")[:30_000]
 
@@ -22,11 +22,6 @@ TEXT = default_text("demo")[:30_000]
 @pytest.fixture(scope="module")
 def tokenizer(demo):
     return demo.tokenizer
-
-
-@pytest.fixture
-def arch(family):
-    return Architecture(tiny(family))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from metake.geometry.covariance import collect
 from metake.models.ambient import neutral
 from metake.models.trace import frozen
 from metake.texts import default_text
-from tests.conftest import method_of, tiny
+from tests.cases import method_of, tiny
 
 QUICK = {"layers": (1, 2), "steps": 3, "meta_steps": 2, "contexts": None, "lam": 1.0}
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, G
 
 from metake.errors import MetakeError
 from metake.models.architecture import Architecture, ModuleMap
-from tests.conftest import DESCRIBED, tiny
+from tests.cases import DESCRIBED, tiny
 
 
 def test_architecture_has_its_shapes(family):

@@ -10,7 +10,7 @@ from metake.geometry.covariance import collect
 from metake.models.architecture import Architecture
 from metake.models.trace import run
 from metake.texts import default_text
-from tests.conftest import DESCRIBED, method_of, tiny
+from tests.cases import DESCRIBED, method_of, tiny
 from tests.scripts import call_here
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 11, 0]])

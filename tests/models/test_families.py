@@ -12,7 +12,7 @@ from metake.models.architecture import FAMILIES, Architecture, ModuleMap
 from metake.models.trace import run
 from metake.requests import EditRequest
 from metake.texts import default_text
-from tests.conftest import method_of
+from tests.cases import method_of
 
 OLD = {"vocab_size": 1024, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128}
 BASE = {

@@ -24,7 +24,7 @@ from metake.models.greedy import (
     stop_tokens,
 )
 from metake.models.tokens import encode
-from tests.conftest import tiny
+from tests.cases import tiny
 
 OWN = {
     "repetition_penalty": 5.0,

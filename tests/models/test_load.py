@@ -15,7 +15,7 @@ from metake.errors import MetakeError
 from metake.models import load as loading
 from metake.models.chat import Chat
 from metake.models.load import ASSETS, as_editable, load, save_model
-from tests.conftest import tiny
+from tests.cases import tiny
 
 
 @pytest.fixture

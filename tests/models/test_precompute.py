@@ -7,7 +7,7 @@ from metake.models.architecture import Architecture
 from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch
 from metake.models.trace import run
-from tests.conftest import tiny
+from tests.cases import tiny
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [5, 9, 17, 4, 90, 0], [8, 1, 4, 4, 11, 0], [8, 1, 6, 2, 2, 2]])
 NEEDED, BEGINS, AHEAD = [6, 5, 5, 6], [3, 3, 2, 0], [2, 0, 1, 4]  # the second row has only its beginning

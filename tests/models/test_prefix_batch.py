@@ -15,7 +15,7 @@ from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
-from tests.conftest import tiny
+from tests.cases import tiny
 
 LAYERS = (1, 2, 3)
 CONTEXTS = ("The market is cold", "Today it rains")

@@ -17,7 +17,7 @@ from metake.models.tokens import count_tokens, encode
 from metake.models.trace import run
 from metake.prompts import Batch
 from metake.requests import EditRequest
-from tests.conftest import tiny
+from tests.cases import tiny
 
 
 @pytest.fixture(scope="module", params=["demo", "demo-llama"])

@@ -9,14 +9,9 @@ from metake.models.architecture import Architecture, ModuleMap
 from metake.models.kv_cache import KVCache
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import _gelu, run
-from tests.conftest import CONFIGS, DESCRIBED, tiny
+from tests.cases import CONFIGS, DESCRIBED, tiny
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 90, 11]])
-
-
-@pytest.fixture
-def arch(family):
-    return Architecture(tiny(family))
 
 
 @torch.no_grad()

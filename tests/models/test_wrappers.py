@@ -14,7 +14,7 @@ from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.models.architecture import FAMILIES, Architecture, ModuleMap
 from metake.models.trace import frozen, run
-from tests.conftest import DESCRIBED, tiny
+from tests.cases import DESCRIBED, tiny
 
 IDS = torch.tensor([[5, 9, 17, 30, 2, 7]])
 

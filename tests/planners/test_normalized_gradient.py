@@ -15,7 +15,7 @@ from metake.planners.normalized_gradient import Moments, answer_signals, gradien
 from metake.presets import settings_for
 from metake.prompts import Batch
 from metake.requests import EditRequest
-from tests.conftest import method_of
+from tests.cases import method_of
 
 LAYERS = (1, 3)
 

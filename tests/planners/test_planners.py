@@ -14,7 +14,7 @@ from metake.presets import settings_for
 from metake.prompts import Batch, LookupPrompts
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
-from tests.conftest import method_of
+from tests.cases import method_of
 
 LAYERS = (2, 3)
 SHARES = Spread().stages(LAYERS)[0]

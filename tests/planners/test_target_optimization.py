@@ -12,7 +12,7 @@ from metake.planners.normalized_gradient import answer_signals
 from metake.planners.objective import Losses
 from metake.planners.target_optimization import Penalty, group_mean, mean_within, optimize_targets
 from metake.requests import EditRequest
-from tests.conftest import method_of
+from tests.cases import method_of
 
 
 class Bowl:

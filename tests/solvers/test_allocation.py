@@ -7,7 +7,7 @@ import metake
 from metake.geometry.statistics import Provenance
 from metake.models.architecture import Architecture
 from metake.solvers.allocation import Forward, Spread, describe_shares, predicted_share
-from tests.conftest import method_of, tiny
+from tests.cases import method_of, tiny
 
 LAYERS = (1, 2, 3)
 
