@@ -42,6 +42,31 @@ def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statisti
     return statistics
 
 
+def _collected(
+    path: Path,
+    arch: Architecture,
+    tokenizer: Any,
+    text: str,
+    layers: tuple[int, ...],
+    tokens: int | None,
+    progress: bool,
+) -> Statistics:
+    """Statistics collected from a text, saved in a file of the cache if it can be written."""
+    keep = True
+    try:
+        check_writable(path)
+    except MetakeError as error:
+        keep = False
+        warnings.warn(f"statistics are not kept: {error}, by METAKE_CACHE", stacklevel=3)
+    kept = f", once, for {path}" if keep else ""
+    note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
+    partial = path.with_suffix(".partial") if keep else None
+    statistics = collect(arch, tokenizer, text, layers, tokens=tokens, partial=partial, progress=progress)
+    if keep:
+        statistics.save(path)
+    return statistics
+
+
 def statistics_for(
     model: EditableModel | nn.Module | Architecture,
     tokenizer: Any = None,
@@ -91,25 +116,7 @@ def statistics_for(
     path = cache_folder() / f"statistics-{key}.safetensors"
     statistics = _cached(path, arch, layers)
     if statistics is None:
-        keep = True
-        try:
-            check_writable(path)
-        except MetakeError as error:
-            keep = False
-            warnings.warn(f"statistics are not kept: {error}, by METAKE_CACHE", stacklevel=2)
-        kept = f", once, for {path}" if keep else ""
-        note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
-        statistics = collect(
-            arch,
-            tokenizer,
-            text,
-            layers,
-            tokens=tokens,
-            partial=path.with_suffix(".partial") if keep else None,
-            progress=progress,
-        )
-        if keep:
-            statistics.save(path)
+        statistics = _collected(path, arch, tokenizer, text, layers, tokens, progress)
     if statistics.thin:
         warnings.warn(
             f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {arch.d_k} "

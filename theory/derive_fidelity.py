@@ -24,6 +24,9 @@ def resolvent() -> sp.Expr:
     """`X^-1 - (X+E)^-1 = (X+E)^-1 E X^-1`, for operators of any size, as a residual.
 
     With A = X^-1 and B = (X+E)^-1: each term is multiplied by an identity, B (X + E) or X A.
+
+    Returns:
+        The difference of both sides, 0.
     """
     A, B, X, E = sp.symbols("A B X E", commutative=False)
     return sp.expand(B * (X + E) * A - B * (X * A)) - B * E * A
@@ -64,6 +67,9 @@ def channel_derivative(n: int = 2) -> sp.Matrix:
 
     Args:
         n: number of layers, keys or dimensions, as in the formula.
+
+    Returns:
+        The difference, 0.
     """
     root = sp.diag(*sp.symbols(f"s0:{n}", positive=True))
     k = _vector("k", n)
@@ -109,6 +115,9 @@ def whole_gradient(d_v: int = 2, d_k: int = 2) -> sp.Matrix:
     Args:
         d_v: entries of a residual.
         d_k: entries of a key.
+
+    Returns:
+        The difference, 0.
     """
     z = _vector("z", d_v)
     r = sp.Matrix([sp.Function(f"r{i}")(*z) for i in range(d_v)])
@@ -126,6 +135,9 @@ def frozen_error(layers: int = 3, d_v: int = 2, d_k: int = 2) -> sp.Matrix:
         layers: number of layers.
         d_v: entries of a residual.
         d_k: entries of a key.
+
+    Returns:
+        The difference, 0.
     """
     z = _vector("z", d_v)
     J = [_matrix(f"J{i}", d_v, d_v) for i in range(layers)]
@@ -245,6 +257,9 @@ def tail_limits(n: int) -> tuple[sp.Expr, sp.Expr]:
 
     Args:
         n: number of layers, keys or dimensions, as in the formula.
+
+    Returns:
+        Both limits.
     """
     etas, J, _ = allocation(n)
     eta = sp.Symbol("eta", positive=True)

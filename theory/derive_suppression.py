@@ -42,6 +42,9 @@ def sherman_morrison(n: int = 3) -> sp.Matrix:
 
     Args:
         n: number of layers, keys or dimensions, as in the formula.
+
+    Returns:
+        The difference, 0.
     """
     mu = sp.symbols(f"mu0:{n}", positive=True)
     k = _vector("k", n)
@@ -56,6 +59,9 @@ def spectral_form(n: int = 2) -> sp.Expr:
 
     Args:
         n: number of layers, keys or dimensions, as in the formula.
+
+    Returns:
+        The difference, 0.
     """
     t = sp.Symbol("t", real=True)
     mu = sp.symbols("mu0:2", positive=True)
@@ -160,6 +166,9 @@ def mean_realizability(n: int = 2) -> sp.Expr:
 
     Args:
         n: number of layers, keys or dimensions, as in the formula.
+
+    Returns:
+        The difference, 0.
     """
     lam = sp.Symbol("lambda", positive=True)
     K = sp.Matrix(n, n + 1, sp.symbols(f"k0:{n * (n + 1)}", real=True))
@@ -204,6 +213,9 @@ def history() -> sp.Expr:
     """T1f, X1 in one line of null space: eta with an earlier key `p` there, minus `a^2/(beta + p^2 + a^2)`.
 
     Solved from `||x a - r||^2 + (beta + p^2) x^2`, the objective that counts the earlier key's change.
+
+    Returns:
+        The difference, 0.
     """
     a, p, r, x = sp.symbols("a p r x", real=True)
     beta = sp.Symbol("beta", positive=True)

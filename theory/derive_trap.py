@@ -42,6 +42,9 @@ def penalized_step(
         g: gradient of the loss.
         A: curvature, symmetric.
         F: matrix of the regularizer.
+
+    Returns:
+        Stationary point, `d`, and Hessian, `d x d`.
     """
     d = sp.Matrix(sp.symbols("d0:2", real=True))
     objective = g.dot(d) + _quadratic(d, A) / 2 + lam * _quadratic(d, sp.eye(2) if F is None else F) / 2
@@ -54,6 +57,9 @@ def trust_region_gap() -> sp.Expr:
 
     q is the surrogate without penalty. If the gap vanishes, no d with `||d|| <= ||delta||` has a
     smaller q as soon as `lam >= 0` and `A + lam I > 0`: (41), with multiplier lam.
+
+    Returns:
+        The difference, 0.
     """
     delta, hessian = penalized_step()
     d = sp.Matrix(sp.symbols("x0:2", real=True))
@@ -83,6 +89,9 @@ def nested_radii() -> tuple[sp.Expr, sp.Expr]:
 
     The ball of the smaller one is the largest inside: no boundary point lies within it. The ball of
     the larger one is the smallest around.
+
+    Returns:
+        Smallest and largest `||d||`.
     """
     x, y, nu = sp.symbols("x y nu", real=True)
     d = sp.Matrix([x, y])
@@ -107,6 +116,9 @@ def largest_share() -> sp.Expr:
 
 def _end(length: sp.Expr, limit: sp.Expr, stiffness: sp.Expr) -> sp.Expr:
     """The lam from which `length <= limit` on, for a length that falls with the stiffness `alpha + lam f`.
+
+    Returns:
+        The lam.
 
     Raises:
         ValueError: the length does not fall, and there is no such lam.
@@ -134,6 +146,9 @@ def penalties() -> tuple[sp.Expr, sp.Expr]:
     """(46)-(50), X6 (i), X7: `lower <= lam <= upper` from `||delta_e|| >= Delta`, `delta_h` in E(tau).
 
     With curvature alpha and regularizer F, both diagonal in H's eigenbasis; T2c is alpha = 0, F = I.
+
+    Returns:
+        Lower and upper end.
     """
     (easy, soft), (hard, stiff) = _requests()
     return _end(hard[1] * sp.sqrt(mu_max), tau, stiff), _end(easy[0], Delta, soft)
@@ -145,6 +160,9 @@ def largest_ratio(theta_of_limit: bool = False) -> sp.Expr:
 
     Args:
         theta_of_limit: with `Delta = theta` times the outer radius, as in T2c's relative form.
+
+    Returns:
+        The ratio b/a.
     """
     lower, upper = (end.subs({alpha_easy: 0, alpha_hard: 0}) for end in penalties())
     if theta_of_limit:
@@ -159,6 +177,9 @@ def window() -> tuple[sp.Expr, sp.Expr]:
 
     Each condition alone leaves an interval of lam; the two intervals have a common point iff neither
     begins after the other's end.
+
+    Returns:
+        Lower and upper end of the window.
     """
     linear = {alpha_easy: 0, alpha_hard: 0}
     intervals = []
@@ -192,6 +213,9 @@ def cauchy_gap() -> sp.Expr:
     """X7, the sandwich: `(u^T B u)(u^T B^-1 u) - 1` for a unit u, times `det B`; B symmetric.
 
     A square, so `u^T B^-1 u >= 1/(u^T B u)`: the length along u is at least what `u^T A u` allows.
+
+    Returns:
+        The product minus that square, 0.
     """
     t = sp.Symbol("t", real=True)
     u = sp.Matrix([sp.cos(t), sp.sin(t)])
@@ -204,6 +228,9 @@ def planar_cost_slope() -> sp.Expr:
     """X7 at d = 2: `-dh/dlam` for `h = delta_h^T H delta_h`, curvature `[[s - lam, c], [c, t - lam]]`.
 
     In s > 0 and `D = s t - c^2 > 0`, the conditions of `A + lam I > 0`.
+
+    Returns:
+        The slope.
     """
     s, D = sp.symbols("s D", positive=True)
     c = sp.Symbol("c", real=True)
@@ -238,6 +265,9 @@ def relative_extremes() -> tuple[sp.Expr, sp.Expr]:
     """X5: the extreme `d^T A d` on `d^T H d = 1`: multipliers nu of `A d = nu H d`.
 
     Here A is the geometry of E(tau) and H the one of KL's ellipsoid, diagonal.
+
+    Returns:
+        Smallest and largest nu.
     """
     nu = sp.Symbol("nu", real=True)
     low, high = sp.solve((A - nu * H).det(), nu)
@@ -248,6 +278,9 @@ def proportionality_gap() -> sp.Expr:
     """X5: `(nu_max - nu_min)^2`, times `(mu_min mu_max)^2`, minus its form as a sum of squares.
 
     The squares vanish together iff A is a multiple of H: only then is the mismatch 1.
+
+    Returns:
+        The difference, 0.
     """
     low, high = relative_extremes()
     squares = (A[0, 0] * mu_max - A[1, 1] * mu_min) ** 2 + 4 * mu_min * mu_max * A[0, 1] ** 2

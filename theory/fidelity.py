@@ -22,6 +22,9 @@ def spectral(X: Array) -> float:
 
     Args:
         X: matrix.
+
+    Returns:
+        `||X||`.
     """
     return float(np.linalg.norm(X, 2))
 
@@ -35,6 +38,9 @@ def inverse_drift_stated(mu: float, drift: float) -> float:
     Args:
         mu: lower bound of the first matrix.
         drift: `||E||`.
+
+    Returns:
+        Bound of `||X^-1 - (X+E)^-1||`.
     """
     return drift / (mu * (mu - drift)) if drift < mu else np.inf
 
@@ -45,6 +51,9 @@ def inverse_drift(mu: float, drift: float) -> float:
     Args:
         mu: lower bound of both matrices' eigenvalues.
         drift: `||E||`.
+
+    Returns:
+        Bound of `||X^-1 - (X+E)^-1||`.
     """
     return drift / (mu * (mu + drift))
 
@@ -57,6 +66,9 @@ def channel_drift_stated(key_drift: float, geometry_drift: float, mu: float, lar
         geometry_drift: `||G_l - G_L||`, spectral.
         mu: lower bound of both geometries' eigenvalues.
         largest_key: B, bound of the keys' norms.
+
+    Returns:
+        Bound of `||q_l - q_L||`.
     """
     e = geometry_drift + 2 * largest_key * key_drift
     return key_drift / mu + largest_key * e / (mu * (mu - e)) if e < mu else np.inf
@@ -73,6 +85,9 @@ def channel_drift(key_drift: float, geometry_drift: float, mu: float, key: float
         geometry_drift: `||G_l - G_L||`, spectral.
         mu: lower bound of both geometries' eigenvalues.
         key: a bound of the keys' norm, infinite if there is none.
+
+    Returns:
+        Bound of `||q_l - q_L||`.
     """
     free = geometry_drift / float(2 * mu**1.5)
     bounded = key * inverse_drift(mu, geometry_drift) if np.isfinite(key) else np.inf
@@ -127,6 +142,9 @@ def allocation_drift_bound(perturbation: float) -> float:
 
     Args:
         perturbation: `||E||`.
+
+    Returns:
+        The bound; infinite for `||E|| >= 1`.
     """
     return perturbation / (1 - perturbation) if perturbation < 1 else np.inf
 
@@ -139,6 +157,9 @@ def tail(gradients: Sequence[Array]) -> float:
 
     Args:
         gradients: gradients of the layers in order, L last.
+
+    Returns:
+        gamma; infinite if the last gradient alone is 0.
     """
     rest = sum(spectral(g) for g in gradients[:-1])
     last = spectral(gradients[-1])
@@ -154,6 +175,9 @@ def error_bound(gamma: float, last: float, gap: float, Gamma: float, q: float) -
         gap: eps_I, `||J_L - I||`.
         Gamma: `||Gamma_L||`.
         q: `||q_L||`.
+
+    Returns:
+        The bound.
     """
     return gamma * last + gap * Gamma * q
 
@@ -164,6 +188,9 @@ def nondegeneracy(Gamma: Array, q: Array) -> float:
     Args:
         Gamma: gradient of the loss by the weight, `d_v x d_k`.
         q: channel, `d_k`.
+
+    Returns:
+        sigma.
     """
     return spectral(Gamma @ q) / (spectral(Gamma) * spectral(q))
 
@@ -175,6 +202,9 @@ def zeta(gamma: float, gap: float, sigma: float) -> float:
         gamma: relative size of the tail (54).
         gap: eps_I, `||J_L - I||`.
         sigma: nondegeneracy (67).
+
+    Returns:
+        zeta.
     """
     return gamma * (1 + gap) + gap / sigma
 
@@ -185,6 +215,9 @@ def zeta_sharp(gamma: float, gap: float) -> float:
     Args:
         gamma: relative size of the tail (54).
         gap: eps_I, `||J_L - I||`.
+
+    Returns:
+        zeta'.
     """
     return gamma * (1 + gap) + gap
 
@@ -199,6 +232,9 @@ def descent_bound(gamma: float, gap: float) -> float:
     Args:
         gamma: relative size of the tail (54).
         gap: eps_I, `||J_L - I||`.
+
+    Returns:
+        The bound; descent is guaranteed where it is positive.
     """
     s = min(max(gamma, abs(1 - gap)), 1 + gap)
     return (1 + s**2 - gap**2) / 2 - gamma * s
@@ -209,6 +245,9 @@ def scaled_gap(J: Array) -> float:
 
     Args:
         J: Jacobian, `d_v x d_v`.
+
+    Returns:
+        The distance, in [0, 1].
     """
     eye = np.eye(len(J))
     top = 2 / max(spectral(J), np.finfo(float).tiny)
@@ -226,6 +265,9 @@ def cosine_bound(gamma: float, gap: float) -> float:
     Args:
         gamma: relative size of the tail (54).
         gap: eps_I, `||J_L - I||`.
+
+    Returns:
+        The bound, in [-1, 1].
     """
     return float(np.sqrt((1 - gap**2) * (1 - gamma**2)) - gap * gamma)
 
@@ -236,6 +278,9 @@ def cosine(x: Array, y: Array) -> float:
     Args:
         x: vector.
         y: vector.
+
+    Returns:
+        The cosine, in [-1, 1].
     """
     scale = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y / scale) if scale > 0 else 0.0
@@ -286,6 +331,9 @@ def executed_fraction(etas: Sequence[float] | Array) -> float:
 
     Args:
         etas: attenuations of the layers in order.
+
+    Returns:
+        The fraction, in [0, 1].
     """
     return float(1 - np.prod(1 - np.asarray(etas) * spread_shares(len(etas))))
 
@@ -295,6 +343,9 @@ def aligned_tail(etas: Sequence[float] | Array) -> float:
 
     Args:
         etas: attenuations of the layers in order.
+
+    Returns:
+        gamma.
     """
     scales = allocation_scales(etas)
     return float(scales[:-1].sum() / scales[-1])
@@ -310,6 +361,9 @@ def realized_after(eta: float, step: float, steps: int) -> float:
         eta: attenuation, in [0, 1).
         step: step size a.
         steps: number of steps T.
+
+    Returns:
+        The realized share of d.
     """
     rate = step * eta**2
     if rate < 1:  # keeps its digits where the rate is small
@@ -324,6 +378,9 @@ def alignment_premise(gradients: Sequence[Array], proxy: Array, gap: float) -> b
         gradients: gradients of the layers in order, L last.
         proxy: proxy gradient g~.
         gap: eps_I, `||J_L - I||`.
+
+    Returns:
+        Whether the premise holds.
     """
     inner = [float(g @ proxy) for g in gradients]
     square = float(proxy @ proxy)
@@ -349,6 +406,9 @@ def parallel_error_bound(
         Gamma_virtual: gradients at the virtual weights, per layer.
         q_virtual: channels at the unedited model, per layer.
         moving: `N_l^T Gamma_l^T r_l` per layer, what flows through channels that move with z.
+
+    Returns:
+        The bound.
     """
     total = 0.0
     for J_l, s, G, q_l, G_v, q_v, extra in zip(

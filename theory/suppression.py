@@ -43,6 +43,9 @@ def objective(D: Array, G: Array, k: Array, r: Array) -> float:
         G: geometry, `d_k x d_k`, symmetric positive definite.
         k: key, `d_k`.
         r: residual, `d_v`.
+
+    Returns:
+        Value of the objective.
     """
     miss = D @ k - r
     return float(miss @ miss + np.sum((D @ G) * D))
@@ -69,6 +72,9 @@ def realizability(G: Array, k: Array) -> float:
     Args:
         G: geometry, `d_k x d_k`, symmetric positive definite.
         k: key, `d_k`.
+
+    Returns:
+        rho, >= 0.
     """
     return float(k @ solve(G, k))
 
@@ -124,6 +130,9 @@ def realizability_spectral(mu: Array, a: Array) -> float:
     Args:
         mu: eigenvalues of G.
         a: coordinates of the key in the eigenbasis.
+
+    Returns:
+        rho, >= 0.
     """
     return float(np.sum(a**2 / mu))
 
@@ -136,6 +145,9 @@ def suppression_bound(norm: float, outside: float, height: float, mu_min: float)
         outside: eps in [0, 1], share of `||k||^2` outside the protected eigenvectors.
         height: M > 0, a lower bound of the protected eigenvalues.
         mu_min: smallest eigenvalue of all of G, not only of the unprotected part.
+
+    Returns:
+        Bound of rho.
     """
     return norm**2 * ((1 - outside) / height + outside / mu_min)
 
@@ -146,6 +158,9 @@ def suppression_limit(norm: float, height: float) -> float:
     Args:
         norm: norm of the key.
         height: M, lower bound of the eigenvalues on the protected subspace.
+
+    Returns:
+        Bound of eta, in [0, 1).
     """
     return norm**2 / (height + norm**2)
 
@@ -156,6 +171,9 @@ def mean_realizability(d_k: int, weight: float) -> float:
     Args:
         d_k: entries of a key.
         weight: lambda.
+
+    Returns:
+        Mean of rho.
     """
     return d_k / weight
 
@@ -167,6 +185,9 @@ def attenuation_drift_bound(key_drift: float, geometry_drift: float, mu: float) 
         key_drift: `||k_l - k_L||`.
         geometry_drift: `||G_l - G_L||`, spectral.
         mu: lower bound of the eigenvalues of both geometries.
+
+    Returns:
+        The bound.
     """
     return float(3 * np.sqrt(3) / 8 * key_drift / np.sqrt(mu) + geometry_drift / (4 * mu))
 
@@ -183,6 +204,9 @@ def projected_objective(D: Array, P: Array, k: Array, r: Array, beta: float) -> 
         k: key, `d_k`.
         r: residual, `d_v`.
         beta: ridge of AlphaEdit, > 0.
+
+    Returns:
+        Value of the objective.
     """
     X = D @ P
     miss = X @ k - r
@@ -252,6 +276,9 @@ def projected_attenuation(P: Array, k: Array, beta: float) -> float:
         P: orthogonal projector, `d_k x d_k`.
         k: key, `d_k`.
         beta: ridge of AlphaEdit, > 0.
+
+    Returns:
+        eta, in [0, 1).
     """
     square = float(np.sum((P @ k) ** 2))
     return square / (beta + square)
@@ -370,6 +397,9 @@ def batch_shortfall_bound(S: Array, R: Array) -> float:
     Args:
         S: gram matrix `K^T G^-1 K`, `n x n`.
         R: residuals, `d_v x n`.
+
+    Returns:
+        The bound.
     """
     return float(np.linalg.norm(R) / (1 + np.linalg.eigvalsh(S)[0]))
 
@@ -379,6 +409,9 @@ def room(S: Array) -> float:
 
     Args:
         S: gram matrix `K^T G^-1 K`, `n x n`.
+
+    Returns:
+        The sum, at most n.
     """
     s = np.linalg.eigvalsh(S).clip(0)
     return float(np.sum(s / (1 + s)))
@@ -390,6 +423,9 @@ def room_bound(n: int, rank: int) -> float:
     Args:
         n: number of edits.
         rank: of the n keys, at most `d_k`; under a projector at most its rank.
+
+    Returns:
+        The bound, in (0, 1].
     """
     return min(1.0, rank / n)
 
@@ -400,6 +436,9 @@ def edit_cost(G: Array, D: Array) -> float:
     Args:
         G: geometry, `d_k x d_k`, symmetric positive definite.
         D: edit, `d_v x d_k`.
+
+    Returns:
+        The cost, >= 0.
     """
     return float(np.sum((D @ G) * D))
 
@@ -412,6 +451,9 @@ def batch_cost(S: Array, R: Array) -> float:
     Args:
         S: gram matrix `K^T G^-1 K`, `n x n`.
         R: residuals, `d_v x n`.
+
+    Returns:
+        The cost, >= 0.
     """
     realized = R @ retention(S)
     return float(np.sum((R - realized) * realized))
@@ -423,6 +465,9 @@ def least_cost(S: Array, X: Array) -> float:
     Args:
         S: gram matrix `K^T G^-1 K`, `n x n`.
         X: realized shifts, `d_v x n`.
+
+    Returns:
+        The cost, >= 0.
     """
     return float(np.sum(X * np.linalg.solve(S, X.T).T))
 
@@ -483,5 +528,8 @@ def rounding_bound(eps: float, condition: float, factor: float = 8.0) -> float:
         eps: machine epsilon.
         condition: condition number of G.
         factor: constant c of the bound.
+
+    Returns:
+        The bound.
     """
     return factor * eps * condition

@@ -42,6 +42,9 @@ def surrogate(delta: Array, g: Array, A: Array, lam: float) -> float:
         g: gradient of the loss.
         A: curvature, symmetric.
         lam: penalty.
+
+    Returns:
+        Value of the surrogate.
     """
     return float(g @ delta + delta @ A @ delta / 2 + lam / 2 * (delta @ delta))
 
@@ -67,6 +70,9 @@ def radius(g: Array, A: Array, lam: float) -> float:
         g: gradient of the loss.
         A: curvature, symmetric.
         lam: penalty.
+
+    Returns:
+        The radius.
     """
     return float(np.linalg.norm(displacement(g, A, lam)))
 
@@ -80,6 +86,9 @@ def inscribed_radius(mu_max: float, tau: float) -> float:
     Args:
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        The radius.
     """
     return float(tau / np.sqrt(mu_max))
 
@@ -90,6 +99,9 @@ def circumscribed_radius(mu_min: float, tau: float) -> float:
     Args:
         mu_min: smallest eigenvalue of H.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        The radius.
     """
     return float(tau / np.sqrt(mu_min))
 
@@ -99,6 +111,9 @@ def mismatch(kappa: float) -> float:
 
     Args:
         kappa: condition number of H.
+
+    Returns:
+        The ratio, >= 1.
     """
     return float(np.sqrt(kappa))
 
@@ -110,6 +125,9 @@ def ball_trap(progress: float, mu_max: float, tau: float) -> bool:
         progress: Delta, least length of a displacement.
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        Whether there is no such radius.
     """
     return progress > inscribed_radius(mu_max, tau)
 
@@ -120,6 +138,9 @@ def ball_trap_relative(theta: float, kappa: float) -> bool:
     Args:
         theta: Delta relative to the outer radius.
         kappa: condition number of H.
+
+    Returns:
+        Whether there is no such radius.
     """
     return bool(np.sqrt(kappa) > 1 / theta)
 
@@ -139,6 +160,9 @@ def shared_penalties(a: float, b: float, progress: float, mu_max: float, tau: fl
         progress: Delta, least length of a displacement.
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        The penalties.
     """
     return Interval(b * np.sqrt(mu_max) / tau, a / progress)
 
@@ -151,6 +175,9 @@ def request_trap_relative(theta: float, a: float, b: float, kappa: float) -> boo
         a: size of the easy request's gradient.
         b: size of the hard request's gradient.
         kappa: condition number of H.
+
+    Returns:
+        Whether no penalty serves both.
     """
     return bool(theta * (b / a) * np.sqrt(kappa) > 1)
 
@@ -163,6 +190,9 @@ def margin_norm(margin: float, v: Array, basis: Array | None = None) -> float:
         v: gradient of the logit.
         basis: `d x m` orthonormal, where the displacement is confined to its span: then the
             projected gradient counts. Infinite if nothing of v is left there.
+
+    Returns:
+        The length.
     """
     length = float(np.linalg.norm(v if basis is None else basis.T @ v))
     return margin / length if length > 0 else np.inf
@@ -177,6 +207,9 @@ def execution_cost(delta: Array, rho: float) -> float:
     Args:
         delta: displacement.
         rho: realizability.
+
+    Returns:
+        The cost.
     """
     return float(delta @ delta / rho)
 
@@ -190,6 +223,9 @@ def cost_penalties(a: float, b: float, progress: float, rho_hard: float, tau: fl
         progress: Delta, least length of a displacement.
         rho_hard: realizability of the hard request.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        The penalties.
     """
     return Interval(b / (tau * np.sqrt(rho_hard)), a / progress)
 
@@ -219,6 +255,9 @@ def kl_inside(F: Array, H: Array, s: float, tau: float) -> bool:
         H: geometry of the displacement, symmetric positive definite.
         s: radius of the F-ellipsoid.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        Whether it does.
     """
     return bool(s**2 * relative_spectrum(F, H)[-1] <= tau**2)
 
@@ -229,6 +268,9 @@ def kl_mismatch(F: Array, H: Array) -> float:
     Args:
         F: matrix of the regularizer, symmetric positive definite.
         H: geometry of the displacement, symmetric positive definite.
+
+    Returns:
+        The ratio, >= 1.
     """
     values = relative_spectrum(F, H)
     return float(np.sqrt(values[-1] / values[0]))
@@ -260,6 +302,9 @@ def regularized_penalties(
         progress: Delta, least length of a displacement.
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        The penalties.
     """
     return Interval(b * np.sqrt(mu_max) / (tau * f_hard), a / (progress * f_easy))
 
@@ -273,6 +318,9 @@ def one_sided_limit(f_easy: float, f_hard: float, progress: float, mu_max: float
         progress: Delta, least length of a displacement.
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
+
+    Returns:
+        The ratio b/a.
     """
     return float(tau * f_hard / (progress * f_easy * np.sqrt(mu_max)))
 
@@ -318,6 +366,9 @@ def penalty_floor(A: Array) -> float:
 
     Args:
         A: curvature, symmetric.
+
+    Returns:
+        lam0, >= 0.
     """
     return float(max(0.0, -np.linalg.eigvalsh(A)[0]))
 
@@ -343,6 +394,9 @@ def curved_penalties(
         mu_max: largest eigenvalue of H.
         tau: size of the feasible ellipsoid.
         floor: lam0.
+
+    Returns:
+        The penalties.
     """
     return Interval(b * np.sqrt(mu_max) / tau - alpha_hard, a / progress - alpha_easy, floor)
 

@@ -1,1 +1,1 @@
-"""What Theorem 3 assumes, and what it concludes, measured edit by edit on a model."""
+"""Premises and conclusions of Theorem 3, measured on a model edit by edit."""

@@ -1,4 +1,4 @@
-"""A model with everything that the measurement of one edit needs."""
+"""Inputs of a measurement: model, statistics and method; and the measurement of one edit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ from metake.requests import EditRequest
 
 @dataclass(frozen=True)
 class Bench:
-    """A model with everything that the measurement of one edit needs."""
+    """Inputs of a measurement.
+
+    Attributes:
+        loaded: the unedited model.
+        statistics: statistics of the edited layers.
+        method: `memit` or `alphaedit` with the settings of the model's preset.
+        factors: strengths of the constraint, relative to that of the method.
+        norms: pairs of products per norm of a Jacobian; 0 leaves them out.
+        steps: steps of the descent that is followed; 0 leaves it out.
+    """
 
     loaded: EditableModel
     statistics: Statistics
@@ -63,6 +72,9 @@ class Bench:
             stats: file of statistics; None to collect them.
             text: text to collect statistics from; None for the included one.
 
+        Returns:
+            The inputs of a measurement.
+
         Raises:
             MetakeError: a layer does not exist, or statistics cannot be used.
         """
@@ -87,7 +99,14 @@ class Bench:
         return planner
 
     def at(self, factor: float = 1.0) -> tuple[LocateThenEdit, State]:
-        """The method under a constraint `factor` times as strong, and its state before an edit."""
+        """Method under another strength of the constraint, and its state before an edit.
+
+        Args:
+            factor: strength, relative to that of the method.
+
+        Returns:
+            Method and state.
+        """
         name = self.method.strength
         method = self.method.updated(**{name: self.method.value(name) * factor})
         return method, method.prepare(self.loaded, method.init(self.loaded, self.statistics))
@@ -95,7 +114,15 @@ class Bench:
     def measure(
         self, strengths: dict[float, tuple[LocateThenEdit, State]], request: EditRequest
     ) -> dict[str, Any]:
-        """One edit, alone."""
+        """Measurement of one edit on the unedited model.
+
+        Args:
+            strengths: factor -> method and state, from `at`.
+            request: the edit.
+
+        Returns:
+            Measurements at the plan, at the compensated plan, over the strengths, and along MetaKE's descent.
+        """
         arch = self.loaded.arch
         batch, _ = self.method.batch(self.loaded, [request], strengths[1.0][1])
         penalty = Penalty(kl=self.closed.kl, initial_first=True)
@@ -121,7 +148,7 @@ class Bench:
         }
 
     def _trail(self, edit: Edit, start: torch.Tensor) -> list[dict[str, Any]]:
-        """Cosines along MetaKE's descent by the proxy: at its start, after one step, half way, at the end."""
+        """Cosines at four steps of MetaKE's descent by the proxy: the first two, the middle one and the last."""
         if self.steps == 0:
             return []
         followed = sorted({0, 1, self.steps // 2, self.steps - 1})

@@ -1,4 +1,4 @@
-"""Figures of a measurement, from its JSON alone."""
+"""Figures of a measurement, from the content of its JSON file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TERMS = {
     "moving keys": (PURPLE, "xxx"),
 }
 
-# Of every figure: what it shows, for a reader who does not see it, and the caption.
+# Figure -> alternative text and caption.
 WORDS = {
     "spectra": (
         "Two charts, a line per edited layer: the eigenvalues of C, which fall over several orders of magnitude, and the "
@@ -77,7 +77,15 @@ WORDS = {
 
 
 def draw(content: Mapping[str, Any], out: Path) -> list[Path]:
-    """All figures that can be drawn, as PNG."""
+    """Write the figures as PNG; a figure that fails gives a note.
+
+    Args:
+        content: content of `drift.json`.
+        out: folder of the figures.
+
+    Returns:
+        Paths of the figures.
+    """
     drawings = (_spectra, _layers, _between, _premises, _errors, _cosines)
     with styled(LAYOUT):
         return [

@@ -1,4 +1,4 @@
-"""What two layers have in common: spectra of their geometries, eigenspaces, and where keys lie in them."""
+"""Comparison of layers: spectra of their second moments, leading eigenvectors, and the keys in their bases."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ PROTECTED = 0.2  # share of directions, those with the largest eigenvalues, that
 
 
 def spectra(moments: Mapping[int, Tensor], keys: Mapping[int, Tensor]) -> dict[str, Any]:
-    """Per layer and between layers, as plain numbers.
+    """Spectra per layer, and distances between layers, as plain numbers.
 
     Args:
         moments: layer -> C, `d_k x d_k`.
         keys: layer -> unedited keys of the edits, `n x d_k`.
+
+    Returns:
+        `layers`: quantities per layer; `geometry drift` and `overlap`: matrices over pairs of layers; and constants.
     """
     layers = list(moments)
     d_k = len(moments[layers[0]])
@@ -61,6 +64,6 @@ def spectra(moments: Mapping[int, Tensor], keys: Mapping[int, Tensor]) -> dict[s
 
 
 def _thinned(values: Tensor, most: int = 200) -> list[float]:
-    """At most `most` of them, evenly on a logarithmic scale of places: enough for a figure."""
+    """At most `most` of some values, evenly spaced on a logarithmic scale of their index."""
     places = torch.logspace(0, torch.log10(torch.tensor(float(len(values)))), most).round().long() - 1
     return [float(x) for x in values[torch.unique(places.clamp(0, len(values) - 1))]]

@@ -1,4 +1,4 @@
-"""Spectral norms of what is only known by its products, or by the tokens that make it up."""
+"""Spectral norms of matrices that are given by their products, or as sums over tokens."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ def largest_singular(matvec: Product, rmatvec: Product, start: Tensor, steps: in
     """`||A||_2` from below, by Golub and Kahan's bidiagonalization with full reorthogonalization.
 
     Args:
-        matvec, rmatvec: `v -> A v`, `u -> A^T u`.
-        start: first vector, in A's *range*: the estimate is at least `||A^T start|| / ||start||`.
+        matvec: `v -> A v`.
+        rmatvec: `u -> A^T u`.
+        start: first vector, in the range of A; the estimate is at least `||A^T start|| / ||start||`.
         steps: pairs of products; exact once they reach the rank.
+
+    Returns:
+        The estimate; 0 if `A^T start` is 0.
     """
     u = start / start.norm()
     left: list[Tensor] = [u]
@@ -56,12 +60,13 @@ def largest_singular(matvec: Product, rmatvec: Product, start: Tensor, steps: in
 
 
 class Jacobian:
-    """J of `y(x)` by its products; nothing of size `len(y) x len(x)` is formed.
+    """Jacobian of `y(x)` by its products, without a matrix of size `len(y) x len(x)`.
 
     `J^T u` is a backward pass, `J v` the backward pass of that backward pass.
 
     Args:
-        y: vector that depends on `x` (`1 x d`), its graph kept.
+        y: vector that depends on `x`, its graph kept.
+        x: `1 x d`.
     """
 
     def __init__(self, y: Tensor, x: Tensor) -> None:
@@ -70,15 +75,41 @@ class Jacobian:
         (self._pulled,) = torch.autograd.grad(y, x, self._probe, create_graph=True)
 
     def transposed(self, u: Tensor) -> Tensor:
+        """`J^T u`.
+
+        Args:
+            u: shape of `y`.
+
+        Returns:
+            `d`.
+        """
         (out,) = torch.autograd.grad(self.y, self.x, u.to(self.y), retain_graph=True)
         return out[0]
 
     def times(self, v: Tensor) -> Tensor:
+        """`J v`.
+
+        Args:
+            v: `d`.
+
+        Returns:
+            Shape of `y`.
+        """
         (out,) = torch.autograd.grad(self._pulled, self._probe, v.to(self.x)[None], retain_graph=True)
         return out
 
     def norm(self, start: Tensor, steps: int, *, shift: float = 0.0, scale: float = 1.0) -> float:
-        """`||J / scale - shift I||`, from below."""
+        """`||J / scale - shift I||`, from below.
+
+        Args:
+            start: first vector, in the range of the matrix.
+            steps: pairs of products.
+            shift: multiple of the identity that is subtracted.
+            scale: divisor of J.
+
+        Returns:
+            The estimate.
+        """
         return largest_singular(
             lambda v: self.times(v) / scale - shift * v,
             lambda u: self.transposed(u) / scale - shift * u,
@@ -89,7 +120,12 @@ class Jacobian:
 
 @dataclass
 class Tokens:
-    """Keys and gradients at a down-projection's output, of every token that passed it."""
+    """Keys of a down-projection and gradients of the loss with respect to its output, of all tokens.
+
+    Attributes:
+        keys: one tensor per pass, `... x d_k`.
+        signals: one tensor per backward pass, `... x d_v`.
+    """
 
     keys: list[Tensor] = field(default_factory=list)
     signals: list[Tensor] = field(default_factory=list)
@@ -109,7 +145,15 @@ class Tokens:
 
 @contextmanager
 def watched(arch: Architecture, layer: int) -> Iterator[Tokens]:
-    """Collect keys and gradients at `layer` during passes with a backward pass."""
+    """Context that collects keys and gradients of a layer during passes that are differentiated.
+
+    Args:
+        arch: the model.
+        layer: the layer.
+
+    Yields:
+        The collection.
+    """
     tokens = Tokens()
 
     def collect(_: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:

@@ -16,7 +16,12 @@ from metake.report.tables import render
 
 
 def write_csv(content: dict[str, Any], path: Path) -> None:
-    """One line per edit and point: all plain numbers, layers as columns."""
+    """Write a table with one line per edit and point, and one column per quantity and layer.
+
+    Args:
+        content: content of `drift.json`.
+        path: the file.
+    """
     rows = []
     for i, edit in enumerate(content["edits"]):
         points = {"start": edit["start"], "compensated": edit["compensated"], **edit["strengths"]}
@@ -39,7 +44,12 @@ def write_csv(content: dict[str, Any], path: Path) -> None:
 
 
 def report(content: dict[str, Any], out: Path) -> None:
-    """Table, figures and page; and the verdict on the terminal."""
+    """Write table, figures and page, and print the verdict.
+
+    Args:
+        content: content of `drift.json`.
+        out: folder of the files.
+    """
     write_csv(content, out / "drift.csv")
     figures = draw(content, out)
     head, rows = table(content["verdicts"]["start"])

@@ -21,27 +21,25 @@ from metake.requests import EditRequest
 
 
 def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: int) -> dict[str, Any]:
-    """Measure all edits, or those that an earlier run left; write after each."""
+    """Measure edits, and write `drift.json` after each of them; edits of an earlier run with the same inputs are kept.
+
+    Args:
+        bench: model, statistics and method.
+        requests: the edits.
+        data: name of the file of the edits.
+        out: folder of `drift.json`.
+        seed: seed of torch's random generator.
+
+    Returns:
+        The content of `drift.json`.
+
+    Raises:
+        MetakeError: an earlier `drift.json` is damaged.
+    """
     arch, layers = bench.loaded.arch, bench.method.layers
     torch.manual_seed(seed)
     strengths = {factor: bench.at(factor) for factor in bench.factors}
-    head = {
-        **provenance(bench.loaded.name, arch, bench.method.name, dated=False),
-        "layers": list(layers),
-        "strength": "L2" if bench.method.strength == "l2" else "lambda",
-        "data": data,
-        "dtype": str(arch.model.dtype).removeprefix("torch."),
-        "factors": list(bench.factors),
-        "norms": bench.norms,
-        "steps": bench.steps,
-        "settings": bench.method.model_dump(mode="json"),
-        "seed": seed,
-        "chat": described(bench.loaded.tokenizer),
-        "statistics": {
-            "tokens": bench.statistics.provenance.tokens,
-            "text": bench.statistics.provenance.text,
-        },
-    }
+    head = _head(bench, data, seed)
     path, edits = out / "drift.json", []
     if path.is_file():
         earlier = read_record(path, "remove it: the edits are measured again")
@@ -67,3 +65,24 @@ def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: i
     content = {**head, "between": between, "verdicts": verdicts, "edits": edits}
     write_record(path, content)
     return content
+
+
+def _head(bench: Bench, data: str, seed: int) -> dict[str, Any]:
+    """Inputs of a measurement, as `drift.json` records them."""
+    return {
+        **provenance(bench.loaded.name, bench.loaded.arch, bench.method.name, dated=False),
+        "layers": list(bench.method.layers),
+        "strength": "L2" if bench.method.strength == "l2" else "lambda",
+        "data": data,
+        "dtype": str(bench.loaded.arch.model.dtype).removeprefix("torch."),
+        "factors": list(bench.factors),
+        "norms": bench.norms,
+        "steps": bench.steps,
+        "settings": bench.method.model_dump(mode="json"),
+        "seed": seed,
+        "chat": described(bench.loaded.tokenizer),
+        "statistics": {
+            "tokens": bench.statistics.provenance.tokens,
+            "text": bench.statistics.provenance.text,
+        },
+    }

@@ -64,7 +64,14 @@ CONCLUSIONS: tuple[Line, ...] = (
 
 
 def judge(rows: Sequence[Row]) -> dict[str, Any]:
-    """Shares of edits for which each premise and conclusion holds, with quartiles of its quantity."""
+    """Shares of edits for which each premise and conclusion holds, with quartiles of its quantity.
+
+    Args:
+        rows: measurements, one per edit.
+
+    Returns:
+        `lines`: one per premise and conclusion; `terms`: parts of the proxy's error; `self-check`: largest error.
+    """
 
     def line(kind: str, entry: Line) -> Row:
         name, quantity, value, holds = entry
@@ -95,7 +102,14 @@ def judge(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def sentences(verdict: dict[str, Any]) -> list[str]:
-    """The verdict in words."""
+    """Sentences that summarize a verdict.
+
+    Args:
+        verdict: from `judge`.
+
+    Returns:
+        The sentences.
+    """
     lines = {line["name"]: line for line in verdict["lines"]}
     guarantees = {n: lines[n]["holds"] for n in ("T3b: zeta < 1", "T3b sharp: zeta' < 1", "T3c: angles")}
     held = [name for name, share in guarantees.items() if share is not None and share > 0.5]
@@ -141,7 +155,14 @@ MEANINGS: dict[str, str] = {
 
 
 def table(verdict: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows for a terminal or a page."""
+    """Table of a verdict.
+
+    Args:
+        verdict: from `judge`.
+
+    Returns:
+        Head and rows.
+    """
     rows = []
     for line in verdict["lines"]:
         quartiles = line["quartiles"]

@@ -50,6 +50,13 @@ def _minimized(weight: float, alpha: float) -> tuple[float, float]:
     """Realized share and cost of a minimization by gradients through the library's channel and price.
 
     The unknown is the realized shift: in this whitened form the loss has no long valley.
+
+    Args:
+        weight: lambda.
+        alpha: price.
+
+    Returns:
+        Share and cost, relative to the planned shifts.
     """
     C, K, beta = _matrices()
     gram_channel = K.T @ Ridge(C, weight, weight * beta).channel(K)

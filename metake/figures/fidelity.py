@@ -128,6 +128,12 @@ def _worst_key_drift(drift: float) -> float:
     """Largest change of the channel over a grid of pairs of keys in the unit disc, `drift` apart.
 
     The middle of a pair lies at s on an axis, and the pair is turned by t.
+
+    Args:
+        drift: distance of the keys of a pair.
+
+    Returns:
+        The change.
     """
     plane, found = np.eye(2), 0.0
     for s in np.linspace(-1, 1, 21):
@@ -242,9 +248,14 @@ def descent(data: Data) -> Any:
 
 
 def _descent_of(data: Data, case: Case) -> tuple[str, float, float, float]:
-    """Group of a case, zeta', the sum of angles in degrees (190 without a bound), and the cosine.
+    """Group and coordinates of a case, whose rows are added to the table.
 
-    Its rows are added to the table.
+    Args:
+        data: table to which the rows are added.
+        case: the case.
+
+    Returns:
+        Group, zeta', sum of the angles in degrees (190 without a bound), and cosine.
     """
     layers, proxy = case.layers, case.layers.proxy
     size, cos = float(np.linalg.norm(proxy)), fidelity.cosine(case.g, proxy)

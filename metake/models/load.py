@@ -393,9 +393,8 @@ def write_model(loaded: EditableModel, place: Path) -> None:
     loaded.tokenizer.save_pretrained(place)
     # options of this load are left out, and the class gets the name that transformers before 5 knows
     path = place / "tokenizer_config.json"
-    config = {
-        k: v for k, v in read_json(path).items() if k not in ("backend", "is_local", "local_files_only")
-    }
+    dropped = ("backend", "is_local", "local_files_only")
+    config = {k: v for k, v in read_json(path).items() if k not in dropped}
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     write_json(path, config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -196,6 +197,7 @@ class PrefixBatch:
         Returns:
             What both passes observed; logits are those of the suffixes.
         """
+        both: dict[str, Any] = {"keys": keys, "outputs": outputs, "inputs": inputs, "edits": edits}
         cache, prefix = None, Trace[Tensor]()
         if self.ids.prefix is not None and start < len(arch):
             prefix = run(
@@ -204,11 +206,8 @@ class PrefixBatch:
                 start=start,
                 hidden=None if hidden is None else hidden.prefix,
                 stop=len(arch) - 1 if stop is None else stop,
-                inputs=inputs,
-                keys=keys,
-                outputs=outputs,
-                edits=edits,
                 record_from=start,
+                **both,
             )
             selected = select_rows(prefix.key_values, self.prefix_index)
             cache = KVCache(selected, self.prefix_lengths, masks=self.masks)
@@ -218,12 +217,9 @@ class PrefixBatch:
             start=start,
             hidden=None if hidden is None else hidden.suffix,
             stop=stop,
-            keys=keys,
-            outputs=outputs,
-            inputs=inputs,
-            edits=edits,
             positions=positions,
             cache=cache,
+            **both,
         )
         return Trace(
             keys=_paired(suffix.keys, prefix.keys),

@@ -146,8 +146,7 @@ def run(
         inputs: layers whose residual stream is observed before the block.
         edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights `W + left right^T`, computed as
             `y + left (right^T k)` at every position.
-        positions: distinct `(rows, columns)` at which logits are computed; unused logits are never computed. Without
-            it there are logits at every position, if the pass reaches the head.
+        positions: distinct `(rows, columns)` at which logits are computed; by default all, if the head is reached.
         cache: keys and values of the tokens before `ids`.
         record_from: first layer whose attention keys and values are recorded, for the `cache` of a later pass.
 
@@ -159,22 +158,10 @@ def run(
     """
     if ids.device.type == "cpu" and ids.numel():
         arch.check_tokens(int(ids.max()))
-    trace, options = Trace[Tensor](), dict[str, Any]()
-    held: KVCache | None = None
-    if cache is not None or record_from is not None:
-        held = (KVCache({}, ids.new_zeros(len(ids))) if cache is None else cache).recording(record_from)
-        options[arch.cache_argument] = held
-    if cache is not None:
-        mask, at = cache.mask_and_positions(ids.shape[1], arch.max_positions, arch.device)
-        options |= {"attention_mask": mask, "position_ids": at}
-    with ExitStack() as stack:
-        stack.enter_context(eager(arch.model))
-        stack.enter_context(_replaced(arch.written_out_gelus, _gelu))
-        if start > 0:
-            if hidden is None:
-                raise ValueError("a pass that starts at a block needs the hidden state before it")
-            skipped = (hidden, None) if arch.returns_tuples else hidden
-            stack.enter_context(_replaced(arch.blocks[:start], lambda *_, **__: skipped))
+    trace = Trace[Tensor]()
+    held, options = _cache_options(arch, ids, cache, record_from)
+    with eager(arch.model), _replaced(arch.written_out_gelus, _gelu), ExitStack() as stack:
+        _skip_blocks(stack, arch, start, hidden)
         _observe_keys(stack, arch, trace, keys, ids.shape)
         _apply_edits(stack, arch, edits or {}, start)
         _observe_values(stack, arch, trace, values, ids.shape)
@@ -189,6 +176,30 @@ def run(
     if held is not None:
         trace.key_values = held.recorded
     return trace
+
+
+def _cache_options(
+    arch: Architecture, ids: Tensor, cache: KVCache | None, record_from: int | None
+) -> tuple[KVCache | None, dict[str, Any]]:
+    """Cache that records the pass, None if there is none, and the arguments of the model for it."""
+    held: KVCache | None = None
+    options: dict[str, Any] = {}
+    if cache is not None or record_from is not None:
+        held = (KVCache({}, ids.new_zeros(len(ids))) if cache is None else cache).recording(record_from)
+        options[arch.cache_argument] = held
+    if cache is not None:
+        mask, at = cache.mask_and_positions(ids.shape[1], arch.max_positions, arch.device)
+        options |= {"attention_mask": mask, "position_ids": at}
+    return held, options
+
+
+def _skip_blocks(stack: ExitStack, arch: Architecture, start: int, hidden: Tensor | None) -> None:
+    """Return `hidden` from the blocks before `start` without running them."""
+    if start > 0:
+        if hidden is None:
+            raise ValueError("a pass that starts at a block needs the hidden state before it")
+        skipped = (hidden, None) if arch.returns_tuples else hidden
+        stack.enter_context(_replaced(arch.blocks[:start], lambda *_, **__: skipped))
 
 
 def _by_row(tokens: Tensor, shape: torch.Size) -> Tensor:

@@ -167,33 +167,25 @@ def answer_signals(
         >>> signals.keys[1].shape[0] == signals.gradients[1].shape[0] == rows[0].answer
         True
     """
-    total = sum(row.answer for row in rows)
-    top = max(layers)
+    total, top = sum(row.answer for row in rows), max(layers)
     owners: list[Tensor] = []
     keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     gradients: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     nll = torch.zeros(len(rows))
     hidden = torch.zeros(len(rows), arch.d_v)
-    # an update of nothing, by which the values still have a gradient
-    nothing = {
-        layer: (
-            torch.zeros(arch.d_v, 1, device=arch.weight(layer).device, requires_grad=True),
-            torch.zeros(arch.d_k, 1, device=arch.weight(layer).device),
-        )
-        for layer in layers
-    }
+    zero_edits = _zero_edits(arch, layers)
     for group in chunks([row.needed for row in rows], max_tokens or arch.pass_tokens):
-        mine = [rows[i] for i in group]
-        places = answer_positions(mine)
-        who = torch.tensor(group)[places[0]]
-        width = max(row.needed for row in mine)
+        members = [rows[i] for i in group]
+        places = answer_positions(members)
+        owner = torch.tensor(group)[places[0]]
+        width = max(row.needed for row in members)
         trace = run(
             arch,
-            pad(mine)[:, :width],
+            pad(members)[:, :width],
             keys=layers,
             values=layers,
             outputs=(top,),
-            edits=nothing,
+            edits=zero_edits,
             positions=places[:2],
         )
         loss = cross_entropy(upcast(trace.logits), places[2].to(trace.logits.device), reduction="none")
@@ -202,19 +194,26 @@ def answer_signals(
             at = (places[0].to(gradient.device), places[1].to(gradient.device))
             keys[layer].append(upcast(trace.keys[layer].detach()[at]))
             gradients[layer].append(upcast(gradient[at]))
-        owners.append(who)
-        nll.index_add_(0, who, loss.detach().float().cpu())
-        ends = torch.tensor([row.predicting[0] for row in mine])
+        owners.append(owner)
+        nll.index_add_(0, owner, loss.detach().float().cpu())
+        ends = torch.tensor([row.predicting[0] for row in members])
         stream = trace.outputs[top].detach()
-        hidden[torch.tensor(group)] = stream[torch.arange(len(mine)), ends].float().cpu()
+        hidden[torch.tensor(group)] = stream[torch.arange(len(members)), ends].float().cpu()
     nll /= torch.tensor([row.answer for row in rows])
-    return Signals(
-        torch.cat(owners),
-        {n: torch.cat(k) for n, k in keys.items()},
-        {n: torch.cat(g) for n, g in gradients.items()},
-        nll,
-        hidden,
+    joined_keys, joined_gradients = (
+        {layer: torch.cat(parts) for layer, parts in of.items()} for of in (keys, gradients)
     )
+    return Signals(torch.cat(owners), joined_keys, joined_gradients, nll, hidden)
+
+
+def _zero_edits(arch: Architecture, layers: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Virtual edits that change nothing; the values of their layers then have a gradient."""
+    edits = {}
+    for layer in layers:
+        device = arch.weight(layer).device
+        left = torch.zeros(arch.d_v, 1, device=device, requires_grad=True)
+        edits[layer] = (left, torch.zeros(arch.d_k, 1, device=device))
+    return edits
 
 
 def gradient_step(
