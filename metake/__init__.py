@@ -15,6 +15,7 @@ Public names, by task:
 Edit a model: load, save_model, EditableModel, ModuleMap, EditRequest, Editor, EditResult, Delta,
     MetakeError.
 Data: Record, read_records, Statistics, statistics_for.
+Evaluate methods: Protocol.
 Methods: rome, memit, alphaedit, metake, compensated, iterated, remembering, forward_replay,
     settings_for, METHODS.
 Components of your own: Method, LocateThenEdit, Planner, OpenLoop, Gradient, GeometrySpec, Geometry,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from metake.deltas import Delta as Delta
     from metake.editor import Editor as Editor
     from metake.errors import MetakeError as MetakeError
+    from metake.evaluation.protocol import Protocol as Protocol
     from metake.geometry.operator import Geometry as Geometry
     from metake.geometry.specs import GeometrySpec as GeometrySpec
     from metake.geometry.statistics import Statistics as Statistics
@@ -93,6 +95,7 @@ _MODULE_OF = {
     "OpenLoop": "metake.planners.open_loop",
     "Planner": "metake.planners.base",
     "Postprocess": "metake.solvers.postprocess",
+    "Protocol": "metake.evaluation.protocol",
     "Record": "metake.data.records",
     "EditRequest": "metake.requests",
     "Row": "metake.methods.table",

@@ -8,18 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.run_zsre import (
-    PAPER,
-    _signed,
-    cells,
-    chosen_methods,
-    differences,
-    draw_records,
-    find_references,
-    summarize,
-)
+from experiments.run_zsre import PAPER, chosen_methods
 from metake.errors import MetakeError
+from metake.evaluation.consistency import find_references
+from metake.evaluation.draws import draw_records
 from metake.evaluation.metrics import PER_RECORD, Measurement
+from metake.evaluation.summary import differences, signed, summarize, summary_table
 from metake.methods.table import METHODS
 from metake.report.tables import latex
 from tests.scripts import call, call_here, refused
@@ -223,7 +217,7 @@ def test_run_zsre_has_intervals_from_three_seeds_on():
     assert table["efficacy"]["high"] == pytest.approx(0.5 + 4.30265 * 0.1 / 3**0.5, rel=1e-4)
     two = summarize([measurement(v) for v in (0.4, 0.6)], [])["efficacy"]
     assert 0.4 <= two["low"] < 0.5 < two["high"] <= 0.6
-    head, rows = cells({"unedited": table})
+    head, rows = summary_table({"unedited": table})
     assert head[1] == "Eff"
     assert rows[0][1] == "50.0 ±24.8"
     tex = latex(["a", "b_c"], [["x & y", "50.0 ±24.8"]])
@@ -251,5 +245,5 @@ def test_run_zsre_compares_methods_fact_by_fact():
     apart = found["memit"]["generalization"]
     assert apart["low"] < -0.1 < apart["high"]
     assert apart["high"] - apart["low"] < 0.02
-    assert _signed(apart).startswith("-10.")
-    assert _signed({"mean": None, "low": None, "high": None}) == "-"
+    assert signed(apart).startswith("-10.")
+    assert signed({"mean": None, "low": None, "high": None}) == "-"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm
@@ -28,19 +29,27 @@ from metake.commands.option_types import (
 )
 from metake.console import document, draw_or_note, if_interrupted
 from metake.errors import MetakeError
+from metake.extras import require
 from metake.files import read_text, write_json, write_text
 from metake.folders import check_run_folder
+from metake.names import unknown_name
 from metake.options import find_statistics, output_path
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
+    from metake.data.records import Record
+    from metake.evaluation.protocol import Protocol
     from metake.evaluation.results import Results
+    from metake.geometry.statistics import Statistics
+    from metake.methods.base import Method
     from metake.models.load import EditableModel
 
 EVALUATION = (
     "under_way",
     "results.json",
     "table.md",
+    "differences.md",
+    "curves.png",
     "realization.png",
     "report.html",
 )  # what evaluate writes under --out
@@ -61,6 +70,24 @@ Out = Annotated[
 ]
 Methods = Annotated[str, typer.Option(help="Comma-separated rows of the method table.")]
 Edits = Annotated[int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Draws of the records: the first ones for draw 0, a random sample for every other; each has contexts of its own.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        help="Also the paired difference of every other method to this one, record by record, with its interval.",
+    ),
+]
+MeasureEvery = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="BATCHES", help="Measure also in between, after every so many batches."),
+]
 Alone = Annotated[
     bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
 ]
@@ -68,18 +95,19 @@ Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.")]
 HeldOut = Annotated[Path | None, typer.Option(help="Text for perplexity; default: the included text.")]
 
 
-def method_names(methods: str) -> list[str]:
+def method_names(methods: str, against: str | None) -> list[str]:
     """Names of `--methods`, each once; an unknown one raises a `MetakeError`.
 
     Args:
         methods: value of the option.
+        against: value of `--against`, which has to be one of them.
 
     Returns:
         The names.
 
     Raises:
         MetakeError: there is none.
-    """
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
     from metake.methods.table import method_named
 
     names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
@@ -87,7 +115,42 @@ def method_names(methods: str) -> list[str]:
         raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
     for name in names:
         method_named(name)
+    if against is not None and against not in names:
+        raise unknown_name("--against", against, names, "name one of --methods")
     return names
+
+
+def check_draws(seeds: int, measure_every: int | None, alone: bool) -> None:
+    """Check the options of draws and measurements, before anything is loaded.
+
+    Args:
+        seeds: value of `--seeds`.
+        measure_every: value of `--measure-every`.
+        alone: value of `--alone`.
+
+    Raises:
+        MetakeError: they contradict each other.
+    """
+    if measure_every is not None and alone:
+        raise MetakeError("evaluate: --alone measures after every batch; leave out --measure-every")
+    if seeds >= 3:
+        require("theory", "scipy", what=f"--seeds {seeds}: intervals over three or more draws")
+
+
+def read_data(data: Path, edits: int | None, seeds: int) -> list[Record]:
+    """Records of a file: the first ones for a single draw, all for several.
+
+    Args:
+        data: value of `--data`.
+        edits: value of `--edits`.
+        seeds: value of `--seeds`.
+
+    Returns:
+        The records.
+    """
+    from metake.data.records import read_records
+
+    return read_records(data, edits if seeds == 1 else None)
 
 
 def read_held_out(path: Path | None) -> str | None:
@@ -123,31 +186,101 @@ def included_text(loaded: EditableModel) -> str:
     return held_out_text(preset_name(loaded.arch))
 
 
-def save_results(results: Results, out: Path) -> None:
-    """Save the result file and the table, print a short table, and remove the checkpoints.
+def draw_data(records: list[Record], edits: int | None, seeds: int, *options: Any) -> list[Protocol]:
+    """Protocols of all draws.
 
     Args:
-        results: the results.
+        records: records that fit the model.
+        edits: value of `--edits`.
+        seeds: value of `--seeds`.
+        options: further arguments of `Protocol`, in its order.
+
+    Returns:
+        One protocol per draw.
+    """
+    from metake.evaluation.draws import draw_protocols
+    from metake.evaluation.protocol import Protocol
+
+    protocol = Protocol(records, *options)
+    return [protocol] if seeds == 1 else draw_protocols(protocol, edits or len(records), seeds)
+
+
+def run_protocols(
+    protocols: Sequence[Protocol],
+    loaded: EditableModel,
+    methods: Sequence[Method],
+    statistics: Statistics | None,
+    out: Path,
+    **extra: Any,
+) -> list[Results]:
+    """Results of every draw, with a progress bar and checkpoints.
+
+    Args:
+        protocols: one protocol per draw.
+        loaded: the model.
+        methods: the methods.
+        statistics: statistics of all their layers.
+        out: folder of the results.
+        extra: further values for the result file.
+
+    Returns:
+        One results per draw.
+    """
+    checkpoints = out / "under_way"
+    if_interrupted(f"finished batches are in {checkpoints}; rerun the command to resume")
+    total = sum(len(protocol.records) for protocol in protocols) * len(methods)
+    with tqdm(total=total, unit="edit", desc="editing", disable=None) as bar:
+        return [
+            protocol.run(loaded, methods, statistics, checkpoints, on_edit=bar.update, **extra)
+            for protocol in protocols
+        ]
+
+
+def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -> None:
+    """Save the result file and the tables, print a short table, and remove the checkpoints.
+
+    Args:
+        draws: results of every draw.
+        content: content of the result file.
         out: folder of the files.
     """
-    write_json(out / "results.json", results.content)
-    write_text(out / "table.md", results.markdown())
+    from metake.evaluation.summary import difference_table, summary_table
+    from metake.report.tables import markdown, render
+
+    short, full = draws[0].table(), draws[0].markdown()
+    if len(draws) > 1:
+        table = summary_table(content["summary"])
+        short = render(f"{content['model']}: {content['edits']} edits, {len(draws)} draws", *table, 150)
+        full = markdown(*table)
+    write_json(out / "results.json", content)
+    write_text(out / "table.md", full)
+    for name in ("differences.md", "curves.png"):  # of an earlier evaluation
+        (out / name).unlink(missing_ok=True)
+    typer.echo(short)
+    if "differences" in content:
+        table = difference_table(content)
+        write_text(out / "differences.md", markdown(*table))
+        typer.echo(render("paired differences, percentage points", *table, 150))
     # a finished evaluation is never resumed: the next one may run other code
     shutil.rmtree(out / "under_way", ignore_errors=True)
     if_interrupted(f"the results are saved in {out}")
-    typer.echo(results.table())
     typer.echo(f"written: {out}/results.json and table.md, with all metrics")
 
 
-def draw_page(results: Results, out: Path) -> None:
-    """Write the page and its figure, after everything else is saved.
+def draw_pages(results: Results, content: dict[str, Any], d_k: int, out: Path) -> None:
+    """Draw the curves, and write the page with its figure, after everything else is saved.
 
     Args:
-        results: the results.
+        results: results of the first draw, which the page is about.
+        content: content of the result file.
+        d_k: width of a key.
         out: folder of the files.
     """
     from metake.evaluation.page import write_comparison_page
+    from metake.report.figures import plot_sequence
 
+    if "curves" in content:
+        draw_or_note(lambda: plot_sequence(content["curves"], out / "curves.png", d_k, content["batch"]))
     for page in draw_or_note(lambda: write_comparison_page(out / "report.html", results)):
         typer.echo(f"written: {page}")
 
@@ -159,6 +292,9 @@ def evaluate(
     methods: Methods = "metake,alphaedit,memit",
     edits: Edits = None,
     batch: Batch = 20,
+    seeds: Seeds = 1,
+    against: Against = None,
+    measure_every: MeasureEvery = None,
     alone: Alone = False,
     generate: Generate = True,
     held_out: HeldOut = None,
@@ -177,37 +313,32 @@ def evaluate(
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare the methods.
 
-    Every batch is checkpointed under --out; rerun the command to resume.
+    Every batch is checkpointed under --out; rerun the command to resume. With several draws, the tables have means over
+    the draws; the page is about the first one.
 
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
-    from metake.data.records import read_records
-    from metake.evaluation.protocol import Protocol
+    from metake.evaluation.summary import draws_content
 
     with document(as_json) as content:
-        names = method_names(methods)
+        names = method_names(methods, against)
+        check_draws(seeds, measure_every, alone)
         check_run_folder(out, EVALUATION, overwrite=overwrite)
-        everything = read_records(data, edits)
+        everything = read_data(data, edits, seeds)
         options = MethodOptions.read(preset, hparams, change, layers)
         perplexity_text = read_held_out(held_out)
         loaded = load_model(model, device, dtype, modules, chat)
         chosen = options.methods(loaded, names)
         records, left_out = records_that_fit(loaded, everything, data)
         statistics = find_statistics(loaded, chosen, stats, text)
-        protocol = Protocol(records, batch, not alone, generate, perplexity_text or included_text(loaded))
-        if_interrupted(f"finished batches are in {out / 'under_way'}; rerun the command to resume")
-        with tqdm(total=len(records) * len(names), unit="edit", desc="editing", disable=None) as bar:
-            results = protocol.run(
-                loaded,
-                chosen,
-                statistics,
-                out / "under_way",
-                on_edit=bar.update,
-                data=str(data),
-                left_out=left_out,
-            )
+        held = perplexity_text or included_text(loaded)
+        protocols = draw_data(records, edits, seeds, batch, not alone, generate, held, measure_every)
+        extra = {"data": str(data), "left_out": left_out}
+        draws = run_protocols(protocols, loaded, chosen, statistics, out, **extra)
         if rank_and_size()[0] > 0:
             return
-        save_results(results, out)
-        content.update(results.content, out=str(out))
-        draw_page(results, out)
+        base = None if against is None else chosen[names.index(against)].name
+        found = draws_content(draws, base)
+        save_results(draws, found, out)
+        content.update(found, out=str(out))
+        draw_pages(draws[0], found, loaded.arch.d_k, out)

@@ -144,3 +144,30 @@ def _samples(fields: Fields) -> list[str]:
         fields.problem(": samples must be a list of objects with a text")
         return []
     return [sample["text"] for sample in samples]
+
+
+def find_references(path: Path, records: Sequence[Record], data: Path) -> References:
+    """Reference texts of a file; at least one record has some.
+
+    Args:
+        path: ROME's `attribute_snippets.json`.
+        records: the records.
+        data: their file, for the error line.
+
+    Returns:
+        The texts.
+
+    Raises:
+        MetakeError: the file cannot be read, or none of its texts is about a record's attribute.
+    """
+    references = References.read(path)
+    if not any(record.attribute for record in records):
+        raise MetakeError(
+            f"{data}: no record has relation_id and target_new's id, which --references needs; "
+            "give multi_counterfact.json"
+        )
+    if not any(references.about(record) for record in records):
+        raise MetakeError(
+            f"{path}: no text is about an attribute of {data}; give the file that belongs to these records"
+        )
+    return references

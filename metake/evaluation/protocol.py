@@ -52,6 +52,15 @@ class Protocol:
 
     Raises:
         MetakeError: `batch_size` is below 1.
+
+    Example:
+        >>> import metake as mk
+        >>> from metake.shipped import ASSETS
+        >>> model = mk.load("demo")
+        >>> protocol = mk.Protocol(mk.read_records(ASSETS / "world" / "test.json", 4), batch_size=2, generate=False)
+        >>> results = protocol.run(model, [mk.settings_for(model, "ultraedit")])
+        >>> [run.method.name for run in results.runs], sorted(results.runs[0].measurements)
+        (['ultraedit'], [4])
     """
 
     records: Sequence[Record]
