@@ -10,8 +10,7 @@ import torch
 from metake import cli
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.ultraedit import UltraEdit
-from tests.test_bad_input import EDIT
-from tests.test_editor import editor_of
+from tests.cases import EDIT, editor_of
 
 METHODS = ("memit", "rome", "metake", "alphaedit-blue", "ultraedit")
 

@@ -233,7 +233,7 @@ def test_key_consistency_is_cosine_of_bare_and_contexts():
     assert prompts_of(1).key_cosine(keys).tolist() == [1.0] * 6
 
 
-def test_one_position_of_each_row_is_picked():
+def test_pick_tokens_picks_one_position_per_row():
     stream = torch.arange(12.0).reshape(2, 3, 2)
     assert pick_tokens(torch.tensor([2, 0]), stream).tolist() == [[4.0, 5.0], [6.0, 7.0]]
 

@@ -21,7 +21,7 @@ def test_sign_test_is_the_binomial_test(more, fewer):
     assert sign_test(more, fewer) == pytest.approx(wanted)
 
 
-def test_conclude_counts_right_answers_and_compares_the_best_two_by_facts():
+def test_conclude_compares_the_best_two_by_facts():
     said = conclude(content(memit=[1, 0, 0, 0], metake=[1, 1, 1, 0], rome=[0, 0, 0, 1]))
     assert said[0] == "Answers that begin with the target: memit 1, metake 3, rome 1 of 4."
     assert said[1].startswith(
@@ -30,7 +30,7 @@ def test_conclude_counts_right_answers_and_compares_the_best_two_by_facts():
     assert "occurs by chance" in said[1]
 
 
-def test_conclude_says_when_a_difference_is_unlikely_to_be_chance():
+def test_conclude_reports_a_difference_unlikely_by_chance():
     said = conclude(content(memit=[0] * 10, metake=[1] * 10))
     assert "is unlikely to be chance (sign test, p = 0.00)" in said[1]
 

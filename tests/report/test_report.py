@@ -99,7 +99,7 @@ def test_looks_differ_between_methods_of_a_sequence(tmp_path, monkeypatch):
     ]
 
 
-def test_looks_of_a_labeled_method_has_its_color_and_another_line():
+def test_looks_of_a_labeled_method_differ_in_line():
     chosen = figures.looks(["memit", "metake@slow", "unknown"])
     assert chosen["memit"] == figures.LOOKS["memit"]
     assert chosen["metake@slow"][0] == figures.LOOKS["metake"][0]
