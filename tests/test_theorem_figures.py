@@ -15,9 +15,11 @@ from experiments.theorem_figures import main
 from metake.figures import (
     core,
     gallery,  # noqa: F401 (registers the figures)
+    measured,
 )
 from metake.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
 from metake.report.figures import styled
+from metake.shipped import ASSETS
 from theory import fidelity, suppression, trap
 from theory.claims import CLAIMS
 
@@ -73,6 +75,23 @@ def test_theorem_figures_index_keeps_earlier_figures(tmp_path):
     for entry in entries:
         assert f"{entry['caption']} {entry['summary']}" in captions
         assert "Worst relative distance" in entry["summary"]
+
+
+def test_theorem_figures_names_demo_models_that_a_wheel_leaves_out(tmp_path, monkeypatch, capsys):
+    """A wheel contains one demo model; figures of others are drawn without them, or on that one."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    for name in ("demo", "world"):
+        (assets / name).symlink_to(ASSETS / name)
+    monkeypatch.setattr(measured, "ASSETS", assets)
+    main(["--out", str(tmp_path / "out"), "--claims", "P8,P15,L2"])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert [line.partition(", which")[0] for line in notes] == [
+        "note: projection_limit: drawn without demo-llama",
+        "note: typical_attenuation: drawn without demo-gptj, demo-llama",
+    ]
+    table = (tmp_path / "out" / "typical_attenuation.csv").read_text()
+    assert {row["series"] for row in csv.DictReader(io.StringIO(table))} == {"demo", "facts, demo"}
 
 
 @pytest.fixture(scope="module")

