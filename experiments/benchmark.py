@@ -115,7 +115,7 @@ from metake.geometry.covariance import collect
 from metake.geometry.specs import RidgeSpec
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import ALPHAEDIT, MEMIT
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.models.trace import frozen
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
@@ -137,7 +137,7 @@ CONTEXTS = tuple(f"{word} this is how it was told" for word in ("The", "Therefor
 class Bench:
     """A model with requests and a method."""
 
-    arch: Architecture
+    model: EditableModel
     tokenizer: Any
     method: LocateThenEdit
     pool: list[EditRequest]
@@ -163,7 +163,7 @@ class Bench:
         return seconds
 
     def _wait(self) -> None:
-        if self.arch.device.type == "cuda":
+        if self.model.device.type == "cuda":
             torch.cuda.synchronize()
 
 
@@ -172,8 +172,8 @@ def build(args: argparse.Namespace) -> Bench:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
     if args.size in (*DEMOS, "smollm2"):
-        loaded = load(args.size, device=device, dtype=args.dtype, chat=None)
-        arch, tokenizer = loaded.arch, loaded.tokenizer
+        model = load(args.size, device=device, dtype=args.dtype, chat=None)
+        tokenizer = model.tokenizer
     else:
         torch.manual_seed(0)
         configs = {
@@ -185,7 +185,7 @@ def build(args: argparse.Namespace) -> Bench:
         blocks = args.blocks or {"gpt2": 12, "gpt2-xl": 48, "gpt-j": 28, "llama3": 32}[args.size]
         with torch.device(device):
             config = configs[args.size](blocks)
-            arch = Architecture(
+            model = EditableModel(
                 AutoModelForCausalLM.from_config(config, dtype=getattr(torch, args.dtype)).eval()
             )
         tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")  # its ids exist in every vocabulary
@@ -196,7 +196,7 @@ def build(args: argparse.Namespace) -> Bench:
         "gpt-j": (3, 4, 5, 6, 7, 8),
         "llama3": (4, 5, 6, 7, 8),
     }.get(args.size, (1, 2, 3))
-    layers = tuple(n for n in layers if n < len(arch)) or (len(arch) - 1,)
+    layers = tuple(n for n in layers if n < len(model)) or (len(model) - 1,)
     method = MEMIT.updated(
         layers=layers,
         contexts=CONTEXTS,
@@ -214,7 +214,7 @@ def build(args: argparse.Namespace) -> Bench:
     records = read_records(args.data or ASSETS / "world" / file)
     text = default_text(args.size if args.size == "smollm2" else name)
     return Bench(
-        arch, tokenizer, method, [r.request for r in records], 1, text, args.repeats, args.stats_tokens
+        model, tokenizer, method, [r.request for r in records], 1, text, args.repeats, args.stats_tokens
     )
 
 
@@ -224,34 +224,38 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     bench = build(args)
     wanted = args.suite
     report: dict[str, Any] = {
-        **provenance(args.size, bench.arch, "memit"),
+        **provenance(args.size, bench.model, "memit"),
         "size": args.size,
         "batches": args.batch,
         "steps": args.steps,
         "max_tokens": args.max_tokens,
         "layers": list(bench.method.layers),
-        "d_k": bench.arch.d_k,
-        "d_v": bench.arch.d_v,
-        "blocks": len(bench.arch),
+        "d_k": bench.model.d_k,
+        "d_v": bench.model.d_v,
+        "blocks": len(bench.model),
         "threads": torch.get_num_threads(),
         "dtype": args.dtype,
         "tf32": args.tf32,
-        "device": str(bench.arch.device) if bench.arch.device.type == "cpu" else torch.cuda.get_device_name(),
+        "device": str(bench.model.device)
+        if bench.model.device.type == "cpu"
+        else torch.cuda.get_device_name(),
         "machine": processor(),
         "matmul_peak_gflops": matmul_peak(bench),
         "rows": [],
     }
     before = peak_gib(bench)
-    with frozen(bench.arch.model):
+    with frozen(bench.model.model):
         statistics = collect(
-            bench.arch,
+            bench.model,
             bench.tokenizer,
             bench.text,
             bench.method.layers,
-            tokens=bench.arch.d_k + 512,
+            tokens=bench.model.d_k + 512,
             progress=False,
         )
-        editor = Editor(bench.arch.model, bench.tokenizer, bench.method, statistics=statistics, answers=False)
+        editor = Editor(
+            bench.model.model, bench.tokenizer, bench.method, statistics=statistics, answers=False
+        )
         for batch in args.batch:
             sized = replace(bench, size=batch)
             for name in (name for name in ("plan", "solve", "metake") if name in wanted):
@@ -267,7 +271,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def peak_gib(bench: Bench) -> float:
     """Most memory held so far: of the device, or of the process."""
-    if bench.arch.device.type == "cuda":
+    if bench.model.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -306,9 +310,9 @@ def totals(rows: list[dict[str, Any]], batch: int, steps: int) -> list[dict[str,
 
 def matmul_peak(bench: Bench) -> float:
     """A square matrix product in the model's precision, GFLOP/s, the best of five."""
-    device = bench.arch.device
+    device = bench.model.device
     size = 2048 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, device=device).to(bench.arch.weight(0).dtype)
+    a = torch.randn(size, size, device=device).to(bench.model.weight(0).dtype)
     return 2 * size**3 / min(bench.timed(lambda: a @ a, 5)) / 1e9
 
 
@@ -335,9 +339,7 @@ def row(
 
 
 def _batch(bench: Bench, editor: Editor) -> tuple[Batch, LookupPrompts]:
-    return bench.method.batch(
-        editor.loaded, bench.requests, bench.method.prepare(editor.loaded, editor.state)
-    )
+    return bench.method.batch(editor.model, bench.requests, bench.method.prepare(editor.model, editor.state))
 
 
 def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
@@ -350,11 +352,11 @@ def plan(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
     def ours() -> None:
         fresh, prompts = _batch(bench, editor)
-        solver = bench.method.solver(editor.loaded, editor.state)
-        kept["ours"] = bench.method.plan(editor.loaded, solver, fresh, prompts).residuals
+        solver = bench.method.solver(editor.model, editor.state)
+        kept["ours"] = bench.method.plan(editor.model, solver, fresh, prompts).residuals
 
     def published() -> None:
-        kept["direct"] = torch.stack([direct.plan(bench.arch, batch, i, top, planner) for i in range(few)])
+        kept["direct"] = torch.stack([direct.plan(bench.model, batch, i, top, planner) for i in range(few)])
 
     mine = bench.timed(ours)
     with FlopCounterMode(display=False) as counter:
@@ -375,10 +377,10 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
     def factorize() -> None:
         editor.state.bases.clear()
-        bench.method.solver(editor.loaded, editor.state)
+        bench.method.solver(editor.model, editor.state)
 
     factorized = bench.timed(factorize)
-    solver = bench.method.solver(editor.loaded, editor.state)
+    solver = bench.method.solver(editor.model, editor.state)
     hidden, _ = solver.origin(prompts)
     residuals = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
@@ -389,7 +391,7 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     kept: dict[str, Any] = {}
     mine = bench.timed(lambda: kept.update(ours=solver.solve(prompts, residuals)))
     theirs = bench.timed(
-        lambda: kept.update(direct=direct.execute(bench.arch, batch, residuals, moments, geometry))
+        lambda: kept.update(direct=direct.execute(bench.model, batch, residuals, moments, geometry))
     )
     off = 0.0
     for layer, change in kept["direct"].items():
@@ -406,12 +408,12 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """One step of the upper level along each gradient."""
     batch, prompts = _batch(bench, editor)
-    solver = bench.method.solver(editor.loaded, editor.state)
+    solver = bench.method.solver(editor.model, editor.state)
     hidden, key = solver.origin(prompts)
     top = solver.planned_at
     channel = solver.geometries[top].channel(key.T.to(solver.geometries[top].device))
     objective = Objective(
-        bench.arch, batch, prompts.start, top, channel=channel, max_tokens=bench.method.max_tokens
+        bench.model, batch, prompts.start, top, channel=channel, max_tokens=bench.method.max_tokens
     )
     slopes = {
         "proxy": Virtual(objective, "channel"),
@@ -439,12 +441,12 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
 def stats(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """All layers in one pass, tokenizing and all, over the text again and again until there are tokens enough."""
-    tokens, layers = bench.stats_tokens or bench.arch.d_k + 512, bench.method.layers
+    tokens, layers = bench.stats_tokens or bench.model.d_k + 512, bench.method.layers
     once = editor.statistics.provenance.tokens if editor.statistics else 0
     text = bench.text * (1 + tokens // max(1, once))
 
     def work() -> None:
-        collect(bench.arch, bench.tokenizer, text, layers, tokens=tokens, progress=False)
+        collect(bench.model, bench.tokenizer, text, layers, tokens=tokens, progress=False)
 
     seconds = bench.timed(work, 2)
     with FlopCounterMode(display=False) as counter:
@@ -461,7 +463,7 @@ def sequence(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     method = ALPHAEDIT.updated(layers=bench.method.layers, contexts=CONTEXTS, steps=2, stop="none", l2=1.0)
     seconds = []
     with Editor(
-        bench.arch.model, bench.tokenizer, method, statistics=editor.statistics, answers=False
+        bench.model.model, bench.tokenizer, method, statistics=editor.statistics, answers=False
     ) as other:
         other.edit(bench.requests)  # factorizes, once
         other.revert()

@@ -102,7 +102,7 @@ from metake.geometry.statistics import Statistics
 from metake.methods.combinators import compensated, iterated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import MEMIT
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient, UnrolledGradient
 from metake.presets import preset_name, settings_for
@@ -138,11 +138,9 @@ def targets(base: LocateThenEdit, steps: int, planned: int) -> dict[str, LocateT
     return table
 
 
-def base_method(
-    loaded: EditableModel, name: str, layers: tuple[int, ...], plan_rate: float
-) -> LocateThenEdit:
+def base_method(model: EditableModel, name: str, layers: tuple[int, ...], plan_rate: float) -> LocateThenEdit:
     """What all targets share: default numbers but for the plan, and what a preset says of the model."""
-    preset, base = settings_for(loaded, name), settings_for(loaded, name, name="none", layers=layers)
+    preset, base = settings_for(model, name), settings_for(model, name, name="none", layers=layers)
     assert isinstance(base, LocateThenEdit)
     of_model = [part for part in ("contexts", "keep", "max_tokens") if base.fitting({part: None})]
     return base.updated(**PLAIN, lr=plan_rate, **{part: preset.value(part) for part in of_model})
@@ -152,7 +150,7 @@ def base_method(
 class Study:
     """A model with the methods that are compared on it."""
 
-    loaded: EditableModel
+    model: EditableModel
     statistics: Statistics
     methods: dict[str, LocateThenEdit]
     batch: int
@@ -166,7 +164,7 @@ class Study:
     def session(self, records: list[Record], text: str | None = None) -> Session:
         """The protocol of all runs on some records; the unedited model is measured once."""
         protocol = Protocol(records, self.batch, generate=False, text=text)
-        return protocol.prepare(self.loaded, self.statistics)
+        return protocol.prepare(self.model, self.statistics)
 
 
 @command("compare_gradients")
@@ -253,13 +251,13 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         if unknown := [name for name in wanted if name not in chosen]:
             raise unknown_name("--targets", unknown[0], chosen)
         chosen = wanted
-    loaded = chosen_model(args)
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-    base = base_method(loaded, args.method, layers, args.plan_rate)
-    bench = Study(loaded, statistics, targets(base, args.steps, args.planned), args.batch)
-    locality = args.locality or ("specificity" if loaded.name in DEMOS else "agreement")
+    model = chosen_model(args)
+    statistics = statistics_for(model, model.tokenizer, layers, progress=True)
+    base = base_method(model, args.method, layers, args.plan_rate)
+    bench = Study(model, statistics, targets(base, args.steps, args.planned), args.batch)
+    locality = args.locality or ("specificity" if model.name in DEMOS else "agreement")
     head = {
-        **provenance(loaded.name, loaded.arch, args.method, dated=False),
+        **provenance(model.name, model, args.method, dated=False),
         "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")},
     }
     path = args.out / f"{label(args)}.json"
@@ -268,7 +266,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}
     jobs = list(product(weights, chosen))
-    developed, held_out = bench.session(dev), bench.session(test, held_out_text(preset_name(loaded.arch)))
+    developed, held_out = bench.session(dev), bench.session(test, held_out_text(preset_name(model)))
     with tqdm(total=len(jobs) * (len(rates) + 1), desc=label(args), unit="run", disable=None) as bar:
         for weight, name in jobs:
             trials = []

@@ -58,7 +58,7 @@ from torch.nn.functional import normalize
 from metake.data.records import Record, read_records
 from metake.geometry.statistics import Statistics
 from metake.models.chat import described
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, upcast
 from metake.presets import settings_for
@@ -73,7 +73,7 @@ HEAD = ["layer", "subject: others", "nearest", "prompt: others", "nearest", "own
 
 @torch.no_grad()
 def compare(
-    loaded: EditableModel, records: Sequence[Record], statistics: Statistics, layers: Sequence[int]
+    model: EditableModel, records: Sequence[Record], statistics: Statistics, layers: Sequence[int]
 ) -> list[dict[str, float]]:
     """Per layer, |cos| of keys in C's metric: the mean over pairs of facts and the mean of each one's largest, at both
     tokens, and the mean cosine of a prompt's key with its rephrasing's.
@@ -85,17 +85,16 @@ def compare(
         raise MetakeError("--edits: keys are compared with each other; give two records at least")
     requests = [record.request for record in records]
     rows: dict[str, list[Row]] = {
-        lookup: list(Batch.build(loaded.arch, loaded.tokenizer, requests, (), lookup).edits)
-        for lookup in ("subject", "prompt")
+        lookup: list(Batch.build(model, requests, (), lookup).edits) for lookup in ("subject", "prompt")
     }
-    rows["rephrased"] = [encode(loaded.tokenizer, r.rephrase, r.request.target_new) for r in records]
+    rows["rephrased"] = [encode(model.tokenizer, r.rephrase, r.request.target_new) for r in records]
 
     def keys(of: list[Row]) -> dict[int, Tensor]:
-        trace = run(loaded.arch, pad(of), keys=layers, stop=layers[-1])
+        trace = run(model, pad(of), keys=layers, stop=layers[-1])
         at = torch.tensor([row.lookup for row in of])
         return {n: upcast(pick_tokens(at, trace.keys[n])).double() for n in layers}
 
-    with frozen(loaded.model):
+    with frozen(model.model):
         found = {name: keys(of) for name, of in rows.items()}
     content = []
     for layer in layers:
@@ -124,23 +123,23 @@ def main() -> None:
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     records = read_records(args.data or ASSETS / "world" / "dev.json", args.edits, need=("rephrase",))
-    loaded = chosen_model(args)
-    chosen = settings_for(loaded.arch, "memit").layers if args.layers is None else parse_layers(args.layers)
+    model = chosen_model(args)
+    chosen = settings_for(model, "memit").layers if args.layers is None else parse_layers(args.layers)
     layers = tuple(chosen)
-    loaded.arch.check_layers(layers)
-    statistics = statistics_for(loaded.arch, loaded.tokenizer, layers, progress=True)
-    content = compare(loaded, records, statistics, layers)
+    model.check_layers(layers)
+    statistics = statistics_for(model, model.tokenizer, layers, progress=True)
+    content = compare(model, records, statistics, layers)
     lines = [
         [str(layer), *(f"{row[name]:.2f}" for name in NUMBERS)]
         for layer, row in zip(layers, content, strict=True)
     ]
     print(render(f"{args.model}: |cos| of keys of {len(records)} facts", HEAD, lines, 100))
     write_json(
-        args.out / f"{loaded.name}.json",
+        args.out / f"{model.name}.json",
         {
-            **provenance(loaded.name, loaded.arch, "memit"),
+            **provenance(model.name, model, "memit"),
             "layers": list(layers),
-            "chat": described(loaded.tokenizer),
+            "chat": described(model.tokenizer),
             "cosines": content,
         },
     )

@@ -69,17 +69,17 @@ def main() -> None:
     weights = parse_numbers(args.weights, "--weights")
     texts = {"shipped text": default_text(args.model), args.text.name: read_text(args.text)}
     requests = [record.request for record in read_records(args.data, args.edits)]
-    loaded = chosen_model(args)
-    method = settings_for(loaded.arch, "memit")
+    model = chosen_model(args)
+    method = settings_for(model, "memit")
     assert isinstance(method, LocateThenEdit)
     layers = method.layers
     statistics = {
-        name: statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=TOKENS, progress=True)
+        name: statistics_for(model, model.tokenizer, layers, text=text, tokens=TOKENS, progress=True)
         for name, text in texts.items()
     }
-    with frozen(loaded.model):
-        state = method.prepare(loaded, method.init(loaded, next(iter(statistics.values()))))
-        keys = lookup_keys(loaded, method.batch(loaded, requests, state)[1], layers)
+    with frozen(model.model):
+        state = method.prepare(model, method.init(model, next(iter(statistics.values()))))
+        keys = lookup_keys(model, method.batch(model, requests, state)[1], layers)
     rows, content = [], []
     for weight in weights:
         spec = method.updated(lam=weight).geometry
@@ -101,7 +101,7 @@ def main() -> None:
     print("cosine of the two C:", {k: round(v, 3) for k, v in similarity.items()})
     write_json(
         args.out / f"{args.model}.json",
-        {**provenance(loaded.name, loaded.arch, "memit"), "eta": content, "cosine": similarity},
+        {**provenance(model.name, model, "memit"), "eta": content, "cosine": similarity},
     )
 
 

@@ -49,7 +49,7 @@ if __name__ == "__main__":
     show_help(options)
 
 from metake.deltas import Delta
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
@@ -86,13 +86,13 @@ def main() -> None:
     args = options().parse_args()
     require("harness", "lm_eval", what="--tasks")
     change = Delta.load(args.delta)
-    loaded = chosen_model(args)
+    model = chosen_model(args)
     tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
-    before = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
-    with change.applied(loaded.arch):
-        after = judge(loaded, tasks, args.limit, args.task_folder, args.batch)
+    before = judge(model, tasks, args.limit, args.task_folder, args.batch)
+    with change.applied(model):
+        after = judge(model, tasks, args.limit, args.task_folder, args.batch)
     content: dict[str, Any] = {
-        **provenance(loaded.name, loaded.arch, change.note.get("method", "")),
+        **provenance(model.name, model, change.note.get("method", "")),
         "delta": str(args.delta),
         "digest": change.digest,
         "limit": args.limit,

@@ -74,7 +74,7 @@ from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import find_method
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.tables import render
@@ -117,33 +117,33 @@ def main() -> None:
     blocks = args.blocks or FULL[args.arch]
     dtype = getattr(torch, args.dtype)
     with torch.device(args.device):
-        model = AutoModelForCausalLM.from_config(CONFIGS[args.arch](blocks), dtype=dtype).eval()
-    arch = Architecture(model)
+        network = AutoModelForCausalLM.from_config(CONFIGS[args.arch](blocks), dtype=dtype).eval()
+    model = EditableModel(network)
     # any text will do for random weights, so the demo vocabulary serves (its ids exist in every model)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "demo")
     choice: dict[str, Any] = {"dtype": args.solve, "contexts": CONTEXTS, "jitter": 1e-4}
     if args.layers:
         choice["layers"] = tuple(parse_layers(args.layers))
-    chosen = methods_for(arch, methods, preset=NAMES[args.arch], changes=choice)
+    chosen = methods_for(model, methods, preset=NAMES[args.arch], changes=choice)
     layers = tuple(sorted({n for method in chosen if method.needs_statistics for n in method.layers}))
     report: dict[str, Any] = {
-        **provenance(args.arch, arch, methods),
+        **provenance(args.arch, model, methods),
         "arch": args.arch,
         "blocks": blocks,
         "layers": layers,
-        "d_k": arch.d_k,
-        "d_v": arch.d_v,
+        "d_k": model.d_k,
+        "d_v": model.d_v,
         "dtype": args.dtype,
         "solve": args.solve,
         "edits": args.edits,
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device,
-        "model_gib": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30,
+        "model_gib": sum(p.numel() * p.element_size() for p in network.parameters()) / 2**30,
     }
     statistics = None
     if layers:
         started = time.perf_counter()
-        tokens = args.tokens or arch.d_k + 512
-        statistics = collect(arch, tokenizer, default_text("demo"), layers, tokens=tokens)
+        tokens = args.tokens or model.d_k + 512
+        statistics = collect(model, tokenizer, default_text("demo"), layers, tokens=tokens)
         report["statistics"] = {
             "tokens": tokens,
             "seconds": time.perf_counter() - started,
@@ -152,11 +152,11 @@ def main() -> None:
     requests = [EditRequest("Where was {} born?", f"Person {i}", "Sobris") for i in range(args.edits)]
     rows = []
     for method in chosen:
-        with Editor(model, tokenizer, method, statistics=statistics, answers=False) as editor:
+        with Editor(network, tokenizer, method, statistics=statistics, answers=False) as editor:
             started = time.perf_counter()
             if isinstance(method, LocateThenEdit):
                 for layer in method.layers:
-                    method.geometry_at(editor.loaded, editor.state, layer)
+                    method.geometry_at(editor.model, editor.state, layer)
             if args.device.startswith("cuda"):
                 torch.cuda.synchronize()
             factored = time.perf_counter() - started

@@ -118,7 +118,7 @@ from metake.evaluation.results import MethodRun, result_file
 from metake.evaluation.summary import point, summary_content, summary_table, write_tables
 from metake.methods.base import Method
 from metake.methods.table import METHODS, method_named
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.presets import methods_for, preset_name, preset_of
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
@@ -175,29 +175,29 @@ def prepare(
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"--per-subject {args.per_subject}: {data} has no subject with so many records")
     references = None if args.references is None else find_references(args.references, everything, data)
-    loaded = chosen_model(args)
-    everything, left_out = fitting_records(loaded, everything)
+    model = chosen_model(args)
+    everything, left_out = fitting_records(model, everything)
     if not draw_records(everything, edits, 0, args.per_subject):
         raise MetakeError(f"{data}: no record fits the model")
     protocol = Protocol(
         everything,
         batch,
         generate=not args.no_generate,
-        text=held_out_text(preset_name(loaded.arch)),
+        text=held_out_text(preset_name(model)),
         measure_every=args.measure_every,
         sampled_records=args.fluency,
         references=references,
     )
-    return loaded, draw_protocols(protocol, edits, args.seeds, args.per_subject), left_out
+    return model, draw_protocols(protocol, edits, args.seeds, args.per_subject), left_out
 
 
-def choose_methods(args: argparse.Namespace, loaded: EditableModel, names: list[str]) -> list[Method]:
+def choose_methods(args: argparse.Namespace, model: EditableModel, names: list[str]) -> list[Method]:
     """The methods with their settings, one per name."""
     preset = "none" if args.untuned else args.preset
-    published = published_for(parse_files(args.hparams), names, loaded.arch)
-    chosen = searched_names(loaded.arch, names, preset) if args.methods in GROUPS else names
+    published = published_for(parse_files(args.hparams), names, model)
+    chosen = searched_names(model, names, preset) if args.methods in GROUPS else names
     own = {name: published[asked] for name, asked in zip(chosen, names, strict=True)}
-    return methods_for(loaded, chosen, preset=preset, own=own)
+    return methods_for(model, chosen, preset=preset, own=own)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -209,10 +209,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     names, demo = chosen_methods(args.methods), args.model in DEMOS
     check_options(args, names)
     edits, batch = args.edits or (100 if demo else 2000), args.batch or (20 if demo else 100)
-    loaded, protocols, left_out = prepare(args, edits, batch)
-    methods = choose_methods(args, loaded, names)
+    model, protocols, left_out = prepare(args, edits, batch)
+    methods = choose_methods(args, model, names)
     against = None if args.against is None else methods[names.index(args.against)].name
-    statistics = find_statistics(loaded, methods, args.stats, args.text)
+    statistics = find_statistics(model, methods, args.stats, args.text)
     rows: dict[str, list[MethodRun]] = {method.name: [] for method in methods}
     befores: list[Measurement] = []
     partial: dict[str, Any] = {}  # measurements of the run that has not ended
@@ -226,7 +226,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     total = len(methods) * sum(len(protocol.records) for protocol in protocols)
     with tqdm(total=total, unit="edit", disable=None) as bar:
         for seed, protocol in enumerate(protocols):
-            session = protocol.prepare(loaded, statistics)
+            session = protocol.prepare(model, statistics)
             befores.append(session.before)
             for method in methods:
                 bar.set_description(f"{method.name}, seed {seed}")
@@ -234,7 +234,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 folder = args.out / "runs" / f"{method.name}-{seed}"
                 run = session.run(method, folder, on_edit=bar.update, on_measurement=on_measurement)
                 rows[method.name].append(run)
-                result = content(args, loaded, statistics, befores, rows, left_out, against)
+                result = content(args, model, statistics, befores, rows, left_out, against)
                 write_json(args.out / "results.json", result)
                 (args.out / "under_way.json").unlink(missing_ok=True)
     return result
@@ -242,7 +242,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def content(
     args: argparse.Namespace,
-    loaded: EditableModel,
+    model: EditableModel,
     statistics: Any,
     befores: list[Measurement],
     rows: dict[str, list[MethodRun]],
@@ -252,12 +252,12 @@ def content(
     """The result file: mean and interval per method, every seed's run, and what each number means."""
     done = {name: runs for name, runs in rows.items() if runs}
     return {
-        **result_file(loaded, befores[0], next(iter(done.values())), statistics),
+        **result_file(model, befores[0], next(iter(done.values())), statistics),
         **summary_content(befores, done, against),
         "methods": {name: [run.row() for run in runs] for name, runs in done.items()},
         "arguments": {k: None if v is None else str(v) for k, v in vars(args).items()},
         "left_out": left_out,
-        "d_k": loaded.arch.d_k,
+        "d_k": model.d_k,
         "protocol": "consecutive batches on one model; teacher-forced unless the glossary says otherwise; "
         f"{MOMENTS['end']}; intervals: 95%, over seeds from three on, over records (bootstrap) otherwise",
     }

@@ -182,7 +182,7 @@ def main() -> None:
             ]
             coded = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
             out = model.generate(
-                **coded.to(loaded.arch.device),
+                **coded.to(loaded.device),
                 max_new_tokens=args.length,
                 do_sample=True,
                 temperature=1.0,

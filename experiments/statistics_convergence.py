@@ -94,8 +94,8 @@ def change(a: Tensor, b: Tensor) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    loaded = chosen_model(args)
-    method = settings_for(loaded.arch, "memit")
+    model = chosen_model(args)
+    method = settings_for(model, "memit")
     assert isinstance(method, LocateThenEdit)
     if args.layers is not None:
         method = method.updated(layers=parse_layers(args.layers))
@@ -104,31 +104,28 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     layers = method.layers
     text = default_text(args.model) if args.text is None else read_text(args.text)
     sizes = [args.tokens]
-    while sizes[0] // 2 >= 2 * loaded.arch.d_k:
+    while sizes[0] // 2 >= 2 * model.d_k:
         sizes.insert(0, sizes[0] // 2)
     if len(sizes) < 3:
-        raise MetakeError(
-            f"--tokens: {args.tokens} is too few to halve twice; give {8 * loaded.arch.d_k} or more"
-        )
+        raise MetakeError(f"--tokens: {args.tokens} is too few to halve twice; give {8 * model.d_k} or more")
     found = [
-        statistics_for(loaded.arch, loaded.tokenizer, layers, text=text, tokens=n, progress=True)
-        for n in sizes
+        statistics_for(model, model.tokenizer, layers, text=text, tokens=n, progress=True) for n in sizes
     ]
     if found[-1].provenance.tokens < args.tokens:
         raise MetakeError(
             f"text: {found[-1].provenance.tokens} tokens, fewer than --tokens {args.tokens}; lower it, or give a longer --text"
         )
-    file = args.data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
+    file = args.data or ASSETS / "world" / ("test.json" if model.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(file, args.edits)]
-    with frozen(loaded.model):
-        state = method.prepare(loaded, method.init(loaded, found[-1]))
-        keys = lookup_keys(loaded, method.batch(loaded, requests, state)[1], layers)
+    with frozen(model.model):
+        state = method.prepare(model, method.init(model, found[-1]))
+        keys = lookup_keys(model, method.batch(model, requests, state)[1], layers)
     etas = [attenuations(s.moments, keys, method.geometry) for s in found]
     points = []
     for i, (size, eta) in enumerate(zip(sizes, etas, strict=True)):
         point: dict[str, Any] = {
             "tokens": size,
-            "per_key_entry": size / loaded.arch.d_k,
+            "per_key_entry": size / model.d_k,
             "eta": float(eta.median()),
         }
         if i:  # the second half is what the whole has beyond the first
@@ -144,9 +141,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     last = points[-1]
     needed = reached[0] if reached else last["tokens"] * (last["estimate"] / GOAL) ** 2
     return {
-        **provenance(loaded.name, loaded.arch, "memit"),
+        **provenance(model.name, model, "memit"),
         "layers": list(layers),
-        "d_k": loaded.arch.d_k,
+        "d_k": model.d_k,
         "lam": method.value("lam"),
         "facts": len(requests),
         "points": points,

@@ -100,7 +100,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedToken
 
 from metake.data.world import World
 from metake.errors import MetakeError
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.provenance import provenance
 
 ASSETS = Path(__file__).resolve().parents[1] / "metake" / "assets"
@@ -234,7 +234,7 @@ def main() -> None:
 
     model.eval()
     report = {
-        **provenance(out.name, Architecture(model), "none: trained from nothing"),
+        **provenance(out.name, EditableModel(model), "none: trained from nothing"),
         "arch": args.arch,
         "steps": args.steps,
         "seed": args.seed,

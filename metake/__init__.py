@@ -56,10 +56,10 @@ if TYPE_CHECKING:
     from metake.methods.table import METHODS as METHODS
     from metake.methods.table import Row as Row
     from metake.methods.table import register_method as register_method
-    from metake.models.architecture import ModuleMap as ModuleMap
-    from metake.models.load import EditableModel as EditableModel
+    from metake.models.editable import EditableModel as EditableModel
     from metake.models.load import load as load
     from metake.models.load import save_model as save_model
+    from metake.models.modules import ModuleMap as ModuleMap
     from metake.planners.base import Planner as Planner
     from metake.planners.gradients import Gradient as Gradient
     from metake.planners.normalized_gradient import answer_signals as answer_signals
@@ -80,7 +80,7 @@ _MODULE_OF = {
     "Batch": "metake.prompts",
     "Delta": "metake.deltas",
     "EditResult": "metake.result",
-    "EditableModel": "metake.models.load",
+    "EditableModel": "metake.models.editable",
     "Editor": "metake.editor",
     "Geometry": "metake.geometry.operator",
     "GeometrySpec": "metake.geometry.specs",
@@ -91,7 +91,7 @@ _MODULE_OF = {
     "Memory": "metake.solvers.memory",
     "MetakeError": "metake.errors",
     "Method": "metake.methods.base",
-    "ModuleMap": "metake.models.architecture",
+    "ModuleMap": "metake.models.modules",
     "OpenLoop": "metake.planners.open_loop",
     "Planner": "metake.planners.base",
     "Postprocess": "metake.solvers.postprocess",

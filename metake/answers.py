@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.greedy import as_spoken, greedy_answers
 from metake.report.tables import ellipsis, html
 from metake.requests import visible
@@ -134,21 +134,18 @@ class Check:
         return "".join(html(title, HEAD, [a.cells for a in answers]) for title, answers in self._parts)
 
 
-def read_answers(
-    arch: Architecture, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
-) -> list[str]:
+def read_answers(model: EditableModel, prompts: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Greedy answers, stripped of whitespace.
 
     Args:
-        arch: the model.
-        tokenizer: the model's tokenizer.
+        model: the model with its tokenizer.
         prompts: complete prompts.
         targets: target of each prompt; its tokens determine the minimum length of the answer.
 
     Returns:
         One answer per prompt.
     """
-    return [a.strip() for a in greedy_answers(arch, tokenizer, prompts, targets, least=LEAST)]
+    return [a.strip() for a in greedy_answers(model, prompts, targets, least=LEAST)]
 
 
 def compare_answers(

@@ -12,7 +12,7 @@ from metake.answers import Answer, Check, Neighbor, compare_answers, read_answer
 from metake.deltas import swapped_weights
 from metake.errors import MetakeError
 from metake.models.ask import check_room
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.models.tokens import encode
 from metake.phases import phase
 from metake.requests import EditRequest, check_texts
@@ -30,9 +30,7 @@ def answer_requests(model: EditableModel, requests: Sequence[EditRequest]) -> li
         One answer per request.
     """
     with phase("evaluate"):
-        return read_answers(
-            model.arch, model.tokenizer, [r.text for r in requests], [r.target_new for r in requests]
-        )
+        return read_answers(model, [r.text for r in requests], [r.target_new for r in requests])
 
 
 def compare_requests(
@@ -105,10 +103,10 @@ class Questions:
         """
         texts = [*self.rephrases, *self.neighbors]
         targets = [*self.targets, *[""] * len(self.neighbors)]
-        check_room(model.arch, [encode(model.tokenizer, text).ids for text in texts], "check")
-        after = read_answers(model.arch, model.tokenizer, texts, targets)
-        with swapped_weights(model.arch, originals):
-            before = read_answers(model.arch, model.tokenizer, texts, targets)
+        check_room(model, [encode(model.tokenizer, text).ids for text in texts], "check")
+        after = read_answers(model, texts, targets)
+        with swapped_weights(model, originals):
+            before = read_answers(model, texts, targets)
         n = len(self.rephrases)
         rephrased = compare_answers(model.tokenizer, self.rephrases, self.targets, before[:n], after[:n])
         rest = zip(self.neighbors, before[n:], after[n:], strict=True)

@@ -13,12 +13,11 @@ from metake.methods import combinators
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import method_named
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.planners.gradients import Gradient
 from metake.presets import settings_for
 
-Where = Sequence[int] | EditableModel | nn.Module | Architecture
+Where = Sequence[int] | EditableModel | nn.Module
 
 
 def rome(where: Where, **settings: Any) -> LocateThenEdit:
@@ -140,7 +139,7 @@ def metake(
 
 def _built(name: str, where: Where, settings: dict[str, Any]) -> LocateThenEdit:
     """A row of the table for given layers, or with the preset of a model."""
-    if isinstance(where, EditableModel | Architecture | nn.Module):
+    if isinstance(where, EditableModel | EditableModel | nn.Module):
         return cast(LocateThenEdit, settings_for(where, name, **settings))
     if not isinstance(where, Sequence) or isinstance(where, str):
         raise MetakeError(

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from metake.errors import MetakeError
 from metake.files import as_path, digest, read_tensors, write_tensors
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel, architecture_of
+from metake.models.editable import EditableModel
+from metake.models.load import editable_model
 from metake.requests import one_line
 
 FORMAT = "metake-delta-2"
@@ -51,13 +51,13 @@ class Applied:
         left: layer -> `bit_sum` of what was written; empty while it is being written.
     """
 
-    arch: Architecture
+    model: EditableModel
     originals: dict[int, Tensor]
     left: dict[int, int] = field(default_factory=dict)
 
     def seal(self) -> Applied:
         """The applied delta, with checksums of the present weights: `revert` restores the originals only from these."""
-        self.left = {layer: bit_sum(self.arch.weight(layer)) for layer in self.originals}
+        self.left = {layer: bit_sum(self.model.weight(layer)) for layer in self.originals}
         return self
 
     def check(self, what: str = "revert") -> None:
@@ -70,7 +70,7 @@ class Applied:
             MetakeError: other code has changed the weights.
         """
         for layer, left in self.left.items():
-            if bit_sum(self.arch.weight(layer)) != left:
+            if bit_sum(self.model.weight(layer)) != left:
                 raise MetakeError(
                     f"{what}: layer {layer} was changed after this edit (by another edit, training or a cast); "
                     "revert that first, or load the model again; this edit is still in the model"
@@ -85,31 +85,31 @@ class Applied:
         """
         self.check()
         for layer, original in self.originals.items():
-            self.arch.weight(layer).copy_(original)
+            self.model.weight(layer).copy_(original)
         self.originals, self.left = {}, {}
 
 
 @contextmanager
-def swapped_weights(arch: Architecture, weights: Mapping[int, Tensor]) -> Iterator[None]:
+def swapped_weights(model: EditableModel, weights: Mapping[int, Tensor]) -> Iterator[None]:
     """Context with other weights of some layers; the present ones are restored bit for bit.
 
     Args:
-        arch: the model.
+        model: the model.
         weights: layer -> weight, `d_v x d_k`.
 
     Yields:
         None: the weights are exchanged.
     """
-    present = {layer: arch.weight(layer).clone() for layer in weights}
+    present = {layer: model.weight(layer).clone() for layer in weights}
     try:
         with torch.no_grad():
             for layer, weight in weights.items():
-                arch.weight(layer).copy_(weight)
+                model.weight(layer).copy_(weight)
         yield
     finally:
         with torch.no_grad():
             for layer, weight in present.items():
-                arch.weight(layer).copy_(weight)
+                model.weight(layer).copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ class Delta:
         >>> import torch
         >>> import metake as mk
         >>> model = mk.load("demo")
-        >>> left, right = torch.ones(model.arch.d_v, 1), torch.ones(model.arch.d_k, 1)
+        >>> left, right = torch.ones(model.d_v, 1), torch.ones(model.d_k, 1)
         >>> delta = mk.Delta({2: (left, right)})
-        >>> before = model.arch.weight(2).clone()
+        >>> before = model.weight(2).clone()
         >>> with delta.applied(model):
-        ...     bool((model.arch.weight(2) == before).any())
+        ...     bool((model.weight(2) == before).any())
         False
-        >>> bool((model.arch.weight(2) == before).all())
+        >>> bool((model.weight(2) == before).all())
         True
     """
 
@@ -194,7 +194,7 @@ class Delta:
         return {layer: norm(layer) for layer in self.layers}
 
     @torch.no_grad()
-    def apply(self, model: EditableModel | nn.Module | Architecture, *, check: bool = True) -> Applied:
+    def apply(self, model: EditableModel | nn.Module, *, check: bool = True) -> Applied:
         """Add the change to the weights, in place.
 
         The sum is formed in fp32 (fp64 for an fp64 model) and rounded once to the weights' dtype.
@@ -210,26 +210,26 @@ class Delta:
             MetakeError: the model is another one than the delta was made for (unless `check` is
                 off), or the change is not finite; the model is then left as it was.
         """
-        arch = architecture_of(model)
-        if check and self.model and self.model != arch.fingerprint():
+        model = editable_model(model)
+        if check and self.model and self.model != model.fingerprint():
             made = f": {self.note['model']}" if self.note.get("model") else ""
             raise MetakeError(
                 f"delta: made for another model{made}, or for another state of this one; nothing was changed"
             )
-        arch.check_layers(self.layers)
+        model.check_layers(self.layers)
         for layer in self.layers:
             shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.whole.get(layer))
-            if shape != tuple(arch.weight(layer).shape):
+            if shape != tuple(model.weight(layer).shape):
                 raise MetakeError(
                     f"delta: layer {layer} is {shape[0]} x {shape[1]}, the model's "
-                    f"{tuple(arch.weight(layer).shape)}; it was made for another model"
+                    f"{tuple(model.weight(layer).shape)}; it was made for another model"
                 )
             if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
                 raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
-        applied = Applied(arch, {})
+        applied = Applied(model, {})
         try:
             for layer in self.layers:
-                weight = arch.weight(layer)
+                weight = model.weight(layer)
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
                 weight.copy_(weight.to(exact) + self.dense(layer, weight.device).to(exact))
@@ -239,9 +239,7 @@ class Delta:
         return applied.seal()
 
     @contextmanager
-    def applied(
-        self, model: EditableModel | nn.Module | Architecture, *, check: bool = True
-    ) -> Iterator[None]:
+    def applied(self, model: EditableModel | nn.Module, *, check: bool = True) -> Iterator[None]:
         """Context in which the model is edited.
 
         Args:

@@ -24,9 +24,10 @@ from metake.history import History
 from metake.methods.base import Learned, Method, Stage, State
 from metake.methods.table import method_named
 from metake.models.ambient import neutral, refuse_inference_tensors
-from metake.models.architecture import ModuleMap
-from metake.models.ask import MAX_NEW_TOKENS, ask
-from metake.models.load import EditableModel, as_editable
+from metake.models.ask import ask
+from metake.models.editable import MAX_NEW_TOKENS, EditableModel
+from metake.models.load import as_editable
+from metake.models.modules import ModuleMap
 from metake.models.trace import frozen
 from metake.requests import EditRequest, distinct
 from metake.result import EditResult, Preview
@@ -82,17 +83,17 @@ class Editor:
                 f"statistics: must be Statistics, not {type(statistics).__name__}; "
                 "metake.Statistics.load(path) reads a file of metake stats"
             )
-        self.loaded = as_editable(model, tokenizer, modules)
-        self.arch, self.tokenizer = self.loaded.arch, self.loaded.tokenizer
-        refuse_inference_tensors(self.arch.model)
-        self.method = method if isinstance(method, Method) else settings_for(self.arch, method)
+        self.model = as_editable(model, tokenizer, modules)
+        self.tokenizer = self.model.tokenizer
+        refuse_inference_tensors(self.model.model)
+        self.method = method if isinstance(method, Method) else settings_for(self.model, method)
         self.progress = progress
-        self.reads_answers = answers and hasattr(self.arch.model, "generate")
-        self.arch.check_layers(self.method.layers)
+        self.reads_answers = answers and hasattr(self.model.model, "generate")
+        self.model.check_layers(self.method.layers)
         if statistics is None and self.method.needs_statistics:
-            statistics = statistics_for(self.arch, self.tokenizer, self.method.layers, progress=progress)
-        self.state: State = self.method.init(self.loaded, statistics)
-        self._history = History(self.arch)
+            statistics = statistics_for(self.model, self.tokenizer, self.method.layers, progress=progress)
+        self.state: State = self.method.init(self.model, statistics)
+        self._history = History(self.model)
 
     @property
     def statistics(self) -> Statistics | None:
@@ -102,7 +103,7 @@ class Editor:
     @property
     def contexts(self) -> tuple[str, ...]:
         """Texts put before prompts; sampled once, from the model at the first edit or preview."""
-        self.state = self.method.prepare(self.loaded, self.state)
+        self.state = self.method.prepare(self.model, self.state)
         return self.state.contexts or ()
 
     @property
@@ -125,7 +126,7 @@ class Editor:
         Returns:
             One answer, or a list for several questions.
         """
-        return ask(self.arch, self.tokenizer, questions, max_new_tokens)
+        return ask(self.model, questions, max_new_tokens)
 
     def preview(self, requests: Sequence[EditRequest] | EditRequest) -> Preview:
         """Predicted realization of each request at each layer: rho and eta of its mean key. The model is not changed.
@@ -140,14 +141,14 @@ class Editor:
             MetakeError: no request, or a method without attenuation.
         """
         requests = distinct(requests)
-        with neutral(), frozen(self.arch.model):
-            self.state = self.method.prepare(self.loaded, self.state, requests)
-            found = self.method.preview(self.loaded, requests, self.state)
+        with neutral(), frozen(self.model.model):
+            self.state = self.method.prepare(self.model, self.state, requests)
+            found = self.method.preview(self.model, requests, self.state)
         return Preview(
             tuple(requests),
             **vars(found),
             state=self.state,
-            model=self.arch.fingerprint(),
+            model=self.model.fingerprint(),
             constraint=self.method.constraint(self.state),
         )
 
@@ -171,16 +172,16 @@ class Editor:
         if preview is not None and not isinstance(preview, Preview):
             raise MetakeError(f"edit: preview must be a Preview, not {type(preview).__name__}")
         self._history.unfinalize()
-        before = answer_requests(self.loaded, requests) if self.reads_answers else []
+        before = answer_requests(self.model, requests) if self.reads_answers else []
         started = time.perf_counter()
-        with frozen(self.arch.model):
+        with frozen(self.model.model):
             delta, state, stages = self._step(requests, preview)
             note = self._note(requests) | {"constraint": self.method.constraint(state)}
-            delta = replace(delta, model=self.arch.fingerprint(), note=note)
-            applied = delta.apply(self.arch, check=False)
+            delta = replace(delta, model=self.model.fingerprint(), note=note)
+            applied = delta.apply(self.model, check=False)
             try:
                 seconds = time.perf_counter() - started
-                answers = compare_requests(self.loaded, requests, before)
+                answers = compare_requests(self.model, requests, before)
             except BaseException:
                 applied.revert()
                 raise
@@ -195,20 +196,20 @@ class Editor:
         self, requests: tuple[EditRequest, ...], preview: Preview | None
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One step of the method, with a progress bar, on the inputs of a preview if they are the step's."""
-        inputs = preview and preview.inputs_for(requests, self.state, self.arch.fingerprint())
+        inputs = preview and preview.inputs_for(requests, self.state, self.model.fingerprint())
         built = {} if inputs is None else {"inputs": inputs}
         total, title = self.method.step_count(len(requests)), f"{self.method.name}: targets"
         options = {"total": total, "desc": title, "unit": "step", "leave": False, "delay": 1}
         bar = tqdm(**options, disable=hidden(self.progress)) if self.progress else None
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None
-            return self.method.step(self.loaded, requests, self.state, on_step, **built)
+            return self.method.step(self.model, requests, self.state, on_step, **built)
 
     def _note(self, requests: tuple[EditRequest, ...]) -> dict[str, Any]:
         """Note of a batch's delta."""
         return {
             "method": self.method.name,
-            "model": getattr(self.arch.model, "name_or_path", "") or "",
+            "model": getattr(self.model.model, "name_or_path", "") or "",
             "version": metake.__version__,
             "settings": self.method.model_dump(),
             "edits": [
@@ -241,9 +242,9 @@ class Editor:
         if other := [layer for layer in learned if layer not in self.method.layers]:
             raise MetakeError(f"restore: learned holds layer {other[0]!r}, which the editor does not edit")
         self._history.unfinalize()
-        self.state = self.method.prepare(self.loaded, self.state, requests)
+        self.state = self.method.prepare(self.model, self.state, requests)
         with torch.no_grad():
-            applied = delta.apply(self.arch, check=False)
+            applied = delta.apply(self.model, check=False)
         result = EditResult(requests, self.method, delta, (), seconds, learned)
         self._history.push(result, applied, self.state)
         self.state = self.state.with_learned(learned)
@@ -264,7 +265,7 @@ class Editor:
             before = [[answer.before for answer in result.answers] for result in self.batches]
             self._history.report_finalized(
                 [
-                    replace(result, answers=compare_requests(self.loaded, result.requests, answers))
+                    replace(result, answers=compare_requests(self.model, result.requests, answers))
                     for result, answers in zip(self.batches, before, strict=True)
                 ]
             )
@@ -294,7 +295,7 @@ class Editor:
         first = self._history.index(result, "check")
         questions = Questions.parse(result.requests, rephrases, neighbors)
         self._history.verify("check")
-        return questions.ask(self.loaded, self._history.originals(first))
+        return questions.ask(self.model, self._history.originals(first))
 
     def _last(self, what: str) -> EditResult:
         """Result of the last batch."""
@@ -326,7 +327,7 @@ class Editor:
 
     def __repr__(self) -> str:
         count = len(self.batches)
-        return f"<Editor: {self.method.name} of {self.loaded.name}, layers {list(self.method.layers)}, {count} batches>"
+        return f"<Editor: {self.method.name} of {self.model.name}, layers {list(self.method.layers)}, {count} batches>"
 
     def __enter__(self) -> Editor:
         return self

@@ -10,7 +10,7 @@ from torch import Tensor
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
 from metake.methods.base import Method, State
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.result import EditResult
 
 
@@ -33,11 +33,11 @@ class History:
     """Stack of the batches that a model holds, and the finalization of their total update.
 
     Args:
-        arch: the model.
+        model: the model.
     """
 
-    def __init__(self, arch: Architecture) -> None:
-        self._arch = arch
+    def __init__(self, model: EditableModel) -> None:
+        self._arch = model
         self._batches: list[AppliedBatch] = []
         self._final: tuple[Applied, Delta] | None = None
         self._final_results: list[EditResult] = []

@@ -17,7 +17,7 @@ from metake.shipped import DTYPES
 if TYPE_CHECKING:
     from metake.geometry.statistics import Statistics
     from metake.methods.base import Method
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
 
 
 MOST_LAYERS = 10_000  # largest range of layers; every model has fewer
@@ -225,14 +225,14 @@ def parse_layers(text: str) -> list[int]:
 
 
 def find_statistics(
-    loaded: EditableModel, methods: Iterable[Method], stats: Path | None, text: Path | None
+    model: EditableModel, methods: Iterable[Method], stats: Path | None, text: Path | None
 ) -> Statistics | None:
     """Statistics of all layers that some methods need them for: of a file, else of a text, else of the included text.
 
     A file that cannot be read, or whose statistics are of another model or lack a layer, raises a `MetakeError`.
 
     Args:
-        loaded: the model.
+        model: the model.
         methods: the methods.
         stats: file of statistics.
         text: file of a text to collect them from.
@@ -249,8 +249,8 @@ def find_statistics(
     if stats is not None:
         with phase("statistics"):
             statistics = Statistics.load(stats)
-            statistics.check(loaded.arch, layers, stats)
+            statistics.check(model, layers, stats)
         return statistics
     given = None if text is None else read_text(text)
     with phase("statistics"):
-        return statistics_for(loaded.arch, loaded.tokenizer, layers, text=given, progress=True)
+        return statistics_for(model, model.tokenizer, layers, text=given, progress=True)

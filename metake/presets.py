@@ -16,8 +16,8 @@ from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.settings import check_setting, choice_names, setting_names
 from metake.methods.table import find_method, method_named
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel, architecture_of
+from metake.models.editable import EditableModel
+from metake.models.load import editable_model
 from metake.names import unknown_name
 from metake.shipped import ASSETS
 
@@ -64,30 +64,30 @@ def _files() -> list[tuple[list[str], dict[str, Any]]]:
     return [(content["names"], content) for content in files]
 
 
-def preset_name(arch: Architecture) -> str:
+def preset_name(model: EditableModel) -> str:
     """Name of the preset that ships for a model; it does not depend on the model's folder.
 
     Args:
-        arch: the model.
+        model: the model.
 
     Returns:
         The name; empty if there is none.
     """
-    config, embedding = getattr(arch.model, "config", None), arch.model.get_input_embeddings()  # type: ignore[operator]
+    config, embedding = getattr(model.model, "config", None), model.model.get_input_embeddings()
     found = {
         "type": getattr(config, "model_type", ""),
-        "layers": len(arch),
-        "d_v": arch.d_v,
-        "d_k": arch.d_k,
+        "layers": len(model),
+        "d_v": model.d_v,
+        "d_k": model.d_k,
         "vocabulary": embedding.weight.shape[0],
     }
     for name, stated in ((names[0], preset["model"]) for names, preset in _files()):
         if any(stated[field] != value for field, value in found.items()):
             continue
         one_of_many = "embeddings" in stated
-        if not one_of_many or getattr(arch.model, "name_or_path", "") in stated.get("hub", ()):
+        if not one_of_many or getattr(model.model, "name_or_path", "") in stated.get("hub", ()):
             return name
-        if arch.fingerprint(0) in stated["embeddings"]:
+        if model.fingerprint(0) in stated["embeddings"]:
             return name
     return ""
 
@@ -165,7 +165,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
 
 
 def settings_for(
-    model: EditableModel | nn.Module | Architecture,
+    model: EditableModel | nn.Module,
     method: str,
     *,
     name: str | Path | None = None,
@@ -194,9 +194,9 @@ def settings_for(
         >>> method.name, method.value("lr")
         ('memit + past-keys', 0.1)
     """
-    arch, row = architecture_of(model), find_method(method)
-    made = method_named(method, default_layers(len(arch)))
-    preset = preset_of(preset_name(arch) if name is None else name)
+    model, row = editable_model(model), find_method(method)
+    made = method_named(method, default_layers(len(model)))
+    preset = preset_of(preset_name(model) if name is None else name)
     fields: dict[str, Any] = dict(preset.get("common", {}))
     if isinstance(made, LocateThenEdit):
         fields |= preset.get("geometries", {}).get(made.geometry.kind, {})
@@ -204,12 +204,12 @@ def settings_for(
     names = (made.name, made.name.partition("@")[0], *_variants(row.name, own), *_variants(row.like, own))
     fields |= next((own[key] for key in names if key in own), {})
     made = made.updated(**made.numbers(fields)).updated(**overrides)
-    arch.check_layers(made.layers)
+    model.check_layers(made.layers)
     return made
 
 
 def methods_for(
-    model: EditableModel | nn.Module | Architecture,
+    model: EditableModel | nn.Module,
     names: Sequence[str],
     *,
     preset: str | Path | None = None,
@@ -240,5 +240,5 @@ def methods_for(
             made[0].updated(**{setting: changes[setting]})  # the error says where the setting exists
     changed = [method.updated(**method.fitting(changes)) for method in made]
     for method in changed:
-        architecture_of(model).check_layers(method.layers)
+        editable_model(model).check_layers(method.layers)
     return changed

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
 from metake.key_estimators import BareAndContexts, KeyEstimator
-from metake.models.architecture import Architecture
 from metake.models.chat import without_frame
+from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
@@ -29,14 +29,13 @@ KL_PROMPT = f"{GAP} is a"  # ROME's prompt of the KL term, which keeps what the 
 
 
 @torch.no_grad()
-def sample_contexts(arch: Architecture, tokenizer: Any, length: int = 10, seed: int = 0) -> tuple[str, ...]:
+def sample_contexts(model: EditableModel, length: int = 10, seed: int = 0) -> tuple[str, ...]:
     """Short texts sampled from the model (top 5), one per seed word.
 
     The CPU's generator samples from fp32 logits, so the texts depend on the device by rounding only.
 
     Args:
-        arch: the model.
-        tokenizer: its tokenizer; a chat template is not applied.
+        model: the model; the chat template of its tokenizer is not applied.
         length: number of tokens of each text.
         seed: of the generator.
 
@@ -46,14 +45,14 @@ def sample_contexts(arch: Architecture, tokenizer: Any, length: int = 10, seed: 
     Reference: MEMIT's context templates (arXiv:2210.07229).
     """
     generator = torch.Generator().manual_seed(seed)
-    tokenizer = without_frame(tokenizer)
+    tokenizer = without_frame(model.tokenizer)
     texts = []
-    with frozen(arch.model):
+    with frozen(model.model):
         for word in SEEDS:
             ids = list(encode(tokenizer, word).ids)
             while len(ids) < length:
                 logits = run(
-                    arch, torch.tensor([ids]), positions=(torch.tensor([0]), torch.tensor([len(ids) - 1]))
+                    model, torch.tensor([ids]), positions=(torch.tensor([0]), torch.tensor([len(ids) - 1]))
                 ).logits
                 best = torch.topk(logits[0].float().cpu(), min(5, logits.shape[1]))
                 draw = torch.multinomial(torch.softmax(best.values, 0), 1, generator=generator)
@@ -115,7 +114,7 @@ class Batch:
         >>> import metake as mk
         >>> model = mk.load("demo", device="cpu")
         >>> request = mk.EditRequest("Which city was {} born in?", "Ada", "Oslo")
-        >>> batch = mk.Batch.build(model.arch, model.tokenizer, [request], contexts=["Yes."])
+        >>> batch = mk.Batch.build(model, model.tokenizer, [request], contexts=["Yes."])
         >>> batch.templates, len(batch.edits), len(batch.lookup_rows)
         (2, 2, 2)
     """
@@ -160,8 +159,7 @@ class Batch:
     @classmethod
     def build(
         cls,
-        arch: Architecture,
-        tokenizer: Any,
+        model: EditableModel,
         requests: Sequence[EditRequest],
         contexts: Sequence[str],
         lookup: Lookup = "subject",
@@ -169,8 +167,7 @@ class Batch:
         """Token rows of requests.
 
         Args:
-            arch: the model, whose vocabulary and number of positions limit the rows.
-            tokenizer: its tokenizer, or a `Chat`.
+            model: the model with its tokenizer, whose vocabulary and number of positions limit the rows.
             requests: the requests.
             contexts: texts that precede the prompt in the further rows of a request.
             lookup: the token whose key is edited: the last one of the subject, or of the prompt. With "prompt" the
@@ -185,9 +182,9 @@ class Batch:
         """
         if not requests:
             raise MetakeError("requests: none given")
-        frames = templates(contexts)
+        frames, tokenizer = templates(contexts), model.tokenizer
         edits, kl_prompts = [], []
-        limit = arch.max_positions
+        limit = model.max_positions
         for owner, request in enumerate(requests):
             assert request.start is not None
             try:
@@ -203,7 +200,7 @@ class Batch:
                     raise MetakeError(
                         f"{request.name}: {len(row)} tokens with its context, the model takes {limit}; shorten it"
                     )
-                arch.check_tokens(max(row.ids))
+                model.check_tokens(max(row.ids))
                 edits.append(row)
             text, span = _filled(KL_PROMPT, request.subject, 0, request.subject)
             kl_prompts.append(
@@ -239,12 +236,12 @@ class LookupPrompts:
     @classmethod
     @torch.no_grad()
     def build(
-        cls, arch: Architecture, batch: Batch, start: int, estimator: KeyEstimator | None = None
+        cls, model: EditableModel, batch: Batch, start: int, estimator: KeyEstimator | None = None
     ) -> LookupPrompts:
         """Prompts of a batch, and one pass up to block `start`.
 
         Args:
-            arch: the model.
+            model: the model.
             batch: token rows of the requests.
             start: first edited block.
             estimator: average of a request's keys; by default `BareAndContexts`.
@@ -254,11 +251,11 @@ class LookupPrompts:
         """
         rows, count = batch.lookup_rows, len(batch.requests)
         lengths = [len(row) for row in rows]
-        prefixes = batch.prefix_lengths if arch.can_resume(max(lengths)) else (0,) * batch.templates
+        prefixes = batch.prefix_lengths if model.can_resume(max(lengths)) else (0,) * batch.templates
         tokens = PrefixBatch.of(
-            pad(rows).to(arch.device), lengths, prefixes * count, list(range(batch.templates)) * count
+            pad(rows).to(model.device), lengths, prefixes * count, list(range(batch.templates)) * count
         )
-        hidden = tokens.run(arch, stop=start, inputs=(start,)).inputs[start]
+        hidden = tokens.run(model, stop=start, inputs=(start,)).inputs[start]
         last = torch.tensor([row.lookup for row in rows]) - tokens.prefix_lengths
         return cls(tokens, last, hidden, start, batch.templates, estimator or BareAndContexts())
 

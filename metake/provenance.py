@@ -9,17 +9,17 @@ from importlib.metadata import version
 from typing import Any
 
 import metake
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 
 
 def provenance(
-    model: str, arch: Architecture, methods: str | Iterable[str], *, dated: bool = True
+    name: str, model: EditableModel, methods: str | Iterable[str], *, dated: bool = True
 ) -> dict[str, Any]:
     """Model, method, versions and time, as plain values for a result file.
 
     Args:
-        model: the model's name.
-        arch: the model.
+        name: the model's name.
+        model: the model.
         methods: one method, or all methods that the file compares.
         dated: include the time. False for a file with a digest, in which equal content gives equal bytes.
 
@@ -27,15 +27,15 @@ def provenance(
         Plain values by name.
     """
     said = {
-        "model": model,
-        "fingerprint": arch.fingerprint(),
+        "model": name,
+        "fingerprint": model.fingerprint(),
         "method": methods if isinstance(methods, str) else ", ".join(methods),
         "version": metake.__version__,
         "versions": {
             "metake": metake.__version__,
             **{package: version(package) for package in ("torch", "transformers")},
             "python": platform.python_version(),
-            "device": str(arch.device),
+            "device": str(model.device),
         },
     }
     return {**said, "written": now()} if dated else said

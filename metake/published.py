@@ -12,7 +12,7 @@ import yaml
 
 from metake.errors import MetakeError
 from metake.files import read_json, read_text
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.names import did_you_mean, unknown_name
 
 SETTINGS = {
@@ -67,21 +67,21 @@ ELSEWHERE = {  # what the command line, the model itself or the statistics say
 }
 
 
-def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
+def read_published(path: Path | str, model: EditableModel) -> dict[str, Any]:
     """Settings of a published hyper-parameter file, as changes of a method.
 
     Fields about the model, the hardware and the statistics are not used. Unknown names are reported in a warning.
 
     Args:
         path: a JSON or YAML file.
-        arch: the model, whose module names are compared with those in the file.
+        model: the model, whose module names are compared with those in the file.
 
     Returns:
         Setting -> value.
 
     Raises:
         MetakeError: not JSON or YAML, a choice that this library does not make, or modules that are not the
-            down-projections of `arch`.
+            down-projections of `model`.
     """
     path = Path(path)
     content = _read(path)
@@ -104,11 +104,11 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
     for name in ("edit_modules", "inner_params"):
         if name in content:
             changes["layers"] = _layers(path, name, content[name])
-            _check(path, name, content[name], changes["layers"], arch)
+            _check(path, name, content[name], changes["layers"], model)
     template = content.get("rewrite_module_tmp")
     if template is not None and "layers" in changes:
         names = [str(template).replace("{}", str(layer)) for layer in changes["layers"]]
-        _check(path, "rewrite_module_tmp", names, changes["layers"], arch)
+        _check(path, "rewrite_module_tmp", names, changes["layers"], model)
     read = {*known, *ONLY, *CHOICES, *ELSEWHERE}
     if unknown := sorted(set(content) - read):
         near = [f"{name} ({meant})" for name in unknown if (meant := did_you_mean(name, read))]
@@ -118,14 +118,14 @@ def read_published(path: Path | str, arch: Architecture) -> dict[str, Any]:
 
 
 def published_for(
-    files: Mapping[str, Path], methods: list[str], arch: Architecture
+    files: Mapping[str, Path], methods: list[str], model: EditableModel
 ) -> dict[str, dict[str, Any]]:
     """Changes of each method, from files by method.
 
     Args:
         files: method -> file; the file under "" is for all methods without their own.
         methods: names of the methods.
-        arch: the model.
+        model: the model.
 
     Returns:
         Method -> setting -> value.
@@ -137,7 +137,7 @@ def published_for(
         if name and name not in methods:
             raise unknown_name("--hparams METHOD=FILE", name, methods)
     chosen = {method: files.get(method, files.get("")) for method in methods}
-    return {m: {} if path is None else read_published(path, arch) for m, path in chosen.items()}
+    return {m: {} if path is None else read_published(path, model) for m, path in chosen.items()}
 
 
 def parse_files(texts: list[str] | None) -> dict[str, Path]:
@@ -173,12 +173,12 @@ def _layers(path: Path, name: str, modules: Any) -> list[int]:
     return [int(found[1]) for found in numbers if found is not None]
 
 
-def _check(path: Path, name: str, modules: list[str], layers: Any, arch: Architecture) -> None:
+def _check(path: Path, name: str, modules: list[str], layers: Any, model: EditableModel) -> None:
     """Every module is the down-projection of its layer."""
-    arch.check_layers(tuple(layers))
-    named = dict(arch.model.named_modules())
+    model.check_layers(tuple(layers))
+    named = dict(model.model.named_modules())
     for module, layer in zip(modules, layers, strict=True):
-        if named.get(module) is not arch.down(layer):
+        if named.get(module) is not model.down(layer):
             raise MetakeError(
                 f"{path}: {name}: {module} is not the down-projection of layer {layer} of this model, "
                 "which is all that is edited here"

@@ -14,8 +14,8 @@ from metake.errors import MetakeError
 from metake.files import check_writable, expand
 from metake.geometry.covariance import collect
 from metake.geometry.statistics import Statistics, text_fingerprint
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel, as_editable
+from metake.models.editable import EditableModel
+from metake.models.load import as_editable
 from metake.phases import note
 from metake.presets import preset_name
 from metake.texts import default_text
@@ -29,13 +29,13 @@ def cache_folder() -> Path:
     return expand(os.environ.get("METAKE_CACHE") or default)
 
 
-def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statistics | None:
+def _cached(path: Path, model: EditableModel, layers: tuple[int, ...]) -> Statistics | None:
     """The statistics in a file of the cache, None if there are none that can be used."""
     try:
         if not path.exists():
             return None
         statistics = Statistics.load(path)
-        statistics.check(arch, layers, path)
+        statistics.check(model, layers, path)
     except (MetakeError, OSError) as error:
         warnings.warn(f"{error}: collected again", stacklevel=3)
         return None
@@ -44,7 +44,7 @@ def _cached(path: Path, arch: Architecture, layers: tuple[int, ...]) -> Statisti
 
 def _collected(
     path: Path,
-    arch: Architecture,
+    model: EditableModel,
     tokenizer: Any,
     text: str,
     layers: tuple[int, ...],
@@ -61,14 +61,14 @@ def _collected(
     kept = f", once, for {path}" if keep else ""
     note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
     partial = path.with_suffix(".partial") if keep else None
-    statistics = collect(arch, tokenizer, text, layers, tokens=tokens, partial=partial, progress=progress)
+    statistics = collect(model, tokenizer, text, layers, tokens=tokens, partial=partial, progress=progress)
     if keep:
         statistics.save(path)
     return statistics
 
 
 def statistics_for(
-    model: EditableModel | nn.Module | Architecture,
+    model: EditableModel | nn.Module,
     tokenizer: Any = None,
     layers: Sequence[int] = (),
     *,
@@ -102,24 +102,24 @@ def statistics_for(
         >>> statistics[1].shape
         torch.Size([512, 512])
     """
-    loaded = as_editable(model, tokenizer)
-    arch, tokenizer = loaded.arch, loaded.tokenizer
-    arch.check_layers(layers)
+    model = as_editable(model, tokenizer)
+    tokenizer = model.tokenizer
+    model.check_layers(layers)
     layers = tuple(layers)
     if text is not None and not isinstance(text, str):
         raise MetakeError(f"statistics: text must be a text, not {type(text).__name__}; read the file first")
     if text is None:
-        text = default_text(preset_name(arch))
+        text = default_text(preset_name(model))
         tokens = tokens or TOKENS
     label = "-".join(str(layer) for layer in layers)
-    key = f"{arch.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
+    key = f"{model.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
     path = cache_folder() / f"statistics-{key}.safetensors"
-    statistics = _cached(path, arch, layers)
+    statistics = _cached(path, model, layers)
     if statistics is None:
-        statistics = _collected(path, arch, tokenizer, text, layers, tokens, progress)
+        statistics = _collected(path, model, tokenizer, text, layers, tokens, progress)
     if statistics.thin:
         warnings.warn(
-            f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {arch.d_k} "
+            f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {model.d_k} "
             "entries (want 20 tokens per entry): eta will look higher than it is; give more --text",
             stacklevel=2,
         )

@@ -23,7 +23,7 @@ from transformers import (
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.methods.settings import setting_names
-from metake.models.architecture import ModuleMap
+from metake.models.modules import ModuleMap
 from metake.presets import settings_for
 
 # the shortest complete commands
@@ -142,9 +142,9 @@ QUICK = {
 }
 
 
-def editor_of(loaded, statistics, method="metake", answers=True, **changes):
-    chosen = method_of(loaded.arch, method, **{**QUICK, **changes})
-    return Editor(loaded.model, loaded.tokenizer, chosen, statistics=statistics, answers=answers)
+def editor_of(model, statistics, method="metake", answers=True, **changes):
+    chosen = method_of(model, method, **{**QUICK, **changes})
+    return Editor(model.model, model.tokenizer, chosen, statistics=statistics, answers=answers)
 
 
 def results_of(out):

@@ -19,7 +19,7 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.methods import table
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.load import ASSETS, DEMOS, load
 from metake.texts import default_text
 from tests.cases import CONFIGS, tiny
@@ -39,7 +39,7 @@ def family(request):
 
 
 @pytest.fixture(scope="session", params=DEMOS)
-def loaded(request):
+def model(request):
     """Each trained demo model."""
     return load(request.param, device="cpu")
 
@@ -52,10 +52,10 @@ def demo():
 @pytest.fixture(scope="session")
 def talking(tmp_path_factory):
     """A folder with the demo model and a chat template."""
-    folder, loaded = tmp_path_factory.mktemp("talking"), load("demo", device="cpu")
-    loaded.tokenizer.chat_template = "{% for m in messages %}{{ 'Asked: ' if m.role == 'user' else 'Answered: ' }}{{ m.content }}\n{% endfor %}"
-    loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    folder, model = tmp_path_factory.mktemp("talking"), load("demo", device="cpu")
+    model.tokenizer.chat_template = "{% for m in messages %}{{ 'Asked: ' if m.role == 'user' else 'Answered: ' }}{{ m.content }}\n{% endfor %}"
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -69,12 +69,12 @@ def statistics_of():
     """Statistics of a demo model's layers 0 to 3 from a short text, collected once per model."""
     kept = {}
 
-    def of(loaded):
-        if loaded.name not in kept:
-            kept[loaded.name] = collect(
-                loaded.arch, loaded.tokenizer, default_text("demo"), (0, 1, 2, 3), tokens=6000, progress=False
+    def of(model):
+        if model.name not in kept:
+            kept[model.name] = collect(
+                model, model.tokenizer, default_text("demo"), (0, 1, 2, 3), tokens=6000, progress=False
             )
-        return kept[loaded.name]
+        return kept[model.name]
 
     return of
 
@@ -150,6 +150,6 @@ def call(monkeypatch, capfd):
 
 
 @pytest.fixture
-def arch(family):
+def tiny_model(family):
     """A tiny model of each family."""
-    return Architecture(tiny(family))
+    return EditableModel(tiny(family))

@@ -27,8 +27,9 @@ from metake.evaluation.metrics import Measurement
 from metake.files import digest, read_record, write_json, write_record, write_tensors
 from metake.geometry.covariance import PARTIAL, _Checkpoint
 from metake.geometry.statistics import Provenance, Statistics
-from metake.models.architecture import Architecture, ModuleMap
-from metake.models.load import ASSETS, EditableModel, load, save_model
+from metake.models.editable import EditableModel
+from metake.models.load import ASSETS, load, save_model
+from metake.models.modules import ModuleMap
 from metake.presets import PRESETS, preset_of
 from metake.published import read_published
 from metake.tuning.journal import Journal
@@ -51,10 +52,10 @@ class Kind:
     left_out: Any = ()
 
 
-def kinds(folder: Path, model: Any, tokenizer: Any) -> dict[str, Kind]:
+def kinds(folder: Path, network: Any, tokenizer: Any) -> dict[str, Kind]:
     """Every kind, written into a folder from a small model."""
     torch.manual_seed(0)
-    arch = Architecture(model)
+    model = EditableModel(network, tokenizer, name="tiny")
     provenance = Provenance("m" * 16, "t" * 16, 4000, (1, 2), 128, "float32", {"bfloat16": "b" * 16}, "demo")
     moments = {layer: torch.randn(12, 12) for layer in (1, 2)}
     Statistics(moments, provenance).save(folder / "s.safetensors")
@@ -67,8 +68,7 @@ def kinds(folder: Path, model: Any, tokenizer: Any) -> dict[str, Kind]:
     whole.save(folder / "whole")
     key = {"method": "memit", "seed": 0, "records": "r" * 16}
     batch = checkpointed(folder / "run", key, thin)
-    loaded = EditableModel("tiny", model, tokenizer, arch)
-    save_model(loaded, folder / "model")
+    save_model(model, folder / "model")
     trials = {"memit": {"data": "dev.json", "trials": [{"number": 0, "score": 0.5, "choice": {"lr": 0.1}}]}}
     write_record(folder / "search.json", trials)
     write_record(
@@ -96,11 +96,11 @@ def kinds(folder: Path, model: Any, tokenizer: Any) -> dict[str, Kind]:
         "journal of a search": Kind(
             [folder / "x.journal"], lambda: list(Journal(folder / "x.journal").read_logs(0)), left_out=...
         ),
-        **by_hand(folder, arch),
+        **by_hand(folder, model),
     }
 
 
-def by_hand(folder: Path, arch: Architecture) -> dict[str, Kind]:
+def by_hand(folder: Path, model: EditableModel) -> dict[str, Kind]:
     """Files that people write: read without a traceback, whatever was done to them."""
     zsre = json.loads((ASSETS / "world" / "dev.json").read_text())[:3]
     easy = [
@@ -158,7 +158,7 @@ def by_hand(folder: Path, arch: Architecture) -> dict[str, Kind]:
         (
             "published settings",
             {"layers": [1, 2], "v_lr": 0.5, "clamp_norm_factor": 4, "mom2_update_weight": 15000},
-            lambda path: read_published(path, arch),
+            lambda path: read_published(path, model),
         ),
     ):
         path = folder / f"{name}.json"

@@ -137,7 +137,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
             (
                 "python",
                 "-c",
-                "from metake.models.load import load; print(len(load('smollm2').arch), 'blocks')",
+                "from metake.models.load import load; print(len(load('smollm2')), 'blocks')",
             ),
             "30 blocks",
         ),

@@ -23,7 +23,8 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.evaluation.metrics import Evaluator
 from metake.methods.table import METHODS
-from metake.models.load import ASSETS, DEMOS, EditableModel, load
+from metake.models.editable import EditableModel
+from metake.models.load import ASSETS, DEMOS, load
 from metake.presets import preset_of, settings_for
 from metake.statistics_cache import statistics_for
 
@@ -42,9 +43,9 @@ def methods_of(model: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*METHODS, *searched]))
 
 
-def read_facts(loaded: EditableModel) -> list[Any]:
+def read_facts(model: EditableModel) -> list[Any]:
     """Facts that the model knows, of different subjects."""
-    name = "test.json" if loaded.name in DEMOS else "real_facts.json"
+    name = "test.json" if model.name in DEMOS else "real_facts.json"
     return read_records(ASSETS / "world" / name)[:FACTS]
 
 
@@ -55,14 +56,14 @@ def probe(change: torch.Tensor) -> list[float]:
     return ((u @ change) * v).sum(1).tolist()
 
 
-def run(loaded: EditableModel, method: str) -> dict[str, Any]:
+def run(model: EditableModel, method: str) -> dict[str, Any]:
     """Two batches by one method: the change of the weights, attenuations, and the usual three metrics."""
-    records, settings = read_facts(loaded), settings_for(loaded.arch, method)
+    records, settings = read_facts(model), settings_for(model, method)
     statistics = (
-        statistics_for(loaded.arch, loaded.tokenizer, settings.layers) if settings.needs_statistics else None
+        statistics_for(model, model.tokenizer, settings.layers) if settings.needs_statistics else None
     )
-    judge = Evaluator(loaded.arch, loaded.tokenizer, records, generate=False)
-    editor = Editor(loaded.model, loaded.tokenizer, settings, statistics=statistics, answers=False)
+    judge = Evaluator(model, records, generate=False)
+    editor = Editor(model.model, model.tokenizer, settings, statistics=statistics, answers=False)
     before = judge.measure()
     with editor:
         results = [editor.edit([r.request for r in records[i : i + BATCH]]) for i in range(0, FACTS, BATCH)]

@@ -97,12 +97,12 @@ def test_answers_show_ten_and_count_all():
 def test_answers_are_read_for_twelve_tokens_at_least(monkeypatch):
     asked = {}
 
-    def answer(arch, tokenizer, prompts, targets, **options):
+    def answer(model, prompts, targets, **options):
         asked.update(options, prompts=prompts, targets=targets)
         return [" Oslo \n"]
 
     monkeypatch.setattr(module, "greedy_answers", answer)
-    assert read_answers(None, None, ["Where?"], ["Oslo"]) == ["Oslo"]
+    assert read_answers(None, ["Where?"], ["Oslo"]) == ["Oslo"]
     assert asked == {"prompts": ["Where?"], "targets": ["Oslo"], "least": 12}
 
 

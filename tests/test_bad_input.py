@@ -52,9 +52,7 @@ def records(**change):
 @pytest.fixture(scope="module")
 def statistics(demo, tmp_path_factory):
     path = tmp_path_factory.mktemp("stats") / "good.safetensors"
-    collect(demo.arch, demo.tokenizer, default_text("demo"), (1, 2, 3), tokens=2000, progress=False).save(
-        path
-    )
+    collect(demo, demo.tokenizer, default_text("demo"), (1, 2, 3), tokens=2000, progress=False).save(path)
     return path
 
 
@@ -456,7 +454,7 @@ def test_apply_refuses_a_delta_of_another_model(run, statistics, tmp_path):
 @pytest.mark.parametrize("named", ["", "delta.safetensors"])
 def test_apply_keeps_the_delta_at_its_output_path(run, demo, named, tmp_path):
     """A change is not replaced by the model it is applied to."""
-    Delta({}, demo.arch.fingerprint()).save(tmp_path / "d")
+    Delta({}, demo.fingerprint()).save(tmp_path / "d")
     before = (tmp_path / "d" / "delta.safetensors").read_bytes()
     (tmp_path / "same").symlink_to("d")
     for out in ("d", "same"):

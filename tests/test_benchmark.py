@@ -14,7 +14,7 @@ CONTEXTS = ("The mill is dark", "It is told that")
 
 
 @pytest.mark.parametrize("clamp", [None, 0.05])
-def test_direct_memit_equals_memit(loaded, statistics_of, records, clamp):
+def test_direct_memit_equals_memit(model, statistics_of, records, clamp):
     """MEMIT's procedure plans and writes the same.
 
     Same prompts, same settings: targets and updates agree to the rounding of fp32 passes.
@@ -22,19 +22,19 @@ def test_direct_memit_equals_memit(loaded, statistics_of, records, clamp):
     method = MEMIT.updated(
         layers=(1, 2, 3), contexts=CONTEXTS, steps=6, lr=0.3, clamp=clamp, lam=30.0, jitter=1e-4
     )
-    statistics = statistics_of(loaded)
-    state = method.prepare(loaded, method.init(loaded, statistics))
-    before = loaded.arch.fingerprint()
-    with frozen(loaded.model):
-        batch, prompts = method.batch(loaded, [r.request for r in records[:3]], state)
-        solver = method.solver(loaded, state)
-        residuals = method.plan(loaded, solver, batch, prompts).residuals
-        alone = torch.stack([direct.plan(loaded.arch, batch, i, 3, method.planner) for i in range(3)])
+    statistics = statistics_of(model)
+    state = method.prepare(model, method.init(model, statistics))
+    before = model.fingerprint()
+    with frozen(model.model):
+        batch, prompts = method.batch(model, [r.request for r in records[:3]], state)
+        solver = method.solver(model, state)
+        residuals = method.plan(model, solver, batch, prompts).residuals
+        alone = torch.stack([direct.plan(model, batch, i, 3, method.planner) for i in range(3)])
         torch.testing.assert_close(residuals, alone, rtol=1e-3, atol=1e-4 * float(alone.norm()))
         solution = solver.solve(prompts, residuals)
         moments = {n: statistics[n] for n in (1, 2, 3)}
-        changes = direct.execute(loaded.arch, batch, residuals, moments, method.geometry)
-    assert loaded.arch.fingerprint() == before
+        changes = direct.execute(model, batch, residuals, moments, method.geometry)
+    assert model.fingerprint() == before
     for layer, change in changes.items():
         left, right = solution.factors[layer]
         torch.testing.assert_close(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metake import statistics_cache
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.texts import default_text
 from tests.cases import tiny
 
@@ -18,12 +18,12 @@ TEXT = default_text("demo")[:12_000]
 @pytest.fixture
 def statistics(demo, monkeypatch, tmp_path):
     """Statistics of a tiny model by way of a cache of the test's own; how often they were collected."""
-    arch, collect, count = Architecture(tiny("gpt2")), statistics_cache.collect, []
+    model, collect, count = EditableModel(tiny("gpt2")), statistics_cache.collect, []
     monkeypatch.setattr(statistics_cache, "collect", lambda *a, **k: (count.append(1), collect(*a, **k))[1])
     monkeypatch.setenv("METAKE_CACHE", str(tmp_path / "cache"))
 
     def get():
-        found = statistics_cache.statistics_for(arch, demo.tokenizer, (0, 1), text=TEXT, tokens=2600)
+        found = statistics_cache.statistics_for(model, demo.tokenizer, (0, 1), text=TEXT, tokens=2600)
         return found, len(count)
 
     return get

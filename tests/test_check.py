@@ -22,13 +22,13 @@ def editor(demo, statistics_of):
         chosen = method_of(demo, method, **{**CHANGES, **changes})
         return metake.Editor(demo, method=chosen, statistics=statistics_of(demo))
 
-    before = demo.arch.fingerprint()
+    before = demo.fingerprint()
     yield of
-    assert demo.arch.fingerprint() == before
+    assert demo.fingerprint() == before
 
 
-def short(loaded, questions):
-    return loaded.ask(questions, max_new_tokens=12)
+def short(model, questions):
+    return model.ask(questions, max_new_tokens=12)
 
 
 @pytest.mark.parametrize("method", ["memit", "rect", "prune", "ultraedit"])
@@ -136,11 +136,11 @@ def test_check_refuses_an_edit_that_is_not_in_the_model(demo, editor):
 def test_check_restores_edited_weights_when_interrupted(demo, editor, monkeypatch):
     with editor(steps=4) as e:
         e.edit(FACT)
-        edited = demo.arch.fingerprint()
+        edited = demo.fingerprint()
         answers, calls = metake.checks.read_answers, []
 
         def interrupted(*args):
-            calls.append(demo.arch.fingerprint())
+            calls.append(demo.fingerprint())
             if len(calls) == 2:
                 raise KeyboardInterrupt
             return answers(*args)
@@ -149,7 +149,7 @@ def test_check_restores_edited_weights_when_interrupted(demo, editor, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             e.check(REPHRASE)
         assert calls[0] == edited != calls[1]
-        assert demo.arch.fingerprint() == edited
+        assert demo.fingerprint() == edited
         monkeypatch.undo()
 
 

@@ -172,7 +172,7 @@ def test_edit_saves_equal_bytes_for_equal_edits(run, stats, tmp_path):
         "model": "demo",
         "version": metake.__version__,
     }
-    assert delta.model == load("demo", device="cpu").arch.fingerprint()
+    assert delta.model == load("demo", device="cpu").fingerprint()
     assert delta.note["settings"]["layers"] == [2]
     assert delta.note["edits"][0]["subject"] == "Nezan Girok"
 
@@ -248,11 +248,11 @@ def test_edit_notes_a_model_without_a_preset_first(change, said, monkeypatch, ca
 
     A copy under another name has one; a model with other embeddings has none.
     """
-    loaded = load("demo", device="cpu")
+    model = load("demo", device="cpu")
     with torch.no_grad():
-        loaded.model.get_input_embeddings().weight.add_(change)
-    loaded.model.save_pretrained(tmp_path / "mine")
-    loaded.tokenizer.save_pretrained(tmp_path / "mine")
+        model.model.get_input_embeddings().weight.add_(change)
+    model.model.save_pretrained(tmp_path / "mine")
+    model.tokenizer.save_pretrained(tmp_path / "mine")
     monkeypatch.setattr(
         sys,
         "argv",

@@ -191,7 +191,7 @@ def test_ask_with_a_delta_prints_answers_before_and_after(call, demo, statistics
     content = json.loads(call(*given, "--json")[1])
     row = {"question": answer.question, "before": answer.before, "after": answer.after}
     assert content["answers"] == [row]
-    assert content["fingerprint"] == demo.arch.fingerprint()
+    assert content["fingerprint"] == demo.fingerprint()
     assert content["delta"]["digest"] == Delta.load(tmp_path / "d").digest
 
 

@@ -21,7 +21,7 @@ def test_cosines_are_those_of_the_keys_in_c(demo, statistics_of, records):
     with frozen(demo.model), torch.no_grad():
         for record in pair:
             row = encode(demo.tokenizer, record.request.text, record.request.target_new)
-            trace = run(demo.arch, torch.tensor([row.ids]), keys=(2,))
+            trace = run(demo, torch.tensor([row.ids]), keys=(2,))
             keys.append(trace.keys[2][0, row.lookup].double())
     K, C = torch.stack(keys).T, statistics_of(demo)[2].double()
     S = K.T @ torch.linalg.solve(C + 1e-3 * C.trace() / len(C) * torch.eye(len(C)), K)

@@ -368,11 +368,11 @@ def test_fitting_keeps_settings_and_choices_of_the_method():
 
 def test_method_of_leaves_out_settings_of_other_methods(demo):
     """The helper of the tests leaves out what others have and refuses what none has."""
-    assert method_of(demo.arch, "memit", l2=3.0, lr=0.25).value("lr") == 0.25
+    assert method_of(demo, "memit", l2=3.0, lr=0.25).value("lr") == 0.25
     with pytest.raises(MetakeError, match="unknown 'stepps'"):
-        method_of(demo.arch, "memit", stepps=3)
+        method_of(demo, "memit", stepps=3)
     with pytest.raises(MetakeError, match=r"unknown 'planner\.stepps'"):
-        method_of(demo.arch, "memit", **{"planner.stepps": 3})
+        method_of(demo, "memit", **{"planner.stepps": 3})
 
 
 @pytest.mark.parametrize("order", [("geometry", "l2"), ("l2", "geometry")])

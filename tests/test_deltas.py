@@ -6,7 +6,7 @@ import torch
 from metake.deltas import FORMAT, Delta
 from metake.errors import MetakeError
 from metake.files import write_tensors
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.trace import run
 from tests.cases import tiny
 
@@ -14,40 +14,40 @@ IDS = torch.tensor([[3, 5, 8, 13]])
 
 
 @pytest.fixture
-def delta(arch):
+def delta(tiny_model):
     torch.manual_seed(0)
-    factors = {n: (torch.randn(arch.d_v, 2), torch.randn(arch.d_k, 2)) for n in (1, 3)}
-    return Delta(factors, arch.fingerprint(), {"edits": [{"subject": "x"}]})
+    factors = {n: (torch.randn(tiny_model.d_v, 2), torch.randn(tiny_model.d_k, 2)) for n in (1, 3)}
+    return Delta(factors, tiny_model.fingerprint(), {"edits": [{"subject": "x"}]})
 
 
 @torch.no_grad()
-def test_delta_applies_the_dense_sum_and_reverts_exactly(arch, delta):
+def test_delta_applies_the_dense_sum_and_reverts_exactly(tiny_model, delta):
     """Apply is the dense sum and revert is bit exact."""
-    before = {n: arch.weight(n).clone() for n in range(4)}
-    applied = delta.apply(arch)
+    before = {n: tiny_model.weight(n).clone() for n in range(4)}
+    applied = delta.apply(tiny_model)
     for n in (1, 3):
-        torch.testing.assert_close(arch.weight(n), (before[n].double() + delta.dense(n)).float())
-    assert torch.equal(arch.weight(0), before[0])
+        torch.testing.assert_close(tiny_model.weight(n), (before[n].double() + delta.dense(n)).float())
+    assert torch.equal(tiny_model.weight(0), before[0])
     applied.revert()
-    assert all(torch.equal(arch.weight(n), before[n]) for n in before)
+    assert all(torch.equal(tiny_model.weight(n), before[n]) for n in before)
     applied.revert()  # again: nothing happens
-    assert all(torch.equal(arch.weight(n), before[n]) for n in before)
+    assert all(torch.equal(tiny_model.weight(n), before[n]) for n in before)
 
 
 @torch.no_grad()
-def test_delta_gives_equal_logits_after_saving(arch, delta, tmp_path):
-    with delta.applied(arch):
-        wanted = run(arch, IDS).logits
+def test_delta_gives_equal_logits_after_saving(tiny_model, delta, tmp_path):
+    with delta.applied(tiny_model):
+        wanted = run(tiny_model, IDS).logits
     path = delta.save(tmp_path / "edit")
     for place in (path, path.parent):
         again = Delta.load(place)
         assert again.note == delta.note
-        with again.applied(arch):
-            assert torch.equal(run(arch, IDS).logits, wanted)
+        with again.applied(tiny_model):
+            assert torch.equal(run(tiny_model, IDS).logits, wanted)
 
 
-def test_delta_digest_does_not_depend_on_its_note(arch, delta, tmp_path):
-    whole = {0: torch.zeros(arch.d_v, arch.d_k)}
+def test_delta_digest_does_not_depend_on_its_note(tiny_model, delta, tmp_path):
+    whole = {0: torch.zeros(tiny_model.d_v, tiny_model.d_k)}
     assert Delta(delta.factors, delta.model, {"version": "0"}).digest == delta.digest
     delta.save(tmp_path)
     assert Delta.load(tmp_path).digest == delta.digest
@@ -64,28 +64,28 @@ def test_delta_digest_does_not_depend_on_its_note(arch, delta, tmp_path):
 
 
 @torch.no_grad()
-def test_then_equals_one_delta_after_the_other(arch, delta):
+def test_then_equals_one_delta_after_the_other(tiny_model, delta):
     other = Delta(
         {
-            0: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1)),
-            3: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1)),
+            0: (torch.randn(tiny_model.d_v, 1), torch.randn(tiny_model.d_k, 1)),
+            3: (torch.randn(tiny_model.d_v, 1), torch.randn(tiny_model.d_k, 1)),
         }
     )
-    with delta.applied(arch), other.applied(arch):
-        wanted = run(arch, IDS).logits
+    with delta.applied(tiny_model), other.applied(tiny_model):
+        wanted = run(tiny_model, IDS).logits
     both = delta.then(other)
     assert list(both.factors) == [0, 1, 3]
-    with both.applied(arch):
-        torch.testing.assert_close(run(arch, IDS).logits, wanted, rtol=1e-3, atol=1e-3)
+    with both.applied(tiny_model):
+        torch.testing.assert_close(run(tiny_model, IDS).logits, wanted, rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()
-def test_delta_takes_whole_matrices(arch, delta, tmp_path):
+def test_delta_takes_whole_matrices(tiny_model, delta, tmp_path):
     """A change that is not thin.
 
     Whole matrices are applied, saved, composed and measured as factors are.
     """
-    whole = Delta({}, delta.model, {}, {1: torch.randn(arch.d_v, arch.d_k)})
+    whole = Delta({}, delta.model, {}, {1: torch.randn(tiny_model.d_v, tiny_model.d_k)})
     both = delta.then(whole)
     assert (both.layers, whole.layers) == ((1, 3), (1,))
     torch.testing.assert_close(both.dense(1), delta.dense(1) + whole.dense(1))
@@ -93,15 +93,15 @@ def test_delta_takes_whole_matrices(arch, delta, tmp_path):
     assert both.norms()[1] == pytest.approx(float(both.dense(1).norm()))
     both.save(tmp_path)
     again = Delta.load(tmp_path)
-    before = arch.weight(1).clone()
+    before = tiny_model.weight(1).clone()
     for n in both.layers:
         assert torch.equal(again.dense(n), both.dense(n))
-    with again.applied(arch):
-        torch.testing.assert_close(arch.weight(1), (before.double() + both.dense(1)).float())
-    assert torch.equal(arch.weight(1), before)
-    broken = Delta({}, "", {}, {1: torch.full((arch.d_v, arch.d_k), float("inf"))})
+    with again.applied(tiny_model):
+        torch.testing.assert_close(tiny_model.weight(1), (before.double() + both.dense(1)).float())
+    assert torch.equal(tiny_model.weight(1), before)
+    broken = Delta({}, "", {}, {1: torch.full((tiny_model.d_v, tiny_model.d_k), float("inf"))})
     with pytest.raises(MetakeError, match="not finite"):
-        broken.apply(arch)
+        broken.apply(tiny_model)
 
 
 def test_norms_need_no_dense_matrix(delta):
@@ -109,24 +109,24 @@ def test_norms_need_no_dense_matrix(delta):
         assert norm == pytest.approx(float(delta.dense(n).norm()), rel=1e-4)
 
 
-def test_applied_restores_after_an_exception(arch, delta):
-    before = arch.fingerprint()
+def test_applied_restores_after_an_exception(tiny_model, delta):
+    before = tiny_model.fingerprint()
 
     def fails():
-        with delta.applied(arch):
-            assert arch.fingerprint() != before
+        with delta.applied(tiny_model):
+            assert tiny_model.fingerprint() != before
             _ = 1 / 0
 
     with pytest.raises(ZeroDivisionError):
         fails()
-    assert arch.fingerprint() == before
+    assert tiny_model.fingerprint() == before
 
 
-def test_apply_refuses_what_does_not_fit(arch, delta):
-    before = arch.fingerprint()
-    wrong = Delta({1: (torch.zeros(3, 1), torch.zeros(arch.d_k, 1))})
-    broken = Delta({1: (torch.full((arch.d_v, 1), float("nan")), torch.zeros(arch.d_k, 1))})
-    elsewhere = Delta({9: (torch.zeros(arch.d_v, 1), torch.zeros(arch.d_k, 1))})
+def test_apply_refuses_what_does_not_fit(tiny_model, delta):
+    before = tiny_model.fingerprint()
+    wrong = Delta({1: (torch.zeros(3, 1), torch.zeros(tiny_model.d_k, 1))})
+    broken = Delta({1: (torch.full((tiny_model.d_v, 1), float("nan")), torch.zeros(tiny_model.d_k, 1))})
+    elsewhere = Delta({9: (torch.zeros(tiny_model.d_v, 1), torch.zeros(tiny_model.d_k, 1))})
     foreign = Delta(delta.factors, "0123456789abcdef")
     deeper = Delta(elsewhere.factors, "0123456789abcdef", {"model": "deep"})
     for bad, complaint in (
@@ -137,10 +137,10 @@ def test_apply_refuses_what_does_not_fit(arch, delta):
         (deeper, "another model: deep"),
     ):
         with pytest.raises(MetakeError, match=complaint):
-            bad.apply(arch)
-    assert arch.fingerprint() == before
+            bad.apply(tiny_model)
+    assert tiny_model.fingerprint() == before
     with torch.no_grad():
-        foreign.apply(arch, check=False).revert()
+        foreign.apply(tiny_model, check=False).revert()
 
 
 def test_load_names_a_damaged_file(delta, tmp_path):
@@ -198,14 +198,14 @@ def test_norm_of_a_small_change_is_small():
     ],
 )
 def test_apply_rounds_the_sum_once(dtype, step, wanted):
-    arch = Architecture(tiny("gpt2").to(dtype))
+    model = EditableModel(tiny("gpt2").to(dtype))
     with torch.no_grad():
-        arch.weight(1).fill_(1.0)
-    whole = torch.full((arch.d_v, arch.d_k), step, dtype=torch.float64)
-    applied = Delta({}, "", {}, {1: whole}).apply(arch)
-    assert float(arch.weight(1)[0, 0]) == wanted
+        model.weight(1).fill_(1.0)
+    whole = torch.full((model.d_v, model.d_k), step, dtype=torch.float64)
+    applied = Delta({}, "", {}, {1: whole}).apply(model)
+    assert float(model.weight(1)[0, 0]) == wanted
     applied.revert()
-    assert float(arch.weight(1)[0, 0]) == 1
+    assert float(model.weight(1)[0, 0]) == 1
 
 
 def test_then_belongs_to_the_first_model():
@@ -230,9 +230,9 @@ def test_then_keeps_the_finer_precision():
 
 def test_apply_restores_the_model_after_a_failure(monkeypatch):
     """A failure between two layers leaves the model as it was."""
-    arch = Architecture(tiny("gpt2"))
-    before = [arch.weight(n).clone() for n in range(4)]
-    whole = torch.ones(arch.d_v, arch.d_k)
+    model = EditableModel(tiny("gpt2"))
+    before = [model.weight(n).clone() for n in range(4)]
+    whole = torch.ones(model.d_v, model.d_k)
     dense = Delta.dense
 
     def fails(self, layer, device="cpu"):
@@ -242,31 +242,31 @@ def test_apply_restores_the_model_after_a_failure(monkeypatch):
 
     monkeypatch.setattr(Delta, "dense", fails)
     with pytest.raises(MemoryError):
-        Delta({}, "", {}, {1: whole, 2: whole}).apply(arch)
-    assert all(torch.equal(arch.weight(n), before[n]) for n in range(4))
+        Delta({}, "", {}, {1: whole, 2: whole}).apply(model)
+    assert all(torch.equal(model.weight(n), before[n]) for n in range(4))
 
 
 def test_apply_checks_every_part_before_writing():
     """Every part of a change is checked before any is written."""
-    arch = Architecture(tiny("gpt2"))
-    before = arch.fingerprint()
-    left, right = torch.zeros(arch.d_v, 1), torch.zeros(arch.d_k, 1)
-    whole = torch.zeros(arch.d_v, arch.d_k)
+    model = EditableModel(tiny("gpt2"))
+    before = model.fingerprint()
+    left, right = torch.zeros(model.d_v, 1), torch.zeros(model.d_k, 1)
+    whole = torch.zeros(model.d_v, model.d_k)
     for broken in (
         Delta({0: (left, right), 1: (left, right + float("nan"))}),
         Delta({0: (left, right)}, "", {}, {0: whole + float("inf")}),
     ):
         with pytest.raises(MetakeError, match="not finite; nothing was changed"):
-            broken.apply(arch)
+            broken.apply(model)
     with pytest.raises(
-        MetakeError, match=rf"layer 0 is {arch.d_v} x 3, the model's \({arch.d_v}, {arch.d_k}\)"
+        MetakeError, match=rf"layer 0 is {model.d_v} x 3, the model's \({model.d_v}, {model.d_k}\)"
     ):
-        Delta({0: (left, torch.zeros(3, 1))}).apply(arch)
-    with pytest.raises(MetakeError, match="another model"), Delta({0: (left, right)}, "other").applied(arch):
+        Delta({0: (left, torch.zeros(3, 1))}).apply(model)
+    with pytest.raises(MetakeError, match="another model"), Delta({0: (left, right)}, "other").applied(model):
         pass
-    with Delta({0: (left, right)}, "other").applied(arch, check=False):
+    with Delta({0: (left, right)}, "other").applied(model, check=False):
         pass
-    assert arch.fingerprint() == before
+    assert model.fingerprint() == before
 
 
 def test_load_refuses_a_file_without_a_factor(tmp_path):

@@ -42,7 +42,7 @@ def task(tmp_path_factory, records):
 @pytest.fixture(scope="module")
 def change(tmp_path_factory, demo, statistics_of, records):
     """A strong edit of these two facts to the targets that the task counts as right."""
-    settings = settings_for(demo.arch, "memit").updated(layers=(1, 2, 3), steps=15, lam=30.0, contexts=())
+    settings = settings_for(demo, "memit").updated(layers=(1, 2, 3), steps=15, lam=30.0, contexts=())
     folder = tmp_path_factory.mktemp("change")
     with Editor(demo.model, demo.tokenizer, settings, statistics=statistics_of(demo)) as editor:
         editor.edit([record.request for record in records[:2]]).delta.save(folder)

@@ -15,7 +15,8 @@ from metake.geometry.covariance import collect
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import METHODS
 from metake.methods.ultraedit import UltraEdit
-from metake.models.architecture import FAMILIES, Architecture
+from metake.models.editable import EditableModel
+from metake.models.modules import FAMILIES
 from metake.models.tokens import encode
 from metake.models.trace import run
 from metake.prompts import sample_contexts
@@ -27,8 +28,8 @@ from tests.cases import QUICK, editor_of, method_of, tiny
 def geometry_at(editor, layer):
     """The geometry of a layer in an editor's next step."""
     if isinstance(editor.method, UltraEdit):
-        return editor.method._geometry(editor.loaded, layer)
-    return editor.method.geometry_at(editor.loaded, editor.state, layer)
+        return editor.method._geometry(editor.model, layer)
+    return editor.method.geometry_at(editor.model, editor.state, layer)
 
 
 def same(found, wanted):
@@ -95,23 +96,23 @@ def loss_of(model, tokenizer, text, answer):
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_editor_edits_every_family(family, trained, tokenizer):
     """Written weights make the new answer far likelier, and reverted ones do not remember it."""
-    model = trained(family)
+    network = trained(family)
     for question, _, answer in FACTS:
-        assert answer.startswith(says(model, tokenizer, question))
-    arch = Architecture(model)
+        assert answer.startswith(says(network, tokenizer, question))
+    model = EditableModel(network)
     text = "\n".join(f"{q} {a}" for q, _, a in FACTS) * 8
-    statistics = collect(arch, tokenizer, text, (1, 2), progress=False)
+    statistics = collect(model, tokenizer, text, (1, 2), progress=False)
     changes = {"layers": (1, 2), "steps": 25, "meta_steps": 20, "lam": 0.01, "contexts": ()}
-    method = method_of(arch, "metake", **{**QUICK, **changes})
-    before = loss_of(model, tokenizer, FACTS[1][0], "doctor")
-    with Editor(model, tokenizer, method, statistics=statistics) as editor:
+    method = method_of(model, "metake", **{**QUICK, **changes})
+    before = loss_of(network, tokenizer, FACTS[1][0], "doctor")
+    with Editor(network, tokenizer, method, statistics=statistics) as editor:
         editor.edit(EditRequest("The one who works at the {}", "river", "doctor"))
-        assert loss_of(model, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
-        assert "doctor".startswith(says(model, tokenizer, FACTS[1][0]))
-    assert loss_of(model, tokenizer, FACTS[1][0], "doctor") == before
+        assert loss_of(network, tokenizer, FACTS[1][0], "doctor") < 0.5 * before
+        assert "doctor".startswith(says(network, tokenizer, FACTS[1][0]))
+    assert loss_of(network, tokenizer, FACTS[1][0], "doctor") == before
 
 
-def test_editor_edits_each_demo_model(loaded, statistics_of, records):
+def test_editor_edits_each_demo_model(model, statistics_of, records):
     """Each demo model learns a new answer."""
     request = records[0].request
     changes = {
@@ -123,28 +124,28 @@ def test_editor_edits_each_demo_model(loaded, statistics_of, records):
         "meta_steps": 20,
         "contexts": (),
     }
-    with editor_of(loaded, statistics_of(loaded), **changes) as editor:
-        assert not request.target_new.startswith(says(loaded.model, loaded.tokenizer, request.text))
+    with editor_of(model, statistics_of(model), **changes) as editor:
+        assert not request.target_new.startswith(says(model.model, model.tokenizer, request.text))
         editor.edit(request)
-        assert request.target_new.startswith(says(loaded.model, loaded.tokenizer, request.text))
+        assert request.target_new.startswith(says(model.model, model.tokenizer, request.text))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_editor_reverts_every_method_bit_exactly(loaded, statistics_of, records, method):
+def test_editor_reverts_every_method_bit_exactly(model, statistics_of, records, method):
     """Every method lowers the loss and reverts bit exactly."""
-    before = {k: v.clone() for k, v in loaded.model.state_dict().items()}
+    before = {k: v.clone() for k, v in model.model.state_dict().items()}
     with editor_of(
-        loaded, statistics_of(loaded), method, lam=30.0, l2=0.01, steps=12, gradient_lr=1e-3
+        model, statistics_of(model), method, lam=30.0, l2=0.01, steps=12, gradient_lr=1e-3
     ) as editor:
         result = editor.edit([r.request for r in records[:3]])
-        changed = [k for k, v in loaded.model.state_dict().items() if not torch.equal(v, before[k])]
+        changed = [k for k, v in model.model.state_dict().items() if not torch.equal(v, before[k])]
         assert len(changed) == len(result.delta.layers) == len(result.eta)
         plan = result.stages[0].targets.plan
         assert method == "ultraedit" or plan.trail[-1] < plan.trail[0]
         assert (result.fraction > 0.05).all()
         assert records[0].request.subject in str(result)
     assert editor.batches == []
-    assert all(torch.equal(v, before[k]) for k, v in loaded.model.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
 
 
 STAGES = {"memit-iterated": [(1, 2, 3)] * 3, "alphaedit-blue": [(1,), (3,)]}
@@ -185,8 +186,8 @@ def test_editor_clamps_rome_relative_to_the_value(demo, statistics_of, records):
             lengths[relative] = float(stage.targets.residuals.norm())
     begin = requests[0].text.index(requests[0].subject)
     row = encode(demo.tokenizer, requests[0].text, subject=(begin, begin + len(requests[0].subject)))
-    value = run(demo.arch, torch.tensor([row.ids]), values=(2,)).values[2][0, row.lookup]
-    stream = run(demo.arch, torch.tensor([row.ids]), outputs=(2,), stop=2).outputs[2][0, row.lookup]
+    value = run(demo, torch.tensor([row.ids]), values=(2,)).values[2][0, row.lookup]
+    stream = run(demo, torch.tensor([row.ids]), outputs=(2,), stop=2).outputs[2][0, row.lookup]
     assert lengths["value"] == pytest.approx(0.1 * value.norm().item(), rel=1e-4)
     assert lengths["stream"] == pytest.approx(0.1 * stream.norm().item(), rel=1e-4)
 
@@ -194,9 +195,9 @@ def test_editor_clamps_rome_relative_to_the_value(demo, statistics_of, records):
 def test_editor_edits_an_fp64_model_in_fp64(statistics_of, demo, records):
     model = tiny("gpt2").double()
     statistics = collect(
-        Architecture(model), demo.tokenizer, "The mill is dark. " * 200, (1, 2), progress=False
+        EditableModel(model), demo.tokenizer, "The mill is dark. " * 200, (1, 2), progress=False
     )
-    method = method_of(Architecture(model), "alphaedit", **{**QUICK, "layers": (1, 2), "l2": 0.01})
+    method = method_of(EditableModel(model), "alphaedit", **{**QUICK, "layers": (1, 2), "l2": 0.01})
     with Editor(model, demo.tokenizer, method, statistics=statistics) as editor:
         result = editor.edit([r.request for r in records[:2]])
         assert result.stages[0].targets.residuals.dtype == torch.float64
@@ -230,38 +231,38 @@ def test_editor_writes_a_part_of_memit_with_rect(demo, statistics_of, records):
 
 @pytest.mark.parametrize("method", ["prune", "prune-added"])
 def test_finalize_bounds_the_whole_prune_change_once(demo, statistics_of, records, method):
-    weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
+    weights = {n: demo.weight(n).clone() for n in QUICK["layers"]}
     limits = {n: float(torch.linalg.matrix_norm(w.double(), 2)) for n, w in weights.items()}
     with torch.no_grad(), editor_of(demo, statistics_of(demo), method, lam=1e-6, lr=20.0) as editor:
         for i in range(2):
             editor.edit([r.request for r in records[2 * i : 2 * i + 2]])
-        raw, edited = editor.delta, {n: demo.arch.weight(n).clone() for n in weights}
+        raw, edited = editor.delta, {n: demo.weight(n).clone() for n in weights}
         editor.finalize()
         for layer, before in weights.items():
             s = torch.linalg.svdvals(raw.dense(layer))
             bounded = torch.where(s > limits[layer], torch.log(s / limits[layer]) + limits[layer], s)
             base = before if method == "prune" else edited[layer]
-            change = (demo.arch.weight(layer) - base).double()
+            change = (demo.weight(layer) - base).double()
             assert float(change.norm()) == pytest.approx(float(bounded.norm()), rel=1e-4)
-            total = demo.arch.weight(layer).double() - before.double()
+            total = demo.weight(layer).double() - before.double()
             torch.testing.assert_close(editor.delta.dense(layer), total, rtol=1e-3, atol=1e-4)
         assert any(float(torch.linalg.matrix_norm(raw.dense(n), 2)) > limits[n] for n in weights)
         editor.finalize()  # once
         editor.undo()  # undoes the bound first
         torch.testing.assert_close(editor.delta.factors, editor.batches[0].delta.factors)
-    assert all(torch.equal(demo.arch.weight(n), w) for n, w in weights.items())
+    assert all(torch.equal(demo.weight(n), w) for n, w in weights.items())
 
 
 def test_finalize_keeps_edits_when_the_bound_fails(demo, statistics_of, records, monkeypatch):
     """A bound that fails leaves the edits as they were."""
     with editor_of(demo, statistics_of(demo), "prune", lam=30.0) as editor:
         editor.edit(records[0].request)
-        edited = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
+        edited = {n: demo.weight(n).clone() for n in QUICK["layers"]}
         broken = lambda left, right, weight: (left * float("nan"), right)  # noqa: E731
         monkeypatch.setattr("metake.solvers.postprocess.bounded_spectrum", broken)
         with pytest.raises(MetakeError, match="not finite"):
             editor.finalize()
-        assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
+        assert all(torch.equal(demo.weight(n), w) for n, w in edited.items())
 
 
 def test_editor_keeps_the_model_when_a_second_stage_fails(demo, statistics_of, records, monkeypatch):
@@ -356,7 +357,7 @@ def test_preview_compares_keys_with_and_without_contexts(demo, statistics_of, re
     with editor_of(demo, statistics_of(demo), method, layers=(3,), contexts=(context,)) as editor:
         found = editor.preview([request]).cosine
     bare, after = (
-        run(demo.arch, torch.tensor([encode(demo.tokenizer, text + request.subject).ids]), stop=3, keys=(3,))
+        run(demo, torch.tensor([encode(demo.tokenizer, text + request.subject).ids]), stop=3, keys=(3,))
         for text in (request.prompt.split("{}")[0], f"{context}. {request.prompt.split('{}')[0]}")
     )
     cosine = torch.cosine_similarity(bare.keys[3][0, -1], after.keys[3][0, -1], dim=0)
@@ -365,20 +366,20 @@ def test_preview_compares_keys_with_and_without_contexts(demo, statistics_of, re
 
 
 @pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy"])
-def test_editor_moves_the_stream_at_the_prompts_last_token(loaded, statistics_of, records, method):
+def test_editor_moves_the_stream_at_the_prompts_last_token(model, statistics_of, records, method):
     """An edit at the prompt's last token moves the stream there.
 
     By what its result says, seen in the model: at that token, after the last edited layer.
     """
     request = records[0].request
-    ids = torch.tensor([loaded.tokenizer(request.text).input_ids])
+    ids = torch.tensor([model.tokenizer(request.text).input_ids])
 
     def stream():
         with torch.no_grad():
-            return run(loaded.arch, ids, stop=3, outputs=(3,)).outputs[3][0, -1]
+            return run(model, ids, stop=3, outputs=(3,)).outputs[3][0, -1]
 
     before = stream()
-    with editor_of(loaded, statistics_of(loaded), method, lookup="prompt", lam=30.0) as editor:
+    with editor_of(model, statistics_of(model), method, lookup="prompt", lam=30.0) as editor:
         result = editor.edit(request)
         planned = result.stages[0].targets.residuals[0]
         moved = stream() - before
@@ -414,15 +415,15 @@ def test_editor_edits_bf16_weights(statistics_of, demo, records):
 
     low = load("demo", dtype="bfloat16", device="cpu")
     statistics = collect(
-        low.arch, low.tokenizer, "\n".join(r.request.text for r in records) * 30, (1, 2, 3), progress=False
+        low, low.tokenizer, "\n".join(r.request.text for r in records) * 30, (1, 2, 3), progress=False
     )
     with editor_of(low, statistics, lam=10.0, steps=15) as editor:
-        before = low.arch.weight(2).clone()
+        before = low.weight(2).clone()
         result = editor.edit(records[0].request)
-        assert low.arch.weight(2).dtype == torch.bfloat16
-        assert not torch.equal(before, low.arch.weight(2))
+        assert low.weight(2).dtype == torch.bfloat16
+        assert not torch.equal(before, low.weight(2))
         assert (result.fraction > 0.3).all()
-    assert torch.equal(before, low.arch.weight(2))
+    assert torch.equal(before, low.weight(2))
 
 
 def test_editor_solves_agree_in_fp32_and_fp64(demo, statistics_of, records):
@@ -450,8 +451,8 @@ def test_editor_gives_the_same_edit_on_the_gpu(demo, statistics_of, records):
 
     other = load("demo", device="cuda")
     deltas = []
-    for loaded in (demo, other):
-        with editor_of(loaded, statistics_of(demo), "memit", steps=4) as editor:
+    for model in (demo, other):
+        with editor_of(model, statistics_of(demo), "memit", steps=4) as editor:
             deltas.append(editor.edit(records[0].request).delta.dense(1))
     assert (deltas[0] - deltas[1]).norm() <= 1e-2 * deltas[0].norm()
 
@@ -470,7 +471,7 @@ def test_editor_remembers_keys_of_the_edited_model(demo, statistics_of, records)
     def keys(request, layer):
         begin = request.prompt.split("{}")[0]
         rows = [encode(demo.tokenizer, lead + begin + request.subject).ids for lead in ("", f"{context}. ")]
-        bare, after = (run(demo.arch, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows)
+        bare, after = (run(demo, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows)
         return (bare + after) / 2
 
     with torch.no_grad(), editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01) as editor:
@@ -502,7 +503,7 @@ def test_editor_builds_geometry_from_its_settings(demo, statistics_of, records, 
         geometry = geometry_at(editor, 2)
     C, keys = (
         statistics[2].double(),
-        torch.randn(demo.arch.d_k, 3, generator=torch.Generator().manual_seed(0)).double(),
+        torch.randn(demo.d_k, 3, generator=torch.Generator().manual_seed(0)).double(),
     )
     values, vectors = torch.linalg.eigh(C)
     if changes["method"] == "memit":
@@ -529,7 +530,7 @@ def test_preview_uses_the_mean_key_at_every_layer(demo, statistics_of, records, 
         for i, layer in enumerate(preview.layers):
             with torch.no_grad():
                 bare, after = (
-                    run(demo.arch, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows
+                    run(demo, torch.tensor([ids]), keys=(layer,)).keys[layer][0, -1] for ids in rows
                 )
             key = ((bare + after) / 2).double()[:, None]
             rho = float((key * geometry_at(editor, layer).solve(key)).sum())
@@ -563,7 +564,7 @@ def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, re
         editor_of(demo, statistics_of(demo), "rect", lam=1e-3, lr=3.0, largest=0.25) as editor,
     ):
         editor.edit(requests[0])
-        weights = {n: demo.arch.weight(n).clone() for n in QUICK["layers"]}
+        weights = {n: demo.weight(n).clone() for n in QUICK["layers"]}
         result = editor.edit(requests[1])
         for layer, weight in weights.items():
             left, right = result.stages[0].solution.factors[layer]
@@ -573,9 +574,9 @@ def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, re
             assert float(kept.float().mean()) == pytest.approx(0.25, abs=1e-3)
             assert relative[kept].min() >= relative[~kept].max() * (1 - 1e-4)
             torch.testing.assert_close(
-                demo.arch.weight(layer)[kept], (weight + change)[kept], rtol=1e-4, atol=1e-5
+                demo.weight(layer)[kept], (weight + change)[kept], rtol=1e-4, atol=1e-5
             )
-            assert torch.equal(demo.arch.weight(layer)[~kept], weight[~kept])
+            assert torch.equal(demo.weight(layer)[~kept], weight[~kept])
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -646,10 +647,10 @@ def test_editor_keeps_mode_gradients_and_random_state(demo, statistics_of, recor
 def test_editor_samples_contexts_once_before_edits(demo, statistics_of, records):
     """With the method's seed; a later batch is planned after the same texts, though the model speaks otherwise now."""
     with editor_of(demo, statistics_of(demo), "memit", contexts=None, seed=2, lam=1e-3, lr=3.0) as editor:
-        wanted = sample_contexts(demo.arch, demo.tokenizer, seed=2)
+        wanted = sample_contexts(demo, seed=2)
         editor.edit([r.request for r in records[:2]])
         assert editor.contexts == wanted
-        assert sample_contexts(demo.arch, demo.tokenizer, seed=2) != wanted
+        assert sample_contexts(demo, seed=2) != wanted
         editor.edit(records[2].request)
         assert editor.contexts == wanted
 
@@ -688,7 +689,7 @@ def test_editor_fits_two_prompts_of_one_key_exactly(demo, statistics_of, method)
 
 def test_delta_describes_edits_method_and_model(demo, statistics_of, records):
     """A delta says what was edited how and on what."""
-    fingerprint = demo.arch.fingerprint()
+    fingerprint = demo.fingerprint()
     with editor_of(demo, statistics_of(demo), "memit", lr=0.37) as editor:
         editor.edit(records[0].request)
         second = editor.edit(records[1].request).delta
@@ -716,7 +717,7 @@ def test_forward_has_goals_per_layer(demo, statistics_of):
         ("alphaedit-blue", False),
     ):
         editor = editor_of(demo, statistics_of(demo), method, max_tokens=777)
-        solver = editor.method.solver(editor.loaded, editor.state)
+        solver = editor.method.solver(editor.model, editor.state)
         assert solver.per_layer is per_layer
         assert solver.max_tokens == 777
         assert solver.fit == METHODS[method].prototype.fit
@@ -728,22 +729,22 @@ def test_editor_refuses_contradictions_and_merges_equal_requests(demo, statistic
 
     By every kind of method: the change of a request given twice is that of the request.
     """
-    chosen = method_of(demo.arch, method, layers=(1,), contexts=(), steps=2)
+    chosen = method_of(demo, method, layers=(1,), contexts=(), steps=2)
     first = records[0].request
     statistics = statistics_of(demo)
-    before = demo.arch.weight(1).clone()
+    before = demo.weight(1).clone()
     with Editor(demo.model, demo.tokenizer, chosen, statistics=statistics) as editor:
         for attempt in (editor.edit, editor.preview):
             with pytest.raises(MetakeError, match="has two targets,"):
                 attempt([first, records[1].request, replace(first, target_new="weaver")])
-        torch.testing.assert_close(demo.arch.weight(1), before, rtol=0, atol=0)
+        torch.testing.assert_close(demo.weight(1), before, rtol=0, atol=0)
         editor.edit([first, records[1].request])
-        once = demo.arch.weight(1).clone()
+        once = demo.weight(1).clone()
         editor.revert()
         with pytest.warns(UserWarning, match="duplicate requests are ignored"):
             result = editor.edit([first, records[1].request, first])
         assert len(result.requests) == 2
-        torch.testing.assert_close(demo.arch.weight(1), once, rtol=0, atol=0)
+        torch.testing.assert_close(demo.weight(1), once, rtol=0, atol=0)
     assert not torch.equal(once, before)
 
 
@@ -779,13 +780,13 @@ def test_editor_edits_after_finalize_on_the_unbounded_change(demo, statistics_of
     for early in (False, True):
         with editor_of(demo, statistics_of(demo), "prune", **options) as editor:
             editor.edit(requests[0])
-            raw = demo.arch.weight(1).clone()
+            raw = demo.weight(1).clone()
             if early:
                 editor.finalize()
-                assert not torch.equal(demo.arch.weight(1), raw)
+                assert not torch.equal(demo.weight(1), raw)
             editor.edit(requests[1])
             editor.finalize()
-            ends[early] = [demo.arch.weight(n).clone() for n in (1, 2)]
+            ends[early] = [demo.weight(n).clone() for n in (1, 2)]
     assert all(torch.equal(a, b) for a, b in zip(*ends.values(), strict=True))
 
 
@@ -796,7 +797,7 @@ def test_finalize_reads_answers_again(demo, statistics_of, records, monkeypatch)
     """
     count = iter(range(100))
     monkeypatch.setattr(
-        "metake.checks.read_answers", lambda a, t, prompts, targets: [f"{next(count)}" for _ in prompts]
+        "metake.checks.read_answers", lambda _, prompts, targets: [f"{next(count)}" for _ in prompts]
     )
     with editor_of(demo, statistics_of(demo), "prune", lam=30.0) as editor:
         first, second = editor.edit(records[0].request), editor.edit([r.request for r in records[1:3]])

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from metake.errors import MetakeError
 from metake.folders import MANIFEST, check_folder, check_run_folder, result_folder, verify
-from metake.models.architecture import Architecture
-from metake.models.load import ASSETS, EditableModel, load, save_model
+from metake.models.editable import EditableModel
+from metake.models.load import ASSETS, load, save_model
 from tests.cases import tiny
 
 
@@ -18,7 +18,7 @@ from tests.cases import tiny
 def small(demo):
     """A tiny model with the demo model's tokenizer."""
     model = tiny("llama")
-    return EditableModel("tiny", model, demo.tokenizer, Architecture(model))
+    return EditableModel(model, demo.tokenizer, name="tiny")
 
 
 def contents(folder):
@@ -106,15 +106,15 @@ def test_run_folder_finds_its_own_files_alone(tmp_path):
 
 def test_save_model_writes_an_ordinary_folder(demo, talking, tmp_path):
     """Read with transformers alone: the same weights, ids and template, and no trace of how it was loaded here."""
-    for loaded in (demo, load(str(talking), device="cpu", chat=True)):
-        folder = tmp_path / loaded.name
-        save_model(loaded, folder)
+    for model in (demo, load(str(talking), device="cpu", chat=True)):
+        folder = tmp_path / model.name
+        save_model(model, folder)
         again, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-        assert again.state_dict().keys() == loaded.model.state_dict().keys()
-        for name, weight in loaded.model.state_dict().items():
+        assert again.state_dict().keys() == model.model.state_dict().keys()
+        for name, weight in model.model.state_dict().items():
             assert torch.equal(again.state_dict()[name], weight)
         for text in ("What is the craft of Nezan Girok?", "a\n <|endoftext|> b"):
-            assert tokenizer(text).input_ids == loaded.tokenizer(text).input_ids
+            assert tokenizer(text).input_ids == model.tokenizer(text).input_ids
         assert tokenizer.special_tokens_map == demo.tokenizer.special_tokens_map
         config = json.loads((folder / "tokenizer_config.json").read_text())
         assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
@@ -133,13 +133,13 @@ def test_save_model_over_shards_leaves_one_model(small, tmp_path):
         save_model(small, tmp_path)
     assert contents(tmp_path) == before
     with torch.no_grad():
-        small.arch.weight(1).add_(1)
+        small.weight(1).add_(1)
     save_model(small, tmp_path, overwrite=True)
     assert not list(tmp_path.glob("model-*"))
     assert not (tmp_path / "model.safetensors.index.json").exists()
     assert (tmp_path / "README.md").exists()
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(Architecture(again).weight(1), small.arch.weight(1))
+    assert torch.equal(EditableModel(again).weight(1), small.weight(1))
 
 
 @pytest.mark.parametrize("where", ["model", "tokenizer"])
@@ -154,7 +154,7 @@ def test_save_model_on_a_full_disk_keeps_the_earlier(small, tmp_path, monkeypatc
 
     monkeypatch.setattr(getattr(small, where), "save_pretrained", full)
     with torch.no_grad():
-        small.arch.weight(1).add_(1)
+        small.weight(1).add_(1)
     for folder in ("o", "new/p"):
         with pytest.raises(
             MetakeError, match=r"cannot be written .*No space left on device.*; free the disk"
@@ -178,7 +178,7 @@ def test_load_names_a_changed_model(small, tmp_path):
             with pytest.raises(MetakeError, match=rf"{name}: damaged or changed"):
                 verify(folder)
         path.write_bytes(whole)
-    assert load(str(folder), device="cpu").arch.fingerprint() == small.arch.fingerprint()
+    assert load(str(folder), device="cpu").fingerprint() == small.fingerprint()
     config = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**config, "max_length": 99}))
     (folder / MANIFEST).unlink()

@@ -60,23 +60,23 @@ def write_gguf(path):
 def test_load_reads_an_edited_gguf_model_again(tmp_path):
     """An edited GGUF model is saved and loaded again."""
     write_gguf(tmp_path / "small.gguf")
-    loaded = load(str(tmp_path / "small.gguf"), device="cpu")
-    before = loaded.arch.fingerprint()
-    method = method_of(loaded.arch, "ultraedit", layers=(1,))
+    model = load(str(tmp_path / "small.gguf"), device="cpu")
+    before = model.fingerprint()
+    method = method_of(model, "ultraedit", layers=(1,))
     requests = [
         EditRequest("The {} is", "old mill", "dark"),
         EditRequest("The {} is", "river", "cold and wide"),
     ]
-    editor = Editor(loaded, method=method)
+    editor = Editor(model, method=method)
     editor.edit(requests)
-    assert loaded.arch.fingerprint() != before
-    save_model(loaded, tmp_path / "o")
+    assert model.fingerprint() != before
+    save_model(model, tmp_path / "o")
     again = load(str(tmp_path / "o"), device="cpu")
-    assert again.arch.fingerprint() == loaded.arch.fingerprint()
+    assert again.fingerprint() == model.fingerprint()
     weights = again.model.state_dict()
-    assert all(torch.equal(weights[name], weight) for name, weight in loaded.model.state_dict().items())
+    assert all(torch.equal(weights[name], weight) for name, weight in model.model.state_dict().items())
     text = "The old mill is dark\n and the river <|endoftext|> cold"
-    assert again.tokenizer(text).input_ids == loaded.tokenizer(text).input_ids
+    assert again.tokenizer(text).input_ids == model.tokenizer(text).input_ids
     assert "quantization_config" not in json.loads((tmp_path / "o" / "config.json").read_text())
     editor.revert()
-    assert load(str(tmp_path / "small.gguf"), device="cpu").arch.fingerprint() == loaded.arch.fingerprint()
+    assert load(str(tmp_path / "small.gguf"), device="cpu").fingerprint() == model.fingerprint()

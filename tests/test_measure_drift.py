@@ -24,11 +24,11 @@ SCRIPT = "measure_drift.py"
 LAYERS = (1, 2, 3)
 
 
-def build(loaded, statistics, request, shares=None, weight=30.0):
+def build(model, statistics, request, shares=None, weight=30.0):
     geometries = {i: Ridge(statistics[i], weight, 1e-3) for i in LAYERS}
-    batch = Batch.build(loaded.arch, loaded.tokenizer, [request], ("The market is cold",))
-    solver = LayeredSolver(loaded.arch, geometries, shares or Spread().stages(LAYERS)[0])
-    return Edit(loaded.arch, solver, batch, Penalty(kl=0.1, initial_first=True), 4096)
+    batch = Batch.build(model, [request], ("The market is cold",))
+    solver = LayeredSolver(model, geometries, shares or Spread().stages(LAYERS)[0])
+    return Edit(model, solver, batch, Penalty(kl=0.1, initial_first=True), 4096)
 
 
 def residual(edit, length=0.3):
@@ -82,7 +82,7 @@ def test_norms_from_products_equal_those_of_matrices(edit):
         exact = float(torch.linalg.matrix_norm(J / 0.7 - eye, 2))
         assert jacobian.norm(v, len(J), shift=1.0, scale=0.7) == pytest.approx(exact, rel=1e-9)
 
-        with watched(edit.arch, 3) as tokens:
+        with watched(edit.model, 3) as tokens:
             _, gradients = factor_gradients(
                 edit.objective, solution.factors, torch.tensor([True]), edit.penalty
             )

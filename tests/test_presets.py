@@ -9,7 +9,7 @@ import torch
 from metake import statistics_cache, texts
 from metake.data.world import World
 from metake.errors import MetakeError
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.load import DEMOS
 from metake.presets import default_layers, methods_for, settings_for, short_name
 from metake.statistics_cache import cache_folder, statistics_for
@@ -60,7 +60,7 @@ def preset(tmp_path):
 
 def test_settings_for_combines_defaults_preset_and_changes(preset):
     """Settings are the defaults then common geometry method and what is given."""
-    method = settings_for(Architecture(tiny("gpt2")), "memit", name=preset, steps=4)
+    method = settings_for(EditableModel(tiny("gpt2")), "memit", name=preset, steps=4)
     assert method.value("stop_loss") == 0.05
     assert [method.value(name) for name in ("lr", "kl", "decay", "steps")] == [0.1, 0.2, 0.3, 4]
     assert method.layers == default_layers(4)
@@ -85,7 +85,7 @@ def test_settings_for_combines_defaults_preset_and_changes(preset):
 )
 def test_settings_for_prefers_method_then_row_then_similar_row(preset, method, decay, steps, clamp):
     """A method takes its own part then its rows then that of the row it is like."""
-    made = settings_for(Architecture(tiny("gpt2")), method, name=preset)
+    made = settings_for(EditableModel(tiny("gpt2")), method, name=preset)
     assert [made.value(name) for name in ("decay", "steps", "clamp")] == [decay, steps, clamp]
     assert made.name == method
 
@@ -99,14 +99,14 @@ def test_settings_for_omits_numbers_that_the_method_lacks(tmp_path):
     path.write_text(
         json.dumps({"common": {"gradient_lr": 0.5, "meta_steps": 3, "lr": 0.25, "threshold": 1.0}})
     )
-    arch = Architecture(tiny("gpt2"))
-    assert settings_for(arch, "memit", name=path).value("lr") == 0.25
-    assert settings_for(arch, "metake", name=path).value("meta_steps") == 3
-    assert settings_for(arch, "alphaedit", name=path).value("threshold") == 1.0
-    assert settings_for(arch, "ultraedit", name=path).lr == 0.5
+    model = EditableModel(tiny("gpt2"))
+    assert settings_for(model, "memit", name=path).value("lr") == 0.25
+    assert settings_for(model, "metake", name=path).value("meta_steps") == 3
+    assert settings_for(model, "alphaedit", name=path).value("threshold") == 1.0
+    assert settings_for(model, "ultraedit", name=path).lr == 0.5
     path.write_text(json.dumps({"common": {"stepps": 3}}))
     with pytest.raises(MetakeError, match=r"common: unknown 'stepps'; did you mean 'steps'"):
-        settings_for(arch, "memit", name=path)
+        settings_for(model, "memit", name=path)
 
 
 @pytest.mark.parametrize("part", ["common", "geometries", "methods"])
@@ -134,14 +134,14 @@ def test_presets_contain_numbers_and_no_choices(tmp_path, part, choice):
     place = {"geometries": {"ridge": {choice: 1}}, "methods": {"memit": {choice: 1}}}.get(part, {choice: 1})
     path.write_text(json.dumps({part: place}))
     with pytest.raises(MetakeError, match=rf"^{path}: {part}.*{choice}") as caught:
-        settings_for(Architecture(tiny("gpt2")), "memit", name=path)
+        settings_for(EditableModel(tiny("gpt2")), "memit", name=path)
     assert "\n" not in str(caught.value)
 
 
 def test_methods_for_shares_changes_that_some_have(preset):
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     memit, alphaedit, ultraedit = methods_for(
-        arch,
+        model,
         ["memit", "alphaedit", "ultraedit"],
         preset=preset,
         own={"memit": {"lr": 0.7}},
@@ -152,11 +152,11 @@ def test_methods_for_shares_changes_that_some_have(preset):
     assert memit.value("lam") == 5.0
     assert {m.layers for m in (memit, alphaedit, ultraedit)} == {(1,)}
     with pytest.raises(MetakeError, match="memit has no threshold; it is a setting of geometry projected"):
-        methods_for(arch, ["memit", "ultraedit"], changes={"threshold": 0.1})
+        methods_for(model, ["memit", "ultraedit"], changes={"threshold": 0.1})
     with pytest.raises(MetakeError, match="unknown 'stepps'; did you mean 'steps'"):
-        methods_for(arch, ["memit"], changes={"stepps": 1})
+        methods_for(model, ["memit"], changes={"stepps": 1})
     with pytest.raises(MetakeError, match="layer"):
-        methods_for(arch, ["memit"], changes={"layers": (9,)})
+        methods_for(model, ["memit"], changes={"layers": (9,)})
 
 
 def test_preset_is_found_by_the_names_last_part():
@@ -200,18 +200,18 @@ def collected(demo, monkeypatch, tmp_path):
     """`collected(**changes)`: the file's name in a fresh cache, and what was asked of `collect`."""
     asked = []
 
-    def collect(arch, tokenizer, text, layers, **options):
+    def collect(model, tokenizer, text, layers, **options):
         asked.append((text, layers, options))
-        return original(arch, tokenizer, TEXT, layers, tokens=600, progress=False)
+        return original(model, tokenizer, TEXT, layers, tokens=600, progress=False)
 
     original = statistics_cache.collect
     monkeypatch.setattr(statistics_cache, "collect", collect)
     monkeypatch.setenv("METAKE_CACHE", str(tmp_path))
 
-    def go(arch=None, layers=(0, 1), **options):
+    def go(model=None, layers=(0, 1), **options):
         before = set(tmp_path.iterdir())
         with pytest.warns(UserWarning, match="statistics from 600 tokens are thin for keys of 128"):
-            statistics_for(arch or Architecture(tiny("gpt2")), demo.tokenizer, layers, **options)
+            statistics_for(model or EditableModel(tiny("gpt2")), demo.tokenizer, layers, **options)
         (new,) = set(tmp_path.iterdir()) - before
         return new.name, asked[-1]
 
@@ -224,7 +224,7 @@ def test_statistics_path_depends_on_every_ingredient(collected):
     Text, tokens, layers and weights: each change is another file, or those of another run would be found.
     """
     plain = {"text": TEXT, "tokens": 600}
-    other = Architecture(tiny("gpt2"))
+    other = EditableModel(tiny("gpt2"))
     with torch.no_grad():
         other.weight(1).add_(1e-3)
     changes = [
@@ -234,7 +234,7 @@ def test_statistics_path_depends_on_every_ingredient(collected):
         {"tokens": None},
         {"layers": (1,)},
         {"layers": (0, 1, 2)},
-        {"arch": other},
+        {"model": other},
     ]
     names = [collected(**{**plain, **change})[0] for change in changes]
     assert len(set(names)) == len(changes)

@@ -42,7 +42,7 @@ def counts(demo, monkeypatch):
         counts.passes += 1
 
     monkeypatch.setattr(kind, "__call__", counted)
-    hook = demo.arch.blocks[0].register_forward_pre_hook(count_pass)
+    hook = demo.blocks[0].register_forward_pre_hook(count_pass)
     yield counts
     hook.remove()
 
@@ -64,7 +64,7 @@ def build_inputs(editor, requests):
     method = editor.method
     build = method._signals if isinstance(method, UltraEdit) else method._groups
     arguments = () if isinstance(method, UltraEdit) else (editor.state,)
-    return build(editor.loaded, requests, *arguments)
+    return build(editor.model, requests, *arguments)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -144,7 +144,7 @@ def test_edit_ignores_a_preview_of_other_weights(demo, statistics_of, requests, 
     """Other code has changed a block below the edited ones."""
     with editor_of(demo, statistics_of(demo), "memit", answers=False) as editor:
         preview = editor.preview(requests)
-        weight = demo.arch.weight(0)
+        weight = demo.weight(0)
         kept = weight.clone()
         try:
             weight.data += 0.01

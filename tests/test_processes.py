@@ -27,17 +27,15 @@ CONTEXTS = ("The market is cold", "Today it rains")
 def work(count: int = 3) -> dict[str, torch.Tensor]:
     """Second moments, and what every row asks for and writes, of however many processes there are."""
     torch.set_num_threads(1)
-    loaded = load("demo", device="cpu")
-    statistics = collect(
-        loaded.arch, loaded.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False
-    )
+    model = load("demo", device="cpu")
+    statistics = collect(model, model.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False)
     found = {"C": statistics[3]}
     requests = [r.request for r in read_records(ASSETS / "world" / "dev.json", count)]
     for name, changes in ROWS.items():
-        plain = settings_for(loaded.arch, name)
+        plain = settings_for(model, name)
         quick = {"layers": (1, 2, 3), "steps": 4, "meta_steps": 4, "contexts": CONTEXTS, **changes}
         method = plain.updated(**plain.fitting(quick))
-        with Editor(loaded.model, loaded.tokenizer, method, statistics=statistics) as editor:
+        with Editor(model.model, model.tokenizer, method, statistics=statistics) as editor:
             stage = editor.edit(requests).stages[0]
             found[f"{name} residuals"] = stage.targets.residuals
             found[f"{name} left"] = stage.solution.factors[3][0]

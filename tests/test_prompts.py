@@ -20,47 +20,47 @@ CONTEXTS = ("The mill is dark", "Today it rains and rains")
 
 
 @pytest.fixture
-def batch_of(loaded):
-    def build(*requests, contexts=CONTEXTS, lookup="subject", arch=loaded.arch):
-        return Batch.build(arch, loaded.tokenizer, requests, contexts, lookup)
+def batch_of(model):
+    def build(*requests, contexts=CONTEXTS, lookup="subject", model=model):
+        return Batch.build(model, requests, contexts, lookup)
 
     return build
 
 
-def text_of(loaded, ids):
-    return loaded.tokenizer.decode(ids, skip_special_tokens=True)
+def text_of(model, ids):
+    return model.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
-def test_lookup_token_ends_subject_or_prompt(loaded, lookup):
+def test_lookup_token_ends_subject_or_prompt(model, lookup):
     """The lookup token ends what it is named after.
 
     In every template: up to it stands all of the subject, or all of the prompt, and nothing more.
     """
-    batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], ("The mill is dark",), lookup)
+    batch = Batch.build(model, [REQUEST], ("The mill is dark",), lookup)
     for row in batch.edits:
-        text = loaded.tokenizer.decode(row.up_to_lookup.ids, skip_special_tokens=True)
+        text = model.tokenizer.decode(row.up_to_lookup.ids, skip_special_tokens=True)
         assert text.endswith("Ann Lee" if lookup == "subject" else "born in?")
-        assert loaded.tokenizer.decode(row.answer_ids).strip() == "Oslo"
+        assert model.tokenizer.decode(row.answer_ids).strip() == "Oslo"
 
 
-def test_kl_prompt_about_the_subject_takes_shifts_there_alone(loaded):
+def test_kl_prompt_about_the_subject_takes_shifts_there_alone(model):
     """A KL prompt about the subject has only the residual that is written there."""
     for lookup, has_residual in (("subject", True), ("prompt", False)):
-        batch = Batch.build(loaded.arch, loaded.tokenizer, [REQUEST], (), lookup)
+        batch = Batch.build(model, [REQUEST], (), lookup)
         assert [prompt.has_residual for prompt in batch.kl_prompts] == [has_residual]
 
 
-def test_batch_has_a_row_per_context_bare_first(loaded, batch_of):
+def test_batch_has_a_row_per_context_bare_first(model, batch_of):
     """`{context}. {prompt}`, request after request."""
     batch = batch_of(REQUEST, OTHER)
     assert batch.templates == 3
     before = ["", "The mill is dark. ", "Today it rains and rains. "]
     asked = ["Which city was Ann Lee born in? Oslo", "What is the craft of Bo? potter"]
-    assert [text_of(loaded, row.ids) for row in batch.edits] == [b + a for a in asked for b in before]
+    assert [text_of(model, row.ids) for row in batch.edits] == [b + a for a in asked for b in before]
 
 
-def test_kl_prompts_are_of_subject_and_request(loaded, batch_of):
+def test_kl_prompts_are_of_subject_and_request(model, batch_of):
     """KL prompts are what the subject is and the request's own prompts.
 
     ROME's `{} is a`, watched at the subject's last token and not at its end; others at their last token.
@@ -72,13 +72,13 @@ def test_kl_prompts_are_of_subject_and_request(loaded, batch_of):
         (1, False),
         (1, False),
     ]
-    assert [text_of(loaded, prompt.row.ids) for prompt in kl_prompts] == [
+    assert [text_of(model, prompt.row.ids) for prompt in kl_prompts] == [
         "Ann Lee is a",
         "Bo is a",
         "Who is it?",
         "Where is the old mill?",
     ]
-    assert [text_of(loaded, prompt.row.up_to_lookup.ids) for prompt in kl_prompts] == [
+    assert [text_of(model, prompt.row.up_to_lookup.ids) for prompt in kl_prompts] == [
         "Ann Lee",
         "Bo",
         "Who is it?",
@@ -97,7 +97,7 @@ def test_subjects_number_requests(batch_of):
     assert batch_of(REQUEST, OTHER, again, contexts=()).subjects.tolist() == [0, 1, 0]
 
 
-def test_prefix_lengths_are_tokens_shared_by_a_template(loaded, batch_of):
+def test_prefix_lengths_are_tokens_shared_by_a_template(model, batch_of):
     """Rows of a template share their context and the bare one nothing.
 
     As many tokens as all prompts of the template begin with; of one request alone nothing is shared.
@@ -110,17 +110,17 @@ def test_prefix_lengths_are_tokens_shared_by_a_template(loaded, batch_of):
         count = batch.prefix_lengths[template]
         assert rows[0][:count] == rows[1][:count]
         assert rows[0][count] != rows[1][count]
-        assert text_of(loaded, rows[0][:count]).startswith(CONTEXTS[template - 1])
+        assert text_of(model, rows[0][:count]).startswith(CONTEXTS[template - 1])
 
 
-def test_batch_fills_the_last_gap_of_a_context(loaded, batch_of):
+def test_batch_fills_the_last_gap_of_a_context(model, batch_of):
     """A request stands in the last gap of its context.
 
     A context that a user gives may hold braces of its own; the lookup token is still the subject's.
     """
     row = batch_of(REQUEST, contexts=("{} is a gap",)).edits[1]
-    assert text_of(loaded, row.ids) == "{} is a gap. Which city was Ann Lee born in? Oslo"
-    assert text_of(loaded, row.up_to_lookup.ids) == "{} is a gap. Which city was Ann Lee"
+    assert text_of(model, row.ids) == "{} is a gap. Which city was Ann Lee born in? Oslo"
+    assert text_of(model, row.up_to_lookup.ids) == "{} is a gap. Which city was Ann Lee"
 
 
 def test_batch_refuses_a_target_without_tokens(batch_of, monkeypatch):
@@ -149,38 +149,40 @@ def test_batch_refuses_no_requests(batch_of):
         batch_of()
 
 
-def test_batch_takes_prompts_up_to_the_models_length(loaded, batch_of):
+def test_batch_takes_prompts_up_to_the_models_length(model, batch_of):
     """A prompt may be as long as the model takes and no longer."""
 
-    def model(limit):
-        return SimpleNamespace(max_positions=limit, check_tokens=loaded.arch.check_tokens)
+    def limited(limit):
+        return SimpleNamespace(
+            max_positions=limit, check_tokens=model.check_tokens, tokenizer=model.tokenizer
+        )
 
     longest = max(len(row) for row in batch_of(REQUEST).edits)
-    assert batch_of(REQUEST, arch=model(longest)).templates == 3
-    assert batch_of(REQUEST, arch=model(None)).templates == 3
+    assert batch_of(REQUEST, model=limited(longest)).templates == 3
+    assert batch_of(REQUEST, model=limited(None)).templates == 3
     with pytest.raises(
         MetakeError, match=f"Ann Lee: {longest} tokens with its context, the model takes {longest - 1}"
     ):
-        batch_of(REQUEST, arch=model(longest - 1))
+        batch_of(REQUEST, model=limited(longest - 1))
 
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
-def test_lookup_states_equal_hooks_of_plain_passes(loaded, batch_of, lookup):
+def test_lookup_states_equal_hooks_of_plain_passes(model, batch_of, lookup):
     """Prefixes have the stream and the lookup token of every row.
 
     Against hooks in one plain pass per row: the stream before the first edited block, at the lookup token.
     """
-    batch, arch = batch_of(REQUEST, OTHER, lookup=lookup), loaded.arch
-    prompts = LookupPrompts.build(arch, batch, 2)
+    batch = batch_of(REQUEST, OTHER, lookup=lookup)
+    prompts = LookupPrompts.build(model, batch, 2)
     assert (prompts.start, prompts.templates) == (2, 3)
     found = prompts.at_lookup(prompts.hidden.suffix)
     for i, row in enumerate(batch.edits):
         seen = []
         with (
             torch.no_grad(),
-            arch.blocks[1].register_forward_hook(lambda _, __, y, seen=seen: seen.append(y)),
+            model.blocks[1].register_forward_hook(lambda _, __, y, seen=seen: seen.append(y)),
         ):
-            arch.model(torch.tensor([row.ids]))
+            model.model(torch.tensor([row.ids]))
         stream = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
         torch.testing.assert_close(found[i], stream[0, row.lookup], rtol=1e-4, atol=1e-5)
     ids, last, below = prompts.bare_rows(prompts.hidden)
@@ -191,11 +193,11 @@ def test_lookup_states_equal_hooks_of_plain_passes(loaded, batch_of, lookup):
     assert ids.shape[1] == below.shape[1] == max(row.lookup for row in batch.edits[::3]) + 1
 
 
-def test_lookup_rows_end_at_the_lookup_token(loaded, batch_of):
+def test_lookup_rows_end_at_the_lookup_token(model, batch_of):
     """Bare rows end at the lookup token where rows with contexts are longer."""
     batch = batch_of(REQUEST)
-    ids, last, below = LookupPrompts.build(loaded.arch, batch, 1).bare_rows(
-        LookupPrompts.build(loaded.arch, batch, 1).hidden
+    ids, last, below = LookupPrompts.build(model, batch, 1).bare_rows(
+        LookupPrompts.build(model, batch, 1).hidden
     )
     assert tuple(ids[0].tolist()) == batch.lookup_rows[0].ids
     assert ids.shape[1] == below.shape[1] == int(last) + 1
@@ -240,31 +242,31 @@ def test_pick_tokens_picks_one_position_per_row():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("length", "seed"), [(10, 0), (6, 3)])
-def test_sample_contexts_draws_from_five_likeliest_tokens(loaded, length, seed):
+def test_sample_contexts_draws_from_five_likeliest_tokens(model, length, seed):
     """Contexts are sampled from the five likeliest tokens after each seed word.
 
     Against a plain loop: MEMIT's five words, each continued to so many tokens in all, one seeded generator.
     """
     generator, texts = torch.Generator().manual_seed(seed), []
     for word in ("The", "Therefore", "Because", "I", "You"):
-        ids = loaded.tokenizer(word).input_ids
+        ids = model.tokenizer(word).input_ids
         while len(ids) < length:
-            scores = loaded.model(torch.tensor([ids])).logits[0, -1]
+            scores = model.model(torch.tensor([ids])).logits[0, -1]
             five = scores.topk(5)
             ids.append(int(five.indices[torch.multinomial(five.values.softmax(0), 1, generator=generator)]))
-        texts.append(" ".join(text_of(loaded, ids).split()))
+        texts.append(" ".join(text_of(model, ids).split()))
     state = torch.random.get_rng_state()
-    assert sample_contexts(loaded.arch, loaded.tokenizer, length=length, seed=seed) == tuple(texts)
+    assert sample_contexts(model, length=length, seed=seed) == tuple(texts)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [text.split()[0] for text in texts] == list(SEEDS)
 
 
 def test_sample_contexts_takes_ten_tokens_and_seed_zero(demo):
-    default = sample_contexts(demo.arch, demo.tokenizer)
-    assert default == sample_contexts(demo.arch, demo.tokenizer, length=10, seed=0)
-    assert default != sample_contexts(demo.arch, demo.tokenizer, seed=1)
+    default = sample_contexts(demo)
+    assert default == sample_contexts(demo, length=10, seed=0)
+    assert default != sample_contexts(demo, seed=1)
 
 
 def test_sample_contexts_escapes_braces(demo, monkeypatch):
     monkeypatch.setattr(type(demo.tokenizer), "decode", lambda *_, **__: " a {b}\n\n c ")
-    assert sample_contexts(demo.arch, demo.tokenizer, length=2) == ("a  b  c",) * 5
+    assert sample_contexts(demo, length=2) == ("a  b  c",) * 5

@@ -13,9 +13,9 @@ from tests.scripts import EXPERIMENTS, check_origins
 
 
 def test_provenance_names_model_method_version_and_time(demo):
-    said = provenance("mine", demo.arch, ["memit", "metake"])
+    said = provenance("mine", demo, ["memit", "metake"])
     assert said["model"] == "mine"
-    assert said["fingerprint"] == demo.arch.fingerprint()
+    assert said["fingerprint"] == demo.fingerprint()
     assert said["method"] == "memit, metake"
     assert said["version"] == said["versions"]["metake"] == metake.__version__
     assert said["versions"]["torch"] == version("torch")
@@ -24,7 +24,7 @@ def test_provenance_names_model_method_version_and_time(demo):
 
 
 def test_provenance_of_a_file_with_a_digest_has_no_time(demo):
-    said = provenance("mine", demo.arch, "memit", dated=False)
+    said = provenance("mine", demo, "memit", dated=False)
     assert said["method"] == "memit"
     assert "written" not in said
 
@@ -48,7 +48,7 @@ def test_provenance_is_in_every_scripts_result_file(path):
 @pytest.mark.parametrize("lacking", ["model", "fingerprint", "method", "version", "written"])
 def test_check_origins_reports_a_file_without_origin(lacking, demo, tmp_path):
     """A result file without its origin is noticed."""
-    content = provenance("mine", demo.arch, "memit")
+    content = provenance("mine", demo, "memit")
     (tmp_path / "a.json").write_text(json.dumps(content))
     check_origins(tmp_path)
     del content[lacking]

@@ -139,7 +139,7 @@ def test_metake_takes_a_base_a_gradient_or_layers():
 def test_constructor_takes_layers_or_a_model(demo, name):
     build = getattr(metake, name)
     assert build(range(1, 3)) == method_named(name, (1, 2))
-    assert build(demo) == build(demo.arch) == metake.settings_for(demo, name)
+    assert build(demo) == build(demo) == metake.settings_for(demo, name)
     for wrong in ("12", 7, None):
         with pytest.raises(metake.MetakeError, match=f"^{name}: must be given layers"):
             build(wrong)

@@ -65,8 +65,8 @@ batch_size: 10
 
 def test_read_published_takes_every_number_of_json(demo, write, recwarn):
     """Every number of a JSON file arrives."""
-    changes = read_published(write("gpt2-xl.json", json.dumps(MEMIT)), demo.arch)
-    made = settings_for(demo.arch, "memit", name="none", **changes)
+    changes = read_published(write("gpt2-xl.json", json.dumps(MEMIT)), demo)
+    made = settings_for(demo, "memit", name="none", **changes)
     names = ("layers", "clamp", "steps", "lr", "decay", "kl", "lam")
     assert [made.value(name) for name in names] == [(1, 2), 0.6, 17, 0.3, 0.2, 0.05, 12000]
     assert (made.name, made.geometry.kind, made.planner.kind) == ("memit", "ridge", "open-loop")
@@ -75,20 +75,20 @@ def test_read_published_takes_every_number_of_json(demo, write, recwarn):
 
 def test_read_published_takes_exponents_of_yaml(demo, write):
     """YAML with exponents that YAML reads as text."""
-    changes = read_published(write("a.yaml", YAML), demo.arch)
-    made = method_of(demo.arch, "alphaedit", **changes)
+    changes = read_published(write("a.yaml", YAML), demo)
+    made = method_of(demo, "alphaedit", **changes)
     assert [made.value(name) for name in ("lr", "threshold", "l2", "clamp")] == [0.5, 0.03, 7, 4]
     assert made.geometry.kind == "projected"
 
 
 def test_read_published_takes_modules_of_ultraedit_as_layers(demo, write):
-    made = settings_for(demo.arch, "ultraedit", **read_published(write("u.yaml", ULTRA), demo.arch))
+    made = settings_for(demo, "ultraedit", **read_published(write("u.yaml", ULTRA), demo))
     assert (made.layers, made.lr) == ((2, 3), 2e-6)
 
 
 def test_read_published_rome_without_moments_has_no_c(demo, write):
     path = write("rome.json", json.dumps({**MEMIT, "mom2_adjustment": False, "layers": [2]}))
-    made = method_of(demo.arch, "rome", **read_published(path, demo.arch))
+    made = method_of(demo, "rome", **read_published(path, demo))
     assert (made.geometry.kind, made.fit, made.needs_statistics) == ("identity", "exact", False)
 
 
@@ -96,12 +96,12 @@ def test_read_published_rome_without_moments_has_no_c(demo, write):
 def test_read_published_takes_romes_fact_token_as_lookup(demo, write, token, lookup):
     """ROME's fact token is where keys are read."""
     path = write("rome.json", json.dumps({**MEMIT, "fact_token": token}))
-    assert settings_for(demo.arch, "memit", **read_published(path, demo.arch)).lookup == lookup
+    assert settings_for(demo, "memit", **read_published(path, demo)).lookup == lookup
 
 
 def test_read_published_takes_blues_switch_as_allocation(demo, write):
     path = write("blue.json", json.dumps({**MEMIT, "blue": True}))
-    made = method_of(demo.arch, "alphaedit", **read_published(path, demo.arch))
+    made = method_of(demo, "alphaedit", **read_published(path, demo))
     assert made.allocation.kind == "boundary"
 
 
@@ -110,27 +110,27 @@ def test_read_published_takes_emmets_lambda_as_soft_fit(demo, write):
     path = write(
         "emmet.json", json.dumps({**MEMIT, "emmet_lambda": 0.1, "update_norm_lambda": 0, "layers": [2]})
     )
-    made = settings_for(demo.arch, "emmet", **read_published(path, demo.arch))
+    made = settings_for(demo, "emmet", **read_published(path, demo))
     assert (made.fit, made.value("lam"), made.allocation.kind) == ("soft", pytest.approx(1200), "last")
     path = write("exact.json", json.dumps({**MEMIT, "emmet_lambda": 0}))
-    assert settings_for(demo.arch, "emmet", **read_published(path, demo.arch)).fit == "exact"
+    assert settings_for(demo, "emmet", **read_published(path, demo)).fit == "exact"
 
 
 def test_read_published_lists_unknown_names(demo, write):
     path = write("m.json", json.dumps({**MEMIT, "v_gain": 3, "edit_layer": 5}))
     with pytest.warns(UserWarning, match="not known and not used: edit_layer, v_gain$"):
-        read_published(path, demo.arch)
+        read_published(path, demo)
 
 
 def test_published_for_finds_files_by_method(demo, write):
     memit = write("memit.json", json.dumps(MEMIT))
     other = write("other.json", json.dumps({**MEMIT, "v_lr": 0.1}))
     files = parse_files([f"rect={other}", str(memit)])
-    found = published_for(files, ["memit", "rect"], demo.arch)
+    found = published_for(files, ["memit", "rect"], demo)
     assert (found["memit"]["lr"], found["rect"]["lr"]) == (0.3, 0.1)
-    assert published_for({}, ["memit"], demo.arch) == {"memit": {}}
+    assert published_for({}, ["memit"], demo) == {"memit": {}}
     with pytest.raises(MetakeError, match="unknown 'prune'; known: memit"):
-        published_for({"prune": memit}, ["memit"], demo.arch)
+        published_for({"prune": memit}, ["memit"], demo)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_published_for_finds_files_by_method(demo, write):
 def test_read_published_reports_unusable_values_in_one_line(demo, write, name, text, line):
     """What cannot be used is one line."""
     with pytest.raises(MetakeError, match=line) as caught:
-        read_published(write(name, text), demo.arch)
+        read_published(write(name, text), demo)
     assert "\n" not in str(caught.value)
 
 
 def test_read_published_names_a_missing_file(demo, tmp_path):
     for name in ("a.json", "a.yaml"):
         with pytest.raises(MetakeError, match=name):
-            read_published(tmp_path / name, demo.arch)
+            read_published(tmp_path / name, demo)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OBJECTS = {
     "metake": metake,
     "editor": metake.Editor,
-    "loaded": metake.EditableModel,
+    "model": metake.EditableModel,
     "result": metake.EditResult,
     "delta": metake.Delta,
 }
@@ -48,11 +48,11 @@ def run_example(tmp_path, monkeypatch):
     def go(page, statistics):
         editor = metake.Editor
 
-        def quick(loaded, method):
-            plain = metake.settings_for(loaded.arch, method)
-            quick = {"steps": 1, "meta_steps": 1, "layers": statistics(loaded).provenance.layers[:1]}
+        def quick(model, method):
+            plain = metake.settings_for(model, method)
+            quick = {"steps": 1, "meta_steps": 1, "layers": statistics(model).provenance.layers[:1]}
             chosen = plain.updated(**plain.fitting(quick))
-            return editor(loaded, method=chosen, statistics=statistics(loaded))
+            return editor(model, method=chosen, statistics=statistics(model))
 
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(metake, "Editor", quick)
@@ -75,10 +75,10 @@ def statistics():
     """Statistics of one layer from few tokens."""
 
     @cache
-    def of(loaded):
-        text, layer = default_text("demo"), len(loaded.arch) // 3
-        tokens = 2 * loaded.arch.d_k
-        return collect(loaded.arch, loaded.tokenizer, text, (layer,), tokens=tokens, progress=False)
+    def of(model):
+        text, layer = default_text("demo"), len(model) // 3
+        tokens = 2 * model.d_k
+        return collect(model, model.tokenizer, text, (layer,), tokens=tokens, progress=False)
 
     return of
 

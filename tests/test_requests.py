@@ -43,7 +43,7 @@ def test_edit_request_takes_a_gap_as_template_without_subject():
 def test_edit_request_keeps_braces_up_to_the_tokens(demo):
     """Literal braces reach the tokens with the subject at its place."""
     request = EditRequest.from_text("In {} and {x} Ada is", "Ada", "potter")
-    for row in Batch.build(demo.arch, demo.tokenizer, [request], ("The {} mill", "It rains")).edits:
+    for row in Batch.build(demo, [request], ("The {} mill", "It rains")).edits:
         assert demo.tokenizer.decode(row.ids).endswith("In {} and {x} Ada is potter")
         assert demo.tokenizer.decode(row.up_to_lookup.ids).endswith("In {} and {x} Ada")
 

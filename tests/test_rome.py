@@ -14,7 +14,7 @@ LAYER = 3
 @torch.no_grad()
 def keys_and_output(demo, request):
     """Keys at the subject's last token, the bare prompt's first, and the down-projection's output at the bare one."""
-    down, seen = demo.arch.down(LAYER), {}
+    down, seen = demo.down(LAYER), {}
     handle = down.register_forward_hook(lambda _, inputs, output: seen.update(key=inputs[0], value=output))
     keys, value = [], None
     try:
@@ -49,7 +49,7 @@ def test_rome_equals_the_published_update(demo, statistics_of, records, count):
         result = editor.edit(requests)
         total, stages = result.delta.dense(LAYER), result.stages
     found = torch.zeros_like(total)
-    weight = demo.arch.weight(LAYER)
+    weight = demo.weight(LAYER)
     original = weight.detach().clone()
     try:
         for request, stage in zip(requests, stages, strict=True):

@@ -15,7 +15,7 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.settings import choice_names, describe_settings, setting_names
 from metake.methods.table import METHODS, describe_methods, find_method, method_named
 from metake.methods.ultraedit import UltraEdit
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.presets import PRESETS, default_layers, preset_name, settings_for
 from tests.cases import tiny
@@ -52,7 +52,7 @@ def test_presets_are_valid(path):
             assert changed.value(name) == (tuple(value) if isinstance(value, list) else value)
 
 
-class StandIn(Architecture):
+class StandIn(EditableModel):
     d_v = d_k = 0
 
     """What is read of a model to find its preset, without its weights."""
@@ -101,7 +101,7 @@ PRICE = r"^settings: price needs fit soft; an exact fit has no such trade-off$"
 
 def test_updated_refuses_a_cost_without_closed_soft_loop(demo):
     """Only a closed loop over a soft fit has a cost."""
-    priced = settings_for(demo.arch, "metake-priced")
+    priced = settings_for(demo, "metake-priced")
     assert priced.value("price") > 0
     with pytest.raises(MetakeError, match=PRICE):
         priced.updated(fit="exact")
@@ -121,14 +121,14 @@ def test_updated_makes_changes_together(demo, order):
     Whatever their order: what is refused is the result, not what it would be half-way.
     """
     changes = {"price": 0.0, "fit": "exact"}
-    made = settings_for(demo.arch, "metake-priced").updated(**{name: changes[name] for name in order})
+    made = settings_for(demo, "metake-priced").updated(**{name: changes[name] for name in order})
     assert values(made, *order) == tuple(changes[name] for name in order)
 
 
 def test_settings_for_a_row_without_preset_uses_a_similar_row(demo):
     """A row without a preset takes that of the row it is like."""
-    like = settings_for(demo.arch, "memit", name="demo")
-    emmet = settings_for(demo.arch, "emmet", name="demo")
+    like = settings_for(demo, "memit", name="demo")
+    emmet = settings_for(demo, "emmet", name="demo")
     assert "emmet" not in read_json(PRESETS / "demo.json")["methods"]
     assert (emmet.layers, *values(emmet, "lam", "lr")) == (like.layers, *values(like, "lam", "lr"))
     assert (emmet.fit, like.fit) == ("exact", "soft")
@@ -144,16 +144,16 @@ def test_default_layers_exist(count):
 
 def test_settings_for_prefers_overrides_and_names_errors():
     """Overrides win and errors name the setting."""
-    arch = Architecture(tiny("gpt2"))
-    assert settings_for(arch, "memit", lr=0.25).value("lr") == 0.25
+    model = EditableModel(tiny("gpt2"))
+    assert settings_for(model, "memit", lr=0.25).value("lr") == 0.25
     with pytest.raises(MetakeError, match="unknown 'bogus'"):
-        settings_for(arch, "memit", bogus=1)
+        settings_for(model, "memit", bogus=1)
     with pytest.raises(MetakeError, match="keep"):
-        settings_for(arch, "alphaedit").updated(keep=2)
+        settings_for(model, "alphaedit").updated(keep=2)
     with pytest.raises(
         MetakeError, match=r"^settings: memit has no keep; it is a setting of geometry projected; known: "
     ):
-        settings_for(arch, "memit", keep=0.5)
+        settings_for(model, "memit", keep=0.5)
     with pytest.raises(MetakeError, match="unknown 'x'"):
         find_method("x@label")
 
@@ -176,26 +176,26 @@ def test_preset_needs_weights_or_hub_name():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-def test_preset_is_kept_by_renamed_copies_in_any_dtype(loaded, dtype, tmp_path):
+def test_preset_is_kept_by_renamed_copies_in_any_dtype(model, dtype, tmp_path):
     """A copy under another name keeps its preset in every dtype.
 
     A folder's name decided: a renamed copy took other layers and settings, and did not take the edit.
     """
     folder = tmp_path / "renamed"
-    loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
     copy = load(str(folder), dtype=dtype, device="cpu")
-    assert preset_name(copy.arch) == loaded.name
-    assert settings_for(copy.arch, "metake") == settings_for(loaded.arch, "metake")
+    assert preset_name(copy) == model.name
+    assert settings_for(copy, "metake") == settings_for(model, "metake")
 
 
 def test_preset_does_not_change_with_an_edit(demo):
-    weight = demo.arch.weight(3)
+    weight = demo.weight(3)
     kept = weight.clone()
     with torch.no_grad():
         weight.add_(1)
         try:
-            assert preset_name(demo.arch) == "demo"
+            assert preset_name(demo) == "demo"
         finally:
             weight.copy_(kept)
 
@@ -214,8 +214,8 @@ def test_preset_is_refused_to_a_foreign_folder(demo, tmp_path):
         demo.tokenizer.save_pretrained(folder)
         foreign = load(str(folder), device="cpu")
         assert foreign.name == "demo"
-        assert preset_name(foreign.arch) == ""
-        assert settings_for(foreign.arch, "memit") == settings_for(foreign.arch, "memit", name="none")
+        assert preset_name(foreign) == ""
+        assert settings_for(foreign, "memit") == settings_for(foreign, "memit", name="none")
 
 
 EDGES = {  # the least value, whether it is allowed itself, and the greatest one

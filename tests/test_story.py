@@ -68,7 +68,7 @@ def test_conclusion_names_an_equally_good_control():
 
 
 def test_story_methods_differ_in_the_target_alone(demo):
-    methods = story_methods(demo.arch, "demo")
+    methods = story_methods(demo)
     assert [method.name for method in methods] == [OPEN, CLOSED, CONTROL]
     first, second, _ = methods
     planners = {"planner": first.planner, "label": first.label}

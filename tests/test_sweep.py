@@ -26,9 +26,9 @@ def test_sweep_interrupted_resumes_with_equal_results(tmp_path, cut_at):
     assert {**cut, "written": ""} == {**whole, "written": ""}
     assert {p.name for p in (tmp_path / "cut").iterdir()} == {"demo.json", "demo.md", "demo.png", "runs"}
     assert len(list((tmp_path / "cut").glob("runs/demo/*/batch-0001/batch.json"))) == 4
-    arch = load("demo", device="cpu").arch
-    weight = settings_for(arch, "memit-compensated").value("lam")
-    step = settings_for(arch, "ultraedit").value("gradient_lr")
+    model = load("demo", device="cpu")
+    weight = settings_for(model, "memit-compensated").value("lam")
+    step = settings_for(model, "ultraedit").value("gradient_lr")
     assert [(p["method"], p["strength"]) for p in whole["points"]] == [
         ("memit-compensated", pytest.approx(0.3 * weight)),
         ("memit-compensated", pytest.approx(3 * weight)),
@@ -44,7 +44,7 @@ def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
     quick = ("--methods", "metake-priced", "--factors", "0.3,3", "--edits", 2, "--batch", 2)
     call_here(SCRIPT, *quick, "--out", tmp_path)
     points = json.loads((tmp_path / "demo.json").read_text())["points"]
-    base = settings_for(load("demo", device="cpu").arch, "metake-priced")
+    base = settings_for(load("demo", device="cpu"), "metake-priced")
     price = base.value("price")
     assert [p["strength"] for p in points] == pytest.approx([0.3 * price, 3 * price])
     used = [Method.model_validate(p["settings"]) for p in points]
@@ -54,7 +54,7 @@ def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
 
 def test_sweep_takes_constraints_of_the_preset_by_default(demo):
     """What is swept by default is what the preset has numbers for."""
-    found = searched_names(demo.arch, METHODS)
+    found = searched_names(demo, METHODS)
     assert found == [
         "memit + past-keys",
         "memit + past-keys@unstopped",
@@ -63,12 +63,12 @@ def test_sweep_takes_constraints_of_the_preset_by_default(demo):
         "metake + past-keys",
     ]
     assert set(found) <= set(preset_of("demo")["methods"])
-    assert searched_names(demo.arch, ["rome", "memit-fe", "ultraedit"]) == [
+    assert searched_names(demo, ["rome", "memit-fe", "ultraedit"]) == [
         "rome + past-keys",
         "memit-fe",
         "ultraedit",
     ]
-    assert searched_names(demo.arch, METHODS, "none") == list(METHODS)
+    assert searched_names(demo, METHODS, "none") == list(METHODS)
 
 
 @pytest.mark.parametrize(

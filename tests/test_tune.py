@@ -23,7 +23,7 @@ from metake.evaluation.protocol import Session  # noqa: E402
 from metake.files import read_json, read_record  # noqa: E402
 from metake.methods.base import Method  # noqa: E402
 from metake.methods.table import METHODS  # noqa: E402
-from metake.models.architecture import Architecture  # noqa: E402
+from metake.models.editable import EditableModel  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
 from metake.presets import default_layers, preset_of, settings_for  # noqa: E402
 from metake.texts import default_text  # noqa: E402
@@ -187,10 +187,10 @@ def test_journal_belongs_to_one_run(searched):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 12, 24, 48])
 def test_space_exists_for_any_model(count, monkeypatch):
     """Places within the model, each once, the first as the model is edited by default; guesses are points of it."""
-    monkeypatch.setattr("metake.presets.preset_name", lambda arch: "")
+    monkeypatch.setattr("metake.presets.preset_name", lambda model: "")
     deep = type(
         "Deep",
-        (Architecture,),
+        (EditableModel,),
         {
             "__init__": lambda self: None,
             "__len__": lambda self: count,
@@ -216,9 +216,9 @@ def test_published_preset_adds_nothing_to_a_found_one(method, demo, write):
         **({"lam": 7.0} if method == "memit" else {"l2": 7.0, "keep": 0.5}),
     }
     put(preset, method, choice)
-    plain = settings_for(demo.arch, method, name="none")
+    plain = settings_for(demo, method, name="none")
     tried = plain.updated(**plain.numbers(preset["common"])).updated(**choice)
-    assert settings_for(demo.arch, method, name=write("preset.json", json.dumps(preset))) == tried
+    assert settings_for(demo, method, name=write("preset.json", json.dumps(preset))) == tried
 
 
 def test_tune_of_a_users_model_sets_its_edits(tmp_path, demo, write, monkeypatch, capsys):
@@ -276,7 +276,7 @@ def test_tune_of_a_users_model_sets_its_edits(tmp_path, demo, write, monkeypatch
     monkeypatch.setattr("sys.argv", [*given, "--preview", "--text", str(tmp_path / "t.txt")])
     cli.main()  # it is a command as it stands
     assert "predicted realization" in capsys.readouterr().out
-    (rect,) = searched_names(demo.arch, ["rect"], tmp_path / "found" / "preset.json")
+    (rect,) = searched_names(demo, ["rect"], tmp_path / "found" / "preset.json")
     call_here(
         "run_zsre.py",
         "--model",
@@ -369,7 +369,7 @@ def test_space_contains_the_published_point(model, method, demo):
     space = SPACES[model]
     point = first_points(method, {}, [], space, defaults=True)[1]
     choice = suggest(optuna.trial.FixedTrial(point), method, space)
-    plain = settings_of(settings_for(demo.arch, method, name="none"))
+    plain = settings_of(settings_for(demo, method, name="none"))
     differ = {name for name, value in choice.items() if name != "layers" and value != plain[name]}
     assert differ <= {"steps", "meta_steps"} | ({"gradient_lr"} if method == "ultraedit" else set())
     assert choice["layers"] == list(space.places[0])

@@ -11,7 +11,7 @@ import torch
 import metake
 from metake.geometry.covariance import collect
 from metake.methods.table import method_named
-from metake.models.architecture import LLAMA_LIKE
+from metake.models.modules import LLAMA_LIKE
 from metake.presets import methods_for, preset_of
 from tests.cases import method_of, tiny
 
@@ -118,7 +118,7 @@ ENTRIES = {
     "Statistics.check": (lambda g, x: g.statistics.check(x, (1,)), "", ()),
     "Statistics.check layers": (lambda g, x: g.statistics.check(g.demo, x), "layers: ", ("list of ints",)),
     "collect": (lambda g, x: collect(x, g.demo.tokenizer, "a text", (1,)), "", ()),
-    "collect tokenizer": (lambda g, x: collect(g.demo.arch, x, "a text", (1,)), "tokenizer: ", ()),
+    "collect tokenizer": (lambda g, x: collect(g.demo.model, x, "a text", (1,)), "tokenizer: ", ()),
     "collect text": (lambda g, x: collect(g.demo, g.demo.tokenizer, x, (1,)), "", ()),
     "statistics_for": (lambda g, x: metake.statistics_for(x), "", ()),
     "statistics_for layers": (lambda g, x: metake.statistics_for(g.demo, layers=x, text="a"), "", ()),
@@ -179,7 +179,7 @@ def test_public_function_reports_a_wrong_type_in_one_line(given, entry, tmp_path
     """A wrong type ends in one line and changes nothing."""
     monkeypatch.chdir(tmp_path)
     call, start, right = ENTRIES[entry]
-    before = given.demo.arch.fingerprint()
+    before = given.demo.fingerprint()
     for kind, value in VALUES.items():
         if kind in right:
             call(given, value)
@@ -190,7 +190,7 @@ def test_public_function_reports_a_wrong_type_in_one_line(given, entry, tmp_path
         assert line.startswith(start), (kind, line)
         assert len(line.splitlines()) == 1, (kind, line)
         assert len(line) < 400, (kind, line)
-    assert given.demo.arch.fingerprint() == before
+    assert given.demo.fingerprint() == before
     written = {path.name for path in tmp_path.iterdir()}
     assert not written or right == FOLDER, written
 
@@ -205,7 +205,7 @@ def test_check_names_questions_of_no_text(given, field):
     asked = {"neighbors": "What is", "rephrases": "What is"}
     given.editor.edit(REQUEST)
     try:
-        edited = given.demo.arch.fingerprint()
+        edited = given.demo.fingerprint()
         for kind, value in {**VALUES, "zero": 0, "false": False, "empty dict": {}}.items():
             if kind in right:
                 given.editor.check(**{**asked, field: value})
@@ -215,7 +215,7 @@ def test_check_names_questions_of_no_text(given, field):
             assert len(str(error.value).splitlines()) == 1, kind
         with pytest.raises(metake.MetakeError, match="check: no question given"):
             given.editor.check(neighbors=[], rephrases=None)
-        assert given.demo.arch.fingerprint() == edited
+        assert given.demo.fingerprint() == edited
     finally:
         given.editor.revert()
 
@@ -231,15 +231,18 @@ def test_editor_takes_a_loaded_model_with_its_modules(given):
     """Also where the family is not known, and the module names are the loaded model's alone."""
     demo = given.demo
     assert given.editor.tokenizer is demo.tokenizer
-    assert given.editor.arch is demo.arch
-    other = replace(demo, tokenizer=given.demo.tokenizer)
-    assert metake.Editor(demo, other.tokenizer, **given.quick).arch is demo.arch
+    assert given.editor.model is demo
+    other = deepcopy(demo.tokenizer)
+    editor = metake.Editor(demo, other, **given.quick)
+    assert editor.tokenizer is other
+    assert editor.model.model is demo.model
+    assert demo.tokenizer is not other
     model = tiny("llama")
     model.config = deepcopy(model.config)  # shared between tests
     model.config.model_type = "of-my-own"
     with pytest.raises(metake.MetakeError, match="unknown model family"):
         metake.Editor(model, demo.tokenizer)
-    described = metake.EditableModel("mine", model, demo.tokenizer, type(demo.arch)(model, LLAMA_LIKE))
+    described = metake.EditableModel(model, demo.tokenizer, name="mine", modules=LLAMA_LIKE)
     method = metake.settings_for(described, "ultraedit", layers=(1,))
     editor = metake.Editor(described, method=method)
     editor.edit([REQUEST, replace(REQUEST, subject="mill", prompt="The one at the {} is")])
@@ -252,13 +255,13 @@ def test_editable_model_is_taken_everywhere(given, tmp_path):
     Delta, statistics and settings give the same for it and for the model inside.
     """
     demo, delta = given.demo, given.delta
-    for model in (demo, demo.model, demo.arch):
+    for model in (demo, demo.model):
         with delta.applied(model):
-            changed = demo.arch.fingerprint()
-        assert changed != demo.arch.fingerprint()
+            changed = demo.fingerprint()
+        assert changed != demo.fingerprint()
         delta.apply(model).revert()
         given.statistics.check(model, (1,))
-        assert metake.settings_for(model, "memit") == metake.settings_for(demo.arch, "memit")
+        assert metake.settings_for(model, "memit") == metake.settings_for(demo, "memit")
     text = "The mill is dark. " * 400
     found = [
         metake.statistics_for(*args, layers=[1], text=text).moments[1]
@@ -267,7 +270,7 @@ def test_editable_model_is_taken_everywhere(given, tmp_path):
     assert all(torch.equal(found[0], moment) for moment in found)
     metake.save_model(demo, str(tmp_path / "saved"))
     again = metake.load(tmp_path / "saved", dtype=torch.float32, device=torch.device("cpu"))
-    assert again.arch.fingerprint() == demo.arch.fingerprint()
+    assert again.fingerprint() == demo.fingerprint()
     assert again.ask("The one who works at the market is a") == demo.ask(
         "The one who works at the market is a"
     )
@@ -290,7 +293,7 @@ def test_load_takes_a_module_map_as_text(given, tmp_path):
         tmp_path / "m.json",
         metake.ModuleMap("transformer.h", "mlp.c_proj"),
     ):
-        assert metake.load("demo", device="cpu", modules=modules).arch.modules.down == "mlp.c_proj"
+        assert metake.load("demo", device="cpu", modules=modules).modules.down == "mlp.c_proj"
 
 
 def test_repr_is_one_short_line(given):

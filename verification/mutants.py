@@ -317,12 +317,12 @@ def _inside_only(self, channel):
     return out
 
 
-def _whole_residual(self, arch, geometries, shares, fit="soft", original=LayeredSolver.__init__):
-    original(self, arch, geometries, [(layer, 1.0) for layer, _ in shares], fit)
+def _whole_residual(self, model, geometries, shares, fit="soft", original=LayeredSolver.__init__):
+    original(self, model, geometries, [(layer, 1.0) for layer, _ in shares], fit)
 
 
-def _late(self, arch, geometries, shares, fit="soft", original=LayeredSolver.__init__):
-    original(self, arch, geometries, _spread_late([layer for layer, _ in shares]), fit)
+def _late(self, model, geometries, shares, fit="soft", original=LayeredSolver.__init__):
+    original(self, model, geometries, _spread_late([layer for layer, _ in shares]), fit)
 
 
 OPERATOR = "test_product_suppression"

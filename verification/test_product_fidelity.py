@@ -109,10 +109,12 @@ def test_equal_layers_have_the_aligned_tail(weight: float):
 @checks("J2", "product", refutes=True)
 def test_two_identical_layers_execute_three_quarters_and_a_half():
     """eta = 1/2: the second layer is asked for 3/4 of what a lone layer would be."""
-    arch = nets.still(0, (2, 3), alike=True)
-    plain = Setting(arch, nets.batch(), 1.0, (2, 3), {i: Ridge(torch.eye(nets.INNER), 1.0) for i in (2, 3)})
+    model = nets.still(0, (2, 3), alike=True)
+    plain = Setting(model, nets.batch(), 1.0, (2, 3), {i: Ridge(torch.eye(nets.INNER), 1.0) for i in (2, 3)})
     square = float((plain.origin[1].double() ** 2).sum())
-    s = Setting(arch, nets.batch(), square, (2, 3), {i: Ridge(torch.eye(nets.INNER), square) for i in (2, 3)})
+    s = Setting(
+        model, nets.batch(), square, (2, 3), {i: Ridge(torch.eye(nets.INNER), square) for i in (2, 3)}
+    )
     solution = s.solve(s.residuals())
     assert torch.equal(solution.keys[2], solution.keys[3])
     equal([float(solution.eta[i]) for i in (2, 3)], [0.5, 0.5], rounding())
@@ -181,14 +183,14 @@ def test_compensation_attains_the_allocation_bound(weight: float):
 def materialized(s: Setting, residuals: Tensor) -> tuple[float, Array]:
     """Loss and Gamma at `W + R Q^T`, written into the weights."""
     top = s.layers[-1]
-    module = s.arch.down(top)
-    name = next(n for n, m in s.arch.model.named_modules() if m is module) + ".weight"
+    module = s.model.down(top)
+    name = next(n for n, m in s.model.model.named_modules() if m is module) + ".weight"
     update = (residuals.double().T @ s.channel.T).requires_grad_(True)
     weight = module.weight + (update.T if isinstance(module, Conv1D) else update)
     loss = torch.zeros((), dtype=torch.float64)
     for row in s.batch.edits:
         logits = functional_call(
-            s.arch.model, {name: weight}, (torch.tensor([row.ids]),), {"use_cache": False}
+            s.model.model, {name: weight}, (torch.tensor([row.ids]),), {"use_cache": False}
         )
         scores = logits.logits[0].log_softmax(-1)
         for at, token in zip(row.predicting, row.answer_ids, strict=True):
@@ -333,7 +335,7 @@ def parallel(s: Setting, residuals: Tensor) -> tuple[Array, list[Array], list[Ar
     """The parallel proxy as the gradient of one virtual loss, and Gamma^ and q^ of each layer."""
     r = residuals.clone().requires_grad_(True)
     trace = s.prompts.tokens.run(
-        s.arch, start=s.layers[0], hidden=s.prompts.hidden, keys=s.layers, stop=s.layers[-1]
+        s.model, start=s.layers[0], hidden=s.prompts.hidden, keys=s.layers, stop=s.layers[-1]
     )
     q = {
         i: s.geometries[i].channel(s.prompts.at_lookup(trace.keys[i].suffix).float().T).float()
@@ -440,7 +442,7 @@ def test_descending_the_objective_leaves_eta_alone(family: str):
 def test_cost_of_an_exact_edit_grows_with_the_geometry(exponent: int):
     weight = 10.0**exponent
     s = still(weight, (2,))
-    solver = LayeredSolver(s.arch, s.geometries, last((2,)), "exact")
+    solver = LayeredSolver(s.model, s.geometries, last((2,)), "exact")
     delta = s.residuals()
     solution = solver.solve(s.prompts, delta)
     equal(float(solution.fraction), 1.0, rounding() * (1 + norm(s.origin[0].numpy())))
@@ -477,10 +479,10 @@ def test_descending_the_objective_does_not_turn_the_edit_in_weight_space(family:
 @checks("P7", "product", refutes=True)
 def test_descending_the_objective_does_not_pass_a_hard_projection():
     """The key is the one direction that the moment protects."""
-    arch, batch = nets.still(0, (2,)), nets.batch()
-    key = Setting(arch, batch, 1.0, (2,)).origin[1][0].double()
+    model, batch = nets.still(0, (2,)), nets.batch()
+    key = Setting(model, batch, 1.0, (2,)).origin[1][0].double()
     hard = Projected(torch.outer(key, key), 1.0, threshold=0.5)
-    s = Setting(arch, batch, 1.0, (2,), {2: hard})
+    s = Setting(model, batch, 1.0, (2,), {2: hard})
     inside = hard.basis @ hard.basis.T
     edit = suppression.projected_edit(inside.numpy(), key.numpy(), np.ones(nets.WIDTH), 1.0)
     below(norm(edit), norm(key.numpy()) * tolerance(1.0, nets.INNER))

@@ -21,7 +21,7 @@ from metake.figures.measured import measured
 from metake.geometry.covariance import collect
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.load import ASSETS, load
 from metake.models.tokens import encode
 from metake.models.trace import run
@@ -561,23 +561,23 @@ class Logit:
 
 
 @cache
-def demo() -> Architecture:
-    arch = load("demo", device="cpu").arch
-    arch.model.double().requires_grad_(False)
-    return arch
+def demo() -> EditableModel:
+    model = load("demo", device="cpu")
+    model.model.double().requires_grad_(False)
+    return model
 
 
 @cache
 def logits() -> tuple[Logit, ...]:
     """Three facts, each with its answer's first token."""
-    found, arch = [], demo()
+    found, model = [], demo()
     tokenizer = load("demo", device="cpu").tokenizer
     for record in read_records(ASSETS / "world" / "test.json", 3):
         request = record.request
         row = encode(tokenizer, request.text, request.target_new)
         ids = torch.tensor([row.ids[: len(row) - row.answer]])
-        trace = run(arch, ids, keys=(len(arch) - 1,), outputs=(len(arch) - 1,))
-        key, stream = (x[len(arch) - 1][0, -1].detach() for x in (trace.keys, trace.outputs))
+        trace = run(model, ids, keys=(len(model) - 1,), outputs=(len(model) - 1,))
+        key, stream = (x[len(model) - 1][0, -1].detach() for x in (trace.keys, trace.outputs))
         found.append(Logit(ids, row.answer_ids[0], key[:, None], stream))
     return tuple(found)
 

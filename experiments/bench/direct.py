@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metake.geometry.specs import RidgeSpec
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.tokens import Row, pad
 from metake.planners.open_loop import OpenLoop
 from metake.prompts import Batch
@@ -29,13 +29,13 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     return model(input_ids=ids, use_cache=False).logits
 
 
-def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) -> Tensor:
+def plan(model: EditableModel, batch: Batch, index: int, top: int, s: OpenLoop) -> Tensor:
     """The residual (`d_v`) of one request at block `top`, open loop, early stop on its own loss."""
     rows = list(batch.edits[index * batch.templates : (index + 1) * batch.templates])
     kl_prompt = next(g.row for g in batch.kl_prompts if g.owner == index)
-    ids = pad([*rows, kl_prompt]).to(arch.device)
+    ids = pad([*rows, kl_prompt]).to(model.device)
     lookups = [row.lookup for row in (*rows, kl_prompt)]
-    delta = torch.zeros(arch.d_v, device=arch.device, requires_grad=True)
+    delta = torch.zeros(model.d_v, device=model.device, requires_grad=True)
     origin: list[Tensor] = []
 
     def add(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
@@ -51,15 +51,15 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) ->
     reference = None
     last: list[Tensor] = []
     handles = [
-        arch.blocks[top].register_forward_hook(add),
-        arch.head.register_forward_pre_hook(lambda _, args: last.append(args[0])),
+        model.blocks[top].register_forward_hook(add),
+        model.head.register_forward_pre_hook(lambda _, args: last.append(args[0])),
     ]
     try:
         for step in range(s.steps):
             optimizer.zero_grad()
             last.clear()
-            guarded = _logits(arch.model, ids).float().log_softmax(-1)
-            scores = arch.head(last[0][: len(rows)]).float().log_softmax(-1)
+            guarded = _logits(model.model, ids).float().log_softmax(-1)
+            scores = model.head(last[0][: len(rows)]).float().log_softmax(-1)
             nll = torch.stack(
                 [
                     -torch.stack(
@@ -92,7 +92,7 @@ def plan(arch: Architecture, batch: Batch, index: int, top: int, s: OpenLoop) ->
 
 
 @torch.no_grad()
-def _at(arch: Architecture, rows: Sequence[Row], module: nn.Module, *, inputs: bool) -> Tensor:
+def _at(model: EditableModel, rows: Sequence[Row], module: nn.Module, *, inputs: bool) -> Tensor:
     """Input or output of a module at the rows' lookup tokens; whole passes of 128 rows."""
     found: list[Tensor] = []
     for start in range(0, len(rows), 128):
@@ -104,7 +104,7 @@ def _at(arch: Architecture, rows: Sequence[Row], module: nn.Module, *, inputs: b
             handle = module.register_forward_hook(
                 lambda _, __, output, seen=seen: seen.append(_stream(output))
             )
-        _logits(arch.model, pad(group).to(arch.device))
+        _logits(model.model, pad(group).to(model.device))
         handle.remove()
         found += [seen[0][i, row.lookup] for i, row in enumerate(group)]
     return torch.stack(found)
@@ -112,7 +112,7 @@ def _at(arch: Architecture, rows: Sequence[Row], module: nn.Module, *, inputs: b
 
 @torch.no_grad()
 def execute(
-    arch: Architecture, batch: Batch, residuals: Tensor, moments: dict[int, Tensor], s: RidgeSpec
+    model: EditableModel, batch: Batch, residuals: Tensor, moments: dict[int, Tensor], s: RidgeSpec
 ) -> dict[int, Tensor]:
     """MEMIT's solve, written into the weights layer by layer; layer -> change, weights as before again.
 
@@ -122,18 +122,18 @@ def execute(
     rows, layers = list(batch.lookup_rows), list(moments)
     top = layers[-1]
     bare = rows[:: batch.templates]
-    goal = _at(arch, bare, arch.blocks[top], inputs=False) + residuals
+    goal = _at(model, bare, model.blocks[top], inputs=False) + residuals
     originals, changes = {}, {}
     for i, layer in enumerate(layers):
-        keys = _at(arch, rows, arch.down(layer), inputs=True).reshape(len(bare), batch.templates, -1)
+        keys = _at(model, rows, model.down(layer), inputs=True).reshape(len(bare), batch.templates, -1)
         key = keys[:, 0] if batch.templates == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
-        rest = goal - _at(arch, bare, arch.blocks[top], inputs=False)
+        rest = goal - _at(model, bare, model.blocks[top], inputs=False)
         K, C = key.T.double(), moments[layer].to(key.device).double()
         G = s.lam * C + s.jitter * s.lam * C.trace() * torch.eye(len(C), device=C.device, dtype=C.dtype)
         adjoint = torch.linalg.solve(G + K @ K.T, K)
         changes[layer] = (rest.T.double() / (len(layers) - i)) @ adjoint.T
-        originals[layer] = arch.weight(layer).clone()
-        arch.weight(layer).add_(changes[layer].to(originals[layer]))
+        originals[layer] = model.weight(layer).clone()
+        model.weight(layer).add_(changes[layer].to(originals[layer]))
     for layer, weight in originals.items():
-        arch.weight(layer).copy_(weight)
+        model.weight(layer).copy_(weight)
     return changes

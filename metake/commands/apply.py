@@ -61,7 +61,7 @@ def apply(
         change = Delta.load(delta)
         check_folders(out, delta)
         loaded = load_model(model, device, dtype, modules)
-        change.apply(loaded.arch, check=not force)
+        change.apply(loaded, check=not force)
         save_model(loaded, out, overwrite=overwrite)
         typer.echo(
             f"saved the edited model: {out} ({len(change.note.get('edits', []))} edits, layers {list(change.layers)})"

@@ -16,7 +16,7 @@ from metake.files import read_text
 from metake.phases import phase
 
 if TYPE_CHECKING:
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
 
 
 Question = Annotated[list[str] | None, typer.Argument(help="Complete prompts, each in quotes.")]
@@ -50,11 +50,11 @@ def read_questions(given: list[str] | None, file: Path | None) -> list[str]:
     return questions
 
 
-def answer(loaded: EditableModel, questions: list[str], tokens: int) -> list[str]:
+def answer(model: EditableModel, questions: list[str], tokens: int) -> list[str]:
     """Greedy answers of a model.
 
     Args:
-        loaded: the model.
+        model: the model.
         questions: complete prompts.
         tokens: maximum number of tokens per answer.
 
@@ -62,7 +62,7 @@ def answer(loaded: EditableModel, questions: list[str], tokens: int) -> list[str
         One answer per question.
     """
     with phase("evaluate"):
-        return loaded.ask(questions, max_new_tokens=tokens)
+        return model.ask(questions, max_new_tokens=tokens)
 
 
 def show_answers(questions: list[str], rows: list[dict[str, str]]) -> None:
@@ -106,13 +106,13 @@ def ask(
         loaded = load_model(model, device, dtype, modules, chat)
         kinds = {"answer": answer(loaded, asked, tokens)}
         if change is not None:
-            with change.applied(loaded.arch):
+            with change.applied(loaded):
                 kinds = {"before": kinds["answer"], "after": answer(loaded, asked, tokens)}
         rows = [dict(zip(kinds, each, strict=True)) for each in zip(*kinds.values(), strict=True)]
         show_answers(asked, rows)
         content.update(
             model=loaded.name,
-            fingerprint=loaded.arch.fingerprint(),
+            fingerprint=loaded.fingerprint(),
             delta=None if change is None else {"path": str(delta), "digest": change.digest},
             answers=[{"question": text, **row} for text, row in zip(asked, rows, strict=True)],
         )

@@ -19,7 +19,7 @@ from metake.shipped import ASSETS, DEMOS
 if TYPE_CHECKING:
     from metake.data.records import Record
     from metake.methods.base import Method
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
 
 
 def above_zero(text: str) -> float:
@@ -110,11 +110,11 @@ class MethodOptions:
             preset_of(preset)
         return cls(preset, parse_files(hparams), changes)
 
-    def method(self, loaded: EditableModel, name: str) -> Method:
+    def method(self, model: EditableModel, name: str) -> Method:
         """One method with all changes; a setting that it does not have raises a `MetakeError`.
 
         Args:
-            loaded: the model.
+            model: the model.
             name: name of the method.
 
         Returns:
@@ -123,16 +123,16 @@ class MethodOptions:
         from metake.presets import settings_for
         from metake.published import published_for
 
-        published = published_for(self.files, [name], loaded.arch)[name]
-        return settings_for(loaded.arch, name, name=self.preset, **{**published, **self.changes})
+        published = published_for(self.files, [name], model)[name]
+        return settings_for(model, name, name=self.preset, **{**published, **self.changes})
 
-    def methods(self, loaded: EditableModel, names: Sequence[str]) -> list[Method]:
+    def methods(self, model: EditableModel, names: Sequence[str]) -> list[Method]:
         """Several methods, each with the changes of settings that it has.
 
         A setting that none of them has raises a `MetakeError`.
 
         Args:
-            loaded: the model.
+            model: the model.
             names: names of the methods.
 
         Returns:
@@ -141,8 +141,8 @@ class MethodOptions:
         from metake.presets import methods_for
         from metake.published import published_for
 
-        published = published_for(self.files, list(names), loaded.arch)
-        return methods_for(loaded.arch, names, preset=self.preset, own=published, changes=self.changes)
+        published = published_for(self.files, list(names), model)
+        return methods_for(model, names, preset=self.preset, own=published, changes=self.changes)
 
 
 def load_model(
@@ -188,12 +188,12 @@ def data_file(data: Path | None, model: str, default: str) -> Path:
 
 
 def records_that_fit(
-    loaded: EditableModel, records: Sequence[Record], path: Path
+    model: EditableModel, records: Sequence[Record], path: Path
 ) -> tuple[list[Record], list[str]]:
     """Records that fit the model; each of the others is a line on stderr.
 
     Args:
-        loaded: the model.
+        model: the model.
         records: records of a file.
         path: the file, for the error line.
 
@@ -205,7 +205,7 @@ def records_that_fit(
     """
     from metake.evaluation.checks import fitting_records
 
-    fitting, left_out = fitting_records(loaded, records)
+    fitting, left_out = fitting_records(model, records)
     for line in left_out:
         typer.echo(f"left out: {line}", err=True)
     if not fitting:

@@ -33,7 +33,7 @@ from metake.processes import rank_and_size
 if TYPE_CHECKING:
     from metake.editor import Editor
     from metake.methods.base import Method
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
     from metake.requests import EditRequest
     from metake.result import EditResult, Preview
 
@@ -113,18 +113,18 @@ def check_out(out: Path | None, preview: bool, overwrite: bool) -> None:
         check_folder(out, overwrite=overwrite)
 
 
-def note_missing_preset(loaded: EditableModel, options: MethodOptions) -> None:
+def note_missing_preset(model: EditableModel, options: MethodOptions) -> None:
     """Print a note if the settings are those published for other models.
 
     Args:
-        loaded: the model.
+        model: the model.
         options: options of the command.
     """
     from metake.presets import preset_name
 
-    if options.preset is None and not options.files and not preset_name(loaded.arch):
+    if options.preset is None and not options.files and not preset_name(model):
         typer.echo(
-            f"note: no preset for {loaded.name}: using settings published for other models, with which an edit may have little "
+            f"note: no preset for {model.name}: using settings published for other models, with which an edit may have little "
             "effect; search settings with metake tune and give --preset, or change them with --set and --layers",
             err=True,
         )
@@ -172,11 +172,11 @@ def preview_content(predicted: Preview) -> dict[str, Any]:
     }
 
 
-def description(loaded: EditableModel, method: Method, preset: Path | None) -> dict[str, Any]:
+def description(model: EditableModel, method: Method, preset: Path | None) -> dict[str, Any]:
     """Model, method, settings and decoding of a result file.
 
     Args:
-        loaded: the model.
+        model: the model.
         method: the method.
         preset: value of `--preset`.
 
@@ -189,11 +189,11 @@ def description(loaded: EditableModel, method: Method, preset: Path | None) -> d
     from metake.provenance import provenance
 
     return {
-        **provenance(loaded.name, loaded.arch, method.name),
-        "preset": str(preset or preset_name(loaded.arch)),
+        **provenance(model.name, model, method.name),
+        "preset": str(preset or preset_name(model)),
         "settings": method.model_dump(),
-        "chat": described(loaded.tokenizer),
-        "generation": described_decoding(loaded.model, loaded.tokenizer),
+        "chat": described(model.tokenizer),
+        "generation": described_decoding(model.model, model.tokenizer),
     }
 
 
@@ -227,7 +227,7 @@ def save_edit(
         editor.delta.save(folder)
         write_json(folder / "result.json", summary)
         if not delta_only:
-            write_model(editor.loaded, folder)
+            write_model(editor.model, folder)
     if_interrupted(f"the result is saved in {out}")
     if delta_only:
         typer.echo(f"saved the delta: {out}/delta.safetensors (metake apply writes the edited model)")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from metake.evaluation.results import Results
     from metake.geometry.statistics import Statistics
     from metake.methods.base import Method
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
 
 EVALUATION = (
     "under_way",
@@ -171,11 +171,11 @@ def read_held_out(path: Path | None) -> str | None:
     return text
 
 
-def included_text(loaded: EditableModel) -> str:
+def included_text(model: EditableModel) -> str:
     """Included text for the perplexity of a model.
 
     Args:
-        loaded: the model.
+        model: the model.
 
     Returns:
         The text.
@@ -183,7 +183,7 @@ def included_text(loaded: EditableModel) -> str:
     from metake.presets import preset_name
     from metake.texts import held_out_text
 
-    return held_out_text(preset_name(loaded.arch))
+    return held_out_text(preset_name(model))
 
 
 def draw_data(records: list[Record], edits: int | None, seeds: int, *options: Any) -> list[Protocol]:
@@ -207,7 +207,7 @@ def draw_data(records: list[Record], edits: int | None, seeds: int, *options: An
 
 def run_protocols(
     protocols: Sequence[Protocol],
-    loaded: EditableModel,
+    model: EditableModel,
     methods: Sequence[Method],
     statistics: Statistics | None,
     out: Path,
@@ -217,7 +217,7 @@ def run_protocols(
 
     Args:
         protocols: one protocol per draw.
-        loaded: the model.
+        model: the model.
         methods: the methods.
         statistics: statistics of all their layers.
         out: folder of the results.
@@ -231,7 +231,7 @@ def run_protocols(
     total = sum(len(protocol.records) for protocol in protocols) * len(methods)
     with tqdm(total=total, unit="edit", desc="editing", disable=None) as bar:
         return [
-            protocol.run(loaded, methods, statistics, checkpoints, on_edit=bar.update, **extra)
+            protocol.run(model, methods, statistics, checkpoints, on_edit=bar.update, **extra)
             for protocol in protocols
         ]
 
@@ -341,4 +341,4 @@ def evaluate(
         found = draws_content(draws, base)
         save_results(draws, found, out)
         content.update(found, out=str(out))
-        draw_pages(draws[0], found, loaded.arch.d_k, out)
+        draw_pages(draws[0], found, loaded.d_k, out)

@@ -14,8 +14,8 @@ def models(as_json: AsJson = False) -> None:
     Example: metake models --json
     """
     from metake.methods.table import all_methods
-    from metake.models.architecture import FAMILIES
     from metake.models.load import KNOWN
+    from metake.models.modules import FAMILIES
     from metake.report.tables import render
 
     with document(as_json) as content:

@@ -20,7 +20,7 @@ from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
     from metake.geometry.statistics import Statistics
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
 
 Out = Annotated[Path, typer.Option(parser=output_path, metavar="PATH", help="File to write (safetensors).")]
 TextFile = Annotated[Path | None, typer.Option(help="A text file.")]
@@ -52,27 +52,27 @@ def check_options(out: Path, text: Path | None, dataset: str | None, overwrite: 
         raise MetakeError(f"{out}: exists and holds no statistics; choose another file, or give --overwrite")
 
 
-def memit_layers(loaded: EditableModel) -> tuple[int, ...]:
+def memit_layers(model: EditableModel) -> tuple[int, ...]:
     """Layers that MEMIT edits in a model by default.
 
     Args:
-        loaded: the model.
+        model: the model.
 
     Returns:
         The layers, ascending.
     """
     from metake.presets import default_layers, settings_for
 
-    return settings_for(loaded.arch, "memit").layers or default_layers(len(loaded.arch))
+    return settings_for(model, "memit").layers or default_layers(len(model))
 
 
 def open_source(
-    loaded: EditableModel, text: Path | None, dataset: str | None, tokens: int | None
+    model: EditableModel, text: Path | None, dataset: str | None, tokens: int | None
 ) -> str | Iterable[str]:
     """Text that the statistics are collected from: a file, a stream, or the included text.
 
     Args:
-        loaded: the model.
+        model: the model.
         text: value of `--text`.
         dataset: value of `--dataset`.
         tokens: value of `--tokens`.
@@ -88,7 +88,7 @@ def open_source(
     from metake.texts import default_text
 
     if dataset is None:
-        return default_text(preset_name(loaded.arch)) if text is None else read_text(text)
+        return default_text(preset_name(model)) if text is None else read_text(text)
     if tokens is None:
         raise MetakeError("stats: --tokens is missing; a stream has no end")
     return stream_dataset(dataset)
@@ -142,11 +142,9 @@ def stats(
             f"{out} was not written; rerun the command to resume from {partial.name}, which is saved every 20 s or less often"
         )
         with phase("statistics"):
-            statistics = collect(
-                loaded.arch, loaded.tokenizer, source, chosen, tokens=tokens, partial=partial
-            )
+            statistics = collect(loaded, loaded.tokenizer, source, chosen, tokens=tokens, partial=partial)
         if rank_and_size()[0] > 0:
             return
         statistics.save(out)
-        show_statistics(statistics, out, loaded.arch.d_k)
+        show_statistics(statistics, out, loaded.d_k)
         content.update(out=str(out), thin=statistics.thin, **asdict(statistics.provenance))

@@ -25,7 +25,7 @@ from metake.options import parse_numbers
 
 if TYPE_CHECKING:
     from metake.methods.base import Method
-    from metake.models.load import EditableModel
+    from metake.models.editable import EditableModel
 
 Methods = Annotated[
     str | None,
@@ -37,11 +37,11 @@ Methods = Annotated[
 Factors = Annotated[str, typer.Option(help="Strengths, as factors of the searched one.")]
 
 
-def swept_methods(loaded: EditableModel, methods: str | None) -> list[Method]:
+def swept_methods(model: EditableModel, methods: str | None) -> list[Method]:
     """Methods at their own strengths, with the model's preset.
 
     Args:
-        loaded: the model.
+        model: the model.
         methods: value of `--methods`; None for the default ones, with the components of the preset.
 
     Returns:
@@ -51,8 +51,8 @@ def swept_methods(loaded: EditableModel, methods: str | None) -> list[Method]:
     from metake.tuning.searched import searched_names
     from metake.tuning.sweep import METHODS
 
-    names = searched_names(loaded.arch, METHODS) if methods is None else methods.split(",")
-    return methods_for(loaded, list(dict.fromkeys(name.strip() for name in names)))
+    names = searched_names(model, METHODS) if methods is None else methods.split(",")
+    return methods_for(model, list(dict.fromkeys(name.strip() for name in names)))
 
 
 def sweep(

@@ -28,7 +28,8 @@ from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import Results
 from metake.files import write_json
 from metake.methods.base import Method
-from metake.models.load import EditableModel, load
+from metake.models.editable import EditableModel
+from metake.models.load import load
 from metake.options import find_statistics
 from metake.presets import methods_for
 from metake.report.answers import Dialogue
@@ -55,16 +56,16 @@ def with_presets(*names: str) -> Callable[[EditableModel], list[Method]]:
     Returns:
         A function of the model.
     """
-    return lambda loaded: methods_for(loaded, searched_names(loaded.arch, names))
+    return lambda model: methods_for(model, searched_names(model, names))
 
 
 def run(
-    loaded: EditableModel, data: Path, choose: Callable[[EditableModel], list[Method]], edits: int, batch: int
+    model: EditableModel, data: Path, choose: Callable[[EditableModel], list[Method]], edits: int, batch: int
 ) -> Results:
     """Results of several methods on the first records of a file.
 
     Args:
-        loaded: the model.
+        model: the model.
         data: file of the records.
         choose: model -> methods.
         edits: number of records.
@@ -74,13 +75,13 @@ def run(
         The results.
     """
     records = read_records(data, edits)
-    methods = choose(loaded)
-    statistics = find_statistics(loaded, methods, None, None)
-    protocol = Protocol(records, batch, text=held_out_text(loaded.name))
+    methods = choose(model)
+    statistics = find_statistics(model, methods, None, None)
+    protocol = Protocol(records, batch, text=held_out_text(model.name))
     with tqdm(
-        total=len(records) * len(methods), unit="edit", desc=f"{loaded.name}: editing", disable=None
+        total=len(records) * len(methods), unit="edit", desc=f"{model.name}: editing", disable=None
     ) as bar:
-        return protocol.run(loaded, methods, statistics, on_edit=bar.update, data=data.name)
+        return protocol.run(model, methods, statistics, on_edit=bar.update, data=data.name)
 
 
 def show(talks: list[Dialogue]) -> None:
@@ -185,7 +186,7 @@ def same_constraint(subject: EditableModel, data: Path, edits: int, output: Outp
     Returns:
         The part.
     """
-    story = run(subject, data, lambda loaded: story_methods(loaded.arch, loaded.name), edits, 12)
+    story = run(subject, data, story_methods, edits, 12)
     output.save(f"{subject.name}, same constraint", story)
     told = [*tell_result(story.content), *tell_reason(story.content), *conclusion(story.content)]
     print("\n".join(["", *told, "", story.table()]))

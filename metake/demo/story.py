@@ -9,7 +9,7 @@ import numpy as np
 
 from metake.evaluation.page import write_layers
 from metake.methods.base import Method
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.presets import settings_for
 
 OPEN, CLOSED, CONTROL = "memit", "metake", "memit-compensated"
@@ -17,19 +17,18 @@ STEPS, PLAN = 20, 8  # gradient steps of either method; of these, steps of the c
 LAMBDA = {"smollm2": 15_000.0, "demo": 3_000.0}  # MEMIT's published value, and one for the small models
 
 
-def story_methods(arch: Architecture, model: str) -> list[Method]:
+def story_methods(model: EditableModel) -> list[Method]:
     """Methods that differ in the target alone: same lambda, layers, rate, contexts, and number of steps.
 
     Args:
-        arch: the model.
-        model: its name.
+        model: the model.
 
     Returns:
         The open loop, the closed loop, and the control.
     """
-    base = settings_for(arch, OPEN)
+    base = settings_for(model, OPEN)
     same = {name: base.value(name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
-    same |= {"lam": LAMBDA.get(model, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
+    same |= {"lam": LAMBDA.get(model.name, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
     closed = {
         "steps": PLAN,
         "meta_steps": STEPS - PLAN,
@@ -38,7 +37,7 @@ def story_methods(arch: Architecture, model: str) -> list[Method]:
         "meta_stop": "executed",
     }
     return [
-        settings_for(arch, name, **same | (closed if name == CLOSED else {}))
+        settings_for(model, name, **same | (closed if name == CLOSED else {}))
         for name in (OPEN, CLOSED, CONTROL)
     ]
 

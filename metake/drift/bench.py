@@ -14,7 +14,7 @@ from metake.geometry.statistics import Statistics
 from metake.methods.base import State
 from metake.methods.combinators import compensated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.options import find_statistics
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.objective import Losses
@@ -28,7 +28,7 @@ class Bench:
     """Inputs of a measurement.
 
     Attributes:
-        loaded: the unedited model.
+        model: the unedited model.
         statistics: statistics of the edited layers.
         method: `memit` or `alphaedit` with the settings of the model's preset.
         factors: strengths of the constraint, relative to that of the method.
@@ -36,7 +36,7 @@ class Bench:
         steps: steps of the descent that is followed; 0 leaves it out.
     """
 
-    loaded: EditableModel
+    model: EditableModel
     statistics: Statistics
     method: LocateThenEdit
     factors: tuple[float, ...]
@@ -46,7 +46,7 @@ class Bench:
     @classmethod
     def build(
         cls,
-        loaded: EditableModel,
+        model: EditableModel,
         name: str,
         *,
         layers: tuple[int, ...] | None = None,
@@ -61,7 +61,7 @@ class Bench:
         """Bench with the settings of the model's preset and statistics of the edited layers.
 
         Args:
-            loaded: the unedited model.
+            model: the unedited model.
             name: `memit` or `alphaedit`; the geometry and the memory.
             layers: edited layers; None for the preset's, or the default ones where the preset edits fewer than three.
             strength: lambda, of AlphaEdit the L2; None for the preset's.
@@ -78,18 +78,18 @@ class Bench:
         Raises:
             MetakeError: a layer does not exist, or statistics cannot be used.
         """
-        method = settings_for(loaded.arch, name)
+        method = settings_for(model, name)
         if layers is None:  # one layer has no drift
-            layers = method.layers if len(method.layers) >= 3 else default_layers(len(loaded.arch))
+            layers = method.layers if len(method.layers) >= 3 else default_layers(len(model))
         changes: dict[str, Any] = {"layers": layers, "seed": seed}
         if strength is not None:
             changes[method.strength] = strength
         method = method.updated(**changes)
-        loaded.arch.check_layers(method.layers)
+        model.check_layers(method.layers)
         assert isinstance(method, LocateThenEdit)
-        statistics = find_statistics(loaded, [method], stats, text)
+        statistics = find_statistics(model, [method], stats, text)
         assert statistics is not None
-        return cls(loaded, statistics, method, tuple(sorted({1.0, *factors})), norms, steps)
+        return cls(model, statistics, method, tuple(sorted({1.0, *factors})), norms, steps)
 
     @property
     def closed(self) -> ClosedLoop:
@@ -109,7 +109,7 @@ class Bench:
         """
         name = self.method.strength
         method = self.method.updated(**{name: self.method.value(name) * factor})
-        return method, method.prepare(self.loaded, method.init(self.loaded, self.statistics))
+        return method, method.prepare(self.model, method.init(self.model, self.statistics))
 
     def measure(
         self, strengths: dict[float, tuple[LocateThenEdit, State]], request: EditRequest
@@ -123,16 +123,16 @@ class Bench:
         Returns:
             Measurements at the plan, at the compensated plan, over the strengths, and along MetaKE's descent.
         """
-        arch = self.loaded.arch
-        batch, _ = self.method.batch(self.loaded, [request], strengths[1.0][1])
+        model = self.model
+        batch, _ = self.method.batch(self.model, [request], strengths[1.0][1])
         penalty = Penalty(kl=self.closed.kl, initial_first=True)
 
         def at(factor: float) -> Edit:
             method, state = strengths[factor]
-            return Edit(arch, method.solver(self.loaded, state), batch, penalty, method.max_tokens)
+            return Edit(model, method.solver(self.model, state), batch, penalty, method.max_tokens)
 
         edit = at(1.0)
-        aimed = compensated(self.method).plan(self.loaded, edit.solver, batch, edit.prompts)
+        aimed = compensated(self.method).plan(self.model, edit.solver, batch, edit.prompts)
         plan = aimed.plan.residuals
         measured = {}
         for factor, (method, _) in strengths.items():

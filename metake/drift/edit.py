@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metake.drift.norms import Jacobian, watched
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import LossWithGradient, Penalty
@@ -26,7 +26,7 @@ class Edit:
     """A single request with its solver, its losses, and the proxy's channel at the unedited key.
 
     Args:
-        arch: the model.
+        model: the model.
         solver: solver over the edited layers.
         batch: the request.
         penalty: weights of the losses.
@@ -35,19 +35,19 @@ class Edit:
 
     def __init__(
         self,
-        arch: Architecture,
+        model: EditableModel,
         solver: LayeredSolver,
         batch: Batch,
         penalty: Penalty,
         max_tokens: int | None,
     ) -> None:
-        self.arch, self.solver, self.penalty = arch, solver, penalty
+        self.model, self.solver, self.penalty = model, solver, penalty
         first, self.top = solver.layers[0], solver.layers[-1]
-        self.prompts = LookupPrompts.build(arch, batch, first)
+        self.prompts = LookupPrompts.build(model, batch, first)
         self.hidden, key = solver.origin(self.prompts)
         geometry = solver.geometries[self.top]
         channel = geometry.channel(key.T.to(geometry.device), solver.fit)
-        self.objective = Objective(arch, batch, first, self.top, channel=channel, max_tokens=max_tokens)
+        self.objective = Objective(model, batch, first, self.top, channel=channel, max_tokens=max_tokens)
         self.slopes: dict[str, LossWithGradient] = {
             "proxy": Virtual(self.objective, "channel"),
             "parallel": Parallel(self.objective, solver, self.prompts),
@@ -119,7 +119,7 @@ class _Terms:
         """Gradients at a residual; `leaf` is its copy, with respect to which the solve is differentiated."""
         solver, layers = edit.solver, edit.solver.layers
         solution = solver.solve(edit.prompts, leaf, differentiate_keys=False)
-        with watched(edit.arch, edit.top) as tokens:
+        with watched(edit.model, edit.top) as tokens:
             losses, gradients = factor_gradients(edit.objective, solution.factors, EVERYONE, edit.penalty)
         effects = {layer: gradients[layer][0][:, 0] for layer in layers}
         lefts = {layer: solution.factors[layer][0][:, 0] for layer in layers}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 
 Product = Callable[[Tensor], Tensor]
 
@@ -144,11 +144,11 @@ class Tokens:
 
 
 @contextmanager
-def watched(arch: Architecture, layer: int) -> Iterator[Tokens]:
+def watched(model: EditableModel, layer: int) -> Iterator[Tokens]:
     """Context that collects keys and gradients of a layer during passes that are differentiated.
 
     Args:
-        arch: the model.
+        model: the model.
         layer: the layer.
 
     Yields:
@@ -166,7 +166,7 @@ def watched(arch: Architecture, layer: int) -> Iterator[Tokens]:
         hooked.register_hook(lambda g: tokens.signals.append(g.detach()))
         return output
 
-    handle = arch.down(layer).register_forward_hook(collect)
+    handle = model.down(layer).register_forward_hook(collect)
     try:
         yield tokens
     finally:

@@ -36,7 +36,7 @@ def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: i
     Raises:
         MetakeError: an earlier `drift.json` is damaged.
     """
-    arch, layers = bench.loaded.arch, bench.method.layers
+    model, layers = bench.model, bench.method.layers
     torch.manual_seed(seed)
     strengths = {factor: bench.at(factor) for factor in bench.factors}
     head = _head(bench, data, seed)
@@ -46,7 +46,7 @@ def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: i
         if {k: earlier.get(k) for k in head} == as_plain(head):
             edits = earlier["edits"][: len(requests)]
     with (
-        frozen(arch.model),
+        frozen(model.model),
         tqdm(total=len(requests), initial=len(edits), unit="edit", desc=head["model"], disable=None) as bar,
     ):
         for request in requests[len(edits) :]:
@@ -54,9 +54,9 @@ def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: i
                 edits.append(bench.measure(strengths, request))
             write_record(path, {**head, "edits": edits})
             bar.update()
-        prompts = bench.method.batch(bench.loaded, requests, strengths[1.0][1])[1]
-        keys = lookup_keys(bench.loaded, prompts, layers)
-    between = spectra({layer: bench.statistics[layer].to(arch.device) for layer in layers}, keys)
+        prompts = bench.method.batch(bench.model, requests, strengths[1.0][1])[1]
+        keys = lookup_keys(bench.model, prompts, layers)
+    between = spectra({layer: bench.statistics[layer].to(model.device) for layer in layers}, keys)
     verdicts = {
         "start": judge([edit["start"] for edit in edits]),
         "compensated": judge([edit["compensated"] for edit in edits]),
@@ -70,17 +70,17 @@ def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: i
 def _head(bench: Bench, data: str, seed: int) -> dict[str, Any]:
     """Inputs of a measurement, as `drift.json` records them."""
     return {
-        **provenance(bench.loaded.name, bench.loaded.arch, bench.method.name, dated=False),
+        **provenance(bench.model.name, bench.model, bench.method.name, dated=False),
         "layers": list(bench.method.layers),
         "strength": "L2" if bench.method.strength == "l2" else "lambda",
         "data": data,
-        "dtype": str(bench.loaded.arch.model.dtype).removeprefix("torch."),
+        "dtype": str(bench.model.model.dtype).removeprefix("torch."),
         "factors": list(bench.factors),
         "norms": bench.norms,
         "steps": bench.steps,
         "settings": bench.method.model_dump(mode="json"),
         "seed": seed,
-        "chat": described(bench.loaded.tokenizer),
+        "chat": described(bench.model.tokenizer),
         "statistics": {
             "tokens": bench.statistics.provenance.tokens,
             "text": bench.statistics.provenance.text,

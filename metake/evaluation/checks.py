@@ -9,7 +9,7 @@ from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.evaluation.metrics import GENERIC
 from metake.models.chat import frame_of
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.models.tokens import count_tokens, encode
 from metake.requests import contradiction
 
@@ -96,7 +96,7 @@ def _check_texts(model: EditableModel, record: Record, reserve: int) -> None:
     Raises:
         MetakeError: the line names the field.
     """
-    limit, tokenizer = model.arch.max_positions, model.tokenizer
+    limit, tokenizer = model.max_positions, model.tokenizer
     texts = dict.fromkeys(_texts(record))
     counts = count_tokens(tokenizer, [f"{prompt} {answer}".strip() for _, prompt, answer in texts])
     frame = frame_of(tokenizer)

@@ -14,13 +14,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from metake.data.records import Record
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.greedy import plain_generation
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -30,11 +29,11 @@ MAGNITUDES = ("efficacy_magnitude", "paraphrase_magnitude", "neighborhood_magnit
 
 
 @torch.no_grad()
-def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> np.ndarray:
+def target_losses(model: EditableModel, rows: Sequence[Row], max_tokens: int) -> np.ndarray:
     """Mean NLL per answer token of every row, in nats, fp64 (rows,).
 
     Args:
-        arch: the model.
+        model: the model.
         rows: token sequences that end with an answer.
         max_tokens: padded tokens per forward pass.
 
@@ -45,7 +44,7 @@ def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> n
     for group in chunks([len(row) for row in rows], max_tokens):
         members = [rows[i] for i in group]
         at_rows, at_columns, labels = answer_positions(members)
-        logits = run(arch, pad(members), positions=(at_rows, at_columns)).logits.float()
+        logits = run(model, pad(members), positions=(at_rows, at_columns)).logits.float()
         nll = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none").cpu()
         for i, part in zip(group, torch.split(nll, [row.answer for row in members]), strict=True):
             losses[i] = float(part.mean())
@@ -53,8 +52,7 @@ def target_losses(arch: Architecture, rows: Sequence[Row], max_tokens: int) -> n
 
 
 def compare_targets(
-    arch: Architecture,
-    tokenizer: Any,
+    model: EditableModel,
     records: Sequence[Record],
     measured: Sequence[int],
     max_tokens: int | None = None,
@@ -62,8 +60,7 @@ def compare_targets(
     """Success and magnitude of every record, by metric; NaN for a record without a true target.
 
     Args:
-        arch: the model.
-        tokenizer: its tokenizer.
+        model: the model with its tokenizer.
         records: all records.
         measured: positions of the measured records.
         max_tokens: padded tokens per forward pass; None takes what suits the device.
@@ -84,9 +81,10 @@ def compare_targets(
         for prompt, kind in [*prompts, *((p, 2) for p in record.neighbors)]:
             probes.append((index, kind))
             rows += [
-                encode(tokenizer, prompt, target) for target in (record.request.target_new, record.rival)
+                encode(model.tokenizer, prompt, target)
+                for target in (record.request.target_new, record.rival)
             ]
-    losses = target_losses(arch, rows, max_tokens or 2 * arch.pass_tokens).reshape(-1, 2)
+    losses = target_losses(model, rows, max_tokens or 2 * model.pass_tokens).reshape(-1, 2)
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for (index, kind), (new, true) in zip(probes, losses, strict=True):
         sign = -1 if kind == 2 else 1
@@ -132,13 +130,12 @@ def fluency(texts: Sequence[str]) -> float:
 
 @torch.no_grad()
 def sample_texts(
-    arch: Architecture, tokenizer: Any, record: Record, *, length: int = 100, most: int = 10, seed: int = 0
+    model: EditableModel, record: Record, *, length: int = 100, most: int = 10, seed: int = 0
 ) -> list[str]:
     """Texts sampled (top 5) from the record's generation prompts, one each, prompt included.
 
     Args:
-        arch: the model.
-        tokenizer: its tokenizer.
+        model: the model with its tokenizer.
         record: the record; without generation prompts its edited prompt is continued.
         length: tokens of each text, prompt included.
         most: maximum number of prompts.
@@ -148,17 +145,17 @@ def sample_texts(
         the decoded texts.
     """
     prompts = (record.generation_prompts or (record.request.text,))[:most]
-    state = torch.random.get_rng_state()
+    state, tokenizer = torch.random.get_rng_state(), model.tokenizer
     torch.manual_seed(seed)
     texts = []
     try:
-        with frozen(arch.model), plain_generation(arch.model, tokenizer):
+        with frozen(model.model), plain_generation(model.model, tokenizer):
             for prompt in prompts:
                 ids = torch.tensor([encode(tokenizer, prompt).ids])
-                total = min(length, arch.max_positions or length)
-                out = arch.model.generate(  # type: ignore[operator]
-                    ids.to(arch.device),
-                    attention_mask=torch.ones_like(ids).to(arch.device),
+                total = min(length, model.max_positions or length)
+                out = model.model.generate(
+                    ids.to(model.device),
+                    attention_mask=torch.ones_like(ids).to(model.device),
                     do_sample=True,
                     top_k=5,
                     max_new_tokens=max(1, total - ids.shape[1]),

@@ -21,7 +21,7 @@ from metake.evaluation.counterfact import (
     sample_texts,
     target_losses,
 )
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.greedy import as_spoken, greedy_answers
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
@@ -158,6 +158,7 @@ class Evaluator:
     """Measures a model on a fixed set of records, before and after edits.
 
     Args:
+        model: the model with its tokenizer.
         records: the records of a run. A same-subject prompt that another of them edits is left out.
         text: held-out text for perplexity, or None.
         generate: also measure free generation (slower).
@@ -170,8 +171,7 @@ class Evaluator:
 
     def __init__(
         self,
-        arch: Architecture,
-        tokenizer: Any,
+        model: EditableModel,
         records: Sequence[Record],
         *,
         text: str | None = None,
@@ -182,8 +182,8 @@ class Evaluator:
         references: References | None = None,
     ) -> None:
         self.compared, self.sampled_records, self.references = compared, sampled_records, references
-        self.arch, self.tokenizer, self.records = arch, tokenizer, list(records)
-        self.generate, self.max_tokens = generate, max_tokens or 2 * arch.pass_tokens
+        self.model, self.records, tokenizer = model, list(records), model.tokenizer
+        self.generate, self.max_tokens = generate, max_tokens or 2 * model.pass_tokens
         self.kinds: list[tuple[str, int]] = []
         self.rows: list[Row] = []
         edited = {record.request.text for record in self.records}
@@ -211,9 +211,9 @@ class Evaluator:
         self.windows = [] if text is None else self._windows(text)
 
     def _windows(self, text: str, length: int = 128, most: int = 40) -> list[Row]:
-        begin = [i for i in self.tokenizer("").input_ids if i == self.tokenizer.bos_token_id]
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        length = min(length, self.arch.max_positions or length) - len(begin)
+        begin = [i for i in self.model.tokenizer("").input_ids if i == self.model.tokenizer.bos_token_id]
+        ids = self.model.tokenizer(text, add_special_tokens=False).input_ids
+        length = min(length, self.model.max_positions or length) - len(begin)
         cuts = [ids[i : i + length] for i in range(0, min(len(ids), most * length), length)]
         windows = [Row((*begin, *cut), 0, len(cut) - (not begin)) for cut in cuts if len(cut) > 1]
         if not windows:
@@ -235,12 +235,12 @@ class Evaluator:
         """
         measured = sorted(range(len(self.records)) if only is None else set(only))
         values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
-        with frozen(self.arch.model):
+        with frozen(self.model.model):
             choices = self._choices(set(measured))
             answers = self._answers(measured) if self.generate else {}
-            losses = target_losses(self.arch, self.windows if only is None else [], 2048)
+            losses = target_losses(self.model, self.windows if only is None else [], 2048)
             next_tokens = self._next_tokens()
-            values |= compare_targets(self.arch, self.tokenizer, self.records, measured, self.max_tokens)
+            values |= compare_targets(self.model, self.records, measured, self.max_tokens)
             self._score_samples(values, measured)
         self._score_choices(values, choices, choices if reference is None else reference.choices, measured)
         self._score_answers(values, answers)
@@ -291,7 +291,7 @@ class Evaluator:
     ) -> None:
         """Fill in the metrics of free generation."""
         for index, (edited, rephrased, _) in answers.items():
-            target = _tidy(as_spoken(self.tokenizer, self.records[index].request.target_new))
+            target = _tidy(as_spoken(self.model.tokenizer, self.records[index].request.target_new))
             values["generation"][index] = _tidy(edited) == target
             if self.records[index].rephrase:
                 values["generation_rephrase"][index] = _tidy(rephrased) == target
@@ -302,7 +302,7 @@ class Evaluator:
         for index in measured:
             if index >= self.sampled_records:
                 continue
-            texts = sample_texts(self.arch, self.tokenizer, self.records[index])
+            texts = sample_texts(self.model, self.records[index])
             values["fluency"][index] = fluency(texts)
             if self.references is not None:
                 values["consistency"][index] = self.references.consistency(self.records[index], texts)
@@ -310,12 +310,12 @@ class Evaluator:
     def _next_tokens(self) -> dict[int, Tensor]:
         """Log-probabilities (fp32, CPU) of the token after each compared prompt, by record."""
         compared = [i for i, record in enumerate(self.records[: self.compared]) if record.locality]
-        rows = [encode(self.tokenizer, self.records[i].locality) for i in compared]
+        rows = [encode(self.model.tokenizer, self.records[i].locality) for i in compared]
         log_probabilities: dict[int, Tensor] = {}
         for group in chunks([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             positions = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
-            logits = run(self.arch, pad(members), positions=positions).logits
+            logits = run(self.model, pad(members), positions=positions).logits
             log_probabilities |= dict(
                 zip((compared[i] for i in group), logits.float().log_softmax(-1).cpu(), strict=True)
             )
@@ -327,7 +327,7 @@ class Evaluator:
         for group in chunks([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             at_rows, at_columns, _ = answer_positions(members)
-            logits = run(self.arch, pad(members), positions=(at_rows, at_columns)).logits
+            logits = run(self.model, pad(members), positions=(at_rows, at_columns)).logits
             tokens = logits.argmax(-1).tolist()
             for i in group:
                 best[i], tokens = tuple(tokens[: rows[i].answer]), tokens[rows[i].answer :]
@@ -350,6 +350,6 @@ class Evaluator:
             [prompt for prompt, _ in questions.values()],
             [target for _, target in questions.values()],
         )
-        texts = greedy_answers(self.arch, self.tokenizer, prompts, targets, max_tokens=self.max_tokens)
+        texts = greedy_answers(self.model, prompts, targets, max_tokens=self.max_tokens)
         answers = dict(zip(questions, texts, strict=True))
         return {i: (answers[i, 0], answers.get((i, 1), ""), answers.get((i, 2), "")) for i in wanted}

@@ -21,7 +21,7 @@ from metake.evaluation.results import MethodRun, Results, result_file
 from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.methods.base import Method
 from metake.models.chat import described
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.phases import phase
 from metake.prompts import sample_contexts
 
@@ -108,8 +108,7 @@ class Protocol:
         """
         self.check()
         evaluator = Evaluator(
-            model.arch,
-            model.tokenizer,
+            model,
             self.records,
             text=self.text,
             generate=self.generate,
@@ -191,7 +190,7 @@ class Session:
             return None
         seed = method.context_seed if self.protocol.context_seed is None else self.protocol.context_seed
         if seed not in self.contexts:
-            self.contexts[seed] = sample_contexts(self.model.arch, self.model.tokenizer, seed=seed)
+            self.contexts[seed] = sample_contexts(self.model, seed=seed)
         return self.contexts[seed]
 
     def key(self, method: Method) -> dict[str, Any]:
@@ -283,7 +282,7 @@ class Session:
             self.model.tokenizer,
             method,
             statistics=self.statistics,
-            modules=self.model.arch.modules,
+            modules=self.model.modules,
             answers=False,
             progress=True,
         )
@@ -377,7 +376,7 @@ def run_key(
     """
     source = statistics and statistics.provenance
     return {
-        "fingerprint": model.arch.fingerprint(),
+        "fingerprint": model.fingerprint(),
         "method": method.name,
         "batch": batch,
         "settings": method.model_dump(mode="json"),

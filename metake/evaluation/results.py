@@ -14,8 +14,8 @@ from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.models.chat import described
+from metake.models.editable import EditableModel
 from metake.models.greedy import described_decoding
-from metake.models.load import EditableModel
 from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
@@ -173,7 +173,7 @@ def result_file(
         values that a JSON file can hold.
     """
     return {
-        **provenance(model.name, model.arch, [run.method.name for run in runs]),
+        **provenance(model.name, model, [run.method.name for run in runs]),
         "statistics": None if statistics is None else statistics.provenance.__dict__,
         "chat": described(model.tokenizer),
         "generation": described_decoding(model.model, model.tokenizer),

@@ -76,16 +76,16 @@ def identity_transport(data: Data) -> Any:
 def _allocation(n: int, etas: Array) -> dict[str, list[float]]:
     """Quantities of `LAWS` over eta, by the library's layered solver on a tiny GPT-2 with n layers of constant keys."""
     layers = tuple(range(n))
-    arch = tiny.still(0, layers, alike=True, blocks=n + 1)
+    model = tiny.still(0, layers, alike=True, blocks=n + 1)
     size = 10 * 8**0.5
     residual = torch.full((1, 8), 10.0)
     found: dict[str, list[float]] = {name: [] for name in LAWS}
-    with frozen(arch.model):
-        prompts = LookupPrompts.build(arch, tiny.batch(1, 0), 0)
-        square = float((LayeredSolver(arch, {}, [(n - 1, 1.0)]).origin(prompts)[1].double() ** 2).sum())
+    with frozen(model.model):
+        prompts = LookupPrompts.build(model, tiny.batch(1, 0), 0)
+        square = float((LayeredSolver(model, {}, [(n - 1, 1.0)]).origin(prompts)[1].double() ** 2).sum())
         for eta in etas:
             ridge = Ridge(torch.eye(tiny.INNER, dtype=torch.float64), square * (1 - eta) / eta)
-            solver = LayeredSolver(arch, dict.fromkeys(layers, ridge), Spread().stages(layers)[0])
+            solver = LayeredSolver(model, dict.fromkeys(layers, ridge), Spread().stages(layers)[0])
             solution = solver.solve(prompts, residual)
             norms = np.array([float(solution.factors[i][0].norm()) for i in layers])
             found["executed"].append(float(solution.fraction))

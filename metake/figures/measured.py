@@ -54,15 +54,15 @@ def measured_real() -> Layer:
     return _measure(SMOLLM2, 6, 40_960, ASSETS / "world" / "real_facts.json", 4)
 
 
-def _measure(model: str, layer: int, tokens: int, facts: Path, count: int) -> Layer:
+def _measure(name: str, layer: int, tokens: int, facts: Path, count: int) -> Layer:
     """C of a layer, and the keys at the last tokens of the subjects."""
-    loaded = load(model, device="cpu")
-    arch, tokenizer = loaded.arch, loaded.tokenizer
-    statistics = collect(arch, tokenizer, default_text(model), (layer,), tokens=tokens, progress=False)
+    model = load(name, device="cpu")
+    tokenizer = model.tokenizer
+    statistics = collect(model, tokenizer, default_text(name), (layer,), tokens=tokens, progress=False)
     requests = [record.request for record in read_records(facts, count)]
-    prompts = LookupPrompts.build(arch, Batch.build(arch, tokenizer, requests, ()), layer)
-    _, keys = LayeredSolver(arch, {}, last((layer,))).origin(prompts)
-    return Layer(model, statistics[layer], keys.T.contiguous())
+    prompts = LookupPrompts.build(model, Batch.build(model, requests, ()), layer)
+    _, keys = LayeredSolver(model, {}, last((layer,))).origin(prompts)
+    return Layer(name, statistics[layer], keys.T.contiguous())
 
 
 def available() -> tuple[str, ...]:

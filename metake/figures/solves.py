@@ -19,7 +19,7 @@ from metake.figures import tiny_models as tiny
 from metake.figures.networks import Gradients
 from metake.figures.numbers import Array
 from metake.geometry.operator import Geometry, Ridge
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.tokens import answer_positions, pad
 from metake.models.trace import run
 from metake.planners.hypergradient import Virtual
@@ -37,14 +37,14 @@ class Setting:
     """A batch, a model and a solver over its edited layers.
 
     Attributes:
-        arch: the model.
+        model: the model.
         batch: the requests.
         weight: lambda.
         layers: edited layers.
         geometries: layer -> its geometry; by default a ridge with a random second moment.
     """
 
-    arch: Architecture
+    model: EditableModel
     batch: Batch
     weight: float
     layers: tuple[int, ...] = LAYERS
@@ -58,12 +58,12 @@ class Setting:
     @property
     def solver(self) -> LayeredSolver:
         """Solver with MEMIT's allocation."""
-        return LayeredSolver(self.arch, self.geometries, spread(self.layers))
+        return LayeredSolver(self.model, self.geometries, spread(self.layers))
 
     @cached_property
     def prompts(self) -> LookupPrompts:
         """Prompts of the batch up to their lookup tokens."""
-        return LookupPrompts.build(self.arch, self.batch, self.layers[0])
+        return LookupPrompts.build(self.model, self.batch, self.layers[0])
 
     @cached_property
     def origin(self) -> tuple[Tensor, Tensor]:
@@ -78,7 +78,7 @@ class Setting:
     @cached_property
     def objective(self) -> Objective:
         """Losses of the batch through this channel."""
-        return Objective(self.arch, self.batch, self.layers[0], self.layers[-1], channel=self.channel)
+        return Objective(self.model, self.batch, self.layers[0], self.layers[-1], channel=self.channel)
 
     def residuals(self, seed: int = 0, length: float = 1.0) -> Tensor:
         """Random residuals.
@@ -117,7 +117,7 @@ class Setting:
         geometries = self.geometries
         if held is not None:
             geometries = {i: tiny.Held(g, held[i]) for i, g in geometries.items()}
-        solver = LayeredSolver(self.arch, geometries, spread(self.layers))
+        solver = LayeredSolver(self.model, geometries, spread(self.layers))
         return solver.solve(self.prompts, residuals)
 
     def loss(self, factors: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
@@ -132,7 +132,7 @@ class Setting:
         rows = self.batch.edits
         at, columns, labels = answer_positions(rows)
         logits = run(
-            self.arch,
+            self.model,
             pad(rows),
             start=self.layers[0],
             hidden=self._below,
@@ -145,7 +145,7 @@ class Setting:
     @cached_property
     def _below(self) -> Tensor:
         first = self.layers[0]
-        return run(self.arch, pad(self.batch.edits), stop=first, inputs=(first,)).inputs[first]
+        return run(self.model, pad(self.batch.edits), stop=first, inputs=(first,)).inputs[first]
 
     def proxy(self, residuals: Tensor, gate: Gate = "channel") -> tuple[Losses, Array]:
         """Losses of the objective and their gradient.

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from metake.figures.numbers import basis
 from metake.geometry.operator import Fit, Geometry
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.tokens import Row
 from metake.prompts import Batch, RowSpec
 from metake.requests import EditRequest
@@ -72,7 +72,7 @@ def model(family: str, seed: int = 0, blocks: int = BLOCKS) -> nn.Module:
 
 
 @cache
-def tiny(family: str, seed: int = 0) -> Architecture:
+def tiny(family: str, seed: int = 0) -> EditableModel:
     """Random language model, cached.
 
     Args:
@@ -82,13 +82,13 @@ def tiny(family: str, seed: int = 0) -> Architecture:
     Returns:
         The model.
     """
-    return Architecture(model(family, seed))
+    return EditableModel(model(family, seed))
 
 
 @cache
 def still(
     seed: int = 0, layers: tuple[int, ...] = (1, 2, 3), alike: bool = False, blocks: int = BLOCKS
-) -> Architecture:
+) -> EditableModel:
     """GPT-2 with layers whose keys and attention do not depend on the stream: identity transport (A2).
 
     Args:
@@ -108,7 +108,7 @@ def still(
         block.attn.c_proj.weight.zero_()
         if alike:
             block.mlp.c_fc.bias.copy_(built.transformer.h[layers[0]].mlp.c_fc.bias)
-    return Architecture(built)
+    return EditableModel(built)
 
 
 def batch(size: int = 1, seed: int = 0, length: int = 6, lookup: int = 2, answer: int = 2) -> Batch:

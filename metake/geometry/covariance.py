@@ -25,8 +25,8 @@ from metake.errors import MetakeError
 from metake.files import read_tensors, write_tensors
 from metake.geometry.statistics import REMEDY, TOKENS_PER_KEY, Provenance, Statistics
 from metake.models.ambient import neutral
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel, as_editable
+from metake.models.editable import EditableModel
+from metake.models.load import as_editable
 from metake.models.trace import frozen, run
 from metake.processes import all_reduce_sum, rank_and_size
 
@@ -60,7 +60,7 @@ def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> 
 @neutral()
 @torch.no_grad()
 def collect(
-    model: EditableModel | nn.Module | Architecture,
+    model: EditableModel | nn.Module,
     tokenizer: Any,
     text: str | Iterable[str],
     layers: tuple[int, ...],
@@ -94,26 +94,25 @@ def collect(
     Raises:
         MetakeError: the text has fewer tokens than a key has entries, so C would be singular; a number is below 1.
     """
-    loaded = as_editable(model, tokenizer)
-    arch = loaded.arch
-    arch.check_layers(layers)
+    model = as_editable(model, tokenizer)
+    model.check_layers(layers)
     if isinstance(text, bytes | dict) or not isinstance(text, Iterable):
         raise MetakeError(f"statistics: text must be a text or several, not {type(text).__name__}")
     for name, value in (("tokens", tokens), ("window", window), ("rows", rows)):
         if value is not None and value < 1:
             raise MetakeError(f"{name}: must be at least 1, got {value}")
-    text = _as_text(text, loaded.tokenizer, tokens)
-    window = min(window, arch.max_positions or window)
-    windows = token_windows(loaded.tokenizer, text, window, tokens)
+    text = _as_text(text, model.tokenizer, tokens)
+    window = min(window, model.max_positions or window)
+    windows = token_windows(model.tokenizer, text, window, tokens)
     total = sum(len(w) for w in windows)
-    if total < arch.d_k:
+    if total < model.d_k:
         raise MetakeError(
-            f"text: {total} tokens, fewer than a key has entries ({arch.d_k}), so C would be singular; "
-            f"give at least {TOKENS_PER_KEY * arch.d_k} tokens"
+            f"text: {total} tokens, fewer than a key has entries ({model.d_k}), so C would be singular; "
+            f"give at least {TOKENS_PER_KEY * model.d_k} tokens"
         )
-    provenance = Provenance.of(arch, layers, text, total, window)
+    provenance = Provenance.of(model, layers, text, total, window)
     checkpoint = None if partial is None else _Checkpoint(_of_rank(partial), provenance, keep_every)
-    sums = _sum_moments(arch, windows, layers, rows, checkpoint, progress)
+    sums = _sum_moments(model, windows, layers, rows, checkpoint, progress)
     moments = {layer: (all_reduce_sum(s) / total).float().cpu() for layer, s in sums.items()}
     return Statistics(moments, provenance)
 
@@ -125,7 +124,7 @@ def _of_rank(partial: Path) -> Path:
 
 
 def _sum_moments(
-    arch: Architecture,
+    model: EditableModel,
     windows: list[list[int]],
     layers: tuple[int, ...],
     rows: int | None,
@@ -133,10 +132,10 @@ def _sum_moments(
     progress: bool,
 ) -> dict[int, Tensor]:
     """Layer -> sum of `k k^T` over this process's share of the windows, fp64."""
-    rows = rows or (16 if arch.device.type == "cpu" else 128)
+    rows = rows or (16 if model.device.type == "cpu" else 128)
     # summed where the keys live: a d_k x d_k copy per pass would cost more than the product
     sums = {
-        layer: torch.zeros(arch.d_k, arch.d_k, dtype=torch.float64, device=arch.weight(layer).device)
+        layer: torch.zeros(model.d_k, model.d_k, dtype=torch.float64, device=model.weight(layer).device)
         for layer in layers
     }
     rank, world = rank_and_size()
@@ -149,13 +148,13 @@ def _sum_moments(
         desc="statistics",
         disable=hidden(progress and rank == 0),
     )
-    with frozen(arch.model), bar:
+    with frozen(model.model), bar:
         for start in range(done, len(windows), rows):
             group = windows[start : start + rows]
             length = max(len(w) for w in group)
             ids = torch.tensor([w + [0] * (length - len(w)) for w in group])
             real = torch.tensor([[1] * len(w) + [0] * (length - len(w)) for w in group]).bool()
-            trace = run(arch, ids, stop=layers[-1], keys=layers)
+            trace = run(model, ids, stop=layers[-1], keys=layers)
             for layer in layers:
                 keys = trace.keys[layer]
                 sums[layer].add_(second_moment(keys[real.to(keys.device)]).to(sums[layer].device))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from metake.errors import MetakeError
 from metake.files import as_path, read_tensors, write_tensors
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel, architecture_of
+from metake.models.editable import EditableModel
+from metake.models.load import editable_model
 
 FORMAT = "metake-statistics-2"
 REMEDY = "give a file that metake stats wrote, or run it again"
@@ -64,12 +64,12 @@ class Provenance:
 
     @classmethod
     def of(
-        cls, arch: Architecture, layers: tuple[int, ...], text: str, tokens: int, window: int
+        cls, model: EditableModel, layers: tuple[int, ...], text: str, tokens: int, window: int
     ) -> Provenance:
         """Provenance of a text that was run through a model.
 
         Args:
-            arch: the model.
+            model: the model.
             layers: measured layers, ascending.
             text: the text.
             tokens: number of tokens read.
@@ -78,11 +78,11 @@ class Provenance:
         Returns:
             The provenance.
         """
-        dtype, count = arch.weight(0).dtype, layers[-1] + 1
-        rounded = {_name(other): arch.fingerprint(count, other) for other in HALVES if other != dtype}
-        name = getattr(arch.model, "name_or_path", "") or ""
+        dtype, count = model.weight(0).dtype, layers[-1] + 1
+        rounded = {_name(other): model.fingerprint(count, other) for other in HALVES if other != dtype}
+        name = getattr(model.model, "name_or_path", "") or ""
         return cls(
-            arch.fingerprint(count),
+            model.fingerprint(count),
             text_fingerprint(text),
             tokens,
             tuple(layers),
@@ -92,19 +92,19 @@ class Provenance:
             name,
         )
 
-    def same_weights(self, arch: Architecture) -> bool:
+    def same_weights(self, model: EditableModel) -> bool:
         """Whether a model has the measured weights, or one is the other rounded to its dtype.
 
         Args:
-            arch: the model.
+            model: the model.
 
         Returns:
             Whether the statistics can be used for it.
         """
         count = max(self.layers) + 1
-        if arch.fingerprint(count) in (self.model, self.rounded.get(_name(arch.weight(0).dtype))):
+        if model.fingerprint(count) in (self.model, self.rounded.get(_name(model.weight(0).dtype))):
             return True
-        return self.model == arch.fingerprint(count, getattr(torch, self.dtype))
+        return self.model == model.fingerprint(count, getattr(torch, self.dtype))
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +119,7 @@ class Statistics:
         >>> import metake as mk
         >>> model = mk.load("demo", device="cpu")
         >>> statistics = mk.statistics_for(model, layers=(1,), progress=False)
-        >>> statistics[1].shape == (model.arch.d_k, model.arch.d_k)
+        >>> statistics[1].shape == (model.d_k, model.d_k)
         True
     """
 
@@ -179,7 +179,7 @@ class Statistics:
 
     def check(
         self,
-        model: EditableModel | nn.Module | Architecture,
+        model: EditableModel | nn.Module,
         layers: tuple[int, ...],
         path: Path | str = "statistics",
     ) -> None:
@@ -195,17 +195,17 @@ class Statistics:
         Raises:
             MetakeError: statistics of another model, or without a layer that is needed.
         """
-        arch = architecture_of(model)
-        arch.check_layers(layers)
+        model = editable_model(model)
+        model.check_layers(layers)
         missing = sorted(set(layers) - set(self.moments))
         if missing:
             raise MetakeError(f"{path}: no statistics for layer {missing[0]} (has {list(self.moments)})")
         shape = tuple(self.moments[layers[0]].shape)
-        if shape != (arch.d_k, arch.d_k) or not self.provenance.same_weights(arch):
+        if shape != (model.d_k, model.d_k) or not self.provenance.same_weights(model):
             raise MetakeError(
                 f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
             )
-        mine, measured = _name(arch.weight(0).dtype), self.provenance.dtype
+        mine, measured = _name(model.weight(0).dtype), self.provenance.dtype
         if mine != measured:
             warnings.warn(
                 f"statistics of the same weights in {measured}, used for the model in {mine}", stacklevel=1

@@ -16,7 +16,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.geometry.statistics import Statistics
 from metake.methods.names import written_name
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.names import unknown_name
 from metake.planners.problem import Targets
 from metake.requests import EditRequest
@@ -178,7 +178,7 @@ class Method(Component):
             raise MetakeError(
                 f"statistics: {self.name} needs them; metake.statistics_for(model) collects them"
             )
-        statistics.check(model.arch, self.layers)
+        statistics.check(model, self.layers)
         return State(statistics)
 
     def prepare(self, model: EditableModel, state: State, requests: Sequence[EditRequest] = ()) -> State:

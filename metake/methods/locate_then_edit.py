@@ -18,7 +18,7 @@ from metake.geometry.operator import Fit, Geometry
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.methods.base import Learned, Method, Preview, Stage, State
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.models.trace import upcast
 from metake.phases import phase
 from metake.planners.base import Planner
@@ -178,7 +178,7 @@ class LocateThenEdit(Method):
         if state.contexts is None:
             contexts = self.contexts
             if contexts is None:
-                contexts = sample_contexts(model.arch, model.tokenizer, seed=self.seed)
+                contexts = sample_contexts(model, seed=self.seed)
             state = replace(state, contexts=contexts)
         if self.geometry.attenuation is not None and state.scale is None and requests:
             state = self._with_scale(model, self._groups(model, requests, state), state)
@@ -235,7 +235,7 @@ class LocateThenEdit(Method):
             The operator.
         """
         if layer not in state.bases:
-            device = model.arch.weight(layer).device
+            device = model.weight(layer).device
             moment = None
             if state.statistics is not None:
                 moment = state.statistics[layer].to(device)
@@ -258,9 +258,7 @@ class LocateThenEdit(Method):
         """
         shares = shares or self.stages[0]
         geometries = {layer: self.geometry_at(model, state, layer) for layer, _ in shares}
-        return LayeredSolver(
-            model.arch, geometries, shares, self.fit, self.allocation.per_layer, self.max_tokens
-        )
+        return LayeredSolver(model, geometries, shares, self.fit, self.allocation.per_layer, self.max_tokens)
 
     def batch(
         self, model: EditableModel, requests: Sequence[EditRequest], state: State
@@ -275,8 +273,8 @@ class LocateThenEdit(Method):
         Returns:
             Input of the planner, and input of the solver.
         """
-        batch = Batch.build(model.arch, model.tokenizer, requests, state.contexts or (), self.lookup)
-        return batch, LookupPrompts.build(model.arch, batch, self.solved_layers[0], self.keys)
+        batch = Batch.build(model, requests, state.contexts or (), self.lookup)
+        return batch, LookupPrompts.build(model, batch, self.solved_layers[0], self.keys)
 
     def step(
         self,
@@ -316,9 +314,9 @@ class LocateThenEdit(Method):
                 )
                 delta = delta.then(change)
                 if i + 1 < len(jobs):
-                    earlier.enter_context(change.applied(model.arch, check=False))
+                    earlier.enter_context(change.applied(model, check=False))
         if self.postprocess.acts_on_batch:
-            weights = {layer: model.arch.weight(layer).cpu() for layer in delta.layers}
+            weights = {layer: model.weight(layer).cpu() for layer in delta.layers}
             delta = self.postprocess.after_batch(delta, weights)
         learned = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
         return delta, state.with_learned(learned), tuple(stages)
@@ -344,7 +342,7 @@ class LocateThenEdit(Method):
             Residuals for the solver.
         """
         groups = batch.subjects if self.merge else None
-        problem = PlanningProblem(model.arch, solver, batch, prompts, groups, self.max_tokens, on_step)
+        problem = PlanningProblem(model, solver, batch, prompts, groups, self.max_tokens, on_step)
         return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(
@@ -357,7 +355,7 @@ class LocateThenEdit(Method):
 
     def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> Learned:
         """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
-        with delta.applied(model.arch, check=False):
+        with delta.applied(model, check=False):
             keys = [lookup_keys(model, group.prompts, delta.layers) for group in groups]
         return {
             layer: torch.cat([of[layer] for of in keys]).T.to(self.torch_dtype).contiguous()
@@ -397,7 +395,7 @@ def keys_in_contexts(
         Layer -> `rows x d_k`.
     """
     trace = prompts.tokens.run(
-        model.arch, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
+        model, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
     )
     return {layer: upcast(prompts.at_lookup(trace.keys[layer].suffix)) for layer in layers}
 

@@ -12,7 +12,7 @@ from metake.components import register
 from metake.deltas import Delta
 from metake.geometry.operator import Identity
 from metake.methods.base import Method, Preview, Stage, State
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.planners.normalized_gradient import Moments, Signals, answer_signals, gradient_step
 from metake.prompts import Batch
 from metake.requests import EditRequest
@@ -38,11 +38,11 @@ class UltraEdit(Method):
         return "gradient_lr"
 
     def _signals(self, model: EditableModel, requests: Sequence[EditRequest]) -> Signals:
-        rows = Batch.build(model.arch, model.tokenizer, requests, ()).edits
-        return answer_signals(model.arch, rows, self.layers, self.max_tokens)
+        rows = Batch.build(model, requests, ()).edits
+        return answer_signals(model, rows, self.layers, self.max_tokens)
 
     def _geometry(self, model: EditableModel, layer: int) -> Identity:
-        return Identity(dtype=self.torch_dtype, device=model.arch.weight(layer).device)
+        return Identity(dtype=self.torch_dtype, device=model.weight(layer).device)
 
     def step(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from metake.errors import MetakeError
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.tokens import encode
 from metake.models.trace import frozen
 from metake.words import Cut
@@ -155,8 +155,7 @@ def first_lines(text: str, target: str = "") -> str:
 
 @torch.no_grad()
 def continue_greedily(
-    arch: Architecture,
-    tokenizer: Any,
+    model: EditableModel,
     prompts: Sequence[Sequence[int]],
     lengths: Sequence[int],
     max_tokens: int | None = None,
@@ -169,8 +168,7 @@ def continue_greedily(
     positions suffice for all of them.
 
     Args:
-        arch: the model.
-        tokenizer: its tokenizer.
+        model: the model with its tokenizer.
         prompts: token ids of each prompt.
         lengths: maximum number of new tokens of each prompt.
         max_tokens: padded tokens of a batch, including continuations; by default the device's `pass_tokens` times two.
@@ -178,11 +176,11 @@ def continue_greedily(
     Returns:
         The continuations, in the order of the prompts.
     """
-    texts = [""] * len(prompts)
-    arch.check_tokens(max((max(row, default=0) for row in prompts), default=0))
-    budget, limit = max_tokens or 2 * arch.pass_tokens, arch.max_positions
-    ends = set(stop_tokens(arch.model, tokenizer))
-    with frozen(arch.model), plain_generation(arch.model, tokenizer):
+    texts, tokenizer = [""] * len(prompts), model.tokenizer
+    model.check_tokens(max((max(row, default=0) for row in prompts), default=0))
+    budget, limit = max_tokens or 2 * model.pass_tokens, model.max_positions
+    ends = set(stop_tokens(model.model, tokenizer))
+    with frozen(model.model), plain_generation(model.model, tokenizer):
         for group in _groups(prompts, lengths, budget, limit):
             width, longest = max(len(prompts[i]) for i in group), max(lengths[i] for i in group)
             if limit is not None:
@@ -192,9 +190,9 @@ def continue_greedily(
             gaps = [width - len(prompts[i]) for i in group]
             ids = torch.tensor([[0] * gap + list(prompts[i]) for i, gap in zip(group, gaps, strict=True)])
             mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
-            out = arch.model.generate(  # type: ignore[operator]
-                ids.to(arch.device),
-                attention_mask=mask.to(arch.device),
+            out = model.model.generate(
+                ids.to(model.device),
+                attention_mask=mask.to(model.device),
                 max_new_tokens=longest,
                 do_sample=False,
             )
@@ -225,8 +223,7 @@ def _groups(
 
 
 def greedy_answers(
-    arch: Architecture,
-    tokenizer: Any,
+    model: EditableModel,
     prompts: Sequence[str],
     targets: Sequence[str],
     *,
@@ -236,8 +233,7 @@ def greedy_answers(
     """Greedy answers to prompts, each a few tokens longer than its target and with as many lines.
 
     Args:
-        arch: the model.
-        tokenizer: its tokenizer, or a `Chat`.
+        model: the model with its tokenizer, or with a `Chat`.
         prompts: the prompts.
         targets: the expected answer of each prompt.
         least: minimum number of tokens of an answer.
@@ -246,7 +242,8 @@ def greedy_answers(
     Returns:
         The answers, in the order of the prompts.
     """
+    tokenizer = model.tokenizer
     rows = [encode(tokenizer, prompt).ids for prompt in prompts]
     lengths = [answer_length(tokenizer, p, t, least) for p, t in zip(prompts, targets, strict=True)]
-    texts = continue_greedily(arch, tokenizer, rows, lengths, max_tokens)
+    texts = continue_greedily(model, rows, lengths, max_tokens)
     return [first_lines(text, target) for text, target in zip(texts, targets, strict=True)]

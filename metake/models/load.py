@@ -9,13 +9,13 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, overload
+from typing import Any
 
 import torch
 
@@ -23,9 +23,9 @@ from metake.errors import MetakeError
 from metake.extras import require
 from metake.files import as_path, expand, read_json, write_json
 from metake.folders import check_folder, result_folder, verify
-from metake.models.architecture import Architecture, ModuleMap
-from metake.models.ask import MAX_NEW_TOKENS, ask
 from metake.models.chat import Chat
+from metake.models.editable import EditableModel
+from metake.models.modules import ModuleMap
 from metake.names import did_you_mean, unknown_name
 from metake.shipped import ASSETS, DEMOS, DTYPES
 
@@ -64,57 +64,6 @@ KNOWN: tuple[Known, ...] = (
     Known("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
     Known("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
 )
-
-
-@dataclass(frozen=True, repr=False)
-class EditableModel:
-    """A model with its tokenizer.
-
-    Attributes:
-        name: the model's name in messages and result files.
-        model: the `transformers` model; edits change its weights.
-        tokenizer: the model's tokenizer, or a `Chat` that puts prompts into the chat template.
-        arch: access to the modules that are edited.
-
-    Example:
-        >>> import metake as mk
-        >>> model = mk.load("demo", device="cpu")
-        >>> model.name, len(model.arch)
-        ('demo', 6)
-        >>> isinstance(model.ask("Which city was Nezan Girok born in?"), str)
-        True
-    """
-
-    name: str
-    model: Any
-    tokenizer: Any
-    arch: Architecture
-
-    @overload
-    def ask(self, questions: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str: ...
-
-    @overload
-    def ask(
-        self, questions: list[str] | tuple[str, ...], *, max_new_tokens: int = MAX_NEW_TOKENS
-    ) -> list[str]: ...
-
-    def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
-        """Greedy answer of the model in its current state, or a list of answers to several questions.
-
-        With `load(name, chat=True)` an answer is the whole turn, otherwise its first line.
-
-        Args:
-            questions: complete prompts.
-            max_new_tokens: maximum number of tokens per answer.
-
-        Returns:
-            A string for a string, otherwise a list.
-        """
-        return ask(self.arch, self.tokenizer, questions, max_new_tokens)
-
-    def __repr__(self) -> str:
-        chat = ", in conversations" if isinstance(self.tokenizer, Chat) else ""
-        return f"<EditableModel: {self.name}, {self.arch.family}, {len(self.arch)} layers{chat}>"
 
 
 def load(
@@ -173,34 +122,33 @@ def load(
             f"{name}: the tokenizer has a chat template, but prompts are used without it; give chat=True (--chat) to use it",
             stacklevel=2,
         )
-    return EditableModel(
-        canonical, model, Chat(tokenizer) if chat else tokenizer, Architecture(model, modules)
-    )
+    tokenizer = Chat(tokenizer) if chat else tokenizer
+    return EditableModel(model, tokenizer, name=canonical, modules=modules)
 
 
-def architecture_of(model: Any, modules: ModuleMap | Path | str | None = None) -> Architecture:
-    """The `Architecture` of an `EditableModel` or a model; an `Architecture` is returned unchanged.
+def editable_model(model: Any, modules: ModuleMap | Path | str | None = None) -> EditableModel:
+    """The `EditableModel` of a model; an `EditableModel` is returned unchanged.
 
     Args:
-        model: an `EditableModel`, a model of `transformers` or an `Architecture`.
+        model: an `EditableModel` or a model of `transformers`.
         modules: module map of an unknown family.
 
     Returns:
-        Access to the modules that are edited.
+        The model, without a tokenizer if it had none.
 
     Raises:
         MetakeError: another type, or a model that cannot be edited.
     """
     if isinstance(model, EditableModel):
-        model = model.arch if modules is None else model.model
-    if isinstance(model, Architecture):
-        return model
+        if modules is None:
+            return model
+        return EditableModel(model.model, model.tokenizer, name=model.name, modules=modules)
     if not isinstance(model, torch.nn.Module):
         raise MetakeError(
             f"model: must be what metake.load returns, or a transformers model, not {type(model).__name__}; "
             "load one first, e.g. metake.load('demo')"
         )
-    return Architecture(model, modules)
+    return EditableModel(model, modules=modules)
 
 
 def as_editable(
@@ -219,21 +167,15 @@ def as_editable(
     Raises:
         MetakeError: either is missing or something else, or the model cannot be edited.
     """
-    arch = architecture_of(model, modules)
-    if tokenizer is None and isinstance(model, EditableModel):
-        tokenizer = model.tokenizer
+    editable = editable_model(model, modules)
+    tokenizer = editable.tokenizer if tokenizer is None else tokenizer
     if tokenizer is None:
         raise MetakeError("tokenizer: is missing; give the model's, or what metake.load returns for both")
     if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
         raise MetakeError(
             f"tokenizer: must be a tokenizer, not {type(tokenizer).__name__}; a method is named by method=..."
         )
-    name = (
-        model.name
-        if isinstance(model, EditableModel)
-        else str(getattr(arch.model, "name_or_path", "") or arch.family)
-    )
-    return EditableModel(name, arch.model, tokenizer, arch)
+    return editable if tokenizer is editable.tokenizer else editable.with_tokenizer(tokenizer)
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
@@ -354,11 +296,11 @@ def _from_pretrained(
     return model.eval(), tokenizer
 
 
-def save_model(loaded: EditableModel, folder: Path | str, *, overwrite: bool = False) -> None:
+def save_model(model: EditableModel, folder: Path | str, *, overwrite: bool = False) -> None:
     """Write a model folder completely or not at all; a folder that metake wrote earlier is replaced.
 
     Args:
-        loaded: the model with its tokenizer.
+        model: the model with its tokenizer.
         folder: the folder to write.
         overwrite: replace also a folder that metake did not write.
 
@@ -371,26 +313,26 @@ def save_model(loaded: EditableModel, folder: Path | str, *, overwrite: bool = F
         >>> mk.load("edited", device="cpu").name
         'edited'
     """
-    if not isinstance(loaded, EditableModel):
+    if not isinstance(model, EditableModel):
         raise MetakeError(
-            f"save_model: must be given what metake.load returns, not {type(loaded).__name__}; "
-            "write save_model(loaded, folder)"
+            f"save_model: must be given what metake.load returns, not {type(model).__name__}; "
+            "write save_model(model, folder)"
         )
     folder = as_path(folder, "save_model: folder")
     check_folder(folder, overwrite=overwrite)
     with result_folder(folder, overwrite=overwrite) as place:
-        write_model(loaded, place)
+        write_model(model, place)
 
 
-def write_model(loaded: EditableModel, place: Path) -> None:
+def write_model(model: EditableModel, place: Path) -> None:
     """Write the files of a model in the format of `transformers`.
 
     Args:
-        loaded: the model with its tokenizer.
+        model: the model with its tokenizer.
         place: an existing folder.
     """
-    loaded.model.save_pretrained(place)
-    loaded.tokenizer.save_pretrained(place)
+    model.model.save_pretrained(place)
+    model.tokenizer.save_pretrained(place)
     # options of this load are left out, and the class gets the name that transformers before 5 knows
     path = place / "tokenizer_config.json"
     dropped = ("backend", "is_local", "local_files_only")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.kv_cache import KeyValues, select_rows
 from metake.models.prefix_batch import PrefixBatch
 from metake.models.tokens import chunks
@@ -17,7 +17,7 @@ from metake.models.trace import run
 
 
 def stream_after(
-    arch: Architecture,
+    model: EditableModel,
     batch: PrefixBatch,
     key_values: Mapping[int, KeyValues],
     block: int,
@@ -27,7 +27,7 @@ def stream_after(
     """Residual stream after a block at the suffix tokens, `rows x width x d_v`; 0 at padding.
 
     Args:
-        arch: the model.
+        model: the model.
         batch: the rows.
         key_values: of the prefixes, from `PrefixBatch.prefix_key_values`.
         block: the block.
@@ -41,7 +41,7 @@ def stream_after(
     for group in chunks(lengths.tolist(), budget):
         width = int(lengths[group].max())
         cache = batch.prefix_cache(key_values, group, range(block + 1))
-        trace = run(arch, batch.ids.suffix[group, :width], outputs=(block,), stop=block, cache=cache)
+        trace = run(model, batch.ids.suffix[group, :width], outputs=(block,), stop=block, cache=cache)
         found = trace.outputs[block]
         if stream is None:
             stream = found.new_zeros(len(lengths), batch.width, found.shape[2])
@@ -51,7 +51,7 @@ def stream_after(
 
 
 def key_values_above(
-    arch: Architecture,
+    model: EditableModel,
     batch: PrefixBatch,
     key_values: Mapping[int, KeyValues],
     block: int,
@@ -62,7 +62,7 @@ def key_values_above(
     """Attention's keys and values above a block, of the prefixes and of the constant suffix tokens.
 
     Args:
-        arch: the model.
+        model: the model.
         batch: the rows.
         key_values: of the prefixes, from `PrefixBatch.prefix_key_values`.
         block: the block.
@@ -73,7 +73,7 @@ def key_values_above(
     Returns:
         Layer -> keys and values, `rows x heads x (longest prefix + most constant tokens) x d`.
     """
-    upper = range(block + 1, len(arch))
+    upper = range(block + 1, len(model))
     above: dict[int, KeyValues] = {}
     if key_values:
         above = select_rows({layer: key_values[layer] for layer in upper}, batch.prefix_index)
@@ -83,11 +83,11 @@ def key_values_above(
         group = rows[chunk].tolist()
         width = int(constant[group].max())
         trace = run(
-            arch,
+            model,
             batch.ids.suffix[group, :width],
             start=block + 1,
             hidden=stream[group, :width],
-            stop=len(arch) - 1,
+            stop=len(model) - 1,
             cache=batch.prefix_cache(key_values, group, upper),
             record_from=block + 1,
         )

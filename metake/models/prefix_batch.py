@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.kv_cache import KeyValues, KVCache, select_rows
 from metake.models.trace import Trace, run
 
@@ -137,18 +137,18 @@ class PrefixBatch:
             masks={},
         )
 
-    def prefix_key_values(self, arch: Architecture) -> dict[int, KeyValues]:
+    def prefix_key_values(self, model: EditableModel) -> dict[int, KeyValues]:
         """Attention's keys and values of the prefixes in every layer of the unedited model.
 
         Args:
-            arch: the model.
+            model: the model.
 
         Returns:
             Layer -> keys and values; empty without prefixes.
         """
         if self.ids.prefix is None:
             return {}
-        return run(arch, self.ids.prefix, stop=len(arch) - 1, record_from=0).key_values
+        return run(model, self.ids.prefix, stop=len(model) - 1, record_from=0).key_values
 
     def prefix_cache(
         self, key_values: Mapping[int, KeyValues], rows: Sequence[int], layers: Iterable[int]
@@ -170,7 +170,7 @@ class PrefixBatch:
 
     def run(
         self,
-        arch: Architecture,
+        model: EditableModel,
         *,
         start: int = 0,
         hidden: PrefixSuffix | None = None,
@@ -184,7 +184,7 @@ class PrefixBatch:
         """Trace of one pass over the prefixes and one over the suffixes.
 
         Args:
-            arch: the model.
+            model: the model.
             start: first block to run.
             hidden: residual stream before block `start`; needed unless `start` is 0.
             stop: last block to run; the head is then not reached.
@@ -199,20 +199,20 @@ class PrefixBatch:
         """
         both: dict[str, Any] = {"keys": keys, "outputs": outputs, "inputs": inputs, "edits": edits}
         cache, prefix = None, Trace[Tensor]()
-        if self.ids.prefix is not None and start < len(arch):
+        if self.ids.prefix is not None and start < len(model):
             prefix = run(
-                arch,
+                model,
                 self.ids.prefix,
                 start=start,
                 hidden=None if hidden is None else hidden.prefix,
-                stop=len(arch) - 1 if stop is None else stop,
+                stop=len(model) - 1 if stop is None else stop,
                 record_from=start,
                 **both,
             )
             selected = select_rows(prefix.key_values, self.prefix_index)
             cache = KVCache(selected, self.prefix_lengths, masks=self.masks)
         suffix = run(
-            arch,
+            model,
             self.ids.suffix,
             start=start,
             hidden=None if hidden is None else hidden.suffix,

@@ -19,7 +19,7 @@ from metake.errors import MetakeError
 from metake.models.weights import is_plain
 
 if TYPE_CHECKING:
-    from metake.models.architecture import Architecture
+    from metake.models.editable import EditableModel
 
 TOKENS = 3  # the perturbed token, one before and one after it
 ROUNDING = 16  # units in the last place of the largest entry
@@ -41,17 +41,17 @@ def stream_of(output: Any) -> Tensor:
 
 
 @torch.no_grad()
-def check_values(arch: Architecture) -> None:
+def check_values(model: EditableModel) -> None:
     """Test every block, and the head.
 
     Args:
-        arch: the model.
+        model: the model.
 
     Raises:
         MetakeError: the model cannot be run on token ids alone, a down-projection is not run, its output is not its
             weight times the key, the stream does not receive this output, or the head does not read the stream.
     """
-    ids = torch.arange(TOKENS, device=arch.device)[None]
+    ids = torch.arange(TOKENS, device=model.device)[None]
     replaying = False
     measured: list[int] = []
 
@@ -62,7 +62,7 @@ def check_values(arch: Architecture) -> None:
                 return
             replaying = True
             try:
-                _check_block(arch, layer, lambda: stream_of(block(*args, **kwargs)))
+                _check_block(model, layer, lambda: stream_of(block(*args, **kwargs)))
             finally:
                 replaying = False
             measured.append(layer)
@@ -70,26 +70,26 @@ def check_values(arch: Architecture) -> None:
         return replay
 
     with ExitStack() as stack:
-        for layer, block in enumerate(arch.blocks):
+        for layer, block in enumerate(model.blocks):
             stack.callback(block.register_forward_hook(measure(layer), with_kwargs=True).remove)
-        whole = _logits(arch, ids)
-    missing = sorted(set(range(len(arch))) - set(measured))
+        whole = _logits(model, ids)
+    missing = sorted(set(range(len(model))) - set(measured))
     if missing:
         raise MetakeError(
-            f"{arch.family}: block {missing[0]} of {arch.modules.blocks} is not run in a forward pass; correct the module map"
+            f"{model.family}: block {missing[0]} of {model.modules.blocks} is not run in a forward pass; correct the module map"
         )
-    _check_head(arch, ids, whole)
+    _check_head(model, ids, whole)
 
 
-def _logits(arch: Architecture, ids: Tensor) -> Tensor:
+def _logits(model: EditableModel, ids: Tensor) -> Tensor:
     try:
-        return logits_of(arch.model(input_ids=ids, use_cache=False))
+        return logits_of(model.model(input_ids=ids, use_cache=False))
     except MetakeError:
         raise
     except Exception as error:  # whatever the model's own code raises
         reason = " ".join(str(error).split())[:200]
         raise MetakeError(
-            f"{arch.family}: cannot be run on token ids alone ({type(error).__name__}: {reason}); not supported"
+            f"{model.family}: cannot be run on token ids alone ({type(error).__name__}: {reason}); not supported"
         ) from error
 
 
@@ -106,11 +106,11 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
-def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> None:
+def _check_block(model: EditableModel, layer: int, run: Callable[[], Tensor]) -> None:
     """Perturb the down-projection's output at one token: the stream must change by this there, and nowhere else."""
-    down, where = arch.down(layer), f"{arch.family}: the output of {arch.modules.down} of block {layer}"
+    down, where = model.down(layer), f"{model.family}: the output of {model.modules.down} of block {layer}"
     keys: list[Tensor] = []
-    push = torch.zeros(TOKENS, arch.d_v, dtype=torch.float64)
+    push = torch.zeros(TOKENS, model.d_v, dtype=torch.float64)
 
     def add(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         keys.append(args[0])
@@ -127,26 +127,26 @@ def _check_block(arch: Architecture, layer: int, run: Callable[[], Tensor]) -> N
             )
         if len(keys) > 1:
             raise MetakeError(f"{where} is computed {len(keys)} times in a pass; not supported")
-        if keys[0].numel() != TOKENS * arch.d_k:
+        if keys[0].numel() != TOKENS * model.d_k:
             raise MetakeError(
                 f"{where} is computed for some tokens only (a mixture of experts?); not supported"
             )
-        if still.shape[1] != arch.d_v:
+        if still.shape[1] != model.d_v:
             raise MetakeError(
-                f"{where} has {arch.d_v} entries, the stream {still.shape[1]}; correct the module map"
+                f"{where} has {model.d_v} entries, the stream {still.shape[1]}; correct the module map"
             )
         scale = float(still.abs().max()) or 1.0  # so that rounding is small beside it
-        push[1] = torch.linspace(1, 2, arch.d_v, dtype=torch.float64) * scale
+        push[1] = torch.linspace(1, 2, model.d_v, dtype=torch.float64) * scale
         error = float((run().reshape(TOKENS, -1).cpu().double() - still - push).abs().max())
     finally:
         handle.remove()
-    if not error <= ROUNDING * torch.finfo(arch.weight(layer).dtype).eps * scale:
+    if not error <= ROUNDING * torch.finfo(model.weight(layer).dtype).eps * scale:
         raise MetakeError(
             f"{where} is normalized, scaled, mixed or dropped before it is added to the residual stream, "
             "so the stream would not receive the edit; not supported"
         )
     if not is_plain(down):
-        _check_map(f"{arch.family}: {arch.modules.down} of block {layer}", down, keys[0])
+        _check_map(f"{model.family}: {model.modules.down} of block {layer}", down, keys[0])
 
 
 def _check_map(where: str, down: nn.Module, keys: Tensor) -> None:
@@ -167,20 +167,20 @@ def _check_map(where: str, down: nn.Module, keys: Tensor) -> None:
         )
 
 
-def _check_head(arch: Architecture, ids: Tensor, whole: Tensor) -> None:
+def _check_head(model: EditableModel, ids: Tensor, whole: Tensor) -> None:
     """Test that the head gives the same logits for one position as for all positions."""
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (args[0][:, -1],)
 
     with ExitStack() as stack:
-        stack.callback(arch.head.register_forward_pre_hook(gather).remove)
+        stack.callback(model.head.register_forward_pre_hook(gather).remove)
         try:
-            some = logits_of(arch.model(input_ids=ids, use_cache=False))
+            some = logits_of(model.model(input_ids=ids, use_cache=False))
             off = float((some.reshape(-1) - whole[0, -1]).abs().max())
         except Exception:  # any error of a module that is not the head
             off = float("nan")
     if not off <= 1e3 * torch.finfo(whole.dtype).eps * float(whole.abs().max()):
         raise MetakeError(
-            f"{arch.family}: {arch.modules.head} does not turn the stream into logits; correct the module map's head"
+            f"{model.family}: {model.modules.head} does not turn the stream into logits; correct the module map's head"
         )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from metake.models.ambient import neutral
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.kv_cache import KeyValues, KVCache
 from metake.models.probe import logits_of, stream_of
 from metake.models.wrappers import runs_compiled
@@ -117,7 +117,7 @@ _gelu = partial(nn.functional.gelu, approximate="tanh")
 
 
 def run(
-    arch: Architecture,
+    model: EditableModel,
     ids: Tensor,
     *,
     start: int = 0,
@@ -135,9 +135,9 @@ def run(
     """Trace of a pass over right-padded rows.
 
     Args:
-        arch: the model.
+        model: the model.
         ids: token ids, `rows x length`.
-        start: first block to run; `len(arch)` runs norm and head only.
+        start: first block to run; `len(model)` runs norm and head only.
         hidden: residual stream before block `start`, `rows x length x d_v`; needed unless `start` is 0.
         stop: last block to run; the head is then not reached.
         keys: layers whose down-projection inputs are observed.
@@ -157,49 +157,49 @@ def run(
         ValueError: `start` is not 0 and there is no `hidden`.
     """
     if ids.device.type == "cpu" and ids.numel():
-        arch.check_tokens(int(ids.max()))
+        model.check_tokens(int(ids.max()))
     trace = Trace[Tensor]()
-    held, options = _cache_options(arch, ids, cache, record_from)
-    with eager(arch.model), _replaced(arch.written_out_gelus, _gelu), ExitStack() as stack:
-        _skip_blocks(stack, arch, start, hidden)
-        _observe_keys(stack, arch, trace, keys, ids.shape)
-        _apply_edits(stack, arch, edits or {}, start)
-        _observe_values(stack, arch, trace, values, ids.shape)
-        _observe_inputs(stack, arch, trace, inputs)
-        _observe_outputs(stack, arch, trace, outputs, stop)
+    held, options = _cache_options(model, ids, cache, record_from)
+    with eager(model.model), _replaced(model.written_out_gelus, _gelu), ExitStack() as stack:
+        _skip_blocks(stack, model, start, hidden)
+        _observe_keys(stack, model, trace, keys, ids.shape)
+        _apply_edits(stack, model, edits or {}, start)
+        _observe_values(stack, model, trace, values, ids.shape)
+        _observe_inputs(stack, model, trace, inputs)
+        _observe_outputs(stack, model, trace, outputs, stop)
         if positions is not None:
-            if stop is None and len(arch) - 1 not in (*keys, *values, *outputs):
-                _skip_last_ffn(stack, arch, positions, ids.numel())
-            _select_positions(stack, arch, positions)
+            if stop is None and len(model) - 1 not in (*keys, *values, *outputs):
+                _skip_last_ffn(stack, model, positions, ids.numel())
+            _select_positions(stack, model, positions)
         with suppress(_Stop):
-            trace.logits = logits_of(arch.model(input_ids=ids.to(arch.device), use_cache=False, **options))
+            trace.logits = logits_of(model.model(input_ids=ids.to(model.device), use_cache=False, **options))
     if held is not None:
         trace.key_values = held.recorded
     return trace
 
 
 def _cache_options(
-    arch: Architecture, ids: Tensor, cache: KVCache | None, record_from: int | None
+    model: EditableModel, ids: Tensor, cache: KVCache | None, record_from: int | None
 ) -> tuple[KVCache | None, dict[str, Any]]:
     """Cache that records the pass, None if there is none, and the arguments of the model for it."""
     held: KVCache | None = None
     options: dict[str, Any] = {}
     if cache is not None or record_from is not None:
         held = (KVCache({}, ids.new_zeros(len(ids))) if cache is None else cache).recording(record_from)
-        options[arch.cache_argument] = held
+        options[model.cache_argument] = held
     if cache is not None:
-        mask, at = cache.mask_and_positions(ids.shape[1], arch.max_positions, arch.device)
+        mask, at = cache.mask_and_positions(ids.shape[1], model.max_positions, model.device)
         options |= {"attention_mask": mask, "position_ids": at}
     return held, options
 
 
-def _skip_blocks(stack: ExitStack, arch: Architecture, start: int, hidden: Tensor | None) -> None:
+def _skip_blocks(stack: ExitStack, model: EditableModel, start: int, hidden: Tensor | None) -> None:
     """Return `hidden` from the blocks before `start` without running them."""
     if start > 0:
         if hidden is None:
             raise ValueError("a pass that starts at a block needs the hidden state before it")
-        skipped = (hidden, None) if arch.returns_tuples else hidden
-        stack.enter_context(_replaced(arch.blocks[:start], lambda *_, **__: skipped))
+        skipped = (hidden, None) if model.returns_tuples else hidden
+        stack.enter_context(_replaced(model.blocks[:start], lambda *_, **__: skipped))
 
 
 def _by_row(tokens: Tensor, shape: torch.Size) -> Tensor:
@@ -208,18 +208,18 @@ def _by_row(tokens: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _observe_keys(
-    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int], shape: torch.Size
+    stack: ExitStack, model: EditableModel, trace: Trace[Tensor], layers: Sequence[int], shape: torch.Size
 ) -> None:
     for layer in layers:
 
         def keep(_: object, args: tuple[Tensor, ...], layer: int = layer) -> None:
             trace.keys[layer] = _by_row(args[0], shape)
 
-        stack.callback(arch.down(layer).register_forward_pre_hook(keep).remove)
+        stack.callback(model.down(layer).register_forward_pre_hook(keep).remove)
 
 
 def _apply_edits(
-    stack: ExitStack, arch: Architecture, edits: Mapping[int, tuple[Tensor, Tensor]], start: int
+    stack: ExitStack, model: EditableModel, edits: Mapping[int, tuple[Tensor, Tensor]], start: int
 ) -> None:
     for layer, (left, right) in edits.items():
         if layer < start:
@@ -232,11 +232,11 @@ def _apply_edits(
             gate = key.to(right.dtype) @ right.to(key.device)
             return output + (gate @ left.to(key.device).T).to(output.dtype)
 
-        stack.callback(arch.down(layer).register_forward_hook(add).remove)
+        stack.callback(model.down(layer).register_forward_hook(add).remove)
 
 
 def _observe_values(
-    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int], shape: torch.Size
+    stack: ExitStack, model: EditableModel, trace: Trace[Tensor], layers: Sequence[int], shape: torch.Size
 ) -> None:
     for layer in layers:
 
@@ -245,22 +245,22 @@ def _observe_values(
             # the model continues from a copy: some families (Falcon) add to it in place
             return observed.reshape(output.shape).clone()
 
-        stack.callback(arch.down(layer).register_forward_hook(keep).remove)
+        stack.callback(model.down(layer).register_forward_hook(keep).remove)
 
 
 def _observe_inputs(
-    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int]
+    stack: ExitStack, model: EditableModel, trace: Trace[Tensor], layers: Sequence[int]
 ) -> None:
     for layer in layers:
 
         def keep(_: object, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int = layer) -> None:
             trace.inputs[layer] = args[0] if args else kwargs["hidden_states"]
 
-        stack.callback(arch.blocks[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
+        stack.callback(model.blocks[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
 
 
 def _observe_outputs(
-    stack: ExitStack, arch: Architecture, trace: Trace[Tensor], layers: Sequence[int], stop: int | None
+    stack: ExitStack, model: EditableModel, trace: Trace[Tensor], layers: Sequence[int], stop: int | None
 ) -> None:
     """Observe blocks, and leave the pass after block `stop`."""
     for layer in {*layers, *(() if stop is None else (stop,))}:
@@ -271,19 +271,19 @@ def _observe_outputs(
             if layer == stop:
                 raise _Stop
 
-        stack.callback(arch.blocks[layer].register_forward_hook(keep).remove)
+        stack.callback(model.blocks[layer].register_forward_hook(keep).remove)
 
 
 def _skip_last_ffn(
-    stack: ExitStack, arch: Architecture, positions: tuple[Tensor, Tensor], tokens: int
+    stack: ExitStack, model: EditableModel, positions: tuple[Tensor, Tensor], tokens: int
 ) -> None:
     """Run the last FFN at the positions of logits only, if they are fewer than half of all tokens."""
-    ffn = arch.ffn(len(arch) - 1)
+    ffn = model.ffn(len(model) - 1)
     if ffn is not None and 2 * len(positions[0]) < tokens:
         stack.enter_context(_replaced([ffn], _only_at(ffn.forward, positions)))
 
 
-def _select_positions(stack: ExitStack, arch: Architecture, positions: tuple[Tensor, Tensor]) -> None:
+def _select_positions(stack: ExitStack, model: EditableModel, positions: tuple[Tensor, Tensor]) -> None:
     """Run the head at some positions only."""
     rows, columns = positions
 
@@ -291,7 +291,7 @@ def _select_positions(stack: ExitStack, arch: Architecture, positions: tuple[Ten
         stream = args[0]
         return (stream[rows.to(stream.device), columns.to(stream.device)],)
 
-    stack.callback(arch.head.register_forward_pre_hook(gather).remove)
+    stack.callback(model.head.register_forward_pre_hook(gather).remove)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from metake.errors import MetakeError
 from metake.geometry.operator import Geometry
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.tokens import Row, answer_positions, chunks, pad
 from metake.models.trace import run, upcast
 from metake.planners.problem import Targets
@@ -145,12 +145,12 @@ class Signals:
 
 @torch.enable_grad()
 def answer_signals(
-    arch: Architecture, rows: Sequence[Row], layers: Sequence[int], max_tokens: int | None = None
+    model: EditableModel, rows: Sequence[Row], layers: Sequence[int], max_tokens: int | None = None
 ) -> Signals:
     """Keys, and gradients of the mean NLL over all answer tokens of all rows.
 
     Args:
-        arch: the model.
+        model: the model.
         rows: token rows, one per request.
         layers: layers whose keys and gradients are read.
         max_tokens: padded tokens per pass; by default what suits the device.
@@ -162,8 +162,8 @@ def answer_signals(
         >>> import metake as mk
         >>> model = mk.load("demo", device="cpu")
         >>> request = mk.EditRequest("Which city was {} born in?", "Ada", "Oslo")
-        >>> rows = mk.Batch.build(model.arch, model.tokenizer, [request], contexts=()).edits
-        >>> signals = mk.answer_signals(model.arch, rows, layers=(1,))
+        >>> rows = mk.Batch.build(model, [request], contexts=()).edits
+        >>> signals = mk.answer_signals(model, rows, layers=(1,))
         >>> signals.keys[1].shape[0] == signals.gradients[1].shape[0] == rows[0].answer
         True
     """
@@ -172,15 +172,15 @@ def answer_signals(
     keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     gradients: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     nll = torch.zeros(len(rows))
-    hidden = torch.zeros(len(rows), arch.d_v)
-    zero_edits = _zero_edits(arch, layers)
-    for group in chunks([row.needed for row in rows], max_tokens or arch.pass_tokens):
+    hidden = torch.zeros(len(rows), model.d_v)
+    zero_edits = _zero_edits(model, layers)
+    for group in chunks([row.needed for row in rows], max_tokens or model.pass_tokens):
         members = [rows[i] for i in group]
         places = answer_positions(members)
         owner = torch.tensor(group)[places[0]]
         width = max(row.needed for row in members)
         trace = run(
-            arch,
+            model,
             pad(members)[:, :width],
             keys=layers,
             values=layers,
@@ -206,13 +206,13 @@ def answer_signals(
     return Signals(torch.cat(owners), joined_keys, joined_gradients, nll, hidden)
 
 
-def _zero_edits(arch: Architecture, layers: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
+def _zero_edits(model: EditableModel, layers: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
     """Virtual edits that change nothing; the values of their layers then have a gradient."""
     edits = {}
     for layer in layers:
-        device = arch.weight(layer).device
-        left = torch.zeros(arch.d_v, 1, device=device, requires_grad=True)
-        edits[layer] = (left, torch.zeros(arch.d_k, 1, device=device))
+        device = model.weight(layer).device
+        left = torch.zeros(model.d_v, 1, device=device, requires_grad=True)
+        edits[layer] = (left, torch.zeros(model.d_k, 1, device=device))
     return edits
 
 

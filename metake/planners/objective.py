@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.kv_cache import KVCache
 from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
@@ -55,7 +55,7 @@ class Objective:
     What is constant is computed when it is first needed, with the model as it is then.
 
     Args:
-        arch: the model.
+        model: the model.
         batch: token rows of the requests.
         first: first edited layer.
         top: last edited layer.
@@ -66,7 +66,7 @@ class Objective:
 
     def __init__(
         self,
-        arch: Architecture,
+        model: EditableModel,
         batch: Batch,
         first: int,
         top: int,
@@ -75,9 +75,9 @@ class Objective:
         joint: bool = True,
         max_tokens: int | None = None,
     ) -> None:
-        self.arch, self.first, self.top = arch, first, top
+        self.model, self.first, self.top = model, first, top
         self.channel, self.joint = channel, joint
-        self.max_tokens = max_tokens or arch.pass_tokens
+        self.max_tokens = max_tokens or model.pass_tokens
         self.size = len(batch.requests)
         self.templates = batch.templates
         self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
@@ -112,7 +112,7 @@ class Objective:
 
     @cached_property
     def _resume(self) -> bool:
-        return self.arch.can_resume(max((spec.row.needed for spec in self._specs), default=0))
+        return self.model.can_resume(max((spec.row.needed for spec in self._specs), default=0))
 
     def _groups(self, begins: list[int]) -> Iterator[list[int]]:
         lengths = [spec.row.needed - begin for spec, begin in zip(self._specs, begins, strict=True)]
@@ -123,8 +123,8 @@ class Objective:
         needed = torch.tensor([spec.row.needed for spec in specs])
         shared = self._prefix_batch(specs, self._shared_lengths(specs))
         contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
-        states = shared.prefix_key_values(self.arch)
-        stream = stream_after(self.arch, shared, states, self.top, needed - contexts, self.max_tokens)
+        states = shared.prefix_key_values(self.model)
+        stream = stream_after(self.model, shared, states, self.top, needed - contexts, self.max_tokens)
         alone = list(range(len(specs)))
         own = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(
@@ -134,8 +134,8 @@ class Objective:
             prefix_rows=own.prefix_rows[:0],
         )
         cache = None
-        if any(begins) and self.top + 1 < len(self.arch):  # no attention above the last block
-            memory = key_values_above(self.arch, shared, states, self.top, stream, ahead, self.max_tokens)
+        if any(begins) and self.top + 1 < len(self.model):  # no attention above the last block
+            memory = key_values_above(self.model, shared, states, self.top, stream, ahead, self.max_tokens)
             there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
             cache = KVCache(memory, split.prefix_lengths, torch.cat(there, 1))
         above = own.cut(stream).suffix
@@ -160,7 +160,7 @@ class Objective:
         split = self._prefix_batch(specs, begins)
         owners = torch.tensor([spec.owner for spec in specs])
         trace = split.run(
-            self.arch, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
+            self.model, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
         above = trace.outputs[self.top]
 
@@ -179,7 +179,7 @@ class Objective:
     def _prefix_batch(self, specs: list[RowSpec], prefix_lengths: list[int]) -> PrefixBatch:
         """Rows as far as they are needed; those of a template share a prefix."""
         needed = [spec.row.needed for spec in specs]
-        ids = pad([spec.row for spec in specs])[:, : max(needed)].to(self.arch.device)
+        ids = pad([spec.row for spec in specs])[:, : max(needed)].to(self.model.device)
         templates = [-1 if spec.template is None else spec.template for spec in specs]
         return PrefixBatch.of(ids, needed, prefix_lengths, templates)
 
@@ -191,7 +191,7 @@ class Objective:
         lookups = torch.tensor([specs[i].row.lookup for i in watched])
         width = int(lookups.max()) + 1
         logits = run(
-            self.arch,
+            self.model,
             ids[watched, :width],
             start=self.top + 1,
             hidden=stream[watched, :width],
@@ -232,14 +232,14 @@ class Objective:
             positions, hidden = rows.scored.positions, rows.shifted(residuals)
             if rows.cache is not None:
                 return run(
-                    self.arch,
+                    self.model,
                     rows.tokens.ids.suffix,
                     start=self.top + 1,
                     hidden=hidden.suffix,
                     positions=positions,
                     cache=rows.cache,
                 ).logits
-            return rows.tokens.run(self.arch, start=self.top + 1, hidden=hidden, positions=positions).logits
+            return rows.tokens.run(self.model, start=self.top + 1, hidden=hidden, positions=positions).logits
 
         batches = self._lookup_batches if gate == "token" else self._whole_batches
         return self._sum(batches, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
@@ -269,7 +269,7 @@ class Objective:
         def logits(rows: MicroBatch) -> Tensor:
             positions = rows.scored.positions
             return rows.tokens.run(
-                self.arch, start=self.first, hidden=rows.below, edits=factors, positions=positions
+                self.model, start=self.first, hidden=rows.below, edits=factors, positions=positions
             ).logits
 
         everyone = torch.ones(self.size, dtype=torch.bool)

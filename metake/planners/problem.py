@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.planners.hypergradient import evaluate_executed
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization
@@ -45,7 +45,7 @@ class PlanningProblem:
     """Batch to be planned, on the model as it is now.
 
     Attributes:
-        arch: the model.
+        model: the model.
         solver: the lower level.
         batch: token rows of the requests.
         prompts: their prefixes up to the lookup token.
@@ -56,7 +56,7 @@ class PlanningProblem:
         joint: whether every row receives every request's residual, not only its owner's (X8).
     """
 
-    arch: Architecture
+    model: EditableModel
     solver: LayeredSolver
     batch: Batch
     prompts: LookupPrompts
@@ -110,14 +110,14 @@ class PlanningProblem:
     def planning_objective(self) -> Objective:
         """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""
         return Objective(
-            self.arch, self.batch, self.prompts.start, self.solver.planned_at, max_tokens=self.max_tokens
+            self.model, self.batch, self.prompts.start, self.solver.planned_at, max_tokens=self.max_tokens
         )
 
     @cached_property
     def objective(self) -> Objective:
         """Losses after execution, and through the channel."""
         return Objective(
-            self.arch,
+            self.model,
             self.batch,
             self.prompts.start,
             self.solver.planned_at,

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixSuffix
 from metake.models.trace import run, upcast
 from metake.prompts import LookupPrompts, pick_tokens
@@ -90,7 +90,7 @@ class LayeredSolver:
     """Solver of a batch over the layers of an allocation.
 
     Args:
-        arch: the model.
+        model: the model.
         geometries: layer -> its effective geometry.
         shares: (layer, share) of the stage; see `metake.solvers.allocation`.
         fit: `soft` is least squares (MEMIT, AlphaEdit), `exact` an equality constraint (ROME, EMMET).
@@ -105,21 +105,21 @@ class LayeredSolver:
 
     def __init__(
         self,
-        arch: Architecture,
+        model: EditableModel,
         geometries: Mapping[int, Geometry],
         shares: Shares,
         fit: Fit = "soft",
         per_layer: bool = False,
         max_tokens: int | None = None,
     ) -> None:
-        self.arch, self.geometries, self.shares, self.fit, self.per_layer = (
-            arch,
+        self.model, self.geometries, self.shares, self.fit, self.per_layer = (
+            model,
             geometries,
             shares,
             fit,
             per_layer,
         )
-        self.max_tokens = max_tokens or (4096 if arch.device.type == "cpu" else 16384)
+        self.max_tokens = max_tokens or (4096 if model.device.type == "cpu" else 16384)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -143,7 +143,7 @@ class LayeredSolver:
         """
         top = self.planned_at
         trace = prompts.tokens.run(
-            self.arch, start=prompts.start, hidden=prompts.hidden, stop=top, keys=(top,), outputs=(top,)
+            self.model, start=prompts.start, hidden=prompts.hidden, stop=top, keys=(top,), outputs=(top,)
         )
         stream = prompts.bare(prompts.at_lookup(trace.outputs[top].suffix))
         return upcast(stream), prompts.mean_key(upcast(prompts.at_lookup(trace.keys[top].suffix)))
@@ -160,7 +160,7 @@ class LayeredSolver:
         """
         ids, last, below = prompts.bare_rows(prompts.hidden)
         top = self.planned_at
-        trace = run(self.arch, ids, start=prompts.start, hidden=below, stop=top, values=(top,))
+        trace = run(self.model, ids, start=prompts.start, hidden=below, stop=top, values=(top,))
         return upcast(pick_tokens(last, trace.values[top]))
 
     def solve(self, prompts: LookupPrompts, residuals: Tensor, differentiate_keys: bool = True) -> Solution:
@@ -235,7 +235,7 @@ class LayeredSolver:
 
         def climb() -> tuple[PrefixSuffix, Tensor]:
             trace = prompts.tokens.run(
-                self.arch,
+                self.model,
                 start=start,
                 hidden=hidden,
                 stop=layer,
@@ -254,7 +254,7 @@ class LayeredSolver:
         ids, _, below = prompts.bare_rows(hidden)
 
         def climb() -> dict[int, Tensor]:
-            return run(self.arch, ids, start=layer, hidden=below, stop=layers[-1], outputs=layers).outputs
+            return run(self.model, ids, start=layer, hidden=below, stop=layers[-1], outputs=layers).outputs
 
         return self._recomputed(prompts, climb)
 
@@ -277,6 +277,6 @@ class LayeredSolver:
         upper = [layer for layer in self.layers if layer > place]
         if upper:
             shifted = stream.index_put(at, goals[place].to(stream.dtype))
-            replay = run(self.arch, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
+            replay = run(self.model, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
             goals |= {layer: upcast(pick_tokens(last, replay.outputs[layer])) for layer in upper}
         return goals

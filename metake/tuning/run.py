@@ -14,7 +14,7 @@ from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_json, write_record
 from metake.methods.base import Method
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.options import find_statistics
 from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
 from metake.provenance import provenance
@@ -69,7 +69,7 @@ def open_preset(path: Path, known: str, name: str) -> dict[str, Any]:
 
 
 def tune(
-    loaded: EditableModel,
+    model: EditableModel,
     methods: Sequence[str],
     records: list[Record],
     budget: Budget,
@@ -83,7 +83,7 @@ def tune(
     """Search each method's settings, save all trials and the winners, and print a summary.
 
     Args:
-        loaded: the unedited model.
+        model: the unedited model.
         methods: rows of the method table.
         records: development records.
         budget: what the trials edit, and how many there are.
@@ -100,10 +100,10 @@ def tune(
         MetakeError: a file cannot be used, or no trial of a method succeeded.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    known = preset_name(loaded.arch)
-    name = known or short_name(loaded.name)
-    space = SPACES.get(known) or space_of(loaded.arch)
-    statistics = find_statistics(loaded, [_all_places(loaded, space)], stats, text)
+    known = preset_name(model)
+    name = known or short_name(model.name)
+    space = SPACES.get(known) or space_of(model)
+    statistics = find_statistics(model, [_all_places(model, space)], stats, text)
     result_file, preset_file = result_files(name, known, out)
     preset = open_preset(preset_file, known, name)
     fixed, shipped = preset["common"], dict(preset["methods"])
@@ -113,25 +113,25 @@ def tune(
     for method in methods:
         found = result.get(method, {})
         earlier = found["trials"] if extend and same.items() <= found.items() else []
-        trials = search(loaded, method, space, records, statistics, budget, fixed, shipped, earlier)
+        trials = search(model, method, space, records, statistics, budget, fixed, shipped, earlier)
         if "failed" in trials[0]:
             raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
-        source = provenance(loaded.name, loaded.arch, method, dated=False)
+        source = provenance(model.name, model, method, dated=False)
         result[method] = {**source, **same, "trials": trials}
         variants[method] = _put_winners(preset, method, trials)
         write_record(result_file, result)
-        write_json(preset_file, {**preset, "searched": provenance(loaded.name, loaded.arch, methods)})
+        write_json(preset_file, {**preset, "searched": provenance(model.name, model, methods)})
     print("\n".join(["", *winners(result, methods)]))
     print(f"written: {preset_file} (the winners), {result_file} (every trial)")
     best = variants[max(methods, key=lambda method: result[method]["trials"][0]["score"])]
-    _show_next(loaded.name in DEMOS, options, records[0], best, list(variants.values()), preset_file)
+    _show_next(model.name in DEMOS, options, records[0], best, list(variants.values()), preset_file)
     return preset_file
 
 
-def _all_places(loaded: EditableModel, space: Space) -> Method:
+def _all_places(model: EditableModel, space: Space) -> Method:
     """MEMIT at every layer of a space, for the statistics of all of them."""
     layers = tuple(sorted({n for place in space.places for n in place}))
-    return settings_for(loaded.arch, "memit", layers=layers)
+    return settings_for(model, "memit", layers=layers)
 
 
 def _read_trials(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from metake.evaluation.protocol import Protocol, Session
 from metake.files import read_json
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.presets import PRESETS, preset_name, settings_for, short_name
 from metake.provenance import provenance
 from metake.tuning.journal import Journal
@@ -204,7 +204,7 @@ def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def search(
-    loaded: EditableModel,
+    model: EditableModel,
     method: str,
     space: Space,
     records: list[Record],
@@ -219,7 +219,7 @@ def search(
     A journal that holds trials of another run raises a `MetakeError`.
 
     Args:
-        loaded: the unedited model.
+        model: the unedited model.
         method: row of the method table.
         space: space of the search.
         records: development records.
@@ -232,16 +232,16 @@ def search(
     Returns:
         At most `args.trials` trials, as the result file holds them.
     """
-    session = Protocol(records, args.batch, generate=False).prepare(loaded, statistics)
-    name = preset_name(loaded.arch) or short_name(loaded.name)
-    plain = settings_for(loaded, method, name="none")
+    session = Protocol(records, args.batch, generate=False).prepare(model, statistics)
+    name = preset_name(model) or short_name(model.name)
+    plain = settings_for(model, method, name="none")
     plain = plain.updated(**plain.numbers(fixed))
     held = plain.fitting(dict(args.set))
     study = open_study(
         args.journal / f"{name}-{method}.journal",
         method,
-        {**described(args, space), "model": loaded.arch.fingerprint()},
-        provenance(loaded.name, loaded.arch, method, dated=False),
+        {**described(args, space), "model": model.fingerprint()},
+        provenance(model.name, model, method, dated=False),
     )
     if not study.trials:
         recall(study, earlier or [], method, space)

@@ -6,24 +6,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from metake.methods.table import find_method
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.presets import preset_name, preset_of
 
 
-def searched_names(arch: Architecture, names: Sequence[str], preset: str | Path | None = None) -> list[str]:
+def searched_names(model: EditableModel, names: Sequence[str], preset: str | Path | None = None) -> list[str]:
     """Names with the components of their variant in a preset, as `memit + past-keys` for `memit`.
 
     A row without a variant of its own takes the components of the one that it is like.
 
     Args:
-        arch: the model.
+        model: the model.
         names: rows of the method table, with or without a label after `@`.
         preset: name or file; the model's by default.
 
     Returns:
         One name per row.
     """
-    held = list(preset_of(preset_name(arch) if preset is None else preset).get("methods", {}))
+    held = list(preset_of(preset_name(model) if preset is None else preset).get("methods", {}))
     return [_variant(name, held) for name in names]
 
 

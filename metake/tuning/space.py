@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.presets import settings_for
 
 
@@ -156,19 +156,19 @@ SPACES = {
 }
 
 
-def space_of(arch: Architecture) -> Space:
+def space_of(model: EditableModel) -> Space:
     """Space of a model without one of its own.
 
     The places are its layers (its preset's, or the default ones), the upper ones of them, and as many further up.
 
     Args:
-        arch: the model.
+        model: the model.
 
     Returns:
         The space.
     """
-    base = settings_for(arch, "memit").layers
-    further = tuple(n for n in (layer + len(base) for layer in base) if n < len(arch))
+    base = settings_for(model, "memit").layers
+    further = tuple(n for n in (layer + len(base) for layer in base) if n < len(model))
     places = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]
     guess = {kind: {**point, "place": 0} for kind, point in REAL_GUESS.items()}
     return replace(SPACES["smollm2"], places=tuple(dict.fromkeys(places)), guess=guess)

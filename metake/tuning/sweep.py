@@ -18,7 +18,7 @@ from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import MethodRun
 from metake.files import write_json, write_text
 from metake.methods.base import Method
-from metake.models.load import EditableModel
+from metake.models.editable import EditableModel
 from metake.options import find_statistics
 from metake.planners.closed_loop import ClosedLoop
 from metake.provenance import provenance
@@ -67,7 +67,7 @@ def at_strengths(
 
 
 def sweep(
-    loaded: EditableModel,
+    model: EditableModel,
     records: list[Record],
     bases: Sequence[Method],
     factors: Sequence[float],
@@ -81,7 +81,7 @@ def sweep(
     """Edit the records with each method at several strengths, and save table, figure and results.
 
     Args:
-        loaded: the unedited model.
+        model: the unedited model.
         records: edited in consecutive batches.
         bases: methods at their own strengths.
         factors: strengths relative to those.
@@ -98,16 +98,16 @@ def sweep(
         MetakeError: statistics cannot be used, or an edit fails.
     """
     methods, strengths = at_strengths(bases, factors)
-    statistics = find_statistics(loaded, methods, stats, text)
-    short = Path(loaded.name).name
+    statistics = find_statistics(model, methods, stats, text)
+    short = Path(model.name).name
     folder = out / "runs" / short
     if_interrupted(f"finished batches are in {folder}; rerun the command to resume")
-    with tqdm(total=len(records) * len(methods), unit="edit", desc=loaded.name, disable=None) as bar:
+    with tqdm(total=len(records) * len(methods), unit="edit", desc=model.name, disable=None) as bar:
         protocol = Protocol(records, batch, generate=False)
-        runs = protocol.run(loaded, methods, statistics, folder, on_edit=bar.update).runs
+        runs = protocol.run(model, methods, statistics, folder, on_edit=bar.update).runs
     points = [_point(run, *strengths[run.method.name]) for run in runs]
     content = {
-        **provenance(loaded.name, loaded.arch, strengths),
+        **provenance(model.name, model, strengths),
         "data": data,
         "edits": len(records),
         "batch": batch,
@@ -118,7 +118,7 @@ def sweep(
     write_json(out / f"{short}.json", content)
     table = _table(points)
     write_text(out / f"{short}.md", table)
-    title = f"{loaded.name}, {len(records)} facts in batches of {batch}"
+    title = f"{model.name}, {len(records)} facts in batches of {batch}"
     draw_or_note(lambda: plot_tradeoff(points, out / f"{short}.png", title=title))
     return table
 

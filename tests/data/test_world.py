@@ -114,11 +114,11 @@ def test_shipped_models_answer_the_facts_of_the_world(name):
     from metake.models.greedy import greedy_answers
     from metake.models.load import load
 
-    loaded = load(name, device="cpu")
+    model = load(name, device="cpu")
     facts = World().facts[::13]
     for wording in range(4):
         prompts, values = [f.ask(wording) for f in facts], [f.value for f in facts]
-        answers = greedy_answers(loaded.arch, loaded.tokenizer, prompts, values)
+        answers = greedy_answers(model, prompts, values)
         right = sum(a.strip() == f.value for a, f in zip(answers, facts, strict=True))
         assert right >= 0.99 * len(facts)
 

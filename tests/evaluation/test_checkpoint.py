@@ -33,10 +33,10 @@ def test_checkpoint_resumes_a_killed_run_with_equal_results(
     With memory of keys or moments, with a bound at the end, with whole changes, with several stages.
     """
     chosen = records[:6]
-    method = method_of(demo.arch, name, **QUICK)
+    method = method_of(demo, name, **QUICK)
     session = Protocol(chosen, 2, generate=False, measure_every=1).prepare(demo, statistics_of(demo))
     session.contexts[0] = CONTEXTS
-    fingerprint = demo.arch.fingerprint()
+    fingerprint = demo.fingerprint()
 
     def run(folder):
         return session.run(method, folder)
@@ -45,7 +45,7 @@ def test_checkpoint_resumes_a_killed_run_with_equal_results(
     edit = Editor.edit
     with cut_at(3) as done:
         run(tmp_path / "cut")
-    assert demo.arch.fingerprint() == fingerprint  # whatever happens
+    assert demo.fingerprint() == fingerprint  # whatever happens
     with monkeypatch.context() as patch:
         patch.setattr(Editor, "edit", lambda self, r: (done.append(r), edit(self, r))[1])
         again = run(tmp_path / "cut")
@@ -62,24 +62,24 @@ def test_checkpoint_resumes_a_killed_run_with_equal_results(
 
 
 def test_checkpoint_restore_can_be_undone(demo, statistics_of, records):
-    method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
-    before = {n: demo.arch.weight(n).clone() for n in (1, 2)}
+    method = method_of(demo, "alphaedit", contexts=CONTEXTS, **QUICK)
+    before = {n: demo.weight(n).clone() for n in (1, 2)}
 
     def editor():
         return Editor(demo, method=method, statistics=statistics_of(demo))
 
     with editor() as first:
         result = first.edit(records[0].request)
-        edited = {n: demo.arch.weight(n).clone() for n in (1, 2)}
+        edited = {n: demo.weight(n).clone() for n in (1, 2)}
         fresh = first.preview([records[0].request]).eta
     with torch.no_grad(), editor() as second:
         restored = second.restore(result.requests, result.delta, result.learned, seconds=1.5)
-        assert all(torch.equal(demo.arch.weight(n), w) for n, w in edited.items())
+        assert all(torch.equal(demo.weight(n), w) for n, w in edited.items())
         torch.testing.assert_close(second.preview([records[0].request]).eta, fresh)  # the keys are remembered
         assert restored.seconds == 1.5
         second.undo()
         assert second.preview([records[0].request]).eta.min() > fresh.min()
-    assert all(torch.equal(demo.arch.weight(n), w) for n, w in before.items())
+    assert all(torch.equal(demo.weight(n), w) for n, w in before.items())
 
 
 def test_checkpoint_refuses_the_folder_of_another_run(tmp_path):
@@ -94,7 +94,7 @@ def test_checkpoint_refuses_mixed_files_of_a_batch(demo, statistics_of, records,
 
     Each is whole, but they are another batch's, or one of them is.
     """
-    method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
+    method = method_of(demo, "alphaedit", contexts=CONTEXTS, **QUICK)
 
     def editor():
         return Editor(demo, method=method, statistics=statistics_of(demo))
@@ -104,7 +104,7 @@ def test_checkpoint_refuses_mixed_files_of_a_batch(demo, statistics_of, records,
     with editor() as first:
         for index in range(2):
             checkpoints.save(index, first.edit(requests[index]))
-    before = demo.arch.fingerprint()
+    before = demo.fingerprint()
     for name in ("delta.safetensors", "memory.safetensors", "batch.json"):
         place, other = (tmp_path / f"batch-000{i}" / name for i in range(2))
         whole = place.read_bytes()
@@ -118,7 +118,7 @@ def test_checkpoint_refuses_mixed_files_of_a_batch(demo, statistics_of, records,
         assert str(refused.value).startswith(f"{place}: ")
         assert str(refused.value).endswith(f"remove {place.parent}: the batch is edited again")
         place.write_bytes(whole)
-    assert demo.arch.fingerprint() == before
+    assert demo.fingerprint() == before
     with editor() as second:
         assert checkpoints.restore(0, second, requests[0]) is not None
         assert checkpoints.restore(1, second, requests[1]) is not None
@@ -127,7 +127,7 @@ def test_checkpoint_refuses_mixed_files_of_a_batch(demo, statistics_of, records,
 
 def test_checkpoint_refuses_a_changed_measurement(demo, records, tmp_path):
     checkpoints = Checkpoints(tmp_path, {"method": "memit"})
-    measured = Evaluator(demo.arch, demo.tokenizer, records[:2], generate=False).measure()
+    measured = Evaluator(demo, records[:2], generate=False).measure()
     checkpoints.save_measurement(1, measured)
     np.testing.assert_array_equal(
         checkpoints.load_measurement(1).values["efficacy"], measured.values["efficacy"]
@@ -150,7 +150,7 @@ def test_checkpoint_completes_a_batch_with_its_last_file(demo, statistics_of, re
 
     Cut after the delta, or after the keys: the batch is edited again. What comes back has its time.
     """
-    method = method_of(demo.arch, "alphaedit", contexts=CONTEXTS, **QUICK)
+    method = method_of(demo, "alphaedit", contexts=CONTEXTS, **QUICK)
     checkpoints, requests = Checkpoints(tmp_path, {}), (records[0].request,)
     with Editor(demo, method=method, statistics=statistics_of(demo)) as editor:
         result = editor.edit(requests)

@@ -98,8 +98,7 @@ def test_consistency_and_fluency_share_one_sampling(demo, record, records, monke
     monkeypatch.setattr(metrics, "sample_texts", sample)
     references = References({BORN_IN_OSLO: ["The market of Oslo", "The mill"]})
     evaluator = Evaluator(
-        demo.arch,
-        demo.tokenizer,
+        demo,
         [record, *records[1:3]],
         generate=False,
         sampled_records=2,

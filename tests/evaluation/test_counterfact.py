@@ -18,12 +18,12 @@ from metake.evaluation.metrics import Evaluator
 from metake.models.tokens import encode
 
 
-def nll(loaded, prompt, target):
+def nll(model, prompt, target):
     """Mean NLL of the target's tokens, one pass over the whole text."""
-    begin = loaded.tokenizer(prompt).input_ids
-    ids = loaded.tokenizer(f"{prompt} {target}").input_ids
+    begin = model.tokenizer(prompt).input_ids
+    ids = model.tokenizer(f"{prompt} {target}").input_ids
     with torch.no_grad():
-        scores = loaded.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        scores = model.model(torch.tensor([ids])).logits[0].log_softmax(-1)
     spots = range(len(begin), len(ids))
     return -float(np.mean([scores[i - 1, ids[i]] for i in spots]))
 
@@ -39,15 +39,15 @@ def rivals(records):
     ]
 
 
-def test_compare_targets_has_success_and_magnitude(loaded, rivals):
-    values = compare_targets(loaded.arch, loaded.tokenizer, rivals, [0, 2])
+def test_compare_targets_has_success_and_magnitude(model, rivals):
+    values = compare_targets(model, rivals, [0, 2])
     for index in (0, 2):
         record = rivals[index]
-        new, true = (nll(loaded, record.request.text, t) for t in (record.request.target_new, record.rival))
+        new, true = (nll(model, record.request.text, t) for t in (record.request.target_new, record.rival))
         assert values["efficacy_magnitude"][index] == pytest.approx(np.exp(-new) - np.exp(-true), rel=1e-4)
         assert values["efficacy_success"][index] == 0  # the model knows its world
         assert values["neighborhood_success"][index] == 1
-        both = [nll(loaded, record.rephrase, t) for t in (record.request.target_new, record.rival)]
+        both = [nll(model, record.rephrase, t) for t in (record.request.target_new, record.rival)]
         mean = np.mean([np.exp(-new) - np.exp(-true), np.exp(-both[0]) - np.exp(-both[1])])
         assert values["paraphrase_magnitude"][index] == pytest.approx(mean, rel=1e-4)
         assert values["neighborhood_magnitude"][index] == pytest.approx(-mean, rel=1e-4)
@@ -56,7 +56,7 @@ def test_compare_targets_has_success_and_magnitude(loaded, rivals):
 
 def test_measure_has_no_success_without_a_rival(demo, records):
     """Records without a rival are left out."""
-    measured = Evaluator(demo.arch, demo.tokenizer, records[:2], generate=False).measure()
+    measured = Evaluator(demo, records[:2], generate=False).measure()
     assert np.isnan(measured.values["efficacy_success"]).all()
     assert np.isnan(measured.values["fluency"]).all()
 
@@ -73,20 +73,18 @@ def test_ngram_entropy_equals_calculation_by_hand():
 def test_fluency_of_sampled_texts_is_seeded(demo, rivals):
     """Sampled texts are seeded and judged together."""
     record = replace(rivals[0], generation_prompts=("The market", "The mill"))
-    first, again, other = (
-        sample_texts(demo.arch, demo.tokenizer, record, length=60, seed=s) for s in (0, 0, 1)
-    )
+    first, again, other = (sample_texts(demo, record, length=60, seed=s) for s in (0, 0, 1))
     assert first == again != other
     assert [text.split()[1] for text in first] == ["market", "mill"]
     assert fluency(first) == pytest.approx(np.mean([ngram_entropy(text) for text in first]))
-    measured = Evaluator(demo.arch, demo.tokenizer, rivals, generate=False, sampled_records=1).measure()
+    measured = Evaluator(demo, rivals, generate=False, sampled_records=1).measure()
     assert np.isfinite(measured.values["fluency"]).tolist() == [True, False, False]
 
 
 def test_compare_targets_counts_equal_likelihoods_as_failure(demo, rivals):
     """Strictly likelier: a record whose two targets are one succeeds nowhere."""
     same = replace(rivals[0], rival=rivals[0].request.target_new)
-    values = compare_targets(demo.arch, demo.tokenizer, [same], [0])
+    values = compare_targets(demo, [same], [0])
     for name in ("efficacy", "paraphrase", "neighborhood"):
         assert values[f"{name}_success"][0] == 0
         assert values[f"{name}_magnitude"][0] == 0
@@ -101,7 +99,7 @@ def test_target_loss_is_the_mean_over_tokens(demo, rivals):
     ]
     assert len({row.answer for row in rows}) == 3
     for budget in (8, 4096):
-        for row, loss in zip(rows, target_losses(demo.arch, rows, budget), strict=True):
+        for row, loss in zip(rows, target_losses(demo, rows, budget), strict=True):
             scores = demo.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
             nll = [
                 -float(scores[at, token]) for at, token in zip(row.predicting, row.answer_ids, strict=True)
@@ -126,7 +124,7 @@ def test_sampling_has_length_prompts_and_seed_as_published(demo, rivals):
         rivals[0], generation_prompts=tuple(f"The {w}" for w in ["market", "mill", "river", "garden"] * 3)
     )
     state = torch.random.get_rng_state()
-    texts = sample_texts(demo.arch, demo.tokenizer, many, length=12)
+    texts = sample_texts(demo, many, length=12)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert len(texts) == 10
     assert [text.split()[1] for text in texts] == (["market", "mill", "river", "garden"] * 3)[:10]
@@ -134,7 +132,7 @@ def test_sampling_has_length_prompts_and_seed_as_published(demo, rivals):
     for text in texts:
         ids = demo.tokenizer(text).input_ids
         assert len(ids) <= 12
-    plain = sample_texts(demo.arch, demo.tokenizer, replace(many, generation_prompts=()), length=12)
+    plain = sample_texts(demo, replace(many, generation_prompts=()), length=12)
     assert len(plain) == 1
     assert plain[0].startswith(many.request.text)
     seen, generate = [], demo.model.generate
@@ -145,7 +143,7 @@ def test_sampling_has_length_prompts_and_seed_as_published(demo, rivals):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.model, "generate", watched)
-        sample_texts(demo.arch, demo.tokenizer, replace(many, generation_prompts=("The mill",)))
+        sample_texts(demo, replace(many, generation_prompts=("The mill",)))
     ((length, options),) = seen
     assert (options["top_k"], options["do_sample"]) == (5, True)
     assert length + options["max_new_tokens"] == 100
@@ -163,9 +161,9 @@ def test_sampling_ends_at_model_length_without_special_tokens(demo, rivals, monk
         return torch.cat([ids, torch.tensor([[demo.tokenizer.eos_token_id]])], 1)
 
     monkeypatch.setattr(demo.model, "generate", generate)
-    arch = SimpleNamespace(model=demo.model, max_positions=40, device=demo.arch.device)
+    model = SimpleNamespace(model=demo.model, tokenizer=demo.tokenizer, max_positions=40, device=demo.device)
     record = replace(rivals[0], generation_prompts=("The mill is dark", "mill" + " mill" * 39))
-    texts = sample_texts(arch, demo.tokenizer, record)
+    texts = sample_texts(model, record)
     assert texts == list(record.generation_prompts)
     assert asked[0][0] + asked[0][1] == 40
     assert asked[1][0] >= 40

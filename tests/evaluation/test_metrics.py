@@ -15,7 +15,7 @@ from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES
 from metake.evaluation.glossary import GLOSSARY, LABELS
 from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import Protocol
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.greedy import continue_greedily
 from metake.models.load import load
 from metake.models.tokens import Row, encode
@@ -26,9 +26,9 @@ from tests.cases import CONFIGS, DESCRIBED, method_of, tiny
 QUICK = {"layers": (1, 2), "steps": 4, "meta_steps": 3}
 
 
-def test_measure_of_the_unedited_demo_is_high(loaded, records):
+def test_measure_of_the_unedited_demo_is_high(model, records):
     """Before editing the world is known."""
-    seen = Evaluator(loaded.arch, loaded.tokenizer, records).measure()
+    seen = Evaluator(model, records).measure()
     assert seen.mean("specificity") == 1
     assert seen.mean("agreement") == 1
     assert seen.mean("same_subject") == 1
@@ -38,7 +38,7 @@ def test_measure_of_the_unedited_demo_is_high(loaded, records):
         assert other == record.locality_answer
 
 
-def test_measure_of_a_model_with_the_target_is_full(loaded, records):
+def test_measure_of_a_model_with_the_target_is_full(model, records):
     """A model that knows the target scores full."""
     known = [
         Record(
@@ -49,7 +49,7 @@ def test_measure_of_a_model_with_the_target_is_full(loaded, records):
         )
         for r in records
     ]
-    seen = Evaluator(loaded.arch, loaded.tokenizer, known).measure()
+    seen = Evaluator(model, known).measure()
     for metric in ("efficacy", "generalization", "generation", "generation_rephrase", "generation_start"):
         assert seen.mean(metric) == 1
 
@@ -65,8 +65,8 @@ def test_measure_leaves_out_preserved_facts_that_are_edited(demo, records):
         first, request=replace(first.request, prompt=question.replace(first.request.subject, "{}"))
     )
     assert second.request.text == question
-    alone = Evaluator(demo.arch, demo.tokenizer, [first, *rest], generate=False)
-    both = Evaluator(demo.arch, demo.tokenizer, [first, second], generate=False)
+    alone = Evaluator(demo, [first, *rest], generate=False)
+    both = Evaluator(demo, [first, second], generate=False)
 
     def asked(evaluator, index):
         rows = zip(evaluator.kinds, evaluator.rows, strict=True)
@@ -75,7 +75,7 @@ def test_measure_leaves_out_preserved_facts_that_are_edited(demo, records):
     assert {f"{question} {truth}"} | {f"{q} {a}" for q, a in others} == asked(alone, 0)
     assert {f"{q} {a}" for q, a in others} == asked(both, 0)
     everything = [replace(first, same_subject=((question, truth),)), second]
-    seen = Evaluator(demo.arch, demo.tokenizer, everything, generate=False).measure()
+    seen = Evaluator(demo, everything, generate=False).measure()
     assert np.isnan(seen.values["same_subject"][0])  # nothing is left to ask
     assert seen.values["same_subject"][1] == 1
 
@@ -86,7 +86,7 @@ def test_teacher_forcing_equals_a_loop_over_tokens(demo, records):
 
     Against a loop over tokens, one record at a time.
     """
-    seen = Evaluator(demo.arch, demo.tokenizer, records, generate=False).measure()
+    seen = Evaluator(demo, records, generate=False).measure()
     for i, record in enumerate(records):
         row = encode(demo.tokenizer, record.request.text, record.request.target_new)
         right = []
@@ -100,13 +100,14 @@ def test_teacher_forcing_equals_a_loop_over_tokens(demo, records):
 @pytest.mark.parametrize("family", [*CONFIGS, *DESCRIBED])
 def test_greedy_continuation_equals_one_token_at_a_time(family, demo, records):
     """Batched, padded and cached against the argmax of a fresh pass per token, on every family."""
-    arch = Architecture(tiny(family), DESCRIBED[family][1] if family in DESCRIBED else None)
+    modules = DESCRIBED[family][1] if family in DESCRIBED else None
+    model = EditableModel(tiny(family), demo.tokenizer, modules=modules)
     prompts = [encode(demo.tokenizer, text).ids for r in records[:3] for text in (r.request.text, "Who?")]
-    texts = continue_greedily(arch, demo.tokenizer, prompts, [6] * len(prompts))
+    texts = continue_greedily(model, prompts, [6] * len(prompts))
     for prompt, text in zip(prompts, texts, strict=True):
         ids = list(prompt)
         for _ in range(6):
-            ids.append(int(arch.model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
         spoken = ids[len(prompt) :]
         end = demo.tokenizer.eos_token_id
         spoken = spoken[: spoken.index(end)] if end in spoken else spoken
@@ -116,7 +117,7 @@ def test_greedy_continuation_equals_one_token_at_a_time(family, demo, records):
 @torch.no_grad()
 def test_perplexity_is_exp_of_the_mean_loss(demo):
     text = held_out_text("demo")
-    evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=text)
+    evaluator = Evaluator(demo, [], text=text)
     losses = [
         float(demo.model(torch.tensor([w.ids]), labels=torch.tensor([w.ids])).loss) for w in evaluator.windows
     ]
@@ -136,12 +137,12 @@ def test_bootstrap_covers_the_mean_and_shrinks():
 
 @pytest.mark.parametrize("consecutive", [True, False])
 def test_comparison_leaves_the_model_unchanged(demo, statistics_of, records, consecutive):
-    before = demo.arch.fingerprint()
-    methods = [method_of(demo.arch, name, **QUICK) for name in ("memit", "metake@label")]
+    before = demo.fingerprint()
+    methods = [method_of(demo, name, **QUICK) for name in ("memit", "metake@label")]
     edits = []
     protocol = Protocol(records[:5], 2, consecutive, text=held_out_text("demo"))
     out = protocol.run(demo, methods, statistics_of(demo), on_edit=edits.append)
-    assert demo.arch.fingerprint() == before
+    assert demo.fingerprint() == before
     assert sum(edits) == 10
     assert [r["method"] for r in out.content["methods"]] == ["memit", "metake@label"]
     for row in out.content["methods"]:
@@ -160,7 +161,7 @@ def test_comparison_leaves_the_model_unchanged(demo, statistics_of, records, con
 
 
 def test_comparison_alone_equals_consecutive_for_one_batch(demo, statistics_of, records):
-    methods = [method_of(demo.arch, "memit", **QUICK)]
+    methods = [method_of(demo, "memit", **QUICK)]
     rows = [
         Protocol(records[:4], 4, c).run(demo, methods, statistics_of(demo)).content["methods"][0]
         for c in (True, False)
@@ -179,17 +180,17 @@ def test_fitting_records_names_records_that_do_not_fit(demo, records):
 @torch.no_grad()
 def test_kl_is_from_unedited_to_edited_next_token(demo, records):
     """KL(unedited || edited) after each of the first unrelated prompts, and the share of five likeliest they share."""
-    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:3], generate=False, compared=2)
+    evaluator = Evaluator(demo, records[:3], generate=False, compared=2)
     ids = [torch.tensor([demo.tokenizer(r.locality).input_ids]) for r in records[:2]]
     before = evaluator.measure()
     old = [demo.model(i).logits[0, -1].log_softmax(-1) for i in ids]
-    saved = demo.arch.weight(4).clone()
+    saved = demo.weight(4).clone()
     try:
-        demo.arch.weight(4).mul_(3.0)
+        demo.weight(4).mul_(3.0)
         seen = evaluator.measure(before)
         now = [demo.model(i).logits[0, -1].log_softmax(-1) for i in ids]
     finally:
-        demo.arch.weight(4).copy_(saved)
+        demo.weight(4).copy_(saved)
     for i, (p, q) in enumerate(zip(old, now, strict=True)):
         forward, backward = float((p.exp() * (p - q)).sum()), float((q.exp() * (q - p)).sum())
         assert seen.values["kl"][i] == pytest.approx(forward, rel=1e-3)
@@ -232,7 +233,7 @@ def test_interval_holds_the_middle_95_percent_of_resamples(share):
 def test_agreement_and_specificity_compare_with_model_and_truth(demo, records):
     """After a change, per token and then per record, against a loop; prompts about the subject are averaged."""
     chosen = [records[0], replace(records[1], same_subject=(), locality_answer="Nowhere")]
-    evaluator = Evaluator(demo.arch, demo.tokenizer, chosen, generate=False)
+    evaluator = Evaluator(demo, chosen, generate=False)
 
     def best(prompt, answer):
         row = encode(demo.tokenizer, prompt, answer)
@@ -258,12 +259,12 @@ def test_agreement_and_specificity_compare_with_model_and_truth(demo, records):
     assert texts == {f"{name} is", f"{name} was known for", f"I was told about {name} that"}
     before, old = evaluator.measure(), look()
     assert before.values["agreement"].tolist() == before.values["same_subject"].tolist() == [1.0, 1.0]
-    saved = demo.arch.weight(3).clone()
+    saved = demo.weight(3).clone()
     try:
-        demo.arch.weight(3).mul_(6.0)
+        demo.weight(3).mul_(6.0)
         seen, alone, new = evaluator.measure(before), evaluator.measure(), look()
     finally:
-        demo.arch.weight(3).copy_(saved)
+        demo.weight(3).copy_(saved)
 
     def equal(a, b):
         return float(np.mean([x == y for x, y in zip(a, b, strict=True)]))
@@ -284,11 +285,11 @@ def test_perplexity_reads_windows_of_128_tokens(name):
 
     BOS included where the tokenizer adds it, which then predicts the first token; at most forty; one token alone
     predicts nothing."""
-    loaded = load(name, device="cpu")
+    model = load(name, device="cpu")
     text = held_out_text("demo")
-    evaluator = Evaluator(loaded.arch, loaded.tokenizer, [], text=text)
-    ids = loaded.tokenizer(text, add_special_tokens=False).input_ids
-    begin = [i for i in loaded.tokenizer("").input_ids if i == loaded.tokenizer.bos_token_id]
+    evaluator = Evaluator(model, [], text=text)
+    ids = model.tokenizer(text, add_special_tokens=False).input_ids
+    begin = [i for i in model.tokenizer("").input_ids if i == model.tokenizer.bos_token_id]
     body = 128 - len(begin)
     windows = evaluator.windows
     assert len(windows) == min(40, -(-len(ids) // body))
@@ -296,14 +297,14 @@ def test_perplexity_reads_windows_of_128_tokens(name):
     assert [list(w.ids[: len(begin)]) for w in windows] == [begin] * len(windows)
     assert [i for w in windows for i in w.ids[len(begin) :]] == ids[: 40 * body]
     assert [w.answer for w in windows] == [len(w) - 1 for w in windows]
-    short = Evaluator(loaded.arch, loaded.tokenizer, [], text=loaded.tokenizer.decode(ids[: body + 1]))
+    short = Evaluator(model, [], text=model.tokenizer.decode(ids[: body + 1]))
     assert len(short.windows) == 1
 
 
 @torch.no_grad()
 def test_perplexity_weighs_windows_and_not_tokens(demo):
     """exp of the mean (and of the median) over windows of each one's mean NLL; none where some records are measured."""
-    evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=held_out_text("demo"))
+    evaluator = Evaluator(demo, [], text=held_out_text("demo"))
     evaluator.windows = [
         Row(w.ids[:n], 0, n - 1) for w, n in zip(evaluator.windows, (9, 128, 40), strict=False)
     ]
@@ -320,7 +321,7 @@ def test_perplexity_weighs_windows_and_not_tokens(demo):
 
 def test_measure_omits_metrics_that_are_not_requested(demo, records):
     """Records that are not asked for have no values."""
-    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:3])
+    evaluator = Evaluator(demo, records[:3])
     whole, part = evaluator.measure(), evaluator.measure(only=[1])
     for name in ("efficacy", "specificity", "agreement", "same_subject", "generation", "kl"):
         assert np.isfinite(part.values[name]).tolist() == [False, True, False]
@@ -331,7 +332,7 @@ def test_measure_omits_metrics_that_are_not_requested(demo, records):
 
 def test_measurement_survives_plain_values(demo, records):
     """A measurement as plain values comes back."""
-    seen = Evaluator(demo.arch, demo.tokenizer, records[:2], text=held_out_text("demo")).measure()
+    seen = Evaluator(demo, records[:2], text=held_out_text("demo")).measure()
     again = Measurement.of_plain(json.loads(json.dumps(seen.plain())))
     for name, values in seen.values.items():
         np.testing.assert_array_equal(again.values[name], values)
@@ -347,8 +348,8 @@ def test_measure_omits_metrics_without_rephrase_or_locality(demo, records):
     """
     bare = Record(records[1].request)
     mixed, whole = [records[0], bare, records[2]], [records[0], records[2]]
-    found = Evaluator(demo.arch, demo.tokenizer, mixed).measure()
-    alone = Evaluator(demo.arch, demo.tokenizer, whole).measure()
+    found = Evaluator(demo, mixed).measure()
+    alone = Evaluator(demo, whole).measure()
     lacking = {"generalization", "generation_rephrase", "specificity", "agreement", "kl", "overlap"}
     for name, values in found.values.items():
         assert not (name in lacking and np.isfinite(values[1])), name
@@ -356,7 +357,7 @@ def test_measure_omits_metrics_without_rephrase_or_locality(demo, records):
     assert np.isfinite([found.values[name][1] for name in ("efficacy", "generation", "same_subject")]).all()
     assert found.answers[1][1:] == ("", "")
     assert [found.answers[0], found.answers[2]] == alone.answers
-    only = Evaluator(demo.arch, demo.tokenizer, [bare]).measure()
+    only = Evaluator(demo, [bare]).measure()
     assert all(np.isnan(only.mean(name)) for name in lacking)
 
 
@@ -378,12 +379,12 @@ def test_free_answer_is_compared_with_its_target(
     said = {record.request.text: edited, record.rephrase: rephrased, record.locality: " Ghent. "}
     asked = {}
 
-    def answer(arch, tokenizer, prompts, targets, **options):
+    def answer(model, prompts, targets, **options):
         asked.update(zip(prompts, targets, strict=True))
         return [said[prompt] for prompt in prompts]
 
     monkeypatch.setattr("metake.evaluation.metrics.greedy_answers", answer)
-    seen = Evaluator(demo.arch, demo.tokenizer, [record]).measure()
+    seen = Evaluator(demo, [record]).measure()
     assert asked == {
         record.request.text: "Red Oak.",
         record.rephrase: "Red Oak.",
@@ -400,7 +401,7 @@ def test_free_answer_is_compared_line_by_line(demo, records, monkeypatch):
         "metake.evaluation.metrics.greedy_answers",
         lambda *_, **__: ["Red Oak  \n Mill.", "Red Oak Mill", "x"],
     )
-    seen = Evaluator(demo.arch, demo.tokenizer, [record]).measure()
+    seen = Evaluator(demo, [record]).measure()
     assert seen.values["generation"].tolist() == [1.0]
     assert seen.values["generation_rephrase"].tolist() == [0.0]
 
@@ -410,7 +411,7 @@ def test_kl_below_zero_by_rounding_is_zero(demo, records):
 
     Beside it the median and the mean of a perplexity are kept apart.
     """
-    evaluator = Evaluator(demo.arch, demo.tokenizer, records[:1], generate=False)
+    evaluator = Evaluator(demo, records[:1], generate=False)
     before = evaluator.measure()
     lower = replace(before, unrelated={0: before.unrelated[0] - 1e-4})
     assert evaluator.measure(lower).values["kl"][0] == 0
@@ -425,8 +426,7 @@ def test_measurement_does_not_depend_on_pass_size(demo, records):
     Every record's next tokens are kept, not those of the last pass alone.
     """
     whole, small = (
-        Evaluator(demo.arch, demo.tokenizer, records[:4], generate=False, max_tokens=size).measure()
-        for size in (None, 16)
+        Evaluator(demo, records[:4], generate=False, max_tokens=size).measure() for size in (None, 16)
     )
     for name, values in whole.values.items():
         np.testing.assert_allclose(small.values[name], values, err_msg=name)
@@ -435,12 +435,12 @@ def test_measurement_does_not_depend_on_pass_size(demo, records):
 
 def test_perplexity_window_of_two_tokens_predicts_one(demo):
     ids = demo.tokenizer("The mill is dark", add_special_tokens=False).input_ids
-    evaluator = Evaluator(demo.arch, demo.tokenizer, [], text=demo.tokenizer.decode(ids[:2]))
+    evaluator = Evaluator(demo, [], text=demo.tokenizer.decode(ids[:2]))
     assert [(len(window), window.answer) for window in evaluator.windows] == [(2, 1)]
 
 
 def test_perplexity_refuses_text_without_two_tokens(demo, records):
     """A held out text without two tokens is refused."""
     with pytest.raises(MetakeError, match="held-out text: 1 tokens, 2 are needed"):
-        Evaluator(demo.arch, demo.tokenizer, records[:1], text="a")
-    Evaluator(demo.arch, demo.tokenizer, records[:1], text="a mill")
+        Evaluator(demo, records[:1], text="a")
+    Evaluator(demo, records[:1], text="a mill")

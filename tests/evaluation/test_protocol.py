@@ -41,7 +41,7 @@ def test_run_reports_steps_edits_and_measurements(demo, statistics_of, records, 
     monkeypatch.setattr("metake.editor.tqdm", bar)
     monkeypatch.setattr("metake.evaluation.protocol.phase", lambda name: phases.append(name) or nullcontext())
     method = method_of(
-        demo.arch, "metake", layers=(1, 2), contexts=(), steps=2, meta_steps=3, stop="none", meta_stop="none"
+        demo, "metake", layers=(1, 2), contexts=(), steps=2, meta_steps=3, stop="none", meta_stop="none"
     )
     protocol = Protocol(records[:4], 3, generate=False, measure_every=1)
     (run,) = protocol.run(
@@ -63,7 +63,7 @@ def test_run_key_changes_with_every_ingredient(demo, statistics_of, records):
 
     One ingredient at a time; the same ones give the same key.
     """
-    statistics, method = statistics_of(demo), method_of(demo.arch, "memit", layers=(1, 2))
+    statistics, method = statistics_of(demo), method_of(demo, "memit", layers=(1, 2))
     plain = {
         "records": records[:2],
         "method": method,
@@ -98,21 +98,21 @@ def test_run_key_changes_with_every_ingredient(demo, statistics_of, records):
     assert key() == key() == json.loads(json.dumps(key()))  # plain values, as they are read back
     keys = [json.dumps(key(**changes)) for changes in ({}, *other)]
     assert len(set(keys)) == len(keys)
-    saved = demo.arch.weight(0).clone()
+    saved = demo.weight(0).clone()
     try:
         with torch.no_grad():
-            demo.arch.weight(0).add_(1e-3)
+            demo.weight(0).add_(1e-3)
         assert json.dumps(key()) not in keys
     finally:
         with torch.no_grad():
-            demo.arch.weight(0).copy_(saved)
+            demo.weight(0).copy_(saved)
 
 
 def test_run_key_differs_between_prompt_frames(talking, records):
     """A run's key tells the frames of its prompts apart."""
     plain, framed = load(str(talking), device="cpu"), load(str(talking), device="cpu", chat=True)
-    method = method_of(plain.arch, "memit")
-    keys = [run_key(loaded, records[:1], method, None, batch=1, contexts=None) for loaded in (plain, framed)]
+    method = method_of(plain, "memit")
+    keys = [run_key(model, records[:1], method, None, batch=1, contexts=None) for model in (plain, framed)]
     assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["chat"]
 
 
@@ -124,7 +124,7 @@ def test_row_has_seconds_per_edit_over_all_batches(run_of):
 
 @pytest.fixture
 def run_of(demo):
-    method = method_of(demo.arch, "memit")
+    method = method_of(demo, "memit")
     values = {name: np.array([np.nan, np.nan, np.nan]) for name in PER_RECORD}
     values["efficacy"] = np.array([1.0, 0.0, 0.1234567])
     values["kl"] = np.array([0.5, np.nan, 1.0])
@@ -147,7 +147,7 @@ def test_run_measures_records_edited_so_far(demo, statistics_of, records):
     After every second batch and at the end: what an editor that stops there would measure.
     """
     chosen = records[:5]
-    method = method_of(demo.arch, "memit", layers=(1, 2), contexts=(), steps=6, lam=30.0)
+    method = method_of(demo, "memit", layers=(1, 2), contexts=(), steps=6, lam=30.0)
     session = Protocol(chosen, 1, generate=False, measure_every=2).prepare(demo, statistics_of(demo))
     evaluator, before = session.evaluator, session.before
     whole = session.run(method)
@@ -172,7 +172,7 @@ def test_run_judges_separate_batches_on_the_unedited_model(demo, statistics_of, 
     Each as if it were the only one; their measurements are put together by record.
     """
     chosen = records[:4]
-    method = method_of(demo.arch, "alphaedit", layers=(1, 2), contexts=(), steps=6, l2=0.01)
+    method = method_of(demo, "alphaedit", layers=(1, 2), contexts=(), steps=6, l2=0.01)
     session = Protocol(chosen, 2, consecutive=False).prepare(demo, statistics_of(demo))
     evaluator, before = session.evaluator, session.before
     run = session.run(method)
@@ -195,15 +195,15 @@ def test_run_uses_shared_contexts_without_own_ones(demo, statistics_of, records,
     seen = []
     build = Batch.build
 
-    def watched(arch, tokenizer, requests, contexts, *rest):
+    def watched(model, requests, contexts, *rest):
         seen.append(tuple(contexts))
-        return build(arch, tokenizer, requests, contexts, *rest)
+        return build(model, requests, contexts, *rest)
 
     monkeypatch.setattr(Batch, "build", watched)
     session = Protocol(records[:1], 1, generate=False).prepare(demo, statistics_of(demo))
     session.contexts[0] = ("The mill is dark",)
     for own in (None, ("Today it rains",)):
-        session.run(method_of(demo.arch, "memit", layers=(1,), steps=1, contexts=own))
+        session.run(method_of(demo, "memit", layers=(1,), steps=1, contexts=own))
     assert seen == [("The mill is dark",), ("Today it rains",)]
 
 
@@ -216,7 +216,7 @@ def test_result_file_describes_its_run(demo, statistics_of, run_of):
     run = run_of([])
     content = result_file(demo, run.before, [run], statistics_of(demo), edits=3)
     assert content["model"] == demo.name
-    assert content["fingerprint"] == demo.arch.fingerprint()
+    assert content["fingerprint"] == demo.fingerprint()
     assert content["statistics"]["tokens"] == statistics_of(demo).provenance.tokens
     assert content["edits"] == 3
     assert content["generation"] == {
@@ -248,8 +248,7 @@ def test_fitting_records_reserves_tokens_for_contexts(demo, records, field):
     }[field]
     longest = len(encode(demo.tokenizer, prompt, answer))
     for limit, fits in ((longest + 24, True), (longest + 23, False)):
-        arch = SimpleNamespace(max_positions=limit)
-        good, bad = fitting_records(SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [record])
+        good, bad = fitting_records(SimpleNamespace(max_positions=limit, tokenizer=demo.tokenizer), [record])
         assert (len(good), len(bad)) == (fits, not fits)
 
 
@@ -273,9 +272,8 @@ def test_fitting_records_checks_every_text_first(demo, records, case):
     """
     change, field = TOO_LONG[case]
     short = replace(records[0], rival="x", rephrases=("Who is it?",), generation_prompts=("It is",))
-    arch = SimpleNamespace(max_positions=70)
     good, bad = fitting_records(
-        SimpleNamespace(arch=arch, tokenizer=demo.tokenizer), [short, replace(short, **change)]
+        SimpleNamespace(max_positions=70, tokenizer=demo.tokenizer), [short, replace(short, **change)]
     )
     assert good == [short]
     assert re.fullmatch(rf"record 2 \(.*\): {field}: \d+ tokens( with contexts)?, the model takes 70", bad[0])
@@ -290,8 +288,8 @@ def test_fitting_records_takes_texts_of_the_models_length(demo, records):
         record = replace(records[0], **change)
         length = len(encode(demo.tokenizer, LONG, "x" if not spare else "")) + spare
         for limit, fits in ((length, True), (length - 1, False)):
-            loaded = SimpleNamespace(arch=SimpleNamespace(max_positions=limit), tokenizer=demo.tokenizer)
-            assert bool(fitting_records(loaded, [record])[0]) is fits
+            model = SimpleNamespace(max_positions=limit, tokenizer=demo.tokenizer)
+            assert bool(fitting_records(model, [record])[0]) is fits
 
 
 def test_fitting_records_counts_missing_prompts_in_a_note(demo, records):
@@ -331,7 +329,7 @@ def test_run_judges_both_of_identical_records(demo, statistics_of, records):
     They are edited once, and the run still knows how many records its batches hold.
     """
     chosen = [records[0], replace(records[0], rephrase=records[1].rephrase), records[2]]
-    method = method_of(demo.arch, "memit", layers=(1,), contexts=(), steps=2)
+    method = method_of(demo, "memit", layers=(1,), contexts=(), steps=2)
     with pytest.warns(UserWarning, match="duplicate requests are ignored"):
         (run,) = Protocol(chosen, 2, generate=False).run(demo, [method], statistics_of(demo)).runs
     assert [(len(b["requests"]), b["records"]) for b in run.batches] == [(1, 2), (1, 1)]
@@ -342,7 +340,7 @@ def test_run_judges_both_of_identical_records(demo, statistics_of, records):
 def test_run_judges_prune_with_its_bound(demo, statistics_of, records, consecutive):
     """All edits at the end, or each batch alone: as an editor is that has finished."""
     chosen = records[:2]
-    method = method_of(demo.arch, "prune", layers=(1, 2), contexts=(), steps=6, clamp=None, lam=1e-6, lr=20.0)
+    method = method_of(demo, "prune", layers=(1, 2), contexts=(), steps=6, clamp=None, lam=1e-6, lr=20.0)
     session = Protocol(chosen, 1, consecutive, generate=False).prepare(demo, statistics_of(demo))
     evaluator, before = session.evaluator, session.before
     run = session.run(method)
@@ -392,12 +390,10 @@ def test_run_passes_modules_and_reads_no_answers(demo, records, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("metake.evaluation.protocol.Editor", editor)
-    method = method_of(demo.arch, "memit")
-    loaded = SimpleNamespace(
-        arch=SimpleNamespace(modules="of the model"), model=demo.model, tokenizer=demo.tokenizer
-    )
+    method = method_of(demo, "memit")
+    model = SimpleNamespace(modules="of the model", model=demo.model, tokenizer=demo.tokenizer)
     with pytest.raises(KeyboardInterrupt):
-        Session(Protocol(records[:1], 1), loaded, "C", None, None, {0: ()}).run(method)
+        Session(Protocol(records[:1], 1), model, "C", None, None, {0: ()}).run(method)
     assert seen["given"] == (demo.model, demo.tokenizer, method)
     assert seen | {"given": None} == {
         "statistics": "C",
@@ -431,7 +427,7 @@ def compared(demo, statistics_of, records, monkeypatch, tmp_path):
             options.pop("text", "The mill is dark. " * 9),
             context_seed=options.pop("context_seed", None),
         )
-        chosen = methods or [method_of(demo.arch, "memit", layers=(1, 2))]
+        chosen = methods or [method_of(demo, "memit", layers=(1, 2))]
         folder = options.pop("folder", tmp_path)
         return protocol.run(demo, chosen, statistics_of(demo), folder, **options), runs
 
@@ -467,12 +463,12 @@ def test_run_folder_is_unique_to_method_and_key(compared, records):
 
 def test_run_shares_contexts_between_methods_of_a_seed(compared, demo):
     """Sampled once per seed, from the unedited model; a method with contexts of its own needs none."""
-    plain = method_of(demo.arch, "memit", layers=(1, 2))
+    plain = method_of(demo, "memit", layers=(1, 2))
     methods = [
         plain,
         plain.updated(seed=3, label="memit@other"),
         plain.updated(contexts=("It rains",), seed=5, label="memit@own"),
-        method_of(demo.arch, "ultraedit", layers=(1, 2)),  # it has no contexts
+        method_of(demo, "ultraedit", layers=(1, 2)),  # it has no contexts
     ]
     out, runs = compared(methods)
     assert [contexts for _, _, contexts, _ in runs] == [("sampled with 0",), ("sampled with 3",), None, None]

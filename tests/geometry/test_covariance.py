@@ -11,7 +11,7 @@ from metake.files import write_tensors
 from metake.geometry import covariance
 from metake.geometry.covariance import collect, token_windows
 from metake.geometry.statistics import FORMAT, Statistics, text_fingerprint
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.trace import run
 from metake.texts import default_text
 from tests.cases import tiny
@@ -25,10 +25,11 @@ def tokenizer(demo):
 
 
 @torch.no_grad()
-def test_collect_equals_a_dense_sum(arch, tokenizer):
-    statistics = collect(arch, tokenizer, TEXT, (0, 2), tokens=700, window=64, rows=3, progress=False)
+def test_collect_equals_a_dense_sum(tiny_model, tokenizer):
+    statistics = collect(tiny_model, tokenizer, TEXT, (0, 2), tokens=700, window=64, rows=3, progress=False)
     keys = [
-        run(arch, torch.tensor([w]), keys=(2,)).keys[2][0] for w in token_windows(tokenizer, TEXT, 64, 700)
+        run(tiny_model, torch.tensor([w]), keys=(2,)).keys[2][0]
+        for w in token_windows(tokenizer, TEXT, 64, 700)
     ]
     keys = torch.cat(keys).double()
     assert len(keys) == statistics.provenance.tokens == 700
@@ -37,11 +38,11 @@ def test_collect_equals_a_dense_sum(arch, tokenizer):
     assert torch.linalg.eigvalsh(statistics[2].double())[0] >= -1e-6 * expected.trace()
 
 
-def test_collect_does_not_depend_on_rows_or_streaming(arch, tokenizer):
+def test_collect_does_not_depend_on_rows_or_streaming(tiny_model, tokenizer):
     """Rows and a stream of documents change nothing."""
-    whole = collect(arch, tokenizer, TEXT, (1,), tokens=900, rows=16, progress=False)
-    small = collect(arch, tokenizer, TEXT, (1,), tokens=900, rows=1, progress=False)
-    stream = collect(arch, tokenizer, iter(TEXT.split("\n")), (1,), tokens=900, progress=False)
+    whole = collect(tiny_model, tokenizer, TEXT, (1,), tokens=900, rows=16, progress=False)
+    small = collect(tiny_model, tokenizer, TEXT, (1,), tokens=900, rows=1, progress=False)
+    stream = collect(tiny_model, tokenizer, iter(TEXT.split("\n")), (1,), tokens=900, progress=False)
     torch.testing.assert_close(whole[1], small[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(whole[1], stream[1], rtol=1e-4, atol=1e-5)
 
@@ -57,13 +58,13 @@ def test_token_windows_start_with_bos_where_added():
 
 def test_collect_resumes_a_killed_run_with_equal_result(tokenizer, tmp_path, monkeypatch):
     """A killed run continues to the same result."""
-    arch = Architecture(tiny("llama"))
+    model = EditableModel(tiny("llama"))
     options = {"tokens": 6000, "window": 32, "rows": 4, "progress": False}
-    wanted = collect(arch, tokenizer, TEXT, (1,), **options)
+    wanted = collect(model, tokenizer, TEXT, (1,), **options)
     partial = tmp_path / "run.partial"
 
     calls = 0
-    forward = arch.model.forward
+    forward = model.model.forward
 
     def dies(*args, **kwargs):
         nonlocal calls
@@ -72,12 +73,12 @@ def test_collect_resumes_a_killed_run_with_equal_result(tokenizer, tmp_path, mon
             raise KeyboardInterrupt
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(arch.model, "forward", dies)
+    monkeypatch.setattr(model.model, "forward", dies)
     with pytest.raises(KeyboardInterrupt):
-        collect(arch, tokenizer, TEXT, (1,), partial=partial, keep_every=0, **options)
+        collect(model, tokenizer, TEXT, (1,), partial=partial, keep_every=0, **options)
     assert partial.is_file()
     calls = 1000
-    again = collect(arch, tokenizer, TEXT, (1,), partial=partial, **options)
+    again = collect(model, tokenizer, TEXT, (1,), partial=partial, **options)
     assert calls - 1000 < 30  # of 47: the first 29 at most were not repeated
     assert torch.equal(again[1], wanted[1])
     assert not partial.exists()
@@ -85,27 +86,27 @@ def test_collect_resumes_a_killed_run_with_equal_result(tokenizer, tmp_path, mon
 
 def test_collect_restarts_after_a_damaged_partial_file(tokenizer, tmp_path):
     """A damaged partial file is started over."""
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     partial = tmp_path / "run.partial"
     partial.write_text("not a tensor")
     with pytest.warns(UserWarning, match=r"run\.partial: damaged .*: begun anew"):
-        collect(arch, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
+        collect(model, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
 
 
-def test_statistics_survive_saving_and_loading(arch, tokenizer, tmp_path):
-    statistics = collect(arch, tokenizer, TEXT, (0, 1), tokens=700, progress=False)
+def test_statistics_survive_saving_and_loading(tiny_model, tokenizer, tmp_path):
+    statistics = collect(tiny_model, tokenizer, TEXT, (0, 1), tokens=700, progress=False)
     path = tmp_path / "s.safetensors"
     statistics.save(str(path))
     again = Statistics.load(path)
     assert again.provenance == statistics.provenance
     assert torch.equal(again[1], statistics[1])
-    again.check(arch, (0, 1))
-    again.check(arch, (1,))
+    again.check(tiny_model, (0, 1))
+    again.check(tiny_model, (1,))
     with pytest.raises(MetakeError, match="no statistics for layer 2"):
-        again.check(arch, (1, 2))
-    arch.weight(0).add_(1e-3)
+        again.check(tiny_model, (1, 2))
+    tiny_model.weight(0).add_(1e-3)
     with pytest.raises(MetakeError, match="another model"):
-        again.check(arch, (1,), path)
+        again.check(tiny_model, (1,), path)
 
 
 def test_load_statistics_names_other_files(tokenizer, tmp_path):
@@ -137,14 +138,14 @@ def test_statistics_check_notes_another_dtype_of_equal_weights(tokenizer):
     """
     for measured, used in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)):
         statistics = collect(
-            Architecture(tiny("llama").to(measured)), tokenizer, TEXT, (0, 1), tokens=700, progress=False
+            EditableModel(tiny("llama").to(measured)), tokenizer, TEXT, (0, 1), tokens=700, progress=False
         )
-        arch = Architecture(tiny("llama").to(used))
+        model = EditableModel(tiny("llama").to(used))
         with pytest.warns(UserWarning, match=f"same weights in {str(measured)[6:]}, used for the model in"):
-            statistics.check(arch, (0, 1))
-        arch.weight(0).data.add_(0.1)
+            statistics.check(model, (0, 1))
+        model.weight(0).data.add_(0.1)
         with pytest.raises(MetakeError, match="another model"):
-            statistics.check(arch, (0, 1))
+            statistics.check(model, (0, 1))
 
 
 def test_load_statistics_suggests_no_deletion_of_other_paths(tmp_path):
@@ -162,15 +163,15 @@ def test_load_statistics_suggests_no_deletion_of_other_paths(tmp_path):
 def test_collect_refuses_numbers_below_one(tokenizer, number):
     for value in (0, -5):
         with pytest.raises(MetakeError, match=f"{number}: must be at least 1, got {value}"):
-            collect(Architecture(tiny("gpt2")), tokenizer, TEXT, (0,), progress=False, **{number: value})
+            collect(EditableModel(tiny("gpt2")), tokenizer, TEXT, (0,), progress=False, **{number: value})
 
 
 def test_collect_refuses_short_text_and_marks_thin_one(tokenizer):
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     with pytest.raises(MetakeError, match="fewer than a key has entries"):
-        collect(arch, tokenizer, "too short", (0,), progress=False)
-    assert collect(arch, tokenizer, TEXT, (0,), tokens=500, progress=False).thin
-    assert not collect(arch, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).thin
+        collect(model, tokenizer, "too short", (0,), progress=False)
+    assert collect(model, tokenizer, TEXT, (0,), tokens=500, progress=False).thin
+    assert not collect(model, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).thin
 
 
 def test_collect_sums_in_fp64(tokenizer, monkeypatch):
@@ -178,13 +179,13 @@ def test_collect_sums_in_fp64(tokenizer, monkeypatch):
 
     A large product first, then small ones that fp32 would lose beside it: 2^24 + 1 is 2^24 there.
     """
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     products = iter([2.0**24] + [1.0] * 1000)
     monkeypatch.setattr(
         "metake.geometry.covariance.second_moment",
-        lambda keys: torch.full((arch.d_k, arch.d_k), next(products)),
+        lambda keys: torch.full((model.d_k, model.d_k), next(products)),
     )
-    statistics = collect(arch, tokenizer, TEXT, (0,), tokens=640, window=4, rows=1, progress=False)
+    statistics = collect(model, tokenizer, TEXT, (0,), tokens=640, window=4, rows=1, progress=False)
     expected = torch.tensor((2.0**24 + 159) / 640)
     assert float(statistics[0][0, 0]) == float(expected) != 2.0**24 / 640
 
@@ -203,7 +204,7 @@ def test_collect_resumes_only_the_same_run(tokenizer, tmp_path, monkeypatch, cha
     plain = {"text": TEXT, "tokens": 600, "window": 16, "layers": (0, 1)}
 
     def go(model, text, layers, **options):
-        return collect(Architecture(model), tokenizer, text, layers, rows=8, progress=False, **options)
+        return collect(EditableModel(model), tokenizer, text, layers, rows=8, progress=False, **options)
 
     forward, calls = model.forward, []
 
@@ -233,19 +234,23 @@ def test_collect_resumes_only_the_same_run(tokenizer, tmp_path, monkeypatch, cha
 
 def test_collect_cuts_windows_to_the_models_length(tokenizer):
     """Windows are cut to what the model can take."""
-    arch = Architecture(tiny("gpt2"))
-    statistics = collect(arch, tokenizer, TEXT, (0,), tokens=400, window=500, progress=False)
-    assert statistics.provenance.window == arch.max_positions == 128
-    same = collect(arch, tokenizer, TEXT, (0,), tokens=400, window=128, progress=False)
+    model = EditableModel(tiny("gpt2"))
+    statistics = collect(model, tokenizer, TEXT, (0,), tokens=400, window=500, progress=False)
+    assert statistics.provenance.window == model.max_positions == 128
+    same = collect(model, tokenizer, TEXT, (0,), tokens=400, window=128, progress=False)
     assert torch.equal(statistics[0], same[0])
 
 
 def test_collect_takes_as_many_tokens_as_key_entries(tokenizer):
     """A text of as many tokens as a key has entries is enough."""
-    arch = Architecture(tiny("gpt2"))
-    assert collect(arch, tokenizer, TEXT, (0,), tokens=arch.d_k, progress=False).provenance.tokens == arch.d_k
-    with pytest.raises(MetakeError, match=f"text: {arch.d_k - 1} tokens, .* at least {20 * arch.d_k} tokens"):
-        collect(arch, tokenizer, TEXT, (0,), tokens=arch.d_k - 1, progress=False)
+    model = EditableModel(tiny("gpt2"))
+    assert (
+        collect(model, tokenizer, TEXT, (0,), tokens=model.d_k, progress=False).provenance.tokens == model.d_k
+    )
+    with pytest.raises(
+        MetakeError, match=f"text: {model.d_k - 1} tokens, .* at least {20 * model.d_k} tokens"
+    ):
+        collect(model, tokenizer, TEXT, (0,), tokens=model.d_k - 1, progress=False)
 
 
 @pytest.mark.parametrize("at", [20, 700, 29_000])
@@ -265,7 +270,7 @@ def test_collect_reads_a_stream_until_enough_tokens(tokenizer):
             taken.append(line)
             yield line
 
-    collect(Architecture(tiny("gpt2")), tokenizer, documents(), (0,), tokens=300, progress=False)
+    collect(EditableModel(tiny("gpt2")), tokenizer, documents(), (0,), tokens=300, progress=False)
     counts = [len(tokenizer(line).input_ids) for line in taken]
     assert sum(counts[:-1]) < 300 <= sum(counts)
 
@@ -274,14 +279,14 @@ def test_collect_reads_a_stream_until_enough_tokens(tokenizer):
 def test_statistics_check_covers_weights_up_to_last_layer(tokenizer, layer):
     """A change at or below it is another model; keys do not depend on what stands above."""
     model = tiny("gpt2")
-    statistics = collect(Architecture(model), tokenizer, TEXT, (0, 1), tokens=300, progress=False)
+    statistics = collect(EditableModel(model), tokenizer, TEXT, (0, 1), tokens=300, progress=False)
     with torch.no_grad():
         model.transformer.h[layer].attn.c_attn.weight.add_(0.1)
     if layer == 2:
-        statistics.check(Architecture(model), (0, 1))
+        statistics.check(EditableModel(model), (0, 1))
     else:
         with pytest.raises(MetakeError, match="another model"):
-            statistics.check(Architecture(model), (0, 1))
+            statistics.check(EditableModel(model), (0, 1))
 
 
 def test_collect_saves_within_a_twentieth_of_the_time(tokenizer, tmp_path, monkeypatch):
@@ -303,7 +308,7 @@ def test_collect_saves_within_a_twentieth_of_the_time(tokenizer, tmp_path, monke
     monkeypatch.setattr(covariance, "second_moment", summed)
     monkeypatch.setattr(covariance, "write_tensors", write)
     collect(
-        Architecture(tiny("gpt2")),
+        EditableModel(tiny("gpt2")),
         tokenizer,
         TEXT,
         (0,),

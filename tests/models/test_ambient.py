@@ -48,11 +48,9 @@ def state():
 @pytest.fixture(scope="module")
 def edit(demo):
     with torch.inference_mode():  # statistics may have been collected inside it
-        statistics = collect(
-            demo.arch, demo.tokenizer, default_text("demo"), (1, 2), tokens=2000, progress=False
-        )
+        statistics = collect(demo, demo.tokenizer, default_text("demo"), (1, 2), tokens=2000, progress=False)
         statistics.moments[1] = statistics.moments[1] + 0  # as one that was read from a file inside it
-    method = method_of(demo.arch, "metake", **QUICK)
+    method = method_of(demo, "metake", **QUICK)
 
     def go(records, around):
         with around:
@@ -61,7 +59,7 @@ def edit(demo):
             eta = editor.preview([records[0].request]).eta
             result = editor.edit(records[0].request)
             assert state() == outside
-            weights = demo.arch.weight(2).clone()
+            weights = demo.weight(2).clone()
             editor.revert()
             return eta, weights, result.delta
 
@@ -71,13 +69,13 @@ def edit(demo):
 @pytest.mark.parametrize("name", sorted(AMBIENT))
 def test_edit_does_not_depend_on_ambient_modes(edit, records, demo, name):
     """An edit is the same whatever is switched on around it."""
-    before = demo.arch.fingerprint()
+    before = demo.fingerprint()
     eta, weights, delta = edit(records, nullcontext())
     other_eta, other_weights, other_delta = edit(records, AMBIENT[name]())
     assert torch.equal(eta, other_eta)
     assert torch.equal(weights, other_weights)
     assert torch.equal(delta.factors[2][0], other_delta.factors[2][0])
-    assert demo.arch.fingerprint() == before
+    assert demo.fingerprint() == before
 
 
 def test_editor_refuses_a_model_made_in_inference_mode(demo):
@@ -89,7 +87,7 @@ def test_editor_refuses_a_model_made_in_inference_mode(demo):
 
 def test_frozen_restores_every_modules_mode(demo):
     """Frozen puts every module's mode back."""
-    blocks = demo.arch.blocks
+    blocks = demo.blocks
     blocks[0].train()
     try:
         with frozen(demo.model):

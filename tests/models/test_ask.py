@@ -4,22 +4,22 @@ import pytest
 import torch
 
 from metake.errors import MetakeError
-from metake.models.architecture import Architecture
-from metake.models.load import EditableModel, load
+from metake.models.editable import EditableModel
+from metake.models.load import load
 from metake.models.tokens import encode
 from metake.words import Cut
 
 PROMPT = "The one who works at the market is a"
 
 
-def argmax_text(loaded, prompt, count):
+def argmax_text(model, prompt, count):
     """`count` most likely tokens after a prompt, one pass each."""
-    ids = list(encode(loaded.tokenizer, prompt).ids)
+    ids = list(encode(model.tokenizer, prompt).ids)
     begin = len(ids)
     with torch.no_grad():
         for _ in range(count):
-            ids.append(int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
-    return loaded.tokenizer.decode(ids[begin:])
+            ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return model.tokenizer.decode(ids[begin:])
 
 
 def test_ask_equals_argmax_up_to_the_line_end(demo):
@@ -51,13 +51,11 @@ def test_ask_in_a_conversation_returns_the_whole_turn(talking):
 
     The question stands in the template, and line ends do not cut the answer.
     """
-    loaded = load(str(talking), device="cpu", chat=True)
-    text = argmax_text(loaded, "Who works at the mill?", 30)  # `encode` frames the prompt
-    assert loaded.ask("Who works at the mill?", max_new_tokens=30) == text.strip()
+    model = load(str(talking), device="cpu", chat=True)
+    text = argmax_text(model, "Who works at the mill?", 30)  # `encode` frames the prompt
+    assert model.ask("Who works at the mill?", max_new_tokens=30) == text.strip()
     assert "\n" in text.strip()
-    assert (
-        repr(loaded) == f"<EditableModel: {loaded.name}, gpt2, {len(loaded.arch)} layers, in conversations>"
-    )
+    assert repr(model) == f"<EditableModel: {model.name}, gpt2, {len(model)} layers, in conversations>"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_ask_refuses_a_model_that_cannot_generate(demo):
 
     bare = Bare(demo.model)
     with pytest.raises(MetakeError, match="the model has no generate"):
-        EditableModel("bare", bare, demo.tokenizer, Architecture(bare)).ask(PROMPT)
+        EditableModel(bare, demo.tokenizer, name="bare").ask(PROMPT)
 
 
 def test_ask_works_inside_inference_mode(demo):

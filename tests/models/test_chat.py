@@ -109,10 +109,10 @@ def test_chat_refuses_an_unusable_template(template, complaint):
 
 def test_chat_samples_plain_contexts_for_the_user(demo, records):
     tokenizer = chat()
-    contexts = sample_contexts(demo.arch, tokenizer, length=4)
-    assert contexts == sample_contexts(demo.arch, demo.tokenizer, length=4)
+    contexts = sample_contexts(demo.with_tokenizer(tokenizer), length=4)
+    assert contexts == sample_contexts(demo, length=4)
     request = records[0].request
-    batch = Batch.build(demo.arch, tokenizer, [request], contexts)
+    batch = Batch.build(demo.with_tokenizer(tokenizer), [request], contexts)
     said = tokenizer.decode(batch.edits[1].ids)
     assert said.startswith(f"<user>\n{contexts[0].rstrip(' .')}. {request.text}</s>\n<assistant>\n")
 
@@ -120,7 +120,7 @@ def test_chat_samples_plain_contexts_for_the_user(demo, records):
 def test_editor_edits_answers_in_a_conversation(demo, statistics_of, records):
     """The same settings on the plain prompt leave the conversation's answer unlikely."""
     request, statistics = records[0].request, statistics_of(demo)
-    chosen = settings_for(demo.arch, "memit").updated(
+    chosen = settings_for(demo, "memit").updated(
         layers=(2, 3),
         lookup="prompt",
         contexts=(),
@@ -133,11 +133,11 @@ def test_editor_edits_answers_in_a_conversation(demo, statistics_of, records):
     )
     talk = chat(template="with a system message")
     asked = [encode(talk, request.text, request.target_new)]
-    losses = {"unedited": target_losses(demo.arch, asked, 512)[0]}
+    losses = {"unedited": target_losses(demo, asked, 512)[0]}
     for name, tokenizer in (("plain", demo.tokenizer), ("chat", talk)):
         with Editor(demo.model, tokenizer, chosen, statistics=statistics) as editor:
             editor.edit(request)
-            losses[name] = target_losses(demo.arch, asked, 512)[0]
+            losses[name] = target_losses(demo, asked, 512)[0]
     assert losses["chat"] < 0.2
     assert min(losses["plain"], losses["unedited"]) > 1
 

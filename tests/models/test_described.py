@@ -7,7 +7,7 @@ import torch
 
 from metake.editor import Editor
 from metake.geometry.covariance import collect
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.trace import run
 from metake.texts import default_text
 from tests.cases import DESCRIBED, method_of, tiny
@@ -17,8 +17,8 @@ IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 11, 0]])
 
 
 @pytest.fixture(params=sorted(DESCRIBED))
-def arch(request):
-    return Architecture(tiny(request.param), DESCRIBED[request.param][1])
+def model(request):
+    return EditableModel(tiny(request.param), modules=DESCRIBED[request.param][1])
 
 
 @pytest.fixture
@@ -31,42 +31,42 @@ def folder(tmp_path, demo):
     return folder, described
 
 
-def test_run_has_values_of_weight_times_keys(arch):
-    trace = run(arch, IDS, keys=(1,), values=(1,))
-    bias = arch.down(1).bias
-    wanted = trace.keys[1] @ arch.weight(1).T + (0 if bias is None else bias)
+def test_run_has_values_of_weight_times_keys(model):
+    trace = run(model, IDS, keys=(1,), values=(1,))
+    bias = model.down(1).bias
+    wanted = trace.keys[1] @ model.weight(1).T + (0 if bias is None else bias)
     assert trace.values[1].shape == (2, 6, 32)
     torch.testing.assert_close(trace.values[1], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_run_has_logits_that_depend_on_the_values(arch):
+def test_run_has_logits_that_depend_on_the_values(model):
     """By the gradient's prediction of a small change, in fp64."""
-    arch.model.double()
-    trace = run(arch, IDS, values=(2,))
+    model.model.double()
+    trace = run(model, IDS, values=(2,))
     loss = trace.logits.square().mean()
     (slope,) = torch.autograd.grad(loss, trace.values[2])
-    left, right = torch.randn(32, 1).double(), torch.randn(arch.d_k, 1).double() * 1e-6
-    keys = run(arch, IDS, keys=(2,)).keys[2]
-    moved = run(arch, IDS, edits={2: (left, right)}).logits.square().mean()
+    left, right = torch.randn(32, 1).double(), torch.randn(model.d_k, 1).double() * 1e-6
+    keys = run(model, IDS, keys=(2,)).keys[2]
+    moved = run(model, IDS, edits={2: (left, right)}).logits.square().mean()
     torch.testing.assert_close(moved - loss, (slope * (keys @ right @ left.T)).sum(), rtol=1e-3, atol=1e-12)
 
 
 @torch.no_grad()
-def test_run_from_the_middle_equals_the_whole_pass(arch):
-    edits = {2: (torch.randn(32, 2) * 0.3, torch.randn(arch.d_k, 2) * 0.3)}
-    whole = run(arch, IDS, inputs=(2,), outputs=(3,), edits=edits)
-    later = run(arch, IDS, start=2, hidden=whole.inputs[2], outputs=(3,), edits=edits)
+def test_run_from_the_middle_equals_the_whole_pass(model):
+    edits = {2: (torch.randn(32, 2) * 0.3, torch.randn(model.d_k, 2) * 0.3)}
+    whole = run(model, IDS, inputs=(2,), outputs=(3,), edits=edits)
+    later = run(model, IDS, start=2, hidden=whole.inputs[2], outputs=(3,), edits=edits)
     torch.testing.assert_close(later.logits, whole.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(later.outputs[3], whole.outputs[3], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["memit", "metake", "metake-proxy", "ultraedit", "rome"])
-def test_editor_writes_what_was_predicted_for_described_models(arch, demo, records, method):
+def test_editor_writes_what_was_predicted_for_described_models(model, demo, records, method):
     """What is predicted of an edit is what is written.
 
     The edited model's loss is the virtual one; taken back, nothing is left.
     """
-    statistics = collect(arch, demo.tokenizer, default_text("demo"), (1, 2), tokens=1500, progress=False)
+    statistics = collect(model, demo.tokenizer, default_text("demo"), (1, 2), tokens=1500, progress=False)
     changes = {
         "layers": (1, 2),
         "steps": 10,
@@ -74,22 +74,22 @@ def test_editor_writes_what_was_predicted_for_described_models(arch, demo, recor
         "contexts": ("The mill is dark",),
         "gradient_lr": 0.1,
     }
-    settings = method_of(arch, method, lam=1.0, clamp=None, **changes)
-    before = {name: weight.clone() for name, weight in arch.model.state_dict().items()}
+    settings = method_of(model, method, lam=1.0, clamp=None, **changes)
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
     ids = torch.tensor([demo.tokenizer(records[0].request.text).input_ids])
     with (
         torch.no_grad(),
-        Editor(arch.model, demo.tokenizer, settings, statistics=statistics, modules=arch.modules) as editor,
+        Editor(model.model, demo.tokenizer, settings, statistics=statistics, modules=model.modules) as editor,
     ):
-        unedited = arch.model(ids).logits
+        unedited = model.model(ids).logits
         delta = editor.edit([record.request for record in records[:2]]).delta
-        written = arch.model(ids).logits
+        written = model.model(ids).logits
         editor.revert()
         factors = {n: (left.float(), right.float()) for n, (left, right) in delta.factors.items()}
-        predicted = run(arch, ids, edits=factors).logits
+        predicted = run(model, ids, edits=factors).logits
     assert (written - unedited).abs().max() > 1e-3
     torch.testing.assert_close(predicted, written, rtol=1e-3, atol=1e-3)
-    assert all(torch.equal(weight, before[name]) for name, weight in arch.model.state_dict().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
 
 
 SCRIPTS = {

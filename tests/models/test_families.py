@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
-from metake.models.architecture import FAMILIES, Architecture, ModuleMap
+from metake.models.editable import EditableModel
+from metake.models.modules import FAMILIES, ModuleMap
 from metake.models.trace import run
 from metake.requests import EditRequest
 from metake.texts import default_text
@@ -159,12 +160,12 @@ def tiny(name: str, fields: dict) -> torch.nn.Module:
 def test_editor_shifts_every_familys_stream_and_reverts(name, demo):
     """An edit shifts the stream as solved and is taken back."""
     fields, modules = EDITED[name]
-    model = tiny(name, fields)
-    arch = Architecture(model, modules)
-    method = method_of(arch, "memit", layers=(1, 2), steps=3, contexts=("The mill is dark",), lam=1.0)
+    network = tiny(name, fields)
+    model = EditableModel(network, modules=modules)
+    method = method_of(model, "memit", layers=(1, 2), steps=3, contexts=("The mill is dark",), lam=1.0)
     text = default_text("demo")[:8000]
-    statistics = collect(arch, demo.tokenizer, text, (1, 2), tokens=200, progress=False)
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    statistics = collect(model, demo.tokenizer, text, (1, 2), tokens=200, progress=False)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     subjects = [
         request.text[: request.text.index(request.subject) + len(request.subject)] for request in REQUESTS
     ]
@@ -173,17 +174,17 @@ def test_editor_shifts_every_familys_stream_and_reverts(name, demo):
     def streams() -> torch.Tensor:
         """After the last edited layer at the subjects' last tokens, of the model as it is."""
         rows = [torch.tensor([demo.tokenizer(text).input_ids]) for text in subjects]
-        return torch.stack([run(arch, ids, outputs=(2,), stop=2).outputs[2][0, -1] for ids in rows])
+        return torch.stack([run(model, ids, outputs=(2,), stop=2).outputs[2][0, -1] for ids in rows])
 
     still = streams()
-    editor = Editor(model, demo.tokenizer, method, statistics=statistics, modules=modules)
+    editor = Editor(network, demo.tokenizer, method, statistics=statistics, modules=modules)
     solved = editor.edit(REQUESTS).stages[0].solution.shift
     moved = streams() - still
     assert solved.norm() > 0.1
     rounding = 1e-5 if name in SINGLE else 1e-9
     torch.testing.assert_close(moved, solved, rtol=0, atol=rounding * float(solved.norm()))
     editor.revert()
-    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -191,5 +192,5 @@ def test_editor_refuses_unsupported_models_in_one_line(name):
     """A model that cannot take an edit is refused in one line."""
     fields, modules, reason = REFUSED[name]
     with pytest.raises(MetakeError, match=reason) as refused:
-        Architecture(tiny(name, fields), modules)
+        EditableModel(tiny(name, fields), modules=modules)
     assert "\n" not in str(refused.value)

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from metake.errors import MetakeError
 from metake.evaluation.counterfact import sample_texts
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.greedy import (
     LEAST,
     _groups,
@@ -57,7 +57,7 @@ def test_continue_greedily_ignores_generation_settings(model, demo, name):
     row = encode(demo.tokenizer, "The mill is dark").ids
     model.generation_config = own = GenerationConfig(eos_token_id=1023, **{name: OWN[name]})
     wanted = demo.tokenizer.decode(argmax(model, row, 10), skip_special_tokens=True)
-    assert continue_greedily(Architecture(model), demo.tokenizer, [row], [10]) == [wanted]
+    assert continue_greedily(EditableModel(model, demo.tokenizer), [row], [10]) == [wanted]
     assert model.generation_config is own
     assert set_aside(model) == {name: OWN[name]}
 
@@ -67,9 +67,9 @@ def test_continue_greedily_ignores_generation_settings(model, demo, name):
 def test_continue_greedily_ignores_output_settings(demo, family):
     """An answer does not depend on what the configuration returns."""
     model, row = copy.deepcopy(tiny(family)), encode(demo.tokenizer, "The mill is dark").ids
-    wanted = continue_greedily(Architecture(model), demo.tokenizer, [row], [10])
+    wanted = continue_greedily(EditableModel(model, demo.tokenizer), [row], [10])
     model.config.return_dict = False
-    assert continue_greedily(Architecture(model), demo.tokenizer, [row], [10]) == wanted
+    assert continue_greedily(EditableModel(model, demo.tokenizer), [row], [10]) == wanted
     assert model.config.return_dict is False
 
 
@@ -88,12 +88,12 @@ def test_generate_answers_differ_under_the_penalty(model, demo):
 def test_sample_texts_ignores_generation_settings(demo, records):
     """Sampled texts ignore them too."""
     own = demo.model.generation_config
-    plain = sample_texts(demo.arch, demo.tokenizer, records[0], length=40)
+    plain = sample_texts(demo, records[0], length=40)
     try:
         demo.model.generation_config = GenerationConfig(
             eos_token_id=0, repetition_penalty=5.0, temperature=9.0
         )
-        assert sample_texts(demo.arch, demo.tokenizer, records[0], length=40) == plain
+        assert sample_texts(demo, records[0], length=40) == plain
     finally:
         demo.model.generation_config = own
 
@@ -105,7 +105,7 @@ def test_continue_greedily_ends_at_every_ending_token(model, demo):
     model.generation_config = GenerationConfig(eos_token_id=[1023, spoken[3]])
     assert stop_tokens(model, demo.tokenizer) == sorted({0, 1023, spoken[3]})
     wanted = demo.tokenizer.decode(spoken[: spoken.index(spoken[3])], skip_special_tokens=True)
-    assert continue_greedily(Architecture(model), demo.tokenizer, [row], [6]) == [wanted]
+    assert continue_greedily(EditableModel(model, demo.tokenizer), [row], [6]) == [wanted]
     assert described_decoding(model, demo.tokenizer)["stop_tokens"] == [0, *sorted((spoken[3], 1023))]
 
 
@@ -125,9 +125,9 @@ def test_continue_greedily_reads_long_targets_beside_long_prompts(model, demo):
     model.generation_config.eos_token_id = 1023
     rows, lengths = [list(range(5, 105)), [7, 9]], [8, 110]
     assert len(rows[0]) + lengths[1] > 128
-    arch = Architecture(model)
-    together = continue_greedily(arch, demo.tokenizer, rows, lengths)
-    assert together[1] == continue_greedily(arch, demo.tokenizer, rows[1:], lengths[1:])[0]
+    editable = EditableModel(model, demo.tokenizer)
+    together = continue_greedily(editable, rows, lengths)
+    assert together[1] == continue_greedily(editable, rows[1:], lengths[1:])[0]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_first_lines_are_as_many_as_the_targets(text, target, kept):
 
 def test_greedy_answers_are_those_of_the_world(demo, records):
     record = records[0]
-    (answer,) = greedy_answers(demo.arch, demo.tokenizer, [record.request.text], [record.truth])
+    (answer,) = greedy_answers(demo, [record.request.text], [record.truth])
     assert answer.strip() == record.truth
 
 
@@ -225,7 +225,7 @@ def test_continue_greedily_answers_rows_of_any_length(model, demo, budget):
     rows = [[5, 9, 17, 30, 2, 7, 11], [8], [4, 4, 90], [1, 2]]
     lengths = [3, 6, 1, 4]
     wanted = [demo.tokenizer.decode(argmax(model, row, n)) for row, n in zip(rows, lengths, strict=True)]
-    assert continue_greedily(Architecture(model), demo.tokenizer, rows, lengths, budget) == wanted
+    assert continue_greedily(EditableModel(model, demo.tokenizer), rows, lengths, budget) == wanted
 
 
 @torch.no_grad()
@@ -233,7 +233,7 @@ def test_continue_greedily_ends_with_the_models_positions(model, demo):
     """128 of them: a prompt of 125 tokens has room for three more, one of 128 for none."""
     model.generation_config.eos_token_id = 1023
     rows = [[n % 50 + 5 for n in range(count)] for count in (125, 127, 128)]
-    texts = continue_greedily(Architecture(model), demo.tokenizer, rows, [9, 9, 9])
+    texts = continue_greedily(EditableModel(model, demo.tokenizer), rows, [9, 9, 9])
     assert texts == [
         demo.tokenizer.decode(argmax(model, rows[0], 3)),
         demo.tokenizer.decode(argmax(model, rows[1], 1)),
@@ -261,7 +261,7 @@ def test_greedy_answers_keep_to_the_tokens_of_a_pass(demo, monkeypatch):
         demo.model, "generate", lambda ids, **o: passes.append(len(ids)) or generate(ids, **o)
     )
     for budget in (1000, 1):
-        greedy_answers(demo.arch, demo.tokenizer, ["The mill", "The mill"], ["x", "y"], max_tokens=budget)
+        greedy_answers(demo, ["The mill", "The mill"], ["x", "y"], max_tokens=budget)
     assert passes == [2, 1, 1]
 
 
@@ -270,7 +270,7 @@ def test_passes_hold_twice_what_suits_the_device(demo, monkeypatch):
     sizes, generate = [], demo.model.generate
     monkeypatch.setattr(demo.model, "generate", lambda ids, **o: sizes.append(len(ids)) or generate(ids, **o))
     for budget in (None, 1024):
-        continue_greedily(demo.arch, demo.tokenizer, [[5]] * 700, [1] * 700, budget)
+        continue_greedily(demo, [[5]] * 700, [1] * 700, budget)
     assert sizes == [700, 512, 188]
 
 
@@ -305,7 +305,7 @@ def test_greedy_answers_are_read_to_their_own_length(demo):
 
     targets = ["baker", "baker\nmore\nmore\nmore"]
     assert [answer_length(demo.tokenizer, prompt, target, 24) for target in targets] == [24, 24]
-    first, second = greedy_answers(demo.arch, demo.tokenizer, [prompt] * 2, targets, least=24)
+    first, second = greedy_answers(demo, [prompt] * 2, targets, least=24)
     lines = said(24).split("\n")
     assert len(lines) >= 3
     assert first == lines[0]
@@ -324,6 +324,6 @@ def test_continue_greedily_omits_special_tokens_and_dropout(model, demo):
     tokenizer = SimpleNamespace(eos_token_id=None, decode=lambda ids, **options: f"{ids} {options}")
     model.transformer.drop.p = 0.9
     model.train()
-    (answer,) = continue_greedily(Architecture(model), tokenizer, [[5, 9]], [6])
+    (answer,) = continue_greedily(EditableModel(model, tokenizer), [[5, 9]], [6])
     assert answer == f"{wanted} {{'skip_special_tokens': True}}"
     assert model.training

@@ -71,12 +71,11 @@ def test_load_runs_no_code_and_looks_nothing_up(told, folder):
 
 def test_load_gives_a_named_model_in_evaluation_mode(told, folder):
     """A loaded model is in evaluation mode and called by its name."""
-    loaded, *_ = told("demo", device="cpu")
-    assert (loaded.name, loaded.model.name_or_path) == ("demo", "demo")
-    assert not any(module.training for module in loaded.model.modules())
-    assert loaded.arch.model is loaded.model
-    loaded, *_ = told(str(folder / "saved"), device="cpu")
-    assert (loaded.name, loaded.model.name_or_path) == ("saved", "saved")
+    model, *_ = told("demo", device="cpu")
+    assert (model.name, model.model.name_or_path) == ("demo", "demo")
+    assert not any(module.training for module in model.model.modules())
+    model, *_ = told(str(folder / "saved"), device="cpu")
+    assert (model.name, model.model.name_or_path) == ("saved", "saved")
     assert told("owner/name", device="cpu")[0].name == "owner/name"
 
 
@@ -84,8 +83,8 @@ def test_load_takes_a_demo_model_before_a_folder(told, folder, monkeypatch):
     """A folder of a demo model's name does not stand in for it."""
     (folder / "demo").mkdir()
     monkeypatch.chdir(folder)
-    loaded, (place, _), _ = told("demo", device="cpu")
-    assert (loaded.name, place) == ("demo", str(ASSETS / "demo"))
+    model, (place, _), _ = told("demo", device="cpu")
+    assert (model.name, place) == ("demo", str(ASSETS / "demo"))
 
 
 def test_load_leaves_no_trace_in_a_saved_tokenizer(demo, tmp_path):
@@ -176,7 +175,7 @@ def test_load_takes_a_module_map_file(told, tmp_path):
     """A described model is loaded by its file."""
     path = tmp_path / "map.json"
     path.write_text('{"blocks": "transformer.h", "down": "mlp.c_proj"}')
-    assert told("demo", device="cpu", modules=path)[0].arch.modules.blocks == "transformer.h"
+    assert told("demo", device="cpu", modules=path)[0].modules.blocks == "transformer.h"
     path.write_text('{"blocks": "transformer.nowhere", "down": "mlp.c_proj"}')
     with pytest.raises(MetakeError, match=r"no module 'transformer\.nowhere'"):
         told("demo", device="cpu", modules=path)

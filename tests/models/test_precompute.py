@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch
 from metake.models.trace import run
@@ -18,19 +18,19 @@ BLOCK = 1
 @pytest.mark.parametrize("budget", [4, 1000])
 @pytest.mark.parametrize("begins", [BEGINS, [0, 0, 0, 0]])
 def test_precompute_equals_stream_and_memory_of_whole_rows(family, budget, begins):
-    arch = Architecture(tiny(family))
+    model = EditableModel(tiny(family))
     split = PrefixBatch.of(IDS, NEEDED, begins, [0, 0, 1, 2])
     begin, needed, ahead = torch.tensor(begins), torch.tensor(NEEDED), torch.tensor(AHEAD)
-    whole = run(arch, IDS, outputs=(BLOCK,), record_from=BLOCK + 1)
-    states = split.prefix_key_values(arch)
+    whole = run(model, IDS, outputs=(BLOCK,), record_from=BLOCK + 1)
+    states = split.prefix_key_values(model)
 
-    stream = stream_after(arch, split, states, BLOCK, needed - begin, budget)
+    stream = stream_after(model, split, states, BLOCK, needed - begin, budget)
     for row in range(4):
         wanted = whole.outputs[BLOCK][row, begins[row] : NEEDED[row]]
         torch.testing.assert_close(stream[row, : len(wanted)], wanted, rtol=1e-4, atol=1e-4)
 
-    memory = key_values_above(arch, split, states, BLOCK, stream, ahead, budget)
-    assert list(memory) == list(range(BLOCK + 1, len(arch)))
+    memory = key_values_above(model, split, states, BLOCK, stream, ahead, budget)
+    assert list(memory) == list(range(BLOCK + 1, len(model)))
     common = max(begins)
     for layer, pair in memory.items():
         for held, seen in zip(pair, whole.key_values[layer], strict=True):

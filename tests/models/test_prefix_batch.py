@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metake.geometry.operator import Ridge
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.trace import frozen, run
 from metake.planners.hypergradient import Parallel, Unrolled, Virtual
@@ -43,12 +43,12 @@ def test_prefix_batch_has_every_token_once():
 @torch.no_grad()
 def test_prefix_batch_passes_equal_whole_passes_per_family(family):
     """Split passes are whole passes for every family."""
-    arch = Architecture(tiny(family))
-    edits = {1: (torch.randn(arch.d_v, 2) * 0.3, torch.randn(arch.d_k, 2) * 0.3)}
-    whole = run(arch, IDS, keys=(2,), outputs=(2,), inputs=(1,), edits=edits)
+    model = EditableModel(tiny(family))
+    edits = {1: (torch.randn(model.d_v, 2) * 0.3, torch.randn(model.d_k, 2) * 0.3)}
+    whole = run(model, IDS, keys=(2,), outputs=(2,), inputs=(1,), edits=edits)
     s = split()
     at = torch.tensor([0, 1, 2, 3]), torch.tensor([2, 1, 2, 5])
-    trace = s.run(arch, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
+    trace = s.run(model, keys=(2,), outputs=(2,), inputs=(1,), edits=edits, positions=at)
     for mine, theirs in (
         (trace.keys[2].suffix, whole.keys[2]),
         (trace.outputs[2].suffix, whole.outputs[2]),
@@ -58,30 +58,30 @@ def test_prefix_batch_passes_equal_whole_passes_per_family(family):
             torch.testing.assert_close(mine[row, :n], wanted[row, :n], rtol=1e-4, atol=1e-4)
     wanted = whole.logits[[0, 1, 2, 3], [5, 4, 4, 5]]
     torch.testing.assert_close(trace.logits, wanted, rtol=1e-4, atol=1e-4)
-    later = s.run(arch, start=1, hidden=trace.inputs[1], edits=edits, positions=at)
+    later = s.run(model, start=1, hidden=trace.inputs[1], edits=edits, positions=at)
     torch.testing.assert_close(later.logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_prefix_batch_runs_prefixes_through_needed_blocks_alone():
     """Split passes run shared prefixes through needed blocks and never through the head."""
-    arch, calls = Architecture(tiny("llama")), Counter()
-    for name, module in (*enumerate(arch.blocks), ("head", arch.head)):
+    model, calls = EditableModel(tiny("llama")), Counter()
+    for name, module in (*enumerate(model.blocks), ("head", model.head)):
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-    split().run(arch, stop=1)
+    split().run(model, stop=1)
     assert calls == {0: 2, 1: 2}  # once for the prefixes, once for the rows
     calls.clear()
-    split().run(arch, positions=(torch.tensor([0]), torch.tensor([2])))
+    split().run(model, positions=(torch.tensor([0]), torch.tensor([2])))
     assert calls == {0: 2, 1: 2, 2: 2, 3: 2, "head": 1}
 
 
 @torch.no_grad()
 def test_prefix_batch_builds_masks_once():
     """Split passes build their masks once."""
-    arch, s = Architecture(tiny("llama")), split()
-    s.run(arch, stop=1)
+    model, s = EditableModel(tiny("llama")), split()
+    s.run(model, stop=1)
     ((mask, positions),) = s.masks.values()
-    s.run(arch, stop=1)
+    s.run(model, stop=1)
     ((again, _),) = s.masks.values()
     assert again is mask
     assert positions[:, 0].tolist() == s.prefix_lengths.tolist()
@@ -94,7 +94,7 @@ def test_prefix_batch_of_some_rows_equals_their_own():
     assert part.ids.suffix.tolist()[0][:3] == [4, 4, 11]
 
 
-class Whole(Architecture):
+class Whole(EditableModel):
     """Never resumes, as a model outside the table."""
 
     def can_resume(self, length: int) -> bool:
@@ -102,19 +102,19 @@ class Whole(Architecture):
 
 
 @pytest.mark.parametrize("slope", ["token", "proxy", "parallel", "unrolled"])
-def test_prefix_batch_losses_and_gradients_equal_whole_rows(loaded, statistics_of, records, slope):
+def test_prefix_batch_losses_and_gradients_equal_whole_rows(model, statistics_of, records, slope):
     """Every gradient of the upper level, on trained models of three families, with some requests done."""
-    statistics = statistics_of(loaded)
+    statistics = statistics_of(model)
     geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
     found = []
-    with frozen(loaded.model):
-        for arch in (loaded.arch, Whole(loaded.model)):
-            batch = Batch.build(arch, loaded.tokenizer, [r.request for r in records[:4]], CONTEXTS)
-            prompts = LookupPrompts.build(arch, batch, LAYERS[0])
-            solver = LayeredSolver(arch, geometries, Spread().stages(LAYERS)[0])
+    with frozen(model.model):
+        for each in (model, Whole(model.model, model.tokenizer)):
+            batch = Batch.build(each, [r.request for r in records[:4]], CONTEXTS)
+            prompts = LookupPrompts.build(each, batch, LAYERS[0])
+            solver = LayeredSolver(each, geometries, Spread().stages(LAYERS)[0])
             hidden, key = solver.origin(prompts)
             channel = geometries[LAYERS[-1]].channel(key.T)
-            objective = Objective(arch, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
+            objective = Objective(each, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
             slopes = {
                 "token": Virtual(objective, "token"),
                 "proxy": Virtual(objective, "channel"),
@@ -128,7 +128,7 @@ def test_prefix_batch_losses_and_gradients_equal_whole_rows(loaded, statistics_o
                     losses, gradient = slopes[slope](leaf, active, Penalty(kl=0.3))
                 assert not losses.nll[~active].any()
                 found.append((losses.nll, losses.kl, gradient))
-            assert bool(prompts.tokens.prefix_lengths.any()) == (arch is loaded.arch)
+            assert bool(prompts.tokens.prefix_lengths.any()) == (each is model)
     for split_, whole in zip(found[:2], found[2:], strict=True):
         for a, b in zip(split_, whole, strict=True):
             assert float(b.norm()) > 0
@@ -136,15 +136,15 @@ def test_prefix_batch_losses_and_gradients_equal_whole_rows(loaded, statistics_o
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
-def test_prefix_batch_caches_nothing_above_the_last_block(loaded, records, gate):
+def test_prefix_batch_caches_nothing_above_the_last_block(model, records, gate):
     found = []
-    with frozen(loaded.model), torch.no_grad():
-        for arch in (loaded.arch, Whole(loaded.model)):
-            last = len(arch) - 1
-            batch = Batch.build(arch, loaded.tokenizer, [r.request for r in records[:3]], CONTEXTS)
-            channel = torch.randn(arch.d_k, 3, generator=torch.Generator().manual_seed(0)) * 0.1
-            objective = Objective(arch, batch, last, last, channel=channel, max_tokens=90)
-            residuals = torch.randn(3, arch.d_v, generator=torch.Generator().manual_seed(1))
+    with frozen(model.model), torch.no_grad():
+        for each in (model, Whole(model.model, model.tokenizer)):
+            last = len(each) - 1
+            batch = Batch.build(each, [r.request for r in records[:3]], CONTEXTS)
+            channel = torch.randn(each.d_k, 3, generator=torch.Generator().manual_seed(0)) * 0.1
+            objective = Objective(each, batch, last, last, channel=channel, max_tokens=90)
+            residuals = torch.randn(3, each.d_v, generator=torch.Generator().manual_seed(1))
             found += [
                 objective.losses(residuals, gate, torch.tensor(active))
                 for active in ([True] * 3, [True, False, True])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metake.answers import compare_answers
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.greedy import continue_greedily
 from metake.models.load import ASSETS
 from metake.models.tokens import count_tokens, encode
@@ -170,7 +170,7 @@ def test_batch_build_refuses_an_unencodable_request(demo):
         EditRequest("{} is", "ada", "b", locality_prompts=("大阪",)),
     ):
         with pytest.raises(MetakeError, match=r"^(ada|東京): the tokenizer has no tokens for '(東京|大阪)'"):
-            Batch.build(demo.arch, letters(), [request], ())
+            Batch.build(demo.with_tokenizer(letters()), [request], ())
 
 
 def test_compare_answers_uses_the_tokenizers_form():
@@ -188,24 +188,24 @@ def test_check_ids_refuses_tokens_outside_the_vocabulary(demo):
 
     In every reading of a text: a request, an answer, statistics, a plain pass; the last of its tokens is taken.
     """
-    tokenizer, model = copy.deepcopy(demo.tokenizer), tiny("gpt2")
-    arch = Architecture(model)
+    tokenizer, network = copy.deepcopy(demo.tokenizer), tiny("gpt2")
+    model = EditableModel(network, tokenizer)
     tokenizer.add_tokens(["Zoë"])
     request = EditRequest("{} lives in", "Zoë", "Oslo")
     row = encode(tokenizer, request.text).ids
     assert max(row) == len(tokenizer) - 1
     attempts = (
-        lambda: Batch.build(arch, tokenizer, [request], ()),
-        lambda: continue_greedily(arch, tokenizer, [row], [4]),
-        lambda: run(arch, torch.tensor([row])),
-        lambda: collect(arch, tokenizer, "Zoë lives in " * 400, (1,), progress=False),
+        lambda: Batch.build(model, [request], ()),
+        lambda: continue_greedily(model, [row], [4]),
+        lambda: run(model, torch.tensor([row])),
+        lambda: collect(model, tokenizer, "Zoë lives in " * 400, (1,), progress=False),
     )
-    model.resize_token_embeddings(max(row))
+    network.resize_token_embeddings(max(row))
     for attempt in attempts:
         with pytest.raises(
             MetakeError, match=f"token {max(row)} is outside the model's vocabulary of {max(row)}; give"
         ):
             attempt()
-    model.resize_token_embeddings(max(row) + 1)
+    network.resize_token_embeddings(max(row) + 1)
     for attempt in attempts:
         attempt()

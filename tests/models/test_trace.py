@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from metake.models.architecture import Architecture, ModuleMap
+from metake.models.editable import EditableModel
 from metake.models.kv_cache import KVCache
+from metake.models.modules import ModuleMap
 from metake.models.tokens import Row, chunks, pad
 from metake.models.trace import _gelu, run
 from tests.cases import CONFIGS, DESCRIBED, tiny
@@ -15,10 +16,10 @@ IDS = torch.tensor([[5, 9, 17, 30, 2, 7], [8, 1, 4, 4, 90, 11]])
 
 
 @torch.no_grad()
-def test_run_of_a_suffix_equals_the_full_run(arch):
-    full = run(arch, IDS, outputs=(0, 1, 2, 3), inputs=(2,))
-    for start in range(1, len(arch) + 1):
-        suffix = run(arch, IDS, start=start, hidden=full.outputs[start - 1])
+def test_run_of_a_suffix_equals_the_full_run(tiny_model):
+    full = run(tiny_model, IDS, outputs=(0, 1, 2, 3), inputs=(2,))
+    for start in range(1, len(tiny_model) + 1):
+        suffix = run(tiny_model, IDS, start=start, hidden=full.outputs[start - 1])
         torch.testing.assert_close(suffix.logits, full.logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(full.inputs[2], full.outputs[1])
 
@@ -50,58 +51,62 @@ class Tupled(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_run_skips_blocks_with_their_return_type(arch):
+def test_run_skips_blocks_with_their_return_type(tiny_model):
     torch.manual_seed(0)
-    tupled = Architecture(Tupled(), ModuleMap("blocks", "down", "head"))
+    tupled = EditableModel(Tupled(), modules=ModuleMap("blocks", "down", "head"))
     assert tupled.returns_tuples
     seen = []
-    handle = arch.blocks[0].register_forward_hook(
+    handle = tiny_model.blocks[0].register_forward_hook(
         lambda _, __, output: seen.append(isinstance(output, tuple))
     )
-    run(arch, IDS, stop=0)
+    run(tiny_model, IDS, stop=0)
     handle.remove()
-    assert [arch.returns_tuples] == seen
+    assert [tiny_model.returns_tuples] == seen
     full = run(tupled, IDS, outputs=(1,))
     suffix = run(tupled, IDS, start=2, hidden=full.outputs[1])
     torch.testing.assert_close(suffix.logits, full.logits)
 
 
 @torch.no_grad()
-def test_run_computes_gelus_as_written(arch):
+def test_run_computes_gelus_as_written(tiny_model):
     """In one operation or in eight: against the model's own pass, which is left as it was."""
-    torch.testing.assert_close(run(arch, IDS).logits, arch.model(input_ids=IDS).logits, rtol=1e-5, atol=1e-5)
-    for act in arch.written_out_gelus:
+    torch.testing.assert_close(
+        run(tiny_model, IDS).logits, tiny_model.model(input_ids=IDS).logits, rtol=1e-5, atol=1e-5
+    )
+    for act in tiny_model.written_out_gelus:
         assert "forward" not in act.__dict__
         x = torch.linspace(-6, 6, 1000, dtype=torch.float64)
         torch.testing.assert_close(_gelu(x), act(x), rtol=1e-12, atol=1e-12)
-    assert len(arch.written_out_gelus) == (len(arch) if arch.family in ("gpt2", "gptj") else 0)
+    assert len(tiny_model.written_out_gelus) == (
+        len(tiny_model) if tiny_model.family in ("gpt2", "gptj") else 0
+    )
 
 
 @torch.no_grad()
-def test_run_takes_stop_and_positions(arch):
-    full = run(arch, IDS, outputs=(1,))
-    stopped = run(arch, IDS, stop=1, outputs=(1,))
+def test_run_takes_stop_and_positions(tiny_model):
+    full = run(tiny_model, IDS, outputs=(1,))
+    stopped = run(tiny_model, IDS, stop=1, outputs=(1,))
     assert stopped.logits.numel() == 0
     torch.testing.assert_close(stopped.outputs[1], full.outputs[1])
-    some = run(arch, IDS, positions=(torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3])))
+    some = run(tiny_model, IDS, positions=(torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3])))
     torch.testing.assert_close(some.logits, full.logits[[0, 1, 1], [5, 0, 3]], rtol=1e-5, atol=1e-5)
 
 
-def test_run_runs_the_last_ffn_only_for_logits(arch):
+def test_run_runs_the_last_ffn_only_for_logits(tiny_model):
     """The last ffn runs only where logits are wanted.
 
     With a virtual edit of that very layer too: logits, and gradients by the stream, are those at all places.
     """
-    last, places = len(arch) - 1, (torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3]))
+    last, places = len(tiny_model) - 1, (torch.tensor([0, 1, 1]), torch.tensor([5, 0, 3]))
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(n, 2, generator=generator) for n in (arch.d_v, arch.d_k))
-    stream = run(arch, IDS, outputs=(1,), stop=1).outputs[1].detach()
+    left, right = (torch.randn(n, 2, generator=generator) for n in (tiny_model.d_v, tiny_model.d_k))
+    stream = run(tiny_model, IDS, outputs=(1,), stop=1).outputs[1].detach()
     seen, gradients, found = [], [], []
-    handle = arch.down(last).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:-1]))
+    handle = tiny_model.down(last).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:-1]))
     for positions in (places, None):
         hidden = stream.clone().requires_grad_(True)
         logits = run(
-            arch, IDS, start=2, hidden=hidden, edits={last: (left, right)}, positions=positions
+            tiny_model, IDS, start=2, hidden=hidden, edits={last: (left, right)}, positions=positions
         ).logits
         found.append(logits if positions is not None else logits[places])
         gradients.append(torch.autograd.grad(found[-1].log_softmax(-1)[..., 0].sum(), hidden)[0])
@@ -110,48 +115,50 @@ def test_run_runs_the_last_ffn_only_for_logits(arch):
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
     assert gradients[0].norm() > 1e-3
-    observed = run(arch, IDS, keys=(last,), positions=places)  # whoever looks at the layer sees all of it
+    observed = run(
+        tiny_model, IDS, keys=(last,), positions=places
+    )  # whoever looks at the layer sees all of it
     assert observed.keys[last].shape[:-1] == IDS.shape
-    assert "forward" not in arch.ffn(last).__dict__
+    assert "forward" not in tiny_model.ffn(last).__dict__
 
 
 def test_run_runs_every_ffn_of_described_models():
     model = tiny("gpt2")
-    assert Architecture(model).ffn(0) is model.transformer.h[0].mlp
-    assert Architecture(tiny("phi"), DESCRIBED["phi"][1]).ffn(0) is None
+    assert EditableModel(model).ffn(0) is model.transformer.h[0].mlp
+    assert EditableModel(tiny("phi"), modules=DESCRIBED["phi"][1]).ffn(0) is None
 
 
 @torch.no_grad()
-def test_run_has_keys_that_the_down_projection_reads(arch):
-    trace = run(arch, IDS, keys=(2,), outputs=(1, 2))
-    assert trace.keys[2].shape == (*IDS.shape, arch.d_k)
-    weight = arch.weight(2)
+def test_run_has_keys_that_the_down_projection_reads(tiny_model):
+    trace = run(tiny_model, IDS, keys=(2,), outputs=(1, 2))
+    assert trace.keys[2].shape == (*IDS.shape, tiny_model.d_k)
+    weight = tiny_model.weight(2)
     saved = weight.clone()
     weight.zero_()  # without the FFN the block's output changes by exactly W k (a bias stays)
-    without = run(arch, IDS, outputs=(2,)).outputs[2]
+    without = run(tiny_model, IDS, outputs=(2,)).outputs[2]
     weight.copy_(saved)
     torch.testing.assert_close(trace.outputs[2] - without, trace.keys[2] @ saved.T, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
-def test_run_with_a_virtual_edit_equals_written_weights(arch):
-    left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
-    virtual = run(arch, IDS, edits={1: (left, right)}).logits
-    arch.weight(1).add_(left @ right.T)
-    torch.testing.assert_close(virtual, run(arch, IDS).logits, rtol=1e-3, atol=1e-3)
+def test_run_with_a_virtual_edit_equals_written_weights(tiny_model):
+    left, right = torch.randn(tiny_model.d_v, 3), torch.randn(tiny_model.d_k, 3)
+    virtual = run(tiny_model, IDS, edits={1: (left, right)}).logits
+    tiny_model.weight(1).add_(left @ right.T)
+    torch.testing.assert_close(virtual, run(tiny_model, IDS).logits, rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()
-def test_run_has_values_with_virtual_edits(arch):
+def test_run_has_values_with_virtual_edits(tiny_model):
     """Values are what the down projection puts out with virtual edits.
 
     `W k + b + left (right^T k)`; seen, and the stream after the block moves by the edit's part.
     """
-    left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
-    still = run(arch, IDS, keys=(2,), values=(2,), outputs=(2,))
-    trace = run(arch, IDS, keys=(2,), values=(2,), outputs=(2,), edits={2: (left, right)})
-    bias = getattr(arch.down(2), "bias", None)
-    wanted = still.keys[2] @ arch.weight(2).T + (0 if bias is None else bias)
+    left, right = torch.randn(tiny_model.d_v, 3), torch.randn(tiny_model.d_k, 3)
+    still = run(tiny_model, IDS, keys=(2,), values=(2,), outputs=(2,))
+    trace = run(tiny_model, IDS, keys=(2,), values=(2,), outputs=(2,), edits={2: (left, right)})
+    bias = getattr(tiny_model.down(2), "bias", None)
+    wanted = still.keys[2] @ tiny_model.weight(2).T + (0 if bias is None else bias)
     edit = still.keys[2] @ right @ left.T
     torch.testing.assert_close(still.values[2], wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(trace.values[2], wanted + edit, rtol=1e-4, atol=1e-3)
@@ -164,55 +171,59 @@ def test_run_adds_virtual_edits_in_their_precision():
 
     In a bf16 model fp32 factors meet fp32 keys, and the sum is rounded once; below `start` no edit is run.
     """
-    arch = Architecture(tiny("llama").bfloat16())
-    left, right = torch.randn(arch.d_v, 3), torch.randn(arch.d_k, 3)
-    still = run(arch, IDS, keys=(1,), values=(1,), inputs=(2,))
-    edited = run(arch, IDS, values=(1,), edits={1: (left, right)}).values[1]
+    model = EditableModel(tiny("llama").bfloat16())
+    left, right = torch.randn(model.d_v, 3), torch.randn(model.d_k, 3)
+    still = run(model, IDS, keys=(1,), values=(1,), inputs=(2,))
+    edited = run(model, IDS, values=(1,), edits={1: (left, right)}).values[1]
     part = (still.keys[1].float() @ right @ left.T).bfloat16()
     assert torch.equal(edited, still.values[1] + part)
-    later = run(arch, IDS, start=2, hidden=still.inputs[2], edits={1: (left, right)})
-    assert torch.equal(later.logits, run(arch, IDS, start=2, hidden=still.inputs[2]).logits)
+    later = run(model, IDS, start=2, hidden=still.inputs[2], edits={1: (left, right)})
+    assert torch.equal(later.logits, run(model, IDS, start=2, hidden=still.inputs[2]).logits)
 
 
 def test_run_from_the_middle_needs_the_stream():
     """A pass from the middle needs the stream there."""
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     with pytest.raises(ValueError, match="needs the hidden state before it"):
-        run(arch, IDS, start=1)
+        run(model, IDS, start=1)
 
 
 @torch.no_grad()
-def test_run_does_not_depend_on_right_padding(arch):
+def test_run_does_not_depend_on_right_padding(tiny_model):
     rows = [Row((5, 9, 17), 2), Row((8, 1, 4, 4, 90, 11), 5)]
-    padded = run(arch, pad(rows, filler=3)).logits
+    padded = run(tiny_model, pad(rows, filler=3)).logits
     for i, row in enumerate(rows):
-        alone = run(arch, torch.tensor([row.ids])).logits[0]
+        alone = run(tiny_model, torch.tensor([row.ids])).logits[0]
         torch.testing.assert_close(padded[i, : len(row)], alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_run_resumes_after_any_token(arch, attention):
+def test_run_resumes_after_any_token(tiny_model, attention):
     """A pass resumes after any token of each row.
 
     Logits, and gradients by a change of the stream, are those of the pass over whole rows.
     """
-    arch.model.set_attn_implementation(attention)
+    tiny_model.model.set_attn_implementation(attention)
     begins, width = torch.tensor([3, 1, 0]), 3
     ids = torch.cat([IDS, IDS.flip(0)[:1]])
-    full = run(arch, ids, outputs=(0,), record_from=1)
-    assert set(full.key_values) == set(range(1, len(arch)))
+    full = run(tiny_model, ids, outputs=(0,), record_from=1)
+    assert set(full.key_values) == set(range(1, len(tiny_model)))
     states = {
         layer: (k[:, :, :3].detach(), v[:, :, :3].detach()) for layer, (k, v) in full.key_values.items()
     }
     rows, columns = torch.arange(3)[:, None], begins[:, None] + torch.arange(width)
-    change = torch.randn(3, width, arch.d_v, generator=torch.Generator().manual_seed(0))
+    change = torch.randn(3, width, tiny_model.d_v, generator=torch.Generator().manual_seed(0))
     got, wanted = change.clone().requires_grad_(True), change.clone().requires_grad_(True)
     stream = full.outputs[0].detach()
     a = run(
-        arch, ids[rows, columns], start=1, hidden=stream[rows, columns] + got, cache=KVCache(states, begins)
+        tiny_model,
+        ids[rows, columns],
+        start=1,
+        hidden=stream[rows, columns] + got,
+        cache=KVCache(states, begins),
     ).logits
     moved = stream.index_put((rows.expand(-1, width), columns), wanted, accumulate=True)
-    b = run(arch, ids, start=1, hidden=moved).logits[rows, columns]
+    b = run(tiny_model, ids, start=1, hidden=moved).logits[rows, columns]
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     for logits in (a, b):
         logits.log_softmax(-1)[..., 0].sum().backward()
@@ -221,43 +232,51 @@ def test_run_resumes_after_any_token(arch, attention):
 
 
 @torch.no_grad()
-def test_run_resumes_with_a_shared_past(arch):
+def test_run_resumes_with_a_shared_past(tiny_model):
     """Rows may share a past."""
     common, ends = IDS[:1, :4], torch.tensor([[2, 7], [90, 11], [3, 3]])
-    states = run(arch, common, record_from=0).key_values
+    states = run(tiny_model, common, record_from=0).key_values
     past = KVCache(states, torch.tensor([4])).rows(torch.tensor([0, 0, 0]))
-    shared = run(arch, ends, cache=past).logits
-    whole = run(arch, torch.cat([common.expand(3, -1), ends], 1)).logits[:, 4:]
+    shared = run(tiny_model, ends, cache=past).logits
+    whole = run(tiny_model, torch.cat([common.expand(3, -1), ends], 1)).logits[:, 4:]
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_can_resume_refuses_special_attention(family):
     """Described models fused attention and short windows do not resume."""
-    arch = Architecture(tiny(family))
-    assert arch.can_resume(8)
-    assert arch.can_resume(9) == (family != "mistral")
-    arch.model.config._attn_implementation = "flash_attention_2"
-    assert not arch.can_resume(1)
-    arch.model.config._attn_implementation = "sdpa"
-    assert arch.can_resume(1)
-    arch.family = "described"
-    assert not arch.can_resume(1)
+    model = EditableModel(tiny(family))
+    assert model.can_resume(8)
+    assert model.can_resume(9) == (family != "mistral")
+    model.model.config._attn_implementation = "flash_attention_2"
+    assert not model.can_resume(1)
+    model.model.config._attn_implementation = "sdpa"
+    assert model.can_resume(1)
+    model.family = "described"
+    assert not model.can_resume(1)
 
 
-def test_run_removes_hooks_and_forwards(arch):
+def test_run_removes_hooks_and_forwards(tiny_model):
     """Hooks and forwards are gone afterwards."""
-    run(arch, IDS, start=2, hidden=torch.zeros(*IDS.shape, arch.d_v), keys=(3,), outputs=(3,), inputs=(3,))
-    for module in arch.model.modules():
+    run(
+        tiny_model,
+        IDS,
+        start=2,
+        hidden=torch.zeros(*IDS.shape, tiny_model.d_v),
+        keys=(3,),
+        outputs=(3,),
+        inputs=(3,),
+    )
+    for module in tiny_model.model.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
         assert "forward" not in module.__dict__
 
 
-def test_run_removes_hooks_after_an_exception(arch):
+def test_run_removes_hooks_after_an_exception(tiny_model):
     """An exception leaves no hook behind."""
     with pytest.raises((RuntimeError, IndexError)):
-        run(arch, torch.tensor([[-1]]), keys=(1,))
-    assert not any(m._forward_pre_hooks for m in arch.model.modules())
+        run(tiny_model, torch.tensor([[-1]]), keys=(1,))
+    assert not any(m._forward_pre_hooks for m in tiny_model.model.modules())
 
 
 def test_chunks_cover_each_row_once_within_budget():
@@ -279,7 +298,7 @@ def test_chunks_pad_by_about_a_tenth_at_most():
 
 
 def test_run_is_tested_for_every_family():
-    from metake.models.architecture import FAMILIES
+    from metake.models.modules import FAMILIES
 
     assert set(CONFIGS) == set(FAMILIES)
 
@@ -288,15 +307,15 @@ def test_run_is_tested_for_every_family():
 def test_run_keeps_hooks_of_sharded_models(family):
     """accelerate replaces forwards by its own; skipping blocks must put those back."""
     accelerate = pytest.importorskip("accelerate")
-    model = tiny(family)
-    wanted = Architecture(model)
+    network = tiny(family)
+    wanted = EditableModel(network)
     full = run(wanted, IDS, outputs=(1,))
-    accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True)
-    for name, module in model.named_modules():
+    accelerate.dispatch_model(network, {"": "cpu"}, force_hooks=True)
+    for name, module in network.named_modules():
         if name.endswith((".0", ".1", ".2", ".3")):
             accelerate.hooks.add_hook_to_module(module, accelerate.hooks.AlignDevicesHook("cpu"))
-    arch = Architecture(model)
-    before = [block.forward for block in arch.blocks]
-    again = run(arch, IDS, start=2, hidden=full.outputs[1])
-    assert [block.forward for block in arch.blocks] == before
+    model = EditableModel(network)
+    before = [block.forward for block in model.blocks]
+    again = run(model, IDS, start=2, hidden=full.outputs[1])
+    assert [block.forward for block in model.blocks] == before
     torch.testing.assert_close(again.logits, full.logits, rtol=1e-4, atol=1e-4)

@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.deltas import Delta
 from metake.errors import MetakeError
-from metake.models.architecture import FAMILIES, Architecture, ModuleMap
+from metake.models.editable import EditableModel
+from metake.models.modules import FAMILIES, ModuleMap
 from metake.models.trace import frozen, run
 from tests.cases import DESCRIBED, tiny
 
@@ -67,16 +68,16 @@ def one_line(call, *words):
 
 
 @torch.no_grad()
-def shift(model, modules=None, layer=1):
+def shift(network, modules=None, layer=1):
     """What a delta does to a plain pass of the model as the user calls it; a virtual edit does the same."""
-    arch = Architecture(model, modules)
+    model = EditableModel(network, modules=modules)
     torch.manual_seed(0)
-    factors = {layer: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1))}
-    still = model(input_ids=IDS).logits
-    virtual = run(arch, IDS, edits=factors).logits
-    with Delta(factors, "", {}).applied(arch):
-        written = model(input_ids=IDS).logits
-    again = model(input_ids=IDS).logits
+    factors = {layer: (torch.randn(model.d_v, 1), torch.randn(model.d_k, 1))}
+    still = network(input_ids=IDS).logits
+    virtual = run(model, IDS, edits=factors).logits
+    with Delta(factors, "", {}).applied(model):
+        written = network(input_ids=IDS).logits
+    again = network(input_ids=IDS).logits
     assert torch.equal(again, still)
     assert (written - still).abs().max() > 1e-2
     torch.testing.assert_close(virtual, written, rtol=1e-3, atol=1e-3)
@@ -115,19 +116,19 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("how", sorted(WRAPPED))
-def test_architecture_looks_through_wrappers_that_share_weights(how):
-    wanted, plain = shift(Mixing(), MIXING), Architecture(Mixing(), MIXING).fingerprint()
-    model = WRAPPED[how](Mixing())
+def test_editable_model_looks_through_wrappers_that_share_weights(how):
+    wanted, plain = shift(Mixing(), MIXING), EditableModel(Mixing(), modules=MIXING).fingerprint()
+    network = WRAPPED[how](Mixing())
     with torch.no_grad():  # compiled before any hook is there, which such a pass then does not call
-        model(input_ids=IDS)
-    torch.testing.assert_close(shift(model, MIXING), wanted, rtol=1e-4, atol=1e-4)
-    arch = Architecture(model, MIXING)
-    assert len(arch) == 2
-    assert (arch.fingerprint() == plain) == (how != "compiled down-projections")  # of a block's own names
-    assert run(arch, IDS, keys=(0, 1)).keys.keys() == {0, 1}
+        network(input_ids=IDS)
+    torch.testing.assert_close(shift(network, MIXING), wanted, rtol=1e-4, atol=1e-4)
+    model = EditableModel(network, modules=MIXING)
+    assert len(model) == 2
+    assert (model.fingerprint() == plain) == (how != "compiled down-projections")  # of a block's own names
+    assert run(model, IDS, keys=(0, 1)).keys.keys() == {0, 1}
 
 
-def test_architecture_looks_through_distributed_replicas(tmp_path):
+def test_editable_model_looks_through_distributed_replicas(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         model = nn.parallel.DistributedDataParallel(tiny("llama"))
@@ -136,19 +137,19 @@ def test_architecture_looks_through_distributed_replicas(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_architecture_refuses_sharded_weights(tmp_path):
+def test_editable_model_refuses_sharded_weights(tmp_path):
     from torch.distributed.fsdp import fully_shard
 
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         mesh = torch.distributed.init_device_mesh("cpu", (1,))
         model = fully_shard(tiny("llama"), mesh=mesh)
-        one_line(lambda: Architecture(model), "sharded", "before it is sharded")
+        one_line(lambda: EditableModel(model), "sharded", "before it is sharded")
     finally:
         torch.distributed.destroy_process_group()
 
 
-def test_architecture_refuses_weights_flattened_by_fsdp():
+def test_editable_model_refuses_weights_flattened_by_fsdp():
     """FSDP's own name of a parameter that holds a shard of several weights."""
 
     class FlatParameter(nn.Parameter):
@@ -156,26 +157,26 @@ def test_architecture_refuses_weights_flattened_by_fsdp():
 
     model = tiny("llama")
     model.model.norm.weight = FlatParameter(torch.ones(32))
-    text = one_line(lambda: Architecture(model), "model: model.norm.weight is sharded (FSDP")
+    text = one_line(lambda: EditableModel(model), "model: model.norm.weight is sharded (FSDP")
     assert text.endswith("edit the model before it is sharded, or shard its layers with device auto")
 
 
 @pytest.mark.parametrize("target", ["down_proj", "q_proj"])
-def test_architecture_refuses_adapters_and_takes_merged_ones(target):
+def test_editable_model_refuses_adapters_and_takes_merged_ones(target):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=[target], init_lora_weights=False)
     model = peft.get_peft_model(tiny("llama"), config)
-    text = one_line(lambda: Architecture(model))
+    text = one_line(lambda: EditableModel(model))
     assert text == (
         f"model: {type(model).__name__} has PEFT adapters, which an edit of its weights would not include; "
         "merge them first: model = PeftModel.from_pretrained(base, adapter).merge_and_unload()"
     )
-    one_line(lambda: Architecture(torch.compile(model, backend="eager")), "PEFT adapters")
+    one_line(lambda: EditableModel(torch.compile(model, backend="eager")), "PEFT adapters")
     merged = model.merge_and_unload()
     assert shift(merged).abs().max() > 1e-2
     inner = tiny("llama")
     peft.inject_adapter_in_model(config, inner)  # as model.add_adapter does
-    one_line(lambda: Architecture(inner), "PEFT adapters", "merge_and_unload()")
+    one_line(lambda: EditableModel(inner), "PEFT adapters", "merge_and_unload()")
 
 
 class Adapted(nn.Linear):
@@ -185,7 +186,7 @@ class Adapted(nn.Linear):
         return super().forward(x) + x @ self.a @ self.b
 
 
-def test_architecture_refuses_subclasses_that_compute_otherwise():
+def test_editable_model_refuses_subclasses_that_compute_otherwise():
     """A subclass that computes something else is refused."""
     model = tiny("llama")
     old = model.model.layers[2].mlp.down_proj
@@ -193,9 +194,9 @@ def test_architecture_refuses_subclasses_that_compute_otherwise():
     new.weight = old.weight
     new.a, new.b = torch.randn(48, 2), torch.randn(2, 32)
     model.model.layers[2].mlp.down_proj = new
-    one_line(lambda: Architecture(model), "mlp.down_proj of block 2 (Adapted)", "merge or remove")
+    one_line(lambda: EditableModel(model), "mlp.down_proj of block 2 (Adapted)", "merge or remove")
     new.a = torch.zeros(48, 2)
-    assert Architecture(model).down(2) is new
+    assert EditableModel(model).down(2) is new
 
 
 class Precise(nn.Linear):
@@ -206,16 +207,16 @@ class Precise(nn.Linear):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_architecture_takes_subclasses_that_round_otherwise(dtype):
+def test_editable_model_takes_subclasses_that_round_otherwise(dtype):
     """A subclass that only rounds otherwise can take an edit."""
     model = tiny("llama").to(dtype)
     new = Precise(48, 32, bias=False)
     new.weight = model.model.layers[2].mlp.down_proj.weight
     model.model.layers[2].mlp.down_proj = new
-    assert Architecture(model).down(2) is new
+    assert EditableModel(model).down(2) is new
 
 
-def test_architecture_keeps_and_calls_user_hooks():
+def test_editable_model_keeps_and_calls_user_hooks():
     model, seen = tiny("llama"), []
     handle = model.model.layers[1].mlp.down_proj.register_forward_hook(lambda *_: seen.append(1))
     shift(model)
@@ -226,14 +227,14 @@ def test_architecture_keeps_and_calls_user_hooks():
 @pytest.mark.parametrize(
     ("change", "fits"), [(lambda y: y + 3, True), (lambda y: 2 * y, False), (lambda y: y * 0, False)]
 )
-def test_architecture_measures_user_hooks_that_change_a_value(change, fits):
+def test_editable_model_measures_user_hooks_that_change_a_value(change, fits):
     """A constant (a steering vector) leaves the edit's share as it is."""
     model = tiny("llama")
     model.model.layers[1].mlp.down_proj.register_forward_hook(lambda _, __, output: change(output))
     if fits:
         shift(model)
     else:
-        one_line(lambda: Architecture(model), "block 1", "merge or remove the adapter or hook")
+        one_line(lambda: EditableModel(model), "block 1", "merge or remove the adapter or hook")
 
 
 def doubled_input(down):
@@ -246,30 +247,30 @@ def doubled_forward(down):
 
 
 @pytest.mark.parametrize("change", [doubled_input, doubled_forward])
-def test_architecture_measures_modules_around_a_down_projection(change):
+def test_editable_model_measures_modules_around_a_down_projection(change):
     """What is attached in front or in place of a down projection is measured."""
     model = tiny("llama")
     change(model.model.layers[2].mlp.down_proj)
     one_line(
-        lambda: Architecture(model),
+        lambda: EditableModel(model),
         "mlp.down_proj of block 2 (Linear): the output is not the weight times the input",
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_architecture_takes_every_precision_of_plain_weights(dtype):
+def test_editable_model_takes_every_precision_of_plain_weights(dtype):
     """Every precision of plain weights can take an edit."""
-    assert Architecture(tiny("llama").to(dtype)).weight(0).dtype == dtype
+    assert EditableModel(tiny("llama").to(dtype)).weight(0).dtype == dtype
 
 
-def test_architecture_refuses_weights_that_are_no_plain_tensors():
+def test_editable_model_refuses_weights_that_are_no_plain_tensors():
     class Packed(torch.Tensor):
         """As libraries of quantization wrap what they have packed."""
 
     model = tiny("llama")
     down = model.model.layers[1].mlp.down_proj
     down.weight = nn.Parameter(down.weight.detach().as_subclass(Packed))
-    one_line(lambda: Architecture(model), "block 1: the weight is a Packed, not a plain tensor")
+    one_line(lambda: EditableModel(model), "block 1: the weight is a Packed, not a plain tensor")
 
 
 COMPUTED = {
@@ -282,13 +283,13 @@ COMPUTED = {
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("how", sorted(COMPUTED))
-def test_architecture_refuses_a_computed_weight(how):
+def test_editable_model_refuses_a_computed_weight(how):
     """A computed weight is refused until it is plain."""
     model = tiny("llama")
     down = model.model.layers[1].mlp.down_proj
     COMPUTED[how](down)
     one_line(
-        lambda: Architecture(model), "block 1", "computed from other parameters", "remove_parametrizations"
+        lambda: EditableModel(model), "block 1", "computed from other parameters", "remove_parametrizations"
     )
     if how == "pruning":
         prune.remove(down, "weight")
@@ -324,31 +325,31 @@ def shared_with_another_kind(model):
         (shared_with_another_kind, "model.layers.1.mlp.up_proj.weight"),
     ],
 )
-def test_architecture_refuses_an_edited_shared_projection(share, also):
+def test_editable_model_refuses_an_edited_shared_projection(share, also):
     """A shared down projection is refused where it is edited."""
-    model = tiny("llama")
-    share(model)
-    arch = Architecture(model)
-    assert len(arch) == 4
+    network = tiny("llama")
+    share(network)
+    model = EditableModel(network)
+    assert len(model) == 4
     one_line(
-        lambda: arch.check_layers((1, 2)), "layers: 1", f"is also that of {also}", "choose another layer"
+        lambda: model.check_layers((1, 2)), "layers: 1", f"is also that of {also}", "choose another layer"
     )
-    arch.check_layers((0, 2))
+    model.check_layers((0, 2))
     factors = {1: (torch.ones(32, 1), torch.ones(48, 1))}
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    one_line(lambda: Delta(factors, "", {}).apply(model), "layers: 1")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    one_line(lambda: Delta(factors, "", {}).apply(network), "layers: 1")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_architecture_refuses_weights_outside_memory(tmp_path):
+def test_editable_model_refuses_weights_outside_memory(tmp_path):
     accelerate = pytest.importorskip("accelerate")
     offloaded = accelerate.cpu_offload(tiny("llama"), execution_device=torch.device("cpu"))
-    one_line(lambda: Architecture(offloaded), "not in memory", "another device")
+    one_line(lambda: EditableModel(offloaded), "not in memory", "another device")
     on_disk = accelerate.disk_offload(tiny("llama"), str(tmp_path), execution_device=torch.device("cpu"))
-    one_line(lambda: Architecture(on_disk), "not in memory")
+    one_line(lambda: EditableModel(on_disk), "not in memory")
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(tiny("llama").config)
-    one_line(lambda: Architecture(empty), "not in memory")
+    one_line(lambda: EditableModel(empty), "not in memory")
 
 
 QUANTIZED = {
@@ -368,14 +369,14 @@ def _retype(model, dtype):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", sorted(QUANTIZED))
-def test_architecture_refuses_quantized_layers(how):
+def test_editable_model_refuses_quantized_layers(how):
     model = QUANTIZED[how](tiny("llama"))
-    one_line(lambda: Architecture(model), "mlp.down_proj of block 0", "quantized weights cannot be edited")
+    one_line(lambda: EditableModel(model), "mlp.down_proj of block 0", "quantized weights cannot be edited")
 
 
 @pytest.mark.parametrize("thing", [None, "demo", SimpleNamespace(model=1)])
-def test_architecture_refuses_what_is_no_model(thing):
-    one_line(lambda: Architecture(thing), "a torch module is needed", type(thing).__name__)
+def test_editable_model_refuses_what_is_no_model(thing):
+    one_line(lambda: EditableModel(thing), "a torch module is needed", type(thing).__name__)
 
 
 WRONG = {
@@ -396,29 +397,31 @@ WRONG = {
 
 
 @pytest.mark.parametrize("why", sorted(WRONG))
-def test_architecture_names_a_wrong_module_map(why):
+def test_editable_model_names_a_wrong_module_map(why):
     modules, reason = WRONG[why]
     model = tiny("gpt2")
     model.spare, model.idle = nn.Linear(32, 1024), copy.deepcopy(model.transformer.h)
     for block in model.transformer.h:
         block.idle = Conv1D(32, 128)
-    one_line(lambda: Architecture(model, modules), reason)
+    one_line(lambda: EditableModel(model, modules=modules), reason)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_architecture_measures_every_block_at_several_tokens():
+def test_editable_model_measures_every_block_at_several_tokens():
     modules = MIXING
-    assert len(Architecture(Mixing(), modules)) == 2
+    assert len(EditableModel(Mixing(), modules=modules)) == 2
     one_line(
-        lambda: Architecture(Mixing(mix=0.01), modules),
+        lambda: EditableModel(Mixing(mix=0.01), modules=modules),
         "down of block 1",
         "stream would not receive the edit",
     )
-    one_line(lambda: Architecture(Mixing(twice=True), modules), "down of block 1", "2 times")
-    one_line(lambda: Architecture(Mixing(arguments=("pixels",)), modules), "token ids alone", "pixels")
+    one_line(lambda: EditableModel(Mixing(twice=True), modules=modules), "down of block 1", "2 times")
+    one_line(
+        lambda: EditableModel(Mixing(arguments=("pixels",)), modules=modules), "token ids alone", "pixels"
+    )
 
 
-def test_architecture_refuses_a_projection_of_some_tokens():
+def test_editable_model_refuses_a_projection_of_some_tokens():
     """As the experts of a mixture do."""
     model = Mixing()
     block = model.blocks[1]
@@ -426,32 +429,36 @@ def test_architecture_refuses_a_projection_of_some_tokens():
         stream + nn.functional.pad(block.down(block.up(stream[:, 1:])), (0, 0, 1, 0))
     )
     one_line(
-        lambda: Architecture(model, MIXING), "down of block 1", "for some tokens only (a mixture of experts?)"
+        lambda: EditableModel(model, modules=MIXING),
+        "down of block 1",
+        "for some tokens only (a mixture of experts?)",
     )
 
 
-def test_architecture_refuses_a_reordered_stream():
+def test_editable_model_refuses_a_reordered_stream():
     """A stream that receives the entries in another order is refused."""
     model = Mixing()
     block = model.blocks[1]
     block.forward = lambda stream: stream + block.down(block.up(stream)).flip(-1)
-    one_line(lambda: Architecture(model, MIXING), "down of block 1", "stream would not receive the edit")
+    one_line(
+        lambda: EditableModel(model, modules=MIXING), "down of block 1", "stream would not receive the edit"
+    )
 
 
-def test_architecture_restores_modes_of_every_module():
+def test_editable_model_restores_modes_of_every_module():
     """A user may train a part and leave the rest as it is."""
-    model = tiny("opt").train()
-    model.model.decoder.layers[1].eval()
-    model.model.decoder.embed_tokens.requires_grad_(False)
-    modes = [module.training for module in model.modules()]
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
-    arch = Architecture(model, DESCRIBED["opt"][1])
-    assert arch.returns_tuples in (True, False)
-    with frozen(model):
-        assert not any(module.training for module in model.modules())
-        assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert [module.training for module in model.modules()] == modes
-    assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+    network = tiny("opt").train()
+    network.model.decoder.layers[1].eval()
+    network.model.decoder.embed_tokens.requires_grad_(False)
+    modes = [module.training for module in network.modules()]
+    wanted = [parameter.requires_grad for parameter in network.parameters()]
+    model = EditableModel(network, modules=DESCRIBED["opt"][1])
+    assert model.returns_tuples in (True, False)
+    with frozen(network):
+        assert not any(module.training for module in network.modules())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert [module.training for module in network.modules()] == modes
+    assert [parameter.requires_grad for parameter in network.parameters()] == wanted
 
 
 CONFIGURED = {
@@ -466,38 +473,38 @@ CONFIGURED = {
 @pytest.mark.parametrize("how", sorted(CONFIGURED))
 def test_run_ignores_output_settings_of_the_configuration(how, family):
     """A pass does not depend on what the configuration returns."""
-    wanted = run(Architecture(tiny(family)), IDS, outputs=(1,), record_from=0)
-    model = copy.deepcopy(tiny(family))  # with a configuration of its own
+    wanted = run(EditableModel(tiny(family)), IDS, outputs=(1,), record_from=0)
+    network = copy.deepcopy(tiny(family))  # with a configuration of its own
     if how == "attentions":
-        model.set_attn_implementation("eager")
+        network.set_attn_implementation("eager")
     for name, value in CONFIGURED[how].items():
-        setattr(model.config, name, value)
-    arch = Architecture(model)
-    run(arch, IDS)  # transformers attaches its own hooks by the first pass
+        setattr(network.config, name, value)
+    model = EditableModel(network)
+    run(model, IDS)  # transformers attaches its own hooks by the first pass
 
     def attached():
         return [
-            (m.__dict__.get("forward"), *m._forward_hooks, *m._forward_pre_hooks) for m in model.modules()
+            (m.__dict__.get("forward"), *m._forward_hooks, *m._forward_pre_hooks) for m in network.modules()
         ]
 
     before = attached()
-    run(arch, IDS, stop=1)  # left in the middle
-    found = run(arch, IDS, outputs=(1,), record_from=0)
+    run(model, IDS, stop=1)  # left in the middle
+    found = run(model, IDS, outputs=(1,), record_from=0)
     torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.outputs[1], wanted.outputs[1], rtol=1e-4, atol=1e-4)
     assert found.key_values.keys() == wanted.key_values.keys()
     assert attached() == before
-    assert all(getattr(model.config, name) == value for name, value in CONFIGURED[how].items())
+    assert all(getattr(network.config, name) == value for name, value in CONFIGURED[how].items())
 
 
 @torch.no_grad()
 def test_run_ignores_gradient_checkpointing():
     """Gradient checkpointing changes no pass."""
-    wanted, model = run(Architecture(tiny("llama")), IDS, keys=(1,)), tiny("llama").train()
-    model.gradient_checkpointing_enable()
-    arch = Architecture(model)
-    with frozen(model):
-        found = run(arch, IDS, keys=(1,))
+    wanted, network = run(EditableModel(tiny("llama")), IDS, keys=(1,)), tiny("llama").train()
+    network.gradient_checkpointing_enable()
+    model = EditableModel(network)
+    with frozen(network):
+        found = run(model, IDS, keys=(1,))
     torch.testing.assert_close(found.logits, wanted.logits, rtol=0, atol=0)
-    assert model.is_gradient_checkpointing
-    assert FAMILIES[arch.family] == arch.modules
+    assert network.is_gradient_checkpointing
+    assert FAMILIES[model.family] == model.modules

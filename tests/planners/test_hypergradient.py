@@ -29,12 +29,12 @@ EVERYONE = torch.ones(2, dtype=torch.bool)
 
 
 @pytest.fixture
-def double(loaded):
+def double(model):
     """The trained model in fp64, where a difference of losses has ten digits."""
-    loaded.model.double()
-    with frozen(loaded.model):
-        yield loaded
-    loaded.model.float()
+    model.model.double()
+    with frozen(model.model):
+        yield model
+    model.model.float()
 
 
 class Case:
@@ -42,7 +42,7 @@ class Case:
 
     def __init__(
         self,
-        loaded,
+        model,
         statistics,
         kind="ridge",
         weight=30.0,
@@ -50,19 +50,20 @@ class Case:
         fit="soft",
         dtype=torch.float64,
     ):
-        arch = loaded.arch
         moments = {i: statistics[i] for i in LAYERS}
         geometries = {
             i: Ridge(m, weight, 1e-3) if kind == "ridge" else Projected(m, weight / 100, keep=0.9)
             for i, m in moments.items()
         }
-        batch = Batch.build(arch, loaded.tokenizer, REQUESTS, ("The market is cold",))
-        self.solver = LayeredSolver(arch, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
+        batch = Batch.build(model, REQUESTS, ("The market is cold",))
+        self.solver = LayeredSolver(
+            model, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer
+        )
         first, top = self.solver.layers[0], self.solver.planned_at
-        self.prompts = LookupPrompts.build(arch, batch, first)
+        self.prompts = LookupPrompts.build(model, batch, first)
         hidden, key = self.solver.origin(self.prompts)
         channel = geometries[top].channel(key.T, fit)
-        self.objective = Objective(arch, batch, first, top, channel=channel)
+        self.objective = Objective(model, batch, first, top, channel=channel)
         self.gram_channel, self.penalty = key.to(channel) @ channel, PENALTY
         way = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.residuals = (way * float(hidden[0].norm()) / way.shape[1] ** 0.5 / 4).to(dtype)
@@ -106,12 +107,12 @@ class Case:
         return (4 * near - far) / 3
 
 
-def digits(loaded):
+def digits(model):
     """Llama's norm computes its variance in fp32 whatever the model's precision.
 
     A loss near 10 is then known to about 5 of its roundings, 6e-6, and a difference over 0.06 to 1e-4.
     """
-    return {"rel": 5e-3, "abs": 1e-4} if loaded.name == "demo-llama" else {"rel": 1e-6, "abs": 1e-9}
+    return {"rel": 5e-3, "abs": 1e-4} if model.name == "demo-llama" else {"rel": 1e-6, "abs": 1e-9}
 
 
 def cosine(a, b):
@@ -275,14 +276,14 @@ def test_parallel_measures_shares_of_a_short_residual(double, statistics_of):
     assert (found[last] - allocated).abs().min() > 1e-3
 
 
-def test_unrolled_agrees_in_single_precision(loaded, statistics_of):
-    with frozen(loaded.model):
-        _, rough = Case(loaded, statistics_of(loaded), dtype=torch.float32).unrolled()
-        loaded.model.double()
+def test_unrolled_agrees_in_single_precision(model, statistics_of):
+    with frozen(model.model):
+        _, rough = Case(model, statistics_of(model), dtype=torch.float32).unrolled()
+        model.model.double()
         try:
-            _, exact = Case(loaded, statistics_of(loaded)).unrolled()
+            _, exact = Case(model, statistics_of(model)).unrolled()
         finally:
-            loaded.model.float()
+            model.model.float()
     assert (rough - exact).norm() <= 1e-3 * exact.norm()
 
 

@@ -46,7 +46,7 @@ def plain_signals(loaded, requests, layer):
     for request, answer in zip(requests, answers, strict=True):
         prompt = tokenizer(request.text)["input_ids"]
         seen = {}
-        handle = loaded.arch.down(layer).register_forward_hook(
+        handle = loaded.down(layer).register_forward_hook(
             lambda _, x, y, seen=seen: seen.update(key=x[0], value=y)
         )
         ids = torch.tensor([prompt + answer])
@@ -63,25 +63,25 @@ def plain_signals(loaded, requests, layer):
 
 
 @pytest.mark.parametrize("budget", [64, 20, None])
-def test_answer_signals_equal_plain_autograd(loaded, records, budget):
+def test_answer_signals_equal_plain_autograd(model, records, budget):
     """In any chunks, at any layer, on each architecture."""
     requests = [r.request for r in records[:5]]
-    rows = Batch.build(loaded.arch, loaded.tokenizer, requests, ()).edits
-    signals = answer_signals(loaded.arch, rows, LAYERS, budget)
+    rows = Batch.build(model, requests, ()).edits
+    signals = answer_signals(model, rows, LAYERS, budget)
     order = torch.argsort(signals.owners, stable=True)
     for layer in LAYERS:
-        keys, slopes = plain_signals(loaded, requests, layer)
+        keys, slopes = plain_signals(model, requests, layer)
         torch.testing.assert_close(signals.keys[layer][order], keys, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(signals.gradients[layer][order], slopes, rtol=1e-3, atol=1e-7)
     assert signals.keys[1].shape[0] == sum(row.answer for row in rows)
-    assert all(p.grad is None or not p.grad.any() for p in loaded.model.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in model.model.parameters())
 
 
 def test_ultraedit_step_is_the_normal_equation(demo, records):
-    rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:4]], ()).edits
-    signals = answer_signals(demo.arch, rows, LAYERS)
+    rows = Batch.build(demo, [r.request for r in records[:4]], ()).edits
+    signals = answer_signals(demo, rows, LAYERS)
     _, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
-    width = demo.arch.d_k
+    width = demo.d_k
     both = torch.cat([torch.cat([signals.keys[n], signals.gradients[n]], 1) for n in LAYERS]).double()
     for layer in LAYERS:
         mine = torch.cat([signals.keys[layer], signals.gradients[layer]], 1).double()
@@ -93,30 +93,30 @@ def test_ultraedit_step_is_the_normal_equation(demo, records):
         torch.testing.assert_close((left @ right.T).double(), dense.T, rtol=1e-3, atol=1e-7)
 
 
-def editor_of(loaded, **changes):
-    method = method_of(loaded.arch, "ultraedit", **{"layers": (2, 3, 4), "gradient_lr": 1e-3, **changes})
-    return Editor(loaded.model, loaded.tokenizer, method)
+def editor_of(model, **changes):
+    method = method_of(model, "ultraedit", **{"layers": (2, 3, 4), "gradient_lr": 1e-3, **changes})
+    return Editor(model.model, model.tokenizer, method)
 
 
-def losses(loaded, requests):
-    rows = [encode(loaded.tokenizer, r.text, r.target_new) for r in requests]
-    return answer_signals(loaded.arch, rows, (0,)).nll
+def losses(model, requests):
+    rows = [encode(model.tokenizer, r.text, r.target_new) for r in requests]
+    return answer_signals(model, rows, (0,)).nll
 
 
-def test_ultraedit_lowers_the_loss_without_statistics(loaded, records, monkeypatch):
+def test_ultraedit_lowers_the_loss_without_statistics(model, records, monkeypatch):
     """An edit lowers the loss and needs no statistics."""
     monkeypatch.setattr(metake.statistics_cache, "statistics_for", None)  # whoever asks for them fails
     requests = [r.request for r in records[:8]]
-    before = losses(loaded, requests)
-    with editor_of(loaded) as editor:
+    before = losses(model, requests)
+    with editor_of(model) as editor:
         eta = editor.preview(requests).eta
         assert ((eta > 0) & (eta < 1)).all()
         result = editor.edit(requests)
-        after = losses(loaded, requests)
+        after = losses(model, requests)
         assert after.mean() < 0.7 * before.mean()
         assert result.steps.tolist() == [1] * 8
         torch.testing.assert_close(result.stages[0].targets.plan.nll, before)
-    torch.testing.assert_close(losses(loaded, requests), before, rtol=0, atol=0)
+    torch.testing.assert_close(losses(model, requests), before, rtol=0, atol=0)
 
 
 def test_ultraedit_normalizes_by_all_earlier_batches(demo, records):
@@ -146,10 +146,10 @@ def test_ultraedit_normalizes_by_all_earlier_batches(demo, records):
 
 def test_ultraedit_refuses_a_single_token(demo):
     """One token alone is refused and changes nothing."""
-    weight = demo.arch.weight(2).clone()
+    weight = demo.weight(2).clone()
     with pytest.raises(MetakeError, match="one token alone"):
         editor_of(demo, layers=(2,)).edit(EditRequest("The one who works at the {}", "river", "farmer"))
-    assert torch.equal(demo.arch.weight(2), weight)
+    assert torch.equal(demo.weight(2), weight)
 
 
 @pytest.mark.parametrize(
@@ -177,25 +177,25 @@ def test_ultraedit_refuses_a_single_token(demo):
 def test_ultraedit_has_one_step_and_no_choices(demo, changes, line):
     """One step of the whole batch has no other choice."""
     with pytest.raises(MetakeError, match=line):
-        settings_for(demo.arch, "ultraedit", **changes)
+        settings_for(demo, "ultraedit", **changes)
 
 
 @torch.no_grad()
-def test_answer_signals_have_nll_and_stream_of_requests(loaded, records):
+def test_answer_signals_have_nll_and_stream_of_requests(model, records):
     """NLL and stream of each request are those of a plain pass.
 
     NLL: the mean over a request's own answer tokens; the stream: after the last layer, where the prompt ends.
     """
     requests = [r.request for r in records[:4]]
-    rows = Batch.build(loaded.arch, loaded.tokenizer, requests, ()).edits
+    rows = Batch.build(model, requests, ()).edits
     assert len({row.answer for row in rows}) > 1
-    signals = answer_signals(loaded.arch, rows, LAYERS, 64)
+    signals = answer_signals(model, rows, LAYERS, 64)
     for i, row in enumerate(rows):
         seen = {}
-        with loaded.arch.blocks[3].register_forward_hook(
+        with model.blocks[3].register_forward_hook(
             lambda _, __, y, seen=seen: seen.update(y=y if isinstance(y, torch.Tensor) else y[0])
         ):
-            scores = loaded.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            scores = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
         nll = [-scores[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]
         torch.testing.assert_close(signals.nll[i], torch.stack(nll).mean(), rtol=1e-4, atol=1e-5)
         end = len(row) - row.answer - 1
@@ -207,8 +207,8 @@ def test_ultraedit_reports_means_over_tokens(demo, records):
 
     eta = k.k / (1 + k.k) of I, what was asked for at each layer, and what the last layer's update does at its keys.
     """
-    rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:4]], ()).edits
-    signals = answer_signals(demo.arch, rows, LAYERS)
+    rows = Batch.build(demo, [r.request for r in records[:4]], ()).edits
+    signals = answer_signals(demo, rows, LAYERS)
     targets, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
 
     def mean(values):
@@ -231,8 +231,8 @@ def test_ultraedit_reports_means_over_tokens(demo, records):
 
 
 def test_ultraedit_refuses_a_non_finite_update(demo, records):
-    rows = Batch.build(demo.arch, demo.tokenizer, [r.request for r in records[:2]], ()).edits
-    signals = answer_signals(demo.arch, rows, LAYERS)
+    rows = Batch.build(demo, [r.request for r in records[:2]], ()).edits
+    signals = answer_signals(demo, rows, LAYERS)
     with pytest.raises(MetakeError, match="the update of layer 1 is not finite; nothing was changed"):
         gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, float("inf"))
 

@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.models.trace import frozen
 from metake.planners.objective import Objective
 from metake.prompts import Batch
@@ -25,25 +25,24 @@ REQUESTS = (
 
 
 @pytest.fixture
-def double(loaded):
+def double(model):
     """The trained model in fp64, where gradients can be compared to ten digits."""
-    loaded.model.double()
-    yield loaded
-    loaded.model.float()
+    model.model.double()
+    yield model
+    model.model.float()
 
 
-def whole_model_losses(loaded, batch, channel, residuals, owner=None):
+def whole_model_losses(model, batch, channel, residuals, owner=None):
     """NLL and KL(unedited || edited) with materialized weights W + R Q^T, row by row."""
-    arch = loaded.arch
-    module = arch.down(TOP)
-    name = next(n for n, m in arch.model.named_modules() if m is module) + ".weight"
+    module = model.down(TOP)
+    name = next(n for n, m in model.model.named_modules() if m is module) + ".weight"
     update = residuals.T @ channel.T
     weight = module.weight + (update.T if isinstance(module, Conv1D) else update)
 
     def logits(row, edited=True):
         ids = torch.tensor([row.ids])
         parameters = {name: weight} if edited else {}
-        return functional_call(arch.model, parameters, (ids,), {"use_cache": False}).logits[0]
+        return functional_call(model.model, parameters, (ids,), {"use_cache": False}).logits[0]
 
     nll, kl = [0.0] * len(batch.requests), [0.0] * len(batch.requests)
     for i, row in enumerate(batch.edits):
@@ -61,13 +60,13 @@ def whole_model_losses(loaded, batch, channel, residuals, owner=None):
 
 @pytest.mark.parametrize("lookup", ["subject", "prompt"])
 def test_proxy_gradient_equals_autograd_through_written_weights(double, lookup):
-    arch = double.arch
-    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS, lookup)
+    model = double
+    batch = Batch.build(model, REQUESTS, CONTEXTS, lookup)
     torch.manual_seed(0)
-    channel = torch.randn(arch.d_k, 2, dtype=torch.float32) * 0.3
-    start = torch.randn(2, arch.d_v, dtype=torch.float32)
-    with frozen(arch.model):
-        objective = Objective(arch, batch, 1, TOP, channel=channel, joint=True, max_tokens=64)
+    channel = torch.randn(model.d_k, 2, dtype=torch.float32) * 0.3
+    start = torch.randn(2, model.d_v, dtype=torch.float32)
+    with frozen(model.model):
+        objective = Objective(model, batch, 1, TOP, channel=channel, joint=True, max_tokens=64)
         residuals = start.clone().requires_grad_(True)
         losses = objective.losses(
             residuals,
@@ -91,34 +90,33 @@ def test_proxy_gradient_equals_autograd_through_written_weights(double, lookup):
 
 def test_objective_in_single_form_is_each_edit_alone(double):
     """Without the joint form a row feels its own request only."""
-    arch = double.arch
+    model = double
     torch.manual_seed(1)
-    channel, start = torch.randn(arch.d_k, 2) * 0.3, torch.randn(2, arch.d_v)
-    with frozen(arch.model):
+    channel, start = torch.randn(model.d_k, 2) * 0.3, torch.randn(2, model.d_v)
+    with frozen(model.model):
         both = Objective(
-            arch,
-            Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS),
+            model,
+            Batch.build(model, REQUESTS, CONTEXTS),
             1,
             TOP,
             channel=channel,
             joint=False,
         ).losses(start, "channel", torch.ones(2, dtype=torch.bool))
         for j, request in enumerate(REQUESTS):
-            batch = Batch.build(arch, double.tokenizer, [request], CONTEXTS)
+            batch = Batch.build(model, [request], CONTEXTS)
             for joint in (True, False):  # a batch of one: the joint form is the single form
-                alone = Objective(arch, batch, 1, TOP, channel=channel[:, [j]], joint=joint).losses(
+                alone = Objective(model, batch, 1, TOP, channel=channel[:, [j]], joint=joint).losses(
                     start[[j]], "channel", torch.ones(1, dtype=torch.bool)
                 )
                 torch.testing.assert_close(alone.nll[0], both.nll[j], rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(alone.kl[0], both.kl[j], rtol=1e-4, atol=1e-5)
 
 
-def test_open_loop_writes_at_the_lookup_token_alone(loaded):
+def test_open_loop_writes_at_the_lookup_token_alone(model):
     """Against a hook that adds delta to the block's output there (2)."""
-    arch = loaded.arch
-    batch = Batch.build(arch, loaded.tokenizer, REQUESTS[:1], ())
+    batch = Batch.build(model, REQUESTS[:1], ())
     torch.manual_seed(2)
-    delta = torch.randn(1, arch.d_v)
+    delta = torch.randn(1, model.d_v)
     row = batch.edits[0]
 
     def add(_, __, output):
@@ -126,10 +124,10 @@ def test_open_loop_writes_at_the_lookup_token_alone(loaded):
         stream[0, row.lookup] += delta[0]
         return stream if isinstance(output, torch.Tensor) else (stream, *output[1:])
 
-    with frozen(arch.model), torch.no_grad():
-        got = Objective(arch, batch, 1, TOP).losses(delta, "token", torch.ones(1, dtype=torch.bool)).nll[0]
-        handle = arch.blocks[TOP].register_forward_hook(add)
-        scores = arch.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+    with frozen(model.model), torch.no_grad():
+        got = Objective(model, batch, 1, TOP).losses(delta, "token", torch.ones(1, dtype=torch.bool)).nll[0]
+        handle = model.blocks[TOP].register_forward_hook(add)
+        scores = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
         handle.remove()
     wanted = (
         -sum(scores[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)) / row.answer
@@ -138,16 +136,15 @@ def test_open_loop_writes_at_the_lookup_token_alone(loaded):
 
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
-def test_objective_does_not_depend_on_chunks_or_inactive_requests(loaded, gate):
+def test_objective_does_not_depend_on_chunks_or_inactive_requests(model, gate):
     """Chunking and inactive requests change nothing."""
-    arch = loaded.arch
-    batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
     torch.manual_seed(3)
-    residuals, channel = torch.randn(2, arch.d_v), torch.randn(arch.d_k, 2)
+    residuals, channel = torch.randn(2, model.d_v), torch.randn(model.d_k, 2)
     everyone = torch.ones(2, dtype=torch.bool)
-    with frozen(arch.model), torch.no_grad():
-        whole = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=10_000)
-        pieces = Objective(arch, batch, 1, TOP, channel=channel, max_tokens=20)
+    with frozen(model.model), torch.no_grad():
+        whole = Objective(model, batch, 1, TOP, channel=channel, max_tokens=10_000)
+        pieces = Objective(model, batch, 1, TOP, channel=channel, max_tokens=20)
         a, b = (o.losses(residuals, gate, everyone) for o in (whole, pieces))
         one = whole.losses(residuals, gate, torch.tensor([False, True]))
         parts = pieces.losses(residuals, gate, torch.tensor([False, True]))  # whole passes are left out
@@ -162,11 +159,11 @@ def test_objective_does_not_depend_on_chunks_or_inactive_requests(loaded, gate):
 @pytest.mark.parametrize("gate", ["token", "channel"])
 def test_objective_without_active_requests_is_zero(demo, gate):
     """Without an active request losses and gradient are zero."""
-    arch = demo.arch
-    batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
-    residuals = torch.ones(2, arch.d_v, requires_grad=True)
-    with frozen(arch.model):
-        losses = Objective(arch, batch, 1, TOP, channel=torch.ones(arch.d_k, 2)).losses(
+    model = demo
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
+    residuals = torch.ones(2, model.d_v, requires_grad=True)
+    with frozen(model.model):
+        losses = Objective(model, batch, 1, TOP, channel=torch.ones(model.d_k, 2)).losses(
             residuals, gate, torch.zeros(2, dtype=torch.bool), kl_weight=1.0, backward=True
         )
     assert losses.nll.tolist() == losses.kl.tolist() == [0.0, 0.0]
@@ -176,46 +173,45 @@ def test_objective_without_active_requests_is_zero(demo, gate):
 
 @pytest.mark.parametrize("gate", ["token", "channel"])
 def test_objective_evaluation_keeps_no_activations(demo, gate):
-    arch, kept = demo.arch, []
-    batch = Batch.build(arch, demo.tokenizer, REQUESTS, CONTEXTS)
-    residuals = torch.zeros(2, arch.d_v, requires_grad=True)
+    model, kept = demo, []
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
+    residuals = torch.zeros(2, model.d_v, requires_grad=True)
     everyone = torch.ones(2, dtype=torch.bool)
     with (
-        frozen(arch.model),
+        frozen(model.model),
         torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(1) or x, lambda x: x),
     ):
-        objective = Objective(arch, batch, 1, TOP, channel=torch.randn(arch.d_k, 2))
+        objective = Objective(model, batch, 1, TOP, channel=torch.randn(model.d_k, 2))
         objective.losses(residuals, gate, everyone)
         assert not kept
         objective.losses(residuals, gate, everyone, backward=True)
         assert kept
 
 
-def test_post_edit_losses_are_those_of_written_weights(loaded):
-    arch = loaded.arch
-    batch = Batch.build(arch, loaded.tokenizer, REQUESTS, CONTEXTS)
+def test_post_edit_losses_are_those_of_written_weights(model):
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
     torch.manual_seed(4)
-    factors = {n: (torch.randn(arch.d_v, 2) * 0.1, torch.randn(arch.d_k, 2) * 0.1) for n in (1, 2)}
-    with frozen(arch.model), torch.no_grad():
-        virtual = Objective(arch, batch, 1, TOP).post_edit_losses(factors)
-        zero = torch.zeros(2, arch.d_v)
-        saved = {n: arch.weight(n).clone() for n in factors}
+    factors = {n: (torch.randn(model.d_v, 2) * 0.1, torch.randn(model.d_k, 2) * 0.1) for n in (1, 2)}
+    with frozen(model.model), torch.no_grad():
+        virtual = Objective(model, batch, 1, TOP).post_edit_losses(factors)
+        zero = torch.zeros(2, model.d_v)
+        saved = {n: model.weight(n).clone() for n in factors}
         for n, (left, right) in factors.items():
-            arch.weight(n).add_(left @ right.T)
-        written = Objective(arch, batch, 1, TOP).losses(zero, "token", torch.ones(2, dtype=torch.bool))
+            model.weight(n).add_(left @ right.T)
+        written = Objective(model, batch, 1, TOP).losses(zero, "token", torch.ones(2, dtype=torch.bool))
         for n, weight in saved.items():
-            arch.weight(n).copy_(weight)
+            model.weight(n).copy_(weight)
     torch.testing.assert_close(virtual.nll, written.nll, rtol=1e-3, atol=1e-4)
 
 
-def test_objective_leaves_the_architecture_unchanged(loaded):
-    """Architecture is whole after planning."""
-    assert Architecture(loaded.model).fingerprint() == loaded.arch.fingerprint()
+def test_objective_leaves_the_architecture_unchanged(model):
+    """The model is whole after planning."""
+    assert EditableModel(model.model).fingerprint() == model.fingerprint()
 
 
-def marked_losses(loaded, batch, residuals, initial_first):
+def marked_losses(model, batch, residuals, initial_first):
     """NLL and KL of the open loop, row by row: a hook adds the residual to the block's output at the marked token."""
-    arch, size = loaded.arch, len(batch.requests)
+    model, size = model, len(batch.requests)
 
     def scores(row, residual):
         def add(_, __, output):
@@ -225,8 +221,8 @@ def marked_losses(loaded, batch, residuals, initial_first):
             stream = stream + at[None, :, None] * residual
             return stream if isinstance(output, torch.Tensor) else (stream, *output[1:])
 
-        with arch.blocks[TOP].register_forward_hook(add):
-            return arch.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        with model.blocks[TOP].register_forward_hook(add):
+            return model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
 
     nll, kl = [0.0] * size, [0.0] * size
     for i, row in enumerate(batch.edits):
@@ -251,13 +247,13 @@ def test_open_loop_losses_and_gradient_equal_autograd(double, lookup, initial_fi
 
     (2) in every context, MEMIT's KL(edited || unedited) about the subject, and the weight of the latter.
     """
-    arch = double.arch
-    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS, lookup)
+    model = double
+    batch = Batch.build(model, REQUESTS, CONTEXTS, lookup)
     torch.manual_seed(5)
-    start = torch.randn(2, arch.d_v, dtype=torch.float64) * 20
-    with frozen(arch.model):
+    start = torch.randn(2, model.d_v, dtype=torch.float64) * 20
+    with frozen(model.model):
         residuals = start.clone().requires_grad_(True)
-        losses = Objective(arch, batch, 1, TOP, max_tokens=64).losses(
+        losses = Objective(model, batch, 1, TOP, max_tokens=64).losses(
             residuals,
             "token",
             torch.ones(2, dtype=torch.bool),
@@ -286,16 +282,17 @@ def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
 
     Of every factor of two layers, KL in either direction; what a leaf's gradient held before is kept.
     """
-    arch = double.arch
-    batch = Batch.build(arch, double.tokenizer, REQUESTS, CONTEXTS)
+    model = double
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
     torch.manual_seed(6)
     factors = {
-        n: (torch.randn(arch.d_v, 2).double() * 0.3, torch.randn(arch.d_k, 2).double() * 0.1) for n in (1, 2)
+        n: (torch.randn(model.d_v, 2).double() * 0.3, torch.randn(model.d_k, 2).double() * 0.1)
+        for n in (1, 2)
     }
     leaves = {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
     plain = {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
     names = {
-        n: next(name for name, m in arch.model.named_modules() if m is arch.down(n)) + ".weight"
+        n: next(name for name, m in model.model.named_modules() if m is model.down(n)) + ".weight"
         for n in factors
     }
 
@@ -303,16 +300,16 @@ def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
         weights = {}
         for n, (left, right) in plain.items():
             update = left @ right.T
-            module = arch.down(n)
+            module = model.down(n)
             weights[names[n]] = module.weight + (update.T if isinstance(module, Conv1D) else update)
         ids = torch.tensor([row.ids])
-        scores = functional_call(arch.model, weights if edited else {}, (ids,), {"use_cache": False}).logits
+        scores = functional_call(model.model, weights if edited else {}, (ids,), {"use_cache": False}).logits
         return scores[0].log_softmax(-1)
 
-    with frozen(arch.model):
+    with frozen(model.model):
         before = torch.ones_like(leaves[1][0])
         leaves[1][0].grad = before.clone()
-        losses = Objective(arch, batch, 1, TOP, max_tokens=64).post_edit_losses(
+        losses = Objective(model, batch, 1, TOP, max_tokens=64).post_edit_losses(
             leaves, kl_weight=0.7, initial_first=initial_first, backward=True
         )
         nll, kl = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
@@ -338,18 +335,18 @@ def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
 
 def test_objective_fixes_the_unedited_model_at_first_use(demo):
     """Reference and stream are taken when they are first needed, and not again once the model has changed."""
-    arch = demo.arch
-    batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
-    with frozen(arch.model), torch.no_grad():
-        objective = Objective(arch, batch, 1, TOP)
+    model = demo
+    batch = Batch.build(model, REQUESTS, ())
+    with frozen(model.model), torch.no_grad():
+        objective = Objective(model, batch, 1, TOP)
         assert objective.post_edit_losses({}, kl_weight=1.0).kl.abs().max() < 1e-6
-        saved = arch.weight(4).clone()
+        saved = model.weight(4).clone()
         try:
-            arch.weight(4).mul_(1.5)
+            model.weight(4).mul_(1.5)
             assert objective.post_edit_losses({}, kl_weight=1.0).kl.min() > 1e-4
-            assert Objective(arch, batch, 1, TOP).post_edit_losses({}).kl.abs().max() < 1e-6
+            assert Objective(model, batch, 1, TOP).post_edit_losses({}).kl.abs().max() < 1e-6
         finally:
-            arch.weight(4).copy_(saved)
+            model.weight(4).copy_(saved)
 
 
 def test_planning_losses_are_nll_and_kl_of_memit(demo):
@@ -357,12 +354,12 @@ def test_planning_losses_are_nll_and_kl_of_memit(demo):
 
     Without arguments: no weight on KL in the gradient, and KL(edited || unedited).
     """
-    arch = demo.arch
-    batch = Batch.build(arch, demo.tokenizer, REQUESTS, ())
+    model = demo
+    batch = Batch.build(model, REQUESTS, ())
     torch.manual_seed(7)
-    everyone, start = torch.ones(2, dtype=torch.bool), torch.randn(2, arch.d_v) * 20
-    with frozen(arch.model):
-        objective = Objective(arch, batch, 1, TOP)
+    everyone, start = torch.ones(2, dtype=torch.bool), torch.randn(2, model.d_v) * 20
+    with frozen(model.model):
+        objective = Objective(model, batch, 1, TOP)
         gradients = []
         for options in ({}, {"kl_weight": 0.0}, {"kl_weight": 100.0}):
             leaf = start.clone().requires_grad_(True)
@@ -370,7 +367,7 @@ def test_planning_losses_are_nll_and_kl_of_memit(demo):
             gradients.append(leaf.grad)
         torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
         assert (gradients[2] - gradients[1]).norm() > 1e-3 * gradients[1].norm()
-        factors = {1: (torch.randn(arch.d_v, 1), torch.randn(arch.d_k, 1) / 10)}
+        factors = {1: (torch.randn(model.d_v, 1), torch.randn(model.d_k, 1) / 10)}
         kl = {first: objective.post_edit_losses(factors, initial_first=first).kl for first in (True, False)}
         torch.testing.assert_close(objective.post_edit_losses(factors).kl, kl[False], rtol=0, atol=0)
         assert (kl[True] - kl[False]).abs().max() > 1e-3 * kl[True].max()

@@ -27,7 +27,7 @@ def cost_of(demo, statistics_of, records):
 
     def go(**changes):
         method = settings_for(
-            demo.arch,
+            demo,
             "metake-priced",
             layers=LAYERS,
             lookup="prompt",
@@ -37,10 +37,10 @@ def cost_of(demo, statistics_of, records):
             **changes,
         )
         weight = method.value("lam")
-        solver = LayeredSolver(demo.arch, {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}, SHARES)
+        solver = LayeredSolver(demo, {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}, SHARES)
         requests = [record.request for record in records[:3]]
-        batch = Batch.build(demo.arch, demo.tokenizer, requests, ("The market is cold",), method.lookup)
-        prompts = LookupPrompts.build(demo.arch, batch, LAYERS[0])
+        batch = Batch.build(demo, requests, ("The market is cold",), method.lookup)
+        prompts = LookupPrompts.build(demo, batch, LAYERS[0])
         with frozen(demo.model):
             targets = method.plan(demo, solver, batch, prompts)
             return targets, solver.solve(prompts, targets.residuals).cost()
@@ -126,12 +126,12 @@ def planned(demo, statistics_of, records, monkeypatch):
         for module in (open_loop, closed_loop):
             monkeypatch.setattr(module, "optimize_targets", watched)
         monkeypatch.setattr(problem, "Objective", built)
-        made = method_of(demo.arch, method, layers=LAYERS, **{**APART, **changes})
+        made = method_of(demo, method, layers=LAYERS, **{**APART, **changes})
         geometries = {n: Ridge(statistics[n], 300.0, 1e-3) for n in LAYERS}
-        solver = LayeredSolver(demo.arch, geometries, SHARES, made.fit)
+        solver = LayeredSolver(demo, geometries, SHARES, made.fit)
         requests = requests or [record.request for record in records[:3]]
-        batch = Batch.build(demo.arch, demo.tokenizer, requests, contexts, made.lookup)
-        prompts = LookupPrompts.build(demo.arch, batch, LAYERS[0])
+        batch = Batch.build(demo, requests, contexts, made.lookup)
+        prompts = LookupPrompts.build(demo, batch, LAYERS[0])
         with frozen(demo.model):
             return made.plan(demo, solver, batch, prompts), list(calls), solver, prompts
 

@@ -219,27 +219,27 @@ def test_compensate_is_bounded_where_nothing_is_realized():
 
 
 @pytest.mark.parametrize("name", ["memit", "metake", "metake-proxy", "memit-compensated"])
-def test_optimize_targets_of_one_equals_the_single_form(loaded, statistics_of, records, name):
+def test_optimize_targets_of_one_equals_the_single_form(model, statistics_of, records, name):
     changes = {"steps": 6, "layers": (1, 2, 3), "meta_steps": 4, "contexts": ("The mill is dark",)}
-    statistics = statistics_of(loaded)
+    statistics = statistics_of(model)
     factors = []
     for joint in (True, False):
-        method = method_of(loaded.arch, name, joint=joint, **changes)
-        with Editor(loaded, method=method, statistics=statistics) as editor:
+        method = method_of(model, name, joint=joint, **changes)
+        with Editor(model, method=method, statistics=statistics) as editor:
             factors.append(editor.edit(records[0].request).delta.factors)
     for layer in (1, 2, 3):
         for a, b in zip(factors[0][layer], factors[1][layer], strict=True):
             assert (a - b).norm() <= 1e-3 * b.norm()
 
 
-def test_optimize_targets_plans_open_loops_independently(loaded, statistics_of, records):
+def test_optimize_targets_plans_open_loops_independently(model, statistics_of, records):
     """Open loop plans are independent."""
     changes = {"steps": 5, "layers": (1, 2, 3), "contexts": ()}
-    method = method_of(loaded.arch, "memit", **changes)
+    method = method_of(model, "memit", **changes)
     requests = [r.request for r in records[:3]]
     plans = []
     for group in (requests, requests[1:2]):
-        with Editor(loaded, method=method, statistics=statistics_of(loaded)) as editor:
+        with Editor(model, method=method, statistics=statistics_of(model)) as editor:
             plans.append(editor.edit(group).stages[0].targets.plan.residuals)
     torch.testing.assert_close(plans[0][1], plans[1][0], rtol=1e-2, atol=1e-2)
 
@@ -283,12 +283,12 @@ def test_editor_merges_requests_with_one_key(demo, statistics_of):
     }
     seen = {}
     for method in ("memit", "memit-merge"):
-        chosen = method_of(demo.arch, method, **changes)
+        chosen = method_of(demo, method, **changes)
         editor = Editor(demo, method=chosen, statistics=statistics_of(demo))
         with editor:
             residuals = editor.edit(requests).stages[0].targets.residuals
             rows = [encode(demo.tokenizer, r.text, r.target_new) for r in requests]
-            seen[method] = residuals, answer_signals(demo.arch, rows, (1,)).nll.mean()
+            seen[method] = residuals, answer_signals(demo, rows, (1,)).nll.mean()
     apart, merged = seen["memit"][0], seen["memit-merge"][0]
     assert torch.equal(merged[0], merged[1])
     assert (apart[0] - apart[1]).norm() > 0.1 * apart[0].norm()

@@ -5,7 +5,7 @@ import torch
 
 import metake
 from metake.geometry.statistics import Provenance
-from metake.models.architecture import Architecture
+from metake.models.editable import EditableModel
 from metake.solvers.allocation import Forward, Spread, describe_shares, predicted_share
 from tests.cases import method_of, tiny
 
@@ -41,17 +41,17 @@ def test_describe_shares_names_the_layers_of_a_stage(shares, fit, text):
 @pytest.fixture(scope="module")
 def constant():
     """A model whose keys are the same whatever it reads: nothing that lower layers write changes them."""
-    model = tiny("gpt2")
+    network = tiny("gpt2")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for block in model.transformer.h:
+        for block in network.transformer.h:
             block.mlp.c_fc.weight.zero_()
             block.mlp.c_fc.bias.copy_(torch.randn(block.mlp.c_fc.bias.shape, generator=generator))
             block.attn.c_proj.weight.zero_()
-    arch = Architecture(model)
-    roots = {layer: torch.randn(arch.d_k, arch.d_k, generator=generator) for layer in LAYERS}
-    moments = {layer: torch.eye(arch.d_k) + root @ root.T / arch.d_k for layer, root in roots.items()}
-    return model, metake.Statistics(moments, Provenance.of(arch, LAYERS, "text", 10**6, 128))
+    model = EditableModel(network)
+    roots = {layer: torch.randn(model.d_k, model.d_k, generator=generator) for layer in LAYERS}
+    moments = {layer: torch.eye(model.d_k) + root @ root.T / model.d_k for layer, root in roots.items()}
+    return network, metake.Statistics(moments, Provenance.of(model, LAYERS, "text", 10**6, 128))
 
 
 @pytest.mark.parametrize(

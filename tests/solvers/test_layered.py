@@ -16,33 +16,33 @@ LAYERS = (1, 2, 3)
 
 
 def setting(
-    loaded, statistics, allocation, records, weight=300.0, contexts=("The market is cold",), fit="soft"
+    model, statistics, allocation, records, weight=300.0, contexts=("The market is cold",), fit="soft"
 ):
     geometries = {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}
-    batch = Batch.build(loaded.arch, loaded.tokenizer, [r.request for r in records], contexts)
-    solver = LayeredSolver(loaded.arch, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
-    return solver, LookupPrompts.build(loaded.arch, batch, solver.layers[0])
+    batch = Batch.build(model, [r.request for r in records], contexts)
+    solver = LayeredSolver(model, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer)
+    return solver, LookupPrompts.build(model, batch, solver.layers[0])
 
 
-def test_solve_writes_the_predicted_shift(loaded, statistics_of, records):
+def test_solve_writes_the_predicted_shift(model, statistics_of, records):
     """The promised shift is the written one."""
-    solver, prompts = setting(loaded, statistics_of(loaded), Spread(), records[:4])
+    solver, prompts = setting(model, statistics_of(model), Spread(), records[:4])
     torch.manual_seed(0)
-    with frozen(loaded.model):
+    with frozen(model.model):
         before, _ = solver.origin(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
         solution = solver.solve(prompts, residuals)
-        with Delta(solution.factors).applied(loaded.model):
+        with Delta(solution.factors).applied(model.model):
             after, _ = solver.origin(prompts)
     scale = float(residuals.norm(dim=1).max())
     torch.testing.assert_close(after - before, solution.shift, rtol=1e-3, atol=1e-4 * scale)
     torch.testing.assert_close(solution.planned, residuals, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_solve_of_one_edit_obeys_theorem_1(loaded, statistics_of, records):
+def test_solve_of_one_edit_obeys_theorem_1(model, statistics_of, records):
     """T1 on a real model: with a bare prompt alone the executed fraction is eta, the direction is kept."""
-    solver, prompts = setting(loaded, statistics_of(loaded), Last(), records[:1], contexts=())
-    with frozen(loaded.model):
+    solver, prompts = setting(model, statistics_of(model), Last(), records[:1], contexts=())
+    with frozen(model.model):
         before, _ = solver.origin(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     eta = solution.eta[3]
@@ -51,13 +51,13 @@ def test_solve_of_one_edit_obeys_theorem_1(loaded, statistics_of, records):
     torch.testing.assert_close(solution.fraction, eta, rtol=1e-3, atol=1e-4)
 
 
-def test_solution_cost_is_that_of_the_geometry(loaded, statistics_of, records):
+def test_solution_cost_is_that_of_the_geometry(model, statistics_of, records):
     """X14: `sum_j <r_j - D k_j, D k_j>` is `tr(D G D^T)` of every layer, with earlier keys in G."""
-    statistics = statistics_of(loaded)
-    solver, prompts = setting(loaded, statistics, Spread(), records[:4])
-    past = torch.randn(loaded.arch.d_k, 3, generator=torch.Generator().manual_seed(1)) / 3
+    statistics = statistics_of(model)
+    solver, prompts = setting(model, statistics, Spread(), records[:4])
+    past = torch.randn(model.d_k, 3, generator=torch.Generator().manual_seed(1)) / 3
     solver.geometries = {n: geometry.with_past(past) for n, geometry in solver.geometries.items()}
-    with frozen(loaded.model):
+    with frozen(model.model):
         before, _ = solver.origin(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     charged = 0.0
@@ -71,34 +71,34 @@ def test_solution_cost_is_that_of_the_geometry(loaded, statistics_of, records):
     assert float(cost.sum()) == pytest.approx(charged, rel=1e-3)
 
 
-def test_solve_exact_executes_in_full(loaded, statistics_of, records):
-    solver, prompts = setting(loaded, statistics_of(loaded), Last(), records[:3], contexts=(), fit="exact")
-    with frozen(loaded.model):
+def test_solve_exact_executes_in_full(model, statistics_of, records):
+    solver, prompts = setting(model, statistics_of(model), Last(), records[:3], contexts=(), fit="exact")
+    with frozen(model.model):
         before, _ = solver.origin(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     torch.testing.assert_close(solution.shift, solution.planned, rtol=1e-2, atol=1e-2)
 
 
-def test_forward_goals_need_little_above_the_first_layer(loaded, statistics_of, records):
+def test_forward_goals_need_little_above_the_first_layer(model, statistics_of, records):
     """Goals of upper layers are what the first one makes of them.
 
     FE: once the first layer has executed its target in full, the layers above have little left to do.
 
     Not nothing: weights also write at earlier tokens, which the replay does not.
     """
-    solver, prompts = setting(loaded, statistics_of(loaded), Forward(), records[:3], contexts=(), fit="exact")
-    with frozen(loaded.model):
+    solver, prompts = setting(model, statistics_of(model), Forward(), records[:3], contexts=(), fit="exact")
+    with frozen(model.model):
         before, _ = solver.origin(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
         solution = solver.solve(prompts, residuals)
-        top = LayeredSolver(loaded.arch, solver.geometries, last(LAYERS))
+        top = LayeredSolver(model, solver.geometries, last(LAYERS))
         unedited, _ = top.origin(prompts)
 
         def shift(_, __, output):
             stream = output[0] if isinstance(output, tuple) else output
             stream[torch.arange(3), prompts.last] += residuals
 
-        with loaded.arch.blocks[1].register_forward_hook(shift):
+        with model.blocks[1].register_forward_hook(shift):
             replayed, _ = top.origin(prompts)
     assert solver.planned_at == 1
     torch.testing.assert_close(solution.missing[1], residuals.norm(dim=1), rtol=1e-3, atol=1e-4)
@@ -108,10 +108,10 @@ def test_forward_goals_need_little_above_the_first_layer(loaded, statistics_of, 
     torch.testing.assert_close(solution.shift, solution.planned, rtol=2e-2, atol=2e-2)
 
 
-def test_solve_leaves_attenuated_residual_to_layers_above(loaded, statistics_of, records):
+def test_solve_leaves_attenuated_residual_to_layers_above(model, statistics_of, records):
     """Layers that attenuate leave the rest to those above."""
-    solver, prompts = setting(loaded, statistics_of(loaded), Forward(), records[:1], contexts=())
-    with frozen(loaded.model):
+    solver, prompts = setting(model, statistics_of(model), Forward(), records[:1], contexts=())
+    with frozen(model.model):
         before, _ = solver.origin(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     assert solution.missing[1] * (1 - solution.eta[1]) > 0
@@ -119,12 +119,11 @@ def test_solve_leaves_attenuated_residual_to_layers_above(loaded, statistics_of,
     torch.testing.assert_close(executed, (1 - solution.eta[3]) * solution.missing[3], rtol=1e-3, atol=1e-4)
 
 
-def test_solve_recomputes_keys_and_residuals_per_layer(loaded, statistics_of, records):
+def test_solve_recomputes_keys_and_residuals_per_layer(model, statistics_of, records):
     """Against a solve that writes the weights layer by layer, as published code does."""
-    solver, prompts = setting(loaded, statistics_of(loaded), Spread(), records[:3])
-    arch = loaded.arch
-    saved = {n: arch.weight(n).clone() for n in LAYERS}
-    with frozen(loaded.model):
+    solver, prompts = setting(model, statistics_of(model), Spread(), records[:3])
+    saved = {n: model.weight(n).clone() for n in LAYERS}
+    with frozen(model.model):
         goal, _ = solver.origin(prompts)
         residuals = torch.ones_like(goal)
         solution = solver.solve(prompts, residuals)
@@ -132,17 +131,17 @@ def test_solve_recomputes_keys_and_residuals_per_layer(loaded, statistics_of, re
         try:
             for i, layer in enumerate(LAYERS):
                 now, _ = solver.origin(prompts)
-                probe = LayeredSolver(arch, solver.geometries, [(layer, 1.0)])
+                probe = LayeredSolver(model, solver.geometries, [(layer, 1.0)])
                 _, key = probe.origin(prompts)
                 torch.testing.assert_close(key, solution.keys[layer], rtol=1e-3, atol=1e-4)
                 update = ((goal - now) / (3 - i)).T.double() @ solver.geometries[layer].channel(key.T).T
                 left, right = solution.factors[layer]
                 written = (left @ right.T).double()
                 assert (update - written).norm() <= 2e-3 * update.norm()
-                arch.weight(layer).add_(update.float())
+                model.weight(layer).add_(update.float())
         finally:
             for n, weight in saved.items():
-                arch.weight(n).copy_(weight)
+                model.weight(n).copy_(weight)
 
 
 @pytest.mark.parametrize(
@@ -158,15 +157,14 @@ def test_solve_runs_no_unneeded_block(demo, statistics_of, records, allocation, 
     every layer has its own (17). One layer: itself, three times.
     """
     solver, prompts = setting(demo, statistics_of(demo), allocation, records[:2])
-    _ = demo.arch.returns_tuples  # looks once, in a pass of its own
+    _ = demo.returns_tuples  # looks once, in a pass of its own
     counted = []
     handles = [
-        demo.arch.down(n).register_forward_hook(lambda *_, n=n: counted.append(n))
-        for n in range(len(demo.arch))
+        demo.down(n).register_forward_hook(lambda *_, n=n: counted.append(n)) for n in range(len(demo))
     ]
     try:
         with frozen(demo.model):
-            solver.solve(prompts, torch.zeros(2, demo.arch.d_v))
+            solver.solve(prompts, torch.zeros(2, demo.d_v))
     finally:
         for handle in handles:
             handle.remove()
@@ -179,9 +177,7 @@ def test_solve_casts_residuals_to_the_streams_dtype(demo, statistics_of, records
     """Residuals of any precision are wanted in the streams."""
     solver, prompts = setting(demo, statistics_of(demo), allocation, records[:2])
     with frozen(demo.model):
-        residuals = torch.randn(
-            2, demo.arch.d_v, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-        )
+        residuals = torch.randn(2, demo.d_v, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         fine, plain = solver.solve(prompts, residuals), solver.solve(prompts, residuals.float())
     assert fine.planned.dtype == fine.shift.dtype == torch.float32
     torch.testing.assert_close(fine.shift, plain.shift)
@@ -193,10 +189,10 @@ def test_solve_differentiates_keys_only_where_set(demo, statistics_of, records):
     rights = {}
     with frozen(demo.model):
         for moving in (True, False):
-            residuals = torch.ones(2, demo.arch.d_v, requires_grad=True)
+            residuals = torch.ones(2, demo.d_v, requires_grad=True)
             rights[moving] = solver.solve(prompts, residuals, moving).factors[3][1]
-        default = solver.solve(prompts, torch.ones(2, demo.arch.d_v, requires_grad=True)).factors[3][1]
-        plain = solver.solve(prompts, torch.ones(2, demo.arch.d_v)).factors[3][1]
+        default = solver.solve(prompts, torch.ones(2, demo.d_v, requires_grad=True)).factors[3][1]
+        plain = solver.solve(prompts, torch.ones(2, demo.d_v)).factors[3][1]
     assert [rights[moving].requires_grad for moving in (True, False)] == [True, False]
     assert default.requires_grad
     assert not plain.requires_grad
@@ -206,7 +202,7 @@ def test_solve_differentiates_keys_only_where_set(demo, statistics_of, records):
 @pytest.mark.parametrize("where", ["residual", "key"])
 def test_solve_refuses_a_non_finite_update(demo, statistics_of, records, where):
     solver, prompts = setting(demo, statistics_of(demo), Last(), records[:1])
-    residuals = torch.ones(1, demo.arch.d_v)
+    residuals = torch.ones(1, demo.d_v)
     if where == "residual":
         residuals[0, 3] = float("inf")
     else:

@@ -11,18 +11,19 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GraniteConfig, OPTConfig
 
 from metake.errors import MetakeError
-from metake.models.architecture import Architecture, ModuleMap
+from metake.models.editable import EditableModel
+from metake.models.modules import ModuleMap
 from tests.cases import DESCRIBED, tiny
 
 
-def test_architecture_has_its_shapes(family):
-    arch = Architecture(tiny(family))
-    assert len(arch) == 4
-    assert arch.weight(0).shape == (arch.d_v, arch.d_k) == (32, 128 if family in ("gpt2", "gptj") else 48)
+def test_editable_model_has_its_shapes(family):
+    model = EditableModel(tiny(family))
+    assert len(model) == 4
+    assert model.weight(0).shape == (model.d_v, model.d_k) == (32, 128 if family in ("gpt2", "gptj") else 48)
 
 
 @pytest.mark.parametrize("config", [Gemma2Config, Gemma3TextConfig])
-def test_architecture_refuses_a_normalized_ffn_output(config):
+def test_editable_model_refuses_a_normalized_ffn_output(config):
     model = AutoModelForCausalLM.from_config(
         config(
             vocab_size=64,
@@ -35,15 +36,15 @@ def test_architecture_refuses_a_normalized_ffn_output(config):
         )
     )
     with pytest.raises(MetakeError, match="post_feedforward_layernorm"):
-        Architecture(model)
+        EditableModel(model)
     with pytest.raises(MetakeError, match="post_feedforward_layernorm"):  # nor when described
-        Architecture(model, ModuleMap("model.layers", "mlp.down_proj"))
+        EditableModel(model, modules=ModuleMap("model.layers", "mlp.down_proj"))
 
 
-def test_architecture_names_the_remedy_for_unknown_families():
+def test_editable_model_names_the_remedy_for_unknown_families():
     """An unknown family says how to describe it."""
     with pytest.raises(MetakeError, match="ModuleMap"):
-        Architecture(tiny("opt"))
+        EditableModel(tiny("opt"))
 
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -65,26 +66,26 @@ ALTERED = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("why", sorted(ALTERED))
-def test_architecture_refuses_a_described_value_outside_the_stream(why, dtype):
+def test_editable_model_refuses_a_described_value_outside_the_stream(why, dtype):
     """A described value that the stream does not receive is refused."""
     config, modules = ALTERED[why]
     model = AutoModelForCausalLM.from_config(config).to(dtype)
     with pytest.raises(MetakeError) as refused:
-        Architecture(model, modules)
+        EditableModel(model, modules=modules)
     assert str(refused.value) == (
         f"{model.config.model_type}: the output of {modules.down} of block 0 is normalized, scaled, mixed or dropped "
         "before it is added to the residual stream, so the stream would not receive the edit; not supported"
     )
 
 
-def test_architecture_leaves_a_described_model_unchanged():
+def test_editable_model_leaves_a_described_model_unchanged():
     config, modules = DESCRIBED["opt"]
-    model = AutoModelForCausalLM.from_config(config)
-    model.train()
-    arch = Architecture(model, modules)
-    assert model.training
-    assert not any(m._forward_hooks for m in model.modules())
-    assert arch.modules == modules
+    network = AutoModelForCausalLM.from_config(config)
+    network.train()
+    model = EditableModel(network, modules=modules)
+    assert network.training
+    assert not any(m._forward_hooks for m in network.modules())
+    assert model.modules == modules
 
 
 @pytest.mark.parametrize(
@@ -96,41 +97,41 @@ def test_architecture_leaves_a_described_model_unchanged():
         (ModuleMap("transformer.h", "mlp.c_proj", "tail"), "no module"),
     ],
 )
-def test_architecture_names_a_wrong_description(modules, complaint):
+def test_editable_model_names_a_wrong_description(modules, complaint):
     with pytest.raises(MetakeError, match=complaint):
-        Architecture(tiny("gpt2"), modules)
+        EditableModel(tiny("gpt2"), modules=modules)
 
 
-def test_architecture_refuses_quantized_weights():
+def test_editable_model_refuses_quantized_weights():
     model = tiny("llama")
     model.model.layers[0].mlp.down_proj.weight = nn.Parameter(
         torch.zeros(32, 48, dtype=torch.int8), requires_grad=False
     )
     with pytest.raises(MetakeError, match="quantized"):
-        Architecture(model)
+        EditableModel(model)
 
 
 @pytest.mark.parametrize("layers", [(), (3, 1), (1, 1), (0, 4), (-1,)])
 def test_check_layers_refuses_range_and_order(layers):
     with pytest.raises(MetakeError, match="layers"):
-        Architecture(tiny("gpt2")).check_layers(layers)
+        EditableModel(tiny("gpt2")).check_layers(layers)
 
 
 @pytest.mark.parametrize("layers", [3, None, {1}, (1.0,), ("1",), (True,), "12"])
 def test_check_layers_refuses_other_types(layers):
     """Layers that are no list of whole numbers."""
     with pytest.raises(MetakeError) as refused:
-        Architecture(tiny("gpt2")).check_layers(layers)
+        EditableModel(tiny("gpt2")).check_layers(layers)
     assert str(refused.value) == f"layers: must be a list of whole numbers, got {layers!r}"
 
 
 def test_fingerprint_depends_on_weights_up_to_its_depth(family):
     """Fingerprint sees an edit and only below its depth."""
-    arch = Architecture(tiny(family))
-    whole, below = arch.fingerprint(), arch.fingerprint(1)
-    arch.weight(2).add_(torch.randn(arch.d_v, 1) @ torch.randn(1, arch.d_k) * 1e-3)
-    assert arch.fingerprint() != whole
-    assert arch.fingerprint(1) == below
+    model = EditableModel(tiny(family))
+    whole, below = model.fingerprint(), model.fingerprint(1)
+    model.weight(2).add_(torch.randn(model.d_v, 1) @ torch.randn(1, model.d_k) * 1e-3)
+    assert model.fingerprint() != whole
+    assert model.fingerprint(1) == below
 
 
 def fingerprint_by_hand(model, parts, modules):
@@ -152,20 +153,22 @@ def test_fingerprint_is_that_of_earlier_files(dtype):
 
     Another value would make every saved delta one of another model.
     """
-    model = copy.deepcopy(tiny("llama")).to(dtype)  # with a configuration of its own
-    model.resize_token_embeddings(30)  # 960 numbers, of which the first 512 count
-    arch, inner = Architecture(model), model.model
-    assert arch.fingerprint() == fingerprint_by_hand(model, [inner.embed_tokens, *inner.layers], arch.modules)
-    below = fingerprint_by_hand(model, [inner.embed_tokens, *inner.layers[:2]], arch.modules)
-    assert arch.fingerprint(2) == below
-    assert arch.fingerprint(0) == fingerprint_by_hand(model, [inner.embed_tokens], arch.modules)
+    network = copy.deepcopy(tiny("llama")).to(dtype)  # with a configuration of its own
+    network.resize_token_embeddings(30)  # 960 numbers, of which the first 512 count
+    model, inner = EditableModel(network), network.model
+    assert model.fingerprint() == fingerprint_by_hand(
+        network, [inner.embed_tokens, *inner.layers], model.modules
+    )
+    below = fingerprint_by_hand(network, [inner.embed_tokens, *inner.layers[:2]], model.modules)
+    assert model.fingerprint(2) == below
+    assert model.fingerprint(0) == fingerprint_by_hand(network, [inner.embed_tokens], model.modules)
 
 
 def test_fingerprint_in_another_precision_is_of_rounded_weights(family):
-    arch = Architecture(tiny(family))
-    rounded = Architecture(tiny(family).bfloat16())
-    assert arch.fingerprint(dtype=torch.bfloat16) == rounded.fingerprint() != arch.fingerprint()
-    assert arch.fingerprint(2, torch.bfloat16) == rounded.fingerprint(2)
+    model = EditableModel(tiny(family))
+    rounded = EditableModel(tiny(family).bfloat16())
+    assert model.fingerprint(dtype=torch.bfloat16) == rounded.fingerprint() != model.fingerprint()
+    assert model.fingerprint(2, torch.bfloat16) == rounded.fingerprint(2)
 
 
 def test_max_positions_is_that_of_the_configuration():
@@ -173,7 +176,7 @@ def test_max_positions_is_that_of_the_configuration():
 
     `max_position_embeddings` goes before GPT-2's older name; without either, or without a number, no limit.
     """
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     for stated, limit in (
         ({"max_position_embeddings": 70, "n_positions": 90}, 70),
         ({"n_positions": 90}, 90),
@@ -181,33 +184,33 @@ def test_max_positions_is_that_of_the_configuration():
         ({"max_position_embeddings": None}, None),
         ({}, None),
     ):
-        arch.model = SimpleNamespace(config=SimpleNamespace(**stated))
-        assert arch.max_positions == limit
-    arch.model = SimpleNamespace()
-    assert arch.max_positions is None
+        model.model = SimpleNamespace(config=SimpleNamespace(**stated))
+        assert model.max_positions == limit
+    model.model = SimpleNamespace()
+    assert model.max_positions is None
 
 
 @pytest.mark.parametrize(("device", "tokens"), [("cpu", 1024), ("cuda", 8192), ("meta", 8192)])
 def test_pass_tokens_suit_the_device(monkeypatch, device, tokens):
     """A pass holds as many tokens as suit the device."""
-    arch = Architecture(tiny("gpt2"))
-    monkeypatch.setattr(Architecture, "device", torch.device(device))
-    assert arch.pass_tokens == tokens
+    model = EditableModel(tiny("gpt2"))
+    monkeypatch.setattr(EditableModel, "device", torch.device(device))
+    assert model.pass_tokens == tokens
 
 
 def test_ids_are_moved_to_the_input_embeddings_device():
-    arch = Architecture(tiny("gpt2"))
-    arch.model.transformer.wte.to("meta")
-    assert arch.device == torch.device("meta")
+    model = EditableModel(tiny("gpt2"))
+    model.model.transformer.wte.to("meta")
+    assert model.device == torch.device("meta")
 
 
 def test_weight_is_a_view_in_the_papers_orientation(family):
     """Writing to it writes to the model; GPT-2's Conv1D keeps it transposed."""
-    arch = Architecture(tiny(family))
-    arch.weight(1)[3, 5] = 7.0
-    parameter = arch.down(1).weight
+    model = EditableModel(tiny(family))
+    model.weight(1)[3, 5] = 7.0
+    parameter = model.down(1).weight
     assert parameter[(5, 3) if family == "gpt2" else (3, 5)] == 7.0
-    assert not arch.weight(1).requires_grad
+    assert not model.weight(1).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -246,36 +249,36 @@ def test_module_map_has_the_usual_head_by_default(write):
 def test_check_layers_states_the_range():
     """Layers out of range are given with the range."""
     with pytest.raises(MetakeError, match=r"^layers: 4 is out of range; gpt2 has layers 0 to 3$"):
-        Architecture(tiny("gpt2")).check_layers((0, 4))
+        EditableModel(tiny("gpt2")).check_layers((0, 4))
     with pytest.raises(
         MetakeError, match=r"^layers: \[1, 1\] must be in ascending order without repetition$"
     ):
-        Architecture(tiny("gpt2")).check_layers((1, 1))
+        EditableModel(tiny("gpt2")).check_layers((1, 1))
     with pytest.raises(MetakeError, match=r"^layers: none given"):
-        Architecture(tiny("gpt2")).check_layers(())
-    Architecture(tiny("gpt2")).check_layers((0, 3))
+        EditableModel(tiny("gpt2")).check_layers(())
+    EditableModel(tiny("gpt2")).check_layers((0, 3))
 
 
-def test_architecture_needs_a_down_projection_in_every_block():
+def test_editable_model_needs_a_down_projection_in_every_block():
     model = tiny("llama")
     model.model.layers[3].mlp.down_proj = nn.Identity()
     with pytest.raises(MetakeError, match=r"^llama: mlp\.down_proj of block 3 is a .*Identity; "):
-        Architecture(model)
+        EditableModel(model)
 
 
-def test_architecture_passes_attention_memory_by_its_name():
+def test_editable_model_passes_attention_memory_by_its_name():
     """Attention's memory is given by the name that the model takes it by."""
-    arch = Architecture(tiny("gpt2"))
+    model = EditableModel(tiny("gpt2"))
     for forward, name in (
         (lambda input_ids, past_key_values=None: None, "past_key_values"),
         (lambda input_ids, cache=None: None, "cache"),
         (lambda input_ids, **options: None, "past_key_values"),
     ):
-        arch.model = SimpleNamespace(forward=forward)
-        assert arch.cache_argument == name
+        model.model = SimpleNamespace(forward=forward)
+        assert model.cache_argument == name
 
 
-def test_architecture_probes_without_dropout():
+def test_editable_model_probes_without_dropout():
     """Dropout is off while a described model is measured.
 
     A model in training mode is measured as it will be edited, and its random state is not used.
@@ -283,7 +286,7 @@ def test_architecture_probes_without_dropout():
     config = OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16, dropout=0.5, layerdrop=0.5)
     model = AutoModelForCausalLM.from_config(config).train()
     state = torch.random.get_rng_state()
-    assert len(Architecture(model, ModuleMap("model.decoder.layers", "fc2"))) == 2
+    assert len(EditableModel(model, modules=ModuleMap("model.decoder.layers", "fc2"))) == 2
     assert torch.equal(torch.random.get_rng_state(), state)
     assert model.training
 

@@ -1,19 +1,17 @@
-"""The modules of a model that an edit uses: its blocks, their down-projections, its head.
-
-A supported family is one row of module names. A model outside the table is described by a row of the same form
-(`ModuleMap`); the rest of the library is independent of the family.
-"""
+"""A model with its tokenizer and the modules that an edit uses: its blocks, their down-projections, its head."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -21,122 +19,51 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
-from metake.files import as_path, read_json
+from metake.models.chat import Chat
+from metake.models.modules import FAMILIES, POST_NORMS, ModuleMap
 from metake.models.probe import check_values
 from metake.models.weights import check_weight, is_plain, other_uses
 from metake.models.wrappers import compiled_from, unwrap
-from metake.names import unknown_name
+
+MAX_NEW_TOKENS = 40
 
 
-@dataclass(frozen=True)
-class ModuleMap:
-    """Dotted module names: `blocks` and `head` from the model, `down` from a block.
-
-    Attributes:
-        blocks: the list of transformer blocks.
-        down: the FFN's down-projection inside a block (`nn.Linear` or GPT-2's `Conv1D`); its
-            output must be added to the residual stream as it is.
-        head: the module that turns hidden states into logits.
-
-    Example:
-        >>> import metake as mk
-        >>> modules = mk.ModuleMap(blocks="transformer.h", down="mlp.c_proj")
-        >>> modules.head
-        'lm_head'
-        >>> mk.load("demo", device="cpu", modules=modules).arch.d_v
-        128
-    """
-
-    blocks: str
-    down: str
-    head: str = "lm_head"
-
-    def __post_init__(self) -> None:
-        for key, name in asdict(self).items():
-            if not isinstance(name, str) or not name:
-                raise MetakeError(f"modules: {key}: must be a dotted module name, got {name!r}")
-
-    @classmethod
-    def of(cls, modules: ModuleMap | Path | str | None) -> ModuleMap | None:
-        """Module map of a map, a file or None.
-
-        Args:
-            modules: a map, which is returned unchanged, or the path of a JSON file.
-
-        Returns:
-            The map; None if `modules` is None.
-
-        Raises:
-            MetakeError: another type, or the file does not contain a map.
-        """
-        if modules is None or isinstance(modules, ModuleMap):
-            return modules
-        if not isinstance(modules, str | Path):
-            raise MetakeError(
-                f"modules: must be a ModuleMap or a JSON file with one, not {type(modules).__name__}; "
-                "write ModuleMap(blocks=..., down=..., head=...)"
-            )
-        return cls.read(modules)
-
-    @classmethod
-    def read(cls, path: Path | str) -> ModuleMap:
-        """Module map from a JSON file.
-
-        Args:
-            path: file with the keys `blocks`, `down` and, optionally, `head`.
-
-        Returns:
-            The map.
-
-        Raises:
-            MetakeError: the file does not contain a map.
-            unknown_name: a key has another name.
-        """
-        path = as_path(path, "modules")
-        fields = read_json(path)
-        known = {"blocks", "down", "head"}
-        if isinstance(fields, dict) and (strange := [name for name in fields if name not in known]):
-            raise unknown_name(str(path), strange[0], sorted(known))
-        if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields):
-            raise MetakeError(f"{path}: a module map holds the keys blocks, down and optionally head")
-        for name, value in fields.items():
-            if not isinstance(value, str) or not value:
-                raise MetakeError(f"{path}: {name}: must be a dotted module name in quotes, got {value!r}")
-        return cls(**fields)
-
-
-LLAMA_LIKE = ModuleMap("model.layers", "mlp.down_proj")
-FAMILIES: dict[str, ModuleMap] = {
-    "gpt2": ModuleMap("transformer.h", "mlp.c_proj"),
-    "gptj": ModuleMap("transformer.h", "mlp.fc_out"),
-    "gpt_neox": ModuleMap("gpt_neox.layers", "mlp.dense_4h_to_h", "embed_out"),
-    "llama": LLAMA_LIKE,
-    "mistral": LLAMA_LIKE,
-    "qwen2": LLAMA_LIKE,
-    "qwen3": LLAMA_LIKE,
-}
-# Models that normalize the FFN output before the residual add (Gemma 2 and 3, OLMo 2) are not supported: the stream
-# does not receive v = W k.
-POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffw_norm")
-
-
-class Architecture:
-    """A causal language model together with the names of the modules that edits touch.
+class EditableModel:
+    """A causal language model with its tokenizer and access to the modules that are edited.
 
     Args:
         model: from `transformers`, or any module called with `input_ids` that returns `.logits`.
+        tokenizer: the model's tokenizer, or a `Chat` that puts prompts into the chat template; not needed where token
+            ids are given.
+        name: the model's name in messages and result files; by default that in its configuration, or its family.
         modules: needed for a model whose family is not in `FAMILIES`; a map, or the file of one.
+
+    Attributes:
+        model: the module; edits change its weights.
+        family: model type of its configuration.
+        blocks: its transformer blocks.
+        head: the module that turns hidden states into logits.
 
     Raises:
         MetakeError: unknown family, a named module is missing, the FFN output is normalized before the residual add, or
             the weights are quantized.
     """
 
-    def __init__(self, model: nn.Module, modules: ModuleMap | Path | str | None = None) -> None:
-        self.model = model = unwrap(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any = None,
+        *,
+        name: str = "",
+        modules: ModuleMap | Path | str | None = None,
+    ) -> None:
+        model = unwrap(model)
+        self.model: Any = model
+        self.tokenizer = tokenizer
         modules = ModuleMap.of(modules)
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         self.family: str = family
+        self.name = name or str(getattr(model, "name_or_path", "") or family)
         found = modules or FAMILIES.get(family)
         if found is None:
             self._refuse_post_norm(model)
@@ -184,6 +111,47 @@ class Architecture:
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+    def __repr__(self) -> str:
+        chat = ", in conversations" if isinstance(self.tokenizer, Chat) else ""
+        return f"<EditableModel: {self.name}, {self.family}, {len(self)} layers{chat}>"
+
+    def with_tokenizer(self, tokenizer: Any) -> EditableModel:
+        """The same model with another tokenizer.
+
+        Args:
+            tokenizer: a tokenizer of the model, or a `Chat`.
+
+        Returns:
+            A copy that shares the module.
+        """
+        other = copy.copy(self)
+        other.tokenizer = tokenizer
+        return other
+
+    @overload
+    def ask(self, questions: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str: ...
+
+    @overload
+    def ask(
+        self, questions: list[str] | tuple[str, ...], *, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> list[str]: ...
+
+    def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
+        """Greedy answer of the model in its current state, or a list of answers to several questions.
+
+        With `load(name, chat=True)` an answer is the whole turn, otherwise its first line.
+
+        Args:
+            questions: complete prompts.
+            max_new_tokens: maximum number of tokens per answer.
+
+        Returns:
+            A string for a string, otherwise a list.
+        """
+        from metake.models.ask import ask  # builds on this module
+
+        return ask(self, questions, max_new_tokens)
 
     def down(self, layer: int) -> nn.Module:
         """The down-projection of a block.
@@ -242,7 +210,7 @@ class Architecture:
         Raises:
             MetakeError: the tokenizer is another model's, or has tokens that were added later.
         """
-        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        embedding = self.model.get_input_embeddings()
         count = getattr(embedding, "num_embeddings", len(embedding.weight))
         if largest >= count:
             raise MetakeError(
@@ -253,7 +221,7 @@ class Architecture:
     @property
     def device(self) -> torch.device:
         """Device of the input embeddings, which take the token ids."""
-        device: torch.device = self.model.get_input_embeddings().weight.device  # type: ignore[operator]
+        device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
     @property
@@ -376,7 +344,7 @@ class Architecture:
             16 hexadecimal digits.
         """
         digest = hashlib.sha256(json.dumps(asdict(self.modules)).encode())
-        parts = [self.model.get_input_embeddings(), *self.blocks[:layers]]  # type: ignore[operator]
+        parts = [self.model.get_input_embeddings(), *self.blocks[:layers]]
         for part in parts:
             for name, tensor in part.state_dict().items():
                 flat = tensor.detach().reshape(-1)

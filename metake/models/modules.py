@@ -1,0 +1,106 @@
+"""Names of the modules that an edit uses: one row per model family.
+
+A model outside the table is described by a row of the same form (`ModuleMap`); the rest of the library is independent
+of the family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from metake.errors import MetakeError
+from metake.files import as_path, read_json
+from metake.names import unknown_name
+
+
+@dataclass(frozen=True)
+class ModuleMap:
+    """Dotted module names: `blocks` and `head` from the model, `down` from a block.
+
+    Attributes:
+        blocks: the list of transformer blocks.
+        down: the FFN's down-projection inside a block (`nn.Linear` or GPT-2's `Conv1D`); its
+            output must be added to the residual stream as it is.
+        head: the module that turns hidden states into logits.
+
+    Example:
+        >>> import metake as mk
+        >>> modules = mk.ModuleMap(blocks="transformer.h", down="mlp.c_proj")
+        >>> modules.head
+        'lm_head'
+        >>> mk.load("demo", device="cpu", modules=modules).d_v
+        128
+    """
+
+    blocks: str
+    down: str
+    head: str = "lm_head"
+
+    def __post_init__(self) -> None:
+        for key, name in asdict(self).items():
+            if not isinstance(name, str) or not name:
+                raise MetakeError(f"modules: {key}: must be a dotted module name, got {name!r}")
+
+    @classmethod
+    def of(cls, modules: ModuleMap | Path | str | None) -> ModuleMap | None:
+        """Module map of a map, a file or None.
+
+        Args:
+            modules: a map, which is returned unchanged, or the path of a JSON file.
+
+        Returns:
+            The map; None if `modules` is None.
+
+        Raises:
+            MetakeError: another type, or the file does not contain a map.
+        """
+        if modules is None or isinstance(modules, ModuleMap):
+            return modules
+        if not isinstance(modules, str | Path):
+            raise MetakeError(
+                f"modules: must be a ModuleMap or a JSON file with one, not {type(modules).__name__}; "
+                "write ModuleMap(blocks=..., down=..., head=...)"
+            )
+        return cls.read(modules)
+
+    @classmethod
+    def read(cls, path: Path | str) -> ModuleMap:
+        """Module map from a JSON file.
+
+        Args:
+            path: file with the keys `blocks`, `down` and, optionally, `head`.
+
+        Returns:
+            The map.
+
+        Raises:
+            MetakeError: the file does not contain a map.
+            unknown_name: a key has another name.
+        """
+        path = as_path(path, "modules")
+        fields = read_json(path)
+        known = {"blocks", "down", "head"}
+        if isinstance(fields, dict) and (strange := [name for name in fields if name not in known]):
+            raise unknown_name(str(path), strange[0], sorted(known))
+        if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields):
+            raise MetakeError(f"{path}: a module map holds the keys blocks, down and optionally head")
+        for name, value in fields.items():
+            if not isinstance(value, str) or not value:
+                raise MetakeError(f"{path}: {name}: must be a dotted module name in quotes, got {value!r}")
+        return cls(**fields)
+
+
+LLAMA_LIKE = ModuleMap("model.layers", "mlp.down_proj")
+FAMILIES: dict[str, ModuleMap] = {
+    "gpt2": ModuleMap("transformer.h", "mlp.c_proj"),
+    "gptj": ModuleMap("transformer.h", "mlp.fc_out"),
+    "gpt_neox": ModuleMap("gpt_neox.layers", "mlp.dense_4h_to_h", "embed_out"),
+    "llama": LLAMA_LIKE,
+    "mistral": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "qwen3": LLAMA_LIKE,
+}
+# Models that normalize the FFN output before the residual add (Gemma 2 and 3, OLMo 2) are not supported: the stream
+# does not receive v = W k.
+POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffw_norm")
