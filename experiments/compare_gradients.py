@@ -296,13 +296,13 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def summary(run: MethodRun) -> dict[str, Any]:
     """The numbers of a run as plain values."""
-    fractions = [f for b in run.batches for f in b["fraction"]]
+    fractions = [f for b in run.batches for f in b["realized_share"]]
     return {
         **{m: run.after.mean(m) for m in METRICS},
         "perplexity": run.after.perplexity,
         "interval": {m: bootstrap(run.after.values[m]) for m in METRICS},
         "per_record": {m: [float(v) for v in run.after.values[m]] for m in METRICS},
-        "fraction": sorted(fractions)[len(fractions) // 2],
+        "realized_share": sorted(fractions)[len(fractions) // 2],
         "eta": float(torch.tensor(run.batches[0]["eta"][-1]).median()),
         "seconds": run.seconds_per_edit,
         "settings": run.method.model_dump(mode="json"),

@@ -166,7 +166,7 @@ def main() -> None:
             "factorize_seconds": factored,
             "edit_seconds": result.seconds,
             "peak_gib": peak(args.device),
-            "fraction": float(result.fraction.mean()),
+            "realized_share": float(result.realized_share.mean()),
             "eta": [float(eta.median()) for eta in result.eta.values()],
         }
         rows.append(

@@ -197,7 +197,7 @@ def choose_methods(args: argparse.Namespace, model: EditableModel, names: list[s
     published = published_for(parse_files(args.hparams), names, model)
     chosen = searched_names(model, names, preset) if args.methods in GROUPS else names
     own = {name: published[asked] for name, asked in zip(chosen, names, strict=True)}
-    return methods_for(model, chosen, preset=preset, own=own)
+    return methods_for(model, chosen, preset=preset, per_method=own)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

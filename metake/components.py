@@ -1,4 +1,4 @@
-"""Components: validated values that hold a part of an algorithm, and the registry of their kinds.
+"""Components: validated, immutable parts of a method (geometry, planner, ...), and the registry of their kinds.
 
 A component is a frozen record of numbers with the behavior that uses them. Components of one family (geometries,
 planners, allocations, ...) are interchangeable. A class becomes usable by its `kind` from Python, from presets and
@@ -64,8 +64,15 @@ class Component(BaseModel):
         """Accept a component, a kind, or a record with a kind."""
         if isinstance(value, str):
             value = {"kind": value}
-        if isinstance(value, Component) and not isinstance(value, cls):
-            raise ValueError(f"a {value.family} of kind {value.kind} is not accepted here")
+        if isinstance(value, Component):
+            if not isinstance(value, cls):
+                raise ValueError(f"a {value.family} of kind {value.kind} is not accepted here")
+            if value.kind not in _REGISTRY.get(value.family, {}) and value.kind not in known_kinds(
+                value.family
+            ):
+                raise ValueError(
+                    f"{type(value).__name__} is not registered; decorate the class with @mk.register"
+                )
         if isinstance(value, dict) and "kind" in value:
             found = find_kind(cls.family, value["kind"])
             rest = {name: content for name, content in value.items() if name != "kind"}
@@ -89,6 +96,27 @@ class Component(BaseModel):
     def setting_names(cls) -> dict[str, str]:
         """Name of a setting, published ones included -> field."""
         return {cls.short.get(name, name): name for name in cls.model_fields} | cls.published
+
+    @classmethod
+    def shares_meaning(cls, name: str, other: type[Component], other_name: str) -> bool:
+        """Whether a field means the same as one of another class: both come from one class, or from one package.
+
+        Args:
+            name: a field.
+            other: the other class.
+            other_name: its field.
+
+        Returns:
+            False for fields of two packages that merely have the same name.
+        """
+        ours, theirs = cls._origin(name), other._origin(other_name)
+        return ours is theirs or _package(ours) == _package(theirs)
+
+    @classmethod
+    def _origin(cls, name: str) -> type[Component]:
+        """Class that introduced a field."""
+        owners = [base for base in cls.__mro__ if issubclass(base, Component) and name in base.model_fields]
+        return owners[-1]
 
     @classmethod
     def check_field(cls, name: str, value: Any) -> None:
@@ -153,7 +181,9 @@ class Component(BaseModel):
         return self.changed({(name,): value})
 
     def keeping(self, other: Component) -> Self:
-        """Copy with the settings that were set in another component, as far as it has settings of their names.
+        """Copy that takes over the settings that were set explicitly in another component.
+
+        A setting is taken over if this component has one of the same name that means the same; see `shares_meaning`.
 
         Args:
             other: the component that is replaced.
@@ -162,22 +192,22 @@ class Component(BaseModel):
             A component of the same class.
         """
         given = {
-            type(part).short.get(name, name): value
+            type(part).short.get(name, name): (type(part), name, value)
             for _, part in other.parts()
             for name in part.model_fields_set
             if not isinstance(value := getattr(part, name), Component)
         }
-        changes = {
-            (*path, name): given[setting]
-            for path, part in self.parts()
-            for name in type(part).model_fields
-            if (setting := type(part).short.get(name, name)) in given
-        }
+        changes = {}
+        for path, part in self.parts():
+            for name in type(part).model_fields:
+                owner, field, value = given.get(type(part).short.get(name, name), (None, "", None))
+                if owner is not None and type(part).shares_meaning(name, owner, field):
+                    changes[*path, name] = value
         return self.changed(changes) if changes else self
 
 
 def register(cls: C) -> C:
-    """Class, usable by its kind; a decorator.
+    """Class decorator: register a component under its `kind`.
 
     Args:
         cls: a subclass of `Component` with a family and a kind.
@@ -186,7 +216,7 @@ def register(cls: C) -> C:
         The class itself.
 
     Raises:
-        MetakeError: not a component, no family or kind, or a kind of another class.
+        MetakeError: not a component, no family or kind, a kind of another class, or a method that it has to define.
 
     Example:
         >>> import metake as mk
@@ -208,8 +238,16 @@ def register(cls: C) -> C:
         raise MetakeError(
             f"register: {cls.family} {cls.kind!r} is already {other.__module__}.{other.__qualname__}"
         )
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise MetakeError(
+            f"register: {cls.family} {cls.kind!r}: {cls.__name__} must define {', '.join(missing)}"
+        )
     kinds[cls.kind] = cls
     return cls
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _load_entry_points(family: str) -> None:

@@ -1,7 +1,8 @@
-"""How the keys of a request in several contexts become one key."""
+"""Key estimators: one key per request from its keys in several contexts."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 from torch import Tensor
@@ -29,6 +30,7 @@ class KeyEstimator(Component):
     family = "keys"
     exact_at_bare: ClassVar[bool] = False
 
+    @abstractmethod
     def estimate(self, keys: Tensor) -> Tensor:
         """Key of each request.
 
@@ -38,7 +40,6 @@ class KeyEstimator(Component):
         Returns:
             `requests x d_k`.
         """
-        raise NotImplementedError
 
 
 @register

@@ -1,4 +1,4 @@
-"""Settings and statistics that need no flag on the models that have a preset."""
+"""Presets: settings of known models, and methods with these settings."""
 
 from __future__ import annotations
 
@@ -173,8 +173,10 @@ def settings_for(
 ) -> Method:
     """A method of the table with the model's preset: its common part, those for the geometry and the method.
 
-    A method without a part of its own takes that of another variant of its row, or of the row that it is like. A
-    preset holds numbers; which components a method has is determined by its name.
+    A method without an entry uses the entry of another variant of its row, or of the row's fallback (`Row.like`). A
+    preset contains numbers; which components a method has is determined by its name. A number is used only for a
+    component that it was written for: a component of another package with a setting of the same name keeps its
+    default, unless its class inherits the setting or the preset has an entry for its kind.
 
     Args:
         model: the model.
@@ -197,13 +199,20 @@ def settings_for(
     model, row = editable_model(model), find_method(method)
     made = method_named(method, default_layers(len(model)))
     preset = preset_of(preset_name(model) if name is None else name)
-    fields: dict[str, Any] = dict(preset.get("common", {}))
+    numbers = made.numbers_of(preset.get("common", {}))
     if isinstance(made, LocateThenEdit):
-        fields |= preset.get("geometries", {}).get(made.geometry.kind, {})
-    own = preset.get("methods", {})
-    names = (made.name, made.name.partition("@")[0], *_variants(row.name, own), *_variants(row.like, own))
-    fields |= next((own[key] for key in names if key in own), {})
-    made = made.updated(**made.numbers(fields)).updated(**overrides)
+        entry = preset.get("geometries", {}).get(made.geometry.kind, {})
+        numbers |= made.numbers_of(entry, LocateThenEdit(layers=(), geometry=made.geometry))
+    entries = preset.get("methods", {})
+    names = (
+        made.name,
+        made.name.partition("@")[0],
+        *_variants(row.name, entries),
+        *_variants(row.like, entries),
+    )
+    if found := next((key for key in names if key in entries), ""):
+        numbers |= made.numbers_of(entries[found], method_named(found))
+    made = made.updated(**numbers).updated(**overrides)
     model.check_layers(made.layers)
     return made
 
@@ -213,7 +222,7 @@ def methods_for(
     names: Sequence[str],
     *,
     preset: str | Path | None = None,
-    own: Mapping[str, Mapping[str, Any]] | None = None,
+    per_method: Mapping[str, Mapping[str, Any]] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> list[Method]:
     """Several methods of the table with the model's preset.
@@ -222,7 +231,7 @@ def methods_for(
         model: the model.
         names: names of the methods.
         preset: as `name` of `settings_for`.
-        own: method -> changes of its settings.
+        per_method: method -> changes of its settings.
         changes: changes of all methods that have such a setting.
 
     Returns:
@@ -234,7 +243,7 @@ def methods_for(
     if not isinstance(names, list | tuple):
         raise MetakeError(f"methods: must be a list of names, not {type(names).__name__}")
     changes = changes or {}
-    made = [settings_for(model, name, name=preset, **(own or {}).get(name, {})) for name in names]
+    made = [settings_for(model, name, name=preset, **(per_method or {}).get(name, {})) for name in names]
     for setting in changes:
         if not any(method.fitting({setting: changes[setting]}) for method in made):
             made[0].updated(**{setting: changes[setting]})  # the error says where the setting exists

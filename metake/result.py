@@ -16,7 +16,7 @@ from metake.files import as_path
 from metake.methods.base import Learned, Method, Stage, State
 from metake.report.tables import html, render
 from metake.requests import EditRequest
-from metake.solvers.allocation import Shares, describe_shares, predicted_share
+from metake.solvers.allocation import Shares, describe_shares, predicted_missing, predicted_share
 
 # of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
 MIN_KEY_COSINE = 0.1
@@ -236,9 +236,9 @@ class EditResult:
         return self._each(lambda stage: predicted_share(stage.shares, stage.solution.eta, stage.fit))
 
     @property
-    def fraction(self) -> Tensor:
+    def realized_share(self) -> Tensor:
         """Realized share of each planned residual, `n`."""
-        return self._each(lambda stage: stage.solution.fraction)
+        return self._each(lambda stage: stage.solution.realized_share)
 
     @property
     def _clamped(self) -> Tensor:
@@ -257,12 +257,12 @@ class EditResult:
                 f"{length[j]:.2f}",
                 *(f"{values[j]:.3f}" for values in eta.values()),
                 f"{self.predicted[j]:.2f}",
-                f"{self.fraction[j]:.2f}",
+                f"{self.realized_share[j]:.2f}",
                 str(int(self.steps[j])),
             ]
             for j, request in enumerate(self.requests)
         ]
-        head = ["subject", "target", "|r|/|h|", *(f"eta {n}" for n in eta), "predicted", "executed", "steps"]
+        head = ["subject", "target", "|r|/|h|", *(f"eta {n}" for n in eta), "predicted", "realized", "steps"]
         return title, head, rows
 
     @property
@@ -270,7 +270,9 @@ class EditResult:
         """Meanings of the table's columns, one line each; empty for a batch that was restored from a file."""
         if not self.stages:
             return []
-        cut = f", before {self.method.cut} cuts the update" if self.method.cut else ""
+        before = (
+            f", before the postprocess {self.method.postprocess_kind}" if self.method.postprocess_kind else ""
+        )
         last = (
             " (of the last plan)"
             if len(self.stages) > len({stage.members.start for stage in self.stages})
@@ -280,7 +282,7 @@ class EditResult:
             LENGTH,
             ETA,
             predicted_line(self.stages[-1].shares, self.stages[-1].fit) + last,
-            f"executed: measured share of the planned shift, along r{cut}; it differs from the prediction because of the "
+            f"realized: measured share of the planned shift, along r{before}; it differs from the prediction because of the "
             "batch's other requests, keys in other contexts, and the blocks between the edited layers",
             *constraint_lines(self.constraint),
         ]
@@ -331,7 +333,8 @@ class EditResult:
         """Measurements of the batch as plain values, for a result file."""
         hidden, eta = self.hidden_norm, self.eta
         missing = self._by_layer(lambda stage: stage.solution.missing)
-        executed = self._each(lambda stage: stage.solution.shift.norm(dim=1))
+        predicted = self._by_layer(lambda s: predicted_missing(s.shares, s.solution.eta, s.fit))
+        realized = self._each(lambda stage: stage.solution.shift.norm(dim=1))
         left = self._each(lambda stage: (stage.solution.planned - stage.solution.shift).norm(dim=1))
         return {
             "requests": [
@@ -341,10 +344,11 @@ class EditResult:
             "constraint": dict(self.constraint),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
             "missing_before": [(m / hidden).tolist() for m in missing.values()],
-            "planned": (self.planned_norm / hidden).tolist(),
-            "executed": (executed / hidden).tolist(),
+            "predicted_missing": [predicted[layer].tolist() for layer in eta],
+            "planned_norm": (self.planned_norm / hidden).tolist(),
+            "realized_norm": (realized / hidden).tolist(),
             "missing_after": (left / hidden).tolist(),
-            "fraction": self.fraction.tolist(),
+            "realized_share": self.realized_share.tolist(),
             "scale": self._each(lambda stage: stage.targets.scale).tolist(),
             "steps": [int(x) for x in self.steps],
             "seconds": self.seconds,
@@ -360,8 +364,9 @@ class EditResult:
     def advice(self) -> str:
         """The setting to change for the requests whose answer does not begin with the target; empty if there are none.
 
-        If less than half of the planned shift was realized, it is the constraint. Otherwise the target is too short:
-        it is the clamp if it bounds most of the plans, else the number of steps.
+        If less than half of the planned shift was realized, the constraint limits the edit. Otherwise the postprocess
+        does, if there is one; else the target is too weak: because of the clamp if it bounds most of the plans, else
+        because of the number of steps.
 
         Returns:
             One line with the option of the command line and its present value.
@@ -369,21 +374,26 @@ class EditResult:
         if not self.failed:
             return ""
         method, missed = self.method, torch.tensor([not success for success in self.success])
-        executed = float(self.fraction[missed].mean()) if self.stages else 1.0
+        realized = float(self.realized_share[missed].mean()) if self.stages else 1.0
         eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
         names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
-        head = f"failed edits: {names}: {executed:.0%} of the planned shift was executed (eta {eta:.2g})"
-        if executed < 0.5 and "attenuation" in self.constraint:
+        after = f", before the postprocess {method.postprocess_kind}" if method.postprocess_kind else ""
+        head = (
+            f"failed edits: {names}: {realized:.0%} of the planned shift was realized (eta {eta:.2g}{after})"
+        )
+        if realized < 0.5 and "attenuation" in self.constraint:
             asked = self.constraint["attenuation"]
             weaker = (1 + asked) / 2
             return f"{head}; weaken the constraint: --set attenuation={weaker:g} (now {asked:g})"
-        if executed < 0.5 and method.strength:
+        if realized < 0.5 and method.strength:
             value = method.value(method.strength)
             return f"{head}; weaken the constraint: --set {method.strength}={value / 10:g} (now {value:g})"
+        if method.postprocess_kind:
+            return f"{head}; the postprocess may limit the edit: change its settings, or leave it out"
         clamp = method.clamp
         if clamp is not None and self.stages and self._clamped[missed].mean() > 0.5:
             return f"{head}; the clamp bounds the target: --set clamp={2 * clamp:g} (now {clamp:g})"
         if not method.effort:
             return f"{head}; change the settings (--set) or the --layers"
         value = method.value(method.effort)
-        return f"{head}; the target falls short: --set {method.effort}={2 * value:g} (now {value:g}), or other --layers"
+        return f"{head}; the target is too weak: --set {method.effort}={2 * value:g} (now {value:g}), or other --layers"

@@ -303,8 +303,8 @@ def test_edit_explains_every_column_once(call, stats_of_demo, tmp_path):
     )
     assert code in (0, 3)
     lines = [line.split(": ")[0] for line in out.splitlines()]
-    assert {name: lines.count(name) for name in ("eta", "predicted", "|r|/|h|", "executed")} == dict.fromkeys(
-        ("eta", "predicted", "|r|/|h|", "executed"), 1
+    assert {name: lines.count(name) for name in ("eta", "predicted", "|r|/|h|", "realized")} == dict.fromkeys(
+        ("eta", "predicted", "|r|/|h|", "realized"), 1
     )
 
 

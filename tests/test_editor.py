@@ -142,7 +142,7 @@ def test_editor_reverts_every_method_bit_exactly(model, statistics_of, records, 
         assert len(changed) == len(result.delta.layers) == len(result.eta)
         plan = result.stages[0].targets.plan
         assert method == "ultraedit" or plan.trail[-1] < plan.trail[0]
-        assert (result.fraction > 0.05).all()
+        assert (result.realized_share > 0.05).all()
         assert records[0].request.subject in str(result)
     assert editor.batches == []
     assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
@@ -210,8 +210,10 @@ def test_editor_applies_rome_request_by_request(demo, statistics_of, records):
     with editor_of(demo, statistics_of(demo), "rome", layers=(2,)) as editor:
         result = editor.edit(requests)
         assert [stage.members for stage in result.stages] == [slice(i, i + 1) for i in range(3)]
-        torch.testing.assert_close(result.stages[-1].solution.fraction, torch.ones(1), rtol=0.05, atol=0)
-        assert len(result.summary()["fraction"]) == len(result.steps) == 3
+        torch.testing.assert_close(
+            result.stages[-1].solution.realized_share, torch.ones(1), rtol=0.05, atol=0
+        )
+        assert len(result.summary()["realized_share"]) == len(result.steps) == 3
     with editor_of(demo, statistics_of(demo), "rome", layers=(2,), contexts=editor.contexts) as again:
         alone = [again.edit(request).delta.dense(2) for request in requests]
     torch.testing.assert_close(result.delta.dense(2), sum(alone), rtol=1e-3, atol=1e-5)
@@ -318,7 +320,7 @@ def test_preview_predicts_the_share_of_a_last_layer(demo, statistics_of, records
         preview = editor.preview([records[0].request])
         assert "predicted: share of the planned shift" in str(preview)
         result = editor.edit(records[0].request)
-        torch.testing.assert_close(preview.eta[-1].float(), result.fraction, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(preview.eta[-1].float(), result.realized_share, rtol=1e-2, atol=1e-3)
 
 
 def test_compensated_stops_at_the_weakest_layer_or_bound(demo, statistics_of, records, monkeypatch):
@@ -340,7 +342,7 @@ def test_compensated_stops_at_the_weakest_layer_or_bound(demo, statistics_of, re
     for layer, factors in plan.items():
         torch.testing.assert_close(same[layer], factors)
     # as at an attention sink: nothing of the bare prompt's residual is executed, at any length
-    monkeypatch.setattr(Solution, "fraction", property(lambda self: torch.zeros(len(self.planned))))
+    monkeypatch.setattr(Solution, "realized_share", property(lambda self: torch.zeros(len(self.planned))))
     needed = 1 / eta.amin(0)
     assert needed.min() < 8 < needed.max()
     _, scale, _ = edit("memit-compensated")
@@ -384,7 +386,7 @@ def test_editor_moves_the_stream_at_the_prompts_last_token(model, statistics_of,
         planned = result.stages[0].targets.residuals[0]
         moved = stream() - before
     kept = float(moved @ planned / planned.norm() ** 2)
-    assert kept == pytest.approx(float(result.fraction[0]), rel=1e-3)
+    assert kept == pytest.approx(float(result.realized_share[0]), rel=1e-3)
     assert kept > 0.3
 
 
@@ -422,7 +424,7 @@ def test_editor_edits_bf16_weights(statistics_of, demo, records):
         result = editor.edit(records[0].request)
         assert low.weight(2).dtype == torch.bfloat16
         assert not torch.equal(before, low.weight(2))
-        assert (result.fraction > 0.3).all()
+        assert (result.realized_share > 0.3).all()
     assert torch.equal(before, low.weight(2))
 
 
@@ -683,7 +685,7 @@ def test_editor_fits_two_prompts_of_one_key_exactly(demo, statistics_of, method)
         EditRequest("The {} belongs to the", "river", "miller"),
     ]
     with editor_of(demo, statistics_of(demo), method, layers=(2,), steps=2, answers=False) as editor:
-        fraction = editor.edit(requests).fraction
+        fraction = editor.edit(requests).realized_share
     assert ((fraction > 0.1) & (fraction < 1)).all()
 
 

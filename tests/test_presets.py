@@ -144,7 +144,7 @@ def test_methods_for_shares_changes_that_some_have(preset):
         model,
         ["memit", "alphaedit", "ultraedit"],
         preset=preset,
-        own={"memit": {"lr": 0.7}},
+        per_method={"memit": {"lr": 0.7}},
         changes={"lam": 5.0, "layers": (1,), "gradient_lr": 0.5},
     )
     assert [m.name for m in (memit, alphaedit, ultraedit)] == ["memit", "alphaedit", "ultraedit"]

@@ -82,7 +82,7 @@ def test_result_values_are_of_the_last_stage(result):
     assert result.steps.tolist() == [12, 7, 9]
     assert result.hidden_norm.tolist() == [2.0, 5.0, 10.0]
     assert result.planned_norm.tolist() == [8.0, 6.0, 13.0]
-    assert result.fraction.tolist() == [0.5, 0.5, 1.0]  # <shift, r> / <r, r>
+    assert result.realized_share.tolist() == [0.5, 0.5, 1.0]  # <shift, r> / <r, r>
     assert {n: values.tolist() for n, values in result.eta.items()} == {
         1: [pytest.approx(x) for x in (0.1, 0.2, 0.6)],
         3: [pytest.approx(x) for x in (0.3, 0.4, 0.7)],
@@ -93,12 +93,13 @@ def test_summary_is_in_units_of_the_stream(result):
     """Planned, executed and missing over ||h||, missing before each layer wrote and after all of them."""
     summary = result.summary()
     assert summary["layers"] == [1, 3]
-    assert summary["planned"] == pytest.approx([4.0, 1.2, 1.3])
-    assert summary["executed"] == pytest.approx([17**0.5 / 2, 1.0, 1.3])
+    assert summary["planned_norm"] == pytest.approx([4.0, 1.2, 1.3])
+    assert summary["realized_norm"] == pytest.approx([17**0.5 / 2, 1.0, 1.3])
     assert summary["missing_before"] == [pytest.approx([2.5, 0.4, 1.3]), pytest.approx([4.0, 1.2, 0.2])]
     assert summary["missing_after"] == pytest.approx([17**0.5 / 2, 1.0, 0.0])
     assert summary["eta"] == [pytest.approx([0.1, 0.2, 0.6]), pytest.approx([0.3, 0.4, 0.7])]
-    assert summary["fraction"] == [0.5, 0.5, 1.0]
+    assert summary["realized_share"] == [0.5, 0.5, 1.0]
+    assert summary["predicted_missing"] == [pytest.approx([0.9, 0.8, 0.7]), pytest.approx([0.7, 0.6, 0.21])]
     assert summary["scale"] == [1.0, 2.5, 8.0]
     assert summary["steps"] == [12, 7, 9]
     assert summary["seconds"] == 2.5
@@ -126,19 +127,19 @@ def test_legend_explains_every_column(result):
     assert lines[-4:] == result.legend
     text = "\n".join(result.legend)
     head = result._table()[1]
-    assert [name for name in ("|r|/|h|", "eta", "predicted", "executed") if f"{name}: " not in text] == []
+    assert [name for name in ("|r|/|h|", "eta", "predicted", "realized") if f"{name}: " not in text] == []
     assert {name.split()[0] for name in head} == {
         "subject",
         "target",
         "|r|/|h|",
         "eta",
         "predicted",
-        "executed",
+        "realized",
         "steps",
     }
-    assert "cuts the update" not in text
+    assert "postprocess" not in text
     result = replace(result, method=result.method.updated(postprocess="rect"))
-    assert "along r, before rect cuts the update" in "\n".join(result.legend)
+    assert "along r, before the postprocess rect; " in "\n".join(result.legend)
 
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
@@ -174,3 +175,26 @@ def test_check_counts_targets_and_unchanged_answers():
     assert Check((good,), (same,)).success
     assert not Check((), (other,)).success
     assert str(Check((good,), ())).startswith("rephrases: 1 of 1")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.3, "weaken the constraint: --set lam="),
+        (0.9, "the postprocess may limit the edit: change its settings"),
+    ],
+)
+def test_advice_names_the_postprocess(result, monkeypatch, share, said):
+    """The realized share is measured before the postprocess, so a failed edit of a fully realized plan is its doing."""
+    monkeypatch.setattr(
+        Solution, "realized_share", property(lambda self: torch.full((len(self.planned),), share))
+    )
+    answers = tuple(Answer("q", "x", "-", "y") for _ in REQUESTS)
+    rect = replace(result, method=result.method.updated(postprocess="rect"), answers=answers)
+    advice = rect.advice()
+    assert "was realized (eta 0.3, before the postprocess rect); " in advice
+    assert said in advice
+    assert (
+        "postprocess"
+        not in replace(result, answers=answers, method=result.method.updated(clamp=None)).advice()
+    )

@@ -16,7 +16,7 @@ from metake.demo.story import (
 
 def content(open_right, closed_right, control_right):
     def row(name, right, eta, executed):
-        batch = {"eta": [[eta, eta]], "executed": [executed, executed]}
+        batch = {"eta": [[eta, eta]], "realized_norm": [executed, executed]}
         return {
             "method": name,
             "settings": {"geometry": {"lam": 15000.0}, "layers": [4, 5]},

@@ -81,7 +81,7 @@ def test_identity_transport_obeys_the_recursion(layers: tuple[int, ...], weight:
     etas = [float(solution.eta[i]) for i in layers]
     whole, limit = norm(r.numpy()), rounding()
     scale = (norm(s.origin[0].numpy()) + whole) / whole  # the stream is held in fp32
-    equal(float(solution.fraction), fidelity.executed_fraction(etas), limit * scale, 1.0)
+    equal(float(solution.realized_share), fidelity.executed_fraction(etas), limit * scale, 1.0)
     equal(solution.shift.numpy(), fidelity.executed_fraction(etas) * r.numpy(), limit * scale, whole)
     for i, missing, asked in zip(
         layers, fidelity.missing_shares(etas), fidelity.allocation_scales(etas), strict=True
@@ -172,7 +172,7 @@ def test_compensation_attains_the_allocation_bound(weight: float):
     plan = s.residuals()
     eta = float(s.solve(plan).eta[2])
     largest = 64.0
-    _, factor = compensate(lambda r: s.solve(r).fraction, plan, torch.tensor([largest]))
+    _, factor = compensate(lambda r: s.solve(r).realized_share, plan, torch.tensor([largest]))
     found = largest ** (1 / 2**12) - 1  # where the bisection stops
     equal(float(factor) - 1, fidelity.allocation_drift_bound(1 - eta), found, float(factor))
 
@@ -445,7 +445,7 @@ def test_cost_of_an_exact_edit_grows_with_the_geometry(exponent: int):
     solver = LayeredSolver(s.model, s.geometries, last((2,)), "exact")
     delta = s.residuals()
     solution = solver.solve(s.prompts, delta)
-    equal(float(solution.fraction), 1.0, rounding() * (1 + norm(s.origin[0].numpy())))
+    equal(float(solution.realized_share), 1.0, rounding() * (1 + norm(s.origin[0].numpy())))
     left, right = (x.double() for x in solution.factors[2])
     D, G = left @ right.T, weight * nets.moment(2)
     rho = float(s.geometries[2].realizability(solution.keys[2].T))

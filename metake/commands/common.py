@@ -142,7 +142,7 @@ class MethodOptions:
         from metake.published import published_for
 
         published = published_for(self.files, list(names), model)
-        return methods_for(model, names, preset=self.preset, own=published, changes=self.changes)
+        return methods_for(model, names, preset=self.preset, per_method=published, changes=self.changes)
 
 
 def load_model(

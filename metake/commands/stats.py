@@ -129,7 +129,7 @@ def stats(
 
     Example: metake stats --model gpt2-xl --text wiki.txt --layers 13-17 --tokens 1000000 --out stats.safetensors
     """
-    from metake.geometry.covariance import collect
+    from metake.geometry.covariance import KEEP_EVERY, collect
 
     with document(as_json) as content:
         check_options(out, text, dataset, overwrite)
@@ -139,7 +139,7 @@ def stats(
         source = open_source(loaded, text, dataset, tokens)
         partial = out.with_name(out.name + ".partial")
         if_interrupted(
-            f"{out} was not written; rerun the command to resume from {partial.name}, which is saved every 20 s or less often"
+            f"{out} was not written; rerun the command to resume from {partial.name}, which is saved every {KEEP_EVERY:g} s or less often"
         )
         with phase("statistics"):
             statistics = collect(loaded, loaded.tokenizer, source, chosen, tokens=tokens, partial=partial)

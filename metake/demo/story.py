@@ -75,7 +75,7 @@ def realized(row: Mapping[str, Any]) -> float:
     Returns:
         The median.
     """
-    return float(np.median(np.concatenate([batch["executed"] for batch in row["batches"]])))
+    return float(np.median(np.concatenate([batch["realized_norm"] for batch in row["batches"]])))
 
 
 def missed_by_open(content: Mapping[str, Any]) -> list[int]:

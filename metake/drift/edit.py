@@ -211,7 +211,19 @@ class _Terms:
 
 
 ORDER = (
-    *("executed", "nll", "length", "eta", "key", "key drift", "share", "effect", "g_l", "alignment", "J_l"),
+    *(
+        "realized_share",
+        "nll",
+        "length",
+        "eta",
+        "key",
+        "key drift",
+        "share",
+        "effect",
+        "g_l",
+        "alignment",
+        "J_l",
+    ),
     *("J_L - J_1", "eps_I", "eps_I along g~", "eps_I scaled", "gamma", "sigma", "zeta", "zeta'", "T3c"),
     *("exact", "terms", "error", "terms check", "paper bound", "bound", "sum check", "cos"),
 )  # of the columns of drift.csv
@@ -239,7 +251,7 @@ def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
         parallel = edit.gradient("parallel", residual)
     exact = terms.exact
     found = {
-        "executed": float(terms.solution.fraction.detach()[0]),
+        "realized_share": float(terms.solution.realized_share.detach()[0]),
         "nll": float(terms.losses.nll[0]),
         "length": float(residual.norm() / edit.hidden.norm()),
         **terms.per_layer(edit.solver),

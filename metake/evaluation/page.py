@@ -110,7 +110,7 @@ def settings_line(method: Method) -> str:
         method: the method.
 
     Returns:
-        e.g. `memit: weight 15,000, layers 3-4, at most 25 steps`.
+        e.g. `memit: lam 15,000, layers 3-4, at most 25 steps`.
     """
     parts = [method.name]
     if method.strength:

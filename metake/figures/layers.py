@@ -88,7 +88,7 @@ def _allocation(n: int, etas: Array) -> dict[str, list[float]]:
             solver = LayeredSolver(model, dict.fromkeys(layers, ridge), Spread().stages(layers)[0])
             solution = solver.solve(prompts, residual)
             norms = np.array([float(solution.factors[i][0].norm()) for i in layers])
-            found["executed"].append(float(solution.fraction))
+            found["executed"].append(float(solution.realized_share))
             found["gamma"].append(norms[:-1].sum() / norms[-1])
             found["J_L"].append(norms[-1] / size)
             found["J_1"].append(norms[0] / size)

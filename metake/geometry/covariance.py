@@ -32,6 +32,8 @@ from metake.processes import all_reduce_sum, rank_and_size
 
 PARTIAL = "metake-partial-statistics-2"
 
+KEEP_EVERY = 60.0  # seconds between two checkpoints of `collect`
+
 
 def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> list[list[int]]:
     """Token windows of equal length; each starts with BOS where the tokenizer would add one.
@@ -69,7 +71,7 @@ def collect(
     window: int = 128,
     rows: int | None = None,
     partial: Path | None = None,
-    keep_every: float = 60.0,
+    keep_every: float = KEEP_EVERY,
     progress: bool = True,
 ) -> Statistics:
     """Statistics of the keys of `layers` over a text.

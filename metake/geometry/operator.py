@@ -255,6 +255,30 @@ class Geometry(ABC):
         return rho / (1 + rho)
 
 
+def checked(geometry: object, kind: str) -> Geometry:
+    """The operator that a spec has built.
+
+    Args:
+        geometry: result of `GeometrySpec.build`.
+        kind: kind of the spec, for the error line.
+
+    Returns:
+        The operator itself.
+
+    Raises:
+        MetakeError: not a `Geometry`, or one without `dtype` or `device`.
+    """
+    name = type(geometry).__name__
+    if not isinstance(geometry, Geometry):
+        raise MetakeError(f"geometry {kind}: build must return a Geometry, not {name}")
+    for attribute in ("dtype", "device"):
+        if not hasattr(geometry, attribute):
+            raise MetakeError(
+                f"geometry {kind}: {name} has no {attribute}; set self.{attribute} in its __init__"
+            )
+    return geometry
+
+
 class Ridge(Geometry):
     """MEMIT's geometry, `G = lambda C + beta I`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -50,6 +51,7 @@ class GeometrySpec(Component):
         "replaces lambda or L2",
     )
 
+    @abstractmethod
     def build(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Geometry:
         """Geometry of a layer, without earlier keys.
 
@@ -61,7 +63,6 @@ class GeometrySpec(Component):
         Returns:
             The operator.
         """
-        raise NotImplementedError
 
 
 @register

@@ -318,6 +318,38 @@ class Method(Component):
             if not self._is_choice(name) and self._paths(name)[0][-1] not in self.choices
         }
 
+    def numbers_of(self, settings: Mapping[str, Any], source: Method | None = None) -> dict[str, Any]:
+        """Numbers of a preset for the components that they were written for.
+
+        Args:
+            settings: name of a setting -> value.
+            source: method that they were written for; a component of this package is meant without it.
+
+        Returns:
+            Dotted name of a setting -> value, without the settings of other packages' components that merely have
+            the same name.
+        """
+
+        def is_meant(name: str, path: Path) -> bool:
+            written = [] if source is None else source._paths(name, missing_ok=True)
+            fields = [((source or self)._owner(other), other[-1]) for other in written]
+            fields = fields or [(Method, "layers")]  # any setting of this package
+            return any(self._owner(path).shares_meaning(path[-1], cls, field) for cls, field in fields)
+
+        return {
+            ".".join(path) if len(path) > 1 else name: value
+            for name, value in self.numbers(settings).items()
+            for path in self._paths(name)
+            if is_meant(name, path)
+        }
+
+    def _owner(self, path: Path) -> type[Component]:
+        """Class of the component that has a setting."""
+        found: Any = self
+        for part in path[:-1]:
+            found = getattr(found, part)
+        return type(found)
+
     def _is_choice(self, name: str) -> bool:
         """Whether a setting holds a component."""
         found: Any = self
@@ -381,7 +413,7 @@ class Method(Component):
         return None
 
     @property
-    def cut(self) -> str:
+    def postprocess_kind(self) -> str:
         """Kind of the postprocess that changes the update after the solve; empty if there is none."""
         return ""
 

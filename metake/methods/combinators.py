@@ -1,4 +1,4 @@
-"""Methods from methods: each function returns a copy with one part of the algorithm exchanged."""
+"""Combinators: each function returns a copy of a method with one component exchanged."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Postprocess
 
 
-def _changed(method: LocateThenEdit, label: str, **parts: object) -> LocateThenEdit:
+def _check(method: LocateThenEdit) -> None:
     if not isinstance(method, LocateThenEdit):
         raise MetakeError(f"method: {type(method).__name__} has no planner or solver to exchange")
+
+
+def _changed(method: LocateThenEdit, label: str, **parts: object) -> LocateThenEdit:
+    _check(method)
     return method.changed({(name,): part for name, part in {**parts, "label": label}.items()})
 
 
@@ -36,6 +40,7 @@ def metake(
     Raises:
         MetakeError: the method has no open-loop planner.
     """
+    _check(method)
     start = method.planner
     if not isinstance(start, OpenLoop):
         raise MetakeError(f"metake: needs a method with an open-loop planner, not {start.kind}")
@@ -61,6 +66,7 @@ def compensated(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
         >>> mk.compensated(mk.memit([1, 2])).planner.kind
         'compensated'
     """
+    _check(method)
     plan = method.planner
     if type(plan) is not OpenLoop:
         raise MetakeError(f"compensated: needs a method with an open-loop planner, not {plan.kind}")

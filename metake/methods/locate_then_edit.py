@@ -14,7 +14,7 @@ from torch import Tensor
 from metake.components import register
 from metake.deltas import Delta
 from metake.errors import MetakeError
-from metake.geometry.operator import Fit, Geometry
+from metake.geometry.operator import Fit, Geometry, checked
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.methods.base import Learned, Method, Preview, Stage, State
@@ -121,7 +121,7 @@ class LocateThenEdit(Method):
         return self.planner.clamp if isinstance(self.planner, OpenLoop) else None
 
     @property
-    def cut(self) -> str:
+    def postprocess_kind(self) -> str:
         """Kind of the postprocess; empty if there is none."""
         return "" if isinstance(self.postprocess, NoPostprocess) else self.postprocess.kind
 
@@ -150,7 +150,7 @@ class LocateThenEdit(Method):
         Returns:
             See `Postprocess.after_all`.
         """
-        return self.postprocess.after_all(total, originals)
+        return self.postprocess.checked(self.postprocess.after_all(total, originals), total.layers)
 
     def step_count(self, requests: int) -> int:
         """Largest number of gradient steps of a batch.
@@ -240,7 +240,9 @@ class LocateThenEdit(Method):
             if state.statistics is not None:
                 moment = state.statistics[layer].to(device)
                 moment = moment.clone() if moment.is_inference() else moment  # it would pass no gradient
-            state.bases[layer] = self.geometry.build(moment, self.torch_dtype, device)
+            state.bases[layer] = checked(
+                self.geometry.build(moment, self.torch_dtype, device), self.geometry.kind
+            )
         base = state.bases[layer] if state.scale is None else state.bases[layer].scaled(state.scale)
         past = [keys.to(base.device) for keys in state.of_layer(layer)] if self.memory.remembers_keys else []
         return base.with_past(torch.cat(past, 1)) if past else base
@@ -317,7 +319,7 @@ class LocateThenEdit(Method):
                     earlier.enter_context(change.applied(model, check=False))
         if self.postprocess.acts_on_batch:
             weights = {layer: model.weight(layer).cpu() for layer in delta.layers}
-            delta = self.postprocess.after_batch(delta, weights)
+            delta = self.postprocess.checked(self.postprocess.after_batch(delta, weights), delta.layers)
         learned = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
         return delta, state.with_learned(learned), tuple(stages)
 

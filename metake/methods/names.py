@@ -1,14 +1,15 @@
 """Names of methods: `ROW + CHOICE + ...@label` says which algorithm runs.
 
 A choice is the kind of a component, e.g. `past-keys`, or a field with its value, e.g. `rounds 3` or
-`planner.start compensated`. A kind alone is that of the innermost component that it can be; if another one is meant,
-the field is written.
+`planner.start compensated`. A kind without a field replaces the innermost component that accepts it; to replace
+another one, write the field.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metake.components import Component, Path, known_kinds
@@ -41,16 +42,33 @@ def split_name(name: str) -> tuple[str, list[str], str]:
     return row, choices, at + label
 
 
-def with_choice(method: M, choice: str) -> M:
-    """Copy of a method with one choice exchanged. An unknown choice is a `MetakeError`.
+def with_choices(method: M, choices: Iterable[str]) -> M:
+    """Copy of a method with some choices exchanged, each of another component. An unknown choice is a `MetakeError`.
 
     Args:
         method: the method.
-        choice: kind of a component, or a field with its value.
+        choices: kinds of components, or fields with their values.
 
     Returns:
         A method of the same class.
-    """  # noqa: DOC501 (unknown_name returns a MetakeError)
+
+    Raises:
+        MetakeError: two choices of one component.
+    """
+    chosen: dict[Path, str] = {}
+    for choice in choices:
+        path, value = _read_choice(method, choice)
+        if path in chosen:
+            raise MetakeError(
+                f"method: {method.label} + ...: {chosen[path]!r} and {choice!r} are both its {'.'.join(path)}; name one of them"
+            )
+        chosen[path] = choice
+        method = method.changed({path: value})
+    return method
+
+
+def _read_choice(method: Method, choice: str) -> tuple[Path, Any]:
+    """Path of the field that a choice exchanges, and the field's new value."""
     field, _, value = choice.partition(" ")
     if value:
         path = tuple(field.split("."))
@@ -58,12 +76,26 @@ def with_choice(method: M, choice: str) -> M:
         for part in path[:-1]:
             owner = getattr(owner, part, None)
         if isinstance(owner, Component) and path[-1] in type(owner).model_fields:
-            return method.changed({path: _parsed(value)})
-    found = _place(method, choice)
+            return path, _parsed(value)
+    found = _component_path(method, choice)
     if found is None:
-        kinds = [kind for path, part in method.parts() if path for kind in known_kinds(part.family)]
-        raise unknown_name(f"method: {method.label} + ...", choice, dict.fromkeys(kinds))
-    return method.changed({found: choice})
+        raise _unknown_kind(method, choice)
+    return found, choice
+
+
+def _unknown_kind(method: Method, choice: str) -> MetakeError:
+    """Error with the kinds of the family that is probably meant; those of every family if no kind is similar."""
+    where = f"method: {method.label} + ..."
+    families = dict.fromkeys(part.family for path, part in method.parts() if path)
+    kinds = {family: known_kinds(family) for family in families}
+    near = get_close_matches(choice, [kind for known in kinds.values() for kind in known], 1)
+    if near:
+        family = next(family for family, known in kinds.items() if near[0] in known)
+        return unknown_name(f"{where}: {family}", choice, kinds[family])
+    listed = "; ".join(f"{family}: {', '.join(known)}" for family, known in kinds.items())
+    return MetakeError(
+        f"{where}: unknown {choice!r}; known kinds: {listed}. A class of your own needs @mk.register, and an import or an entry point"
+    )
 
 
 def written_name(method: Method) -> str:
@@ -83,13 +115,13 @@ def written_name(method: Method) -> str:
         return method.label
     choices = []
     for path, value in _differences(made, method):
-        alone = isinstance(value, str) and len(path) > 0 and _place(made, value) == path
+        alone = isinstance(value, str) and len(path) > 0 and _component_path(made, value) == path
         choices.append(value if alone else f"{'.'.join(path)} {_written(value)}")
         made = made.changed({path: value})
     return " + ".join([row, *choices]) + at
 
 
-def _place(method: Method, kind: str) -> Path | None:
+def _component_path(method: Method, kind: str) -> Path | None:
     """The innermost component of a method that can be of a kind."""
     for path, part in reversed(list(method.parts())):
         if path and kind in known_kinds(part.family):

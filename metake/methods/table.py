@@ -20,7 +20,7 @@ from metake.methods.combinators import (
     remembering,
 )
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.methods.names import PROTOTYPES, split_name, with_choice
+from metake.methods.names import PROTOTYPES, split_name, with_choices
 from metake.methods.ultraedit import UltraEdit
 from metake.names import unknown_name
 from metake.planners.closed_loop import ClosedLoop
@@ -202,9 +202,7 @@ def method_named(name: str, layers: tuple[int, ...] = ()) -> Method:
     """
     row, choices, label = split_name(name)
     made = find_method(name).prototype.changed({("layers",): layers, ("label",): row + label})
-    for choice in choices:
-        made = with_choice(made, choice)
-    return made
+    return with_choices(made, choices)
 
 
 def _planner_cell(method: LocateThenEdit) -> str:

@@ -46,7 +46,7 @@ class Compensated(OpenLoop):
         planned, solver, prompts = super().plan(problem), problem.solver, problem.prompts
 
         def fraction(residuals: Tensor) -> Tensor:
-            return group_mean(solver.solve(prompts, residuals).fraction, problem.groups)
+            return group_mean(solver.solve(prompts, residuals).realized_share, problem.groups)
 
         eta = torch.stack([eta.cpu() for eta in solver.solve(prompts, planned.residuals).eta.values()])
         bound = group_mean(1 / eta.amin(0), problem.groups).clamp(1, self.max_scale)

@@ -170,7 +170,7 @@ def _gather(batches: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 def _of_planned(batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Share of each planned residual that is missing at the start and after every layer: `1 + layers x edits`."""
-    planned = _gather(batches, "planned")
+    planned = _gather(batches, "planned_norm")
     missing = np.vstack([_gather(batches, "missing_before"), _gather(batches, "missing_after")[None]])
     share: np.ndarray = (missing / np.maximum(planned, 1e-12))[:, planned > 1e-6]
     return share
@@ -200,8 +200,8 @@ def plot_realization(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     """What was planned, what is still missing after each layer, and the predicted attenuation.
 
     Above: residual still missing at the last edited layer, relative to the planned one, after each
-    layer's write; markers are medians, bars quartiles, over edits. The faint dotted line of a method is identity
-    transport (A2): what is left if every layer's write reached the last layer unchanged.
+    layer's write; markers are medians, bars quartiles, over edits. The faint dotted line of a method is the prediction
+    from its eta, shares and fit by identity transport (A2), `predicted_missing`; medians, too.
     Below: eta of the keys, per layer.
 
     Args:
@@ -229,8 +229,7 @@ def plot_realization(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             places = np.array([every.index(layer) + 1 for layer in batches[0]["layers"]])
             _quartiles(above, np.array([0, *places]) + offset, _of_planned(batches), **style, label=method)
             etas = _gather(batches, "eta")
-            eta = np.median(etas, 1)
-            rest = np.cumprod([1.0, *(1 - e / (len(places) - i) for i, e in enumerate(eta))])
+            rest = [1.0, *np.median(_gather(batches, "predicted_missing"), 1)]
             above.plot(np.array([0, *places]) + offset, rest, ":", lw=0.8, color=color, alpha=0.6)
             _quartiles(below, places + offset, etas, **style)
         ticks = np.arange(1, len(every) + 1)

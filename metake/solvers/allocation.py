@@ -160,10 +160,25 @@ def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft"
     Returns:
         Shape `n`.
     """
-    missing = torch.ones(())
+    return 1 - list(predicted_missing(shares, eta, fit).values())[-1]
+
+
+def predicted_missing(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft") -> dict[int, Tensor]:
+    """Predicted share of each residual that is missing after each layer of a stage, as in `predicted_share`.
+
+    Args:
+        shares: (layer, share) of the stage.
+        eta: layer -> attenuation of each key, `n`.
+        fit: fit of each solve.
+
+    Returns:
+        Layer -> `n`.
+    """
+    found, missing = {}, torch.ones(())
     for layer, share in shares:
         missing = missing * (1 - share * (torch.ones_like(eta[layer]) if fit == "exact" else eta[layer]))
-    return 1 - missing
+        found[layer] = missing
+    return found
 
 
 def describe_shares(shares: Shares, fit: str = "soft") -> str:

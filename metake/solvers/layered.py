@@ -48,7 +48,7 @@ class Solution:
     planned: Tensor
 
     @property
-    def fraction(self) -> Tensor:
+    def realized_share(self) -> Tensor:
         """Realized share of each planned residual, along it: `<shift, r> / ||r||^2`, shape `n`."""
         square = (self.planned**2).sum(1)
         return (self.shift * self.planned).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)

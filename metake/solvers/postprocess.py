@@ -8,7 +8,7 @@ prune   bounds, once after the last batch, the singular values of the total upda
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metake.components import Component, register
 from metake.deltas import Delta
+from metake.errors import MetakeError
 
 
 class Postprocess(Component):
@@ -60,6 +61,27 @@ class Postprocess(Component):
             `total` itself by default.
         """
         return total
+
+    def checked(self, delta: object, layers: Sequence[int]) -> Delta:
+        """Result of `after_batch` or `after_all`.
+
+        Args:
+            delta: what it returned.
+            layers: layers of the update that it received.
+
+        Returns:
+            The update itself.
+
+        Raises:
+            MetakeError: not a `Delta`, or one without layers or with other layers.
+        """
+        if not isinstance(delta, Delta):
+            raise MetakeError(f"postprocess {self.kind}: must return a Delta, not {type(delta).__name__}")
+        if not delta.layers or not set(delta.layers) <= set(layers):
+            raise MetakeError(
+                f"postprocess {self.kind}: must return a Delta of layers of the update, {list(layers)}, not {list(delta.layers)}"
+            )
+        return delta
 
     @property
     def acts_on_batch(self) -> bool:

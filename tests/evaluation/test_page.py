@@ -131,8 +131,8 @@ def test_question_drops_the_frame_of_a_question_alone(prompt, read):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({}, "m: weight 15,000, layers 3-4, at most 25 steps"),
-        ({"planner": "closed-loop", "meta_steps": 15}, "m: weight 15,000, layers 3-4, at most 40 steps"),
+        ({}, "m: lam 15,000, layers 3-4, at most 25 steps"),
+        ({"planner": "closed-loop", "meta_steps": 15}, "m: lam 15,000, layers 3-4, at most 40 steps"),
         ({"geometry": "projected", "layers": (7,)}, "m: l2 10, layers 7, at most 25 steps"),
         ({"geometry": "identity", "steps": 1}, "m, layers 3-4, at most 1 steps"),
     ],
@@ -157,8 +157,9 @@ def comparison():
     batch = {
         "layers": [3, 4],
         "eta": [[0.5], [0.25]],
-        "planned": [2.0],
+        "planned_norm": [2.0],
         "missing_before": [[2.0], [1.5]],
+        "predicted_missing": [[0.75], [0.5]],
         "missing_after": [1.0],
         "seconds": 1.0,
         "requests": [1, 2],
@@ -188,8 +189,8 @@ def test_page_result_has_table_and_figure_of_planned_methods(comparison, drawn, 
     table = result_section(comparison, figure, title="Facts", paragraphs=["Why."])
     assert (table.title, table.paragraphs[0]) == ("Facts", "Why.")
     assert table.paragraphs[1] == (
-        "Settings: memit: weight 15,000, layers 3-4, at most 25 steps; "
-        "metake: weight 15,000, layers 3-4, at most 40 steps; ultraedit, layers 3-4."
+        "Settings: memit: lam 15,000, layers 3-4, at most 25 steps; "
+        "metake: lam 15,000, layers 3-4, at most 40 steps; ultraedit, layers 3-4."
     )
     assert (table.head, table.rows) == metric_table(comparison)
     assert drawn == [(["memit", "metake"], figure)]  # a gradient step plans no residual

@@ -30,14 +30,16 @@ BATCHES = [
     {
         "layers": [2, 5],
         "eta": [[0.1, 0.2, 0.3, 0.9], [0.2, 0.4, 0.8, 0.9]],
-        "planned": PLANNED[:4],
+        "predicted_missing": [[0.95, 0.9, 0.85, 0.55], [0.8, 0.6, 0.2, 0.1]],
+        "planned_norm": PLANNED[:4],
         "missing_before": [[1.0, 2.0, 4.0, 0.0], [0.9, 1.0, 1.0, 0.0]],
         "missing_after": [0.5, 0.4, 0.2, 0.0],
     },
     {
         "layers": [2, 5],
         "eta": [[0.8], [0.1]],
-        "planned": PLANNED[4:],
+        "predicted_missing": [[0.6], [0.5]],
+        "planned_norm": PLANNED[4:],
         "missing_before": [[5.0], [2.0]],
         "missing_after": [1.5],
     },
@@ -61,8 +63,8 @@ def test_plot_realization_has_medians_and_quartiles(drawn, tmp_path):
     assert x.tolist() == [1, 2]
     np.testing.assert_allclose(y, [0.3, 0.4])
     np.testing.assert_allclose(ends, np.percentile(etas, [25, 75], axis=1).T)
-    dotted = above.lines[-1]  # A2: layer i of L writes eta of its 1 / (L - i) share of what is left
-    np.testing.assert_allclose(dotted.get_ydata(), [1, 1 - 0.3 / 2, (1 - 0.3 / 2) * (1 - 0.4)])
+    dotted = above.lines[-1]  # the prediction of the result, whatever shares and fit the method has
+    np.testing.assert_allclose(dotted.get_ydata(), [1, 0.85, 0.5])
     assert [t.get_text() for t in above.get_xticklabels()] == ["plan", "layer 2", "layer 5"]
     assert [t.get_text() for t in below.get_xticklabels()] == ["2", "5"]
 
@@ -72,7 +74,14 @@ def test_plot_realization_separates_methods_of_other_layers(drawn, tmp_path):
 
     A method of one layer among methods of several, each beside the other.
     """
-    one = {"layers": [5], "eta": [[0.5]], "planned": [1.0], "missing_before": [[1.0]], "missing_after": [0.5]}
+    one = {
+        "layers": [5],
+        "eta": [[0.5]],
+        "predicted_missing": [[0.5]],
+        "planned_norm": [1.0],
+        "missing_before": [[1.0]],
+        "missing_after": [0.5],
+    }
     figures.plot_realization({"memit": BATCHES, "rome": [one]}, tmp_path / "f.png")
     first, second = (bars_of(container)[0] for container in drawn[0].axes[1].containers)
     np.testing.assert_allclose(first, [0.85, 1.85])

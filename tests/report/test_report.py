@@ -16,7 +16,8 @@ BATCH = {
     "layers": [1, 2],
     "eta": [[0.5, 0.6], [0.3, 0.2]],
     "missing_before": [[1.0, 1.1], [0.7, 0.8]],
-    "planned": [1.0, 1.1],
+    "planned_norm": [1.0, 1.1],
+    "predicted_missing": [[0.75, 0.7], [0.5, 0.5]],
     "missing_after": [0.5, 0.4],
 }
 

@@ -96,7 +96,7 @@ def test_preview_equals_execution_where_keys_stay(constant, demo, method, weight
         or float((preview.predicted - preview.eta[-1]).abs()) > 0.01
         or len(editor.method.stages[-1]) == 1
     )
-    assert preview.predicted.item() == pytest.approx(result.fraction.item(), abs=1e-4)
-    assert result.predicted.item() == pytest.approx(result.fraction.item(), abs=1e-4)
+    assert preview.predicted.item() == pytest.approx(result.realized_share.item(), abs=1e-4)
+    assert result.predicted.item() == pytest.approx(result.realized_share.item(), abs=1e-4)
     assert f"{preview.predicted.item():.2f}" in str(preview)
     assert set(preview.layers) == {layer for shares in editor.method.stages for layer, _ in shares}

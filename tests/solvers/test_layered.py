@@ -48,7 +48,7 @@ def test_solve_of_one_edit_obeys_theorem_1(model, statistics_of, records):
     eta = solution.eta[3]
     assert 0 < eta < 1
     torch.testing.assert_close(solution.shift, eta * solution.planned, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(solution.fraction, eta, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(solution.realized_share, eta, rtol=1e-3, atol=1e-4)
 
 
 def test_solution_cost_is_that_of_the_geometry(model, statistics_of, records):
