@@ -55,12 +55,10 @@ class Protocol:
 
     Example:
         >>> import metake as mk
-        >>> from metake.shipped import ASSETS
-        >>> model = mk.load("demo")
-        >>> protocol = mk.Protocol(mk.read_records(ASSETS / "world" / "test.json", 4), batch_size=2, generate=False)
-        >>> results = protocol.run(model, [mk.settings_for(model, "ultraedit")])
+        >>> model, fact = mk.load("demo"), mk.EditRequest("What is the craft of {}?", "Nezan Girok", "baker")
+        >>> results = mk.Protocol([mk.Record(fact)], batch_size=2).run(model, [mk.settings_for(model, "ultraedit")])
         >>> [run.method.name for run in results.runs], sorted(results.runs[0].measurements)
-        (['ultraedit'], [4])
+        (['ultraedit'], [1])
     """
 
     records: Sequence[Record]
@@ -273,8 +271,7 @@ class Session:
                         on_measurement(group.stop, measurement)
                 on_edit(len(group))
         after = measurements[count] if consecutive else _merge(alone)
-        moment = "end" if consecutive else "alone"
-        return MethodRun(method, self.before, after, batches, moment, measurements)
+        return MethodRun(method, self.before, after, batches, "end" if consecutive else "alone", measurements)
 
     def _editor(self, method: Method, contexts: tuple[str, ...] | None) -> Editor:
         editor = Editor(
