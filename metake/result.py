@@ -344,7 +344,7 @@ class EditResult:
             "constraint": dict(self.constraint),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
             "missing_before": [(m / hidden).tolist() for m in missing.values()],
-            "predicted_missing": [predicted[layer].tolist() for layer in eta],
+            "predicted_missing": [values.tolist() for values in predicted.values()],
             "planned_norm": (self.planned_norm / hidden).tolist(),
             "realized_norm": (realized / hidden).tolist(),
             "missing_after": (left / hidden).tolist(),
