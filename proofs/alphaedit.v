@@ -54,8 +54,8 @@ Qed.
 Lemma pedit_range : pedit *m P = pedit.
 Proof. by rewrite /projected_edit -scalemxAl -mulmxA /kt trmx_mul sP -mulmxA PP. Qed.
 
-Theorem projected_minimises D : ploss pedit <= ploss D.
-Proof. by rewrite !plossE pedit_range pedit_edit edit_minimises //; apply: pd_beta. Qed.
+Theorem projected_minimizes D : ploss pedit <= ploss D.
+Proof. by rewrite !plossE pedit_range pedit_edit edit_minimizes //; apply: pd_beta. Qed.
 
 Theorem projected_unique D : ploss D <= ploss pedit -> D *m P = pedit.
 Proof. by rewrite !plossE pedit_range pedit_edit => /(edit_unique pd_beta). Qed.
@@ -133,7 +133,7 @@ Theorem T1e_proof : T1e R.
 Proof.
 move=> m n P beta k r hP b0; have [sP PP] := hP; split.
 - by split; [apply: pedit_range | apply: projected_attenuation].
-- by move=> D; apply: projected_minimises.
+- by move=> D; apply: projected_minimizes.
 - by move=> D; apply: projected_unique.
 - exact: raw_key_inside.
 by move=> p q K T Kp; apply: shipped.
@@ -161,7 +161,7 @@ have same D : history_loss P beta Kp k r D = loss H (P *m k) r (D *m P).
   by rewrite mulmxDr mulmxDl linearD /= (trmx_mul _ Q) !mulmxA.
 split=> //.
 - by rewrite -{1}inside -mulmxA attenuation.
-- by move=> D; rewrite !same inside; apply: edit_minimises.
+- by move=> D; rewrite !same inside; apply: edit_minimizes.
 by move=> D; rewrite !same inside => /(edit_unique pH).
 Qed.
 

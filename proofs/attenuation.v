@@ -77,7 +77,7 @@ set a := \tr (D *m k *m r^T); set b := \tr (D *m M *m D^T).
 set c := \tr (S *m k *m r^T); set d := dot r r; ring.
 Qed.
 
-Theorem edit_minimises G k r D : pd G -> loss G k r (edit G k r) <= loss G k r D.
+Theorem edit_minimizes G k r D : pd G -> loss G k r (edit G k r) <= loss G k r D.
 Proof.
 move=> pG; rewrite -subr_ge0 loss_square // tr_quad_ge0 //.
 exact/pd_psd/pd_held.
@@ -87,7 +87,7 @@ Theorem edit_unique G k r D : pd G -> loss G k r D <= loss G k r (edit G k r) ->
 Proof.
 move=> pG h; apply/eqP; rewrite -subr_eq0; apply/eqP.
 apply: (tr_quad_eq0 (pd_held k pG)); rewrite -loss_square //.
-by apply/eqP; rewrite subr_eq0 eq_le h edit_minimises.
+by apply/eqP; rewrite subr_eq0 eq_le h edit_minimizes.
 Qed.
 
 (* (d) attenuation *)
@@ -199,7 +199,7 @@ Theorem T1_proof : T1 R.
 Proof.
 move=> m n G k r pG; split.
 - exact/pd_unit/pd_held.
-- by move=> D; apply: edit_minimises.
+- by move=> D; apply: edit_minimizes.
 - by move=> D; apply: edit_unique.
 exact: attenuation.
 Qed.

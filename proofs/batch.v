@@ -86,17 +86,17 @@ set a := \tr (D *m K *m T^T); set b := \tr (D *m M *m D^T).
 by set c := \tr (S *m K *m T^T); set d := \tr (T *m T^T); ring.
 Qed.
 
-Theorem bedit_minimises D : bloss bedit <= bloss D.
+Theorem bedit_minimizes D : bloss bedit <= bloss D.
 Proof. by rewrite -subr_ge0 bloss_square tr_quad_ge0 //; apply/pd_psd/pd_bheld. Qed.
 
 Theorem bedit_unique D : bloss D <= bloss bedit -> D = bedit.
 Proof.
 move=> h; apply/eqP; rewrite -subr_eq0; apply/eqP.
 apply: (tr_quad_eq0 pd_bheld); rewrite -bloss_square.
-by apply/eqP; rewrite subr_eq0 eq_le h bedit_minimises.
+by apply/eqP; rewrite subr_eq0 eq_le h bedit_minimizes.
 Qed.
 
-(* X14: what it costs is what is missing times what is realised *)
+(* X14: what it costs is what is missing times what is realized *)
 Theorem batch_cost : \tr (bedit *m G *m bedit^T) = \tr ((T - bedit *m K)^T *m (bedit *m K)).
 Proof.
 have e : bedit *m G = (T - bedit *m K) *m K^T.
@@ -104,7 +104,7 @@ have e : bedit *m G = (T - bedit *m K) *m K^T.
 by rewrite e -mulmxA -trmx_mul mxtrace_mulC -mxtrace_tr trmx_mul trmxK.
 Qed.
 
-(* and any other edit that realises the same costs more *)
+(* and any other edit that realizes the same costs more *)
 Theorem batch_least_cost D : D *m K = bedit *m K ->
   \tr (D *m G *m D^T) = \tr (bedit *m G *m bedit^T) + \tr ((D - bedit) *m G *m (D - bedit)^T).
 Proof.
@@ -166,7 +166,7 @@ Let S := gram G K.
 Local Notation compensated := (T *m invmx (retention G K)).
 Local Notation exact_edit := (statements.exact_edit G K T).
 
-Theorem compensated_realises : batch_edit G K compensated *m K = T.
+Theorem compensated_realizes : batch_edit G K compensated *m K = T.
 Proof. by rewrite batch_law // mulmxKV // retention_unit. Qed.
 
 Theorem compensated_exact : batch_edit G K compensated = exact_edit.
@@ -190,7 +190,7 @@ Theorem exact_least_cost D : D *m K = T -> \tr (exact_edit *m G *m exact_edit^T)
 Proof.
 move=> h; rewrite -compensated_exact (@batch_least_cost _ _ _ _ _ K compensated pG D).
   by rewrite ler_addl tr_quad_ge0 //; apply: pd_psd.
-by rewrite compensated_realises.
+by rewrite compensated_realizes.
 Qed.
 
 End Compensation.
@@ -287,7 +287,7 @@ Qed.
 Theorem X2_proof : X2 R.
 Proof.
 move=> m n p G K T pG; split.
-- by move=> D; apply: bedit_minimises.
+- by move=> D; apply: bedit_minimizes.
 - by move=> D; apply: bedit_unique.
 - exact: batch_law.
 - by apply: eigenbasis_exists; have [] := psd_gramS K pG.
@@ -406,7 +406,7 @@ split=> [m n p G K T pG inj D|m n G k delta pG k0]; last first.
   by rewrite eta_eq0.
 split.
 - exact: retention_unit.
-- exact: compensated_realises.
+- exact: compensated_realizes.
 - exact: compensated_exact.
 by move=> D' h; rewrite /D compensated_exact //; apply: exact_least_cost.
 Qed.

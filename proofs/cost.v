@@ -78,10 +78,10 @@ move=> m n p G K pG; split.
     rewrite e k0 mulmx0 nrm0 expr0n mul0r; exact/tr_quad_ge0/pd_psd.
   by rewrite e nrm_sqr; apply: execution_cost.
 - split=> [D|inj X]; first exact: shift_reached.
-  by exists (X *m invmx (retention G K)); exact: compensated_realises.
+  by exists (X *m invmx (retention G K)); exact: compensated_realizes.
 move=> X alpha a0 priced; have [T eT] := scaled_reach K X pG a0; exists T; rewrite /priced.
 have paG := pdZ a0 pG.
-split=> // T'; rewrite !priced_loss eT; [exact: bedit_minimises | exact: bedit_unique].
+split=> // T'; rewrite !priced_loss eT; [exact: bedit_minimizes | exact: bedit_unique].
 Qed.
 
 (* Sums over eigenvectors of B: the form is positive, so that the stationary point is the minimum. *)

@@ -234,7 +234,7 @@ Definition A2_needs_identity := exists (T : 'M[R]_1) (eta : nat -> R), (forall l
   forall (z h : 'cV[R]_1), exists J,
     jacobian (fun z => z - T *m stream 2 eta z h 1) z J /\ J != (missing 2 eta 1)%:M.
 
-Definition P13_needs_rate := forall (T : nat) (e : R), 0 < e -> exists eta, 0 < eta < 1 /\ eta * realised 1 eta T <= e.
+Definition P13_needs_rate := forall (T : nat) (e : R), 0 < e -> exists eta, 0 < eta < 1 /\ eta * realized 1 eta T <= e.
 
 Definition P13_needs_layer := exists (f : 'M[R]_1 -> 'M[R]_1 -> R) (q : 'cV[R]_1) Gamma, forall z,
   gradient (f (z *m q^T)) (z *m q^T) Gamma /\

@@ -1,7 +1,7 @@
 (* Curvature: X7. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements linear spectral eigen attenuation drift penalty trap regularisers plane.
+From MetaKE Require Import statements linear spectral eigen attenuation drift penalty trap regularizers plane.
 
 Set Implicit Arguments.
 Unset Strict Implicit.

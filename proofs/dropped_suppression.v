@@ -197,7 +197,7 @@ exists 1%:M, ones; split=> [|j]; first exact: id_pd.
 rewrite ones_retention mxE col_ones eta1; differ 1%N 6%N.
 Qed.
 
-(* the same key twice, residuals 1 and 10: the first realises 11/3 *)
+(* the same key twice, residuals 1 and 10: the first realizes 11/3 *)
 Theorem X3_needs_coefficient_proof : X3_needs_coefficient R.
 Proof.
 pose T : 'M[R]_(1, 2) := (vec2 1 10%:R)^T; exists 1%:M, ones, T; split; [exact: id_pd | by rewrite !mxE ltr01 |].
@@ -240,7 +240,7 @@ exists G, k, 1%:M; split=> //; first by rewrite /sym tr_mat2.
 exists (vec2 (2%:R^-1) 1)^T; rewrite e !c !mul_tr_dot !dot2 !mulr0; split=> //; differ 1%N 1%N.
 Qed.
 
-Lemma opposed_not_realised (D : 'M[R]_1) : D *m ones != opposed.
+Lemma opposed_not_realized (D : 'M[R]_1) : D *m ones != opposed.
 Proof.
 apply/eqP => /matrixP e; have := e 0 0; have := e 0 1.
 rewrite !mxE !big_ord1 !mxE /= => -> /eqP; rewrite lt_eqF //; differ 2%N 1%N.
@@ -248,10 +248,10 @@ Qed.
 
 (* the same key twice: no target gives shifts 1 and -1 *)
 Theorem X14_needs_independent_proof : X14_needs_independent R.
-Proof. by exists 1%:M, ones, opposed; split=> [|T]; [exact: id_pd | exact: opposed_not_realised]. Qed.
+Proof. by exists 1%:M, ones, opposed; split=> [|T]; [exact: id_pd | exact: opposed_not_realized]. Qed.
 
 Theorem P4_needs_independent_proof : P4_needs_independent R.
-Proof. by exists 1%:M, ones, opposed; split=> [|T]; [exact: id_pd | exact: opposed_not_realised]. Qed.
+Proof. by exists 1%:M, ones, opposed; split=> [|T]; [exact: id_pd | exact: opposed_not_realized]. Qed.
 
 (* an exact fit leaves nothing missing and costs 1 *)
 Theorem X14_needs_soft_proof : X14_needs_soft R.

@@ -1,7 +1,7 @@
 (* What fails of Theorem 2 without an assumption (counterexamples.v). *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements counterexamples linear eigen attenuation spectrum drift batch cost trap regularisers plane proxy allocation instances line.
+From MetaKE Require Import statements counterexamples linear eigen attenuation spectrum drift batch cost trap regularizers plane proxy allocation instances line.
 
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -185,7 +185,7 @@ exists (fun x : 'cV[R]_1 => x 0 0 + x 0 0 ^+ 2), 1%:M, 1%:M, 2%:R; split.
 by rewrite nrm1D normr1 divr1 ltr1n.
 Qed.
 
-(* k = 0: nothing is realised at any cost *)
+(* k = 0: nothing is realized at any cost *)
 Theorem P3_needs_nonzero_proof : P3_needs_nonzero R.
 Proof. by move=> m n G delta pG d0; split=> [|D]; rewrite ?mulmx0 1?eq_sym //; rewrite /rho dot0l. Qed.
 

@@ -18,7 +18,7 @@ Local Notation displacement := (statements.displacement A g).
 
 
 (* T2a *)
-Theorem penalised_step l d : pd (A + l%:M) ->
+Theorem penalized_step l d : pd (A + l%:M) ->
   surrogate l d - surrogate l (displacement l) =
   dot (d - displacement l) ((A + l%:M) *m (d - displacement l)) / 2%:R.
 Proof.
@@ -32,9 +32,9 @@ rewrite [dot d (M *m s)]dotC [dot s (M *m s)]dotC.
 by set a := dot d _; set b := dot _ d; set c := dot _ s; field.
 Qed.
 
-Theorem step_minimises l d : pd (A + l%:M) -> surrogate l (displacement l) <= surrogate l d.
+Theorem step_minimizes l d : pd (A + l%:M) -> surrogate l (displacement l) <= surrogate l d.
 Proof.
-move=> p; rewrite -subr_ge0 penalised_step // mulr_ge0 ?invr_ge0 ?ler0n //.
+move=> p; rewrite -subr_ge0 penalized_step // mulr_ge0 ?invr_ge0 ?ler0n //.
 by have [_] := pd_psd p; apply.
 Qed.
 
@@ -42,15 +42,15 @@ Theorem step_unique l d : pd (A + l%:M) -> surrogate l d <= surrogate l (displac
 Proof.
 move=> p h; apply/eqP; rewrite -subr_eq0; apply/eqP; apply: (pd_eq0 p).
 have e : surrogate l d - surrogate l (displacement l) = 0.
-  by apply/eqP; rewrite subr_eq0 eq_le h step_minimises.
-by move/eqP: e; rewrite penalised_step // mulf_eq0 invr_eq0 pnatr_eq0 orbF => /eqP.
+  by apply/eqP; rewrite subr_eq0 eq_le h step_minimizes.
+by move/eqP: e; rewrite penalized_step // mulf_eq0 invr_eq0 pnatr_eq0 orbF => /eqP.
 Qed.
 
 (* L1: the trust region *)
 Theorem trust_region l d : 0 <= l -> pd (A + l%:M) -> nrm d <= nrm (displacement l) ->
   surrogate 0 (displacement l) <= surrogate 0 d.
 Proof.
-move=> l0 p h; have := step_minimises d p; rewrite /statements.surrogate !mul0r !addr0.
+move=> l0 p h; have := step_minimizes d p; rewrite /statements.surrogate !mul0r !addr0.
 set s := displacement l; set a := dot g s + _; set b := dot g d + _ => e.
 have {}h : l / 2%:R * dot d d <= l / 2%:R * dot s s.
   rewrite ler_wpmul2l ?divr_ge0 ?ler0n // -!nrm_sqr.
@@ -63,7 +63,7 @@ Theorem radius_antitone l1 l2 : l1 < l2 -> pd (A + l1%:M) -> pd (A + l2%:M) ->
   nrm (displacement l2) <= nrm (displacement l1).
 Proof.
 move=> l12 p1 p2; set d1 := displacement l1; set d2 := displacement l2.
-have := ler_add (step_minimises d2 p1) (step_minimises d1 p2).
+have := ler_add (step_minimizes d2 p1) (step_minimizes d1 p2).
 rewrite -/d1 -/d2 /statements.surrogate; set a := dot g d1 + _; set b := dot g d2 + _.
 rewrite -subr_ge0 [X in 0 <= X](_ : _ = (l2 - l1) / 2%:R * (dot d1 d1 - dot d2 d2)); last first.
   by set x := dot d1 d1; set y := dot d2 d2; field.
@@ -92,7 +92,7 @@ Proof. by move=> u; rewrite -addrA -mul_scalar_mx -mulmxDl /displacement mulmxN 
 
 (* The surrogate is a square about the step. *)
 Theorem T2a_proof : T2a R.
-Proof. by move=> n A g l sA p; split=> d; [apply: step_minimises | apply: step_unique]. Qed.
+Proof. by move=> n A g l sA p; split=> d; [apply: step_minimizes | apply: step_unique]. Qed.
 
 (* Two penalties with steps of one length have one step, which then solves two equations that differ by (l2 - l1) d. *)
 Lemma radius_strict n (A : 'M[R]_n) g l1 l2 : sym A -> g != 0 -> l1 < l2 -> pd (A + l1%:M) ->
@@ -103,7 +103,7 @@ rewrite lt_neqAle radius_antitone // andbT; apply: contra_neq g0 => e.
 set d1 := displacement A g l1 in e; set d2 := displacement A g l2 in e.
 have ee : dot d2 d2 = dot d1 d1 by rewrite -!nrm_sqr e.
 have same : d2 = d1.
-  apply: step_unique => //; have := step_minimises g d1 p2; rewrite -/d1 -/d2 /surrogate ee.
+  apply: step_unique => //; have := step_minimizes g d1 p2; rewrite -/d1 -/d2 /surrogate ee.
   by rewrite !ler_add2r.
 have e1 := stationary g (pd_unit p1); have e2 := stationary g (pd_unit p2); rewrite -/d1 -/d2 same in e1 e2.
 have : (l2 - l1) *: d1 = 0.
@@ -112,7 +112,7 @@ move/eqP; rewrite scaler_eq0 subr_eq0 gt_eqF //= => /eqP d0.
 by move: e1; rewrite d0 mulmx0 scaler0 !addr0.
 Qed.
 
-(* A point of the ball has no larger penalty, so that the minimiser of the penalised surrogate is best there.
+(* A point of the ball has no larger penalty, so that the minimizer of the penalized surrogate is best there.
    In one dimension with A = g = 1 no penalty gives the radius 2: R(l) = 1/(1 + l). *)
 Theorem L1_proof : L1 R.
 Proof.

@@ -128,7 +128,7 @@ Theorem P13_proof : P13 R.
 Proof.
 split; last split.
 - move=> a eta; elim=> [|t IH] /=; first by rewrite mulr0 expr0 subrr.
-  have {IH} IH : (1 - a * eta ^+ 2) ^+ t = 1 - eta * realised a eta t by rewrite IH subKr.
+  have {IH} IH : (1 - a * eta ^+ 2) ^+ t = 1 - eta * realized a eta t by rewrite IH subKr.
   by rewrite exprS IH; ring.
 - move=> eta d e e0; pose c := eta ^+ 2 / 2%:R.
   have c0 : 0 <= c by rewrite divr_ge0 ?sqr_ge0 ?ler0n.

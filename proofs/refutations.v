@@ -20,7 +20,7 @@ move=> m n G k h z pG; split=> [t|]; first exact: attenuation.
 by have /andP[] := eta_range k pG.
 Qed.
 
-(* Whatever realises delta costs at least ||delta||^2/rho, and rho = ||k||^2/c for G = c I. *)
+(* Whatever realizes delta costs at least ||delta||^2/rho, and rho = ||k||^2/c for G = c I. *)
 Theorem P5_proof : P5 R.
 Proof.
 move=> m n k delta k0; split=> [e e0|G pG].

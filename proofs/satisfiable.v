@@ -2,7 +2,7 @@
    multiples of the identity and columns of ones; a diagonal with two eigenvalues where extremes matter. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
-From MetaKE Require Import statements premises linear spectral eigen attenuation alphaedit drift batch plane proxy allocation regularisers instances.
+From MetaKE Require Import statements premises linear spectral eigen attenuation alphaedit drift batch plane proxy allocation regularizers instances.
 
 Set Implicit Arguments.
 Unset Strict Implicit.

@@ -60,7 +60,7 @@ rewrite ler_wpmul2l // -subr_ge0 (_ : _ - _ = (1 - e) * (M^-1 - low^-1)).
 by set p := low^-1; set q := M^-1; ring.
 Qed.
 
-(* the least cost of what an edit realises *)
+(* the least cost of what an edit realizes *)
 Theorem execution_cost m n (G : 'M[R]_n) (k : 'cV[R]_n) (d : 'cV[R]_m) (D : 'M[R]_(m, n)) :
   pd G -> k != 0 -> D *m k = d -> dot d d / rho G k <= \tr (D *m G *m D^T).
 Proof.

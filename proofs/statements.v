@@ -43,7 +43,7 @@ Definition jacobian m n (f : 'cV[R]_n -> 'cV[R]_m) (x : 'cV[R]_n) (J : 'M[R]_(m,
   forall e, 0 < e -> exists d, 0 < d /\
   forall h, nrm h <= d -> nrm (f (x + h) - f x - J *m h) <= e * nrm h.
 
-(* realisability (19), attenuation (20), channel (21), edit (17), objective (13) *)
+(* realizability (19), attenuation (20), channel (21), edit (17), objective (13) *)
 Definition rho n (G : 'M[R]_n) k : R := dot k (invmx G *m k).
 Definition eta n (G : 'M[R]_n) k : R := rho G k / (1 + rho G k).
 Definition channel n (G : 'M[R]_n) (k : 'cV[R]_n) : 'cV[R]_n := invmx (G + k *m k^T) *m k.
@@ -272,8 +272,8 @@ Definition X5 := forall n (F H : 'M[R]_n) top low, pd F -> pd H ->
 Definition X6 := forall n (H F : 'M[R]_n) top low ue uh, pd H -> pd F -> largest H top -> smallest H low ->
   nrm ue = 1 -> nrm uh = 1 -> H *m ue = low *: ue -> H *m uh = top *: uh ->
   let step (g : 'cV[R]_n) l := - (invmx (l *: F) *m g) in
-  [/\ forall g l, 0 < l -> let regularised d := dot g d + l / 2%:R * dot d (F *m d) in
-        (forall d, regularised (step g l) <= regularised d) /\ forall d, regularised d <= regularised (step g l) -> d = step g l,
+  [/\ forall g l, 0 < l -> let regularized d := dot g d + l / 2%:R * dot d (F *m d) in
+        (forall d, regularized (step g l) <= regularized d) /\ forall d, regularized d <= regularized (step g l) -> d = step g l,
       forall fe fh, F *m ue = fe *: ue -> F *m uh = fh *: uh -> forall a b tau Delta,
         0 < a -> 0 < b -> 0 < tau -> 0 < Delta ->
         ((exists l, [/\ 0 < l, Delta <= nrm (step (- (a *: ue)) l) & ellipsoid H tau (step (- (b *: uh)) l)]) <->
@@ -442,9 +442,9 @@ Definition P12 := exists (J Gamma : 'M[R]_2) (q pull : 'cV[R]_2),
   [/\ bounded (J - 1%:M) 2%:R^-1, bounded Gamma 1, nrm (Gamma *m q) = nrm q, q != 0
     & dot (layer_gradient J Gamma q + pull) (Gamma *m q + pull) < 0].
 
-Fixpoint realised a eta t : R := if t is t'.+1 then let d := realised a eta t' in d - a * (eta * (eta * d - 1)) else 0.
+Fixpoint realized a eta t : R := if t is t'.+1 then let d := realized a eta t' in d - a * (eta * (eta * d - 1)) else 0.
 Definition P13 :=
-  (forall a eta t, eta * realised a eta t = 1 - (1 - a * eta ^+ 2) ^+ t) /\
+  (forall a eta t, eta * realized a eta t = 1 - (1 - a * eta ^+ 2) ^+ t) /\
   (forall eta (d : 'M[R]_1), gradient (fun d : 'M[R]_1 => (eta * d 0 0 - 1) ^+ 2 / 2%:R) d (eta * (eta * d 0 0 - 1))%:M) /\
   forall m n (f : 'M[R]_(m, n) -> R) W h q z Gamma, gradient f (W + (z - h) *m q^T) Gamma ->
     gradient (fun z : 'cV[R]_m => f (W + (z - h) *m q^T)) z (Gamma *m q).

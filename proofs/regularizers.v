@@ -1,4 +1,4 @@
-(* Other regularisers: X6. *)
+(* Other regularizers: X6. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From mathcomp Require Import ring.
 From MetaKE Require Import statements linear spectral eigen attenuation drift penalty trap.
@@ -55,15 +55,15 @@ Lemma hlen_eigen n (H : 'M[R]_n) c u : 0 < c -> nrm u = 1 -> H *m u = c *: u -> 
 Proof. by move=> c0 u1 e; rewrite /hlen e dotZr -nrm_sqr u1 expr1n mulr1. Qed.
 
 (* T2a with A = l F - l I *)
-Lemma regularised_step n (F : 'M[R]_n) g l : pd F -> 0 < l ->
-  let regularised d := dot g d + l / 2%:R * dot d (F *m d) in let s := - (invmx (l *: F) *m g) in
-  (forall d, regularised s <= regularised d) /\ forall d, regularised d <= regularised s -> d = s.
+Lemma regularized_step n (F : 'M[R]_n) g l : pd F -> 0 < l ->
+  let regularized d := dot g d + l / 2%:R * dot d (F *m d) in let s := - (invmx (l *: F) *m g) in
+  (forall d, regularized s <= regularized d) /\ forall d, regularized d <= regularized s -> d = s.
 Proof.
-move=> pF l0 regularised s; pose A := l *: F - l%:M; have eA : A + l%:M = l *: F by rewrite subrK.
+move=> pF l0 regularized s; pose A := l *: F - l%:M; have eA : A + l%:M = l *: F by rewrite subrK.
 have sA : sym A by rewrite /sym /A linearB /= linearZ /= tr_scalar_mx; case: pF => ->.
 have pA : pd (A + l%:M) by rewrite eA; apply: pdZ.
-have e d : regularised d = surrogate A g l d.
-  rewrite /regularised /surrogate /A mulmxBl dotBr mul_scalar_mx -scalemxAl !dotZr.
+have e d : regularized d = surrogate A g l d.
+  rewrite /regularized /surrogate /A mulmxBl dotBr mul_scalar_mx -scalemxAl !dotZr.
   by set u := dot d _; set v := dot d d; set w := dot g d; field.
 have -> : s = displacement A g l by rewrite /displacement eA.
 by have [h1 h2] := T2a_proof g sA pA; split=> d; rewrite !e; [apply: h1 | apply: h2].
@@ -108,7 +108,7 @@ have inv (u : 'cV[R]_n) f : u != 0 -> F *m u = f *: u -> 0 < f /\ invmx F *m u =
   move=> u0 e; have f0 := pd_eigenvector pF u0 e; split=> //.
   by apply: (canLR (mulKmx uF)); rewrite -scalemxAr e scalerA mulVf ?scale1r // gt_eqF.
 split.
-- by move=> g l; apply: regularised_step.
+- by move=> g l; apply: regularized_step.
 - move=> fe fh /(inv _ _ ue0)[fe0 ie] /(inv _ _ uh0)[fh0 ih] a b tau Delta a0 b0 t0 D0.
   have serve l : 0 < l -> (Delta <= nrm (step (- (a *: ue)) l)) = (Delta * (fe * l) <= a) /\
       (ellipsoid H tau (step (- (b *: uh)) l) <-> b * Num.sqrt top <= tau * (fh * l)).
