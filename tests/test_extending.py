@@ -89,6 +89,7 @@ def test_installed_package_adds_components_and_methods(installed):
 def test_command_line_finds_installed_methods(installed, tmp_path):
     listed = python(installed, "-m", "metake", "models", "--json")
     assert "gradient-step" in json.loads(listed.stdout)["methods"]
+    assert "diagonal" in json.loads(listed.stdout)["kinds"]["geometry"]
     edited = python(
         installed,
         "-m",
@@ -113,7 +114,7 @@ def test_command_line_finds_installed_methods(installed, tmp_path):
     assert edited.returncode in (0, 3), edited.stderr
     result = json.loads((tmp_path / "edit" / "result.json").read_text(encoding="utf-8"))
     assert result["method"] == "memit + diagonal"
-    assert result["settings"]["geometry"] == {"kind": "diagonal", "lam": 50.0}
+    assert result["settings"]["geometry"] == {"kind": "diagonal", "attenuation": None, "lam": 50.0}
 
 
 def test_command_line_lists_known_kinds_without_the_package(tmp_path):

@@ -208,6 +208,6 @@ def test_find_method_loads_rows_of_installed_packages(rows, monkeypatch):
     assert find_method("memit") is METHODS["memit"]
     assert asked == []
     assert find_method("memit-theirs") is row
-    assert asked == ["metake.methods"]
+    assert asked == ["metake.method_rows"]
     with pytest.raises(MetakeError, match=r"unknown 'nowhere'; known: .*memit-theirs"):
         find_method("nowhere")

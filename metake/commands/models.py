@@ -1,4 +1,4 @@
-"""`metake models`: known models, families and methods."""
+"""`metake models`: known models, families, methods and kinds of components."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from metake.console import document
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the known models, families and methods.
+    """List the known models, families, methods and kinds of components, those of installed packages included.
 
     Example: metake models --json
     """
+    from metake.components import families
     from metake.methods.table import all_methods
     from metake.models.load import KNOWN
     from metake.models.modules import FAMILIES
     from metake.report.tables import render
 
+    kinds = {family: list(classes) for family, classes in families().items() if family != "method"}
     with document(as_json) as content:
         content.update(
             models=[k.__dict__ for k in KNOWN],
             families=list(FAMILIES),
             methods={m.name: m.summary for m in all_methods().values()},
+            kinds=kinds,
         )
     if as_json:
         return
@@ -31,3 +34,5 @@ def models(as_json: AsJson = False) -> None:
     typer.echo(
         render("methods", ["name", "what"], [[m.name, m.summary] for m in all_methods().values()], 120)
     )
+    rows = [[family, ", ".join(names)] for family, names in kinds.items()]
+    typer.echo(render("components: --method 'NAME + KIND' exchanges one", ["component", "kinds"], rows, 120))

@@ -163,8 +163,8 @@ def register_method(row: Row) -> Row:
 
 
 def all_methods() -> dict[str, Row]:
-    """The table with the rows of installed packages (entry points of `metake.methods`)."""
-    for point in entry_points(group="metake.methods"):
+    """The table with the rows of installed packages (entry points of `metake.method_rows`)."""
+    for point in entry_points(group="metake.method_rows"):
         register_method(point.load())
     return METHODS
 
