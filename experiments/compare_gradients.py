@@ -142,7 +142,7 @@ def base_method(model: EditableModel, name: str, layers: tuple[int, ...], plan_r
     """What all targets share: default numbers but for the plan, and what a preset says of the model."""
     preset, base = settings_for(model, name), settings_for(model, name, name="none", layers=layers)
     assert isinstance(base, LocateThenEdit)
-    of_model = [part for part in ("contexts", "keep", "max_tokens") if base.fitting({part: None})]
+    of_model = [part for part in ("contexts", "keep", "max_tokens") if base.supported_changes({part: None})]
     return base.updated(**PLAIN, lr=plan_rate, **{part: preset.value(part) for part in of_model})
 
 
@@ -159,7 +159,7 @@ class Study:
         """The method with a target, a strength of its constraint, and the learning rate that is searched."""
         method = self.methods[target]
         searched = "meta_lr" if isinstance(method.planner, ClosedLoop) else "lr"
-        return method.updated(**{method.strength: strength, searched: rate})
+        return method.updated(**{method.constraint_setting: strength, searched: rate})
 
     def session(self, records: list[Record], text: str | None = None) -> Session:
         """The protocol of all runs on some records; the unedited model is measured once."""

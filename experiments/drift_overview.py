@@ -91,7 +91,7 @@ def main() -> None:
         "tail",
         "allocation",
         "evaluation",
-        "moving keys",
+        "key derivative",
     ]
     rows = [
         [

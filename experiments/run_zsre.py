@@ -10,7 +10,7 @@ Records are those of a zsRE or CounterFact file. Seed 0 takes the first ones in 
 published; every other seed draws its own. Statistics are shared by all methods, sampled contexts by
 all methods of a seed. Every batch is kept on disk: the same command goes on where a killed run
 stopped, and ends with the same weights and numbers. Writes results.json, and the table as Markdown,
-LaTeX and CSV, and the curves over the number of edits; under_way.json has what was seen of a run that
+LaTeX and CSV, and the curves over the number of edits; partial.json has what was seen of a run that
 has not ended. Methods edit the same facts: what they differ by is known far better than what either
 reaches, and `--against METHOD` says it.
 """
@@ -82,7 +82,7 @@ def options() -> Parser:
     )
     parser.add_argument(
         "--measure-every",
-        "--look-every",
+        "--measure-every",
         type=at_least(1),
         metavar="BATCHES",
         help="also measure after every so many batches",
@@ -119,7 +119,7 @@ from metake.evaluation.summary import point, summary_content, summary_table, wri
 from metake.methods.base import Method
 from metake.methods.table import METHODS, method_named
 from metake.models.editable import EditableModel
-from metake.presets import methods_for, preset_name, preset_of
+from metake.presets import load_preset, methods_for, preset_name
 from metake.published import parse_files, published_for
 from metake.report.figures import PUBLISHED, plot_sequence
 from metake.report.tables import render
@@ -155,7 +155,7 @@ def check_options(args: argparse.Namespace, names: list[str]) -> None:
     if args.untuned and args.preset is not None:
         raise MetakeError("--preset: --untuned takes the published defaults; give one of the two")
     if args.preset is not None:
-        preset_of(args.preset)
+        load_preset(args.preset)
     if args.data is None and args.model not in DEMOS:
         raise MetakeError(f"--data: needed for {args.model}; give a zsRE or CounterFact file")
     if args.against is not None and args.against not in names:
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     def on_measurement(edits: int, measurement: Measurement) -> None:
         bar.set_postfix_str(", ".join(f"{LABELS[m]} {100 * measurement.mean(m):.0f}" for m in PUBLISHED))
         partial["curve"].append(point(edits, measurement))
-        write_json(args.out / "under_way.json", partial)
+        write_json(args.out / "partial.json", partial)
 
     if_interrupted(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
     total = len(methods) * sum(len(protocol.records) for protocol in protocols)
@@ -236,7 +236,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 rows[method.name].append(run)
                 result = content(args, model, statistics, befores, rows, left_out, against)
                 write_json(args.out / "results.json", result)
-                (args.out / "under_way.json").unlink(missing_ok=True)
+                (args.out / "partial.json").unlink(missing_ok=True)
     return result
 
 

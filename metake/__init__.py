@@ -16,11 +16,11 @@ Edit a model: load, save_model, EditableModel, ModuleMap, EditRequest, Editor, E
     MetakeError.
 Data: Record, read_records, Statistics, statistics_for.
 Evaluate methods: Protocol.
-Methods: rome, memit, alphaedit, metake, compensated, iterated, remembering, forward_replay,
+Methods: rome, memit, alphaedit, metake, compensated, iterated, with_past_keys, forward_replay,
     settings_for, METHODS.
 Components of your own: Method, LocateThenEdit, Planner, OpenLoop, Gradient, GeometrySpec, Geometry,
     Allocation, KeyEstimator, Memory, Postprocess, Row, register, register_method, Batch,
-    answer_signals.
+    answer_keys_and_gradients.
 
 A method is a value: `mk.metake(mk.alphaedit(layers), gradient="unrolled")`. The command line has the same functions:
 `metake --help`. Each name is imported when it is first used, so that `import metake` alone does not import torch.
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from metake.methods.combinators import compensated as compensated
     from metake.methods.combinators import forward_replay as forward_replay
     from metake.methods.combinators import iterated as iterated
-    from metake.methods.combinators import remembering as remembering
+    from metake.methods.combinators import with_past_keys as with_past_keys
     from metake.methods.locate_then_edit import LocateThenEdit as LocateThenEdit
     from metake.methods.table import METHODS as METHODS
     from metake.methods.table import Row as Row
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from metake.models.modules import ModuleMap as ModuleMap
     from metake.planners.base import Planner as Planner
     from metake.planners.gradients import Gradient as Gradient
-    from metake.planners.normalized_gradient import answer_signals as answer_signals
+    from metake.planners.normalized_gradient import answer_keys_and_gradients as answer_keys_and_gradients
     from metake.planners.open_loop import OpenLoop as OpenLoop
     from metake.presets import settings_for as settings_for
     from metake.prompts import Batch as Batch
@@ -101,7 +101,7 @@ _MODULE_OF = {
     "Row": "metake.methods.table",
     "Statistics": "metake.geometry.statistics",
     "alphaedit": "metake.constructors",
-    "answer_signals": "metake.planners.normalized_gradient",
+    "answer_keys_and_gradients": "metake.planners.normalized_gradient",
     "compensated": "metake.methods.combinators",
     "forward_replay": "metake.methods.combinators",
     "iterated": "metake.methods.combinators",
@@ -111,7 +111,7 @@ _MODULE_OF = {
     "read_records": "metake.data.records",
     "register": "metake.components",
     "register_method": "metake.methods.table",
-    "remembering": "metake.methods.combinators",
+    "with_past_keys": "metake.methods.combinators",
     "rome": "metake.constructors",
     "save_model": "metake.models.load",
     "settings_for": "metake.presets",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metake.models.editable import EditableModel
-from metake.models.greedy import as_spoken, greedy_answers
+from metake.models.greedy import greedy_answers, tokenizer_round_trip
 from metake.report.tables import ellipsis, html
 from metake.requests import visible
 from metake.words import begins_with, shown
@@ -168,7 +168,7 @@ def compare_answers(
         One pair per prompt.
     """
     rows = zip(prompts, targets, before, after, strict=True)
-    return tuple(Answer(p, as_spoken(tokenizer, t), b, a) for p, t, b, a in rows)
+    return tuple(Answer(p, tokenizer_round_trip(tokenizer, t), b, a) for p, t, b, a in rows)
 
 
 def show_answers(answers: Sequence[Answer]) -> str:

@@ -39,7 +39,7 @@ class Component(BaseModel):
     Attributes:
         family: what the component is interchangeable with; set by the family's base class.
         kind: name of the class within its family; set by the class.
-        short: field -> its name among all settings of a method, if that is not the field's own.
+        aliases: field -> name of its setting, where the two differ (e.g. lr -> meta_lr).
         published: name in published hyper-parameter files -> field.
     """
 
@@ -47,7 +47,7 @@ class Component(BaseModel):
 
     family: ClassVar[str] = ""
     kind: ClassVar[str] = ""
-    short: ClassVar[dict[str, str]] = {}
+    aliases: ClassVar[dict[str, str]] = {}
     published: ClassVar[dict[str, str]] = {}
 
     if not TYPE_CHECKING:  # type checkers read the fields
@@ -95,7 +95,7 @@ class Component(BaseModel):
     @classmethod
     def setting_names(cls) -> dict[str, str]:
         """Name of a setting, published ones included -> field."""
-        return {cls.short.get(name, name): name for name in cls.model_fields} | cls.published
+        return {cls.aliases.get(name, name): name for name in cls.model_fields} | cls.published
 
     @classmethod
     def shares_meaning(cls, name: str, other: type[Component], other_name: str) -> bool:
@@ -120,7 +120,7 @@ class Component(BaseModel):
 
     @classmethod
     def check_field(cls, name: str, value: Any) -> None:
-        """Check a value of one field; the others need not be known. An invalid value is a `MetakeError` that names the field.
+        """Validate the value of one field on its own. An invalid value is a `MetakeError` that names the field.
 
         Args:
             name: the field.
@@ -137,13 +137,13 @@ class Component(BaseModel):
         except ValidationError as error:
             raise _one_line(error, cls, name) from error
 
-    def parts(self) -> Iterator[tuple[Path, Component]]:
+    def named_components(self) -> Iterator[tuple[Path, Component]]:
         """The component and all components in it, each with its path of fields."""
         yield (), self
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Component):
-                for path, part in value.parts():
+                for path, part in value.named_components():
                     yield (name, *path), part
 
     def changed(self, changes: Mapping[Path, Any]) -> Self:
@@ -164,7 +164,7 @@ class Component(BaseModel):
             value = changes.get((name,), getattr(self, name))
             old = getattr(self, name)
             if isinstance(old, Component) and isinstance(value, str):
-                value = find_kind(old.family, value)().keeping(old)
+                value = find_kind(old.family, value)().with_settings_of(old)
             fields[name] = value.changed(inner) if inner else value
         return type(self)(**fields)
 
@@ -180,7 +180,7 @@ class Component(BaseModel):
         """
         return self.changed({(name,): value})
 
-    def keeping(self, other: Component) -> Self:
+    def with_settings_of(self, other: Component) -> Self:
         """Copy that takes over the settings that were set explicitly in another component.
 
         A setting is taken over if this component has one of the same name that means the same; see `shares_meaning`.
@@ -192,15 +192,15 @@ class Component(BaseModel):
             A component of the same class.
         """
         given = {
-            type(part).short.get(name, name): (type(part), name, value)
-            for _, part in other.parts()
+            type(part).aliases.get(name, name): (type(part), name, value)
+            for _, part in other.named_components()
             for name in part.model_fields_set
             if not isinstance(value := getattr(part, name), Component)
         }
         changes = {}
-        for path, part in self.parts():
+        for path, part in self.named_components():
             for name in type(part).model_fields:
-                owner, field, value = given.get(type(part).short.get(name, name), (None, "", None))
+                owner, field, value = given.get(type(part).aliases.get(name, name), (None, "", None))
                 if owner is not None and type(part).shares_meaning(name, owner, field):
                     changes[*path, name] = value
         return self.changed(changes) if changes else self
@@ -301,9 +301,9 @@ def families() -> dict[str, dict[str, type[Component]]]:
 def _one_line(error: ValidationError, cls: type[Component], *within: str) -> MetakeError:
     """Error of pydantic as one line: the field, what is wrong, the value."""
     first = error.errors()[0]
-    name = ".".join(cls.short.get(str(part), str(part)) for part in (*within, *first["loc"]))
+    name = ".".join(cls.aliases.get(str(part), str(part)) for part in (*within, *first["loc"]))
     if first["type"] == "extra_forbidden":
-        return unknown_name("settings", name, [cls.short.get(field, field) for field in cls.model_fields])
+        return unknown_name("settings", name, [cls.aliases.get(field, field) for field in cls.model_fields])
     message = first["msg"].removeprefix("Value error, ")
     if not name:  # about several fields
         return MetakeError(f"settings: {message}")

@@ -130,7 +130,7 @@ def document(wanted: bool) -> Iterator[dict[str, Any]]:
             print(as_json(content))
 
 
-def hidden(progress: bool) -> bool | None:
+def tqdm_disable(progress: bool) -> bool | None:
     """Value of tqdm's `disable`, so that a bar is shown on a terminal and in a notebook, and nowhere else.
 
     Args:

@@ -44,20 +44,20 @@ def bit_sum(weight: Tensor) -> int:
 
 @dataclass
 class Applied:
-    """A delta inside a model, with the original weights kept for the way back.
+    """A delta that is applied to a model, with the original weights for `revert`.
 
     Attributes:
         originals: layer -> its weights before; empty once they are back.
-        left: layer -> `bit_sum` of what was written; empty while it is being written.
+        checksums: layer -> checksum of the weights after the edit; empty while they are written.
     """
 
     model: EditableModel
     originals: dict[int, Tensor]
-    left: dict[int, int] = field(default_factory=dict)
+    checksums: dict[int, int] = field(default_factory=dict)
 
     def seal(self) -> Applied:
         """The applied delta, with checksums of the present weights: `revert` restores the originals only from these."""
-        self.left = {layer: bit_sum(self.model.weight(layer)) for layer in self.originals}
+        self.checksums = {layer: bit_sum(self.model.weight(layer)) for layer in self.originals}
         return self
 
     def check(self, what: str = "revert") -> None:
@@ -69,8 +69,8 @@ class Applied:
         Raises:
             MetakeError: other code has changed the weights.
         """
-        for layer, left in self.left.items():
-            if bit_sum(self.model.weight(layer)) != left:
+        for layer, checksum in self.checksums.items():
+            if bit_sum(self.model.weight(layer)) != checksum:
                 raise MetakeError(
                     f"{what}: layer {layer} was changed after this edit (by another edit, training or a cast); "
                     "revert that first, or load the model again; this edit is still in the model"
@@ -78,7 +78,7 @@ class Applied:
 
     @torch.no_grad()
     def revert(self) -> None:
-        """Put the original weights back, bit for bit. A second call does nothing.
+        """Restore the original weights, bit for bit. A second call does nothing.
 
         Raises:
             MetakeError: something else has changed the weights since, and would be lost or half undone.
@@ -86,7 +86,7 @@ class Applied:
         self.check()
         for layer, original in self.originals.items():
             self.model.weight(layer).copy_(original)
-        self.originals, self.left = {}, {}
+        self.originals, self.checksums = {}, {}
 
 
 @contextmanager
@@ -114,11 +114,11 @@ def swapped_weights(model: EditableModel, weights: Mapping[int, Tensor]) -> Iter
 
 @dataclass(frozen=True)
 class Delta:
-    """Per layer `left right^T`, `d_v x n` times `n x d_k`, to be added to the down-projection.
+    """Low-rank weight update: per layer `left @ right.T` (`left` d_v x n, `right` d_k x n), added to the down-projection.
 
     Attributes:
         factors: layer -> (left, right), on the CPU.
-        whole: layer -> `d_v x d_k`, a change that is no product of thin factors (RECT's).
+        dense_updates: layer -> `d_v x d_k`, an update without low-rank factors (RECT's).
         model: fingerprint of the model it was made for.
         note: requests, method and settings; any plain values, saved with the delta.
 
@@ -139,7 +139,7 @@ class Delta:
     factors: Mapping[int, tuple[Tensor, Tensor]]
     model: str = ""
     note: dict[str, Any] = field(default_factory=dict)
-    whole: Mapping[int, Tensor] = field(default_factory=dict)
+    dense_updates: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         edits = len(self.note.get("edits", []))
@@ -150,15 +150,15 @@ class Delta:
     @property
     def layers(self) -> tuple[int, ...]:
         """Changed layers, ascending."""
-        return tuple(sorted({*self.factors, *self.whole}))
+        return tuple(sorted({*self.factors, *self.dense_updates}))
 
     def _shape(self, layer: int) -> tuple[int, int]:
-        if layer in self.whole:
-            return (self.whole[layer].shape[0], self.whole[layer].shape[1])
+        if layer in self.dense_updates:
+            return (self.dense_updates[layer].shape[0], self.dense_updates[layer].shape[1])
         left, right = self.factors[layer]
         return left.shape[0], right.shape[0]
 
-    def dense(self, layer: int, device: torch.device | str = "cpu") -> Tensor:
+    def to_dense(self, layer: int, device: torch.device | str = "cpu") -> Tensor:
         """Change of a layer, formed in fp64.
 
         Args:
@@ -178,16 +178,16 @@ class Delta:
         if layer in self.factors:
             left, right = (part.to(device, torch.float64) for part in self.factors[layer])
             change = change.addmm_(left, right.T)
-        if layer in self.whole:
-            change += self.whole[layer].to(device)
+        if layer in self.dense_updates:
+            change += self.dense_updates[layer].to(device)
         return change
 
     def norms(self) -> dict[int, float]:
         """Frobenius norm of each layer's change; for thin factors from `n x n` products."""
 
         def norm(layer: int) -> float:
-            if layer in self.whole:
-                return float(self.dense(layer).norm())
+            if layer in self.dense_updates:
+                return float(self.to_dense(layer).norm())
             left, right = self.factors[layer]
             return float(((left.T @ left) * (right.T @ right)).sum().clamp_min(0).sqrt())
 
@@ -218,7 +218,7 @@ class Delta:
             )
         model.check_layers(self.layers)
         for layer in self.layers:
-            shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.whole.get(layer))
+            shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.dense_updates.get(layer))
             if shape != tuple(model.weight(layer).shape):
                 raise MetakeError(
                     f"delta: layer {layer} is {shape[0]} x {shape[1]}, the model's "
@@ -232,7 +232,7 @@ class Delta:
                 weight = model.weight(layer)
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
-                weight.copy_(weight.to(exact) + self.dense(layer, weight.device).to(exact))
+                weight.copy_(weight.to(exact) + self.to_dense(layer, weight.device).to(exact))
         except BaseException:
             applied.revert()
             raise
@@ -250,7 +250,7 @@ class Delta:
             None: the model is edited.
 
         Raises:
-            MetakeError: as `apply`; at the end of the block, if an edit that was made inside is still there.
+            MetakeError: as `apply`; at the end of the block, if an edit made inside the block was not reverted.
         """
         applied = self.apply(model, check=check)
         try:
@@ -278,8 +278,8 @@ class Delta:
                 mine = factors[layer]
                 left, right = torch.cat([mine[0], left], 1), torch.cat([mine[1], right], 1)
             factors[layer] = (left, right)
-        whole = dict(self.whole)
-        for layer, change in other.whole.items():
+        whole = dict(self.dense_updates)
+        for layer, change in other.dense_updates.items():
             whole[layer] = whole[layer] + change if layer in whole else change
         notes = [*self.note.get("edits", []), *other.note.get("edits", [])]
         return Delta(
@@ -289,7 +289,7 @@ class Delta:
     @property
     def _tensors(self) -> dict[str, Tensor]:
         """What a file holds, by name."""
-        tensors = {f"{layer}.whole": change for layer, change in self.whole.items()}
+        tensors = {f"{layer}.whole": change for layer, change in self.dense_updates.items()}
         for layer, (left, right) in self.factors.items():
             tensors |= {f"{layer}.left": left, f"{layer}.right": right}
         return tensors

@@ -16,12 +16,12 @@ from tqdm import tqdm
 import metake
 from metake.answers import Check
 from metake.checks import Questions, answer_requests, compare_requests
-from metake.console import hidden
+from metake.console import tqdm_disable
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.statistics import Statistics
 from metake.history import History
-from metake.methods.base import Learned, Method, Stage, State
+from metake.methods.base import LayerMemory, Method, Stage, State
 from metake.methods.table import method_named
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.ask import ask
@@ -155,7 +155,7 @@ class Editor:
     def edit(
         self, requests: Sequence[EditRequest] | EditRequest, *, preview: Preview | None = None
     ) -> EditResult:
-        """Result of one batch of edits, which is planned, solved and written. If this fails, the model is unchanged.
+        """Plan, solve and apply one batch of edits. If a step fails, the model is unchanged.
 
         Args:
             requests: one request or several, edited together. Identical ones are merged, with a warning.
@@ -185,9 +185,9 @@ class Editor:
             except BaseException:
                 applied.revert()
                 raise
-        learned = state.learned[-1] if len(state.learned) > len(self.state.learned) else {}
+        memory = state.memory[-1] if len(state.memory) > len(self.state.memory) else {}
         constraint = self.method.constraint(state)
-        result = EditResult(requests, self.method, delta, stages, seconds, learned, answers, constraint)
+        result = EditResult(requests, self.method, delta, stages, seconds, memory, answers, constraint)
         self._history.push(result, applied, self.state)
         self.state = state
         return result
@@ -200,7 +200,7 @@ class Editor:
         built = {} if inputs is None else {"inputs": inputs}
         total, title = self.method.step_count(len(requests)), f"{self.method.name}: targets"
         options = {"total": total, "desc": title, "unit": "step", "leave": False, "delay": 1}
-        bar = tqdm(**options, disable=hidden(self.progress)) if self.progress else None
+        bar = tqdm(**options, disable=tqdm_disable(self.progress)) if self.progress else None
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None
             return self.method.step(self.model, requests, self.state, on_step, **built)
@@ -218,14 +218,14 @@ class Editor:
         }
 
     def restore(
-        self, requests: Sequence[EditRequest], delta: Delta, learned: Learned, seconds: float = 0.0
+        self, requests: Sequence[EditRequest], delta: Delta, memory: LayerMemory, seconds: float = 0.0
     ) -> EditResult:
         """Result of a batch that was edited and saved earlier, and is now applied to the model again.
 
         Args:
             requests: the batch.
             delta: weight update of the batch.
-            learned: layer -> `d_k x n`, attribute of its `EditResult`.
+            memory: the attribute `memory` of the batch's `EditResult`.
             seconds: wall time of the edit.
 
         Returns:
@@ -237,17 +237,17 @@ class Editor:
         requests = distinct(requests)
         if not isinstance(delta, Delta):
             raise MetakeError(f"restore: delta must be a Delta, not {type(delta).__name__}")
-        if not isinstance(learned, dict) or not all(isinstance(t, Tensor) for t in learned.values()):
-            raise MetakeError("restore: learned must be the dictionary `learned` of the edit's result")
-        if other := [layer for layer in learned if layer not in self.method.layers]:
-            raise MetakeError(f"restore: learned holds layer {other[0]!r}, which the editor does not edit")
+        if not isinstance(memory, dict) or not all(isinstance(t, Tensor) for t in memory.values()):
+            raise MetakeError("restore: memory must be the dictionary `memory` of the edit's result")
+        if other := [layer for layer in memory if layer not in self.method.layers]:
+            raise MetakeError(f"restore: memory contains layer {other[0]!r}, which the editor does not edit")
         self._history.unfinalize()
         self.state = self.method.prepare(self.model, self.state, requests)
         with torch.no_grad():
             applied = delta.apply(self.model, check=False)
-        result = EditResult(requests, self.method, delta, (), seconds, learned)
+        result = EditResult(requests, self.method, delta, (), seconds, memory)
         self._history.push(result, applied, self.state)
-        self.state = self.state.with_learned(learned)
+        self.state = self.state.with_memory(memory)
         return result
 
     def finalize(self) -> list[EditResult]:
@@ -263,7 +263,7 @@ class Editor:
         """
         if self._history.finalize(self.method):
             before = [[answer.before for answer in result.answers] for result in self.batches]
-            self._history.report_finalized(
+            self._history.set_final_results(
                 [
                     replace(result, answers=compare_requests(self.model, result.requests, answers))
                     for result, answers in zip(self.batches, before, strict=True)
@@ -312,7 +312,7 @@ class Editor:
         self.revert(self._last("undo"))
 
     def revert(self, result: EditResult | None = None) -> None:
-        """Revert every batch, or the last one, which is then given: weights and state are restored bit for bit.
+        """Revert all batches, or the given one, which must be the last: weights and state are restored bit for bit.
 
         Args:
             result: of the last batch.
@@ -321,7 +321,9 @@ class Editor:
             MetakeError: a batch that is not the last one, or not in the model; or other code has changed the weights.
         """
         if result is not None and self._history.index(result, "revert") + 1 < len(self.batches):
-            raise MetakeError("revert: a later batch stands on this one; revert that one first")
+            raise MetakeError(
+                "revert: a later batch was applied on top of this one; revert the later one first"
+            )
         for _ in self.batches if result is None else [result]:
             self.state = self._history.pop()
 

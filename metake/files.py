@@ -66,7 +66,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise MetakeError(
-            f"{path}: cannot be written ({error}); free the disk or choose another place"
+            f"{path}: cannot be written ({error}); free disk space, or choose another path"
         ) from error
     finally:
         if temporary.exists():

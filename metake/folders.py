@@ -126,7 +126,7 @@ def result_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise MetakeError(
-            f"{folder}: cannot be written ({reason}); free the disk or choose another place"
+            f"{folder}: cannot be written ({reason}); free disk space, or choose another path"
         ) from error
     finally:
         for empty in made:

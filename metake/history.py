@@ -160,7 +160,7 @@ class History:
         self._final = held.seal(), delta
         return True
 
-    def report_finalized(self, results: list[EditResult]) -> None:
+    def set_final_results(self, results: list[EditResult]) -> None:
         """Replace the results by those of the finalized model, until `unfinalize`.
 
         Args:

@@ -92,7 +92,7 @@ def preset_name(model: EditableModel) -> str:
     return ""
 
 
-def preset_of(which: str | Path) -> dict[str, Any]:
+def load_preset(which: str | Path) -> dict[str, Any]:
     """The preset that ships under a name (empty if there is none), or that of a file.
 
     Args:
@@ -198,7 +198,7 @@ def settings_for(
     """
     model, row = editable_model(model), find_method(method)
     made = method_named(method, default_layers(len(model)))
-    preset = preset_of(preset_name(model) if name is None else name)
+    preset = load_preset(preset_name(model) if name is None else name)
     numbers = made.numbers_of(preset.get("common", {}))
     if isinstance(made, LocateThenEdit):
         entry = preset.get("geometries", {}).get(made.geometry.kind, {})
@@ -245,9 +245,9 @@ def methods_for(
     changes = changes or {}
     made = [settings_for(model, name, name=preset, **(per_method or {}).get(name, {})) for name in names]
     for setting in changes:
-        if not any(method.fitting({setting: changes[setting]}) for method in made):
+        if not any(method.supported_changes({setting: changes[setting]}) for method in made):
             made[0].updated(**{setting: changes[setting]})  # the error says where the setting exists
-    changed = [method.updated(**method.fitting(changes)) for method in made]
+    changed = [method.updated(**method.supported_changes(changes)) for method in made]
     for method in changed:
         editable_model(model).check_layers(method.layers)
     return changed

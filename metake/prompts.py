@@ -114,7 +114,7 @@ class Batch:
         >>> import metake as mk
         >>> model = mk.load("demo", device="cpu")
         >>> request = mk.EditRequest("Which city was {} born in?", "Ada", "Oslo")
-        >>> batch = mk.Batch.build(model, model.tokenizer, [request], contexts=["Yes."])
+        >>> batch = mk.Batch.build(model, [request], contexts=["Yes."])
         >>> batch.templates, len(batch.edits), len(batch.lookup_rows)
         (2, 2, 2)
     """

@@ -162,7 +162,9 @@ def _read(path: Path) -> dict[str, Any]:
     else:
         content = read_json(path)
     if not isinstance(content, dict) or not content:
-        raise MetakeError(f"{path}: no hyper-parameters; want names with values, as in the published files")
+        raise MetakeError(
+            f"{path}: contains no hyper-parameters; expected a mapping of names to values, as in the published files"
+        )
     return content
 
 

@@ -176,9 +176,7 @@ def check_text(label: str, key: str, value: Any) -> None:
     if not value.strip():
         raise MetakeError(f"{label}: {key} is empty; give it a text")
     if not is_unicode(value):
-        raise MetakeError(
-            f"{label}: {key} {value!r} holds half of a surrogate pair; write the whole character"
-        )
+        raise MetakeError(f"{label}: {key} {value!r} contains a lone surrogate; write the whole character")
 
 
 def check_texts(label: str, key: str, values: Any) -> list[str]:

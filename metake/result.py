@@ -13,7 +13,7 @@ from torch import Tensor
 from metake.answers import CHECKED, HEAD, Answer, count_successes, show_answers
 from metake.deltas import Delta
 from metake.files import as_path
-from metake.methods.base import Learned, Method, Stage, State
+from metake.methods.base import LayerMemory, Method, Stage, State
 from metake.report.tables import html, render
 from metake.requests import EditRequest
 from metake.solvers.allocation import Shares, describe_shares, predicted_missing, predicted_share
@@ -151,7 +151,7 @@ class EditResult:
         stages: plans with their solves: one for most methods; several with several rounds, groups of requests, or
             targets at two layers; none for a method that plans no targets.
         seconds: wall time of planning, solving and writing.
-        learned: layer -> `d_k x n`, the keys of this batch that later geometries include.
+        memory: layer -> what the method remembers of the batch: its keys (past-keys), or its moments (UltraEdit).
         answers: greedy answers to the prompts before and after the edit; empty if they were not read.
         constraint: strength of the constraint by name, with the attenuation it was derived from, if any.
 
@@ -169,7 +169,7 @@ class EditResult:
     delta: Delta
     stages: tuple[Stage, ...]
     seconds: float
-    learned: Learned
+    memory: LayerMemory
     answers: tuple[Answer, ...] = ()
     constraint: Mapping[str, float] = field(default_factory=dict)
 
@@ -385,15 +385,15 @@ class EditResult:
             asked = self.constraint["attenuation"]
             weaker = (1 + asked) / 2
             return f"{head}; weaken the constraint: --set attenuation={weaker:g} (now {asked:g})"
-        if realized < 0.5 and method.strength:
-            value = method.value(method.strength)
-            return f"{head}; weaken the constraint: --set {method.strength}={value / 10:g} (now {value:g})"
+        if realized < 0.5 and method.constraint_setting:
+            value = method.value(method.constraint_setting)
+            return f"{head}; weaken the constraint: --set {method.constraint_setting}={value / 10:g} (now {value:g})"
         if method.postprocess_kind:
             return f"{head}; the postprocess may limit the edit: change its settings, or leave it out"
         clamp = method.clamp
         if clamp is not None and self.stages and self._clamped[missed].mean() > 0.5:
             return f"{head}; the clamp bounds the target: --set clamp={2 * clamp:g} (now {clamp:g})"
-        if not method.effort:
+        if not method.step_setting:
             return f"{head}; change the settings (--set) or the --layers"
-        value = method.value(method.effort)
-        return f"{head}; the target is too weak: --set {method.effort}={2 * value:g} (now {value:g}), or other --layers"
+        value = method.value(method.step_setting)
+        return f"{head}; the target is too weak (its loss was not reached): --set {method.step_setting}={2 * value:g} (now {value:g}), or other --layers"

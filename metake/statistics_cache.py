@@ -57,7 +57,9 @@ def _collected(
         check_writable(path)
     except MetakeError as error:
         keep = False
-        warnings.warn(f"statistics are not kept: {error}, by METAKE_CACHE", stacklevel=3)
+        warnings.warn(
+            f"statistics are not cached: {error}; set METAKE_CACHE to a writable folder", stacklevel=3
+        )
     kept = f", once, for {path}" if keep else ""
     note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
     partial = path.with_suffix(".partial") if keep else None

@@ -126,7 +126,7 @@ def method_of(model, name, **changes):
 
     A setting that no method has is refused, as everywhere.
     """
-    known, fitting = setting_names(), settings_for(model, name, name="none").fitting(changes)
+    known, fitting = setting_names(), settings_for(model, name, name="none").supported_changes(changes)
     kept = {setting: v for setting, v in changes.items() if setting in fitting or setting not in known}
     return settings_for(model, name, name="none", **kept)
 

@@ -30,7 +30,7 @@ from metake.geometry.statistics import Provenance, Statistics
 from metake.models.editable import EditableModel
 from metake.models.load import ASSETS, load, save_model
 from metake.models.modules import ModuleMap
-from metake.presets import PRESETS, preset_of
+from metake.presets import PRESETS, load_preset
 from metake.published import read_published
 from metake.tuning.journal import Journal
 
@@ -153,7 +153,7 @@ def by_hand(folder: Path, model: EditableModel) -> dict[str, Kind]:
         ("records, zsRE", zsre, read_records),
         ("records, EasyEdit", easy, read_records),
         ("records, CounterFact", multi, read_records),
-        ("preset", json.loads((PRESETS / "demo.json").read_text()), preset_of),
+        ("preset", json.loads((PRESETS / "demo.json").read_text()), load_preset),
         ("module map", {"blocks": "model.layers", "down": "mlp.down_proj"}, ModuleMap.read),
         (
             "published settings",
@@ -170,15 +170,15 @@ def by_hand(folder: Path, model: EditableModel) -> dict[str, Kind]:
 class Recorder:
     """Stands for an editor: what a run gives back to it."""
 
-    def restore(self, requests: Any, change: Delta, learned: dict, seconds: float) -> None:
-        self.given = requests, delta(change), {n: keys.tolist() for n, keys in learned.items()}, seconds
+    def restore(self, requests: Any, change: Delta, memory: dict, seconds: float) -> None:
+        self.given = requests, delta(change), {n: keys.tolist() for n, keys in memory.items()}, seconds
 
 
 def checkpointed(folder: Path, key: dict[str, Any], change: Delta) -> Callable[[], Any]:
     """A run of one batch on disk, and what is read of it."""
 
     class Result:
-        delta, learned = change, {1: torch.randn(9, 3)}
+        delta, memory = change, {1: torch.randn(9, 3)}
 
         @staticmethod
         def summary() -> dict[str, Any]:

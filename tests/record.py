@@ -25,7 +25,7 @@ from metake.evaluation.metrics import Evaluator
 from metake.methods.table import METHODS
 from metake.models.editable import EditableModel
 from metake.models.load import ASSETS, DEMOS, load
-from metake.presets import preset_of, settings_for
+from metake.presets import load_preset, settings_for
 from metake.statistics_cache import statistics_for
 
 RECORD = Path(__file__).parent / "data" / "record.json"
@@ -39,7 +39,7 @@ def methods_of(model: str) -> tuple[str, ...]:
     """All rows of the table and, of those with searched numbers, the variant that was searched."""
     if model not in DEMOS:
         return REAL
-    searched = [name for name in preset_of(model)["methods"] if "@" not in name]
+    searched = [name for name in load_preset(model)["methods"] if "@" not in name]
     return tuple(dict.fromkeys([*METHODS, *searched]))
 
 
@@ -71,7 +71,7 @@ def run(model: EditableModel, method: str) -> dict[str, Any]:
         after, delta = judge.measure(before), editor.delta
         return {
             "norm": {str(n): norm for n, norm in delta.norms().items()},
-            "products": {str(n): probe(delta.dense(n)) for n in delta.layers},
+            "products": {str(n): probe(delta.to_dense(n)) for n in delta.layers},
             "eta": {str(n): torch.cat([r.eta[n] for r in results]).tolist() for n in results[0].eta},
             **{name: after.mean(name) for name in ("efficacy", "generalization", "specificity")},
         }

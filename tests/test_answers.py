@@ -124,7 +124,7 @@ def result_of(executed, eta, took, clamped=False, method="memit", **changes):
     stages = (Stage(SimpleNamespace(hidden=planned, plan=plan), solution, slice(0, count), [(1, 1.0)]),)
     numbers = {"lam": 30.0, "l2": 7.0, "steps": 20, **changes}
     plain = method_named(method, (1,))
-    chosen = plain.updated(**plain.fitting(numbers))
+    chosen = plain.updated(**plain.supported_changes(numbers))
     said = tuple(Answer("", "x", "", "x" if success else "y") for success in took)
     return EditResult(
         REQUESTS[:count],
@@ -146,22 +146,34 @@ def test_failed_requests_are_those_without_the_target():
 
 
 @pytest.mark.parametrize(
-    ("executed", "changes", "lever"),
+    ("realized", "changes", "lever"),
     [
         (0.4, {}, "weaken the constraint: --set lam=3 (now 30)"),
         (0.4, {"geometry": "projected"}, "weaken the constraint: --set l2=0.7 (now 7)"),
-        (0.6, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
-        (0.5, {}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+        (
+            0.6,
+            {},
+            "the target is too weak (its loss was not reached): --set steps=40 (now 20), or other --layers",
+        ),
+        (
+            0.5,
+            {},
+            "the target is too weak (its loss was not reached): --set steps=40 (now 20), or other --layers",
+        ),
         (
             0.6,
             {"planner": "closed-loop", "meta_steps": 8},
-            "the target falls short: --set meta_steps=16 (now 8), or other --layers",
+            "the target is too weak (its loss was not reached): --set meta_steps=16 (now 8), or other --layers",
         ),
-        (0.4, {"geometry": "identity"}, "the target falls short: --set steps=40 (now 20), or other --layers"),
+        (
+            0.4,
+            {"geometry": "identity"},
+            "the target is too weak (its loss was not reached): --set steps=40 (now 20), or other --layers",
+        ),
         (
             0.6,
             {"method": "ultraedit", "gradient_lr": 0.5},
-            "the target falls short: --set gradient_lr=1 (now 0.5), or other --layers",
+            "the target is too weak (its loss was not reached): --set gradient_lr=1 (now 0.5), or other --layers",
         ),
         (0.6, {"clamped": True}, "the clamp bounds the target: --set clamp=1.5 (now 0.75)"),
         (
@@ -173,22 +185,22 @@ def test_failed_requests_are_those_without_the_target():
         (
             0.6,
             {"clamped": True, "planner": "closed-loop", "meta_steps": 8},
-            "the target falls short: --set meta_steps=16 (now 8), or other --layers",
+            "the target is too weak (its loss was not reached): --set meta_steps=16 (now 8), or other --layers",
         ),
         (
             0.6,
             {"clamped": [True, False]},
-            "the target falls short: --set steps=40 (now 20), or other --layers",
+            "the target is too weak (its loss was not reached): --set steps=40 (now 20), or other --layers",
         ),
     ],
 )
-def test_advice_names_constraint_or_target_as_the_lever(executed, changes, lever):
+def test_advice_names_constraint_or_target_as_the_lever(realized, changes, lever):
     """Below half of the plan the constraint is the lever and else the target.
 
     Of the requests that did not take alone, at the layer where their eta is least.
     """
-    result = result_of([0.99, executed], {1: [0.9, 0.5], 3: [0.1, 0.25]}, [True, False], **changes)
-    head = f"failed edits: Bo: {executed:.0%} of the planned shift was executed (eta 0.25)"
+    result = result_of([0.99, realized], {1: [0.9, 0.5], 3: [0.1, 0.25]}, [True, False], **changes)
+    head = f"failed edits: Bo: {realized:.0%} of the planned shift was realized (eta 0.25)"
     assert result.advice() == f"{head}; {lever}"
 
 

@@ -92,7 +92,9 @@ def test_attenuation_equals_the_strength_it_leads_to(demo, records, statistics_o
     plain = edit(base.updated(**{name: asked.constraint[name]}))
     assert "attenuation" not in plain.constraint
     for layer in (1, 2):
-        torch.testing.assert_close(asked.delta.dense(layer), plain.delta.dense(layer), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            asked.delta.to_dense(layer), plain.delta.to_dense(layer), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_attenuation_is_restored_with_a_run(demo, records, statistics_of):

@@ -511,7 +511,7 @@ def test_evaluate_resumes_and_restarts_after_the_end(run, stats, tmp_path, monke
 
     data = write("data.json", json.dumps(entries))
     whole = evaluate(tmp_path / "whole", data)
-    assert not (tmp_path / "whole" / "under_way").exists()
+    assert not (tmp_path / "whole" / "checkpoints").exists()
     dies.add(2)
     with pytest.raises(SystemExit):
         evaluate(tmp_path / "cut", data)

@@ -280,10 +280,10 @@ def test_check_settings_takes_every_shipped_setting():
     """
     for row in METHODS.values():
         method = settings_for(tiny("gpt2"), row.name, layers=[1, 2])
-        for _, part in method.parts():
+        for _, part in method.named_components():
             for name in type(part).model_fields:
                 value = getattr(part, name)
-                check_changes({type(part).short.get(name, name): getattr(value, "kind", value)})
+                check_changes({type(part).aliases.get(name, name): getattr(value, "kind", value)})
 
 
 def test_edit_explains_every_column_once(call, stats_of_demo, tmp_path):

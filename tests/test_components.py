@@ -170,7 +170,7 @@ def test_registered_classes_are_documented_and_frozen():
         for kind, cls in kinds.items():
             assert (cls.family, cls.kind) == (family, kind)
             assert cls.__doc__
-            assert set(cls.short) <= set(cls.model_fields)
+            assert set(cls.aliases) <= set(cls.model_fields)
             assert set(cls.published.values()) <= set(cls.model_fields)
             assert all(field.description for field in cls.model_fields.values()), cls
     with pytest.raises(ValueError, match="frozen"):
@@ -184,7 +184,7 @@ def test_method_settings_clash_only_with_equal_meaning():
     """
     shared = {"stop_loss", "check_every"}
     for row in METHODS.values():
-        names = [name for _, part in row.prototype.parts() for name in part.setting_names()]
+        names = [name for _, part in row.prototype.named_components() for name in part.setting_names()]
         assert {name for name in names if names.count(name) > 1} <= shared, row.name
 
 
@@ -202,7 +202,7 @@ def test_method_survives_json(name):
         assert Method.model_validate(content) == method
         assert type(method).model_validate(content) == method
         assert content["kind"] == method.kind
-        for path, part in method.parts():
+        for path, part in method.named_components():
             place = content
             for field in path:
                 place = place[field]
@@ -223,7 +223,7 @@ def method_of_row(name):
         "threshold": None,
         "seed": 3,
     }
-    return plain.updated(**plain.fitting(changes))
+    return plain.updated(**plain.supported_changes(changes))
 
 
 def test_component_is_given_as_itself_kind_or_record():
@@ -354,16 +354,16 @@ def test_updated_names_settings_that_the_method_lacks():
 def test_fitting_keeps_settings_and_choices_of_the_method():
     """Fitting keeps the settings that the method has with the choices among them."""
     changes = {"lr": 0.5, "l2": 3.0, "meta_lr": 0.25, "planner.clamp": 1.0, "geometry.l2": 2.0, "stepps": 1}
-    assert MEMIT.fitting(changes) == {"lr": 0.5, "planner.clamp": 1.0}
-    assert MEMIT.fitting({**changes, "geometry": "projected"}) == {
+    assert MEMIT.supported_changes(changes) == {"lr": 0.5, "planner.clamp": 1.0}
+    assert MEMIT.supported_changes({**changes, "geometry": "projected"}) == {
         "lr": 0.5,
         "l2": 3.0,
         "planner.clamp": 1.0,
         "geometry.l2": 2.0,
         "geometry": "projected",
     }
-    assert UltraEdit(layers=(1,)).fitting({**changes, "gradient_lr": 1.0}) == {"gradient_lr": 1.0}
-    assert MEMIT.fitting({}) == {}
+    assert UltraEdit(layers=(1,)).supported_changes({**changes, "gradient_lr": 1.0}) == {"gradient_lr": 1.0}
+    assert MEMIT.supported_changes({}) == {}
 
 
 def test_method_of_leaves_out_settings_of_other_methods(demo):
@@ -457,7 +457,7 @@ class Loud(OpenLoop):
     """A planner of another package, with names of its own."""
 
     kind = "loud"
-    short: ClassVar[dict[str, str]] = {"gain": "loudness"}
+    aliases: ClassVar[dict[str, str]] = {"gain": "loudness"}
     published: ClassVar[dict[str, str]] = {**OpenLoop.published, "v_gain": "gain"}
     gain: float = Field(1.0, gt=0)
 

@@ -26,7 +26,7 @@ def test_delta_applies_the_dense_sum_and_reverts_exactly(tiny_model, delta):
     before = {n: tiny_model.weight(n).clone() for n in range(4)}
     applied = delta.apply(tiny_model)
     for n in (1, 3):
-        torch.testing.assert_close(tiny_model.weight(n), (before[n].double() + delta.dense(n)).float())
+        torch.testing.assert_close(tiny_model.weight(n), (before[n].double() + delta.to_dense(n)).float())
     assert torch.equal(tiny_model.weight(0), before[0])
     applied.revert()
     assert all(torch.equal(tiny_model.weight(n), before[n]) for n in before)
@@ -88,16 +88,16 @@ def test_delta_takes_whole_matrices(tiny_model, delta, tmp_path):
     whole = Delta({}, delta.model, {}, {1: torch.randn(tiny_model.d_v, tiny_model.d_k)})
     both = delta.then(whole)
     assert (both.layers, whole.layers) == ((1, 3), (1,))
-    torch.testing.assert_close(both.dense(1), delta.dense(1) + whole.dense(1))
-    torch.testing.assert_close(both.then(whole).dense(1), delta.dense(1) + 2 * whole.dense(1))
-    assert both.norms()[1] == pytest.approx(float(both.dense(1).norm()))
+    torch.testing.assert_close(both.to_dense(1), delta.to_dense(1) + whole.to_dense(1))
+    torch.testing.assert_close(both.then(whole).to_dense(1), delta.to_dense(1) + 2 * whole.to_dense(1))
+    assert both.norms()[1] == pytest.approx(float(both.to_dense(1).norm()))
     both.save(tmp_path)
     again = Delta.load(tmp_path)
     before = tiny_model.weight(1).clone()
     for n in both.layers:
-        assert torch.equal(again.dense(n), both.dense(n))
+        assert torch.equal(again.to_dense(n), both.to_dense(n))
     with again.applied(tiny_model):
-        torch.testing.assert_close(tiny_model.weight(1), (before.double() + both.dense(1)).float())
+        torch.testing.assert_close(tiny_model.weight(1), (before.double() + both.to_dense(1)).float())
     assert torch.equal(tiny_model.weight(1), before)
     broken = Delta({}, "", {}, {1: torch.full((tiny_model.d_v, tiny_model.d_k), float("inf"))})
     with pytest.raises(MetakeError, match="not finite"):
@@ -106,7 +106,7 @@ def test_delta_takes_whole_matrices(tiny_model, delta, tmp_path):
 
 def test_norms_need_no_dense_matrix(delta):
     for n, norm in delta.norms().items():
-        assert norm == pytest.approx(float(delta.dense(n).norm()), rel=1e-4)
+        assert norm == pytest.approx(float(delta.to_dense(n).norm()), rel=1e-4)
 
 
 def test_applied_restores_after_an_exception(tiny_model, delta):
@@ -163,7 +163,7 @@ def test_save_keeps_the_precision_of_factors(tmp_path, dtype):
     whole = torch.randn(4, 4, dtype=torch.float64, generator=generator).to(dtype)
     Delta({1: pair}, "m", {}, {2: whole}).save(tmp_path)
     again = Delta.load(tmp_path)
-    for found, saved in zip((*again.factors[1], again.whole[2]), (*pair, whole), strict=True):
+    for found, saved in zip((*again.factors[1], again.dense_updates[2]), (*pair, whole), strict=True):
         assert found.dtype == dtype
         assert torch.equal(found, saved)
 
@@ -173,9 +173,9 @@ def test_dense_is_factors_and_matrix_together():
     left, right = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0], [7.0]])
     whole = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.25, 0.0]])
     delta = Delta({1: (left, right)}, "", {}, {1: whole, 2: whole})
-    assert delta.dense(1).tolist() == [[3.5, 5.0, 6.0], [6.0, 10.25, 14.0]]
-    assert delta.dense(2).tolist() == whole.tolist()
-    assert delta.dense(2).dtype == torch.float64
+    assert delta.to_dense(1).tolist() == [[3.5, 5.0, 6.0], [6.0, 10.25, 14.0]]
+    assert delta.to_dense(2).tolist() == whole.tolist()
+    assert delta.to_dense(2).dtype == torch.float64
     assert repr(delta) == "<Delta: 0 edits, layers [1, 2], for the model of any kind>"
     assert repr(Delta({}, "abc", {"edits": [1]})) == "<Delta: 1 edits, layers [], for the model abc>"
 
@@ -225,7 +225,7 @@ def test_then_keeps_the_finer_precision():
 
     rough, fine = Delta({0: pair(1.0, torch.float32)}), Delta({0: pair(2.0**-40, torch.float64)})
     for both in (rough.then(fine), fine.then(rough)):
-        assert float(both.dense(0)) == 1 + 2.0**-40
+        assert float(both.to_dense(0)) == 1 + 2.0**-40
 
 
 def test_apply_restores_the_model_after_a_failure(monkeypatch):
@@ -233,14 +233,14 @@ def test_apply_restores_the_model_after_a_failure(monkeypatch):
     model = EditableModel(tiny("gpt2"))
     before = [model.weight(n).clone() for n in range(4)]
     whole = torch.ones(model.d_v, model.d_k)
-    dense = Delta.dense
+    dense = Delta.to_dense
 
     def fails(self, layer, device="cpu"):
         if layer == 2:
             raise MemoryError
         return dense(self, layer, device)
 
-    monkeypatch.setattr(Delta, "dense", fails)
+    monkeypatch.setattr(Delta, "to_dense", fails)
     with pytest.raises(MemoryError):
         Delta({}, "", {}, {1: whole, 2: whole}).apply(model)
     assert all(torch.equal(model.weight(n), before[n]) for n in range(4))

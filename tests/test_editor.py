@@ -172,7 +172,7 @@ def test_editor_runs_stages_as_edits_in_a_row(demo, statistics_of, records, meth
             delta = stack.enter_context(plain).edit(requests).delta
             total = delta if total is None else total.then(delta)
     for layer in total.factors:
-        torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(result.delta.to_dense(layer), total.to_dense(layer), rtol=1e-3, atol=1e-5)
 
 
 def test_editor_clamps_rome_relative_to_the_value(demo, statistics_of, records):
@@ -201,7 +201,7 @@ def test_editor_edits_an_fp64_model_in_fp64(statistics_of, demo, records):
     with Editor(model, demo.tokenizer, method, statistics=statistics) as editor:
         result = editor.edit([r.request for r in records[:2]])
         assert result.stages[0].targets.residuals.dtype == torch.float64
-        assert all(keys.dtype == torch.float64 for keys in result.learned.values())
+        assert all(keys.dtype == torch.float64 for keys in result.memory.values())
 
 
 def test_editor_applies_rome_request_by_request(demo, statistics_of, records):
@@ -215,8 +215,8 @@ def test_editor_applies_rome_request_by_request(demo, statistics_of, records):
         )
         assert len(result.summary()["realized_share"]) == len(result.steps) == 3
     with editor_of(demo, statistics_of(demo), "rome", layers=(2,), contexts=editor.contexts) as again:
-        alone = [again.edit(request).delta.dense(2) for request in requests]
-    torch.testing.assert_close(result.delta.dense(2), sum(alone), rtol=1e-3, atol=1e-5)
+        alone = [again.edit(request).delta.to_dense(2) for request in requests]
+    torch.testing.assert_close(result.delta.to_dense(2), sum(alone), rtol=1e-3, atol=1e-5)
 
 
 def test_editor_writes_a_part_of_memit_with_rect(demo, statistics_of, records):
@@ -226,7 +226,7 @@ def test_editor_writes_a_part_of_memit_with_rect(demo, statistics_of, records):
     with editor_of(demo, statistics_of(demo), "rect", contexts=editor.contexts) as editor:
         part = editor.edit(requests).delta
     for layer in whole.layers:
-        change, kept = whole.dense(layer).float(), part.dense(layer).float()
+        change, kept = whole.to_dense(layer).float(), part.to_dense(layer).float()
         assert float((kept != 0).float().mean()) == pytest.approx(0.4, abs=1e-3)
         torch.testing.assert_close(kept, torch.where(kept != 0, change, 0), rtol=1e-4, atol=1e-6)
 
@@ -241,14 +241,14 @@ def test_finalize_bounds_the_whole_prune_change_once(demo, statistics_of, record
         raw, edited = editor.delta, {n: demo.weight(n).clone() for n in weights}
         editor.finalize()
         for layer, before in weights.items():
-            s = torch.linalg.svdvals(raw.dense(layer))
+            s = torch.linalg.svdvals(raw.to_dense(layer))
             bounded = torch.where(s > limits[layer], torch.log(s / limits[layer]) + limits[layer], s)
             base = before if method == "prune" else edited[layer]
             change = (demo.weight(layer) - base).double()
             assert float(change.norm()) == pytest.approx(float(bounded.norm()), rel=1e-4)
             total = demo.weight(layer).double() - before.double()
-            torch.testing.assert_close(editor.delta.dense(layer), total, rtol=1e-3, atol=1e-4)
-        assert any(float(torch.linalg.matrix_norm(raw.dense(n), 2)) > limits[n] for n in weights)
+            torch.testing.assert_close(editor.delta.to_dense(layer), total, rtol=1e-3, atol=1e-4)
+        assert any(float(torch.linalg.matrix_norm(raw.to_dense(n), 2)) > limits[n] for n in weights)
         editor.finalize()  # once
         editor.undo()  # undoes the bound first
         torch.testing.assert_close(editor.delta.factors, editor.batches[0].delta.factors)
@@ -432,7 +432,7 @@ def test_editor_solves_agree_in_fp32_and_fp64(demo, statistics_of, records):
     deltas = []
     for dtype in ("float64", "float32"):
         with editor_of(demo, statistics_of(demo), "memit", dtype=dtype, steps=4) as editor:
-            deltas.append(editor.edit(records[0].request).delta.dense(1))
+            deltas.append(editor.edit(records[0].request).delta.to_dense(1))
     assert (deltas[0] - deltas[1]).norm() <= 2e-2 * deltas[0].norm()
 
 
@@ -443,7 +443,7 @@ def test_editor_does_not_depend_on_padding_side(demo, statistics_of, records):
     for side in ("left", "right"):
         demo.tokenizer.padding_side = side
         with editor_of(demo, statistics_of(demo), "memit", steps=4) as editor:
-            deltas.append(editor.edit(requests).delta.dense(1))
+            deltas.append(editor.edit(requests).delta.to_dense(1))
     assert torch.equal(*deltas)
 
 
@@ -455,7 +455,7 @@ def test_editor_gives_the_same_edit_on_the_gpu(demo, statistics_of, records):
     deltas = []
     for model in (demo, other):
         with editor_of(model, statistics_of(demo), "memit", steps=4) as editor:
-            deltas.append(editor.edit(records[0].request).delta.dense(1))
+            deltas.append(editor.edit(records[0].request).delta.to_dense(1))
     assert (deltas[0] - deltas[1]).norm() <= 1e-2 * deltas[0].norm()
 
 
@@ -478,10 +478,10 @@ def test_editor_remembers_keys_of_the_edited_model(demo, statistics_of, records)
 
     with torch.no_grad(), editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01) as editor:
         before = {n: torch.stack([keys(r, n) for r in requests], 1) for n in QUICK["layers"]}
-        learned = editor.edit(requests).learned
+        memory = editor.edit(requests).memory
         for n in QUICK["layers"]:
             after = torch.stack([keys(r, n) for r in requests], 1)
-            torch.testing.assert_close(learned[n].to(after), after, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(memory[n].to(after), after, rtol=1e-3, atol=1e-4)
             assert n == 1 or (after - before[n]).norm() > 1e-2 * after.norm()
 
 
@@ -544,15 +544,15 @@ def test_editor_remembers_keys_only_with_history(demo, statistics_of, records):
     """Only a method with history remembers and batches stand in their order."""
     first, second = records[0].request, records[1].request
     with editor_of(demo, statistics_of(demo), "memit") as editor:
-        assert editor.edit(first).learned == {}
+        assert editor.edit(first).memory == {}
         assert all(editor.state.of_layer(n) == [] for n in QUICK["layers"])
     with editor_of(demo, statistics_of(demo), "alphaedit", l2=0.01) as editor:
         one, two = editor.edit(first), editor.edit(second)
         for layer in QUICK["layers"]:
-            assert same(editor.state.of_layer(layer), [one.learned[layer], two.learned[layer]])
-            assert one.learned[layer].dtype == torch.float64
+            assert same(editor.state.of_layer(layer), [one.memory[layer], two.memory[layer]])
+            assert one.memory[layer].dtype == torch.float64
         editor.revert(two)
-        assert all(same(editor.state.of_layer(n), [one.learned[n]]) for n in QUICK["layers"])
+        assert all(same(editor.state.of_layer(n), [one.memory[n]]) for n in QUICK["layers"])
 
 
 def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, records):
@@ -572,7 +572,7 @@ def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, re
             left, right = result.stages[0].solution.factors[layer]
             change = (left @ right.T).to(weight)
             relative = (change / (weight + 1e-8)).abs()
-            kept = result.delta.dense(layer) != 0
+            kept = result.delta.to_dense(layer) != 0
             assert float(kept.float().mean()) == pytest.approx(0.25, abs=1e-3)
             assert relative[kept].min() >= relative[~kept].max() * (1 - 1e-4)
             torch.testing.assert_close(
@@ -671,7 +671,7 @@ def test_editor_plans_groups_on_the_model_so_far(demo, statistics_of, records):
         editor.edit(requests[2:])
         total = editor.delta
     for layer in total.layers:
-        torch.testing.assert_close(result.delta.dense(layer), total.dense(layer), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(result.delta.to_dense(layer), total.to_dense(layer), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["emmet", "rome + group 5"])
@@ -827,10 +827,10 @@ def test_editor_restore_gives_back_earlier_memory(demo, statistics_of, records):
         first = editor.edit(records[0].request)
         second = editor.edit(records[1].request)
         editor.revert(second)
-        restored = editor.restore(second.requests, second.delta, second.learned)
-        assert same(editor.state.of_layer(1), [first.learned[1], second.learned[1]])
+        restored = editor.restore(second.requests, second.delta, second.memory)
+        assert same(editor.state.of_layer(1), [first.memory[1], second.memory[1]])
         editor.revert(restored)
-        assert same(editor.state.of_layer(1), [first.learned[1]])
+        assert same(editor.state.of_layer(1), [first.memory[1]])
 
 
 @pytest.mark.parametrize("method", ["memit", "rect"])

@@ -93,9 +93,9 @@ def test_result_folder_refuses_other_files(tmp_path):
 
 def test_run_folder_finds_its_own_files_alone(tmp_path):
     """A run finds its own files and refuses others."""
-    names = ("under_way", "results.json")
+    names = ("checkpoints", "results.json")
     check_run_folder(tmp_path / "new", names)
-    (tmp_path / "under_way").mkdir()
+    (tmp_path / "checkpoints").mkdir()
     (tmp_path / "results.json").write_text("{}")
     check_run_folder(tmp_path, names)
     (tmp_path / "model.safetensors").write_text("")
@@ -157,7 +157,7 @@ def test_save_model_on_a_full_disk_keeps_the_earlier(small, tmp_path, monkeypatc
         small.weight(1).add_(1)
     for folder in ("o", "new/p"):
         with pytest.raises(
-            MetakeError, match=r"cannot be written .*No space left on device.*; free the disk"
+            MetakeError, match=r"cannot be written .*No space left on device.*; free disk space"
         ):
             save_model(small, tmp_path / folder)
     assert contents(tmp_path) == before

@@ -79,7 +79,7 @@ def test_evaluate_interrupted_resumes(stopped, monkeypatch, tmp_path):
     line = stopped(*arguments)
     assert (
         line
-        == f"metake: interrupted: finished batches are in {out / 'under_way'}; rerun the command to resume"
+        == f"metake: interrupted: finished batches are in {out / 'checkpoints'}; rerun the command to resume"
     )
     monkeypatch.setattr(sys, "argv", ["metake", *map(str, arguments)])
     cli.main()

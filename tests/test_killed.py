@@ -83,4 +83,4 @@ def test_evaluate_killed_five_times_gives_equal_results(demo, tmp_path, seed):
     assert my_deltas.keys() == other_deltas.keys()
     for place, delta in my_deltas.items():
         for layer in delta.layers:
-            assert torch.equal(delta.dense(layer), other_deltas[place].dense(layer))
+            assert torch.equal(delta.to_dense(layer), other_deltas[place].to_dense(layer))

@@ -62,8 +62,12 @@ def test_methods_have_the_choices_of_their_papers(name):
     assert type(method) is LocateThenEdit
     found = {choice: method.value(choice) for choice in wanted}
     assert {choice: getattr(value, "kind", value) for choice, value in found.items()} == wanted
-    assert {part.family for path, part in method.parts() if path} <= {*wanted, "gradient", "planner"}
-    chosen = {field for _, part in method.parts() for field in part.model_fields_set}
+    assert {part.family for path, part in method.named_components() if path} <= {
+        *wanted,
+        "gradient",
+        "planner",
+    }
+    chosen = {field for _, part in method.named_components() for field in part.model_fields_set}
     assert chosen <= {"layers", "label", *wanted, "gradient", "cost_weight"}
 
 
@@ -121,17 +125,17 @@ def test_method_named_survives_every_single_choice(name):
         {"hypergradient": "proxy"},
     ]
     for change in changes:
-        fitting = plain.fitting(change)
+        fitting = plain.supported_changes(change)
         if not fitting or (name == "metake-priced" and change == {"fit": "exact"}):
             continue
         made = plain.updated(**fitting)
         again = method_named(made.name, (1,))
-        kinds = [{path: part.kind for path, part in method.parts()} for method in (made, again)]
+        kinds = [{path: part.kind for path, part in method.named_components()} for method in (made, again)]
         assert kinds[0] == kinds[1], change
         for choice in made.choices:
             assert getattr(made, choice) == getattr(again, choice), change
         assert (made.name == name) is (
-            kinds[0] == {path: p.kind for path, p in plain.parts()}
+            kinds[0] == {path: p.kind for path, p in plain.named_components()}
             and all(getattr(made, c) == getattr(plain, c) for c in plain.choices)
         )
 

@@ -34,7 +34,7 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
     for name, changes in ROWS.items():
         plain = settings_for(model, name)
         quick = {"layers": (1, 2, 3), "steps": 4, "meta_steps": 4, "contexts": CONTEXTS, **changes}
-        method = plain.updated(**plain.fitting(quick))
+        method = plain.updated(**plain.supported_changes(quick))
         with Editor(model.model, model.tokenizer, method, statistics=statistics) as editor:
             stage = editor.edit(requests).stages[0]
             found[f"{name} residuals"] = stage.targets.residuals

@@ -51,7 +51,7 @@ def run_example(tmp_path, monkeypatch):
         def quick(model, method):
             plain = metake.settings_for(model, method)
             quick = {"steps": 1, "meta_steps": 1, "layers": statistics(model).provenance.layers[:1]}
-            chosen = plain.updated(**plain.fitting(quick))
+            chosen = plain.updated(**plain.supported_changes(quick))
             return editor(model, method=chosen, statistics=statistics(model))
 
         monkeypatch.chdir(tmp_path)

@@ -92,7 +92,7 @@ def test_edit_request_strips_every_text():
 def test_edit_request_names_half_a_surrogate_pair(at):
     fields = ["{} is", "Ada", "x"]
     fields[at] += "\ud83d"
-    with pytest.raises(MetakeError, match="holds half of a surrogate pair") as raised:
+    with pytest.raises(MetakeError, match="contains a lone surrogate") as raised:
         EditRequest(*fields)
     assert str(raised.value).encode()
 

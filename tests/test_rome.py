@@ -47,7 +47,7 @@ def test_rome_equals_the_published_update(demo, statistics_of, records, count):
     statistics = statistics_of(demo)
     with Editor(demo, method=method, statistics=statistics, answers=False) as editor:
         result = editor.edit(requests)
-        total, stages = result.delta.dense(LAYER), result.stages
+        total, stages = result.delta.to_dense(LAYER), result.stages
     found = torch.zeros_like(total)
     weight = demo.weight(LAYER)
     original = weight.detach().clone()
@@ -74,7 +74,7 @@ def test_rome_differs_with_the_mean_of_memit(demo, statistics_of, records):
     for name in ("rome", "rome + bare-and-contexts", "rome + context-mean"):
         method = method_named(name, (LAYER,)).updated(**numbers)
         with Editor(demo, method=method, statistics=statistics_of(demo), answers=False) as editor:
-            updates[name] = editor.edit(records[0].request).delta.dense(LAYER)
+            updates[name] = editor.edit(records[0].request).delta.to_dense(LAYER)
     rome = updates.pop("rome")
     for other in updates.values():
         assert float((other - rome).norm() / rome.norm()) > 1e-3

@@ -23,7 +23,19 @@ SCRIPT = "run_zsre.py"
 
 def test_run_zsre_writes_every_format_and_resumes(tmp_path):
     """The command writes every form and goes on where it was."""
-    quick = ("--edits", 4, "--batch", 2, "--seeds", 2, "--look-every", 1, "--no-generate", "--out", tmp_path)
+    quick = (
+        "--edits",
+        4,
+        "--batch",
+        2,
+        "--seeds",
+        2,
+        "--measure-every",
+        1,
+        "--no-generate",
+        "--out",
+        tmp_path,
+    )
     call(SCRIPT, *quick, "--methods", "rect")
     call_here(SCRIPT, *quick, "--methods", "rect,ultraedit", "--against", "ultraedit")
     content = json.loads((tmp_path / "results.json").read_text())
@@ -69,7 +81,7 @@ def test_run_zsre_interrupted_shows_what_was_measured(tmp_path, cut_at):
         2,
         "--seeds",
         1,
-        "--look-every",
+        "--measure-every",
         1,
         "--no-generate",
         "--methods",
@@ -79,13 +91,13 @@ def test_run_zsre_interrupted_shows_what_was_measured(tmp_path, cut_at):
     )
     with cut_at(3):
         call_here(*command)
-    cut = json.loads((tmp_path / "under_way.json").read_text())
+    cut = json.loads((tmp_path / "partial.json").read_text())
     assert (cut["method"], cut["seed"], [p["edits"] for p in cut["curve"]]) == ("ultraedit", 0, [2, 4])
     call_here(*command)
     whole = json.loads((tmp_path / "results.json").read_text())["curves"]["ultraedit"][0]
     assert [p["edits"] for p in whole] == [2, 4, 6]
     assert all(seen.items() <= p.items() for seen, p in zip(cut["curve"], whole, strict=False))
-    assert not (tmp_path / "under_way.json").exists()
+    assert not (tmp_path / "partial.json").exists()
 
 
 @pytest.fixture
@@ -98,7 +110,7 @@ def counterfact(records, write):
                 "subject": r.request.subject,
                 "relation_id": "P1",
                 "target_new": {"str": r.request.target_new, "id": f"Q{i}"},
-                "target_true": {"str": r.truth},
+                "target_true": {"str": r.ground_truth},
             },
             "paraphrase_prompts": [r.rephrase],
             "neighborhood_prompts": [r.locality],

@@ -43,8 +43,8 @@ def test_presets_are_valid(path):
         made, own = method_named(method, (0,)), content["methods"].get(method, {})
         geometry = made.geometry.kind if isinstance(made, LocateThenEdit) else ""
         shared = {**content["common"], **content.get("geometries", {}).get(geometry, {})}
-        assert made.fitting(own) == own, method
-        numbers = {**made.fitting(shared), **own}
+        assert made.supported_changes(own) == own, method
+        numbers = {**made.supported_changes(shared), **own}
         assert not set(numbers) & set(choice_names())
         changed = made.updated(**numbers)
         assert changed.name == method  # numbers change no algorithm
@@ -268,7 +268,7 @@ def test_number_is_taken_within_its_bounds_alone(name):
     least, allowed, greatest = EDGES[name]
     plain = METHODS[OWNERS.get(name, "memit")].build((0,))
     path = plain._paths(name)[-1]
-    owner = dict(plain.parts())[path[:-1]]
+    owner = dict(plain.named_components())[path[:-1]]
     whole = isinstance(least, int) and allowed and "int" in str(type(owner).model_fields[path[-1]].annotation)
     inside = [least if allowed else least + 1e-3] + [greatest] * (greatest is not None)
     outside = (
@@ -287,7 +287,7 @@ BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_
 def test_number_bounds_are_all_tested():
     """Every number with a bound has an edge that is tested."""
     bounded = {
-        cls.short.get(name, name)
+        cls.aliases.get(name, name)
         for kinds in families().values()
         for cls in kinds.values()
         for name, field in cls.model_fields.items()
@@ -329,7 +329,7 @@ def test_ultraedit_has_no_allocation_and_no_groups(change):
         step.updated(**change)
     with pytest.raises(MetakeError, match=f"^settings: unknown '{name}'; "):
         UltraEdit(layers=(0,), **change)
-    assert step.fitting(change) == {}
+    assert step.supported_changes(change) == {}
 
 
 @pytest.mark.parametrize("planner", ["open-loop", "closed-loop"])

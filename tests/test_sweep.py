@@ -6,7 +6,7 @@ import pytest
 
 from metake.methods.base import Method
 from metake.models.load import load
-from metake.presets import preset_of, settings_for
+from metake.presets import load_preset, settings_for
 from metake.tuning.searched import searched_names
 from metake.tuning.sweep import METHODS
 from tests.scripts import call_here, refused
@@ -62,7 +62,7 @@ def test_sweep_takes_constraints_of_the_preset_by_default(demo):
         "alphaedit",
         "metake + past-keys",
     ]
-    assert set(found) <= set(preset_of("demo")["methods"])
+    assert set(found) <= set(load_preset("demo")["methods"])
     assert searched_names(demo, ["rome", "memit-fe", "ultraedit"]) == [
         "rome + past-keys",
         "memit-fe",

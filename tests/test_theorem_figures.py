@@ -17,7 +17,7 @@ from metake.figures import (
     gallery,  # noqa: F401 (registers the figures)
     measured,
 )
-from metake.figures.core import FIGURES, BrokenLaw, Data, Figure, axes
+from metake.figures.core import FIGURES, Data, Figure, RelationViolated, axes
 from metake.report.figures import styled
 from metake.shipped import ASSETS
 from theory import fidelity, suppression, trap
@@ -188,7 +188,7 @@ WRONG = [
 )
 def test_theorem_figures_draws_no_wrong_formula(tmp_path, monkeypatch, name, module, function, wrong):
     monkeypatch.setattr(module, function, wrong)
-    with pytest.raises(BrokenLaw, match=name):
+    with pytest.raises(RelationViolated, match=name):
         FIGURES[name].write(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -236,7 +236,7 @@ def test_theorem_figures_writes_only_obeying_points(tmp_path, relation, measured
         figure.write(tmp_path)
         assert {p.name for p in tmp_path.iterdir()} == {f"probe.{s}" for s in FILES}
     else:
-        with pytest.raises(BrokenLaw, match="probe"):
+        with pytest.raises(RelationViolated, match="probe"):
             figure.write(tmp_path)
         assert not list(tmp_path.iterdir())
 

@@ -25,7 +25,7 @@ from metake.methods.base import Method  # noqa: E402
 from metake.methods.table import METHODS  # noqa: E402
 from metake.models.editable import EditableModel  # noqa: E402
 from metake.models.load import ASSETS, load  # noqa: E402
-from metake.presets import default_layers, preset_of, settings_for  # noqa: E402
+from metake.presets import default_layers, load_preset, settings_for  # noqa: E402
 from metake.texts import default_text  # noqa: E402
 from metake.tuning import run  # noqa: E402
 from metake.tuning import search as searching  # noqa: E402
@@ -209,7 +209,7 @@ def test_space_exists_for_any_model(count, monkeypatch):
 @pytest.mark.parametrize("method", ["memit", "alphaedit", "metake-blue"])
 def test_published_preset_adds_nothing_to_a_found_one(method, demo, write):
     """GPT-2 XL's sets the null space's threshold, which a trial does not."""
-    preset = deepcopy(preset_of("gpt2-xl"))
+    preset = deepcopy(load_preset("gpt2-xl"))
     choice = {
         "layers": [2],
         "lr": 0.1,
@@ -217,7 +217,7 @@ def test_published_preset_adds_nothing_to_a_found_one(method, demo, write):
     }
     put(preset, method, choice)
     plain = settings_for(demo, method, name="none")
-    tried = plain.updated(**plain.numbers(preset["common"])).updated(**choice)
+    tried = plain.updated(**plain.without_choices(preset["common"])).updated(**choice)
     assert settings_for(demo, method, name=write("preset.json", json.dumps(preset))) == tried
 
 

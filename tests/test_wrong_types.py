@@ -12,7 +12,7 @@ import metake
 from metake.geometry.covariance import collect
 from metake.methods.table import method_named
 from metake.models.modules import LLAMA_LIKE
-from metake.presets import methods_for, preset_of
+from metake.presets import load_preset, methods_for
 from tests.cases import method_of, tiny
 
 REQUEST = metake.EditRequest("The one who works at the {} is a", "market", "baker")
@@ -108,10 +108,10 @@ ENTRIES = {
     "Delta.save": (lambda g, x: g.delta.save(x), "Delta.save: folder", FOLDER),
     "Delta.apply": (lambda g, x: g.delta.apply(x), "", ()),
     "Delta.applied": (lambda g, x: g.delta.applied(x).__enter__(), "", ()),
-    "Delta.dense": (lambda g, x: g.delta.dense(x), "dense: layer ", ()),
+    "Delta.dense": (lambda g, x: g.delta.to_dense(x), "dense: layer ", ()),
     "Editor.restore": (lambda g, x: g.editor.restore(x, None, None), "requests: ", ()),
     "Editor.restore delta": (lambda g, x: g.editor.restore([REQUEST], x, None), "restore: delta ", ()),
-    "Editor.restore learned": (lambda g, x: g.editor.restore([REQUEST], g.delta, x), "restore: learned ", ()),
+    "Editor.restore memory": (lambda g, x: g.editor.restore([REQUEST], g.delta, x), "restore: memory ", ()),
     "Delta.then": (lambda g, x: g.delta.then(x), "delta: ", ()),
     "Statistics.load": (lambda g, x: metake.Statistics.load(x), "", ()),
     "Statistics.save": (lambda g, x: g.statistics.save(x), "Statistics.save: path", FOLDER),
@@ -170,7 +170,7 @@ ENTRIES = {
     "ModuleMap": (lambda g, x: metake.ModuleMap(x, "down"), "modules: blocks: ", ("text",)),
     "ModuleMap.read": (lambda g, x: metake.ModuleMap.read(x), "", ()),
     "read_records": (lambda g, x: metake.read_records(x), "", ()),
-    "preset_of": (lambda g, x: preset_of(x), "", ("text", "empty")),
+    "load_preset": (lambda g, x: load_preset(x), "", ("text", "empty")),
 }
 
 
@@ -189,7 +189,7 @@ def test_public_function_reports_a_wrong_type_in_one_line(given, entry, tmp_path
         line = str(error.value)
         assert line.startswith(start), (kind, line)
         assert len(line.splitlines()) == 1, (kind, line)
-        assert len(line) < 400, (kind, line)
+        assert len(line) < 450, (kind, line)
     assert given.demo.fingerprint() == before
     written = {path.name for path in tmp_path.iterdir()}
     assert not written or right == FOLDER, written

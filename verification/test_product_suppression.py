@@ -274,7 +274,7 @@ def test_attenuation_stays_between_zero_and_one(case: Case, x: Inputs, K: torch.
 @given(x=inputs(), seed=make.seeds)
 @checks("L5", "product")
 def test_gradients_through_an_operator_are_those_of_the_dense_form(operator: str, x: Inputs, seed: int):
-    """Channel, gram and attenuation by keys, in fp64: moving keys need them (X10)."""
+    """Channel, gram and attenuation by keys, in fp64: key derivative need them (X10)."""
     assume(np.linalg.eigvalsh(x.C)[0] > 1e-4)
     S = x.K.T @ x.K
     assume(np.linalg.eigvalsh(S)[0] > 1e-3)

@@ -101,13 +101,13 @@ class MethodOptions:
         Returns:
             The options.
         """
-        from metake.presets import check_changes, preset_of
+        from metake.presets import check_changes, load_preset
         from metake.published import parse_files
 
         changes = parse_changes(change, layers)
         check_changes(changes)
         if preset is not None:
-            preset_of(preset)
+            load_preset(preset)
         return cls(preset, parse_files(hparams), changes)
 
     def method(self, model: EditableModel, name: str) -> Method:

@@ -35,7 +35,7 @@ Strength = Annotated[
         "--lambda",
         parser=above_zero,
         metavar="NUMBER",
-        help="lambda, of alphaedit the L2; default: the model's preset.",
+        help="lambda (for alphaedit: L2); default: the model's preset.",
     ),
 ]
 Factors = Annotated[

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from metake.models.editable import EditableModel
 
 EVALUATION = (
-    "under_way",
+    "checkpoints",
     "results.json",
     "table.md",
     "differences.md",
@@ -226,7 +226,7 @@ def run_protocols(
     Returns:
         One results per draw.
     """
-    checkpoints = out / "under_way"
+    checkpoints = out / "checkpoints"
     if_interrupted(f"finished batches are in {checkpoints}; rerun the command to resume")
     total = sum(len(protocol.records) for protocol in protocols) * len(methods)
     with tqdm(total=total, unit="edit", desc="editing", disable=None) as bar:
@@ -262,7 +262,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
         write_text(out / "differences.md", markdown(*table))
         typer.echo(render("paired differences, percentage points", *table, 150))
     # a finished evaluation is never resumed: the next one may run other code
-    shutil.rmtree(out / "under_way", ignore_errors=True)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
     if_interrupted(f"the results are saved in {out}")
     typer.echo(f"written: {out}/results.json and table.md, with all metrics")
 

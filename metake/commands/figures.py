@@ -32,12 +32,12 @@ def draw(claims: str | None, out: Path) -> list[dict[str, Any]]:
     Raises:
         typer.Exit: a row does not satisfy its relation.
     """
-    from metake.figures.core import BrokenLaw
+    from metake.figures.core import RelationViolated
     from metake.figures.gallery import choose, write
 
     try:
         return write(choose(claims), out)
-    except BrokenLaw as error:
+    except RelationViolated as error:
         typer.echo(f"{Path(sys.argv[0]).stem}: a law is broken: {error}", err=True)
         raise typer.Exit(1) from error
 

@@ -90,7 +90,7 @@ def open_source(
     if dataset is None:
         return default_text(preset_name(model)) if text is None else read_text(text)
     if tokens is None:
-        raise MetakeError("stats: --tokens is missing; a stream has no end")
+        raise MetakeError("stats: --tokens is missing; a streamed dataset has no length")
     return stream_dataset(dataset)
 
 

@@ -28,10 +28,10 @@ class Record:
         request: the edit request.
         rephrase: the same question in other words (generalization); empty if the file has none.
         locality, locality_answer: an unrelated question and its true answer (specificity); both may be empty.
-        truth: the old or true answer, for display; may be empty.
+        ground_truth: the old or true answer, for display; may be empty.
         same_subject: other prompts about the subject with their true answers.
-        rival: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
-        rephrases, neighbors: all paraphrases, and prompts about other subjects whose answer is `rival`.
+        target_true: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
+        rephrases, neighbors: all paraphrases, and prompts about other subjects whose answer is `target_true`.
         generation_prompts: prompts for free generation about the subject.
         attribute: ids of the relation and of the new target (the key of reference texts); None if the file has none.
 
@@ -46,9 +46,9 @@ class Record:
     rephrase: str = ""
     locality: str = ""
     locality_answer: str = ""
-    truth: str = ""
+    ground_truth: str = ""
     same_subject: tuple[tuple[str, str], ...] = ()
-    rival: str = ""
+    target_true: str = ""
     rephrases: tuple[str, ...] = ()
     neighbors: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ def _fact(fields: Fields) -> Record:
         answer,
         truth,
         same_subject,
-        rival=truth,
+        target_true=truth,
         rephrases=rephrases,
         neighbors=(locality,) if locality and answer == truth else (),
         generation_prompts=fields.texts("generation_prompts"),
@@ -134,7 +134,7 @@ def _counterfact(fields: Fields) -> Record:
         neighbors[0] if neighbors else "",
         true if neighbors else "",
         true,
-        rival=true,
+        target_true=true,
         rephrases=rephrases,
         neighbors=neighbors,
         generation_prompts=fields.texts("generation_prompts"),
@@ -178,7 +178,7 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
 
 
 def _completed(record: Record) -> Record:
-    """A record with the subject in place of `{}` in its prompts, and without a rival that equals the target."""
+    """A record with the subject in place of `{}` in its prompts, and without an old target that equals the target."""
     subject = record.request.subject
 
     def named(prompt: str) -> str:
@@ -190,7 +190,7 @@ def _completed(record: Record) -> Record:
         rephrases=tuple(map(named, record.rephrases)),
         generation_prompts=tuple(map(named, record.generation_prompts)),
         same_subject=tuple((named(prompt), answer) for prompt, answer in record.same_subject),
-        rival="" if record.rival == record.request.target_new else record.rival,
+        target_true="" if record.target_true == record.request.target_new else record.target_true,
     )
 
 
@@ -221,7 +221,7 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
             if "answers" not in entry:
                 fields.text("target_new", "target")
         elif not is_unicode(json.dumps(entry, ensure_ascii=False)):
-            fields.problem(" holds half of a surrogate pair; write the whole character")
+            fields.problem(" contains a lone surrogate; write the whole character")
         elif read is not None:
             records.append(_completed(read(fields)))
             for name in need:

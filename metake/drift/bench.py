@@ -83,7 +83,7 @@ class Bench:
             layers = method.layers if len(method.layers) >= 3 else default_layers(len(model))
         changes: dict[str, Any] = {"layers": layers, "seed": seed}
         if strength is not None:
-            changes[method.strength] = strength
+            changes[method.constraint_setting] = strength
         method = method.updated(**changes)
         model.check_layers(method.layers)
         assert isinstance(method, LocateThenEdit)
@@ -107,7 +107,7 @@ class Bench:
         Returns:
             Method and state.
         """
-        name = self.method.strength
+        name = self.method.constraint_setting
         method = self.method.updated(**{name: self.method.value(name) * factor})
         return method, method.prepare(self.model, method.init(self.model, self.statistics))
 
@@ -136,7 +136,7 @@ class Bench:
         plan = aimed.plan.residuals
         measured = {}
         for factor, (method, _) in strengths.items():
-            value = method.value(method.strength)
+            value = method.value(method.constraint_setting)
             other = edit if factor == 1.0 else at(factor)
             measured[f"{value:g}"] = measure(other, plan, steps=0)
         return {
@@ -179,6 +179,6 @@ class Bench:
             penalty=edit.penalty,
             stop="none",
             stop_loss=0.0,
-            evaluate_executed=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
+            evaluate_post_edit=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
         )
         return trail

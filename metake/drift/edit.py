@@ -142,7 +142,7 @@ class _Terms:
             "tail": tail,
             "allocation": self.each[top] - self.effects[top],
             "evaluation": self.effects[top] - self.proxy,
-            "moving keys": self.exact - self.frozen,
+            "key derivative": self.exact - self.frozen,
         }
 
     def premises(self, norms: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class _Terms:
             "zeta'": fidelity.zeta_sharp(gamma, gap),
             "T3c": None if scaled is None else gamma**2 + scaled**2,
             "paper bound": bound,
-            "bound": bound + size["evaluation"] + size["moving keys"],
+            "bound": bound + size["evaluation"] + size["key derivative"],
         }
 
     def conclusions(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ TERMS = {
     "tail": (SKY, ""),
     "allocation": (ORANGE, "///"),
     "evaluation": (GREEN, "..."),
-    "moving keys": (PURPLE, "xxx"),
+    "key derivative": (PURPLE, "xxx"),
 }
 
 # Figure -> alternative text and caption.

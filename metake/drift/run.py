@@ -72,7 +72,7 @@ def _head(bench: Bench, data: str, seed: int) -> dict[str, Any]:
     return {
         **provenance(bench.model.name, bench.model, bench.method.name, dated=False),
         "layers": list(bench.method.layers),
-        "strength": "L2" if bench.method.strength == "l2" else "lambda",
+        "strength": "L2" if bench.method.constraint_setting == "l2" else "lambda",
         "data": data,
         "dtype": str(bench.model.model.dtype).removeprefix("torch."),
         "factors": list(bench.factors),

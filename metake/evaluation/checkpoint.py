@@ -22,7 +22,7 @@ MEMORY = "metake-memory-2"
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder with one subfolder per batch: its delta, the keys that were learned, its summary.
+    """A folder with one subfolder per batch: its delta, the keys that were memory, its summary.
 
     Attributes:
         folder: the folder of this run.
@@ -64,7 +64,7 @@ class Checkpoints:
             `EditResult.summary`, as plain values.
         """
         folder, summary = self._folder(index), result.summary()
-        memory = {str(n): keys for n, keys in result.learned.items()}
+        memory = {str(n): keys for n, keys in result.memory.items()}
         result.delta.save(folder)
         write_tensors(folder / "memory.safetensors", MEMORY, memory, {"delta": result.delta.digest})
         write_record(
@@ -90,15 +90,15 @@ class Checkpoints:
         if not (folder / "batch.json").is_file():
             return None
         batch = read_record(folder / "batch.json", remedy)
-        memory, meta = read_tensors(folder / "memory.safetensors", MEMORY, remedy)
+        tensors, meta = read_tensors(folder / "memory.safetensors", MEMORY, remedy)
         delta = Delta.load(folder, remedy)
         if (batch.get("index"), meta.get("delta")) != (index, batch.get("delta")) or delta.digest != meta[
             "delta"
         ]:
             raise MetakeError(f"{folder}: files of different batches; {remedy}")
-        learned: dict[int, Tensor] = {int(name): keys for name, keys in memory.items()}
+        memory: dict[int, Tensor] = {int(name): keys for name, keys in tensors.items()}
         summary: dict[str, Any] = batch["summary"]
-        editor.restore(requests, delta, learned, seconds=float(summary["seconds"]))
+        editor.restore(requests, delta, memory, seconds=float(summary["seconds"]))
         return summary
 
     def load_measurement(self, index: int) -> Measurement | None:

@@ -73,7 +73,7 @@ def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
         the field's name, a prompt, and the answer that is scored after it (empty if none is).
     """
     request = record.request
-    answers = (request.target_new, record.rival) if record.rival else (request.target_new,)
+    answers = (request.target_new, record.target_true) if record.target_true else (request.target_new,)
     for answer in answers:
         yield "prompt", request.text, answer
         for prompt in dict.fromkeys((*filter(None, [record.rephrase]), *record.rephrases)):

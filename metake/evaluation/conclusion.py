@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import comb
 from typing import Any
 
-UNLIKELY = 0.05  # differences with a larger p are said to occur by chance
+SIGNIFICANCE_LEVEL = 0.05
 
 
 def sign_test(more: int, fewer: int) -> float:
@@ -61,7 +61,9 @@ def _compare(first: str, second: str, pairs: list[tuple[bool, bool]]) -> str:
     """The two best methods: facts that only one of them gets right."""
     more, fewer = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     p = sign_test(more, fewer)
-    verdict = "occurs by chance in runs of this size" if p > UNLIKELY else "is unlikely to be chance"
+    verdict = (
+        f"is {'' if p <= SIGNIFICANCE_LEVEL else 'not '}significant at the {SIGNIFICANCE_LEVEL:.0%} level"
+    )
     return (
         f"{first} is right on {more} that {second} gets wrong, and wrong on {fewer} that {second} gets right: such a "
         f"difference {verdict} (sign test, p = {p:.2f})."

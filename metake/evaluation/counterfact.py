@@ -75,14 +75,14 @@ def compare_targets(
     probes: list[tuple[int, int]] = []  # record, kind
     for index in measured:
         record = records[index]
-        if not record.rival:
+        if not record.target_true:
             continue
         prompts = [(record.request.text, 0), *((p, 1) for p in record.rephrases)]
         for prompt, kind in [*prompts, *((p, 2) for p in record.neighbors)]:
             probes.append((index, kind))
             rows += [
                 encode(model.tokenizer, prompt, target)
-                for target in (record.request.target_new, record.rival)
+                for target in (record.request.target_new, record.target_true)
             ]
     losses = target_losses(model, rows, max_tokens or 2 * model.pass_tokens).reshape(-1, 2)
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}

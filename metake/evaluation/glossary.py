@@ -23,7 +23,7 @@ GLOSSARY: dict[str, str] = {
     "followed by the end of a word (`Mal` does not start `Malak`; in scripts without spaces between words, a target may "
     "end anywhere).",
     "kl": "KL(unedited || edited) in nats, of the next token after the unrelated prompts of the first 200 records.",
-    "overlap": "share of the five most likely next tokens after the same prompts that are the unedited model's.",
+    "overlap": "share of the unedited model's five most likely next tokens that are among the edited model's five, on the same prompts.",
     "efficacy_success": "CounterFact's Efficacy: share of records where the new target is likelier (mean NLL per "
     "token) than the old one on the edited prompt.",
     "paraphrase_success": "efficacy_success on all paraphrases. CounterFact's Generalization.",

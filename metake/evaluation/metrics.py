@@ -22,7 +22,7 @@ from metake.evaluation.counterfact import (
     target_losses,
 )
 from metake.models.editable import EditableModel
-from metake.models.greedy import as_spoken, greedy_answers
+from metake.models.greedy import greedy_answers, tokenizer_round_trip
 from metake.models.tokens import Row, answer_positions, chunks, encode, pad
 from metake.models.trace import frozen, run
 from metake.words import begins_with
@@ -291,7 +291,7 @@ class Evaluator:
     ) -> None:
         """Fill in the metrics of free generation."""
         for index, (edited, rephrased, _) in answers.items():
-            target = _tidy(as_spoken(self.model.tokenizer, self.records[index].request.target_new))
+            target = _tidy(tokenizer_round_trip(self.model.tokenizer, self.records[index].request.target_new))
             values["generation"][index] = _tidy(edited) == target
             if self.records[index].rephrase:
                 values["generation_rephrase"][index] = _tidy(rephrased) == target

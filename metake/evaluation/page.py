@@ -31,7 +31,7 @@ PRESETS = (
     f"number of trials for every method. {COMPARING}"
 )
 LEGEND = (
-    "✓ on an edited or reworded question: the answer begins with the new target. On a neighbor, which the edit must not "
+    "✓ on an edited or rephrased question: the answer begins with the new target. On a neighbor, which the edit must not "
     "change: the answer is the unedited model's, or it names the true answer."
 )
 
@@ -69,7 +69,7 @@ def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) ->
                 },
             )
             for j, (kind, text) in enumerate(
-                (("edited", prompt), ("reworded", rephrase), ("neighbor", locality))
+                (("edited", prompt), ("rephrased", rephrase), ("neighbor", locality))
             )
             if text
         ]
@@ -113,8 +113,8 @@ def settings_line(method: Method) -> str:
         e.g. `memit: lam 15,000, layers 3-4, at most 25 steps`.
     """
     parts = [method.name]
-    if method.strength:
-        parts = [f"{method.name}: {method.strength} {method.value(method.strength):,g}"]
+    if method.constraint_setting:
+        parts = [f"{method.name}: {method.constraint_setting} {method.value(method.constraint_setting):,g}"]
     parts.append(f"layers {write_layers(method.layers)}")
     if isinstance(method, LocateThenEdit):
         parts.append(f"at most {method.planner.step_count} steps")

@@ -1,4 +1,4 @@
-"""The protocol of every front end: batches of edits on one model, measured at the end; or each batch alone."""
+"""Evaluation protocol: consecutive batches of edits on one model, measured at the end; or each batch alone."""
 
 from __future__ import annotations
 
@@ -338,7 +338,14 @@ class Session:
             edits=len(records),
             batch=self.protocol.batch_size,
             requests=[
-                [r.request.text, r.request.target_new, r.truth, r.rephrase, r.locality, r.locality_answer]
+                [
+                    r.request.text,
+                    r.request.target_new,
+                    r.ground_truth,
+                    r.rephrase,
+                    r.locality,
+                    r.locality_answer,
+                ]
                 for r in records
             ],
             contexts={str(seed): texts for seed, texts in self.contexts.items()},

@@ -39,7 +39,7 @@ LAYOUT = {
 }
 
 
-class BrokenLaw(Exception):
+class RelationViolated(Exception):
     """A measured value does not satisfy its relation to the theory."""
 
 
@@ -214,14 +214,16 @@ class Figure:
             The entry of the index.
 
         Raises:
-            BrokenLaw: a row does not satisfy its relation to the theory; nothing is written.
+            RelationViolated: a row does not satisfy its relation to the theory; nothing is written.
         """
         data = Data()
         with styled(LAYOUT):
             drawn = self.draw(data)
             broken = [row for row in data.rows if not row.holds]
             if broken:
-                raise BrokenLaw(f"{self.name}: {len(broken)} of {len(data.rows)} rows, first {broken[0]}")
+                raise RelationViolated(
+                    f"{self.name}: {len(broken)} of {len(data.rows)} rows, first {broken[0]}"
+                )
             for suffix in ("pdf", "png"):
                 save(drawn, folder / f"{self.name}.{suffix}")
         write_text(folder / f"{self.name}.csv", data.csv())

@@ -82,7 +82,7 @@ def write(chosen: Sequence[str], out: Path) -> list[dict[str, Any]]:
         The entries of the index.
 
     Raises:
-        BrokenLaw: a measurement does not satisfy its relation to the theory.
+        RelationViolated: a measurement does not satisfy its relation to the theory.
     """
     entries = []
     with tqdm(chosen, desc="figures", unit="figure", disable=None) as progress:

@@ -193,7 +193,7 @@ class Setting:
             penalty=penalty or Penalty(),
             stop="none",
             stop_loss=0.0,
-            evaluate_executed=lambda r: self.objective.post_edit_losses(self.solve(r).factors),
+            evaluate_post_edit=lambda r: self.objective.post_edit_losses(self.solve(r).factors),
         )
 
 

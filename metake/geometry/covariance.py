@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metake.console import hidden
+from metake.console import tqdm_disable
 from metake.errors import MetakeError
 from metake.files import read_tensors, write_tensors
 from metake.geometry.statistics import REMEDY, TOKENS_PER_KEY, Provenance, Statistics
@@ -148,7 +148,7 @@ def _sum_moments(
         initial=done,
         unit="window",
         desc="statistics",
-        disable=hidden(progress and rank == 0),
+        disable=tqdm_disable(progress and rank == 0),
     )
     with frozen(model.model), bar:
         for start in range(done, len(windows), rows):

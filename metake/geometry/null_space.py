@@ -15,9 +15,9 @@ class Projected(Geometry):
     Args:
         moment: C, `d_k x d_k`.
         l2: beta, AlphaEdit's L2, > 0.
-        threshold: directions with an eigenvalue of C below it are free to use (published: 0.02).
+        threshold: directions whose eigenvalue of C is below it form the null space (published: 0.02).
         keep: instead of a threshold, the share of directions, those with the smallest eigenvalues; it has the same meaning
-            on every model, an absolute threshold has not.
+            on every model, unlike an absolute threshold.
         past: keys of earlier batches, `d_k x p`.
         dtype: precision of the solves.
 

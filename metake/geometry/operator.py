@@ -1,4 +1,4 @@
-"""The effective geometry of a layer: what a constraint lets an edit do at a key.
+"""The effective geometry G of a layer: gram matrix, channel and attenuation of keys.
 
 With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything an editor needs is
 `G^-1 K`:
@@ -6,7 +6,7 @@ With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything 
     S = K^T G^-1 K             gram; its diagonal is rho, the realizability   (19)
     Q = G^-1 K (I + S)^-1      channel of the soft fit: the edit is R Q^T     (18), X8
     Q = G^-1 K S^-1            channel of the exact fit: (R Q^T) K = R
-    eta = rho / (1 + rho)      the share of a residual that an edit alone keeps  (20)-(23)
+    eta = rho / (1 + rho)      realized share of the residual of a single edit  (20)-(23)
 
 `Ridge` is MEMIT's G = lambda C + beta I. `Projected` is AlphaEdit's null space, in the coordinates
 of that space (X1): there its geometry is beta I and the same solver serves both. `Identity` is I: no key is
@@ -241,7 +241,7 @@ class Geometry(ABC):
         return (inside * self._solve(inside)).sum(0).clamp_min(0)
 
     def attenuation(self, keys: Tensor) -> Tensor:
-        """Attenuation of each key alone, `eta_j = rho_j / (1 + rho_j)`; 0 only if nothing of k is left (T1d).
+        """Attenuation of each key alone, `eta_j = rho_j / (1 + rho_j)`; 0 only if the projected key is 0 (T1d).
 
         It is computed as this quotient, because `1 - 1/(1 + rho)` cancels for small rho (X4).
 

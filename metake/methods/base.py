@@ -23,7 +23,7 @@ from metake.requests import EditRequest
 from metake.solvers.allocation import Shares
 from metake.solvers.layered import Solution
 
-Learned = dict[int, Tensor]
+LayerMemory = dict[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,27 @@ class State:
     Attributes:
         statistics: second moments of the edited layers' keys; None if the method needs none.
         contexts: texts put before prompts; None until they are sampled, at the first batch.
-        learned: per batch, layer -> what is remembered of it.
+        memory: per batch, layer -> what is remembered of it.
         scale: factor of every geometry that gives the attenuation asked for; None if none is, or before the first batch.
         bases: layer -> its geometry without earlier keys; filled when first used.
     """
 
     statistics: Statistics | None = None
     contexts: tuple[str, ...] | None = None
-    learned: tuple[Learned, ...] = ()
+    memory: tuple[LayerMemory, ...] = ()
     scale: float | None = None
     bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
 
-    def with_learned(self, learned: Learned) -> State:
+    def with_memory(self, memory: LayerMemory) -> State:
         """State after one more batch.
 
         Args:
-            learned: layer -> what is remembered of the batch.
+            memory: layer -> what is remembered of the batch.
 
         Returns:
             A new state.
         """
-        return replace(self, learned=(*self.learned, learned))
+        return replace(self, memory=(*self.memory, memory))
 
     def of_layer(self, layer: int) -> list[Tensor]:
         """Memory of a layer, oldest batch first.
@@ -83,7 +83,7 @@ class State:
         Returns:
             One tensor per batch that has one for the layer.
         """
-        return [learned[layer] for learned in self.learned if layer in learned]
+        return [memory[layer] for memory in self.memory if layer in memory]
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,9 @@ class Method(Component):
         Returns:
             Name -> number; empty for a method without such a setting.
         """
-        return {self.strength: self.value(self.strength)} if self.strength else {}
+        return (
+            {self.constraint_setting: self.value(self.constraint_setting)} if self.constraint_setting else {}
+        )
 
     def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
         """Attenuation of each request, without any edit.
@@ -291,7 +293,7 @@ class Method(Component):
         numbers = {name: value for name, value in changes.items() if not self._is_choice(name)}
         return made.changed({path: value for name, value in numbers.items() for path in made._paths(name)})
 
-    def fitting(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+    def supported_changes(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Changes that the method has a setting for.
 
         Args:
@@ -303,7 +305,7 @@ class Method(Component):
         made = self.updated(**{name: value for name, value in changes.items() if self._is_choice(name)})
         return {name: value for name, value in changes.items() if made._paths(name, missing_ok=True)}
 
-    def numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def without_choices(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that the method has and that leave its algorithm as it is.
 
         Args:
@@ -314,7 +316,7 @@ class Method(Component):
         """
         return {
             name: value
-            for name, value in self.fitting(settings).items()
+            for name, value in self.supported_changes(settings).items()
             if not self._is_choice(name) and self._paths(name)[0][-1] not in self.choices
         }
 
@@ -338,7 +340,7 @@ class Method(Component):
 
         return {
             ".".join(path) if len(path) > 1 else name: value
-            for name, value in self.numbers(settings).items()
+            for name, value in self.without_choices(settings).items()
             for path in self._paths(name)
             if is_meant(name, path)
         }
@@ -364,13 +366,13 @@ class Method(Component):
             path = tuple(name.split("."))
             found = [
                 path
-                for owner, part in self.parts()
+                for owner, part in self.named_components()
                 if owner == path[:-1] and path[-1] in type(part).model_fields
             ]
         elif isinstance(name, str):
             found = [
                 (*path, part.setting_names()[name])
-                for path, part in self.parts()
+                for path, part in self.named_components()
                 if name in part.setting_names()
             ]
         if not found and not missing_ok:
@@ -378,7 +380,7 @@ class Method(Component):
         return found
 
     def _unknown(self, name: str) -> MetakeError:
-        names = [list(type(part).setting_names()) for _, part in self.parts()]
+        names = [list(type(part).setting_names()) for _, part in self.named_components()]
         known = list(dict.fromkeys(setting for group in names for setting in group))
         owners = [
             f"{family} {kind}"
@@ -398,12 +400,12 @@ class Method(Component):
         return None
 
     @property
-    def strength(self) -> str:
+    def constraint_setting(self) -> str:
         """Name of the setting that states how strongly old keys are protected; empty if there is none."""
         return ""
 
     @property
-    def effort(self) -> str:
+    def step_setting(self) -> str:
         """Name of the setting that states how far a target is optimized; empty if there is none."""
         return ""
 

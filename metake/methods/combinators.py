@@ -93,7 +93,7 @@ def iterated(method: LocateThenEdit, rounds: int, *, label: str = "") -> LocateT
     return _changed(method, label or f"iterated({method.name}, {rounds})", rounds=rounds)
 
 
-def remembering(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
+def with_past_keys(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
     """Method with the keys of earlier batches in its geometry (AlphaEdit).
 
     Args:
@@ -105,7 +105,7 @@ def remembering(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
 
     Example:
         >>> import metake as mk
-        >>> mk.remembering(mk.memit([1, 2])).name
+        >>> mk.with_past_keys(mk.memit([1, 2])).name
         'memit + past-keys'
     """
     return _changed(method, label or f"{method.name} + past-keys", memory=PastKeys())

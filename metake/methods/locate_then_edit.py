@@ -17,7 +17,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry, checked
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
-from metake.methods.base import Learned, Method, Preview, Stage, State
+from metake.methods.base import LayerMemory, Method, Preview, Stage, State
 from metake.models.editable import EditableModel
 from metake.models.trace import upcast
 from metake.phases import phase
@@ -45,7 +45,7 @@ class _Group:
 
 @register
 class LocateThenEdit(Method):
-    """A planner, a solver over the edited layers, and what happens to the update (ROME, MEMIT, AlphaEdit, MetaKE).
+    """Locate-then-edit method: planner, geometry, allocation, key estimator, postprocess and memory (ROME, MEMIT, ...).
 
     Example:
         >>> from metake.methods.locate_then_edit import LocateThenEdit
@@ -106,14 +106,14 @@ class LocateThenEdit(Method):
         return self.seed if self.contexts is None else None
 
     @property
-    def strength(self) -> str:
+    def constraint_setting(self) -> str:
         """Name of the setting that states how strongly old keys are protected."""
         return self.geometry.strength
 
     @property
-    def effort(self) -> str:
+    def step_setting(self) -> str:
         """Name of the setting that states how far a target is optimized."""
-        return type(self.planner).short.get("steps", "steps")
+        return type(self.planner).aliases.get("steps", "steps")
 
     @property
     def clamp(self) -> float | None:
@@ -220,8 +220,8 @@ class LocateThenEdit(Method):
         eta = self.geometry.attenuation
         if eta is None or state.scale is None:
             return super().constraint(state)
-        base = self.value(self.strength) if self.strength else 1.0
-        return {"attenuation": eta, self.strength or "scale": base * state.scale}
+        base = self.value(self.constraint_setting) if self.constraint_setting else 1.0
+        return {"attenuation": eta, self.constraint_setting or "scale": base * state.scale}
 
     def geometry_at(self, model: EditableModel, state: State, layer: int) -> Geometry:
         """Effective geometry of a layer, with the keys of earlier batches if they are remembered.
@@ -320,8 +320,8 @@ class LocateThenEdit(Method):
         if self.postprocess.acts_on_batch:
             weights = {layer: model.weight(layer).cpu() for layer in delta.layers}
             delta = self.postprocess.checked(self.postprocess.after_batch(delta, weights), delta.layers)
-        learned = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
-        return delta, state.with_learned(learned), tuple(stages)
+        memory = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
+        return delta, state.with_memory(memory), tuple(stages)
 
     def plan(
         self,
@@ -355,7 +355,7 @@ class LocateThenEdit(Method):
         parts = [slice(start, start + size) for start in range(0, len(requests), size)]
         return tuple(_Group(part, *self.batch(model, requests[part], state)) for part in parts)
 
-    def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> Learned:
+    def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> LayerMemory:
         """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
         with delta.applied(model, check=False):
             keys = [lookup_keys(model, group.prompts, delta.layers) for group in groups]

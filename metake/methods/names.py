@@ -86,7 +86,7 @@ def _read_choice(method: Method, choice: str) -> tuple[Path, Any]:
 def _unknown_kind(method: Method, choice: str) -> MetakeError:
     """Error with the kinds of the family that is probably meant; those of every family if no kind is similar."""
     where = f"method: {method.label} + ..."
-    families = dict.fromkeys(part.family for path, part in method.parts() if path)
+    families = dict.fromkeys(part.family for path, part in method.named_components() if path)
     kinds = {family: known_kinds(family) for family in families}
     near = get_close_matches(choice, [kind for known in kinds.values() for kind in known], 1)
     if near:
@@ -123,7 +123,7 @@ def written_name(method: Method) -> str:
 
 def _component_path(method: Method, kind: str) -> Path | None:
     """The innermost component of a method that can be of a kind."""
-    for path, part in reversed(list(method.parts())):
+    for path, part in reversed(list(method.named_components())):
         if path and kind in known_kinds(part.family):
             try:
                 method.changed({path: kind})
@@ -140,7 +140,7 @@ def _differences(base: Component, method: Component, within: Path = ()) -> Itera
         if isinstance(new, Component):
             if old.kind != new.kind:
                 yield path, new.kind
-                old = type(new)().keeping(old)
+                old = type(new)().with_settings_of(old)
             yield from _differences(old, new, path)
         elif name in getattr(type(method), "choices", ()) and old != new:
             yield path, new

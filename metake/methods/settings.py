@@ -25,7 +25,7 @@ def choice_names() -> list[str]:
             for name, field in cls.model_fields.items():
                 chosen = issubclass(cls, Method) and name in cls.choices
                 if chosen or isinstance(field.default, Component):
-                    found.append(cls.short.get(name, name))
+                    found.append(cls.aliases.get(name, name))
     return list(dict.fromkeys(found))
 
 
@@ -62,7 +62,7 @@ def describe_settings() -> str:
             for name, field in cls.model_fields.items():
                 default = "required; a preset gives it" if field.is_required() else _shown(field.default)
                 meaning = (field.description or "").replace("|", r"\|")  # a bar would end the cell
-                line = (family, f"`{cls.short.get(name, name)}`", default, meaning)
+                line = (family, f"`{cls.aliases.get(name, name)}`", default, meaning)
                 kinds_of.setdefault(line, []).append(f"`{cls.kind}`")
     lines = ["| component | setting | default | meaning |", "| --- | --- | --- | --- |"]
     for (family, *cells), names in kinds_of.items():

@@ -17,7 +17,7 @@ from metake.methods.combinators import (
     iterated,
     metake,
     postprocessed,
-    remembering,
+    with_past_keys,
 )
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.names import PROTOTYPES, split_name, with_choices
@@ -109,7 +109,7 @@ METHODS: dict[str, Row] = {
         # other published methods
         Row("emmet", LocateThenEdit(layers=(), allocation=Last(), fit="exact"), "ROME's exact fit for a whole batch",
             "arXiv:2403.14236", "memit"),
-        Row("memit-fe", remembering(forward_replay(MEMIT)),
+        Row("memit-fe", with_past_keys(forward_replay(MEMIT)),
             "MEMIT with a target at the first layer, propagated upwards", "arXiv:2605.00358", "memit"),
         Row("alphaedit-fe", forward_replay(ALPHAEDIT), "AlphaEdit with a target at the first layer, propagated upwards",
             "arXiv:2605.00358", "alphaedit"),
@@ -118,9 +118,9 @@ METHODS: dict[str, Row] = {
         Row("ultraedit", UltraEdit(layers=()),
             "one normalized gradient step at the answer's tokens, least squares, no statistics", "arXiv:2505.14679"),
         # controls for the closed loop
-        Row("memit-compensated", compensated(MEMIT), "MEMIT's plan, lengthened until it is fully realized", "P4",
+        Row("memit-compensated", compensated(MEMIT), "MEMIT's plan, scaled until it is fully realized", "P4",
             "memit"),
-        Row("alphaedit-compensated", compensated(ALPHAEDIT), "AlphaEdit's plan, lengthened until it is fully realized",
+        Row("alphaedit-compensated", compensated(ALPHAEDIT), "AlphaEdit's plan, scaled until it is fully realized",
             "P4", "alphaedit"),
         Row("memit-iterated", iterated(MEMIT, 3), "three rounds of MEMIT with the same total number of steps",
             "arXiv:2503.11895", "memit"),

@@ -13,7 +13,7 @@ from metake.deltas import Delta
 from metake.geometry.operator import Identity
 from metake.methods.base import Method, Preview, Stage, State
 from metake.models.editable import EditableModel
-from metake.planners.normalized_gradient import Moments, Signals, answer_signals, gradient_step
+from metake.planners.normalized_gradient import Moments, Signals, answer_keys_and_gradients, gradient_step
 from metake.prompts import Batch
 from metake.requests import EditRequest
 from metake.solvers.allocation import last
@@ -28,18 +28,18 @@ class UltraEdit(Method):
 
     kind = "ultraedit"
     previews = True
-    short: ClassVar[dict[str, str]] = {"lr": "gradient_lr"}
+    aliases: ClassVar[dict[str, str]] = {"lr": "gradient_lr"}
 
     lr: float = Field(1e-6, gt=0, description="step size along the normalized gradient [lr]")
 
     @property
-    def effort(self) -> str:
+    def step_setting(self) -> str:
         """Name of the setting that states how far a target is optimized."""
         return "gradient_lr"
 
     def _signals(self, model: EditableModel, requests: Sequence[EditRequest]) -> Signals:
         rows = Batch.build(model, requests, ()).edits
-        return answer_signals(model, rows, self.layers, self.max_tokens)
+        return answer_keys_and_gradients(model, rows, self.layers, self.max_tokens)
 
     def _geometry(self, model: EditableModel, layer: int) -> Identity:
         return Identity(dtype=self.torch_dtype, device=model.weight(layer).device)
@@ -78,7 +78,7 @@ class UltraEdit(Method):
         targets, solution = gradient_step(signals, seen, geometries, self.lr)
         stage = Stage(targets, solution, slice(0, len(requests)), last(self.layers))
         delta = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
-        return delta, state.with_learned({n: m.pack() for n, m in own.items()}), (stage,)
+        return delta, state.with_memory({n: m.pack() for n, m in own.items()}), (stage,)
 
     def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
         """Attenuation of each request, without any edit.
@@ -89,7 +89,7 @@ class UltraEdit(Method):
             state: not used.
 
         Returns:
-            Attenuation per layer and request, as the mean key of its answer tokens has it, with the signals as inputs of
+            Attenuation per layer and request, of the mean key over its answer tokens, with the signals as inputs of
             `step`.
         """
         signals = self._signals(model, requests)

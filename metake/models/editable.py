@@ -47,6 +47,13 @@ class EditableModel:
     Raises:
         MetakeError: unknown family, a named module is missing, the FFN output is normalized before the residual add, or
             the weights are quantized.
+
+    Example:
+        >>> import metake as mk
+        >>> demo = mk.load("demo", device="cpu")
+        >>> model = mk.EditableModel(demo.model, demo.tokenizer)
+        >>> model.family, len(model.blocks) == len(model)
+        ('gpt2', True)
     """
 
     def __init__(
@@ -239,7 +246,7 @@ class EditableModel:
         return 1024 if self.device.type == "cpu" else 8192
 
     @cached_property
-    def written_out_gelus(self) -> list[nn.Module]:
+    def unfused_gelus(self) -> list[nn.Module]:
         """Activations of the blocks that compute GELU's tanh form step by step."""
         return [
             module for block in self.blocks for module in block.modules() if type(module) is NewGELUActivation

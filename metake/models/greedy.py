@@ -122,7 +122,7 @@ def answer_length(tokenizer: Any, prompt: str, target: str, least: int = LEAST) 
     return max(encode(tokenizer, prompt, target).answer + MARGIN, least)
 
 
-def as_spoken(tokenizer: Any, target: str) -> str:
+def tokenizer_round_trip(tokenizer: Any, target: str) -> str:
     """A target encoded and decoded by the tokenizer, for comparison with answers.
 
     Args:

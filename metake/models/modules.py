@@ -76,13 +76,13 @@ class ModuleMap:
 
         Raises:
             MetakeError: the file does not contain a map.
-            unknown_name: a key has another name.
+            MetakeError: unknown key.
         """
         path = as_path(path, "modules")
         fields = read_json(path)
         known = {"blocks", "down", "head"}
-        if isinstance(fields, dict) and (strange := [name for name in fields if name not in known]):
-            raise unknown_name(str(path), strange[0], sorted(known))
+        if isinstance(fields, dict) and (unknown_keys := [name for name in fields if name not in known]):
+            raise unknown_name(str(path), unknown_keys[0], sorted(known))
         if not isinstance(fields, dict) or not {"blocks", "down"} <= set(fields):
             raise MetakeError(f"{path}: a module map holds the keys blocks, down and optionally head")
         for name, value in fields.items():

@@ -160,7 +160,7 @@ def run(
         model.check_tokens(int(ids.max()))
     trace = Trace[Tensor]()
     held, options = _cache_options(model, ids, cache, record_from)
-    with eager(model.model), _replaced(model.written_out_gelus, _gelu), ExitStack() as stack:
+    with eager(model.model), _replaced(model.unfused_gelus, _gelu), ExitStack() as stack:
         _skip_blocks(stack, model, start, hidden)
         _observe_keys(stack, model, trace, keys, ids.shape)
         _apply_edits(stack, model, edits or {}, start)

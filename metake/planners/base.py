@@ -1,7 +1,7 @@
-"""The interface of a planner: from a batch of requests to the residuals that the solver is asked for.
+"""The interface of a planner: from a batch of requests to the residuals that are passed to the solver.
 
 open-loop      Stage I, a target that ignores the solver (2)
-compensated    the open-loop target, lengthened until execution realizes it in full (P4)
+compensated    the open-loop target, scaled until the solver realizes it in full (P4)
 closed-loop    MetaKE, Algorithm 1: from either of them, the post-edit loss (6) is minimized through the solver
 """
 

@@ -22,7 +22,7 @@ class ClosedLoop(Planner):
     """
 
     kind = "closed-loop"
-    short: ClassVar[dict[str, str]] = {
+    aliases: ClassVar[dict[str, str]] = {
         "gradient": "hypergradient",
         "steps": "meta_steps",
         "lr": "meta_lr",
@@ -72,7 +72,7 @@ class ClosedLoop(Planner):
             stop=self.stop,
             stop_loss=self.stop_loss,
             penalty=penalty,
-            evaluate_executed=lambda r: problem.evaluate_executed(r, penalty),
+            evaluate_post_edit=lambda r: problem.evaluate_post_edit(r, penalty),
             check_every=self.check_every,
             groups=problem.groups,
             on_step=problem.on_step,
@@ -90,8 +90,8 @@ class ClosedLoop(Planner):
         """
         if rounds == 1:
             return self
-        half = self.replaced("start", self.start.divided(rounds))
-        return half.replaced("steps", share_of_steps(self.steps, rounds)) if self.steps else half
+        planner = self.replaced("start", self.start.divided(rounds))
+        return planner.replaced("steps", share_of_steps(self.steps, rounds)) if self.steps else planner
 
     @property
     def step_count(self) -> int:

@@ -3,7 +3,7 @@
 With one layer the length is 1/eta. Over several layers lower edits move the upper ones and 1/(executed
 fraction) overshoots, so the scalar is found per request by bisection, over solves alone.
 
-Two bounds keep one request from ruining a model. Full length costs protected keys ||plan||^2 / rho, without
+The scale is bounded twice, so that one request cannot damage the model. Full length costs protected keys ||plan||^2 / rho, without
 bound as eta falls. And what is executed is seen at the bare prompt, whose key may be another one than that
 which is written to (where a subject opens the prompt, its token can be the model's attention sink): there
 no length helps, and every context is given too much. 1 / eta of the weakest layer is all that a request
@@ -30,7 +30,7 @@ class Compensated(OpenLoop):
     """Open-loop planner whose residuals are scaled until the solver realizes them in full (P4)."""
 
     kind = "compensated"
-    short: ClassVar[dict[str, str]] = {"max_scale": "stretch"}
+    aliases: ClassVar[dict[str, str]] = {"max_scale": "stretch"}
 
     max_scale: float = Field(8.0, ge=1, description="largest factor by which compensation lengthens a plan")
 

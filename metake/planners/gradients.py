@@ -18,7 +18,8 @@ class Gradient(Component):
     Example:
         >>> import metake as mk
         >>> from metake.planners.gradients import UnrolledGradient
-        >>> class Halved(mk.Gradient):
+        >>> @mk.register
+        ... class Halved(mk.Gradient):
         ...     kind = "halved"
         ...     def loss_with_gradient(self, problem):
         ...         exact = UnrolledGradient().loss_with_gradient(problem)

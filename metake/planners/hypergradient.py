@@ -88,7 +88,7 @@ class Unrolled:
         """Post-edit losses and the hypergradient; see `LossWithGradient`."""
         if not backward:
             solution = self.solver.solve(self.prompts, residuals.detach())
-            return evaluate_executed(self.objective, solution, active, penalty), None
+            return evaluate_post_edit(self.objective, solution, active, penalty), None
         leaf = residuals.detach().requires_grad_(True)
         solution = self.solver.solve(self.prompts, leaf, self.differentiate_keys)
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
@@ -127,7 +127,7 @@ class Parallel:
         """Post-edit losses and the parallel gradient; see `LossWithGradient`."""
         solution = self.solver.solve(self.prompts, residuals.detach())
         if not backward:
-            return evaluate_executed(self.objective, solution, active, penalty), None
+            return evaluate_post_edit(self.objective, solution, active, penalty), None
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
         if penalty.price is not None:
             asked = {i: left.detach().requires_grad_(True) for i, (left, _) in solution.factors.items()}
@@ -146,7 +146,7 @@ class Parallel:
         return losses, total
 
 
-def evaluate_executed(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
+def evaluate_post_edit(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
     """Post-edit losses of a solve, with its cost if that has a weight.
 
     Args:

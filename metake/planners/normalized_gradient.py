@@ -144,7 +144,7 @@ class Signals:
 
 
 @torch.enable_grad()
-def answer_signals(
+def answer_keys_and_gradients(
     model: EditableModel, rows: Sequence[Row], layers: Sequence[int], max_tokens: int | None = None
 ) -> Signals:
     """Keys, and gradients of the mean NLL over all answer tokens of all rows.
@@ -163,7 +163,7 @@ def answer_signals(
         >>> model = mk.load("demo", device="cpu")
         >>> request = mk.EditRequest("Which city was {} born in?", "Ada", "Oslo")
         >>> rows = mk.Batch.build(model, [request], contexts=()).edits
-        >>> signals = mk.answer_signals(model, rows, layers=(1,))
+        >>> signals = mk.answer_keys_and_gradients(model, rows, layers=(1,))
         >>> signals.keys[1].shape[0] == signals.gradients[1].shape[0] == rows[0].answer
         True
     """

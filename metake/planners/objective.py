@@ -1,6 +1,6 @@
 """Losses of a batch as functions of its residuals; everything constant is computed once.
 
-Whatever a target does to the model happens at the last edited layer or below, so the stream after
+A target changes only the last edited layer and those below, so the stream after
 that layer is the only input of the rest. A residual r enters it as
 
     h_t + gate_t r

@@ -77,7 +77,7 @@ class OpenLoop(Planner):
             stop=self.stop,
             stop_loss=self.stop_loss,
             penalty=penalty,
-            evaluate_executed=lambda r: problem.evaluate_executed(r, penalty),
+            evaluate_post_edit=lambda r: problem.evaluate_post_edit(r, penalty),
             check_every=self.check_every,
             groups=problem.groups,
             on_step=problem.on_step,

@@ -1,4 +1,4 @@
-"""The upper level's problem: what a planner may ask of the model, the solver and a batch."""
+"""The upper level's problem: model, solver and batch, with the quantities computed from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metake.models.editable import EditableModel
-from metake.planners.hypergradient import evaluate_executed
+from metake.planners.hypergradient import evaluate_post_edit
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization
 from metake.prompts import Batch, LookupPrompts
@@ -126,7 +126,7 @@ class PlanningProblem:
             max_tokens=self.max_tokens,
         )
 
-    def evaluate_executed(self, residuals: Tensor, penalty: Penalty) -> Losses:
+    def evaluate_post_edit(self, residuals: Tensor, penalty: Penalty) -> Losses:
         """Post-edit losses of residuals.
 
         Args:
@@ -137,6 +137,6 @@ class PlanningProblem:
             Losses of all requests after one joint solve.
         """
         everyone = torch.ones(len(self.hidden), dtype=torch.bool)
-        return evaluate_executed(
+        return evaluate_post_edit(
             self.objective, self.solver.solve(self.prompts, residuals), everyone, penalty
         )

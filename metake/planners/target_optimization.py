@@ -168,9 +168,9 @@ class _Requests:
         distance = (self.residuals - self.start).square().sum(1, keepdim=True)
         return decay + self.penalty.regularization * distance / self.square_norms
 
-    def evaluate(self, evaluate_executed: Callable[[Tensor], Losses]) -> None:
+    def evaluate(self, evaluate_post_edit: Callable[[Tensor], Losses]) -> None:
         """Evaluate the loss after the solve and update the best residuals."""
-        self.update_best(self.grouped(evaluate_executed(self.residuals.detach())))
+        self.update_best(self.grouped(evaluate_post_edit(self.residuals.detach())))
 
     def update_best(self, losses: Losses) -> None:
         """Store the residuals with a better post-edit loss than before; stop requests below `stop_loss`."""
@@ -225,7 +225,7 @@ def optimize_targets(
     penalty: Penalty,
     stop: Stop,
     stop_loss: float,
-    evaluate_executed: Callable[[Tensor], Losses],
+    evaluate_post_edit: Callable[[Tensor], Losses],
     check_every: int = 5,
     groups: Tensor | None = None,
     on_step: Callable[[], object] = lambda: None,
@@ -242,7 +242,7 @@ def optimize_targets(
         stop: `own` stops a request once its own loss is below `stop_loss`; `executed` does so by the loss after the
             solve and returns the best residual; `none` takes all steps.
         stop_loss: loss at which a request stops.
-        evaluate_executed: residuals -> losses after the solve for all of them.
+        evaluate_post_edit: residuals -> losses after the solve for all of them.
         check_every: steps between two evaluations after the solve, if `loss` is not that loss.
         groups: `n` group numbers; a group shares one residual, and its means of losses, starts and norms.
         on_step: called after every evaluation of the loss.
@@ -253,7 +253,7 @@ def optimize_targets(
     requests, post_edit = _Requests(start, norms, lr, penalty, stop_loss, groups), stop == "executed"
     for step in range(steps):
         if post_edit and not loss.is_post_edit and step % check_every == 0:
-            requests.evaluate(evaluate_executed)
+            requests.evaluate(evaluate_post_edit)
         if requests.finished:
             break
         last = step == steps - 1 and not post_edit
@@ -273,5 +273,5 @@ def optimize_targets(
     if not post_edit:
         return requests.result(requests.residuals.detach())
     if not requests.finished:
-        requests.evaluate(evaluate_executed)
+        requests.evaluate(evaluate_post_edit)
     return requests.result(requests.best)

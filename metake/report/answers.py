@@ -46,7 +46,7 @@ class Dialogue:
 
 
 def judge_target(answer: str, target: str) -> Answer:
-    """The answer to an edited or reworded question; right if it begins with the target.
+    """The answer to an edited or rephrased question; right if it begins with the target.
 
     Args:
         answer: the answer.

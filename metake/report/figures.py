@@ -51,7 +51,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#CC79A7",
 )
 Look = tuple[str, str, str]  # color, marker, line style
-LOOKS: dict[str, Look] = {
+LINE_STYLES: dict[str, Look] = {
     "metake": (RED, "o", "-"),
     "metake-proxy": (PURPLE, "o", "--"),
     "metake-parallel": (PURPLE, "p", "-."),
@@ -143,7 +143,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
+def line_styles(methods: Iterable[str]) -> dict[str, Look]:
     """Method -> its look; markers and line styles alone tell them apart. A variant or labeled method has its row's color.
 
     Args:
@@ -153,12 +153,12 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
         Method -> color, marker and line style.
     """
     methods = list(methods)
-    chosen = {name: LOOKS[name] for name in methods if name in LOOKS}
+    chosen = {name: LINE_STYLES[name] for name in methods if name in LINE_STYLES}
     taken = {look[1:] for look in chosen.values()}
     free = cycle([look for line in LINES for marker in MARKERS if (look := (marker, line)) not in taken])
     for name in methods:
         if name not in chosen:
-            color = LOOKS.get(name.partition("@")[0].partition(" + ")[0], (BLACK, "", ""))[0]
+            color = LINE_STYLES.get(name.partition("@")[0].partition(" + ")[0], (BLACK, "", ""))[0]
             chosen[name] = (color, *next(free))
     return {name: chosen[name] for name in methods}
 
@@ -215,7 +215,7 @@ def plot_realization(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         figure, (above, below) = panels(2, 1, figsize=(3.6, 4.6))
         offsets = np.linspace(-0.15, 0.15, len(runs)) if len(runs) > 1 else [0.0]
         every = sorted({layer for batches in runs.values() for layer in batches[0]["layers"]})
-        for offset, (method, (color, marker, line)) in zip(offsets, looks(runs).items(), strict=True):
+        for offset, (method, (color, marker, line)) in zip(offsets, line_styles(runs).items(), strict=True):
             batches = runs[method]
             style: Any = {
                 "marker": marker,
@@ -268,7 +268,7 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
     Returns:
         Path of the file.
     """
-    chosen = looks(dict.fromkeys(p["method"] for p in points))
+    chosen = line_styles(dict.fromkeys(p["method"] for p in points))
     with styled():
         figure, axes = panels(1, 2, figsize=(6.4, 2.8), sharey=True)
         for axis, metric in zip(axes, ("efficacy", "generalization"), strict=True):
@@ -339,7 +339,7 @@ def plot_sequence(
     """
     with styled():
         figure, axes = panels(1, 4, figsize=(6.8, 2.9))
-        for method, (color, marker, line) in looks(curves).items():
+        for method, (color, marker, line) in line_styles(curves).items():
             seeds = curves[method]
             for axis, metric in zip(axes, (*PUBLISHED, "attenuation"), strict=True):
                 scale = 100 if metric in PUBLISHED else 1

@@ -1,4 +1,4 @@
-"""Tables for the terminal, as text."""
+"""Tables as text, HTML, Markdown and LaTeX."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Allocation of a residual over the layers.
 
-Shares are a list of `(layer, share)`: the layer is asked for `share` times what is still missing.
+Shares are a list of `(layer, share)`: each layer solves for `share` times the remaining residual.
 An allocation is a list of stages, each planned and solved on the model that the ones before it edited.
 """
 
@@ -192,7 +192,7 @@ def describe_shares(shares: Shares, fit: str = "soft") -> str:
         One line of text.
     """
     if fit == "exact":
-        return "1 (the fit is exact, whatever eta)"
+        return "1 (exact fit, independent of eta)"
     if len(shares) == 1 and shares[0][1] == 1:
         return f"eta {shares[0][0]}"
     factors = (f"eta {n}" if share == 1 else f"{share:.2g} eta {n}" for n, share in shares)

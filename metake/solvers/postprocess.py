@@ -31,7 +31,7 @@ class Postprocess(Component):
         ...     def after_batch(self, delta, weights):
         ...         return mk.Delta({layer: (left / 2, right) for layer, (left, right) in delta.factors.items()})
         >>> delta = mk.Delta({1: (torch.ones(2, 1), torch.ones(3, 1))})
-        >>> Halved().after_batch(delta, {}).dense(1)
+        >>> Halved().after_batch(delta, {}).to_dense(1)
         tensor([[0.5000, 0.5000, 0.5000],
                 [0.5000, 0.5000, 0.5000]], dtype=torch.float64)
     """
@@ -106,7 +106,7 @@ class Rect(Postprocess):
     """RECT (arXiv:2401.04700): the entries with the largest relative change; the others are set to 0."""
 
     kind = "rect"
-    short: ClassVar[dict[str, str]] = {"keep_ratio": "largest"}
+    aliases: ClassVar[dict[str, str]] = {"keep_ratio": "largest"}
 
     keep_ratio: float = Field(0.4, gt=0, le=1, description="share of entries kept by rect")
 
@@ -121,7 +121,7 @@ class Rect(Postprocess):
             A dense update.
         """
         retained = {
-            n: largest_changes(delta.dense(n).to(weight), weight, self.keep_ratio)
+            n: largest_changes(delta.to_dense(n).to(weight), weight, self.keep_ratio)
             for n, weight in weights.items()
         }
         return Delta({}, delta.model, delta.note, retained)

@@ -39,7 +39,7 @@ def strength_of(method: Method) -> str:
     Returns:
         Name of a setting.
     """
-    return method.strength or method.effort
+    return method.constraint_setting or method.step_setting
 
 
 def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str,
         "decay": trial.suggest_categorical("decay", [0.0, 0.5]),
         "kl": trial.suggest_categorical("kl", [0.0, 0.0625, 0.5]),
     }
-    if method.strength == "lam":
+    if method.constraint_setting == "lam":
         choice["lam"] = trial.suggest_float("lam", *space.lam, log=True)
         choice["memory"] = trial.suggest_categorical("memory", ["none", "past-keys"])
     else:
@@ -159,8 +159,8 @@ def settings_of(method: Method) -> dict[str, Any]:
         Setting -> value.
     """
     return {
-        part.short.get(field, field): getattr(getattr(part, field), "kind", getattr(part, field))
-        for _, part in method.parts()
+        part.aliases.get(field, field): getattr(getattr(part, field), "kind", getattr(part, field))
+        for _, part in method.named_components()
         for field in type(part).model_fields
     }
 
@@ -202,7 +202,7 @@ def guess_of(method: Method, space: Space) -> dict[str, Any]:
     """
     closed = closed_loop(method)
     kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
-    other = ("l2", "keep") if method.strength == "lam" else ("lam", "memory")
+    other = ("l2", "keep") if method.constraint_setting == "lam" else ("lam", "memory")
     guess = {setting: value for setting, value in space.guess[kind].items() if setting not in other}
     return guess | ({"price": closed.cost_weight} if closed is not None and closed.cost_weight else {})
 

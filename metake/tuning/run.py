@@ -16,7 +16,7 @@ from metake.files import check_writable, read_record, write_json, write_record
 from metake.methods.base import Method
 from metake.models.editable import EditableModel
 from metake.options import find_statistics
-from metake.presets import PRESETS, preset_name, preset_of, settings_for, short_name
+from metake.presets import PRESETS, load_preset, preset_name, settings_for, short_name
 from metake.provenance import provenance
 from metake.shipped import DEMOS
 from metake.tuning.found import next_command, put, winners
@@ -65,7 +65,7 @@ def open_preset(path: Path, known: str, name: str) -> dict[str, Any]:
         A copy of the preset.
     """
     empty: dict[str, Any] = {"names": [name], "common": {}, "methods": {}}
-    return empty | deepcopy(preset_of(path if path.is_file() else known))
+    return empty | deepcopy(load_preset(path if path.is_file() else known))
 
 
 def tune(

@@ -235,8 +235,8 @@ def search(
     session = Protocol(records, args.batch, generate=False).prepare(model, statistics)
     name = preset_name(model) or short_name(model.name)
     plain = settings_for(model, method, name="none")
-    plain = plain.updated(**plain.numbers(fixed))
-    held = plain.fitting(dict(args.set))
+    plain = plain.updated(**plain.without_choices(fixed))
+    held = plain.supported_changes(dict(args.set))
     study = open_study(
         args.journal / f"{name}-{method}.journal",
         method,

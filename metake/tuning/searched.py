@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metake.methods.table import find_method
 from metake.models.editable import EditableModel
-from metake.presets import preset_name, preset_of
+from metake.presets import load_preset, preset_name
 
 
 def searched_names(model: EditableModel, names: Sequence[str], preset: str | Path | None = None) -> list[str]:
@@ -23,14 +23,14 @@ def searched_names(model: EditableModel, names: Sequence[str], preset: str | Pat
     Returns:
         One name per row.
     """
-    held = list(preset_of(preset_name(model) if preset is None else preset).get("methods", {}))
+    held = list(load_preset(preset_name(model) if preset is None else preset).get("methods", {}))
     return [_variant(name, held) for name in names]
 
 
 def _variant(name: str, held: Iterable[str]) -> str:
     base, at, label = name.partition("@")
     row = find_method(base)
-    own = {part.kind for _, part in row.prototype.parts()}
+    own = {part.kind for _, part in row.prototype.named_components()}
     unlabeled = [other.split(" + ") for other in held if "@" not in other]
     for like in (row.name, row.like):
         for first, *kinds in unlabeled:

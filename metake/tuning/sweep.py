@@ -41,7 +41,7 @@ def strength_of(method: Method) -> str:
     planner = getattr(method, "planner", None)
     if isinstance(planner, ClosedLoop) and planner.cost_weight:
         return "price"
-    return method.strength or method.effort
+    return method.constraint_setting or method.step_setting
 
 
 def at_strengths(

@@ -41,7 +41,7 @@ def test_read_records_reads_documented_examples(at, tmp_path):
     assert first.request.text.replace("?", "").endswith(("was Niels Bohr born in", "Niels Bohr was born in"))
     assert len(records) == (2 if kind in ("jsonl", "csv", "tsv") else 1)
     full = kind == "json" and at > 0
-    assert bool(first.truth) is full
+    assert bool(first.ground_truth) is full
     assert bool(first.locality) is bool(first.locality_answer) is full
     assert bool(first.rephrase) is ("phrase" in text)
     assert bool(first.same_subject) is ("same_subject" in text or "Relation_Specificity" in text)

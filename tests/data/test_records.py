@@ -42,7 +42,7 @@ def test_parse_records_gives_zsre_and_counterfact_one_shape():
     assert a.request.prompt == "Where was {} born?"
     assert (a.request.target_new, b.request.target_new) == ("Oslo", "Oslo")
     assert a.locality == "nq question: who wrote it?"  # the file leaves the question mark out
-    assert (a.truth, b.truth, b.locality_answer) == ("Rome", "Rome", "Bonn")
+    assert (a.ground_truth, b.ground_truth, b.locality_answer) == ("Rome", "Rome", "Bonn")
 
 
 MULTI = {
@@ -62,7 +62,7 @@ MULTI = {
 
 def test_parse_records_reads_original_counterfact():
     record = parse_records(Path("f"), [MULTI])[0]
-    assert (record.request.text, record.request.target_new, record.rival) == (
+    assert (record.request.text, record.request.target_new, record.target_true) == (
         "Ada was born in",
         "Oslo",
         "Rome",
@@ -78,7 +78,7 @@ def test_parse_records_reads_original_counterfact():
     assert record.attribute == ("P19", "Q1")
     flat = parse_records(Path("f"), [FLAT, {**FLAT, "locality_ground_truth": "Rome"}])
     assert [r.neighbors for r in flat] == [(), ("Bo was born in",)]  # a neighbor's answer is the old target
-    assert [r.rival for r in flat] == ["Rome", "Rome"]
+    assert [r.target_true for r in flat] == ["Rome", "Rome"]
 
 
 @pytest.mark.parametrize("change", [{"relation_id": None}, {"target_new": {"str": "Oslo"}}])
@@ -171,7 +171,7 @@ def test_shipped_facts_are_readable_with_neighbors_apart():
     for record in records:
         assert record.request.subject in record.rephrase
         assert record.request.subject not in record.locality
-        assert record.request.target_new != record.truth
+        assert record.request.target_new != record.ground_truth
 
 
 OWN = {"prompt": "Ada was born in", "subject": "Ada", "target_new": "Oslo"}
@@ -197,7 +197,7 @@ def test_parse_records_reads_optional_rephrase_and_unrelated_prompt():
     full = {**OWN, "rephrase": "Ada's birthplace is", "locality": "Bo was born in", "locality_answer": "Bonn"}
     (record,) = parse_records(Path("f"), [full])
     assert (record.rephrase, record.rephrases) == ("Ada's birthplace is", ("Ada's birthplace is",))
-    assert (record.locality, record.locality_answer, record.rival) == ("Bo was born in", "Bonn", "")
+    assert (record.locality, record.locality_answer, record.target_true) == ("Bo was born in", "Bonn", "")
     several = {**OWN, "rephrase": ["Ada's birthplace is", "Ada hails from"]}
     assert parse_records(Path("f"), [several])[0].rephrases == ("Ada's birthplace is", "Ada hails from")
 
@@ -228,8 +228,8 @@ def test_parse_records_takes_gap_in_prompts_about_the_subject():
 def test_parse_records_drops_a_rival_equal_to_the_target():
     """Else its success would be 0 whatever the model says: nothing is likelier than itself."""
     (record,) = parse_records(Path("f"), [{**OWN, "ground_truth": " Oslo"}])
-    assert (record.truth, record.rival) == ("Oslo", "")
-    assert parse_records(Path("f"), [{**OWN, "ground_truth": "Bonn"}])[0].rival == "Bonn"
+    assert (record.ground_truth, record.target_true) == ("Oslo", "")
+    assert parse_records(Path("f"), [{**OWN, "ground_truth": "Bonn"}])[0].target_true == "Bonn"
 
 
 def test_read_records_skips_rows_of_empty_cells(write):
@@ -349,14 +349,16 @@ def test_read_records_reads_nested_fields_and_aliases_of_easyedit(write):
     (record,), notes = read(write("n.json", json.dumps([NESTED])))
     assert (record.locality, record.locality_answer) == ("Bo lives in", "Bonn")  # about something else
     assert record.same_subject == (("Ada's mother is", "Bea"),)
-    assert (record.truth, record.rival) == ("Rome", "Rome")
+    assert (record.ground_truth, record.target_true) == ("Rome", "Rome")
     assert notes == [f"{write('n.json', json.dumps([NESTED]))}: not used: portability"]
 
 
 @pytest.mark.parametrize("aliases", ["English", ["English"], ["English", "englisch"], [["English"], ["x"]]])
 def test_parse_records_takes_the_first_of_aliases(aliases):
-    assert parse_records(Path("f"), [{**OWN, "ground_truth": aliases}])[0].rival == "English"
-    assert parse_records(Path("f"), [{**ZSRE, "pred": aliases, "loc_ans": aliases}])[0].truth == "English"
+    assert parse_records(Path("f"), [{**OWN, "ground_truth": aliases}])[0].target_true == "English"
+    assert (
+        parse_records(Path("f"), [{**ZSRE, "pred": aliases, "loc_ans": aliases}])[0].ground_truth == "English"
+    )
     assert parse_records(Path("f"), [{**ZSRE, "answers": aliases}])[0].request.target_new == "English"
 
 
@@ -454,7 +456,7 @@ def test_parse_records_names_half_a_surrogate_pair():
                 json.dumps({**entry, field: entry[field]}).replace(f'"{field}": "', f'"{field}": "\\ud83d', 1)
             )
             if spoiled != entry:
-                with pytest.raises(MetakeError, match="record 1 holds half of a surrogate pair"):
+                with pytest.raises(MetakeError, match="record 1 contains a lone surrogate"):
                     parse_records(Path("f"), [spoiled])
 
 
@@ -476,7 +478,7 @@ def test_parse_records_reads_flat_easyedit_files():
         "Bo was born in",
         "Bonn",
         "Rome",
-        rival="Rome",
+        target_true="Rome",
         rephrases=("Ada's birthplace is",),
     )
 
@@ -491,7 +493,7 @@ def test_read_records_takes_a_cell_as_text_unless_json(write, cell):
     A year stays a text; brackets do not make a list.
     """
     (record,) = read_records(write("t.csv", f"{TABLE}Ada is,Ada,{cell},{cell}\n"))
-    assert (record.request.target_new, record.truth) == (cell, cell)
+    assert (record.request.target_new, record.ground_truth) == (cell, cell)
 
 
 def test_read_records_takes_a_cell_of_two_braces_as_gap(write):
@@ -554,7 +556,12 @@ def test_parse_records_takes_nested_subject_prompt_as_unrelated():
 def test_parse_records_of_counterfact_without_neighbors():
     """The original format without neighbors has no unrelated prompt."""
     (record,) = parse_records(Path("f"), [{k: v for k, v in MULTI.items() if k != "neighborhood_prompts"}])
-    assert (record.locality, record.locality_answer, record.neighbors, record.rival) == ("", "", (), "Rome")
+    assert (record.locality, record.locality_answer, record.neighbors, record.target_true) == (
+        "",
+        "",
+        (),
+        "Rome",
+    )
 
 
 def test_parse_records_strips_texts_of_lists():

@@ -56,7 +56,7 @@ def test_checkpoint_resumes_a_killed_run_with_equal_results(
     for index in range(3):
         mine, other = (Delta.load(tmp_path / run / f"batch-{index:04d}") for run in ("whole", "cut"))
         assert mine.note == other.note
-        assert all(torch.equal(mine.dense(n), other.dense(n)) for n in mine.layers)
+        assert all(torch.equal(mine.to_dense(n), other.to_dense(n)) for n in mine.layers)
     strip = lambda run: [{k: v for k, v in b.items() if k != "seconds"} for b in run.batches]  # noqa: E731
     assert strip(whole) == strip(again)
 
@@ -73,7 +73,7 @@ def test_checkpoint_restore_can_be_undone(demo, statistics_of, records):
         edited = {n: demo.weight(n).clone() for n in (1, 2)}
         fresh = first.preview([records[0].request]).eta
     with torch.no_grad(), editor() as second:
-        restored = second.restore(result.requests, result.delta, result.learned, seconds=1.5)
+        restored = second.restore(result.requests, result.delta, result.memory, seconds=1.5)
         assert all(torch.equal(demo.weight(n), w) for n, w in edited.items())
         torch.testing.assert_close(second.preview([records[0].request]).eta, fresh)  # the keys are remembered
         assert restored.seconds == 1.5

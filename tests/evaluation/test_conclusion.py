@@ -27,12 +27,12 @@ def test_conclude_compares_the_best_two_by_facts():
     assert said[1].startswith(
         "metake is right on 2 that memit gets wrong, and wrong on 0 that memit gets right"
     )
-    assert "occurs by chance" in said[1]
+    assert "is not significant at the 5% level" in said[1]
 
 
 def test_conclude_reports_a_difference_unlikely_by_chance():
     said = conclude(content(memit=[0] * 10, metake=[1] * 10))
-    assert "is unlikely to be chance (sign test, p = 0.00)" in said[1]
+    assert "is significant at the 5% level (sign test, p = 0.00)" in said[1]
 
 
 def test_conclude_reports_methods_right_on_the_same_facts():

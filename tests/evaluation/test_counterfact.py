@@ -33,7 +33,10 @@ def rivals(records):
     """The world's own answer against another one; the second record's neighbors are its own prompts."""
     return [
         replace(
-            r, rival=r.truth, rephrases=(r.rephrase, r.request.text), neighbors=(r.request.text, r.rephrase)
+            r,
+            target_true=r.ground_truth,
+            rephrases=(r.rephrase, r.request.text),
+            neighbors=(r.request.text, r.rephrase),
         )
         for r in records[:3]
     ]
@@ -43,11 +46,13 @@ def test_compare_targets_has_success_and_magnitude(model, rivals):
     values = compare_targets(model, rivals, [0, 2])
     for index in (0, 2):
         record = rivals[index]
-        new, true = (nll(model, record.request.text, t) for t in (record.request.target_new, record.rival))
+        new, true = (
+            nll(model, record.request.text, t) for t in (record.request.target_new, record.target_true)
+        )
         assert values["efficacy_magnitude"][index] == pytest.approx(np.exp(-new) - np.exp(-true), rel=1e-4)
         assert values["efficacy_success"][index] == 0  # the model knows its world
         assert values["neighborhood_success"][index] == 1
-        both = [nll(model, record.rephrase, t) for t in (record.request.target_new, record.rival)]
+        both = [nll(model, record.rephrase, t) for t in (record.request.target_new, record.target_true)]
         mean = np.mean([np.exp(-new) - np.exp(-true), np.exp(-both[0]) - np.exp(-both[1])])
         assert values["paraphrase_magnitude"][index] == pytest.approx(mean, rel=1e-4)
         assert values["neighborhood_magnitude"][index] == pytest.approx(-mean, rel=1e-4)
@@ -83,7 +88,7 @@ def test_fluency_of_sampled_texts_is_seeded(demo, rivals):
 
 def test_compare_targets_counts_equal_likelihoods_as_failure(demo, rivals):
     """Strictly likelier: a record whose two targets are one succeeds nowhere."""
-    same = replace(rivals[0], rival=rivals[0].request.target_new)
+    same = replace(rivals[0], target_true=rivals[0].request.target_new)
     values = compare_targets(demo, [same], [0])
     for name in ("efficacy", "paraphrase", "neighborhood"):
         assert values[f"{name}_success"][0] == 0

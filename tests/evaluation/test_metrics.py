@@ -34,7 +34,7 @@ def test_measure_of_the_unedited_demo_is_high(model, records):
     assert seen.mean("same_subject") == 1
     assert seen.mean("generation") == 0
     for record, (edited, rephrased, other) in zip(records, seen.answers, strict=True):
-        assert edited == rephrased == record.truth
+        assert edited == rephrased == record.ground_truth
         assert other == record.locality_answer
 
 
@@ -42,7 +42,7 @@ def test_measure_of_a_model_with_the_target_is_full(model, records):
     """A model that knows the target scores full."""
     known = [
         Record(
-            EditRequest.from_text(r.request.text, r.request.subject, r.truth),
+            EditRequest.from_text(r.request.text, r.request.subject, r.ground_truth),
             r.rephrase,
             r.locality,
             r.locality_answer,

@@ -66,7 +66,7 @@ def test_dialogues_have_edited_reworded_and_unrelated_questions():
     assert dialogue.head == ["before", "memit", "rect", "rome"]
     assert [(line.kind, line.question) for line in dialogue.lines] == [
         ("edited", "Where was Ann born?"),
-        ("reworded", "Ann hails from"),
+        ("rephrased", "Ann hails from"),
         ("neighbor", "Bo was born in"),
     ]
     said = [

@@ -255,8 +255,8 @@ def test_fitting_records_reserves_tokens_for_contexts(demo, records, field):
 LONG = "mill " * 100
 TOO_LONG = {
     "a second paraphrase": ({"rephrases": ("Who?", LONG)}, "rephrase"),
-    "the rival": ({"rival": LONG}, "prompt"),
-    "a neighbor": ({"rival": "x", "neighbors": ("Who?", LONG)}, "neighbor"),
+    "the rival": ({"target_true": LONG}, "prompt"),
+    "a neighbor": ({"target_true": "x", "neighbors": ("Who?", LONG)}, "neighbor"),
     "a prompt about the subject": ({"same_subject": (("Who?", "x"), (LONG, "x"))}, "same_subject"),
     "an answer about the subject": ({"same_subject": (("Who?", LONG),)}, "same_subject"),
     "the locality's answer": ({"locality_answer": LONG}, "locality"),
@@ -271,7 +271,7 @@ def test_fitting_records_checks_every_text_first(demo, records, case):
     What is left is measured by a model of that length without an IndexError, what is not is named by its field.
     """
     change, field = TOO_LONG[case]
-    short = replace(records[0], rival="x", rephrases=("Who is it?",), generation_prompts=("It is",))
+    short = replace(records[0], target_true="x", rephrases=("Who is it?",), generation_prompts=("It is",))
     good, bad = fitting_records(
         SimpleNamespace(max_positions=70, tokenizer=demo.tokenizer), [short, replace(short, **change)]
     )
@@ -485,7 +485,7 @@ def test_content_lists_questions_in_page_order(compared, records):
     """
     out, runs = compared(batch_size=1, on_edit=print, on_measurement=repr, note="x")
     assert out.content["requests"] == [
-        [r.request.text, r.request.target_new, r.truth, r.rephrase, r.locality, r.locality_answer]
+        [r.request.text, r.request.target_new, r.ground_truth, r.rephrase, r.locality, r.locality_answer]
         for r in records[:2]
     ]
     assert len({text for text in out.content["requests"][0]}) == 6

@@ -70,7 +70,7 @@ def test_ask_in_a_conversation_returns_the_whole_turn(talking):
         (["fine", 3], "ask: question must be a text, not int"),
         (
             "half \ud83d",
-            "ask: question 'half \\ud83d' holds half of a surrogate pair; write the whole character",
+            "ask: question 'half \\ud83d' contains a lone surrogate; write the whole character",
         ),
     ],
 )

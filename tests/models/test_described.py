@@ -121,7 +121,7 @@ def test_experiments_take_a_described_model(script, folder, records, write, tmp_
             "subject": r.request.subject,
             "src": r.request.text,
             "alt": r.request.target_new,
-            "answers": [r.truth],
+            "answers": [r.ground_truth],
             "rephrase": r.rephrase,
             "loc": r.locality,
             "loc_ans": r.locality_answer,

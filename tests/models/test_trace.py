@@ -73,13 +73,11 @@ def test_run_computes_gelus_as_written(tiny_model):
     torch.testing.assert_close(
         run(tiny_model, IDS).logits, tiny_model.model(input_ids=IDS).logits, rtol=1e-5, atol=1e-5
     )
-    for act in tiny_model.written_out_gelus:
+    for act in tiny_model.unfused_gelus:
         assert "forward" not in act.__dict__
         x = torch.linspace(-6, 6, 1000, dtype=torch.float64)
         torch.testing.assert_close(_gelu(x), act(x), rtol=1e-12, atol=1e-12)
-    assert len(tiny_model.written_out_gelus) == (
-        len(tiny_model) if tiny_model.family in ("gpt2", "gptj") else 0
-    )
+    assert len(tiny_model.unfused_gelus) == (len(tiny_model) if tiny_model.family in ("gpt2", "gptj") else 0)
 
 
 @torch.no_grad()

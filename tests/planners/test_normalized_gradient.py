@@ -11,7 +11,7 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.operator import Identity
 from metake.models.tokens import encode
-from metake.planners.normalized_gradient import Moments, answer_signals, gradient_step
+from metake.planners.normalized_gradient import Moments, answer_keys_and_gradients, gradient_step
 from metake.presets import settings_for
 from metake.prompts import Batch
 from metake.requests import EditRequest
@@ -67,7 +67,7 @@ def test_answer_signals_equal_plain_autograd(model, records, budget):
     """In any chunks, at any layer, on each architecture."""
     requests = [r.request for r in records[:5]]
     rows = Batch.build(model, requests, ()).edits
-    signals = answer_signals(model, rows, LAYERS, budget)
+    signals = answer_keys_and_gradients(model, rows, LAYERS, budget)
     order = torch.argsort(signals.owners, stable=True)
     for layer in LAYERS:
         keys, slopes = plain_signals(model, requests, layer)
@@ -79,7 +79,7 @@ def test_answer_signals_equal_plain_autograd(model, records, budget):
 
 def test_ultraedit_step_is_the_normal_equation(demo, records):
     rows = Batch.build(demo, [r.request for r in records[:4]], ()).edits
-    signals = answer_signals(demo, rows, LAYERS)
+    signals = answer_keys_and_gradients(demo, rows, LAYERS)
     _, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
     width = demo.d_k
     both = torch.cat([torch.cat([signals.keys[n], signals.gradients[n]], 1) for n in LAYERS]).double()
@@ -100,7 +100,7 @@ def editor_of(model, **changes):
 
 def losses(model, requests):
     rows = [encode(model.tokenizer, r.text, r.target_new) for r in requests]
-    return answer_signals(model, rows, (0,)).nll
+    return answer_keys_and_gradients(model, rows, (0,)).nll
 
 
 def test_ultraedit_lowers_the_loss_without_statistics(model, records, monkeypatch):
@@ -134,14 +134,16 @@ def test_ultraedit_normalizes_by_all_earlier_batches(demo, records):
     counts = [len(r.factors[2][0][0]) for r in (one.delta, two.delta)]
     assert seen == {n: counts for n in (2, 3, 4)}
     with editor_of(demo) as editor:
-        editor.restore(first, one.delta, one.learned)
+        editor.restore(first, one.delta, one.memory)
         again = editor.edit(second).delta
     with editor_of(demo) as forgetful:
         forgetful.restore(first, one.delta, {})
         other = forgetful.edit(second).delta
     for layer in two.delta.layers:
-        torch.testing.assert_close(again.dense(layer), two.delta.dense(layer), rtol=0, atol=0)
-        assert (other.dense(layer) - two.delta.dense(layer)).norm() > 0.01 * two.delta.dense(layer).norm()
+        torch.testing.assert_close(again.to_dense(layer), two.delta.to_dense(layer), rtol=0, atol=0)
+        assert (other.to_dense(layer) - two.delta.to_dense(layer)).norm() > 0.01 * two.delta.to_dense(
+            layer
+        ).norm()
 
 
 def test_ultraedit_refuses_a_single_token(demo):
@@ -189,7 +191,7 @@ def test_answer_signals_have_nll_and_stream_of_requests(model, records):
     requests = [r.request for r in records[:4]]
     rows = Batch.build(model, requests, ()).edits
     assert len({row.answer for row in rows}) > 1
-    signals = answer_signals(model, rows, LAYERS, 64)
+    signals = answer_keys_and_gradients(model, rows, LAYERS, 64)
     for i, row in enumerate(rows):
         seen = {}
         with model.blocks[3].register_forward_hook(
@@ -208,7 +210,7 @@ def test_ultraedit_reports_means_over_tokens(demo, records):
     eta = k.k / (1 + k.k) of I, what was asked for at each layer, and what the last layer's update does at its keys.
     """
     rows = Batch.build(demo, [r.request for r in records[:4]], ()).edits
-    signals = answer_signals(demo, rows, LAYERS)
+    signals = answer_keys_and_gradients(demo, rows, LAYERS)
     targets, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
 
     def mean(values):
@@ -232,7 +234,7 @@ def test_ultraedit_reports_means_over_tokens(demo, records):
 
 def test_ultraedit_refuses_a_non_finite_update(demo, records):
     rows = Batch.build(demo, [r.request for r in records[:2]], ()).edits
-    signals = answer_signals(demo, rows, LAYERS)
+    signals = answer_keys_and_gradients(demo, rows, LAYERS)
     with pytest.raises(MetakeError, match="the update of layer 1 is not finite; nothing was changed"):
         gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, float("inf"))
 

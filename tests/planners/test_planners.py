@@ -185,7 +185,7 @@ def test_evaluate_executed_uses_the_loops_own_weights(planned):
     """
     _, (plan, closed), solver, prompts = planned(stop="executed")
     residuals = plan[-1].residuals * 3
-    first, second = (call[-2]["evaluate_executed"](residuals) for call in (plan, closed))
+    first, second = (call[-2]["evaluate_post_edit"](residuals) for call in (plan, closed))
     torch.testing.assert_close(first.nll, second.nll)
     assert ((first.kl - second.kl).abs() > 1e-3 * first.kl).all()
     assert first.cost is None

@@ -8,7 +8,7 @@ import torch
 from metake.editor import Editor
 from metake.models.tokens import encode
 from metake.planners.compensated import compensate
-from metake.planners.normalized_gradient import answer_signals
+from metake.planners.normalized_gradient import answer_keys_and_gradients
 from metake.planners.objective import Losses
 from metake.planners.target_optimization import Penalty, group_mean, mean_within, optimize_targets
 from metake.requests import EditRequest
@@ -33,7 +33,7 @@ class Bowl:
 GOALS = torch.tensor([[0.1, 0.0], [3.0, 0.0]])
 
 
-def go(stop="own", steps=40, penalty=None, evaluate_executed=None, goals=GOALS, executed=False, **rest):
+def go(stop="own", steps=40, penalty=None, evaluate_post_edit=None, goals=GOALS, executed=False, **rest):
     bowl = Bowl(goals, executed)
     start = torch.zeros_like(goals)
     out = optimize_targets(
@@ -45,7 +45,7 @@ def go(stop="own", steps=40, penalty=None, evaluate_executed=None, goals=GOALS, 
         penalty=penalty or Penalty(),
         stop=stop,
         stop_loss=1e-3,
-        evaluate_executed=evaluate_executed or (lambda r: None),
+        evaluate_post_edit=evaluate_post_edit or (lambda r: None),
         **rest,
     )
     return bowl, out
@@ -82,7 +82,9 @@ def test_optimize_targets_keeps_the_best_with_cost():
             penalty=penalty,
             stop="executed",
             stop_loss=1e-9,
-            evaluate_executed=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False)[0],
+            evaluate_post_edit=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False)[
+                0
+            ],
         ).residuals
 
     free, priced = kept(None), kept(torch.tensor([0.0, 1.0]))
@@ -112,7 +114,7 @@ def test_optimize_targets_steps_until_execution_decides():
         stop="executed",
         steps=15,
         executed=True,
-        evaluate_executed=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
+        evaluate_post_edit=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
     )
     assert out.steps.tolist()[1] == 15
     assert all(bowl.gradients)
@@ -125,9 +127,9 @@ def test_optimize_targets_names_requests_at_the_clamp(stop):
     def execute(residuals):
         return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
 
-    _, out = go(stop=stop, steps=200, penalty=Penalty(clamp=0.5), evaluate_executed=execute)
+    _, out = go(stop=stop, steps=200, penalty=Penalty(clamp=0.5), evaluate_post_edit=execute)
     assert out.clamped.tolist() == [False, True]
-    assert go(stop=stop, steps=200, evaluate_executed=execute)[1].clamped.tolist() == [False, False]
+    assert go(stop=stop, steps=200, evaluate_post_edit=execute)[1].clamped.tolist() == [False, False]
 
 
 def test_optimize_targets_clamps_the_length():
@@ -153,7 +155,7 @@ def test_optimize_targets_keeps_the_best_executed():
     def execute(residuals):
         return Losses((residuals - GOALS / 2).norm(dim=1), torch.zeros(2))
 
-    _, out = go(stop="executed", steps=60, evaluate_executed=execute, check_every=1)
+    _, out = go(stop="executed", steps=60, evaluate_post_edit=execute, check_every=1)
     assert (out.residuals - GOALS / 2).norm(dim=1).max() < 0.06
     torch.testing.assert_close(out.post_edit_nll, (out.residuals - GOALS / 2).norm(dim=1))
 
@@ -169,21 +171,21 @@ def test_optimize_targets_uses_executed_losses_of_the_gradient():
         asked.append(residuals.clone())
         return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
 
-    _, out = go(stop="executed", steps=25, evaluate_executed=execute, executed=True, check_every=1000)
+    _, out = go(stop="executed", steps=25, evaluate_post_edit=execute, executed=True, check_every=1000)
     assert len(asked) == 1  # the last step's residual, which no slope has seen
     assert out.steps[0] < 25  # done, and frozen, on the way
     losses = ((out.residuals - GOALS) ** 2).sum(1)
     torch.testing.assert_close(out.post_edit_nll, losses)
     assert losses[0] < 1e-3
 
-    _, done = go(stop="executed", evaluate_executed=execute, executed=True, goals=torch.zeros(2, 2))
+    _, done = go(stop="executed", evaluate_post_edit=execute, executed=True, goals=torch.zeros(2, 2))
     assert done.steps.tolist() == [0, 0]
     assert len(asked) == 1
 
 
 def test_optimize_targets_skips_requests_already_executed():
     """Executed stop leaves alone what holds already."""
-    _, out = go(stop="executed", evaluate_executed=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
+    _, out = go(stop="executed", evaluate_post_edit=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
     assert out.steps.tolist() == [0, 0]
     assert out.residuals.abs().max() == 0
 
@@ -288,7 +290,7 @@ def test_editor_merges_requests_with_one_key(demo, statistics_of):
         with editor:
             residuals = editor.edit(requests).stages[0].targets.residuals
             rows = [encode(demo.tokenizer, r.text, r.target_new) for r in requests]
-            seen[method] = residuals, answer_signals(demo, rows, (1,)).nll.mean()
+            seen[method] = residuals, answer_keys_and_gradients(demo, rows, (1,)).nll.mean()
     apart, merged = seen["memit"][0], seen["memit-merge"][0]
     assert torch.equal(merged[0], merged[1])
     assert (apart[0] - apart[1]).norm() > 0.1 * apart[0].norm()
@@ -371,7 +373,7 @@ def test_optimize_targets_equals_the_published_loop(weights, stop):
         penalty=Penalty(**weights),
         stop=stop,
         stop_loss=0.02,
-        evaluate_executed=None,
+        evaluate_post_edit=None,
         **options,
     )
     reached = 0.02 if stop == "own" else -1.0
@@ -395,7 +397,7 @@ def test_optimize_targets_keeps_last_losses_in_the_trail():
     """
     options = {"steps": 60, "lr": 0.15, "stop_loss": 0.02}
     out = optimize_targets(
-        Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", evaluate_executed=None, **options
+        Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", evaluate_post_edit=None, **options
     )
     alone = [published(g, s, 1.0, **options)[2] for g, s in zip(GOALS3, STARTS3, strict=True)]
     assert len({len(seen) for seen in alone}) > 1
@@ -425,7 +427,7 @@ def test_optimize_targets_evaluates_executed_losses_every_few_steps(check_every)
         penalty=penalty,
         stop="executed",
         stop_loss=-1.0,
-        evaluate_executed=execute,
+        evaluate_post_edit=execute,
         check_every=check_every,
     )
     paths = [
@@ -462,7 +464,7 @@ def test_optimize_targets_freezes_by_nll_alone():
         penalty=Penalty(kl=1.0),
         stop="executed",
         stop_loss=0.05,
-        evaluate_executed=execute,
+        evaluate_post_edit=execute,
         check_every=2,
     )
     assert out.steps.tolist() == [0, 4, 0]
@@ -479,7 +481,7 @@ def test_optimize_targets_averages_everything_of_tied_requests():
     mean = torch.stack([(STARTS3[0] + STARTS3[2]) / 2, STARTS3[1], (STARTS3[0] + STARTS3[2]) / 2])
     norms = torch.tensor([1.75, 0.6, 1.75])
     goals = torch.stack([(GOALS3[0] + GOALS3[2]) / 2, GOALS3[1], (GOALS3[0] + GOALS3[2]) / 2])
-    options = {"steps": 30, "lr": 0.1, "stop": "none", "stop_loss": 0.0, "evaluate_executed": None}
+    options = {"steps": 30, "lr": 0.1, "stop": "none", "stop_loss": 0.0, "evaluate_post_edit": None}
     penalty = Penalty(kl=0.2, decay=0.3, regularization=0.5, clamp=0.25)
     tied = optimize_targets(Valley(GOALS3), STARTS3, NORMS3, groups=ties, penalty=penalty, **options)
     same = optimize_targets(
@@ -509,7 +511,7 @@ def test_optimize_targets_keeps_one_best_of_tied_requests(part):
         penalty=Penalty(kl=1.0),
         stop="executed",
         stop_loss=-1.0,
-        evaluate_executed=lambda r: seen.append(r.clone()) or execute(r),
+        evaluate_post_edit=lambda r: seen.append(r.clone()) or execute(r),
         check_every=1,
         groups=torch.tensor([0, 0]),
     )

@@ -143,9 +143,9 @@ def test_plot_sequence_has_mean_and_range_over_seeds(drawn, tmp_path):
 
 def test_palette_differs_without_colors():
     """The palette has no two looks alike without colors."""
-    looks = [look[1:] for look in figures.LOOKS.values()]
+    looks = [look[1:] for look in figures.LINE_STYLES.values()]
     assert len(set(looks)) == len(looks)
-    many = figures.looks([f"m{i}" for i in range(40)])
+    many = figures.line_styles([f"m{i}" for i in range(40)])
     assert len({look[1:] for look in many.values()}) == 40
 
 

@@ -101,11 +101,13 @@ def test_looks_differ_between_methods_of_a_sequence(tmp_path, monkeypatch):
 
 
 def test_looks_of_a_labeled_method_differ_in_line():
-    chosen = figures.looks(["memit", "metake@slow", "unknown"])
-    assert chosen["memit"] == figures.LOOKS["memit"]
-    assert chosen["metake@slow"][0] == figures.LOOKS["metake"][0]
-    variant = figures.looks(["memit", "metake + compensated + past-keys"])["metake + compensated + past-keys"]
-    assert variant[0] == figures.LOOKS["metake"][0]
+    chosen = figures.line_styles(["memit", "metake@slow", "unknown"])
+    assert chosen["memit"] == figures.LINE_STYLES["memit"]
+    assert chosen["metake@slow"][0] == figures.LINE_STYLES["metake"][0]
+    variant = figures.line_styles(["memit", "metake + compensated + past-keys"])[
+        "metake + compensated + past-keys"
+    ]
+    assert variant[0] == figures.LINE_STYLES["metake"][0]
     assert len({look[1:] for look in chosen.values()}) == 3
 
 

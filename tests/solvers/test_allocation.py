@@ -27,7 +27,7 @@ def test_predicted_share_is_that_of_the_missing_residual():
     ("shares", "fit", "text"),
     [
         ([(3, 1.0)], "soft", "eta 3"),
-        ([(3, 1.0)], "exact", "1 (the fit is exact, whatever eta)"),
+        ([(3, 1.0)], "exact", "1 (exact fit, independent of eta)"),
         (Spread().stages(LAYERS)[0], "soft", "1 - (1 - 0.33 eta 1) (1 - 0.5 eta 2) (1 - eta 3)"),
         (Forward().stages(LAYERS)[0], "soft", "1 - (1 - eta 1) (1 - eta 2) (1 - eta 3)"),
         ([(3, 0.5)], "soft", "1 - (1 - 0.5 eta 3)"),
