@@ -88,7 +88,7 @@ def test_attenuation_equals_the_strength_it_leads_to(demo, records, statistics_o
             return editor.edit(requests)
 
     asked = edit(base.updated(attenuation=0.6))
-    name = base.strength
+    name = base.constraint_setting
     plain = edit(base.updated(**{name: asked.constraint[name]}))
     assert "attenuation" not in plain.constraint
     for layer in (1, 2):

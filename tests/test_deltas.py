@@ -277,7 +277,7 @@ def test_load_refuses_a_file_without_a_factor(tmp_path):
         Delta.load(tmp_path)
 
 
-def test_norms_of_cancelling_changes_are_small():
+def test_norms_of_canceling_changes_are_small():
     """Norms of changes that cancel are small numbers.
 
     Three pairs that add up to nothing: rounding may leave a square below zero.

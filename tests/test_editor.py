@@ -591,7 +591,7 @@ def test_editor_restores_everything_wherever_an_edit_fails(
     Weights, memory, mode, gradients, hooks and the stream of random numbers are as they were, after Ctrl-C too.
     """
 
-    dense = Delta.dense
+    dense = Delta.to_dense
 
     def stop(*given, **_):
         if fails == "write" and given[1] == QUICK["layers"][0]:
@@ -611,7 +611,7 @@ def test_editor_restores_everything_wherever_an_edit_fails(
         target = {
             "plan": "metake.methods.locate_then_edit.LocateThenEdit.plan",
             "solve": "metake.solvers.layered.LayeredSolver.solve",
-            "write": "metake.deltas.Delta.dense",
+            "write": "metake.deltas.Delta.to_dense",
             "learn": "metake.methods.locate_then_edit.LocateThenEdit._learn",
         }[fails]
         try:
