@@ -119,5 +119,5 @@ def test_legend_names_the_strength(demo, records, statistics_of):
     method = method_named("memit", (1,)).updated(attenuation=0.5, contexts=())
     with Editor(demo, method=method, statistics=statistics_of(demo), progress=False) as editor:
         text = str(editor.preview(records[0].request))
-    assert "constraint: weight = " in text
+    assert "constraint: lam = " in text
     assert "a median eta of 0.5" in text
