@@ -67,7 +67,8 @@ from torch import Tensor
 from metake.data.records import read_records
 from metake.figures.core import LAYOUT
 from metake.geometry.specs import GeometrySpec
-from metake.methods.locate_then_edit import LocateThenEdit, lookup_keys
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.lookup_keys import lookup_keys
 from metake.models.trace import frozen
 from metake.presets import settings_for
 from metake.provenance import provenance

@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 import metake
 from metake.answers import Check
+from metake.calibration.escalation import stronger
 from metake.checks import Questions, answer_requests, compare_requests
 from metake.console import tqdm_disable
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.statistics import Statistics
 from metake.history import History
-from metake.methods.base import LayerMemory, Method, Stage, State
+from metake.methods.base import Method
+from metake.methods.state import LayerMemory, Stage, State
 from metake.methods.table import method_named
 from metake.models.ambient import neutral, refuse_inference_tensors
 from metake.models.ask import ask
@@ -29,8 +31,9 @@ from metake.models.editable import MAX_NEW_TOKENS, EditableModel
 from metake.models.load import as_editable
 from metake.models.modules import ModuleMap
 from metake.models.trace import frozen
+from metake.preview import Preview
 from metake.requests import EditRequest, distinct
-from metake.result import EditResult, Preview
+from metake.result import EditResult
 
 
 class Editor:
@@ -39,12 +42,14 @@ class Editor:
     Args:
         model: what `load` returns, or a causal language model (`transformers`), on any device, fp32 or bf16.
         tokenizer: the model's (fast) tokenizer; not needed with the result of `load`.
-        method: a name of the table of methods, with the model's preset; or a method, e.g. `memit(model, lr=0.1)`.
+        method: a name of the table of methods, with the model's preset, or without one with settings that the first
+            batch is calibrated on (see `locate`); or a method, e.g. `memit(model, lr=0.1)`.
         statistics: second moments of the edited layers' keys, for geometries that use them; default: from the cache,
             or collected.
         modules: module map of an unknown model family, or the path of its file.
         answers: read greedy answers before and after each batch, to determine whether an edit succeeded.
         progress: show a progress bar for target optimizations longer than a second, on a terminal or in a notebook.
+        reasons: lines on where the settings of a given method come from, for results and notes of deltas.
 
     Attributes:
         state: state of the method for the next batch.
@@ -72,8 +77,9 @@ class Editor:
         modules: ModuleMap | Path | str | None = None,
         answers: bool = True,
         progress: bool = True,
+        reasons: Sequence[str] = (),
     ) -> None:
-        from metake.presets import settings_for
+        from metake.presets import preset_name, settings_for
         from metake.statistics_cache import statistics_for
 
         if not isinstance(method, Method):
@@ -90,15 +96,36 @@ class Editor:
         self.progress = progress
         self.reads_answers = answers and hasattr(self.model.model, "generate")
         self.model.check_layers(self.method.layers)
-        if statistics is None and self.method.needs_statistics:
-            statistics = statistics_for(self.model, self.tokenizer, self.method.layers, progress=progress)
-        self.state: State = self.method.init(self.model, statistics)
+        self.reasons = tuple(reasons)
+        self._uncalibrated, self._given_statistics = "", statistics
+        if isinstance(method, str):
+            preset = preset_name(self.model)
+            self.reasons = (f"settings: preset {preset}",) if preset else ()
+            self._uncalibrated = "" if preset else method
         self._history = History(self.model)
+        if statistics is None and self.method.needs_statistics and not self._uncalibrated:
+            statistics = statistics_for(self.model, self.tokenizer, self.method.layers, progress=progress)
+        self.state = State() if self._uncalibrated else self.method.init(self.model, statistics)
 
     @property
     def statistics(self) -> Statistics | None:
         """Second moments of the edited layers' keys; None if the method needs none."""
         return self.state.statistics
+
+    def _calibrate(self, requests: Sequence[EditRequest]) -> None:
+        """Choose the settings of a method that was named for a model without a preset; once, at the first batch."""
+        from metake.calibration.locate import locate
+        from metake.statistics_cache import statistics_for
+
+        if not self._uncalibrated:
+            return
+        given = self._given_statistics
+        location = locate(self.model, requests, self._uncalibrated, given, windows=given is None)
+        self.method, self.reasons = location.method, location.reasons
+        if given is None and self.method.needs_statistics:
+            given = statistics_for(self.model, self.tokenizer, self.method.layers, progress=self.progress)
+        self.state = self.method.init(self.model, given)
+        self._uncalibrated = ""
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -141,6 +168,7 @@ class Editor:
             MetakeError: no request, or a method without attenuation.
         """
         requests = distinct(requests)
+        self._calibrate(requests)
         with neutral(), frozen(self.model.model):
             self.state = self.method.prepare(self.model, self.state, requests)
             found = self.method.preview(self.model, requests, self.state)
@@ -150,10 +178,15 @@ class Editor:
             state=self.state,
             model=self.model.fingerprint(),
             constraint=self.method.constraint(self.state),
+            reasons=self.reasons,
         )
 
     def edit(
-        self, requests: Sequence[EditRequest] | EditRequest, *, preview: Preview | None = None
+        self,
+        requests: Sequence[EditRequest] | EditRequest,
+        *,
+        preview: Preview | None = None,
+        escalate: int = 0,
     ) -> EditResult:
         """Plan, solve and apply one batch of edits. If a step fails, the model is unchanged.
 
@@ -161,9 +194,12 @@ class Editor:
             requests: one request or several, edited together. Identical ones are merged, with a warning.
             preview: preview of the same requests. Its token rows and passes are reused if neither the model nor the
                 state has changed since; the result is the same, bit for bit.
+            escalate: largest number of further attempts while some answers do not begin with their target. Each has a
+                weaker constraint and more steps (see `metake.calibration.escalation.stronger`); the batch that fails
+                for the fewest requests is kept. Later batches are edited with the method as it was.
 
         Returns:
-            Report of the batch.
+            Report of the batch; its `method` is that of the attempt that was kept.
 
         Raises:
             MetakeError: no request, two requests with different targets for one prompt, or a preview that is none.
@@ -171,12 +207,42 @@ class Editor:
         requests = distinct(requests)
         if preview is not None and not isinstance(preview, Preview):
             raise MetakeError(f"edit: preview must be a Preview, not {type(preview).__name__}")
+        if isinstance(escalate, bool) or not isinstance(escalate, int) or escalate < 0:
+            raise MetakeError(f"edit: escalate must be a number of attempts, at least 0, not {escalate!r}")
+        self._calibrate(requests)
         self._history.unfinalize()
         before = answer_requests(self.model, requests) if self.reads_answers else []
-        started = time.perf_counter()
+        result = self._attempt(requests, self.method, before, preview)
+        tried = method = self.method
+        scale = self.state.scale
+        for _ in range(escalate if result.failed else 0):
+            tried = stronger(tried)
+            self.undo()
+            self.state = replace(self.state, scale=scale)
+            again = self._attempt(requests, tried, before)
+            if len(again.failed) < len(result.failed):
+                method, result = tried, again
+            if not result.failed:
+                break
+        if self.batches[-1] is not result:
+            self.undo()
+            result = self._attempt(requests, method, before)
+        return result
+
+    def _attempt(
+        self,
+        requests: tuple[EditRequest, ...],
+        method: Method,
+        before: Sequence[str],
+        preview: Preview | None = None,
+    ) -> EditResult:
+        """One batch with a method that may be stronger than the editor's, which later batches are edited with."""
+        started, own = time.perf_counter(), method is self.method
+        old = self.state if own else replace(self.state, scale=None)
         with frozen(self.model.model):
-            delta, state, stages = self._step(requests, preview)
-            note = self._note(requests) | {"constraint": self.method.constraint(state)}
+            delta, state, stages = self._step(method, requests, old, preview)
+            constraint = method.constraint(state)
+            note = self._note(method, requests) | {"constraint": constraint, "reasons": list(self.reasons)}
             delta = replace(delta, model=self.model.fingerprint(), note=note)
             applied = delta.apply(self.model, check=False)
             try:
@@ -185,33 +251,34 @@ class Editor:
             except BaseException:
                 applied.revert()
                 raise
-        memory = state.memory[-1] if len(state.memory) > len(self.state.memory) else {}
-        constraint = self.method.constraint(state)
-        result = EditResult(requests, self.method, delta, stages, seconds, memory, answers, constraint)
+        memory = state.memory[-1] if len(state.memory) > len(old.memory) else {}
+        result = EditResult(
+            requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons
+        )
         self._history.push(result, applied, self.state)
-        self.state = state
+        self.state = state if own else replace(state, scale=self.state.scale)
         return result
 
     def _step(
-        self, requests: tuple[EditRequest, ...], preview: Preview | None
+        self, method: Method, requests: tuple[EditRequest, ...], state: State, preview: Preview | None
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One step of the method, with a progress bar, on the inputs of a preview if they are the step's."""
-        inputs = preview and preview.inputs_for(requests, self.state, self.model.fingerprint())
+        inputs = preview and preview.inputs_for(requests, state, self.model.fingerprint())
         built = {} if inputs is None else {"inputs": inputs}
-        total, title = self.method.step_count(len(requests)), f"{self.method.name}: targets"
+        total, title = method.step_count(len(requests)), f"{method.name}: targets"
         options = {"total": total, "desc": title, "unit": "step", "leave": False, "delay": 1}
         bar = tqdm(**options, disable=tqdm_disable(self.progress)) if self.progress else None
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None
-            return self.method.step(self.model, requests, self.state, on_step, **built)
+            return method.step(self.model, requests, state, on_step, **built)
 
-    def _note(self, requests: tuple[EditRequest, ...]) -> dict[str, Any]:
+    def _note(self, method: Method, requests: tuple[EditRequest, ...]) -> dict[str, Any]:
         """Note of a batch's delta."""
         return {
-            "method": self.method.name,
+            "method": method.name,
             "model": getattr(self.model.model, "name_or_path", "") or "",
             "version": metake.__version__,
-            "settings": self.method.model_dump(),
+            "settings": method.model_dump(),
             "edits": [
                 {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in requests
             ],
@@ -241,6 +308,7 @@ class Editor:
             raise MetakeError("restore: memory must be the dictionary `memory` of the edit's result")
         if other := [layer for layer in memory if layer not in self.method.layers]:
             raise MetakeError(f"restore: memory contains layer {other[0]!r}, which the editor does not edit")
+        self._calibrate(requests)
         self._history.unfinalize()
         self.state = self.method.prepare(self.model, self.state, requests)
         with torch.no_grad():

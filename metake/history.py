@@ -9,7 +9,8 @@ from torch import Tensor
 
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
-from metake.methods.base import Method, State
+from metake.methods.base import Method
+from metake.methods.state import State
 from metake.models.editable import EditableModel
 from metake.result import EditResult
 

@@ -22,6 +22,7 @@ from metake.names import unknown_name
 from metake.shipped import ASSETS
 
 PRESETS = ASSETS / "presets"
+NO_PRESET = "none"  # in place of a preset's name: the model is treated as one without a preset
 
 
 def default_layers(count: int) -> tuple[int, ...]:
@@ -104,6 +105,8 @@ def load_preset(which: str | Path) -> dict[str, Any]:
     Raises:
         MetakeError: the file cannot be read, or is no preset.
     """  # noqa: DOC501 (unknown_name returns a MetakeError)
+    if str(which) == NO_PRESET:
+        return {}
     if isinstance(which, str) and not which.endswith(".json"):
         return _shipped().get(short_name(which), {})
     content = read_json(as_path(which, "preset"))

@@ -1,7 +1,8 @@
-"""Results of an editor: predictions before an edit, and the report of a batch of edits."""
+"""Report of a batch of edits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,132 +14,20 @@ from torch import Tensor
 from metake.answers import CHECKED, HEAD, Answer, count_successes, show_answers
 from metake.deltas import Delta
 from metake.files import as_path
-from metake.methods.base import LayerMemory, Method, Stage, State
+from metake.methods.base import Method
+from metake.methods.state import LayerMemory, Stage
+from metake.preview import ETA, constraint_lines, predicted_line
 from metake.report.tables import html, render
 from metake.requests import EditRequest
-from metake.solvers.allocation import Shares, describe_shares, predicted_missing, predicted_share
+from metake.solvers.allocation import predicted_missing, predicted_share
 
-# of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
-MIN_KEY_COSINE = 0.1
-ETA = "eta: share of the requested residual that a layer realizes; rho = eta / (1 - eta)"
 LENGTH = "|r|/|h|: norm of the planned shift r, relative to that of the residual stream h"
 
 
-@dataclass(frozen=True, repr=False)
-class Preview:
-    """Predicted realization of requests on the unedited model.
-
-    Attributes:
-        layers: the edited layers.
-        rho: realizability of each request's mean key over contexts, `layers x n`.
-        cosine: cosine between the key in the bare prompt and the mean key over contexts, `layers x n`.
-        shares, fit: allocation of the residual over the layers, and the fit of each layer's solve.
-        inputs: inputs of an edit of the same requests; None if there are none.
-        state: state of the method that the inputs were built with.
-        model: fingerprint of the model that they were built with.
-        constraint: strength of the constraint by name, with the attenuation it was derived from, if any.
-    """
-
-    requests: tuple[EditRequest, ...]
-    layers: tuple[int, ...]
-    rho: Tensor
-    cosine: Tensor
-    shares: Shares
-    fit: str
-    inputs: Any = None
-    state: State | None = None
-    model: str = ""
-    constraint: Mapping[str, float] = field(default_factory=dict)
-
-    def inputs_for(self, requests: Sequence[EditRequest], state: State, model: str) -> Any:
-        """Inputs of an edit, if they were built for the same requests, contexts, memory and weights.
-
-        Args:
-            requests: requests of the edit.
-            state: state of the method before the edit.
-            model: fingerprint of the model before the edit.
-
-        Returns:
-            The inputs; None if they are of something else.
-        """
-        same = self.requests == tuple(requests) and self.state is state and self.model == model
-        return self.inputs if same else None
-
-    @property
-    def eta(self) -> Tensor:
-        """Attenuation, rho / (1 + rho)."""
-        return self.rho / (1 + self.rho)
-
-    @property
-    def predicted(self) -> Tensor:
-        """Predicted share of each residual that all layers together realize, `n`."""
-        return predicted_share(self.shares, dict(zip(self.layers, self.eta, strict=True)), self.fit)
-
-    @property
-    def inconsistent_subjects(self) -> tuple[str, ...]:
-        """Subjects whose key in the bare prompt differs from the mean key over contexts (cosine below 0.1 at a layer)."""
-        return tuple(
-            r.subject
-            for r, low in zip(self.requests, self.cosine.amin(0), strict=True)
-            if low < MIN_KEY_COSINE
-        )
-
-    def _table(self) -> tuple[str, list[str], list[list[str]]]:
-        rows = []
-        for j, request in enumerate(self.requests):
-            cells = [
-                f"{eta:.3f} ({rho:.3g})" for eta, rho in zip(self.eta[:, j], self.rho[:, j], strict=True)
-            ]
-            cosine = self.cosine[:, j].min().item()
-            rows.append([request.subject, *cells, f"{self.predicted[j]:.2f}", f"{cosine:.2f}"])
-        etas = (f"eta {layer} (rho)" for layer in self.layers)
-        return "predicted realization", ["subject", *etas, "predicted", "cos(bare key, contexts')"], rows
-
-    @property
-    def legend(self) -> list[str]:
-        """Meanings of the table's columns, one line each."""
-        return [ETA, predicted_line(self.shares, self.fit), *constraint_lines(self.constraint)]
-
-    def __str__(self) -> str:
-        return "\n".join([render(*self._table()), *self.legend])
-
-    def __repr__(self) -> str:
-        return f"<Preview: {len(self.requests)} edits, layers {list(self.layers)}>"
-
-    def _repr_html_(self) -> str:
-        return html(*self._table(), self.legend)
-
-
-def predicted_line(shares: Shares, fit: str) -> str:
-    """Legend of the column `predicted`.
-
-    Args:
-        shares: share of the residual per edited layer.
-        fit: fit of each solve.
-
-    Returns:
-        The line.
-    """
-    return (
-        f"predicted: share of the planned shift that all layers together realize, {describe_shares(shares, fit)}, "
-        "for a single request if the update of a layer leaves the keys of later layers unchanged"
-    )
-
-
-def constraint_lines(constraint: Mapping[str, float]) -> list[str]:
-    """Line about a strength that was derived from an attenuation; none for another.
-
-    Args:
-        constraint: see `Method.constraint`.
-
-    Returns:
-        At most one line.
-    """
-    if "attenuation" not in constraint:
-        return []
-    name, value = next((n, v) for n, v in constraint.items() if n != "attenuation")
-    eta = constraint["attenuation"]
-    return [f"constraint: {name} = {value:.4g}, so that the first batch's keys have a median eta of {eta:g}"]
+def _nll(stage: Stage) -> Tensor:
+    """NLL of each target after the solve, or of the plan where that was not evaluated, `n`."""
+    last = stage.targets.plan if stage.targets.closed is None else stage.targets.closed
+    return torch.where(last.post_edit_nll.isnan(), last.nll, last.post_edit_nll)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,6 +43,7 @@ class EditResult:
         memory: layer -> what the method remembers of the batch: its keys (past-keys), or its moments (UltraEdit).
         answers: greedy answers to the prompts before and after the edit; empty if they were not read.
         constraint: strength of the constraint by name, with the attenuation it was derived from, if any.
+        reasons: where the settings come from, one line per choice.
 
     Example:
         >>> import metake as mk
@@ -172,6 +62,7 @@ class EditResult:
     memory: LayerMemory
     answers: tuple[Answer, ...] = ()
     constraint: Mapping[str, float] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
 
     @property
     def success(self) -> tuple[bool | None, ...]:
@@ -285,6 +176,7 @@ class EditResult:
             f"realized: measured share of the planned shift, along r{before}; it differs from the prediction because of the "
             "batch's other requests, keys in other contexts, and the blocks between the edited layers",
             *constraint_lines(self.constraint),
+            *self.reasons,
         ]
 
     def as_text(self, explained: Sequence[str] = ()) -> str:
@@ -342,6 +234,7 @@ class EditResult:
             ],
             "layers": list(eta),
             "constraint": dict(self.constraint),
+            "reasons": list(self.reasons),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
             "missing_before": [(m / hidden).tolist() for m in missing.values()],
             "predicted_missing": [values.tolist() for values in predicted.values()],
@@ -359,7 +252,33 @@ class EditResult:
         if not self.answers:
             return {}
         answers = [answer.plain() for answer in self.answers]
-        return {"checked": CHECKED, "success": list(self.success), "answers": answers}
+        found = {"checked": CHECKED, "success": list(self.success), "answers": answers}
+        return found | {"failures": self.failure_reasons}
+
+    @property
+    def failure_reasons(self) -> dict[str, str]:
+        """Name of each failed request -> why its answer does not begin with the target.
+
+        It is the attenuation, if less than half of the planned shift was realized; the planning, if the target's
+        probability after the solve is below a half; otherwise the key, which differs in the bare prompt from the other
+        contexts, where the target was reached.
+        """
+        found = {}
+        realized, nll = self.realized_share, self._each(_nll)
+        for j, request in enumerate(self.requests):
+            if self.success[j] is not False:
+                continue
+            if not self.stages:
+                reason = "not known: the method plans no targets"
+            elif realized[j] < 0.5:
+                reason = f"attenuation: {float(realized[j]):.0%} of the planned shift was realized"
+            elif not nll[j] < math.log(2):
+                probability = math.exp(-float(nll[j]))
+                reason = f"planning: the target's probability was {probability:.2f} after {int(self.steps[j])} steps"
+            else:
+                reason = "key: the target was reached in the mean over contexts, but not in the bare prompt"
+            found[request.name] = reason
+        return found
 
     def advice(self) -> str:
         """The setting to change for the requests whose answer does not begin with the target; empty if there are none.

@@ -9,7 +9,7 @@ from metake import answers as module
 from metake.answers import Answer, Neighbor, compare_answers, count_successes, read_answers, show_answers
 from metake.deltas import Delta
 from metake.editor import Editor
-from metake.methods.base import Stage
+from metake.methods.state import Stage
 from metake.methods.table import method_named
 from metake.presets import settings_for
 from metake.requests import EditRequest

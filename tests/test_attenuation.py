@@ -12,7 +12,7 @@ from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.operator import Identity, Ridge
-from metake.methods.locate_then_edit import scale_for
+from metake.methods.lookup_keys import scale_for
 from metake.methods.table import method_named
 
 GEOMETRIES = ("ridge", "projected", "identity")

@@ -185,7 +185,7 @@ def test_preview_changes_nothing(run, stats, tmp_path):
 
 def test_preview_names_keys_that_differ_in_contexts(monkeypatch, capsys, stats):
     for below, said in ((-1.0, False), (1.0, True)):
-        monkeypatch.setattr("metake.result.MIN_KEY_COSINE", below)
+        monkeypatch.setattr("metake.preview.MIN_KEY_COSINE", below)
         monkeypatch.setattr(
             sys, "argv", ["metake", *EDIT, "--layers", "1-3", "--stats", str(stats), "--preview"]
         )

@@ -8,10 +8,11 @@ import torch
 
 from metake.answers import Answer, Check, Neighbor
 from metake.deltas import Delta
-from metake.methods.base import Stage
 from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.state import Stage
+from metake.preview import Preview
 from metake.requests import EditRequest
-from metake.result import EditResult, Preview
+from metake.result import EditResult
 from metake.solvers.layered import Solution
 
 REQUESTS = tuple(EditRequest("{} is", name, "x") for name in ("Ann", "Bo", "Cy"))

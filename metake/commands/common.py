@@ -17,9 +17,12 @@ from metake.phases import phase
 from metake.shipped import ASSETS, DEMOS
 
 if TYPE_CHECKING:
+    from metake.calibration.locate import Location
     from metake.data.records import Record
+    from metake.geometry.statistics import Statistics
     from metake.methods.base import Method
     from metake.models.editable import EditableModel
+    from metake.requests import EditRequest
 
 
 def above_zero(text: str) -> float:
@@ -109,6 +112,67 @@ class MethodOptions:
         if preset is not None:
             load_preset(preset)
         return cls(preset, parse_files(hparams), changes)
+
+    def calibrates(self, model: EditableModel) -> bool:
+        """Whether settings are measured on the model: it has no preset, or `--preset none` hides it.
+
+        Args:
+            model: the model.
+
+        Returns:
+            False with a preset or published settings.
+        """
+        from metake.presets import NO_PRESET, preset_name
+
+        if self.files:
+            return False
+        return str(self.preset) == NO_PRESET or (self.preset is None and not preset_name(model))
+
+    def chosen(
+        self,
+        model: EditableModel,
+        names: Sequence[str],
+        requests: Sequence[EditRequest],
+        stats: Path | None,
+        text: Path | None,
+    ) -> tuple[list[Location], Statistics | None]:
+        """Methods with the model's preset, or measured on the first batch; and the statistics that they need.
+
+        A setting that a method does not have, or statistics that do not fit, raise a `MetakeError`.
+
+        Args:
+            model: the model.
+            names: names of the methods.
+            requests: requests of the first batch.
+            stats: value of `--stats`.
+            text: value of `--text`.
+
+        Returns:
+            One location per name, and the statistics of all their layers; None if no method needs them.
+        """
+        from metake.calibration.locate import Location, candidates, locate
+        from metake.methods.table import method_named
+        from metake.options import find_statistics
+        from metake.presets import preset_name
+
+        if not self.calibrates(model):
+            methods = self.methods(model, names)
+            where = str(self.preset or "") or preset_name(model) or "published"
+            origin = f"settings: preset {where}" if not self.files else "settings: published hyper-parameters"
+            return [Location(m, reasons=(origin,)) for m in methods], find_statistics(
+                model, methods, stats, text
+            )
+        self.methods(model, names)  # a setting that no method has
+        fixed = {name: method_named(name).supported_changes(self.changes) for name in names}
+        count = len(model)
+        options = [m for name in names for m in candidates(count, name, stats is None, **fixed[name])]
+        statistics = find_statistics(model, options, stats, text)
+        with phase("calibrate"):
+            found = [
+                locate(model, requests, name, statistics, windows=stats is None, **fixed[name])
+                for name in names
+            ]
+        return found, statistics
 
     def method(self, model: EditableModel, name: str) -> Method:
         """One method with all changes; a setting that it does not have raises a `MetakeError`.

@@ -27,15 +27,16 @@ from metake.console import document, draw_or_note, if_interrupted
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
-from metake.options import find_statistics, output_path
+from metake.options import output_path
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
     from metake.editor import Editor
     from metake.methods.base import Method
     from metake.models.editable import EditableModel
+    from metake.preview import Preview
     from metake.requests import EditRequest
-    from metake.result import EditResult, Preview
+from metake.result import EditResult
 
 NOT_EDITED = 3  # exit code where an answer does not begin with its target
 
@@ -53,6 +54,15 @@ Out = Annotated[
     ),
 ]
 MethodName = Annotated[str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")]
+Escalate = Annotated[
+    int,
+    typer.Option(
+        "--escalate",
+        min=0,
+        help="Further attempts, each with a weaker constraint and more steps, while some answers do not begin with "
+        "their target.",
+    ),
+]
 DeltaOnly = Annotated[bool, typer.Option("--delta-only", help="Save only the delta, not the model.")]
 PreviewOnly = Annotated[
     bool, typer.Option("--preview", help="Print the predicted realization (rho, eta) and stop.")
@@ -113,23 +123,6 @@ def check_out(out: Path | None, preview: bool, overwrite: bool) -> None:
         check_folder(out, overwrite=overwrite)
 
 
-def note_missing_preset(model: EditableModel, options: MethodOptions) -> None:
-    """Print a note if the settings are those published for other models.
-
-    Args:
-        model: the model.
-        options: options of the command.
-    """
-    from metake.presets import preset_name
-
-    if options.preset is None and not options.files and not preset_name(model):
-        typer.echo(
-            f"note: no preset for {model.name}: using settings published for other models, with which an edit may have little "
-            "effect; search settings with metake tune and give --preset, or change them with --set and --layers",
-            err=True,
-        )
-
-
 def show_preview(editor: Editor, requests: tuple[EditRequest, ...]) -> Preview:
     """Print a preview, and a note on subjects with inconsistent keys.
 
@@ -169,6 +162,8 @@ def preview_content(predicted: Preview) -> dict[str, Any]:
         "eta": predicted.eta.tolist(),
         "key_cosine": predicted.cosine.tolist(),
         "inconsistent_subjects": list(predicted.inconsistent_subjects),
+        "constraint": dict(predicted.constraint),
+        "reasons": list(predicted.reasons),
     }
 
 
@@ -206,6 +201,8 @@ def show_result(result: EditResult, predicted: Preview | None) -> None:
     """
     typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
     if result.failed:
+        for name, reason in result.failure_reasons.items():
+            typer.echo(f"failed edit: {name}: {reason}", err=True)
         typer.echo(result.advice(), err=True)
 
 
@@ -256,6 +253,7 @@ def edit(
     requests: Requests = None,
     out: Out = None,
     method: MethodName = "metake",
+    escalate: Escalate = 0,
     delta_only: DeltaOnly = False,
     preview: PreviewOnly = False,
     layers: Layers = None,
@@ -288,9 +286,9 @@ def edit(
         options = MethodOptions.read(preset, hparams, change, layers)
         plain.updated(**options.changes)  # before a model is loaded
         loaded = load_model(model, device, dtype, modules, chat)
-        chosen = options.method(loaded, method)
-        note_missing_preset(loaded, options)
-        editor = Editor(loaded, method=chosen, statistics=find_statistics(loaded, [chosen], stats, text))
+        (location,), statistics = options.chosen(loaded, [method], facts, stats, text)
+        chosen = location.method
+        editor = Editor(loaded, method=chosen, statistics=statistics, reasons=location.reasons)
         predicted = show_preview(editor, facts) if preview or chosen.previews else None
         used = description(loaded, chosen, preset)
         if preview and predicted is not None:
@@ -298,7 +296,7 @@ def edit(
             return
         assert out is not None  # `check_out`
         if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
-        editor.edit(facts, preview=predicted)
+        editor.edit(facts, preview=predicted, escalate=escalate)
         result = editor.finalize()[-1]
         show_result(result, predicted)
         if rank_and_size()[0] > 0:

@@ -33,7 +33,7 @@ from metake.extras import require
 from metake.files import read_text, write_json, write_text
 from metake.folders import check_run_folder
 from metake.names import unknown_name
-from metake.options import find_statistics, output_path
+from metake.options import output_path
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
@@ -328,12 +328,15 @@ def evaluate(
         options = MethodOptions.read(preset, hparams, change, layers)
         perplexity_text = read_held_out(held_out)
         loaded = load_model(model, device, dtype, modules, chat)
-        chosen = options.methods(loaded, names)
+        options.methods(loaded, names)  # a setting that no method has
         records, left_out = records_that_fit(loaded, everything, data)
-        statistics = find_statistics(loaded, chosen, stats, text)
+        first = [record.request for record in records[:batch]]
+        locations, statistics = options.chosen(loaded, names, first, stats, text)
+        chosen = [location.method for location in locations]
         held = perplexity_text or included_text(loaded)
         protocols = draw_data(records, edits, seeds, batch, not alone, generate, held, measure_every)
-        extra = {"data": str(data), "left_out": left_out}
+        reasons = {location.method.name: list(location.reasons) for location in locations}
+        extra = {"data": str(data), "left_out": left_out, "reasons": reasons}
         draws = run_protocols(protocols, loaded, chosen, statistics, out, **extra)
         if rank_and_size()[0] > 0:
             return

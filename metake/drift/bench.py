@@ -11,9 +11,9 @@ import torch
 
 from metake.drift.edit import Edit, measure
 from metake.geometry.statistics import Statistics
-from metake.methods.base import State
 from metake.methods.combinators import compensated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.state import State
 from metake.models.editable import EditableModel
 from metake.options import find_statistics
 from metake.planners.closed_loop import ClosedLoop

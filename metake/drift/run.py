@@ -12,7 +12,7 @@ from metake.drift.bench import Bench
 from metake.drift.layers import spectra
 from metake.drift.verdict import judge
 from metake.files import as_plain, read_record, write_record
-from metake.methods.locate_then_edit import lookup_keys
+from metake.methods.lookup_keys import lookup_keys
 from metake.models.chat import described
 from metake.models.trace import frozen
 from metake.phases import phase

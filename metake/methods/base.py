@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -13,98 +12,12 @@ from torch import Tensor
 from metake.components import Component, Path, families
 from metake.deltas import Delta
 from metake.errors import MetakeError
-from metake.geometry.operator import Fit, Geometry
 from metake.geometry.statistics import Statistics
 from metake.methods.names import written_name
+from metake.methods.state import Preview, Stage, State
 from metake.models.editable import EditableModel
 from metake.names import unknown_name
-from metake.planners.problem import Targets
 from metake.requests import EditRequest
-from metake.solvers.allocation import Shares
-from metake.solvers.layered import Solution
-
-LayerMemory = dict[int, Tensor]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One plan and its solve, on the model that earlier stages edited.
-
-    Attributes:
-        targets: the plan.
-        solution: the solve.
-        members: which of the batch's requests it is for.
-        shares: share of each layer in the residual at the layer that `solution.shift` is measured at.
-        fit: how each layer was solved, `soft` (least squares) or `exact` (equality constraint).
-    """
-
-    targets: Targets
-    solution: Solution
-    members: slice
-    shares: Shares
-    fit: Fit = "soft"
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """State of a method between two batches; a value, so that the earlier state undoes an edit.
-
-    Attributes:
-        statistics: second moments of the edited layers' keys; None if the method needs none.
-        contexts: texts put before prompts; None until they are sampled, at the first batch.
-        memory: per batch, layer -> what is remembered of it.
-        scale: factor of every geometry that gives the attenuation asked for; None if none is, or before the first batch.
-        bases: layer -> its geometry without earlier keys; filled when first used.
-    """
-
-    statistics: Statistics | None = None
-    contexts: tuple[str, ...] | None = None
-    memory: tuple[LayerMemory, ...] = ()
-    scale: float | None = None
-    bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
-
-    def with_memory(self, memory: LayerMemory) -> State:
-        """State after one more batch.
-
-        Args:
-            memory: layer -> what is remembered of the batch.
-
-        Returns:
-            A new state.
-        """
-        return replace(self, memory=(*self.memory, memory))
-
-    def of_layer(self, layer: int) -> list[Tensor]:
-        """Memory of a layer, oldest batch first.
-
-        Args:
-            layer: an edited layer.
-
-        Returns:
-            One tensor per batch that has one for the layer.
-        """
-        return [memory[layer] for memory in self.memory if layer in memory]
-
-
-@dataclass(frozen=True)
-class Preview:
-    """Attenuation of requests at each layer, before any edit.
-
-    Attributes:
-        layers: edited layers.
-        rho: `layers x n`, realizability of each request's key.
-        cosine: `layers x n`, cosine of the bare prompt's key with its mean in contexts.
-        shares: share of each layer in the residual.
-        fit: how each layer is solved, `soft` (least squares) or `exact` (equality constraint).
-        inputs: inputs of `Method.step` for the same requests, state and model; None if there are none to reuse.
-    """
-
-    layers: tuple[int, ...]
-    rho: Tensor
-    cosine: Tensor
-    shares: Shares
-    fit: Fit
-    inputs: Any = None
 
 
 class Method(Component):
@@ -351,6 +264,17 @@ class Method(Component):
         for part in path[:-1]:
             found = getattr(found, part)
         return type(found)
+
+    def paths(self, name: str) -> list[Path]:
+        """Paths of fields from the method to a setting; none if it does not have the setting.
+
+        Args:
+            name: its short, published or dotted name.
+
+        Returns:
+            One path per component that has the setting.
+        """
+        return self._paths(name, missing_ok=True)
 
     def _is_choice(self, name: str) -> bool:
         """Whether a setting holds a component."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from metake.components import register
 from metake.deltas import Delta
-from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry, checked
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
-from metake.methods.base import LayerMemory, Method, Preview, Stage, State
+from metake.methods.base import Method
+from metake.methods.lookup_keys import keys_in_contexts, lookup_keys, scale_for
+from metake.methods.state import LayerMemory, Preview, Stage, State
 from metake.models.editable import EditableModel
-from metake.models.trace import upcast
 from metake.phases import phase
 from metake.planners.base import Planner
 from metake.planners.closed_loop import ClosedLoop
@@ -108,7 +107,7 @@ class LocateThenEdit(Method):
     @property
     def constraint_setting(self) -> str:
         """Name of the setting that states how strongly old keys are protected."""
-        return self.geometry.strength
+        return self.geometry.constraint_setting
 
     @property
     def step_setting(self) -> str:
@@ -380,68 +379,3 @@ class LocateThenEdit(Method):
         state = self._with_scale(model, groups, state)
         rho, cosine = self._realizability(model, groups, state)
         return Preview(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups)
-
-
-@torch.no_grad()
-def keys_in_contexts(
-    model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]
-) -> dict[int, Tensor]:
-    """Keys at the lookup token in every context, of the model as it is.
-
-    Args:
-        model: the model.
-        prompts: prefixes of the requests up to the lookup token.
-        layers: layers whose keys are read.
-
-    Returns:
-        Layer -> `rows x d_k`.
-    """
-    trace = prompts.tokens.run(
-        model, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
-    )
-    return {layer: upcast(prompts.at_lookup(trace.keys[layer].suffix)) for layer in layers}
-
-
-def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]) -> dict[int, Tensor]:
-    """Key of each request, of the model as it is.
-
-    Args:
-        model: the model.
-        prompts: prefixes of the requests up to the lookup token.
-        layers: layers whose keys are read.
-
-    Returns:
-        Layer -> `n x d_k`.
-    """
-    return {layer: prompts.mean_key(keys) for layer, keys in keys_in_contexts(model, prompts, layers).items()}
-
-
-def scale_for(eta: float, rho: Tensor) -> float:
-    """Factor of a geometry with which the median attenuation of some keys is `eta`.
-
-    A factor f of the geometry divides every rho by f, so the attenuations become `rho / (rho + f)`. For an odd
-    number of keys the factor is `median(rho) (1 - eta) / eta`; for an even one it is the root of a quadratic
-    equation, because the median is the mean of two attenuations.
-
-    Args:
-        eta: attenuation, between 0 and 1.
-        rho: `n`, realizability of the keys in the geometry itself.
-
-    Returns:
-        The factor.
-
-    Raises:
-        MetakeError: the median key is not reachable in the geometry, so that no strength gives the attenuation.
-    """
-    ordered = rho.double().sort().values
-    low, high = float(ordered[(len(rho) - 1) // 2]), float(ordered[len(rho) // 2])
-    linear, product = (2 * eta - 1) * (low + high), 16 * eta * (1 - eta) * low * high
-    root = math.sqrt(linear**2 + product)
-    above = product / (root + linear) if linear > 0 else root - linear  # root - linear without cancellation
-    factor = above / (4 * eta)
-    if not 0 < factor < math.inf:
-        raise MetakeError(
-            "attenuation: the median key has rho = 0 in this geometry, so no strength gives it; "
-            "take other layers, or a larger null space (keep)"
-        )
-    return factor

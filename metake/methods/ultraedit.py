@@ -11,7 +11,8 @@ from pydantic import Field
 from metake.components import register
 from metake.deltas import Delta
 from metake.geometry.operator import Identity
-from metake.methods.base import Method, Preview, Stage, State
+from metake.methods.base import Method
+from metake.methods.state import Preview, Stage, State
 from metake.models.editable import EditableModel
 from metake.planners.normalized_gradient import Moments, Signals, answer_keys_and_gradients, gradient_step
 from metake.prompts import Batch

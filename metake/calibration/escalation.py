@@ -1,0 +1,32 @@
+"""A stronger version of a method, for requests that an edit did not reach."""
+
+from __future__ import annotations
+
+from metake.methods.base import Method
+
+WEAKER = 4.0  # factor by which a strength that is given as lambda or L2 decreases
+LONGER = 2  # factor of the steps
+
+
+def stronger(method: Method) -> Method:
+    """A method with a weaker constraint and more steps.
+
+    The attenuation moves half of its distance to 1, or lambda (L2) is divided by `WEAKER`; the steps of both loops are
+    doubled, and a clamp is removed.
+
+    Args:
+        method: the method.
+
+    Returns:
+        A copy; the method itself if it has no such setting.
+    """
+    changes: dict[str, float | None] = {
+        name: LONGER * method.value(name) for name in ("steps", "meta_steps") if method.paths(name)
+    }
+    if method.paths("attenuation") and (eta := method.value("attenuation")) is not None:
+        changes["attenuation"] = (1 + eta) / 2
+    elif method.constraint_setting:
+        changes[method.constraint_setting] = method.value(method.constraint_setting) / WEAKER
+    if method.paths("clamp"):
+        changes["clamp"] = None
+    return method.updated(**changes)

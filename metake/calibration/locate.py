@@ -1,0 +1,205 @@
+"""Default settings of a method on a model without a preset, measured on the first batch's requests.
+
+Nothing of an evaluation is used: no rephrase, no neighbor, no answer but the requests' own targets.
+
+lookup      the prompt's last token where facts have different keys there, otherwise the subject's last token
+layers      the last window of layers that is reached as well as any other by a few virtual edits: later edits leave
+            more of other facts' recall alone
+strength    a median attenuation, the same on every model (P8)
+step size   a share of the residual stream's root mean square
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from metake.calibration.constants import ALIKE, CONSTANTS, REQUESTS, TOLERANCE, Constants
+from metake.calibration.reach import Reach, reach
+from metake.calibration.separability import bare_keys, completed, separability
+from metake.geometry.statistics import Statistics
+from metake.methods.base import Method
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.table import method_named
+from metake.models.editable import EditableModel
+from metake.presets import default_layers
+from metake.prompts import Lookup
+from metake.requests import EditRequest
+from metake.statistics_cache import statistics_for
+
+LOOKUPS: tuple[Lookup, ...] = ("subject", "prompt")
+
+
+@dataclass(frozen=True)
+class Location:
+    """What was measured of a method on a model, and the method that follows from it.
+
+    Attributes:
+        method: the method with the settings that were chosen.
+        cosine: lookup -> layer -> mean |cos| of the keys of different facts.
+        scale: lookup -> layer -> root mean square of the residual stream at the lookup token, median over requests.
+        windows: reach of each candidate window at the chosen lookup; empty if there was no choice.
+        reasons: one line per choice.
+    """
+
+    method: Method
+    cosine: dict[str, dict[int, float]] = field(default_factory=dict)
+    scale: dict[str, dict[int, float]] = field(default_factory=dict)
+    windows: tuple[Reach, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+def window_starts(count: int, width: int) -> list[int]:
+    """First layers of the candidate windows: the default one, half a window later, and about a window later.
+
+    Args:
+        count: number of layers of the model.
+        width: layers of a window.
+
+    Returns:
+        Ascending; windows that would reach the last tenth of the model are left out, but never the first.
+    """
+    first, step = default_layers(count)[0], max(1, width // 2)
+    starts = (first, first + step, first + 2 * step)
+    return [start for start in starts if start == first or start + width <= 0.9 * count]
+
+
+def candidates(count: int, name: str, windows: bool = True, **fixed: Any) -> list[Method]:
+    """Methods with each candidate window of layers, before anything is measured.
+
+    Args:
+        count: number of layers of the model.
+        name: name of the method.
+        windows: whether there is more than the default window.
+        **fixed: settings that are given; with `layers` there is one window.
+
+    Returns:
+        The methods, the default window first.
+    """
+    if "layers" in fixed:
+        return [method_named(name, tuple(fixed["layers"])).updated(**fixed)]
+    width = len(default_layers(count))
+    starts = window_starts(count, width)[: None if windows else 1]
+    return [method_named(name, tuple(range(n, n + width))).updated(**fixed) for n in starts]
+
+
+def locate(
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    method: str = "metake",
+    statistics: Statistics | None = None,
+    *,
+    constants: Constants | None = None,
+    windows: bool = True,
+    **fixed: Any,
+) -> Location:
+    """Settings of a method that suit a model, measured on requests. The model is not changed.
+
+    Args:
+        model: the model, unedited.
+        requests: the first batch, or requests like it.
+        method: name of the method.
+        statistics: second moments of the keys of all candidate layers; None collects them, or takes them from the cache.
+        constants: strength and step size; by default those of the planner's kind.
+        windows: whether layers are chosen among several windows; otherwise by depth.
+        **fixed: settings that are given and are not chosen.
+
+    Returns:
+        The method with its settings, and all that was measured.
+
+    Raises:
+        MetakeError: unknown method or setting, or a layer that the model does not have.
+
+    Example:
+        >>> import metake as mk
+        >>> model = mk.load("demo")
+        >>> request = mk.EditRequest("What is the craft of {}?", "Nezan Girok", "baker")
+        >>> mk.locate(model, [request], "memit", layers=(1, 2)).method.value("lookup")
+        'prompt'
+    """
+    methods = candidates(len(model), method, windows, **fixed)
+    first, edits = methods[0], [made for made in methods if isinstance(made, LocateThenEdit)]
+    model.check_layers(first.layers)
+    if not isinstance(first, LocateThenEdit):
+        return Location(first, reasons=("settings: published", f"layers {_span(first.layers)}: by depth"))
+    layers = tuple(sorted({layer for made in methods for layer in made.layers}))
+    if statistics is None and first.needs_statistics:
+        statistics = statistics_for(model, layers=layers)
+    cosine: dict[str, dict[int, float]] = {}
+    scale: dict[str, dict[int, float]] = {}
+    for lookup in LOOKUPS:
+        keys, stream = bare_keys(model, completed(requests), lookup, layers)
+        cosine[lookup] = separability(keys, statistics if first.needs_statistics else None)
+        scale[lookup] = {n: float(h.square().mean(1).sqrt().median()) for n, h in stream.items()}
+    lookup, reasons = _lookup(first, cosine, "lookup" in fixed)
+    constants = constants or CONSTANTS.get(first.planner.kind, CONSTANTS["open-loop"])
+    suited = [_suited(made, lookup, scale[lookup][made.layers[-1]], constants, fixed) for made in edits]
+    few = requests[:: -(-len(requests) // REQUESTS)]
+    reached = [reach(model, made, few, statistics) for made in suited] if len(suited) > 1 else []
+    best = max((found.probability for found in reached), default=0.0)
+    chosen = max((i for i, found in enumerate(reached) if found.probability >= best - TOLERANCE), default=0)
+    reasons += _reasons(suited[chosen], reached, chosen, fixed)
+    return Location(suited[chosen], cosine, scale, tuple(reached), ("settings: calibrated", *reasons))
+
+
+def _span(layers: Sequence[int]) -> str:
+    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
+
+
+def _lookup(
+    method: LocateThenEdit, cosine: dict[str, dict[int, float]], given: bool
+) -> tuple[Lookup, list[str]]:
+    """The lookup token, and the reason."""
+    if given:
+        return method.lookup, [f"lookup {method.lookup}: as given"]
+    alike = {name: sum(of[n] for n in method.layers) / len(method.layers) for name, of in cosine.items()}
+    lookup: Lookup = "prompt" if alike["prompt"] <= max(ALIKE, alike["subject"]) else "subject"
+    return lookup, [
+        f"lookup {lookup}: keys of different facts have a mean |cos| of {alike['prompt']:.2f} at the prompt's last token "
+        f"and {alike['subject']:.2f} at the subject's (the prompt's is taken up to {ALIKE})"
+    ]
+
+
+def _suited(
+    method: LocateThenEdit, lookup: Lookup, scale: float, constants: Constants, fixed: dict[str, Any]
+) -> LocateThenEdit:
+    """A method with the strength and the step sizes that suit a model, except for settings that are given."""
+    given = {path for name in fixed for path in method.paths(name)}
+    step = constants.step * scale
+    chosen = {
+        "lookup": lookup,
+        "attenuation": constants.attenuation,
+        "lr": step,
+        "meta_lr": step,
+    }
+    if not method.constraint_setting or method.paths(method.constraint_setting)[0] in given:
+        del chosen["attenuation"]
+    fitting = method.supported_changes(chosen)
+    return method.updated(
+        **{name: value for name, value in fitting.items() if not given.intersection(method.paths(name))}
+    )
+
+
+def _reasons(
+    method: LocateThenEdit, windows: Sequence[Reach], chosen: int, fixed: dict[str, Any]
+) -> list[str]:
+    """Reasons of layers, strength and step size."""
+    lines = []
+    if windows:
+        others = ", ".join(
+            f"{_span(w.layers)}: {w.probability:.2f}" for i, w in enumerate(windows) if i != chosen
+        )
+        lines.append(
+            f"layers {_span(method.layers)}: a few virtual edits reach a target probability of "
+            f"{windows[chosen].probability:.2f} (layers {others})"
+        )
+    elif "layers" in fixed:
+        lines.append(f"layers {_span(method.layers)}: as given")
+    else:
+        lines.append(f"layers {_span(method.layers)}: by depth")
+    if method.geometry.attenuation is not None:
+        lines.append(
+            f"attenuation {method.geometry.attenuation:g}: the constraint's strength follows from it"
+        )
+    return lines
