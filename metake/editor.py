@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import metake
 from metake.answers import Check
-from metake.calibration.escalation import stronger
+from metake.calibration.escalation import check_attempts, stronger
 from metake.checks import Questions, answer_requests, compare_requests
 from metake.console import tqdm_disable
 from metake.deltas import Delta
@@ -194,9 +194,8 @@ class Editor:
             requests: one request or several, edited together. Identical ones are merged, with a warning.
             preview: preview of the same requests. Its token rows and passes are reused if neither the model nor the
                 state has changed since; the result is the same, bit for bit.
-            escalate: largest number of further attempts while some answers do not begin with their target. Each has a
-                weaker constraint and more steps (see `metake.calibration.escalation.stronger`); the batch that fails
-                for the fewest requests is kept. Later batches are edited with the method as it was.
+            escalate: largest number of further attempts, each with a weaker constraint and more steps, while some
+                answers do not begin with their target. The best one is kept; later batches have the method as it was.
 
         Returns:
             Report of the batch; its `method` is that of the attempt that was kept.
@@ -207,8 +206,7 @@ class Editor:
         requests = distinct(requests)
         if preview is not None and not isinstance(preview, Preview):
             raise MetakeError(f"edit: preview must be a Preview, not {type(preview).__name__}")
-        if isinstance(escalate, bool) or not isinstance(escalate, int) or escalate < 0:
-            raise MetakeError(f"edit: escalate must be a number of attempts, at least 0, not {escalate!r}")
+        check_attempts(escalate)
         self._calibrate(requests)
         self._history.unfinalize()
         before = answer_requests(self.model, requests) if self.reads_answers else []
@@ -252,9 +250,8 @@ class Editor:
                 applied.revert()
                 raise
         memory = state.memory[-1] if len(state.memory) > len(old.memory) else {}
-        result = EditResult(
-            requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons
-        )
+        report = (requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons)
+        result = EditResult(*report)
         self._history.push(result, applied, self.state)
         self.state = state if own else replace(state, scale=self.state.scale)
         return result

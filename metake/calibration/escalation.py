@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from metake.errors import MetakeError
 from metake.methods.base import Method
 
 WEAKER = 4.0  # factor by which a strength that is given as lambda or L2 decreases
 LONGER = 2  # factor of the steps
+
+
+def check_attempts(escalate: object) -> None:
+    """Refuse a number of attempts that is none.
+
+    Args:
+        escalate: argument of `Editor.edit`.
+
+    Raises:
+        MetakeError: not a whole number, or below 0.
+    """
+    if isinstance(escalate, bool) or not isinstance(escalate, int) or escalate < 0:
+        raise MetakeError(f"edit: escalate must be a number of attempts, at least 0, not {escalate!r}")
 
 
 def stronger(method: Method) -> Method:

@@ -107,7 +107,7 @@ class LocateThenEdit(Method):
     @property
     def constraint_setting(self) -> str:
         """Name of the setting that states how strongly old keys are protected."""
-        return self.geometry.constraint_setting
+        return self.geometry.strength
 
     @property
     def step_setting(self) -> str:
