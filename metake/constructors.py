@@ -40,7 +40,7 @@ def rome(where: Where, **settings: Any) -> LocateThenEdit:
         >>> import metake as mk
         >>> method = mk.rome([17])
         >>> method.name, method.fit
-        ('rome', 'exact')
+        ('rome', 'equality_constrained')
     """
     return _built("rome", where, settings)
 

@@ -96,8 +96,8 @@ def read_published(path: Path | str, model: EditableModel) -> dict[str, Any]:
         changes["lookup"] = "prompt" if content["fact_token"] == "last" else "subject"
     if content.get("mom2_adjustment") is False:
         changes["geometry"] = "identity"
-    if content.get("emmet_lambda"):  # then its exact fit is MEMIT's soft one, lambda times so much
-        changes["fit"] = "soft"
+    if content.get("emmet_lambda"):  # EMMET with emmet_lambda is MEMIT's least squares at lambda times it
+        changes["fit"] = "least_squares"
         changes["lam"] = float(changes.get("lam", 1.0)) * float(content["emmet_lambda"])
     if content.get("blue") is True:
         changes["allocation"] = "boundary"

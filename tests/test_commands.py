@@ -248,7 +248,7 @@ def test_command_with_prompts_notes_an_unused_template(call, talking, tmp_path):
             "allocation=magic",
             "settings: allocation: unknown 'magic'; known: spread, last, forward, boundary",
         ),
-        ("fit=hard", "settings: fit: unknown 'hard'; known: soft, exact"),
+        ("fit=hard", "settings: fit: unknown 'hard'; known: least_squares, equality_constrained"),
         ("geometry=flat", "settings: geometry: unknown 'flat'; known: ridge, projected, identity"),
         ("stop=never", "settings: stop: unknown 'never'; known: own, executed, none"),
         ("dtype=float16", "settings: dtype: unknown 'float16'; did you mean"),

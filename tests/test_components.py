@@ -253,8 +253,8 @@ def test_component_is_given_as_itself_kind_or_record():
         (lambda: OpenLoop(stepps=3), "settings: unknown 'stepps'; did you mean 'steps'? known: steps, lr, "),
         (lambda: LocateThenEdit(), "settings: layers: field required"),
         (
-            lambda: LocateThenEdit(layers=(1,), fit="sotf"),
-            "settings: fit: unknown 'sotf'; did you mean 'soft'? known: ",
+            lambda: LocateThenEdit(layers=(1,), fit="least_squaers"),
+            "settings: fit: unknown 'least_squaers'; did you mean 'least_squares'? known: ",
         ),
         (lambda: UltraEdit(layers=("a",)), "settings: layers.0: input should be a valid integer"),
     ],
@@ -282,7 +282,7 @@ def test_component_names_a_setting_out_of_bounds(make, line):
         (MEMIT, "lam", 15000.0),
         (MEMIT, "mom2_update_weight", 15000.0),
         (MEMIT, "geometry.lam", 15000.0),
-        (MEMIT, "fit", "soft"),
+        (MEMIT, "fit", "least_squares"),
         (METAKE, "meta_lr", 0.5),
         (METAKE, "planner.lr", 0.5),
         (METAKE, "lr", 0.5),
@@ -416,7 +416,7 @@ def test_name_has_changed_kinds_and_no_numbers():
     assert METAKE.updated(start="compensated").name == "metake + compensated"
     assert METAKE.updated(hypergradient="proxy").name == "metake + proxy"
     assert MEMIT.updated(rounds=3, merge=True).name == "memit + rounds 3 + merge true"
-    assert MEMIT.updated(fit="exact").name == "memit + fit exact"
+    assert MEMIT.updated(fit="equality_constrained").name == "memit + fit equality_constrained"
     for numbers in (
         {"lr": 0.1},
         {"layers": (3,)},

@@ -17,7 +17,7 @@ PLAIN = {
     "postprocess": "none",
     "memory": "none",
     "keys": "bare-and-contexts",
-    "fit": "soft",
+    "fit": "least_squares",
     "rounds": 1,
     "group": None,
     "merge": False,
@@ -28,7 +28,13 @@ NULL = {"geometry": "projected", "memory": "past-keys"}
 LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "price": 0.0}
 ROWS = {
     # one request at a time, W k = v exactly, at one layer; v is the down-projection's output, and so is its clamp
-    "rome": {"fit": "exact", "allocation": "last", "group": 1, "relative": "value", "keys": "rome"},
+    "rome": {
+        "fit": "equality_constrained",
+        "allocation": "last",
+        "group": 1,
+        "relative": "value",
+        "keys": "rome",
+    },
     "memit": {},
     "prune": {"postprocess": "prune"},
     "prune-added": {"postprocess": "prune-added"},
@@ -41,7 +47,7 @@ ROWS = {
     "metake-priced": {**LOOP, "price": 1.0},
     "metake-alphaedit": {**LOOP, **NULL},
     "metake-blue": {**LOOP, **NULL, "allocation": "boundary"},
-    "emmet": {"fit": "exact", "allocation": "last"},  # a batch at once
+    "emmet": {"fit": "equality_constrained", "allocation": "last"},  # a batch at once
     "memit-fe": {"allocation": "forward", "memory": "past-keys"},
     "alphaedit-fe": {**NULL, "allocation": "forward"},
     "memit-merge": {"merge": True},
@@ -113,8 +119,8 @@ def test_method_named_survives_every_single_choice(name):
         {"geometry": "projected"},
         {"allocation": "last"},
         {"keys": "context-mean"},
-        {"fit": "exact"},
-        {"fit": "soft"},
+        {"fit": "equality_constrained"},
+        {"fit": "least_squares"},
         {"rounds": 2},
         {"group": 4},
         {"group": None},
@@ -126,7 +132,7 @@ def test_method_named_survives_every_single_choice(name):
     ]
     for change in changes:
         fitting = plain.supported_changes(change)
-        if not fitting or (name == "metake-priced" and change == {"fit": "exact"}):
+        if not fitting or (name == "metake-priced" and change == {"fit": "equality_constrained"}):
             continue
         made = plain.updated(**fitting)
         again = method_named(made.name, (1,))
@@ -152,8 +158,8 @@ def test_method_named_survives_every_single_choice(name):
         ("memit + compensated", {"planner": "compensated"}),
         ("memit + closed-loop + proxy", {"planner": "closed-loop", "hypergradient": "proxy"}),
         ("rect + rounds 3 + merge true@mine", {"postprocess": "rect", "rounds": 3, "merge": True}),
-        ("alphaedit + fit exact", {"fit": "exact", **NULL}),
-        ("rome + group 5", {"group": 5, "fit": "exact"}),
+        ("alphaedit + fit equality_constrained", {"fit": "equality_constrained", **NULL}),
+        ("rome + group 5", {"group": 5, "fit": "equality_constrained"}),
         ("memit@a + b", {}),  # a label may be anything
     ],
 )
@@ -174,7 +180,7 @@ def test_method_named_reads_a_row_with_components(name, values):
         ("ultraedit + past-keys", "unknown 'past-keys'"),
         ("memit + rounds 0", "settings: rounds: input should be greater than or equal to 1"),
         ("memit + rounds x", "settings: rounds: "),
-        ("memit + fit sof", "settings: fit: unknown 'sof'; did you mean 'soft'"),
+        ("memit + fit least_square", "settings: fit: unknown 'least_square'; did you mean 'least_squares'"),
         ("memit + ", "unknown ''"),
         ("", "method: unknown ''"),
         ("@x", "method: unknown ''"),

@@ -89,7 +89,11 @@ def test_read_published_takes_modules_of_ultraedit_as_layers(demo, write):
 def test_read_published_rome_without_moments_has_no_c(demo, write):
     path = write("rome.json", json.dumps({**MEMIT, "mom2_adjustment": False, "layers": [2]}))
     made = method_of(demo, "rome", **read_published(path, demo))
-    assert (made.geometry.kind, made.fit, made.needs_statistics) == ("identity", "exact", False)
+    assert (made.geometry.kind, made.fit, made.needs_statistics) == (
+        "identity",
+        "equality_constrained",
+        False,
+    )
 
 
 @pytest.mark.parametrize(("token", "lookup"), [("subject_last", "subject"), ("last", "prompt")])
@@ -111,9 +115,13 @@ def test_read_published_takes_emmets_lambda_as_soft_fit(demo, write):
         "emmet.json", json.dumps({**MEMIT, "emmet_lambda": 0.1, "update_norm_lambda": 0, "layers": [2]})
     )
     made = settings_for(demo, "emmet", **read_published(path, demo))
-    assert (made.fit, made.value("lam"), made.allocation.kind) == ("soft", pytest.approx(1200), "last")
+    assert (made.fit, made.value("lam"), made.allocation.kind) == (
+        "least_squares",
+        pytest.approx(1200),
+        "last",
+    )
     path = write("exact.json", json.dumps({**MEMIT, "emmet_lambda": 0}))
-    assert settings_for(demo, "emmet", **read_published(path, demo)).fit == "exact"
+    assert settings_for(demo, "emmet", **read_published(path, demo)).fit == "equality_constrained"
 
 
 def test_read_published_lists_unknown_names(demo, write):

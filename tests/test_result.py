@@ -26,7 +26,7 @@ def test_preview_inconsistent_subjects_have_a_low_cosine():
     """
     cosine = torch.tensor([[0.05, 0.9, 0.5], [0.8, -0.3, 0.1001]])
     ones = torch.ones(2, 3)
-    preview = Preview(REQUESTS, (1, 2), ones, cosine, SPREAD, "soft")
+    preview = Preview(REQUESTS, (1, 2), ones, cosine, SPREAD, "least_squares")
     assert preview.inconsistent_subjects == ("Ann", "Bo")
 
 
@@ -37,7 +37,7 @@ def test_preview_has_total_share_and_worst_cosine():
     """
     eta = torch.tensor([[0.9, 0.8, 0.7], [0.25, 0.5, 0.125]])
     cosine = torch.tensor([[0.4, 0.9, 1.0], [0.8, 0.3, 1.0]])
-    preview = Preview(REQUESTS, (1, 2), eta / (1 - eta), cosine, SPREAD, "soft")
+    preview = Preview(REQUESTS, (1, 2), eta / (1 - eta), cosine, SPREAD, "least_squares")
     torch.testing.assert_close(preview.eta, eta)
     assert preview.predicted.tolist() == pytest.approx([0.5875, 0.7, 1 - 0.65 * 0.875])
     lines = str(preview).splitlines()
@@ -151,7 +151,7 @@ def test_html_escapes_every_text(result):
     requests = (EditRequest("{} is", EVIL, EVIL), *REQUESTS[1:])
     result = replace(result, requests=requests, answers=(Answer(EVIL, EVIL, EVIL, EVIL),))
     eta = torch.full((2, 3), 0.5)
-    preview = Preview(requests, (1, 2), eta, eta, SPREAD, "soft")
+    preview = Preview(requests, (1, 2), eta, eta, SPREAD, "least_squares")
     check = Check((Answer(EVIL, EVIL, EVIL, EVIL),), (Neighbor(EVIL, EVIL, EVIL, "other"),))
     for page in (result._repr_html_(), preview._repr_html_(), check._repr_html_()):
         assert "<script" not in page

@@ -91,22 +91,22 @@ def test_presets_of_the_papers_models_are_the_published_ones():
     assert (*values(blue, "threshold", "l2"), blue.allocation.kind) == (0.02, 80, "boundary")
     rome = settings_for(StandIn(*GPT2_XL), "rome")
     assert (rome.layers, rome.value("clamp")) == ((17,), 4)
-    assert (rome.group, rome.fit, rome.allocation.kind) == (1, "exact", "last")
+    assert (rome.group, rome.fit, rome.allocation.kind) == (1, "equality_constrained", "last")
     llama = settings_for(StandIn("llama", 32, 4096, 14336, 128256), "memit")
     assert (*values(llama, "lr", "lam"), llama.torch_dtype) == (0.1, 15000, torch.float64)
 
 
-PRICE = r"^settings: price needs fit soft; an exact fit has no such trade-off$"
+PRICE = r"^settings: price requires fit=least_squares; an equality-constrained solve has no such trade-off$"
 
 
 def test_updated_refuses_a_cost_without_closed_soft_loop(demo):
-    """Only a closed loop over a soft fit has a cost."""
+    """Only a closed loop over a least-squares fit has a cost."""
     priced = settings_for(demo, "metake-priced")
     assert priced.value("price") > 0
     with pytest.raises(MetakeError, match=PRICE):
-        priced.updated(fit="exact")
+        priced.updated(fit="equality_constrained")
     with pytest.raises(MetakeError, match=PRICE):
-        LocateThenEdit(layers=(1,), fit="exact", planner=priced.planner)
+        LocateThenEdit(layers=(1,), fit="equality_constrained", planner=priced.planner)
     with pytest.raises(MetakeError, match=PRICE):
         metake(METHODS["emmet"].build((1,)), cost_weight=0.5)
     assert metake(METHODS["emmet"].build((1,))).value("price") == 0
@@ -120,7 +120,7 @@ def test_updated_makes_changes_together(demo, order):
 
     Whatever their order: what is refused is the result, not what it would be half-way.
     """
-    changes = {"price": 0.0, "fit": "exact"}
+    changes = {"price": 0.0, "fit": "equality_constrained"}
     made = settings_for(demo, "metake-priced").updated(**{name: changes[name] for name in order})
     assert values(made, *order) == tuple(changes[name] for name in order)
 
@@ -131,7 +131,7 @@ def test_settings_for_a_row_without_preset_uses_a_similar_row(demo):
     emmet = settings_for(demo, "emmet", name="demo")
     assert "emmet" not in read_json(PRESETS / "demo.json")["methods"]
     assert (emmet.layers, *values(emmet, "lam", "lr")) == (like.layers, *values(like, "lam", "lr"))
-    assert (emmet.fit, like.fit) == ("exact", "soft")
+    assert (emmet.fit, like.fit) == ("equality_constrained", "least_squares")
     assert all(row.like in ("", *METHODS) for row in METHODS.values())
 
 
@@ -333,13 +333,13 @@ def test_ultraedit_has_no_allocation_and_no_groups(change):
 
 
 @pytest.mark.parametrize("planner", ["open-loop", "closed-loop"])
-@pytest.mark.parametrize("fit", ["soft", "exact"])
+@pytest.mark.parametrize("fit", ["least_squares", "equality_constrained"])
 def test_cost_needs_both_a_closed_loop_and_soft_fit(planner, fit):
     fields = {"layers": [0], "fit": fit, "planner": {"kind": planner, "cost_weight": 0.5}}
     if planner == "open-loop":
         with pytest.raises(MetakeError, match=r"^settings: unknown 'cost_weight'"):
             LocateThenEdit(**fields)
-    elif fit == "exact":
+    elif fit == "equality_constrained":
         with pytest.raises(MetakeError, match=PRICE):
             LocateThenEdit(**fields)
     else:

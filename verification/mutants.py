@@ -241,28 +241,28 @@ def _solved(self, keys):
     return inside, self._solve(inside)
 
 
-def _without_identity(self, keys, fit="soft"):
+def _without_identity(self, keys, fit="least_squares"):
     inside, solved = _solved(self, keys)
     gram = inside.T @ solved
     floor = 1e-12 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return self.lift(torch.linalg.solve(gram + floor, solved.T).T), self.attenuation(keys)
 
 
-def _one_by_one(self, keys, fit="soft"):
+def _one_by_one(self, keys, fit="least_squares"):
     inside, solved = _solved(self, keys)
     return self.lift(solved / (1 + (inside * solved).sum(0))), self.attenuation(keys)
 
 
-def _always_soft(self, keys, fit="soft", original=Geometry.channel_and_attenuation):
-    return original(self, keys, "soft")
+def _always_least_squares(self, keys, fit="least_squares", original=Geometry.channel_and_attenuation):
+    return original(self, keys, "least_squares")
 
 
-def _raw_channel(self, keys, fit="soft", original=Geometry.channel_and_attenuation):
+def _raw_channel(self, keys, fit="least_squares", original=Geometry.channel_and_attenuation):
     channel, eta = original(self, keys, fit)
     return channel * 0 + keys.to(self.dtype) / (1 + self.realizability(keys)), eta
 
 
-def _unexecuted_eta(self, keys, fit="soft", original=Geometry.channel_and_attenuation):
+def _unexecuted_eta(self, keys, fit="least_squares", original=Geometry.channel_and_attenuation):
     channel, eta = original(self, keys, fit)
     return channel, eta / (1 + eta)
 
@@ -317,11 +317,11 @@ def _inside_only(self, channel):
     return out
 
 
-def _whole_residual(self, model, geometries, shares, fit="soft", original=LayeredSolver.__init__):
+def _whole_residual(self, model, geometries, shares, fit="least_squares", original=LayeredSolver.__init__):
     original(self, model, geometries, [(layer, 1.0) for layer, _ in shares], fit)
 
 
-def _late(self, model, geometries, shares, fit="soft", original=LayeredSolver.__init__):
+def _late(self, model, geometries, shares, fit="least_squares", original=LayeredSolver.__init__):
     original(self, model, geometries, _spread_late([layer for layer, _ in shares]), fit)
 
 
@@ -329,7 +329,7 @@ OPERATOR = "test_product_suppression"
 LIBRARY = [
     Mutant(Geometry, "channel_and_attenuation", "S for I + S", _without_identity, OPERATOR),
     Mutant(Geometry, "channel_and_attenuation", "edits solved one by one", _one_by_one, OPERATOR),
-    Mutant(Geometry, "channel_and_attenuation", "exact fit ignored", _always_soft, OPERATOR),
+    Mutant(Geometry, "channel_and_attenuation", "exact fit ignored", _always_least_squares, OPERATOR),
     Mutant(Geometry, "channel_and_attenuation", "raw key", _raw_channel, OPERATOR),
     Mutant(Geometry, "channel_and_attenuation", "attenuation of the attenuation", _unexecuted_eta, OPERATOR),
     Mutant(Geometry, "attenuation", "missing +1", lambda self, keys: self.realizability(keys), OPERATOR),

@@ -152,7 +152,7 @@ def test_exact_fit_is_a_perturbed_identity(seed: int, n: int, exponent: int):
     """(I + E) r = z with I + E = B, what the soft fit realizes: the exact fit asks for B^-1 z."""
     K = torch.tensor(np.random.default_rng(seed).standard_normal((nets.INNER, n)))
     ridge = Ridge(nets.moment(seed), 10.0**exponent)
-    soft, exact = ridge.channel(K), ridge.channel(K, "exact")
+    soft, exact = ridge.channel(K), ridge.channel(K, "equality_constrained")
     B = (K.T @ soft).numpy()
     J = np.linalg.inv(B)
     condition = 10.0 * np.linalg.cond(B)
@@ -442,7 +442,7 @@ def test_descending_the_objective_leaves_eta_alone(family: str):
 def test_cost_of_an_exact_edit_grows_with_the_geometry(exponent: int):
     weight = 10.0**exponent
     s = still(weight, (2,))
-    solver = LayeredSolver(s.model, s.geometries, last((2,)), "exact")
+    solver = LayeredSolver(s.model, s.geometries, last((2,)), "equality_constrained")
     delta = s.residuals()
     solution = solver.solve(s.prompts, delta)
     equal(float(solution.realized_share), 1.0, rounding() * (1 + norm(s.origin[0].numpy())))

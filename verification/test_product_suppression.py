@@ -254,7 +254,7 @@ def test_exact_fit_is_the_compensated_soft_fit(case: Case, x: Inputs, K: torch.T
     assume(s[0] > 1e-2 * s[-1])
     limit = case.tolerance * s[-1] / s[0] * (1 + 1 / s[0]) * (1 + s[-1])
     assume(limit < 0.1)
-    exact = x.R @ _numpy(case.operator.channel(K, "exact")).T
+    exact = x.R @ _numpy(case.operator.channel(K, "equality_constrained")).T
     equal(exact @ x.K, x.R, limit)
     asked = suppression.compensated_residuals(S, x.R)
     equal(asked @ _numpy(case.operator.channel(K)).T, exact, limit, float(np.linalg.norm(exact)) + 1e-30)

@@ -1,5 +1,5 @@
 """Theorem 2 on the library's own geometry: `Ridge(A, 1, lam)` is the penalized step, `Ridge(H)` an ellipsoid,
-`channel(fit="exact")` the executor, and a demo model's logit a margin.
+`channel(fit="equality_constrained")` the executor, and a demo model's logit a margin.
 """
 
 from __future__ import annotations
@@ -423,7 +423,7 @@ def test_the_exact_channel_attains_the_least_cost(
     )
     limit = tolerance(condition, size, eps(dtype))
     k = e.k[:, None]
-    D = np.outer(e.delta, ridge.channel(tensor(k), fit="exact").double().numpy())
+    D = np.outer(e.delta, ridge.channel(tensor(k), fit="equality_constrained").double().numpy())
     equal(D @ e.k, e.delta, limit)
     least = trap.execution_cost(e.delta, float(realizability(ridge, k)[0]))
     equal(weight_cost(D, G), least, limit)
@@ -443,7 +443,7 @@ def test_the_executor_in_a_null_space(spectrum: Spectrum, beta: float, data: st.
     assume(share < 1e4)
     rho = float(realizability(projected, k[:, None])[0])
     equal(rho, inside @ inside / beta, tolerance(share))
-    q = projected.channel(tensor(k[:, None]), fit="exact").numpy()[:, 0]
+    q = projected.channel(tensor(k[:, None]), fit="equality_constrained").numpy()[:, 0]
     for d in (delta, basis(2, seed) @ delta):
         D = np.outer(d, q)
         equal(D @ k, d, tolerance(share))
@@ -456,7 +456,7 @@ def test_penalties_whose_steps_the_executor_can_afford(e: Executed, r: Requests,
     """The hard request's step, executed: its cost in weights is tau^2 at the lower end."""
     measurable(e.geometry.condition, dtype)
     ridge = Ridge(tensor(e.geometry.G), 1.0, dtype=dtype)
-    q = ridge.channel(tensor(e.k[:, None]), fit="exact").double().numpy()[:, 0]
+    q = ridge.channel(tensor(e.k[:, None]), fit="equality_constrained").double().numpy()[:, 0]
     rho = float(realizability(ridge, e.k[:, None])[0])
     found = trap.cost_penalties(r.a, r.b, r.progress, rho, r.tau)
     edge = tolerance(e.geometry.condition, e.geometry.size, eps(dtype))
@@ -480,7 +480,7 @@ def test_the_executor_s_cost_on_a_model_s_covariance(model: str):
     rho = ridge.realizability(keys).numpy()
     limit = tolerance(np.linalg.cond(G), 8)
     for j, k in enumerate(keys.T):
-        q = ridge.channel(k[:, None], fit="exact").numpy()[:, 0]
+        q = ridge.channel(k[:, None], fit="equality_constrained").numpy()[:, 0]
         for delta in np.random.default_rng(j).standard_normal((3, 4)):
             D = np.outer(delta, q)
             equal(D @ k.numpy(), delta, limit)
@@ -597,7 +597,7 @@ def test_a_logit_s_gradient_through_the_edit(which: int):
     """The exact channel passes v on as it is, the soft one eta v: then the margin takes 1/eta the length."""
     logit = logits()[which]
     eta = float(executor().attenuation(logit.key)[0])
-    for fit, share in (("exact", 1.0), ("soft", eta)):
+    for fit, share in (("equality_constrained", 1.0), ("least_squares", eta)):
         left = torch.zeros(len(logit.stream), 1, dtype=torch.float64, requires_grad=True)
         seen = torch.autograd.grad(logit.after(left, executor().channel(logit.key, fit)), left)[0][
             :, 0
@@ -618,7 +618,7 @@ def test_a_small_margin_takes_the_length_that_its_gradient_says(which: int, rank
 
     To first order: half the logit's second difference bounds what a small step leaves out.
     """
-    logit, q = logits()[which], executor().channel(logits()[which].key, "exact")
+    logit, q = logits()[which], executor().channel(logits()[which].key, "equality_constrained")
     v, margin = logit.gradient, 1e-4
     span = np.eye(len(v)) if rank is None else basis(len(v), 3)[:, :rank]
     length = trap.margin_norm(margin, v, None if rank is None else span)

@@ -21,7 +21,7 @@ def _keys_with_gram(L: Array, S: Array) -> Tensor:
     return torch.from_numpy(L[:, : len(S)] @ np.linalg.cholesky(S).T)
 
 
-def _retention(operator: Ridge, K: Tensor, fit: Fit = "soft") -> Array:
+def _retention(operator: Ridge, K: Tensor, fit: Fit = "least_squares") -> Array:
     """B of the library: what each edit realizes of each residual, `n x n`."""
     retained: Array = (K.T @ operator.channel(K, fit)).numpy()
     return retained
@@ -79,7 +79,7 @@ def _two_keys(data: Data, axis: Any, operator: Ridge, L: Array) -> None:
     compensated = [
         suppression.compensated_residuals(S, np.eye(2)) @ B for S, B in zip(grams, retained, strict=True)
     ]
-    exact = [_retention(operator, _keys_with_gram(L, S), "exact") for S in grams]
+    exact = [_retention(operator, _keys_with_gram(L, S), "equality_constrained") for S in grams]
     for name, whole, marker, color in (
         ("compensated", compensated, "+", GREEN),
         ("exact fit", exact, "x", ORANGE),

@@ -156,7 +156,7 @@ class Held(Geometry):
         self.inner, self.held = inner, channel
         self.dtype, self.device = inner.dtype, inner.device
 
-    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
+    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "least_squares") -> tuple[Tensor, Tensor]:
         """The fixed channel, and attenuations of keys.
 
         Args:

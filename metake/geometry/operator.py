@@ -4,8 +4,8 @@ With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything 
 `G^-1 K`:
 
     S = K^T G^-1 K             gram; its diagonal is rho, the realizability   (19)
-    Q = G^-1 K (I + S)^-1      channel of the soft fit: the edit is R Q^T     (18), X8
-    Q = G^-1 K S^-1            channel of the exact fit: (R Q^T) K = R
+    Q = G^-1 K (I + S)^-1      least squares: the edit is R Q^T     (18), X8
+    Q = G^-1 K S^-1            equality constrained: (R Q^T) K = R
     eta = rho / (1 + rho)      realized share of the residual of a single edit  (20)-(23)
 
 `Ridge` is MEMIT's G = lambda C + beta I. `Projected` is AlphaEdit's null space, in the coordinates
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from metake.errors import MetakeError
 
-Fit = Literal["soft", "exact"]
+Fit = Literal["least_squares", "equality_constrained"]
 
 
 def _cholesky(matrix: Tensor, what: str) -> Tensor:
@@ -186,7 +186,7 @@ class Geometry(ABC):
         gram = inside.T @ self._solve(inside)
         return (gram + gram.T) / 2
 
-    def channel(self, keys: Tensor, fit: Fit = "soft") -> Tensor:
+    def channel(self, keys: Tensor, fit: Fit = "least_squares") -> Tensor:
         """Channel `Q`: the edit with residuals R (`d_v x n`) is `R Q^T`.
 
         Least squares minimizes `||D K - R||^2 + tr(D G D^T)` (13)-(18). The equality constraint minimizes `tr(D G D^T)` under
@@ -194,19 +194,19 @@ class Geometry(ABC):
 
         Args:
             keys: K, `d_k x n`.
-            fit: `soft` (least squares) or `exact` (equality constraint).
+            fit: `least_squares` or `equality_constrained`.
 
         Returns:
             `d_k x n`.
         """
         return self.channel_and_attenuation(keys, fit)[0]
 
-    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "soft") -> tuple[Tensor, Tensor]:
+    def channel_and_attenuation(self, keys: Tensor, fit: Fit = "least_squares") -> tuple[Tensor, Tensor]:
         """Channel of a batch, and the attenuation of each of its keys alone, from one solve.
 
         Args:
             keys: K, `d_k x n`.
-            fit: `soft` (least squares) or `exact` (equality constraint).
+            fit: `least_squares` or `equality_constrained`.
 
         Returns:
             Q (`d_k x n`) and eta (`n`).
@@ -217,7 +217,7 @@ class Geometry(ABC):
         gram = (gram + gram.T) / 2
         rho = gram.detach().diagonal().clamp_min(0)
         eta = rho / (1 + rho)
-        if fit == "soft":
+        if fit == "least_squares":
             small = torch.cholesky_solve(
                 solved.T, _cholesky(gram + torch.eye(len(gram)).to(gram), "I + K^T G^-1 K")
             )

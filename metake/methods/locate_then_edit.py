@@ -63,7 +63,8 @@ class LocateThenEdit(Method):
         Spread(), description="how the residual is divided over the layers"
     )
     fit: Fit = Field(
-        "soft", description="soft: regularized least squares; exact: an equality constraint (ROME)"
+        "least_squares",
+        description="solve: regularized least squares, or with the equality constraint (ROME)",
     )
     keys: SerializeAsAny[KeyEstimator] = Field(
         BareAndContexts(), description="how a request's keys in several contexts become one"
@@ -90,8 +91,14 @@ class LocateThenEdit(Method):
 
     @model_validator(mode="after")
     def _cost_is_known(self) -> LocateThenEdit:
-        if isinstance(self.planner, ClosedLoop) and self.planner.cost_weight and self.fit == "exact":
-            raise ValueError("price needs fit soft; an exact fit has no such trade-off")
+        if (
+            isinstance(self.planner, ClosedLoop)
+            and self.planner.cost_weight
+            and self.fit == "equality_constrained"
+        ):
+            raise ValueError(
+                "price requires fit=least_squares; an equality-constrained solve has no such trade-off"
+            )
         return self
 
     @property

@@ -25,14 +25,14 @@ class Stage:
         solution: the solve.
         members: which of the batch's requests it is for.
         shares: share of each layer in the residual at the layer that `solution.shift` is measured at.
-        fit: how each layer was solved, `soft` (least squares) or `exact` (equality constraint).
+        fit: how each layer was solved, `least_squares` or `equality_constrained`.
     """
 
     targets: Targets
     solution: Solution
     members: slice
     shares: Shares
-    fit: Fit = "soft"
+    fit: Fit = "least_squares"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Preview:
         rho: `layers x n`, realizability of each request's key.
         cosine: `layers x n`, cosine of the bare prompt's key with its mean in contexts.
         shares: share of each layer in the residual.
-        fit: how each layer is solved, `soft` (least squares) or `exact` (equality constraint).
+        fit: how each layer is solved, `least_squares` or `equality_constrained`.
         inputs: inputs of `Method.step` for the same requests, state and model; None if there are none to reuse.
     """
 

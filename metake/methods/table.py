@@ -77,7 +77,7 @@ ROME = LocateThenEdit(
     label="rome",
     planner=OpenLoop(relative="value"),
     allocation=Last(),
-    fit="exact",
+    fit="equality_constrained",
     keys=RomeKeys(),
     group=1,
 )
@@ -107,7 +107,7 @@ METHODS: dict[str, Row] = {
         Row("metake-blue", metake(at_boundary(ALPHAEDIT)), "closed-loop target at the first and at the last layer",
             "ours", "alphaedit"),
         # other published methods
-        Row("emmet", LocateThenEdit(layers=(), allocation=Last(), fit="exact"), "ROME's exact fit for a whole batch",
+        Row("emmet", LocateThenEdit(layers=(), allocation=Last(), fit="equality_constrained"), "ROME's exact fit for a whole batch",
             "arXiv:2403.14236", "memit"),
         Row("memit-fe", with_past_keys(forward_replay(MEMIT)),
             "MEMIT with a target at the first layer, propagated upwards", "arXiv:2605.00358", "memit"),

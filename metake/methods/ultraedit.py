@@ -100,4 +100,4 @@ class UltraEdit(Method):
                 for n in self.layers
             ]
         )
-        return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "soft", signals)
+        return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "least_squares", signals)

@@ -82,7 +82,7 @@ class ProxyGradient(Gradient):
             return problem.with_channel(geometry.channel(columns, solver.fit), self.joint)
         # each edit's own lower level: q = G^-1 k / (1 + rho), or / rho for the exact fit
         rho = geometry.realizability(columns)
-        scale = 1 + rho if solver.fit == "soft" else rho.clamp_min(torch.finfo(rho.dtype).tiny)
+        scale = 1 + rho if solver.fit == "least_squares" else rho.clamp_min(torch.finfo(rho.dtype).tiny)
         return problem.with_channel(geometry.solve(columns) / scale, self.joint)
 
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:

@@ -146,7 +146,7 @@ def last(layers: tuple[int, ...]) -> Shares:
     return [(layers[-1], 1.0)]
 
 
-def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft") -> Tensor:
+def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "least_squares") -> Tensor:
     """Predicted share of each residual that all layers of a stage realize, `1 - prod(1 - share * eta)`.
 
     It is exact for one request alone, if the updates of lower layers change neither its keys nor the transport of its
@@ -155,7 +155,7 @@ def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft"
     Args:
         shares: (layer, share) of the stage.
         eta: layer -> attenuation of each key, `n`.
-        fit: `exact` (equality constraint) realizes all that a layer is asked for, whatever its eta.
+        fit: `equality_constrained` realizes all that a layer is asked for, whatever its eta.
 
     Returns:
         Shape `n`.
@@ -163,7 +163,9 @@ def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft"
     return 1 - list(predicted_missing(shares, eta, fit).values())[-1]
 
 
-def predicted_missing(shares: Shares, eta: Mapping[int, Tensor], fit: str = "soft") -> dict[int, Tensor]:
+def predicted_missing(
+    shares: Shares, eta: Mapping[int, Tensor], fit: str = "least_squares"
+) -> dict[int, Tensor]:
     """Predicted share of each residual that is missing after each layer of a stage, as in `predicted_share`.
 
     Args:
@@ -176,22 +178,24 @@ def predicted_missing(shares: Shares, eta: Mapping[int, Tensor], fit: str = "sof
     """
     found, missing = {}, torch.ones(())
     for layer, share in shares:
-        missing = missing * (1 - share * (torch.ones_like(eta[layer]) if fit == "exact" else eta[layer]))
+        missing = missing * (
+            1 - share * (torch.ones_like(eta[layer]) if fit == "equality_constrained" else eta[layer])
+        )
         found[layer] = missing
     return found
 
 
-def describe_shares(shares: Shares, fit: str = "soft") -> str:
+def describe_shares(shares: Shares, fit: str = "least_squares") -> str:
     """Formula of `predicted_share` in terms of the layers' eta.
 
     Args:
         shares: (layer, share) of the stage.
-        fit: `soft` (least squares) or `exact` (equality constraint).
+        fit: `least_squares` or `equality_constrained`.
 
     Returns:
         One line of text.
     """
-    if fit == "exact":
+    if fit == "equality_constrained":
         return "1 (exact fit, independent of eta)"
     if len(shares) == 1 and shares[0][1] == 1:
         return f"eta {shares[0][0]}"

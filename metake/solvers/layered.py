@@ -93,7 +93,7 @@ class LayeredSolver:
         model: the model.
         geometries: layer -> its effective geometry.
         shares: (layer, share) of the stage; see `metake.solvers.allocation`.
-        fit: `soft` is least squares (MEMIT, AlphaEdit), `exact` an equality constraint (ROME, EMMET).
+        fit: `least_squares` (MEMIT, AlphaEdit) or `equality_constrained` (ROME, EMMET).
         per_layer: whether every layer has its own goal (FE). Residuals are then shifts at the first layer, and the goals
             of later layers are what the model makes of that shift; otherwise they are shifts at the last layer, and
             every layer takes its share of them.
@@ -108,7 +108,7 @@ class LayeredSolver:
         model: EditableModel,
         geometries: Mapping[int, Geometry],
         shares: Shares,
-        fit: Fit = "soft",
+        fit: Fit = "least_squares",
         per_layer: bool = False,
         max_tokens: int | None = None,
     ) -> None:
@@ -207,7 +207,7 @@ class LayeredSolver:
             right, attenuation = geometry.channel_and_attenuation(columns, self.fit)
             right = right.to(key)
             own = prompts.bare(lookups)  # of the last layer in the end: nothing follows but its write
-            if self.fit == "exact" and prompts.estimator.exact_at_bare:
+            if self.fit == "equality_constrained" and prompts.estimator.exact_at_bare:
                 right = right @ torch.linalg.pinv(
                     own @ right
                 )  # in the least-squares sense where keys coincide

@@ -85,7 +85,7 @@ def test_run_key_changes_with_every_ingredient(demo, statistics_of, records):
         {"method": method.updated(label="memit@label")},
         {"method": method.updated(lr=0.3)},
         {"batch": 1},
-        {"method": method.updated(fit="exact", label=method.name)},
+        {"method": method.updated(fit="equality_constrained", label=method.name)},
         {"contexts": ("Today it rains",)},
         {"contexts": None},
         {"statistics": None},

@@ -109,7 +109,7 @@ def test_channel_exact_reaches_the_residuals(kind):
     factor = torch.randn(9, 40, dtype=DTYPE)
     keys, residuals = torch.randn(9, 3, dtype=DTYPE), torch.randn(4, 3, dtype=DTYPE)
     geometry = build(kind, factor @ factor.T / 40, 10.0, None)
-    update = residuals @ geometry.channel(keys, "exact").T
+    update = residuals @ geometry.channel(keys, "equality_constrained").T
     torch.testing.assert_close(update @ keys, residuals)
 
 
@@ -117,7 +117,9 @@ def test_channel_exact_takes_equal_keys():
     """The exact fit survives equal keys."""
     key = torch.ones(4, 1, dtype=DTYPE)
     geometry = Ridge(torch.eye(4, dtype=DTYPE), 1.0)
-    update = torch.ones(2, 2, dtype=DTYPE) @ geometry.channel(torch.cat([key, key], 1), "exact").T
+    update = (
+        torch.ones(2, 2, dtype=DTYPE) @ geometry.channel(torch.cat([key, key], 1), "equality_constrained").T
+    )
     torch.testing.assert_close(update @ key, torch.ones(2, 1, dtype=DTYPE))
 
 
@@ -128,7 +130,7 @@ def test_channel_exact_drops_directions_of_rounding():
     """
     torch.manual_seed(0)
     keys = torch.randn(3, 40, dtype=DTYPE)
-    channel = Ridge(torch.eye(3, dtype=DTYPE), 1.0).channel(keys, "exact")
+    channel = Ridge(torch.eye(3, dtype=DTYPE), 1.0).channel(keys, "equality_constrained")
     torch.testing.assert_close(channel, torch.linalg.pinv(keys).T)
 
 
@@ -158,7 +160,7 @@ def test_projected_counts_its_null_space():
 
 
 def test_compensation_turns_soft_into_exact():
-    """P4: with residuals R B^-1, B = S (I + S)^-1, the soft fit executes R in full."""
+    """P4: with residuals R B^-1, B = S (I + S)^-1, the least-squares fit realizes R in full."""
     torch.manual_seed(1)
     factor = torch.randn(8, 30, dtype=DTYPE)
     keys, residuals = torch.randn(8, 3, dtype=DTYPE), torch.randn(5, 3, dtype=DTYPE)
@@ -167,7 +169,7 @@ def test_compensation_turns_soft_into_exact():
     kept = torch.linalg.solve(torch.eye(3, dtype=DTYPE) + gram, gram).T  # B; S and (I + S)^-1 commute
     compensated = residuals @ torch.linalg.inv(kept)
     torch.testing.assert_close(
-        compensated @ geometry.channel(keys).T, residuals @ geometry.channel(keys, "exact").T
+        compensated @ geometry.channel(keys).T, residuals @ geometry.channel(keys, "equality_constrained").T
     )
 
 

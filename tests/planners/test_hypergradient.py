@@ -47,7 +47,7 @@ class Case:
         kind="ridge",
         weight=30.0,
         allocation=SPREAD,
-        fit="soft",
+        fit="least_squares",
         dtype=torch.float64,
     ):
         moments = {i: statistics[i] for i in LAYERS}
@@ -119,7 +119,10 @@ def cosine(a, b):
     return torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
 
 
-@pytest.mark.parametrize(("kind", "fit"), [("ridge", "soft"), ("projected", "soft"), ("ridge", "exact")])
+@pytest.mark.parametrize(
+    ("kind", "fit"),
+    [("ridge", "least_squares"), ("projected", "least_squares"), ("ridge", "equality_constrained")],
+)
 def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
     case = Case(double, statistics_of(double), kind, fit=fit)
     losses, gradient = case.unrolled()

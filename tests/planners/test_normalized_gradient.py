@@ -168,7 +168,7 @@ def test_ultraedit_refuses_a_single_token(demo):
                 "group": 1,
                 "memory": "past-keys",
                 "merge": True,
-                "fit": "exact",
+                "fit": "equality_constrained",
                 "planner": "closed-loop",
                 "postprocess": "rect",
             }.items()

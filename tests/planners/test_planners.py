@@ -207,7 +207,7 @@ def test_closed_loop_uses_the_chosen_gradient(planned, hypergradient, kind):
         assert closed[0].is_post_edit
 
 
-@pytest.mark.parametrize("fit", ["soft", "exact"])
+@pytest.mark.parametrize("fit", ["least_squares", "equality_constrained"])
 @pytest.mark.parametrize("joint", [True, False])
 def test_proxy_gradient_has_channels_of_batch_or_edit(planned, fit, joint):
     """The proxy's channel is of the batch or of each edit alone.

@@ -20,17 +20,19 @@ def test_predicted_share_is_that_of_the_missing_residual():
         done += part * (1 - done) * eta[layer]
     assert torch.allclose(predicted_share(Spread().stages(LAYERS)[0], eta), done)
     assert torch.equal(predicted_share([(3, 1.0)], eta), eta[3])
-    assert torch.equal(predicted_share(Spread().stages(LAYERS)[0], eta, "exact"), torch.ones(2))
+    assert torch.equal(
+        predicted_share(Spread().stages(LAYERS)[0], eta, "equality_constrained"), torch.ones(2)
+    )
 
 
 @pytest.mark.parametrize(
     ("shares", "fit", "text"),
     [
-        ([(3, 1.0)], "soft", "eta 3"),
-        ([(3, 1.0)], "exact", "1 (exact fit, independent of eta)"),
-        (Spread().stages(LAYERS)[0], "soft", "1 - (1 - 0.33 eta 1) (1 - 0.5 eta 2) (1 - eta 3)"),
-        (Forward().stages(LAYERS)[0], "soft", "1 - (1 - eta 1) (1 - eta 2) (1 - eta 3)"),
-        ([(3, 0.5)], "soft", "1 - (1 - 0.5 eta 3)"),
+        ([(3, 1.0)], "least_squares", "eta 3"),
+        ([(3, 1.0)], "equality_constrained", "1 (exact fit, independent of eta)"),
+        (Spread().stages(LAYERS)[0], "least_squares", "1 - (1 - 0.33 eta 1) (1 - 0.5 eta 2) (1 - eta 3)"),
+        (Forward().stages(LAYERS)[0], "least_squares", "1 - (1 - eta 1) (1 - eta 2) (1 - eta 3)"),
+        ([(3, 0.5)], "least_squares", "1 - (1 - 0.5 eta 3)"),
     ],
 )
 def test_describe_shares_names_the_layers_of_a_stage(shares, fit, text):
@@ -92,7 +94,7 @@ def test_preview_equals_execution_where_keys_stay(constant, demo, method, weight
     editor.revert()
     assert all(0.01 < float(eta) < 0.99 for eta in preview.eta)
     assert (
-        chosen.fit == "exact"
+        chosen.fit == "equality_constrained"
         or float((preview.predicted - preview.eta[-1]).abs()) > 0.01
         or len(editor.method.stages[-1]) == 1
     )

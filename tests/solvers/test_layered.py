@@ -16,7 +16,13 @@ LAYERS = (1, 2, 3)
 
 
 def setting(
-    model, statistics, allocation, records, weight=300.0, contexts=("The market is cold",), fit="soft"
+    model,
+    statistics,
+    allocation,
+    records,
+    weight=300.0,
+    contexts=("The market is cold",),
+    fit="least_squares",
 ):
     geometries = {n: Ridge(statistics[n], weight, 1e-3) for n in LAYERS}
     batch = Batch.build(model, [r.request for r in records], contexts)
@@ -72,7 +78,9 @@ def test_solution_cost_is_that_of_the_geometry(model, statistics_of, records):
 
 
 def test_solve_exact_executes_in_full(model, statistics_of, records):
-    solver, prompts = setting(model, statistics_of(model), Last(), records[:3], contexts=(), fit="exact")
+    solver, prompts = setting(
+        model, statistics_of(model), Last(), records[:3], contexts=(), fit="equality_constrained"
+    )
     with frozen(model.model):
         before, _ = solver.origin(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
@@ -86,7 +94,9 @@ def test_forward_goals_need_little_above_the_first_layer(model, statistics_of, r
 
     Not nothing: weights also write at earlier tokens, which the replay does not.
     """
-    solver, prompts = setting(model, statistics_of(model), Forward(), records[:3], contexts=(), fit="exact")
+    solver, prompts = setting(
+        model, statistics_of(model), Forward(), records[:3], contexts=(), fit="equality_constrained"
+    )
     with frozen(model.model):
         before, _ = solver.origin(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
@@ -208,7 +218,7 @@ def test_solve_refuses_a_non_finite_update(demo, statistics_of, records, where):
     else:
 
         class Broken(Ridge):
-            def channel_and_attenuation(self, keys, fit="soft"):
+            def channel_and_attenuation(self, keys, fit="least_squares"):
                 channel, eta = super().channel_and_attenuation(keys, fit)
                 return channel * float("nan"), eta
 
