@@ -56,6 +56,7 @@ from metake.methods.table import method_named
 from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.presets import default_layers, preset_name, settings_for
+from metake.provenance import provenance
 from metake.report.tables import markdown, render
 
 Choice = tuple[float, float]
@@ -160,7 +161,8 @@ def main() -> None:
                 table.append([bench.name, method, kind, chosen, *numbers, f"{100 * row['score']:.1f}"])
     head = ["model", "method", "settings", "eta, step", "Eff", "Gen", "Spe", "agreement", "KL", "score"]
     print(render("calibrated, searched and published settings", head, table, 120))
-    args.out.mkdir(parents=True, exist_ok=True)
+    origin = {b.name: provenance(b.name, b.model, methods) for b in benches}
+    write_json(args.out / "results.json", {"models": origin, "head": head, "rows": table})
     (args.out / "table.md").write_text(markdown(head, table) + "\n", encoding="utf-8")
     best = {m: max(GRID[m], key=lambda c: sum(found[m][n][str(c)] for n in found[m])) for m in methods}
     print("best constants over all models:", best)

@@ -82,7 +82,6 @@ def options() -> Parser:
     )
     parser.add_argument(
         "--measure-every",
-        "--measure-every",
         type=at_least(1),
         metavar="BATCHES",
         help="also measure after every so many batches",

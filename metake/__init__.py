@@ -17,7 +17,7 @@ Edit a model: load, save_model, EditableModel, ModuleMap, EditRequest, Editor, E
 Data: Record, read_records, Statistics, statistics_for.
 Evaluate methods: Protocol.
 Methods: rome, memit, alphaedit, metake, compensated, iterated, with_past_keys, forward_replay,
-    settings_for, locate, Location, METHODS.
+    settings_for, locate, METHODS.
 Components of your own: Method, LocateThenEdit, Planner, OpenLoop, Gradient, GeometrySpec, Geometry,
     Allocation, KeyEstimator, Memory, Postprocess, Row, register, register_method, Batch,
     answer_keys_and_gradients.
@@ -32,7 +32,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metake.calibration.locate import Location as Location
     from metake.calibration.locate import locate as locate
     from metake.components import register as register
     from metake.constructors import alphaedit as alphaedit
@@ -88,7 +87,6 @@ _MODULE_OF = {
     "GeometrySpec": "metake.geometry.specs",
     "Gradient": "metake.planners.gradients",
     "KeyEstimator": "metake.key_estimators",
-    "Location": "metake.calibration.locate",
     "locate": "metake.calibration.locate",
     "LocateThenEdit": "metake.methods.locate_then_edit",
     "METHODS": "metake.methods.table",

@@ -243,8 +243,8 @@ def test_edit_that_fails_has_its_own_exit_code(monkeypatch, capsys, stats, tmp_p
 
 
 @pytest.mark.parametrize(("change", "said"), [(0.0, False), (1e-3, True)])
-def test_edit_notes_a_model_without_a_preset_first(change, said, monkeypatch, capsys, tmp_path):
-    """A model without a preset is named before the edit.
+def test_edit_says_where_settings_come_from(change, said, monkeypatch, capsys, tmp_path):
+    """The legend has the preset's name, or that there is none.
 
     A copy under another name has one; a model with other embeddings has none.
     """
@@ -268,9 +268,9 @@ def test_edit_notes_a_model_without_a_preset_first(change, said, monkeypatch, ca
         ],
     )
     cli.main()
-    errors = capsys.readouterr().err
-    assert ("no preset for mine" in errors) == said
-    assert all(lever in errors for lever in ("--preset", "--set", "metake tune")) == said
+    printed = capsys.readouterr().out
+    assert ("settings: preset demo" in printed) != said
+    assert ("settings: published" in printed) == said
 
 
 def test_edit_result_has_questions_and_answers(demo, statistics_of, records):

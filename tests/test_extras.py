@@ -96,11 +96,12 @@ def undeclared(packages: dict[str, str], names: set[str]) -> dict[str, str]:
 
 
 def test_library_imports_what_is_declared():
-    """Everything, and `datasets`, which `--dataset` alone needs, from the hub extra; rooms of an extra apart."""
+    """Everything but what one option needs: `datasets` (`--dataset`) and `scipy` (`--seeds`); rooms of an extra apart."""
     packages = foreign(*(ROOT / "metake").rglob("*.py"), without=list(EXTRA_ROOMS))
     assert "torch" in packages
-    assert set(undeclared(packages, declared(None))) == {"datasets"}
+    assert set(undeclared(packages, declared(None))) == {"datasets", "scipy"}
     assert "datasets" in declared("hub")
+    assert "scipy" in declared("theory")
 
 
 @pytest.mark.parametrize("room", EXTRA_ROOMS)

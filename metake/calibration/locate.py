@@ -115,8 +115,9 @@ def locate(
         >>> import metake as mk
         >>> model = mk.load("demo")
         >>> request = mk.EditRequest("What is the craft of {}?", "Nezan Girok", "baker")
-        >>> mk.locate(model, [request], "memit", layers=(1, 2)).method.value("lookup")
-        'prompt'
+        >>> located = mk.locate(model, [request], "memit", layers=(1, 2))
+        >>> located.method.value("lookup"), located.method.value("attenuation")
+        ('subject', 0.9)
     """
     methods = candidates(len(model), method, windows, **fixed)
     first, edits = methods[0], [made for made in methods if isinstance(made, LocateThenEdit)]

@@ -166,7 +166,9 @@ def predicted_share(shares: Shares, eta: Mapping[int, Tensor], fit: str = "least
 def predicted_missing(
     shares: Shares, eta: Mapping[int, Tensor], fit: str = "least_squares"
 ) -> dict[int, Tensor]:
-    """Predicted share of each residual that is missing after each layer of a stage, as in `predicted_share`.
+    """Predicted share of each residual that is missing after each layer, as in `predicted_share`.
+
+    A layer without a share leaves what the layer before it left.
 
     Args:
         shares: (layer, share) of the stage.
@@ -177,10 +179,10 @@ def predicted_missing(
         Layer -> `n`.
     """
     found, missing = {}, torch.ones(())
-    for layer, share in shares:
-        missing = missing * (
-            1 - share * (torch.ones_like(eta[layer]) if fit == "equality_constrained" else eta[layer])
-        )
+    share_of = dict(shares)
+    for layer in sorted({*eta, *share_of}):
+        realized = torch.ones_like(eta[layer]) if fit == "equality_constrained" else eta[layer]
+        missing = missing * (1 - share_of.get(layer, 0.0) * realized)
         found[layer] = missing
     return found
 
