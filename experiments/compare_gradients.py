@@ -118,22 +118,22 @@ PLAIN = {"clamp": None, "decay": 0.0, "kl": 0.0625, "stop_loss": 0.05}
 
 def targets(base: LocateThenEdit, steps: int, planned: int) -> dict[str, LocateThenEdit]:
     """Name of a target -> the method with it, at `steps` gradient steps, `planned` of them open loop."""
-    open_loop = base.updated(steps=steps, stop="own")
+    open_loop = base.updated(steps=steps, stop="planning_loss")
     table = {
         "open loop": open_loop,
         "open loop, unstopped": open_loop.updated(stop="none"),
-        "open loop, stopped on execution": open_loop.updated(stop="executed"),
+        "open loop, stopped on execution": open_loop.updated(stop="post_edit_loss"),
         "compensated": compensated(open_loop),
         "iterated": iterated(open_loop, 3),
     }
-    start = base.updated(steps=planned, stop="own")
+    start = base.updated(steps=planned, stop="planning_loss")
     for gradient in (ProxyGradient(), ParallelGradient(), UnrolledGradient()):
         for name, begin in (
             (gradient.kind, start),
             (f"{gradient.kind}, from compensated", compensated(start)),
         ):
             table[name] = metake(begin, gradient).updated(
-                meta_steps=steps - planned, meta_stop="executed", locality=0.0625
+                meta_steps=steps - planned, meta_stop="post_edit_loss", locality=0.0625
             )
     return table
 
@@ -185,7 +185,7 @@ def main() -> None:
         "same subj.",
         "agree",
         "ppl",
-        "executed",
+        "realized",
         "s/edit",
     ]
     rows = [

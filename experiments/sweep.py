@@ -1,4 +1,4 @@
-"""Efficacy and generalization against specificity over a range of lambda (L2 for AlphaEdit, the price of a priced loop).
+"""Efficacy and generalization against specificity over a range of lambda (L2 for AlphaEdit, the cost weight of a priced loop).
 
     python experiments/sweep.py --model demo --out results/sweep
     python experiments/sweep.py --model demo-llama --methods metake,memit-iterated --factors 0.3,1,3 --edits 1920 --batch 100

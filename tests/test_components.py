@@ -217,7 +217,7 @@ def method_of_row(name):
         "l2": 3.5,
         "lr": 0.25,
         "meta_lr": 0.125,
-        "largest": 0.5,
+        "rect_keep_ratio": 0.5,
         "gradient_lr": 0.5,
         "contexts": ("a", "b"),
         "threshold": None,
@@ -292,7 +292,7 @@ def test_component_names_a_setting_out_of_bounds(make, line):
         (METAKE, "meta_steps", 15),
         (METAKE, "planner.steps", 15),
         (METAKE, "hypergradient", UnrolledGradient()),
-        (METAKE, "price", 0.0),
+        (METAKE, "cost_weight", 0.0),
         (METAKE, "planner.cost_weight", 0.0),
     ],
 )
@@ -333,7 +333,7 @@ def test_updated_names_settings_that_the_method_lacks():
     for name, owner in (
         ("l2", "geometry projected"),
         ("meta_steps", "planner closed-loop"),
-        ("largest", "postprocess rect"),
+        ("rect_keep_ratio", "postprocess rect"),
         ("joint", "gradient proxy"),
         ("gradient_lr", "method ultraedit"),
     ):
@@ -385,7 +385,7 @@ def test_updated_takes_settings_of_a_chosen_component(order):
 def test_updated_by_kind_keeps_shared_numbers():
     planned = MEMIT.updated(steps=7, clamp=None)
     assert planned.updated(planner="compensated").planner == Compensated(steps=7, clamp=None)
-    longer = planned.updated(planner="compensated", stretch=2.0)
+    longer = planned.updated(planner="compensated", max_scale=2.0)
     assert longer.updated(planner="open-loop").planner == OpenLoop(steps=7, clamp=None)
     other = METAKE.updated(steps=7, meta_steps=3)
     assert other.updated(start="compensated").planner == ClosedLoop(start=Compensated(steps=7), steps=3)

@@ -327,8 +327,8 @@ def test_compensated_stops_at_the_weakest_layer_or_bound(demo, statistics_of, re
     """Compensation stops at what the weakest layer needs and at the bound."""
     requests, statistics = [record.request for record in records[:8]], statistics_of(demo)
 
-    def edit(method, stretch=8.0):
-        with editor_of(demo, statistics, method, lam=3e3, stretch=stretch) as editor:
+    def edit(method, max_scale=8.0):
+        with editor_of(demo, statistics, method, lam=3e3, max_scale=max_scale) as editor:
             result = editor.edit(requests)
             return (
                 result.delta.factors,
@@ -337,7 +337,7 @@ def test_compensated_stops_at_the_weakest_layer_or_bound(demo, statistics_of, re
             )
 
     plan, _, eta = edit("memit")
-    same, scale, _ = edit("memit-compensated", stretch=1.0)
+    same, scale, _ = edit("memit-compensated", max_scale=1.0)
     torch.testing.assert_close(scale, torch.ones(8))
     for layer, factors in plan.items():
         torch.testing.assert_close(same[layer], factors)
@@ -563,7 +563,7 @@ def test_rect_compares_with_the_weights_before_the_batch(demo, statistics_of, re
     requests = [r.request for r in records[:2]]
     with (
         torch.no_grad(),
-        editor_of(demo, statistics_of(demo), "rect", lam=1e-3, lr=3.0, largest=0.25) as editor,
+        editor_of(demo, statistics_of(demo), "rect", lam=1e-3, lr=3.0, rect_keep_ratio=0.25) as editor,
     ):
         editor.edit(requests[0])
         weights = {n: demo.weight(n).clone() for n in QUICK["layers"]}

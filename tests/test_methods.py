@@ -25,7 +25,7 @@ PLAIN = {
     "relative": "stream",
 }
 NULL = {"geometry": "projected", "memory": "past-keys"}
-LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "price": 0.0}
+LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "cost_weight": 0.0}
 ROWS = {
     # one request at a time, W k = v exactly, at one layer; v is the down-projection's output, and so is its clamp
     "rome": {
@@ -44,7 +44,7 @@ ROWS = {
     "metake": LOOP,
     "metake-proxy": {**LOOP, "hypergradient": "proxy", "joint": True},
     "metake-parallel": {**LOOP, "hypergradient": "parallel"},
-    "metake-priced": {**LOOP, "price": 1.0},
+    "metake-priced": {**LOOP, "cost_weight": 1.0},
     "metake-alphaedit": {**LOOP, **NULL},
     "metake-blue": {**LOOP, **NULL, "allocation": "boundary"},
     "emmet": {"fit": "equality_constrained", "allocation": "last"},  # a batch at once

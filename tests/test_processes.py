@@ -20,7 +20,7 @@ from metake.presets import settings_for
 from metake.processes import VARIABLES, all_reduce_sum, process_group, rank_and_size
 from metake.texts import default_text
 
-ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "executed"}}
+ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "post_edit_loss"}}
 CONTEXTS = ("The market is cold", "Today it rains")
 
 

@@ -96,31 +96,33 @@ def test_presets_of_the_papers_models_are_the_published_ones():
     assert (*values(llama, "lr", "lam"), llama.torch_dtype) == (0.1, 15000, torch.float64)
 
 
-PRICE = r"^settings: price requires fit=least_squares; an equality-constrained solve has no such trade-off$"
+NEEDS_LEAST_SQUARES = (
+    r"^settings: cost_weight requires fit=least_squares; an equality-constrained solve has no such trade-off$"
+)
 
 
 def test_updated_refuses_a_cost_without_closed_soft_loop(demo):
     """Only a closed loop over a least-squares fit has a cost."""
     priced = settings_for(demo, "metake-priced")
-    assert priced.value("price") > 0
-    with pytest.raises(MetakeError, match=PRICE):
+    assert priced.value("cost_weight") > 0
+    with pytest.raises(MetakeError, match=NEEDS_LEAST_SQUARES):
         priced.updated(fit="equality_constrained")
-    with pytest.raises(MetakeError, match=PRICE):
+    with pytest.raises(MetakeError, match=NEEDS_LEAST_SQUARES):
         LocateThenEdit(layers=(1,), fit="equality_constrained", planner=priced.planner)
-    with pytest.raises(MetakeError, match=PRICE):
+    with pytest.raises(MetakeError, match=NEEDS_LEAST_SQUARES):
         metake(METHODS["emmet"].build((1,)), cost_weight=0.5)
-    assert metake(METHODS["emmet"].build((1,))).value("price") == 0
-    with pytest.raises(MetakeError, match="has no price; it is a setting of planner closed-loop"):
-        priced.updated(planner="open-loop", price=0.5)
+    assert metake(METHODS["emmet"].build((1,))).value("cost_weight") == 0
+    with pytest.raises(MetakeError, match="has no cost_weight; it is a setting of planner closed-loop"):
+        priced.updated(planner="open-loop", cost_weight=0.5)
 
 
-@pytest.mark.parametrize("order", [("price", "fit"), ("fit", "price")])
+@pytest.mark.parametrize("order", [("cost_weight", "fit"), ("fit", "cost_weight")])
 def test_updated_makes_changes_together(demo, order):
     """Changes that go together are made together.
 
     Whatever their order: what is refused is the result, not what it would be half-way.
     """
-    changes = {"price": 0.0, "fit": "equality_constrained"}
+    changes = {"cost_weight": 0.0, "fit": "equality_constrained"}
     made = settings_for(demo, "metake-priced").updated(**{name: changes[name] for name in order})
     assert values(made, *order) == tuple(changes[name] for name in order)
 
@@ -227,19 +229,19 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "l2": (0, False, None),
     "threshold": (0, False, None),
     "keep": (0, False, 1),
-    "largest": (0, False, 1),
+    "rect_keep_ratio": (0, False, 1),
     "steps": (1, True, None),
     "lr": (0, False, None),
     "kl": (0, True, None),
     "decay": (0, True, None),
     "clamp": (0, False, None),
     "stop_loss": (0, True, None),
-    "stretch": (1, True, None),
+    "max_scale": (1, True, None),
     "meta_steps": (0, True, None),
     "meta_lr": (0, False, None),
     "locality": (0, True, None),
     "regularization": (0, True, None),
-    "price": (0, True, None),
+    "cost_weight": (0, True, None),
     "gradient_lr": (0, False, None),
     "check_every": (1, True, None),
     "max_tokens": (64, True, None),
@@ -251,13 +253,13 @@ OWNERS = {
     "l2": "alphaedit",
     "threshold": "alphaedit",
     "keep": "alphaedit",
-    "largest": "rect",
-    "stretch": "memit-compensated",
+    "rect_keep_ratio": "rect",
+    "max_scale": "memit-compensated",
     "meta_steps": "metake",
     "meta_lr": "metake",
     "locality": "metake",
     "regularization": "metake",
-    "price": "metake",
+    "cost_weight": "metake",
     "gradient_lr": "ultraedit",
 }
 
@@ -340,7 +342,7 @@ def test_cost_needs_both_a_closed_loop_and_soft_fit(planner, fit):
         with pytest.raises(MetakeError, match=r"^settings: unknown 'cost_weight'"):
             LocateThenEdit(**fields)
     elif fit == "equality_constrained":
-        with pytest.raises(MetakeError, match=PRICE):
+        with pytest.raises(MetakeError, match=NEEDS_LEAST_SQUARES):
             LocateThenEdit(**fields)
     else:
-        assert LocateThenEdit(**fields).value("price") == 0.5
+        assert LocateThenEdit(**fields).value("cost_weight") == 0.5

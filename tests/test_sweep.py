@@ -45,10 +45,10 @@ def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
     call_here(SCRIPT, *quick, "--out", tmp_path)
     points = json.loads((tmp_path / "demo.json").read_text())["points"]
     base = settings_for(load("demo", device="cpu"), "metake-priced")
-    price = base.value("price")
+    price = base.value("cost_weight")
     assert [p["strength"] for p in points] == pytest.approx([0.3 * price, 3 * price])
     used = [Method.model_validate(p["settings"]) for p in points]
-    assert [method.value("price") for method in used] == [p["strength"] for p in points]
+    assert [method.value("cost_weight") for method in used] == [p["strength"] for p in points]
     assert {method.value("lam") for method in used} == {base.value("lam")}
 
 

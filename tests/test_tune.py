@@ -115,13 +115,15 @@ def test_space_has_a_cost_only_for_loops_with_cost():
     """
     space = SPACES["demo"]
     choice = dict(winners("demo"))["metake"]
-    assert "price" not in as_trial({**choice, "price": 0.0}, "metake", space)
-    assert as_trial(choice, "metake-priced", space)["price"] == METHODS["metake-priced"].prototype.value(
-        "price"
+    assert "cost_weight" not in as_trial({**choice, "cost_weight": 0.0}, "metake", space)
+    assert as_trial(choice, "metake-priced", space)["cost_weight"] == METHODS[
+        "metake-priced"
+    ].prototype.value("cost_weight")
+    point = as_trial({**choice, "cost_weight": 20.0}, "metake-priced", space)
+    assert suggest(optuna.trial.FixedTrial(point), "metake-priced", space)["cost_weight"] == 20.0
+    assert all(
+        p["cost_weight"] > 0 for p in first_points("metake-priced", held({"metake": choice}), [3.0], space)
     )
-    point = as_trial({**choice, "price": 20.0}, "metake-priced", space)
-    assert suggest(optuna.trial.FixedTrial(point), "metake-priced", space)["price"] == 20.0
-    assert all(p["price"] > 0 for p in first_points("metake-priced", held({"metake": choice}), [3.0], space))
 
 
 @pytest.fixture
@@ -304,7 +306,7 @@ def test_tune_of_a_users_model_sets_its_edits(tmp_path, demo, write, monkeypatch
 
 def test_search_extends_trials_of_the_same_run_alone(monkeypatch, tmp_path, demo):
     """Other records, another batch or another seed: the search begins anew. The winner becomes the preset."""
-    choice = {"layers": [2], "lr": 0.5, "stop": "own", "memory": "past-keys"}
+    choice = {"layers": [2], "lr": 0.5, "stop": "planning_loss", "memory": "past-keys"}
     seen = []
 
     def search(*given):

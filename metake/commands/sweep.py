@@ -72,7 +72,7 @@ def sweep(
 ) -> None:
     """Measure efficacy and generalization against specificity over a range of lambda.
 
-    Of AlphaEdit the L2 changes, of a priced loop the price; all other settings are the searched ones. Consecutive
+    For AlphaEdit, L2 is varied; for `metake-priced`, the cost weight; all other settings are the searched ones. Consecutive
     batches, measured at the end. Writes a JSON file, a table and the figure. Rerun the command to resume.
 
     Example: metake sweep --model demo --factors 0.3,1,3 --out results/sweep

@@ -28,13 +28,13 @@ def story_methods(model: EditableModel) -> list[Method]:
     """
     base = settings_for(model, OPEN)
     same = {name: base.value(name) for name in ("layers", "contexts", "lr", "clamp", "decay", "kl")}
-    same |= {"lam": LAMBDA.get(model.name, LAMBDA["demo"]), "steps": STEPS, "stop": "own"}
+    same |= {"lam": LAMBDA.get(model.name, LAMBDA["demo"]), "steps": STEPS, "stop": "planning_loss"}
     closed = {
         "steps": PLAN,
         "meta_steps": STEPS - PLAN,
         "meta_lr": same["lr"],
         "locality": same["kl"],
-        "meta_stop": "executed",
+        "meta_stop": "post_edit_loss",
     }
     return [
         settings_for(model, name, **same | (closed if name == CLOSED else {}))

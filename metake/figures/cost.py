@@ -39,7 +39,7 @@ def _gram(weight: float) -> Array:
 
 
 def _share_and_cost(S: Array, alpha: float) -> tuple[float, float]:
-    """Realized share and cost of the closed loop at price alpha, by theory; both relative to `||X||^2`."""
+    """Realized share and cost of the closed loop at cost weight alpha, by theory; both relative to `||X||^2`."""
     planned = _planned()
     size = float(np.sum(planned**2))
     shift = suppression.priced_shift(S, planned, alpha)
@@ -47,13 +47,13 @@ def _share_and_cost(S: Array, alpha: float) -> tuple[float, float]:
 
 
 def _minimized(weight: float, alpha: float) -> tuple[float, float]:
-    """Realized share and cost of a minimization by gradients through the library's channel and price.
+    """Realized share and cost of a minimization by gradients through the library's channel and cost weight.
 
     The unknown is the realized shift: in this whitened form the loss has no long valley.
 
     Args:
         weight: lambda.
-        alpha: price.
+        alpha: weight of the cost.
 
     Returns:
         Share and cost, relative to the planned shifts.
@@ -88,7 +88,7 @@ def _minimized(weight: float, alpha: float) -> tuple[float, float]:
     "X14",
     caption="What four facts realize of what they want (a demo model's keys and covariance, mean over the facts), and what it costs what is protected, "
     "against the strength of the constraint. The open loop is attenuated. The closed loop reaches everything at every lambda, so that lambda no longer protects, and its cost grows with it; "
-    "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimized by gradients through the library's channel and its price.",
+    "where it pays alpha times the cost, it is attenuated by alpha lambda. Points: minimized by gradients through the library's channel and its cost weight.",
 )
 def price(data: Data) -> Any:
     """Figure of X14: realized share and cost of the closed loop over the strength of the constraint.

@@ -97,7 +97,7 @@ class LocateThenEdit(Method):
             and self.fit == "equality_constrained"
         ):
             raise ValueError(
-                "price requires fit=least_squares; an equality-constrained solve has no such trade-off"
+                "cost_weight requires fit=least_squares; an equality-constrained solve has no such trade-off"
             )
         return self
 

@@ -28,7 +28,6 @@ class ClosedLoop(Planner):
         "lr": "meta_lr",
         "stop": "meta_stop",
         "kl": "locality",
-        "cost_weight": "price",
     }
 
     start: SerializeAsAny[OpenLoop] = Field(OpenLoop(), description="planner of the initial target")
@@ -38,14 +37,14 @@ class ClosedLoop(Planner):
     )
     steps: int = Field(15, ge=0, description="steps of the upper level, T of Algorithm 1")
     lr: float = Field(0.5, gt=0, description="Adam's learning rate in the upper level")
-    stop: Stop = Field("executed", description="as stop of the open loop, for the upper level")
+    stop: Stop = Field("post_edit_loss", description="as stop of the open loop, for the upper level")
     kl: float = Field(0.0625, ge=0, description="alpha_loc of (6)")
     regularization: float = Field(0.0, ge=0, description="alpha_reg of (6), on ||z - z0||^2/||h||^2")
     cost_weight: float = Field(
         0.0, ge=0, description="weight of the update's cost on preserved keys, tr(D G D^T)/||h||^2 (X14)"
     )
     stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
-    check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
+    check_every: int = Field(5, ge=1, description="steps between two evaluations of the post-edit loss")
 
     def plan(self, problem: PlanningProblem) -> Targets:
         """Targets that minimize the post-edit loss (6), from the targets of `start`.
@@ -62,7 +61,9 @@ class ClosedLoop(Planner):
             return start
         norms = problem.norms(self.start.relative)
         cost = self.cost_weight / norms.square() if self.cost_weight else None
-        penalty = Penalty(kl=self.kl, initial_first=True, regularization=self.regularization, price=cost)
+        penalty = Penalty(
+            kl=self.kl, initial_first=True, regularization=self.regularization, cost_weights=cost
+        )
         closed = optimize_targets(
             self.gradient.loss_with_gradient(problem),
             start.residuals,

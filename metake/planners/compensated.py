@@ -13,7 +13,6 @@ needs whose keys agree.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -30,7 +29,6 @@ class Compensated(OpenLoop):
     """Open-loop planner whose residuals are scaled until the solver realizes them in full (P4)."""
 
     kind = "compensated"
-    aliases: ClassVar[dict[str, str]] = {"max_scale": "stretch"}
 
     max_scale: float = Field(8.0, ge=1, description="largest factor by which compensation lengthens a plan")
 
@@ -55,20 +53,20 @@ class Compensated(OpenLoop):
 
 
 def compensate(
-    fraction_of: Callable[[Tensor], Tensor], plan: Tensor, largest: Tensor, rounds: int = 12
+    fraction_of: Callable[[Tensor], Tensor], plan: Tensor, max_scale: Tensor, rounds: int = 12
 ) -> tuple[Tensor, Tensor]:
     """Residuals scaled so that their realized shift along the plan equals the plan.
 
     Args:
         fraction_of: residuals (`n x d_v`) -> realized share of each, `n`, for one joint solve.
         plan: `n x d_v`.
-        largest: `n`, bounds of the factors; a residual costs at most `largest ||plan||^2`.
+        max_scale: `n`, bounds of the factors; a residual costs at most `max_scale ||plan||^2`.
         rounds: steps of the bisection.
 
     Returns:
-        The residuals, and the factors (`n`), to a relative largest^(1/2^rounds), about 0.05%.
+        The residuals, and the factors (`n`), to a relative accuracy of max_scale^(2^-rounds) - 1, about 0.05%.
     """
-    low, high = torch.zeros(len(plan)), largest.cpu().float().log()
+    low, high = torch.zeros(len(plan)), max_scale.cpu().float().log()
     for _ in range(rounds):
         middle = (low + high) / 2
         scale = middle.exp()

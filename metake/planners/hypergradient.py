@@ -2,7 +2,7 @@
 
     token      open loop: r is written at the lookup token of the last edited layer (2)
     proxy      through the channel of the last edited layer (7)-(9)
-    parallel   all layers at once: sum_l s_l Gamma_l q_l at the executed weights, with the share s_l of
+    parallel   all layers at once: sum_l s_l Gamma_l q_l at the post-edit weights, with the share s_l of
                the residual that was measured at each layer in place of J_l (X11)
     unrolled   exact: through keys, residuals and channels of the whole layered solve (X10)
 
@@ -53,11 +53,11 @@ class Virtual:
             initial_first=penalty.initial_first,
             backward=backward,
         )
-        if self.gram_channel is not None and penalty.price is not None:
-            cost = penalty.price.to(leaf) * cost_of(leaf, self.gram_channel.to(leaf))
+        if self.gram_channel is not None and penalty.cost_weights is not None:
+            cost = penalty.cost_weights.to(leaf) * cost_of(leaf, self.gram_channel.to(leaf))
             if backward:
                 torch.autograd.backward(cost.sum())
-            losses = _priced(losses, cost)
+            losses = _with_cost(losses, cost)
         return losses, leaf.grad if backward else None
 
 
@@ -98,10 +98,10 @@ class Unrolled:
             for x, g in zip(solution.factors[layer], gradients[layer], strict=True)
             if x.requires_grad
         ]
-        if penalty.price is not None:
-            cost = penalty.price.to(leaf) * solution.cost(self.differentiate_keys)
+        if penalty.cost_weights is not None:
+            cost = penalty.cost_weights.to(leaf) * solution.cost(self.differentiate_keys)
             wanted.append((cost, torch.ones_like(cost)))
-            losses = _priced(losses, cost)
+            losses = _with_cost(losses, cost)
         torch.autograd.backward([x for x, _ in wanted], [g for _, g in wanted])
         return losses, leaf.grad
 
@@ -129,15 +129,15 @@ class Parallel:
         if not backward:
             return evaluate_post_edit(self.objective, solution, active, penalty), None
         losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
-        if penalty.price is not None:
+        if penalty.cost_weights is not None:
             asked = {i: left.detach().requires_grad_(True) for i, (left, _) in solution.factors.items()}
             factors = {i: (left, solution.factors[i][1]) for i, left in asked.items()}
-            cost = penalty.price.to(residuals) * replace(solution, factors=factors).cost()
+            cost = penalty.cost_weights.to(residuals) * replace(solution, factors=factors).cost()
             slopes = torch.autograd.grad(cost.sum(), list(asked.values()))
             gradients = {
                 i: (gradients[i][0] + slope, gradients[i][1]) for i, slope in zip(asked, slopes, strict=True)
             }
-            losses = _priced(losses, cost)
+            losses = _with_cost(losses, cost)
         shares = measured_shares(solution, self.solver)
         total = sum(
             (gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
@@ -161,12 +161,12 @@ def evaluate_post_edit(objective: Objective, solution: Solution, active: Tensor,
     losses = objective.post_edit_losses(
         solution.factors, active, kl_weight=penalty.kl, initial_first=penalty.initial_first
     )
-    if penalty.price is None:
+    if penalty.cost_weights is None:
         return losses
-    return _priced(losses, penalty.price.to(solution.planned) * solution.cost())
+    return _with_cost(losses, penalty.cost_weights.to(solution.planned) * solution.cost())
 
 
-def _priced(losses: Losses, cost: Tensor) -> Losses:
+def _with_cost(losses: Losses, cost: Tensor) -> Losses:
     return replace(losses, cost=cost.detach().to(losses.nll))
 
 

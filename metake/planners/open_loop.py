@@ -48,11 +48,11 @@ class OpenLoop(Planner):
         description="h in ||h||: the residual stream, or the down-projection's output (value, as in ROME)",
     )
     stop: Stop = Field(
-        "own",
-        description="early stop: on the planning loss (own; published), on the loss after the solve (executed), or none",
+        "planning_loss",
+        description="early stop: on the planning loss (published), on the loss after the solve, or none",
     )
     stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
-    check_every: int = Field(5, ge=1, description="steps between two evaluations of the executed loss")
+    check_every: int = Field(5, ge=1, description="steps between two evaluations of the post-edit loss")
 
     def plan(self, problem: PlanningProblem) -> Targets:
         """Targets that ignore the solver.

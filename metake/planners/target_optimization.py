@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metake.planners.objective import Losses
 
-Stop = Literal["own", "executed", "none"]
+Stop = Literal["planning_loss", "post_edit_loss", "none"]
 CLAMPED = 1e-4  # relative distance of a norm from the clamp, far above the rounding of fp32
 
 
@@ -28,7 +28,7 @@ class Penalty:
         decay: weight of ||r|| / ||h||^2 (published code; not squared).
         regularization: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) relative to the stream.
         clamp: ||r|| <= clamp ||h|| after every step.
-        price: `n` weights of the update's cost in the geometry (X14); no cost if None.
+        cost_weights: `n` weights of the update's cost in the geometry (X14); no cost if None.
     """
 
     kl: float = 0.0
@@ -36,7 +36,7 @@ class Penalty:
     decay: float = 0.0
     regularization: float = 0.0
     clamp: float | None = None
-    price: Tensor | None = None
+    cost_weights: Tensor | None = None
 
     def score(self, losses: Losses) -> Tensor:
         """Weighted sum of the losses of each request.
@@ -239,8 +239,8 @@ def optimize_targets(
         steps: evaluations of the loss; as published, the last one takes no step.
         lr: Adam's learning rate.
         penalty: loss weights and constraints.
-        stop: `own` stops a request once its own loss is below `stop_loss`; `executed` does so by the loss after the
-            solve and returns the best residual; `none` takes all steps.
+        stop: `planning_loss` stops a request once its loss in the planning objective is below `stop_loss`;
+            `post_edit_loss` does so by the loss after the solve and returns the best residual; `none` takes all steps.
         stop_loss: loss at which a request stops.
         evaluate_post_edit: residuals -> losses after the solve for all of them.
         check_every: steps between two evaluations after the solve, if `loss` is not that loss.
@@ -250,7 +250,7 @@ def optimize_targets(
     Returns:
         The last residuals, or the best ones; see `stop`.
     """
-    requests, post_edit = _Requests(start, norms, lr, penalty, stop_loss, groups), stop == "executed"
+    requests, post_edit = _Requests(start, norms, lr, penalty, stop_loss, groups), stop == "post_edit_loss"
     for step in range(steps):
         if post_edit and not loss.is_post_edit and step % check_every == 0:
             requests.evaluate(evaluate_post_edit)
@@ -265,7 +265,7 @@ def optimize_targets(
             requests.update_best(losses)
             if requests.finished:
                 break
-        if stop == "own":
+        if stop == "planning_loss":
             requests.stop_below(penalty.score(losses) + regularization.detach()[:, 0].cpu())
         if gradient is None:
             break

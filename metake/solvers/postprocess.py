@@ -106,7 +106,7 @@ class Rect(Postprocess):
     """RECT (arXiv:2401.04700): the entries with the largest relative change; the others are set to 0."""
 
     kind = "rect"
-    aliases: ClassVar[dict[str, str]] = {"keep_ratio": "largest"}
+    aliases: ClassVar[dict[str, str]] = {"keep_ratio": "rect_keep_ratio"}
 
     keep_ratio: float = Field(0.4, gt=0, le=1, description="share of entries kept by rect")
 

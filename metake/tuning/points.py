@@ -14,7 +14,7 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.tuning.space import Space
 
 COMPONENTS = ("start", "memory")  # chosen by a search; a preset has them in a method's name
-PRICES = (0.3, 300.0)  # range of the price, of rows that have one
+COST_WEIGHTS = (0.3, 300.0)  # range of the cost weight, of rows that have one
 
 
 def closed_loop(method: Method) -> ClosedLoop | None:
@@ -82,12 +82,12 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str,
         choice["start"] = trial.suggest_categorical("start", ["open-loop", "compensated"])
         choice["locality"] = trial.suggest_categorical("locality", [0.0, 0.0625, 0.5])
         if closed.cost_weight:
-            choice["price"] = trial.suggest_float("price", *PRICES, log=True)
-        choice["stop"] = "own"
-        choice["meta_stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
+            choice["cost_weight"] = trial.suggest_float("cost_weight", *COST_WEIGHTS, log=True)
+        choice["stop"] = "planning_loss"
+        choice["meta_stop"] = trial.suggest_categorical("stop", ["planning_loss", "post_edit_loss", "none"])
     else:
         choice["steps"] = trial.suggest_int("steps", 5, space.steps)
-        choice["stop"] = trial.suggest_categorical("stop", ["own", "executed", "none"])
+        choice["stop"] = trial.suggest_categorical("stop", ["planning_loss", "post_edit_loss", "none"])
     return choice
 
 
@@ -125,7 +125,7 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
     )
     point = {name: choice[name] for name in names if name in choice}
     if closed is not None and closed.cost_weight:
-        point["price"] = choice.get("price", closed.cost_weight)
+        point["cost_weight"] = choice.get("cost_weight", closed.cost_weight)
     if "stop" in choice:
         point["stop"] = choice.get("meta_stop", choice["stop"])
     return {"place": space.places.index(layers), **point}
@@ -204,7 +204,7 @@ def guess_of(method: Method, space: Space) -> dict[str, Any]:
     kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
     other = ("l2", "keep") if method.constraint_setting == "lam" else ("lam", "memory")
     guess = {setting: value for setting, value in space.guess[kind].items() if setting not in other}
-    return guess | ({"price": closed.cost_weight} if closed is not None and closed.cost_weight else {})
+    return guess | ({"cost_weight": closed.cost_weight} if closed is not None and closed.cost_weight else {})
 
 
 def shipped_choice(row: Row, methods: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

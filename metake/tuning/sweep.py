@@ -30,7 +30,7 @@ METRICS = ("efficacy", "generalization", "specificity", "same_subject")
 
 
 def strength_of(method: Method) -> str:
-    """Name of the setting that is swept: the price of a priced loop, else the constraint's strength; a step's length.
+    """Name of the setting that is swept: the cost weight of a priced loop, else the constraint's strength; a step's length.
 
     Args:
         method: the method.
@@ -40,7 +40,7 @@ def strength_of(method: Method) -> str:
     """
     planner = getattr(method, "planner", None)
     if isinstance(planner, ClosedLoop) and planner.cost_weight:
-        return "price"
+        return "cost_weight"
     return method.constraint_setting or method.step_setting
 
 
@@ -140,7 +140,7 @@ def _table(points: Sequence[dict[str, Any]]) -> str:
         for p in points
     ]
     return markdown(
-        ["method", "lambda, L2 or price", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows
+        ["method", "lambda, L2 or cost weight", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows
     )
 
 

@@ -1,4 +1,4 @@
-"""The three gradients of the upper level, against differences of executed losses."""
+"""The three gradients of the upper level, against differences of post-edit losses."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def double(model):
 
 
 class Case:
-    """Two requests on a model, and every gradient of their executed losses."""
+    """Two requests on a model, and every gradient of their post-edit losses."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class Case:
     def gradient(self, slope, active=EVERYONE):
         return slope(self.residuals, active, self.penalty)
 
-    def priced(self, share=0.3):
-        """With a price at which the cost is as large as this share of the losses."""
+    def with_cost(self, share=0.3):
+        """With a weight at which the cost is as large as this share of the losses."""
         losses, cost = self.unrolled()[0], self.solver.solve(self.prompts, self.residuals).cost()
         weights = share * losses.nll.to(cost) / cost
-        self.penalty = replace(PENALTY, price=weights * torch.tensor([1.0, 0.5], dtype=weights.dtype))
+        self.penalty = replace(PENALTY, cost_weights=weights * torch.tensor([1.0, 0.5], dtype=weights.dtype))
         return self
 
     def proxy(self):
@@ -91,7 +91,7 @@ class Case:
         with torch.no_grad():
             solution = self.solver.solve(self.prompts, residuals)
         losses = self.objective.post_edit_losses(solution.factors, active, initial_first=True)
-        cost = 0 if self.penalty.price is None else (self.penalty.price * solution.cost()).sum()
+        cost = 0 if self.penalty.cost_weights is None else (self.penalty.cost_weights * solution.cost()).sum()
         return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
 
     def slope_along(self, way, active=EVERYONE, step=0.03):
@@ -151,7 +151,7 @@ def test_unrolled_differentiates_the_cost(double, statistics_of, kind):
     """
     case = Case(double, statistics_of(double), kind)
     free = case.unrolled()[1]
-    losses, gradient = case.priced().unrolled()
+    losses, gradient = case.with_cost().unrolled()
     assert float(case.penalty.score(losses).sum()) == pytest.approx(case.executed(case.residuals))
     assert (gradient - free).norm() > 0.05 * free.norm()
     way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -174,7 +174,7 @@ def test_parallel_differentiates_the_cost_of_every_layer(double, statistics_of):
     """
     case = Case(double, statistics_of(double), weight=1e5)
     free, exact_free = case.parallel()[1], case.unrolled()[1]
-    case.priced(share=1.0)
+    case.with_cost(share=1.0)
     parallel, exact = case.parallel()[1] - free, case.unrolled()[1] - exact_free
     assert (parallel - exact).norm() < 0.05 * exact.norm()
 
@@ -183,7 +183,7 @@ def test_unrolled_with_frozen_keys_omits_a_part_of_the_cost(double, statistics_o
     """Frozen keys leave out a part of the cost."""
     case = Case(double, statistics_of(double))
     free = {moving: case.unrolled(moving)[1] for moving in (True, False)}
-    case.priced(share=1.0)
+    case.with_cost(share=1.0)
     moving, still = (case.unrolled(choice)[1] - free[choice] for choice in (True, False))
     assert 0 < (moving - still).norm() / moving.norm() < 1
 

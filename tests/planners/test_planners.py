@@ -59,13 +59,13 @@ def cost_of(demo, statistics_of, records):
     ids=str,
 )
 def test_closed_loop_with_a_cost_disturbs_less(cost_of, choice):
-    free, dear = (cost_of(price=price, **choice)[1] for price in (0.0, 300.0))
+    free, dear = (cost_of(cost_weight=price, **choice)[1] for price in (0.0, 300.0))
     assert (dear > 0).all()
     assert float(dear.sum()) < 0.7 * float(free.sum())
 
 
 def test_closed_loop_cost_is_in_units_of_the_stream(cost_of, monkeypatch):
-    """`price` counts tr(D G D^T) over ||h||^2, as decay and regularizer do, of each request its own."""
+    """`cost_weight` counts tr(D G D^T) over ||h||^2, as decay and regularizer do, of each request its own."""
     seen = []
     optimize_targets = open_loop.optimize_targets
 
@@ -75,13 +75,13 @@ def test_closed_loop_cost_is_in_units_of_the_stream(cost_of, monkeypatch):
 
     for module in (open_loop, closed_loop):
         monkeypatch.setattr(module, "optimize_targets", watched)
-    targets, _ = cost_of(price=7.0)
+    targets, _ = cost_of(cost_weight=7.0)
     plan, closed = seen
-    assert plan.price is None
-    torch.testing.assert_close(closed.price, 7.0 / targets.hidden.norm(dim=1).square())
+    assert plan.cost_weights is None
+    torch.testing.assert_close(closed.cost_weights, 7.0 / targets.hidden.norm(dim=1).square())
     seen.clear()
-    cost_of(price=0.0)
-    assert seen[1].price is None
+    cost_of(cost_weight=0.0)
+    assert seen[1].cost_weights is None
 
 
 # every number differs from every other one, so that none can stand in another's place
@@ -96,12 +96,12 @@ APART = {
     "stop_loss": 0.013,
     "meta_steps": 6,
     "meta_lr": 0.32,
-    "meta_stop": "executed",
+    "meta_stop": "post_edit_loss",
     "locality": 0.021,
     "regularization": 0.022,
-    "price": 0.5,
+    "cost_weight": 0.5,
     "check_every": 3,
-    "stretch": 4.0,
+    "max_scale": 4.0,
     "max_tokens": 512,
 }
 
@@ -143,7 +143,7 @@ def planned(demo, statistics_of, records, monkeypatch):
 def test_planners_use_their_own_numbers(planned, relative):
     """Each loop runs on its own numbers.
 
-    The plan with kl, decay and clamp; the closed loop with locality, regularization and price; each its own rate,
+    The plan with kl, decay and clamp; the closed loop with locality, regularization and cost_weight; each its own rate,
     steps (shared out over the rounds) and stop; lengths relative to the stream, or to the down-projection's output."""
     targets, (plan, closed), solver, prompts = planned(relative=relative)
     (slope, start, norms, options, out), (_, meta_start, meta_norms, meta, meta_out) = plan, closed
@@ -166,30 +166,32 @@ def test_planners_use_their_own_numbers(planned, relative):
     assert {k: meta[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "groups")} == {
         "steps": 3,
         "lr": 0.32,
-        "stop": "executed",
+        "stop": "post_edit_loss",
         "stop_loss": 0.013,
         "check_every": 3,
         "groups": None,
     }
     assert options["penalty"] == Penalty(kl=0.011, initial_first=False, decay=0.012, clamp=0.71)
-    price = meta["penalty"].price
+    price = meta["penalty"].cost_weights
     torch.testing.assert_close(price, 0.5 / length**2)
-    assert replace(meta["penalty"], price=None) == Penalty(kl=0.021, initial_first=True, regularization=0.022)
+    assert replace(meta["penalty"], cost_weights=None) == Penalty(
+        kl=0.021, initial_first=True, regularization=0.022
+    )
     assert [made["max_tokens"] for made in planned.objectives] == [512, 512]
 
 
 def test_evaluate_executed_uses_the_loops_own_weights(planned):
     """What is executed on the way is judged by the loop that needs it.
 
-    Each loop's executed losses in its own direction of KL; only the closed one's pay.
+    Each loop's post-edit losses in its own direction of KL; only the closed one's pay.
     """
-    _, (plan, closed), solver, prompts = planned(stop="executed")
+    _, (plan, closed), solver, prompts = planned(stop="post_edit_loss")
     residuals = plan[-1].residuals * 3
     first, second = (call[-2]["evaluate_post_edit"](residuals) for call in (plan, closed))
     torch.testing.assert_close(first.nll, second.nll)
     assert ((first.kl - second.kl).abs() > 1e-3 * first.kl).all()
     assert first.cost is None
-    price = closed[-2]["penalty"].price
+    price = closed[-2]["penalty"].cost_weights
     torch.testing.assert_close(
         second.cost, price * solver.solve(prompts, residuals).cost(), rtol=1e-4, atol=1e-7
     )
@@ -214,7 +216,7 @@ def test_proxy_gradient_has_channels_of_batch_or_edit(planned, fit, joint):
 
     (18) of all keys together (X8), or of every key by itself; and K^T Q, by which it knows what its write costs.
     """
-    _, (_, closed), solver, prompts = planned(hypergradient="proxy", joint=joint, fit=fit, price=0.0)
+    _, (_, closed), solver, prompts = planned(hypergradient="proxy", joint=joint, fit=fit, cost_weight=0.0)
     geometry = solver.geometries[LAYERS[-1]]
     key = solver.origin(prompts)[1].to(geometry.dtype)
     if joint:
@@ -238,13 +240,13 @@ def test_closed_loop_can_start_at_the_compensated_plan(planned):
     plain, (_, other), *_ = planned(start="open-loop", rounds=1)
     assert plain.scale.tolist() == [1.0] * 3
     torch.testing.assert_close(other[1], plan[-1].residuals)
-    only, calls, *_ = planned(method="memit-compensated", price=0.0, rounds=1)
+    only, calls, *_ = planned(method="memit-compensated", cost_weight=0.0, rounds=1)
     assert len(calls) == 1
     assert only.closed is None
     torch.testing.assert_close(only.residuals, closed[1])
 
 
-@pytest.mark.parametrize("changes", [{"meta_steps": 0}, {"method": "memit", "price": 0.0}], ids=str)
+@pytest.mark.parametrize("changes", [{"meta_steps": 0}, {"method": "memit", "cost_weight": 0.0}], ids=str)
 def test_open_loop_plan_is_the_target(planned, changes):
     """Without a closed loop the plan is the target."""
     targets, calls, *_ = planned(**changes)
@@ -273,15 +275,15 @@ def test_planners_tie_requests_only_where_merged(planned, records):
 def test_compensated_lengthens_by_the_weakest_layer(planned, monkeypatch):
     """A plan is lengthened by what the weakest layer needs and no further.
 
-    1 / eta of the layer that keeps least, between 1 and `stretch`, the mean over a subject's requests.
+    1 / eta of the layer that keeps least, between 1 and `max_scale`, the mean over a subject's requests.
     """
     bounds, compensate = [], compensated.compensate
     monkeypatch.setattr(
         compensated, "compensate", lambda f, plan, most: bounds.append(most) or compensate(f, plan, most)
     )
-    _, (plan,), solver, prompts = planned(method="memit-compensated", price=0.0, stretch=1e3)
+    _, (plan,), solver, prompts = planned(method="memit-compensated", cost_weight=0.0, max_scale=1e3)
     eta = torch.stack(list(solver.solve(prompts, plan[-1].residuals).eta.values()))
     torch.testing.assert_close(bounds[0], 1 / eta.amin(0))
     middle = float(bounds[0].median())
-    planned(method="memit-compensated", price=0.0, stretch=middle)
+    planned(method="memit-compensated", cost_weight=0.0, max_scale=middle)
     torch.testing.assert_close(bounds[1], bounds[0].clamp_max(middle))

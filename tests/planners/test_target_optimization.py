@@ -33,7 +33,9 @@ class Bowl:
 GOALS = torch.tensor([[0.1, 0.0], [3.0, 0.0]])
 
 
-def go(stop="own", steps=40, penalty=None, evaluate_post_edit=None, goals=GOALS, executed=False, **rest):
+def go(
+    stop="planning_loss", steps=40, penalty=None, evaluate_post_edit=None, goals=GOALS, executed=False, **rest
+):
     bowl = Bowl(goals, executed)
     start = torch.zeros_like(goals)
     out = optimize_targets(
@@ -61,18 +63,18 @@ def test_optimize_targets_stops_each_request_on_its_loss():
 def test_optimize_targets_keeps_the_best_with_cost():
     """What an update costs decides which residual is kept.
 
-    X14: without a price the last and lowest loss is kept, with one the best sum of both.
+    X14: without a cost weight the last and lowest loss is kept, with one the best sum of both.
     """
 
     class Charged(Bowl):
         def __call__(self, residuals, active, penalty, *, backward=True):
             losses, gradient = super().__call__(residuals, active, penalty, backward=backward)
-            if penalty.price is not None:
-                losses = replace(losses, cost=penalty.price * residuals.detach().square().sum(1))
+            if penalty.cost_weights is not None:
+                losses = replace(losses, cost=penalty.cost_weights * residuals.detach().square().sum(1))
             return losses, gradient
 
     def kept(price):
-        slope, penalty = Charged(GOALS, executed=True), Penalty(price=price)
+        slope, penalty = Charged(GOALS, executed=True), Penalty(cost_weights=price)
         return optimize_targets(
             slope,
             torch.zeros_like(GOALS),
@@ -80,7 +82,7 @@ def test_optimize_targets_keeps_the_best_with_cost():
             steps=60,
             lr=0.1,
             penalty=penalty,
-            stop="executed",
+            stop="post_edit_loss",
             stop_loss=1e-9,
             evaluate_post_edit=lambda r: slope(r, torch.ones(2, dtype=torch.bool), penalty, backward=False)[
                 0
@@ -111,7 +113,7 @@ def test_optimize_targets_without_stop_steps_at_every_evaluation():
 def test_optimize_targets_steps_until_execution_decides():
     """Where execution decides every evaluation is a step."""
     bowl, out = go(
-        stop="executed",
+        stop="post_edit_loss",
         steps=15,
         executed=True,
         evaluate_post_edit=lambda r: Losses(((r - GOALS) ** 2).sum(1), torch.zeros(2)),
@@ -120,7 +122,7 @@ def test_optimize_targets_steps_until_execution_decides():
     assert all(bowl.gradients)
 
 
-@pytest.mark.parametrize("stop", ["none", "own", "executed"])
+@pytest.mark.parametrize("stop", ["none", "planning_loss", "post_edit_loss"])
 def test_optimize_targets_names_requests_at_the_clamp(stop):
     """Of the targets that are returned; the first goal is within the clamp."""
 
@@ -149,19 +151,19 @@ def test_optimize_targets_shortens_by_decay_and_regularizer():
 def test_optimize_targets_keeps_the_best_executed():
     """Executed stop keeps the best seen.
 
-    The executed loss has its minimum half way: going on along one's own loss must not lose it.
+    The post-edit loss has its minimum half way: going on along one's own loss must not lose it.
     """
 
     def execute(residuals):
         return Losses((residuals - GOALS / 2).norm(dim=1), torch.zeros(2))
 
-    _, out = go(stop="executed", steps=60, evaluate_post_edit=execute, check_every=1)
+    _, out = go(stop="post_edit_loss", steps=60, evaluate_post_edit=execute, check_every=1)
     assert (out.residuals - GOALS / 2).norm(dim=1).max() < 0.06
     torch.testing.assert_close(out.post_edit_nll, (out.residuals - GOALS / 2).norm(dim=1))
 
 
 def test_optimize_targets_uses_executed_losses_of_the_gradient():
-    """A gradient with the executed loss is evaluated at every step.
+    """A gradient with the post-edit loss is evaluated at every step.
 
     Without another pass until the end; and the best seen is kept although the steps overshoot.
     """
@@ -171,21 +173,21 @@ def test_optimize_targets_uses_executed_losses_of_the_gradient():
         asked.append(residuals.clone())
         return Losses(((residuals - GOALS) ** 2).sum(1), torch.zeros(2))
 
-    _, out = go(stop="executed", steps=25, evaluate_post_edit=execute, executed=True, check_every=1000)
+    _, out = go(stop="post_edit_loss", steps=25, evaluate_post_edit=execute, executed=True, check_every=1000)
     assert len(asked) == 1  # the last step's residual, which no slope has seen
     assert out.steps[0] < 25  # done, and frozen, on the way
     losses = ((out.residuals - GOALS) ** 2).sum(1)
     torch.testing.assert_close(out.post_edit_nll, losses)
     assert losses[0] < 1e-3
 
-    _, done = go(stop="executed", evaluate_post_edit=execute, executed=True, goals=torch.zeros(2, 2))
+    _, done = go(stop="post_edit_loss", evaluate_post_edit=execute, executed=True, goals=torch.zeros(2, 2))
     assert done.steps.tolist() == [0, 0]
     assert len(asked) == 1
 
 
 def test_optimize_targets_skips_requests_already_executed():
     """Executed stop leaves alone what holds already."""
-    _, out = go(stop="executed", evaluate_post_edit=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
+    _, out = go(stop="post_edit_loss", evaluate_post_edit=lambda r: Losses(torch.zeros(2), torch.zeros(2)))
     assert out.steps.tolist() == [0, 0]
     assert out.residuals.abs().max() == 0
 
@@ -359,7 +361,7 @@ NORMS3 = torch.tensor([1.5, 0.6, 2.0])
     ],
     ids=str,
 )
-@pytest.mark.parametrize("stop", ["own", "none"])
+@pytest.mark.parametrize("stop", ["planning_loss", "none"])
 def test_optimize_targets_equals_the_published_loop(weights, stop):
     """The loop is the published one with every weight.
 
@@ -376,7 +378,7 @@ def test_optimize_targets_equals_the_published_loop(weights, stop):
         evaluate_post_edit=None,
         **options,
     )
-    reached = 0.02 if stop == "own" else -1.0
+    reached = 0.02 if stop == "planning_loss" else -1.0
     alone = [
         published(goal, start, float(norm), stop_loss=reached, **weights, **options)
         for goal, start, norm in zip(GOALS3, STARTS3, NORMS3, strict=True)
@@ -397,7 +399,13 @@ def test_optimize_targets_keeps_last_losses_in_the_trail():
     """
     options = {"steps": 60, "lr": 0.15, "stop_loss": 0.02}
     out = optimize_targets(
-        Valley(GOALS3), STARTS3, NORMS3, penalty=Penalty(), stop="own", evaluate_post_edit=None, **options
+        Valley(GOALS3),
+        STARTS3,
+        NORMS3,
+        penalty=Penalty(),
+        stop="planning_loss",
+        evaluate_post_edit=None,
+        **options,
     )
     alone = [published(g, s, 1.0, **options)[2] for g, s in zip(GOALS3, STARTS3, strict=True)]
     assert len({len(seen) for seen in alone}) > 1
@@ -406,7 +414,7 @@ def test_optimize_targets_keeps_last_losses_in_the_trail():
 
 @pytest.mark.parametrize("check_every", [1, 3, 4])
 def test_optimize_targets_evaluates_executed_losses_every_few_steps(check_every):
-    """The executed loss is evaluated every so many steps and at the end.
+    """The post-edit loss is evaluated every so many steps and at the end.
 
     Kept is the residual of the lowest weighted sum at those looks, reported its NLL.
     """
@@ -425,7 +433,7 @@ def test_optimize_targets_evaluates_executed_losses_every_few_steps(check_every)
         steps=steps,
         lr=lr,
         penalty=penalty,
-        stop="executed",
+        stop="post_edit_loss",
         stop_loss=-1.0,
         evaluate_post_edit=execute,
         check_every=check_every,
@@ -462,7 +470,7 @@ def test_optimize_targets_freezes_by_nll_alone():
         steps=4,
         lr=0.1,
         penalty=Penalty(kl=1.0),
-        stop="executed",
+        stop="post_edit_loss",
         stop_loss=0.05,
         evaluate_post_edit=execute,
         check_every=2,
@@ -493,7 +501,7 @@ def test_optimize_targets_averages_everything_of_tied_requests():
 
 @pytest.mark.parametrize("part", ["nll", "kl", "cost"])
 def test_optimize_targets_keeps_one_best_of_tied_requests(part):
-    """Their executed losses differ, in one part, in opposite ways over the steps: the mean decides for both."""
+    """Their post-edit losses differ, in one part, in opposite ways over the steps: the mean decides for both."""
     looks = iter([(4.0, 1.0), (1.0, 3.0), (3.0, 2.0)])
 
     def execute(residuals):
@@ -509,7 +517,7 @@ def test_optimize_targets_keeps_one_best_of_tied_requests(part):
         steps=2,
         lr=0.1,
         penalty=Penalty(kl=1.0),
-        stop="executed",
+        stop="post_edit_loss",
         stop_loss=-1.0,
         evaluate_post_edit=lambda r: seen.append(r.clone()) or execute(r),
         check_every=1,
