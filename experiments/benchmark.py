@@ -381,7 +381,7 @@ def solve(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
 
     factorized = bench.timed(factorize)
     solver = bench.method.solver(editor.model, editor.state)
-    hidden, _ = solver.origin(prompts)
+    hidden, _ = solver.unedited_stream_and_key(prompts)
     residuals = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
     )
@@ -409,7 +409,7 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
     """One step of the upper level along each gradient."""
     batch, prompts = _batch(bench, editor)
     solver = bench.method.solver(editor.model, editor.state)
-    hidden, key = solver.origin(prompts)
+    hidden, key = solver.unedited_stream_and_key(prompts)
     top = solver.planned_at
     channel = solver.geometries[top].channel(key.T.to(solver.geometries[top].device))
     objective = Objective(

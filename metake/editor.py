@@ -171,10 +171,10 @@ class Editor:
         self._calibrate(requests)
         with neutral(), frozen(self.model.model):
             self.state = self.method.prepare(self.model, self.state, requests)
-            found = self.method.preview(self.model, requests, self.state)
+            attenuation = self.method.preview(self.model, requests, self.state)
         return Preview(
             tuple(requests),
-            **vars(found),
+            **vars(attenuation),
             state=self.state,
             model=self.model.fingerprint(),
             constraint=self.method.constraint(self.state),

@@ -152,9 +152,9 @@ class Bench:
         if self.steps == 0:
             return []
         followed = sorted({0, 1, self.steps // 2, self.steps - 1})
-        proxy, seen, trail = edit.slopes["proxy"], [0], []
+        proxy, step, cosines = edit.losses["proxy"], [0], []
 
-        class Followed:
+        class RecordingLoss:
             is_post_edit = False
 
             def __call__(
@@ -165,13 +165,13 @@ class Bench:
                 *,
                 backward: bool = True,
             ) -> tuple[Losses, torch.Tensor | None]:
-                if seen[0] in followed:
-                    trail.append({"step": seen[0], "cos": edit.cosines(residuals)})
-                seen[0] += 1
+                if step[0] in followed:
+                    cosines.append({"step": step[0], "cos": edit.cosines(residuals)})
+                step[0] += 1
                 return proxy(residuals, active, penalty, backward=backward)
 
         optimize_targets(
-            Followed(),
+            RecordingLoss(),
             start,
             edit.hidden.norm(dim=1),
             steps=self.steps,
@@ -181,4 +181,4 @@ class Bench:
             stop_loss=0.0,
             evaluate_post_edit=lambda r: Losses(torch.zeros(1), torch.zeros(1)),
         )
-        return trail
+        return cosines

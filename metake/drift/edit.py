@@ -44,11 +44,11 @@ class Edit:
         self.model, self.solver, self.penalty = model, solver, penalty
         first, self.top = solver.layers[0], solver.layers[-1]
         self.prompts = LookupPrompts.build(model, batch, first)
-        self.hidden, key = solver.origin(self.prompts)
+        self.hidden, key = solver.unedited_stream_and_key(self.prompts)
         geometry = solver.geometries[self.top]
         channel = geometry.channel(key.T.to(geometry.device), solver.fit)
         self.objective = Objective(model, batch, first, self.top, channel=channel, max_tokens=max_tokens)
-        self.slopes: dict[str, LossWithGradient] = {
+        self.losses: dict[str, LossWithGradient] = {
             "proxy": Virtual(self.objective, "channel"),
             "parallel": Parallel(self.objective, solver, self.prompts),
             "open": Virtual(self.objective, "token"),
@@ -67,7 +67,7 @@ class Edit:
             `d_v`.
         """
         with torch.enable_grad():
-            gradient = self.slopes[name](residual, EVERYONE, self.penalty)[1]
+            gradient = self.losses[name](residual, EVERYONE, self.penalty)[1]
         assert gradient is not None
         return gradient[0]
 

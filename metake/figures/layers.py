@@ -82,7 +82,9 @@ def _allocation(n: int, etas: Array) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in LAWS}
     with frozen(model.model):
         prompts = LookupPrompts.build(model, tiny.batch(1, 0), 0)
-        square = float((LayeredSolver(model, {}, [(n - 1, 1.0)]).origin(prompts)[1].double() ** 2).sum())
+        square = float(
+            (LayeredSolver(model, {}, [(n - 1, 1.0)]).unedited_stream_and_key(prompts)[1].double() ** 2).sum()
+        )
         for eta in etas:
             ridge = Ridge(torch.eye(tiny.INNER, dtype=torch.float64), square * (1 - eta) / eta)
             solver = LayeredSolver(model, dict.fromkeys(layers, ridge), Spread().stages(layers)[0])

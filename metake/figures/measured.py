@@ -61,7 +61,7 @@ def _measure(name: str, layer: int, tokens: int, facts: Path, count: int) -> Lay
     statistics = collect(model, tokenizer, default_text(name), (layer,), tokens=tokens, progress=False)
     requests = [record.request for record in read_records(facts, count)]
     prompts = LookupPrompts.build(model, Batch.build(model, requests, ()), layer)
-    _, keys = LayeredSolver(model, {}, last((layer,))).origin(prompts)
+    _, keys = LayeredSolver(model, {}, last((layer,))).unedited_stream_and_key(prompts)
     return Layer(name, statistics[layer], keys.T.contiguous())
 
 

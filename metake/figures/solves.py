@@ -68,7 +68,7 @@ class Setting:
     @cached_property
     def origin(self) -> tuple[Tensor, Tensor]:
         """Stream h (`n x d_v`) and keys (`n x d_k`) of the last edited layer."""
-        return self.solver.origin(self.prompts)
+        return self.solver.unedited_stream_and_key(self.prompts)
 
     @property
     def channel(self) -> Tensor:

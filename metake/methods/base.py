@@ -14,7 +14,7 @@ from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.statistics import Statistics
 from metake.methods.names import written_name
-from metake.methods.state import Preview, Stage, State
+from metake.methods.state import Attenuation, Stage, State
 from metake.models.editable import EditableModel
 from metake.names import unknown_name
 from metake.requests import EditRequest
@@ -143,7 +143,7 @@ class Method(Component):
             {self.constraint_setting: self.value(self.constraint_setting)} if self.constraint_setting else {}
         )
 
-    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Attenuation:
         """Attenuation of each request, without any edit.
 
         Args:

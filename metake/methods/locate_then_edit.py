@@ -17,7 +17,7 @@ from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.methods.base import Method
 from metake.methods.lookup_keys import keys_in_contexts, lookup_keys, scale_for
-from metake.methods.state import LayerMemory, Preview, Stage, State
+from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
 from metake.phases import phase
 from metake.planners.base import Planner
@@ -370,7 +370,7 @@ class LocateThenEdit(Method):
             for layer in delta.layers
         }
 
-    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Attenuation:
         """Attenuation of each request, without any edit.
 
         Args:
@@ -385,4 +385,4 @@ class LocateThenEdit(Method):
         groups = self._groups(model, requests, state)
         state = self._with_scale(model, groups, state)
         rho, cosine = self._realizability(model, groups, state)
-        return Preview(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups)
+        return Attenuation(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups)

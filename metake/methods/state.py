@@ -77,7 +77,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Preview:
+class Attenuation:
     """Attenuation of requests at each layer, before any edit.
 
     Attributes:

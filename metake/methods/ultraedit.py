@@ -12,7 +12,7 @@ from metake.components import register
 from metake.deltas import Delta
 from metake.geometry.operator import Identity
 from metake.methods.base import Method
-from metake.methods.state import Preview, Stage, State
+from metake.methods.state import Attenuation, Stage, State
 from metake.models.editable import EditableModel
 from metake.planners.normalized_gradient import Moments, Signals, answer_keys_and_gradients, gradient_step
 from metake.prompts import Batch
@@ -66,22 +66,22 @@ class UltraEdit(Method):
             The change of the weights, the next state with the batch's moments, and one stage.
         """
         signals = inputs or self._signals(model, requests)
-        own = signals.moments
-        seen = dict(own)
+        moments = signals.moments
+        all_moments = dict(moments)
         for layer in self.layers:
-            past = [Moments.unpack(packed) for packed in state.of_layer(layer)]
-            if past:
-                merged = past[0]
-                for moments in past[1:]:
-                    merged = merged.merged(moments)
-                seen[layer] = own[layer].merged(merged)
+            earlier = [Moments.unpack(packed) for packed in state.of_layer(layer)]
+            if earlier:
+                merged = earlier[0]
+                for further in earlier[1:]:
+                    merged = merged.merged(further)
+                all_moments[layer] = moments[layer].merged(merged)
         geometries = {layer: self._geometry(model, layer) for layer in self.layers}
-        targets, solution = gradient_step(signals, seen, geometries, self.lr)
+        targets, solution = gradient_step(signals, all_moments, geometries, self.lr)
         stage = Stage(targets, solution, slice(0, len(requests)), last(self.layers))
         delta = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
-        return delta, state.with_memory({n: m.pack() for n, m in own.items()}), (stage,)
+        return delta, state.with_memory({n: m.pack() for n, m in moments.items()}), (stage,)
 
-    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Preview:
+    def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Attenuation:
         """Attenuation of each request, without any edit.
 
         Args:
@@ -100,4 +100,6 @@ class UltraEdit(Method):
                 for n in self.layers
             ]
         )
-        return Preview(self.layers, rho, torch.ones(rho.shape), last(self.layers), "least_squares", signals)
+        return Attenuation(
+            self.layers, rho, torch.ones(rho.shape), last(self.layers), "least_squares", signals
+        )

@@ -1,13 +1,12 @@
-"""Compensation (P4): the plan's direction, at the length that is executed in full.
+"""Compensation (P4): the plan's direction, at the length that the solver realizes in full.
 
-With one layer the length is 1/eta. Over several layers lower edits move the upper ones and 1/(executed
-fraction) overshoots, so the scalar is found per request by bisection, over solves alone.
+With one layer the length is 1/eta. Over several layers lower edits move the upper ones and 1/(realized
+share) overshoots, so the scalar is found per request by bisection, over solves alone.
 
-The scale is bounded twice, so that one request cannot damage the model. Full length costs protected keys ||plan||^2 / rho, without
-bound as eta falls. And what is executed is seen at the bare prompt, whose key may be another one than that
-which is written to (where a subject opens the prompt, its token can be the model's attention sink): there
-no length helps, and every context is given too much. 1 / eta of the weakest layer is all that a request
-needs whose keys agree.
+The scale is bounded twice, so that one request cannot damage the model. The cost on preserved keys of full
+realization is ||plan||^2 / rho, which is unbounded as eta falls. The realized share is measured at the bare
+prompt; if its key differs from the estimated key (attention sink), no scale helps. If the keys agree, 1 / eta
+of the weakest layer suffices.
 """
 
 from __future__ import annotations

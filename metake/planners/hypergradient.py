@@ -133,9 +133,10 @@ class Parallel:
             asked = {i: left.detach().requires_grad_(True) for i, (left, _) in solution.factors.items()}
             factors = {i: (left, solution.factors[i][1]) for i, left in asked.items()}
             cost = penalty.cost_weights.to(residuals) * replace(solution, factors=factors).cost()
-            slopes = torch.autograd.grad(cost.sum(), list(asked.values()))
+            cost_gradients = torch.autograd.grad(cost.sum(), list(asked.values()))
             gradients = {
-                i: (gradients[i][0] + slope, gradients[i][1]) for i, slope in zip(asked, slopes, strict=True)
+                i: (gradients[i][0] + cost_gradient, gradients[i][1])
+                for i, cost_gradient in zip(asked, cost_gradients, strict=True)
             }
             losses = _with_cost(losses, cost)
         shares = measured_shares(solution, self.solver)

@@ -82,7 +82,7 @@ class PlanningProblem:
 
     @cached_property
     def _origin(self) -> tuple[Tensor, Tensor]:
-        return self.solver.origin(self.prompts)
+        return self.solver.unedited_stream_and_key(self.prompts)
 
     @property
     def hidden(self) -> Tensor:
@@ -103,7 +103,7 @@ class PlanningProblem:
         Returns:
             ||h|| per request.
         """
-        values = self.hidden if relative == "stream" else self.solver.value(self.prompts)
+        values = self.hidden if relative == "stream" else self.solver.ffn_output(self.prompts)
         norms: Tensor = values.norm(dim=1)
         return norms
 

@@ -56,7 +56,7 @@ class Solution:
     def cost(self, differentiate_keys: bool = True) -> Tensor:
         """Contribution of each request to the update's cost in the geometry, `tr(D G D^T)` (X14).
 
-        `<r - D k, D k>` with the residual r that a layer was asked for, summed over the layers. The cost includes the
+        `<r - D k, D k>` with the residual r of a layer's solve, summed over the layers. The cost includes the
         disturbance of earlier keys where G holds them. For least squares only: with the equality constraint r = D k.
 
         Args:
@@ -65,25 +65,25 @@ class Solution:
         Returns:
             Shape `n`.
         """
-        found = torch.zeros((), device=self.planned.device)
+        total = torch.zeros((), device=self.planned.device)
         for layer, (left, right) in self.factors.items():
             key = self.keys[layer] if differentiate_keys else self.keys[layer].detach()
-            found = found + cost_of(left.T, key @ right).to(found.device)
-        return found
+            total = total + cost_of(left.T, key @ right).to(total.device)
+        return total
 
 
-def cost_of(asked: Tensor, gram_channel: Tensor) -> Tensor:
+def cost_of(residuals: Tensor, gram_channel: Tensor) -> Tensor:
     """Contribution of each request to `tr(D G D^T)`: `<r_j - s_j, s_j>` with `s = gram_channel r`.
 
     Args:
-        asked: residuals r, `n x d_v`.
+        residuals: `n x d_v`, r.
         gram_channel: `K^T Q`, `n x n`.
 
     Returns:
         Shape `n`.
     """
-    realized = gram_channel @ asked
-    return ((asked - realized) * realized).sum(1)
+    realized = gram_channel @ residuals
+    return ((residuals - realized) * realized).sum(1)
 
 
 class LayeredSolver:
@@ -132,7 +132,7 @@ class LayeredSolver:
         return self.layers[0 if self.per_layer else -1]
 
     @torch.no_grad()
-    def origin(self, prompts: LookupPrompts) -> tuple[Tensor, Tensor]:
+    def unedited_stream_and_key(self, prompts: LookupPrompts) -> tuple[Tensor, Tensor]:
         """Stream and keys of the unedited model at the layer where residuals are planned.
 
         Args:
@@ -149,7 +149,7 @@ class LayeredSolver:
         return upcast(stream), prompts.mean_key(upcast(prompts.at_lookup(trace.keys[top].suffix)))
 
     @torch.no_grad()
-    def value(self, prompts: LookupPrompts) -> Tensor:
+    def ffn_output(self, prompts: LookupPrompts) -> Tensor:
         """Output of the unedited down-projection of that layer at the bare prompts' lookup tokens.
 
         Args:
@@ -193,32 +193,32 @@ class LayeredSolver:
             # layer, below which nothing else is edited yet
             hidden, at_lookup = self._keys_at(prompts, layer, dict(factors), start, hidden)
             start = layer
-            seen = self.layers if not goals else (layer if self.per_layer else top,)
-            streams = self._bare_streams(prompts, layer, hidden, seen)
+            observed = self.layers if not goals else (layer if self.per_layer else top,)
+            streams = self._bare_streams(prompts, layer, hidden, observed)
             if not goals:
                 before = upcast(pick_tokens(last, streams[top]))
                 goals = self._goals(prompts, streams, residuals)
-            aim = layer if self.per_layer else top
-            stream = upcast(pick_tokens(last, streams[aim]))
+            goal_layer = layer if self.per_layer else top
+            stream = upcast(pick_tokens(last, streams[goal_layer]))
             lookups = upcast(at_lookup)
-            key, rest = prompts.mean_key(lookups), goals[aim] - stream
+            key, remaining = prompts.mean_key(lookups), goals[goal_layer] - stream
             geometry = self.geometries[layer]
             columns = (key if differentiate_keys else key.detach()).T.to(geometry.device)
             right, attenuation = geometry.channel_and_attenuation(columns, self.fit)
             right = right.to(key)
-            own = prompts.bare(lookups)  # of the last layer in the end: nothing follows but its write
+            bare_keys = prompts.bare(lookups)
             if self.fit == "equality_constrained" and prompts.estimator.exact_at_bare:
                 right = right @ torch.linalg.pinv(
-                    own @ right
+                    bare_keys @ right
                 )  # in the least-squares sense where keys coincide
-            left = (share * rest).T.to(key.device).contiguous()
+            left = (share * remaining).T.to(key.device).contiguous()
             if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
             factors[layer] = (left, right)
             keys[layer] = key
-            missing[layer] = rest.detach().norm(dim=1)
+            missing[layer] = remaining.detach().norm(dim=1)
             eta[layer] = attenuation.to(torch.float32)
-            after = stream + ((own @ right) @ left.T).to(stream.device)
+            after = stream + ((bare_keys @ right) @ left.T).to(stream.device)
         assert before is not None
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
@@ -268,15 +268,15 @@ class LayeredSolver:
     def _goals(
         self, prompts: LookupPrompts, unedited: dict[int, Tensor], residuals: Tensor
     ) -> dict[int, Tensor]:
-        """Layer -> `n x d_v`, wanted streams at the lookup token: of the last layer, or of each."""
-        place = self.planned_at
-        stream = unedited[place]
+        """Layer -> `n x d_v`, target streams at the lookup token: of the last layer, or of each."""
+        planned_at = self.planned_at
+        stream = unedited[planned_at]
         ids, last = prompts.bare_rows(prompts.hidden)[:2]
         at = torch.arange(len(last), device=stream.device), last.to(stream.device)
-        goals = {place: upcast(stream[at]) + residuals.to(stream.device, upcast(stream).dtype)}
-        upper = [layer for layer in self.layers if layer > place]
+        goals = {planned_at: upcast(stream[at]) + residuals.to(stream.device, upcast(stream).dtype)}
+        upper = [layer for layer in self.layers if layer > planned_at]
         if upper:
-            shifted = stream.index_put(at, goals[place].to(stream.dtype))
-            replay = run(self.model, ids, start=place + 1, hidden=shifted, stop=upper[-1], outputs=upper)
+            shifted = stream.index_put(at, goals[planned_at].to(stream.dtype))
+            replay = run(self.model, ids, start=planned_at + 1, hidden=shifted, stop=upper[-1], outputs=upper)
             goals |= {layer: upcast(pick_tokens(last, replay.outputs[layer])) for layer in upper}
         return goals

@@ -112,7 +112,7 @@ def test_prefix_batch_losses_and_gradients_equal_whole_rows(model, statistics_of
             batch = Batch.build(each, [r.request for r in records[:4]], CONTEXTS)
             prompts = LookupPrompts.build(each, batch, LAYERS[0])
             solver = LayeredSolver(each, geometries, Spread().stages(LAYERS)[0])
-            hidden, key = solver.origin(prompts)
+            hidden, key = solver.unedited_stream_and_key(prompts)
             channel = geometries[LAYERS[-1]].channel(key.T)
             objective = Objective(each, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
             slopes = {

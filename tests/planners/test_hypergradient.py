@@ -61,7 +61,7 @@ class Case:
         )
         first, top = self.solver.layers[0], self.solver.planned_at
         self.prompts = LookupPrompts.build(model, batch, first)
-        hidden, key = self.solver.origin(self.prompts)
+        hidden, key = self.solver.unedited_stream_and_key(self.prompts)
         channel = geometries[top].channel(key.T, fit)
         self.objective = Objective(model, batch, first, top, channel=channel)
         self.gram_channel, self.penalty = key.to(channel) @ channel, PENALTY

@@ -147,14 +147,16 @@ def test_planners_use_their_own_numbers(planned, relative):
     steps (shared out over the rounds) and stop; lengths relative to the stream, or to the down-projection's output."""
     targets, (plan, closed), solver, prompts = planned(relative=relative)
     (slope, start, norms, options, out), (_, meta_start, meta_norms, meta, meta_out) = plan, closed
-    length = (solver.origin(prompts)[0] if relative == "stream" else solver.value(prompts)).norm(dim=1)
+    length = (
+        solver.unedited_stream_and_key(prompts)[0] if relative == "stream" else solver.ffn_output(prompts)
+    ).norm(dim=1)
     torch.testing.assert_close(norms, length)
     torch.testing.assert_close(meta_norms, length)
     assert (slope.gate, start.abs().max().item()) == ("token", 0.0)
     assert torch.equal(meta_start, out.residuals)
     assert torch.equal(targets.residuals, meta_out.residuals)
     assert (targets.plan, targets.closed) == (out, meta_out)
-    torch.testing.assert_close(targets.hidden, solver.origin(prompts)[0])
+    torch.testing.assert_close(targets.hidden, solver.unedited_stream_and_key(prompts)[0])
     assert {k: options[k] for k in ("steps", "lr", "stop", "stop_loss", "check_every", "groups")} == {
         "steps": 4,
         "lr": 0.31,
@@ -180,8 +182,8 @@ def test_planners_use_their_own_numbers(planned, relative):
     assert [made["max_tokens"] for made in planned.objectives] == [512, 512]
 
 
-def test_evaluate_executed_uses_the_loops_own_weights(planned):
-    """What is executed on the way is judged by the loop that needs it.
+def test_evaluate_post_edit_uses_the_loops_own_weights(planned):
+    """The post-edit loss on the way has the weights of the loop that needs it.
 
     Each loop's post-edit losses in its own direction of KL; only the closed one's pay.
     """
@@ -218,7 +220,7 @@ def test_proxy_gradient_has_channels_of_batch_or_edit(planned, fit, joint):
     """
     _, (_, closed), solver, prompts = planned(hypergradient="proxy", joint=joint, fit=fit, cost_weight=0.0)
     geometry = solver.geometries[LAYERS[-1]]
-    key = solver.origin(prompts)[1].to(geometry.dtype)
+    key = solver.unedited_stream_and_key(prompts)[1].to(geometry.dtype)
     if joint:
         wanted = geometry.channel(key.T, fit)
         kept = key @ wanted

@@ -35,11 +35,11 @@ def test_solve_writes_the_predicted_shift(model, statistics_of, records):
     solver, prompts = setting(model, statistics_of(model), Spread(), records[:4])
     torch.manual_seed(0)
     with frozen(model.model):
-        before, _ = solver.origin(prompts)
+        before, _ = solver.unedited_stream_and_key(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
         solution = solver.solve(prompts, residuals)
         with Delta(solution.factors).applied(model.model):
-            after, _ = solver.origin(prompts)
+            after, _ = solver.unedited_stream_and_key(prompts)
     scale = float(residuals.norm(dim=1).max())
     torch.testing.assert_close(after - before, solution.shift, rtol=1e-3, atol=1e-4 * scale)
     torch.testing.assert_close(solution.planned, residuals, rtol=1e-4, atol=1e-5 * scale)
@@ -49,7 +49,7 @@ def test_solve_of_one_edit_obeys_theorem_1(model, statistics_of, records):
     """T1 on a real model: with a bare prompt alone the executed fraction is eta, the direction is kept."""
     solver, prompts = setting(model, statistics_of(model), Last(), records[:1], contexts=())
     with frozen(model.model):
-        before, _ = solver.origin(prompts)
+        before, _ = solver.unedited_stream_and_key(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     eta = solution.eta[3]
     assert 0 < eta < 1
@@ -64,7 +64,7 @@ def test_solution_cost_is_that_of_the_geometry(model, statistics_of, records):
     past = torch.randn(model.d_k, 3, generator=torch.Generator().manual_seed(1)) / 3
     solver.geometries = {n: geometry.with_past(past) for n, geometry in solver.geometries.items()}
     with frozen(model.model):
-        before, _ = solver.origin(prompts)
+        before, _ = solver.unedited_stream_and_key(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     charged = 0.0
     for n, (left, right) in solution.factors.items():
@@ -82,7 +82,7 @@ def test_solve_exact_executes_in_full(model, statistics_of, records):
         model, statistics_of(model), Last(), records[:3], contexts=(), fit="equality_constrained"
     )
     with frozen(model.model):
-        before, _ = solver.origin(prompts)
+        before, _ = solver.unedited_stream_and_key(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     torch.testing.assert_close(solution.shift, solution.planned, rtol=1e-2, atol=1e-2)
 
@@ -98,18 +98,18 @@ def test_forward_goals_need_little_above_the_first_layer(model, statistics_of, r
         model, statistics_of(model), Forward(), records[:3], contexts=(), fit="equality_constrained"
     )
     with frozen(model.model):
-        before, _ = solver.origin(prompts)
+        before, _ = solver.unedited_stream_and_key(prompts)
         residuals = torch.randn_like(before) * before.norm(dim=1, keepdim=True) / before.shape[1] ** 0.5
         solution = solver.solve(prompts, residuals)
         top = LayeredSolver(model, solver.geometries, last(LAYERS))
-        unedited, _ = top.origin(prompts)
+        unedited, _ = top.unedited_stream_and_key(prompts)
 
         def shift(_, __, output):
             stream = output[0] if isinstance(output, tuple) else output
             stream[torch.arange(3), prompts.last] += residuals
 
         with model.blocks[1].register_forward_hook(shift):
-            replayed, _ = top.origin(prompts)
+            replayed, _ = top.unedited_stream_and_key(prompts)
     assert solver.planned_at == 1
     torch.testing.assert_close(solution.missing[1], residuals.norm(dim=1), rtol=1e-3, atol=1e-4)
     for layer in LAYERS[1:]:
@@ -122,7 +122,7 @@ def test_solve_leaves_attenuated_residual_to_layers_above(model, statistics_of, 
     """Layers that attenuate leave the rest to those above."""
     solver, prompts = setting(model, statistics_of(model), Forward(), records[:1], contexts=())
     with frozen(model.model):
-        before, _ = solver.origin(prompts)
+        before, _ = solver.unedited_stream_and_key(prompts)
         solution = solver.solve(prompts, torch.randn_like(before))
     assert solution.missing[1] * (1 - solution.eta[1]) > 0
     executed = (solution.shift - solution.planned).norm(dim=1)
@@ -134,15 +134,15 @@ def test_solve_recomputes_keys_and_residuals_per_layer(model, statistics_of, rec
     solver, prompts = setting(model, statistics_of(model), Spread(), records[:3])
     saved = {n: model.weight(n).clone() for n in LAYERS}
     with frozen(model.model):
-        goal, _ = solver.origin(prompts)
+        goal, _ = solver.unedited_stream_and_key(prompts)
         residuals = torch.ones_like(goal)
         solution = solver.solve(prompts, residuals)
         goal = goal + residuals
         try:
             for i, layer in enumerate(LAYERS):
-                now, _ = solver.origin(prompts)
+                now, _ = solver.unedited_stream_and_key(prompts)
                 probe = LayeredSolver(model, solver.geometries, [(layer, 1.0)])
-                _, key = probe.origin(prompts)
+                _, key = probe.unedited_stream_and_key(prompts)
                 torch.testing.assert_close(key, solution.keys[layer], rtol=1e-3, atol=1e-4)
                 update = ((goal - now) / (3 - i)).T.double() @ solver.geometries[layer].channel(key.T).T
                 left, right = solution.factors[layer]
