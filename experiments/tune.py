@@ -11,7 +11,7 @@ efficacy, generalization and, on the demo models, specificity (on others agreeme
 on where it was. Writes every trial to `search.json` and the winners to `preset.json`, which `--preset` of `run_zsre.py`,
 `metake edit` and `metake evaluate` reads; of a model that ships with presets, and without `--out`, to `experiments/search/MODEL.json`
 and to that preset. With `--extend` a search begins with the trials in that file, if they are of the same
-run; with `--everywhere` it looks at the shipped settings at every other place before it draws points, with
+run; with `--all-layer-sets` it tries the shipped settings at every other layer set before it draws points, with
 `--winners-of` at what other models ship with.
 
 The command `metake tune` is the same.

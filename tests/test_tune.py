@@ -29,11 +29,11 @@ from metake.presets import default_layers, load_preset, settings_for  # noqa: E4
 from metake.texts import default_text  # noqa: E402
 from metake.tuning import run  # noqa: E402
 from metake.tuning import search as searching  # noqa: E402
-from metake.tuning.found import next_command, put  # noqa: E402
 from metake.tuning.journal import Journal  # noqa: E402
 from metake.tuning.points import as_trial, first_points, settings_of, shipped_choice, stronger, suggest  # noqa: E402
 from metake.tuning.searched import searched_names  # noqa: E402
 from metake.tuning.space import SPACES, space_of  # noqa: E402
+from metake.tuning.winners import next_command, replace_variant  # noqa: E402
 from tests.scripts import call_here  # noqa: E402
 
 
@@ -47,7 +47,7 @@ def held(choices):
     """The methods of a preset that holds a choice for each of some rows."""
     preset = {"methods": {}}
     for name, choice in choices.items():
-        put(preset, name, choice)
+        replace_variant(preset, name, choice)
     return preset["methods"]
 
 
@@ -79,7 +79,7 @@ def test_preset_writes_and_reads_choices_by_component():
             "memit": {"lam": 2.0},
         }
     }
-    assert put(preset, "metake", choice) == "metake + compensated + past-keys"
+    assert replace_variant(preset, "metake", choice) == "metake + compensated + past-keys"
     assert preset["methods"] == {
         "metake@mine": {},
         "metake-proxy": {},
@@ -90,13 +90,13 @@ def test_preset_writes_and_reads_choices_by_component():
     assert shipped_choice(METHODS["metake-parallel"], preset["methods"]) == choice  # like metake
     assert shipped_choice(METHODS["rect"], preset["methods"]) == {"lam": 2.0, "memory": "none"}
     assert shipped_choice(METHODS["alphaedit"], preset["methods"]) == {}
-    put(preset, "memit", {"memory": "past-keys"}, "@unstopped")
+    replace_variant(preset, "memit", {"memory": "past-keys"}, "@unstopped")
     assert list(preset["methods"])[-1] == "memit + past-keys@unstopped"
 
 
 def test_method_name_has_a_held_component():
     preset = {"methods": {}}
-    put(preset, "memit", {"layers": [2], "memory": "none", "allocation": "last"})
+    replace_variant(preset, "memit", {"layers": [2], "memory": "none", "allocation": "last"})
     assert preset["methods"] == {"memit + last": {"layers": [2]}}
 
 
@@ -143,10 +143,10 @@ def searched(monkeypatch, demo, tmp_path):
         data=data,
         edits=2,
         batch=1,
-        set=[],
+        fixed_settings=[],
         seed=0,
         factors=[],
-        everywhere=False,
+        all_layer_sets=False,
         winners_of=[],
         published=False,
     )
@@ -200,11 +200,13 @@ def test_space_exists_for_any_model(count, monkeypatch):
         },
     )
     space = space_of(deep())
-    assert space.places[0] == default_layers(count)
-    assert len(set(space.places)) == len(space.places)
-    assert all(place and max(place) < count and list(place) == sorted(set(place)) for place in space.places)
+    assert space.layer_sets[0] == default_layers(count)
+    assert len(set(space.layer_sets)) == len(space.layer_sets)
+    assert all(
+        layers and max(layers) < count and list(layers) == sorted(set(layers)) for layers in space.layer_sets
+    )
     for method in ("memit", "alphaedit", "metake", "metake-proxy", "metake-parallel", "ultraedit"):
-        for point in first_points(method, {}, [3.0], space, everywhere=True, defaults=True):
+        for point in first_points(method, {}, [3.0], space, all_layer_sets=True, defaults=True):
             assert suggest(optuna.trial.FixedTrial(point), method, space)
 
 
@@ -217,7 +219,7 @@ def test_published_preset_adds_nothing_to_a_found_one(method, demo, write):
         "lr": 0.1,
         **({"lam": 7.0} if method == "memit" else {"l2": 7.0, "keep": 0.5}),
     }
-    put(preset, method, choice)
+    replace_variant(preset, method, choice)
     plain = settings_for(demo, method, name="none")
     tried = plain.updated(**plain.without_choices(preset["common"])).updated(**choice)
     assert settings_for(demo, method, name=write("preset.json", json.dumps(preset))) == tried
@@ -374,7 +376,7 @@ def test_space_contains_the_published_point(model, method, demo):
     plain = settings_of(settings_for(demo, method, name="none"))
     differ = {name for name, value in choice.items() if name != "layers" and value != plain[name]}
     assert differ <= {"steps", "meta_steps"} | ({"gradient_lr"} if method == "ultraedit" else set())
-    assert choice["layers"] == list(space.places[0])
+    assert choice["layers"] == list(space.layer_sets[0])
     assert choice.get("steps", 0) + choice.get("meta_steps", 0) <= space.steps
 
 
@@ -386,9 +388,9 @@ def test_search_begins_with_different_points():
     points = first_points("metake-proxy", held({"metake-proxy": choice}), [3.0, 10.0, 1e6, 1e7], space)
     assert [point["lam"] for point in points] == [300.0, 900.0, 3000.0, 30_000.0]
     assert points[0] == guess
-    everywhere = first_points("metake-proxy", held({"metake-proxy": choice}), [], space, everywhere=True)
-    assert [point["place"] for point in everywhere[1:]] == [
-        place for place in range(len(space.places)) if place != guess["place"]
+    everywhere = first_points("metake-proxy", held({"metake-proxy": choice}), [], space, all_layer_sets=True)
+    assert [point["layer_set"] for point in everywhere[1:]] == [
+        place for place in range(len(space.layer_sets)) if place != guess["layer_set"]
     ]
     elsewhere = [dict(winners("demo-gptj")), dict(winners("demo"))]
     *_, last = first_points("metake", {}, [], space, others=[held(choices) for choices in elsewhere])

@@ -34,31 +34,35 @@ Held = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Hold a setting in all new trials, as lookup=prompt. Repeatable.",
+        help="Setting of all new trials, e.g. lookup=prompt. Repeatable.",
     ),
 ]
 Factors = Annotated[
     str | None,
-    typer.Option(metavar="3,10", help="Begin also with the shipped settings at these relative strengths."),
+    typer.Option(metavar="3,10", help="Also start from the shipped settings at these relative strengths."),
 ]
 Extend = Annotated[
     bool,
-    typer.Option("--extend", help="Begin with the trials of the model's result file, if of the same run."),
+    typer.Option(
+        "--extend",
+        help="Continue from the trials in the model's result file, if its data, batch and seed are the same.",
+    ),
 ]
-Everywhere = Annotated[
-    bool, typer.Option("--everywhere", help="Begin also with the shipped settings at every other place.")
+AllLayerSets = Annotated[
+    bool,
+    typer.Option("--all-layer-sets", help="Also start from the shipped settings at every other layer set."),
 ]
-Published = Annotated[bool, typer.Option("--published", help="Begin also with the published defaults.")]
+Published = Annotated[bool, typer.Option("--published", help="Also start from the published defaults.")]
 WinnersOf = Annotated[
     str | None,
-    typer.Option(metavar="MODEL,MODEL", help="Begin also with the settings that these models ship with."),
+    typer.Option(metavar="MODEL,MODEL", help="Also start from the settings that these models ship with."),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
         parser=output_folder,
         metavar="PATH",
-        help="Default: results/search/MODEL; in a checkout, of a model with presets, those.",
+        help="Default: results/search/MODEL; in a checkout, the shipped preset files if the model has any, which are overwritten.",
     ),
 ]
 JournalFolder = Annotated[
@@ -123,7 +127,7 @@ def tune(
     change: Held = None,
     factors: Factors = None,
     extend: Extend = False,
-    everywhere: Everywhere = False,
+    all_layer_sets: AllLayerSets = False,
     published: Published = False,
     winners_of: WinnersOf = None,
     out: Out = None,
@@ -159,6 +163,6 @@ def tune(
     everything = read_records(path, edits, need=("rephrase", "locality"))
     loaded = load_model(model, device, dtype, modules)
     records, _ = records_that_fit(loaded, everything, path)
-    budget = Budget(path, edits, batch, seed, trials, journal, held, begin, everywhere, published, others)
+    budget = Budget(path, edits, batch, seed, trials, journal, held, begin, all_layer_sets, published, others)
     words = model_words(model, modules, device, dtype)
     search(loaded, names, records, budget, extend=extend, out=out, stats=stats, text=text, options=words)

@@ -54,7 +54,7 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str,
         Setting -> value.
     """
     method = find_method(name).prototype
-    layers = list(space.places[trial.suggest_int("place", 0, len(space.places) - 1)])
+    layers = list(space.layer_sets[trial.suggest_int("layer_set", 0, len(space.layer_sets) - 1)])
     if isinstance(method, UltraEdit):
         return {
             "layers": layers,
@@ -105,7 +105,7 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
     layers = tuple(choice.get("layers", ()))
     closed = closed_loop(find_method(name).prototype)
     # a method without settings of its own may be shipped with those of one that has no upper level
-    if layers not in space.places or (closed is not None) != ("meta_steps" in choice):
+    if layers not in space.layer_sets or (closed is not None) != ("meta_steps" in choice):
         return None
     names = (
         "gradient_lr",
@@ -128,7 +128,7 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
         point["cost_weight"] = choice.get("cost_weight", closed.cost_weight)
     if "stop" in choice:
         point["stop"] = choice.get("meta_stop", choice["stop"])
-    return {"place": space.places.index(layers), **point}
+    return {"layer_set": space.layer_sets.index(layers), **point}
 
 
 def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def settings_of(method: Method) -> dict[str, Any]:
 
 
 def published(name: str, space: Space) -> dict[str, Any]:
-    """The defaults of a row at the first place, with at most as many steps as the space allows.
+    """The defaults of a row at the first layer set, with at most as many steps as the space allows.
 
     Args:
         name: row of the method table.
@@ -175,7 +175,7 @@ def published(name: str, space: Space) -> dict[str, Any]:
     Returns:
         A point of the space.
     """
-    method = find_method(name).build(space.places[0])
+    method = find_method(name).build(space.layer_sets[0])
     choice, strength = settings_of(method), strength_of(method)
     choice[strength] = min(max(choice[strength], getattr(space, strength)[0]), getattr(space, strength)[1])
     if closed_loop(method) is not None:
@@ -230,7 +230,7 @@ def first_points(
     shipped: dict[str, Any],
     factors: Sequence[float],
     space: Space,
-    everywhere: bool = False,
+    all_layer_sets: bool = False,
     others: Sequence[dict[str, Any]] = (),
     defaults: bool = False,
 ) -> list[dict[str, Any]]:
@@ -241,7 +241,7 @@ def first_points(
         shipped: methods of the model's preset.
         factors: strengths of the constraint, relative to the shipped one.
         space: space of the search.
-        everywhere: add the shipped settings (or the guess) at every other place.
+        all_layer_sets: add the shipped settings (or the guess) at every other layer set.
         others: methods of other models' presets; their settings are added where the space has them.
         defaults: add the published defaults.
 
@@ -250,12 +250,14 @@ def first_points(
     """
     row = find_method(name)
     guess = guess_of(row.prototype, space)
-    earlier, *found = (as_trial(shipped_choice(row, methods), name, space) for methods in (shipped, *others))
+    earlier, *further = (
+        as_trial(shipped_choice(row, methods), name, space) for methods in (shipped, *others)
+    )
     base = guess if earlier is None else earlier
     points: list[dict[str, Any]] = []
-    moved = [{**base, "place": place} for place in range(len(space.places))] if everywhere else []
+    moved = [{**base, "layer_set": index} for index in range(len(space.layer_sets))] if all_layer_sets else []
     strong = [stronger(base, factor, space) for factor in factors]
-    for point in (guess, base, *([published(name, space)] if defaults else []), *strong, *moved, *found):
+    for point in (guess, base, *([published(name, space)] if defaults else []), *strong, *moved, *further):
         if point is not None and point not in points:
             points.append(point)
     return points

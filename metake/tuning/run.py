@@ -19,9 +19,9 @@ from metake.options import find_statistics
 from metake.presets import PRESETS, load_preset, preset_name, settings_for, short_name
 from metake.provenance import provenance
 from metake.shipped import DEMOS
-from metake.tuning.found import next_command, put, winners
 from metake.tuning.search import Budget, described, search
 from metake.tuning.space import SPACES, Space, space_of
+from metake.tuning.winners import next_command, replace_variant, winners
 
 SEARCHES = (
     Path(__file__).resolve().parents[2] / "experiments" / "search"
@@ -103,7 +103,7 @@ def tune(
     known = preset_name(model)
     name = known or short_name(model.name)
     space = SPACES.get(known) or space_of(model)
-    statistics = find_statistics(model, [_all_places(model, space)], stats, text)
+    statistics = find_statistics(model, [_all_layers(model, space)], stats, text)
     result_file, preset_file = result_files(name, known, out)
     preset = open_preset(preset_file, known, name)
     fixed, shipped = preset["common"], dict(preset["methods"])
@@ -128,9 +128,9 @@ def tune(
     return preset_file
 
 
-def _all_places(model: EditableModel, space: Space) -> Method:
+def _all_layers(model: EditableModel, space: Space) -> Method:
     """MEMIT at every layer of a space, for the statistics of all of them."""
-    layers = tuple(sorted({n for place in space.places for n in place}))
+    layers = tuple(sorted({n for layers in space.layer_sets for n in layers}))
     return settings_for(model, "memit", layers=layers)
 
 
@@ -155,11 +155,11 @@ def _show_next(
 
 def _put_winners(preset: dict[str, Any], method: str, trials: list[dict[str, Any]]) -> str:
     """Put the best trial into the preset, of MEMIT also the best without early stop; the name of the variant."""
-    variant = put(preset, method, trials[0]["choice"])
+    variant = replace_variant(preset, method, trials[0]["choice"])
     if method == "memit":  # the control without early stop: the best of the same trials
         unstopped = [t for t in trials if t["choice"]["stop"] == "none"]
         if unstopped:
-            put(preset, method, unstopped[0]["choice"], "@unstopped")
+            replace_variant(preset, method, unstopped[0]["choice"], "@unstopped")
     return variant
 
 

@@ -40,9 +40,9 @@ class Budget:
         seed: seed of the sampler.
         trials: trials per method.
         journal: folder of the journals.
-        set: settings that are held, as pairs of name and value.
+        fixed_settings: settings of all new trials, as pairs of name and value.
         factors: strengths relative to the shipped settings, which are among the first points.
-        everywhere: whether the shipped settings at every other place are among them.
+        all_layer_sets: whether the shipped settings at every other layer set are among them.
         published: whether the published defaults are among them.
         winners_of: models whose shipped settings are among them.
     """
@@ -53,14 +53,14 @@ class Budget:
     seed: int
     trials: int
     journal: Path
-    set: tuple[tuple[str, Any], ...] = ()
+    fixed_settings: tuple[tuple[str, Any], ...] = ()
     factors: tuple[float, ...] = ()
-    everywhere: bool = False
+    all_layer_sets: bool = False
     published: bool = False
     winners_of: tuple[str, ...] = ()
 
 
-def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: Space) -> None:
+def restore_trials(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: Space) -> None:
     """Put an earlier search's trials before all others; what is no point of the space is left out.
 
     Args:
@@ -75,7 +75,7 @@ def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: 
             continue
         fixed = optuna.trial.FixedTrial(point)
         suggest(fixed, name, space)
-        seen: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             field: trial[field] for field in ("choice", "means", "interval", "failed") if field in trial
         }
         study.add_trial(
@@ -83,7 +83,7 @@ def recall(study: optuna.Study, trials: list[dict[str, Any]], name: str, space: 
                 params=fixed.params,
                 distributions=fixed.distributions,
                 value=trial["score"],
-                user_attrs=seen,
+                user_attrs=attributes,
             )
         )
 
@@ -109,8 +109,8 @@ def open_study(log: Path, method: str, run: Mapping[str, Any], source: Mapping[s
         load_if_exists=True,
         storage=JournalStorage(Journal(log)),
     )
-    was = study.user_attrs.get("run", run)
-    other = next((key for key in run if was.get(key) != run[key]), None)
+    stored = study.user_attrs.get("run", run)
+    other = next((key for key in run if stored.get(key) != run[key]), None)
     if other is not None:
         raise MetakeError(f"{log}: trials of another {other}; give another --journal, or remove it")
     study.set_user_attr("run", run)
@@ -187,7 +187,9 @@ def enqueue(
     tried = [t.user_attrs["choice"] for t in study.trials if "choice" in t.user_attrs]
     anew = bool(held) and not any(held.items() <= choice.items() for choice in tried)
     others = [read_json(PRESETS / f"{model}.json")["methods"] for model in args.winners_of]
-    for point in first_points(method, shipped, args.factors, space, args.everywhere, others, args.published):
+    for point in first_points(
+        method, shipped, args.factors, space, args.all_layer_sets, others, args.published
+    ):
         study.enqueue_trial(point, skip_if_exists=not anew)
 
 
@@ -236,7 +238,7 @@ def search(
     name = preset_name(model) or short_name(model.name)
     plain = settings_for(model, method, name="none")
     plain = plain.updated(**plain.without_choices(fixed))
-    held = plain.supported_changes(dict(args.set))
+    held = plain.supported_changes(dict(args.fixed_settings))
     study = open_study(
         args.journal / f"{name}-{method}.journal",
         method,
@@ -244,7 +246,7 @@ def search(
         provenance(model.name, model, method, dated=False),
     )
     if not study.trials:
-        recall(study, earlier or [], method, space)
+        restore_trials(study, earlier or [], method, space)
     enqueue(study, method, space, args, shipped, held)
     objective = Objective(session, method, plain, held, space, name)
     for count in range(len(finished(study)), args.trials):

@@ -14,7 +14,7 @@ class Space:
     """Space of the search of a model.
 
     Attributes:
-        places: layers to edit, of which each method chooses.
+        layer_sets: sets of layers to edit, of which each method chooses one.
         steps: gradient steps in all, planning and upper level together.
         lam, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
         guess: kind of the planner (`plan`, `gradient`, or that of the hypergradient) -> first point, chosen by hand.
@@ -22,7 +22,7 @@ class Space:
             of the records, so that specificity cannot fall.
     """
 
-    places: tuple[tuple[int, ...], ...]
+    layer_sets: tuple[tuple[int, ...], ...]
     steps: int
     lam: tuple[float, float]
     l2: tuple[float, float]
@@ -33,10 +33,10 @@ class Space:
 
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
-    "gradient": {"place": 3, "gradient_lr": 1e-3},
+    "gradient": {"layer_set": 3, "gradient_lr": 1e-3},
     "plan": {
         **COMMON,
-        "place": 2,
+        "layer_set": 2,
         "lam": 30.0,
         "memory": "none",
         "steps": 40,
@@ -46,7 +46,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     },
     "proxy": {
         **COMMON,
-        "place": 6,
+        "layer_set": 6,
         "lam": 300.0,
         "memory": "past-keys",
         "steps": 10,
@@ -60,7 +60,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     },
     "parallel": {
         **COMMON,
-        "place": 3,
+        "layer_set": 3,
         "lam": 300.0,
         "memory": "none",
         "steps": 10,
@@ -74,7 +74,7 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
     },
     "unrolled": {
         **COMMON,
-        "place": 3,
+        "layer_set": 3,
         "lam": 300.0,
         "memory": "past-keys",
         "steps": 10,
@@ -91,14 +91,14 @@ SMALL_GUESS: dict[str, dict[str, Any]] = {
 DEMO_GUESS = {
     **SMALL_GUESS,
     "proxy": {**SMALL_GUESS["proxy"], "lr": 0.5, "steps": 5, "meta_steps": 30, "meta_lr": 0.2},
-    "parallel": {**SMALL_GUESS["parallel"], "place": 0},
-    "unrolled": {**SMALL_GUESS["unrolled"], "place": 0, "meta_lr": 0.3},
+    "parallel": {**SMALL_GUESS["parallel"], "layer_set": 0},
+    "unrolled": {**SMALL_GUESS["unrolled"], "layer_set": 0, "meta_lr": 0.3},
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
-    "gradient": {"place": 3, "gradient_lr": 1e-4},
+    "gradient": {"layer_set": 3, "gradient_lr": 1e-4},
     "plan": {
         **COMMON,
-        "place": 0,
+        "layer_set": 0,
         "lam": 10_000.0,
         "memory": "none",
         "steps": 15,
@@ -108,7 +108,7 @@ REAL_GUESS: dict[str, dict[str, Any]] = {
     },
     "proxy": {
         **COMMON,
-        "place": 0,
+        "layer_set": 0,
         "lam": 3_000.0,
         "memory": "none",
         "steps": 8,
@@ -159,7 +159,7 @@ SPACES = {
 def space_of(model: EditableModel) -> Space:
     """Space of a model without one of its own.
 
-    The places are its layers (its preset's, or the default ones), the upper ones of them, and as many further up.
+    The layer sets are its layers (its preset's, or the default ones), the upper ones of them, and as many further up.
 
     Args:
         model: the model.
@@ -169,6 +169,6 @@ def space_of(model: EditableModel) -> Space:
     """
     base = settings_for(model, "memit").layers
     further = tuple(n for n in (layer + len(base) for layer in base) if n < len(model))
-    places = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]
-    guess = {kind: {**point, "place": 0} for kind, point in REAL_GUESS.items()}
-    return replace(SPACES["smollm2"], places=tuple(dict.fromkeys(places)), guess=guess)
+    layer_sets = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]
+    guess = {kind: {**point, "layer_set": 0} for kind, point in REAL_GUESS.items()}
+    return replace(SPACES["smollm2"], layer_sets=tuple(dict.fromkeys(layer_sets)), guess=guess)

@@ -29,7 +29,7 @@ METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake
 METRICS = ("efficacy", "generalization", "specificity", "same_subject")
 
 
-def strength_of(method: Method) -> str:
+def swept_setting(method: Method) -> str:
     """Name of the setting that is swept: the cost weight of a priced loop, else the constraint's strength; a step's length.
 
     Args:
@@ -58,7 +58,7 @@ def at_strengths(
     """
     methods, strengths = [], {}
     for base in bases:
-        field = strength_of(base)
+        field = swept_setting(base)
         for value in sorted({base.value(field) * factor for factor in factors}):
             label = f"{base.name}{'-' if '@' in base.name else '@'}{value:.3g}"
             methods.append(base.updated(**{field: value}, label=label))

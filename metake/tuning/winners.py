@@ -72,7 +72,7 @@ def next_command(
     return shlex.join(["metake", "edit", *model, *searched, "--method", best, *edit])
 
 
-def as_part(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def preset_entry(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """A choice as it is in a preset: the method's name with its components, and its numbers.
 
     Settings of the geometry's part of the preset that the choice leaves out are at their defaults.
@@ -93,7 +93,7 @@ def as_part(choice: dict[str, Any], name: str, preset: dict[str, Any]) -> tuple[
     return method.name, {**defaults, **{s: value for s, value in choice.items() if s not in components}}
 
 
-def put(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = "") -> str:
+def replace_variant(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = "") -> str:
     """Put a choice into a preset, in place of the row's earlier variants.
 
     Args:
@@ -110,6 +110,6 @@ def put(preset: dict[str, Any], name: str, choice: dict[str, Any], label: str = 
         variant, at, other = held.partition("@")
         if variant.partition(" + ")[0] == name and at + other == label:
             del methods[held]
-    variant, part = as_part(choice, name, preset)
-    methods[variant + label] = part
+    variant, entry = preset_entry(choice, name, preset)
+    methods[variant + label] = entry
     return variant
