@@ -118,7 +118,7 @@ from metake.methods.table import ALPHAEDIT, MEMIT
 from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.models.trace import frozen
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss
 from metake.planners.objective import Objective
 from metake.planners.open_loop import OpenLoop
 from metake.planners.target_optimization import Penalty
@@ -416,15 +416,15 @@ def metake(bench: Bench, editor: Editor) -> list[dict[str, Any]]:
         bench.model, batch, prompts.start, top, channel=channel, max_tokens=bench.method.max_tokens
     )
     slopes = {
-        "proxy": Virtual(objective, "channel"),
-        "parallel": Parallel(objective, solver, prompts),
-        "unrolled, keys frozen": Unrolled(objective, solver, prompts, differentiate_keys=False),
-        "unrolled": Unrolled(objective, solver, prompts),
+        "proxy": VirtualEditLoss(objective, "channel"),
+        "parallel": ParallelLoss(objective, solver, prompts),
+        "unrolled, keys frozen": UnrolledLoss(objective, solver, prompts, differentiate_keys=False),
+        "unrolled": UnrolledLoss(objective, solver, prompts),
     }
     start = (
         torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden) * hidden.norm() / 50
     )
-    active, penalty = torch.ones(len(hidden), dtype=torch.bool), Penalty(kl=0.0625, initial_first=True)
+    active, penalty = torch.ones(len(hidden), dtype=torch.bool), Penalty(kl=0.0625, kl_from_unedited=True)
 
     def step(slope: Any) -> None:
         slope(start, active, penalty)

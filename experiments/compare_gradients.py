@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from metake.console import command, draw_or_note, if_interrupted
+from metake.console import command, draw_or_note, set_interrupt_message
 from metake.files import read_record, write_record, write_text
 from metake.names import unknown_name
 from metake.options import (
@@ -261,7 +261,7 @@ def study(args: argparse.Namespace) -> list[dict[str, Any]]:
         "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "weights", "targets")},
     }
     path = args.out / f"{label(args)}.json"
-    if_interrupted(f"finished trials are in {path}; rerun the command to resume")
+    set_interrupt_message(f"finished trials are in {path}; rerun the command to resume")
     journal = read_record(path, "remove it: the study begins again") if path.is_file() else {}
     if {k: journal.get(k) for k in head} != head:
         journal = {**head, "trials": {}, "points": {}}

@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from metake.console import command, draw_or_note, if_interrupted
+from metake.console import command, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.extras import require
 from metake.files import write_json
@@ -110,7 +110,7 @@ from metake.data.records import read_records
 from metake.evaluation.checks import fitting_records
 from metake.evaluation.consistency import find_references
 from metake.evaluation.draws import draw_protocols, draw_records
-from metake.evaluation.glossary import LABELS, MOMENTS
+from metake.evaluation.glossary import EVALUATION_TIMES, LABELS
 from metake.evaluation.metrics import Measurement
 from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import MethodRun, result_file
@@ -221,7 +221,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         partial["curve"].append(point(edits, measurement))
         write_json(args.out / "partial.json", partial)
 
-    if_interrupted(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
+    set_interrupt_message(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
     total = len(methods) * sum(len(protocol.records) for protocol in protocols)
     with tqdm(total=total, unit="edit", disable=None) as bar:
         for seed, protocol in enumerate(protocols):
@@ -258,7 +258,7 @@ def content(
         "left_out": left_out,
         "d_k": model.d_k,
         "protocol": "consecutive batches on one model; teacher-forced unless the glossary says otherwise; "
-        f"{MOMENTS['end']}; intervals: 95%, over seeds from three on, over records (bootstrap) otherwise",
+        f"{EVALUATION_TIMES['end']}; intervals: 95%, over seeds from three on, over records (bootstrap) otherwise",
     }
 
 

@@ -18,7 +18,7 @@ Data: Record, read_records, Statistics, statistics_for.
 Evaluate methods: Protocol.
 Methods: rome, memit, alphaedit, metake, compensated, iterated, with_past_keys, forward_replay,
     settings_for, locate, METHODS.
-Components of your own: Method, LocateThenEdit, Planner, OpenLoop, Gradient, GeometrySpec, Geometry,
+Custom components: Method, LocateThenEdit, Planner, OpenLoop, Gradient, GeometrySpec, Geometry,
     Allocation, KeyEstimator, Memory, Postprocess, Row, register, register_method, Batch,
     answer_keys_and_gradients.
 

@@ -13,8 +13,8 @@ from metake.requests import visible
 from metake.words import begins_with, shown
 
 CHECKED = "the greedy answer begins with the target, which ends where a word does"
-ALREADY = "already so before the edit"
-LEAST = 12  # minimum number of tokens of an answer
+ALREADY = "already correct before the edit"
+MIN_NEW_TOKENS = 12  # minimum number of tokens of an answer
 SHOWN = 10  # number of questions in a printed result
 
 
@@ -145,7 +145,7 @@ def read_answers(model: EditableModel, prompts: Sequence[str], targets: Sequence
     Returns:
         One answer per prompt.
     """
-    return [a.strip() for a in greedy_answers(model, prompts, targets, least=LEAST)]
+    return [a.strip() for a in greedy_answers(model, prompts, targets, min_new_tokens=MIN_NEW_TOKENS)]
 
 
 def compare_answers(

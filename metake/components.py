@@ -56,7 +56,7 @@ class Component(BaseModel):
             try:
                 super().__init__(**fields)
             except ValidationError as error:
-                raise _one_line(error, type(self)) from error
+                raise _to_metake_error(error, type(self)) from error
 
     @model_validator(mode="wrap")
     @classmethod
@@ -125,7 +125,7 @@ class Component(BaseModel):
         Args:
             name: the field.
             value: its value.
-        """  # noqa: DOC501 (_one_line returns a MetakeError)
+        """  # noqa: DOC501 (_to_metake_error returns a MetakeError)
         field = cls.model_fields[name]
         if isinstance(field.default, Component):
             if not isinstance(value, dict | Component):
@@ -135,7 +135,7 @@ class Component(BaseModel):
         try:
             TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
         except ValidationError as error:
-            raise _one_line(error, cls, name) from error
+            raise _to_metake_error(error, cls, name) from error
 
     def named_components(self) -> Iterator[tuple[Path, Component]]:
         """The component and all components in it, each with its path of fields."""
@@ -298,7 +298,7 @@ def families() -> dict[str, dict[str, type[Component]]]:
     return _REGISTRY
 
 
-def _one_line(error: ValidationError, cls: type[Component], *within: str) -> MetakeError:
+def _to_metake_error(error: ValidationError, cls: type[Component], *within: str) -> MetakeError:
     """Error of pydantic as one line: the field, what is wrong, the value."""
     first = error.errors()[0]
     name = ".".join(cls.aliases.get(str(part), str(part)) for part in (*within, *first["loc"]))

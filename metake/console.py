@@ -16,17 +16,19 @@ from metake.files import as_json
 from metake.phases import log_phases
 from metake.requests import visible
 
-NOTHING_HALF = "finished files are complete and no other file was changed; rerun the command to start again"
-_if_interrupted = [NOTHING_HALF]
+NO_PARTIAL_FILES = (
+    "finished files are complete and no other file was changed; rerun the command to start again"
+)
+_interrupt_message = [NO_PARTIAL_FILES]
 
 
-def if_interrupted(line: str) -> None:
+def set_interrupt_message(line: str) -> None:
     """Set the message for an interruption from now on.
 
     Args:
         line: what is saved, and how to resume.
     """
-    _if_interrupted[0] = line
+    _interrupt_message[0] = line
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def command(name: str) -> Iterator[None]:
     """Run a program of this name, as a context or as `@command(name)` on its `main`.
 
     Warnings are printed as notes, and phases as lines, on stderr. A `MetakeError` ends the program with one line and
-    exit code 2, Ctrl-C with the line of `if_interrupted` and exit code 130.
+    exit code 2, Ctrl-C with the line of `set_interrupt_message` and exit code 130.
 
     Args:
         name: name of the program, which begins its notes and errors.
@@ -42,7 +44,7 @@ def command(name: str) -> Iterator[None]:
     Yields:
         None: the program runs.
     """
-    if_interrupted(NOTHING_HALF)
+    set_interrupt_message(NO_PARTIAL_FILES)
     log_phases(name)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that it cannot show is escaped, never fatal
@@ -57,12 +59,12 @@ def command(name: str) -> Iterator[None]:
             print(f"{name}: error: {line}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print(f"\n{name}: interrupted: {_if_interrupted[0]}", file=sys.stderr)
+            print(f"\n{name}: interrupted: {_interrupt_message[0]}", file=sys.stderr)
             sys.exit(130)
         except OSError as error:  # of a disk, a network or a closed output
             place = f"{error.filename}: " if error.filename else ""
             print(f"{name}: error: {visible(f'{place}{error.strerror or error}')}", file=sys.stderr)
-            give_up_stdout()
+            discard_stdout()
             sys.exit(2)
         except Exception as error:
             if not out_of_memory(error):
@@ -74,7 +76,7 @@ def command(name: str) -> Iterator[None]:
             log_phases(None)
 
 
-def give_up_stdout() -> None:
+def discard_stdout() -> None:
     """Drop the rest of stdout if it is closed; Python would otherwise fail again at exit."""
     try:
         sys.stdout.flush()

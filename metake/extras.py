@@ -1,4 +1,4 @@
-"""Optional packages: a missing one is one line that names the extra to install."""
+"""Optional packages: checks that raise one line with the extra to install."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_record
 
 MANIFEST = "metake.json"
-DRAWN = ("realization.png",)  # drawn after the result is in place
-APART = (
+FIGURES = ("realization.png",)  # drawn after the result is in place
+NOT_VERIFIED = (
     "delta.safetensors",
     "result.json",
 )  # not part of the model: the first has its own digest, the second is never read back
@@ -39,7 +39,7 @@ MODEL = (
     "vocab.*",
     "merges.txt",
     "chat_template*",
-    *APART,
+    *NOT_VERIFIED,
 )
 REMEDY = f"save the model again, or remove {MANIFEST} to load the folder without checks"
 
@@ -54,12 +54,12 @@ def _earlier(folder: Path, overwrite: bool) -> set[str]:
     names = _entries(folder)
     if overwrite:
         return {
-            n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in (MANIFEST, *DRAWN, *MODEL))
+            n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in (MANIFEST, *FIGURES, *MODEL))
         }
     if MANIFEST not in names:
         return set()
     listed = read_record(folder / MANIFEST, "choose another folder, or give --overwrite")["files"]
-    return names & {MANIFEST, *DRAWN, *(Path(name).parts[0] for name in listed)}
+    return names & {MANIFEST, *FIGURES, *(Path(name).parts[0] for name in listed)}
 
 
 def check_folder(folder: Path, *, overwrite: bool = False) -> None:
@@ -165,5 +165,5 @@ def verify(folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         return
     for name, wanted in read_record(folder / MANIFEST, REMEDY)["files"].items():
-        if name not in APART and not ((folder / name).is_file() and _digest(folder / name) == wanted):
+        if name not in NOT_VERIFIED and not ((folder / name).is_file() and _digest(folder / name) == wanted):
             raise MetakeError(f"{folder / name}: damaged or changed since metake wrote it; {REMEDY}")

@@ -160,7 +160,7 @@ def model_options(
             "--chat",
             action="store_true",
             default=False,
-            help="prompts are a user's turns of a conversation, by the model's chat template",
+            help="put prompts into the model's chat template, as user turns",
         )
 
 

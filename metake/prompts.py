@@ -21,11 +21,11 @@ from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
-from metake.requests import GAP, EditRequest
+from metake.requests import PLACEHOLDER, EditRequest
 
 Lookup = Literal["subject", "prompt"]
 SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
-KL_PROMPT = f"{GAP} is a"  # ROME's prompt of the KL term, which keeps what the subject is
+KL_PROMPT = f"{PLACEHOLDER} is a"  # ROME's prompt of the KL term, which keeps what the subject is
 
 
 @torch.no_grad()
@@ -71,14 +71,14 @@ def templates(contexts: Sequence[str]) -> tuple[str, ...]:
     Returns:
         `len(contexts) + 1` templates.
     """
-    return (GAP, *(f"{context.rstrip(' .')}. {GAP}" for context in contexts))
+    return (PLACEHOLDER, *(f"{context.rstrip(' .')}. {PLACEHOLDER}" for context in contexts))
 
 
 def _filled(template: str, text: str, start: int, subject: str) -> tuple[str, tuple[int, int]]:
     """A template with a text in its last gap, and the subject's span; the subject begins in the text at `start`."""
-    at = template.rindex(GAP)
+    at = template.rindex(PLACEHOLDER)
     begin = at + start
-    return template[:at] + text + template[at + len(GAP) :], (begin, begin + len(subject))
+    return template[:at] + text + template[at + len(PLACEHOLDER) :], (begin, begin + len(subject))
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,21 @@ SETTINGS = {
     "L2": "l2",
 }
 ULTRAEDIT = {"lr": "gradient_lr"}
-ONLY = {
+SUPPORTED_VALUES = {
     "fact_token": ("subject_last", "last"),
     "layer_selection": "all",
     "token": ("mask", "ans"),
     "update_norm_lambda": 0,
 }
-CHOICES = {"mom2_adjustment", "blue", "emmet_lambda", "edit_modules", "inner_params", "rewrite_module_tmp"}
-ELSEWHERE = {  # what the command line, the model itself or the statistics say
+HANDLED_SEPARATELY = {
+    "mom2_adjustment",
+    "blue",
+    "emmet_lambda",
+    "edit_modules",
+    "inner_params",
+    "rewrite_module_tmp",
+}
+IGNORED = {  # what the command line, the model itself or the statistics say
     "alg_name",
     "model_name",
     "model_class",
@@ -87,7 +94,7 @@ def read_published(path: Path | str, model: EditableModel) -> dict[str, Any]:
     content = _read(path)
     ultra = str(content.get("alg_name", "")).lower() == "ultraedit" or "inner_params" in content
     known = {**SETTINGS, **(ULTRAEDIT if ultra else {})}
-    for name, only in ONLY.items():
+    for name, only in SUPPORTED_VALUES.items():
         allowed = only if isinstance(only, tuple) else (only,)
         if name in content and content[name] not in allowed:
             raise MetakeError(f"{path}: {name}: only {allowed[0]!r} is known here, not {content[name]!r}")
@@ -109,7 +116,7 @@ def read_published(path: Path | str, model: EditableModel) -> dict[str, Any]:
     if template is not None and "layers" in changes:
         names = [str(template).replace("{}", str(layer)) for layer in changes["layers"]]
         _check(path, "rewrite_module_tmp", names, changes["layers"], model)
-    read = {*known, *ONLY, *CHOICES, *ELSEWHERE}
+    read = {*known, *SUPPORTED_VALUES, *HANDLED_SEPARATELY, *IGNORED}
     if unknown := sorted(set(content) - read):
         near = [f"{name} ({meant})" for name in unknown if (meant := did_you_mean(name, read))]
         rest = [name for name in unknown if not did_you_mean(name, read)]

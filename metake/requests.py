@@ -11,8 +11,8 @@ from unicodedata import category
 
 from metake.errors import MetakeError
 
-GAP = "{}"
-WRITE = "EditRequest(prompt, subject, target_new)"
+PLACEHOLDER = "{}"
+USAGE = "EditRequest(prompt, subject, target_new)"
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,18 @@ class EditRequest:
         Raises:
             MetakeError: the prompt does not contain exactly one gap.
         """
-        if isinstance(self.start, int) and self.start >= 0 and self.prompt.startswith(GAP, self.start):
+        if (
+            isinstance(self.start, int)
+            and self.start >= 0
+            and self.prompt.startswith(PLACEHOLDER, self.start)
+        ):
             return self.start
-        gaps = self.prompt.count(GAP)
+        gaps = self.prompt.count(PLACEHOLDER)
         if gaps != 1:
             raise MetakeError(
-                f"{label}: prompt {self.prompt!r} holds {gaps} gaps; write {GAP} once, for the subject"
+                f"{label}: prompt {self.prompt!r} holds {gaps} gaps; write {PLACEHOLDER} once, for the subject"
             )
-        return self.prompt.index(GAP)
+        return self.prompt.index(PLACEHOLDER)
 
     @classmethod
     def from_text(cls, text: str, subject: str, target_new: str, **rest: Any) -> EditRequest:
@@ -114,10 +118,10 @@ class EditRequest:
         if found is None:
             raise MetakeError(
                 f"{name}: subject {subject!r} is not in the prompt {text!r}; "
-                f"spell it as in the prompt or write {GAP} in its place"
+                f"spell it as in the prompt or write {PLACEHOLDER} in its place"
             )
         at, subject = found.start(), found.group()
-        return cls(text[:at] + GAP + text[at + len(subject) :], subject, target_new, start=at, **rest)
+        return cls(text[:at] + PLACEHOLDER + text[at + len(subject) :], subject, target_new, start=at, **rest)
 
     @classmethod
     def parse(cls, prompt: str, subject: str, target_new: str, **rest: Any) -> EditRequest:
@@ -135,7 +139,7 @@ class EditRequest:
             the request.
         """
         texts = isinstance(prompt, str) and isinstance(subject, str) and subject.strip()
-        if texts and GAP in prompt and not _whole(prompt, subject.strip()):
+        if texts and PLACEHOLDER in prompt and not _whole(prompt, subject.strip()):
             return cls(prompt, subject, target_new, **rest)
         return cls.from_text(prompt, subject, target_new, **rest)
 
@@ -143,7 +147,7 @@ class EditRequest:
     def text(self) -> str:
         """The prompt with the subject in its place."""
         assert self.start is not None
-        return self.prompt[: self.start] + self.subject + self.prompt[self.start + len(GAP) :]
+        return self.prompt[: self.start] + self.subject + self.prompt[self.start + len(PLACEHOLDER) :]
 
 
 def check_name(label: str, name: Any) -> None:
@@ -264,12 +268,12 @@ def distinct(requests: Any) -> tuple[EditRequest, ...]:
     batch = (requests,) if isinstance(requests, EditRequest) else requests
     if isinstance(batch, str | dict) or not isinstance(batch, Iterable):
         raise MetakeError(
-            f"requests: must be an EditRequest or a list of them, not {type(batch).__name__}; write {WRITE}"
+            f"requests: must be an EditRequest or a list of them, not {type(batch).__name__}; write {USAGE}"
         )
     batch = tuple(batch)
     for request in batch:
         if not isinstance(request, EditRequest):
-            remedy = "give its .request" if hasattr(request, "request") else f"write {WRITE}"
+            remedy = "give its .request" if hasattr(request, "request") else f"write {USAGE}"
             raise MetakeError(
                 f"requests: must be EditRequest objects, not {type(request).__name__}; {remedy}"
             )

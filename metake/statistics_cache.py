@@ -52,19 +52,19 @@ def _collected(
     progress: bool,
 ) -> Statistics:
     """Statistics collected from a text, saved in a file of the cache if it can be written."""
-    keep = True
+    cacheable = True
     try:
         check_writable(path)
     except MetakeError as error:
-        keep = False
+        cacheable = False
         warnings.warn(
             f"statistics are not cached: {error}; set METAKE_CACHE to a writable folder", stacklevel=3
         )
-    kept = f", once, for {path}" if keep else ""
-    note(f"statistics: collecting from {tokens or 'all'} tokens of text{kept}")
-    partial = path.with_suffix(".partial") if keep else None
+    destination = f", once, for {path}" if cacheable else ""
+    note(f"statistics: collecting from {tokens or 'all'} tokens of text{destination}")
+    partial = path.with_suffix(".partial") if cacheable else None
     statistics = collect(model, tokenizer, text, layers, tokens=tokens, partial=partial, progress=progress)
-    if keep:
+    if cacheable:
         statistics.save(path)
     return statistics
 

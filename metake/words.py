@@ -38,13 +38,13 @@ def begins_with(answer: str, target: str) -> bool:
     return not (_in_word(target[-1]) and _in_word(answer[len(target) :][:1]))
 
 
-class Cut(str):
+class TruncatedStr(str):
     """An answer that ended at its limit of tokens, possibly within a word."""
 
     __slots__ = ()
 
-    def strip(self, characters: str | None = None, /) -> Cut:
-        """The answer without surrounding whitespace, still a `Cut`.
+    def strip(self, characters: str | None = None, /) -> TruncatedStr:
+        """The answer without surrounding whitespace, still a `TruncatedStr`.
 
         Args:
             characters: characters to remove; whitespace by default.
@@ -52,11 +52,11 @@ class Cut(str):
         Returns:
             The stripped answer.
         """
-        return Cut(super().strip(characters))
+        return TruncatedStr(super().strip(characters))
 
 
 def shown(answer: str, ellipsis: str = "…", wanted: str = "") -> str:
-    """An answer for display. A `Cut` one ends with its last whole word and an ellipsis; others are returned unchanged.
+    """An answer for display. A `TruncatedStr` one ends with its last whole word and an ellipsis; others are returned unchanged.
 
     Args:
         answer: the answer.
@@ -66,7 +66,7 @@ def shown(answer: str, ellipsis: str = "…", wanted: str = "") -> str:
     Returns:
         The text to display.
     """
-    if not isinstance(answer, Cut) or not answer:
+    if not isinstance(answer, TruncatedStr) or not answer:
         return answer
     end = len(answer)
     if _in_word(answer[-1]):

@@ -43,7 +43,7 @@ def test_answers_succeed_where_they_begin_with_the_target(before, after, success
     assert ("<- does not begin with 'Oslo'" in str(answer)) is not success
     assert str(answer).splitlines()[:2] == [
         "Where?",
-        f"  before: {before!r}" + ("   <- already so before the edit" if before == "Oslo" else ""),
+        f"  before: {before!r}" + ("   <- already correct before the edit" if before == "Oslo" else ""),
     ]
 
 
@@ -59,10 +59,10 @@ def test_answers_mark_targets_given_before_the_edit():
     )
     assert [answer.already for answer in (same, longer, new)] == [True, False, False]
     assert same.plain()["already"] is True
-    assert same.cells[-1] == "begins with the target, already so before the edit"
+    assert same.cells[-1] == "begins with the target, already correct before the edit"
     assert longer.cells[-1] == new.cells[-1] == "begins with the target"
     assert count_successes([same, new]) == (
-        "2 of 2 answers begin with their target, 1 already so before the edit"
+        "2 of 2 answers begin with their target, 1 already correct before the edit"
     )
     assert "already" not in Neighbor("Who?", "Ann", "Ann", "Ann").plain()
 

@@ -141,7 +141,7 @@ def test_editor_reverts_every_method_bit_exactly(model, statistics_of, records, 
         changed = [k for k, v in model.model.state_dict().items() if not torch.equal(v, before[k])]
         assert len(changed) == len(result.delta.layers) == len(result.eta)
         plan = result.stages[0].targets.plan
-        assert method == "ultraedit" or plan.trail[-1] < plan.trail[0]
+        assert method == "ultraedit" or plan.nll_history[-1] < plan.nll_history[0]
         assert (result.realized_share > 0.05).all()
         assert records[0].request.subject in str(result)
     assert editor.batches == []

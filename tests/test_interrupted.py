@@ -10,7 +10,7 @@ import time
 import pytest
 
 from metake import cli
-from metake.console import NOTHING_HALF, command, if_interrupted
+from metake.console import NO_PARTIAL_FILES, command, set_interrupt_message
 from metake.editor import Editor
 from metake.models.load import ASSETS
 from tests.cases import EDIT, EVALUATE
@@ -102,7 +102,7 @@ def test_script_interrupted_exits_with_130(name, monkeypatch):
     monkeypatch.setattr("typer.core.TyperCommand.make_context", interrupted)
     done = call_here(f"{name}.py", check=False)
     assert done.returncode == 130
-    assert done.stderr == f"\n{name}: interrupted: {NOTHING_HALF}\n"
+    assert done.stderr == f"\n{name}: interrupted: {NO_PARTIAL_FILES}\n"
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_command_inherits_no_line_of_another(capsys):
     @command("x")
     def program(line):
         if line:
-            if_interrupted(line)
+            set_interrupt_message(line)
         interrupted()
 
-    for line, wanted in (("all is saved", "all is saved"), (None, NOTHING_HALF)):
+    for line, wanted in (("all is saved", "all is saved"), (None, NO_PARTIAL_FILES)):
         with pytest.raises(SystemExit):
             program(line)
         assert capsys.readouterr().err == f"\nx: interrupted: {wanted}\n"

@@ -28,7 +28,7 @@ def build(model, statistics, request, shares=None, weight=30.0):
     geometries = {i: Ridge(statistics[i], weight, 1e-3) for i in LAYERS}
     batch = Batch.build(model, [request], ("The market is cold",))
     solver = LayeredSolver(model, geometries, shares or Spread().stages(LAYERS)[0])
-    return Edit(model, solver, batch, Penalty(kl=0.1, initial_first=True), 4096)
+    return Edit(model, solver, batch, Penalty(kl=0.1, kl_from_unedited=True), 4096)
 
 
 def residual(edit, length=0.3):

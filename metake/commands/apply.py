@@ -9,7 +9,7 @@ import typer
 
 from metake.commands.common import load_model
 from metake.commands.option_types import AsJson, Device, Dtype, Model, Modules, Overwrite
-from metake.console import document, if_interrupted
+from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
 from metake.folders import check_folder
 from metake.options import output_path
@@ -57,7 +57,7 @@ def apply(
 
     with document(as_json) as content:
         check_folder(out, overwrite=overwrite)
-        if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
+        set_interrupt_message(f"nothing was saved in {out}; rerun the command to start again")
         change = Delta.load(delta)
         check_folders(out, delta)
         loaded = load_model(model, device, dtype, modules)

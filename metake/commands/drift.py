@@ -41,8 +41,10 @@ Strength = Annotated[
 Factors = Annotated[
     str, typer.Option(help="Strengths of the constraint that are measured, as factors of it.")
 ]
-Norms = Annotated[int, typer.Option(min=0, help="Products per norm of a Jacobian; 0: no norms.")]
-Steps = Annotated[int, typer.Option(min=0, help="Steps of the descent that is followed; 0: no descent.")]
+Norms = Annotated[int, typer.Option(min=0, help="Golub-Kahan steps per Jacobian norm; 0 to skip.")]
+Steps = Annotated[
+    int, typer.Option(min=0, help="Optimization steps along which cosines are recorded; 0 to skip.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(parser=output_folder, metavar="PATH", help="Default: results/drift/MODEL."),
@@ -96,13 +98,13 @@ def drift(
     out = out or output_folder(f"results/drift/{Path(model).name}")
     with needs("theory"):
         from metake.data.records import read_records
-        from metake.drift.bench import Bench
+        from metake.drift.bench import DriftSetup
         from metake.drift.report import report
         from metake.drift.run import run
     edited = None if layers is None else tuple(parse_layers(layers))
     numbers = parse_numbers(factors, "--factors")
     loaded = load_model(model, device, dtype, modules, chat)
-    bench = Bench.build(
+    bench = DriftSetup.build(
         loaded,
         method,
         layers=edited,

@@ -23,7 +23,7 @@ from metake.commands.option_types import (
     Stats,
     Text,
 )
-from metake.console import document, draw_or_note, if_interrupted
+from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
@@ -225,7 +225,7 @@ def save_edit(
         write_json(folder / "result.json", summary)
         if not delta_only:
             write_model(editor.model, folder)
-    if_interrupted(f"the result is saved in {out}")
+    set_interrupt_message(f"the result is saved in {out}")
     if delta_only:
         typer.echo(f"saved the delta: {out}/delta.safetensors (metake apply writes the edited model)")
     else:
@@ -295,7 +295,7 @@ def edit(
             content.update(preview_content(predicted), **used)
             return
         assert out is not None  # `check_out`
-        if_interrupted(f"nothing was saved in {out}; rerun the command to start again")
+        set_interrupt_message(f"nothing was saved in {out}; rerun the command to start again")
         editor.edit(facts, preview=predicted, escalate=escalate)
         result = editor.finalize()[-1]
         show_result(result, predicted)

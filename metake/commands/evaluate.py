@@ -27,7 +27,7 @@ from metake.commands.option_types import (
     Stats,
     Text,
 )
-from metake.console import document, draw_or_note, if_interrupted
+from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.extras import require
 from metake.files import read_text, write_json, write_text
@@ -227,7 +227,7 @@ def run_protocols(
         One results per draw.
     """
     checkpoints = out / "checkpoints"
-    if_interrupted(f"finished batches are in {checkpoints}; rerun the command to resume")
+    set_interrupt_message(f"finished batches are in {checkpoints}; rerun the command to resume")
     total = sum(len(protocol.records) for protocol in protocols) * len(methods)
     with tqdm(total=total, unit="edit", desc="editing", disable=None) as bar:
         return [
@@ -263,7 +263,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
         typer.echo(render("paired differences, percentage points", *table, 150))
     # a finished evaluation is never resumed: the next one may run other code
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    if_interrupted(f"the results are saved in {out}")
+    set_interrupt_message(f"the results are saved in {out}")
     typer.echo(f"written: {out}/results.json and table.md, with all metrics")
 
 

@@ -11,7 +11,7 @@ import typer
 
 from metake.commands.common import load_model
 from metake.commands.option_types import AsJson, Device, Dtype, Layers, Model, Modules, Overwrite
-from metake.console import document, if_interrupted
+from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import check_writable, kind_of, read_text
 from metake.options import output_path, parse_layers
@@ -138,7 +138,7 @@ def stats(
         chosen = given or memit_layers(loaded)
         source = open_source(loaded, text, dataset, tokens)
         partial = out.with_name(out.name + ".partial")
-        if_interrupted(
+        set_interrupt_message(
             f"{out} was not written; rerun the command to resume from {partial.name}, which is saved every {KEEP_EVERY:g} s or less often"
         )
         with phase("statistics"):

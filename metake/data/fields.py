@@ -180,14 +180,14 @@ class Fields:
             make: constructor of the request.
 
         Returns:
-            the request, or `STAND_IN`.
+            the request, or `PLACEHOLDER_REQUEST`.
         """
         if prompt and subject and target:
             try:
                 return make(prompt, subject, target)
             except MetakeError as error:
                 self.problem(f": {_shortened(str(error))}")
-        return STAND_IN
+        return PLACEHOLDER_REQUEST
 
 
 def suggestion(key: str, names: Iterable[str]) -> str:
@@ -220,7 +220,7 @@ def misspelled(content: Iterable[str], names: Iterable[str]) -> str:
     return next((f"; {one_line(key)!r}: {similar}" for key, similar in found if similar), "")
 
 
-STAND_IN = EditRequest("{}", "-", "-")
+PLACEHOLDER_REQUEST = EditRequest("{}", "-", "-")
 
 
 def _shortened(text: str) -> str:

@@ -17,7 +17,7 @@ from metake.data.entries import read_entries
 from metake.data.fields import SHOWN, Fields, listed, misspelled, suggestion
 from metake.errors import MetakeError
 from metake.files import as_path
-from metake.requests import GAP, EditRequest, is_unicode, one_line
+from metake.requests import PLACEHOLDER, EditRequest, is_unicode, one_line
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ READERS: dict[str, Callable[[Fields], Record]] = {
     "prompt": _fact,
 }
 # of published files: numbers of records, and what other programs use
-PASSED_OVER = {"case_id", "pararel_idx", "id", "alt", "cond", "attribute_prompts"}
+IGNORED_FIELDS = {"case_id", "pararel_idx", "id", "alt", "cond", "attribute_prompts"}
 
 
 def read_records(path: Path | str, limit: int | None = None, need: Sequence[str] = ()) -> list[Record]:
@@ -182,7 +182,7 @@ def _completed(record: Record) -> Record:
     subject = record.request.subject
 
     def named(prompt: str) -> str:
-        return prompt if subject in prompt else prompt.replace(GAP, subject)
+        return prompt if subject in prompt else prompt.replace(PLACEHOLDER, subject)
 
     return replace(
         record,
@@ -227,7 +227,7 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
             for name in need:
                 if not getattr(records[-1], name):
                     fields.problem(f" has no {name}, which is needed here")
-            rest = [name for name in entry if name not in fields.used | PASSED_OVER]
+            rest = [name for name in entry if name not in fields.used | IGNORED_FIELDS]
             unused |= dict.fromkeys(one_line(name) + suggestion(name, fields.known) for name in rest)
     if problems:
         raise MetakeError(f"{path}: {listed(problems)}; correct them as docs/data.md shows")

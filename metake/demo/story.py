@@ -142,7 +142,7 @@ def tell_reason(content: Mapping[str, Any]) -> list[str]:
             )
         )
     elif right[CLOSED] == right[OPEN]:
-        said.append("In this run both succeed equally often: this constraint does not tell them apart here.")
+        said.append("In this run both succeed equally often: they do not differ under this constraint.")
     else:
         said.append("In this run the open loop succeeds more often: it does not support the closed loop.")
     said.append(

@@ -24,7 +24,7 @@ from metake.requests import EditRequest
 
 
 @dataclass(frozen=True)
-class Bench:
+class DriftSetup:
     """Inputs of a measurement.
 
     Attributes:
@@ -57,8 +57,8 @@ class Bench:
         seed: int = 0,
         stats: Path | None = None,
         text: Path | None = None,
-    ) -> Bench:
-        """Bench with the settings of the model's preset and statistics of the edited layers.
+    ) -> DriftSetup:
+        """DriftSetup with the settings of the model's preset and statistics of the edited layers.
 
         Args:
             model: the unedited model.
@@ -125,7 +125,7 @@ class Bench:
         """
         model = self.model
         batch, _ = self.method.batch(self.model, [request], strengths[1.0][1])
-        penalty = Penalty(kl=self.closed.kl, initial_first=True)
+        penalty = Penalty(kl=self.closed.kl, kl_from_unedited=True)
 
         def at(factor: float) -> Edit:
             method, state = strengths[factor]

@@ -11,7 +11,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metake.drift.norms import Jacobian, watched
 from metake.models.editable import EditableModel
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual, factor_gradients, measured_shares
+from metake.planners.hypergradient import (
+    ParallelLoss,
+    UnrolledLoss,
+    VirtualEditLoss,
+    factor_gradients,
+    measured_shares,
+)
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import LossWithGradient, Penalty
 from metake.prompts import Batch, LookupPrompts
@@ -19,7 +25,7 @@ from metake.solvers.layered import LayeredSolver, Solution
 from theory import fidelity
 
 EVERYONE = torch.ones(1, dtype=torch.bool)
-SLOPES = ("proxy", "parallel", "open", "frozen")
+APPROXIMATIONS = ("proxy", "parallel", "open", "frozen")
 
 
 class Edit:
@@ -49,11 +55,11 @@ class Edit:
         channel = geometry.channel(key.T.to(geometry.device), solver.fit)
         self.objective = Objective(model, batch, first, self.top, channel=channel, max_tokens=max_tokens)
         self.losses: dict[str, LossWithGradient] = {
-            "proxy": Virtual(self.objective, "channel"),
-            "parallel": Parallel(self.objective, solver, self.prompts),
-            "open": Virtual(self.objective, "token"),
-            "exact": Unrolled(self.objective, solver, self.prompts),
-            "frozen": Unrolled(self.objective, solver, self.prompts, differentiate_keys=False),
+            "proxy": VirtualEditLoss(self.objective, "channel"),
+            "parallel": ParallelLoss(self.objective, solver, self.prompts),
+            "open": VirtualEditLoss(self.objective, "token"),
+            "exact": UnrolledLoss(self.objective, solver, self.prompts),
+            "frozen": UnrolledLoss(self.objective, solver, self.prompts, differentiate_keys=False),
         }
 
     def gradient(self, name: str, residual: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ class Edit:
             Name of the approximation -> cosine.
         """
         exact = self.gradient("exact", residual)
-        return {name: _cosine(exact, self.gradient(name, residual)) for name in SLOPES}
+        return {name: _cosine(exact, self.gradient(name, residual)) for name in APPROXIMATIONS}
 
 
 def _cosine(x: Tensor, y: Tensor) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from metake.drift.bench import Bench
+from metake.drift.bench import DriftSetup
 from metake.drift.layers import spectra
 from metake.drift.verdict import judge
 from metake.files import as_plain, read_record, write_record
@@ -20,7 +20,7 @@ from metake.provenance import provenance
 from metake.requests import EditRequest
 
 
-def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: int) -> dict[str, Any]:
+def run(bench: DriftSetup, requests: list[EditRequest], data: str, out: Path, seed: int) -> dict[str, Any]:
     """Measure edits, and write `drift.json` after each of them; edits of an earlier run with the same inputs are kept.
 
     Args:
@@ -67,7 +67,7 @@ def run(bench: Bench, requests: list[EditRequest], data: str, out: Path, seed: i
     return content
 
 
-def _head(bench: Bench, data: str, seed: int) -> dict[str, Any]:
+def _head(bench: DriftSetup, data: str, seed: int) -> dict[str, Any]:
     """Inputs of a measurement, as `drift.json` records them."""
     return {
         **provenance(bench.model.name, bench.model, bench.method.name, dated=False),

@@ -21,7 +21,7 @@ import torch
 from metake.data.records import Record
 from metake.models.editable import EditableModel
 from metake.models.greedy import plain_generation
-from metake.models.tokens import Row, answer_positions, chunks, encode, pad
+from metake.models.tokens import Row, answer_positions, encode, length_buckets, pad
 from metake.models.trace import frozen, run
 
 SUCCESSES = ("efficacy_success", "paraphrase_success", "neighborhood_success")
@@ -41,7 +41,7 @@ def target_losses(model: EditableModel, rows: Sequence[Row], max_tokens: int) ->
         one loss per row.
     """
     losses = np.full(len(rows), np.nan)
-    for group in chunks([len(row) for row in rows], max_tokens):
+    for group in length_buckets([len(row) for row in rows], max_tokens):
         members = [rows[i] for i in group]
         at_rows, at_columns, labels = answer_positions(members)
         logits = run(model, pad(members), positions=(at_rows, at_columns)).logits.float()

@@ -40,7 +40,7 @@ GLOSSARY: dict[str, str] = {
     "perplexity_median": "exp of the median over windows of the mean NLL per token on that text.",
     "seconds_per_edit": "wall time of planning, solving and writing, statistics excluded.",
 }
-MOMENTS: dict[str, str] = {
+EVALUATION_TIMES: dict[str, str] = {
     "before": "the unedited model",
     "end": "after the last of the consecutive batches, on one model, all records",
     "alone": "after each batch on an otherwise unedited model, that batch's records; then reverted",
@@ -68,7 +68,7 @@ LABELS: dict[str, str] = {
     "perplexity_median": "ppl (med.)",
     "seconds_per_edit": "s/edit",
 }
-BRIEFLY: dict[str, str] = {
+SHORT_DEFINITIONS: dict[str, str] = {
     "efficacy": "correct target tokens on the edited prompt",
     "generalization": "the same on the rephrased prompt",
     "specificity": "correct tokens on an unrelated prompt",

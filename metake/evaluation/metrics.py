@@ -23,7 +23,7 @@ from metake.evaluation.counterfact import (
 )
 from metake.models.editable import EditableModel
 from metake.models.greedy import greedy_answers, tokenizer_round_trip
-from metake.models.tokens import Row, answer_positions, chunks, encode, pad
+from metake.models.tokens import Row, answer_positions, encode, length_buckets, pad
 from metake.models.trace import frozen, run
 from metake.words import begins_with
 
@@ -312,7 +312,7 @@ class Evaluator:
         compared = [i for i, record in enumerate(self.records[: self.compared]) if record.locality]
         rows = [encode(self.model.tokenizer, self.records[i].locality) for i in compared]
         log_probabilities: dict[int, Tensor] = {}
-        for group in chunks([len(row) for row in rows], self.max_tokens):
+        for group in length_buckets([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             positions = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in members])
             logits = run(self.model, pad(members), positions=positions).logits
@@ -324,7 +324,7 @@ class Evaluator:
     def _best(self, rows: list[Row]) -> list[tuple[int, ...]]:
         """Most likely token at each position that predicts an answer token."""
         best: list[tuple[int, ...]] = [()] * len(rows)
-        for group in chunks([len(row) for row in rows], self.max_tokens):
+        for group in length_buckets([len(row) for row in rows], self.max_tokens):
             members = [rows[i] for i in group]
             at_rows, at_columns, _ = answer_positions(members)
             logits = run(self.model, pad(members), positions=(at_rows, at_columns)).logits

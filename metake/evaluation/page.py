@@ -22,8 +22,8 @@ ATTENUATION = (
     "and the more common the key's direction, the smaller eta."
 )
 COMPARING = (
-    "Methods whose settings differ have different constraints, and eta differs with them. A low eta is no failure, since the "
-    "target can be longer: compare methods by their right answers and by what changed elsewhere (Spe, agree, KL), and eta "
+    "Methods whose settings differ have different constraints, and eta differs with them. A low eta is not a failure: the "
+    "target can be longer. Compare methods by their right answers and by what changed elsewhere (Spe, agree, KL), and eta "
     "only under the same constraint."
 )
 PRESETS = (

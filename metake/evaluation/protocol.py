@@ -86,7 +86,7 @@ class Protocol:
         check_batches(self.records, self.batch_size, self.consecutive)
 
     def measured(self) -> list[Any]:
-        """Plain values that tell two protocols apart by what they measure."""
+        """Key of what is measured: protocols with equal keys measure the same."""
         texts = self.references and self.references.fingerprint
         text = self.text and text_fingerprint(self.text)
         return [self.consecutive, self.generate, text, self.sampled_records, texts]

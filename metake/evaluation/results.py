@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from metake.evaluation.glossary import BRIEFLY, GLOSSARY, LABELS, MOMENTS
+from metake.evaluation.glossary import EVALUATION_TIMES, GLOSSARY, LABELS, SHORT_DEFINITIONS
 from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
@@ -29,7 +29,7 @@ class MethodRun:
     Attributes:
         before, after: measurements of the unedited and the edited model.
         batches: summaries of every batch (see `EditResult.summary`).
-        moment: when `after` was measured, a key of `glossary.MOMENTS`.
+        moment: when `after` was measured, a key of `glossary.EVALUATION_TIMES`.
         measurements: number of edits -> measurement after so many; empty where each batch is measured alone.
     """
 
@@ -129,7 +129,9 @@ class Results:
         counterfact = ("efficacy_success", "paraphrase_success", "neighborhood_success")
         zsre = ("efficacy", "generalization", "specificity")
         measured = {
-            m for m in BRIEFLY if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
+            m
+            for m in SHORT_DEFINITIONS
+            if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
         }
         first = counterfact if measured.issuperset(counterfact) else zsre
         return (*first, *(m for m in ("generation", "perplexity") if m in measured), "seconds_per_edit")
@@ -142,7 +144,7 @@ class Results:
             cells = [short_cell(run.after, m) for m in metrics[:-1]]
             rows.append([run.method.name, *cells, f"{run.seconds_per_edit:.2f}"])
         head = ["method", *(LABELS[m] for m in metrics)]
-        definitions = "; ".join(f"{LABELS[m]}: {BRIEFLY[m]}" for m in metrics)
+        definitions = "; ".join(f"{LABELS[m]}: {SHORT_DEFINITIONS[m]}" for m in metrics)
         legend = f"{definitions}. Shares in per cent, ± half of their 95% interval over records."
         table = render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, WIDTH)
         return "\n".join([table, *textwrap.wrap(legend, WIDTH)])
@@ -181,5 +183,5 @@ def result_file(
         "before": _plain(before),
         "methods": [run.row() for run in runs],
         "glossary": GLOSSARY,
-        "moments": MOMENTS,
+        "moments": EVALUATION_TIMES,
     }

@@ -100,9 +100,9 @@ def _allocation(n: int, etas: Array) -> dict[str, list[float]]:
 @shows(
     "P13",
     "P1",
-    caption="Plain gradient descent, step 1, on a target that is felt through the library's channel (a fact's key scaled to several "
+    caption="Plain gradient descent, step 1, on a target through the library's channel (a fact's key scaled to several "
     "attenuations, a demo model's geometry), differentiated automatically. Top: the realized share of the residual; closing the loop takes 1/eta^2 steps. "
-    "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target learns to ask for more, not to be kept better.",
+    "Bottom: what is asked for, on its way to 1/eta (dotted). Their ratio stays eta: the target grows, the attenuation does not change.",
 )
 def closing_the_loop(data: Data) -> Any:
     """Figure of P13 and P1: gradient descent on a target through the library's channel.

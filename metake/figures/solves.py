@@ -22,7 +22,7 @@ from metake.geometry.operator import Geometry, Ridge
 from metake.models.editable import EditableModel
 from metake.models.tokens import answer_positions, pad
 from metake.models.trace import run
-from metake.planners.hypergradient import Virtual
+from metake.planners.hypergradient import VirtualEditLoss
 from metake.planners.objective import Gate, Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization, optimize_targets
 from metake.prompts import Batch, LookupPrompts
@@ -185,7 +185,7 @@ class Setting:
         """
         hidden = self.origin[0]
         return optimize_targets(
-            Virtual(objective, gate),
+            VirtualEditLoss(objective, gate),
             torch.zeros_like(hidden),
             hidden.norm(dim=1),
             steps=steps,

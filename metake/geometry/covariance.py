@@ -191,7 +191,7 @@ class _Checkpoint:
         try:
             tensors, meta = read_tensors(self.path, PARTIAL, REMEDY)
         except MetakeError as error:
-            warnings.warn(f"{error}: begun anew", stacklevel=2)
+            warnings.warn(f"{error}: starting over", stacklevel=2)
             return 0
         if Provenance.of_plain(meta["provenance"]) != self.provenance:
             return 0

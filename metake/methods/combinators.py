@@ -129,17 +129,17 @@ def forward_replay(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit
     return _changed(method, label or f"forward_replay({method.name})", allocation=Forward())
 
 
-def at_boundary(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
+def with_boundary_targets(method: LocateThenEdit, *, label: str = "") -> LocateThenEdit:
     """Method with a target at the first and one at the last layer (BLUE).
 
     Args:
         method: any locate-then-edit method.
-        label: name of the result; `at_boundary(NAME)` by default.
+        label: name of the result; `with_boundary_targets(NAME)` by default.
 
     Returns:
         A copy with that allocation.
     """
-    return _changed(method, label or f"at_boundary({method.name})", allocation=Boundary())
+    return _changed(method, label or f"with_boundary_targets({method.name})", allocation=Boundary())
 
 
 def postprocessed(method: LocateThenEdit, postprocess: Postprocess, *, label: str = "") -> LocateThenEdit:

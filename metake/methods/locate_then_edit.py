@@ -82,7 +82,7 @@ class LocateThenEdit(Method):
     merge: bool = Field(False, description="requests of the same subject share one target")
     lookup: Lookup = Field(
         "subject",
-        description="token at which keys are read and targets written: the subject's last, or the prompt's last [fact_token]",
+        description="token at which keys are read and targets written: the subject's last, or the prompt's last (published: fact_token)",
     )
     contexts: tuple[str, ...] | None = Field(
         None, description="prefixes of the prompt; sampled from the model if null"

@@ -11,12 +11,12 @@ from metake.geometry.specs import ProjectedSpec
 from metake.key_estimators import RomeKeys
 from metake.methods.base import Method
 from metake.methods.combinators import (
-    at_boundary,
     compensated,
     forward_replay,
     iterated,
     metake,
     postprocessed,
+    with_boundary_targets,
     with_past_keys,
 )
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -93,7 +93,7 @@ METHODS: dict[str, Row] = {
         Row("rect", postprocessed(MEMIT, Rect()), "MEMIT that keeps the largest relative changes",
             "arXiv:2401.04700", "memit"),
         Row("alphaedit", ALPHAEDIT, "MEMIT in the null space of C, with history of keys", "arXiv:2410.02355"),
-        Row("alphaedit-blue", at_boundary(ALPHAEDIT), "AlphaEdit with a target at the first and one at the last layer",
+        Row("alphaedit-blue", with_boundary_targets(ALPHAEDIT), "AlphaEdit with a target at the first and one at the last layer",
             "arXiv:2502.03285", "alphaedit"),
         # MetaKE over every lower level
         Row("metake", metake(MEMIT), "closed-loop target along the exact hypergradient (X10)", "ours"),
@@ -104,7 +104,7 @@ METHODS: dict[str, Row] = {
         Row("metake-priced", metake(MEMIT, cost_weight=1.0), "closed-loop target with a cost on preserved keys (X14)",
             "ours", "metake"),
         Row("metake-alphaedit", metake(ALPHAEDIT), "closed-loop target over AlphaEdit's solver", "ours", "alphaedit"),
-        Row("metake-blue", metake(at_boundary(ALPHAEDIT)), "closed-loop target at the first and at the last layer",
+        Row("metake-blue", metake(with_boundary_targets(ALPHAEDIT)), "closed-loop target at the first and at the last layer",
             "ours", "alphaedit"),
         # other published methods
         Row("emmet", LocateThenEdit(layers=(), allocation=Last(), fit="equality_constrained"), "ROME's exact fit for a whole batch",

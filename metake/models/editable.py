@@ -120,7 +120,7 @@ class EditableModel:
         return len(self.blocks)
 
     def __repr__(self) -> str:
-        chat = ", in conversations" if isinstance(self.tokenizer, Chat) else ""
+        chat = ", chat template" if isinstance(self.tokenizer, Chat) else ""
         return f"<EditableModel: {self.name}, {self.family}, {len(self)} layers{chat}>"
 
     def with_tokenizer(self, tokenizer: Any) -> EditableModel:
@@ -172,7 +172,7 @@ class EditableModel:
         return self._find(self.blocks[layer], self.modules.down)
 
     def ffn(self, layer: int) -> nn.Module | None:
-        """The FFN of a block, a function of single tokens; None for a described model, where this is not known.
+        """The FFN of a block, a function of single tokens; None for a model with a user-supplied module map.
 
         Args:
             layer: the block.

@@ -17,10 +17,10 @@ from metake.errors import MetakeError
 from metake.models.editable import EditableModel
 from metake.models.tokens import encode
 from metake.models.trace import frozen
-from metake.words import Cut
+from metake.words import TruncatedStr
 
 MARGIN = 3  # tokens generated beyond the target's length, which show whether the answer ends with the target
-LEAST = 8  # minimum number of tokens of an answer
+DEFAULT_MIN_NEW_TOKENS = 8  # minimum number of tokens of an answer
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -107,19 +107,21 @@ def plain_generation(model: Any, tokenizer: Any) -> Iterator[None]:
         model.generation_config, model.config.return_dict = own, returns
 
 
-def answer_length(tokenizer: Any, prompt: str, target: str, least: int = LEAST) -> int:
+def answer_length(
+    tokenizer: Any, prompt: str, target: str, min_new_tokens: int = DEFAULT_MIN_NEW_TOKENS
+) -> int:
     """Number of tokens to generate for an answer that is compared with `target`.
 
     Args:
         tokenizer: the model's tokenizer.
         prompt: the prompt.
         target: the expected answer.
-        least: minimum number of tokens.
+        min_new_tokens: minimum number of tokens.
 
     Returns:
         A few tokens more than the target has.
     """
-    return max(encode(tokenizer, prompt, target).answer + MARGIN, least)
+    return max(encode(tokenizer, prompt, target).answer + MARGIN, min_new_tokens)
 
 
 def tokenizer_round_trip(tokenizer: Any, target: str) -> str:
@@ -138,7 +140,7 @@ def tokenizer_round_trip(tokenizer: Any, target: str) -> str:
 def first_lines(text: str, target: str = "") -> str:
     """The first lines of an answer, as many as the target has; leading whitespace is kept.
 
-    A `Cut` answer remains one unless a line of it ends where the result does.
+    A `TruncatedStr` answer remains one unless a line of it ends where the result does.
 
     Args:
         text: the answer.
@@ -162,7 +164,7 @@ def continue_greedily(
 ) -> list[str]:
     """Greedy continuations of token rows, each up to its length or a token that ends an answer.
 
-    Those without such a token are `Cut`.
+    Those without such a token are `TruncatedStr`.
 
     Batched, with a KV cache; prompts are padded on the left and masked. Rows share a batch only if the model's
     positions suffice for all of them.
@@ -200,7 +202,7 @@ def continue_greedily(
                 row = row[: lengths[i]]
                 end = next((at for at, token in enumerate(row) if token in ends), None)
                 text = tokenizer.decode(row[:end], skip_special_tokens=True)
-                texts[i] = Cut(text) if end is None else text
+                texts[i] = TruncatedStr(text) if end is None else text
     return texts
 
 
@@ -227,7 +229,7 @@ def greedy_answers(
     prompts: Sequence[str],
     targets: Sequence[str],
     *,
-    least: int = LEAST,
+    min_new_tokens: int = DEFAULT_MIN_NEW_TOKENS,
     max_tokens: int | None = None,
 ) -> list[str]:
     """Greedy answers to prompts, each a few tokens longer than its target and with as many lines.
@@ -236,7 +238,7 @@ def greedy_answers(
         model: the model with its tokenizer, or with a `Chat`.
         prompts: the prompts.
         targets: the expected answer of each prompt.
-        least: minimum number of tokens of an answer.
+        min_new_tokens: minimum number of tokens of an answer.
         max_tokens: padded tokens of a batch.
 
     Returns:
@@ -244,6 +246,6 @@ def greedy_answers(
     """
     tokenizer = model.tokenizer
     rows = [encode(tokenizer, prompt).ids for prompt in prompts]
-    lengths = [answer_length(tokenizer, p, t, least) for p, t in zip(prompts, targets, strict=True)]
+    lengths = [answer_length(tokenizer, p, t, min_new_tokens) for p, t in zip(prompts, targets, strict=True)]
     texts = continue_greedily(model, rows, lengths, max_tokens)
     return [first_lines(text, target) for text, target in zip(texts, targets, strict=True)]

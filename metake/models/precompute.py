@@ -12,7 +12,7 @@ from torch import Tensor
 from metake.models.editable import EditableModel
 from metake.models.kv_cache import KeyValues, select_rows
 from metake.models.prefix_batch import PrefixBatch
-from metake.models.tokens import chunks
+from metake.models.tokens import length_buckets
 from metake.models.trace import run
 
 
@@ -38,7 +38,7 @@ def stream_after(
         The stream, in the dtype of the model.
     """
     stream: Tensor | None = None
-    for group in chunks(lengths.tolist(), budget):
+    for group in length_buckets(lengths.tolist(), budget):
         width = int(lengths[group].max())
         cache = batch.prefix_cache(key_values, group, range(block + 1))
         trace = run(model, batch.ids.suffix[group, :width], outputs=(block,), stop=block, cache=cache)
@@ -79,7 +79,7 @@ def key_values_above(
         above = select_rows({layer: key_values[layer] for layer in upper}, batch.prefix_index)
     prefix, most = int(batch.prefix_lengths.max()), int(constant.max())
     rows = constant.nonzero()[:, 0]
-    for i, chunk in enumerate(chunks(constant[rows].tolist(), budget)):
+    for i, chunk in enumerate(length_buckets(constant[rows].tolist(), budget)):
         group = rows[chunk].tolist()
         width = int(constant[group].max())
         trace = run(

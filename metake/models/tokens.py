@@ -158,7 +158,7 @@ def pad(rows: Sequence[Row], filler: int = 0) -> Tensor:
     return torch.tensor([list(row.ids) + [filler] * (width - len(row)) for row in rows])
 
 
-def chunks(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def length_buckets(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Indices of rows of these lengths in groups of at most `budget` padded tokens, similar ones together.
 
     A longer row opens a group of its own where it would pad the others by more than a tenth of the budget: small

@@ -62,7 +62,7 @@ class ClosedLoop(Planner):
         norms = problem.norms(self.start.relative)
         cost = self.cost_weight / norms.square() if self.cost_weight else None
         penalty = Penalty(
-            kl=self.kl, initial_first=True, regularization=self.regularization, cost_weights=cost
+            kl=self.kl, kl_from_unedited=True, regularization=self.regularization, cost_weights=cost
         )
         closed = optimize_targets(
             self.gradient.loss_with_gradient(problem),

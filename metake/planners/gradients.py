@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metake.components import Component, register
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss
 from metake.planners.problem import PlanningProblem
 from metake.planners.target_optimization import LossWithGradient
 
@@ -94,7 +94,7 @@ class ProxyGradient(Gradient):
         Returns:
             A function of the residuals.
         """
-        return Virtual(problem.objective, "channel", self._gram_channel(problem))
+        return VirtualEditLoss(problem.objective, "channel", self._gram_channel(problem))
 
     def _gram_channel(self, problem: PlanningProblem) -> Tensor:
         """`K^T Q`, `n x n`; only its diagonal if every edit has its own lower level."""
@@ -118,7 +118,7 @@ class ParallelGradient(Gradient):
         Returns:
             A function of the residuals.
         """
-        return Parallel(problem.objective, problem.solver, problem.prompts)
+        return ParallelLoss(problem.objective, problem.solver, problem.prompts)
 
 
 @register
@@ -136,4 +136,4 @@ class UnrolledGradient(Gradient):
         Returns:
             A function of the residuals.
         """
-        return Unrolled(problem.objective, problem.solver, problem.prompts)
+        return UnrolledLoss(problem.objective, problem.solver, problem.prompts)

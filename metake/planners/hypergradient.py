@@ -26,7 +26,7 @@ Factors = dict[int, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Virtual:
+class VirtualEditLoss:
     """Loss of one write at the last edited layer: the open loop (`token`) or the structural proxy (`channel`).
 
     Attributes:
@@ -50,7 +50,7 @@ class Virtual:
             self.gate,
             active,
             kl_weight=penalty.kl,
-            initial_first=penalty.initial_first,
+            kl_from_unedited=penalty.kl_from_unedited,
             backward=backward,
         )
         if self.gram_channel is not None and penalty.cost_weights is not None:
@@ -62,7 +62,7 @@ class Virtual:
 
 
 @dataclass(frozen=True)
-class Unrolled:
+class UnrolledLoss:
     """Post-edit loss with the hypergradient (X10).
 
     A step costs the pass from the first edited layer on, in place of the proxy's from the last, and a solve with its
@@ -107,7 +107,7 @@ class Unrolled:
 
 
 @dataclass(frozen=True)
-class Parallel:
+class ParallelLoss:
     """Post-edit loss with the parallel gradient (X11): each layer's own gradient times its share, without recursion.
 
     Attributes:
@@ -160,7 +160,7 @@ def evaluate_post_edit(objective: Objective, solution: Solution, active: Tensor,
         Losses per request.
     """
     losses = objective.post_edit_losses(
-        solution.factors, active, kl_weight=penalty.kl, initial_first=penalty.initial_first
+        solution.factors, active, kl_weight=penalty.kl, kl_from_unedited=penalty.kl_from_unedited
     )
     if penalty.cost_weights is None:
         return losses
@@ -191,7 +191,7 @@ def factor_gradients(
         for layer, (left, right) in factors.items()
     }
     losses = objective.post_edit_losses(
-        leaves, active, kl_weight=penalty.kl, initial_first=penalty.initial_first, backward=True
+        leaves, active, kl_weight=penalty.kl, kl_from_unedited=penalty.kl_from_unedited, backward=True
     )
     zero = torch.zeros_like
     return losses, {

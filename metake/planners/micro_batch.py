@@ -57,13 +57,13 @@ class ScoredPositions:
             self.reference.to(scores),
         )
 
-    def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
+    def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor]:
         """NLL and KL divergence of each request.
 
         Args:
             logits: `(a + g) x vocabulary`, at the positions.
             size: number of requests.
-            initial_first: KL(unedited || edited) instead of KL(edited || unedited).
+            kl_from_unedited: KL(unedited || edited) instead of KL(edited || unedited).
 
         Returns:
             Two tensors of shape `size`.
@@ -75,7 +75,7 @@ class ScoredPositions:
         kl = scores.new_zeros(size)
         if answers < len(scores):
             now, then = scores[answers:], self.reference
-            a, b = (then, now) if initial_first else (now, then)
+            a, b = (then, now) if kl_from_unedited else (now, then)
             divergence = (a.exp() * (a - b)).sum(-1)
             kl = kl.index_add(0, self.owners[answers:], divergence * self.kl_weights)
         return nll, kl
@@ -201,16 +201,16 @@ class MicroBatch:
             torch.stack(list(self.reference)) if kept else torch.empty(0),
         )
 
-    def losses(self, logits: Tensor, size: int, initial_first: bool) -> tuple[Tensor, Tensor]:
+    def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor]:
         """NLL and KL divergence of each request; see `ScoredPositions.losses`.
 
         Args:
             logits: `(a + g) x vocabulary`, at the scored positions.
             size: number of requests.
-            initial_first: direction of KL.
+            kl_from_unedited: direction of KL.
 
         Returns:
             Two tensors of shape `size`.
         """
         self.scored = self.scored.like(logits)  # stays on the device of the logits
-        return self.scored.losses(logits, size, initial_first)
+        return self.scored.losses(logits, size, kl_from_unedited)

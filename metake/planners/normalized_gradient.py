@@ -1,12 +1,12 @@
-"""UltraEdit's target (arXiv:2505.14679): nothing is optimized, every layer takes one normalized gradient step.
+"""UltraEdit's target (arXiv:2505.14679): one normalized gradient step at every layer, no optimization.
 
 At each token that predicts a part of an answer, k is the key of a layer and g the gradient of the
-batch's mean loss by what its down-projection puts out. k^ and g^ are both at mean 0 and variance 1 in
-every entry, over the tokens and edited layers of all batches so far, and the value asked for at k is
+batch's mean loss with respect to the output of its down-projection. k^ and g^ are both at mean 0 and variance 1 in
+every entry, over the tokens and edited layers of all batches so far, and the planned value at k is
 
     v = -lr ||k^||^2 g^
 
-No subject, no contexts and no statistics of old keys are needed, and one pass with its way back.
+No subject, no contexts and no statistics of old keys are needed, and one forward and backward pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from metake.errors import MetakeError
 from metake.geometry.operator import Geometry
 from metake.models.editable import EditableModel
-from metake.models.tokens import Row, answer_positions, chunks, pad
+from metake.models.tokens import Row, answer_positions, length_buckets, pad
 from metake.models.trace import run, upcast
 from metake.planners.problem import Targets
 from metake.planners.target_optimization import TargetOptimization, mean_within
@@ -174,7 +174,7 @@ def answer_keys_and_gradients(
     nll = torch.zeros(len(rows))
     hidden = torch.zeros(len(rows), model.d_v)
     zero_edits = _zero_edits(model, layers)
-    for group in chunks([row.needed for row in rows], max_tokens or model.pass_tokens):
+    for group in length_buckets([row.needed for row in rows], max_tokens or model.pass_tokens):
         members = [rows[i] for i in group]
         places = answer_positions(members)
         owner = torch.tensor(group)[places[0]]

@@ -25,7 +25,7 @@ from metake.models.editable import EditableModel
 from metake.models.kv_cache import KVCache
 from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
-from metake.models.tokens import chunks, pad
+from metake.models.tokens import length_buckets, pad
 from metake.models.trace import run, upcast
 from metake.planners.micro_batch import MicroBatch
 from metake.processes import all_reduce_sum, rank_and_size
@@ -87,7 +87,7 @@ class Objective:
 
     @cached_property
     def _lookup_batches(self) -> list[MicroBatch]:
-        """For residuals at the lookup token: rows from there on, what precedes in the KV cache."""
+        """Micro-batches of residuals at the lookup token: rows from there on; earlier tokens are in the KV cache."""
         begins = [spec.row.lookup if self._resume else 0 for spec in self._specs]
         return [
             self._from_lookup([self._specs[i] for i in group], [begins[i] for i in group])
@@ -96,7 +96,7 @@ class Objective:
 
     @cached_property
     def _whole_batches(self) -> list[MicroBatch]:
-        """For changes at every token: whole rows; those of a template share their context."""
+        """Micro-batches of changes at every token: whole rows; those of a template share their context."""
         begins = self._shared_lengths(self._specs) if self.joint else [0] * len(self._specs)
         return [
             self._whole([self._specs[i] for i in group], [begins[i] for i in group])
@@ -116,7 +116,7 @@ class Objective:
 
     def _groups(self, begins: list[int]) -> Iterator[list[int]]:
         lengths = [spec.row.needed - begin for spec, begin in zip(self._specs, begins, strict=True)]
-        return chunks(lengths, self.max_tokens)
+        return length_buckets(lengths, self.max_tokens)
 
     @torch.no_grad()
     def _from_lookup(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
@@ -126,19 +126,21 @@ class Objective:
         states = shared.prefix_key_values(self.model)
         stream = stream_after(self.model, shared, states, self.top, needed - contexts, self.max_tokens)
         alone = list(range(len(specs)))
-        own = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
+        suffixes = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(
-            own,
-            ids=PrefixSuffix(own.ids.suffix),
+            suffixes,
+            ids=PrefixSuffix(suffixes.ids.suffix),
             prefix_lengths=torch.tensor(begins),
-            prefix_rows=own.prefix_rows[:0],
+            prefix_rows=suffixes.prefix_rows[:0],
         )
         cache = None
         if any(begins) and self.top + 1 < len(self.model):  # no attention above the last block
-            memory = key_values_above(self.model, shared, states, self.top, stream, ahead, self.max_tokens)
-            there = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
-            cache = KVCache(memory, split.prefix_lengths, torch.cat(there, 1))
-        above = own.cut(stream).suffix
+            key_values = key_values_above(
+                self.model, shared, states, self.top, stream, ahead, self.max_tokens
+            )
+            attention_masks = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
+            cache = KVCache(key_values, split.prefix_lengths, torch.cat(attention_masks, 1))
+        above = suffixes.cut(stream).suffix
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
         lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.prefix_lengths
         gates[alone, lookups] = torch.tensor([spec.has_residual for spec in specs]).to(gates)
@@ -206,7 +208,7 @@ class Objective:
         active: Tensor,
         *,
         kl_weight: float = 0.0,
-        initial_first: bool = False,
+        kl_from_unedited: bool = False,
         backward: bool = False,
     ) -> Losses:
         """Losses with residuals written virtually at `top`.
@@ -216,7 +218,7 @@ class Objective:
             gate: `token` writes at the lookup token (open loop), `channel` at every token (proxy).
             active: `n` flags; rows of other requests are left out (their losses are 0).
             kl_weight: weight of `kl` in the gradient.
-            initial_first: KL(unedited || edited) as in (12), instead of MEMIT's KL(edited || unedited).
+            kl_from_unedited: KL(unedited || edited) as in (12), instead of MEMIT's KL(edited || unedited).
             backward: whether to add the gradient of `sum(nll + kl_weight kl)` to `residuals.grad`.
 
         Returns:
@@ -242,7 +244,9 @@ class Objective:
             return rows.tokens.run(self.model, start=self.top + 1, hidden=hidden, positions=positions).logits
 
         batches = self._lookup_batches if gate == "token" else self._whole_batches
-        return self._sum(batches, logits, active, kl_weight, initial_first, (residuals,) if backward else ())
+        return self._sum(
+            batches, logits, active, kl_weight, kl_from_unedited, (residuals,) if backward else ()
+        )
 
     def post_edit_losses(
         self,
@@ -250,7 +254,7 @@ class Objective:
         active: Tensor | None = None,
         *,
         kl_weight: float = 0.0,
-        initial_first: bool = False,
+        kl_from_unedited: bool = False,
         backward: bool = False,
     ) -> Losses:
         """Losses with the updates of a whole solve.
@@ -259,7 +263,7 @@ class Objective:
             factors: layer -> (left, right) of its update.
             active: `n` flags as in `losses`; all requests if None.
             kl_weight: weight of `kl` in the gradient.
-            initial_first: direction of KL as in `losses`.
+            kl_from_unedited: direction of KL as in `losses`.
             backward: whether to add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
 
         Returns:
@@ -277,7 +281,7 @@ class Objective:
         leaves = (
             [leaf for pair in factors.values() for leaf in pair if leaf.requires_grad] if backward else []
         )
-        return self._sum(self._whole_batches, logits, active, kl_weight, initial_first, leaves)
+        return self._sum(self._whole_batches, logits, active, kl_weight, kl_from_unedited, leaves)
 
     def _sum(
         self,
@@ -285,7 +289,7 @@ class Objective:
         logits_of: Callable[[MicroBatch], Tensor],
         active: Tensor,
         kl_weight: float,
-        initial_first: bool,
+        kl_from_unedited: bool,
         leaves: Sequence[Tensor],
     ) -> Losses:
         """Losses of all requests, and gradients added to `leaves`, over all processes."""
@@ -298,7 +302,7 @@ class Objective:
                 rows = batch.select(active.cpu())
                 if rows is None:
                     continue
-                part_nll, part_kl = rows.losses(logits_of(rows), self.size, initial_first)
+                part_nll, part_kl = rows.losses(logits_of(rows), self.size, kl_from_unedited)
                 if leaves:
                     torch.autograd.backward((part_nll + kl_weight * part_kl).sum())
                 sums.append(torch.stack([part_nll, part_kl]).detach())

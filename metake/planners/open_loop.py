@@ -9,7 +9,7 @@ from pydantic import Field
 
 from metake.components import register
 from metake.planners.base import Planner, share_of_steps
-from metake.planners.hypergradient import Virtual
+from metake.planners.hypergradient import VirtualEditLoss
 from metake.planners.problem import PlanningProblem, Scale, Targets
 from metake.planners.target_optimization import Penalty, Stop, TargetOptimization, optimize_targets
 
@@ -69,7 +69,7 @@ class OpenLoop(Planner):
     def _optimize(self, problem: PlanningProblem) -> TargetOptimization:
         penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp)
         return optimize_targets(
-            Virtual(problem.planning_objective(), "token"),
+            VirtualEditLoss(problem.planning_objective(), "token"),
             torch.zeros_like(problem.hidden),
             problem.norms(self.relative),
             steps=self.steps,

@@ -24,7 +24,7 @@ class Penalty:
     """Loss weights and constraints of the target optimization.
 
     Attributes:
-        kl: weight of the KL divergence; `initial_first` is its direction (see `Objective`).
+        kl: weight of the KL divergence; `kl_from_unedited` is its direction (see `Objective`).
         decay: weight of ||r|| / ||h||^2 (published code; not squared).
         regularization: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) relative to the stream.
         clamp: ||r|| <= clamp ||h|| after every step.
@@ -32,7 +32,7 @@ class Penalty:
     """
 
     kl: float = 0.0
-    initial_first: bool = False
+    kl_from_unedited: bool = False
     decay: float = 0.0
     regularization: float = 0.0
     clamp: float | None = None
@@ -82,7 +82,7 @@ class TargetOptimization:
         steps: gradient steps that each request took.
         nll: NLL of the planning loss at its last evaluation, per request.
         post_edit_nll: NLL after the solve for the best residual, NaN where it was not evaluated.
-        trail: mean NLL over all requests per step, of the last known value of each.
+        nll_history: mean NLL over all requests per step, of the last known value of each.
         clamped: whether each residual has the largest norm that the clamp allows.
     """
 
@@ -90,7 +90,7 @@ class TargetOptimization:
     steps: Tensor
     nll: Tensor
     post_edit_nll: Tensor
-    trail: list[float]
+    nll_history: list[float]
     clamped: Tensor
 
 
@@ -146,7 +146,7 @@ class _Requests:
         self.active = torch.ones(len(start), dtype=torch.bool)
         self.steps = torch.zeros(len(start), dtype=torch.long)
         self.nll = torch.full((len(start),), float("nan"), dtype=start.dtype)
-        self.trail: list[float] = []
+        self.nll_history: list[float] = []
         self.best = self.start.clone()
         self.best_score, self.best_nll = torch.full_like(self.nll, float("inf")), self.nll.clone()
 
@@ -159,7 +159,7 @@ class _Requests:
         """Losses as group means; their NLL is stored for the active requests."""
         losses = self.grouped(losses)
         self.nll[self.active] = losses.nll[self.active].to(self.nll)
-        self.trail.append(float(self.nll.nanmean()))
+        self.nll_history.append(float(self.nll.nanmean()))
         return losses
 
     def regularization(self) -> Tensor:
@@ -193,8 +193,8 @@ class _Requests:
     def step(self, gradient: Tensor, regularization: Tensor) -> None:
         """One step of Adam for the active requests, then the clamp."""
         if self.penalty.decay or self.penalty.regularization:
-            pull = torch.autograd.grad(regularization.sum(), self.residuals)[0]
-            gradient = gradient + torch.nan_to_num(pull)  # the norm has no gradient at 0
+            regularization_gradient = torch.autograd.grad(regularization.sum(), self.residuals)[0]
+            gradient = gradient + torch.nan_to_num(regularization_gradient)  # the norm has no gradient at 0
         with torch.no_grad():
             self.residuals.grad = group_mean(gradient, self.groups)
             frozen = ~self.active.to(self.residuals.device)
@@ -211,7 +211,7 @@ class _Requests:
         """The optimization with these residuals as its result."""
         limit = float("inf") if self.penalty.clamp is None else self.penalty.clamp * (1 - CLAMPED)
         clamped = residuals.norm(dim=1).cpu() >= limit * self.norms.cpu()
-        return TargetOptimization(residuals, self.steps, self.nll, self.best_nll, self.trail, clamped)
+        return TargetOptimization(residuals, self.steps, self.nll, self.best_nll, self.nll_history, clamped)
 
 
 @torch.enable_grad()

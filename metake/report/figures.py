@@ -50,8 +50,8 @@ BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-Look = tuple[str, str, str]  # color, marker, line style
-LINE_STYLES: dict[str, Look] = {
+LineStyle = tuple[str, str, str]  # color, marker, line style
+LINE_STYLES: dict[str, LineStyle] = {
     "metake": (RED, "o", "-"),
     "metake-proxy": (PURPLE, "o", "--"),
     "metake-parallel": (PURPLE, "p", "-."),
@@ -143,7 +143,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def line_styles(methods: Iterable[str]) -> dict[str, Look]:
+def line_styles(methods: Iterable[str]) -> dict[str, LineStyle]:
     """Method -> its look; markers and line styles alone tell them apart. A variant or labeled method has its row's color.
 
     Args:
@@ -322,10 +322,10 @@ def plot_sequence(
     d_k: int | None = None,
     batch: int = 1,
 ) -> Path:
-    """The published metrics over the number of edits, and what attenuates them: a line per method, mean over seeds, range shaded.
+    """The published metrics and the attenuation over the number of edits: a line per method, mean over seeds, range shaded.
 
     The last panel is eta at the last edited layer, the mean over the batch that ends there, each key behind the n - 1
-    of earlier batches and itself; dashed: the room of a layer whose edits remember those before, min(1, d_k/n) (X13).
+    of earlier batches and itself; dashed: the bound min(1, d_k/n) on the mean attenuation if edits remember those before (X13).
 
     Args:
         curves: method -> seeds -> points with `edits`, the three metrics as shares and `attenuation` (or
@@ -353,8 +353,8 @@ def plot_sequence(
         if d_k is not None:
             counts = [point["edits"] for seeds in curves.values() for points in seeds for point in points]
             edits = np.linspace(min(counts), max(counts), 200)
-            room = np.minimum(1, d_k / np.maximum(1, edits - batch + 1))
-            axes[3].plot(edits, room, "--", lw=1, color="black", label="room, $d_k/n$")
+            capacity = np.minimum(1, d_k / np.maximum(1, edits - batch + 1))
+            axes[3].plot(edits, capacity, "--", lw=1, color="black", label="capacity, $d_k/n$")
         axes[0].set_ylabel("per cent, over the edits so far")
         figure.legend(
             *axes[3].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False

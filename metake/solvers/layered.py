@@ -33,8 +33,8 @@ class Solution:
     Attributes:
         factors: layer -> (left, right) = (R, Q); the update is `R Q^T`.
         keys: layer -> `n x d_k`, the keys of the solve.
-        missing: layer -> `n`, norm of the residual that was missing before this layer's update, at the last layer (or
-            at this one, if every layer has its own goal).
+        missing: layer -> `n`, norm of the remaining residual before the layer's update, at the last layer (per-layer goals:
+            at that layer).
         eta: layer -> `n`, attenuation of each key alone.
         shift: `n x d_v`, shift of the stream at the lookup token of the bare prompt after the last edited layer.
         planned: `n x d_v`, the shift that was planned.

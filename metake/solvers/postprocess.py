@@ -205,7 +205,7 @@ def bounded_spectrum(left: Tensor, right: Tensor, weight: Tensor) -> tuple[Tenso
     q_left, r_left = torch.linalg.qr(left.double())
     q_right, r_right = torch.linalg.qr(right.double())
     u, s, vt = torch.linalg.svd(r_left @ r_right.T, full_matrices=False)
-    thin = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
-    most = torch.linalg.eigvalsh(thin @ thin.T)[-1].clamp_min(0).sqrt().to(s.device)
-    bounded = torch.where(s > most, torch.log(s / most) + most, s)
+    wide_weight = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
+    s_max = torch.linalg.eigvalsh(wide_weight @ wide_weight.T)[-1].clamp_min(0).sqrt().to(s.device)
+    bounded = torch.where(s > s_max, torch.log(s / s_max) + s_max, s)
     return (q_left @ (u * bounded)).to(left), (q_right @ vt.T).to(right)

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from metake.console import if_interrupted
+from metake.console import set_interrupt_message
 from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_json, write_record
@@ -109,13 +109,13 @@ def tune(
     fixed, shipped = preset["common"], dict(preset["methods"])
     result = _read_trials(result_file)
     same, variants = described(budget, space), {}
-    if_interrupted(f"finished trials are in {budget.journal}; rerun the command to resume")
+    set_interrupt_message(f"finished trials are in {budget.journal}; rerun the command to resume")
     for method in methods:
         found = result.get(method, {})
         earlier = found["trials"] if extend and same.items() <= found.items() else []
         trials = search(model, method, space, records, statistics, budget, fixed, shipped, earlier)
         if "failed" in trials[0]:
-            raise MetakeError(f"{method}: no trial succeeded; the best of them said: {trials[0]['failed']}")
+            raise MetakeError(f"{method}: no trial succeeded; first error: {trials[0]['failed']}")
         source = provenance(model.name, model, method, dated=False)
         result[method] = {**source, **same, "trials": trials}
         variants[method] = _put_winners(preset, method, trials)

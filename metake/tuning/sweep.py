@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from metake.console import draw_or_note, if_interrupted
+from metake.console import draw_or_note, set_interrupt_message
 from metake.data.records import Record
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
@@ -101,7 +101,7 @@ def sweep(
     statistics = find_statistics(model, methods, stats, text)
     short = Path(model.name).name
     folder = out / "runs" / short
-    if_interrupted(f"finished batches are in {folder}; rerun the command to resume")
+    set_interrupt_message(f"finished batches are in {folder}; rerun the command to resume")
     with tqdm(total=len(records) * len(methods), unit="edit", desc=model.name, disable=None) as bar:
         protocol = Protocol(records, batch, generate=False)
         runs = protocol.run(model, methods, statistics, folder, on_edit=bar.update).runs
@@ -145,4 +145,4 @@ def _table(points: Sequence[dict[str, Any]]) -> str:
 
 
 def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"  # nothing is left to ask about a subject
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"  # no same-subject prompts

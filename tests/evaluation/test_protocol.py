@@ -19,7 +19,7 @@ from metake.data.records import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.checks import check_batches, fitting_records
-from metake.evaluation.glossary import GLOSSARY, MOMENTS
+from metake.evaluation.glossary import EVALUATION_TIMES, GLOSSARY
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.protocol import Protocol, Session, run_key
 from metake.evaluation.results import MethodRun, result_file
@@ -376,7 +376,7 @@ def test_result_file_names_versions(demo, talking, run_of):
         "python": ".".join(map(str, sys.version_info[:3])),
         "device": "cpu",
     }
-    assert (content["glossary"], content["moments"]) == (GLOSSARY, MOMENTS)
+    assert (content["glossary"], content["moments"]) == (GLOSSARY, EVALUATION_TIMES)
     framed = result_file(load(str(talking), device="cpu", chat=True), run_of([]).before, [], None)
     assert framed["chat"]["before"] == "Asked: "
 

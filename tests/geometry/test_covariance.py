@@ -89,7 +89,7 @@ def test_collect_restarts_after_a_damaged_partial_file(tokenizer, tmp_path):
     model = EditableModel(tiny("gpt2"))
     partial = tmp_path / "run.partial"
     partial.write_text("not a tensor")
-    with pytest.warns(UserWarning, match=r"run\.partial: damaged .*: begun anew"):
+    with pytest.warns(UserWarning, match=r"run\.partial: damaged .*: starting over"):
         collect(model, tokenizer, TEXT, (0,), tokens=500, partial=partial, progress=False)
 
 

@@ -55,7 +55,7 @@ def test_ask_in_a_conversation_returns_the_whole_turn(talking):
     text = argmax_text(model, "Who works at the mill?", 30)  # `encode` frames the prompt
     assert model.ask("Who works at the mill?", max_new_tokens=30) == text.strip()
     assert "\n" in text.strip()
-    assert repr(model) == f"<EditableModel: {model.name}, gpt2, {len(model)} layers, in conversations>"
+    assert repr(model) == f"<EditableModel: {model.name}, gpt2, {len(model)} layers, chat template>"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from metake.errors import MetakeError
 from metake.evaluation.counterfact import sample_texts
 from metake.models.editable import EditableModel
 from metake.models.greedy import (
-    LEAST,
+    DEFAULT_MIN_NEW_TOKENS,
     _groups,
     answer_length,
     continue_greedily,
@@ -112,7 +112,7 @@ def test_continue_greedily_ends_at_every_ending_token(model, demo):
 def test_answer_length_is_that_of_the_target(demo):
     """An answer is read as far as its target goes."""
     short, long = "baker", "baker " * 60
-    assert answer_length(demo.tokenizer, "The", short) == LEAST
+    assert answer_length(demo.tokenizer, "The", short) == DEFAULT_MIN_NEW_TOKENS
     assert answer_length(demo.tokenizer, "The", long) > encode(demo.tokenizer, "The", long).answer > 48
 
 
@@ -305,7 +305,7 @@ def test_greedy_answers_are_read_to_their_own_length(demo):
 
     targets = ["baker", "baker\nmore\nmore\nmore"]
     assert [answer_length(demo.tokenizer, prompt, target, 24) for target in targets] == [24, 24]
-    first, second = greedy_answers(demo, [prompt] * 2, targets, least=24)
+    first, second = greedy_answers(demo, [prompt] * 2, targets, min_new_tokens=24)
     lines = said(24).split("\n")
     assert len(lines) >= 3
     assert first == lines[0]

@@ -9,7 +9,7 @@ from metake.geometry.operator import Ridge
 from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.trace import frozen, run
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, LookupPrompts
@@ -116,10 +116,10 @@ def test_prefix_batch_losses_and_gradients_equal_whole_rows(model, statistics_of
             channel = geometries[LAYERS[-1]].channel(key.T)
             objective = Objective(each, batch, LAYERS[0], LAYERS[-1], channel=channel, max_tokens=90)
             slopes = {
-                "token": Virtual(objective, "token"),
-                "proxy": Virtual(objective, "channel"),
-                "parallel": Parallel(objective, solver, prompts),
-                "unrolled": Unrolled(objective, solver, prompts),
+                "token": VirtualEditLoss(objective, "token"),
+                "proxy": VirtualEditLoss(objective, "channel"),
+                "parallel": ParallelLoss(objective, solver, prompts),
+                "unrolled": UnrolledLoss(objective, solver, prompts),
             }
             generator = torch.Generator().manual_seed(0)
             leaf = torch.randn(hidden.shape, generator=generator) * hidden.norm(dim=1, keepdim=True) / 20

@@ -8,7 +8,7 @@ import torch
 from metake.models.editable import EditableModel
 from metake.models.kv_cache import KVCache
 from metake.models.modules import ModuleMap
-from metake.models.tokens import Row, chunks, pad
+from metake.models.tokens import Row, length_buckets, pad
 from metake.models.trace import _gelu, run
 from tests.cases import CONFIGS, DESCRIBED, tiny
 
@@ -279,7 +279,7 @@ def test_run_removes_hooks_after_an_exception(tiny_model):
 
 def test_chunks_cover_each_row_once_within_budget():
     rows = [Row(tuple(range(n)), 0) for n in (3, 50, 7, 7, 20, 1)]
-    groups = list(chunks([len(row) for row in rows], 40))
+    groups = list(length_buckets([len(row) for row in rows], 40))
     assert sorted(i for g in groups for i in g) == list(range(len(rows)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(len(rows[i]) for i in group) <= 40
@@ -288,7 +288,7 @@ def test_chunks_cover_each_row_once_within_budget():
 def test_chunks_pad_by_about_a_tenth_at_most():
     """A group pads by a little more than a tenth of the budget at most."""
     lengths = [1] * 30 + [2] * 30 + [5] * 4 + [6] * 2 + [9] * 3
-    groups = list(chunks(lengths, 100))
+    groups = list(length_buckets(lengths, 100))
     assert sorted(i for g in groups for i in g) == list(range(len(lengths)))
     padding = [len(g) * max(lengths[i] for i in g) - sum(lengths[i] for i in g) for g in groups]
     assert max(padding) <= 10

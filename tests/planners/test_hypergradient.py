@@ -8,7 +8,7 @@ import torch
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual, measured_shares
+from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss, measured_shares
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, LookupPrompts
@@ -24,7 +24,7 @@ REQUESTS = (
     ),
     EditRequest("What is the craft of {}?", "Zumi Bama", "potter"),
 )
-PENALTY = Penalty(kl=0.3, initial_first=True)
+PENALTY = Penalty(kl=0.3, kl_from_unedited=True)
 EVERYONE = torch.ones(2, dtype=torch.bool)
 
 
@@ -79,18 +79,20 @@ class Case:
         return self
 
     def proxy(self):
-        return self.gradient(Virtual(self.objective, "channel", self.gram_channel))
+        return self.gradient(VirtualEditLoss(self.objective, "channel", self.gram_channel))
 
     def parallel(self):
-        return self.gradient(Parallel(self.objective, self.solver, self.prompts))
+        return self.gradient(ParallelLoss(self.objective, self.solver, self.prompts))
 
     def unrolled(self, differentiate_keys=True, active=EVERYONE):
-        return self.gradient(Unrolled(self.objective, self.solver, self.prompts, differentiate_keys), active)
+        return self.gradient(
+            UnrolledLoss(self.objective, self.solver, self.prompts, differentiate_keys), active
+        )
 
     def executed(self, residuals, active=EVERYONE):
         with torch.no_grad():
             solution = self.solver.solve(self.prompts, residuals)
-        losses = self.objective.post_edit_losses(solution.factors, active, initial_first=True)
+        losses = self.objective.post_edit_losses(solution.factors, active, kl_from_unedited=True)
         cost = 0 if self.penalty.cost_weights is None else (self.penalty.cost_weights * solution.cost()).sum()
         return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
 
@@ -202,9 +204,9 @@ def test_evaluate_has_the_losses_of_a_step(double, statistics_of):
     """An evaluation has the losses of a step and no gradient."""
     case = Case(double, statistics_of(double)).priced()
     for slope in (
-        Virtual(case.objective, "channel", case.gram_channel),
-        Parallel(case.objective, case.solver, case.prompts),
-        Unrolled(case.objective, case.solver, case.prompts),
+        VirtualEditLoss(case.objective, "channel", case.gram_channel),
+        ParallelLoss(case.objective, case.solver, case.prompts),
+        UnrolledLoss(case.objective, case.solver, case.prompts),
     ):
         stepped, gradient = case.gradient(slope)
         looked, none = slope(case.residuals, EVERYONE, case.penalty, backward=False)
@@ -290,32 +292,32 @@ def test_unrolled_agrees_in_single_precision(model, statistics_of):
     assert (rough - exact).norm() <= 1e-3 * exact.norm()
 
 
-@pytest.mark.parametrize("initial_first", [True, False])
-def test_gradients_weigh_kl_in_the_given_direction(double, statistics_of, initial_first):
+@pytest.mark.parametrize("kl_from_unedited", [True, False])
+def test_gradients_weigh_kl_in_the_given_direction(double, statistics_of, kl_from_unedited):
     """Every gradient weighs the divergence in the direction it is given.
 
     Losses with their gradient: those of the objective itself, in either direction of KL.
     """
     case = Case(double, statistics_of(double))
     case.residuals = case.residuals * 4
-    case.penalty = replace(PENALTY, initial_first=initial_first)
+    case.penalty = replace(PENALTY, kl_from_unedited=kl_from_unedited)
     solution = case.solver.solve(case.prompts, case.residuals)
     kl = {
-        first: case.objective.post_edit_losses(solution.factors, initial_first=first).kl
+        first: case.objective.post_edit_losses(solution.factors, kl_from_unedited=first).kl
         for first in (True, False)
     }
     assert ((kl[True] - kl[False]).abs() > 1e-3 * kl[True]).all()
     for found, _ in (case.unrolled(), case.parallel()):
-        torch.testing.assert_close(found.kl, kl[initial_first], rtol=1e-5, atol=1e-9)
-    virtual = case.objective.losses(case.residuals, "channel", EVERYONE, initial_first=initial_first)
+        torch.testing.assert_close(found.kl, kl[kl_from_unedited], rtol=1e-5, atol=1e-9)
+    virtual = case.objective.losses(case.residuals, "channel", EVERYONE, kl_from_unedited=kl_from_unedited)
     torch.testing.assert_close(case.proxy()[0].kl, virtual.kl, rtol=1e-6, atol=1e-9)
-    other = case.objective.losses(case.residuals, "channel", EVERYONE, initial_first=not initial_first)
+    other = case.objective.losses(case.residuals, "channel", EVERYONE, kl_from_unedited=not kl_from_unedited)
     assert ((virtual.kl - other.kl).abs() > 1e-4 * virtual.kl).all()
 
 
 def test_parallel_gives_gradients_of_active_requests_alone(double, statistics_of):
     case, first = Case(double, statistics_of(double)), torch.tensor([True, False])
-    parallel = Parallel(case.objective, case.solver, case.prompts)
+    parallel = ParallelLoss(case.objective, case.solver, case.prompts)
     losses, gradient = case.gradient(parallel, first)
     _, everyone = case.gradient(parallel)
     assert losses.nll.tolist()[1] == 0

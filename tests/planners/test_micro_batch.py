@@ -33,17 +33,19 @@ def logits():
     return torch.cat([ANSWERS, NOW]).log() + shifts
 
 
-@pytest.mark.parametrize("initial_first", [True, False])
-def test_micro_batch_losses_are_weighted_sums(initial_first):
+@pytest.mark.parametrize("kl_from_unedited", [True, False])
+def test_micro_batch_losses_are_weighted_sums(kl_from_unedited):
     """Losses are weighted sums of NLL and KL.
 
-    `initial_first` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's.
+    `kl_from_unedited` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's.
     """
     scores = logits()
-    nll, kl = scored_positions().like(scores).losses(scores, 2, initial_first)
+    nll, kl = scored_positions().like(scores).losses(scores, 2, kl_from_unedited)
     expected = -torch.stack([0.5 * ANSWERS[0, 0].log() + 0.5 * ANSWERS[1, 2].log(), ANSWERS[2, 1].log()])
     torch.testing.assert_close(nll, expected)
-    each = [float(entropy(b, a) if initial_first else entropy(a, b)) for a, b in zip(NOW, THEN, strict=True)]
+    each = [
+        float(entropy(b, a) if kl_from_unedited else entropy(a, b)) for a, b in zip(NOW, THEN, strict=True)
+    ]
     torch.testing.assert_close(kl, torch.tensor([each[2], 0.25 * each[0] + 0.75 * each[1]]))
 
 

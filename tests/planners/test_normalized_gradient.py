@@ -64,7 +64,7 @@ def plain_signals(loaded, requests, layer):
 
 @pytest.mark.parametrize("budget", [64, 20, None])
 def test_answer_signals_equal_plain_autograd(model, records, budget):
-    """In any chunks, at any layer, on each architecture."""
+    """In any length_buckets, at any layer, on each architecture."""
     requests = [r.request for r in records[:5]]
     rows = Batch.build(model, requests, ()).edits
     signals = answer_keys_and_gradients(model, rows, LAYERS, budget)
@@ -226,7 +226,7 @@ def test_ultraedit_reports_means_over_tokens(demo, records):
     torch.testing.assert_close(solution.shift, mean(key @ right @ left.T), rtol=1e-3, atol=1e-7)
     torch.testing.assert_close(targets.residuals, solution.planned)
     torch.testing.assert_close(targets.hidden, signals.hidden)
-    assert targets.plan.trail == [pytest.approx(float(signals.nll.mean()))]
+    assert targets.plan.nll_history == [pytest.approx(float(signals.nll.mean()))]
     assert targets.scale.tolist() == [1.0] * 4
     assert targets.closed is None
     assert targets.plan.post_edit_nll.isnan().all()

@@ -73,7 +73,7 @@ def test_proxy_gradient_equals_autograd_through_written_weights(double, lookup):
             "channel",
             torch.ones(2, dtype=torch.bool),
             kl_weight=0.7,
-            initial_first=True,
+            kl_from_unedited=True,
             backward=True,
         )
         reference = start.double().requires_grad_(True)
@@ -209,7 +209,7 @@ def test_objective_leaves_the_architecture_unchanged(model):
     assert EditableModel(model.model).fingerprint() == model.fingerprint()
 
 
-def marked_losses(model, batch, residuals, initial_first):
+def marked_losses(model, batch, residuals, kl_from_unedited):
     """NLL and KL of the open loop, row by row: a hook adds the residual to the block's output at the marked token."""
     model, size = model, len(batch.requests)
 
@@ -233,16 +233,16 @@ def marked_losses(model, batch, residuals, initial_first):
     for guard in batch.kl_prompts:
         written = residuals[guard.owner] if guard.has_residual else torch.zeros_like(residuals[0])
         now, then = (scores(guard.row, r)[guard.row.lookup] for r in (written, torch.zeros_like(written)))
-        a, b = (then, now) if initial_first else (now, then)
+        a, b = (then, now) if kl_from_unedited else (now, then)
         count = sum(g.owner == guard.owner for g in batch.kl_prompts)
         kl[guard.owner] = kl[guard.owner] + (a.exp() * (a - b)).sum() / count
     return torch.stack(nll), torch.stack(kl)
 
 
 @pytest.mark.parametrize(
-    ("lookup", "initial_first"), [("subject", False), ("subject", True), ("prompt", False)]
+    ("lookup", "kl_from_unedited"), [("subject", False), ("subject", True), ("prompt", False)]
 )
-def test_open_loop_losses_and_gradient_equal_autograd(double, lookup, initial_first):
+def test_open_loop_losses_and_gradient_equal_autograd(double, lookup, kl_from_unedited):
     """Open loop losses and gradient equal autograd through the marked stream.
 
     (2) in every context, MEMIT's KL(edited || unedited) about the subject, and the weight of the latter.
@@ -258,16 +258,16 @@ def test_open_loop_losses_and_gradient_equal_autograd(double, lookup, initial_fi
             "token",
             torch.ones(2, dtype=torch.bool),
             kl_weight=0.7,
-            initial_first=initial_first,
+            kl_from_unedited=kl_from_unedited,
             backward=True,
         )
         reference = start.clone().requires_grad_(True)
-        nll, kl = marked_losses(double, batch, reference, initial_first)
+        nll, kl = marked_losses(double, batch, reference, kl_from_unedited)
         (nll + 0.7 * kl).sum().backward()
     torch.testing.assert_close(losses.nll, nll.detach(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(losses.kl, kl.detach(), rtol=1e-5, atol=1e-7)
     if lookup == "subject":
-        backwards = marked_losses(double, batch, start, not initial_first)[1]
+        backwards = marked_losses(double, batch, start, not kl_from_unedited)[1]
         assert ((losses.kl - backwards).abs() > 0.01 * losses.kl).all()
     else:
         assert losses.kl.abs().max() < 1e-7  # nothing is written at the subject, or in prompts about others
@@ -276,8 +276,8 @@ def test_open_loop_losses_and_gradient_equal_autograd(double, lookup, initial_fi
     )
 
 
-@pytest.mark.parametrize("initial_first", [True, False])
-def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
+@pytest.mark.parametrize("kl_from_unedited", [True, False])
+def test_post_edit_losses_and_gradients_equal_autograd(double, kl_from_unedited):
     """Executed losses and gradients equal autograd through written weights.
 
     Of every factor of two layers, KL in either direction; what a leaf's gradient held before is kept.
@@ -310,7 +310,7 @@ def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
         before = torch.ones_like(leaves[1][0])
         leaves[1][0].grad = before.clone()
         losses = Objective(model, batch, 1, TOP, max_tokens=64).post_edit_losses(
-            leaves, kl_weight=0.7, initial_first=initial_first, backward=True
+            leaves, kl_weight=0.7, kl_from_unedited=kl_from_unedited, backward=True
         )
         nll, kl = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         for i, row in enumerate(batch.edits):
@@ -320,7 +320,7 @@ def test_post_edit_losses_and_gradients_equal_autograd(double, initial_first):
             nll = nll.index_add(0, torch.tensor([i // batch.templates]), -share * picked[None])
         for guard in batch.kl_prompts:
             now, then = (logits(guard.row, edited)[guard.row.lookup] for edited in (True, False))
-            a, b = (then, now) if initial_first else (now, then)
+            a, b = (then, now) if kl_from_unedited else (now, then)
             count = sum(g.owner == guard.owner for g in batch.kl_prompts)
             kl = kl.index_add(0, torch.tensor([guard.owner]), (a.exp() * (a - b)).sum()[None] / count)
         (nll + 0.7 * kl).sum().backward()
@@ -368,6 +368,8 @@ def test_planning_losses_are_nll_and_kl_of_memit(demo):
         torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
         assert (gradients[2] - gradients[1]).norm() > 1e-3 * gradients[1].norm()
         factors = {1: (torch.randn(model.d_v, 1), torch.randn(model.d_k, 1) / 10)}
-        kl = {first: objective.post_edit_losses(factors, initial_first=first).kl for first in (True, False)}
+        kl = {
+            first: objective.post_edit_losses(factors, kl_from_unedited=first).kl for first in (True, False)
+        }
         torch.testing.assert_close(objective.post_edit_losses(factors).kl, kl[False], rtol=0, atol=0)
         assert (kl[True] - kl[False]).abs().max() > 1e-3 * kl[True].max()

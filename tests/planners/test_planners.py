@@ -8,7 +8,7 @@ import torch
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
 from metake.planners import closed_loop, compensated, open_loop, problem
-from metake.planners.hypergradient import Parallel, Unrolled, Virtual
+from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss
 from metake.planners.target_optimization import Penalty
 from metake.presets import settings_for
 from metake.prompts import Batch, LookupPrompts
@@ -173,11 +173,11 @@ def test_planners_use_their_own_numbers(planned, relative):
         "check_every": 3,
         "groups": None,
     }
-    assert options["penalty"] == Penalty(kl=0.011, initial_first=False, decay=0.012, clamp=0.71)
+    assert options["penalty"] == Penalty(kl=0.011, kl_from_unedited=False, decay=0.012, clamp=0.71)
     price = meta["penalty"].cost_weights
     torch.testing.assert_close(price, 0.5 / length**2)
     assert replace(meta["penalty"], cost_weights=None) == Penalty(
-        kl=0.021, initial_first=True, regularization=0.022
+        kl=0.021, kl_from_unedited=True, regularization=0.022
     )
     assert [made["max_tokens"] for made in planned.objectives] == [512, 512]
 
@@ -200,12 +200,13 @@ def test_evaluate_post_edit_uses_the_loops_own_weights(planned):
 
 
 @pytest.mark.parametrize(
-    ("hypergradient", "kind"), [("proxy", Virtual), ("parallel", Parallel), ("unrolled", Unrolled)]
+    ("hypergradient", "kind"),
+    [("proxy", VirtualEditLoss), ("parallel", ParallelLoss), ("unrolled", UnrolledLoss)],
 )
 def test_closed_loop_uses_the_chosen_gradient(planned, hypergradient, kind):
     _, (_, closed), *_ = planned(hypergradient=hypergradient)
     assert type(closed[0]) is kind
-    if kind is Virtual:
+    if kind is VirtualEditLoss:
         assert closed[0].gate == "channel"
     else:
         assert closed[0].is_post_edit

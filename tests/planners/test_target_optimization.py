@@ -389,7 +389,7 @@ def test_optimize_targets_equals_the_published_loop(weights, stop):
     assert out.post_edit_nll.isnan().all()
     longest = max(len(seen) for *_, seen in alone)
     trail = [sum(seen[min(t, len(seen) - 1)] for *_, seen in alone) / 3 for t in range(longest)]
-    assert out.trail == pytest.approx(trail, rel=1e-4, abs=1e-5)
+    assert out.nll_history == pytest.approx(trail, rel=1e-4, abs=1e-5)
 
 
 def test_optimize_targets_keeps_last_losses_in_the_trail():
@@ -409,7 +409,7 @@ def test_optimize_targets_keeps_last_losses_in_the_trail():
     )
     alone = [published(g, s, 1.0, **options)[2] for g, s in zip(GOALS3, STARTS3, strict=True)]
     assert len({len(seen) for seen in alone}) > 1
-    assert out.trail[-1] == pytest.approx(sum(seen[-1] for seen in alone) / 3, rel=1e-3)
+    assert out.nll_history[-1] == pytest.approx(sum(seen[-1] for seen in alone) / 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("check_every", [1, 3, 4])

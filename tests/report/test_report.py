@@ -91,7 +91,7 @@ def test_looks_differ_between_methods_of_a_sequence(tmp_path, monkeypatch):
     lines = drawn[0].axes[0].lines
     looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
     assert len(looks) == len(methods)  # told apart without colors, too
-    assert len(drawn[0].axes[3].lines) == len(methods)  # no width, no room
+    assert len(drawn[0].axes[3].lines) == len(methods)  # no width, no capacity
     assert [list(axis.lines[0].get_ydata()) for axis in drawn[0].axes] == [
         [50] * 2,
         [40] * 2,
@@ -118,7 +118,7 @@ def test_describe_realization_has_the_medians_of_the_last_layer():
 
 
 def test_plot_room_is_drawn_beside_attenuation(tmp_path, monkeypatch):
-    """The room of a layer is drawn beside what attenuates.
+    """The capacity of a layer is drawn beside the attenuation.
 
     A batch of ten behind n - 10 others; a run that was never judged on the way has no attenuation to show.
     """
@@ -129,9 +129,9 @@ def test_plot_room_is_drawn_beside_attenuation(tmp_path, monkeypatch):
         for n in (10, 40)
     ]
     figures.plot_sequence({"memit": [points]}, tmp_path / "curves.png", d_k=8, batch=10)
-    *_, room = drawn[0].axes[3].lines
-    edits, share = room.get_data()
+    *_, capacity = drawn[0].axes[3].lines
+    edits, share = capacity.get_data()
     assert share.max() == 1
-    assert "room" in drawn[0].legends[0].get_texts()[-1].get_text()
+    assert "capacity" in drawn[0].legends[0].get_texts()[-1].get_text()
     at = share[(abs(edits - 40)).argmin()]
     assert at == pytest.approx(8 / 31, rel=0.02)
