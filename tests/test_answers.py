@@ -15,7 +15,7 @@ from metake.presets import settings_for
 from metake.requests import EditRequest
 from metake.result import EditResult
 from metake.solvers.layered import Solution
-from metake.words import Cut
+from metake.words import TruncatedStr
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,13 @@ def test_answers_show_truncated_texts_up_to_a_word_end(encoding, ellipsis, monke
     Where stdout has no ellipsis, three full stops; what is compared and saved is the whole answer.
     """
     monkeypatch.setattr("sys.stdout", SimpleNamespace(encoding=encoding))
-    answer = Answer("Where?", "Oslo", Cut("Rome, in Ita"), Cut("Oslo, in Norw"))
+    answer = Answer("Where?", "Oslo", TruncatedStr("Rome, in Ita"), TruncatedStr("Oslo, in Norw"))
     assert str(answer) == f"Where?\n  before: 'Rome, in{ellipsis}'\n  after:  'Oslo, in{ellipsis}'"
     assert answer.cells[1:3] == ["Rome, in…", "Oslo, in…"]
     assert (answer.plain()["before"], answer.plain()["after"]) == ("Rome, in Ita", "Oslo, in Norw")
-    other = Neighbor("Who?", Cut("Ann of Par"), Cut("Ann of Par"), Cut("Ann of Pal"))
+    other = Neighbor(
+        "Who?", TruncatedStr("Ann of Par"), TruncatedStr("Ann of Par"), TruncatedStr("Ann of Pal")
+    )
     assert str(other) == f"Who?\n  before: 'Ann of{ellipsis}'\n  after:  'Ann of{ellipsis}'   <- changed"
     assert other.cells[1:] == ["Ann of…", "Ann of…", "changed"]
     assert str(Answer("Where?", "Oslo", "Rome, in Ita", "Oslo")).count(ellipsis) == 0
@@ -103,7 +105,7 @@ def test_answers_are_read_for_twelve_tokens_at_least(monkeypatch):
 
     monkeypatch.setattr(module, "greedy_answers", answer)
     assert read_answers(None, ["Where?"], ["Oslo"]) == ["Oslo"]
-    assert asked == {"prompts": ["Where?"], "targets": ["Oslo"], "least": 12}
+    assert asked == {"prompts": ["Where?"], "targets": ["Oslo"], "min_new_tokens": 12}
 
 
 def test_answers_are_beside_their_own_questions(demo):

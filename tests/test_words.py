@@ -2,7 +2,7 @@
 
 import pytest
 
-from metake.words import Cut, begins_with, shown
+from metake.words import TruncatedStr, begins_with, shown
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_display_truncates_answers_at_a_word_end(answer, wanted, display):
 
     The target that it begins with is displayed in full; an answer of one word keeps it.
     """
-    assert shown(Cut(answer), wanted=wanted) == display
-    assert shown(Cut(answer), "...", wanted) == display.replace("…", "...")
+    assert shown(TruncatedStr(answer), wanted=wanted) == display
+    assert shown(TruncatedStr(answer), "...", wanted) == display.replace("…", "...")
     assert shown(answer, wanted=wanted) == answer
 
 
 def test_truncated_answer_ignores_surrounding_spaces():
     """A truncated answer remains one without its surrounding spaces."""
-    assert isinstance(Cut(" Oslo ").strip(), Cut)
-    assert Cut(" Oslo ").strip() == "Oslo"
+    assert isinstance(TruncatedStr(" Oslo ").strip(), TruncatedStr)
+    assert TruncatedStr(" Oslo ").strip() == "Oslo"

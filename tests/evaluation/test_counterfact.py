@@ -97,7 +97,7 @@ def test_compare_targets_counts_equal_likelihoods_as_failure(demo, rivals):
 
 @torch.no_grad()
 def test_target_loss_is_the_mean_over_tokens(demo, rivals):
-    """Of targets of one, two and three tokens, in any length_buckets."""
+    """Of targets of one, two and three tokens, in any chunks."""
     rows = [
         encode(demo.tokenizer, "The craft is", target)
         for target in ("baker", "Red Anchor", "Red Oak Red Oak")

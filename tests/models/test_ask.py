@@ -7,7 +7,7 @@ from metake.errors import MetakeError
 from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.models.tokens import encode
-from metake.words import Cut
+from metake.words import TruncatedStr
 
 PROMPT = "The one who works at the market is a"
 
@@ -35,8 +35,8 @@ def test_ask_bounds_the_answer_by_max_new_tokens(demo):
 
 def test_ask_marks_cut_answers(demo):
     """An answer is cut unless a line or the text ends within its length."""
-    assert isinstance(demo.ask(PROMPT, max_new_tokens=1), Cut)
-    assert not isinstance(demo.ask(PROMPT), Cut)  # its line ends
+    assert isinstance(demo.ask(PROMPT, max_new_tokens=1), TruncatedStr)
+    assert not isinstance(demo.ask(PROMPT), TruncatedStr)  # its line ends
 
 
 def test_ask_answers_several_questions_in_order(demo):

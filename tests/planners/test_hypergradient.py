@@ -161,7 +161,7 @@ def test_unrolled_differentiates_the_cost(double, statistics_of, kind):
 
 
 def test_unrolled_cost_needs_no_recursion_at_one_layer(double, statistics_of):
-    case = Case(double, statistics_of(double), allocation=Last()).priced()
+    case = Case(double, statistics_of(double), allocation=Last()).with_cost()
     (losses, proxy), (other, parallel), (exact, unrolled) = case.proxy(), case.parallel(), case.unrolled()
     torch.testing.assert_close(proxy, unrolled, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(parallel, unrolled, rtol=1e-6, atol=1e-9)
@@ -202,7 +202,7 @@ def test_unrolled_gives_gradients_of_active_requests_alone(double, statistics_of
 
 def test_evaluate_has_the_losses_of_a_step(double, statistics_of):
     """An evaluation has the losses of a step and no gradient."""
-    case = Case(double, statistics_of(double)).priced()
+    case = Case(double, statistics_of(double)).with_cost()
     for slope in (
         VirtualEditLoss(case.objective, "channel", case.gram_channel),
         ParallelLoss(case.objective, case.solver, case.prompts),

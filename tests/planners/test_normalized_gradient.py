@@ -64,7 +64,7 @@ def plain_signals(loaded, requests, layer):
 
 @pytest.mark.parametrize("budget", [64, 20, None])
 def test_answer_signals_equal_plain_autograd(model, records, budget):
-    """In any length_buckets, at any layer, on each architecture."""
+    """In any chunks, at any layer, on each architecture."""
     requests = [r.request for r in records[:5]]
     rows = Batch.build(model, requests, ()).edits
     signals = answer_keys_and_gradients(model, rows, LAYERS, budget)
