@@ -236,7 +236,7 @@ class Editor:
     ) -> EditResult:
         """One batch with a method that may be stronger than the editor's, which later batches are edited with."""
         started, own = time.perf_counter(), method is self.method
-        old = self.state if own else replace(self.state, scale=None)
+        old = self.state if own else replace(self.state, scale=None, bases={})
         with frozen(self.model.model):
             delta, state, stages = self._step(method, requests, old, preview)
             constraint = method.constraint(state)
@@ -253,7 +253,8 @@ class Editor:
         report = (requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons)
         result = EditResult(*report)
         self._history.push(result, applied, self.state)
-        self.state = state if own else replace(state, scale=self.state.scale)
+        scale, bases = self.state.scale, self.state.bases
+        self.state = state if own else replace(state, scale=scale, bases=bases)
         return result
 
     def _step(

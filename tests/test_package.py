@@ -64,7 +64,7 @@ def test_cache_folder_is_the_documented_one(monkeypatch, tmp_path, variable):
     assert cache_folder() == (tmp_path if variable == "METAKE_CACHE" else tmp_path / "metake")
 
 
-COMMANDS = ("tune", "sweep", "drift", "figures", "demo", "evaluate")
+COMMANDS = ("tune", "sweep", "locate", "drift", "figures", "demo", "evaluate")
 
 
 @pytest.fixture(scope="module")

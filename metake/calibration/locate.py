@@ -11,13 +11,13 @@ step size   a share of the residual stream's root mean square
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from metake.calibration.constants import ALIKE, CONSTANTS, REQUESTS, TOLERANCE, Constants
-from metake.calibration.reach import Reach, reach
-from metake.calibration.separability import bare_keys, completed, separability
+from metake.calibration.constants import ALIKE, CONSTANTS, TOLERANCE, Constants
+from metake.calibration.reach import Reach, few, reach
+from metake.calibration.separability import bare_measures
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -130,18 +130,21 @@ def locate(
     cosine: dict[str, dict[int, float]] = {}
     scale: dict[str, dict[int, float]] = {}
     for lookup in LOOKUPS:
-        keys, stream = bare_keys(model, completed(requests), lookup, layers)
-        cosine[lookup] = separability(keys, statistics if first.needs_statistics else None)
-        scale[lookup] = {n: float(h.square().mean(1).sqrt().median()) for n, h in stream.items()}
+        cosine[lookup], scale[lookup] = bare_measures(
+            model, requests, lookup, layers, statistics if first.needs_statistics else None
+        )
     lookup, reasons = _lookup(first, cosine, "lookup" in fixed)
-    constants = constants or CONSTANTS.get(first.planner.kind, CONSTANTS["open-loop"])
-    suited = [_suited(made, lookup, scale[lookup][made.layers[-1]], constants, fixed) for made in edits]
-    few = requests[:: -(-len(requests) // REQUESTS)]
-    reached = [reach(model, made, few, statistics) for made in suited] if len(suited) > 1 else []
+    constants = constants or constants_of(first)
+    suited_edits = [suited(made, lookup, scale[lookup][made.layers[-1]], constants, fixed) for made in edits]
+    reached = (
+        [reach(model, made, few(requests), statistics) for made in suited_edits]
+        if len(suited_edits) > 1
+        else []
+    )
     best = max((found.probability for found in reached), default=0.0)
     chosen = max((i for i, found in enumerate(reached) if found.probability >= best - TOLERANCE), default=0)
-    reasons += _reasons(suited[chosen], reached, chosen, fixed)
-    return Location(suited[chosen], cosine, scale, tuple(reached), ("settings: calibrated", *reasons))
+    reasons += _reasons(suited_edits[chosen], reached, chosen, fixed)
+    return Location(suited_edits[chosen], cosine, scale, tuple(reached), ("settings: calibrated", *reasons))
 
 
 def _span(layers: Sequence[int]) -> str:
@@ -162,10 +165,33 @@ def _lookup(
     ]
 
 
-def _suited(
-    method: LocateThenEdit, lookup: Lookup, scale: float, constants: Constants, fixed: dict[str, Any]
+def constants_of(method: LocateThenEdit) -> Constants:
+    """Strength and step size of a method's planner.
+
+    Args:
+        method: the method.
+
+    Returns:
+        Those of an open-loop plan for a planner from outside.
+    """
+    return CONSTANTS.get(method.planner.kind, CONSTANTS["open-loop"])
+
+
+def suited(
+    method: LocateThenEdit, lookup: Lookup, scale: float, constants: Constants, fixed: Mapping[str, Any]
 ) -> LocateThenEdit:
-    """A method with the strength and the step sizes that suit a model, except for settings that are given."""
+    """A method with the strength and the step sizes that suit a model.
+
+    Args:
+        method: the method, with its layers and the given settings.
+        lookup: token at which keys are read.
+        scale: root mean square of the residual stream after the last layer, at that token.
+        constants: strength, and step size per `scale`.
+        fixed: settings that are given and stay.
+
+    Returns:
+        A copy.
+    """
     given = {path for name in fixed for path in method.paths(name)}
     step = constants.step * scale
     chosen = {

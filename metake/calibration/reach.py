@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from metake.calibration.constants import STEPS
+from metake.calibration.constants import REQUESTS, STEPS
 from metake.geometry.statistics import Statistics
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.models.editable import EditableModel
@@ -36,6 +36,18 @@ class Reach:
     cost: float
 
 
+def few(requests: Sequence[EditRequest]) -> Sequence[EditRequest]:
+    """At most `REQUESTS` requests, at equal distances.
+
+    Args:
+        requests: the requests.
+
+    Returns:
+        Some of them, in their order.
+    """
+    return requests[:: -(-len(requests) // REQUESTS)]
+
+
 def shortened(method: LocateThenEdit, steps: int = STEPS) -> LocateThenEdit:
     """A method whose loops take few steps.
 
@@ -55,6 +67,7 @@ def reach(
     method: LocateThenEdit,
     requests: Sequence[EditRequest],
     statistics: Statistics | None,
+    scale: float | None = None,
 ) -> Reach:
     """What short virtual edits achieve; the model is not changed.
 
@@ -65,12 +78,13 @@ def reach(
         method: the method, with its layers and its attenuation.
         requests: a few requests.
         statistics: second moments of the layers' keys.
+        scale: factor of the geometries, if it is known; otherwise it follows from the method's attenuation.
 
     Returns:
         Probability of the targets after the solve, and the cost.
     """
     method = shortened(method)
-    state = replace(method.init(model, statistics), contexts=())
+    state = replace(method.init(model, statistics), contexts=(), scale=scale)
     with frozen(model.model):
         state = method.prepare(model, state, requests)
         solver = method.solver(model, state)

@@ -67,7 +67,7 @@ def bare_keys(
             pad(rows).to(model.device),
             keys=layers,
             outputs=layers,
-            stop=max(layers) + 1,
+            stop=max(layers),
         )
     at = torch.tensor([row.lookup for row in rows])
     keys = {n: upcast(pick_tokens(at, trace.keys[n])) for n in layers}
@@ -108,3 +108,27 @@ def separability(keys: dict[int, Tensor], statistics: Statistics | None) -> dict
         layer: mean_cosine(of, None if statistics is None else statistics[layer])
         for layer, of in keys.items()
     }
+
+
+def bare_measures(
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    lookup: Lookup,
+    layers: Sequence[int],
+    statistics: Statistics | None,
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Separability of the bare prompts' keys, and the size of the residual stream, at the lookup token.
+
+    Args:
+        model: the model.
+        requests: the requests; see `completed`.
+        lookup: the subject's last token, or the prompt's.
+        layers: layers that are read.
+        statistics: second moments of the layers' keys; None takes the identity.
+
+    Returns:
+        Layer -> mean |cos|, and layer -> root mean square of the stream, the median over requests.
+    """
+    keys, stream = bare_keys(model, completed(requests), lookup, layers)
+    scale = {n: float(h.square().mean(1).sqrt().median()) for n, h in stream.items()}
+    return separability(keys, statistics), scale
