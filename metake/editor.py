@@ -250,11 +250,11 @@ class Editor:
                 applied.revert()
                 raise
         memory = state.memory[-1] if len(state.memory) > len(old.memory) else {}
-        report = (requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons)
-        result = EditResult(*report)
+        result = EditResult(
+            requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons
+        )
         self._history.push(result, applied, self.state)
-        scale, bases = self.state.scale, self.state.bases
-        self.state = state if own else replace(state, scale=scale, bases=bases)
+        self.state = state if own else replace(self.state, contexts=state.contexts, memory=state.memory)
         return result
 
     def _step(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from metake.models.editable import EditableModel
     from metake.preview import Preview
     from metake.requests import EditRequest
-from metake.result import EditResult
+    from metake.result import EditResult
 
 NOT_EDITED = 3  # exit code where an answer does not begin with its target
 
@@ -287,10 +287,9 @@ def edit(
         plain.updated(**options.changes)  # before a model is loaded
         loaded = load_model(model, device, dtype, modules, chat)
         (location,), statistics = options.chosen(loaded, [method], facts, stats, text)
-        chosen = location.method
-        editor = Editor(loaded, method=chosen, statistics=statistics, reasons=location.reasons)
-        predicted = show_preview(editor, facts) if preview or chosen.previews else None
-        used = description(loaded, chosen, preset)
+        editor = Editor(loaded, method=location.method, statistics=statistics, reasons=location.reasons)
+        predicted = show_preview(editor, facts) if preview or location.method.previews else None
+        used = description(loaded, location.method, preset)
         if preview and predicted is not None:
             content.update(preview_content(predicted), **used)
             return
