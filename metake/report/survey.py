@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metake.report.figures import BLUE, RED, Look, panels, save, styled
+from metake.report.figures import BLUE, RED, LineStyle, panels, save, styled
 
-LOOKS: dict[str, Look] = {"subject": (BLUE, "s", "--"), "prompt": (RED, "o", "-")}
+LOOKUP_STYLES: dict[str, LineStyle] = {"subject": (BLUE, "s", "--"), "prompt": (RED, "o", "-")}
 PANELS = {  # field of a row -> title
     "cosine": r"mean $|\cos|$ of keys",
     "scale": "RMS of the stream",
@@ -34,7 +34,7 @@ def plot_survey(rows: Sequence[Mapping[str, Any]], chosen: Sequence[int], path: 
         figure, axes = panels(1, len(PANELS), figsize=(6.8, 1.9))
         for axis, (field, title) in zip(axes, PANELS.items(), strict=True):
             axis.axvspan(min(chosen) - 0.4, max(chosen) + 0.4, color="0.92", lw=0, label="chosen layers")
-            for lookup, (color, marker, line) in LOOKS.items():
+            for lookup, (color, marker, line) in LOOKUP_STYLES.items():
                 own = [row for row in rows if row["lookup"] == lookup]
                 x, y = [row["layer"] for row in own], [row[field] for row in own]
                 axis.plot(
