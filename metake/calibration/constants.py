@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 ALIKE = 0.3  # mean |cos| of the prompts' keys above which facts are read at the subject's last token
 TOLERANCE = 0.05  # reach that a later window of layers may lack and still be preferred
-REQUESTS = 8  # virtual edits per window
-STEPS = 8  # gradient steps of each loop of a virtual edit
+REQUESTS = 4  # virtual edits per window
+STEPS = 6  # gradient steps of each loop of a virtual edit
 
 
 @dataclass(frozen=True)
