@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from metake.calibration.constants import ALIKE, CONSTANTS, TOLERANCE, Constants
+from metake.calibration.constants import ALIKE, CLOSED_STEPS, CONSTANTS, TOLERANCE, Constants
 from metake.calibration.reach import Reach, few, reach
 from metake.calibration.separability import bare_measures
 from metake.geometry.statistics import Statistics
@@ -199,6 +199,7 @@ def suited(
         "attenuation": constants.attenuation,
         "lr": step,
         "meta_lr": step,
+        "meta_steps": CLOSED_STEPS,
     }
     if not method.constraint_setting or method.paths(method.constraint_setting)[0] in given:
         del chosen["attenuation"]
