@@ -133,7 +133,8 @@ def locate(
         cosine[lookup], scale[lookup] = bare_measures(
             model, requests, lookup, layers, statistics if first.needs_statistics else None
         )
-    lookup, reasons = _lookup(first, cosine, "lookup" in fixed)
+    given = any(("lookup",) in first.paths(name) for name in fixed)
+    lookup, reasons = _lookup(first, cosine, given)
     constants = constants or constants_of(first)
     suited_edits = [suited(made, lookup, scale[lookup][made.layers[-1]], constants, fixed) for made in edits]
     reached = (
