@@ -37,7 +37,8 @@ Chats = Annotated[
 # Methods and their settings
 
 Layers = Annotated[
-    str | None, typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset.")
+    str | None,
+    typer.Option(help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset, or calibrated."),
 ]
 Hparams = Annotated[
     list[str] | None,
@@ -49,7 +50,10 @@ Hparams = Annotated[
 ]
 Preset = Annotated[
     Path | None,
-    typer.Option("--preset", help="Preset file written by `metake tune`; default: the model's preset."),
+    typer.Option(
+        "--preset",
+        help="Preset file written by `metake tune`, or none to calibrate; default: the model's preset.",
+    ),
 ]
 Change = Annotated[
     list[str] | None,
