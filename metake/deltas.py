@@ -275,8 +275,8 @@ class Delta:
         factors = dict(self.factors)
         for layer, (left, right) in other.factors.items():
             if layer in factors:
-                mine = factors[layer]
-                left, right = torch.cat([mine[0], left], 1), torch.cat([mine[1], right], 1)
+                earlier = factors[layer]
+                left, right = torch.cat([earlier[0], left], 1), torch.cat([earlier[1], right], 1)
             factors[layer] = (left, right)
         whole = dict(self.dense_updates)
         for layer, change in other.dense_updates.items():

@@ -119,10 +119,10 @@ def statistics_for(
     statistics = _cached(path, model, layers)
     if statistics is None:
         statistics = _collected(path, model, tokenizer, text, layers, tokens, progress)
-    if statistics.thin:
+    if statistics.is_undersampled:
         warnings.warn(
-            f"statistics from {statistics.provenance.tokens} tokens are thin for keys of {model.d_k} "
-            "entries (want 20 tokens per entry): eta will look higher than it is; give more --text",
+            f"statistics from {statistics.provenance.tokens} tokens are too few for keys of {model.d_k} "
+            "entries (use at least 20 tokens per entry): eta is overestimated; give more --text",
             stacklevel=2,
         )
     return statistics

@@ -210,7 +210,7 @@ def collected(demo, monkeypatch, tmp_path):
 
     def go(model=None, layers=(0, 1), **options):
         before = set(tmp_path.iterdir())
-        with pytest.warns(UserWarning, match="statistics from 600 tokens are thin for keys of 128"):
+        with pytest.warns(UserWarning, match="statistics from 600 tokens are too few for keys of 128"):
             statistics_for(model or EditableModel(tiny("gpt2")), demo.tokenizer, layers, **options)
         (new,) = set(tmp_path.iterdir()) - before
         return new.name, asked[-1]

@@ -106,7 +106,7 @@ def show_statistics(statistics: Statistics, out: Path, d_k: int) -> None:
     typer.echo(
         f"written: {out}, layers {list(statistics.provenance.layers)}, {tokens} tokens ({tokens / d_k:.0f} per key entry)"
     )
-    if statistics.thin:
+    if statistics.is_undersampled:
         typer.echo(
             "note: fewer than 20 tokens per key entry; C is not converged, and eta is overestimated", err=True
         )
@@ -147,4 +147,4 @@ def stats(
             return
         statistics.save(out)
         show_statistics(statistics, out, loaded.d_k)
-        content.update(out=str(out), thin=statistics.thin, **asdict(statistics.provenance))
+        content.update(out=str(out), thin=statistics.is_undersampled, **asdict(statistics.provenance))

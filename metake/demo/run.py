@@ -42,7 +42,7 @@ METHODS = ("memit", "alphaedit", "metake")
 CONTROLS = ("memit-compensated", "memit@unstopped")
 BATCHES = (
     "All facts are judged after the last batch, on one model. The last two methods are controls: the open-loop plan "
-    "lengthened until it is executed in full, and MEMIT that never stops early."
+    "lengthened until it is realized in full, and MEMIT that never stops early."
 )
 REAL, MADE_UP = ASSETS / "world" / "real_facts.json", ASSETS / "world" / "test.json"
 

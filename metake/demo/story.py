@@ -67,7 +67,7 @@ def median_eta(row: Mapping[str, Any]) -> float:
 
 
 def realized(row: Mapping[str, Any]) -> float:
-    """Median over edits of the executed shift, relative to the hidden state.
+    """Median over edits of the realized shift, relative to the hidden state.
 
     Args:
         row: a method's row of the result file.
@@ -146,7 +146,7 @@ def tell_reason(content: Mapping[str, Any]) -> list[str]:
     else:
         said.append("In this run the open loop succeeds more often: it does not support the closed loop.")
     said.append(
-        f"Control: {CONTROL} lengthens the open-loop plan until it is executed in full; {right[CONTROL]} of {count} are right"
+        f"Control: {CONTROL} lengthens the open-loop plan until it is realized in full; {right[CONTROL]} of {count} are right"
         + kl_sentence(control, closed)
     )
     return said
@@ -182,7 +182,7 @@ def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
         return []
     shifts = f"{realized(rows[CONTROL]):.2f} of the hidden state's norm, the closed loop's {realized(rows[CLOSED]):.2f}"
     also = right_answers(rows[CONTROL]) >= right_answers(rows[CLOSED])
-    more = f"Lengthening the plan also works; its executed shift is {shifts}. " if also else ""
+    more = f"Lengthening the plan also works; its realized shift is {shifts}. " if also else ""
     return [
         f"Conclusion: a plan that ignores the solver can be attenuated until the edit fails. {more}"
         f"This is one run with {content['edits']} facts; docs/results.md has the large ones."

@@ -146,10 +146,10 @@ MEANINGS: dict[str, str] = {
     "condition on angles, with eps = min over c of ||J_L / c - I||. sigma = ||Gamma_L q_L|| / (||Gamma_L|| ||q_L||).",
     "X9": "no layer's gradient points against the proxy: descent then follows whatever gamma is",
     "descends": "a step along this gradient lowers the post-edit loss: its cosine with g is above 0. open: the gradient of the "
-    "open-loop plan. parallel: every layer's own gradient at the executed weights.",
+    "open-loop plan. parallel: every layer's own gradient at the post-edit weights.",
     "T3a": "the bound on ||g - g~||: as stated in the paper (10), and with the two terms that it leaves out",
     "error: tail, allocation, evaluation, key derivative": "the parts of g - g~, whose vector sum it is: gradients of the layers before "
-    "the last; J_L instead of I; executed weights instead of the proxy's; keys that move with the edit. Medians of their norms over "
+    "the last; J_L instead of I; post-edit weights instead of the proxy's; keys that move with the edit. Medians of their norms over "
     "||g||; `holds for`: the share of the edits for which the part is the largest.",
 }
 

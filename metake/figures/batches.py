@@ -134,14 +134,14 @@ def _alone_and_in_a_batch(data: Data, axis: Any, operator: Ridge, L: Array) -> N
         for n in (2, 8, 32, 128)
     ]
     facts = [measured("demo").keys.double() * factor for factor in (0.3, 1, 3)]
-    for name, keys, look in (
+    for name, keys, line_style in (
         ("random keys", batches, {"marker": ".", "color": SKY}),
         ("facts (demo)", facts, {"marker": "D", "color": GREEN}),
     ):
         alone = np.concatenate([operator.attenuation(K).numpy() for K in keys])
         together = np.concatenate([np.diag(_retention(operator, K)) for K in keys])
         limit = suppression.rounding_bound(EPS64, 1e4)
-        data.points(axis, name, alone, 1.0, together / alone, "below", limit, **look)
+        data.points(axis, name, alone, 1.0, together / alone, "below", limit, **line_style)
     axis.axhline(1, color=BLACK)
     axis.set(
         xscale="log",
@@ -209,5 +209,5 @@ def _room_under(
         others = [operator.with_past(torch.cat([keys[:, :j], keys[:, j + 1 : n]], 1)) for j in some]
         last = [float(other.attenuation(keys[:, [j]])) for other, j in zip(others, some, strict=True)]
         series, x = f"{name}, behind all others", [n / d] * len(some)
-        look = {"color": color, "marker": "x", "label": ""}
-        data.points(axis, series, x, entries[some], last, "equal", limit * n, **look)
+        line_style = {"color": color, "marker": "x", "label": ""}
+        data.points(axis, series, x, entries[some], last, "equal", limit * n, **line_style)

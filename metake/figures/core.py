@@ -124,24 +124,24 @@ class Data:
         tolerance: ArrayLike = 0.0,
         *,
         marker: str = "o",
-        **look: Any,
+        **line_style: Any,
     ) -> None:
         """Add rows and draw their points.
 
         Args:
             axis: axes of the points.
-            series: name of the points, and their label unless `look` has one.
+            series: name of the points, and their label unless `line_style` has one.
             x: abscissae.
             theory: values of the theory.
             measured: values of the library, the ordinates.
             relation: `equal`, `below`, `above` or `shown`.
             tolerance: permitted excess, relative to `theory`.
             marker: marker of the points.
-            **look: further arguments of `Axes.plot`.
+            **line_style: further arguments of `Axes.plot`.
         """
         self.add(series, x, theory, measured, relation, tolerance)
         hollow = {} if marker == "." else {"mfc": "none"}
-        axis.plot(x, measured, marker, **{"label": series, "mew": 0.8, **hollow, **look})
+        axis.plot(x, measured, marker, **{"label": series, "mew": 0.8, **hollow, **line_style})
 
     def worst(self) -> dict[str, tuple[str, float]]:
         """Series -> relation and largest deviation, of the series that are checked."""

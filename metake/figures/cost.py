@@ -109,10 +109,10 @@ def price(data: Data) -> Any:
         bottom.loglog(line, costs, color=color, lw=0.9)
         shares, costs = zip(*(_share_and_cost(S, alpha) for S in few_grams), strict=True)
         found = [_minimized(weight, alpha) for weight in few]
-        look: dict[str, Any] = {"color": color, "marker": marker}
-        data.points(top, name, few, shares, [x for x, _ in found], "equal", 1e-5, **look)
+        line_style: dict[str, Any] = {"color": color, "marker": marker}
+        data.points(top, name, few, shares, [x for x, _ in found], "equal", 1e-5, **line_style)
         data.points(
-            bottom, f"{name}, cost", few, costs, [x for _, x in found], "equal", 1e-4, label="", **look
+            bottom, f"{name}, cost", few, costs, [x for _, x in found], "equal", 1e-4, label="", **line_style
         )
     planned = _planned()
     opened = [suppression.batch_cost(S, planned) / float(np.sum(planned**2)) for S in grams]

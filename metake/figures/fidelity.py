@@ -91,7 +91,7 @@ def _drift_and_bounds(
     axis.loglog(line, corrected, color=BLACK, label="corrected bound")
     stated, corrected = bounds(drift)
     draws = np.array(chance)
-    for name, x, values, look in (
+    for name, x, values, line_style in (
         (
             "random",
             np.repeat(drift, draws.shape[1]),
@@ -101,7 +101,7 @@ def _drift_and_bounds(
         ("worst found", drift, np.array(worst), {"color": BLUE}),
     ):
         bound = np.repeat(corrected, len(x) // len(drift))
-        style: dict[str, Any] = {"label": name, **look}
+        style: dict[str, Any] = {"label": name, **line_style}
         data.points(axis, f"{name}, {what}", x, bound, values, "below", limit, **style)
         bound = np.repeat(stated, len(x) // len(drift))
         finite = np.isfinite(bound)
@@ -177,7 +177,7 @@ def proxy_error(data: Data) -> Any:
     """
     figure, axis = axes(2.6)
     ends = []
-    for name, cases, look in (
+    for name, cases, line_style in (
         ("synthetic", synthetic(300), {"marker": ".", "color": SKY}),
         ("nets", networks(40), {"marker": "D", "color": ORANGE}),
         ("GPT-2, Llama (tiny)", language_models(), {"marker": "x", "color": PURPLE}),
@@ -185,7 +185,7 @@ def proxy_error(data: Data) -> Any:
         bound = np.array([c.layers.bound for c in cases])
         error = np.array([np.linalg.norm(c.g - c.layers.proxy) for c in cases])
         rounding = np.array([c.rounding for c in cases]) / bound
-        data.points(axis, name, bound, bound, error, "below", rounding, **look)
+        data.points(axis, name, bound, bound, error, "below", rounding, **line_style)
         ends += [*bound]
     low, high = min(ends) / 2, max(ends) * 2
     axis.loglog([low, high], [low, high], color=BLACK, label="equality")
@@ -228,9 +228,9 @@ def descent(data: Data) -> Any:
         groups[name].append((point[0], point[1], point[2]))
     for name, (color, marker) in DESCENTS.items():
         zeta, angle, cos = np.array(groups[name]).T
-        look = {"color": color, "ms": 2.0 if marker in "os" else 3.0, "mew": 0.5}
-        top.semilogx(zeta, cos, marker, label=name, **look)
-        bottom.plot(angle, cos, marker, **look)
+        line_style = {"color": color, "ms": 2.0 if marker in "os" else 3.0, "mew": 0.5}
+        top.semilogx(zeta, cos, marker, label=name, **line_style)
+        bottom.plot(angle, cos, marker, **line_style)
     line = np.logspace(-2, 0, 200)
     top.semilogx(line, [fidelity.cosine_bound(min(x, 1), 0.0) for x in line], color=BLACK, lw=0.9)
     top.set(xlim=(0.03, 60), xlabel=r"$\zeta'=\gamma(1+\varepsilon_I)+\varepsilon_I$")

@@ -62,8 +62,8 @@ def identity_transport(data: Data) -> Any:
                 continue
             axis, slack = panel_of[name], limit / np.minimum(theory, 1)
             axis.plot(line, [law([x] * n) for x in line], color=color)
-            look: dict[str, Any] = {"color": color, "marker": marker, "label": f"$n={n}$"}
-            data.points(axis, series, etas, theory, values, "equal", slack, **look)
+            line_style: dict[str, Any] = {"color": color, "marker": marker, "label": f"$n={n}$"}
+            data.points(axis, series, etas, theory, values, "equal", slack, **line_style)
         bottom.axhline(fidelity.spread_shares(n)[0], color=color, ls=":", lw=0.8)
     top.set(ylabel="executed fraction", ylim=(0, 1.05))
     middle.axhline(1, color=BLACK, ls=":", lw=0.8)

@@ -47,7 +47,7 @@ def rounding(data: Data) -> Any:
     """
     figure, axis = axes(2.5)
     rng = np.random.default_rng(0)
-    looks = {"Cholesky": ("o", BLUE, 5), "Woodbury": ("x", ORANGE, 4), "dense": ("+", GREEN, 4)}
+    line_styles = {"Cholesky": ("o", BLUE, 5), "Woodbury": ("x", ORANGE, 4), "dense": ("+", GREEN, 4)}
     for dtype, eps, precision in ((torch.float64, EPS64, "fp64"), (torch.float32, EPS32, "fp32")):
         reach = 10.0 ** np.arange(1, 13)
         reach = reach[reach * eps < 0.02]
@@ -59,15 +59,15 @@ def rounding(data: Data) -> Any:
         axis.annotate(
             precision, (reach[-1], bound[-1]), xytext=(-6, 4), textcoords="offset points", ha="right"
         )
-        for name, (marker, color, size) in looks.items():
-            look: dict[str, Any] = {
+        for name, (marker, color, size) in line_styles.items():
+            line_style: dict[str, Any] = {
                 "marker": marker,
                 "color": color,
                 "ms": size,
                 "label": name if first else "",
             }
             errors = [of[name] for of in worst]
-            data.points(axis, f"{name}, {precision}", reach, bound, errors, "below", **look)
+            data.points(axis, f"{name}, {precision}", reach, bound, errors, "below", **line_style)
     axis.set(
         xlabel=r"condition number $\mathrm{cond}(G)$", ylabel=r"relative error of $\eta$", ylim=(1e-17, 30)
     )

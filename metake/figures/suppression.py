@@ -104,7 +104,7 @@ def suppression_bound(data: Data) -> Any:
     figure, (top, bottom) = axes(2.1, 1.3, sharex=True)
     line = np.logspace(-6, 0, 200)
     top.loglog(line, bound(line), color=BLACK, label="bound (25)")
-    for name, keys, relation, look in (
+    for name, keys, relation, line_style in (
         (
             "worst keys",
             U[:, :1] * np.sqrt(share) + U[:, half : half + 1] * np.sqrt(1 - share),
@@ -121,14 +121,14 @@ def suppression_bound(data: Data) -> Any:
     ):
         outside = np.minimum(np.sum((U[:, :half].T @ keys) ** 2, 0) / np.sum(keys**2, 0), 1)
         rho = operator.realizability(torch.from_numpy(keys)).numpy() * mu[0] / np.sum(keys**2, 0)
-        data.points(top, name, outside, bound(outside), rho, relation, limit, **look)
+        data.points(top, name, outside, bound(outside), rho, relation, limit, **line_style)
         bottom.loglog(
             outside,
             rho / bound(outside),
-            look.get("marker", "o"),
-            color=look["color"],
+            line_style.get("marker", "o"),
+            color=line_style["color"],
             mew=0.8,
-            mfc=look["color"] if look.get("marker") == "." else "none",
+            mfc=line_style["color"] if line_style.get("marker") == "." else "none",
         )
     bottom.axhline(1, color=BLACK)
     top.set(ylabel=r"$\rho\,\mu_{\min}/\|k\|^2$")
@@ -163,7 +163,7 @@ def suppression_limit(data: Data) -> Any:
     axis.loglog(line, [suppression.suppression_limit(1.0, x) for x in line], color=BLACK, label="bound (26)")
     rng = np.random.default_rng(0)
     facts = measured("demo").keys.double().numpy()
-    for name, relation, look, draw in (
+    for name, relation, line_style, draw in (
         ("key on $M$", "equal", {"color": RED}, lambda i: U[:, i : i + 1]),
         (
             "random keys",
@@ -185,7 +185,7 @@ def suppression_limit(data: Data) -> Any:
             x += [mu[i] / length**2] * keys.shape[1]
             eta += operator.attenuation(keys).tolist()
         bound = [suppression.suppression_limit(1.0, height) for height in x]
-        data.points(axis, name, x, bound, eta, relation, limit, **look)
+        data.points(axis, name, x, bound, eta, relation, limit, **line_style)
     axis.set(xlabel=r"height of the protected spectrum $M/\|k\|^2$", ylabel=r"attenuation $\eta$")
     axis.legend(loc="lower left")
     return figure

@@ -110,8 +110,11 @@ def _served(data: Data, axis: Any, theta: float, a: float, b: float, tau: float)
             expected = interval.lower <= lam <= interval.upper
             data.add(f"served at kappa {kappa:.3g} (1 no, 2 yes)", lam, 1 + expected, 1 + served, "equal")
             found[served].append((kappa, lam))
-    for served, look in ((True, {"color": GREEN}), (False, {"color": BLACK, "mfc": "none", "mew": 0.5})):
-        axis.plot(*np.array(found[served]).T, "o", ms=2.6, **look)
+    for served, line_style in (
+        (True, {"color": GREEN}),
+        (False, {"color": BLACK, "mfc": "none", "mew": 0.5}),
+    ):
+        axis.plot(*np.array(found[served]).T, "o", ms=2.6, **line_style)
 
 
 def _window(theta: float, F: Array, H: Array, tau: float, mu: tuple[float, float]) -> list[float]:

@@ -136,7 +136,7 @@ class Statistics:
         return self.moments[layer]
 
     @property
-    def thin(self) -> bool:
+    def is_undersampled(self) -> bool:
         """Whether the text was too short for C to have converged."""
         d_k = next(iter(self.moments.values())).shape[0]
         return self.provenance.tokens < TOKENS_PER_KEY * d_k
@@ -205,10 +205,11 @@ class Statistics:
             raise MetakeError(
                 f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
             )
-        mine, measured = _name(model.weight(0).dtype), self.provenance.dtype
-        if mine != measured:
+        model_dtype, measured = _name(model.weight(0).dtype), self.provenance.dtype
+        if model_dtype != measured:
             warnings.warn(
-                f"statistics of the same weights in {measured}, used for the model in {mine}", stacklevel=1
+                f"statistics of the same weights in {measured}, used for the model in {model_dtype}",
+                stacklevel=1,
             )
 
 

@@ -69,8 +69,8 @@ def compensate(
     for _ in range(rounds):
         middle = (low + high) / 2
         scale = middle.exp()
-        executed = fraction_of(plan * scale.to(plan)[:, None]).cpu().float() * scale
-        short = executed < 1
+        realized = fraction_of(plan * scale.to(plan)[:, None]).cpu().float() * scale
+        short = realized < 1
         low, high = torch.where(short, middle, low), torch.where(short, high, middle)
     scale = ((low + high) / 2).exp()
     return plan * scale.to(plan)[:, None], scale

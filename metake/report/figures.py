@@ -144,7 +144,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def line_styles(methods: Iterable[str]) -> dict[str, LineStyle]:
-    """Method -> its look; markers and line styles alone tell them apart. A variant or labeled method has its row's color.
+    """Method -> its line style; markers and line styles alone tell them apart. A variant or labeled method has its row's color.
 
     Args:
         methods: names of methods.
@@ -154,8 +154,8 @@ def line_styles(methods: Iterable[str]) -> dict[str, LineStyle]:
     """
     methods = list(methods)
     chosen = {name: LINE_STYLES[name] for name in methods if name in LINE_STYLES}
-    taken = {look[1:] for look in chosen.values()}
-    free = cycle([look for line in LINES for marker in MARKERS if (look := (marker, line)) not in taken])
+    taken = {style[1:] for style in chosen.values()}
+    free = cycle([style for line in LINES for marker in MARKERS if (style := (marker, line)) not in taken])
     for name in methods:
         if name not in chosen:
             color = LINE_STYLES.get(name.partition("@")[0].partition(" + ")[0], (BLACK, "", ""))[0]
@@ -273,10 +273,10 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
         figure, axes = panels(1, 2, figsize=(6.4, 2.8), sharey=True)
         for axis, metric in zip(axes, ("efficacy", "generalization"), strict=True):
             for method, (color, marker, line) in chosen.items():
-                mine = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
-                x = np.array([100 * p["specificity"] for p in mine])
-                y = np.array([100 * p[metric] for p in mine])
-                low, high = (np.array([100 * p["interval"][metric][i] for p in mine]) for i in (0, 1))
+                curve = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
+                x = np.array([100 * p["specificity"] for p in curve])
+                y = np.array([100 * p[metric] for p in curve])
+                low, high = (np.array([100 * p["interval"][metric][i] for p in curve]) for i in (0, 1))
                 axis.errorbar(
                     x,
                     y,
@@ -291,7 +291,7 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
                     color=color,
                 )
                 axis.annotate(
-                    f"{mine[0]['strength']:.2g}",
+                    f"{curve[0]['strength']:.2g}",
                     (x[0], y[0]),
                     fontsize=6.5,
                     xytext=(2, 2),

@@ -170,8 +170,8 @@ def test_collect_refuses_short_text_and_marks_thin_one(tokenizer):
     model = EditableModel(tiny("gpt2"))
     with pytest.raises(MetakeError, match="fewer than a key has entries"):
         collect(model, tokenizer, "too short", (0,), progress=False)
-    assert collect(model, tokenizer, TEXT, (0,), tokens=500, progress=False).thin
-    assert not collect(model, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).thin
+    assert collect(model, tokenizer, TEXT, (0,), tokens=500, progress=False).is_undersampled
+    assert not collect(model, tokenizer, TEXT, (0,), tokens=20 * 128, progress=False).is_undersampled
 
 
 def test_collect_sums_in_fp64(tokenizer, monkeypatch):
