@@ -250,7 +250,7 @@ def test_command_with_prompts_notes_an_unused_template(call, talking, tmp_path):
         ),
         ("fit=hard", "settings: fit: unknown 'hard'; known: least_squares, equality_constrained"),
         ("geometry=flat", "settings: geometry: unknown 'flat'; known: ridge, projected, identity"),
-        ("stop=never", "settings: stop: unknown 'never'; known: own, executed, none"),
+        ("stop=never", "settings: stop: unknown 'never'; known: planning_loss, post_edit_loss, none"),
         ("dtype=float16", "settings: dtype: unknown 'float16'; did you mean"),
         ("lr=-1", "settings: lr: "),
         ("lr=fast", "settings: lr: "),
