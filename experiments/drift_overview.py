@@ -98,7 +98,7 @@ def main() -> None:
             f"{p['model']}, {p['layers'][0]}-{p['layers'][-1]}",
             p["at"],
             f"{p['eta']:.2f}",
-            f"{p['executed']:.2f}",
+            f"{p['realized_share']:.2f}",
             f"{p['gamma']:.1f}",
             *(f"{p['cos'][n]:.2f}" for n in NAMES),
             f"{p['holds']['X9: aligned layers']:.0%}",
