@@ -23,9 +23,9 @@ from metake.options import Parser, at_least, output_folder, show_help
 from metake.shipped import ASSETS, DEMOS
 
 GRID = {
-    "metake": [(eta, step) for eta in (0.5, 0.7, 0.8) for step in (0.1, 0.2, 0.3)],
-    "memit": [(eta, step) for eta in (0.5, 0.7, 0.8, 0.9) for step in (0.1, 0.2)],
-    "alphaedit": [(eta, step) for eta in (0.5, 0.7, 0.8, 0.9) for step in (0.1, 0.2)],
+    "metake": [(eta, step) for eta in (0.5, 0.7) for step in (0.2, 0.3)],
+    "memit": [(eta, step) for eta in (0.8, 0.9) for step in (0.1, 0.2)],
+    "alphaedit": [(eta, step) for eta in (0.8, 0.9) for step in (0.1, 0.2)],
 }
 METRICS = ("efficacy", "generalization", "specificity", "agreement", "kl")
 
