@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import metake
 from metake.answers import Check
 from metake.calibration.escalation import check_attempts, stronger
 from metake.checks import Questions, answer_requests, compare_requests
@@ -21,7 +20,7 @@ from metake.console import tqdm_disable
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.statistics import Statistics
-from metake.history import History
+from metake.history import History, delta_note
 from metake.methods.base import Method
 from metake.methods.state import LayerMemory, Stage, State
 from metake.methods.table import method_named
@@ -240,7 +239,7 @@ class Editor:
         with frozen(self.model.model):
             delta, state, stages = self._step(method, requests, old, preview)
             constraint = method.constraint(state)
-            note = self._note(method, requests) | {"constraint": constraint, "reasons": list(self.reasons)}
+            note = delta_note(self.model, method, requests, constraint, self.reasons)
             delta = replace(delta, model=self.model.fingerprint(), note=note)
             applied = delta.apply(self.model, check=False)
             try:
@@ -269,18 +268,6 @@ class Editor:
         with bar or nullcontext():
             on_step = bar.update if bar else lambda: None
             return method.step(self.model, requests, state, on_step, **built)
-
-    def _note(self, method: Method, requests: tuple[EditRequest, ...]) -> dict[str, Any]:
-        """Note of a batch's delta."""
-        return {
-            "method": method.name,
-            "model": getattr(self.model.model, "name_or_path", "") or "",
-            "version": metake.__version__,
-            "settings": method.model_dump(),
-            "edits": [
-                {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in requests
-            ],
-        }
 
     def restore(
         self, requests: Sequence[EditRequest], delta: Delta, memory: LayerMemory, seconds: float = 0.0

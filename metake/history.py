@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+import metake
 from metake.deltas import Applied, Delta
 from metake.errors import MetakeError
 from metake.methods.base import Method
 from metake.methods.state import State
 from metake.models.editable import EditableModel
+from metake.requests import EditRequest
 from metake.result import EditResult
+
+
+def delta_note(
+    model: EditableModel,
+    method: Method,
+    requests: Sequence[EditRequest],
+    constraint: Mapping[str, float],
+    reasons: Sequence[str],
+) -> dict[str, Any]:
+    """Note of a batch's delta, as plain values.
+
+    Args:
+        model: the edited model.
+        method: method of the batch.
+        requests: the batch.
+        constraint: strength of the constraint by name.
+        reasons: where the settings come from.
+
+    Returns:
+        Values that a JSON file can hold.
+    """
+    return {
+        "method": method.name,
+        "model": getattr(model.model, "name_or_path", "") or "",
+        "version": metake.__version__,
+        "settings": method.model_dump(),
+        "edits": [{"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in requests],
+        "constraint": dict(constraint),
+        "reasons": list(reasons),
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -271,7 +271,7 @@ class EditResult:
             if not self.stages:
                 reason = "not known: the method plans no targets"
             elif realized[j] < 0.5:
-                reason = f"attenuation: {float(realized[j]):.0%} of the planned shift was realized"
+                reason = f"attenuation: {max(0.0, float(realized[j])):.0%} of the planned shift was realized"
             elif not nll[j] < math.log(2):
                 probability = math.exp(-float(nll[j]))
                 reason = f"planning: the target's probability was {probability:.2f} after {int(self.steps[j])} steps"
