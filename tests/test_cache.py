@@ -78,7 +78,7 @@ def test_statistics_for_notes_an_unwritable_cache(statistics, tmp_path, monkeypa
     places = [tmp_path / "file", tmp_path / "file" / "cache"] + ([closed] if os.geteuid() else [])
     for turn, place in enumerate(places):
         monkeypatch.setenv("METAKE_CACHE", str(place))
-        with pytest.warns(UserWarning, match="not kept: .* cannot be written .*METAKE_CACHE") as notes:
+        with pytest.warns(UserWarning, match="not cached: .* cannot be written .*set METAKE_CACHE") as notes:
             found, count = statistics()
         assert [str(place) in str(note.message) for note in notes] == [True]
         assert count == turn + 1

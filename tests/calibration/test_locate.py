@@ -86,7 +86,7 @@ def test_locate_of_every_method(unchanged, requests, statistics, name):
     if plain.paths("attenuation"):
         assert (
             plain.updated(**{n: method.value(n) for n in ("lookup", "attenuation", "lr")}).updated(
-                **{n: method.value(n) for n in ("meta_lr",) if method.paths(n)}
+                **{n: method.value(n) for n in ("meta_lr", "meta_steps") if method.paths(n)}
             )
             == method
         )
