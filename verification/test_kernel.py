@@ -192,7 +192,7 @@ def test_record_is_of_these_sources_and_of_claims():
     recorded = kernel.read_record()
     assert recorded is not None, "the proofs changed: run `make proofs-accept`"
     assert set(recorded.proved) | set(recorded.refused) == {c.id for c in CLAIMS}
-    assert list(recorded.counterexamples) == kernel.named_components() + kernel.counterexamples()
+    assert list(recorded.counterexamples) == kernel.parts() + kernel.counterexamples()
     assert not set(recorded.proved) & set(recorded.refused)
 
 
@@ -247,7 +247,7 @@ def test_every_statement_has_a_remark_and_every_gap_a_reason():
     stated = {claim.id for claim in CLAIMS if proofs_page.statement(claim.id)}
     assert stated == set(proofs_page.REMARKS)
     assert not stated & set(proofs_page.OBSTACLES)
-    assert kernel.named_components() == [f"{id}_part" for id in proofs_page.PARTS]
+    assert kernel.parts() == [f"{id}_part" for id in proofs_page.PARTS]
     assert set(proofs_page.PARTS) <= set(proofs_page.OBSTACLES)
 
 
