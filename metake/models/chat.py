@@ -39,6 +39,7 @@ class Chat:
 
     Attributes:
         frame: from the template's rendering of one question and its answer, including a default system message.
+        end: what the template writes after the answer.
 
     Raises:
         MetakeError: the tokenizer has no chat template, or one that does not show both texts, in this order, once.
@@ -55,8 +56,9 @@ class Chat:
             reason = " ".join(str(error).split())[:200]
             raise MetakeError(f"chat: the tokenizer's chat template fails ({reason})") from error
         before, _, rest = text.partition(QUESTION)
-        after, _, end = rest.partition(ANSWER)
-        if f"{before}{QUESTION}{after}{ANSWER}{end}" != text or QUESTION in rest or ANSWER in before + end:
+        after, _, self.end = rest.partition(ANSWER)
+        shown = f"{before}{QUESTION}{after}{ANSWER}{self.end}"
+        if shown != text or QUESTION in rest or ANSWER in before + self.end:
             raise MetakeError(
                 "chat: the tokenizer's chat template does not show a question and its answer once each"
             )

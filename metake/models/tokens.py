@@ -42,6 +42,17 @@ class Row:
         """The row up to its lookup token, on which the lookup token's key depends."""
         return Row(self.ids[: self.lookup + 1], self.lookup)
 
+    def ended(self, token: int) -> Row:
+        """The row with one more token in its answer.
+
+        Args:
+            token: id of the token, e.g. that of `end_token`.
+
+        Returns:
+            A row with the same lookup token.
+        """
+        return Row((*self.ids, token), self.lookup, self.answer + 1)
+
     @property
     def needed(self) -> int:
         """Number of tokens that a pass has to read: up to the last one that predicts an answer token."""

@@ -1,0 +1,55 @@
+"""The token that a complete answer ends with."""
+
+import pytest
+
+from metake.errors import MetakeError
+from metake.models.chat import Chat
+from metake.models.editable import EditableModel
+from metake.models.end_token import end_token
+from metake.models.tokens import encode
+
+TURNS = (
+    "{% for m in messages %}<{{ m.role }}>\n{{ m.content }} <|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>\n{% endif %}"
+)
+NO_END = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+@pytest.fixture
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    from metake.models.load import ASSETS
+
+    return AutoTokenizer.from_pretrained(ASSETS / "demo")
+
+
+def with_tokenizer(demo, tokenizer):
+    return EditableModel(demo.model, tokenizer)
+
+
+def test_end_token_of_a_plain_prompt_is_the_end_of_text(demo, tokenizer):
+    assert end_token(with_tokenizer(demo, tokenizer)) == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(("template", "token"), [(TURNS, "<|end|>"), (NO_END, "<|endoftext|>")])
+def test_end_token_in_a_chat_is_the_end_of_the_turn(demo, tokenizer, template, token):
+    """A template that writes no token of its own after the answer leaves the end-of-text token."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.chat_template = template
+    found = end_token(with_tokenizer(demo, Chat(tokenizer)))
+    assert found == tokenizer.convert_tokens_to_ids(token)
+
+
+def test_end_token_without_an_end_of_text_token_is_refused(demo, tokenizer):
+    tokenizer.eos_token = None
+    with pytest.raises(MetakeError, match=r"^end token: the tokenizer has no end-of-text token; set"):
+        end_token(with_tokenizer(demo, tokenizer))
+
+
+def test_row_ended_has_one_more_token_to_predict(tokenizer):
+    row = encode(tokenizer, "The craft of Ann is", "baker")
+    ended = row.ended(7)
+    assert ended.ids == (*row.ids, 7)
+    assert (ended.lookup, ended.answer_ids) == (row.lookup, (*row.answer_ids, 7))
+    assert list(ended.predicting) == [*row.predicting, len(row) - 1]
