@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 
 import metake
 from metake.errors import MetakeError
-from metake.files import check_writable, read_record, write_record
+from metake.files import check_writable, expand, read_record, write_record
 
 MANIFEST = "metake.json"
 FIGURES = ("realization.png",)  # drawn after the result is in place
@@ -42,6 +43,12 @@ MODEL = (
     *NOT_VERIFIED,
 )
 REMEDY = f"save the model again, or remove {MANIFEST} to load the folder without checks"
+
+
+def cache_folder() -> Path:
+    """Folder of the cache: `$METAKE_CACHE`, or `metake` in the user's cache folder. An empty value counts as none."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "metake"
+    return expand(os.environ.get("METAKE_CACHE") or default)
 
 
 def _entries(folder: Path) -> set[str]:
@@ -136,7 +143,7 @@ def result_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _put_in_place(place: Path, folder: Path, earlier: set[str]) -> None:
     files = {str(f.relative_to(place)): f for f in sorted(place.rglob("*")) if f.is_file()}
-    listed = {name: _digest(file) for name, file in files.items()}
+    listed = {name: file_digest(file) for name, file in files.items()}
     names = sorted(_entries(place))
     write_record(place / MANIFEST, {"version": metake.__version__, "files": listed})
     mode = (place / MANIFEST).stat().st_mode  # follows the umask, unlike the files of safetensors
@@ -148,7 +155,15 @@ def _put_in_place(place: Path, folder: Path, earlier: set[str]) -> None:
         (place / name).replace(folder / name)
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file.
+
+    Args:
+        file: the file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -165,5 +180,7 @@ def verify(folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         return
     for name, wanted in read_record(folder / MANIFEST, REMEDY)["files"].items():
-        if name not in NOT_VERIFIED and not ((folder / name).is_file() and _digest(folder / name) == wanted):
+        if name not in NOT_VERIFIED and not (
+            (folder / name).is_file() and file_digest(folder / name) == wanted
+        ):
             raise MetakeError(f"{folder / name}: damaged or changed since metake wrote it; {REMEDY}")

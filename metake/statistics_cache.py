@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from metake.errors import MetakeError
-from metake.files import check_writable, expand
+from metake.files import check_writable
+from metake.folders import cache_folder
 from metake.geometry.covariance import collect
 from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.models.editable import EditableModel
@@ -21,12 +21,6 @@ from metake.presets import preset_name
 from metake.texts import default_text
 
 TOKENS = 61_440  # of the shipped text, by default
-
-
-def cache_folder() -> Path:
-    """Folder of the cache: `$METAKE_CACHE`, or `metake` in the user's cache folder. An empty value counts as none."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "metake"
-    return expand(os.environ.get("METAKE_CACHE") or default)
 
 
 def _cached(path: Path, model: EditableModel, layers: tuple[int, ...]) -> Statistics | None:

@@ -14,13 +14,13 @@ from tests.cases import method_of
 WIDTH, INNER, BLOCKS = 32, 64, 2
 
 
-def write_gguf(path):
+def write_gguf(path, seed=0):
     """A random Llama with quantized matrices (Q8_0) and the demo model's vocabulary."""
     gguf = pytest.importorskip("gguf")
     pytest.importorskip("accelerate")
     coded = json.loads((ASSETS / "demo" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     tokens = sorted(coded["vocab"], key=coded["vocab"].get)
-    writer, random = gguf.GGUFWriter(path, "llama"), np.random.default_rng(0)
+    writer, random = gguf.GGUFWriter(path, "llama"), np.random.default_rng(seed)
     writer.add_block_count(BLOCKS)
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)

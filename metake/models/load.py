@@ -24,6 +24,7 @@ from metake.extras import require
 from metake.files import as_path, expand, read_json, write_json
 from metake.folders import check_folder, result_folder, verify
 from metake.models.chat import Chat
+from metake.models.converted import Conversion
 from metake.models.editable import EditableModel
 from metake.models.modules import ModuleMap
 from metake.names import did_you_mean, unknown_name
@@ -113,7 +114,8 @@ def load(
         except (RuntimeError, AssertionError, TypeError) as error:
             raise MetakeError(f"device: {device!r} is not available; try cpu") from error
     place, options = _locate(name)
-    model, tokenizer = _from_pretrained(name, place, options, getattr(torch, dtype), device)
+    read = _from_gguf if "gguf_file" in options else _from_pretrained
+    model, tokenizer = read(name, place, options, getattr(torch, dtype), device)
     path = expand(name)
     canonical = name if name in DEMOS or not path.exists() else path.resolve().name
     model.name_or_path = canonical
@@ -263,6 +265,22 @@ def bars_on_terminals() -> Iterator[None]:
         reader.tqdm, bars._tqdm_active = own, active
 
 
+def _from_gguf(
+    name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
+) -> tuple[Any, Any]:
+    """Model and tokenizer of a GGUF file, from the cache, or converted and cached."""
+    conversion = Conversion.of(Path(place, options["gguf_file"]), str(dtype).removeprefix("torch."))
+    if conversion.is_cached():
+        here = {"local_files_only": True}
+        return _from_pretrained(name, str(conversion.folder), here, dtype, device)
+    cacheable = conversion.is_cacheable()
+    loaded = _from_pretrained(name, place, options, dtype, device)
+    if cacheable:
+        with bars_on_terminals():
+            conversion.store(lambda folder: _write_files(*loaded, folder))
+    return loaded
+
+
 def _from_pretrained(
     name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Any, Any]:
@@ -331,8 +349,12 @@ def write_model(model: EditableModel, place: Path) -> None:
         model: the model with its tokenizer.
         place: an existing folder.
     """
-    model.model.save_pretrained(place)
-    model.tokenizer.save_pretrained(place)
+    _write_files(model.model, model.tokenizer, place)
+
+
+def _write_files(model: Any, tokenizer: Any, place: Path) -> None:
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
     # options of this load are left out, and the class gets the name that transformers before 5 knows
     path = place / "tokenizer_config.json"
     dropped = ("backend", "is_local", "local_files_only")

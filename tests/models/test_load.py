@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from metake.errors import MetakeError
 from metake.models import load as loading
 from metake.models.chat import Chat
+from metake.models.converted import Conversion
 from metake.models.load import ASSETS, as_editable, load, save_model
 from tests.cases import tiny
 
@@ -21,6 +22,7 @@ from tests.cases import tiny
 @pytest.fixture
 def told(monkeypatch):
     """`told(name, **options)`: the loaded model, and place and options that both loaders were given."""
+    monkeypatch.setattr(Conversion, "is_cacheable", lambda self: False)
 
     def go(name, change=lambda model: None, **options):
         seen, model = {}, tiny("gpt2").train()
