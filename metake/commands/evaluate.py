@@ -5,12 +5,30 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from tqdm import tqdm
 
 from metake.commands.common import MethodOptions, load_model, records_that_fit
+from metake.commands.evaluate_options import (
+    Against,
+    Alone,
+    Base,
+    Data,
+    Edited,
+    Edits,
+    Generate,
+    HeldOut,
+    MeasureEvery,
+    Methods,
+    ModelToEdit,
+    Out,
+    Seeds,
+    check_draws,
+    check_edited,
+    method_names,
+)
 from metake.commands.option_types import (
     AsJson,
     Batch,
@@ -20,7 +38,6 @@ from metake.commands.option_types import (
     Dtype,
     Hparams,
     Layers,
-    Model,
     Modules,
     Overwrite,
     Preset,
@@ -29,11 +46,9 @@ from metake.commands.option_types import (
 )
 from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
-from metake.extras import require
 from metake.files import read_text, write_json, write_text
 from metake.folders import check_run_folder
-from metake.names import unknown_name
-from metake.options import output_path
+from metake.phases import phase
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
@@ -53,88 +68,6 @@ EVALUATION = (
     "realization.png",
     "report.html",
 )  # what evaluate writes under --out
-
-Data = Annotated[
-    Path,
-    typer.Option(
-        help="File of records (JSON, JSON Lines, CSV or TSV): own facts, zsRE, CounterFact, EasyEdit, KnowEdit."
-    ),
-]
-Out = Annotated[
-    Path,
-    typer.Option(
-        parser=output_path,
-        metavar="PATH",
-        help="Folder for results.json, table.md, report.html and the figure.",
-    ),
-]
-Methods = Annotated[str, typer.Option(help="Comma-separated rows of the method table.")]
-Edits = Annotated[int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")]
-Seeds = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Draws of the records: the first ones for draw 0, a random sample for every other; each has contexts of its own.",
-    ),
-]
-Against = Annotated[
-    str | None,
-    typer.Option(
-        metavar="METHOD",
-        help="Also the paired difference of every other method to this one, record by record, with its interval.",
-    ),
-]
-MeasureEvery = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="BATCHES", help="Measure also in between, after every so many batches."),
-]
-Alone = Annotated[
-    bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
-]
-Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.")]
-HeldOut = Annotated[Path | None, typer.Option(help="Text for perplexity; default: the included text.")]
-
-
-def method_names(methods: str, against: str | None) -> list[str]:
-    """Names of `--methods`, each once; an unknown one raises a `MetakeError`.
-
-    Args:
-        methods: value of the option.
-        against: value of `--against`, which has to be one of them.
-
-    Returns:
-        The names.
-
-    Raises:
-        MetakeError: there is none.
-    """  # noqa: DOC501 (unknown_name returns a MetakeError)
-    from metake.methods.table import method_named
-
-    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    if not names:
-        raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
-    for name in names:
-        method_named(name)
-    if against is not None and against not in names:
-        raise unknown_name("--against", against, names, "name one of --methods")
-    return names
-
-
-def check_draws(seeds: int, measure_every: int | None, alone: bool) -> None:
-    """Check the options of draws and measurements, before anything is loaded.
-
-    Args:
-        seeds: value of `--seeds`.
-        measure_every: value of `--measure-every`.
-        alone: value of `--alone`.
-
-    Raises:
-        MetakeError: they contradict each other.
-    """
-    if measure_every is not None and alone:
-        raise MetakeError("evaluate: --alone measures after every batch; leave out --measure-every")
-    if seeds >= 3:
-        require("theory", "scipy", what=f"--seeds {seeds}: intervals over three or more draws")
 
 
 def read_data(data: Path, edits: int | None, seeds: int) -> list[Record]:
@@ -186,23 +119,20 @@ def included_text(model: EditableModel) -> str:
     return held_out_text(preset_name(model))
 
 
-def draw_data(records: list[Record], edits: int | None, seeds: int, *options: Any) -> list[Protocol]:
+def draw_data(protocol: Protocol, edits: int | None, seeds: int) -> list[Protocol]:
     """Protocols of all draws.
 
     Args:
-        records: records that fit the model.
+        protocol: the protocol, with all records that fit the model.
         edits: value of `--edits`.
         seeds: value of `--seeds`.
-        options: further arguments of `Protocol`, in its order.
 
     Returns:
         One protocol per draw.
     """
     from metake.evaluation.draws import draw_protocols
-    from metake.evaluation.protocol import Protocol
 
-    protocol = Protocol(records, *options)
-    return [protocol] if seeds == 1 else draw_protocols(protocol, edits or len(records), seeds)
+    return [protocol] if seeds == 1 else draw_protocols(protocol, edits or len(protocol.records), seeds)
 
 
 def run_protocols(
@@ -285,10 +215,70 @@ def draw_pages(results: Results, content: dict[str, Any], d_k: int, out: Path) -
         typer.echo(f"written: {page}")
 
 
+def edit_and_measure(
+    protocol: Protocol,
+    model: EditableModel,
+    names: Sequence[str],
+    options: MethodOptions,
+    sources: tuple[Path | None, Path | None],
+    draws: tuple[int | None, int],
+    out: Path,
+    **extra: Any,
+) -> list[Results]:
+    """Results of several methods, each with the model's preset or calibrated.
+
+    Args:
+        protocol: the protocol, with all records that fit the model.
+        model: the model.
+        names: names of the methods.
+        options: changes of their settings.
+        sources: values of `--stats` and `--text`.
+        draws: values of `--edits` and `--seeds`.
+        out: folder of the results.
+        **extra: further values for the result file.
+
+    Returns:
+        One results per draw.
+    """
+    first = [record.request for record in protocol.records[: protocol.batch_size]]
+    locations, statistics = options.chosen(model, names, first, *sources)
+    methods = [location.method for location in locations]
+    reasons = {location.method.name: list(location.reasons) for location in locations}
+    return run_protocols(
+        draw_data(protocol, *draws), model, methods, statistics, out, reasons=reasons, **extra
+    )
+
+
+def measure_edited(
+    folder: Path, base: EditableModel, protocol: Protocol, dtype: str, modules: Path | None, **extra: Any
+) -> Results:
+    """Results of a model or a delta that was made elsewhere.
+
+    Args:
+        folder: value of `--edited`.
+        base: the unedited model.
+        protocol: the protocol, with all records that fit the model.
+        dtype: value of `--dtype`.
+        modules: value of `--modules`.
+        **extra: further values for the result file.
+
+    Returns:
+        The results.
+    """
+    from metake.evaluation.edited import read_edited
+
+    with phase(f"load {folder}"):
+        edited = read_edited(folder, base, dtype=dtype, modules=modules)
+    return protocol.judge_edited(base, edited, str(folder), **extra)
+
+
 def evaluate(
-    model: Model,
+    context: typer.Context,
     data: Data,
     out: Out,
+    model: ModelToEdit = None,
+    edited: Edited = None,
+    base: Base = None,
     methods: Methods = "metake,alphaedit,memit",
     edits: Edits = None,
     batch: Batch = 20,
@@ -314,34 +304,35 @@ def evaluate(
     """Edit the records of a file in consecutive batches with several methods, and compare the methods.
 
     Every batch is checkpointed under --out; rerun the command to resume. With several draws, the tables have means over
-    the draws; the page is about the first one.
+    the draws; the page is about the first one. With --edited and --base, a model that was edited elsewhere is measured.
 
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
+    from metake.evaluation.protocol import Protocol
     from metake.evaluation.summary import draws_content
 
     with document(as_json) as content:
+        check_edited(context, model, edited, base)
         names = method_names(methods, against)
         check_draws(seeds, measure_every, alone)
         check_run_folder(out, EVALUATION, overwrite=overwrite)
         everything = read_data(data, edits, seeds)
         options = MethodOptions.read(preset, hparams, change, layers)
-        perplexity_text = read_held_out(held_out)
-        loaded = load_model(model, device, dtype, modules, chat)
+        held = read_held_out(held_out)
+        loaded = load_model(str(model or base), device, dtype, modules, chat)
         options.methods(loaded, names)  # a setting that no method has
         records, left_out = records_that_fit(loaded, everything, data)
-        first = [record.request for record in records[:batch]]
-        locations, statistics = options.chosen(loaded, names, first, stats, text)
-        chosen = [location.method for location in locations]
-        held = perplexity_text or included_text(loaded)
-        protocols = draw_data(records, edits, seeds, batch, not alone, generate, held, measure_every)
-        reasons = {location.method.name: list(location.reasons) for location in locations}
-        extra = {"data": str(data), "left_out": left_out, "reasons": reasons}
-        draws = run_protocols(protocols, loaded, chosen, statistics, out, **extra)
+        protocol = Protocol(records, batch, not alone, generate, held or included_text(loaded), measure_every)
+        extra = {"data": str(data), "left_out": left_out}
+        if edited is not None:
+            draws = [measure_edited(edited, loaded, protocol, dtype, modules, **extra)]
+        else:
+            draws = edit_and_measure(
+                protocol, loaded, names, options, (stats, text), (edits, seeds), out, **extra
+            )
         if rank_and_size()[0] > 0:
             return
-        base = None if against is None else chosen[names.index(against)].name
-        found = draws_content(draws, base)
+        found = draws_content(draws, against and draws[0].runs[names.index(against)].method.name)
         save_results(draws, found, out)
         content.update(found, out=str(out))
         draw_pages(draws[0], found, loaded.d_k, out)

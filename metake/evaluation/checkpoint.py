@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from metake.data.records import Record
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Measurement
 from metake.files import as_plain, read_record, read_tensors, write_record, write_tensors
+from metake.geometry.statistics import Statistics, text_fingerprint
+from metake.methods.base import Method
+from metake.models.chat import described
+from metake.models.editable import EditableModel
 from metake.requests import EditRequest
 from metake.result import EditResult
 
@@ -131,3 +137,41 @@ class Checkpoints:
         write_record(
             self._folder(index) / "measured.json", {"index": index, "measurement": measurement.plain()}
         )
+
+
+def run_key(
+    model: EditableModel,
+    records: Sequence[Record],
+    method: Method,
+    statistics: Statistics | None,
+    *,
+    batch: int,
+    contexts: Sequence[str] | None,
+    **measured: Any,
+) -> dict[str, Any]:
+    """The key of a run's `Checkpoints`: all that its weights and numbers depend on, as plain values.
+
+    Args:
+        model: the model, unedited.
+        records: the records, in the order of editing.
+        method: the method.
+        statistics: the statistics of its layers; None if it needs none.
+        batch: edits per batch.
+        contexts: contexts of planning; None for those of the method.
+        measured: what is measured, and whatever else tells two runs apart.
+
+    Returns:
+        values that a JSON file can hold.
+    """
+    source = statistics and statistics.provenance
+    return {
+        "fingerprint": model.fingerprint(),
+        "method": method.name,
+        "batch": batch,
+        "settings": method.model_dump(mode="json"),
+        "contexts": list(contexts or ()),
+        "statistics": source and [source.text, source.tokens, source.window, source.dtype],
+        "chat": described(model.tokenizer),
+        "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
+        **measured,
+    }

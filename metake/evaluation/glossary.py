@@ -43,6 +43,7 @@ GLOSSARY: dict[str, str] = {
 EVALUATION_TIMES: dict[str, str] = {
     "before": "the unedited model",
     "end": "after the last of the consecutive batches, on one model, all records",
+    "given": "an edited model that was given, all records",
     "alone": "after each batch on an otherwise unedited model, that batch's records; then reverted",
 }
 LABELS: dict[str, str] = {

@@ -103,6 +103,27 @@ class Measurement:
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
+def merge(parts: Sequence[Measurement]) -> Measurement:
+    """Measurements of disjoint sets of records as one.
+
+    Args:
+        parts: measurements of one evaluator.
+
+    Returns:
+        the measurement of all records, without perplexity.
+    """
+    values = {
+        name: np.fmax.reduce([part.values[name] for part in parts])  # NaN only where every part has it
+        for name in PER_RECORD
+    }
+    choices = [max(options, key=len) for options in zip(*(part.choices for part in parts), strict=True)]
+    answers = [
+        max(options, key=lambda a: len("".join(a)))
+        for options in zip(*(p.answers for p in parts), strict=True)
+    ]
+    return Measurement(values, float("nan"), float("nan"), choices, answers)
+
+
 def score(means: Mapping[str, float], locality: str = "specificity") -> float:
     """Harmonic mean of efficacy, generalization and locality, from 0 to 1.
 

@@ -9,7 +9,7 @@ from typing import Any
 from metake.console import draw_or_note
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import LABELS, explain, explained
-from metake.evaluation.results import Results
+from metake.evaluation.results import GivenEdit, Results
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.report.answers import Answer, Dialogue, Line, judge_neighbor, judge_target
@@ -103,16 +103,18 @@ def write_layers(layers: Sequence[int]) -> str:
     return ",".join(str(layer) for layer in layers)
 
 
-def settings_line(method: Method) -> str:
+def settings_line(method: Method | GivenEdit) -> str:
     """The settings that differ most between presets, in one line.
 
     Args:
-        method: the method.
+        method: the method, or an edit that was given.
 
     Returns:
         e.g. `memit: lam 15,000, layers 3-4, at most 25 steps`.
     """
     parts = [method.name]
+    if isinstance(method, GivenEdit):
+        return f"{method.name}: {len(method.changed)} changed tensors"
     if method.constraint_setting:
         parts = [f"{method.name}: {method.constraint_setting} {method.value(method.constraint_setting):,g}"]
     parts.append(f"layers {write_layers(method.layers)}")
@@ -250,7 +252,8 @@ def write_comparison_page(path: Path, results: Results) -> Path:
     """
     content = results.content
     title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method.name for run in results.runs)}"
-    paragraphs = [*conclude(content), ATTENUATION, COMPARING]
+    planned = any(isinstance(run.method, LocateThenEdit) for run in results.runs)
+    paragraphs = [*conclude(content), *([ATTENUATION, COMPARING] if planned else [])]
     result = result_section(
         results, path.with_name("realization.png"), title="Methods compared", paragraphs=paragraphs
     )

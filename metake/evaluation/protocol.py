@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from metake.data.records import Record
+from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.checkpoint import Checkpoints, run_key
 from metake.evaluation.checks import check_batches
 from metake.evaluation.consistency import References
-from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement
+from metake.evaluation.metrics import Evaluator, Measurement, merge
 from metake.evaluation.results import MethodRun, Results, result_file
 from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.methods.base import Method
-from metake.models.chat import described
 from metake.models.editable import EditableModel
 from metake.phases import phase
 from metake.prompts import sample_contexts
@@ -105,7 +103,21 @@ class Protocol:
             the session, whose `run` runs one method.
         """
         self.check()
-        evaluator = Evaluator(
+        evaluator = self.evaluator(model)
+        with phase("evaluate the unedited model"):
+            before = evaluator.measure()
+        return Session(self, model, statistics, evaluator, before)
+
+    def evaluator(self, model: EditableModel) -> Evaluator:
+        """The measurements of the records on one model. A held-out text that is too short raises a `MetakeError`.
+
+        Args:
+            model: the model.
+
+        Returns:
+            the evaluator.
+        """
+        return Evaluator(
             model,
             self.records,
             text=self.text,
@@ -113,9 +125,26 @@ class Protocol:
             sampled_records=self.sampled_records,
             references=self.references,
         )
-        with phase("evaluate the unedited model"):
-            before = evaluator.measure()
-        return Session(self, model, statistics, evaluator, before)
+
+    def judge_edited(
+        self, base: EditableModel, edited: EditableModel | Delta, source: str = "", **extra: Any
+    ) -> Results:
+        """Results of a model that was edited elsewhere: all metrics of a run, with `base` as the unedited model.
+
+        A model with another architecture or other tokens than `base`, or a delta of another model, raises a `MetakeError`.
+
+        Args:
+            base: the unedited model, on which a delta is applied and reverted.
+            edited: the edited model, or the change.
+            source: folder that it was read from; its last part names it in tables.
+            extra: further plain values for the result file.
+
+        Returns:
+            one run, and the content of the result file.
+        """
+        from metake.evaluation.edited import judge_edited  # builds on this module
+
+        return judge_edited(self, base, edited, source, **extra)
 
     def run(
         self,
@@ -270,7 +299,7 @@ class Session:
                         measurements[group.stop] = measurement
                         on_measurement(group.stop, measurement)
                 on_edit(len(group))
-        after = measurements[count] if consecutive else _merge(alone)
+        after = measurements[count] if consecutive else merge(alone)
         return MethodRun(method, self.before, after, batches, "end" if consecutive else "alone", measurements)
 
     def _editor(self, method: Method, contexts: tuple[str, ...] | None) -> Editor:
@@ -352,55 +381,3 @@ class Session:
             **extra,
         )
         return Results(self.before, list(runs), content)
-
-
-def run_key(
-    model: EditableModel,
-    records: Sequence[Record],
-    method: Method,
-    statistics: Statistics | None,
-    *,
-    batch: int,
-    contexts: Sequence[str] | None,
-    **measured: Any,
-) -> dict[str, Any]:
-    """The key of a run's `Checkpoints`: all that its weights and numbers depend on, as plain values.
-
-    Args:
-        model: the model, unedited.
-        records: the records, in the order of editing.
-        method: the method.
-        statistics: the statistics of its layers; None if it needs none.
-        batch: edits per batch.
-        contexts: contexts of planning; None for those of the method.
-        measured: what is measured, and whatever else tells two runs apart.
-
-    Returns:
-        values that a JSON file can hold.
-    """
-    source = statistics and statistics.provenance
-    return {
-        "fingerprint": model.fingerprint(),
-        "method": method.name,
-        "batch": batch,
-        "settings": method.model_dump(mode="json"),
-        "contexts": list(contexts or ()),
-        "statistics": source and [source.text, source.tokens, source.window, source.dtype],
-        "chat": described(model.tokenizer),
-        "records": text_fingerprint(json.dumps([asdict(record) for record in records])),
-        **measured,
-    }
-
-
-def _merge(parts: Sequence[Measurement]) -> Measurement:
-    """Measurements of disjoint sets of records as one."""
-    values = {
-        name: np.fmax.reduce([part.values[name] for part in parts])  # NaN only where every part has it
-        for name in PER_RECORD
-    }
-    choices = [max(options, key=len) for options in zip(*(part.choices for part in parts), strict=True)]
-    answers = [
-        max(options, key=lambda a: len("".join(a)))
-        for options in zip(*(p.answers for p in parts), strict=True)
-    ]
-    return Measurement(values, float("nan"), float("nan"), choices, answers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,17 +23,44 @@ WIDTH = 100  # columns of a terminal that a table fits
 
 
 @dataclass(frozen=True)
-class MethodRun:
-    """A method's run over all batches.
+class GivenEdit:
+    """An edit that was not made here, in place of the method of a run.
 
     Attributes:
+        name: its name in tables.
+        source: the folder that it was read from; empty for a model in memory.
+        changed: changed tensor -> Frobenius norm of the change, relative to the unedited tensor's.
+        layers: layers with a changed tensor, ascending.
+    """
+
+    name: str
+    source: str
+    changed: Mapping[str, float]
+    layers: tuple[int, ...]
+
+    def model_dump(self) -> dict[str, Any]:
+        """Plain values for a result file."""
+        return {
+            "kind": "given",
+            "source": self.source,
+            "layers": list(self.layers),
+            "changed": dict(self.changed),
+        }
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """A method's run over all batches, or the measurement of an edit that was given.
+
+    Attributes:
+        method: the method, or the edit.
         before, after: measurements of the unedited and the edited model.
         batches: summaries of every batch (see `EditResult.summary`).
         moment: when `after` was measured, a key of `glossary.EVALUATION_TIMES`.
         measurements: number of edits -> measurement after so many; empty where each batch is measured alone.
     """
 
-    method: Method
+    method: Method | GivenEdit
     before: Measurement
     after: Measurement
     batches: list[dict[str, Any]]
@@ -42,7 +69,9 @@ class MethodRun:
 
     @property
     def seconds_per_edit(self) -> float:
-        """Mean wall time of an edit, in seconds, without evaluation."""
+        """Mean wall time of an edit, in seconds, without evaluation; NaN for an edit that was given."""
+        if not self.batches:
+            return float("nan")
         seconds = float(sum(b["seconds"] for b in self.batches))
         return seconds / max(1, sum(len(b["requests"]) for b in self.batches))
 
@@ -53,9 +82,13 @@ class MethodRun:
             "moment": self.moment,
             "settings": self.method.model_dump(),
             **_plain(self.after),
-            "seconds_per_edit": self.seconds_per_edit,
+            "seconds_per_edit": self.seconds_per_edit if self.batches else None,
             "batches": self.batches,
         }
+
+
+def _time_cell(seconds: float) -> str:
+    return "-" if seconds != seconds else f"{seconds:.2f}"
 
 
 def _plain(measurement: Measurement) -> dict[str, Any]:
@@ -120,7 +153,7 @@ class Results:
         rows = [["unedited", *(cell(self.before, m) for m in measured), "-"]]
         for run in self.runs:
             rows.append(
-                [run.method.name, *(cell(run.after, m) for m in measured), f"{run.seconds_per_edit:.2f}"]
+                [run.method.name, *(cell(run.after, m) for m in measured), _time_cell(run.seconds_per_edit)]
             )
         return head, rows
 
@@ -142,7 +175,7 @@ class Results:
         rows = [["unedited", *(short_cell(self.before, m) for m in metrics[:-1]), "-"]]
         for run in self.runs:
             cells = [short_cell(run.after, m) for m in metrics[:-1]]
-            rows.append([run.method.name, *cells, f"{run.seconds_per_edit:.2f}"])
+            rows.append([run.method.name, *cells, _time_cell(run.seconds_per_edit)])
         head = ["method", *(LABELS[m] for m in metrics)]
         definitions = "; ".join(f"{LABELS[m]}: {SHORT_DEFINITIONS[m]}" for m in metrics)
         legend = f"{definitions}. Shares in per cent, ± half of their 95% interval over records."

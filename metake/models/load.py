@@ -295,13 +295,24 @@ def _from_pretrained(
     try:
         with bars_on_terminals():
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, trust_remote_code=False, **safe, **sharding, **options
+            read: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out the loading information
+            model, found = read(
+                place,
+                dtype=dtype,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **safe,
+                **sharding,
+                **options,
             )
     except Exception as error:  # the loaders raise whatever their formats raise
         reason = shorten(next(iter(str(error).strip().splitlines()), ""), 200, placeholder=" ...")
         remedy = "" if options else f"; {_suggestion(name)}"  # options: the files are here
         raise MetakeError(f"{name}: cannot be loaded{remedy} ({type(error).__name__}: {reason})") from error
+    if missing := sorted(found["missing_keys"]):  # the loader would fill them with random numbers
+        raise MetakeError(
+            f"{name}: has no weights for {missing[0]} (of {len(missing)}); save the whole model again"
+        )
     if "gguf_file" in options:
         # the weights are dequantized, but the config still says otherwise and would refuse to be saved
         for holder in (model.config, model):

@@ -1,0 +1,155 @@
+"""Options of `metake evaluate` alone, and checks of what they say together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metake.errors import MetakeError
+from metake.extras import require
+from metake.names import unknown_name
+from metake.options import output_path
+
+ModelToEdit = Annotated[
+    str | None,
+    typer.Option("--model", help="A name from `metake models`, a local folder, a .gguf file or a hub name."),
+]
+Edited = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Evaluate this model, which was edited elsewhere (safetensors), or this delta, in place of --methods.",
+    ),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="With --edited: the unedited model, as for --model."),
+]
+OF_METHODS = (
+    "model",
+    "methods",
+    "batch",
+    "seeds",
+    "against",
+    "measure_every",
+    "alone",
+    "layers",
+    "hparams",
+    "preset",
+    "change",
+    "stats",
+    "text",
+)  # parameters that --edited has no use for
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="File of records (JSON, JSON Lines, CSV or TSV): own facts, zsRE, CounterFact, EasyEdit, KnowEdit."
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        parser=output_path,
+        metavar="PATH",
+        help="Folder for results.json, table.md, report.html and the figure.",
+    ),
+]
+Methods = Annotated[str, typer.Option(help="Comma-separated rows of the method table.")]
+Edits = Annotated[int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Draws of the records: the first ones for draw 0, a random sample for every other; each has contexts of its own.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        help="Also the paired difference of every other method to this one, record by record, with its interval.",
+    ),
+]
+MeasureEvery = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="BATCHES", help="Measure also in between, after every so many batches."),
+]
+Alone = Annotated[
+    bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
+]
+Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.")]
+HeldOut = Annotated[Path | None, typer.Option(help="Text for perplexity; default: the included text.")]
+
+
+def method_names(methods: str, against: str | None) -> list[str]:
+    """Names of `--methods`, each once; an unknown one raises a `MetakeError`.
+
+    Args:
+        methods: value of the option.
+        against: value of `--against`, which has to be one of them.
+
+    Returns:
+        The names.
+
+    Raises:
+        MetakeError: there is none.
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
+    from metake.methods.table import method_named
+
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise MetakeError("evaluate: --methods names none; write e.g. --methods metake,memit")
+    for name in names:
+        method_named(name)
+    if against is not None and against not in names:
+        raise unknown_name("--against", against, names, "name one of --methods")
+    return names
+
+
+def check_draws(seeds: int, measure_every: int | None, alone: bool) -> None:
+    """Check the options of draws and measurements, before anything is loaded.
+
+    Args:
+        seeds: value of `--seeds`.
+        measure_every: value of `--measure-every`.
+        alone: value of `--alone`.
+
+    Raises:
+        MetakeError: they contradict each other.
+    """
+    if measure_every is not None and alone:
+        raise MetakeError("evaluate: --alone measures after every batch; leave out --measure-every")
+    if seeds >= 3:
+        require("theory", "scipy", what=f"--seeds {seeds}: intervals over three or more draws")
+
+
+def check_edited(context: typer.Context, model: str | None, edited: Path | None, base: str | None) -> None:
+    """Check the options that name a model, before anything is loaded.
+
+    Args:
+        context: of the command.
+        model: value of `--model`.
+        edited: value of `--edited`.
+        base: value of `--base`.
+
+    Raises:
+        MetakeError: there is none, or they contradict each other, or an option of methods is given with `--edited`.
+    """
+    if edited is None:
+        if base is not None:
+            raise MetakeError(
+                "evaluate: --base is the unedited model of --edited; give --edited FOLDER, or --model"
+            )
+        if model is None:
+            raise MetakeError("evaluate: --model is missing; give it, or --edited FOLDER and --base NAME")
+        return
+    if base is None:
+        raise MetakeError("evaluate: --edited needs the unedited model; give --base NAME")
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in OF_METHODS and source is not None and source.name == "COMMANDLINE":
+            option = parameter.opts[0]
+            raise MetakeError(f"evaluate: {option} is about edits made here; leave it out with --edited")
