@@ -24,10 +24,9 @@ from metake.commands.evaluate_options import (
     Methods,
     ModelToEdit,
     Out,
+    ProtocolName,
     Seeds,
-    check_draws,
-    check_edited,
-    method_names,
+    check_options,
 )
 from metake.commands.option_types import (
     AsJson,
@@ -47,7 +46,6 @@ from metake.commands.option_types import (
 from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
-from metake.folders import check_run_folder
 from metake.phases import phase
 from metake.processes import rank_and_size
 
@@ -58,16 +56,6 @@ if TYPE_CHECKING:
     from metake.geometry.statistics import Statistics
     from metake.methods.base import Method
     from metake.models.editable import EditableModel
-
-EVALUATION = (
-    "checkpoints",
-    "results.json",
-    "table.md",
-    "differences.md",
-    "curves.png",
-    "realization.png",
-    "report.html",
-)  # what evaluate writes under --out
 
 
 def read_data(data: Path, edits: int | None, seeds: int) -> list[Record]:
@@ -166,13 +154,16 @@ def run_protocols(
         ]
 
 
-def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -> None:
+def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -> dict[str, Any]:
     """Save the result file and the tables, print a short table, and remove the checkpoints.
 
     Args:
         draws: results of every draw.
         content: content of the result file.
         out: folder of the files.
+
+    Returns:
+        The content of `--json`.
     """
     from metake.evaluation.summary import difference_table, summary_table
     from metake.report.tables import markdown, render
@@ -195,6 +186,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     set_interrupt_message(f"the results are saved in {out}")
     typer.echo(f"written: {out}/results.json and table.md, with all metrics")
+    return {**content, "out": str(out)}
 
 
 def draw_pages(results: Results, content: dict[str, Any], d_k: int, out: Path) -> None:
@@ -265,11 +257,11 @@ def measure_edited(
     Returns:
         The results.
     """
-    from metake.evaluation.edited import read_edited
+    from metake.evaluation.edited import judge_edited, read_edited
 
     with phase(f"load {folder}"):
         edited = read_edited(folder, base, dtype=dtype, modules=modules)
-    return protocol.judge_edited(base, edited, str(folder), **extra)
+    return judge_edited(protocol, base, edited, str(folder), **extra)
 
 
 def evaluate(
@@ -286,6 +278,7 @@ def evaluate(
     against: Against = None,
     measure_every: MeasureEvery = None,
     alone: Alone = False,
+    protocol: ProtocolName = "published",
     generate: Generate = True,
     held_out: HeldOut = None,
     layers: Layers = None,
@@ -303,8 +296,8 @@ def evaluate(
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare the methods.
 
-    Every batch is checkpointed under --out; rerun the command to resume. With several draws, the tables have means over
-    the draws; the page is about the first one. With --edited and --base, a model that was edited elsewhere is measured.
+    Every batch is checkpointed under --out; rerun the command to resume. Tables have means over draws, the page has the
+    first. --edited and --base measure a model that was edited elsewhere.
 
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """
@@ -312,27 +305,22 @@ def evaluate(
     from metake.evaluation.summary import draws_content
 
     with document(as_json) as content:
-        check_edited(context, model, edited, base)
-        names = method_names(methods, against)
-        check_draws(seeds, measure_every, alone)
-        check_run_folder(out, EVALUATION, overwrite=overwrite)
+        names = check_options(context)
         everything = read_data(data, edits, seeds)
         options = MethodOptions.read(preset, hparams, change, layers)
         held = read_held_out(held_out)
         loaded = load_model(str(model or base), device, dtype, modules, chat)
         options.methods(loaded, names)  # a setting that no method has
         records, left_out = records_that_fit(loaded, everything, data)
-        protocol = Protocol(records, batch, not alone, generate, held or included_text(loaded), measure_every)
+        text_held_out = held or included_text(loaded)
+        run = Protocol(records, batch, not alone, generate, text_held_out, measure_every, name=protocol)
         extra = {"data": str(data), "left_out": left_out}
         if edited is not None:
-            draws = [measure_edited(edited, loaded, protocol, dtype, modules, **extra)]
+            draws = [measure_edited(edited, loaded, run, dtype, modules, **extra)]
         else:
-            draws = edit_and_measure(
-                protocol, loaded, names, options, (stats, text), (edits, seeds), out, **extra
-            )
+            draws = edit_and_measure(run, loaded, names, options, (stats, text), (edits, seeds), out, **extra)
         if rank_and_size()[0] > 0:
             return
         found = draws_content(draws, against and draws[0].runs[names.index(against)].method.name)
-        save_results(draws, found, out)
-        content.update(found, out=str(out))
+        content.update(save_results(draws, found, out))
         draw_pages(draws[0], found, loaded.d_k, out)

@@ -9,8 +9,19 @@ import typer
 
 from metake.errors import MetakeError
 from metake.extras import require
+from metake.folders import check_run_folder
 from metake.names import unknown_name
 from metake.options import output_path
+
+EVALUATION = (
+    "checkpoints",
+    "results.json",
+    "table.md",
+    "differences.md",
+    "curves.png",
+    "realization.png",
+    "report.html",
+)  # what evaluate writes under --out
 
 ModelToEdit = Annotated[
     str | None,
@@ -79,6 +90,14 @@ MeasureEvery = Annotated[
 ]
 Alone = Annotated[
     bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
+]
+ProtocolName = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="published, or wild: complete greedy answers, compared after normalization (docs/data.md).",
+    ),
 ]
 Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.")]
 HeldOut = Annotated[Path | None, typer.Option(help="Text for perplexity; default: the included text.")]
@@ -153,3 +172,33 @@ def check_edited(context: typer.Context, model: str | None, edited: Path | None,
         if parameter.name in OF_METHODS and source is not None and source.name == "COMMANDLINE":
             option = parameter.opts[0]
             raise MetakeError(f"evaluate: {option} is about edits made here; leave it out with --edited")
+
+
+def check_protocol(name: str, generate: bool) -> None:
+    """Check the name of the protocol before anything is loaded; a wrong one raises a `MetakeError`.
+
+    Args:
+        name: value of `--protocol`.
+        generate: value of `--generate`.
+    """
+    from metake.evaluation.protocol import Protocol
+
+    Protocol([], 1, generate=generate, name=name)
+
+
+def check_options(context: typer.Context) -> list[str]:
+    """Check all options before anything is loaded; wrong ones raise a `MetakeError`.
+
+    Args:
+        context: of the command.
+
+    Returns:
+        Names of the methods.
+    """
+    given = context.params
+    check_edited(context, given["model"], given["edited"], given["base"])
+    names = method_names(given["methods"], given["against"])
+    check_draws(given["seeds"], given["measure_every"], given["alone"])
+    check_protocol(given["protocol"], given["generate"])
+    check_run_folder(given["out"], EVALUATION, overwrite=given["overwrite"])
+    return names

@@ -7,6 +7,7 @@ from math import comb
 from typing import Any
 
 SIGNIFICANCE_LEVEL = 0.05
+STARTS = ("generation_start", "wild_start")  # answers that begin with the target, by either protocol
 
 
 def sign_test(more: int, fewer: int) -> float:
@@ -35,9 +36,10 @@ def conclude(content: Mapping[str, Any]) -> list[str]:
         one sentence on all methods, and one on the two best.
     """
     right = {
-        row["method"]: [bool(x) for x in row["per_record"]["generation_start"]]
+        row["method"]: [bool(x) for x in row["per_record"][name]]
         for row in content["methods"]
-        if "generation_start" in row["per_record"]
+        for name in STARTS
+        if name in row["per_record"]
     }
     if not right:
         return []

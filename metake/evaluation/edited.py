@@ -162,13 +162,15 @@ def _given(base: EditableModel, edited: EditableModel | Delta, source: str) -> G
 def judge_edited(
     protocol: Protocol, base: EditableModel, edited: EditableModel | Delta, source: str = "", **extra: Any
 ) -> Results:
-    """Results of an edited model, or of a delta, on the records of a protocol.
+    """Results of a model that was edited elsewhere: all metrics of a run, with `base` as the unedited model.
+
+    A model with another architecture or other tokens than `base`, or a delta of another model, raises a `MetakeError`.
 
     Args:
         protocol: the records and what is measured of them; all of them are measured on the edited model.
-        base: the unedited model.
+        base: the unedited model, on which a delta is applied and reverted.
         edited: the edited model, or the change.
-        source: folder that it was read from.
+        source: folder that it was read from; its last part names it in tables.
         **extra: further plain values for the result file.
 
     Returns:

@@ -22,6 +22,15 @@ GLOSSARY: dict[str, str] = {
     "generation_start": "share of records whose greedy continuation of the edited prompt starts with the target, "
     "followed by the end of a word (`Mal` does not start `Malak`; in scripts without spaces between words, a target may "
     "end anywhere).",
+    "wild_exact": "WILD's Reliability, by exact match: share of records whose complete greedy answer to the edited prompt equals "
+    "the target after normalization (lower case; without ASCII punctuation and the articles a, an, the). An answer ends at an "
+    "end-of-text token, a line break or a full stop; no target is longer than the limit of tokens. `protocol` has the details.",
+    "wild_exact_rephrase": "wild_exact on the rephrased prompt. WILD's Generalization.",
+    "wild_start": "share of records whose complete greedy answer to the edited prompt begins with the target after normalization.",
+    "wild_start_rephrase": "wild_start on the rephrased prompt.",
+    "wild_judge": "share of records whose complete greedy answer to the edited prompt the given judge calls right.",
+    "wild_judge_rephrase": "wild_judge on the rephrased prompt.",
+    "wild_locality": "WILD's Locality: share of unrelated prompts whose complete greedy answer is the unedited model's.",
     "kl": "KL(unedited || edited) in nats, of the next token after the unrelated prompts of the first 200 records.",
     "overlap": "share of the unedited model's five most likely next tokens that are among the edited model's five, on the same prompts.",
     "efficacy_success": "CounterFact's Efficacy: share of records where the new target is likelier (mean NLL per "
@@ -53,6 +62,13 @@ LABELS: dict[str, str] = {
     "generation": "exact",
     "generation_rephrase": "exact (reph.)",
     "generation_start": "starts",
+    "wild_exact": "WILD exact",
+    "wild_exact_rephrase": "WILD exact (reph.)",
+    "wild_start": "WILD starts",
+    "wild_start_rephrase": "WILD starts (reph.)",
+    "wild_judge": "WILD judge",
+    "wild_judge_rephrase": "WILD judge (reph.)",
+    "wild_locality": "WILD loc.",
     "agreement": "agree",
     "efficacy_success": "ES",
     "paraphrase_success": "PS",
@@ -77,6 +93,9 @@ SHORT_DEFINITIONS: dict[str, str] = {
     "paraphrase_success": "the same on paraphrases",
     "neighborhood_success": "old target likelier on neighbors",
     "generation": "free answers equal to the target",
+    "wild_exact": "complete answers equal to the target after normalization",
+    "wild_exact_rephrase": "the same on the rephrased prompt",
+    "wild_locality": "unchanged answers to unrelated prompts",
     "perplexity": "perplexity on held-out text",
     "seconds_per_edit": "seconds per edit",
 }

@@ -21,13 +21,21 @@ from metake.evaluation.counterfact import (
     sample_texts,
     target_losses,
 )
+from metake.evaluation.rules import Answers, PublishedRules, Rules
 from metake.models.editable import EditableModel
-from metake.models.greedy import greedy_answers, tokenizer_round_trip
 from metake.models.tokens import Row, answer_positions, encode, length_buckets, pad
 from metake.models.trace import frozen, run
-from metake.words import begins_with
 
 GENERIC = ("{} is", "{} was known for", "I was told about {} that")
+WILD = (
+    "wild_exact",
+    "wild_exact_rephrase",
+    "wild_start",
+    "wild_start_rephrase",
+    "wild_judge",
+    "wild_judge_rephrase",
+    "wild_locality",
+)
 PER_RECORD = (
     "efficacy",
     "generalization",
@@ -37,6 +45,7 @@ PER_RECORD = (
     "generation",
     "generation_rephrase",
     "generation_start",
+    *WILD,
     "kl",
     "overlap",
     *SUCCESSES,
@@ -62,7 +71,7 @@ class Measurement:
     perplexity: float
     perplexity_median: float
     choices: list[tuple[int, ...]]
-    answers: list[tuple[str, str, str]]
+    answers: list[Answers]
     unrelated: dict[int, Tensor] | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -84,7 +93,10 @@ class Measurement:
         Returns:
             a measurement without choices and next-token distributions.
         """
-        values = {k: np.array(v, dtype=float) for k, v in content["values"].items()}
+        values = {
+            name: np.full(len(content["answers"]), np.nan) for name in PER_RECORD
+        }  # of an earlier version, too
+        values |= {k: np.array(v, dtype=float) for k, v in content["values"].items()}
         text = [np.nan if content[k] is None else content[k] for k in ("perplexity", "perplexity_median")]
         return cls(values, text[0], text[1], [], [tuple(a) for a in content["answers"]])
 
@@ -157,11 +169,6 @@ def bootstrap(values: np.ndarray, rounds: int = 2000, seed: int = 0) -> tuple[fl
     return float(low), float(high)
 
 
-def _tidy(text: str) -> str:
-    """The answer without surrounding space and full stop."""
-    return "\n".join(line.strip() for line in text.strip().split("\n")).removesuffix(".").strip()
-
-
 def _share(tokens: Sequence[int], others: Sequence[int]) -> float:
     """Share of positions with the same token in both sequences."""
     return float(np.mean([a == b for a, b in zip(tokens, others, strict=True)]))
@@ -188,6 +195,7 @@ class Evaluator:
             with the unedited model's.
         sampled_records: number of first records whose text is sampled, for its fluency (slow).
         references: reference texts for the consistency of the same text; None leaves it out.
+        rules: how free answers are read and compared; default: as published.
     """
 
     def __init__(
@@ -201,7 +209,9 @@ class Evaluator:
         compared: int = 200,
         sampled_records: int = 0,
         references: References | None = None,
+        rules: Rules | None = None,
     ) -> None:
+        self.rules = rules or PublishedRules()
         self.compared, self.sampled_records, self.references = compared, sampled_records, references
         self.model, self.records, tokenizer = model, list(records), model.tokenizer
         self.generate, self.max_tokens = generate, max_tokens or 2 * model.pass_tokens
@@ -264,15 +274,18 @@ class Evaluator:
             values |= compare_targets(self.model, self.records, measured, self.max_tokens)
             self._score_samples(values, measured)
         self._score_choices(values, choices, choices if reference is None else reference.choices, measured)
-        self._score_answers(values, answers)
-        earlier = next_tokens if reference is None or reference.unrelated is None else reference.unrelated
-        _compare_next_tokens(values, {i: (earlier[i], next_tokens[i]) for i in measured if i in next_tokens})
+        for index, found in answers.items():
+            earlier = found if reference is None else reference.answers[index]
+            for name, value in self.rules.score(self.model, self.records[index], found, earlier).items():
+                values[name][index] = value
+        unedited = next_tokens if reference is None or reference.unrelated is None else reference.unrelated
+        _compare_next_tokens(values, {i: (unedited[i], next_tokens[i]) for i in measured if i in next_tokens})
         return Measurement(
             values,
             float(np.exp(losses.mean())) if len(losses) else float("nan"),
             float(np.exp(np.median(losses))) if len(losses) else float("nan"),
             choices,
-            [tuple(_tidy(a) for a in answers.get(i, ("", "", ""))) for i in range(len(self.records))],  # type: ignore[misc]
+            [answers.get(i, ("", "", "")) for i in range(len(self.records))],
             next_tokens,
         )
 
@@ -306,17 +319,6 @@ class Evaluator:
                 values["agreement"][index] = same
         for index, shares in same_subject.items():
             values["same_subject"][index] = float(np.mean(shares))
-
-    def _score_answers(
-        self, values: dict[str, np.ndarray], answers: Mapping[int, tuple[str, str, str]]
-    ) -> None:
-        """Fill in the metrics of free generation."""
-        for index, (edited, rephrased, _) in answers.items():
-            target = _tidy(tokenizer_round_trip(self.model.tokenizer, self.records[index].request.target_new))
-            values["generation"][index] = _tidy(edited) == target
-            if self.records[index].rephrase:
-                values["generation_rephrase"][index] = _tidy(rephrased) == target
-            values["generation_start"][index] = begins_with(_tidy(edited), target)
 
     def _score_samples(self, values: dict[str, np.ndarray], measured: Sequence[int]) -> None:
         """Fill in the metrics of sampled text."""
@@ -354,7 +356,7 @@ class Evaluator:
                 best[i], tokens = tuple(tokens[: rows[i].answer]), tokens[rows[i].answer :]
         return best
 
-    def _answers(self, wanted: list[int]) -> dict[int, tuple[str, str, str]]:
+    def _answers(self, wanted: list[int]) -> dict[int, Answers]:
         """Greedy answers to each record's edited prompt, rephrase and unrelated prompt; empty where it has none."""
         questions: dict[tuple[int, int], tuple[str, str]] = {}
         for index in wanted:
@@ -371,6 +373,6 @@ class Evaluator:
             [prompt for prompt, _ in questions.values()],
             [target for _, target in questions.values()],
         )
-        texts = greedy_answers(self.model, prompts, targets, max_tokens=self.max_tokens)
+        texts = self.rules.read(self.model, prompts, targets, self.max_tokens)
         answers = dict(zip(questions, texts, strict=True))
         return {i: (answers[i, 0], answers.get((i, 1), ""), answers.get((i, 2), "")) for i in wanted}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from metake.data.records import Record
-from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints, run_key
@@ -17,6 +16,8 @@ from metake.evaluation.checks import check_batches
 from metake.evaluation.consistency import References
 from metake.evaluation.metrics import Evaluator, Measurement, merge
 from metake.evaluation.results import MethodRun, Results, result_file
+from metake.evaluation.rules import PublishedRules, Rules
+from metake.evaluation.wild import Judge, rules_of
 from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.methods.base import Method
 from metake.models.editable import EditableModel
@@ -47,9 +48,12 @@ class Protocol:
         sampled_records: first records whose generation prompts are continued by sampling, for fluency and consistency.
         references: reference texts for the consistency; None leaves it out.
         context_seed: seed of the contexts of all methods; None takes each method's own.
+        name: `published`, or `wild`: complete answers, compared as in WILD (docs/data.md).
+        judge: with `wild`, also decides whether an answer is right: `judge(question, target, answer) -> bool`. No judge ships.
 
     Raises:
-        MetakeError: `batch_size` is below 1.
+        MetakeError: `batch_size` is below 1, an unknown name, a judge of the published protocol, or `wild` without free
+            generation.
 
     Example:
         >>> import metake as mk
@@ -68,10 +72,21 @@ class Protocol:
     sampled_records: int = 0
     references: References | None = None
     context_seed: int | None = None
+    name: str = "published"
+    judge: Judge | None = None
 
     def __post_init__(self) -> None:
+        if self.rules.name != PublishedRules.name and not self.generate:
+            raise MetakeError(
+                f"protocol: {self.name} judges free answers; leave out --no-generate (generate=False)"
+            )
         if self.batch_size < 1:
             raise MetakeError(f"batch: must be at least 1, got {self.batch_size}")
+
+    @property
+    def rules(self) -> Rules:
+        """How free answers are read and compared."""
+        return rules_of(self.name, self.judge)
 
     def batches(self) -> Iterator[range]:
         """Positions of the records of each batch."""
@@ -87,7 +102,25 @@ class Protocol:
         """Key of what is measured: protocols with equal keys measure the same."""
         texts = self.references and self.references.fingerprint
         text = self.text and text_fingerprint(self.text)
-        return [self.consecutive, self.generate, text, self.sampled_records, texts]
+        return [self.consecutive, self.generate, text, self.sampled_records, texts, *self.rules.key()]
+
+    def described(self, model: EditableModel, *, given: bool = False) -> dict[str, Any]:
+        """The protocol as plain values, for a result file.
+
+        Args:
+            model: the model.
+            given: the edits were made elsewhere.
+
+        Returns:
+            the name, how edits share a model, and how free answers are compared.
+        """
+        alone = "batch" if self.batch_size > 1 else "single"
+        editing = "sequential" if self.consecutive and self.batch_size < len(self.records) else alone
+        return {
+            "name": self.name,
+            "editing": "given" if given else editing,
+            **self.rules.described(model, self.records),
+        }
 
     def prepare(self, model: EditableModel, statistics: Statistics | None = None) -> Session:
         """The protocol on one model, after a measurement of the unedited model.
@@ -124,27 +157,8 @@ class Protocol:
             generate=self.generate,
             sampled_records=self.sampled_records,
             references=self.references,
+            rules=self.rules,
         )
-
-    def judge_edited(
-        self, base: EditableModel, edited: EditableModel | Delta, source: str = "", **extra: Any
-    ) -> Results:
-        """Results of a model that was edited elsewhere: all metrics of a run, with `base` as the unedited model.
-
-        A model with another architecture or other tokens than `base`, or a delta of another model, raises a `MetakeError`.
-
-        Args:
-            base: the unedited model, on which a delta is applied and reverted.
-            edited: the edited model, or the change.
-            source: folder that it was read from; its last part names it in tables.
-            extra: further plain values for the result file.
-
-        Returns:
-            one run, and the content of the result file.
-        """
-        from metake.evaluation.edited import judge_edited  # builds on this module
-
-        return judge_edited(self, base, edited, source, **extra)
 
     def run(
         self,
@@ -366,6 +380,7 @@ class Session:
             self.statistics,
             edits=len(records),
             batch=self.protocol.batch_size,
+            protocol=self.protocol.described(self.model, given=any(run.moment == "given" for run in runs)),
             requests=[
                 [
                     r.request.text,

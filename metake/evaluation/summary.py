@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metake.evaluation.glossary import GLOSSARY, LABELS
-from metake.evaluation.metrics import Measurement, bootstrap
+from metake.evaluation.metrics import WILD, Measurement, bootstrap
 from metake.evaluation.results import MethodRun, Results
 from metake.files import write_text
 from metake.report.figures import PUBLISHED
@@ -22,6 +22,7 @@ SHOWN = (
     "generalization",
     "specificity",
     "generation",
+    *WILD,
     "efficacy_success",
     "paraphrase_success",
     "neighborhood_success",

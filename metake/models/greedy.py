@@ -7,7 +7,7 @@ depends on the weights only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -161,6 +161,7 @@ def continue_greedily(
     prompts: Sequence[Sequence[int]],
     lengths: Sequence[int],
     max_tokens: int | None = None,
+    finished: Callable[[int, str], bool] | None = None,
 ) -> list[str]:
     """Greedy continuations of token rows, each up to its length or a token that ends an answer.
 
@@ -174,6 +175,8 @@ def continue_greedily(
         prompts: token ids of each prompt.
         lengths: maximum number of new tokens of each prompt.
         max_tokens: padded tokens of a batch, including continuations; by default the device's `pass_tokens` times two.
+        finished: index of a prompt and its continuation so far -> whether it may end there. The text may be longer, because
+            the rows of a batch end together.
 
     Returns:
         The continuations, in the order of the prompts.
@@ -197,6 +200,11 @@ def continue_greedily(
                 attention_mask=mask.to(model.device),
                 max_new_tokens=longest,
                 do_sample=False,
+                **(
+                    {}
+                    if finished is None
+                    else {"stopping_criteria": [_criterion(tokenizer, group, width, finished)]}
+                ),
             )
             for i, row in zip(group, out[:, width:].tolist(), strict=True):
                 row = row[: lengths[i]]
@@ -204,6 +212,19 @@ def continue_greedily(
                 text = tokenizer.decode(row[:end], skip_special_tokens=True)
                 texts[i] = TruncatedStr(text) if end is None else text
     return texts
+
+
+def _criterion(
+    tokenizer: Any, group: Sequence[int], width: int, finished: Callable[[int, str], bool]
+) -> Callable[..., torch.Tensor]:
+    """`finished` for the rows of a batch, as `generate` calls it."""
+
+    def rows_finished(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        texts = [tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, width:].tolist()]
+        done = [finished(i, text) for i, text in zip(group, texts, strict=True)]
+        return torch.tensor(done, device=ids.device)
+
+    return rows_finished
 
 
 def _groups(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.evaluation.edited import changed_weights, read_edited
+from metake.evaluation.edited import changed_weights, judge_edited, read_edited
 from metake.evaluation.protocol import Protocol
 from metake.models.editable import EditableModel
 from metake.models.load import ASSETS, load, save_model
@@ -48,7 +48,7 @@ def copied(model, change):
 def test_edited_model_has_the_metrics_of_the_same_edit_made_here(kind, edited, demo, protocol):
     folder, run = edited
     before = demo.fingerprint()
-    results = protocol.judge_edited(demo, read_edited(folder / kind, demo), str(folder / kind))
+    results = judge_edited(protocol, demo, read_edited(folder / kind, demo), str(folder / kind))
     assert demo.fingerprint() == before
     (given,) = results.runs
     assert (given.method.name, given.method.layers, given.moment) == (kind, (2, 3), "given")
@@ -77,7 +77,7 @@ def test_changed_weights_are_relative_to_the_unedited_ones(demo):
 def test_equal_model_gives_a_note(demo, protocol):
     same = copied(demo, lambda module: None)
     with pytest.warns(UserWarning, match=r"^edited: equal to demo, bit for bit$"):
-        (run,) = protocol.judge_edited(demo, same).runs
+        (run,) = judge_edited(protocol, demo, same).runs
     assert run.after.mean("kl") == 0
     assert run.after.mean("agreement") == 1
 
@@ -87,15 +87,15 @@ def test_model_of_another_family_or_shape_is_refused(demo, protocol, monkeypatch
     with pytest.raises(
         MetakeError, match=r"^demo-llama: is a llama model, demo is gpt2; give the model that"
     ):
-        protocol.judge_edited(demo, load("demo-llama"))
+        judge_edited(protocol, demo, load("demo-llama"))
     wider = copied(demo, lambda module: module.resize_token_embeddings(5000, mean_resizing=False))
     with pytest.raises(
         MetakeError, match=r"^edited: transformer.wte.weight is \[5000, \d+\], in demo it is \["
     ):
-        protocol.judge_edited(demo, wider)
+        judge_edited(protocol, demo, wider)
     shorter = copied(demo, lambda module: module.transformer.h.__delitem__(-1))
     with pytest.raises(MetakeError, match=r"^edited: transformer\.h\.5\.\S+ is missing, in demo it is \["):
-        protocol.judge_edited(demo, shorter)
+        judge_edited(protocol, demo, shorter)
 
 
 def test_model_with_other_tokens_is_refused(demo, protocol):
@@ -103,7 +103,7 @@ def test_model_with_other_tokens_is_refused(demo, protocol):
     same.tokenizer = copy.deepcopy(demo.tokenizer)
     same.tokenizer.add_tokens(["qqq"])
     with pytest.raises(MetakeError, match=r"^edited: the tokenizer has another vocabulary than demo's; save"):
-        protocol.judge_edited(demo, same)
+        judge_edited(protocol, demo, same)
 
     class Other:
         """The same vocabulary, with other tokens for a text."""
@@ -118,13 +118,13 @@ def test_model_with_other_tokens_is_refused(demo, protocol):
     with pytest.raises(
         MetakeError, match=r"^edited: the tokenizer splits record 1 into other tokens than demo's"
     ):
-        protocol.judge_edited(demo, same)
+        judge_edited(protocol, demo, same)
 
 
 def test_delta_of_another_model_is_refused(demo, protocol):
     delta = Delta({2: (torch.ones(demo.d_v, 1), torch.ones(demo.d_k, 1))}, model="another")
     with pytest.raises(MetakeError, match=r"^delta: made for another model"):
-        protocol.judge_edited(demo, delta)
+        judge_edited(protocol, demo, delta)
 
 
 def pickled(folder):

@@ -13,7 +13,7 @@ from metake.errors import MetakeError
 from metake.evaluation.checks import fitting_records
 from metake.evaluation.counterfact import MAGNITUDES, SUCCESSES
 from metake.evaluation.glossary import GLOSSARY, LABELS
-from metake.evaluation.metrics import PER_RECORD, Evaluator, Measurement, bootstrap, score
+from metake.evaluation.metrics import PER_RECORD, WILD, Evaluator, Measurement, bootstrap, score
 from metake.evaluation.protocol import Protocol
 from metake.models.editable import EditableModel
 from metake.models.greedy import continue_greedily
@@ -150,9 +150,10 @@ def test_comparison_leaves_the_model_unchanged(demo, statistics_of, records, con
         assert set(row["per_record"]) == set(PER_RECORD) - {
             *SUCCESSES,
             *MAGNITUDES,
+            *WILD,
             "fluency",
             "consistency",
-        }  # CounterFact's
+        }  # CounterFact's and WILD's
         assert all(len(values) == 5 and None not in values for values in row["per_record"].values())
     assert set(PER_RECORD) <= set(GLOSSARY)
     assert set(LABELS) == set(GLOSSARY)
@@ -383,7 +384,7 @@ def test_free_answer_is_compared_with_its_target(
         asked.update(zip(prompts, targets, strict=True))
         return [said[prompt] for prompt in prompts]
 
-    monkeypatch.setattr("metake.evaluation.metrics.greedy_answers", answer)
+    monkeypatch.setattr("metake.evaluation.rules.greedy_answers", answer)
     seen = Evaluator(demo, [record]).measure()
     assert asked == {
         record.request.text: "Red Oak.",
@@ -398,7 +399,7 @@ def test_free_answer_is_compared_with_its_target(
 def test_free_answer_is_compared_line_by_line(demo, records, monkeypatch):
     record = replace(records[0], request=replace(records[0].request, target_new="Red Oak\nMill"))
     monkeypatch.setattr(
-        "metake.evaluation.metrics.greedy_answers",
+        "metake.evaluation.rules.greedy_answers",
         lambda *_, **__: ["Red Oak  \n Mill.", "Red Oak Mill", "x"],
     )
     seen = Evaluator(demo, [record]).measure()
