@@ -3,8 +3,9 @@
     python experiments/compare_calibration.py --models demo,demo-gptj,demo-llama,models/qwen3
 
 The constants of the calibration (attenuation, step size) are chosen for each model on the development facts of the
-*other* models, and reported on its own test facts. A model is a name, or a folder with `dev.json` and `records.json`
-(train_demo_model.py writes them). Rerun the command to resume.
+*other* models, and reported on its own test facts. A model is the name of a demo model, a folder with `dev.json` and
+`records.json` (train_demo_model.py writes them), or `NAME=FOLDER`: another model and the folder of its records. Rerun
+the command to resume.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from metake.options import Parser, at_least, output_folder, show_help
 from metake.shipped import ASSETS, DEMOS
 
 GRID = {
-    "metake": [(eta, step) for eta in (0.5, 0.7) for step in (0.2, 0.3)],
+    "metake": [(eta, step) for eta in (0.5, 0.7) for step in (0.1, 0.2)],
     "memit": [(eta, step) for eta in (0.8, 0.9) for step in (0.1, 0.2)],
     "alphaedit": [(eta, step) for eta in (0.8, 0.9) for step in (0.1, 0.2)],
 }
@@ -64,11 +65,11 @@ Choice = tuple[float, float]
 
 def files_of(name: str) -> tuple[Path, Path]:
     """Development and test records of a model."""
-    folder = ASSETS / "world" if name in DEMOS else Path(name)
+    folder = ASSETS / "world" if name in DEMOS else Path(name.rpartition("=")[2])
     dev, test = folder / "dev.json", folder / ("test.json" if name in DEMOS else "records.json")
     if not dev.is_file() or not test.is_file():
         raise MetakeError(
-            f"--models: {name}: no dev.json and records; name a demo model or a folder with both"
+            f"--models: {name}: no dev.json and records; name a demo model, a folder with both, or NAME=FOLDER"
         )
     return dev, test
 
@@ -84,8 +85,9 @@ class Bench:
     """One model with its development and test facts."""
 
     def __init__(self, name: str, edits: int) -> None:
-        self.name = Path(name).name
-        self.model: EditableModel = load(name, chat=None)
+        source = name.partition("=")[0]
+        self.name = Path(source).name
+        self.model: EditableModel = load(source, chat=None)
         self.records: list[list[Record]] = [read_records(path, edits) for path in files_of(name)]
         self.sessions: list[Session] = [
             Protocol(records, edits, generate=False).prepare(self.model) for records in self.records

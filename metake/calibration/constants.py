@@ -29,5 +29,5 @@ class Constants:
 CONSTANTS = {  # by the planner's kind
     "open-loop": Constants(0.9, 0.2),
     "compensated": Constants(0.7, 0.2),
-    "closed-loop": Constants(0.7, 0.2),
+    "closed-loop": Constants(0.7, 0.1),
 }
