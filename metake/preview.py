@@ -8,13 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from metake.methods.lookup_keys import MIN_KEY_COSINE
 from metake.methods.state import State
 from metake.report.tables import html, render
 from metake.requests import EditRequest
 from metake.solvers.allocation import Shares, describe_shares, predicted_share
 
-# of SmolLM2's first 300 CounterFact prompts 8 are below, the others above 0.13, zsRE's above 0.56
-MIN_KEY_COSINE = 0.1
 ETA = "eta: share of the requested residual that a layer realizes; rho = eta / (1 - eta)"
 
 
@@ -27,6 +26,7 @@ class Preview:
         rho: realizability of each request's mean key over contexts, `layers x n`.
         cosine: cosine between the key in the bare prompt and the mean key over contexts, `layers x n`.
         shares, fit: allocation of the residual over the layers, and the fit of each layer's solve.
+        moved: per request, whether its key is read at the prompt's last token because that at the subject's is inconsistent.
         inputs: inputs of an edit of the same requests; None if there are none.
         state: state of the method that the inputs were built with.
         model: fingerprint of the model that they were built with.
@@ -45,6 +45,7 @@ class Preview:
     model: str = ""
     constraint: Mapping[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    moved: tuple[bool, ...] = ()
 
     def inputs_for(self, requests: Sequence[EditRequest], state: State, model: str) -> Any:
         """Inputs of an edit, if they were built for the same requests, contexts, memory and weights.
@@ -93,7 +94,13 @@ class Preview:
     @property
     def legend(self) -> list[str]:
         """Meanings of the table's columns, one line each."""
-        return [ETA, predicted_line(self.shares, self.fit), *constraint_lines(self.constraint), *self.reasons]
+        return [
+            ETA,
+            predicted_line(self.shares, self.fit),
+            *constraint_lines(self.constraint),
+            *self.reasons,
+            *moved_lines(self.requests, self.moved),
+        ]
 
     def __str__(self) -> str:
         return "\n".join([render(*self._table()), *self.legend])
@@ -135,3 +142,22 @@ def constraint_lines(constraint: Mapping[str, float]) -> list[str]:
     name, value = next((n, v) for n, v in constraint.items() if n != "attenuation")
     eta = constraint["attenuation"]
     return [f"constraint: {name} = {value:.4g}, so that the first batch's keys have a median eta of {eta:g}"]
+
+
+def moved_lines(requests: Sequence[EditRequest], moved: Sequence[bool]) -> list[str]:
+    """Line that names the requests whose keys are read at the prompt's last token instead of the subject's.
+
+    Args:
+        requests: the requests.
+        moved: whether it is so, per request; empty if it is so for none.
+
+    Returns:
+        At most one line.
+    """
+    names = [request.name for request, other in zip(requests, moved, strict=bool(moved)) if other]
+    if not names:
+        return []
+    return [
+        f"read at the prompt's last token: {', '.join(names)}, because the key at the subject's in the bare prompt differs "
+        f"from its key in contexts (cosine below {MIN_KEY_COSINE})"
+    ]

@@ -109,6 +109,7 @@ class Batch:
         edits: one row per request and template, answer included.
         kl_prompts: the prompts of the KL term: one about each subject, and the requests' locality prompts.
         templates: number of rows of a request in `edits`.
+        lookups: the token whose key is edited, per request; empty if that is not known.
 
     Example:
         >>> import metake as mk
@@ -123,6 +124,7 @@ class Batch:
     edits: tuple[Row, ...]
     kl_prompts: tuple[RowSpec, ...]
     templates: int
+    lookups: tuple[Lookup, ...] = ()
 
     @property
     def specs(self) -> tuple[RowSpec, ...]:
@@ -162,7 +164,7 @@ class Batch:
         model: EditableModel,
         requests: Sequence[EditRequest],
         contexts: Sequence[str],
-        lookup: Lookup = "subject",
+        lookup: Lookup | Sequence[Lookup] = "subject",
     ) -> Batch:
         """Token rows of requests.
 
@@ -170,8 +172,8 @@ class Batch:
             model: the model with its tokenizer, whose vocabulary and number of positions limit the rows.
             requests: the requests.
             contexts: texts that precede the prompt in the further rows of a request.
-            lookup: the token whose key is edited: the last one of the subject, or of the prompt. With "prompt" the
-                open loop adds no residual to the KL prompt about the subject.
+            lookup: the token whose key is edited, of all requests or of each: the last one of the subject, or of the
+                prompt. With "prompt" the open loop adds no residual to the KL prompt about the subject.
 
         Returns:
             The batch.
@@ -183,9 +185,10 @@ class Batch:
         if not requests:
             raise MetakeError("requests: none given")
         frames, tokenizer = templates(contexts), model.tokenizer
+        lookups = [lookup] * len(requests) if isinstance(lookup, str) else lookup
         edits, kl_prompts = [], []
         limit = model.max_positions
-        for owner, request in enumerate(requests):
+        for owner, (request, token) in enumerate(zip(requests, lookups, strict=True)):
             assert request.start is not None
             try:
                 count_tokens(tokenizer, [request.text, request.target_new, *request.locality_prompts])
@@ -193,7 +196,7 @@ class Batch:
                 raise MetakeError(f"{request.name}: {error}") from error
             for frame in frames:
                 text, span = _filled(frame, request.text, request.start, request.subject)
-                row = encode(tokenizer, text, request.target_new, span if lookup == "subject" else None)
+                row = encode(tokenizer, text, request.target_new, span if token == "subject" else None)
                 if row.answer == 0:
                     raise MetakeError(f"{request.name}: target {request.target_new!r} has no tokens")
                 if limit is not None and len(row) > limit:
@@ -204,13 +207,13 @@ class Batch:
                 edits.append(row)
             text, span = _filled(KL_PROMPT, request.subject, 0, request.subject)
             kl_prompts.append(
-                RowSpec(owner, encode(tokenizer, text, subject=span), has_residual=lookup == "subject")
+                RowSpec(owner, encode(tokenizer, text, subject=span), has_residual=token == "subject")
             )
             kl_prompts += [
                 RowSpec(owner, encode(tokenizer, prompt), has_residual=False)
                 for prompt in request.locality_prompts
             ]
-        return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames))
+        return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames), tuple(lookups))
 
 
 @dataclass(frozen=True)
@@ -285,7 +288,7 @@ class LookupPrompts:
         """Cosine of each bare prompt's key with the mean key of its contexts, `requests`; 1 without contexts.
 
         Near 0 the two are different keys, and an edit at their mean does not change the bare prompt: the token is an
-        attention sink there.
+        attention sink there, or the subject has other tokens than after a space.
 
         Args:
             keys: keys at the lookup tokens, `rows x d_k`.

@@ -16,7 +16,7 @@ from metake.deltas import Delta
 from metake.files import as_path
 from metake.methods.base import Method
 from metake.methods.state import LayerMemory, Stage
-from metake.preview import ETA, constraint_lines, predicted_line
+from metake.preview import ETA, constraint_lines, moved_lines, predicted_line
 from metake.report.tables import html, render
 from metake.requests import EditRequest
 from metake.solvers.allocation import predicted_missing, predicted_share
@@ -132,6 +132,15 @@ class EditResult:
         return self._each(lambda stage: stage.solution.realized_share)
 
     @property
+    def moved(self) -> tuple[bool, ...]:
+        """Per request, whether its key was read at the prompt's last token because that at the subject's is inconsistent."""
+        found = [False] * len(self.requests)
+        for stage in self.stages:
+            if stage.moved:
+                found[stage.members] = stage.moved
+        return tuple(found)
+
+    @property
     def _clamped(self) -> Tensor:
         """1 for each request whose plan has the largest norm that the clamp allows, else 0, `n`."""
         return self._each(lambda stage: stage.targets.plan.clamped)
@@ -177,6 +186,7 @@ class EditResult:
             "batch's other requests, keys in other contexts, and the blocks between the edited layers",
             *constraint_lines(self.constraint),
             *self.reasons,
+            *moved_lines(self.requests, self.moved),
         ]
 
     def as_text(self, explained: Sequence[str] = ()) -> str:
@@ -232,6 +242,7 @@ class EditResult:
             "requests": [
                 {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in self.requests
             ],
+            "moved": list(self.moved),
             "layers": list(eta),
             "constraint": dict(self.constraint),
             "reasons": list(self.reasons),

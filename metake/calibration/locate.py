@@ -2,7 +2,8 @@
 
 Nothing of an evaluation is used: no rephrase, no neighbor, no answer but the requests' own targets.
 
-lookup      the prompt's last token where facts have different keys there, otherwise the subject's last token
+lookup      the prompt's last token where facts have different keys there, otherwise the subject's last token; where that
+            is not clear, the one that is reached
 layers      the last window of layers that is reached as well as any other by a few virtual edits: later edits leave
             more of other facts' recall alone
 strength    a median attenuation, the same on every model (P8)
@@ -15,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from metake.calibration.constants import ALIKE, CLOSED_STEPS, CONSTANTS, TOLERANCE, Constants
+from metake.calibration.constants import CLOSED_STEPS, CONSTANTS, TOLERANCE, Constants
+from metake.calibration.lookup import LOOKUPS, choose_lookup
 from metake.calibration.reach import Reach, few, reach
 from metake.calibration.separability import bare_measures
 from metake.geometry.statistics import Statistics
@@ -27,8 +29,6 @@ from metake.presets import default_layers
 from metake.prompts import Lookup
 from metake.requests import EditRequest
 from metake.statistics_cache import statistics_for
-
-LOOKUPS: tuple[Lookup, ...] = ("subject", "prompt")
 
 
 @dataclass(frozen=True)
@@ -127,43 +127,66 @@ def locate(
     layers = tuple(sorted({layer for made in methods for layer in made.layers}))
     if statistics is None and first.needs_statistics:
         statistics = statistics_for(model, layers=layers)
-    cosine: dict[str, dict[int, float]] = {}
-    scale: dict[str, dict[int, float]] = {}
-    for lookup in LOOKUPS:
-        cosine[lookup], scale[lookup] = bare_measures(
-            model, requests, lookup, layers, statistics if first.needs_statistics else None
-        )
-    given = any(("lookup",) in first.paths(name) for name in fixed)
-    lookup, reasons = _lookup(first, cosine, given)
-    constants = constants or constants_of(first)
-    suited_edits = [suited(made, lookup, scale[lookup][made.layers[-1]], constants, fixed) for made in edits]
-    reached = (
-        [reach(model, made, few(requests), statistics) for made in suited_edits]
-        if len(suited_edits) > 1
-        else []
-    )
+    measures = {
+        lookup: bare_measures(model, requests, lookup, layers, statistics if first.needs_statistics else None)
+        for lookup in LOOKUPS
+    }
+    cosine: dict[str, dict[int, float]] = {lookup: found[0] for lookup, found in measures.items()}
+    scale: dict[str, dict[int, float]] = {lookup: found[1] for lookup, found in measures.items()}
+    trials = _Trials(model, few(requests), statistics, constants or constants_of(first), fixed, scale)
+    lookup, reason = _lookup(first, cosine, trials)
+    reached = [trials.reach(made, lookup) for made in edits] if len(edits) > 1 else []
     best = max((found.probability for found in reached), default=0.0)
     chosen = max((i for i, found in enumerate(reached) if found.probability >= best - TOLERANCE), default=0)
-    reasons += _reasons(suited_edits[chosen], reached, chosen, fixed)
-    return Location(suited_edits[chosen], cosine, scale, tuple(reached), ("settings: calibrated", *reasons))
+    located = trials.suited(edits[chosen], lookup)
+    reasons = ("settings: calibrated", reason, *_reasons(located, reached, chosen, fixed))
+    return Location(located, cosine, scale, tuple(reached), reasons)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Short virtual edits of a few requests with methods that suit the model; each is measured once.
+
+    Attributes:
+        requests: the few requests.
+        statistics, constants, fixed: as in `locate`.
+        scale: lookup -> layer -> root mean square of the residual stream.
+        known: (lookup, layers) -> what was measured.
+    """
+
+    model: EditableModel
+    requests: Sequence[EditRequest]
+    statistics: Statistics | None
+    constants: Constants
+    fixed: Mapping[str, Any]
+    scale: Mapping[str, Mapping[int, float]]
+    known: dict[tuple[str, tuple[int, ...]], Reach] = field(default_factory=dict)
+
+    def suited(self, method: LocateThenEdit, lookup: Lookup) -> LocateThenEdit:
+        """The method with strength and step sizes at a lookup."""
+        return suited(method, lookup, self.scale[lookup][method.layers[-1]], self.constants, self.fixed)
+
+    def reach(self, method: LocateThenEdit, lookup: Lookup) -> Reach:
+        """What virtual edits with the method achieve at a lookup."""
+        key = (lookup, method.layers)
+        if key not in self.known:
+            made = self.suited(method, lookup)
+            self.known[key] = reach(self.model, made, self.requests, self.statistics)
+        return self.known[key]
+
+
+def _lookup(
+    method: LocateThenEdit, cosine: Mapping[str, Mapping[int, float]], trials: _Trials
+) -> tuple[Lookup, str]:
+    """The lookup token, and the reason."""
+    if any(("lookup",) in method.paths(name) for name in trials.fixed):
+        return method.lookup, f"lookup {method.lookup}: as given"
+    alike = {name: sum(of[n] for n in method.layers) / len(method.layers) for name, of in cosine.items()}
+    return choose_lookup(alike, lambda lookup: trials.reach(method, lookup).probability)
 
 
 def _span(layers: Sequence[int]) -> str:
     return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
-
-
-def _lookup(
-    method: LocateThenEdit, cosine: dict[str, dict[int, float]], given: bool
-) -> tuple[Lookup, list[str]]:
-    """The lookup token, and the reason."""
-    if given:
-        return method.lookup, [f"lookup {method.lookup}: as given"]
-    alike = {name: sum(of[n] for n in method.layers) / len(method.layers) for name, of in cosine.items()}
-    lookup: Lookup = "prompt" if alike["prompt"] <= max(ALIKE, alike["subject"]) else "subject"
-    return lookup, [
-        f"lookup {lookup}: keys of different facts have a mean |cos| of {alike['prompt']:.2f} at the prompt's last token "
-        f"and {alike['subject']:.2f} at the subject's (the prompt's is taken up to {ALIKE})"
-    ]
 
 
 def constants_of(method: LocateThenEdit) -> Constants:
@@ -197,6 +220,7 @@ def suited(
     step = constants.step * scale
     chosen = {
         "lookup": lookup,
+        "consistent_lookup": True,
         "attenuation": constants.attenuation,
         "lr": step,
         "meta_lr": step,

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from metake.calibration.constants import Constants
-from metake.calibration.locate import LOOKUPS, Location, candidates, constants_of, locate, suited
+from metake.calibration.locate import Location, candidates, constants_of, locate, suited
+from metake.calibration.lookup import LOOKUPS
 from metake.calibration.reach import few, reach
 from metake.calibration.separability import bare_measures
 from metake.errors import MetakeError

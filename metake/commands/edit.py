@@ -138,7 +138,8 @@ def show_preview(editor: Editor, requests: tuple[EditRequest, ...]) -> Preview:
     if predicted.inconsistent_subjects:
         typer.echo(
             f"note: {', '.join(predicted.inconsistent_subjects)}: the subject's key in the bare prompt differs from its key after other text "
-            "(cosine below 0.1), so the edit may fail in both; begin the prompt with other words, or give --chat",
+            "(cosine below 0.1), so the edit may fail in both; give --set consistent_lookup=true, begin the prompt with other words, or "
+            "give --chat",
             err=True,
         )
     return predicted

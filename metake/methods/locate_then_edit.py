@@ -16,7 +16,7 @@ from metake.geometry.operator import Fit, Geometry, checked
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.methods.base import Method
-from metake.methods.lookup_keys import keys_in_contexts, lookup_keys, scale_for
+from metake.methods.lookup_keys import batch_at, keys_in_contexts, lookup_keys, scale_for
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
 from metake.phases import phase
@@ -83,6 +83,10 @@ class LocateThenEdit(Method):
     lookup: Lookup = Field(
         "subject",
         description="token at which keys are read and targets written: the subject's last, or the prompt's last (published: fact_token)",
+    )
+    consistent_lookup: bool = Field(
+        False,
+        description="keys of a request are read at the prompt's last token if its key at the subject's depends on what precedes it",
     )
     contexts: tuple[str, ...] | None = Field(
         None, description="prefixes of the prompt; sampled from the model if null"
@@ -281,8 +285,10 @@ class LocateThenEdit(Method):
         Returns:
             Input of the planner, and input of the solver.
         """
-        batch = Batch.build(model, requests, state.contexts or (), self.lookup)
-        return batch, LookupPrompts.build(model, batch, self.solved_layers[0], self.keys)
+        consistent = self.consistent_lookup and self.lookup == "subject"
+        return batch_at(
+            model, requests, state.contexts or (), self.solved_layers, self.lookup, self.keys, consistent
+        )
 
     def step(
         self,
@@ -316,7 +322,8 @@ class LocateThenEdit(Method):
                     targets = self.plan(model, solver, group.batch, group.prompts, on_step)
                 with phase("solve"):
                     solution = solver.solve(group.prompts, targets.residuals)
-                stages.append(Stage(targets, solution, group.members, shares, self.fit))
+                moved = tuple(token != self.lookup for token in group.batch.lookups)
+                stages.append(Stage(targets, solution, group.members, shares, self.fit, moved))
                 change = Delta(
                     {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
                 )
@@ -385,4 +392,5 @@ class LocateThenEdit(Method):
         groups = self._groups(model, requests, state)
         state = self._with_scale(model, groups, state)
         rho, cosine = self._realizability(model, groups, state)
-        return Attenuation(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups)
+        moved = tuple(token != self.lookup for group in groups for token in group.batch.lookups)
+        return Attenuation(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups, moved)

@@ -9,9 +9,14 @@ import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
+from metake.key_estimators import KeyEstimator
 from metake.models.editable import EditableModel
 from metake.models.trace import upcast
-from metake.prompts import LookupPrompts
+from metake.prompts import Batch, Lookup, LookupPrompts
+from metake.requests import EditRequest
+
+# of SmolLM2's 2,383 CounterFact prompts that begin with the subject 46 are below; zsRE's are above 0.56
+MIN_KEY_COSINE = 0.1
 
 
 @torch.no_grad()
@@ -46,6 +51,60 @@ def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[i
         Layer -> `n x d_k`.
     """
     return {layer: prompts.mean_key(keys) for layer, keys in keys_in_contexts(model, prompts, layers).items()}
+
+
+def consistent_lookups(
+    model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]
+) -> tuple[Lookup, ...]:
+    """Token of each request whose key hardly depends on what precedes the prompt.
+
+    Args:
+        model: the model.
+        prompts: prefixes of the requests up to the subject's last token.
+        layers: the edited layers.
+
+    Returns:
+        `prompt` for requests whose key in the bare prompt and mean key in contexts have a cosine below `MIN_KEY_COSINE`
+        at a layer, otherwise `subject`.
+    """
+    keys = keys_in_contexts(model, prompts, layers)
+    lowest = torch.stack([prompts.key_cosine(keys[layer]) for layer in layers]).amin(0)
+    return tuple("prompt" if cosine < MIN_KEY_COSINE else "subject" for cosine in lowest.tolist())
+
+
+def batch_at(
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    contexts: Sequence[str],
+    layers: Sequence[int],
+    lookup: Lookup,
+    estimator: KeyEstimator,
+    consistent: bool = False,
+) -> tuple[Batch, LookupPrompts]:
+    """Token rows of requests, and their prefixes up to the lookup token.
+
+    Args:
+        model: the model.
+        requests: the requests.
+        contexts: texts that precede the prompts.
+        layers: the edited layers.
+        lookup: the subject's last token, or the prompt's.
+        estimator: average of a request's keys.
+        consistent: whether requests with inconsistent keys are read at the prompt's last token.
+
+    Returns:
+        Input of the planner, and input of the solver.
+    """
+
+    def built(lookups: Lookup | Sequence[Lookup]) -> tuple[Batch, LookupPrompts]:
+        batch = Batch.build(model, requests, contexts, lookups)
+        return batch, LookupPrompts.build(model, batch, layers[0], estimator)
+
+    batch, prompts = built(lookup)
+    if not consistent or not contexts:
+        return batch, prompts
+    lookups = consistent_lookups(model, prompts, layers)
+    return built(lookups) if "prompt" in lookups else (batch, prompts)
 
 
 def scale_for(eta: float, rho: Tensor) -> float:

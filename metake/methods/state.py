@@ -26,6 +26,8 @@ class Stage:
         members: which of the batch's requests it is for.
         shares: share of each layer in the residual at the layer that `solution.shift` is measured at.
         fit: how each layer was solved, `least_squares` or `equality_constrained`.
+        moved: per request, whether its key was read at the prompt's last token because that at the subject's is
+            inconsistent.
     """
 
     targets: Targets
@@ -33,6 +35,7 @@ class Stage:
     members: slice
     shares: Shares
     fit: Fit = "least_squares"
+    moved: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ class Attenuation:
         shares: share of each layer in the residual.
         fit: how each layer is solved, `least_squares` or `equality_constrained`.
         inputs: inputs of `Method.step` for the same requests, state and model; None if there are none to reuse.
+        moved: per request, whether its key is read at the prompt's last token because that at the subject's is inconsistent.
     """
 
     layers: tuple[int, ...]
@@ -95,3 +99,4 @@ class Attenuation:
     shares: Shares
     fit: Fit
     inputs: Any = None
+    moved: tuple[bool, ...] = ()

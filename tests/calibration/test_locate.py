@@ -85,9 +85,9 @@ def test_locate_of_every_method(unchanged, requests, statistics, name):
     assert method.name == plain.name
     if plain.paths("attenuation"):
         assert (
-            plain.updated(**{n: method.value(n) for n in ("lookup", "attenuation", "lr")}).updated(
-                **{n: method.value(n) for n in ("meta_lr", "meta_steps") if method.paths(n)}
-            )
+            plain.updated(
+                **{n: method.value(n) for n in ("lookup", "consistent_lookup", "attenuation", "lr")}
+            ).updated(**{n: method.value(n) for n in ("meta_lr", "meta_steps") if method.paths(n)})
             == method
         )
     else:
@@ -129,7 +129,8 @@ def test_locate_prefers_the_last_window_that_is_reached(
     monkeypatch.setattr(
         module, "reach", lambda model, method, *_: Reach(method.layers, 0.7, {}, left.pop(0), 0.1)
     )
-    assert locate(unchanged, requests, "memit", statistics).method.layers == layers
+    found = locate(unchanged, requests, "memit", statistics, lookup="prompt")
+    assert found.method.layers == layers
 
 
 @pytest.mark.parametrize(
