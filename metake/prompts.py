@@ -7,7 +7,8 @@ on the position of the prompt in a text. Evaluation prompts are not used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 from typing import Literal
 
@@ -18,6 +19,7 @@ from metake.errors import MetakeError
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.models.chat import without_frame
 from metake.models.editable import EditableModel
+from metake.models.kv_cache import KVCache
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import Row, count_tokens, encode, pad
 from metake.models.trace import frozen, run
@@ -227,6 +229,7 @@ class LookupPrompts:
         start: first edited block.
         templates: number of rows of a request.
         estimator: average of a request's keys over its rows.
+        cache: KV cache of the tokens before the lookup token, where these are constant; see `resumed`.
     """
 
     tokens: PrefixBatch
@@ -235,6 +238,7 @@ class LookupPrompts:
     start: int
     templates: int
     estimator: KeyEstimator
+    cache: KVCache | None = None
 
     @classmethod
     @torch.no_grad()
@@ -261,6 +265,40 @@ class LookupPrompts:
         hidden = tokens.run(model, stop=start, inputs=(start,)).inputs[start]
         last = torch.tensor([row.lookup for row in rows]) - tokens.prefix_lengths
         return cls(tokens, last, hidden, start, batch.templates, estimator or BareAndContexts())
+
+    @torch.no_grad()
+    def resumed(self, model: EditableModel, batch: Batch, top: int) -> LookupPrompts:
+        """Prompts of the lookup tokens alone; the tokens before them are constant, as in the model as it is.
+
+        Args:
+            model: the model.
+            batch: the batch of these prompts.
+            top: last block that passes run through.
+
+        Returns:
+            Rows of one token with a KV cache; the prompts themselves for a model that cannot resume such rows.
+        """
+        rows = batch.lookup_rows
+        lookups = torch.tensor([row.lookup for row in rows])
+        if not model.can_resume(int(lookups.max()) + 1):
+            return self
+        ids = pad(rows).to(model.device)
+        trace = run(model, ids, stop=top, inputs=(self.start,), record_from=self.start)
+        most = int(lookups.max())
+        known = {n: (k[:, :, :most], v[:, :, :most]) for n, (k, v) in trace.key_values.items()}
+        at = torch.arange(len(rows)), lookups
+        single = ids[at][:, None]
+        tokens = PrefixBatch.of(single, [1] * len(rows), [0] * len(rows), [0] * len(rows))
+        hidden = PrefixSuffix(trace.inputs[self.start][at][:, None])
+        cache = KVCache(known, lookups) if most else None
+        return replace(self, tokens=tokens, last=torch.zeros_like(lookups), hidden=hidden, cache=cache)
+
+    @cached_property
+    def bare_cache(self) -> KVCache | None:
+        """KV cache of the bare prompts; None without one."""
+        if self.cache is None:
+            return None
+        return self.cache.rows(torch.arange(0, len(self.last), self.templates))
 
     def at_lookup(self, stream: Tensor) -> Tensor:
         """Values at the lookup tokens, `rows x d`.

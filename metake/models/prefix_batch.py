@@ -180,6 +180,7 @@ class PrefixBatch:
         inputs: Sequence[int] = (),
         edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
         positions: tuple[Tensor, Tensor] | None = None,
+        cache: KVCache | None = None,
     ) -> Trace[PrefixSuffix]:
         """Trace of one pass over the prefixes and one over the suffixes.
 
@@ -193,12 +194,13 @@ class PrefixBatch:
             inputs: layers whose residual stream is observed before the block.
             edits: layer -> `(left, right)`, virtual weights as in `trace.run`.
             positions: `(rows, columns)` of the suffixes at which logits are computed.
+            cache: KV cache of constant tokens before the rows, for a batch without prefixes.
 
         Returns:
             What both passes observed; logits are those of the suffixes.
         """
         both: dict[str, Any] = {"keys": keys, "outputs": outputs, "inputs": inputs, "edits": edits}
-        cache, prefix = None, Trace[Tensor]()
+        prefix = Trace[Tensor]()
         if self.ids.prefix is not None and start < len(model):
             prefix = run(
                 model,

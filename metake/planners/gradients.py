@@ -127,6 +127,11 @@ class UnrolledGradient(Gradient):
 
     kind = "unrolled"
 
+    from_lookup: bool = Field(
+        False,
+        description="losses and inner solves run from the lookup token on; the update's effect on earlier tokens is left out",
+    )
+
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
         """Post-edit loss with the hypergradient.
 
@@ -136,4 +141,7 @@ class UnrolledGradient(Gradient):
         Returns:
             A function of the residuals.
         """
-        return UnrolledLoss(problem.objective, problem.solver, problem.prompts)
+        prompts = problem.prompts
+        if self.from_lookup:
+            prompts = prompts.resumed(problem.model, problem.batch, problem.solver.layers[-1])
+        return UnrolledLoss(problem.objective, problem.solver, prompts, from_lookup=self.from_lookup)

@@ -74,12 +74,14 @@ class UnrolledLoss:
         solver: the lower level.
         prompts: prefixes of the requests up to the lookup token.
         differentiate_keys: whether the gradient includes the effect of lower updates on upper keys.
+        from_lookup: whether the losses leave out the effect of the updates on tokens before the lookup token.
     """
 
     objective: Objective
     solver: LayeredSolver
     prompts: LookupPrompts
     differentiate_keys: bool = True
+    from_lookup: bool = False
     is_post_edit = True
 
     def __call__(
@@ -88,10 +90,12 @@ class UnrolledLoss:
         """Post-edit losses and the hypergradient; see `LossWithGradient`."""
         if not backward:
             solution = self.solver.solve(self.prompts, residuals.detach())
-            return evaluate_post_edit(self.objective, solution, active, penalty), None
+            return evaluate_post_edit(self.objective, solution, active, penalty, self.from_lookup), None
         leaf = residuals.detach().requires_grad_(True)
         solution = self.solver.solve(self.prompts, leaf, self.differentiate_keys)
-        losses, gradients = factor_gradients(self.objective, solution.factors, active, penalty)
+        losses, gradients = factor_gradients(
+            self.objective, solution.factors, active, penalty, self.from_lookup
+        )
         wanted = [
             (x, g)
             for layer in gradients
@@ -147,7 +151,9 @@ class ParallelLoss:
         return losses, total
 
 
-def evaluate_post_edit(objective: Objective, solution: Solution, active: Tensor, penalty: Penalty) -> Losses:
+def evaluate_post_edit(
+    objective: Objective, solution: Solution, active: Tensor, penalty: Penalty, from_lookup: bool = False
+) -> Losses:
     """Post-edit losses of a solve, with its cost if that has a weight.
 
     Args:
@@ -155,12 +161,17 @@ def evaluate_post_edit(objective: Objective, solution: Solution, active: Tensor,
         solution: the solve.
         active: `n` flags; the losses of other requests are 0.
         penalty: direction of KL, and weights of the cost.
+        from_lookup: as of `Objective.post_edit_losses`.
 
     Returns:
         Losses per request.
     """
     losses = objective.post_edit_losses(
-        solution.factors, active, kl_weight=penalty.kl, kl_from_unedited=penalty.kl_from_unedited
+        solution.factors,
+        active,
+        from_lookup=from_lookup,
+        kl_weight=penalty.kl,
+        kl_from_unedited=penalty.kl_from_unedited,
     )
     if penalty.cost_weights is None:
         return losses
@@ -172,7 +183,7 @@ def _with_cost(losses: Losses, cost: Tensor) -> Losses:
 
 
 def factor_gradients(
-    objective: Objective, factors: Factors, active: Tensor, penalty: Penalty
+    objective: Objective, factors: Factors, active: Tensor, penalty: Penalty, from_lookup: bool = False
 ) -> tuple[Losses, Factors]:
     """Post-edit losses, and their gradients with respect to the factors of every layer.
 
@@ -181,6 +192,7 @@ def factor_gradients(
         factors: layer -> (left, right).
         active: `n` flags; the losses of other requests are left out.
         penalty: weight and direction of KL.
+        from_lookup: as of `Objective.post_edit_losses`.
 
     Returns:
         The losses, and layer -> gradients of left and right. That of left is Gamma_l q_l (59); that of right is 0
@@ -191,7 +203,12 @@ def factor_gradients(
         for layer, (left, right) in factors.items()
     }
     losses = objective.post_edit_losses(
-        leaves, active, kl_weight=penalty.kl, kl_from_unedited=penalty.kl_from_unedited, backward=True
+        leaves,
+        active,
+        from_lookup=from_lookup,
+        kl_weight=penalty.kl,
+        kl_from_unedited=penalty.kl_from_unedited,
+        backward=True,
     )
     zero = torch.zeros_like
     return losses, {

@@ -88,9 +88,18 @@ class Objective:
     @cached_property
     def _lookup_batches(self) -> list[MicroBatch]:
         """Micro-batches of residuals at the lookup token: rows from there on; earlier tokens are in the KV cache."""
+        return self._resumed(self.top)
+
+    @cached_property
+    def _edited_batches(self) -> list[MicroBatch]:
+        """The same for updates of all layers; the stream begins before the first edited block."""
+        return self._resumed(self.first - 1)
+
+    def _resumed(self, block: int) -> list[MicroBatch]:
+        """Micro-batches of rows from the lookup token on, with the stream after a block."""
         begins = [spec.row.lookup if self._resume else 0 for spec in self._specs]
         return [
-            self._from_lookup([self._specs[i] for i in group], [begins[i] for i in group])
+            self._from_lookup([self._specs[i] for i in group], [begins[i] for i in group], block)
             for group in self._groups(begins)
         ]
 
@@ -119,12 +128,12 @@ class Objective:
         return length_buckets(lengths, self.max_tokens)
 
     @torch.no_grad()
-    def _from_lookup(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
+    def _from_lookup(self, specs: list[RowSpec], begins: list[int], block: int) -> MicroBatch:
         needed = torch.tensor([spec.row.needed for spec in specs])
         shared = self._prefix_batch(specs, self._shared_lengths(specs))
         contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
         states = shared.prefix_key_values(self.model)
-        stream = stream_after(self.model, shared, states, self.top, needed - contexts, self.max_tokens)
+        stream = stream_after(self.model, shared, states, block, needed - contexts, self.max_tokens)
         alone = list(range(len(specs)))
         suffixes = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(
@@ -134,17 +143,15 @@ class Objective:
             prefix_rows=suffixes.prefix_rows[:0],
         )
         cache = None
-        if any(begins) and self.top + 1 < len(self.model):  # no attention above the last block
-            key_values = key_values_above(
-                self.model, shared, states, self.top, stream, ahead, self.max_tokens
-            )
+        if any(begins) and block + 1 < len(self.model):  # no attention above the last block
+            key_values = key_values_above(self.model, shared, states, block, stream, ahead, self.max_tokens)
             attention_masks = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
             cache = KVCache(key_values, split.prefix_lengths, torch.cat(attention_masks, 1))
         above = suffixes.cut(stream).suffix
         gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
         lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.prefix_lengths
         gates[alone, lookups] = torch.tensor([spec.has_residual for spec in specs]).to(gates)
-        reference = self._reference(specs, shared.ids.suffix, stream)
+        reference = self._reference(specs, shared.ids.suffix, stream, block)
         return MicroBatch(
             specs,
             split,
@@ -173,7 +180,7 @@ class Objective:
             found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
             return found.to(above.suffix.device)
 
-        reference = self._reference(specs, split.ids.suffix, above.suffix)
+        reference = self._reference(specs, split.ids.suffix, above.suffix, self.top)
         gates = trace.keys[self.top].map(gate)
         below = trace.inputs[self.first]
         return MicroBatch(specs, split, above, below, gates, reference, self.templates, self.kl_counts)
@@ -185,7 +192,7 @@ class Objective:
         templates = [-1 if spec.template is None else spec.template for spec in specs]
         return PrefixBatch.of(ids, needed, prefix_lengths, templates)
 
-    def _reference(self, specs: list[RowSpec], ids: Tensor, stream: Tensor) -> Sequence[Tensor]:
+    def _reference(self, specs: list[RowSpec], ids: Tensor, stream: Tensor, block: int) -> Sequence[Tensor]:
         """Unedited log-probabilities at the lookup tokens of the KL prompts, which have no shared prefix."""
         watched = [i for i, spec in enumerate(specs) if spec.template is None]
         if not watched:
@@ -195,7 +202,7 @@ class Objective:
         logits = run(
             self.model,
             ids[watched, :width],
-            start=self.top + 1,
+            start=block + 1,
             hidden=stream[watched, :width],
             positions=(torch.arange(len(watched)), lookups),
         ).logits
@@ -253,6 +260,7 @@ class Objective:
         factors: Mapping[int, tuple[Tensor, Tensor]],
         active: Tensor | None = None,
         *,
+        from_lookup: bool = False,
         kl_weight: float = 0.0,
         kl_from_unedited: bool = False,
         backward: bool = False,
@@ -262,6 +270,8 @@ class Objective:
         Args:
             factors: layer -> (left, right) of its update.
             active: `n` flags as in `losses`; all requests if None.
+            from_lookup: whether the updates act from the lookup token on only, and earlier tokens are constant; this is
+                approximate. Without effect if the first block is edited.
             kl_weight: weight of `kl` in the gradient.
             kl_from_unedited: direction of KL as in `losses`.
             backward: whether to add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
@@ -269,6 +279,17 @@ class Objective:
         Returns:
             Losses per request, without `cost`.
         """
+
+        def resumed(rows: MicroBatch) -> Tensor:
+            return run(
+                self.model,
+                rows.tokens.ids.suffix,
+                start=self.first,
+                hidden=rows.above.suffix,
+                edits=factors,
+                positions=rows.scored.positions,
+                cache=rows.cache,
+            ).logits
 
         def logits(rows: MicroBatch) -> Tensor:
             positions = rows.scored.positions
@@ -281,6 +302,8 @@ class Objective:
         leaves = (
             [leaf for pair in factors.values() for leaf in pair if leaf.requires_grad] if backward else []
         )
+        if from_lookup and self.first > 0:
+            return self._sum(self._edited_batches, resumed, active, kl_weight, kl_from_unedited, leaves)
         return self._sum(self._whole_batches, logits, active, kl_weight, kl_from_unedited, leaves)
 
     def _sum(

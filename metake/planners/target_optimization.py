@@ -272,6 +272,9 @@ def optimize_targets(
         requests.step(gradient, regularization)
     if not post_edit:
         return requests.result(requests.residuals.detach())
-    if not requests.finished:
+    if loss.is_post_edit and not requests.finished:
+        found, _ = loss(requests.residuals.detach(), requests.active, penalty, backward=False)
+        requests.update_best(requests.grouped(found))
+    elif not requests.finished:
         requests.evaluate(evaluate_post_edit)
     return requests.result(requests.best)

@@ -242,6 +242,7 @@ class LayeredSolver:
                 edits=factors,
                 keys=(layer,),
                 inputs=(layer,),
+                cache=prompts.cache,
             )
             return trace.inputs[layer], prompts.at_lookup(trace.keys[layer].suffix)
 
@@ -254,7 +255,15 @@ class LayeredSolver:
         ids, _, below = prompts.bare_rows(hidden)
 
         def climb() -> dict[int, Tensor]:
-            return run(self.model, ids, start=layer, hidden=below, stop=layers[-1], outputs=layers).outputs
+            return run(
+                self.model,
+                ids,
+                start=layer,
+                hidden=below,
+                stop=layers[-1],
+                outputs=layers,
+                cache=prompts.bare_cache,
+            ).outputs
 
         return self._recomputed(prompts, climb)
 
@@ -277,6 +286,14 @@ class LayeredSolver:
         upper = [layer for layer in self.layers if layer > planned_at]
         if upper:
             shifted = stream.index_put(at, goals[planned_at].to(stream.dtype))
-            replay = run(self.model, ids, start=planned_at + 1, hidden=shifted, stop=upper[-1], outputs=upper)
+            replay = run(
+                self.model,
+                ids,
+                start=planned_at + 1,
+                hidden=shifted,
+                stop=upper[-1],
+                outputs=upper,
+                cache=prompts.bare_cache,
+            )
             goals |= {layer: upcast(pick_tokens(last, replay.outputs[layer])) for layer in upper}
         return goals

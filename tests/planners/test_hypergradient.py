@@ -60,6 +60,7 @@ class Case:
             model, geometries, allocation.stages(LAYERS)[0], fit, allocation.per_layer
         )
         first, top = self.solver.layers[0], self.solver.planned_at
+        self.batch, self.from_lookup = batch, False
         self.prompts = LookupPrompts.build(model, batch, first)
         hidden, key = self.solver.unedited_stream_and_key(self.prompts)
         channel = geometries[top].channel(key.T, fit)
@@ -86,13 +87,16 @@ class Case:
 
     def unrolled(self, differentiate_keys=True, active=EVERYONE):
         return self.gradient(
-            UnrolledLoss(self.objective, self.solver, self.prompts, differentiate_keys), active
+            UnrolledLoss(self.objective, self.solver, self.prompts, differentiate_keys, self.from_lookup),
+            active,
         )
 
     def executed(self, residuals, active=EVERYONE):
         with torch.no_grad():
             solution = self.solver.solve(self.prompts, residuals)
-        losses = self.objective.post_edit_losses(solution.factors, active, kl_from_unedited=True)
+        losses = self.objective.post_edit_losses(
+            solution.factors, active, from_lookup=self.from_lookup, kl_from_unedited=True
+        )
         cost = 0 if self.penalty.cost_weights is None else (self.penalty.cost_weights * solution.cost()).sum()
         return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
 
@@ -132,6 +136,20 @@ def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
     for seed in range(3):
         way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
+
+
+@pytest.mark.parametrize("allocation", [SPREAD, Forward()])
+def test_unrolled_from_lookup_equals_central_differences(double, statistics_of, allocation):
+    """Without the updates' effect on earlier tokens, in the losses and in the solve."""
+    case = Case(double, statistics_of(double), allocation=allocation)
+    exact = case.unrolled()[1]
+    case.prompts = case.prompts.resumed(double, case.batch, case.solver.layers[-1])
+    case.from_lookup = True
+    losses, gradient = case.unrolled()
+    assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
+    assert not torch.allclose(gradient, exact, rtol=1e-4, atol=0)
+    way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
 
 
 def test_unrolled_equals_central_differences_with_goals_per_layer(double, statistics_of):

@@ -1,5 +1,8 @@
 """The proxy and its gradient against automatic differentiation through the whole model."""
 
+from contextlib import ExitStack
+from functools import partial
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -331,6 +334,69 @@ def test_post_edit_losses_and_gradients_equal_autograd(double, kl_from_unedited)
             found = leaves[n][i].grad - (before if (n, i) == (1, 0) else 0)
             wanted = plain[n][i].grad
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.norm()))
+
+
+def losses_from_lookup(model, batch, factors):
+    """NLL and KL(unedited || edited), row by row: hooks add `left right^T k` to FFN outputs from the lookup token on."""
+
+    def scores(row, edited):
+        def add(_, args, output, left, right):
+            acts = torch.arange(output.shape[-2]) >= row.lookup
+            return output + acts[:, None] * ((args[0] @ right) @ left.T)
+
+        with ExitStack() as hooks:
+            for n, (left, right) in factors.items() if edited else ():
+                hook = partial(add, left=left, right=right)
+                hooks.enter_context(model.down(n).register_forward_hook(hook))
+            return model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+
+    nll, kl = [0.0] * len(batch.requests), [0.0] * len(batch.requests)
+    for i, row in enumerate(batch.edits):
+        found = scores(row, True)
+        answer = [found[at, token] for at, token in zip(row.predicting, row.answer_ids, strict=True)]
+        nll[i // batch.templates] -= sum(answer) / len(answer) / batch.templates
+    for guard in batch.kl_prompts:
+        now, then = (scores(guard.row, edited)[guard.row.lookup] for edited in (True, False))
+        count = sum(g.owner == guard.owner for g in batch.kl_prompts)
+        kl[guard.owner] += (then.exp() * (then - now)).sum() / count
+    return torch.stack(nll), torch.stack(kl)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_post_edit_losses_from_lookup_equal_autograd(double, first):
+    """Losses and gradients of updates that act from the lookup token on; without effect if the first block is edited."""
+    model = double
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
+    torch.manual_seed(8)
+    leaves, plain = (
+        {n: tuple(f.clone().requires_grad_(True) for f in pair) for n, pair in factors.items()}
+        for factors in [
+            {
+                n: (torch.randn(model.d_v, 2).double() * 0.3, torch.randn(model.d_k, 2).double() * 0.1)
+                for n in (first, TOP)
+            }
+        ]
+        * 2
+    )
+    with frozen(model.model):
+        objective = Objective(model, batch, first, TOP, max_tokens=64)
+        options = {"kl_weight": 0.7, "kl_from_unedited": True, "backward": True}
+        losses = objective.post_edit_losses(leaves, from_lookup=True, **options)
+        whole = objective.post_edit_losses(plain, **options)
+        if first == 0:
+            torch.testing.assert_close(losses.nll, whole.nll, rtol=0, atol=0)
+            return
+        assert ((losses.nll - whole.nll).abs() > 1e-4 * whole.nll).all()
+        plain = {n: tuple(f.detach().requires_grad_(True) for f in pair) for n, pair in plain.items()}
+        nll, kl = losses_from_lookup(model, batch, plain)
+        (nll + 0.7 * kl).sum().backward()
+    torch.testing.assert_close(losses.nll, nll.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(losses.kl, kl.detach(), rtol=1e-5, atol=1e-7)
+    for n, pair in leaves.items():
+        for found, wanted in zip(pair, plain[n], strict=True):
+            torch.testing.assert_close(
+                found.grad, wanted.grad, rtol=1e-4, atol=1e-5 * float(wanted.grad.norm())
+            )
 
 
 def test_objective_fixes_the_unedited_model_at_first_use(demo):

@@ -212,6 +212,16 @@ def test_closed_loop_uses_the_chosen_gradient(planned, hypergradient, kind):
         assert closed[0].is_post_edit
 
 
+@pytest.mark.parametrize("from_lookup", [True, False])
+def test_unrolled_gradient_runs_from_the_lookup_token_if_set(planned, from_lookup):
+    """Losses and inner solves of the closed loop; the solver's own prompts are whole."""
+    _, (_, closed), _, prompts = planned(hypergradient="unrolled", from_lookup=from_lookup)
+    assert closed[0].from_lookup is from_lookup
+    assert (closed[0].prompts is prompts) is not from_lookup
+    assert (closed[0].prompts.tokens.ids.suffix.shape[1] == 1) is from_lookup
+    assert prompts.cache is None
+
+
 @pytest.mark.parametrize("fit", ["least_squares", "equality_constrained"])
 @pytest.mark.parametrize("joint", [True, False])
 def test_proxy_gradient_has_channels_of_batch_or_edit(planned, fit, joint):

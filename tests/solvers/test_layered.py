@@ -1,5 +1,8 @@
 """The layered solve: what it promises is what written weights do."""
 
+from contextlib import ExitStack
+from functools import partial
+
 import pytest
 import torch
 
@@ -43,6 +46,41 @@ def test_solve_writes_the_predicted_shift(model, statistics_of, records):
     scale = float(residuals.norm(dim=1).max())
     torch.testing.assert_close(after - before, solution.shift, rtol=1e-3, atol=1e-4 * scale)
     torch.testing.assert_close(solution.planned, residuals, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_resumed_prompts_edit_the_lookup_token_alone(model, statistics_of, records):
+    """Keys of a solve over resumed prompts are those of updates that act at the lookup token alone."""
+    solver, prompts = setting(model, statistics_of(model), Spread(), records[:3])
+    batch = Batch.build(model, [r.request for r in records[:3]], ("The market is cold",))
+    with frozen(model.model):
+        before, key = solver.unedited_stream_and_key(prompts)
+        torch.manual_seed(0)
+        residuals = torch.randn_like(before)
+        whole = solver.solve(prompts, residuals)
+        short = prompts.resumed(model, batch, LAYERS[-1])
+        assert short.tokens.ids.suffix.shape == (6, 1)
+        solution = solver.solve(short, residuals)
+        again = solver.unedited_stream_and_key(prompts)
+        found = {n: [] for n in LAYERS}
+        for row in batch.lookup_rows:
+
+            def add(module, args, output, n, row=row):
+                found[n].append(args[0].reshape(-1, model.d_k)[row.lookup])
+                left, right = solution.factors[n]
+                shift = torch.zeros_like(output.reshape(-1, model.d_v))
+                shift[row.lookup] = left @ (right.T @ found[n][-1])
+                return output + shift.reshape(output.shape)
+
+            with ExitStack() as hooks:
+                for n in LAYERS:
+                    hooks.enter_context(model.down(n).register_forward_hook(partial(add, n=n)))
+                model.model(torch.tensor([row.ids]))
+    for n in LAYERS:
+        wanted = prompts.mean_key(torch.stack(found[n]))
+        torch.testing.assert_close(solution.keys[n], wanted, rtol=1e-3, atol=1e-4 * float(wanted.norm()))
+    torch.testing.assert_close(solution.keys[1], whole.keys[1], rtol=1e-4, atol=1e-5 * float(key.norm()))
+    assert not torch.allclose(solution.keys[3], whole.keys[3], rtol=1e-5, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(again, (before, key), strict=True))
 
 
 def test_solve_of_one_edit_obeys_theorem_1(model, statistics_of, records):
