@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metake.drift.edit import Edit, measure
-from metake.drift.norms import Jacobian, largest_singular, watched
+from metake.drift.norms import Jacobian, Tokens, largest_singular, watched
 from metake.drift.verdict import judge, sentences, table
 from metake.files import read_record, write_record
 from metake.geometry.operator import Ridge
@@ -92,6 +92,16 @@ def test_norms_from_products_equal_those_of_matrices(edit):
         )
     torch.testing.assert_close(Gamma @ solution.factors[3][1].detach(), gradients[3][0])
     assert tokens.norm() == pytest.approx(float(torch.linalg.matrix_norm(Gamma, 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 4, 60])
+def test_tokens_norm_equals_that_of_the_matrix(count):
+    """With fewer and with more tokens than entries, in several passes."""
+    random = torch.Generator().manual_seed(count)
+    keys, signals = (torch.randn(2, count, size, generator=random) for size in (9, 5))
+    norm = Tokens(list(keys), list(signals)).norm()
+    gamma = signals.reshape(-1, 5).T @ keys.reshape(-1, 9)
+    assert norm == pytest.approx(float(torch.linalg.matrix_norm(gamma.double(), 2)), rel=1e-6)
 
 
 def test_measure_has_both_sides_of_the_theorem(edit):

@@ -131,16 +131,20 @@ class Tokens:
     signals: list[Tensor] = field(default_factory=list)
 
     def norm(self) -> float:
-        """`||Gamma||_2`, Gamma = sum over tokens of signal key^T, from Gram matrices of tokens."""
+        """`||Gamma||_2`, Gamma = sum over tokens of signal key^T, from the smaller Gram matrix: of tokens or of entries."""
         keys, signals = (
             torch.cat([x.reshape(-1, x.shape[-1]) for x in part]).double()
             for part in (self.keys, self.signals)
         )
-        # singular values of S^T K are those of R_S R_K^T, R the triangular factors of their Gram matrices
-        values, vectors = torch.linalg.eigh(signals @ signals.T)
-        half = vectors * values.clamp_min(0).sqrt()
-        inner = half.T @ (keys @ keys.T) @ half
-        return float(torch.linalg.eigvalsh((inner + inner.T) / 2)[-1].clamp_min(0).sqrt())
+        if len(signals) > signals.shape[1]:
+            gamma = signals.T @ keys
+            square = gamma @ gamma.T
+        else:
+            # singular values of S^T K are those of R_S R_K^T, R the triangular factors of their Gram matrices
+            values, vectors = torch.linalg.eigh(signals @ signals.T)
+            half = vectors * values.clamp_min(0).sqrt()
+            square = half.T @ (keys @ keys.T) @ half
+        return float(torch.linalg.eigvalsh((square + square.T) / 2)[-1].clamp_min(0).sqrt())
 
 
 @contextmanager
