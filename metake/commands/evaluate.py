@@ -165,6 +165,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
     Returns:
         The content of `--json`.
     """
+    from metake.evaluation.cases import write_answers
     from metake.evaluation.summary import difference_table, summary_table
     from metake.report.tables import markdown, render
 
@@ -175,6 +176,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
         full = markdown(*table)
     write_json(out / "results.json", content)
     write_text(out / "table.md", full)
+    texts = "".join(f", the texts of every case: {name}" for name in write_answers(content, out))
     for name in ("differences.md", "curves.png"):  # of an earlier evaluation
         (out / name).unlink(missing_ok=True)
     typer.echo(short)
@@ -185,7 +187,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
     # a finished evaluation is never resumed: the next one may run other code
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     set_interrupt_message(f"the results are saved in {out}")
-    typer.echo(f"written: {out}/results.json and table.md, with all metrics")
+    typer.echo(f"written: {out}/results.json and table.md, with all metrics{texts}")
     return {**content, "out": str(out)}
 
 

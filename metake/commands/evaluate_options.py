@@ -16,6 +16,7 @@ from metake.options import output_path
 EVALUATION = (
     "checkpoints",
     "results.json",
+    "answers.jsonl",
     "table.md",
     "differences.md",
     "curves.png",

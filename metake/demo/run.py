@@ -11,19 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from metake.console import draw_or_note
 from metake.data.records import read_records
+from metake.demo.case import NONE, RULE, Case, choose_case, plot_case
 from metake.demo.story import CLOSED, conclusion, missed_by_open, story_methods, tell_reason, tell_result
 from metake.errors import MetakeError
+from metake.evaluation.cases import LEGEND, answer_sections, dialogues
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import explain
-from metake.evaluation.page import (
-    ATTENUATION,
-    LEGEND,
-    PRESETS,
-    answer_sections,
-    dialogues,
-    result_section,
-)
+from metake.evaluation.page import ATTENUATION, PRESETS, result_section, short_sections
 from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import Results
 from metake.files import write_json
@@ -33,7 +29,7 @@ from metake.models.load import load
 from metake.options import find_statistics
 from metake.presets import methods_for
 from metake.report.answers import Dialogue
-from metake.report.page import Section, write_page
+from metake.report.page import Picture, Section, write_page
 from metake.shipped import ASSETS
 from metake.texts import held_out_text
 from metake.tuning.searched import searched_names
@@ -108,8 +104,30 @@ def real_model() -> EditableModel | None:
         return None
 
 
+def case_pictures(case: Case | None, path: Path) -> list[Picture]:
+    """The figure of a case, drawn now; none without a case.
+
+    Args:
+        case: the case.
+        path: the figure's path.
+
+    Returns:
+        One picture, or none.
+    """
+    if case is None:
+        return []
+    caption = (
+        "One edit at the same constraint. Hatched: the planned shift at the last edited layer; filled: the shift that the weights "
+        f"realize. {case.described()}"
+    )
+    return [
+        Picture(drawn, f"Bars of the planned and the realized shift. {case.described()}", caption)
+        for drawn in draw_or_note(lambda: plot_case(case, path))
+    ]
+
+
 def story_sections(story: Results, out: Path, model: str) -> list[Section]:
-    """Sections of the edits that the open loop misses, and of the reason.
+    """Sections in short, of the edits that the open loop misses, and of the reason.
 
     Args:
         story: results of `story_methods`.
@@ -117,20 +135,23 @@ def story_sections(story: Results, out: Path, model: str) -> list[Section]:
         model: name of the model.
 
     Returns:
-        Two sections.
+        Three sections; the first figure is of one case.
     """
-    missed = dialogues(story.content, missed_by_open(story.content))
+    missed, case = dialogues(story.content, missed_by_open(story.content)), choose_case(story.content)
     title = f"{model}: edits that an open loop misses and a closed loop makes"
     first = Section(
         title if missed else f"{model}: open and closed loop under the same constraint",
         [
             *tell_result(story.content),
             *([f"These are the edits that only {CLOSED} makes. {LEGEND}"] if missed else []),
+            RULE if case else NONE,
         ],
         dialogues=missed,
+        pictures=case_pictures(case, out / "case.png"),
     )
     reasons = [ATTENUATION, *tell_reason(story.content), *conclusion(story.content)]
     return [
+        *short_sections(story.content),
         first,
         result_section(story, out / "same-constraint.png", title="Why: attenuation", paragraphs=reasons),
     ]

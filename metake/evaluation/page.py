@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from metake.console import draw_or_note
+from metake.evaluation.cases import answer_sections
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.glossary import LABELS, explain, explained
+from metake.evaluation.loops import explain_run
 from metake.evaluation.results import GivenEdit, Results
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.report.answers import Answer, Dialogue, Line, judge_neighbor, judge_target
 from metake.report.page import Picture, Section, write_page
 
-SHOWN = 12  # edits whose answers stand on a page
 ATTENUATION = (
     "Attenuation: of a residual r (the shift of the hidden state that an edit plans), a layer with key k and constraint "
     "lambda C writes only the share eta = rho / (1 + rho), with rho = k^T (lambda C)^-1 k. The stronger the constraint "
@@ -30,63 +30,6 @@ PRESETS = (
     "Each method has its own preset (strength of the constraint, layers, rate, steps): the best of a search with the same "
     f"number of trials for every method. {COMPARING}"
 )
-LEGEND = (
-    "✓ on an edited or rephrased question: the answer begins with the new target. On a neighbor, which the edit must not "
-    "change: the answer is the unedited model's, or it names the true answer."
-)
-
-
-def dialogues(content: Mapping[str, Any], which: Sequence[int] | None = None) -> list[Dialogue]:
-    """Edits of a result file as questions and answers; none without free generation.
-
-    Args:
-        content: content of the result file.
-        which: positions of the edits; by default the first ones.
-
-    Returns:
-        one dialogue per edit, with the answers before and after.
-    """
-    rows = {row["method"]: row["answers"] for row in content["methods"]}
-    made = []
-    for i in range(min(SHOWN, content["edits"])) if which is None else which:
-        prompt, target, _, rephrase, locality, truth = content["requests"][i]
-        before = content["before"]["answers"][i]
-        if not any((*before, *(answer for answers in rows.values() for answer in answers[i]))):
-            continue
-
-        def judge(
-            j: int, answer: str, before: Sequence[str] = before, target: str = target, truth: str = truth
-        ) -> Answer:
-            return judge_neighbor(answer, before[2], truth) if j == 2 else judge_target(answer, target)
-
-        lines = [
-            Line(
-                kind,
-                question(text),
-                {
-                    "before": Answer(before[j]),
-                    **{name: judge(j, answers[i][j]) for name, answers in rows.items()},
-                },
-            )
-            for j, (kind, text) in enumerate(
-                (("edited", prompt), ("rephrased", rephrase), ("neighbor", locality))
-            )
-            if text
-        ]
-        made.append(Dialogue(f"{question(prompt)} → {target}", lines))
-    return made
-
-
-def question(prompt: str) -> str:
-    """A prompt without the frame `Q: ... A:`.
-
-    Args:
-        prompt: the prompt.
-
-    Returns:
-        the question alone.
-    """
-    return prompt.removeprefix("Q: ").removesuffix("\nA:")
 
 
 def write_layers(layers: Sequence[int]) -> str:
@@ -220,24 +163,17 @@ def result_section(results: Results, figure: Path, *, title: str, paragraphs: Se
     )
 
 
-def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
-    """The first edits as questions and answers, in one section; none without free generation.
+def short_sections(content: Mapping[str, Any]) -> list[Section]:
+    """The sentences for a newcomer in one section; none for a run without a planned edit.
 
     Args:
         content: content of the result file.
-        title: title of the section.
 
     Returns:
         one section, or none.
     """
-    talks = dialogues(content)
-    if not talks:
-        return []
-    count = content["edits"]
-    some = f"The first {len(talks)} of {count} edits" if len(talks) < count else "All edits"
-    return [
-        Section(title, dialogues=talks, paragraphs=[f"{some}, with the answers before and after. {LEGEND}"])
-    ]
+    sentences = explain_run(content)
+    return [Section("In short", [" ".join(sentences)])] if sentences else []
 
 
 def write_comparison_page(path: Path, results: Results) -> Path:
@@ -257,5 +193,5 @@ def write_comparison_page(path: Path, results: Results) -> Path:
     result = result_section(
         results, path.with_name("realization.png"), title="Methods compared", paragraphs=paragraphs
     )
-    sections = [result, *answer_sections(content, "Answers")]
+    sections = [*short_sections(content), result, *answer_sections(content, "Answers")]
     return write_page(path, title=title, sections=sections, glossary=explain(results.cells()[0]))

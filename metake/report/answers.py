@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metake.words import begins_with
@@ -44,20 +44,33 @@ class Dialogue:
         """Names of the models that answer."""
         return list(self.lines[0].answers)
 
+    @property
+    def good(self) -> dict[str, bool]:
+        """Name of each judged model -> whether all its answers are as they should be."""
+        judged = [name for name in self.head if any(line.answers[name].verdict for line in self.lines)]
+        return {name: all(line.answers[name].good for line in self.lines) for name in judged}
 
-def judge_target(answer: str, target: str) -> Answer:
+    @property
+    def wrong(self) -> list[int]:
+        """Numbers of the filters that show the dialogue: 0 for any wrong answer, then 1, 2, ... for the models of `good`."""
+        models = [number for number, good in enumerate(self.good.values(), start=1) if not good]
+        return [0, *models] if models else []
+
+
+def judge_target(answer: str, target: str, begins: Callable[[str, str], bool] | None = None) -> Answer:
     """The answer to an edited or rephrased question; right if it begins with the target.
 
     Args:
         answer: the answer.
         target: the expected answer.
+        begins: answer, target -> whether the answer begins with the target; default: a final full stop aside.
 
     Returns:
         The answer with a verdict.
     """
     if not answer.strip():
         return Answer(answer, "no answer")
-    good = _begins(answer, target)
+    good = (begins or _begins)(answer, target)
     return Answer(answer, "the target" if good else "not the target", good)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,31 @@ class Section:
     caption: str = ""
     pictures: Sequence[Picture] = ()
 
+    @property
+    def filters(self) -> list[tuple[str, int]]:
+        """Filters of the dialogues by wrong answers: label and number of dialogues; none without a wrong answer.
+
+        Their numbers are those of `Dialogue.wrong`; all dialogues have the same models.
+        """
+        shown = Counter(number for talk in self.dialogues for number in talk.wrong)
+        if len(self.dialogues) < 2 or not shown:
+            return []
+        labels = ["any wrong answer", *(f"wrong: {name}" for name in self.dialogues[0].good)]
+        return [(label, shown[number]) for number, label in enumerate(labels)]
+
+
+def shortened(text: str, width: int = 160) -> str:
+    """The beginning of a text with an ellipsis; the text itself if it is not longer than `width` characters.
+
+    Args:
+        text: the text.
+        width: number of characters.
+
+    Returns:
+        At most `width` characters.
+    """
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
 
 def render_page(template: str, *, loader: BaseLoader | None = None, **content: Any) -> str:
     """HTML of a template that extends `base.html`; every value is escaped.
@@ -80,6 +106,7 @@ def render_page(template: str, *, loader: BaseLoader | None = None, **content: A
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    environment.filters["shortened"] = shortened
     return environment.get_template(template).render(**content)
 
 

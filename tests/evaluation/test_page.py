@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from metake.evaluation import page
+from metake.evaluation.cases import LEGEND, answer_sections, dialogues, question
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.page import (
-    LEGEND,
-    answer_sections,
-    dialogues,
     metric_table,
-    question,
     result_section,
     settings_line,
     write_comparison_page,
@@ -26,6 +23,20 @@ from metake.methods.ultraedit import UltraEdit
 
 RIDGE = LocateThenEdit(layers=(3, 4), label="memit")  # lambda 15,000 and 25 steps
 METHODS = {"memit": RIDGE, "metake": metake(RIDGE, label="metake"), "ultraedit": UltraEdit(layers=(3, 4))}
+
+
+BATCH = {
+    "layers": [3, 4],
+    "eta": [[0.5], [0.25]],
+    "planned_norm": [2.0],
+    "missing_before": [[2.0], [1.5]],
+    "predicted_missing": [[0.75], [0.5]],
+    "missing_after": [1.0],
+    "realized_norm": [1.5],
+    "realized_share": [0.75],
+    "seconds": 1.0,
+    "requests": [1, 2],
+}
 
 
 def request(name, rephrase="", locality=""):
@@ -43,7 +54,8 @@ def content_of(requests, before, **after):
             {
                 "method": name.replace("_", "-"),
                 "answers": answers,
-                "settings": RIDGE.model_dump(),
+                "settings": METHODS.get(name.replace("_", "-"), RIDGE).model_dump(),
+                "batches": [BATCH],
                 "interval": {},
                 "per_record": {},
             }
@@ -106,7 +118,7 @@ def test_dialogues_leave_out_questions_and_edits_without_answers():
     assert [[line.kind for line in d.lines] for d in found] == [["edited"], ["edited", "neighbor"]]
 
 
-def test_dialogues_are_of_the_first_twelve_or_named_edits():
+def test_dialogues_are_of_all_or_named_edits():
     names = [f"P{i}" for i in range(13)]
     content = content_of(
         [request(name) for name in names],
@@ -114,7 +126,7 @@ def test_dialogues_are_of_the_first_twelve_or_named_edits():
         memit=[("Oslo", "", "")] * 13,
         rect=[("Rome", "", "")] * 13,
     )
-    assert [d.title for d in dialogues(content)] == [f"Where was {name} born? → Oslo" for name in names[:12]]
+    assert [d.title for d in dialogues(content)] == [f"Where was {name} born? → Oslo" for name in names]
     assert [d.title for d in dialogues(content, [12, 0])] == [
         f"Where was {name} born? → Oslo" for name in ("P12", "P0")
     ]
@@ -154,18 +166,8 @@ def comparison():
         values = {name: np.array([efficacy if name == "efficacy" else np.nan, np.nan]) for name in PER_RECORD}
         return Measurement(values, float("nan"), float("nan"), [], [])
 
-    batch = {
-        "layers": [3, 4],
-        "eta": [[0.5], [0.25]],
-        "planned_norm": [2.0],
-        "missing_before": [[2.0], [1.5]],
-        "predicted_missing": [[0.75], [0.5]],
-        "missing_after": [1.0],
-        "seconds": 1.0,
-        "requests": [1, 2],
-    }
     runs = [
-        SimpleNamespace(method=method, after=measured(0.75), batches=[batch], seconds_per_edit=0.5)
+        SimpleNamespace(method=method, after=measured(0.75), batches=[BATCH], seconds_per_edit=0.5)
         for method in METHODS.values()
     ]
     content = content_of(
@@ -208,7 +210,7 @@ def test_page_answers_state_their_number_and_marks(comparison):
     """Answers say how many edits they are of and what marks mean."""
     (answers,) = answer_sections(comparison.content, "Facts")
     assert answers.title == "Facts"
-    assert answers.paragraphs[0] == f"The first 1 of 2 edits, with the answers before and after. {LEGEND}"
+    assert answers.paragraphs[0] == f"1 of 2 edits, with the answers before and after. {LEGEND}"
     assert [d.title for d in answers.dialogues] == ["Where was Ann born? → Oslo"]
     comparison.content["requests"].pop()
     comparison.content["edits"] = 1
@@ -268,8 +270,7 @@ def test_page_explains_numbers_and_attenuation(comparison, monkeypatch, tmp_path
         "Eff (%)": GLOSSARY["efficacy"],
         "s/edit (s)": GLOSSARY["seconds_per_edit"],
     }
-    assert [section.title for section in written["sections"]] == [
-        "Methods compared",
-        "Answers",
-    ]
-    assert "eta = rho / (1 + rho), with rho = k^T (lambda C)^-1 k" in written["sections"][0].paragraphs[0]
+    short, compared, _ = written["sections"]
+    assert [section.title for section in written["sections"]] == ["In short", "Methods compared", "Answers"]
+    assert short.paragraphs[0].startswith("Attenuation: ")
+    assert "eta = rho / (1 + rho), with rho = k^T (lambda C)^-1 k" in compared.paragraphs[0]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from metake.report.answers import Answer, Dialogue, Line
-from metake.report.page import Picture, Section, write_page
+from metake.report.page import Picture, Section, shortened, write_page
 
 HOSTILE = "<script>alert(1)</script>"
 PIXEL = base64.b64decode(
@@ -113,3 +113,57 @@ def test_page_stacked_cells_name_their_column(page):
         attributes["data-label"] for attributes, _ in Elements(page).of("td") if "data-label" in attributes
     ]
     assert labels == ["before", "memit", HOSTILE]
+
+
+def talks(*rights):
+    """One dialogue per pair of verdicts of two models, and one long answer."""
+    return [
+        Dialogue(
+            f"talk {i}",
+            [
+                Line(
+                    "edited",
+                    "Who?",
+                    {
+                        "before": Answer("x"),
+                        **{n: Answer(n, "said", good) for n, good in zip("ab", right, strict=True)},
+                    },
+                )
+            ],
+        )
+        for i, right in enumerate(rights)
+    ]
+
+
+def test_page_filters_cases_by_wrong_answers(tmp_path):
+    """Without scripts: a choice shows the cases of its class, and counts them."""
+    section = Section("Answers", dialogues=talks((True, True), (False, True), (False, False)))
+    assert section.filters == [("any wrong answer", 2), ("wrong: a", 2), ("wrong: b", 1)]
+    page = write_page(tmp_path / "r.html", title="t", sections=[section]).read_text(encoding="utf-8")
+    elements = Elements(page)
+    classes = [attributes["class"] for attributes, _ in elements.of("details")]
+    assert classes == ["case", "case wrong-0 wrong-1", "case wrong-0 wrong-1 wrong-2"]
+    chosen = [attributes.get("class") for attributes, _ in elements.of("input")]
+    assert chosen == [None, "only-0", "only-1", "only-2"]
+    for only in range(3):
+        assert f".cases:has(.only-{only}:checked) > .case:not(.wrong-{only}) {{ display: none; }}" in page
+    assert [text for _, text in elements.of("label")] == ["", "", "", ""]  # the text follows the input
+    assert "any wrong answer (2)" in page
+    assert "<script" not in page
+
+
+def test_page_has_no_filter_without_a_wrong_answer(tmp_path):
+    section = Section("Answers", dialogues=talks((True, True), (True, True)))
+    assert section.filters == []
+    assert "<fieldset" not in write_page(tmp_path / "r.html", title="t", sections=[section]).read_text()
+
+
+def test_page_cuts_a_long_text_and_holds_all_of_it(tmp_path):
+    long = "so on " * 100 + "the end"
+    line = Line("edited", "Who?", {"before": Answer(long)})
+    path = write_page(
+        tmp_path / "r.html", title="t", sections=[Section("A", dialogues=[Dialogue("d", [line])])]
+    )
+    assert f"<summary>{shortened(long)}</summary>{long}</details>" in path.read_text(encoding="utf-8")
+    assert len(shortened(long)) <= 160
+    assert (shortened(long)[-1], shortened("short")) == ("…", "short")
