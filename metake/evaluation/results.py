@@ -70,7 +70,7 @@ class MethodRun:
     @property
     def seconds_per_edit(self) -> float:
         """Mean wall time of an edit, in seconds, without evaluation; NaN for an edit that was given."""
-        if not self.batches:
+        if self.moment == "given":
             return float("nan")
         seconds = float(sum(b["seconds"] for b in self.batches))
         return seconds / max(1, sum(len(b["requests"]) for b in self.batches))
@@ -82,7 +82,7 @@ class MethodRun:
             "moment": self.moment,
             "settings": self.method.model_dump(),
             **_plain(self.after),
-            "seconds_per_edit": self.seconds_per_edit if self.batches else None,
+            "seconds_per_edit": None if self.moment == "given" else self.seconds_per_edit,
             "batches": self.batches,
         }
 
