@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ALIKE = 0.3  # mean |cos| of the prompts' keys above which facts are read at the subject's last token
-TOO_ALIKE = 0.6  # the same above which they never are; in between, the reach at both tokens decides
+TOO_ALIKE = 0.6  # the same above which they never are if subjects differ; in between, the reach at both tokens decides
 TOLERANCE = 0.05  # reach that a later window of layers may lack and still be preferred
 REQUESTS = 4  # virtual edits per window
 STEPS = 6  # gradient steps of each loop of a virtual edit

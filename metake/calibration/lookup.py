@@ -14,8 +14,8 @@ def choose_lookup(cosine: Mapping[str, float], reach_at: Callable[[Lookup], floa
     """Token at which keys are read, and the reason.
 
     The prompt's last token up to a mean |cos| of `ALIKE`, or if facts are not more alike there than at the subject's. The
-    subject's last token if the prompt's is above `TOO_ALIKE`. Between them, as for a few facts with the same prompt, the
-    subject's unless the prompt's reaches more.
+    subject's last token if the prompt's is above `TOO_ALIKE` and its own up to `ALIKE`. Between them, as for a few facts
+    with the same prompt, the subject's unless the prompt's reaches more, by `TOLERANCE` or twice as much.
 
     Args:
         cosine: lookup -> mean |cos| of the keys of different facts.
@@ -31,10 +31,11 @@ def choose_lookup(cosine: Mapping[str, float], reach_at: Callable[[Lookup], floa
     )
     if prompt <= max(ALIKE, subject):
         return "prompt", f"lookup prompt: {measured} (the prompt's is taken up to {ALIKE})"
-    if prompt > TOO_ALIKE:
+    if prompt > TOO_ALIKE and subject <= ALIKE:
         return "subject", f"lookup subject: {measured} (the prompt's is taken up to {ALIKE})"
     reached = {lookup: reach_at(lookup) for lookup in LOOKUPS}
-    lookup: Lookup = "prompt" if reached["prompt"] > reached["subject"] + TOLERANCE else "subject"
+    more = reached["prompt"] > min(reached["subject"] + TOLERANCE, 2 * reached["subject"])
+    lookup: Lookup = "prompt" if more else "subject"
     return lookup, (
         f"lookup {lookup}: {measured}; a few virtual edits reach a target probability of {reached['prompt']:.2f} "
         f"and {reached['subject']:.2f}"

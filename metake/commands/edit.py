@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,18 +194,38 @@ def description(model: EditableModel, method: Method, preset: Path | None) -> di
     }
 
 
-def show_result(result: EditResult, predicted: Preview | None) -> None:
-    """Print the report of an edit, and advice if it failed.
+def show_result(result: EditResult, predicted: Preview | None, escalate: int = 0) -> None:
+    """Print the report of an edit, and advice if it failed; after further attempts, that the edit cannot be had.
 
     Args:
         result: the report.
         predicted: the preview, whose legend is not printed again.
+        escalate: number of further attempts that were allowed.
     """
     typer.echo(result.as_text(explained=predicted.legend if predicted else ()))
     if result.failed:
         for name, reason in result.failure_reasons.items():
             typer.echo(f"failed edit: {name}: {reason}", err=True)
-        typer.echo(result.advice(), err=True)
+        typer.echo(unreachable_line(result, escalate) if escalate else result.advice(), err=True)
+
+
+def unreachable_line(result: EditResult, escalate: int) -> str:
+    """Line that some edits of a model cannot be had, with the reason of each kind.
+
+    Args:
+        result: the report of the best attempt, with failed requests.
+        escalate: number of further attempts.
+
+    Returns:
+        The line.
+    """
+    kinds = Counter(reason.partition(":")[0] for reason in result.failure_reasons.values())
+    reasons = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+    return (
+        f"cannot be had: {len(result.failed)} of {len(result.requests)} edits with {result.method.name} on layers "
+        f"{list(result.method.layers)}, in {escalate + 1} attempts ({reasons}); take other --layers, another wording, or a "
+        "larger model"
+    )
 
 
 def save_edit(
@@ -298,7 +319,7 @@ def edit(
         set_interrupt_message(f"nothing was saved in {out}; rerun the command to start again")
         editor.edit(facts, preview=predicted, escalate=escalate)
         result = editor.finalize()[-1]
-        show_result(result, predicted)
+        show_result(result, predicted, escalate)
         if rank_and_size()[0] > 0:
             return
         summary = {**result.summary(), **used, "digest": editor.delta.digest}

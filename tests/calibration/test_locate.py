@@ -135,7 +135,7 @@ def test_locate_prefers_the_last_window_that_is_reached(
 
 @pytest.mark.parametrize(
     ("subject", "prompt", "lookup"),
-    [(0.1, 0.29, "prompt"), (0.03, 0.62, "subject"), (0.8, 0.62, "prompt"), (0.5, 0.62, "subject")],
+    [(0.1, 0.29, "prompt"), (0.03, 0.62, "subject"), (0.8, 0.62, "prompt"), (0.3, 0.62, "subject")],
 )
 def test_locate_reads_keys_where_facts_differ(
     unchanged, requests, statistics, monkeypatch, subject, prompt, lookup

@@ -133,3 +133,14 @@ def test_edit_with_escalate_succeeds_where_it_fails_without(call, stats, tmp_pat
         json.loads((tmp_path / name / "result.json").read_text())["constraint"]["lam"] for name in "ab"
     )
     assert after < before
+
+
+def test_edit_that_no_attempt_reaches_cannot_be_had(call, stats, tmp_path):
+    """Exit code 3, and one line with the number of attempts and the reason."""
+    edit = [*EDIT, "--method", "memit", "--stats", stats, "--layers", "1-3", "--delta-only"]
+    edit += ["--set", "lam=1e12", "--set", "steps=2"]
+    code, _, errors = call(*edit, "--out", tmp_path / "out", "--escalate", "1")
+    assert code == 3
+    (line,) = (line for line in errors.splitlines() if line.startswith("cannot be had: "))
+    assert line.startswith("cannot be had: 1 of 1 edits with memit on layers [1, 2, 3], in 2 attempts")
+    assert "(attenuation 1)" in line

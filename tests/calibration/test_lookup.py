@@ -20,18 +20,27 @@ def refuse(lookup):
 def test_choose_lookup_does_not_measure_the_reach_where_separability_decides(subject, prompt):
     if prompt <= ALIKE or prompt <= subject:
         assert choose_lookup({"subject": subject, "prompt": prompt}, refuse)[0] == "prompt"
-    elif prompt > TOO_ALIKE:
+    elif prompt > TOO_ALIKE and subject <= ALIKE:
         assert choose_lookup({"subject": subject, "prompt": prompt}, refuse)[0] == "subject"
 
 
-@given(st.floats(ALIKE, TOO_ALIKE, exclude_min=True), SHARES, SHARES)
-def test_choose_lookup_takes_the_one_that_is_reached(prompt, at_subject, at_prompt):
-    """The subject's, unless the prompt's reaches more than the tolerance above it."""
+@given(
+    st.one_of(
+        st.tuples(st.just(0.05), st.floats(ALIKE, TOO_ALIKE, exclude_min=True)),
+        st.tuples(st.just(0.4), st.floats(0.4, 1, exclude_min=True)),
+    ),
+    SHARES,
+    SHARES,
+)
+def test_choose_lookup_takes_the_one_that_is_reached(alike, at_subject, at_prompt):
+    """The subject's, unless the prompt's reaches more than the tolerance above it, or more than twice as much."""
     reached, asked = {"subject": at_subject, "prompt": at_prompt}, []
     lookup, reason = choose_lookup(
-        {"subject": 0.05, "prompt": prompt}, lambda name: asked.append(name) or reached[name]
+        {"subject": alike[0], "prompt": alike[1]}, lambda name: asked.append(name) or reached[name]
     )
-    assert lookup == ("prompt" if at_prompt > at_subject + TOLERANCE else "subject")
+    assert lookup == (
+        "prompt" if at_prompt > at_subject + TOLERANCE or at_prompt > 2 * at_subject else "subject"
+    )
     assert sorted(asked) == sorted(LOOKUPS)
     assert reason.startswith(f"lookup {lookup}: ")
     assert f"{at_prompt:.2f} and {at_subject:.2f}" in reason
