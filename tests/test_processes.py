@@ -10,7 +10,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from metake import cli
-from metake.calibration.locate import locate
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -32,9 +31,6 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
     statistics = collect(model, model.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False)
     found = {"C": statistics[3]}
     requests = [r.request for r in read_records(ASSETS / "world" / "dev.json", count)]
-    located = locate(model, requests, "metake", statistics, windows=False)
-    found["calibrated"] = torch.tensor([located.method.value("lr"), located.method.value("attenuation")])
-    found["reasons"] = torch.tensor(list("\n".join(located.reasons).encode())).float()
     for name, changes in ROWS.items():
         plain = settings_for(model, name)
         quick = {"layers": (1, 2, 3), "steps": 4, "meta_steps": 4, "contexts": CONTEXTS, **changes}
