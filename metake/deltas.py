@@ -1,4 +1,4 @@
-"""Weight update of a model, as low-rank factors: applied, reverted, saved, composed.
+"""Weight update of a model, as low-rank factors or dense: applied, reverted, saved, composed.
 
 delta.save("edits/paris")                       # only the change
 with delta.applied(model): ...                  # edited inside, the original again outside
@@ -7,6 +7,7 @@ applied = delta.apply(model); applied.revert()  # the same in two steps, bit-exa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,11 +115,11 @@ def swapped_weights(model: EditableModel, weights: Mapping[int, Tensor]) -> Iter
 
 @dataclass(frozen=True)
 class Delta:
-    """Low-rank weight update: per layer `left @ right.T` (`left` d_v x n, `right` d_k x n), added to the down-projection.
+    """Weight update: per layer `left @ right.T` (`left` d_v x n, `right` d_k x n) or dense, added to the down-projection.
 
     Attributes:
         factors: layer -> (left, right), on the CPU.
-        dense_updates: layer -> `d_v x d_k`, an update without low-rank factors (RECT's).
+        dense_updates: layer -> `d_v x d_k`, an update without low-rank factors (RECT's, fine-tuning's).
         model: fingerprint of the model it was made for.
         note: requests, method and settings; any plain values, saved with the delta.
 
@@ -182,10 +183,19 @@ class Delta:
             change += self.dense_updates[layer].to(device)
         return change
 
+    def _change(self, layer: int, device: torch.device) -> Tensor:
+        """Change of a layer: the dense update itself if it is all, else `to_dense`."""
+        if layer in self.factors:
+            return self.to_dense(layer, device)
+        return self.dense_updates[layer].to(device)
+
     def norms(self) -> dict[int, float]:
-        """Frobenius norm of each layer's change; for thin factors from `n x n` products."""
+        """Frobenius norm of each layer's change; of thin factors from `n x n` products."""
 
         def norm(layer: int) -> float:
+            if layer not in self.factors:  # in blocks of rows, without a copy in fp64
+                blocks = torch.split(self.dense_updates[layer], 1024)
+                return math.sqrt(sum(float(block.double().square().sum()) for block in blocks))
             if layer in self.dense_updates:
                 return float(self.to_dense(layer).norm())
             left, right = self.factors[layer]
@@ -232,7 +242,7 @@ class Delta:
                 weight = model.weight(layer)
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
-                weight.copy_(weight.to(exact) + self.to_dense(layer, weight.device).to(exact))
+                weight.copy_(weight.to(exact) + self._change(layer, weight.device).to(exact))
         except BaseException:
             applied.revert()
             raise

@@ -26,18 +26,15 @@ NO_PRESET = "none"  # in place of a preset's name: the model is treated as one w
 
 
 def default_layers(count: int) -> tuple[int, ...]:
-    """Edited layers of a model without a preset: five (three in a small model) in its lower third.
+    """Edited layers of locate-then-edit on a model without a preset.
 
     Args:
         count: number of layers of the model.
 
     Returns:
-        Layers, ascending.
+        Layers, ascending; see `Method.default_layers`.
     """
-    if count < 3:
-        return tuple(range(count))
-    first = max(1, round(count * 0.14)) if count > 3 else 0
-    return tuple(range(first, min(count, first + (5 if count >= 24 else 3))))
+    return LocateThenEdit.default_layers(count)
 
 
 def short_name(name: str) -> str:
@@ -200,7 +197,7 @@ def settings_for(
         ('memit + past-keys', 0.1)
     """
     model, row = editable_model(model), find_method(method)
-    made = method_named(method, default_layers(len(model)))
+    made = method_named(method, row.prototype.default_layers(len(model)))
     preset = load_preset(preset_name(model) if name is None else name)
     numbers = made.numbers_of(preset.get("common", {}))
     if isinstance(made, LocateThenEdit):

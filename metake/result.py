@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metake.answers import CHECKED, HEAD, Answer, count_successes, show_answers
 from metake.deltas import Delta
+from metake.errors import MetakeError
 from metake.files import as_path
 from metake.methods.base import Method
 from metake.methods.state import LayerMemory, Stage
@@ -226,9 +227,14 @@ class EditResult:
 
         Returns:
             Path of the file.
+
+        Raises:
+            MetakeError: the method plans no targets.
         """
         from metake.report.figures import plot_realization
 
+        if not self.stages:
+            raise MetakeError(f"plot: {self.method.name} plans no targets, so there is no realization")
         return plot_realization({self.method.name: [self.summary()]}, as_path(path, "plot: path"))
 
     def summary(self) -> dict[str, Any]:
@@ -243,7 +249,7 @@ class EditResult:
                 {"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in self.requests
             ],
             "moved": list(self.moved),
-            "layers": list(eta),
+            "layers": list(eta) or list(self.delta.layers),
             "constraint": dict(self.constraint),
             "reasons": list(self.reasons),
             "eta": [[round(x, 6) for x in values.tolist()] for values in eta.values()],
@@ -308,9 +314,9 @@ class EditResult:
         eta = min((float(values[missed].mean()) for values in self.eta.values()), default=1.0)
         names = ", ".join(r.name for r in self.failed[:5]) + (", ..." if len(self.failed) > 5 else "")
         after = f", before the postprocess {method.postprocess_kind}" if method.postprocess_kind else ""
-        head = (
-            f"failed edits: {names}: {realized:.0%} of the planned shift was realized (eta {eta:.2g}{after})"
-        )
+        head = f"failed edits: {names}"
+        if self.stages:
+            head += f": {realized:.0%} of the planned shift was realized (eta {eta:.2g}{after})"
         if realized < 0.5 and "attenuation" in self.constraint:
             asked = self.constraint["attenuation"]
             weaker = (1 + asked) / 2

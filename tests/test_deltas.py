@@ -233,14 +233,14 @@ def test_apply_restores_the_model_after_a_failure(monkeypatch):
     model = EditableModel(tiny("gpt2"))
     before = [model.weight(n).clone() for n in range(4)]
     whole = torch.ones(model.d_v, model.d_k)
-    dense = Delta.to_dense
+    change = Delta._change
 
-    def fails(self, layer, device="cpu"):
+    def fails(self, layer, device):
         if layer == 2:
             raise MemoryError
-        return dense(self, layer, device)
+        return change(self, layer, device)
 
-    monkeypatch.setattr(Delta, "to_dense", fails)
+    monkeypatch.setattr(Delta, "_change", fails)
     with pytest.raises(MemoryError):
         Delta({}, "", {}, {1: whole, 2: whole}).apply(model)
     assert all(torch.equal(model.weight(n), before[n]) for n in range(4))
@@ -301,3 +301,29 @@ def test_delta_names_what_is_no_delta_or_folder(use, complaint):
     with pytest.raises(MetakeError) as raised:
         use()
     assert str(raised.value) == complaint
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_dense_delta_is_added_without_a_copy_in_fp64(tiny_model, monkeypatch, dtype):
+    """The weight is the rounded sum; a dense update alone needs no matrix in fp64, for its norm neither."""
+    model = EditableModel(tiny_model.model.to(dtype))
+    change = torch.randn(model.d_v, model.d_k)
+    delta, before = Delta({}, dense_updates={1: change}), model.weight(1).clone()
+    wanted = delta.to_dense(1)
+    monkeypatch.delattr(Delta, "to_dense")
+    exact = torch.promote_types(dtype, torch.float32)
+    with delta.applied(model):
+        assert torch.equal(model.weight(1), (before.to(exact) + change.to(exact)).to(dtype))
+    assert torch.equal(model.weight(1), before)
+    assert delta.norms()[1] == pytest.approx(float(wanted.norm()), rel=1e-12)
+
+
+@torch.no_grad()
+def test_then_adds_dense_updates_and_keeps_factors(tiny_model, delta):
+    one, two = (torch.randn(tiny_model.d_v, tiny_model.d_k) for _ in range(2))
+    total = delta.then(Delta({}, dense_updates={1: one})).then(Delta({}, dense_updates={1: two, 2: one}))
+    assert total.layers == (1, 2, 3)
+    torch.testing.assert_close(total.to_dense(1), delta.to_dense(1) + one + two, rtol=1e-6, atol=1e-6)
+    assert total.norms()[1] == pytest.approx(float(total.to_dense(1).norm()))
+    assert total.norms()[2] == pytest.approx(float(one.norm()))

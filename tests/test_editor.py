@@ -130,7 +130,7 @@ def test_editor_edits_each_demo_model(model, statistics_of, records):
         assert request.target_new.startswith(says(model.model, model.tokenizer, request.text))
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"ft-l", "ft-m", "locft-bf"}))  # test_fine_tune.py
 def test_editor_reverts_every_method_bit_exactly(model, statistics_of, records, method):
     """Every method lowers the loss and reverts bit exactly."""
     before = {k: v.clone() for k, v in model.model.state_dict().items()}

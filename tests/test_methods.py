@@ -58,7 +58,10 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({*ROWS, *METHODS} - {"ultraedit"}))
+OF_THEIR_OWN = {"ultraedit", "ft-l", "ft-m", "locft-bf"}
+
+
+@pytest.mark.parametrize("name", sorted({*ROWS, *METHODS} - OF_THEIR_OWN))
 def test_methods_have_the_choices_of_their_papers(name):
     """A row makes the choices of its paper.
 
@@ -129,6 +132,8 @@ def test_method_named_survives_every_single_choice(name):
         {"planner": "compensated"},
         {"start": "compensated"},
         {"hypergradient": "proxy"},
+        {"objective": "prompt_last"},
+        {"end": "line-break"},
     ]
     for change in changes:
         fitting = plain.supported_changes(change)
@@ -160,6 +165,7 @@ def test_method_named_survives_every_single_choice(name):
         ("rect + rounds 3 + merge true@mine", {"postprocess": "rect", "rounds": 3, "merge": True}),
         ("alphaedit + fit equality_constrained", {"fit": "equality_constrained", **NULL}),
         ("rome + group 5", {"group": 5, "fit": "equality_constrained"}),
+        ("ft-m + end line-break + group 1", {"end": "line-break", "group": 1, "objective": "target_new"}),
         ("memit@a + b", {}),  # a label may be anything
     ],
 )

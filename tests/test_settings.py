@@ -245,6 +245,11 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "gradient_lr": (0, False, None),
     "check_every": (1, True, None),
     "max_tokens": (64, True, None),
+    "weight_lr": (0, False, None),
+    "epochs": (1, True, None),
+    "mini_batch": (1, True, None),
+    "norm_constraint": (0, False, None),
+    "epoch_loss": (0, True, None),
 }
 
 
@@ -261,6 +266,11 @@ OWNERS = {
     "regularization": "metake",
     "cost_weight": "metake",
     "gradient_lr": "ultraedit",
+    "weight_lr": "ft-m",
+    "epochs": "ft-m",
+    "mini_batch": "ft-m",
+    "norm_constraint": "ft-m",
+    "epoch_loss": "ft-m",
 }
 
 

@@ -25,8 +25,8 @@ def check_attempts(escalate: object) -> None:
 def stronger(method: Method) -> Method:
     """A method with a weaker constraint and more steps.
 
-    The attenuation moves half of its distance to 1, or lambda (L2) is divided by `WEAKER`; the steps of both loops are
-    doubled, and a clamp is removed.
+    The attenuation moves half of its distance to 1, or lambda (L2) is divided by `WEAKER`; the steps of both loops (the
+    epochs of a fine-tuning) are doubled, and a clamp is removed.
 
     Args:
         method: the method.
@@ -35,12 +35,11 @@ def stronger(method: Method) -> Method:
         A copy; the method itself if it has no such setting.
     """
     changes: dict[str, float | None] = {
-        name: LONGER * method.value(name) for name in ("steps", "meta_steps") if method.paths(name)
+        name: LONGER * method.value(name) for name in ("steps", "meta_steps", "epochs") if method.paths(name)
     }
     if method.paths("attenuation") and (eta := method.value("attenuation")) is not None:
         changes["attenuation"] = (1 + eta) / 2
     elif method.constraint_setting:
         changes[method.constraint_setting] = method.value(method.constraint_setting) / WEAKER
-    if method.paths("clamp"):
-        changes["clamp"] = None
+    changes |= {name: None for name in ("clamp", "norm_constraint") if method.paths(name)}
     return method.updated(**changes)

@@ -23,7 +23,7 @@ from metake.calibration.separability import bare_measures
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
-from metake.methods.table import method_named
+from metake.methods.table import find_method, method_named
 from metake.models.editable import EditableModel
 from metake.presets import default_layers
 from metake.prompts import Lookup
@@ -75,10 +75,13 @@ def candidates(count: int, name: str, windows: bool = True, **fixed: Any) -> lis
         **fixed: settings that are given; with `layers` there is one window.
 
     Returns:
-        The methods, the default window first.
+        The methods, the default window first; one method if it does not locate and then edit.
     """
     if "layers" in fixed:
         return [method_named(name, tuple(fixed["layers"])).updated(**fixed)]
+    prototype = find_method(name).prototype
+    if not isinstance(prototype, LocateThenEdit):
+        return [method_named(name, prototype.default_layers(count)).updated(**fixed)]
     width = len(default_layers(count))
     starts = window_starts(count, width)[: None if windows else 1]
     return [method_named(name, tuple(range(n, n + width))).updated(**fixed) for n in starts]
@@ -123,7 +126,8 @@ def locate(
     first, edits = methods[0], [made for made in methods if isinstance(made, LocateThenEdit)]
     model.check_layers(first.layers)
     if not isinstance(first, LocateThenEdit):
-        return Location(first, reasons=("settings: published", f"layers {_span(first.layers)}: by depth"))
+        where = "as given" if "layers" in fixed else first.depth
+        return Location(first, reasons=("settings: published", f"layers {_span(first.layers)}: {where}"))
     layers = tuple(sorted({layer for made in methods for layer in made.layers}))
     if statistics is None and first.needs_statistics:
         statistics = statistics_for(model, layers=layers)

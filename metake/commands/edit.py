@@ -325,5 +325,6 @@ def edit(
         summary = {**result.summary(), **used, "digest": editor.delta.digest}
         save_edit(editor, summary, out, delta_only=delta_only, overwrite=overwrite)
         content.update(summary, out=str(out))
-        draw_or_note(lambda: result.plot(out / "realization.png"))
+        if result.stages:
+            draw_or_note(lambda: result.plot(out / "realization.png"))
         exit_if_failed(result)

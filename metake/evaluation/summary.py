@@ -124,13 +124,16 @@ def curve(run: MethodRun) -> list[dict[str, Any]]:
         run: a run with measurements in between.
 
     Returns:
-        One point per measurement; `attenuation` is the mean eta of the batch at the last edited layer.
+        One point per measurement; `attenuation` is the mean eta of the batch at the last edited layer, left out where a
+        method has none.
     """
     ends = np.cumsum([batch.get("records", len(batch["requests"])) for batch in run.batches]).tolist()
-    eta = {end: float(np.mean(batch["eta"][-1])) for end, batch in zip(ends, run.batches, strict=True)}
+    eta = {
+        end: {"attenuation": float(np.mean(batch["eta"][-1]))} if batch["eta"] else {}
+        for end, batch in zip(ends, run.batches, strict=True)
+    }
     return [
-        {**point(count, measurement), "attenuation": eta[count]}
-        for count, measurement in sorted(run.measurements.items())
+        {**point(count, measurement), **eta[count]} for count, measurement in sorted(run.measurements.items())
     ]
 
 

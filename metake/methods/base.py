@@ -54,7 +54,23 @@ class Method(Component):
     )
 
     previews: ClassVar[bool] = False  # whether `preview` is defined
+    depth: ClassVar[str] = "by depth"  # where `default_layers` are, as a reason of settings
     choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
+
+    @classmethod
+    def default_layers(cls, count: int) -> tuple[int, ...]:
+        """Edited layers of a model without a preset.
+
+        Args:
+            count: number of layers of the model.
+
+        Returns:
+            By default five (three in a small model) in its lower third.
+        """
+        if count < 3:
+            return tuple(range(count))
+        first = max(1, round(count * 0.14)) if count > 3 else 0
+        return tuple(range(first, min(count, first + (5 if count >= 24 else 3))))
 
     @property
     def needs_statistics(self) -> bool:

@@ -19,6 +19,7 @@ from metake.methods.combinators import (
     with_boundary_targets,
     with_past_keys,
 )
+from metake.methods.fine_tune import FineTune
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.names import PROTOTYPES, split_name, with_choices
 from metake.methods.ultraedit import UltraEdit
@@ -117,6 +118,14 @@ METHODS: dict[str, Row] = {
             "arXiv:2502.07322", "memit"),
         Row("ultraedit", UltraEdit(layers=()),
             "one normalized gradient step at the answer's tokens, least squares, no statistics", "arXiv:2505.14679"),
+        # fine-tuning, the control of every method that locates and then edits
+        Row("ft-l", FineTune(layers=(), objective="prompt_last", norm_constraint=5e-4),
+            "fine-tuning of one down-projection within a box, all target tokens read off the prompt's end", "arXiv:2012.00363",
+            "ft-m"),
+        Row("ft-m", FineTune(layers=(), norm_constraint=5e-4),
+            "fine-tuning of one down-projection within a box, on all target tokens", "EasyEdit's code"),
+        Row("locft-bf", FineTune(layers=(), end="end-token"),
+            "fine-tuning of one down-projection in epochs over all edits, on the targets with their end", "arXiv:2509.22072"),
         # controls for the closed loop
         Row("memit-compensated", compensated(MEMIT), "MEMIT's plan, scaled until it is fully realized", "P4",
             "memit"),

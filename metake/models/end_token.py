@@ -1,4 +1,4 @@
-"""The token that a complete answer ends with."""
+"""Tokens that a complete answer ends with."""
 
 from __future__ import annotations
 
@@ -30,3 +30,21 @@ def end_token(model: EditableModel) -> int:
             "end token: the tokenizer has no end-of-text token; set tokenizer.eos_token, or leave out the end token"
         )
     return int(tokenizer.eos_token_id)
+
+
+def line_break(model: EditableModel) -> int:
+    """Token of a line break, which ends the answers of some models to plain prompts.
+
+    Args:
+        model: the model with its tokenizer.
+
+    Returns:
+        The id.
+
+    Raises:
+        MetakeError: the tokenizer has no such token.
+    """
+    ids = model.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    if not ids or model.tokenizer.decode(ids[-1:]) != "\n":
+        raise MetakeError("line break: the tokenizer has no token for it; set end=end-token or end=none")
+    return int(ids[-1])

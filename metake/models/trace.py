@@ -128,6 +128,7 @@ def run(
     outputs: Sequence[int] = (),
     inputs: Sequence[int] = (),
     edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+    weights: Mapping[int, Tensor] | None = None,
     positions: tuple[Tensor, Tensor] | None = None,
     cache: KVCache | None = None,
     record_from: int | None = None,
@@ -146,6 +147,7 @@ def run(
         inputs: layers whose residual stream is observed before the block.
         edits: layer -> `(left, right)`, `d_v x n` and `d_k x n`: virtual weights `W + left right^T`, computed as
             `y + left (right^T k)` at every position.
+        weights: layer -> `d_v x d_k`, a weight that its down-projection uses in place of its own.
         positions: distinct `(rows, columns)` at which logits are computed; by default all, if the head is reached.
         cache: keys and values of the tokens before `ids`.
         record_from: first layer whose attention keys and values are recorded, for the `cache` of a later pass.
@@ -162,6 +164,7 @@ def run(
     held, options = _cache_options(model, ids, cache, record_from)
     with eager(model.model), _replaced(model.unfused_gelus, _gelu), ExitStack() as stack:
         _skip_blocks(stack, model, start, hidden)
+        _replace_weights(stack, model, weights or {})
         _observe_keys(stack, model, trace, keys, ids.shape)
         _apply_edits(stack, model, edits or {}, start)
         _observe_values(stack, model, trace, values, ids.shape)
@@ -200,6 +203,13 @@ def _skip_blocks(stack: ExitStack, model: EditableModel, start: int, hidden: Ten
             raise ValueError("a pass that starts at a block needs the hidden state before it")
         skipped = (hidden, None) if model.returns_tuples else hidden
         stack.enter_context(_replaced(model.blocks[:start], lambda *_, **__: skipped))
+
+
+def _replace_weights(stack: ExitStack, model: EditableModel, weights: Mapping[int, Tensor]) -> None:
+    for layer, weight in weights.items():
+        down = model.down(layer)
+        forward = partial(nn.functional.linear, weight=weight, bias=getattr(down, "bias", None))
+        stack.enter_context(_replaced([down], forward))
 
 
 def _by_row(tokens: Tensor, shape: torch.Size) -> Tensor:

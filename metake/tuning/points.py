@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from metake.methods.base import Method
+from metake.methods.fine_tune import FineTune
 from metake.methods.table import Row, find_method, method_named
 from metake.methods.ultraedit import UltraEdit
 from metake.planners.closed_loop import ClosedLoop
@@ -15,6 +16,7 @@ from metake.tuning.space import Space
 
 COMPONENTS = ("start", "memory")  # chosen by a search; a preset has them in a method's name
 COST_WEIGHTS = (0.3, 300.0)  # range of the cost weight, of rows that have one
+BOUNDS = [None, 5e-4, 2e-3, 8e-3]  # of the change of a weight's entries, of rows that have one
 
 
 def closed_loop(method: Method) -> ClosedLoop | None:
@@ -42,6 +44,32 @@ def strength_of(method: Method) -> str:
     return method.constraint_setting or method.step_setting
 
 
+def places(method: Method, space: Space) -> tuple[tuple[int, ...], ...]:
+    """Sets of layers of which a method chooses one; of fine-tuning single layers.
+
+    Args:
+        method: the method.
+        space: space of the search.
+
+    Returns:
+        Layers, each set ascending.
+    """
+    return (
+        tuple((layer,) for layer in space.tuned_layers) if isinstance(method, FineTune) else space.layer_sets
+    )
+
+
+def _suggest_weights(trial: optuna.trial.BaseTrial, method: FineTune, space: Space) -> dict[str, Any]:
+    """Numbers of a fine-tuning."""
+    choice: dict[str, Any] = {
+        "weight_lr": trial.suggest_float("weight_lr", *space.weight_lr, log=True),
+        "epochs": trial.suggest_int("epochs", 5, space.steps),
+    }
+    if method.norm_constraint is not None:
+        choice["norm_constraint"] = trial.suggest_categorical("norm_constraint", BOUNDS)
+    return choice
+
+
 def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str, Any]:
     """One point of the space of a row, as changes of its method's settings.
 
@@ -54,7 +82,10 @@ def suggest(trial: optuna.trial.BaseTrial, name: str, space: Space) -> dict[str,
         Setting -> value.
     """
     method = find_method(name).prototype
-    layers = list(space.layer_sets[trial.suggest_int("layer_set", 0, len(space.layer_sets) - 1)])
+    sets = places(method, space)
+    layers = list(sets[trial.suggest_int("layer_set", 0, len(sets) - 1)])
+    if isinstance(method, FineTune):
+        return {"layers": layers, **_suggest_weights(trial, method, space)}
     if isinstance(method, UltraEdit):
         return {
             "layers": layers,
@@ -102,10 +133,10 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
     Returns:
         Parameter -> value; None if the settings are not in the space.
     """
-    layers = tuple(choice.get("layers", ()))
-    closed = closed_loop(find_method(name).prototype)
+    layers, prototype = tuple(choice.get("layers", ())), find_method(name).prototype
+    closed, sets = closed_loop(prototype), places(prototype, space)
     # a method without settings of its own may be shipped with those of one that has no upper level
-    if layers not in space.layer_sets or (closed is not None) != ("meta_steps" in choice):
+    if layers not in sets or (closed is not None) != ("meta_steps" in choice):
         return None
     names = (
         "gradient_lr",
@@ -122,13 +153,16 @@ def as_trial(choice: dict[str, Any], name: str, space: Space) -> dict[str, Any] 
         "meta_lr",
         "start",
         "locality",
+        "weight_lr",
+        "epochs",
+        "norm_constraint",
     )
     point = {name: choice[name] for name in names if name in choice}
     if closed is not None and closed.cost_weight:
         point["cost_weight"] = choice.get("cost_weight", closed.cost_weight)
     if "stop" in choice:
         point["stop"] = choice.get("meta_stop", choice["stop"])
-    return {"layer_set": space.layer_sets.index(layers), **point}
+    return {"layer_set": sets.index(layers), **point}
 
 
 def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, Any]:
@@ -146,7 +180,8 @@ def stronger(point: dict[str, Any], factor: float, space: Space) -> dict[str, An
         return {**point, "lam": min(point["lam"] * factor, space.lam[1]), "memory": "past-keys"}
     if "l2" in point:
         return {**point, "l2": min(point["l2"] * factor, space.l2[1])}
-    return {**point, "gradient_lr": max(point["gradient_lr"] / factor, space.gradient_lr[0])}
+    step = "weight_lr" if "weight_lr" in point else "gradient_lr"
+    return {**point, step: max(point[step] / factor, getattr(space, step)[0])}
 
 
 def settings_of(method: Method) -> dict[str, Any]:
@@ -175,14 +210,15 @@ def published(name: str, space: Space) -> dict[str, Any]:
     Returns:
         A point of the space.
     """
-    method = find_method(name).build(space.layer_sets[0])
+    method = find_method(name).build(places(find_method(name).prototype, space)[0])
     choice, strength = settings_of(method), strength_of(method)
     choice[strength] = min(max(choice[strength], getattr(space, strength)[0]), getattr(space, strength)[1])
     if closed_loop(method) is not None:
         choice["steps"] = min(choice["steps"], space.steps // 2)
         choice["meta_steps"] = min(choice["meta_steps"], space.steps - choice["steps"])
-    elif "steps" in choice:
-        choice["steps"] = min(choice["steps"], space.steps)
+    for steps in ("steps", "epochs"):
+        if steps in choice:
+            choice[steps] = min(choice[steps], space.steps)
     point = as_trial(choice, name, space)
     assert point is not None
     trial = optuna.trial.FixedTrial(point)
@@ -201,8 +237,11 @@ def guess_of(method: Method, space: Space) -> dict[str, Any]:
         Parameter -> value.
     """
     closed = closed_loop(method)
-    kind = "gradient" if isinstance(method, UltraEdit) else "plan" if closed is None else closed.gradient.kind
+    single = {UltraEdit: "gradient", FineTune: "weights"}.get(type(method))
+    kind = single or ("plan" if closed is None else closed.gradient.kind)
     other = ("l2", "keep") if method.constraint_setting == "lam" else ("lam", "memory")
+    if isinstance(method, FineTune) and method.norm_constraint is None:
+        other = ("norm_constraint", "")
     guess = {setting: value for setting, value in space.guess[kind].items() if setting not in other}
     return guess | ({"cost_weight": closed.cost_weight} if closed is not None and closed.cost_weight else {})
 
@@ -255,7 +294,8 @@ def first_points(
     )
     base = guess if earlier is None else earlier
     points: list[dict[str, Any]] = []
-    moved = [{**base, "layer_set": index} for index in range(len(space.layer_sets))] if all_layer_sets else []
+    count = len(places(row.prototype, space)) if all_layer_sets else 0
+    moved = [{**base, "layer_set": index} for index in range(count)]
     strong = [stronger(base, factor, space) for factor in factors]
     for point in (guess, base, *([published(name, space)] if defaults else []), *strong, *moved, *further):
         if point is not None and point not in points:

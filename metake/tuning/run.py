@@ -14,6 +14,7 @@ from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_json, write_record
 from metake.methods.base import Method
+from metake.methods.table import find_method
 from metake.models.editable import EditableModel
 from metake.options import find_statistics
 from metake.presets import PRESETS, load_preset, preset_name, settings_for, short_name
@@ -103,7 +104,8 @@ def tune(
     known = preset_name(model)
     name = known or short_name(model.name)
     space = SPACES.get(known) or space_of(model)
-    statistics = find_statistics(model, [_all_layers(model, space)], stats, text)
+    needed = any(find_method(method).prototype.needs_statistics for method in methods)
+    statistics = find_statistics(model, [_all_layers(model, space)], stats, text) if needed else None
     result_file, preset_file = result_files(name, known, out)
     preset = open_preset(preset_file, known, name)
     fixed, shipped = preset["common"], dict(preset["methods"])

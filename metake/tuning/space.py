@@ -17,7 +17,9 @@ class Space:
         layer_sets: sets of layers to edit, of which each method chooses one.
         steps: gradient steps in all, planning and upper level together.
         lam, l2, gradient_lr: ranges of lambda, of AlphaEdit's L2, and of UltraEdit's step.
-        guess: kind of the planner (`plan`, `gradient`, or that of the hypergradient) -> first point, chosen by hand.
+        tuned_layers: layers of which fine-tuning chooses one.
+        weight_lr: range of fine-tuning's learning rate.
+        guess: kind of the planner (`plan`, `gradient`, `weights`, or that of the hypergradient) -> first point, chosen by hand.
         locality: third metric of the score. It is agreement where the unedited model rarely gives the locality answers
             of the records, so that specificity cannot fall.
     """
@@ -27,6 +29,8 @@ class Space:
     lam: tuple[float, float]
     l2: tuple[float, float]
     gradient_lr: tuple[float, float]
+    tuned_layers: tuple[int, ...]
+    weight_lr: tuple[float, float]
     guess: dict[str, dict[str, Any]]
     locality: str = "specificity"
 
@@ -34,6 +38,7 @@ class Space:
 COMMON = {"clamp": None, "decay": 0.0, "kl": 0.0625, "lr": 1.0}
 SMALL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"layer_set": 3, "gradient_lr": 1e-3},
+    "weights": {"layer_set": 4, "weight_lr": 1e-3, "epochs": 25, "norm_constraint": None},
     "plan": {
         **COMMON,
         "layer_set": 2,
@@ -96,6 +101,7 @@ DEMO_GUESS = {
 }
 REAL_GUESS: dict[str, dict[str, Any]] = {
     "gradient": {"layer_set": 3, "gradient_lr": 1e-4},
+    "weights": {"layer_set": 4, "weight_lr": 5e-4, "epochs": 20, "norm_constraint": None},
     "plan": {
         **COMMON,
         "layer_set": 0,
@@ -131,6 +137,8 @@ ROTARY = Space(
     (30, 30_000),
     (1e-3, 100),
     (1e-4, 0.1),
+    tuple(range(6)),
+    (1e-4, 0.02),
     SMALL_GUESS,
 )
 SPACES = {
@@ -140,6 +148,8 @@ SPACES = {
         (30, 30_000),
         (1e-3, 100),
         (1e-4, 0.1),
+        tuple(range(6)),
+        (1e-4, 0.02),
         DEMO_GUESS,
     ),
     "demo-gptj": ROTARY,
@@ -150,6 +160,8 @@ SPACES = {
         (100, 30_000),
         (0.1, 1000),
         (1e-6, 1e-2),
+        (0, 5, 10, 15, 20, 25, 29),
+        (1e-5, 5e-3),
         REAL_GUESS,
         "agreement",
     ),
@@ -159,7 +171,8 @@ SPACES = {
 def space_of(model: EditableModel) -> Space:
     """Space of a model without one of its own.
 
-    The layer sets are its layers (its preset's, or the default ones), the upper ones of them, and as many further up.
+    The layer sets are its layers (its preset's, or the default ones), the upper ones of them, and as many further up;
+    the layers of fine-tuning are spread over the model.
 
     Args:
         model: the model.
@@ -171,4 +184,9 @@ def space_of(model: EditableModel) -> Space:
     further = tuple(n for n in (layer + len(base) for layer in base) if n < len(model))
     layer_sets = [part for layers in (base, further) for part in (layers, layers[-3:], layers[-1:]) if part]
     guess = {kind: {**point, "layer_set": 0} for kind, point in REAL_GUESS.items()}
-    return replace(SPACES["smollm2"], layer_sets=tuple(dict.fromkeys(layer_sets)), guess=guess)
+    last = len(model) - 1
+    tuned = tuple(dict.fromkeys(round(last * part / 6) for part in range(7)))
+    guess["weights"]["layer_set"] = tuned.index(round(last * 4 / 6))
+    return replace(
+        SPACES["smollm2"], layer_sets=tuple(dict.fromkeys(layer_sets)), tuned_layers=tuned, guess=guess
+    )

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from metake.calibration.constants import REQUESTS, STEPS
 from metake.calibration.reach import few, reach, shortened
+from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import METHODS, method_named
 
-LAYERED = [name for name in METHODS if name != "ultraedit"]
+LAYERED = [name for name, row in METHODS.items() if isinstance(row.prototype, LocateThenEdit)]
 
 
 @given(st.integers(1, 200))

@@ -1,11 +1,11 @@
-"""The token that a complete answer ends with."""
+"""Tokens that a complete answer ends with."""
 
 import pytest
 
 from metake.errors import MetakeError
 from metake.models.chat import Chat
 from metake.models.editable import EditableModel
-from metake.models.end_token import end_token
+from metake.models.end_token import end_token, line_break
 from metake.models.tokens import encode
 
 TURNS = (
@@ -45,6 +45,16 @@ def test_end_token_without_an_end_of_text_token_is_refused(demo, tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(MetakeError, match=r"^end token: the tokenizer has no end-of-text token; set"):
         end_token(with_tokenizer(demo, tokenizer))
+
+
+def test_line_break_is_the_token_of_a_line_break(model, tokenizer):
+    assert model.tokenizer.decode([line_break(model)]) == "\n"
+
+
+def test_line_break_without_a_token_is_refused(demo, tokenizer, monkeypatch):
+    monkeypatch.setattr(type(tokenizer), "decode", lambda *_, **__: " ")
+    with pytest.raises(MetakeError, match=r"^line break: the tokenizer has no token for it; set end="):
+        line_break(with_tokenizer(demo, tokenizer))
 
 
 def test_row_ended_has_one_more_token_to_predict(tokenizer):
