@@ -16,8 +16,10 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.geometry.statistics import Statistics
 from metake.models.load import ASSETS, load
+from metake.planners.weight_loss import WeightLoss
 from metake.presets import settings_for
 from metake.processes import VARIABLES, all_reduce_sum, process_group, rank_and_size
+from metake.prompts import Batch
 from metake.texts import default_text
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "post_edit_loss"}}
@@ -39,6 +41,10 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
             stage = editor.edit(requests).stages[0]
             found[f"{name} residuals"] = stage.targets.residuals
             found[f"{name} left"] = stage.solution.factors[3][0]
+    for objective in ("target_new", "prompt_last"):
+        loss = WeightLoss(model, Batch.build(model, requests, ()).edits, (3,), objective)
+        value, gradients = loss({3: torch.zeros_like(model.weight(3))}, [2, 0, 1])
+        found |= {f"{objective} loss": torch.tensor(value), f"{objective} gradient": gradients[3]}
     return found
 
 

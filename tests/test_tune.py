@@ -61,7 +61,7 @@ def test_space_contains_every_searched_preset(model):
         again = suggest(optuna.trial.FixedTrial(point), method, space)
         held = {name: value for name, value in choice.items() if name not in again}
         assert again == {name: choice[name] for name in again}
-        assert set(held) <= {"lookup"}
+        assert set(held) <= {"lookup", "end"}
 
 
 def test_preset_writes_and_reads_choices_by_component():
