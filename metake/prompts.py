@@ -94,12 +94,19 @@ class RowSpec:
         row: its tokens.
         has_residual: whether the open loop adds the residual at `row.lookup`, the edited token.
         template: the template of an edit's row; None for a KL prompt.
+        scores_end: whether the prediction after the answer is scored.
     """
 
     owner: int
     row: Row
     has_residual: bool
     template: int | None = None
+    scores_end: bool = False
+
+    @property
+    def needed(self) -> int:
+        """Number of tokens that a pass has to read: the whole row if the end of its answer is scored."""
+        return len(self.row) if self.scores_end else self.row.needed
 
 
 @dataclass(frozen=True)

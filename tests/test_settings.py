@@ -242,6 +242,7 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "locality": (0, True, None),
     "regularization": (0, True, None),
     "cost_weight": (0, True, None),
+    "end_weight": (0, True, None),
     "gradient_lr": (0, False, None),
     "check_every": (1, True, None),
     "max_tokens": (64, True, None),

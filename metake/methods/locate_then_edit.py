@@ -19,6 +19,7 @@ from metake.methods.base import Method
 from metake.methods.lookup_keys import batch_at, keys_in_contexts, lookup_keys, scale_for
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
+from metake.models.end_token import ends_of_answer
 from metake.phases import phase
 from metake.planners.base import Planner
 from metake.planners.closed_loop import ClosedLoop
@@ -357,7 +358,8 @@ class LocateThenEdit(Method):
             Residuals for the solver.
         """
         groups = batch.subjects if self.merge else None
-        problem = PlanningProblem(model, solver, batch, prompts, groups, self.max_tokens, on_step)
+        ends = ends_of_answer(model) if self.planner.scores_end else ()
+        problem = PlanningProblem(model, solver, batch, prompts, groups, self.max_tokens, on_step, ends=ends)
         return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from metake.errors import MetakeError
-from metake.models.chat import Chat
+from metake.models.chat import PLAIN, Chat, frame_of
 from metake.models.editable import EditableModel
+from metake.models.greedy import stop_tokens
 
 
 def end_token(model: EditableModel) -> int:
@@ -48,3 +52,30 @@ def line_break(model: EditableModel) -> int:
     if not ids or model.tokenizer.decode(ids[-1:]) != "\n":
         raise MetakeError("line break: the tokenizer has no token for it; set end=end-token or end=none")
     return int(ids[-1])
+
+
+def ends_of_answer(model: EditableModel) -> tuple[int, ...]:
+    """All tokens that end an answer: the end token, the model's stop tokens and, after a plain prompt, line breaks.
+
+    An answer to a plain prompt is its first line; with a `Chat` it is the whole turn.
+
+    Args:
+        model: the model with its tokenizer, or with a `Chat`.
+
+    Returns:
+        Token ids, the end token first; empty if nothing ends an answer.
+    """
+    tokenizer, size = model.tokenizer, model.model.get_input_embeddings().weight.shape[0]
+    ends = stop_tokens(model.model, tokenizer)
+    if tokenizer.eos_token_id is not None or isinstance(tokenizer, Chat):
+        ends = [end_token(model), *ends]
+    if frame_of(tokenizer) == PLAIN:
+        ends += _line_breaks(tokenizer)
+    return tuple(dict.fromkeys(token for token in ends if token < size))
+
+
+@lru_cache(maxsize=4)
+def _line_breaks(tokenizer: Any) -> list[int]:
+    """Tokens of a vocabulary that begin with a line break, apart from spaces."""
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return [token for token, text in enumerate(texts) if text.lstrip(" \t\r").startswith("\n")]

@@ -51,6 +51,11 @@ class Planner(Component):
         return self
 
     @property
+    def scores_end(self) -> bool:
+        """Whether the loss includes the end of the answer."""
+        return False
+
+    @property
     def step_count(self) -> int:
         """Largest number of gradient steps of a plan."""
         return 0

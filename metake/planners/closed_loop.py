@@ -45,6 +45,11 @@ class ClosedLoop(Planner):
     )
     stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
     check_every: int = Field(5, ge=1, description="steps between two evaluations of the post-edit loss")
+    end_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the end of the answer after the target, as far as the target itself is likely; 0: the end is not scored",
+    )
 
     def plan(self, problem: PlanningProblem) -> Targets:
         """Targets that minimize the post-edit loss (6), from the targets of `start`.
@@ -62,7 +67,11 @@ class ClosedLoop(Planner):
         norms = problem.norms(self.start.relative)
         cost = self.cost_weight / norms.square() if self.cost_weight else None
         penalty = Penalty(
-            kl=self.kl, kl_from_unedited=True, regularization=self.regularization, cost_weights=cost
+            kl=self.kl,
+            kl_from_unedited=True,
+            regularization=self.regularization,
+            cost_weights=cost,
+            end=self.end_weight,
         )
         closed = optimize_targets(
             self.gradient.loss_with_gradient(problem),
@@ -93,6 +102,11 @@ class ClosedLoop(Planner):
             return self
         planner = self.replaced("start", self.start.divided(rounds))
         return planner.replaced("steps", share_of_steps(self.steps, rounds)) if self.steps else planner
+
+    @property
+    def scores_end(self) -> bool:
+        """Whether the end of the answer has a weight in one of both loops."""
+        return self.end_weight > 0 or self.start.scores_end
 
     @property
     def step_count(self) -> int:

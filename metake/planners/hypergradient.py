@@ -51,6 +51,7 @@ class VirtualEditLoss:
             active,
             kl_weight=penalty.kl,
             kl_from_unedited=penalty.kl_from_unedited,
+            end_weight=penalty.end,
             backward=backward,
         )
         if self.gram_channel is not None and penalty.cost_weights is not None:
@@ -172,6 +173,7 @@ def evaluate_post_edit(
         from_lookup=from_lookup,
         kl_weight=penalty.kl,
         kl_from_unedited=penalty.kl_from_unedited,
+        end_weight=penalty.end,
     )
     if penalty.cost_weights is None:
         return losses
@@ -208,6 +210,7 @@ def factor_gradients(
         from_lookup=from_lookup,
         kl_weight=penalty.kl,
         kl_from_unedited=penalty.kl_from_unedited,
+        end_weight=penalty.end,
         backward=True,
     )
     zero = torch.zeros_like

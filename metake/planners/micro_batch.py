@@ -12,20 +12,22 @@ from torch import Tensor
 from metake.models.kv_cache import KVCache
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.trace import upcast
+from metake.planners.end_loss import EndLoss
 from metake.prompts import RowSpec
 
 
 @dataclass(frozen=True)
 class ScoredPositions:
-    """Positions of a pass at which rows are scored: `a` answer tokens, then `g` lookup tokens of KL prompts.
+    """Positions of a pass at which rows are scored: `a` answer tokens, `g` lookup tokens of KL prompts, `e` ends.
 
     Attributes:
-        positions: row and column of each position, `a + g` each.
+        positions: row and column of each position, `a + g + e` each.
         labels: `a` token ids.
         answer_weights: `a`, weight of each answer token in its request's mean.
         owners: `a + g`, request of each position.
         kl_weights: `g`, weight of each KL prompt in its request's mean.
         reference: `g x vocabulary`, unedited log-probabilities.
+        end: loss of what follows each answer; None if it is not scored.
     """
 
     positions: tuple[Tensor, Tensor]
@@ -34,12 +36,13 @@ class ScoredPositions:
     owners: Tensor
     kl_weights: Tensor
     reference: Tensor
+    end: EndLoss | None = None
 
     def like(self, logits: Tensor) -> ScoredPositions:
         """Positions on the device of some logits, with weights and reference in their precision, at least fp32.
 
         Args:
-            logits: `(a + g) x vocabulary`.
+            logits: `(a + g + e) x vocabulary`.
 
         Returns:
             The positions themselves if nothing changes.
@@ -55,21 +58,23 @@ class ScoredPositions:
             self.owners.to(near),
             self.kl_weights.to(scores),
             self.reference.to(scores),
+            None if self.end is None else self.end.like(logits),
         )
 
-    def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor]:
-        """NLL and KL divergence of each request.
+    def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """NLL, KL divergence and loss of the end of each request.
 
         Args:
-            logits: `(a + g) x vocabulary`, at the positions.
+            logits: `(a + g + e) x vocabulary`, at the positions.
             size: number of requests.
             kl_from_unedited: KL(unedited || edited) instead of KL(edited || unedited).
 
         Returns:
-            Two tensors of shape `size`.
+            Three tensors of shape `size`; the last is 0 if ends are not scored.
         """
         scores = upcast(logits).log_softmax(-1)
-        answers = len(self.labels)
+        answers, ends = len(self.labels), len(scores) - len(self.end or ())
+        scores, after = scores[:ends], scores[ends:]
         chosen = -scores[:answers].gather(1, self.labels[:, None])[:, 0]
         nll = scores.new_zeros(size).index_add(0, self.owners[:answers], chosen * self.answer_weights)
         kl = scores.new_zeros(size)
@@ -78,7 +83,9 @@ class ScoredPositions:
             a, b = (then, now) if kl_from_unedited else (now, then)
             divergence = (a.exp() * (a - b)).sum(-1)
             kl = kl.index_add(0, self.owners[answers:], divergence * self.kl_weights)
-        return nll, kl
+        if self.end is None:
+            return nll, kl, torch.zeros_like(nll)
+        return nll, kl, self.end.losses(chosen, after, size)
 
 
 @dataclass(eq=False)
@@ -95,6 +102,7 @@ class MicroBatch:
         templates: number of templates of a request.
         kl_counts: number of KL prompts of each request.
         cache: KV cache of the tokens before the suffixes, if these do not change.
+        ends: tokens that end an answer.
     """
 
     specs: Sequence[RowSpec]
@@ -106,6 +114,7 @@ class MicroBatch:
     templates: int
     kl_counts: Sequence[int]
     cache: KVCache | None = None
+    ends: Tensor | None = None
     _active: Tensor | None = field(default=None, init=False, repr=False)
     _selected: MicroBatch | None = field(default=None, init=False, repr=False)
 
@@ -189,7 +198,8 @@ class MicroBatch:
             for i, spec in enumerate(self.specs)
             if spec.template is None
         ]
-        where = torch.tensor([position[:2] for position in (*answers, *kept)])
+        ended = [(i, len(spec.row) - 1 - begins[i]) for i, spec in enumerate(self.specs) if spec.scores_end]
+        where = torch.tensor([position[:2] for position in (*answers, *kept, *ended)])
         return ScoredPositions(
             (where[:, 0], where[:, 1]),
             torch.tensor([token for *_, token, _ in answers], dtype=torch.long),
@@ -199,18 +209,30 @@ class MicroBatch:
             torch.tensor([spec.owner for *_, spec in answers] + [spec.owner for *_, spec in kept]),
             torch.tensor([1 / self.kl_counts[spec.owner] for *_, spec in kept], dtype=torch.float64),
             torch.stack(list(self.reference)) if kept else torch.empty(0),
+            self._end_loss([i for i, *_ in answers], [i for i, _ in ended]),
         )
 
-    def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor]:
-        """NLL and KL divergence of each request; see `ScoredPositions.losses`.
+    def _end_loss(self, answers: Sequence[int], ended: Sequence[int]) -> EndLoss | None:
+        """Loss of the ends of rows `ended`; `answers` has the row of every answer token."""
+        if self.ends is None or not ended:
+            return None
+        return EndLoss(
+            self.ends,
+            torch.tensor([ended.index(i) for i in answers]),
+            torch.tensor([self.specs[i].owner for i in ended]),
+            torch.full((len(ended),), 1 / self.templates, dtype=torch.float64),
+        )
+
+    def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses of each request; see `ScoredPositions.losses`.
 
         Args:
-            logits: `(a + g) x vocabulary`, at the scored positions.
+            logits: `(a + g + e) x vocabulary`, at the scored positions.
             size: number of requests.
             kl_from_unedited: direction of KL.
 
         Returns:
-            Two tensors of shape `size`.
+            Three tensors of shape `size`.
         """
         self.scored = self.scored.like(logits)  # stays on the device of the logits
         return self.scored.losses(logits, size, kl_from_unedited)

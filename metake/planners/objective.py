@@ -42,11 +42,13 @@ class Losses:
         nll: mean NLL over answer tokens and contexts (11).
         kl: mean KL divergence over KL prompts (12).
         cost: weighted cost of the update in the geometry (X14); None if it has no weight.
+        end: loss of what follows the answers (`EndLoss`); None if it is not scored.
     """
 
     nll: Tensor
     kl: Tensor
     cost: Tensor | None = None
+    end: Tensor | None = None
 
 
 class Objective:
@@ -62,6 +64,7 @@ class Objective:
         channel: Q at `top`, `d_k x n`; needed for the proxy.
         joint: whether every row receives every request's residual, not only its owner's (X8).
         max_tokens: padded tokens per pass; by default what suits the device.
+        ends: tokens that end an answer; none if the end is not scored.
     """
 
     def __init__(
@@ -74,16 +77,22 @@ class Objective:
         channel: Tensor | None = None,
         joint: bool = True,
         max_tokens: int | None = None,
+        ends: Sequence[int] = (),
     ) -> None:
         self.model, self.first, self.top = model, first, top
         self.channel, self.joint = channel, joint
         self.max_tokens = max_tokens or model.pass_tokens
+        self.ends = torch.tensor(ends) if ends else None
         self.size = len(batch.requests)
         self.templates = batch.templates
         self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = batch.prefix_lengths
         rank, world = rank_and_size()  # every process its own requests
-        self._specs = [spec for spec in batch.specs if spec.owner % world == rank]
+        self._specs = [
+            replace(spec, scores_end=bool(ends) and spec.template is not None)
+            for spec in batch.specs
+            if spec.owner % world == rank
+        ]
 
     @cached_property
     def _lookup_batches(self) -> list[MicroBatch]:
@@ -121,15 +130,15 @@ class Objective:
 
     @cached_property
     def _resume(self) -> bool:
-        return self.model.can_resume(max((spec.row.needed for spec in self._specs), default=0))
+        return self.model.can_resume(max((spec.needed for spec in self._specs), default=0))
 
     def _groups(self, begins: list[int]) -> Iterator[list[int]]:
-        lengths = [spec.row.needed - begin for spec, begin in zip(self._specs, begins, strict=True)]
+        lengths = [spec.needed - begin for spec, begin in zip(self._specs, begins, strict=True)]
         return length_buckets(lengths, self.max_tokens)
 
     @torch.no_grad()
     def _from_lookup(self, specs: list[RowSpec], begins: list[int], block: int) -> MicroBatch:
-        needed = torch.tensor([spec.row.needed for spec in specs])
+        needed = torch.tensor([spec.needed for spec in specs])
         shared = self._prefix_batch(specs, self._shared_lengths(specs))
         contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
         states = shared.prefix_key_values(self.model)
@@ -162,6 +171,7 @@ class Objective:
             self.templates,
             self.kl_counts,
             cache,
+            self.ends,
         )
 
     @torch.no_grad()
@@ -183,11 +193,13 @@ class Objective:
         reference = self._reference(specs, split.ids.suffix, above.suffix, self.top)
         gates = trace.keys[self.top].map(gate)
         below = trace.inputs[self.first]
-        return MicroBatch(specs, split, above, below, gates, reference, self.templates, self.kl_counts)
+        return MicroBatch(
+            specs, split, above, below, gates, reference, self.templates, self.kl_counts, ends=self.ends
+        )
 
     def _prefix_batch(self, specs: list[RowSpec], prefix_lengths: list[int]) -> PrefixBatch:
         """Rows as far as they are needed; those of a template share a prefix."""
-        needed = [spec.row.needed for spec in specs]
+        needed = [spec.needed for spec in specs]
         ids = pad([spec.row for spec in specs])[:, : max(needed)].to(self.model.device)
         templates = [-1 if spec.template is None else spec.template for spec in specs]
         return PrefixBatch.of(ids, needed, prefix_lengths, templates)
@@ -216,6 +228,7 @@ class Objective:
         *,
         kl_weight: float = 0.0,
         kl_from_unedited: bool = False,
+        end_weight: float = 0.0,
         backward: bool = False,
     ) -> Losses:
         """Losses with residuals written virtually at `top`.
@@ -226,7 +239,8 @@ class Objective:
             active: `n` flags; rows of other requests are left out (their losses are 0).
             kl_weight: weight of `kl` in the gradient.
             kl_from_unedited: KL(unedited || edited) as in (12), instead of MEMIT's KL(edited || unedited).
-            backward: whether to add the gradient of `sum(nll + kl_weight kl)` to `residuals.grad`.
+            end_weight: weight of `end` in the gradient.
+            backward: whether to add the gradient of `sum(nll + kl_weight kl + end_weight end)` to `residuals.grad`.
 
         Returns:
             Losses per request, without `cost`.
@@ -252,7 +266,7 @@ class Objective:
 
         batches = self._lookup_batches if gate == "token" else self._whole_batches
         return self._sum(
-            batches, logits, active, kl_weight, kl_from_unedited, (residuals,) if backward else ()
+            batches, logits, active, kl_weight, kl_from_unedited, end_weight, (residuals,) if backward else ()
         )
 
     def post_edit_losses(
@@ -263,6 +277,7 @@ class Objective:
         from_lookup: bool = False,
         kl_weight: float = 0.0,
         kl_from_unedited: bool = False,
+        end_weight: float = 0.0,
         backward: bool = False,
     ) -> Losses:
         """Losses with the updates of a whole solve.
@@ -274,7 +289,8 @@ class Objective:
                 approximate. Without effect if the first block is edited.
             kl_weight: weight of `kl` in the gradient.
             kl_from_unedited: direction of KL as in `losses`.
-            backward: whether to add the gradient of `sum(nll + kl_weight kl)` to the factors' `grad`.
+            end_weight: weight of `end` in the gradient.
+            backward: whether to add the gradient of `sum(nll + kl_weight kl + end_weight end)` to the factors' `grad`.
 
         Returns:
             Losses per request, without `cost`.
@@ -303,8 +319,10 @@ class Objective:
             [leaf for pair in factors.values() for leaf in pair if leaf.requires_grad] if backward else []
         )
         if from_lookup and self.first > 0:
-            return self._sum(self._edited_batches, resumed, active, kl_weight, kl_from_unedited, leaves)
-        return self._sum(self._whole_batches, logits, active, kl_weight, kl_from_unedited, leaves)
+            return self._sum(
+                self._edited_batches, resumed, active, kl_weight, kl_from_unedited, end_weight, leaves
+            )
+        return self._sum(self._whole_batches, logits, active, kl_weight, kl_from_unedited, end_weight, leaves)
 
     def _sum(
         self,
@@ -313,6 +331,7 @@ class Objective:
         active: Tensor,
         kl_weight: float,
         kl_from_unedited: bool,
+        end_weight: float,
         leaves: Sequence[Tensor],
     ) -> Losses:
         """Losses of all requests, and gradients added to `leaves`, over all processes."""
@@ -325,13 +344,13 @@ class Objective:
                 rows = batch.select(active.cpu())
                 if rows is None:
                     continue
-                part_nll, part_kl = rows.losses(logits_of(rows), self.size, kl_from_unedited)
+                nll, kl, end = rows.losses(logits_of(rows), self.size, kl_from_unedited)
                 if leaves:
-                    torch.autograd.backward((part_nll + kl_weight * part_kl).sum())
-                sums.append(torch.stack([part_nll, part_kl]).detach())
+                    torch.autograd.backward((nll + kl_weight * kl + end_weight * end).sum())
+                sums.append(torch.stack([nll, kl, end]).detach())
         for leaf, earlier in zip(leaves, before, strict=True):
             assert leaf.grad is not None
             gradient = all_reduce_sum(leaf.grad)
             leaf.grad = gradient if earlier is None else earlier + gradient
-        nll, kl = all_reduce_sum(torch.stack(sums).sum(0).cpu() if sums else torch.zeros(2, self.size))
-        return Losses(nll, kl)
+        nll, kl, end = all_reduce_sum(torch.stack(sums).sum(0).cpu() if sums else torch.zeros(3, self.size))
+        return Losses(nll, kl, end=None if self.ends is None else end)

@@ -53,6 +53,11 @@ class OpenLoop(Planner):
     )
     stop_loss: float = Field(0.05, ge=0, description="a request stops below this loss")
     check_every: int = Field(5, ge=1, description="steps between two evaluations of the post-edit loss")
+    end_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the end of the answer after the target, as far as the target itself is likely; 0: the end is not scored",
+    )
 
     def plan(self, problem: PlanningProblem) -> Targets:
         """Targets that ignore the solver.
@@ -67,7 +72,7 @@ class OpenLoop(Planner):
         return Targets(plan.residuals, problem.hidden, plan, None, torch.ones(len(plan.residuals)))
 
     def _optimize(self, problem: PlanningProblem) -> TargetOptimization:
-        penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp)
+        penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp, end=self.end_weight)
         return optimize_targets(
             VirtualEditLoss(problem.planning_objective(), "token"),
             torch.zeros_like(problem.hidden),
@@ -93,6 +98,11 @@ class OpenLoop(Planner):
             A copy with `steps / rounds` steps.
         """
         return self if rounds == 1 else self.replaced("steps", share_of_steps(self.steps, rounds))
+
+    @property
+    def scores_end(self) -> bool:
+        """Whether the end of the answer has a weight."""
+        return self.end_weight > 0
 
     @property
     def step_count(self) -> int:

@@ -54,6 +54,7 @@ class PlanningProblem:
         on_step: called after every gradient step.
         channel: Q of the last edited layer, `d_k x n`, if the planner differentiates through it.
         joint: whether every row receives every request's residual, not only its owner's (X8).
+        ends: tokens that end an answer; none if the end is not scored.
     """
 
     model: EditableModel
@@ -65,6 +66,7 @@ class PlanningProblem:
     on_step: Callable[[], object] = lambda: None
     channel: Tensor | None = None
     joint: bool = True
+    ends: tuple[int, ...] = ()
 
     def with_channel(self, channel: Tensor | None, joint: bool) -> PlanningProblem:
         """Same problem with a channel.
@@ -110,7 +112,12 @@ class PlanningProblem:
     def planning_objective(self) -> Objective:
         """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""
         return Objective(
-            self.model, self.batch, self.prompts.start, self.solver.planned_at, max_tokens=self.max_tokens
+            self.model,
+            self.batch,
+            self.prompts.start,
+            self.solver.planned_at,
+            max_tokens=self.max_tokens,
+            ends=self.ends,
         )
 
     @cached_property
@@ -124,6 +131,7 @@ class PlanningProblem:
             channel=self.channel,
             joint=self.joint,
             max_tokens=self.max_tokens,
+            ends=self.ends,
         )
 
     def evaluate_post_edit(self, residuals: Tensor, penalty: Penalty) -> Losses:

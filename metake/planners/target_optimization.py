@@ -29,6 +29,7 @@ class Penalty:
         regularization: weight of ||r - r_0||^2 / ||h||^2, L_reg of (6) relative to the stream.
         clamp: ||r|| <= clamp ||h|| after every step.
         cost_weights: `n` weights of the update's cost in the geometry (X14); no cost if None.
+        end: weight of the end of the answer.
     """
 
     kl: float = 0.0
@@ -37,6 +38,7 @@ class Penalty:
     regularization: float = 0.0
     clamp: float | None = None
     cost_weights: Tensor | None = None
+    end: float = 0.0
 
     def score(self, losses: Losses) -> Tensor:
         """Weighted sum of the losses of each request.
@@ -47,7 +49,18 @@ class Penalty:
         Returns:
             Shape `n`.
         """
-        return losses.nll + self.kl * losses.kl + (0.0 if losses.cost is None else losses.cost)
+        return self.answer(losses) + self.kl * losses.kl + (0.0 if losses.cost is None else losses.cost)
+
+    def answer(self, losses: Losses) -> Tensor:
+        """Loss of the answer, by which a request stops: NLL, and weighted loss of the end if it is scored.
+
+        Args:
+            losses: each part of shape `n`.
+
+        Returns:
+            Shape `n`.
+        """
+        return losses.nll if losses.end is None else losses.nll + self.end * losses.end
 
 
 class LossWithGradient(Protocol):
@@ -153,7 +166,8 @@ class _Requests:
     def grouped(self, losses: Losses) -> Losses:
         """Losses with every part replaced by its mean over the group."""
         cost = None if losses.cost is None else group_mean(losses.cost, self.groups)
-        return Losses(group_mean(losses.nll, self.groups), group_mean(losses.kl, self.groups), cost)
+        end = None if losses.end is None else group_mean(losses.end, self.groups)
+        return Losses(group_mean(losses.nll, self.groups), group_mean(losses.kl, self.groups), cost, end)
 
     def record(self, losses: Losses) -> Losses:
         """Losses as group means; their NLL is stored for the active requests."""
@@ -179,7 +193,7 @@ class _Requests:
         self.best_score[better], self.best_nll[better] = score[better], losses.nll[better].to(self.best_nll)
         chosen = better.to(self.best.device)
         self.best[chosen] = self.residuals.detach()[chosen]
-        self.stop_below(losses.nll)
+        self.stop_below(self.penalty.answer(losses))
 
     def stop_below(self, losses: Tensor) -> None:
         """Stop the requests whose loss (`n`) is below `stop_loss`."""

@@ -5,7 +5,8 @@ import pytest
 from metake.errors import MetakeError
 from metake.models.chat import Chat
 from metake.models.editable import EditableModel
-from metake.models.end_token import end_token, line_break
+from metake.models.end_token import end_token, ends_of_answer, line_break
+from metake.models.greedy import stop_tokens
 from metake.models.tokens import encode
 
 TURNS = (
@@ -63,3 +64,25 @@ def test_row_ended_has_one_more_token_to_predict(tokenizer):
     assert ended.ids == (*row.ids, 7)
     assert (ended.lookup, ended.answer_ids) == (row.lookup, (*row.answer_ids, 7))
     assert list(ended.predicting) == [*row.predicting, len(row) - 1]
+
+
+def test_ends_of_a_plain_answer_are_end_tokens_and_line_breaks(model):
+    """A first token that decodes to a line break, with or without spaces before it, ends the first line."""
+    ends, tokenizer = ends_of_answer(model), model.tokenizer
+    assert ends[0] == end_token(model)
+    texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    breaks = {i for i, text in enumerate(texts) if text.strip(" \t\r").startswith("\n")}
+    assert breaks
+    assert set(ends) == breaks | set(stop_tokens(model.model, tokenizer))
+    assert len(set(ends)) == len(ends)
+
+
+def test_ends_of_a_turn_are_no_line_breaks(demo, tokenizer):
+    tokenizer.chat_template = NO_END
+    assert ends_of_answer(with_tokenizer(demo, Chat(tokenizer))) == (tokenizer.eos_token_id,)
+
+
+def test_ends_without_an_end_of_text_token_are_line_breaks(demo, tokenizer):
+    tokenizer.eos_token = None
+    demo_ends = stop_tokens(demo.model, tokenizer)
+    assert set(ends_of_answer(with_tokenizer(demo, tokenizer))) > set(demo_ends)

@@ -8,6 +8,7 @@ import torch
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
 from metake.models.trace import frozen
+from metake.planners import end_loss
 from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss, measured_shares
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
@@ -49,6 +50,7 @@ class Case:
         allocation=SPREAD,
         fit="least_squares",
         dtype=torch.float64,
+        ends=(),
     ):
         moments = {i: statistics[i] for i in LAYERS}
         geometries = {
@@ -64,7 +66,7 @@ class Case:
         self.prompts = LookupPrompts.build(model, batch, first)
         hidden, key = self.solver.unedited_stream_and_key(self.prompts)
         channel = geometries[top].channel(key.T, fit)
-        self.objective = Objective(model, batch, first, top, channel=channel)
+        self.objective = Objective(model, batch, first, top, channel=channel, ends=ends)
         self.gram_channel, self.penalty = key.to(channel) @ channel, PENALTY
         way = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.residuals = (way * float(hidden[0].norm()) / way.shape[1] ** 0.5 / 4).to(dtype)
@@ -98,7 +100,7 @@ class Case:
             solution.factors, active, from_lookup=self.from_lookup, kl_from_unedited=True
         )
         cost = 0 if self.penalty.cost_weights is None else (self.penalty.cost_weights * solution.cost()).sum()
-        return float((losses.nll + PENALTY.kl * losses.kl).sum() + cost)
+        return float((self.penalty.answer(losses) + PENALTY.kl * losses.kl).sum() + cost)
 
     def slope_along(self, way, active=EVERYONE, step=0.03):
         """Central differences of fourth order."""
@@ -150,6 +152,28 @@ def test_unrolled_from_lookup_equals_central_differences(double, statistics_of, 
     assert not torch.allclose(gradient, exact, rtol=1e-4, atol=0)
     way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "proxy"])
+def test_gradients_of_the_end_equal_central_differences(double, statistics_of, monkeypatch, gradient):
+    """With the answers' probabilities as constants, as the loss has them, and a line break among the ends."""
+    monkeypatch.setattr(end_loss, "answer_probability", lambda nll, rows, count: nll.new_full((count,), 0.3))
+    case = Case(double, statistics_of(double), ends=(0, 5))
+    case.penalty = replace(PENALTY, end=2.0)
+    losses, found = getattr(case, gradient)()
+    assert (losses.end > 0.1).all()
+
+    def loss(residuals):
+        if gradient == "unrolled":
+            return case.executed(residuals)
+        virtual = case.objective.losses(residuals, "channel", EVERYONE, kl_from_unedited=True)
+        return float((case.penalty.answer(virtual) + PENALTY.kl * virtual.kl).sum())
+
+    way = torch.randn(found.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    near, far = (
+        (loss(case.residuals + s * way) - loss(case.residuals - s * way)) / (2 * s) for s in (0.03, 0.06)
+    )
+    assert (found * way).sum().item() == pytest.approx((4 * near - far) / 3, **digits(double))
 
 
 def test_unrolled_equals_central_differences_with_goals_per_layer(double, statistics_of):

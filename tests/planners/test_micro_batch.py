@@ -40,7 +40,7 @@ def test_micro_batch_losses_are_weighted_sums(kl_from_unedited):
     `kl_from_unedited` is KL(unedited || edited), (12); otherwise KL(edited || unedited), MEMIT's.
     """
     scores = logits()
-    nll, kl = scored_positions().like(scores).losses(scores, 2, kl_from_unedited)
+    nll, kl, _ = scored_positions().like(scores).losses(scores, 2, kl_from_unedited)
     expected = -torch.stack([0.5 * ANSWERS[0, 0].log() + 0.5 * ANSWERS[1, 2].log(), ANSWERS[2, 1].log()])
     torch.testing.assert_close(nll, expected)
     each = [
@@ -55,7 +55,7 @@ def test_micro_batch_without_kl_prompts_has_no_kl():
     alone = scored_positions(
         owners=torch.tensor([0, 0, 1]), kl_weights=torch.empty(0), reference=torch.empty(0)
     )
-    nll, kl = alone.like(scores).losses(scores, 2, False)
+    nll, kl, _ = alone.like(scores).losses(scores, 2, False)
     assert kl.tolist() == [0, 0]
     torch.testing.assert_close(nll, scored_positions().like(logits()).losses(logits(), 2, False)[0])
 
@@ -72,7 +72,7 @@ def test_micro_batch_scores_in_the_logits_precision_or_fp32(given, scored):
     scores = logits().to(given)
     there = scored_positions(reference=THEN.log().to(scored)).like(scores)
     assert {t.dtype for t in (there.answer_weights, there.kl_weights, there.reference)} == {scored}
-    nll, kl = there.losses(scores, 2, False)
+    nll, kl, _ = there.losses(scores, 2, False)
     assert nll.dtype == kl.dtype == scored
     log = scores.to(scored).log_softmax(-1)
     torch.testing.assert_close(nll[1], -log[2, 1], rtol=1e-6, atol=0)
