@@ -4,8 +4,8 @@
 
 The constants of the calibration (attenuation, step size) are chosen for each model on the development facts of the
 *other* models, and reported on its own test facts. A model is the name of a demo model, a folder with `dev.json` and
-`records.json` (train_demo_model.py writes them), or `NAME=FOLDER`: another model and the folder of its records. Rerun
-the command to resume.
+`records.json` (train_demo_model.py writes them), or `NAME=FOLDER`: another model and the folder of its records. Without
+`dev.json` a model is reported, and nothing is chosen on it. Rerun the command to resume.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ def options() -> Parser:
     parser.add_argument("--models", default=",".join(DEMOS), help="names or folders; default: %(default)s")
     parser.add_argument("--methods", default=",".join(GRID), help="default: %(default)s")
     parser.add_argument(
-        "--edits", type=at_least(1), default=20, help="facts, in one batch; default: %(default)s"
+        "--edits", type=at_least(1), default=20, help="test facts, in one batch; default: %(default)s"
+    )
+    parser.add_argument(
+        "--dev-edits",
+        type=at_least(1),
+        default=60,
+        help="development facts, in one batch: more, because few facts hardly differ; default: %(default)s",
     )
     parser.add_argument(
         "--out", type=output_folder, default="results/calibration", help="default: %(default)s"
@@ -63,15 +69,15 @@ from metake.report.tables import markdown, render
 Choice = tuple[float, float]
 
 
-def files_of(name: str) -> tuple[Path, Path]:
-    """Development and test records of a model."""
+def files_of(name: str) -> tuple[Path | None, Path]:
+    """Development and test records of a model; None if it has no development records."""
     folder = ASSETS / "world" if name in DEMOS else Path(name.rpartition("=")[2])
     dev, test = folder / "dev.json", folder / ("test.json" if name in DEMOS else "records.json")
-    if not dev.is_file() or not test.is_file():
+    if not test.is_file():
         raise MetakeError(
-            f"--models: {name}: no dev.json and records; name a demo model, a folder with both, or NAME=FOLDER"
+            f"--models: {name}: no {test.name}; name a demo model, a folder with records, or NAME=FOLDER"
         )
-    return dev, test
+    return dev if dev.is_file() else None, test
 
 
 def score(mean: dict[str, float], before: dict[str, float]) -> float:
@@ -84,23 +90,31 @@ def score(mean: dict[str, float], before: dict[str, float]) -> float:
 class Bench:
     """One model with its development and test facts."""
 
-    def __init__(self, name: str, edits: int) -> None:
+    def __init__(self, name: str, counts: dict[str, int]) -> None:
         source = name.partition("=")[0]
         self.name = Path(source).name
         self.model: EditableModel = load(source, chat=None)
-        self.records: list[list[Record]] = [read_records(path, edits) for path in files_of(name)]
-        self.sessions: list[Session] = [
-            Protocol(records, edits, generate=False).prepare(self.model) for records in self.records
-        ]
+        files = dict(zip(("dev", "test"), files_of(name), strict=True))
+        self.records: dict[str, list[Record]] = {
+            part: read_records(path, counts[part]) for part, path in files.items() if path is not None
+        }
+        self._sessions: dict[str, Session] = {}
 
-    def located(self, method: str, choice: Choice, part: int) -> Location:
-        """Calibrated method for the development (0) or test (1) facts."""
+    def session(self, part: str) -> Session:
+        """Measured unedited model, made once for the development (`dev`) or `test` facts."""
+        if part not in self._sessions:
+            records = self.records[part]
+            self._sessions[part] = Protocol(records, len(records), generate=False).prepare(self.model)
+        return self._sessions[part]
+
+    def located(self, method: str, choice: Choice, part: str) -> Location:
+        """Calibrated method for the facts of a part."""
         requests = [record.request for record in self.records[part]]
         return locate(self.model, requests, method, constants=Constants(*choice))
 
-    def measure(self, method: Method, part: int) -> dict[str, float]:
-        """Means of an edit of the development (0) or test (1) facts."""
-        session = self.sessions[part]
+    def measure(self, method: Method, part: str) -> dict[str, float]:
+        """Means of an edit of the facts of a part."""
+        session = self.session(part)
         run = session.run(method)
         means = {metric: float(run.after.mean(metric)) for metric in METRICS}
         before = {metric: float(session.before.mean(metric)) for metric in METRICS}
@@ -119,7 +133,8 @@ def main() -> None:
     names, methods = args.models.split(","), args.methods.split(",")
     journal_path = args.out / "journal.json"
     journal: dict[str, Any] = read_json(journal_path) if journal_path.is_file() else {}
-    benches = [Bench(name, args.edits) for name in names]
+    counts = {"dev": args.dev_edits, "test": args.edits}
+    benches = [Bench(name, counts) for name in names]
     found: dict[str, dict[str, dict[str, float]]] = {}
 
     def once(key: str, measure: Any) -> dict[str, Any]:
@@ -130,11 +145,11 @@ def main() -> None:
         return journal[key]
 
     for method in methods:
-        for bench in benches:
+        for bench in (bench for bench in benches if "dev" in bench.records):
             for choice in GRID[method]:
                 row = once(
-                    f"dev {args.edits} {bench.name} {method} {choice}",
-                    lambda b=bench, m=method, c=choice: b.measure(b.located(m, c, 0).method, 0),
+                    f"dev {args.dev_edits} {bench.name} {method} {choice}",
+                    lambda b=bench, m=method, c=choice: b.measure(b.located(m, c, "dev").method, "dev"),
                 )
                 found.setdefault(method, {}).setdefault(bench.name, {})[str(choice)] = row["score"]
     table = []
@@ -143,19 +158,20 @@ def main() -> None:
             choice = others_best(found[method], bench.name, GRID[method])
 
             def calibrated(b: Bench = bench, m: str = method, c: Choice = choice) -> dict[str, Any]:
-                location = b.located(m, c, 1)
-                return {**b.measure(location.method, 1), "reasons": list(location.reasons)}
+                location = b.located(m, c, "test")
+                return {**b.measure(location.method, "test"), "reasons": list(location.reasons)}
 
             rows = {"calibrated": once(f"test {args.edits} {bench.name} {method} {choice}", calibrated)}
             plain = method_named(method, default_layers(len(bench.model)))
             rows["published"] = once(
-                f"test {args.edits} {bench.name} {method} published", lambda b=bench, p=plain: b.measure(p, 1)
+                f"test {args.edits} {bench.name} {method} published",
+                lambda b=bench, p=plain: b.measure(p, "test"),
             )
             if preset_name(bench.model):
                 preset = settings_for(bench.model, method)
                 rows["searched"] = once(
                     f"test {args.edits} {bench.name} {method} searched",
-                    lambda b=bench, p=preset: b.measure(p, 1),
+                    lambda b=bench, p=preset: b.measure(p, "test"),
                 )
             for kind, row in rows.items():
                 numbers = [f"{100 * row[m]:.1f}" for m in METRICS[:4]] + [f"{row['kl']:.3f}"]
