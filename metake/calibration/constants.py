@@ -10,7 +10,7 @@ TOLERANCE = 0.05  # reach that a later window of layers may lack and still be pr
 REQUESTS = 4  # virtual edits per window
 STEPS = 6  # gradient steps of each loop of a virtual edit
 CLOSED_STEPS = (
-    30  # of the upper level; requests stop once their target is reached, so only hard ones take them all
+    60  # of the upper level; requests stop once their target is reached, so only hard ones take them all
 )
 
 
