@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from metake.constructors import memit as memit
     from metake.constructors import metake as metake
     from metake.constructors import rome as rome
-    from metake.data.records import Record as Record
+    from metake.data.record import Record as Record
     from metake.data.records import read_records as read_records
     from metake.deltas import Delta as Delta
     from metake.editor import Editor as Editor
@@ -98,7 +98,7 @@ _MODULE_OF = {
     "Planner": "metake.planners.base",
     "Postprocess": "metake.solvers.postprocess",
     "Protocol": "metake.evaluation.protocol",
-    "Record": "metake.data.records",
+    "Record": "metake.data.record",
     "EditRequest": "metake.requests",
     "Row": "metake.methods.table",
     "Statistics": "metake.geometry.statistics",

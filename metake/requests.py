@@ -143,6 +143,25 @@ class EditRequest:
             return cls(prompt, subject, target_new, **rest)
         return cls.from_text(prompt, subject, target_new, **rest)
 
+    @classmethod
+    def whole(cls, text: str, target_new: str, **rest: Any) -> EditRequest:
+        """A request without a subject: the whole prompt stands for it, and the edit is written at its last token.
+
+        Args:
+            text: the complete prompt.
+            target_new: the new target.
+            rest: further attributes.
+
+        Returns:
+            the request.
+        """
+        return cls(PLACEHOLDER, text, target_new, start=0, **rest)
+
+    @property
+    def has_subject(self) -> bool:
+        """Whether the prompt contains more than the subject."""
+        return self.prompt != PLACEHOLDER
+
     @property
     def text(self) -> str:
         """The prompt with the subject in its place."""
@@ -217,7 +236,11 @@ def is_unicode(text: str) -> bool:
     Returns:
         False for a text that UTF-8 cannot encode.
     """
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def visible(text: str) -> str:

@@ -68,7 +68,9 @@ def python(site, *arguments):
 
 def test_extending_page_has_short_examples_of_each_kind():
     """There is an example of each kind in at most thirty lines."""
-    assert set(FILES) == {f"myedits/{name}.py" for name in ("geometry", "planner", "postprocess", "method")}
+    assert set(FILES) == {
+        f"myedits/{name}.py" for name in ("geometry", "planner", "postprocess", "method", "reader")
+    }
     assert all(len(text.splitlines()) <= 30 for text in FILES.values())
 
 
@@ -115,6 +117,19 @@ def test_command_line_finds_installed_methods(installed, tmp_path):
     result = json.loads((tmp_path / "edit" / "result.json").read_text(encoding="utf-8"))
     assert result["method"] == "memit + diagonal"
     assert result["settings"]["geometry"] == {"kind": "diagonal", "attenuation": None, "lam": 50.0}
+
+
+def test_evaluate_reads_an_installed_format(installed, tmp_path):
+    """By its content, and its probes are a group of the results."""
+    entry = {"triple": ["Sino Dufe", "was born in", "Sobris"], "aliases": ["S. Dufe"]}
+    (tmp_path / "t.json").write_text(json.dumps([entry, {"triple": ["Sino Dufe", "lives in", ""]}]))
+    arguments = ["evaluate", "--model", "demo", "--data", str(tmp_path / "t.json"), "--methods", "ultraedit"]
+    done = python(installed, "-m", "metake", *arguments, "--no-generate", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "2 records, 1 left out: Sino Dufe: target_new is empty (1)" in done.stderr
+    content = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert content["reading"]["formats"] == {"triples": 2}
+    assert "probes/aliases/accuracy" in content["methods"][0]["mean"]
 
 
 def test_command_line_lists_known_kinds_without_the_package(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,10 @@ from metake.commands.option_types import (
     AsJson,
     Change,
     Chats,
+    Columns,
     Device,
     Dtype,
+    Format,
     Hparams,
     Layers,
     Model,
@@ -71,7 +74,13 @@ PreviewOnly = Annotated[
 
 
 def read_requests(
-    request: str | None, subject: str | None, target: str | None, file: Path | None, name: str
+    request: str | None,
+    subject: str | None,
+    target: str | None,
+    file: Path | None,
+    name: str,
+    form: str | None = None,
+    columns: str | None = None,
 ) -> tuple[EditRequest, ...]:
     """Requests from the options or from a file, without duplicates.
 
@@ -81,14 +90,17 @@ def read_requests(
         target: value of `--target`.
         file: value of `--requests`.
         name: name of the command, for the error line.
+        form: value of `--format`.
+        columns: value of `--columns`.
 
     Returns:
-        The requests.
+        The requests; without a subject if the format is given and has none.
 
     Raises:
         MetakeError: an option is missing or redundant, or a request is invalid.
     """
-    from metake.data.records import read_records
+    from metake.data.columns import parse_columns
+    from metake.data.records import read_file, require_all
     from metake.requests import EditRequest, distinct
 
     given = {"--request": request, "--subject": subject, "--target": target}
@@ -96,7 +108,10 @@ def read_requests(
         if extra := [option for option, value in given.items() if value is not None]:
             raise MetakeError(f"{name}: --requests and {extra[0]} exclude each other; give one of them")
         try:
-            return distinct([record.request for record in read_records(file)])
+            named = parse_columns(columns)
+            reading = read_file(file, form=form, columns=named, subject_optional=bool(form or named))
+            require_all(reading)
+            return distinct([record.request for record in reading.records])
         except MetakeError as error:
             raise error if str(file) in str(error) else MetakeError(f"{file}: {error}") from error
     for option, value in given.items():
@@ -105,6 +120,47 @@ def read_requests(
                 f"{name}: {option} is missing; give --request, --subject and --target, or --requests FILE"
             )
     return distinct([EditRequest.parse(*given.values())])  # type: ignore[arg-type]
+
+
+def read_options(
+    method: str, preset: Path | None, hparams: list[str] | None, change: list[str] | None, layers: str | None
+) -> MethodOptions:
+    """Options of one method, checked before a model is loaded; an unknown method or setting raises a `MetakeError`.
+
+    Args:
+        method: value of `--method`.
+        preset: value of `--preset`.
+        hparams: values of `--hparams`.
+        change: values of `--set`.
+        layers: value of `--layers`.
+
+    Returns:
+        The options.
+    """
+    from metake.methods.table import method_named
+
+    plain = method_named(method)
+    options = MethodOptions.read(preset, hparams, change, layers)
+    plain.updated(**options.changes)
+    return options
+
+
+def check_subjects(method: Method, facts: Sequence[EditRequest]) -> None:
+    """Refuse a fact without a subject for a method that reads keys at the subject's last token.
+
+    Args:
+        method: the method.
+        facts: the requests.
+
+    Raises:
+        MetakeError: such a fact; the line names it.
+    """
+    lacking = [fact.name for fact in facts if not fact.has_subject]
+    if lacking and method.needs_subject:
+        raise MetakeError(
+            f"{lacking[0]}: no subject in the prompt, which {method.name} needs; add the field subject, or give "
+            "--set lookup=prompt"
+        )
 
 
 def check_out(out: Path | None, preview: bool, overwrite: bool) -> None:
@@ -278,6 +334,8 @@ def edit(
     escalate: Escalate = 0,
     delta_only: DeltaOnly = False,
     preview: PreviewOnly = False,
+    form: Format = None,
+    columns: Columns = None,
     layers: Layers = None,
     hparams: Hparams = None,
     preset: Preset = None,
@@ -299,15 +357,13 @@ def edit(
     --target 'Oslo' --out edited
     """
     from metake.editor import Editor
-    from metake.methods.table import method_named
 
     with document(as_json) as content:
-        plain = method_named(method)
-        facts = read_requests(request, subject, target, requests, "edit")
+        options = read_options(method, preset, hparams, change, layers)
+        facts = read_requests(request, subject, target, requests, "edit", form, columns)
         check_out(out, preview, overwrite)
-        options = MethodOptions.read(preset, hparams, change, layers)
-        plain.updated(**options.changes)  # before a model is loaded
         loaded = load_model(model, device, dtype, modules, chat)
+        check_subjects(options.method(loaded, method), facts)
         (location,), statistics = options.chosen(loaded, [method], facts, stats, text)
         editor = Editor(loaded, method=location.method, statistics=statistics, reasons=location.reasons)
         predicted = show_preview(editor, facts) if preview or location.method.previews else None

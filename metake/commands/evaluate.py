@@ -33,8 +33,10 @@ from metake.commands.option_types import (
     Batch,
     Change,
     Chats,
+    Columns,
     Device,
     Dtype,
+    Format,
     Hparams,
     Layers,
     Modules,
@@ -50,7 +52,8 @@ from metake.phases import phase
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
-    from metake.data.records import Record
+    from metake.data.record import Record
+    from metake.data.records import Reading
     from metake.evaluation.protocol import Protocol
     from metake.evaluation.results import Results
     from metake.geometry.statistics import Statistics
@@ -58,20 +61,52 @@ if TYPE_CHECKING:
     from metake.models.editable import EditableModel
 
 
-def read_data(data: Path, edits: int | None, seeds: int) -> list[Record]:
+def read_data(data: Path, edits: int | None, seeds: int, form: str | None, columns: str | None) -> Reading:
     """Records of a file: the first ones for a single draw, all for several.
 
     Args:
         data: value of `--data`.
         edits: value of `--edits`.
         seeds: value of `--seeds`.
+        form: value of `--format`.
+        columns: value of `--columns`.
 
     Returns:
-        The records.
+        The records, and what is left out.
     """
-    from metake.data.records import read_records
+    from metake.data.columns import parse_columns
+    from metake.data.records import read_file
 
-    return read_records(data, edits if seeds == 1 else None)
+    limit = edits if seeds == 1 else None
+    return read_file(data, limit, form=form, columns=parse_columns(columns), subject_optional=True)
+
+
+def usable_records(
+    model: EditableModel, reading: Reading, methods: Sequence[Method]
+) -> tuple[list[Record], dict[str, Any]]:
+    """The records that all methods can edit and the model can take; a line on stderr counts what is left out.
+
+    Args:
+        model: the model.
+        reading: records of a file.
+        methods: the methods; none for a model that was edited elsewhere.
+
+    Returns:
+        The records, and values for the result file.
+
+    Raises:
+        MetakeError: no record is left.
+    """
+    needing = [method.name for method in methods if method.needs_subject]
+    usable = reading.without_subjects() if needing else reading
+    if not usable.records:
+        raise MetakeError(
+            f"{reading.where}: no record names its subject in the prompt, which {needing[0]} needs; add the field "
+            "subject, or give --set lookup=prompt"
+        )
+    typer.echo(f"{reading.where}: {usable.summary}", err=True)
+    records, left_out = records_that_fit(model, usable.records, reading.where)
+    return records, {"data": str(reading.where), "reading": usable.plain(), "left_out": left_out}
 
 
 def read_held_out(path: Path | None) -> str | None:
@@ -283,6 +318,8 @@ def evaluate(
     protocol: ProtocolName = "published",
     generate: Generate = True,
     held_out: HeldOut = None,
+    form: Format = None,
+    columns: Columns = None,
     layers: Layers = None,
     hparams: Hparams = None,
     preset: Preset = None,
@@ -307,16 +344,14 @@ def evaluate(
     from metake.evaluation.summary import draws_content
 
     with document(as_json) as content:
-        names = check_options(context)
-        everything = read_data(data, edits, seeds)
-        options = MethodOptions.read(preset, hparams, change, layers)
+        names, options = check_options(context), MethodOptions.read(preset, hparams, change, layers)
+        reading = read_data(data, edits, seeds, form, columns)
         held = read_held_out(held_out)
         loaded = load_model(str(model or base), device, dtype, modules, chat)
-        options.methods(loaded, names)  # a setting that no method has
-        records, left_out = records_that_fit(loaded, everything, data)
-        text_held_out = held or included_text(loaded)
-        run = Protocol(records, batch, not alone, generate, text_held_out, measure_every, name=protocol)
-        extra = {"data": str(data), "left_out": left_out}
+        known = [] if edited else options.methods(loaded, names)  # a setting that no method has is an error
+        records, extra = usable_records(loaded, reading, known)
+        held = held or included_text(loaded)
+        run = Protocol(records, batch, not alone, generate, held, measure_every, name=protocol)
         if edited is not None:
             draws = [measure_edited(edited, loaded, run, dtype, modules, **extra)]
         else:

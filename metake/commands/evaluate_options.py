@@ -58,7 +58,8 @@ OF_METHODS = (
 Data = Annotated[
     Path,
     typer.Option(
-        help="File of records (JSON, JSON Lines, CSV or TSV): own facts, zsRE, CounterFact, EasyEdit, KnowEdit."
+        help="File of records (JSON, JSON Lines, CSV or TSV) in a format of docs/data.md, or a known name, e.g. "
+        "knowedit-wiki-recent."
     ),
 ]
 Out = Annotated[

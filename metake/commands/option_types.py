@@ -70,6 +70,20 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="File of records; default, on a demo model: facts of its made-up world."),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="NAME", help="Format of the records (docs/data.md); default: recognized."
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="FIELD=COLUMN,...",
+        help="Columns that stand for fields of a fact, e.g. prompt=question,target=answer.",
+    ),
+]
 Edits = Annotated[int, typer.Option("--edits", min=1, help="Number of facts.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Edits per batch.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random draws.")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _read_json(path: Path) -> list[Any]:
         except ValueError as error:
             if not _is_lines(text):
                 raise MetakeError(
-                    f"{path}: not JSON ({error}); it must be {FORMATS} (by its name, .csv or .tsv)"
+                    f"{path}: not JSON ({_explained(error)}); it must be {FORMATS} (by its name, .csv or .tsv)"
                 ) from error
         else:
             if isinstance(content, list):
@@ -94,6 +95,16 @@ def _read_json(path: Path) -> list[Any]:
                 return [content]
             raise MetakeError(f"{path}: must hold a list with at least one record")
     return _read_lines(path, text)
+
+
+def _explained(error: ValueError) -> str:
+    """The message of an error; of a comma before a closing bracket, which JSON does not allow, its place."""
+    if isinstance(error, json.JSONDecodeError):
+        before = error.doc[: error.pos + 1].rstrip("]} \t\r\n")
+        if before.endswith(",") and error.doc[len(before) :].lstrip()[:1] in ("]", "}"):
+            line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1)
+            return f"a comma before a closing bracket: line {line} column {column}; remove the comma"
+    return str(error)
 
 
 def _is_lines(text: str) -> bool:
@@ -113,7 +124,9 @@ def _read_lines(path: Path, text: str) -> list[Any]:
         try:
             entries.append(parse_json(line, keep_repeated))
         except ValueError as error:
-            raise MetakeError(f"{path}: line {number} is not JSON ({error}); correct or remove it") from error
+            raise MetakeError(
+                f"{path}: line {number} is not JSON ({_explained(error)}); correct or remove it"
+            ) from error
     return entries
 
 

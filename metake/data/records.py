@@ -1,158 +1,137 @@
-"""Facts to be edited and the prompts that evaluate the edit, read from every format of docs/data.md.
-
-A record is a request and its evaluation prompts. The request contains none of these prompts, so a target is never
-optimized on the prompts that evaluate it.
-"""
+"""Facts to be edited and the prompts that evaluate the edit, read from every format of docs/data.md."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from metake.data.columns import rename_columns
 from metake.data.entries import read_entries
 from metake.data.fields import SHOWN, Fields, listed, misspelled, suggestion
+from metake.data.hub import NAMES, find_dataset, load_dataset
+from metake.data.readers.base import Reader
+from metake.data.readers.table import all_readers, reader_named, recognize
+from metake.data.record import Record as Record
 from metake.errors import MetakeError
 from metake.files import as_path
-from metake.requests import PLACEHOLDER, EditRequest, is_unicode, one_line
+from metake.names import did_you_mean
+from metake.requests import PLACEHOLDER, is_unicode, one_line
+
+MARKS = ("requested_rewrite", "src", "prompt")  # fields by which the most common formats are recognized
+NO_SUBJECT = "no subject in the prompt"
 
 
-@dataclass(frozen=True)
-class Record:
-    """One edit and its evaluation prompts.
+@dataclass
+class Reading:
+    """What is read of a file, and what is left out of it.
 
     Attributes:
-        request: the edit request.
-        rephrase: the same question in other words (generalization); empty if the file has none.
-        locality, locality_answer: an unrelated question and its true answer (specificity); both may be empty.
-        ground_truth: the old or true answer, for display; may be empty.
-        same_subject: other prompts about the subject with their true answers.
-        target_true: the target that the new one replaces, for CounterFact's metrics; empty if there is none.
-        rephrases, neighbors: all paraphrases, and prompts about other subjects whose answer is `target_true`.
-        generation_prompts: prompts for free generation about the subject.
-        attribute: ids of the relation and of the new target (the key of reference texts); None if the file has none.
-
-    Example:
-        >>> import metake
-        >>> request = metake.EditRequest("Which city was {} born in?", "Niels Bohr", "Oslo")
-        >>> metake.Record(request, rephrase="Where was Niels Bohr born?").rephrase
-        'Where was Niels Bohr born?'
+        where: the file or dataset.
+        entries: number of its entries that were read.
+        records: the records, in the file's order; several per entry of a format with cases.
+        formats: format -> number of entries.
+        problems: one line per problem, with the number of its record.
+        left_out: reason -> number of entries that cannot be used.
+        dropped: reason -> number of probes that cannot be used.
+        unused: name of a field that is not used -> the name with a suggestion.
     """
 
-    request: EditRequest
-    rephrase: str = ""
-    locality: str = ""
-    locality_answer: str = ""
-    ground_truth: str = ""
-    same_subject: tuple[tuple[str, str], ...] = ()
-    target_true: str = ""
-    rephrases: tuple[str, ...] = ()
-    neighbors: tuple[str, ...] = ()
-    generation_prompts: tuple[str, ...] = ()
-    attribute: tuple[str, str] | None = None
+    where: Path
+    entries: int = 0
+    records: list[Record] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One line: number of records, and what is left out for which reason."""
+        parts = [f"{self.entries} records, {_counted(self.left_out, '')}"]
+        if self.dropped:
+            parts.append(_counted(self.dropped, "probes "))
+        return "; ".join(parts)
+
+    def without_subjects(self) -> Reading:
+        """A copy without records whose prompt names no subject, which are counted as left out."""
+        kept = [record for record in self.records if record.request.has_subject]
+        lost = len(self.records) - len(kept)
+        counts = self.left_out + Counter({NO_SUBJECT: lost}) if lost else self.left_out
+        return replace(self, records=kept, left_out=counts)
+
+    def plain(self) -> dict[str, Any]:
+        """Numbers of entries and of what is left out, as plain values."""
+        return {
+            "entries": self.entries,
+            "formats": dict(self.formats),
+            "left_out": dict(self.left_out),
+            "probes_left_out": dict(self.dropped),
+        }
 
 
-def _question(text: str) -> str:
-    """A locality prompt of zsRE with its question mark, which the format leaves out."""
-    return text if not text or text.endswith(("?", ":", ".")) else text + "?"
+def _counted(reasons: Counter[str], what: str) -> str:
+    """`3 left out: REASON (2), REASON (1)`."""
+    named = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return f"{reasons.total()} {what}left out" + (f": {named}" if named else "")
 
 
-def _locality(
-    fields: Fields, prompt_names: tuple[str, ...], answer_names: tuple[str, ...]
-) -> tuple[str, str]:
-    """An unrelated prompt and its answer, both or none."""
-    prompt, answer = fields.optional(*prompt_names), fields.answer(*answer_names)
-    if bool(prompt) != bool(answer):
-        there, missing = (prompt_names, answer_names) if prompt else (answer_names, prompt_names)
-        fields.problem(f": {fields.name_of(*there)} needs {fields.name_of(*missing)} beside it")
-    return prompt, answer
+def read_file(
+    path: Path | str,
+    limit: int | None = None,
+    need: Sequence[str] = (),
+    *,
+    form: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    subject_optional: bool = False,
+) -> Reading:
+    """The records of a file or a known dataset, with what is left out and why.
 
+    Args:
+        path: the file, or a name of `metake.data.hub.DATASETS`.
+        limit: maximum number of entries and of records, from the first; None reads all.
+        need: attributes of `Record` that every record must have, e.g. `rephrase`.
+        form: name of the format; by default it is recognized from each entry.
+        columns: name of a field -> name of the column or field that the file has for it.
+        subject_optional: also read records whose prompt names no subject; the whole prompt stands for it.
 
-def _zsre(fields: Fields) -> Record:
-    known = len(fields.problems)
-    target = fields.answer("answers")
-    if not target and len(fields.problems) == known:
-        if "answers" in fields.content:
-            fields.problem(": answers is empty; its first entry is the target")
-        else:
-            fields.missing("answers")
-    locality, answer = _locality(fields, ("loc",), ("loc_ans",))
-    return Record(
-        fields.request(fields.text("src"), fields.text("subject"), target, EditRequest.from_text),
-        fields.optional("rephrase"),
-        _question(locality),
-        answer,
-        fields.answer("pred"),
-        fields.pairs("same_subject"),
-    )
+    Returns:
+        the records and counts.
 
-
-def _fact(fields: Fields) -> Record:
-    """One's own facts, and EasyEdit's: `locality` is a prompt, or groups of prompts with their answers."""
-    prompt, subject, target = (
-        fields.text("prompt"),
-        fields.text("subject"),
-        fields.text("target_new", "target"),
-    )
-    rephrases = fields.texts("rephrase", "rephrase_prompt")
-    truth, same_subject = fields.answer("ground_truth"), fields.pairs("same_subject")
-    if isinstance(fields.content.get("locality"), dict | list):
-        pairs = fields.pairs("locality", groups=True)
-        others = [pair for pair in pairs if subject and subject not in pair[0]]
-        locality, answer = next(iter([*others, *pairs]), ("", ""))
-        same_subject += tuple(pair for pair in pairs if subject in pair[0] and pair[0] != locality)
-    else:
-        locality, answer = _locality(
-            fields, ("locality", "locality_prompt"), ("locality_answer", "locality_ground_truth")
-        )
-    return Record(
-        fields.request(prompt, subject, target),
-        rephrases[0] if rephrases else "",
-        locality,
-        answer,
-        truth,
-        same_subject,
-        target_true=truth,
-        rephrases=rephrases,
-        neighbors=(locality,) if locality and answer == truth else (),
-        generation_prompts=fields.texts("generation_prompts"),
-    )
-
-
-def _counterfact(fields: Fields) -> Record:
-    """The original format: several paraphrases and neighbors, the answer of a neighbor is the old target."""
-    rewrite = fields.inside("requested_rewrite")
-    target, old = rewrite.inside("target_new"), rewrite.inside("target_true")
-    relation, target_id, true = rewrite.optional("relation_id"), target.optional("id"), old.text("str")
-    rephrases, neighbors = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
-    return Record(
-        fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), EditRequest),
-        rephrases[0] if rephrases else "",
-        neighbors[0] if neighbors else "",
-        true if neighbors else "",
-        true,
-        target_true=true,
-        rephrases=rephrases,
-        neighbors=neighbors,
-        generation_prompts=fields.texts("generation_prompts"),
-        attribute=(relation, target_id) if relation and target_id else None,
-    )
-
-
-READERS: dict[str, Callable[[Fields], Record]] = {
-    "requested_rewrite": _counterfact,
-    "src": _zsre,
-    "prompt": _fact,
-}
-# of published files: numbers of records, and what other programs use
-IGNORED_FIELDS = {"case_id", "pararel_idx", "id", "alt", "cond", "attribute_prompts"}
+    Raises:
+        MetakeError: no such file, nothing in it can be used, or a needed field is missing; the line names the first few
+            problems.
+    """
+    if limit is not None and limit < 1:
+        raise MetakeError(f"records: at least 1 is needed, got {limit}")
+    path = as_path(path, "records")
+    dataset = None if path.exists() else find_dataset(path)
+    if dataset is None and not path.exists() and (near := did_you_mean(str(path), NAMES)):
+        raise MetakeError(f"{path}: no such file; {near}")
+    content = read_entries(path) if dataset is None else load_dataset(dataset)
+    if form is None and dataset is not None:
+        form = dataset.reader
+    if columns:
+        content = rename_columns(path, content, columns)
+    readers = all_readers() if form is None else (reader_named(form),)
+    reading = read_content(path, content[:limit], readers, subject_optional=subject_optional, need=need)
+    if not reading.records:
+        raise MetakeError(f"{path}: {listed(reading.problems)}; correct them as docs/data.md shows")
+    reading.records = reading.records[:limit]
+    if reading.unused:
+        warnings.warn(f"{path}: not used: {', '.join(list(reading.unused.values())[:SHOWN])}", stacklevel=3)
+    return reading
 
 
 def read_records(path: Path | str, limit: int | None = None, need: Sequence[str] = ()) -> list[Record]:
     """Records of a file. The file's name and fields determine the format (docs/data.md).
+
+    Entries that cannot be used are left out, with a warning that counts them.
 
     Args:
         path: the file.
@@ -163,7 +142,8 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
         the records, in the file's order.
 
     Raises:
-        MetakeError: no such file, no records, or records without a needed field; the line names the first few problems.
+        MetakeError: no such file, no usable record, or records without a needed field; the line names the first few
+            problems.
 
     Example:
         >>> import metake
@@ -171,31 +151,15 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
         >>> len(metake.read_records(ASSETS / "world" / "test.json", limit=2))
         2
     """
-    if limit is not None and limit < 1:
-        raise MetakeError(f"records: at least 1 is needed, got {limit}")
-    path = as_path(path, "records")
-    return parse_records(path, read_entries(path)[:limit], need)
-
-
-def _completed(record: Record) -> Record:
-    """A record with the subject in place of `{}` in its prompts, and without an old target that equals the target."""
-    subject = record.request.subject
-
-    def named(prompt: str) -> str:
-        return prompt if subject in prompt else prompt.replace(PLACEHOLDER, subject)
-
-    return replace(
-        record,
-        rephrase=named(record.rephrase),
-        rephrases=tuple(map(named, record.rephrases)),
-        generation_prompts=tuple(map(named, record.generation_prompts)),
-        same_subject=tuple((named(prompt), answer) for prompt, answer in record.same_subject),
-        target_true="" if record.target_true == record.request.target_new else record.target_true,
-    )
+    reading = read_file(path, limit, need)
+    if reading.left_out or reading.dropped:
+        first = f" (first: {reading.problems[0]})" if reading.problems else ""
+        warnings.warn(f"{path}: {reading.summary}{first}", stacklevel=2)
+    return reading.records
 
 
 def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) -> list[Record]:
-    """Records of the entries of a file.
+    """Records of the entries of a file, all of which must be usable.
 
     Args:
         path: the file, for messages.
@@ -203,34 +167,119 @@ def parse_records(path: Path, content: Sequence[Any], need: Sequence[str] = ()) 
         need: as in `read_records`.
 
     Returns:
-        one record per entry.
+        the records.
 
     Raises:
         MetakeError: an entry is no record, or lacks a needed field; the line names the first few problems.
     """
-    problems: list[str] = []
-    unused: dict[str, None] = {}
-    records = []
+    reading = read_content(path, content, all_readers(), need=need)
+    require_all(reading)
+    if reading.unused:
+        warnings.warn(f"{path}: not used: {', '.join(list(reading.unused.values())[:SHOWN])}", stacklevel=3)
+    return reading.records
+
+
+def require_all(reading: Reading) -> None:
+    """Refuse a file with entries that cannot be used.
+
+    Args:
+        reading: what was read of the file.
+
+    Raises:
+        MetakeError: there is such an entry; the line names the first few problems.
+    """
+    if reading.problems:
+        raise MetakeError(f"{reading.where}: {listed(reading.problems)}; correct them as docs/data.md shows")
+
+
+def read_content(
+    path: Path,
+    content: Sequence[Any],
+    readers: Sequence[Reader],
+    *,
+    subject_optional: bool = False,
+    need: Sequence[str] = (),
+) -> Reading:
+    """The records of some entries.
+
+    Args:
+        path: the file, for messages.
+        content: its entries.
+        readers: readers that an entry is compared with; a single one reads every entry.
+        subject_optional: as in `read_file`.
+        need: as in `read_file`.
+
+    Returns:
+        the records and counts.
+
+    Raises:
+        MetakeError: records without a needed field; the line names the first few.
+    """
+    reading, lacking = Reading(path, len(content)), list[str]()
     for index, entry in enumerate(content):
-        fields = Fields.of(index, entry, problems)
-        read = next((read for key, read in READERS.items() if key in fields.content), None)
-        if read is None and isinstance(entry, dict):
-            kinds = "neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)"
-            fields.problem(f" has {kinds}{misspelled(entry, READERS)}")
-            fields.text("subject")
-            if "answers" not in entry:
-                fields.text("target_new", "target")
-        elif not is_unicode(json.dumps(entry, ensure_ascii=False)):
-            fields.problem(" contains a lone surrogate; write the whole character")
-        elif read is not None:
-            records.append(_completed(read(fields)))
-            for name in need:
-                if not getattr(records[-1], name):
-                    fields.problem(f" has no {name}, which is needed here")
-            rest = [name for name in entry if name not in fields.used | IGNORED_FIELDS]
-            unused |= dict.fromkeys(one_line(name) + suggestion(name, fields.known) for name in rest)
-    if problems:
-        raise MetakeError(f"{path}: {listed(problems)}; correct them as docs/data.md shows")
-    if unused:
-        warnings.warn(f"{path}: not used: {', '.join(list(unused)[:SHOWN])}", stacklevel=3)
-    return records
+        fields = Fields.of(index, entry, reading.problems, reading.dropped, subject_optional=subject_optional)
+        known, dropped = len(reading.problems) - (not isinstance(entry, dict)), reading.dropped.copy()
+        records = _read_entry(fields, entry, readers, reading)
+        if len(reading.problems) > known:
+            reading.left_out[fields.reasons[0]] += 1
+            reading.dropped = dropped  # probes of an entry that is left out are not counted again
+            continue
+        completed = [_completed(record) for record in records]
+        if len(completed) > 1:
+            completed = [replace(record, case=index) for record in completed]
+        reading.records += completed
+        lacking += [
+            f"{fields.where} has no {name}, which is needed here"
+            for record in completed
+            for name in need
+            if not getattr(record, name)
+        ]
+    if lacking:
+        raise MetakeError(f"{path}: {listed(lacking)}; correct them as docs/data.md shows")
+    return reading
+
+
+def _read_entry(
+    fields: Fields, entry: Any, readers: Sequence[Reader], reading: Reading
+) -> tuple[Record, ...]:
+    """The records of an entry; its problems are added to its fields."""
+    if not isinstance(entry, dict):
+        return ()
+    reader = readers[0] if len(readers) == 1 else recognize(entry, readers)
+    if reader is None:
+        kinds = "neither 'prompt' nor 'src' (zsRE) or 'requested_rewrite' (CounterFact)"
+        fields.problem(f" has {kinds}{misspelled(entry, MARKS)}", "of no known format")
+        fields.text("subject")
+        if "answers" not in entry:
+            fields.text("target_new", "target")
+        return ()
+    if not is_unicode(json.dumps(entry, ensure_ascii=False)):
+        fields.problem(" contains a lone surrogate; write the whole character")
+        return ()
+    found = reader.read(fields)
+    reading.formats[reader.name] += 1
+    for name in entry:
+        if name not in fields.used and name not in reader.ignored and name not in reading.unused:
+            reading.unused[name] = one_line(name) + suggestion(name, fields.known)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _completed(record: Record) -> Record:
+    """A record with the subject in place of `{}` in its prompts, and without an old target that equals the target."""
+    request = record.request
+    subject = request.subject
+
+    def named(prompt: str) -> str:
+        return (
+            prompt if PLACEHOLDER not in prompt or subject in prompt else prompt.replace(PLACEHOLDER, subject)
+        )
+
+    return replace(
+        record,
+        rephrase=named(record.rephrase),
+        rephrases=tuple(map(named, record.rephrases)),
+        generation_prompts=tuple(map(named, record.generation_prompts)),
+        same_subject=tuple((named(prompt), answer) for prompt, answer in record.same_subject),
+        probes=tuple(p._replace(prompt=named(p.prompt)) if p.kind == "change" else p for p in record.probes),
+        target_true="" if record.target_true == request.target_new else record.target_true,
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.errors import MetakeError
 from metake.evaluation.metrics import GENERIC
 from metake.models.chat import frame_of
@@ -39,12 +40,40 @@ def fitting_records(
             bad.append(f"record {index + 1} ({record.request.name}): {error}")
             continue
         good.append(record)
+    if bad:
+        whole = _whole_cases(records, good)
+        torn = [record for record in good if record.case not in whole]
+        bad += [
+            f"record of case {r.case} ({r.request.name}): left out with the rest of its case" for r in torn
+        ]
+        good = [record for record in good if record.case in whole]
     for name, metrics in (("rephrase", "generalization"), ("locality", "specificity")):
         if lacking := sum(not getattr(record, name) for record in good):
             warnings.warn(
                 f"{lacking} of {len(good)} records have no {name}: no {metrics} of them", stacklevel=2
             )
     return good, bad
+
+
+def batches_of(records: Sequence[Record], size: int) -> Iterator[range]:
+    """Positions of the records of each batch. A batch ends with a case: records of one entry are edited together.
+
+    Args:
+        records: the records, in the order of editing.
+        size: edits per batch; more if the last case needs them.
+
+    Yields:
+        consecutive ranges.
+    """
+    start, count = 0, len(records)
+    while start < count:
+        stop = min(start + size, count)
+        while (
+            stop < count and records[stop].case is not None and records[stop].case == records[stop - 1].case
+        ):
+            stop += 1
+        yield range(start, stop)
+        start = stop
 
 
 def check_batches(records: Sequence[Record], batch: int, consecutive: bool = True) -> None:
@@ -59,11 +88,19 @@ def check_batches(records: Sequence[Record], batch: int, consecutive: bool = Tru
         MetakeError: two records of a batch have different targets for one prompt.
     """
     requests = [record.request for record in records]
-    for start in range(0, len(requests), batch):
-        if clash := contradiction(requests[start : start + batch]):
-            raise MetakeError(f"{clash}, in the batch that begins with record {start + 1}; keep one of them")
+    for group in batches_of(records, batch):
+        if clash := contradiction(requests[group.start : group.stop]):
+            raise MetakeError(
+                f"{clash}, in the batch that begins with record {group.start + 1}; keep one of them"
+            )
     if consecutive and (clash := contradiction(requests)):
         warnings.warn(f"{clash}, in different batches: the later edit undoes the earlier", stacklevel=2)
+
+
+def _whole_cases(records: Sequence[Record], good: Sequence[Record]) -> set[int | None]:
+    """Cases all of whose records are good; None stands for records of no case."""
+    counts, found = Counter(r.case for r in records), Counter(r.case for r in good)
+    return {case for case, count in counts.items() if case is None or found[case] == count}
 
 
 def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
@@ -84,10 +121,12 @@ def _texts(record: Record) -> Iterator[tuple[str, str, str]]:
         yield "locality", record.locality, record.locality_answer
     for prompt, answer in record.same_subject:
         yield "same_subject", prompt, answer
-    for prompt in () if record.same_subject else GENERIC:
+    for prompt in () if record.same_subject or not request.has_subject else GENERIC:
         yield "subject", prompt.format(request.subject), ""
     for prompt in record.generation_prompts:
         yield "generation prompt", prompt, ""
+    for probe in record.probes:
+        yield f"probe of {probe.group}", probe.prompt, max(probe.answers, key=len)
 
 
 def _check_texts(model: EditableModel, record: Record, reserve: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from metake.data.fields import Fields, listed
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.errors import MetakeError
 from metake.files import read_json
 from metake.geometry.statistics import text_fingerprint

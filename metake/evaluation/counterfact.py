@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.models.editable import EditableModel
 from metake.models.greedy import plain_generation
 from metake.models.tokens import Row, answer_positions, encode, length_buckets, pad

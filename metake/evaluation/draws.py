@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.evaluation.protocol import Protocol
 
 
@@ -21,9 +21,12 @@ def draw_records(records: Sequence[Record], count: int, seed: int, per_subject: 
         per_subject: if above 1, only subjects with at least this many records, and this many adjacent records of each.
 
     Returns:
-        The records, in the order of editing.
+        The records, in the order of editing; those of a case are adjacent.
     """
-    groups = [[record] for record in records]
+    groups: list[list[Record]] = []
+    for record in records:
+        together = groups and record.case is not None and groups[-1][-1].case == record.case
+        groups[-1].append(record) if together else groups.append([record])
     if per_subject > 1:
         by_subject: dict[str, list[Record]] = {}
         for record in records:

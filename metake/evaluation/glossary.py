@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from metake.evaluation.probes import MEASURES, split_name
+
 GLOSSARY: dict[str, str] = {
     "efficacy": "share of the target's tokens that are the most likely ones on the edited prompt, with "
     "the target's earlier tokens given (teacher-forced); mean over records. Published as Efficacy.",
@@ -114,11 +116,41 @@ UNITS: dict[str, str] = {
 """Units of the metrics; a metric that is not listed is a share in per cent."""
 
 
+def label_of(metric: str) -> str:
+    """The label of a metric in tables; of a probe group's accuracy, the group's name.
+
+    Args:
+        metric: a name of `LABELS`, or a metric of a group.
+
+    Returns:
+        the label.
+    """
+    group, measure = split_name(metric)
+    if not group:
+        return LABELS[metric]
+    return group if measure == "accuracy" else f"{group} ({measure})"
+
+
+def definition_of(metric: str) -> str:
+    """The definition of a metric.
+
+    Args:
+        metric: a name of `GLOSSARY`, or a metric of a group.
+
+    Returns:
+        the definition.
+    """
+    group, measure = split_name(metric)
+    return (
+        f"probes of the group {group}: {MEASURES[measure]}; mean over records." if group else GLOSSARY[metric]
+    )
+
+
 def explained(label: str) -> str:
     """The label of a metric with its unit.
 
     Args:
-        label: a value of `LABELS`.
+        label: a value of `LABELS`, or the label of a group's metric.
 
     Returns:
         e.g. `KL (nats)`.
@@ -127,14 +159,16 @@ def explained(label: str) -> str:
     return label + (f" ({unit})" if (unit := UNITS.get(name, "%")) else "")
 
 
-def explain(labels: Iterable[str]) -> dict[str, str]:
+def explain(labels: Iterable[str], groups: Iterable[str] = ()) -> dict[str, str]:
     """Definitions by label with unit, for the metrics among the labels of a table.
 
     Args:
         labels: the head of a table.
+        groups: metrics of probe groups in the table.
 
     Returns:
         label with unit -> definition.
     """
     names = {label: name for name, label in LABELS.items()}
-    return {explained(label): GLOSSARY[names[label]] for label in dict.fromkeys(labels) if label in names}
+    known = {explained(label): GLOSSARY[names[label]] for label in dict.fromkeys(labels) if label in names}
+    return known | {explained(label_of(metric)): definition_of(metric) for metric in groups}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.errors import MetakeError
 from metake.evaluation.consistency import References
 from metake.evaluation.counterfact import (
@@ -21,6 +21,7 @@ from metake.evaluation.counterfact import (
     sample_texts,
     target_losses,
 )
+from metake.evaluation.probes import GroupProbes
 from metake.evaluation.rules import Answers, PublishedRules, Rules
 from metake.models.editable import EditableModel
 from metake.models.tokens import Row, answer_positions, encode, length_buckets, pad
@@ -104,14 +105,14 @@ class Measurement:
         """Mean of a metric over the records that have it; NaN if none has.
 
         Args:
-            metric: a name of `PER_RECORD`, `perplexity` or `perplexity_median`.
+            metric: a name of `PER_RECORD`, of a probe group, `perplexity` or `perplexity_median`.
 
         Returns:
             the mean, in the metric's unit.
         """
         if metric.startswith("perplexity"):
             return float(getattr(self, metric))
-        values = self.values[metric]
+        values = self.values.get(metric, np.array([]))
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
@@ -126,7 +127,7 @@ def merge(parts: Sequence[Measurement]) -> Measurement:
     """
     values = {
         name: np.fmax.reduce([part.values[name] for part in parts])  # NaN only where every part has it
-        for name in PER_RECORD
+        for name in parts[0].values
     }
     choices = [max(options, key=len) for options in zip(*(part.choices for part in parts), strict=True)]
     answers = [
@@ -234,11 +235,13 @@ class Evaluator:
                 if prompt in edited:  # by another record
                     continue
                 probe("same_subject", index, encode(tokenizer, prompt, answer))
-            if not record.same_subject:
+            if not record.same_subject and request.has_subject:
                 for prompt in GENERIC:
                     row = encode(tokenizer, prompt.format(request.subject))
                     # the answer is any token, since only the prediction is compared
                     probe("same_subject", index, Row((*row.ids, row.ids[-1]), row.lookup, 1))
+        self.probes = GroupProbes.build(tokenizer, self.records, self.rows)
+        self.kinds += [("", -1)] * (len(self.rows) - len(self.kinds))  # rows of probes alone
         self.windows = [] if text is None else self._windows(text)
 
     def _windows(self, text: str, length: int = 128, most: int = 40) -> list[Row]:
@@ -265,21 +268,25 @@ class Evaluator:
             the measurement, with one value per record and metric.
         """
         measured = sorted(range(len(self.records)) if only is None else set(only))
-        values = {name: np.full(len(self.records), np.nan) for name in PER_RECORD}
+        names = (*PER_RECORD, *self.probes.metrics(self.generate))
+        values = {name: np.full(len(self.records), np.nan) for name in names}
         with frozen(self.model.model):
             choices = self._choices(set(measured))
-            answers = self._answers(measured) if self.generate else {}
+            answers, free = self._answers(measured) if self.generate else ({}, {})
             losses = target_losses(self.model, self.windows if only is None else [], 2048)
             next_tokens = self._next_tokens()
             values |= compare_targets(self.model, self.records, measured, self.max_tokens)
             self._score_samples(values, measured)
-        self._score_choices(values, choices, choices if reference is None else reference.choices, measured)
+        unedited = choices if reference is None else reference.choices
+        self._score_choices(values, choices, unedited, measured)
+        self.probes.score_choices(values, self.rows, choices, unedited, set(measured))
+        self.probes.score_answers(values, self.model.tokenizer, self.rules, free)
         for index, found in answers.items():
             earlier = found if reference is None else reference.answers[index]
             for name, value in self.rules.score(self.model, self.records[index], found, earlier).items():
                 values[name][index] = value
-        unedited = next_tokens if reference is None or reference.unrelated is None else reference.unrelated
-        _compare_next_tokens(values, {i: (unedited[i], next_tokens[i]) for i in measured if i in next_tokens})
+        before = next_tokens if reference is None or reference.unrelated is None else reference.unrelated
+        _compare_next_tokens(values, {i: (before[i], next_tokens[i]) for i in measured if i in next_tokens})
         return Measurement(
             values,
             float(np.exp(losses.mean())) if len(losses) else float("nan"),
@@ -292,7 +299,8 @@ class Evaluator:
     def _choices(self, measured: set[int]) -> list[tuple[int, ...]]:
         """Most likely token at every scored position, per probe; empty for probes of other records."""
         choices: list[tuple[int, ...]] = [()] * len(self.rows)
-        probes = [i for i, (_, index) in enumerate(self.kinds) if index in measured]
+        shared = self.probes.rows_of(measured)
+        probes = [i for i, (_, index) in enumerate(self.kinds) if index in measured or i in shared]
         for i, best in zip(probes, self._best([self.rows[i] for i in probes]), strict=True):
             choices[i] = best
         return choices
@@ -356,8 +364,11 @@ class Evaluator:
                 best[i], tokens = tuple(tokens[: rows[i].answer]), tokens[rows[i].answer :]
         return best
 
-    def _answers(self, wanted: list[int]) -> dict[int, Answers]:
-        """Greedy answers to each record's edited prompt, rephrase and unrelated prompt; empty where it has none."""
+    def _answers(self, wanted: list[int]) -> tuple[dict[int, Answers], dict[int, str]]:
+        """Greedy answers to each record's edited prompt, rephrase and unrelated prompt, and to the probes of groups.
+
+        Answers are empty where a record has no such prompt. A probe that equals another question shares its answer.
+        """
         questions: dict[tuple[int, int], tuple[str, str]] = {}
         for index in wanted:
             record, target = self.records[index], self.records[index].request.target_new
@@ -369,10 +380,11 @@ class Evaluator:
             questions |= {
                 (index, kind): (prompt, answer) for kind, (prompt, answer) in enumerate(texts_of) if prompt
             }
-        prompts, targets = (
-            [prompt for prompt, _ in questions.values()],
-            [target for _, target in questions.values()],
-        )
-        texts = self.rules.read(self.model, prompts, targets, self.max_tokens)
-        answers = dict(zip(questions, texts, strict=True))
-        return {i: (answers[i, 0], answers.get((i, 1), ""), answers.get((i, 2), "")) for i in wanted}
+        probes = self.probes.questions(wanted)
+        asked, known = [*questions.values()], set(questions.values())
+        asked += dict.fromkeys(question for question in probes.values() if question not in known)
+        texts = self.rules.read(self.model, [p for p, _ in asked], [t for _, t in asked], self.max_tokens)
+        answers = dict(zip(questions, texts, strict=False))
+        text_of = dict(zip(asked, texts, strict=True))
+        records = {i: (answers[i, 0], answers.get((i, 1), ""), answers.get((i, 2), "")) for i in wanted}
+        return records, {i: text_of[question] for i, question in probes.items()}

@@ -9,8 +9,9 @@ from typing import Any
 from metake.console import draw_or_note
 from metake.evaluation.cases import answer_sections
 from metake.evaluation.conclusion import conclude
-from metake.evaluation.glossary import LABELS, explain, explained
+from metake.evaluation.glossary import explain, explained, label_of
 from metake.evaluation.loops import explain_run
+from metake.evaluation.probes import group_metrics
 from metake.evaluation.results import GivenEdit, Results
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -105,7 +106,7 @@ def metric_table(results: Results) -> tuple[list[str], list[list[str]]]:
         the head, and a row of cells per metric.
     """
     (_, *labels), (before, *rows) = results.cells()
-    names = {label: name for name, label in LABELS.items()}
+    names = {label_of(metric): metric for metric in (*results.metrics, "seconds_per_edit")}
     intervals = [row["interval"] for row in results.content["methods"]]
 
     def interval(metric: str, of: Mapping[str, Sequence[float]]) -> str:
@@ -194,4 +195,5 @@ def write_comparison_page(path: Path, results: Results) -> Path:
         results, path.with_name("realization.png"), title="Methods compared", paragraphs=paragraphs
     )
     sections = [*short_sections(content), result, *answer_sections(content, "Answers")]
-    return write_page(path, title=title, sections=sections, glossary=explain(results.cells()[0]))
+    glossary = explain(results.cells()[0], group_metrics(results.metrics))
+    return write_page(path, title=title, sections=sections, glossary=glossary)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints, run_key
-from metake.evaluation.checks import check_batches
+from metake.evaluation.checks import batches_of, check_batches
 from metake.evaluation.consistency import References
 from metake.evaluation.metrics import Evaluator, Measurement, merge
 from metake.evaluation.results import MethodRun, Results, result_file
@@ -89,10 +89,8 @@ class Protocol:
         return rules_of(self.name, self.judge)
 
     def batches(self) -> Iterator[range]:
-        """Positions of the records of each batch."""
-        count = len(self.records)
-        for start in range(0, count, self.batch_size):
-            yield range(start, min(start + self.batch_size, count))
+        """Positions of the records of each batch; a case is not divided."""
+        return batches_of(self.records, self.batch_size)
 
     def check(self) -> None:
         """Refuse contradicting requests of one batch with a `MetakeError`; those of different batches give a warning."""

@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from metake.evaluation.glossary import EVALUATION_TIMES, GLOSSARY, LABELS, SHORT_DEFINITIONS
-from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
+from metake.evaluation.glossary import (
+    EVALUATION_TIMES,
+    GLOSSARY,
+    LABELS,
+    SHORT_DEFINITIONS,
+    definition_of,
+    label_of,
+)
+from metake.evaluation.metrics import Measurement, bootstrap
+from metake.evaluation.probes import column_metrics, group_metrics
 from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.models.chat import described
@@ -95,7 +103,7 @@ def _plain(measurement: Measurement) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return None if not np.isfinite(value) else round(float(value), 6)
 
-    measured = [name for name in PER_RECORD if np.isfinite(measurement.values[name]).any()]
+    measured = [name for name, values in measurement.values.items() if np.isfinite(values).any()]
     return {
         "mean": {n: number(measurement.mean(n)) for n in (*measured, "perplexity", "perplexity_median")},
         "interval": {name: [number(x) for x in bootstrap(measurement.values[name])] for name in measured},
@@ -133,14 +141,18 @@ class Results:
     runs: list[MethodRun]
     content: dict[str, Any]
 
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics that have a value, with those of probe groups; three of zsRE if none has."""
+        every = [metric for metric in LABELS if metric != "seconds_per_edit"]
+        every += group_metrics(self.before.values)
+        measured = [metric for metric in every if self.before.mean(metric) == self.before.mean(metric)]
+        return measured or ["efficacy", "generalization", "specificity"]
+
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows; metrics without a value anywhere are left out."""
-        measured = [
-            m for m in LABELS if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
-        ]
-        if not measured:
-            measured = ["efficacy", "generalization", "specificity"]
-        head = ["method", *(LABELS[m] for m in measured), LABELS["seconds_per_edit"]]
+        measured = self.metrics
+        head = ["method", *(label_of(m) for m in measured), LABELS["seconds_per_edit"]]
 
         def cell(measurement: Measurement, metric: str) -> str:
             value = measurement.mean(metric)
@@ -183,7 +195,21 @@ class Results:
         definitions = "; ".join(f"{LABELS[m]}: {SHORT_DEFINITIONS[m]}" for m in metrics)
         legend = f"{definitions}. Shares in per cent, ± half of their 95% interval over records."
         table = render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, WIDTH)
-        return "\n".join([table, *textwrap.wrap(legend, WIDTH)])
+        return "\n".join([table, *textwrap.wrap(legend, WIDTH), *self._group_table()])
+
+    def _group_table(self) -> list[str]:
+        """The table of probe groups, a row per group, with its legend; nothing without groups."""
+        metrics = column_metrics(metric for metric in self.metrics if metric not in LABELS)
+        if not metrics:
+            return []
+        runs = [self.before, *(run.after for run in self.runs)]
+        rows = [[label_of(metric), *(short_cell(run, metric) for run in runs)] for metric in metrics]
+        head = ["probe group", "unedited", *(run.method.name for run in self.runs)]
+        legend = (
+            "Probe groups: correct tokens of the accepted answer; of groups that the edit should leave as they were "
+            "(agreement), tokens as from the unedited model."
+        )
+        return [render("", head, rows, WIDTH), *textwrap.wrap(legend, WIDTH)]
 
     def markdown(self) -> str:
         """The table of all metrics in Markdown."""
@@ -218,6 +244,6 @@ def result_file(
         **extra,
         "before": _plain(before),
         "methods": [run.row() for run in runs],
-        "glossary": GLOSSARY,
+        "glossary": GLOSSARY | {m: definition_of(m) for m in group_metrics(before.values)},
         "moments": EVALUATION_TIMES,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.models.editable import EditableModel
 from metake.models.greedy import DEFAULT_MIN_NEW_TOKENS, MARGIN, greedy_answers, tokenizer_round_trip
 from metake.words import begins_with
@@ -53,6 +53,18 @@ class Rules:
 
         Returns:
             Whether it does.
+        """
+        raise NotImplementedError
+
+    def is_equal(self, answer: str, target: str) -> bool:
+        """Whether an answer is the target.
+
+        Args:
+            answer: the answer.
+            target: the expected answer.
+
+        Returns:
+            Whether it is.
         """
         raise NotImplementedError
 
@@ -109,6 +121,9 @@ class PublishedRules(Rules):
 
     def is_right(self, answer: str, target: str) -> bool:
         return begins_with(answer.strip(), target.strip().removesuffix("."))
+
+    def is_equal(self, answer: str, target: str) -> bool:
+        return tidy(answer) == tidy(target)
 
     def score(
         self, model: EditableModel, record: Record, answers: Answers, before: Answers

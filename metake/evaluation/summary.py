@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from metake.evaluation.glossary import GLOSSARY, LABELS
+from metake.evaluation.glossary import definition_of, label_of
 from metake.evaluation.metrics import WILD, Measurement, bootstrap
+from metake.evaluation.probes import group_metrics
 from metake.evaluation.results import MethodRun, Results
 from metake.files import write_text
 from metake.report.figures import PUBLISHED
@@ -52,7 +53,8 @@ def summarize(measured: Sequence[Measurement], runs: Sequence[MethodRun] = ()) -
         Metric -> `mean`, `low` and `high`; None for a value that is not finite.
     """
     table: dict[str, Interval] = {}
-    for metric in SHOWN:
+    groups = dict.fromkeys(metric for m in measured for metric in group_metrics(m.values))
+    for metric in (*SHOWN, *groups):
         means = np.array([m.mean(metric) for m in measured])
         low = high = float("nan")
         if len(means) >= 3 and np.isfinite(means).all():
@@ -60,8 +62,8 @@ def summarize(measured: Sequence[Measurement], runs: Sequence[MethodRun] = ()) -
 
             half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
             low, high = float(means.mean()) - half, float(means.mean()) + half
-        elif metric in measured[0].values:
-            low, high = bootstrap(np.concatenate([m.values[metric] for m in measured]))
+        elif any(metric in m.values for m in measured):
+            low, high = bootstrap(np.concatenate([m.values[metric] for m in measured if metric in m.values]))
         table[metric] = _interval(float(means.mean()), low, high)
     if runs:
         seconds = float(np.mean([run.seconds_per_edit for run in runs]))
@@ -198,12 +200,12 @@ def summary_table(summary: Mapping[str, Mapping[str, Interval]]) -> Table:
     Returns:
         Head and rows.
     """
-    shown = [m for m in SHOWN if summary["unedited"][m]["mean"] is not None]
+    shown = [m for m, value in summary["unedited"].items() if value["mean"] is not None]
     shown += ["seconds_per_edit"]
     rows = [
         [name, *(_cell(metric, metrics.get(metric)) for metric in shown)] for name, metrics in summary.items()
     ]
-    return ["method", *(LABELS[m] for m in shown)], rows
+    return ["method", *(label_of(m) for m in shown)], rows
 
 
 def _cell(metric: str, value: Interval | None) -> str:
@@ -228,7 +230,7 @@ def difference_table(content: Mapping[str, Any]) -> Table:
         Head and rows.
     """
     rows = [[name, *(signed(found[m]) for m in PUBLISHED)] for name, found in content["differences"].items()]
-    return [f"above {content['against']}", *(LABELS[m] for m in PUBLISHED)], rows
+    return [f"above {content['against']}", *(label_of(m) for m in PUBLISHED)], rows
 
 
 def signed(value: Interval) -> str:
@@ -258,7 +260,7 @@ def summary_csv(summary: Mapping[str, Mapping[str, Interval]]) -> str:
     writer.writerow(["method", "metric", "mean", "low", "high", "meaning"])
     for name, metrics in summary.items():
         for metric, value in metrics.items():
-            writer.writerow([name, metric, value["mean"], value["low"], value["high"], GLOSSARY[metric]])
+            writer.writerow([name, metric, value["mean"], value["low"], value["high"], definition_of(metric)])
     return stream.getvalue()
 
 

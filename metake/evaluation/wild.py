@@ -10,7 +10,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.errors import MetakeError
 from metake.evaluation.rules import Answers, PublishedRules, Rules
 from metake.models.chat import PLAIN, frame_of
@@ -114,6 +114,9 @@ class WildRules(Rules):
 
     def is_right(self, answer: str, target: str) -> bool:
         return begins_with(normalize(answer), normalize(target))
+
+    def is_equal(self, answer: str, target: str) -> bool:
+        return normalize(answer) == normalize(target)
 
     def score(
         self, model: EditableModel, record: Record, answers: Answers, before: Answers

@@ -78,6 +78,11 @@ class Method(Component):
         return False
 
     @property
+    def needs_subject(self) -> bool:
+        """Whether the method reads keys at the subject's last token, so that the prompt must name the subject."""
+        return bool(getattr(self, "lookup", "") == "subject")
+
+    @property
     def name(self) -> str:
         """Name of the algorithm in tables and result files; see `metake.methods.names`."""
         return written_name(self)

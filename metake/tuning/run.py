@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from metake.console import set_interrupt_message
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.errors import MetakeError
 from metake.files import check_writable, read_record, write_json, write_record
 from metake.methods.base import Method

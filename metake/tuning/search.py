@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.errors import MetakeError
 from metake.evaluation.metrics import score
 from metake.evaluation.protocol import Protocol, Session

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from metake.console import draw_or_note, set_interrupt_message
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import Protocol

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metake.data.records import Record
+from metake.data.record import Record
 from metake.methods.settings import choice_names
 from metake.methods.table import method_named
 from metake.tuning.points import settings_of
