@@ -103,6 +103,8 @@ def test_scripts_have_a_range_for_every_number(name, tmp_path, monkeypatch):
         ("demo.py --skip-real --model /nowhere --out out", "/nowhere: no such model folder"),
         ("statistics_convergence.py --text missing.txt --out out", "missing.txt: cannot be read"),
         ("benchmark.py --batch 0 --out out", "--batch: must be at least 1, got 0"),
+        ("fine_tune_after.py --rates 1e-4,x --out out", "--rates 1e-4,x: write numbers"),
+        ("fine_tune_after.py --data missing.json --out out", "missing.json"),
         ("sample_text.py --model /nowhere", "/nowhere: no such model folder"),
         ("tune.py --journal out --methods memit,nothing", "unknown 'nothing'"),
         ("tune.py --journal out --trials 0", "Invalid value for '--trials': "),

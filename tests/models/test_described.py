@@ -111,6 +111,20 @@ SCRIPTS = {
         4,
     ),
     "statistics_convergence.py": ("--tokens", 800, "--edits", 2),
+    "fine_tune_after.py": (
+        "--edits",
+        2,
+        "--steps",
+        1,
+        "--rows",
+        1,
+        "--length",
+        16,
+        "--rates",
+        "1e-4",
+        "--methods",
+        "ultraedit",
+    ),
 }
 
 
@@ -122,6 +136,7 @@ def test_experiments_take_a_described_model(script, folder, records, write, tmp_
             "src": r.request.text,
             "alt": r.request.target_new,
             "answers": [r.ground_truth],
+            "pred": r.ground_truth,
             "rephrase": r.rephrase,
             "loc": r.locality,
             "loc_ans": r.locality_answer,
