@@ -15,7 +15,7 @@ from metake.models.trace import upcast
 from metake.prompts import Batch, Lookup, LookupPrompts
 from metake.requests import EditRequest
 
-# of SmolLM2's 2,383 CounterFact prompts that begin with the subject 46 are below; zsRE's are above 0.56
+# of SmolLM2's 2,383 CounterFact prompts that begin with the subject 53 are below; zsRE's are above 0.56
 MIN_KEY_COSINE = 0.1
 
 
