@@ -288,7 +288,7 @@ def draw(journal: dict[str, Any], names: Sequence[str], rates: Sequence[float], 
             1, len(rates), figsize=(1.2 + 1.9 * len(rates), 2.7), sharey=True, squeeze=False
         )
         for axis, rate in zip(axes[0], rates, strict=True):
-            for name, (color, marker, line) in line_styles(names).items():
+            for name, (color, marker, line) in {**line_styles(names), UNEDITED: ("0.5", "", "--")}.items():
                 points = journal["runs"][f"{name} {rate:g}"]
                 kept = [100 * still.mean() for p in points if len(still := still_right(points, p))]
                 label = "unedited: old answers" if name == UNEDITED else name
