@@ -209,7 +209,7 @@ def test_bare_command_shows_help_without_an_error(run, capfd):
 FILES = {
     "not JSON": ("{", "not JSON"),
     "not a list": ("{}", "a list"),
-    "record without a field": (records(subject=None), "no field 'subject'"),
+    "record without a field": (records(src=None), "neither 'prompt' nor 'src'"),
     "record without its subject": (records(subject="Bo"), "'Bo' is not in the prompt"),
     "record with an empty target": (records(answers=[""]), "is empty"),
     "record of no known shape": ('[{"question": "?"}]', "neither 'prompt' nor 'src'"),

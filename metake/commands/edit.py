@@ -323,6 +323,17 @@ def exit_if_failed(result: EditResult) -> None:
         raise typer.Exit(NOT_EDITED)
 
 
+def draw_realization(result: EditResult, out: Path) -> None:
+    """Draw the planned and realized shifts, if the method plans targets.
+
+    Args:
+        result: result of the edit.
+        out: folder of the figure.
+    """
+    if result.stages:
+        draw_or_note(lambda: result.plot(out / "realization.png"))
+
+
 def edit(
     model: Model,
     request: Prompt = None,
@@ -381,6 +392,5 @@ def edit(
         summary = {**result.summary(), **used, "digest": editor.delta.digest}
         save_edit(editor, summary, out, delta_only=delta_only, overwrite=overwrite)
         content.update(summary, out=str(out))
-        if result.stages:
-            draw_or_note(lambda: result.plot(out / "realization.png"))
+        draw_realization(result, out)
         exit_if_failed(result)

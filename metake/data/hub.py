@@ -71,9 +71,9 @@ def load_dataset(dataset: Dataset) -> list[Any]:
     require("hub", "datasets", what=f"--data {dataset.name}")
     try:
         if dataset.file:  # as it is: a table would need one type per field
-            from huggingface_hub import hf_hub_download
+            from transformers.utils.hub import cached_file
 
-            place = hf_hub_download(dataset.repository, dataset.file, repo_type="dataset")
+            place = cached_file(dataset.repository, dataset.file, repo_type="dataset")
         else:
             import datasets
 
@@ -84,4 +84,4 @@ def load_dataset(dataset: Dataset) -> list[Any]:
             f"--data {dataset.name}: {dataset.repository} cannot be loaded from the hub ({type(error).__name__}: "
             f"{reason}); download its file elsewhere and give --data FILE"
         ) from error
-    return read_entries(Path(place))
+    return read_entries(Path(str(place)))

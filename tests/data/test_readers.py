@@ -551,7 +551,9 @@ def fake(monkeypatch, name, **content):
 def test_known_dataset_is_read_as_its_file(monkeypatch, write):
     path, asked = write("recent.json", json.dumps([SHAPES["knowedit"]])), []
     fake(monkeypatch, "datasets")
-    fake(monkeypatch, "huggingface_hub", hf_hub_download=lambda *a, **k: asked.append((a, k)) or str(path))
+    monkeypatch.setattr(
+        "transformers.utils.hub.cached_file", lambda *a, **k: asked.append((a, k)) or str(path)
+    )
     reading = read_file("knowedit-wiki-recent")
     assert asked == [
         (("zjunlp/KnowEdit", "benchmark/wiki_recent/recent_test.json"), {"repo_type": "dataset"})
@@ -575,7 +577,7 @@ def test_known_dataset_without_hub_is_one_line(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     fake(monkeypatch, "datasets", load_dataset=unreachable)
-    fake(monkeypatch, "huggingface_hub", hf_hub_download=unreachable)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", unreachable)
     for dataset in DATASETS:
         with pytest.raises(
             MetakeError, match=r"cannot be loaded from the hub \(ConnectionError: no route to host\)"

@@ -160,7 +160,7 @@ def test_ultraedit_refuses_a_single_token(demo):
         *(
             (
                 {name: value},
-                f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit; ",
+                f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit(, method fine-tune)?; ",
             )
             for name, value in {
                 "allocation": "spread",
