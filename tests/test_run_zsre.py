@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.run_zsre import PAPER, chosen_methods
+from metake.data.records import Record
 from metake.errors import MetakeError
 from metake.evaluation.consistency import find_references
 from metake.evaluation.draws import draw_records
@@ -16,6 +17,7 @@ from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.summary import differences, signed, summarize, summary_table
 from metake.methods.table import METHODS
 from metake.report.tables import latex
+from metake.requests import EditRequest
 from tests.scripts import call, call_here, refused
 
 SCRIPT = "run_zsre.py"
@@ -193,10 +195,10 @@ def test_run_zsre_has_methods_by_group():
 
 def test_run_zsre_samples_seeds_but_0():
     """Seed 0 is the file's order and others are samples."""
-    records = list(range(50))
+    records = [Record(EditRequest("Where was {} born?", f"Person {i}", "Oslo")) for i in range(50)]
     assert draw_records(records, 20, 0) == records[:20]
     drawn = draw_records(records, 20, 1)
-    assert len(set(drawn)) == 20
+    assert len({record.request.subject for record in drawn}) == 20
     assert drawn != records[:20]
     assert draw_records(records, 20, 1) == drawn
     assert draw_records(records, 20, 2) != drawn

@@ -357,10 +357,10 @@ def test_space_contains_a_stronger_constraint(model):
         for factor in (3.0, 1e9):
             point = stronger(as_trial(choice, method, space), factor, space)
             again = suggest(optuna.trial.FixedTrial(point), method, space)
-            strength = next(name for name in ("lam", "l2", "gradient_lr") if name in choice)
+            strength = next(name for name in ("lam", "l2", "gradient_lr", "weight_lr") if name in choice)
             low, high = getattr(space, strength)
             assert low <= again[strength] <= high
-            assert (again[strength] >= choice[strength]) == (strength != "gradient_lr")
+            assert (again[strength] >= choice[strength]) == (strength in ("lam", "l2"))
             assert again.get("memory", "past-keys") == "past-keys"
 
 

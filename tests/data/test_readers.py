@@ -27,7 +27,7 @@ def query(prompt, *answers, **rest):
     return {"prompt": prompt, "answers": named, "query_type": "regular", "phrase": None, **rest}
 
 
-def tested_by(*queries):
+def checked_by(*queries):
     return {"test_queries": list(queries), "test_condition": "OR", "condition_queries": list(queries)}
 
 
@@ -128,17 +128,17 @@ SHAPES = {
             },
         },
         "Relation_Specificity": [
-            tested_by(query("The name of the mother of Ada Falk is", ["Bea", "Beatrice"]))
+            checked_by(query("The name of the mother of Ada Falk is", ["Bea", "Beatrice"]))
         ],
         "Logical_Generalization": [],
         "Subject_Aliasing": [
-            tested_by(query("The name of the country of citizenship of A. Falk is", ["Norway", "NO", ""]))
+            checked_by(query("The name of the country of citizenship of A. Falk is", ["Norway", "NO", ""]))
         ],
         "Compositionality_I": [
-            tested_by(query("The capital of the country of citizenship of Ada Falk is", ["Oslo"]))
+            checked_by(query("The capital of the country of citizenship of Ada Falk is", ["Oslo"]))
         ],
-        "Compositionality_II": [tested_by(query("The country of Bo Tarn's sister is", ["Norway"], ["NO"]))],
-        "Forgetfulness": [tested_by(query("Ada Falk was born in", ["1990"]))],
+        "Compositionality_II": [checked_by(query("The country of Bo Tarn's sister is", ["Norway"], ["NO"]))],
+        "Forgetfulness": [checked_by(query("Ada Falk was born in", ["1990"]))],
     },
     "qaedit": {
         "id": 5,
@@ -415,7 +415,7 @@ def test_cases_survive_a_round_trip(rewrites, questions, answer, aliases):
 def test_criteria_survive_a_round_trip(subject, target, tests):
     entry = {
         "edit": {"prompt": f"The name of the spouse of {subject} is {target}.", "relation": "SPOUSE"},
-        "Forgetfulness": [tested_by(query(p, [value, *aliases])) for p, value, aliases in tests],
+        "Forgetfulness": [checked_by(query(p, [value, *aliases])) for p, value, aliases in tests],
     }
     (record,) = reading_of(entry).records
     assert (record.request.subject, record.request.target_new) == (subject, target)
