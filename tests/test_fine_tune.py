@@ -84,6 +84,10 @@ def plain_loop(model, requests, method):
             "ft-m",
             {"norm_constraint": None, "weight_lr": 0.02, "epoch_loss": 2.0, "epochs": 40},
         ),  # stops early
+        (
+            "ft-m",
+            {"norm_constraint": None, "weight_lr": 0.02, "epoch_loss": 5.0, "mini_batch": 1, "epochs": 6},
+        ),  # takes no step on a mini-batch below the loss
     ],
 )
 def test_fine_tune_is_adam_on_the_weight(wide, requests, name, changes):
