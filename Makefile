@@ -8,7 +8,7 @@ GPU := $(shell command -v nvidia-smi 2>/dev/null)
 DEMO_OUT ?= results/demo
 WORKERS ?= 2
 
-.PHONY: demo test verify figures pages deep proofs proofs-accept lint format clean setup
+.PHONY: demo test verify figures pages docs deep proofs proofs-accept lint format clean setup
 
 setup: $(VENV)/ready
 
@@ -49,6 +49,10 @@ figures: setup
 # they are missing and that is allowed, and is skipped with a line where they cannot be had.
 pages: setup
 	$(BIN)/python experiments/check_pages.py --install --out results/pages --also $(wildcard $(DEMO_OUT)/report.html $(DEMO_OUT)/drift/report.html results/*/verdicts.html)
+
+# The site of the documentation, into site/. A warning (a broken link, an unknown name) is an error. No network is used.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep
