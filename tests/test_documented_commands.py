@@ -19,7 +19,7 @@ from metake.options import Parser
 from tests.scripts import EXPERIMENTS, call_here
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = r"(?:metake [a-z]|python experiments/|pytest |make [a-z]|torchrun )"
 EDIT = "--request x{} --subject x --target y"
 
@@ -40,7 +40,7 @@ def mentions(text: str) -> list[str]:
 
 
 def texts() -> dict[str, str]:
-    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    pages = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
     scripts = {path.name: path.read_text(encoding="utf-8") for path in sorted(EXPERIMENTS.glob("*.py"))}
     return pages | {name: text.split('"""')[1] for name, text in scripts.items()}
 

@@ -185,5 +185,5 @@ def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
     more = f"Lengthening the plan also works; its realized shift is {shifts}. " if also else ""
     return [
         f"Conclusion: a plan that ignores the solver can be attenuated until the edit fails. {more}"
-        f"This is one run with {content['edits']} facts; docs/results.md has the large ones."
+        f"This is one run with {content['edits']} facts; docs/results has the large ones."
     ]
