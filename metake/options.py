@@ -234,23 +234,21 @@ def find_statistics(
     Args:
         model: the model.
         methods: the methods.
-        stats: file of statistics.
+        stats: file, folder or repository of statistics; see `read_statistics`.
         text: file of a text to collect them from.
 
     Returns:
         The statistics; None if no method needs them.
     """
-    from metake.geometry.statistics import Statistics
     from metake.statistics_cache import statistics_for
+    from metake.statistics_sources import read_statistics
 
     layers = tuple(sorted({layer for m in methods if m.needs_statistics for layer in m.layers}))
     if not layers:
         return None
     if stats is not None:
         with phase("statistics"):
-            statistics = Statistics.load(stats)
-            statistics.check(model, layers, stats)
-        return statistics
+            return read_statistics(stats, model, layers)
     given = None if text is None else read_text(text)
     with phase("statistics"):
         return statistics_for(model, model.tokenizer, layers, text=given, progress=True)

@@ -18,6 +18,7 @@ from metake.models.editable import EditableModel
 from metake.models.load import as_editable
 from metake.phases import note
 from metake.presets import preset_name
+from metake.statistics_sources import read_statistics
 from metake.texts import default_text
 
 TOKENS = 61_440  # of the shipped text, by default
@@ -70,9 +71,10 @@ def statistics_for(
     *,
     text: str | None = None,
     tokens: int | None = None,
+    source: Path | str | None = None,
     progress: bool = True,
 ) -> Statistics:
-    """Second moments C of the keys, from the cache, or collected and cached.
+    """Second moments C of the keys, from the cache, or collected and cached; or those that others have published.
 
     A damaged file is collected again. If the cache cannot be written, it is not used. Either is a warning.
 
@@ -82,13 +84,15 @@ def statistics_for(
         layers: layers whose C is needed.
         text: text to collect from; by default one that ships.
         tokens: number of tokens of the text, from its beginning.
+        source: where to read them instead: a file of `metake stats`, a folder of memit's `.npz` files, AlphaEdit's
+            `null_space_project.pt`, or a repository on the hub with memit's files.
         progress: show a progress bar.
 
     Returns:
         C of each layer, `d_k x d_k` in fp32, with its provenance.
 
     Raises:
-        MetakeError: the text is too short, or an argument has a wrong type.
+        MetakeError: the text is too short, an argument has a wrong type, or the source is not of this model.
 
     Example:
         >>> import warnings
@@ -102,6 +106,10 @@ def statistics_for(
     tokenizer = model.tokenizer
     model.check_layers(layers)
     layers = tuple(layers)
+    if source is not None:
+        if text is not None or tokens is not None:
+            raise MetakeError("statistics: give a text or a source, not both")
+        return read_statistics(source, model, layers)
     if text is not None and not isinstance(text, str):
         raise MetakeError(f"statistics: text must be a text, not {type(text).__name__}; read the file first")
     if text is None:

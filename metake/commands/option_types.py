@@ -59,7 +59,10 @@ Change = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a setting: NAME=VALUE (JSON), e.g. --set lr=0.1. Repeatable."),
 ]
-Stats = Annotated[Path | None, typer.Option("--stats", help="Statistics written by `metake stats`.")]
+Stats = Annotated[
+    Path | None,
+    typer.Option("--stats", help="Statistics: a file of `metake stats`, or a source of its --from."),
+]
 Text = Annotated[
     Path | None, typer.Option("--text", help="Text to collect statistics from; default: the included text.")
 ]

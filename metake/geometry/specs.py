@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from metake.components import Component, register
+from metake.errors import MetakeError
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Identity, Ridge
+from metake.geometry.statistics import Statistics
 
 
 class GeometrySpec(Component):
@@ -63,6 +65,25 @@ class GeometrySpec(Component):
         Returns:
             The operator.
         """
+
+    def for_statistics(self, statistics: Statistics) -> Self:
+        """The spec for the kind of some statistics.
+
+        Args:
+            statistics: the statistics that C is taken from.
+
+        Returns:
+            The spec itself.
+
+        Raises:
+            MetakeError: null-space projections, which hold no C.
+        """
+        if statistics.is_projection and self.needs_statistics:
+            raise MetakeError(
+                f"statistics: null-space projections ({statistics.provenance.source}) hold no C, which the geometry {self.kind} "
+                "uses; choose a method with the geometry projected (alphaedit), or statistics of keys"
+            )
+        return self
 
 
 @register
@@ -120,6 +141,17 @@ class ProjectedSpec(GeometrySpec):
         assert moment is not None
         keep = self.keep if self.threshold is None else None
         return Projected(moment, self.l2, threshold=self.threshold, keep=keep, dtype=dtype)
+
+    def for_statistics(self, statistics: Statistics) -> Self:
+        """The spec for the kind of some statistics.
+
+        Args:
+            statistics: the statistics that C is taken from.
+
+        Returns:
+            For projections, a spec that takes the null space as it is: `I - P` has the eigenvalues 0 and 1.
+        """
+        return self.replaced("threshold", 0.5) if statistics.is_projection else self
 
 
 @register

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from metake.models.load import editable_model
 FORMAT = "metake-statistics-2"
 REMEDY = "give a file that metake stats wrote, or run it again"
 HALVES = (torch.bfloat16, torch.float16)
+SECOND_MOMENT, PROJECTION = "second-moment", "projection"  # kinds of statistics
 TOKENS_PER_KEY = 20  # below about this many tokens per key dimension C is far from converged
 
 
@@ -32,13 +34,15 @@ class Provenance:
 
     Attributes:
         model: fingerprint of the model up to the last of the layers.
-        text: fingerprint of the text.
-        tokens: number of tokens read.
+        text: fingerprint of the text; of the numbers, for statistics from elsewhere.
+        tokens: number of tokens read; 0 if it is not known.
         layers: measured layers.
-        window: tokens per row.
+        window: tokens per row; 0 if it is not known.
         dtype: dtype of the model's weights.
         rounded: other dtype -> fingerprint of the same weights rounded to it.
         name: name of the model, for the reader.
+        source: whose statistics they are; empty if metake collected them.
+        kind: `second-moment`, or `projection` for `I - P` of a null-space projection P.
     """
 
     model: str
@@ -49,6 +53,8 @@ class Provenance:
     dtype: str = "float32"
     rounded: dict[str, str] = field(default_factory=dict)
     name: str = field(default="", compare=False)
+    source: str = ""
+    kind: str = SECOND_MOMENT
 
     @classmethod
     def of_plain(cls, fields: dict[str, Any]) -> Provenance:
@@ -92,6 +98,33 @@ class Provenance:
             name,
         )
 
+    @classmethod
+    def from_elsewhere(
+        cls,
+        model: EditableModel,
+        moments: Mapping[int, Tensor],
+        source: str,
+        tokens: int,
+        kind: str = SECOND_MOMENT,
+    ) -> Provenance:
+        """Provenance of statistics that others collected from a model.
+
+        Args:
+            model: the model, unedited.
+            moments: layer -> `d_k x d_k`, layers ascending.
+            source: whose they are.
+            tokens: number of tokens read; 0 if it is not known.
+            kind: what they are.
+
+        Returns:
+            The provenance.
+        """
+        content = hashlib.sha256()
+        for moment in moments.values():
+            content.update(moment.diagonal().contiguous().numpy().tobytes())
+        own = cls.of(model, tuple(moments), "", tokens, 0)
+        return replace(own, text=content.hexdigest()[:16], source=source, kind=kind)
+
     def same_weights(self, model: EditableModel) -> bool:
         """Whether a model has the measured weights, or one is the other rounded to its dtype.
 
@@ -128,16 +161,23 @@ class Statistics:
 
     def __repr__(self) -> str:
         p = self.provenance
-        return (
-            f"<Statistics: layers {list(self.moments)}, {p.tokens} tokens, of the model {p.name or p.model}>"
-        )
+        amount = "null-space projections" if self.is_projection else f"{p.tokens} tokens"
+        whose = f", from {p.source}" if p.source else ""
+        return f"<Statistics: layers {list(self.moments)}, {amount}, of the model {p.name or p.model}{whose}>"
 
     def __getitem__(self, layer: int) -> Tensor:
         return self.moments[layer]
 
     @property
+    def is_projection(self) -> bool:
+        """Whether they are `I - P` of null-space projections P, which the projected geometry alone can use."""
+        return self.provenance.kind == PROJECTION
+
+    @property
     def is_undersampled(self) -> bool:
-        """Whether the text was too short for C to have converged."""
+        """Whether the text was too short for C to have converged; False for projections."""
+        if self.is_projection:
+            return False
         d_k = next(iter(self.moments.values())).shape[0]
         return self.provenance.tokens < TOKENS_PER_KEY * d_k
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from metake.components import Component, Path, families
 from metake.deltas import Delta
 from metake.errors import MetakeError
+from metake.geometry.specs import GeometrySpec
 from metake.geometry.statistics import Statistics
 from metake.methods.names import written_name
 from metake.methods.state import Attenuation, Stage, State
@@ -104,7 +105,7 @@ class Method(Component):
             A state without memory.
 
         Raises:
-            MetakeError: the statistics are missing, or of another model.
+            MetakeError: the statistics are missing, of another model, or of a kind that the geometry cannot use.
         """
         if not self.needs_statistics:
             return State()
@@ -113,6 +114,9 @@ class Method(Component):
                 f"statistics: {self.name} needs them; metake.statistics_for(model) collects them"
             )
         statistics.check(model, self.layers)
+        for _, part in self.named_components():
+            if isinstance(part, GeometrySpec):
+                part.for_statistics(statistics)
         return State(statistics)
 
     def prepare(self, model: EditableModel, state: State, requests: Sequence[EditRequest] = ()) -> State:

@@ -247,13 +247,12 @@ class LocateThenEdit(Method):
         """
         if layer not in state.bases:
             device = model.weight(layer).device
-            moment = None
+            spec, moment = self.geometry, None
             if state.statistics is not None:
+                spec = spec.for_statistics(state.statistics)
                 moment = state.statistics[layer].to(device)
                 moment = moment.clone() if moment.is_inference() else moment  # it would pass no gradient
-            state.bases[layer] = checked(
-                self.geometry.build(moment, self.torch_dtype, device), self.geometry.kind
-            )
+            state.bases[layer] = checked(spec.build(moment, self.torch_dtype, device), spec.kind)
         base = state.bases[layer] if state.scale is None else state.bases[layer].scaled(state.scale)
         past = [keys.to(base.device) for keys in state.of_layer(layer)] if self.memory.remembers_keys else []
         return base.with_past(torch.cat(past, 1)) if past else base

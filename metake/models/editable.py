@@ -171,6 +171,17 @@ class EditableModel:
         """
         return self._find(self.blocks[layer], self.modules.down)
 
+    def module_name(self, layer: int | str) -> str:
+        """Dotted name of a down-projection in the model.
+
+        Args:
+            layer: the block, or a text that stands for its number.
+
+        Returns:
+            E.g. `transformer.h.17.mlp.c_proj`.
+        """
+        return f"{self.modules.blocks}.{layer}.{self.modules.down}"
+
     def ffn(self, layer: int) -> nn.Module | None:
         """The FFN of a block, a function of single tokens; None for a model with a user-supplied module map.
 
