@@ -8,7 +8,7 @@ GPU := $(shell command -v nvidia-smi 2>/dev/null)
 DEMO_OUT ?= results/demo
 WORKERS ?= 2
 
-.PHONY: demo test verify figures pages docs deep proofs proofs-accept lint format clean setup
+.PHONY: demo test verify figures pages docs notebooks deep proofs proofs-accept lint format clean setup
 
 setup: $(VENV)/ready
 
@@ -53,6 +53,10 @@ pages: setup
 # The site of the documentation, into site/. A warning (a broken link, an unknown name) is an error. No network is used.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The tutorials of docs/tutorials, each in an empty folder; WRITE=--write saves their outputs, which the site shows.
+notebooks: setup
+	$(BIN)/python experiments/run_notebooks.py $(WRITE)
 
 deep: setup
 	$(BIN)/python -m pytest tests verification -n $(WORKERS) --deep

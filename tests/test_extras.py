@@ -31,6 +31,7 @@ EXTRA = {
     "run_zsre": "theory",
     "tune": "search",
     "downstream": "harness",
+    "run_notebooks": "docs",
 }
 EXTRA_ROOMS = {"drift": "theory", "figures": "theory", "tuning": "search"}  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))

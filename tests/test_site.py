@@ -1,6 +1,7 @@
 """The site of the documentation (`make docs`): it builds without a warning, loads nothing from elsewhere, reads as GitHub's pages do."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -78,3 +79,29 @@ def test_formulas_are_drawn_without_scripts(site):
     assert text.count("<math") > 300
     assert "arithmatex" not in text
     assert "\\eta" not in unescape(re.sub(r"<[^>]*>", "", text))
+
+
+NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
+
+
+def test_there_are_five_tutorials():
+    assert len(NOTEBOOKS) == 5
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_saved_outputs_of_a_tutorial_are_small_and_without_errors(path, site):
+    """`make notebooks` runs them; what is saved is what the site shows."""
+    text = path.read_text(encoding="utf-8")
+    cells = json.loads(text)["cells"]
+    outputs = [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+    assert outputs
+    assert "error" not in {output["output_type"] for output in outputs}
+    assert len(text) < 100_000
+    assert "/tmp/" not in text
+    page = article(site, path)
+    assert page.count("<pre") >= sum(cell["cell_type"] == "code" for cell in cells)
+    assert f'href="{path.name}"' in page
+
+
+def test_readme_fits_on_three_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
