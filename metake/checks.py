@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from metake.answers import Answer, Check, Neighbor, compare_answers, read_answers
-from metake.deltas import swapped_weights
+from metake.applied import swapped_weights
 from metake.errors import MetakeError
 from metake.models.ask import check_room
 from metake.models.editable import EditableModel

@@ -18,6 +18,7 @@ from metake.commands.demo import demo
 from metake.commands.drift import drift
 from metake.commands.edit import edit
 from metake.commands.evaluate import evaluate
+from metake.commands.export import export
 from metake.commands.figures import figures
 from metake.commands.locate import locate
 from metake.commands.models import models
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (ask, edit, evaluate, locate, stats, apply, models, tune, sweep, drift, figures, demo):
+for each in (ask, edit, evaluate, locate, stats, apply, export, models, tune, sweep, drift, figures, demo):
     app.command()(each)
 
 

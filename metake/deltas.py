@@ -17,104 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metake.applied import Applied
 from metake.errors import MetakeError
-from metake.files import as_path, digest, read_tensors, write_tensors
+from metake.files import as_path, digest
 from metake.models.editable import EditableModel
 from metake.models.load import editable_model
+from metake.pretrained import Pretrained
 from metake.requests import one_line
+from metake.tensor_files import read_tensors, write_tensors
 
 FORMAT = "metake-delta-2"
 FILE = "delta.safetensors"
 REMEDY = "give what metake edit wrote, or save the edit again"
 
 
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def bit_sum(weight: Tensor) -> int:
-    """The sum of a matrix's bit patterns as integers: a checksum in one pass, where the matrix is.
-
-    Args:
-        weight: a matrix of any shape and dtype.
-
-    Returns:
-        The sum, in 64-bit arithmetic.
-    """
-    return int(weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64))
-
-
-@dataclass
-class Applied:
-    """A delta that is applied to a model, with the original weights for `revert`.
-
-    Attributes:
-        originals: layer -> its weights before; empty once they are back.
-        checksums: layer -> checksum of the weights after the edit; empty while they are written.
-    """
-
-    model: EditableModel
-    originals: dict[int, Tensor]
-    checksums: dict[int, int] = field(default_factory=dict)
-
-    def seal(self) -> Applied:
-        """The applied delta, with checksums of the present weights: `revert` restores the originals only from these."""
-        self.checksums = {layer: bit_sum(self.model.weight(layer)) for layer in self.originals}
-        return self
-
-    def check(self, what: str = "revert") -> None:
-        """Check that the weights are those that were written.
-
-        Args:
-            what: begins the error line.
-
-        Raises:
-            MetakeError: other code has changed the weights.
-        """
-        for layer, checksum in self.checksums.items():
-            if bit_sum(self.model.weight(layer)) != checksum:
-                raise MetakeError(
-                    f"{what}: layer {layer} was changed after this edit (by another edit, training or a cast); "
-                    "revert that first, or load the model again; this edit is still in the model"
-                )
-
-    @torch.no_grad()
-    def revert(self) -> None:
-        """Restore the original weights, bit for bit. A second call does nothing.
-
-        Raises:
-            MetakeError: something else has changed the weights since, and would be lost or half undone.
-        """
-        self.check()
-        for layer, original in self.originals.items():
-            self.model.weight(layer).copy_(original)
-        self.originals, self.checksums = {}, {}
-
-
-@contextmanager
-def swapped_weights(model: EditableModel, weights: Mapping[int, Tensor]) -> Iterator[None]:
-    """Context with other weights of some layers; the present ones are restored bit for bit.
-
-    Args:
-        model: the model.
-        weights: layer -> weight, `d_v x d_k`.
-
-    Yields:
-        None: the weights are exchanged.
-    """
-    present = {layer: model.weight(layer).clone() for layer in weights}
-    try:
-        with torch.no_grad():
-            for layer, weight in weights.items():
-                model.weight(layer).copy_(weight)
-        yield
-    finally:
-        with torch.no_grad():
-            for layer, weight in present.items():
-                model.weight(layer).copy_(weight)
-
-
 @dataclass(frozen=True)
-class Delta:
+class Delta(Pretrained):
     """Weight update: per layer `left @ right.T` (`left` d_v x n, `right` d_k x n) or dense, added to the down-projection.
 
     Attributes:
@@ -203,6 +121,32 @@ class Delta:
 
         return {layer: norm(layer) for layer in self.layers}
 
+    def check_fits(self, model: EditableModel, check: bool = True) -> None:
+        """Refuse a model that the change was not made for, and a change that is not finite.
+
+        Args:
+            model: the model.
+            check: compare the model's fingerprint with that of the delta.
+
+        Raises:
+            MetakeError: the line says what does not fit.
+        """
+        if check and self.model and self.model != model.fingerprint():
+            made = f": {self.note['model']}" if self.note.get("model") else ""
+            raise MetakeError(
+                f"delta: made for another model{made}, or for another state of this one; nothing was changed"
+            )
+        model.check_layers(self.layers)
+        for layer in self.layers:
+            shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.dense_updates.get(layer))
+            if shape != tuple(model.weight(layer).shape):
+                raise MetakeError(
+                    f"delta: layer {layer} is {shape[0]} x {shape[1]}, the model's "
+                    f"{tuple(model.weight(layer).shape)}; it was made for another model"
+                )
+            if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
+                raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
+
     @torch.no_grad()
     def apply(self, model: EditableModel | nn.Module, *, check: bool = True) -> Applied:
         """Add the change to the weights, in place.
@@ -221,21 +165,7 @@ class Delta:
                 off), or the change is not finite; the model is then left as it was.
         """
         model = editable_model(model)
-        if check and self.model and self.model != model.fingerprint():
-            made = f": {self.note['model']}" if self.note.get("model") else ""
-            raise MetakeError(
-                f"delta: made for another model{made}, or for another state of this one; nothing was changed"
-            )
-        model.check_layers(self.layers)
-        for layer in self.layers:
-            shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.dense_updates.get(layer))
-            if shape != tuple(model.weight(layer).shape):
-                raise MetakeError(
-                    f"delta: layer {layer} is {shape[0]} x {shape[1]}, the model's "
-                    f"{tuple(model.weight(layer).shape)}; it was made for another model"
-                )
-            if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
-                raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
+        self.check_fits(model, check)
         applied = Applied(model, {})
         try:
             for layer in self.layers:

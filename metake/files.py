@@ -1,4 +1,4 @@
-"""Atomic writes of text, JSON and safetensors: a temporary file is written and renamed.
+"""Atomic writes of text and JSON: a temporary file is written and renamed.
 
 Files that are read back carry the SHA-256 of their content, so that damaged ones are refused; docs/files.md lists
 them.
@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-import metake
 from metake.errors import MetakeError
 
 if TYPE_CHECKING:  # torch takes seconds to import; it is imported only for tensors
@@ -304,71 +303,3 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
     if content.pop("digest") != digest(content):
         raise MetakeError(f"{path}: damaged or changed by hand (its digest does not match); {remedy}")
     return content
-
-
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Safetensors with plain values; equal content gives equal bytes.
-
-    Args:
-        path: the file.
-        kind: name and version of the format.
-        tensors: name -> tensor of any shape and dtype.
-        meta: stored as one JSON entry of the file's metadata, because safetensors writes entries in
-            arbitrary order.
-    """
-    from safetensors.torch import save_file
-
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    plain = as_plain({"format": kind, "version": metake.__version__, **meta})
-    header = json.dumps({"digest": digest(plain, whole), **plain}, sort_keys=True)
-    write_file(path, lambda place: save_file(whole, place, {"metake": header}))
-
-
-def kind_of(path: Path) -> str:
-    """The `kind` of a file that `write_tensors` wrote; empty for any other file. Reads the header alone.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Name and version of the format.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            meta = json.loads((file.metadata() or {})["metake"])
-        return str(meta["format"])
-    except Exception:  # the reader raises whatever a header leads it to
-        return ""
-
-
-def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and plain values written by `write_tensors`.
-
-    Args:
-        path: the file.
-        kind: name and version of the format.
-        remedy: ends the error line.
-
-    Returns:
-        Name -> tensor on the CPU, and plain values by name.
-
-    Raises:
-        MetakeError: the file is missing, not safetensors, of another kind, or changed since it was written.
-    """
-    if not path.is_file():
-        raise MetakeError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; {remedy}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        meta = json.loads(header.get("metake", "null"))
-    except Exception as error:  # the reader raises whatever a header leads it to
-        raise MetakeError(f"{path}: damaged or not safetensors; {remedy}") from error
-    if not isinstance(meta, dict) or meta.get("format") != kind:
-        found = header.get("format", "")
-        if found.startswith("metake-"):
-            raise MetakeError(f"{path}: {found} is a format of an earlier metake, without a digest; {remedy}")
-        raise MetakeError(f"{path}: not a {kind} file; {remedy}")
-    if meta.pop("digest", None) != digest(meta, tensors):
-        raise MetakeError(f"{path}: damaged (its digest does not match); {remedy}")
-    return tensors, meta

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 import metake
-from metake.deltas import Applied, Delta
+from metake.adapters.adapter import described_modules
+from metake.applied import Applied
+from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.methods.base import Method
 from metake.methods.state import State
@@ -41,6 +43,7 @@ def delta_note(
     return {
         "method": method.name,
         "model": getattr(model.model, "name_or_path", "") or "",
+        "modules": described_modules(model),
         "version": metake.__version__,
         "settings": method.model_dump(),
         "edits": [{"prompt": r.prompt, "subject": r.subject, "target_new": r.target_new} for r in requests],

@@ -24,7 +24,7 @@ from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.evaluation.checkpoint import Checkpoints
 from metake.evaluation.metrics import Measurement
-from metake.files import digest, read_record, write_json, write_record, write_tensors
+from metake.files import digest, read_record, write_json, write_record
 from metake.geometry.covariance import PARTIAL, _Checkpoint
 from metake.geometry.statistics import Provenance, Statistics
 from metake.models.editable import EditableModel
@@ -32,6 +32,7 @@ from metake.models.load import ASSETS, load, save_model
 from metake.models.modules import ModuleMap
 from metake.presets import PRESETS, load_preset
 from metake.published import read_published
+from metake.tensor_files import write_tensors
 from metake.tuning.journal import Journal
 
 

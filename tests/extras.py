@@ -86,6 +86,17 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         metake("stats", "--model", "demo", "--tokens", "6000", "--out", "{tmp}/stats.safetensors"),
         metake(*EDIT, ends="saved the delta"),
         metake("apply", "--model", "demo", "--delta", "{tmp}/edit", "--out", "{tmp}/edited"),
+        metake("export", "{tmp}/edit", "--out", "{tmp}/peft", ends="vllm serve"),
+        metake(
+            "export",
+            "{tmp}/edit",
+            "--format",
+            "gguf-lora",
+            "--out",
+            "{tmp}/gguf",
+            ends=lacks("adapters"),
+            code=2,
+        ),
         metake(
             "evaluate",
             "--model",
@@ -141,6 +152,11 @@ PROMISES: dict[str, tuple[Call, ...]] = {
             ),
             "30 blocks",
         ),
+    ),
+    "adapters": (
+        metake(*EDIT, ends="saved the delta"),
+        metake("export", "{tmp}/edit", "--format", "gguf-lora", "--out", "{tmp}/gguf", ends="llama-server"),
+        metake("export", "{tmp}/edit", "--out", "{tmp}/peft", ends="vllm serve"),
     ),
     "hub": (
         metake(*EDIT, "--device", "auto", ends="saved the delta"),

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from metake import cli
 from metake.deltas import Delta
-from metake.files import read_tensors, write_tensors
 from metake.geometry.covariance import collect
 from metake.geometry.statistics import FORMAT
 from metake.models.load import ASSETS
+from metake.tensor_files import read_tensors, write_tensors
 from metake.texts import default_text
 from tests.cases import EDIT, EVALUATE
 

@@ -5,9 +5,9 @@ import torch
 
 from metake.deltas import FORMAT, Delta
 from metake.errors import MetakeError
-from metake.files import write_tensors
 from metake.models.editable import EditableModel
 from metake.models.trace import run
+from metake.tensor_files import write_tensors
 from tests.cases import tiny
 
 IDS = torch.tensor([[3, 5, 8, 13]])

@@ -35,6 +35,7 @@ EXTRA = {
 }
 EXTRA_ROOMS = {"drift": "theory", "figures": "theory", "tuning": "search"}  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
+OPTIONAL = {"datasets", "gguf", "huggingface_hub"}  # what one option or method of the library needs
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
 
 
@@ -97,18 +98,19 @@ def undeclared(packages: dict[str, str], names: set[str]) -> dict[str, str]:
 
 
 def test_library_imports_what_is_declared():
-    """Everything but what one option needs: `datasets` (`--dataset`) and `scipy` (`--seeds`); rooms of an extra apart."""
+    """Everything but what one option or method needs (`--dataset`, `--seeds`, adapters); rooms of an extra apart."""
     packages = foreign(*(ROOT / "metake").rglob("*.py"), without=list(EXTRA_ROOMS))
     assert "torch" in packages
-    assert set(undeclared(packages, declared(None))) == {"datasets", "scipy"}
+    assert set(undeclared(packages, declared(None))) == {"datasets", "scipy", "gguf", "huggingface_hub"}
     assert "datasets" in declared("hub")
+    assert {"gguf", "huggingface_hub"} <= declared("adapters")
     assert "scipy" in declared("theory")
 
 
 @pytest.mark.parametrize("room", EXTRA_ROOMS)
 def test_room_imports_what_its_extra_declares(room):
     packages = foreign(*(ROOT / "metake" / room).rglob("*.py"))
-    packages.pop("datasets", None)
+    packages = {name: file for name, file in packages.items() if name not in OPTIONAL}
     assert undeclared(packages, declared(None))
     assert not undeclared(packages, declared(EXTRA_ROOMS[room]))
 
@@ -116,14 +118,14 @@ def test_room_imports_what_its_extra_declares(room):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script_imports_what_its_extra_declares(script):
     packages = foreign(EXPERIMENTS / f"{script}.py")
-    packages.pop("datasets", None)  # of the library
+    packages = {name: file for name, file in packages.items() if name not in OPTIONAL}
     assert not undeclared(packages, declared(EXTRA.get(script)))
     assert bool(undeclared(packages, declared(None))) == (script in EXTRA)
 
 
 def test_tests_import_what_dev_declares():
     packages = foreign(*(ROOT / "verification").rglob("*.py"), *(ROOT / "theory").rglob("*.py"))
-    assert not undeclared({n: f for n, f in packages.items() if n != "datasets"}, declared("dev"))
+    assert not undeclared({n: f for n, f in packages.items() if n not in OPTIONAL}, declared("dev"))
 
 
 def test_import_names_are_those_of_the_distributions():

@@ -12,16 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from metake.errors import MetakeError
-from metake.files import (
-    check_writable,
-    digest,
-    read_json,
-    read_record,
-    read_tensors,
-    write_json,
-    write_record,
-    write_tensors,
-)
+from metake.files import check_writable, digest, read_json, read_record, write_json, write_record
+from metake.tensor_files import read_tensors, write_tensors
 
 KIND = "metake-test-2"
 TENSORS = {

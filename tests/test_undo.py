@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from metake.deltas import Delta, bit_sum
+from metake.applied import bit_sum
+from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
 from tests.cases import editor_of, tiny

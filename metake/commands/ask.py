@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metake.commands.common import load_model
+from metake.commands.common import load_model, read_delta
 from metake.commands.option_types import AsJson, Chats, Device, Dtype, Model, Modules
 from metake.console import document
 from metake.errors import MetakeError
@@ -24,7 +24,7 @@ Questions = Annotated[Path | None, typer.Option(help="File of questions, one per
 DeltaPath = Annotated[
     Path | None,
     typer.Option(
-        help="Folder or file written by `metake edit`: print answers before and after this edit. --model is the unedited model."
+        help="Folder or file written by `metake edit`, or a LoRA folder of peft: print answers before and after this edit. --model is the unedited model."
     ),
 ]
 Tokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens per answer.")]
@@ -98,12 +98,11 @@ def ask(
 
     Example: metake ask --model smollm2 --delta edited 'Which city was Niels Bohr born in?'
     """
-    from metake.deltas import Delta
-
     with document(as_json) as content:
         asked = read_questions(question, questions)
-        change = None if delta is None else Delta.load(delta)
+        delta_for = None if delta is None else read_delta(delta)
         loaded = load_model(model, device, dtype, modules, chat)
+        change = None if delta_for is None else delta_for(loaded, True)
         kinds = {"answer": answer(loaded, asked, tokens)}
         if change is not None:
             with change.applied(loaded):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from metake.shipped import ASSETS, DEMOS
 if TYPE_CHECKING:
     from metake.calibration.locate import Location
     from metake.data.records import Record
+    from metake.deltas import Delta
     from metake.geometry.statistics import Statistics
     from metake.methods.base import Method
     from metake.models.editable import EditableModel
@@ -230,6 +231,27 @@ def load_model(
         from metake.models.load import load
 
         return load(model, device=device, dtype=dtype, modules=modules, chat=chat)
+
+
+def read_delta(path: Path) -> Callable[[EditableModel | None, bool], Delta]:
+    """Read a saved delta or a LoRA folder of peft, before a model is loaded.
+
+    A file that cannot be read raises a `MetakeError`.
+
+    Args:
+        path: folder or file of `metake edit`, or a LoRA folder.
+
+    Returns:
+        Function of the unedited model and of whether to check that the change was made for it; the delta.
+    """
+    from metake.adapters.peft_reader import is_peft_folder, read_peft
+    from metake.deltas import FILE, Delta
+
+    if is_peft_folder(path) and not (path / FILE).exists():
+        folder = read_peft(path)
+        return lambda model, check: Delta.from_peft(folder, model, check=check)
+    change = Delta.load(path)
+    return lambda _, __: change
 
 
 def data_file(data: Path | None, model: str, default: str) -> Path:

@@ -14,10 +14,11 @@ from metake.commands.edit import MethodName, Requests
 from metake.commands.option_types import AsJson, Device, Dtype, Layers, Model, Modules, Overwrite
 from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
-from metake.files import check_writable, kind_of, read_text
+from metake.files import check_writable, read_text
 from metake.options import output_path, parse_layers
 from metake.phases import phase
 from metake.processes import rank_and_size
+from metake.tensor_files import kind_of
 
 if TYPE_CHECKING:
     from metake.geometry.statistics import Statistics

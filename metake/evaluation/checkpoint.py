@@ -15,13 +15,14 @@ from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Measurement
-from metake.files import as_plain, read_record, read_tensors, write_record, write_tensors
+from metake.files import as_plain, read_record, write_record
 from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.methods.base import Method
 from metake.models.chat import described
 from metake.models.editable import EditableModel
 from metake.requests import EditRequest
 from metake.result import EditResult
+from metake.tensor_files import read_tensors, write_tensors
 
 MEMORY = "metake-memory-2"
 

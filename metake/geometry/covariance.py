@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from metake.console import tqdm_disable
 from metake.errors import MetakeError
-from metake.files import read_tensors, write_tensors
 from metake.geometry.statistics import REMEDY, TOKENS_PER_KEY, Provenance, Statistics
 from metake.models.ambient import neutral
 from metake.models.editable import EditableModel
 from metake.models.load import as_editable
 from metake.models.trace import frozen, run
 from metake.processes import all_reduce_sum, rank_and_size
+from metake.tensor_files import read_tensors, write_tensors
 
 PARTIAL = "metake-partial-statistics-2"
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from metake.errors import MetakeError
-from metake.files import as_path, read_tensors, write_tensors
+from metake.files import as_path
 from metake.models.editable import EditableModel
 from metake.models.load import editable_model
+from metake.tensor_files import read_tensors, write_tensors
 
 FORMAT = "metake-statistics-2"
 REMEDY = "give a file that metake stats wrote, or run it again"

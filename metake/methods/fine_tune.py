@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from metake.applied import swapped_weights
 from metake.components import register
-from metake.deltas import Delta, swapped_weights
+from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.methods.base import Method
 from metake.methods.state import Stage, State

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from metake.errors import MetakeError
-from metake.files import write_tensors
 from metake.geometry import covariance
 from metake.geometry.covariance import collect, token_windows
 from metake.geometry.statistics import FORMAT, Statistics, text_fingerprint
 from metake.models.editable import EditableModel
 from metake.models.trace import run
+from metake.tensor_files import write_tensors
 from metake.texts import default_text
 from tests.cases import tiny
 
