@@ -1,7 +1,7 @@
 """Padded token rows of texts, with lookup and answer positions from character offsets.
 
 With offsets the same code works for byte-level and SentencePiece vocabularies, with or without BOS: the lookup token
-contains the subject's last character, and answer tokens end after the end of the prompt.
+is the last one of the subject, and answer tokens end after the end of the prompt.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
         tokenizer: a fast tokenizer, or a `Chat`.
         text: the prompt.
         answer: its answer.
-        subject: span of the subject in `text`, as character positions `[start, end)`.
+        subject: span of the subject in `text`, as character positions `[start, end)`. Its last token is the lookup token;
+            one that goes on after the subject only where the subject has no earlier one.
 
     Returns:
         The row, without padding.
@@ -103,6 +104,9 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
         if not holding:
             raise MetakeError(f"subject at {subject} of {text!r} has no token")
         lookup = holding[-1]
+        # a token such as ")?" ends after the subject: its key is that of a question mark, and an edit of it changes all questions
+        if spans[lookup][1] > last + 1 and lookup and spans[lookup - 1][0] >= len(frame.before) + subject[0]:
+            lookup -= 1
     return Row(tuple(ids), lookup, count)
 
 

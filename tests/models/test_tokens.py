@@ -1,6 +1,7 @@
 """The lookup token and the answer's tokens, whatever the vocabulary."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -83,6 +84,50 @@ def test_encode_refuses_a_tokenizer_without_offsets(answer):
     for attempt in (lambda: encode(Slow(), "a", "b"), lambda: count_tokens(Slow(), ["a"])):
         with pytest.raises(MetakeError, match="a fast one is needed"):
             attempt()
+
+
+class Cut:
+    """A tokenizer that cuts a text at given characters."""
+
+    all_special_ids = ()
+
+    def __init__(self, cuts):
+        self.cuts = cuts
+
+    def __call__(self, text, **_):
+        edges = [0, *sorted(cut for cut in set(self.cuts) if 0 < cut < len(text)), len(text)]
+        spans = list(pairwise(edges))
+        return {"input_ids": list(range(len(spans))), "offset_mapping": spans}
+
+
+@given(
+    before=st.integers(1, 6),
+    subject=st.integers(1, 8),
+    after=st.integers(1, 6),
+    cuts=st.sets(st.integers(1, 20)),
+)
+def test_lookup_token_ends_with_the_subject_where_it_can(before, subject, after, cuts):
+    """`(APA-56)?` may end in the token `)?`, whose key is that of a question mark."""
+    start, end = before, before + subject
+    row = encode(Cut(cuts), "x" * (end + after), subject=(start, end))
+    spans = Cut(cuts)("x" * (end + after))["offset_mapping"]
+    inside = [i for i, (begin, stop) in enumerate(spans) if start <= begin and stop <= end]
+    holding = [i for i, (begin, stop) in enumerate(spans) if begin < end <= stop]
+    assert [row.lookup] == (inside[-1:] or holding)
+
+
+@pytest.mark.parametrize(
+    ("spans", "lookup"),
+    [
+        ([(0, 1), (1, 4), (4, 6), (6, 8)], 1),  # the subject is [1, 5): "(4, 6)" goes on after it
+        ([(0, 1), (1, 5), (5, 6), (6, 8)], 1),
+        ([(0, 1), (1, 6), (6, 8)], 1),  # there is no other token
+        ([(0, 3), (3, 6), (6, 8)], 1),  # the one before begins before the subject
+    ],
+)
+def test_lookup_token_of_a_subject_whose_end_is_joined(spans, lookup):
+    row = encode(Cut([begin for begin, _ in spans]), "x" * 8, subject=(1, 5))
+    assert row.lookup == lookup
 
 
 def test_row_counts_a_straddling_token_to_the_answer():
