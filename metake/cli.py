@@ -22,6 +22,7 @@ from metake.commands.export import export
 from metake.commands.figures import figures
 from metake.commands.locate import locate
 from metake.commands.models import models
+from metake.commands.playground import playground
 from metake.commands.program import run_program
 from metake.commands.stats import stats
 from metake.commands.sweep import sweep
@@ -34,7 +35,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (ask, edit, evaluate, locate, stats, apply, export, models, tune, sweep, drift, figures, demo):
+for each in (
+    ask,
+    edit,
+    evaluate,
+    locate,
+    stats,
+    apply,
+    export,
+    models,
+    tune,
+    sweep,
+    drift,
+    figures,
+    demo,
+    playground,
+):
     app.command()(each)
 
 

@@ -116,6 +116,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         script("measure_drift", ends=lacks("theory"), code=2),
         script("theorem_figures", ends=lacks("theory"), code=2),
         script("tune", ends=lacks("search"), code=2),
+        metake("playground", ends=lacks("playground"), code=2),
         script(
             "downstream",
             "--model",
@@ -192,6 +193,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         script("run_zsre", *FEW, "--seeds", "3", "--out", "{tmp}/zsre"),
     ),
     "search": (script("tune", "--help", ends="--trials"),),
+    "playground": (metake("playground", "--port", "0", "--model", "nowhere", ends="nowhere", code=2),),
     "harness": (
         metake(*EDIT, ends="saved the delta"),
         script(

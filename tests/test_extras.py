@@ -33,7 +33,12 @@ EXTRA = {
     "downstream": "harness",
     "run_notebooks": "docs",
 }
-EXTRA_ROOMS = {"drift": "theory", "figures": "theory", "tuning": "search"}  # of metake/
+EXTRA_ROOMS = {
+    "drift": "theory",
+    "figures": "theory",
+    "playground": "playground",
+    "tuning": "search",
+}  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
 OPTIONAL = {"datasets", "gguf", "huggingface_hub"}  # what one option or method of the library needs
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
