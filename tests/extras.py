@@ -159,6 +159,7 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         metake("export", "{tmp}/edit", "--format", "gguf-lora", "--out", "{tmp}/gguf", ends="llama-server"),
         metake("export", "{tmp}/edit", "--out", "{tmp}/peft", ends="vllm serve"),
     ),
+    "quantized": (Call(("python", "-m", "bitsandbytes", "--help")),),
     "hub": (
         metake(*EDIT, "--device", "auto", ends="saved the delta"),
         metake(

@@ -25,6 +25,7 @@ from metake.files import as_path, expand, read_json, write_json
 from metake.folders import check_folder, result_folder, verify
 from metake.models.chat import Chat
 from metake.models.converted import Conversion
+from metake.models.dequantized import dequantize, forget_quantization
 from metake.models.editable import EditableModel
 from metake.models.modules import ModuleMap
 from metake.names import did_you_mean, unknown_name
@@ -313,13 +314,14 @@ def _from_pretrained(
         raise MetakeError(
             f"{name}: has no weights for {missing[0]} (of {len(missing)}); save the whole model again"
         )
-    if "gguf_file" in options:
-        # the weights are dequantized, but the config still says otherwise and would refuse to be saved
-        for holder in (model.config, model):
-            for key in ("quantization_config", "hf_quantizer"):
-                if hasattr(holder, key):
-                    delattr(holder, key)
-        model.is_quantized = False
+    if "gguf_file" in options:  # its weights are dense already
+        forget_quantization(model)
+    elif getattr(model, "is_quantized", False):
+        count = dequantize(model, name, dtype)
+        warnings.warn(
+            f"{name}: {count} quantized modules are dequantized; deliver an edit as an adapter over the quantized model (metake export)",
+            stacklevel=4,
+        )
     if not sharding:
         model.to(device)
     return model.eval(), tokenizer

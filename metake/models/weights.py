@@ -28,8 +28,8 @@ def check_weight(where: str, module: nn.Module) -> None:
     if quantized:
         what = "quantized" if weight is None else str(weight.dtype)
         raise MetakeError(
-            f"{where}: weights are {what} ({kind.__name__}); load the model in fp32, bf16 or fp16 (quantized weights "
-            "cannot be edited)"
+            f"{where}: weights are {what} ({kind.__name__}); load the model in fp32, bf16 or fp16, or with metake.load, which "
+            "dequantizes it (quantized weights cannot be edited)"
         )
     if not isinstance(module, nn.Linear | Conv1D):
         raise MetakeError(

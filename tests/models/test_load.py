@@ -121,10 +121,7 @@ def test_load_shards_on_an_automatic_device_alone(told, monkeypatch):
 
 
 def test_load_marks_dequantized_weights_as_plain(told, folder):
-    """Dequantized weights are no longer called quantized.
-
-    Of a GGUF file only: other quantized weights stay what they are.
-    """
+    """Dequantized weights are no longer called quantized, of a GGUF file or of a checkpoint."""
 
     def quantized(model):
         model.config.quantization_config, model.hf_quantizer, model.is_quantized = {}, object(), True
@@ -133,7 +130,7 @@ def test_load_marks_dequantized_weights_as_plain(told, folder):
     assert not hasattr(model.config, "quantization_config")
     assert not hasattr(model, "hf_quantizer")
     assert model.is_quantized is False
-    assert told(str(folder / "saved"), quantized, device="cpu")[0].model.is_quantized is True
+    assert told(str(folder / "saved"), quantized, device="cpu")[0].model.is_quantized is False
 
 
 def test_load_frames_prompts_only_with_chat(talking):
