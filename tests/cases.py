@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import torch
@@ -9,12 +10,16 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
@@ -81,6 +86,10 @@ CONFIGS = {
     "mistral": MistralConfig(**GROUPED, sliding_window=8),
     "qwen2": Qwen2Config(**GROUPED),
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
+    "phi3": Phi3Config(**GROUPED, pad_token_id=0),
+    "olmo2": Olmo2Config(**GROUPED),
+    "gemma2": Gemma2Config(**GROUPED, head_dim=8),
+    "gemma3_text": Gemma3TextConfig(**GROUPED, head_dim=8),
 }
 # families outside the table, which a user describes
 DESCRIBED = {
@@ -113,7 +122,7 @@ def tiny(family: str) -> torch.nn.Module:
     """A seeded random model of a family, large enough in its weights for edits to matter."""
     torch.manual_seed(0)
     config = CONFIGS[family] if family in CONFIGS else DESCRIBED[family][0]
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -20,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
 from metake.models.chat import Chat
-from metake.models.modules import FAMILIES, POST_NORMS, ModuleMap
+from metake.models.modules import FAMILIES, ModuleMap
+from metake.models.post_norm import PostNorm
 from metake.models.probe import check_values
 from metake.models.weights import check_weight, is_plain, other_uses
 from metake.models.wrappers import compiled_from, unwrap
@@ -45,8 +46,8 @@ class EditableModel:
         head: the module that turns hidden states into logits.
 
     Raises:
-        MetakeError: unknown family, a named module is missing, the FFN output is normalized before the residual add, or
-            the weights are quantized.
+        MetakeError: unknown family, a named module is missing, the stream does not receive the FFN output as it is or
+            after an RMS norm, or the weights are quantized.
 
     Example:
         >>> import metake as mk
@@ -73,7 +74,6 @@ class EditableModel:
         self.name = name or str(getattr(model, "name_or_path", "") or family)
         found = modules or FAMILIES.get(family)
         if found is None:
-            self._refuse_post_norm(model)
             raise MetakeError(
                 f"{family}: unknown model family (known: {', '.join(FAMILIES)}); describe it with "
                 "ModuleMap(blocks=..., down=..., head=...), on the command line --modules FILE.json"
@@ -86,7 +86,6 @@ class EditableModel:
         ]
         if not self.blocks:
             raise MetakeError(f"{family}: {self.modules.blocks} holds no blocks; correct the module map")
-        self._refuse_post_norm(self.blocks[0])
         if family == "gpt_neox" and not hasattr(model, "embed_out"):
             self.modules = ModuleMap(self.modules.blocks, self.modules.down)
         self.head: nn.Module = self._find(model, self.modules.head)
@@ -97,7 +96,8 @@ class EditableModel:
         for layer in range(len(self.blocks)):
             check_weight(f"{family}: {self.modules.down} of block {layer}", self.down(layer))
         described = modules is not None and modules != FAMILIES.get(family)
-        if described or not all(is_plain(self.down(layer)) for layer in range(len(self.blocks))):
+        plain = all(is_plain(self.down(layer)) for layer in range(len(self.blocks)))
+        if described or not plain or self.post_norm(0) is not None:
             with self._evaluating():
                 check_values(self)
 
@@ -106,15 +106,6 @@ class EditableModel:
             return compiled_from(root.get_submodule(name))
         except AttributeError as error:
             raise MetakeError(f"{self.family}: no module {name!r}; correct the module map") from error
-
-    def _refuse_post_norm(self, module: nn.Module) -> None:
-        names = {name.rsplit(".", 1)[-1] for name, _ in module.named_modules()}
-        found = names.intersection(POST_NORMS)
-        if found:
-            raise MetakeError(
-                f"{self.family}: {found.pop()} is applied to the FFN's output before it is added, so the "
-                "stream would not receive the edit of the down-projection; not supported"
-            )
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -181,6 +172,17 @@ class EditableModel:
             E.g. `transformer.h.17.mlp.c_proj`.
         """
         return f"{self.modules.blocks}.{layer}.{self.modules.down}"
+
+    def post_norm(self, layer: int) -> PostNorm | None:
+        """The norm between a block's down-projection and the residual add; None if there is none.
+
+        Args:
+            layer: the block.
+
+        Returns:
+            The norm of Gemma 2 and 3 and OLMo 2.
+        """
+        return PostNorm.of(self.blocks[layer])
 
     def ffn(self, layer: int) -> nn.Module | None:
         """The FFN of a block, a function of single tokens; None for a model with a user-supplied module map.

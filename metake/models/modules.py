@@ -21,7 +21,7 @@ class ModuleMap:
     Attributes:
         blocks: the list of transformer blocks.
         down: the FFN's down-projection inside a block (`nn.Linear` or GPT-2's `Conv1D`); its
-            output must be added to the residual stream as it is.
+            output must be added to the residual stream as it is, or after an RMS norm.
         head: the module that turns hidden states into logits.
 
     Example:
@@ -100,7 +100,8 @@ FAMILIES: dict[str, ModuleMap] = {
     "mistral": LLAMA_LIKE,
     "qwen2": LLAMA_LIKE,
     "qwen3": LLAMA_LIKE,
+    "phi3": LLAMA_LIKE,
+    "gemma2": LLAMA_LIKE,
+    "gemma3_text": LLAMA_LIKE,
+    "olmo2": LLAMA_LIKE,
 }
-# Models that normalize the FFN output before the residual add (Gemma 2 and 3, OLMo 2) are not supported: the stream
-# does not receive v = W k.
-POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffw_norm")

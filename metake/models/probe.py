@@ -110,10 +110,12 @@ def _check_block(model: EditableModel, layer: int, run: Callable[[], Tensor]) ->
     """Perturb the down-projection's output at one token: the stream must change by this there, and nowhere else."""
     down, where = model.down(layer), f"{model.family}: the output of {model.modules.down} of block {layer}"
     keys: list[Tensor] = []
+    values: list[Tensor] = []
     push = torch.zeros(TOKENS, model.d_v, dtype=torch.float64)
 
     def add(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         keys.append(args[0])
+        values.append(output)
         if output.numel() != push.numel():  # of some tokens only, which is refused below
             return output
         return output + push.reshape(output.shape).to(output)
@@ -135,9 +137,16 @@ def _check_block(model: EditableModel, layer: int, run: Callable[[], Tensor]) ->
             raise MetakeError(
                 f"{where} has {model.d_v} entries, the stream {still.shape[1]}; correct the module map"
             )
-        scale = float(still.abs().max()) or 1.0  # so that rounding is small beside it
+        norm, value = model.post_norm(layer), values[0].reshape(TOKENS, -1)
+        largest = float((still if norm is None else value).abs().max())
+        scale = largest or 1.0  # so that rounding is small beside it
         push[1] = torch.linspace(1, 2, model.d_v, dtype=torch.float64) * scale
-        error = float((run().reshape(TOKENS, -1).cpu().double() - still - push).abs().max())
+        wanted = push
+        if norm is not None:
+            norm.check(f"{model.family}: {type(norm.norm).__name__} of block {layer}", value.float())
+            wanted = (norm(value + push.to(value)) - norm(value)).cpu().double()
+            scale = float(still.abs().max()) + float(wanted.abs().max())
+        error = float((run().reshape(TOKENS, -1).cpu().double() - still - wanted).abs().max())
     finally:
         handle.remove()
     if not error <= ROUNDING * torch.finfo(model.weight(layer).dtype).eps * scale:

@@ -146,7 +146,10 @@ class ParallelLoss:
             losses = _with_cost(losses, cost)
         shares = measured_shares(solution, self.solver)
         total = sum(
-            (gradients[i][0].T.to(residuals) * shares[i].to(residuals)[:, None] for i in shares),
+            (
+                solution.to_value(i, gradients[i][0].T.to(residuals)) * shares[i].to(residuals)[:, None]
+                for i in shares
+            ),
             torch.zeros_like(residuals),
         )
         return losses, total
@@ -235,6 +238,7 @@ def measured_shares(solution: Solution, solver: LayeredSolver) -> dict[int, Tens
     shares = {}
     for layer, share in solver.shares:
         left = solution.factors[layer][0].T.to(plan)
-        along = (left * plan).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)
+        asked = left * solution.gains[layer].to(plan) if layer in solution.gains else left
+        along = (asked * plan).sum(1) / square.clamp_min(torch.finfo(square.dtype).tiny)
         shares[layer] = torch.where(square > 0, along, share)
     return shares

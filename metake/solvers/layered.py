@@ -8,7 +8,7 @@ the model alone and can be repeated, with any targets, while they are still bein
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -38,6 +38,8 @@ class Solution:
         eta: layer -> `n`, attenuation of each key alone.
         shift: `n x d_v`, shift of the stream at the lookup token of the bare prompt after the last edited layer.
         planned: `n x d_v`, the shift that was planned.
+        gains: layer -> `n x d_v`, factor from the down-projection's output to the stream; only layers with a norm of this
+            output (`metake.models.post_norm`).
     """
 
     factors: dict[int, tuple[Tensor, Tensor]]
@@ -46,6 +48,19 @@ class Solution:
     eta: dict[int, Tensor]
     shift: Tensor
     planned: Tensor
+    gains: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def to_value(self, layer: int, shift: Tensor) -> Tensor:
+        """Shift of a layer's down-projection output that stands for a shift of the stream.
+
+        Args:
+            layer: an edited layer.
+            shift: `n x d_v`.
+
+        Returns:
+            Same shape; the shift itself for a layer without a norm.
+        """
+        return shift / self.gains[layer].to(shift) if layer in self.gains else shift
 
     @property
     def realized_share(self) -> Tensor:
@@ -185,7 +200,7 @@ class LayeredSolver:
         top = self.layers[-1]
         hidden, start, last = prompts.hidden, prompts.start, prompts.bare(prompts.last)
         factors: dict[int, tuple[Tensor, Tensor]] = {}
-        keys, missing, eta = {}, {}, {}
+        keys, missing, eta, gains = {}, {}, {}, {}
         before = after = None
         goals: dict[int, Tensor] = {}
         for layer, share in self.shares:
@@ -194,7 +209,7 @@ class LayeredSolver:
             hidden, at_lookup = self._keys_at(prompts, layer, dict(factors), start, hidden)
             start = layer
             observed = self.layers if not goals else (layer if self.per_layer else top,)
-            streams = self._bare_streams(prompts, layer, hidden, observed)
+            streams, values = self._bare_streams(prompts, layer, hidden, observed)
             if not goals:
                 before = upcast(pick_tokens(last, streams[top]))
                 goals = self._goals(prompts, streams, residuals)
@@ -211,17 +226,25 @@ class LayeredSolver:
                 right = right @ torch.linalg.pinv(
                     bare_keys @ right
                 )  # in the least-squares sense where keys coincide
-            left = (share * remaining).T.to(key.device).contiguous()
+            norm, value, asked = self.model.post_norm(layer), None, share * remaining
+            if norm is not None:
+                value = upcast(pick_tokens(last, values))
+                gain = norm.gain(value)
+                asked, gains[layer] = asked.to(value) / gain, gain.detach()
+            left = asked.T.to(key.device).contiguous()
             if not bool(torch.isfinite(right).all() and torch.isfinite(left).all()):
                 raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
             factors[layer] = (left, right)
             keys[layer] = key
             missing[layer] = remaining.detach().norm(dim=1)
             eta[layer] = attenuation.to(torch.float32)
-            after = stream + ((bare_keys @ right) @ left.T).to(stream.device)
+            change = ((bare_keys @ right) @ left.T).to(stream.device)
+            if norm is not None and value is not None:
+                change = (norm(value + change.to(value)) - norm(value)).to(stream)
+            after = stream + change
         assert before is not None
         assert after is not None
-        return Solution(factors, keys, missing, eta, after - before, goals[top] - before)
+        return Solution(factors, keys, missing, eta, after - before, goals[top] - before, gains)
 
     def _keys_at(
         self,
@@ -250,20 +273,22 @@ class LayeredSolver:
 
     def _bare_streams(
         self, prompts: LookupPrompts, layer: int, hidden: PrefixSuffix, layers: tuple[int, ...]
-    ) -> dict[int, Tensor]:
-        """Stream of the bare prompts after each of `layers`, from that before block `layer`."""
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """Stream of the bare prompts after each of `layers`, from that before block `layer`, and its FFN's output."""
         ids, _, below = prompts.bare_rows(hidden)
 
-        def climb() -> dict[int, Tensor]:
-            return run(
+        def climb() -> tuple[dict[int, Tensor], Tensor]:
+            trace = run(
                 self.model,
                 ids,
                 start=layer,
                 hidden=below,
                 stop=layers[-1],
                 outputs=layers,
+                values=(layer,),
                 cache=prompts.bare_cache,
-            ).outputs
+            )
+            return trace.outputs, trace.values[layer]
 
         return self._recomputed(prompts, climb)
 

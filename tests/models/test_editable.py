@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GraniteConfig, OPTConfig
+from transformers import AutoModelForCausalLM, GraniteConfig, OPTConfig
 
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
@@ -22,23 +22,16 @@ def test_editable_model_has_its_shapes(family):
     assert model.weight(0).shape == (model.d_v, model.d_k) == (32, 128 if family in ("gpt2", "gptj") else 48)
 
 
-@pytest.mark.parametrize("config", [Gemma2Config, Gemma3TextConfig])
-def test_editable_model_refuses_a_normalized_ffn_output(config):
-    model = AutoModelForCausalLM.from_config(
-        config(
-            vocab_size=64,
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            intermediate_size=32,
-            head_dim=8,
-        )
-    )
-    with pytest.raises(MetakeError, match="post_feedforward_layernorm"):
-        EditableModel(model)
-    with pytest.raises(MetakeError, match="post_feedforward_layernorm"):  # nor when described
-        EditableModel(model, modules=ModuleMap("model.layers", "mlp.down_proj"))
+def test_editable_model_refuses_another_norm_of_the_ffn_output():
+    """A norm that subtracts the mean is no RMS norm."""
+    network = tiny("olmo2")
+    norm = torch.nn.LayerNorm(32)
+    torch.nn.init.normal_(norm.bias)
+    network.model.layers[1].post_feedforward_layernorm = norm
+    with pytest.raises(
+        MetakeError, match="LayerNorm of block 1: is applied to the FFN's output and is no RMS norm"
+    ):
+        EditableModel(network)
 
 
 def test_editable_model_names_the_remedy_for_unknown_families():

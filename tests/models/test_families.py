@@ -91,6 +91,12 @@ EDITED: dict[str, tuple[dict, ModuleMap]] = {
         ModuleMap("model.layers", "fc2"),
     ),
     "nemotron": (GROUPED, LLAMA),
+    "gemma2": (NARROW, LLAMA),
+    "gemma3_text": (NARROW, LLAMA),
+    "olmo2": (GROUPED, LLAMA),
+    "olmo3": (GROUPED, LLAMA),
+    "exaone4": (GROUPED, LLAMA),
+    "glm4": (NARROW, LLAMA),
     "smollm3": (GROUPED, LLAMA),
     "helium": (NARROW, LLAMA),
     "ernie4_5": (NARROW, LLAMA),
@@ -113,10 +119,6 @@ EDITED: dict[str, tuple[dict, ModuleMap]] = {
     "falcon_mamba": ({**SHORT, "state_size": 8}, ModuleMap("backbone.layers", "mixer.out_proj")),
 }
 REFUSED: dict[str, tuple[dict, ModuleMap, str]] = {
-    "gemma2": (NARROW, LLAMA, "post_feedforward_layernorm"),
-    "gemma3_text": (NARROW, LLAMA, "post_feedforward_layernorm"),
-    "olmo2": (GROUPED, LLAMA, "post_feedforward_layernorm"),
-    "glm4": (NARROW, LLAMA, "post_mlp_layernorm"),
     "granite": ({**GROUPED, "residual_multiplier": 0.2}, LLAMA, "stream would not receive the edit"),
     "rwkv": (
         {**SHORT, "intermediate_size": 48, "context_length": 128},

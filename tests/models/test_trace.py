@@ -126,16 +126,23 @@ def test_run_runs_every_ffn_of_described_models():
     assert EditableModel(tiny("phi"), modules=DESCRIBED["phi"][1]).ffn(0) is None
 
 
+def received(model, values):
+    """What the stream receives of the FFN's output: itself, or its norm (OLMo 2, Gemma 2 and 3)."""
+    norm = model.post_norm(2)
+    return values if norm is None else norm(values)
+
+
 @torch.no_grad()
 def test_run_has_keys_that_the_down_projection_reads(tiny_model):
     trace = run(tiny_model, IDS, keys=(2,), outputs=(1, 2))
     assert trace.keys[2].shape == (*IDS.shape, tiny_model.d_k)
     weight = tiny_model.weight(2)
     saved = weight.clone()
-    weight.zero_()  # without the FFN the block's output changes by exactly W k (a bias stays)
+    weight.zero_()  # without the FFN the block's output changes by exactly W k (a bias stays), or by its norm
     without = run(tiny_model, IDS, outputs=(2,)).outputs[2]
     weight.copy_(saved)
-    torch.testing.assert_close(trace.outputs[2] - without, trace.keys[2] @ saved.T, rtol=1e-4, atol=1e-4)
+    wanted = received(tiny_model, trace.keys[2] @ saved.T)
+    torch.testing.assert_close(trace.outputs[2] - without, wanted, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -160,7 +167,8 @@ def test_run_has_values_with_virtual_edits(tiny_model):
     edit = still.keys[2] @ right @ left.T
     torch.testing.assert_close(still.values[2], wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(trace.values[2], wanted + edit, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(trace.outputs[2] - still.outputs[2], edit, rtol=1e-4, atol=1e-3)
+    moved = received(tiny_model, wanted + edit) - received(tiny_model, wanted)
+    torch.testing.assert_close(trace.outputs[2] - still.outputs[2], moved, rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
@@ -201,6 +209,8 @@ def test_run_resumes_after_any_token(tiny_model, attention):
 
     Logits, and gradients by a change of the stream, are those of the pass over whole rows.
     """
+    if (tiny_model.family, attention) == ("gemma2", "sdpa"):
+        pytest.skip("Gemma 2 caps its attention logits and has no fused attention")
     tiny_model.model.set_attn_implementation(attention)
     begins, width = torch.tensor([3, 1, 0]), 3
     ids = torch.cat([IDS, IDS.flip(0)[:1]])
