@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from metake import cli
+from metake.calibration.locate import locate
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -30,7 +31,9 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
     """Second moments, and what every row asks for and writes, of however many processes there are."""
     torch.set_num_threads(1)
     model = load("demo", device="cpu")
-    statistics = collect(model, model.tokenizer, default_text("demo"), (1, 2, 3), tokens=3000, progress=False)
+    statistics = collect(
+        model, model.tokenizer, default_text("demo"), (1, 2, 3, 4), tokens=3000, progress=False
+    )
     found = {"C": statistics[3]}
     requests = [r.request for r in read_records(ASSETS / "world" / "dev.json", count)]
     for name, changes in ROWS.items():
@@ -41,6 +44,13 @@ def work(count: int = 3) -> dict[str, torch.Tensor]:
             stage = editor.edit(requests).stages[0]
             found[f"{name} residuals"] = stage.targets.residuals
             found[f"{name} left"] = stage.solution.factors[3][0]
+    for name in ("memit", "metake"):
+        location = locate(model, requests, name, statistics)
+        method = location.method
+        found[f"{name} settings"] = torch.tensor(
+            [*method.layers, method.value("lookup") == "subject", method.value("lr")]
+        )
+        found[f"{name} reach"] = torch.tensor([w.probability for w in location.windows])
     for objective in ("target_new", "prompt_last"):
         loss = WeightLoss(model, Batch.build(model, requests, ()).edits, (3,), objective)
         value, gradients = loss({3: torch.zeros_like(model.weight(3))}, [2, 0, 1])

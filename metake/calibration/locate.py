@@ -112,7 +112,8 @@ def locate(
         The method with its settings, and all that was measured.
 
     Raises:
-        MetakeError: unknown method or setting, or a layer that the model does not have.
+        MetakeError: unknown method or setting, a layer that the model does not have, or statistics of another model or
+            without a layer of a candidate window (`windows=False` needs those of the default one alone).
 
     Example:
         >>> import metake as mk
@@ -129,8 +130,9 @@ def locate(
         where = "as given" if "layers" in fixed else first.depth
         return Location(first, reasons=("settings: published", f"layers {_span(first.layers)}: {where}"))
     layers = tuple(sorted({layer for made in methods for layer in made.layers}))
-    if statistics is None and first.needs_statistics:
-        statistics = statistics_for(model, layers=layers)
+    if first.needs_statistics:
+        statistics = statistics_for(model, layers=layers) if statistics is None else statistics
+        statistics.check(model, layers)
     measures = {
         lookup: bare_measures(model, requests, lookup, layers, statistics if first.needs_statistics else None)
         for lookup in LOOKUPS

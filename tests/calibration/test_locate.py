@@ -1,5 +1,7 @@
 """Calibrated settings: what is chosen, what is never overridden."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -176,3 +178,9 @@ def test_located_method_edits(unchanged, requests, statistics):
         assert not torch.equal(
             unchanged.weight(method.layers[0]), editor._history.originals()[method.layers[0]]
         )
+
+
+def test_locate_refuses_statistics_that_lack_a_layer(unchanged, requests, statistics):
+    lacking = replace(statistics, moments={1: statistics[1]})
+    with pytest.raises(MetakeError, match="no statistics for layer"):
+        locate(unchanged, requests, "memit", lacking)
