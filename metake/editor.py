@@ -235,7 +235,7 @@ class Editor:
     ) -> EditResult:
         """One batch with a method that may be stronger than the editor's, which later batches are edited with."""
         started, own = time.perf_counter(), method is self.method
-        old = self.state if own else replace(self.state, scale=None, bases={})
+        old = self.state if own else replace(self.state, scale=None, bases={}, with_folded={})
         with frozen(self.model.model):
             delta, state, stages = self._step(method, requests, old, preview)
             constraint = method.constraint(state)
@@ -253,7 +253,8 @@ class Editor:
             requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons
         )
         self._history.push(result, applied, self.state)
-        self.state = state if own else replace(self.state, contexts=state.contexts, memory=state.memory)
+        state = state if own else replace(self.state, contexts=state.contexts, memory=state.memory)
+        self.state = self.method.fold(state)
         return result
 
     def _step(
@@ -300,7 +301,7 @@ class Editor:
             applied = delta.apply(self.model, check=False)
         result = EditResult(requests, self.method, delta, (), seconds, memory)
         self._history.push(result, applied, self.state)
-        self.state = self.state.with_memory(memory)
+        self.state = self.method.fold(self.state.with_memory(memory))
         return result
 
     def finalize(self) -> list[EditResult]:

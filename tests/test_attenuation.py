@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.geometry.operator import Identity, Ridge
+from metake.geometry.identity import Identity
+from metake.geometry.operator import Ridge
 from metake.methods.lookup_keys import scale_for
 from metake.methods.table import method_named
 

@@ -305,9 +305,7 @@ def _history_forgotten(self, x):
 
 def _history_added(self, x):
     solved = self.solve_base(x)
-    if self.past is None:
-        return solved
-    return solved + self._past_solved @ torch.cholesky_solve(self.past.T @ solved, self._past_factor)
+    return solved if self.past is None else 2 * solved - self._recent.correct(solved)
 
 
 def _inside_only(self, channel):

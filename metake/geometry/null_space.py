@@ -90,6 +90,20 @@ class Projected(Geometry):
         """
         return x / self.l2
 
+    def plus(self, moment: Tensor) -> Tensor:
+        """Matrix `scale beta I + V^T P V`, `m x m`, in P's dtype.
+
+        Args:
+            moment: P, `d_k x d_k`.
+
+        Returns:
+            `m x m`.
+        """
+        basis = self.basis.to(moment)
+        inside: Tensor = basis.T @ moment @ basis
+        inside.diagonal().add_(self.scale * self.l2)
+        return inside
+
     @property
     def condition(self) -> float:
         """Condition number within the null space, 1."""

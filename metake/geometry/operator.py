@@ -10,7 +10,8 @@ With G the geometry (d_k x d_k) and K the keys of a batch (d_k x n), everything 
 
 `Ridge` is MEMIT's G = lambda C + beta I. `Projected` is AlphaEdit's null space, in the coordinates
 of that space (X1): there its geometry is beta I and the same solver serves both. `Identity` is I: no key is
-protected more than another. Each remembers keys of earlier batches, G + K_p K_p^T, by Woodbury's identity.
+protected more than another. Each remembers keys of earlier batches, G + K_p K_p^T, by Woodbury's identity, or by
+their second moment P = K_p K_p^T, whose size does not depend on their number.
 
 Solves are done in fp64 by default: C of a trained model has condition numbers up to 1e8, beyond
 fp32's 1e7.
@@ -26,26 +27,17 @@ import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
+from metake.geometry.woodbury import Woodbury, cholesky, columns_of
 
 Fit = Literal["least_squares", "equality_constrained"]
-
-
-def _cholesky(matrix: Tensor, what: str) -> Tensor:
-    factor: Tensor
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if int(info):
-        raise MetakeError(
-            f"{what} is not positive definite in {str(matrix.dtype).removeprefix('torch.')}; "
-            "raise beta (--set jitter=...), collect statistics from more tokens, or solve in float64"
-        )
-    return factor
 
 
 class Geometry(ABC):
     """Operator G of one layer, possibly restricted to a subspace, with earlier keys.
 
     A subclass defines `solve_base`, and sets `dtype` and `device`; one that is restricted to a subspace also defines
-    `coordinates` and `lift`. Earlier keys, gram, channel and attenuation are defined here for all.
+    `coordinates` and `lift`. `plus` makes `with_moment` faster. Earlier keys, gram, channel and attenuation are
+    defined here for all.
 
     Attributes:
         dtype: precision of the solves.
@@ -71,6 +63,8 @@ class Geometry(ABC):
     device: torch.device
     past: Tensor | None = None  # coordinates x p, earlier keys
     scale: float = 1.0
+    _recent: Woodbury | None = None  # of `past`
+    _moment: Woodbury | Tensor | None = None  # of `with_moment`: a correction, or the factor of scale G + P
 
     @abstractmethod
     def solve_base(self, x: Tensor) -> Tensor:
@@ -105,13 +99,24 @@ class Geometry(ABC):
         """
         return channel
 
+    def plus(self, moment: Tensor) -> Tensor | None:
+        """Matrix `scale G + P`, `coordinates x coordinates`, in P's dtype; None, as here, if G is not known as a matrix.
+
+        Args:
+            moment: P, `d_k x d_k`, symmetric positive semidefinite.
+
+        Returns:
+            `coordinates x coordinates`, or None.
+        """
+        return None
+
     @property
     def condition(self) -> float:
         """Condition number of the base, from its eigenvalues or an estimate of them; NaN if it is not known."""
         return float("nan")
 
     def with_past(self, keys: Tensor | None) -> Self:
-        """Same base with other earlier keys.
+        """Same base, and moment, with other earlier keys.
 
         Args:
             keys: `d_k x p`; None for no earlier keys.
@@ -124,7 +129,7 @@ class Geometry(ABC):
         return other
 
     def scaled(self, factor: float) -> Self:
-        """The geometry `factor G`, without earlier keys; every rho is divided by the factor.
+        """The geometry `factor G`, without earlier keys and their moment; every rho is divided by the factor.
 
         Args:
             factor: positive factor of the base.
@@ -134,7 +139,47 @@ class Geometry(ABC):
         """
         other = copy.copy(self)
         other.scale = self.scale * factor
-        other.past = None
+        other.past = other._recent = other._moment = None
+        return other
+
+    def with_moment(self, moment: Tensor | None) -> Self:
+        """Same base, `scale G`, with keys of earlier batches by their second moment, `scale G + P`.
+
+        A geometry that defines `plus` is factored anew; for any other P is written as `F F^T` with at most `d_k` columns.
+
+        Args:
+            moment: P, the sum of `k k^T` over these keys, `d_k x d_k`; None for none.
+
+        Returns:
+            A copy that shares the base, without `past`; `with_past` adds further keys.
+
+        Raises:
+            MetakeError: P is not finite, or `scale G + P` not positive definite.
+
+        Example:
+            >>> import torch
+            >>> from metake.geometry.identity import Identity
+            >>> keys = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+            >>> Identity().with_moment(keys @ keys.T).attenuation(torch.eye(2))
+            tensor([0.1429, 0.3333], dtype=torch.float64)
+            >>> Identity().with_past(keys).attenuation(torch.eye(2))
+            tensor([0.1429, 0.3333], dtype=torch.float64)
+        """
+        other = copy.copy(self)
+        other.past = other._recent = other._moment = None
+        if moment is None:
+            return other
+        if not bool(torch.isfinite(moment).all()):
+            raise MetakeError(
+                "keys of earlier batches: not finite; the model's activations overflow at this layer"
+            )
+        moment = moment.to(self.device)
+        whole = self.plus(moment)
+        if whole is None:
+            columns = self.coordinates(columns_of(moment))
+            other._moment = Woodbury(columns, other._solve_scaled(columns))
+        else:
+            other._moment = cholesky(whole, "G + P").to(self.dtype)
         return other
 
     def _solve_scaled(self, x: Tensor) -> Tensor:
@@ -144,18 +189,18 @@ class Geometry(ABC):
     def _remember(self, keys: Tensor | None) -> None:
         """Factor Woodbury's small matrix, I + K_p^T G^-1 K_p, once per memory."""
         self.past = None if keys is None or keys.shape[1] == 0 else self.coordinates(keys)
-        if self.past is not None:
-            self._past_solved = self._solve_scaled(self.past)
-            small = self.past.T @ self._past_solved
-            small.diagonal().add_(1)
-            self._past_factor = _cholesky(small, "I + K_p^T G^-1 K_p")
+        self._recent = None if self.past is None else Woodbury(self.past, self._solve_earlier(self.past))
+
+    def _solve_earlier(self, x: Tensor) -> Tensor:
+        """Product `(scale G + P)^-1 x`."""
+        if isinstance(self._moment, Tensor):
+            return torch.cholesky_solve(x, self._moment)
+        solved = self._solve_scaled(x)
+        return solved if self._moment is None else self._moment.correct(solved)
 
     def _solve(self, x: Tensor) -> Tensor:
-        solved = self._solve_scaled(x)
-        if self.past is None:
-            return solved
-        inner = torch.cholesky_solve(self.past.T @ solved, self._past_factor)
-        return solved - self._past_solved @ inner
+        solved = self._solve_earlier(x)
+        return solved if self._recent is None else self._recent.correct(solved)
 
     def _enter(self, keys: Tensor) -> Tensor:
         if not bool(torch.isfinite(keys).all()):
@@ -219,7 +264,7 @@ class Geometry(ABC):
         eta = rho / (1 + rho)
         if fit == "least_squares":
             small = torch.cholesky_solve(
-                solved.T, _cholesky(gram + torch.eye(len(gram)).to(gram), "I + K^T G^-1 K")
+                solved.T, cholesky(gram + torch.eye(len(gram)).to(gram), "I + K^T G^-1 K")
             )
         else:
             values, vectors = torch.linalg.eigh(gram)
@@ -253,30 +298,6 @@ class Geometry(ABC):
         """
         rho = self.realizability(keys)
         return rho / (1 + rho)
-
-
-def checked(geometry: object, kind: str) -> Geometry:
-    """The operator that a spec has built.
-
-    Args:
-        geometry: result of `GeometrySpec.build`.
-        kind: kind of the spec, for the error line.
-
-    Returns:
-        The operator itself.
-
-    Raises:
-        MetakeError: not a `Geometry`, or one without `dtype` or `device`.
-    """
-    name = type(geometry).__name__
-    if not isinstance(geometry, Geometry):
-        raise MetakeError(f"geometry {kind}: build must return a Geometry, not {name}")
-    for attribute in ("dtype", "device"):
-        if not hasattr(geometry, attribute):
-            raise MetakeError(
-                f"geometry {kind}: {name} has no {attribute}; set self.{attribute} in its __init__"
-            )
-    return geometry
 
 
 class Ridge(Geometry):
@@ -317,7 +338,7 @@ class Ridge(Geometry):
         self.dtype, self.device = dtype, moment.device
         matrix = moment.to(dtype) * lam
         matrix.diagonal().add_(jitter)
-        self._factor = _cholesky(matrix, f"lambda C + beta I (lambda {lam:g}, beta {jitter:g})")
+        self._factor = cholesky(matrix, f"lambda C + beta I (lambda {lam:g}, beta {jitter:g})")
         self._remember(past)
 
     def solve_base(self, x: Tensor) -> Tensor:
@@ -330,6 +351,18 @@ class Ridge(Geometry):
             `d_k x n`.
         """
         return torch.cholesky_solve(x, self._factor)
+
+    def plus(self, moment: Tensor) -> Tensor:
+        """Matrix `scale (lambda C + beta I) + P`, `d_k x d_k`, in P's dtype.
+
+        Args:
+            moment: P, `d_k x d_k`.
+
+        Returns:
+            `d_k x d_k`.
+        """
+        factor = self._factor.to(moment)
+        return (factor @ factor.T).mul_(self.scale).add_(moment)
 
     @property
     def condition(self) -> float:
@@ -346,39 +379,3 @@ class Ridge(Geometry):
             bottom = smallest.norm()
             smallest = smallest / bottom
         return float(top * bottom)
-
-
-class Identity(Geometry):
-    """Geometry `G = I`: only the size of the change is penalized (UltraEdit).
-
-    Args:
-        past: keys of earlier batches, `d_k x p`.
-        dtype: precision of the solves.
-        device: device of the solves.
-    """
-
-    def __init__(
-        self,
-        *,
-        past: Tensor | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.dtype, self.device = dtype, torch.device(device)
-        self._remember(past)
-
-    def solve_base(self, x: Tensor) -> Tensor:
-        """The argument itself.
-
-        Args:
-            x: `d_k x n`.
-
-        Returns:
-            `d_k x n`.
-        """
-        return x
-
-    @property
-    def condition(self) -> float:
-        """Condition number, 1."""
-        return 1.0

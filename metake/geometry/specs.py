@@ -11,8 +11,9 @@ from torch import Tensor
 
 from metake.components import Component, register
 from metake.errors import MetakeError
+from metake.geometry.identity import Identity
 from metake.geometry.null_space import Projected
-from metake.geometry.operator import Geometry, Identity, Ridge
+from metake.geometry.operator import Geometry, Ridge
 from metake.geometry.statistics import Statistics
 
 
@@ -84,6 +85,30 @@ class GeometrySpec(Component):
                 "uses; choose a method with the geometry projected (alphaedit), or statistics of keys"
             )
         return self
+
+
+def checked(geometry: object, kind: str) -> Geometry:
+    """The operator that a spec has built.
+
+    Args:
+        geometry: result of `GeometrySpec.build`.
+        kind: kind of the spec, for the error line.
+
+    Returns:
+        The operator itself.
+
+    Raises:
+        MetakeError: not a `Geometry`, or one without `dtype` or `device`.
+    """
+    name = type(geometry).__name__
+    if not isinstance(geometry, Geometry):
+        raise MetakeError(f"geometry {kind}: build must return a Geometry, not {name}")
+    for attribute in ("dtype", "device"):
+        if not hasattr(geometry, attribute):
+            raise MetakeError(
+                f"geometry {kind}: {name} has no {attribute}; set self.{attribute} in its __init__"
+            )
+    return geometry
 
 
 @register

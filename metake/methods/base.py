@@ -155,6 +155,17 @@ class Method(Component):
         """
         raise NotImplementedError
 
+    def fold(self, state: State) -> State:
+        """State whose memory does not grow with the number of batches; called after every batch.
+
+        Args:
+            state: the state after a batch.
+
+        Returns:
+            The state itself by default.
+        """
+        return state
+
     def constraint(self, state: State) -> dict[str, float]:
         """Strength of the constraint in a state: the setting's value and the attenuation that it was derived from.
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from metake.components import register
 from metake.deltas import Delta
-from metake.geometry.operator import Fit, Geometry, checked
+from metake.geometry.operator import Fit, Geometry
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.methods.base import Method
+from metake.methods.geometries import base_at, with_earlier_keys
 from metake.methods.lookup_keys import batch_at, keys_in_contexts, lookup_keys, scale_for
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
@@ -239,23 +240,25 @@ class LocateThenEdit(Method):
 
         Args:
             model: the model to edit.
-            state: statistics and memory; its `bases` are filled.
+            state: statistics and memory; its geometries are filled.
             layer: an edited layer.
 
         Returns:
             The operator.
         """
-        if layer not in state.bases:
-            device = model.weight(layer).device
-            spec, moment = self.geometry, None
-            if state.statistics is not None:
-                spec = spec.for_statistics(state.statistics)
-                moment = state.statistics[layer].to(device)
-                moment = moment.clone() if moment.is_inference() else moment  # it would pass no gradient
-            state.bases[layer] = checked(spec.build(moment, self.torch_dtype, device), spec.kind)
-        base = state.bases[layer] if state.scale is None else state.bases[layer].scaled(state.scale)
-        past = [keys.to(base.device) for keys in state.of_layer(layer)] if self.memory.remembers_keys else []
-        return base.with_past(torch.cat(past, 1)) if past else base
+        base = base_at(self.geometry, state, layer, self.torch_dtype, model.weight(layer).device)
+        return with_earlier_keys(base, state, layer) if self.memory.remembers_keys else base
+
+    def fold(self, state: State) -> State:
+        """State with the keys of earlier batches folded into their second moment, if the memory does so.
+
+        Args:
+            state: the state after a batch.
+
+        Returns:
+            A new state, or the same one.
+        """
+        return state.fold(self.memory.fold)
 
     def solver(self, model: EditableModel, state: State, shares: Shares | None = None) -> LayeredSolver:
         """Lower level of a stage.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,9 +46,11 @@ class State:
     Attributes:
         statistics: second moments of the edited layers' keys; None if the method needs none.
         contexts: texts put before prompts; None until they are sampled, at the first batch.
-        memory: per batch, layer -> what is remembered of it.
+        memory: per batch since the last fold, layer -> what is remembered of it.
+        folded: layer -> what is remembered of all batches before, in one tensor; see `Method.fold`.
         scale: factor of every geometry that gives the attenuation asked for; None if none is, or before the first batch.
         bases: layer -> its geometry without earlier keys; filled when first used.
+        with_folded: layer and scale -> its geometry with the folded keys alone; filled when first used.
     """
 
     statistics: Statistics | None = None
@@ -55,6 +58,8 @@ class State:
     memory: tuple[LayerMemory, ...] = ()
     scale: float | None = None
     bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
+    folded: LayerMemory = field(default_factory=dict)
+    with_folded: dict[tuple[int, float | None], Geometry] = field(default_factory=dict, repr=False)
 
     def with_memory(self, memory: LayerMemory) -> State:
         """State after one more batch.
@@ -67,8 +72,25 @@ class State:
         """
         return replace(self, memory=(*self.memory, memory))
 
+    def fold(self, merge: Callable[[Tensor | None, list[Tensor]], Tensor | None]) -> State:
+        """State with the memory of all batches in one tensor per layer.
+
+        Args:
+            merge: the tensor of a layer from its earlier one, if any, and the memory of the batches since; None to
+                leave all as it is.
+
+        Returns:
+            A new state, or the state itself.
+        """
+        layers = sorted({layer for memory in self.memory for layer in memory})
+        found = {layer: merge(self.folded.get(layer), self.of_layer(layer)) for layer in layers}
+        merged = {layer: tensor for layer, tensor in found.items() if tensor is not None}
+        if not merged or len(merged) < len(layers):
+            return self
+        return replace(self, memory=(), folded={**self.folded, **merged}, with_folded={})
+
     def of_layer(self, layer: int) -> list[Tensor]:
-        """Memory of a layer, oldest batch first.
+        """Memory of a layer since the last fold, oldest batch first.
 
         Args:
             layer: an edited layer.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from metake.components import register
 from metake.deltas import Delta
-from metake.geometry.operator import Identity
+from metake.geometry.identity import Identity
 from metake.methods.base import Method
 from metake.methods.state import Attenuation, Stage, State
 from metake.models.editable import EditableModel
@@ -67,19 +69,29 @@ class UltraEdit(Method):
         """
         signals = inputs or self._signals(model, requests)
         moments = signals.moments
-        all_moments = dict(moments)
-        for layer in self.layers:
-            earlier = [Moments.unpack(packed) for packed in state.of_layer(layer)]
-            if earlier:
-                merged = earlier[0]
-                for further in earlier[1:]:
-                    merged = merged.merged(further)
-                all_moments[layer] = moments[layer].merged(merged)
+        earlier = {n: Moments.unpack(packed) for n, packed in self.fold(state).folded.items()}
+        all_moments = {n: m.merged(earlier[n]) if n in earlier else m for n, m in moments.items()}
         geometries = {layer: self._geometry(model, layer) for layer in self.layers}
         targets, solution = gradient_step(signals, all_moments, geometries, self.lr)
         stage = Stage(targets, solution, slice(0, len(requests)), last(self.layers))
         delta = Delta({n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()})
         return delta, state.with_memory({n: m.pack() for n, m in moments.items()}), (stage,)
+
+    def fold(self, state: State) -> State:
+        """State with the moments of all batches in one.
+
+        Args:
+            state: the state after a batch.
+
+        Returns:
+            A new state, or the state itself.
+        """
+
+        def merge(folded: Tensor | None, recent: list[Tensor]) -> Tensor:
+            packed = recent if folded is None else [folded, *recent]
+            return reduce(Moments.merged, map(Moments.unpack, packed)).pack()
+
+        return state.fold(merge)
 
     def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Attenuation:
         """Attenuation of each request, without any edit.

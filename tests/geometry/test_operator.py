@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metake.errors import MetakeError
+from metake.geometry.identity import Identity
 from metake.geometry.null_space import Projected
-from metake.geometry.operator import Identity, Ridge
+from metake.geometry.operator import Ridge
 
 DTYPE = torch.float64
 EPS = torch.finfo(DTYPE).eps

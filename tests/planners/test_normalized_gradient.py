@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 import metake.statistics_cache
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.geometry.operator import Identity
+from metake.geometry.identity import Identity
 from metake.models.tokens import encode
 from metake.planners.normalized_gradient import Moments, answer_keys_and_gradients, gradient_step
 from metake.presets import settings_for
@@ -127,12 +127,10 @@ def test_ultraedit_normalizes_by_all_earlier_batches(demo, records):
     first, second = ([r.request for r in part] for part in (records[:4], records[4:8]))
     with editor_of(demo) as editor:
         one, two = editor.edit(first), editor.edit(second)
-        seen = {
-            n: [Moments.unpack(packed).count for packed in editor.state.of_layer(n)]
-            for n in editor.method.layers
-        }
-    counts = [len(r.factors[2][0][0]) for r in (one.delta, two.delta)]
-    assert seen == {n: counts for n in (2, 3, 4)}
+        seen = {n: Moments.unpack(packed).count for n, packed in editor.state.folded.items()}
+        assert editor.state.memory == ()
+    count = sum(len(r.factors[2][0][0]) for r in (one.delta, two.delta))
+    assert seen == dict.fromkeys((2, 3, 4), count)
     with editor_of(demo) as editor:
         editor.restore(first, one.delta, one.memory)
         again = editor.edit(second).delta
