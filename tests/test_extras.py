@@ -32,6 +32,7 @@ EXTRA = {
     "tune": "search",
     "downstream": "harness",
     "run_notebooks": "docs",
+    "playground_pages": "dev",
 }
 EXTRA_ROOMS = {
     "drift": "theory",

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from metake.commands.common import load_model
-from metake.commands.option_types import Chats, Device, Dtype, ModelOrDemo, Modules
+from metake.commands.option_types import AsJson, Chats, Device, Dtype, ModelOrDemo, Modules
 from metake.console import set_interrupt_message
 from metake.extras import needs
+from metake.files import as_json as to_json
 
 Host = Annotated[
     str,
@@ -26,6 +27,7 @@ def playground(
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a page to edit facts, compare answers, undo, export, and to compare the theory with the solver.
 
@@ -39,9 +41,12 @@ def playground(
 
     at = bound_socket(host, port)
     session = Session(load_model(model, device, dtype, modules, chat))
-    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{f'[{host}]' if ':' in host else host}:{at.getsockname()[1]}"
     if host not in LOOPBACK:
         typer.echo(f"note: everyone who reaches {host} can edit the model; there is no password", err=True)
-    typer.echo(f"playground of {session.model.name}: http://{shown}:{at.getsockname()[1]} (Ctrl-C ends it)")
+    if as_json:
+        typer.echo(to_json({"model": session.model.name, "url": address}))
+    else:
+        typer.echo(f"playground of {session.model.name}: {address} (Ctrl-C ends it)")
     set_interrupt_message("the page is no longer served; edits that were not exported are gone")
     web_server(application(session, host)).run(sockets=[at])

@@ -9,7 +9,8 @@ from metake.methods.base import Method
 from metake.methods.lookup_keys import MIN_KEY_COSINE
 from metake.playground.choices import Choice, offers
 from metake.playground.drawing import WIDTH, svg
-from metake.playground.session import FORMS, Entry, Plan, Session
+from metake.playground.formats import FORMATS
+from metake.playground.session import Entry, Plan, Session
 from metake.presets import preset_name
 from metake.preview import Preview
 from metake.report.figures import BLACK, BLUE, GREEN, RED, panels
@@ -44,7 +45,7 @@ def described(session: Session) -> dict[str, Any]:
         "layers": len(model),
         "preset": preset_name(model),
         "methods": [asdict(offer) for offer in offers()],
-        "forms": FORMS,
+        "forms": {name: form.summary for name, form in FORMATS.items()},
         **edits(session),
     }
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from metake.report.figures import STYLE, styled
 
-WIDTH = 4.6  # inches; a phone shows it at about three quarters of this size
+WIDTH = 4.2  # inches; a phone shows it somewhat smaller, a desktop larger
 LAYOUT = {
     **STYLE,
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
-    "legend.fontsize": 8,
+    "legend.fontsize": 7.5,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.frameon": False,

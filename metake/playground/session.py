@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from metake.models.editable import EditableModel
 from metake.models.greedy import tokenizer_round_trip
 from metake.models.tokens import encode
 from metake.playground.choices import Choice, make_editor
+from metake.playground.formats import FORMATS
 from metake.preview import Preview
 from metake.requests import EditRequest
 from metake.result import EditResult
@@ -237,15 +239,14 @@ class Session:
         """Write all edits into a folder.
 
         Args:
-            form: a key of `FORMS`.
+            form: a key of `FORMATS`.
             folder: an empty folder.
 
         Raises:
-            MetakeError: unknown format, no edit, or the folder cannot be written.
+            MetakeError: unknown format, no edit, or edits that the format cannot hold.
         """
-        if form not in FORMS:
-            raise MetakeError(f"export: unknown format {form!r}; known: {', '.join(FORMS)}")
-        self.delta.save(folder)
-
-
-FORMS = {"delta": "the weight update alone (delta.safetensors, for metake apply)"}
+        if form not in FORMATS:
+            raise MetakeError(f"export: unknown format {form!r}; known: {', '.join(FORMATS)}")
+        delta, chosen = self.delta, FORMATS[form]
+        with nullcontext() if chosen.of_edited else swapped_weights(self.model, self._originals):
+            chosen.write(delta, self.model, folder)

@@ -9,6 +9,7 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.models.load import load
 from metake.playground.choices import Choice, offers
 from metake.playground.content import edits, planned
+from metake.playground.formats import FORMATS
 from metake.playground.session import Session
 from metake.requests import EditRequest
 
@@ -153,18 +154,24 @@ def test_failing_edit_leaves_the_model(session, monkeypatch):
     assert session.compare(PLACE)[0].after == "Zobru"
 
 
-def test_export_applies_to_the_unedited_model(session, tmp_path):
-    """The exported delta of two edits by two methods gives the edited model."""
+def test_export_holds_all_edits(session, tmp_path):
+    """Every format of two edits by two methods, read again, gives the edited model; the session goes on."""
     session.edit(PLACE, Choice())
     session.edit(CRAFT, MEMIT)
-    session.export("delta", tmp_path)
     edited = {n: session.model.weight(n).clone() for n in range(len(session.model))}
+    for form in FORMATS:
+        (tmp_path / form).mkdir()
+        session.export(form, tmp_path / form)
+        assert all(torch.equal(session.model.weight(n), weight) for n, weight in edited.items())
+    merged = load(str(tmp_path / "merged"), device="cpu")
+    assert all(torch.equal(merged.weight(n), weight) for n, weight in edited.items())
+    assert (tmp_path / "gguf-lora" / "adapter.gguf").read_bytes()[:4] == b"GGUF"
     session.undo_all()
-    delta = Delta.load(tmp_path)
-    assert [edit["target_new"] for edit in delta.note["edits"]] == ["Zobru", "hunter"]
-    with delta.applied(session.model):
-        for n, weight in edited.items():
-            torch.testing.assert_close(session.model.weight(n), weight, rtol=0, atol=1e-6)
+    for delta in (Delta.load(tmp_path / "delta"), Delta.from_pretrained(tmp_path / "peft")):
+        assert [edit["target_new"] for edit in delta.note["edits"]] == ["Zobru", "hunter"]
+        with delta.applied(session.model):
+            for n, weight in edited.items():
+                torch.testing.assert_close(session.model.weight(n), weight, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,11 @@ function table(head, rows, kind) {
     node("tbody", {}, ...rows));
 }
 
+// on a narrow screen the result is below the button that was pressed
+function bringIntoView(id) {
+  if (matchMedia("(max-width: 60rem)").matches) $(id).closest(".card").scrollIntoView({ block: "start" });
+}
+
 function showPreview(plan) {
   const parts = [];
   if (plan.figure) {
@@ -103,6 +108,7 @@ function showPreview(plan) {
   parts.push(node("dl", { className: "settings" }, ...Object.entries({ method: plan.method, layers: plan.layers.join(", "), ...plan.settings })
     .flatMap(([name, value]) => [node("dt", { textContent: name }), node("dd", { textContent: value })])));
   $("preview-out").replaceChildren(...parts);
+  bringIntoView("preview-out");
 }
 
 function verdict(row) {
@@ -121,6 +127,7 @@ function showAnswers(found) {
   $("answers-out").replaceChildren(
     node("p", { className: "soft small", textContent: `Before: without any edit. After: with ${count}.` }),
     table(["prompt", "before", "after", "verdict"], rows, "stack"));
+  bringIntoView("answers-out");
 }
 
 function showEdits(content) {
@@ -171,10 +178,10 @@ async function download() {
 const SLIDERS = { // name: [label, lowest, highest, step, start, logarithmic]
   lam: ["λ", -2, 8, 0.1, 3.5, true],
   norm: ["norm of the key", -1, 2, 0.05, 0.5, true],
-  angle: ["angle of the key to the protected half, degrees", 0, 90, 1, 30, false],
+  angle: ["angle of the key to the protected half (°)", 0, 90, 1, 30, false],
   condition: ["condition number κ of C", 0, 8, 0.1, 4, true],
-  between: ["angle between the keys, degrees", 0, 90, 1, 30, false],
-  residuals: ["angle between the residuals, degrees", 0, 180, 1, 90, false],
+  between: ["angle between the keys (°)", 0, 90, 1, 30, false],
+  residuals: ["angle between the residuals (°)", 0, 180, 1, 90, false],
   theta: ["progress θ", -3, 0, 0.05, -1, true],
   ratio: ["hard / easy gradient b/a", -3, 3, 0.1, 0, true],
   penalty: ["shared penalty", -2, 6, 0.1, 1, true],
@@ -203,7 +210,7 @@ async function draw() {
 
 function showPart(found) {
   const rows = found.lines.map((line) => node("tr", {}, node("th", { scope: "row", textContent: line.label }),
-    cell("library", short(line.library)), cell("relation", `${RELATION[line.relation]} ${short(line.theory)}`),
+    cell("library", short(line.library)), cell("theory", `${RELATION[line.relation]} ${short(line.theory)}`),
     cell("verdict", line.verdict, { className: line.holds ? "good" : "bad" })));
   document.querySelector(`[data-part="${found.part}"] [data-out]`).replaceChildren(
     picture(found.figure, found.alt), table(["compared", "library", "theory", "verdict"], rows, "stack"));
@@ -249,7 +256,7 @@ async function start() {
   $("method").value = "metake";
   $("settings").append(...(state.preset ? [["preset", `preset ${state.preset}`]] : []).concat([["measured", "measured on the first edit"]])
     .map(([value, textContent]) => node("option", { value, textContent })));
-  $("form").append(...Object.entries(state.forms).map(([name, title]) => node("option", { value: name, textContent: name, title })));
+  $("form").append(...Object.entries(state.forms).map(([name, title]) => node("option", { value: name, textContent: `${name}: ${title}` })));
   fill(state.examples[0]);
   showMethod();
   $("example").addEventListener("change", () => fill(state.examples[Number($("example").value)]));
