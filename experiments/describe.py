@@ -1,4 +1,4 @@
-"""Write the tables of settings and methods into docs/, from the code.
+"""Write the tables of settings, methods and options into docs/, and the names that a shell completes, from the code.
 
 python experiments/describe.py
 """
@@ -19,19 +19,34 @@ def options() -> Parser:
 if __name__ == "__main__":
     show_help(options)
 
-from metake.methods.settings import describe_settings
-from metake.methods.table import describe_methods
+from metake.cli import app
+from metake.commands.completion import NAMES
+from metake.commands.describe import describe_options
+from metake.files import write_json
+from metake.methods.settings import describe_settings, setting_names
+from metake.methods.table import METHODS, describe_methods
+from metake.models.load import KNOWN
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-TABLES = {"settings.md": describe_settings, "methods.md": describe_methods}
+TABLES = {
+    "settings.md": describe_settings,
+    "methods.md": describe_methods,
+    "command-line.md": lambda: describe_options(app),
+}
 
 
 def replace_table(text: str, table: str) -> str:
-    """`text` with its first table replaced."""
+    """`text` with the table of the same head replaced."""
     lines = text.splitlines(keepends=True)
-    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    first = next(i for i, line in enumerate(lines) if line == table.splitlines(keepends=True)[0])
     after = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
     return "".join([*lines[:first], table, *lines[after:]])
+
+
+def completed_names() -> dict[str, list[str]]:
+    """Names that a shell completes, which `metake.commands.completion` reads without model libraries."""
+    models = [known.name for known in KNOWN if known.name not in ("FOLDER", "FILE.gguf")]
+    return {"models": models, "methods": list(METHODS), "settings": setting_names()}
 
 
 @command("describe")
@@ -40,6 +55,7 @@ def main() -> None:
     for name, describe in TABLES.items():
         path = DOCS / name
         path.write_text(replace_table(path.read_text(encoding="utf-8"), describe()), encoding="utf-8")
+    write_json(NAMES, completed_names())
 
 
 if __name__ == "__main__":

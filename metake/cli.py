@@ -14,6 +14,7 @@ import typer
 from metake import __version__
 from metake.commands.apply import apply
 from metake.commands.ask import ask
+from metake.commands.config import ConfiguredCommand
 from metake.commands.demo import demo
 from metake.commands.drift import drift
 from metake.commands.edit import edit
@@ -32,26 +33,18 @@ HELP = "Knowledge editing for language models, with a per-edit report of how muc
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
-for each in (
-    ask,
-    edit,
-    evaluate,
-    locate,
-    stats,
-    apply,
-    export,
-    models,
-    tune,
-    sweep,
-    drift,
-    figures,
-    demo,
-    playground,
-):
-    app.command()(each)
+PANELS = {
+    "Edit a model": (ask, edit, apply, export),
+    "Compare and measure": (evaluate, locate, sweep, tune, stats),
+    "Theory": (drift, figures),
+    "Overview": (models, demo, playground),
+}
+for panel, commands in PANELS.items():
+    for each in commands:
+        app.command(cls=ConfiguredCommand, rich_help_panel=panel)(each)
 
 
 def versions() -> str:

@@ -26,7 +26,8 @@ FIGURES = ("realization.png",)  # drawn after the result is in place
 NOT_VERIFIED = (
     "delta.safetensors",
     "result.json",
-)  # not part of the model: the first has its own digest, the second is never read back
+    "options.json",
+)  # not part of the model: the first has its own digest, the others are not read with it
 # files of a model folder, which --overwrite replaces
 MODEL = (
     "config.json",

@@ -34,7 +34,7 @@ def origins(content):
 def check_origins(folder):
     """Every result file says which model, method and version it is of, and when it was written unless it has a digest."""
     for path in sorted(Path(folder).glob("*.json")):
-        if path.name == "index.json":  # figures of formulas, not of a model
+        if path.name in ("index.json", "options.json"):  # of formulas, not of a model; options of a command
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
         wanted = ["model", "fingerprint", "method", "version", *([] if "digest" in content else ["written"])]

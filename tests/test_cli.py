@@ -121,7 +121,7 @@ def test_edit_replaces_a_model_by_its_delta_alone(run, stats, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    alone = {"delta.safetensors", "result.json", "metake.json", "realization.png"}
+    alone = {"delta.safetensors", "result.json", "options.json", "metake.json", "realization.png"}
     for more, files in (([], model | alone), (["--delta-only"], alone), ([], model | alone)):
         run(*EDIT, *quick, *more)
         assert {file.name for file in (tmp_path / "o").iterdir()} == files

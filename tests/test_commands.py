@@ -125,6 +125,16 @@ DOCUMENTS = {
         {"model", "versions", "methods", "before", "out"},
         0,
     ),
+    "sweep": (
+        ["sweep", "--methods", "ultraedit", "--factors", "1", "--edits", 2, "--out", "o"],
+        {"model", "points", "glossary", "out"},
+        0,
+    ),
+    "drift": (
+        ["drift", "--edits", 1, "--steps", 0, "--norms", 0, "--factors", "1", "--layers", 1, "--out", "o"],
+        {"model", "verdicts", "edits", "out"},
+        0,
+    ),
     "stats": (
         ["stats", "--model", "demo", "--layers", 1, "--tokens", 700, "--out", "o"],
         {"model", "tokens", "layers", "thin", "out"},

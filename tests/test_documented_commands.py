@@ -57,7 +57,18 @@ def words_of(line: str) -> list[str]:
     return [word for word in shlex.split(line, comments=True) if word != "..."]
 
 
+def make_config(words: list[str]) -> None:
+    """A file of options for a command that reads one."""
+    path = Path(words[words.index("--config") + 1])
+    if not path.suffix:
+        path.mkdir()
+        path /= "options.json"
+    path.write_text('{"model": "demo", "data": "records.json"}', encoding="utf-8")  # JSON is YAML, too
+
+
 def check_metake(words: list[str]) -> None:
+    if "--config" in words:
+        make_config(words)
     group = typer.main.get_command(cli.app)
     context = group.make_context("metake", list(words))
     name, command, rest = group.resolve_command(context, list(words))

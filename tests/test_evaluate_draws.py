@@ -60,7 +60,14 @@ def test_evaluate_keeps_the_rows_of_every_draw(evaluate, tmp_path):
     rect, other = (np.concatenate([draw[i]["per_record"]["efficacy"] for draw in rows]) for i in (0, 1))
     assert found["differences"]["rect"]["efficacy"]["mean"] == pytest.approx((rect - other).mean(), abs=1e-6)
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"results.json", "table.md", "differences.md", "realization.png", "report.html"}
+    assert written == {
+        "results.json",
+        "options.json",
+        "table.md",
+        "differences.md",
+        "realization.png",
+        "report.html",
+    }
     assert "| rect | " in (tmp_path / "out" / "differences.md").read_text()
     assert "±" in (tmp_path / "out" / "table.md").read_text()
     code, _, alone = evaluate("--overwrite")

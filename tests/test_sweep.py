@@ -24,7 +24,13 @@ def test_sweep_interrupted_resumes_with_equal_results(tmp_path, cut_at):
     assert len(edited) == 4
     cut, whole = (json.loads((tmp_path / name / "demo.json").read_text()) for name in ("cut", "whole"))
     assert {**cut, "written": ""} == {**whole, "written": ""}
-    assert {p.name for p in (tmp_path / "cut").iterdir()} == {"demo.json", "demo.md", "demo.png", "runs"}
+    assert {p.name for p in (tmp_path / "cut").iterdir()} == {
+        "demo.json",
+        "demo.md",
+        "demo.png",
+        "options.json",
+        "runs",
+    }
     assert len(list((tmp_path / "cut").glob("runs/demo/*/batch-0001/batch.json"))) == 4
     model = load("demo", device="cpu")
     weight = settings_for(model, "memit-compensated").value("lam")

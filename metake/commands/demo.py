@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from metake.commands.option_types import AsJson
+from metake.console import document
+from metake.files import read_json
 from metake.options import output_folder
 
 Out = Annotated[
@@ -25,6 +28,7 @@ def demo(
     edits: Edits = 60,
     batch: Batch = 20,
     skip_real: SkipReal = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare an open and a closed loop on a real and a demo model, in a few minutes.
 
@@ -37,4 +41,6 @@ def demo(
     from metake.demo.run import demonstrate
 
     warnings.simplefilter("ignore")
-    demonstrate(model, edits, batch, out, with_real=not skip_real)
+    with document(as_json) as content:
+        demonstrate(model, edits, batch, out, with_real=not skip_real)
+        content.update(read_json(out / "results.json"), out=str(out))

@@ -9,6 +9,7 @@ import typer
 
 from metake.commands.common import above_zero, load_model
 from metake.commands.option_types import (
+    AsJson,
     Chats,
     Device,
     Dtype,
@@ -20,8 +21,10 @@ from metake.commands.option_types import (
     Stats,
     Text,
 )
+from metake.console import document
 from metake.errors import MetakeError
 from metake.extras import needs
+from metake.files import read_json
 from metake.options import output_folder, parse_layers, parse_numbers
 from metake.shipped import ASSETS, DEMOS
 
@@ -85,6 +88,7 @@ def drift(
     dtype: Dtype = "float32",
     modules: Modules = None,
     chat: Chats = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the premises and conclusions of Theorem 3 on a model, edit by edit.
 
@@ -118,4 +122,6 @@ def drift(
     )
     path = data or ASSETS / "world" / ("test.json" if loaded.name in DEMOS else "real_facts.json")
     requests = [record.request for record in read_records(path, edits)]
-    report(run(bench, requests, path.name, out, seed), out)
+    with document(as_json) as content:
+        report(run(bench, requests, path.name, out, seed), out)
+        content.update(read_json(out / "drift.json"), out=str(out))

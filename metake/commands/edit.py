@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from metake.commands.common import MethodOptions, load_model
+from metake.commands.config import ConfigFile, save_options
+from metake.commands.edit_options import (
+    DeltaOnly,
+    Escalate,
+    Out,
+    PreviewOnly,
+    Prompt,
+    Requests,
+    Subject,
+    Target,
+)
 from metake.commands.option_types import (
     AsJson,
     Change,
@@ -20,6 +31,7 @@ from metake.commands.option_types import (
     Format,
     Hparams,
     Layers,
+    MethodName,
     Model,
     Modules,
     Overwrite,
@@ -31,7 +43,6 @@ from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
-from metake.options import output_path
 from metake.processes import rank_and_size
 
 if TYPE_CHECKING:
@@ -43,34 +54,6 @@ if TYPE_CHECKING:
     from metake.result import EditResult
 
 NOT_EDITED = 3  # exit code where an answer does not begin with its target
-
-Prompt = Annotated[str | None, typer.Option("--request", help="Prompt with {} for the subject.")]
-Subject = Annotated[str | None, typer.Option("--subject", help="The subject, as it stands in the prompt.")]
-Target = Annotated[str | None, typer.Option("--target", help="The new answer.")]
-Requests = Annotated[
-    Path | None,
-    typer.Option(help="File of facts (JSON, JSON Lines, CSV or TSV; docs/data.md), edited as one batch."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        parser=output_path, metavar="PATH", help="Folder for the edited model, the delta and the result."
-    ),
-]
-MethodName = Annotated[str, typer.Option(help="A row of the method table, e.g. metake, alphaedit, memit.")]
-Escalate = Annotated[
-    int,
-    typer.Option(
-        "--escalate",
-        min=0,
-        help="Further attempts, each with a weaker constraint and more steps, while some answers do not begin with "
-        "their target.",
-    ),
-]
-DeltaOnly = Annotated[bool, typer.Option("--delta-only", help="Save only the delta, not the model.")]
-PreviewOnly = Annotated[
-    bool, typer.Option("--preview", help="Print the predicted realization (rho, eta) and stop.")
-]
 
 
 def read_requests(
@@ -301,6 +284,7 @@ def save_edit(
     with result_folder(out, overwrite=overwrite) as folder:
         editor.delta.save(folder)
         write_json(folder / "result.json", summary)
+        save_options(folder)
         if not delta_only:
             write_model(editor.model, folder)
     set_interrupt_message(f"the result is saved in {out}")
@@ -358,14 +342,14 @@ def edit(
     modules: Modules = None,
     chat: Chats = False,
     overwrite: Overwrite = False,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Edit one fact, or a file of facts, and save the edited model.
 
     Exit codes: 0 all answers begin with their target, 3 some do not (the result is saved), 2 invalid input.
 
-    Example: metake edit --model smollm2 --request 'Which city was {} born in?' --subject 'Niels Bohr'
-    --target 'Oslo' --out edited
+    Example: metake edit --model demo --request 'Which city was {} born in?' --subject 'Nezan Girok' --target Trumas --out edited
     """
     from metake.editor import Editor
 

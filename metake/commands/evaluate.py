@@ -11,6 +11,7 @@ import typer
 from tqdm import tqdm
 
 from metake.commands.common import MethodOptions, load_model, records_that_fit
+from metake.commands.config import ConfigFile, save_options
 from metake.commands.evaluate_options import (
     Against,
     Alone,
@@ -21,7 +22,6 @@ from metake.commands.evaluate_options import (
     Generate,
     HeldOut,
     MeasureEvery,
-    Methods,
     ModelToEdit,
     Out,
     ProtocolName,
@@ -39,6 +39,7 @@ from metake.commands.option_types import (
     Format,
     Hparams,
     Layers,
+    Methods,
     Modules,
     Overwrite,
     Preset,
@@ -210,6 +211,7 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
         short = render(f"{content['model']}: {content['edits']} edits, {len(draws)} draws", *table, 150)
         full = markdown(*table)
     write_json(out / "results.json", content)
+    save_options(out)
     write_text(out / "table.md", full)
     texts = "".join(f", the texts of every case: {name}" for name in write_answers(content, out))
     for name in ("differences.md", "curves.png"):  # of an earlier evaluation
@@ -331,12 +333,12 @@ def evaluate(
     modules: Modules = None,
     chat: Chats = False,
     overwrite: Overwrite = False,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Edit the records of a file in consecutive batches with several methods, and compare the methods.
 
-    Every batch is checkpointed under --out; rerun the command to resume. Tables have means over draws, the page has the
-    first. --edited and --base measure a model that was edited elsewhere.
+    Every batch is checkpointed under --out; rerun the command to resume. With several draws the page has the first.
 
     Example: metake evaluate --model demo --data zsre.json --methods metake,memit --edits 100 --batch 20 --out results
     """

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from metake.commands.completion import complete_model
+from metake.commands.option_types import MODEL, OUTPUT, RECORDS
 from metake.errors import MetakeError
 from metake.extras import require
 from metake.folders import check_run_folder
@@ -16,6 +18,7 @@ from metake.options import output_path
 EVALUATION = (
     "checkpoints",
     "results.json",
+    "options.json",
     "answers.jsonl",
     "table.md",
     "differences.md",
@@ -26,18 +29,26 @@ EVALUATION = (
 
 ModelToEdit = Annotated[
     str | None,
-    typer.Option("--model", help="A name from `metake models`, a local folder, a .gguf file or a hub name."),
+    typer.Option(
+        "--model",
+        help="A name from `metake models`, a local folder, a .gguf file or a hub name.",
+        autocompletion=complete_model,
+        rich_help_panel=MODEL,
+    ),
 ]
 Edited = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
         help="Evaluate this model, which was edited elsewhere (safetensors), or this delta, in place of --methods.",
+        rich_help_panel=MODEL,
     ),
 ]
 Base = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="With --edited: the unedited model, as for --model."),
+    typer.Option(
+        metavar="NAME", help="With --edited: the unedited model, as for --model.", rich_help_panel=MODEL
+    ),
 ]
 OF_METHODS = (
     "model",
@@ -59,7 +70,8 @@ Data = Annotated[
     Path,
     typer.Option(
         help="File of records (JSON, JSON Lines, CSV or TSV) in a format of docs/data.md, or a known name, e.g. "
-        "knowedit-wiki-recent."
+        "knowedit-wiki-recent.",
+        rich_help_panel=RECORDS,
     ),
 ]
 Out = Annotated[
@@ -68,15 +80,19 @@ Out = Annotated[
         parser=output_path,
         metavar="PATH",
         help="Folder for results.json, table.md, report.html and the figure.",
+        rich_help_panel=OUTPUT,
     ),
 ]
-Methods = Annotated[str, typer.Option(help="Comma-separated rows of the method table.")]
-Edits = Annotated[int | None, typer.Option(min=1, help="Use the first records, this many; default: all.")]
+Edits = Annotated[
+    int | None,
+    typer.Option(min=1, help="Use the first records, this many; default: all.", rich_help_panel=RECORDS),
+]
 Seeds = Annotated[
     int,
     typer.Option(
         min=1,
         help="Draws of the records: the first ones for draw 0, a random sample for every other; each has contexts of its own.",
+        rich_help_panel=RECORDS,
     ),
 ]
 Against = Annotated[
@@ -84,14 +100,25 @@ Against = Annotated[
     typer.Option(
         metavar="METHOD",
         help="Also the paired difference of every other method to this one, record by record, with its interval.",
+        rich_help_panel="Measurement",
     ),
 ]
 MeasureEvery = Annotated[
     int | None,
-    typer.Option(min=1, metavar="BATCHES", help="Measure also in between, after every so many batches."),
+    typer.Option(
+        min=1,
+        metavar="BATCHES",
+        help="Measure also in between, after every so many batches.",
+        rich_help_panel="Measurement",
+    ),
 ]
 Alone = Annotated[
-    bool, typer.Option("--alone", help="Evaluate each batch alone, on an otherwise unedited model.")
+    bool,
+    typer.Option(
+        "--alone",
+        help="Evaluate each batch alone, on an otherwise unedited model.",
+        rich_help_panel="Measurement",
+    ),
 ]
 ProtocolName = Annotated[
     str,
@@ -99,10 +126,14 @@ ProtocolName = Annotated[
         "--protocol",
         metavar="NAME",
         help="published, or wild: complete greedy answers, compared after normalization (docs/data.md).",
+        rich_help_panel="Measurement",
     ),
 ]
-Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.")]
-HeldOut = Annotated[Path | None, typer.Option(help="Text for perplexity; default: the included text.")]
+Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.", rich_help_panel="Measurement")]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(help="Text for perplexity; default: the included text.", rich_help_panel="Measurement"),
+]
 
 
 def method_names(methods: str, against: str | None) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from metake.commands.option_types import AsJson
+from metake.console import document
 from metake.extras import needs
 from metake.options import output_folder
 
@@ -42,7 +44,7 @@ def draw(claims: str | None, out: Path) -> list[dict[str, Any]]:
         raise typer.Exit(1) from error
 
 
-def figures(out: Out = Path("results/figures"), claims: Claims = None) -> None:
+def figures(out: Out = Path("results/figures"), claims: Claims = None, as_json: AsJson = False) -> None:
     """Draw figures that check the theory: theory as a line, the library's code as points.
 
     Writes one PDF, PNG and CSV per figure, captions.md and index.json. Each row of a CSV states its relation to the
@@ -57,10 +59,12 @@ def figures(out: Out = Path("results/figures"), claims: Claims = None) -> None:
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     with needs("theory"):
         from metake.figures.gallery import missing_models
-    entries = draw(claims, out)
-    for entry in entries:
-        typer.echo(f"{entry['name']}: {entry['summary']}")
-    typer.echo(f"{len(entries)} figures in {out}")
+    with document(as_json) as content:
+        entries = draw(claims, out)
+        for entry in entries:
+            typer.echo(f"{entry['name']}: {entry['summary']}")
+        typer.echo(f"{len(entries)} figures in {out}")
+        content.update(figures=entries, out=str(out))
     for name, models in missing_models([entry["name"] for entry in entries]).items():
         typer.echo(
             f"note: {name}: drawn without {', '.join(models)}, which this installation leaves out; "

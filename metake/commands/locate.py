@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metake.commands.common import data_file, load_model, parse_changes
-from metake.commands.edit import MethodName, Prompt, Requests, Subject, Target, read_requests
+from metake.commands.edit import read_requests
+from metake.commands.edit_options import Prompt, Requests, Subject, Target
 from metake.commands.option_types import (
     AsJson,
     Change,
     Chats,
     Device,
     Dtype,
+    MethodName,
     Model,
     Modules,
     Stats,

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from metake.commands.config import ConfiguredCommand
 from metake.console import command
 from metake.errors import MetakeError
 from metake.processes import process_group
@@ -66,7 +67,9 @@ class Script:
     def command(self) -> Any:
         """The command with its options; `-h` also shows its help."""
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(context_settings={"help_option_names": ["-h", "--help"]})(self.function)
+        app.command(cls=ConfiguredCommand, context_settings={"help_option_names": ["-h", "--help"]})(
+            self.function
+        )
         return typer.main.get_command(app)
 
     def __call__(self, arguments: Sequence[str] | None = None) -> None:

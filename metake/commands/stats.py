@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metake.commands.common import load_model
-from metake.commands.edit import MethodName, Requests
-from metake.commands.option_types import AsJson, Device, Dtype, Layers, Model, Modules, Overwrite
+from metake.commands.edit_options import Requests
+from metake.commands.option_types import AsJson, Device, Dtype, Layers, MethodName, Model, Modules, Overwrite
 from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import check_writable, read_text

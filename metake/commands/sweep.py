@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metake.commands.common import data_file, load_model, records_that_fit
+from metake.commands.completion import complete_method
+from metake.commands.config import ConfigFile, save_options
 from metake.commands.option_types import (
+    METHOD,
+    AsJson,
     Batch,
     Data,
     Device,
@@ -21,6 +25,8 @@ from metake.commands.option_types import (
     Text,
     Threads,
 )
+from metake.console import document
+from metake.files import read_json
 from metake.options import parse_numbers
 
 if TYPE_CHECKING:
@@ -30,11 +36,15 @@ if TYPE_CHECKING:
 Methods = Annotated[
     str | None,
     typer.Option(
-        help="Names of methods, comma-separated; default: MEMIT, its controls, AlphaEdit and MetaKE, with the preset's "
-        "components."
+        help="Rows of the method table, comma-separated; default: MEMIT, its controls, AlphaEdit and MetaKE, with the "
+        "preset's components.",
+        autocompletion=complete_method,
+        rich_help_panel=METHOD,
     ),
 ]
-Factors = Annotated[str, typer.Option(help="Strengths, as factors of the searched one.")]
+Factors = Annotated[
+    str, typer.Option(help="Strengths, as factors of the searched one.", rich_help_panel=METHOD)
+]
 
 
 def swept_methods(model: EditableModel, methods: str | None) -> list[Method]:
@@ -69,6 +79,8 @@ def sweep(
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure efficacy and generalization against specificity over a range of lambda.
 
@@ -89,5 +101,10 @@ def sweep(
     loaded = load_model(model, device, dtype, modules)
     records, _ = records_that_fit(loaded, everything, path)
     bases = swept_methods(loaded, methods)
-    table = run(loaded, records, bases, scale, batch=batch, out=out, data=path.name, stats=stats, text=text)
-    typer.echo(table)
+    with document(as_json) as content:
+        table = run(
+            loaded, records, bases, scale, batch=batch, out=out, data=path.name, stats=stats, text=text
+        )
+        typer.echo(table)
+        save_options(out)
+        content.update(read_json(out / f"{Path(loaded.name).name}.json"), out=str(out))

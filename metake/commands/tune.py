@@ -9,12 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from metake.commands.common import data_file, load_model, records_that_fit
+from metake.commands.config import ConfigFile, save_options
 from metake.commands.option_types import (
+    METHOD,
+    OUTPUT,
+    AsJson,
     Batch,
     Data,
     Device,
     Dtype,
     Edits,
+    Methods,
     ModelOrDemo,
     Modules,
     Seed,
@@ -22,40 +27,56 @@ from metake.commands.option_types import (
     Text,
     Threads,
 )
+from metake.console import document
 from metake.extras import needs
 from metake.files import read_json
 from metake.names import unknown_name
 from metake.options import output_folder, parse_numbers
 
-Methods = Annotated[str, typer.Option(help="Rows of the method table, comma-separated.")]
-Trials = Annotated[int, typer.Option(min=1, help="Trials per method.")]
+Trials = Annotated[int, typer.Option(min=1, help="Trials per method.", rich_help_panel=METHOD)]
 Held = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
         help="Setting of all new trials, e.g. lookup=prompt. Repeatable.",
+        rich_help_panel=METHOD,
     ),
 ]
 Factors = Annotated[
     str | None,
-    typer.Option(metavar="3,10", help="Also start from the shipped settings at these relative strengths."),
+    typer.Option(
+        metavar="3,10",
+        help="Also start from the shipped settings at these relative strengths.",
+        rich_help_panel=METHOD,
+    ),
 ]
 Extend = Annotated[
     bool,
     typer.Option(
         "--extend",
         help="Continue from the trials in the model's result file, if its data, batch and seed are the same.",
+        rich_help_panel=METHOD,
     ),
 ]
 AllLayerSets = Annotated[
     bool,
-    typer.Option("--all-layer-sets", help="Also start from the shipped settings at every other layer set."),
+    typer.Option(
+        "--all-layer-sets",
+        help="Also start from the shipped settings at every other layer set.",
+        rich_help_panel=METHOD,
+    ),
 ]
-Published = Annotated[bool, typer.Option("--published", help="Also start from the published defaults.")]
+Published = Annotated[
+    bool, typer.Option("--published", help="Also start from the published defaults.", rich_help_panel=METHOD)
+]
 WinnersOf = Annotated[
     str | None,
-    typer.Option(metavar="MODEL,MODEL", help="Also start from the settings that these models ship with."),
+    typer.Option(
+        metavar="MODEL,MODEL",
+        help="Also start from the settings that these models ship with.",
+        rich_help_panel=METHOD,
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -63,12 +84,16 @@ Out = Annotated[
         parser=output_folder,
         metavar="PATH",
         help="Default: results/search/MODEL; in a checkout, the shipped preset files if the model has any, which are overwritten.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 JournalFolder = Annotated[
     Path,
     typer.Option(
-        parser=output_folder, metavar="PATH", help="Folder of the journals, from which a search resumes."
+        parser=output_folder,
+        metavar="PATH",
+        help="Folder of the journals, from which a search resumes.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 
@@ -138,6 +163,8 @@ def tune(
     device: Device = None,
     dtype: Dtype = "float32",
     modules: Modules = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search settings on development records, with the same number of trials for every method.
 
@@ -151,6 +178,7 @@ def tune(
 
         from metake.data.records import read_records
         from metake.methods.table import find_method
+        from metake.presets import PRESETS
         from metake.tuning.run import model_words
         from metake.tuning.run import tune as search
         from metake.tuning.search import Budget
@@ -165,4 +193,10 @@ def tune(
     records, _ = records_that_fit(loaded, everything, path)
     budget = Budget(path, edits, batch, seed, trials, journal, held, begin, all_layer_sets, published, others)
     words = model_words(model, modules, device, dtype)
-    search(loaded, names, records, budget, extend=extend, out=out, stats=stats, text=text, options=words)
+    with document(as_json) as content:
+        written = search(
+            loaded, names, records, budget, extend=extend, out=out, stats=stats, text=text, options=words
+        )
+        if written.parent != PRESETS:
+            save_options(written.parent)
+        content.update(read_json(written), out=str(written.parent))

@@ -1,0 +1,284 @@
+"""Options from a file, `--config FILE`, and the options of a command saved as such a file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from metake.commands.option_types import OUTPUT
+from metake.errors import MetakeError
+from metake.files import read_json, read_text, write_json
+from metake.names import unknown_name
+
+OPTIONS = "options.json"  # in a folder of results
+COMMAND = "command"  # key of the command's name in a file of options
+NOT_SAVED = ("--config", "--out", "--overwrite", "--json")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML, YAML or JSON file of options, or a folder of earlier results; options of the command line override it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+_given: ContextVar[dict[str, Any] | None] = ContextVar("given", default=None)
+
+
+class ConfiguredCommand(TyperCommand):
+    """A command whose option `--config`, if it has one, names a file of further options.
+
+    The options of the file come before those of the command line, which therefore override them; values of a
+    repeatable option are added to them.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments, after those of the file.
+
+        Args:
+            ctx: context of the command.
+            args: arguments of the command line.
+
+        Returns:
+            What is left of them.
+
+        Raises:
+            BadParameter: a value of the command line that its option does not take.
+            MetakeError: the file cannot be read, has an unknown option, or a value that its option does not take.
+        """
+        file = config_file(args)
+        if file is None or "--config" not in known_options(self):
+            return super().parse_args(ctx, args)
+        path, options = read_options(file, str(self.name))
+        words = list(option_words(options, self, path))
+        try:
+            return super().parse_args(ctx, [*words, *args])
+        except typer.BadParameter as error:
+            named = getattr(error.param, "opts", None) or [""]
+            if named[0].removeprefix("--") not in options or any(word.startswith(named[0]) for word in args):
+                raise
+            raise MetakeError(f"{path}: {named[0].removeprefix('--')}: {error.message}") from error
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; meanwhile `save_options` saves the options that were given.
+
+        Args:
+            ctx: context of the command, with the values of its options.
+
+        Returns:
+            What the command returns.
+        """
+        token = _given.set({COMMAND: self.name, **given_options(self, ctx)})
+        try:
+            return super().invoke(ctx)
+        finally:
+            _given.reset(token)
+
+
+def config_file(args: Sequence[str]) -> Path | None:
+    """Value of the last `--config` of a command line.
+
+    Args:
+        args: arguments of the command.
+
+    Returns:
+        The path; None without the option.
+    """
+    found = None
+    for place, word in enumerate(args):
+        if word == "--":
+            break
+        if word == "--config" and place + 1 < len(args):
+            found = args[place + 1]
+        elif word.startswith("--config="):
+            found = word.partition("=")[2]
+    return None if found is None else Path(found)
+
+
+def known_options(command: Any) -> dict[str, Any]:
+    """Option -> its parameter.
+
+    Args:
+        command: the command.
+
+    Returns:
+        The options in the order of the help.
+    """
+    return {
+        parameter.opts[0]: parameter for parameter in command.params if parameter.opts[0].startswith("--")
+    }
+
+
+def read_options(file: Path, command: str) -> tuple[Path, dict[str, Any]]:
+    """Options of a file, with `-` in their names.
+
+    Args:
+        file: value of `--config`.
+        command: name of the command that reads it.
+
+    Returns:
+        Path of the file, which is in the folder if a folder is given; and option -> value.
+
+    Raises:
+        MetakeError: the file cannot be read, is no mapping, or is about another command.
+    """
+    path = file / OPTIONS if file.is_dir() else file
+    content = read_mapping(path)
+    options = {str(name).replace("_", "-"): value for name, value in content.items()}
+    named = options.pop(COMMAND, command)
+    if named != command:
+        raise MetakeError(
+            f"{path}: {COMMAND}: options of metake {named}, not of metake {command}; give another file"
+        )
+    return path, options
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """Content of a TOML, YAML or JSON file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        MetakeError: the file cannot be read, or has another content.
+    """
+    kind = path.suffix.lower()
+    try:
+        if kind == ".toml":
+            content = tomllib.loads(read_text(path))
+        elif kind in (".yaml", ".yml"):
+            import yaml
+
+            content = yaml.safe_load(read_text(path))
+        elif kind == ".json":
+            content = read_json(path)
+        else:
+            raise MetakeError(
+                f"--config {path}: must be a .toml, .yaml or .json file, or a folder with {OPTIONS}"
+            )
+    except MetakeError:
+        raise
+    except Exception as error:  # TOMLDecodeError, YAMLError, a date of no calendar
+        raise MetakeError(f"{path}: not {kind[1:].upper()} ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(content, dict):
+        raise MetakeError(f"{path}: must be a mapping of options to values, as in model: demo")
+    return content
+
+
+def option_words(options: Mapping[str, Any], command: Any, path: Path) -> Iterator[str]:
+    """Arguments that stand for the options of a file.
+
+    Args:
+        options: option without `--` -> value.
+        command: the command.
+        path: the file, for errors.
+
+    Yields:
+        Words of a command line.
+
+    Raises:
+        MetakeError: an unknown option, or a value that no option can have.
+    """  # noqa: DOC501 (unknown_name returns a MetakeError)
+    known = {name.removeprefix("--"): option for name, option in known_options(command).items()}
+    known.pop("config")
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(
+                str(path), name, known, f"remove it; metake {command.name} --help explains each"
+            )
+        if value is not None:
+            yield from words_of(known[name], value, f"{path}: {name}")
+
+
+def words_of(option: Any, value: Any, where: str) -> Iterator[str]:
+    """Arguments that give an option a value.
+
+    Args:
+        option: the option.
+        value: a number, text or truth value; a list, or a mapping for `--set` and `--hparams`.
+        where: begins the error line.
+
+    Yields:
+        Words of a command line.
+
+    Raises:
+        MetakeError: a value of another kind.
+    """
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise MetakeError(f"{where}: must be true or false, got {json.dumps(value, default=str)}")
+        if value or option.secondary_opts:
+            yield option.opts[0] if value else option.secondary_opts[0]
+    elif option.multiple:
+        if isinstance(value, Mapping):
+            value = [f"{name}={plain_text(entry, where, nested=True)}" for name, entry in value.items()]
+        for entry in value if isinstance(value, list) else [value]:
+            yield from (option.opts[0], plain_text(entry, where))
+    else:
+        entries = value if isinstance(value, list) else [value]
+        yield from (option.opts[0], ",".join(plain_text(entry, where) for entry in entries))
+
+
+def plain_text(value: Any, where: str, nested: bool = False) -> str:
+    """Text of a value on the command line.
+
+    Args:
+        value: the value.
+        where: begins the error line.
+        nested: whether lists and mappings are taken, as JSON.
+
+    Returns:
+        The text.
+
+    Raises:
+        MetakeError: neither a number nor a text.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | list | dict) and not nested:
+        raise MetakeError(
+            f"{where}: must be a number, a text or a list of them, got {json.dumps(value, default=str)}"
+        )
+    return json.dumps(value, default=str)
+
+
+def given_options(command: Any, context: Any) -> dict[str, Any]:
+    """Options that were given on the command line or in a file, as such a file has them.
+
+    Args:
+        command: the command.
+        context: its context.
+
+    Returns:
+        Option without `--` -> plain value.
+    """
+    found = {}
+    for name, option in known_options(command).items():
+        source = context.get_parameter_source(option.name)
+        if source is not None and source.name == "COMMANDLINE" and name not in NOT_SAVED:
+            value = context.params[option.name]
+            plain = value if isinstance(value, bool | int | float | list) else str(value)
+            found[name.removeprefix("--")] = list(value) if isinstance(value, tuple) else plain
+    return found
+
+
+def save_options(folder: Path) -> None:
+    """Save the options of the running command in a folder of results, for `--config`.
+
+    Args:
+        folder: the folder.
+    """
+    if (given := _given.get()) is not None:
+        write_json(folder / OPTIONS, given)
