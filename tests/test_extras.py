@@ -31,6 +31,7 @@ EXTRA = {
     "run_zsre": "theory",
     "tune": "search",
     "downstream": "harness",
+    "quantized_base": "quantized",
     "run_notebooks": "docs",
     "playground_pages": "dev",
 }

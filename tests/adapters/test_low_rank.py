@@ -62,6 +62,15 @@ def test_dense_change_has_the_rank_of_its_matrix():
     assert (zero.rank, zero.error) == (1, 0.0)
 
 
+def test_dense_change_keeps_small_singular_values():
+    """Down to a hundred-thousandth of the largest."""
+    q, p = (torch.linalg.qr(random(8, 8, seed=seed))[0] for seed in (1, 2))
+    change = q @ torch.diag(torch.logspace(0, -5, 8, dtype=torch.float64)) @ p
+    low = of_dense(change, 512)
+    assert low.rank == 8
+    assert measured(low, change) < 1e-12
+
+
 def test_padding_appends_zeros():
     low = of_factors(random(5, 2), random(4, 2), 8)
     wide = low.padded(6)
