@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from metake.applied import Applied
 from metake.errors import MetakeError
 from metake.files import as_path, digest
+from metake.models.ambient import exact_device
 from metake.models.editable import EditableModel
 from metake.models.load import editable_model
 from metake.pretrained import Pretrained
@@ -172,7 +173,8 @@ class Delta(Pretrained):
                 weight = model.weight(layer)
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
-                weight.copy_(weight.to(exact) + self._change(layer, weight.device).to(exact))
+                change = self._change(layer, exact_device(weight.device)).to(exact)
+                weight.copy_(weight.to(exact) + change.to(weight.device))
         except BaseException:
             applied.revert()
             raise

@@ -110,7 +110,7 @@ def load_preset(which: str | Path) -> dict[str, Any]:
     parts = ("common", "geometries", "methods")
     if (
         not isinstance(content, dict)
-        or not set(content) <= {"names", "model", "searched", *parts}
+        or not set(content) <= {"names", "model", "searched", "sources", *parts}
         or not all(isinstance(content.get(part, {}), dict) for part in parts)
     ):
         raise MetakeError(

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from metake import statistics_cache, texts
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
 from metake.models.load import DEMOS
-from metake.presets import default_layers, methods_for, settings_for, short_name
+from metake.presets import default_layers, load_preset, methods_for, settings_for, short_name
+from metake.published import read_published
 from metake.statistics_cache import cache_folder, statistics_for
 from metake.texts import default_text, held_out_text
 from tests.cases import tiny
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize(
@@ -248,3 +252,44 @@ def test_statistics_for_reads_61440_tokens_by_default(collected):
     text, layers, options = collected(text=TEXT)[1]
     assert (text, layers, options["tokens"]) == (TEXT, (0, 1), None)  # one's own text is read whole
     assert options["partial"].suffix == ".partial"
+
+
+EASYEDIT = """
+alg_name: "MEMIT"
+layers: [4, 5, 6, 7, 8]
+clamp_norm_factor: 4
+layer_selection: "all"
+fact_token: "subject_last"
+v_num_grad_steps: 25
+v_lr: 5e-1
+v_weight_decay: 1e-3
+kl_factor: 0.0625
+mom2_adjustment: true
+mom2_update_weight: 15000
+rewrite_module_tmp: "model.layers.{}.mlp.down_proj"
+"""  # the fields of hparams/MEMIT/{qwen2.5-7b,mistral-7b,llama3.2-3b,llama3.2-1b}.yaml of zjunlp/EasyEdit that are numbers
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-7b", "mistral-7b", "llama-3.2-3b", "llama-3.2-1b"])
+def test_presets_of_peers_have_the_numbers_of_their_files(name, tmp_path):
+    """A preset gives the method that the published file gives, and names its sources."""
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=8, num_hidden_layers=9, num_attention_heads=2, intermediate_size=16
+    )
+    model = EditableModel(LlamaForCausalLM(config))
+    path = tmp_path / "memit.yaml"
+    path.write_text(EASYEDIT)
+    published = settings_for(model, "memit", name="none", **read_published(path, model))
+    assert settings_for(model, "memit", name=name) == published
+    assert settings_for(model, "rome", name=name).layers == (5,)
+    sources = load_preset(name)["sources"]
+    assert all(source.startswith(("zjunlp/EasyEdit", "jianghoucheng/AlphaEdit")) for source in sources)
+    assert all(f"`{source}`" in (DOCS / "models.md").read_text() for source in sources)
+    alpha = settings_for(model, "alphaedit", name="qwen2.5-7b")
+    assert [alpha.value(key) for key in ("lr", "decay", "clamp", "l2", "threshold")] == [
+        0.1,
+        0.5,
+        0.75,
+        10.0,
+        0.02,
+    ]

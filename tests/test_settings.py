@@ -36,7 +36,7 @@ def test_presets_are_valid(path):
     """Its methods exist by their names and have every one of its numbers, each within its bounds."""
     content = read_json(path)
     needed = {"names", "model", "common", "methods"}
-    assert needed <= set(content) <= {*needed, "geometries"}
+    assert needed <= set(content) <= {*needed, "geometries", "sources"}
     assert set(content.get("geometries", {})) <= set(families()["geometry"])
     assert set(content["common"]) <= set(setting_names())
     for method in {*METHODS, *content["methods"]}:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from metake.console import tqdm_disable
 from metake.errors import MetakeError
 from metake.geometry.statistics import REMEDY, TOKENS_PER_KEY, Provenance, Statistics
-from metake.models.ambient import neutral
+from metake.models.ambient import exact_device, neutral
 from metake.models.editable import EditableModel
 from metake.models.load import as_editable
 from metake.models.trace import frozen, run
@@ -137,7 +137,9 @@ def _sum_moments(
     rows = rows or (16 if model.device.type == "cpu" else 128)
     # summed where the keys live: a d_k x d_k copy per pass would cost more than the product
     sums = {
-        layer: torch.zeros(model.d_k, model.d_k, dtype=torch.float64, device=model.weight(layer).device)
+        layer: torch.zeros(
+            model.d_k, model.d_k, dtype=torch.float64, device=exact_device(model.weight(layer).device)
+        )
         for layer in layers
     }
     rank, world = rank_and_size()

@@ -7,6 +7,7 @@ import torch
 from metake.geometry.operator import Geometry
 from metake.geometry.specs import GeometrySpec, checked
 from metake.methods.state import State
+from metake.models.ambient import exact_device
 
 
 def base_at(
@@ -25,7 +26,7 @@ def base_at(
         The operator.
     """
     if layer not in state.bases:
-        moment = None
+        device, moment = exact_device(device), None
         if state.statistics is not None:
             spec = spec.for_statistics(state.statistics)
             moment = state.statistics[layer].to(device)

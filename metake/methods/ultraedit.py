@@ -15,6 +15,7 @@ from metake.deltas import Delta
 from metake.geometry.identity import Identity
 from metake.methods.base import Method
 from metake.methods.state import Attenuation, Stage, State
+from metake.models.ambient import exact_device
 from metake.models.editable import EditableModel
 from metake.planners.normalized_gradient import Moments, Signals, answer_keys_and_gradients, gradient_step
 from metake.prompts import Batch
@@ -45,7 +46,7 @@ class UltraEdit(Method):
         return answer_keys_and_gradients(model, rows, self.layers, self.max_tokens)
 
     def _geometry(self, model: EditableModel, layer: int) -> Identity:
-        return Identity(dtype=self.torch_dtype, device=model.weight(layer).device)
+        return Identity(dtype=self.torch_dtype, device=exact_device(model.weight(layer).device))
 
     def step(
         self,

@@ -44,3 +44,15 @@ def refuse_inference_tensors(model: nn.Module) -> None:
         raise MetakeError(
             f"model: {name} was created inside torch.inference_mode() and cannot be edited; load the model outside it"
         )
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Device of sums and solves in fp64: the device itself, or the CPU for an Apple GPU, which has no fp64.
+
+    Args:
+        device: device of the weights.
+
+    Returns:
+        The device.
+    """
+    return torch.device("cpu") if device.type == "mps" else device

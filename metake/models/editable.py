@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
 from metake.models.chat import Chat
-from metake.models.modules import FAMILIES, ModuleMap
+from metake.models.modules import FAMILIES, TOWERS, ModuleMap
 from metake.models.post_norm import PostNorm
 from metake.models.probe import check_values
 from metake.models.weights import check_weight, is_plain, other_uses
@@ -72,7 +72,7 @@ class EditableModel:
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         self.family: str = family
         self.name = name or str(getattr(model, "name_or_path", "") or family)
-        found = modules or FAMILIES.get(family)
+        found = modules or FAMILIES.get(family) or TOWERS.get(family)
         if found is None:
             raise MetakeError(
                 f"{family}: unknown model family (known: {', '.join(FAMILIES)}); describe it with "
@@ -95,7 +95,7 @@ class EditableModel:
             )
         for layer in range(len(self.blocks)):
             check_weight(f"{family}: {self.modules.down} of block {layer}", self.down(layer))
-        described = modules is not None and modules != FAMILIES.get(family)
+        described = found != FAMILIES.get(family)
         plain = all(is_plain(self.down(layer)) for layer in range(len(self.blocks)))
         if described or not plain or self.post_norm(0) is not None:
             with self._evaluating():
@@ -248,6 +248,7 @@ class EditableModel:
     def max_positions(self) -> int | None:
         """Length of the longest input; None if the configuration states no limit."""
         config = getattr(self.model, "config", None)
+        config = getattr(config, "text_config", config)  # of a vision-language model
         for key in ("max_position_embeddings", "n_positions"):
             if getattr(config, key, None):
                 return int(getattr(config, key))

@@ -27,7 +27,7 @@ from metake.models.chat import Chat
 from metake.models.converted import Conversion
 from metake.models.dequantized import dequantize, forget_quantization
 from metake.models.editable import EditableModel
-from metake.models.modules import ModuleMap
+from metake.models.modules import TOWERS, ModuleMap
 from metake.names import did_you_mean, unknown_name
 from metake.shipped import ASSETS, DEMOS, DTYPES
 
@@ -62,6 +62,13 @@ KNOWN: tuple[KnownModel, ...] = (
         "meta-llama/Meta-Llama-3-8B-Instruct",
         "Llama 3, 8 B; published settings",
         "the hub and its license, 32 GB in fp32",
+    ),
+    KnownModel("Qwen/Qwen2.5-7B-Instruct", "Qwen 2.5, 7 B; published settings", "the hub, 30 GB in fp32"),
+    KnownModel("mistralai/Mistral-7B-v0.1", "Mistral, 7 B; published settings", "the hub, 29 GB in fp32"),
+    KnownModel(
+        "meta-llama/Llama-3.2-3B-Instruct",
+        "Llama 3.2, 3 B; published settings",
+        "the hub and its license, 13 GB in fp32",
     ),
     KnownModel("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
     KnownModel("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
@@ -285,7 +292,7 @@ def _from_gguf(
 def _from_pretrained(
     name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if device == "auto":
         require("hub", "accelerate", what="device: sharding (auto)")
@@ -296,7 +303,7 @@ def _from_pretrained(
     try:
         with bars_on_terminals():
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
-            read: Any = AutoModelForCausalLM.from_pretrained  # its type leaves out the loading information
+            read: Any = _loader(place, options)  # its type leaves out the loading information
             model, found = read(
                 place,
                 dtype=dtype,
@@ -325,6 +332,16 @@ def _from_pretrained(
     if not sharding:
         model.to(device)
     return model.eval(), tokenizer
+
+
+def _loader(place: str, options: dict[str, Any]) -> Any:
+    """`from_pretrained` of a causal language model, or of a vision-language model, whose language tower is edited."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    if "gguf_file" in options:
+        return AutoModelForCausalLM.from_pretrained
+    kind = AutoConfig.from_pretrained(place, trust_remote_code=False, **options).model_type
+    return (AutoModelForImageTextToText if kind in TOWERS else AutoModelForCausalLM).from_pretrained
 
 
 def save_model(model: EditableModel, folder: Path | str, *, overwrite: bool = False) -> None:

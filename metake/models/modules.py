@@ -105,3 +105,9 @@ FAMILIES: dict[str, ModuleMap] = {
     "gemma3_text": LLAMA_LIKE,
     "olmo2": LLAMA_LIKE,
 }
+# Vision-language models; their maps are tested at every load like those that a user gives. Only the language tower is
+# edited, at prompts without an image.
+LANGUAGE_TOWER = ModuleMap("model.language_model.layers", "mlp.down_proj")
+TOWERS: dict[str, ModuleMap] = dict.fromkeys(
+    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next", "llava_onevision", "gemma3"), LANGUAGE_TOWER
+)

@@ -8,7 +8,7 @@ import torch
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
-from metake.models.ambient import neutral
+from metake.models.ambient import exact_device, neutral
 from metake.models.trace import frozen
 from metake.texts import default_text
 from tests.cases import method_of, tiny
@@ -117,3 +117,27 @@ def test_neutral_resets_modes_but_the_gradient_mode(name, gradients):
             fails()
         assert state() == outside
     assert state() == (False, True, False, torch.float32, torch.device("cpu"))
+
+
+def test_exact_device_of_an_apple_gpu_is_the_cpu():
+    """Apple GPUs have no fp64: sums and solves in fp64 run on the CPU, others on their device."""
+    assert exact_device(torch.device("mps")) == torch.device("cpu")
+    for kind in ("cpu", "cuda"):
+        assert exact_device(torch.device(kind, 0)) == torch.device(kind, 0)
+
+
+def test_geometry_of_a_model_on_an_apple_gpu_solves_on_the_cpu(demo, statistics_of, monkeypatch):
+    """With weights that say that they are on an Apple GPU, statistics, solve and update are formed on the CPU."""
+    method = method_of(demo, "memit", layers=(1,))
+    state = method.init(demo, statistics_of(demo))
+    weight = demo.weight(1)
+
+    class OnAppleGpu:
+        device, dtype, shape = torch.device("mps"), weight.dtype, weight.shape
+
+    wanted = method.geometry_at(demo, method.init(demo, statistics_of(demo)), 1)
+    monkeypatch.setattr(type(demo), "weight", lambda *_: OnAppleGpu)
+    geometry = method.geometry_at(demo, state, 1)
+    assert geometry.device == torch.device("cpu")
+    keys = torch.randn(512, 3)
+    assert torch.equal(geometry.attenuation(keys), wanted.attenuation(keys))

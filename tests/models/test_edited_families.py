@@ -1,6 +1,7 @@
 """Today's families as tiny random models: an edit changes the answer as planned and is reverted bit for bit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from metake.texts import default_text
 from tests.cases import method_of, tiny
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "olmo2", "gemma2", "gemma3_text")
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "models.md"
 NORMALIZED = ("olmo2", "gemma2", "gemma3_text")
 LAYERS = (1, 2)
 REQUEST = EditRequest("{} lives in", "Nezan Girok", "Oak")
@@ -84,19 +86,35 @@ def test_edit_of_a_family_makes_the_target_likely(family, edited):
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.model.state_dict().items())
 
 
-@pytest.mark.parametrize("family", NORMALIZED)
-def test_closed_loop_allows_for_the_norm_of_the_ffn_output(family, edited):
-    """The open loop plans as if the stream received the shift as it is; the closed loop is optimized through the norm."""
+@pytest.mark.parametrize(
+    ("family", "row"),
+    [
+        ("olmo2", "OLMo 2"),
+        ("gemma2", "Gemma 2"),
+        ("gemma3_text", "Gemma 3"),
+        ("llama", "Llama, for comparison"),
+    ],
+)
+def test_documented_edits_through_the_norm_of_the_ffn_output(family, row, edited):
+    """The open loop plans as if the stream received the shift as it is; the closed loop is optimized through the norm.
+
+    The numbers are those of docs/models.md.
+    """
     model, statistics = edited(family)
-    nll, realized = {}, {}
+    nll, realized = {"before": target_nll(model)}, {}
     for name in ("memit", "metake"):
         method = method_of(model, name, **SETTINGS)
         with Editor(model, method=method, statistics=statistics, answers=False) as editor:
             result = editor.edit([REQUEST])
             nll[name], realized[name] = target_nll(model), float(result.realized_share[0])
         assert float(result.predicted[0]) > 0.99
-    assert nll["metake"] < 0.2 < 1 < nll["memit"]
-    assert 0.2 < realized["memit"] < 0.7
+    if family in NORMALIZED:
+        assert nll["metake"] < 0.2 < 1 < nll["memit"]
+        assert 0.2 < realized["memit"] < 0.7
+    line = next(line for line in DOCUMENTED.read_text().splitlines() if line.startswith(f"| {row} |"))
+    written = [float(cell) for cell in line.split("|")[2:-1]]
+    measured = [nll["before"], nll["memit"], realized["memit"], nll["metake"], realized["metake"]]
+    assert measured == pytest.approx(written, abs=0.05)
 
 
 @pytest.mark.parametrize("family", NORMALIZED)
