@@ -10,6 +10,7 @@ import torch
 
 from metake.errors import MetakeError
 from metake.geometry.agreement import correlation_and_scale
+from metake.geometry.per_expert import diagonal
 from metake.geometry.statistics import Statistics
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.lookup_keys import keys_in_contexts
@@ -98,7 +99,7 @@ def compare_statistics(
     for name, given in statistics.items():
         eta = _attenuation(model, method, requests, given)
         for layer in method.layers:
-            pair = correlation_and_scale(given[layer].diagonal(), first[layer].diagonal())
+            pair = correlation_and_scale(diagonal(given[layer]), diagonal(first[layer]))
             rows.append(LayerComparison(name, layer, eta[layer], *pair))
     rows.sort(key=lambda row: row.layer)
     return Comparison(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from metake.geometry.per_expert import dense
 from metake.geometry.statistics import Statistics
 from metake.models.editable import EditableModel
 from metake.models.tokens import pad
@@ -86,7 +87,7 @@ def mean_cosine(keys: Tensor, moment: Tensor | None) -> float:
     """
     columns = keys.double().T
     if moment is not None:
-        metric = moment.to(columns.device).double()
+        metric = dense(moment).to(columns.device).double()
         metric = metric + JITTER * metric.trace() / len(metric) * torch.eye(len(metric)).to(metric)
         columns = torch.linalg.solve_triangular(torch.linalg.cholesky(metric), columns, upper=False)
     units = normalize(columns, dim=0)

@@ -32,6 +32,7 @@ from metake.tensor_files import read_tensors, write_tensors
 
 PARTIAL = "metake-partial-statistics-2"
 
+LONGEST_KEY = 16_384  # entries, at which a pass has its usual number of rows
 KEEP_EVERY = 60.0  # seconds between two checkpoints of `collect`
 
 
@@ -135,10 +136,12 @@ def _sum_moments(
 ) -> dict[int, Tensor]:
     """Layer -> sum of `k k^T` over this process's share of the windows, fp64."""
     rows = rows or (16 if model.device.type == "cpu" else 128)
+    if model.experts:  # their keys are long and sparse
+        rows = max(1, rows * LONGEST_KEY // max(model.d_k, LONGEST_KEY))
     # summed where the keys live: a d_k x d_k copy per pass would cost more than the product
     sums = {
         layer: torch.zeros(
-            model.d_k, model.d_k, dtype=torch.float64, device=exact_device(model.weight(layer).device)
+            model.moment_shape, dtype=torch.float64, device=exact_device(model.weight(layer).device)
         )
         for layer in layers
     }
@@ -161,7 +164,11 @@ def _sum_moments(
             trace = run(model, ids, stop=layers[-1], keys=layers)
             for layer in layers:
                 keys = trace.keys[layer]
-                sums[layer].add_(second_moment(keys[real.to(keys.device)]).to(sums[layer].device))
+                real_keys = keys[real.to(keys.device)]
+                found = (
+                    second_moment(real_keys) if sums[layer].ndim == 2 else per_expert(real_keys, sums[layer])
+                )
+                sums[layer].add_(found.to(sums[layer].device))
             bar.update(len(group))
             if checkpoint is not None:
                 checkpoint.save_if_due(sums, start + len(group))
@@ -225,6 +232,20 @@ def second_moment(keys: Tensor) -> Tensor:
         return torch.mm(keys.T, keys, out_dtype=torch.float32)
     keys = keys.float()
     return keys.T @ keys
+
+
+def per_expert(keys: Tensor, like: Tensor) -> Tensor:
+    """Products `K_e^T K_e` of each expert's part of the keys, in fp32.
+
+    Args:
+        keys: K, `tokens x E d_f`.
+        like: a tensor of the result's shape.
+
+    Returns:
+        `E x d_f x d_f`.
+    """
+    parts = keys.float().reshape(len(keys), len(like), -1).transpose(0, 1)
+    return parts.transpose(1, 2) @ parts
 
 
 def _as_text(text: str | Iterable[str], tokenizer: Any, tokens: int | None) -> str:

@@ -14,6 +14,7 @@ from metake.errors import MetakeError
 from metake.geometry.identity import Identity
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
+from metake.geometry.per_expert import PerExpert
 from metake.geometry.statistics import Statistics
 
 
@@ -66,6 +67,21 @@ class GeometrySpec(Component):
         Returns:
             The operator.
         """
+
+    def build_all(self, moment: Tensor | None, dtype: torch.dtype, device: torch.device) -> Geometry:
+        """Geometry of a layer; one per expert, if C is.
+
+        Args:
+            moment: C of the layer, `d_k x d_k`, or `E x d_f x d_f`; None if the spec needs no statistics.
+            dtype: precision of the solves.
+            device: device of the layer's weight.
+
+        Returns:
+            The operator.
+        """
+        if moment is None or moment.ndim == 2:
+            return self.build(moment, dtype, device)
+        return PerExpert.build(moment, lambda each: self.build(each, dtype, device))
 
     def for_statistics(self, statistics: Statistics) -> Self:
         """The spec for the kind of some statistics.

@@ -146,7 +146,7 @@ class Statistics:
     """Second moment C of the keys of every edited layer, with its provenance.
 
     Attributes:
-        moments: layer -> `d_k x d_k`, fp32.
+        moments: layer -> `d_k x d_k`, fp32; in a mixture of experts `E x d_f x d_f`, one matrix per expert.
         provenance: model, text and reading.
 
     Example:
@@ -179,7 +179,7 @@ class Statistics:
         """Whether the text was too short for C to have converged; False for projections."""
         if self.is_projection:
             return False
-        d_k = next(iter(self.moments.values())).shape[0]
+        d_k = next(iter(self.moments.values())).shape[-1]
         return self.provenance.tokens < TOKENS_PER_KEY * d_k
 
     def save(self, path: Path | str) -> None:
@@ -242,7 +242,7 @@ class Statistics:
         if missing:
             raise MetakeError(f"{path}: no statistics for layer {missing[0]} (has {list(self.moments)})")
         shape = tuple(self.moments[layers[0]].shape)
-        if shape != (model.d_k, model.d_k) or not self.provenance.same_weights(model):
+        if shape != model.moment_shape or not self.provenance.same_weights(model):
             raise MetakeError(
                 f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
             )

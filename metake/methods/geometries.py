@@ -31,7 +31,7 @@ def base_at(
             spec = spec.for_statistics(state.statistics)
             moment = state.statistics[layer].to(device)
             moment = moment.clone() if moment.is_inference() else moment  # it would pass no gradient
-        state.bases[layer] = checked(spec.build(moment, dtype, device), spec.kind)
+        state.bases[layer] = checked(spec.build_all(moment, dtype, device), spec.kind)
     base = state.bases[layer]
     return base if state.scale is None else base.scaled(state.scale)
 

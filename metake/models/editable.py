@@ -20,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
 from metake.models.chat import Chat
-from metake.models.modules import FAMILIES, TOWERS, ModuleMap
+from metake.models.experts import Experts
+from metake.models.modules import DESCRIBED, FAMILIES, ModuleMap
 from metake.models.post_norm import PostNorm
 from metake.models.probe import check_values
 from metake.models.weights import check_weight, is_plain, other_uses
@@ -72,7 +73,7 @@ class EditableModel:
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         self.family: str = family
         self.name = name or str(getattr(model, "name_or_path", "") or family)
-        found = modules or FAMILIES.get(family) or TOWERS.get(family)
+        found = modules or FAMILIES.get(family) or DESCRIBED.get(family)
         if found is None:
             raise MetakeError(
                 f"{family}: unknown model family (known: {', '.join(FAMILIES)}); describe it with "
@@ -86,6 +87,8 @@ class EditableModel:
         ]
         if not self.blocks:
             raise MetakeError(f"{family}: {self.modules.blocks} holds no blocks; correct the module map")
+        mixtures = (Experts.of(block, self.modules.down) for block in self.blocks)
+        self.experts = {layer: found for layer, found in enumerate(mixtures) if found is not None}
         if family == "gpt_neox" and not hasattr(model, "embed_out"):
             self.modules = ModuleMap(self.modules.blocks, self.modules.down)
         self.head: nn.Module = self._find(model, self.modules.head)
@@ -160,6 +163,8 @@ class EditableModel:
         Returns:
             An `nn.Linear` or `Conv1D`.
         """
+        if layer in self.experts:
+            return self.experts[layer].down
         return self._find(self.blocks[layer], self.modules.down)
 
     def module_name(self, layer: int | str) -> str:
@@ -194,7 +199,11 @@ class EditableModel:
             The module that contains the down-projection.
         """
         name = self.modules.down.rpartition(".")[0]
-        if not name or self.modules.down != getattr(FAMILIES.get(self.family), "down", None):
+        if (
+            not name
+            or layer in self.experts
+            or self.modules.down != getattr(FAMILIES.get(self.family), "down", None)
+        ):
             return None
         return self._find(self.blocks[layer], name)
 
@@ -220,6 +229,14 @@ class EditableModel:
     def d_v(self) -> int:
         """Size of the residual stream: outputs of a down-projection."""
         return self.weight(0).shape[0]
+
+    @property
+    def moment_shape(self) -> tuple[int, ...]:
+        """Shape of C: `d_k x d_k`, in a mixture of experts one matrix per expert."""
+        if not self.experts:
+            return (self.d_k, self.d_k)
+        count = next(iter(self.experts.values())).count
+        return (count, self.d_k // count, self.d_k // count)
 
     def check_tokens(self, largest: int) -> None:
         """Refuse token ids without an embedding.
@@ -343,7 +360,8 @@ class EditableModel:
                     f"layers: {layer} is out of range; {self.family} has layers 0 to {len(self) - 1}"
                 )
             down = self.down(layer)
-            others = other_uses(self.model, down)
+            experts = self.experts.get(layer)
+            others = other_uses(self.model, down, experts.module if experts else None)
             if others or sum(self.down(other) is down for other in range(len(self))) > 1:
                 also = others[0] if others else "another block"
                 raise MetakeError(

@@ -111,3 +111,7 @@ LANGUAGE_TOWER = ModuleMap("model.language_model.layers", "mlp.down_proj")
 TOWERS: dict[str, ModuleMap] = dict.fromkeys(
     ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next", "llava_onevision", "gemma3"), LANGUAGE_TOWER
 )
+# Mixtures of experts with fused tensors: the down-projection is a parameter of the experts, not a module.
+MIXTURE = ModuleMap("model.layers", "mlp.experts.down_proj")
+MIXTURES: dict[str, ModuleMap] = dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe"), MIXTURE)
+DESCRIBED = {**TOWERS, **MIXTURES}

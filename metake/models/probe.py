@@ -69,7 +69,11 @@ def check_values(model: EditableModel) -> None:
 
         return replay
 
+    from metake.models.trace import route_through_down  # builds on this module
+
+    alone = _logits(model, ids)
     with ExitStack() as stack:
+        route_through_down(stack, model)
         for layer, block in enumerate(model.blocks):
             stack.callback(block.register_forward_hook(measure(layer), with_kwargs=True).remove)
         whole = _logits(model, ids)
@@ -77,6 +81,12 @@ def check_values(model: EditableModel) -> None:
     if missing:
         raise MetakeError(
             f"{model.family}: block {missing[0]} of {model.modules.blocks} is not run in a forward pass; correct the module map"
+        )
+    if not float((whole - alone).abs().max()) <= 1e3 * torch.finfo(whole.dtype).eps * float(
+        alone.abs().max()
+    ):
+        raise MetakeError(
+            f"{model.family}: {model.modules.down} is not what the experts' outputs are computed with; not supported"
         )
     _check_head(model, ids, whole)
 

@@ -163,6 +163,7 @@ def run(
     trace = Trace[Tensor]()
     held, options = _cache_options(model, ids, cache, record_from)
     with eager(model.model), _replaced(model.unfused_gelus, _gelu), ExitStack() as stack:
+        route_through_down(stack, model)
         _skip_blocks(stack, model, start, hidden)
         _replace_weights(stack, model, weights or {})
         _observe_keys(stack, model, trace, keys, ids.shape)
@@ -194,6 +195,17 @@ def _cache_options(
         mask, at = cache.mask_and_positions(ids.shape[1], model.max_positions, model.device)
         options |= {"attention_mask": mask, "position_ids": at}
     return held, options
+
+
+def route_through_down(stack: ExitStack, model: EditableModel) -> None:
+    """Run the experts of a mixture through one down-projection, which can be observed and edited.
+
+    Args:
+        stack: restores the experts' own forward when it is closed.
+        model: the model.
+    """
+    for experts in model.experts.values():
+        stack.enter_context(_replaced([experts.module], experts.forward))
 
 
 def _skip_blocks(stack: ExitStack, model: EditableModel, start: int, hidden: Tensor | None) -> None:

@@ -47,12 +47,13 @@ def check_weight(where: str, module: nn.Module) -> None:
         )
 
 
-def other_uses(model: nn.Module, module: nn.Module) -> list[str]:
+def other_uses(model: nn.Module, module: nn.Module, owner: nn.Module | None = None) -> list[str]:
     """Names of the other parameters that share memory with a module's weight.
 
     Args:
         model: the model.
         module: one of its modules.
+        owner: module that holds the weight, if it is another one (the experts of a mixture).
 
     Returns:
         Dotted names, empty if there are none.
@@ -60,9 +61,13 @@ def other_uses(model: nn.Module, module: nn.Module) -> list[str]:
     weight = module._parameters["weight"]
     assert weight is not None
     names = []
-    for name, owner in model.named_modules():
-        for key, parameter in owner._parameters.items():
-            if owner is not module and parameter is not None and parameter.data_ptr() == weight.data_ptr():
+    for name, other in model.named_modules():
+        for key, parameter in other._parameters.items():
+            if (
+                other not in (module, owner)
+                and parameter is not None
+                and parameter.data_ptr() == weight.data_ptr()
+            ):
                 names.append(f"{name}.{key}")
     return names
 

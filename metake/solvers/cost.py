@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from metake.deltas import Delta
+from metake.geometry.per_expert import dense
 from metake.geometry.statistics import Statistics
 
 ROWS = 1024  # of a dense change that are held in fp64 at a time
@@ -26,7 +27,7 @@ def old_key_cost(delta: Delta, statistics: Statistics) -> dict[int, float]:
     """
     found = {}
     for layer in delta.layers:
-        moment = statistics[layer].double()
+        moment = dense(statistics[layer]).double()
         if layer in delta.dense_updates:
             parts = torch.split(delta.dense_updates[layer], ROWS)
             if layer in delta.factors:
