@@ -231,6 +231,7 @@ def suited(
         "lr": step,
         "meta_lr": step,
         "meta_steps": CLOSED_STEPS,
+        "from_lookup": True,
     }
     if not method.constraint_setting or method.paths(method.constraint_setting)[0] in given:
         del chosen["attenuation"]

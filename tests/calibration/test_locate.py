@@ -21,6 +21,7 @@ GIVEN = {
     "lam": 77.0,
     "attenuation": 0.33,
     "steps": 3,
+    "from_lookup": False,
 }
 
 
@@ -69,6 +70,10 @@ def test_locate_takes_the_constants_of_the_planner(unchanged, requests, statisti
     assert found.method.value("attenuation") == constants.attenuation
     scale = found.scale[found.method.lookup][found.method.layers[-1]]
     assert found.method.value("lr") == pytest.approx(constants.step * scale)
+    assert found.method.supported_changes({"from_lookup": True}) == (
+        {"from_lookup": True} if name == "metake" else {}
+    )
+    assert name != "metake" or found.method.value("from_lookup") is True
     assert found.method.layers == default_layers(len(unchanged))
     assert found.windows == ()
     assert [line.split()[0] for line in found.reasons] == ["settings:", "lookup", "layers", "attenuation"]
@@ -89,7 +94,9 @@ def test_locate_of_every_method(unchanged, requests, statistics, name):
         assert (
             plain.updated(
                 **{n: method.value(n) for n in ("lookup", "consistent_lookup", "attenuation", "lr")}
-            ).updated(**{n: method.value(n) for n in ("meta_lr", "meta_steps") if method.paths(n)})
+            ).updated(
+                **{n: method.value(n) for n in ("meta_lr", "meta_steps", "from_lookup") if method.paths(n)}
+            )
             == method
         )
     else:
