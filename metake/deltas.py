@@ -62,7 +62,7 @@ class Delta(Pretrained):
     dense_updates: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        edits = len(self.note.get("edits", []))
+        edits = len(self.note.get("edits", [])) + self.note.get("merged", 0)
         return (
             f"<Delta: {edits} edits, layers {list(self.layers)}, for the model {self.model or 'of any kind'}>"
         )
@@ -228,9 +228,32 @@ class Delta(Pretrained):
             dict(sorted(factors.items())), self.model, {**self.note, **other.note, "edits": notes}, whole
         )
 
+    def merged(self) -> Delta:
+        """The same change in bounded size: dense, in fp64, where factors are larger, and a note without the requests.
+
+        Returns:
+            One delta. Its note counts the requests, `merged`.
+        """
+        size = {layer: self._shape(layer) for layer in self.factors}
+        wide = {
+            layer
+            for layer, (left, _) in self.factors.items()
+            if left.shape[1] * sum(size[layer]) > math.prod(size[layer])
+        }
+        whole = {
+            layer: self.to_dense(layer) if layer in wide else change
+            for layer, change in self.dense_updates.items()
+        }
+        whole |= {layer: self.to_dense(layer) for layer in wide - whole.keys()}
+        factors = {layer: pair for layer, pair in self.factors.items() if layer not in wide}
+        count = self.note.get("merged", 0) + len(self.note.get("edits", []))
+        return Delta(
+            factors, self.model, {**self.note, "edits": [], "merged": count}, dict(sorted(whole.items()))
+        )
+
     @property
-    def _tensors(self) -> dict[str, Tensor]:
-        """What a file holds, by name."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors of the file by name: `LAYER.left`, `LAYER.right`, `LAYER.whole`."""
         tensors = {f"{layer}.whole": change for layer, change in self.dense_updates.items()}
         for layer, (left, right) in self.factors.items():
             tensors |= {f"{layer}.left": left, f"{layer}.right": right}
@@ -239,7 +262,7 @@ class Delta(Pretrained):
     @property
     def digest(self) -> str:
         """SHA-256 of the change and of the model's fingerprint, without the note."""
-        return digest({"model": self.model}, self._tensors)
+        return digest({"model": self.model}, self.tensors)
 
     def save(self, folder: Path | str) -> Path:
         """Write `delta.safetensors` into a folder. Equal deltas give equal bytes.
@@ -254,7 +277,7 @@ class Delta(Pretrained):
             MetakeError: the file cannot be written.
         """
         path = as_path(folder, "Delta.save: folder") / FILE
-        write_tensors(path, FORMAT, self._tensors, {"model": self.model, "note": self.note})
+        write_tensors(path, FORMAT, self.tensors, {"model": self.model, "note": self.note})
         return path
 
     @classmethod
@@ -275,11 +298,27 @@ class Delta(Pretrained):
         path = path / FILE if path.is_dir() else path
         tensors, meta = read_tensors(path, FORMAT, remedy)
         try:
-            parts: dict[str, dict[int, Tensor]] = {"left": {}, "right": {}, "whole": {}}
-            for name, tensor in tensors.items():
-                layer, part = name.split(".")
-                parts[part][int(layer)] = tensor
-            factors = {n: (left, parts["right"][n]) for n, left in sorted(parts["left"].items())}
-            return cls(factors, meta["model"], meta["note"], dict(sorted(parts["whole"].items())))
+            return cls.of_tensors(tensors, meta)
         except (KeyError, ValueError) as error:
             raise MetakeError(f"{path}: holds no delta; {remedy}") from error
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Delta:
+        """Delta of what `tensors` gives.
+
+        Args:
+            tensors: name -> tensor.
+            meta: `model` and `note`.
+
+        Returns:
+            The delta.
+
+        Raises:
+            KeyError, ValueError: another name, or one that is missing.
+        """
+        parts: dict[str, dict[int, Tensor]] = {"left": {}, "right": {}, "whole": {}}
+        for name, tensor in tensors.items():
+            layer, part = name.split(".")
+            parts[part][int(layer)] = tensor
+        factors = {n: (left, parts["right"][n]) for n, left in sorted(parts["left"].items())}
+        return cls(factors, meta["model"], meta["note"], dict(sorted(parts["whole"].items())))

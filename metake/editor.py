@@ -49,9 +49,12 @@ class Editor:
         answers: read greedy answers before and after each batch, to determine whether an edit succeeded.
         progress: show a progress bar for target optimizations longer than a second, on a terminal or in a notebook.
         reasons: lines on where the settings of a given method come from, for results and notes of deltas.
+        undoable: number of last batches that `undo` can revert; earlier ones are merged, in bounded memory, and only
+            reverted with all others. None: every batch.
 
     Attributes:
         state: state of the method for the next batch.
+        history: batches that the model holds.
 
     Raises:
         MetakeError: unknown method or family, layers out of range, statistics of another model.
@@ -77,6 +80,7 @@ class Editor:
         answers: bool = True,
         progress: bool = True,
         reasons: Sequence[str] = (),
+        undoable: int | None = None,
     ) -> None:
         from metake.presets import preset_name, settings_for
         from metake.statistics_cache import statistics_for
@@ -101,7 +105,7 @@ class Editor:
             preset = preset_name(self.model)
             self.reasons = (f"settings: preset {preset}",) if preset else ()
             self._uncalibrated = "" if preset else method
-        self._history = History(self.model)
+        self.history = History(self.model, undoable)
         if statistics is None and self.method.needs_statistics and not self._uncalibrated:
             statistics = statistics_for(self.model, self.tokenizer, self.method.layers, progress=progress)
         self.state = State() if self._uncalibrated else self.method.init(self.model, statistics)
@@ -135,12 +139,12 @@ class Editor:
     @property
     def batches(self) -> list[EditResult]:
         """Results of the batches that the model holds, oldest first."""
-        return self._history.results
+        return self.history.results
 
     @property
     def delta(self) -> Delta:
         """All batches so far as one delta, for the model before the first of them."""
-        return self._history.delta
+        return self.history.delta
 
     def ask(self, questions: str | Iterable[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> str | list[str]:
         """Greedy answers of the current model.
@@ -207,7 +211,7 @@ class Editor:
             raise MetakeError(f"edit: preview must be a Preview, not {type(preview).__name__}")
         check_attempts(escalate)
         self._calibrate(requests)
-        self._history.unfinalize()
+        self.history.unfinalize()
         before = answer_requests(self.model, requests) if self.reads_answers else []
         result = self._attempt(requests, self.method, before, preview)
         tried = method = self.method
@@ -252,7 +256,7 @@ class Editor:
         result = EditResult(
             requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons
         )
-        self._history.push(result, applied, self.state)
+        self.history.push(result, applied, self.state)
         state = state if own else replace(self.state, contexts=state.contexts, memory=state.memory)
         self.state = self.method.fold(state)
         return result
@@ -295,12 +299,12 @@ class Editor:
         if other := [layer for layer in memory if layer not in self.method.layers]:
             raise MetakeError(f"restore: memory contains layer {other[0]!r}, which the editor does not edit")
         self._calibrate(requests)
-        self._history.unfinalize()
+        self.history.unfinalize()
         self.state = self.method.prepare(self.model, self.state, requests)
         with torch.no_grad():
             applied = delta.apply(self.model, check=False)
         result = EditResult(requests, self.method, delta, (), seconds, memory)
-        self._history.push(result, applied, self.state)
+        self.history.push(result, applied, self.state)
         self.state = self.method.fold(self.state.with_memory(memory))
         return result
 
@@ -315,9 +319,9 @@ class Editor:
         Raises:
             MetakeError: other code has changed the weights since the last batch.
         """
-        if self._history.finalize(self.method):
+        if self.history.finalize(self.method):
             before = [[answer.before for answer in result.answers] for result in self.batches]
-            self._history.set_final_results(
+            self.history.set_final_results(
                 [
                     replace(result, answers=compare_requests(self.model, result.requests, answers))
                     for result, answers in zip(self.batches, before, strict=True)
@@ -346,15 +350,16 @@ class Editor:
                 code has changed since.
         """
         result = self._last("check") if result is None else result
-        first = self._history.index(result, "check")
+        first = self.history.index(result, "check")
         questions = Questions.parse(result.requests, rephrases, neighbors)
-        self._history.verify("check")
-        return questions.ask(self.model, self._history.originals(first))
+        self.history.verify("check")
+        return questions.ask(self.model, self.history.originals(first))
 
     def _last(self, what: str) -> EditResult:
         """Result of the last batch."""
         if not self.batches:
-            raise MetakeError(f"{what}: the model holds no edit of this editor; edit first")
+            merged = "" if self.history.is_empty else " that is not merged with others (undoable=...)"
+            raise MetakeError(f"{what}: the model holds no edit of this editor{merged}; edit first")
         return self.batches[-1]
 
     def undo(self) -> None:
@@ -374,12 +379,14 @@ class Editor:
         Raises:
             MetakeError: a batch that is not the last one, or not in the model; or other code has changed the weights.
         """
-        if result is not None and self._history.index(result, "revert") + 1 < len(self.batches):
+        if result is not None and self.history.index(result, "revert") + 1 < len(self.batches):
             raise MetakeError(
                 "revert: a later batch was applied on top of this one; revert the later one first"
             )
-        for _ in self.batches if result is None else [result]:
-            self.state = self._history.pop()
+        while not self.history.is_empty:
+            self.state = self.history.pop()
+            if result is not None:
+                break
 
     def __repr__(self) -> str:
         count = len(self.batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -67,16 +68,35 @@ class AppliedBatch:
     state: State
 
 
+@dataclass(frozen=True, eq=False)
+class MergedBatches:
+    """The oldest batches in a model, as one change.
+
+    Attributes:
+        applied: their total delta in the model, with the weights before the first of them.
+        delta: their total delta.
+        state: state of the method before the first of them.
+    """
+
+    applied: Applied
+    delta: Delta
+    state: State
+
+
 class History:
     """Stack of the batches that a model holds, and the finalization of their total update.
 
     Args:
         model: the model.
+        undoable: number of last batches that are kept apart; earlier ones are merged. None keeps all.
     """
 
-    def __init__(self, model: EditableModel) -> None:
-        self._arch = model
+    def __init__(self, model: EditableModel, undoable: int | None = None) -> None:
+        if undoable is not None and undoable < 1:
+            raise MetakeError(f"undoable: must be at least 1, or None, got {undoable}")
+        self._arch, self._undoable = model, undoable
         self._batches: list[AppliedBatch] = []
+        self._merged: MergedBatches | None = None
         self._final: tuple[Applied, Delta] | None = None
         self._final_results: list[EditResult] = []
 
@@ -94,9 +114,41 @@ class History:
             state: state of the method before the batch.
         """
         self._batches.append(AppliedBatch(result, applied, state))
+        while self._undoable is not None and len(self._batches) > self._undoable:
+            self._merge_oldest()
+
+    def _merge_oldest(self) -> None:
+        """Merge the oldest batch with those merged before it."""
+        batch, merged = self._batches.pop(0), self._merged
+        applied, delta, state = batch.applied, batch.result.delta, batch.state
+        if merged is not None:
+            originals = {**applied.originals, **merged.applied.originals}
+            checksums = {**merged.applied.checksums, **applied.checksums}
+            applied, delta = Applied(self._arch, originals, checksums), merged.delta.then(delta)
+            state = merged.state
+        self._merged = MergedBatches(applied, delta.merged(), state)
+
+    def resume(self, weights: Mapping[int, Tensor], delta: Delta, state: State) -> None:
+        """Put batches into the model that were merged and saved.
+
+        Args:
+            weights: layer -> weight after the batches, `d_v x d_k`.
+            delta: their total delta.
+            state: state of the method before them.
+        """
+        applied = Applied(self._arch, {n: self._arch.weight(n).clone() for n in weights})
+        with torch.no_grad():
+            for layer, weight in weights.items():
+                self._arch.weight(layer).copy_(weight)
+        self._merged = MergedBatches(applied.seal(), delta, state)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the model holds no batch."""
+        return not self._batches and self._merged is None
 
     def pop(self) -> State:
-        """Revert the last batch, bit for bit.
+        """Revert the last batch, or all that are merged if it is one of them, bit for bit.
 
         Returns:
             State of the method before the batch.
@@ -105,8 +157,13 @@ class History:
             MetakeError: other code has changed the weights since.
         """
         self.unfinalize()
-        self._batches[-1].applied.revert()
-        return self._batches.pop().state
+        if self._batches:
+            self._batches[-1].applied.revert()
+            return self._batches.pop().state
+        assert self._merged is not None
+        self._merged.applied.revert()
+        state, self._merged = self._merged.state, None
+        return state
 
     def index(self, result: EditResult, what: str) -> int:
         """Position of a batch, 0 for the oldest.
@@ -127,14 +184,14 @@ class History:
             if batch.result.delta is result.delta:
                 return i
         raise MetakeError(
-            f"{what}: the model does not hold this edit; it was reverted, or is another editor's"
+            f"{what}: the model does not hold this edit; it was reverted or merged, or is another editor's"
         )
 
     def originals(self, first: int = 0) -> dict[int, Tensor]:
         """Layer -> weight before a batch and all later ones, `d_v x d_k`.
 
         Args:
-            first: position of the batch.
+            first: position of the batch among those that are not merged.
 
         Returns:
             The weights by layer.
@@ -157,18 +214,18 @@ class History:
             self._final[0].check(what)
         elif self._batches:
             self._batches[-1].applied.check(what)
+        elif self._merged is not None:
+            self._merged.applied.check(what)
 
     @property
     def delta(self) -> Delta:
         """Total update, for the model before the first batch."""
         if self._final is not None:
             return self._final[1]
-        if not self._batches:
-            return Delta({}, self._arch.fingerprint())
-        total = self._batches[0].result.delta
-        for batch in self._batches[1:]:
-            total = total.then(batch.result.delta)
-        return total
+        deltas = [batch.result.delta for batch in self._batches]
+        if self._merged is not None:
+            deltas.insert(0, self._merged.delta)
+        return reduce(Delta.then, deltas) if deltas else Delta({}, self._arch.fingerprint())
 
     def finalize(self, method: Method) -> bool:
         """Replace the total update by the finalized one.
@@ -182,10 +239,10 @@ class History:
         Raises:
             MetakeError: other code has changed the weights since the last batch.
         """
-        if not method.finalizes or not self._batches or self._final is not None:
+        if not method.finalizes or self.is_empty or self._final is not None:
             return False
         self.verify("finalize")
-        originals = self.originals()
+        originals = self.originals() | (self._merged.applied.originals if self._merged else {})
         delta = method.finalize(self.delta, originals)
         with torch.no_grad():
             held = Applied(self._arch, {n: self._arch.weight(n).clone() for n in delta.layers})

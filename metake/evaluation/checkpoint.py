@@ -1,10 +1,12 @@
-"""Checkpoints of a run, one per batch: a killed run resumes with the same weights and ends with the same numbers."""
+"""Checkpoints of a run, of bounded size: a killed run resumes with the same weights and ends with the same numbers."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from metake.data.record import Record
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.evaluation.merged import MergedBatches, bytes_when_merged
 from metake.evaluation.metrics import Measurement
 from metake.files import as_plain, read_record, write_record
 from metake.geometry.statistics import Statistics, text_fingerprint
@@ -30,6 +33,8 @@ MEMORY = "metake-memory-2"
 @dataclass(frozen=True)
 class Checkpoints:
     """A folder with one subfolder per batch: its delta, the keys that were memory, its summary.
+
+    The subfolders are merged once they hold more than the merged weights, delta and memory (`MergedBatches`).
 
     Attributes:
         folder: the folder of this run.
@@ -53,6 +58,11 @@ class Checkpoints:
             raise MetakeError(
                 f"{self.folder}: holds a run with another {wrong[0]}; give another --out, or remove it"
             )
+
+    @cached_property
+    def merged(self) -> MergedBatches:
+        """The first batches of the run, merged."""
+        return MergedBatches(self.folder)
 
     def _folder(self, index: int) -> Path:
         return self.folder / f"batch-{index:04d}"
@@ -93,6 +103,11 @@ class Checkpoints:
         Raises:
             MetakeError: a file of the batch is damaged, or belongs to another batch.
         """
+        if index <= self.merged.last:
+            summary: dict[str, Any] = self.merged.get(index, "summary")
+            if index == self.merged.last:
+                self.merged.load_into(editor)
+            return summary
         folder, remedy = self._folder(index), self._remedy(index)
         if not (folder / "batch.json").is_file():
             return None
@@ -104,9 +119,32 @@ class Checkpoints:
         ]:
             raise MetakeError(f"{folder}: files of different batches; {remedy}")
         memory: dict[int, Tensor] = {int(name): keys for name, keys in tensors.items()}
-        summary: dict[str, Any] = batch["summary"]
+        summary = batch["summary"]
         editor.restore(requests, delta, memory, seconds=float(summary["seconds"]))
         return summary
+
+    def merge(self, index: int, editor: Editor) -> None:
+        """Merge all finished batches, if their folders hold more than they will after it.
+
+        Args:
+            index: position of the last finished batch.
+            editor: the editor of the model that holds all of them.
+        """
+        folders = {
+            int(path.name.removeprefix("batch-")): path for path in sorted(self.folder.glob("batch-*"))
+        }
+        held = sum(file.stat().st_size for path in folders.values() for file in path.glob("*.safetensors"))
+        if held <= bytes_when_merged(editor):
+            return
+        lines: list[tuple[int, str, Any]] = []
+        for i, path in folders.items():
+            for file, name in (("batch.json", "summary"), ("measured.json", "measurement")):
+                if i <= index and (path / file).is_file():
+                    lines.append((i, name, read_record(path / file, self._remedy(i))[name]))
+        self.merged.write(index, editor, lines)
+        for i, path in folders.items():
+            if i <= index:
+                shutil.rmtree(path)
 
     def load_measurement(self, index: int) -> Measurement | None:
         """The measurement after a batch; None if there is none.
@@ -118,11 +156,12 @@ class Checkpoints:
             the measurement, without what only serves comparisons with later ones.
 
         Raises:
-            MetakeError: the file is damaged, or belongs to another batch.
+            MetakeError: the file is damaged, or belongs to another batch; or the batch is merged and was not measured.
         """
         path = self._folder(index) / "measured.json"
         if not path.is_file():
-            return None
+            merged = index < self.merged.last or (index, "measurement") in self.merged.lines
+            return Measurement.of_plain(self.merged.get(index, "measurement")) if merged else None
         content = read_record(path, f"remove it: what batch {index} left is measured again")
         if content.get("index") != index:
             raise MetakeError(f"{path}: of another batch; remove it")

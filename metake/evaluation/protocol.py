@@ -323,6 +323,7 @@ class Session:
             modules=self.model.modules,
             answers=False,
             progress=True,
+            undoable=1,
         )
         if contexts is not None and method.context_seed is not None:
             editor.state = replace(editor.state, contexts=contexts)
@@ -337,6 +338,8 @@ class Session:
         if summary is None:
             result = editor.edit(requests)
             summary = result.summary() if checkpoints is None else checkpoints.save(index, result)
+            if checkpoints is not None and self.protocol.consecutive:
+                checkpoints.merge(index, editor)
         return {**summary, "records": len(group)}  # identical requests are edited once
 
     def _is_measured(self, index: int, group: range) -> bool:

@@ -77,4 +77,4 @@ class PastKeys(Memory):
             return None
         keys = torch.cat([*recent], 1).double()
         moment = keys @ keys.T
-        return moment if folded is None else folded + moment
+        return moment if folded is None else folded.to(moment) + moment

@@ -183,7 +183,7 @@ def test_located_method_edits(unchanged, requests, statistics):
         assert float(editor.preview(requests).eta.quantile(0.5)) == pytest.approx(0.9, rel=1e-9)
         editor.edit(requests)
         assert not torch.equal(
-            unchanged.weight(method.layers[0]), editor._history.originals()[method.layers[0]]
+            unchanged.weight(method.layers[0]), editor.history.originals()[method.layers[0]]
         )
 
 
