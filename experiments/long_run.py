@@ -1,0 +1,348 @@
+"""A long run of edits on one model: time, memory, efficacy, locality and attenuation, batch by batch.
+
+    python experiments/long_run.py --edits 100000 --out results/long-run
+    python experiments/long_run.py --methods 'ultraedit,memit + past-keys' --edits 20000 --minutes 5 --out results/long-run
+
+The facts are about people that the world of the demo models does not have, in its wordings and with its answers: 13,000 about new pairs
+of its names, all further ones about new names, which the tokenizer divides. Efficacy is measured
+on a sample of all facts edited so far and on one of the last batch, locality on facts that the model was trained on.
+
+Room is X13's: the sum over all remembered keys of the attenuation of each beside all others, `tr((G + P)^-1 P)`, below d_k. Their mean
+attenuation is below `d_k / n` after n edits.
+
+A finished batch is kept: the same command resumes. `--minutes` ends a method early; the next call goes on with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from metake.console import command, draw_or_note, set_interrupt_message
+from metake.errors import MetakeError
+from metake.files import write_record, write_text
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    find_statistics,
+    model_options,
+    output_folder,
+    positive,
+    show_help,
+)
+from metake.shipped import ASSETS, DEMOS
+
+METHODS = "ultraedit,memit + past-keys,alphaedit,metake + past-keys"
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser)
+    parser.add_argument("--methods", default=METHODS, help="comma-separated; default: %(default)s")
+    parser.add_argument(
+        "--edits", type=at_least(1), default=100_000, help="how many facts; default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch", type=at_least(1), default=100, help="edits per batch; default: %(default)s"
+    )
+    parser.add_argument("--every", type=at_least(1), default=10, help="batches between two measurements")
+    parser.add_argument("--sample", type=at_least(1), default=50, help="facts of a measurement")
+    parser.add_argument("--minutes", type=positive, help="CPU time after which a method is left for now")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default="results/long-run",
+        help="folder of the results; default: %(default)s",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import torch
+from tqdm import tqdm
+
+from metake.data.record import Record
+from metake.data.records import read_records
+from metake.data.world import World
+from metake.deltas import Delta
+from metake.editor import Editor
+from metake.evaluation.checkpoint import Checkpoints
+from metake.evaluation.metrics import Evaluator
+from metake.files import as_plain
+from metake.geometry.statistics import Statistics
+from metake.methods.base import Method
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.state import LayerMemory
+from metake.models.editable import EditableModel
+from metake.presets import methods_for
+from metake.provenance import provenance
+from metake.report.figures import line_styles, panels, save, styled
+from metake.report.tables import markdown
+from metake.requests import EditRequest
+
+
+def people() -> Iterator[str]:
+    """An endless stream of people whom the demo models' world does not have: new pairs of its names first, then new names."""
+    known = World().subjects
+    first, last = (sorted({name.split()[i] for name in known}) for i in range(2))
+    pairs = sorted({f"{a} {b}" for a in first for b in last} - set(known))
+    random.Random(0).shuffle(pairs)
+    taken = {*known, *pairs}
+    yield from pairs
+    for seed in count(1):
+        for name in World(2500, seed).subjects:
+            if name not in taken:
+                taken.add(name)
+                yield name
+
+
+def facts() -> Iterator[Record]:
+    """An endless stream of facts about such people, a relation after the other, with an answer of the world."""
+    draw = random.Random("long run")
+    for subject in people():
+        for relation in World(1).relations:
+            request = EditRequest.from_text(
+                relation.wordings[0].format(subject), subject, draw.choice(relation.values)
+            )
+            yield Record(request, rephrase=relation.wordings[1].format(subject))
+
+
+def resident() -> float:
+    """Resident memory of the process, in MB; the largest so far where the present one is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def room(editor: Editor) -> float | None:
+    """Sum of the attenuations of all remembered keys, each beside all others, over d_k: the mean over layers; None without keys."""
+    method, state = editor.method, editor.state
+    if not isinstance(method, LocateThenEdit) or not method.memory.remembers_keys:
+        return None
+    shares = []
+    for layer in method.solved_layers:
+        keys = [k.double() for k in state.of_layer(layer)]
+        moment = sum((k @ k.T for k in keys), state.folded.get(layer, torch.zeros(()).double()))
+        solved = method.geometry_at(editor.model, state, layer).solve(moment)
+        shares.append(float(solved.trace()) / len(solved))
+    return sum(shares) / len(shares)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is kept of a batch."""
+
+    delta: Delta
+    memory: LayerMemory
+    row: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """The batch's row of the results."""
+        return self.row
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """The records of a run, and how they are edited and measured."""
+
+    records: Sequence[Record]
+    known: Sequence[Record]
+    batch: int
+    every: int
+    sample: int
+
+    def measure(self, editor: Editor, index: int, group: range) -> dict[str, float]:
+        """Efficacy and generalization of facts edited so far, efficacy of the last batch, and locality."""
+        draw = random.Random(index)
+
+        def of(records: Sequence[Record]) -> Any:
+            return Evaluator(editor.model, records, generate=False, compared=0).measure()
+
+        def some(among: range) -> list[Record]:
+            return [self.records[i] for i in draw.sample(among, min(self.sample, len(among)))]
+
+        earlier, last, locality = of(some(range(group.stop))), of(some(group)), of(self.known)
+        return {
+            "efficacy": earlier.mean("efficacy"),
+            "generalization": earlier.mean("generalization"),
+            "efficacy_last": last.mean("efficacy"),
+            "locality": locality.mean("efficacy"),
+        }
+
+    def edit(self, editor: Editor, index: int, group: range) -> Batch:
+        """One batch, timed, and measured if it is its turn."""
+        started = time.process_time()
+        result = editor.edit([self.records[i].request for i in group])
+        row: dict[str, Any] = {
+            "edits": group.stop,
+            "seconds": result.seconds,
+            "cpu_seconds": time.process_time() - started,
+            "eta": float(torch.stack(list(result.eta.values())).median()),
+        }
+        if index % self.every == 0 or group.stop == len(self.records):
+            row |= self.measure(editor, index, group)
+            if (share := room(editor)) is not None:
+                row["room"] = share
+        return Batch(result.delta, result.memory, {**row, "resident": resident()})
+
+    def run(
+        self,
+        model: EditableModel,
+        method: Method,
+        statistics: Statistics | None,
+        folder: Path,
+        minutes: float | None,
+    ) -> list[dict[str, Any]]:
+        """Rows of all finished batches of a method. The model is as before afterwards."""
+        key = {
+            "fingerprint": model.fingerprint(),
+            "settings": method.model_dump(mode="json"),
+            "run": [self.batch, self.every, self.sample],
+        }
+        checkpoints, rows = Checkpoints(folder, key), []
+        bar = tqdm(total=len(self.records), desc=method.name, unit="edit", disable=None)
+        with (
+            bar,
+            Editor(
+                model, method=method, statistics=statistics, answers=False, progress=False, undoable=1
+            ) as editor,
+        ):
+            started = time.process_time()
+            for index, first in enumerate(range(0, len(self.records), self.batch)):
+                group = range(first, min(first + self.batch, len(self.records)))
+                row = checkpoints.restore(index, editor, tuple(self.records[i].request for i in group))
+                if row is None:
+                    if minutes is not None and time.process_time() - started > 60 * minutes:
+                        break
+                    row = checkpoints.save(index, batch := self.edit(editor, index, group))  # type: ignore[arg-type]
+                    del batch
+                    checkpoints.merge(index, editor)
+                rows.append(row)
+                bar.update(len(group))
+        return rows
+
+
+def tenths(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
+    """Median of a number over the first and the last tenth of the batches, without the first batch, which imports and builds."""
+    values = [row[name] for row in rows][1:] or [rows[0][name]]
+    part = max(1, len(values) // 10)
+    first, last = sorted(values[:part]), sorted(values[-part:])
+    return first[part // 2], last[part // 2]
+
+
+def table(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """One row per method: the first and the last tenth of its batches, and its last measurement."""
+    head = ["method", "edits", "CPU s/batch, first tenth", "last tenth", "MB, first tenth", "last tenth"]
+    head += ["Eff, all", "Eff, last batch", "locality", "eta", "room / d_k"]
+    rows = []
+    for name, run in runs.items():
+        seconds, memory = tenths(run, "cpu_seconds"), tenths(run, "resident")
+        last = next(row for row in reversed(run) if "efficacy" in row)
+        numbers = [f"{100 * last[part]:.0f}" for part in ("efficacy", "efficacy_last", "locality")]
+        share = f"{last['room']:.2f}" if "room" in last else "-"
+        times = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{memory[0]:.0f}", f"{memory[1]:.0f}"]
+        rows.append([name, f"{run[-1]['edits']:,}", *times, *numbers, f"{tenths(run, 'eta')[1]:.3f}", share])
+    return markdown(head, rows)
+
+
+def draw(runs: dict[str, list[dict[str, Any]]], d_k: int, batch: int, path: Path) -> Path:
+    """Time, memory, efficacy with locality, and attenuation over the number of edits, one line per method."""
+    shown = [
+        (("cpu_seconds", "-"),),
+        (("resident", "-"),),
+        (("efficacy", "-"), ("locality", ":")),
+        (("eta", "-"), ("room", ":")),
+    ]
+    titles = (
+        "CPU seconds per batch",
+        "resident memory, MB",
+        "efficacy (solid), locality (dotted), %",
+        "eta, and room / d_k (dotted)",
+    )
+    with styled():
+        figure, axes = panels(2, 2, figsize=(6.6, 5.0), sharex=True)
+        for axis, parts, title in zip(axes.flat, shown, titles, strict=True):
+            for name, (color, _, _) in line_styles(runs).items():
+                for part, line in parts:
+                    points = [row for row in runs[name][1:] if part in row]
+                    scale = 100 if part in ("efficacy", "locality") else 1
+                    style: Any = {"ls": line, "color": color, "lw": 1, "label": name if line == "-" else None}
+                    axis.plot([p["edits"] for p in points], [scale * p[part] for p in points], **style)
+            axis.set(title=title, xscale="log")
+        axes[0][0].set_yscale("log")
+        axes[0][1].set_ylim(bottom=0)
+        most = max(row["edits"] for run in runs.values() for row in run)
+        edits = [batch * 1.1**i for i in range(200) if batch * 1.1**i <= most]
+        axes[1][1].plot(
+            edits, [min(1, d_k / n) for n in edits], color="0.5", ls="--", lw=1, label="d_k / n (X13)"
+        )
+        for axis in axes[1]:
+            axis.set_xlabel("edits")
+        figure.legend(
+            *axes[1][1].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+        )
+        return save(figure, path)
+
+
+@command("long_run")
+def main() -> None:
+    args = options().parse_args()
+    if args.model not in DEMOS:
+        raise MetakeError(
+            f"--model {args.model}: the made-up facts are of the demo models' world; give one of {', '.join(DEMOS)}"
+        )
+    model = chosen_model(args)
+    methods = methods_for(model, [name.strip() for name in args.methods.split(",")])
+    statistics = find_statistics(model, methods, None, None)
+    stream = facts()
+    records = [next(stream) for _ in range(args.edits)]
+    trained = read_records(ASSETS / "world" / "test.json", args.sample, need=("ground_truth",))
+    known = [Record(replace(r.request, target_new=r.ground_truth)) for r in trained]
+    study = LongRun(records, known, args.batch, args.every, args.sample)
+    set_interrupt_message(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
+    runs = {}
+    for method in methods:
+        folder = args.out / "runs" / model.name / method.name
+        runs[method.name] = study.run(model, method, statistics, folder, args.minutes)
+    finish(args, model, study, runs)
+
+
+def finish(
+    args: argparse.Namespace, model: EditableModel, study: LongRun, runs: dict[str, list[dict[str, Any]]]
+) -> None:
+    """Write the JSON file, the table and the figure."""
+    runs = {name: rows for name, rows in runs.items() if rows}
+    before = Evaluator(model, study.known, generate=False, compared=0).measure().mean("efficacy")
+    arguments = {k: str(v) for k, v in vars(args).items() if k not in ("out", "minutes")}
+    content = {
+        **provenance(model.name, model, list(runs)),
+        "arguments": arguments,
+        "locality_unedited": before,
+        "d_k": model.d_k,
+    }
+    write_record(args.out / f"{model.name}.json", as_plain({**content, "runs": runs}))
+    text = table(runs)
+    write_text(args.out / f"{model.name}.md", text)
+    print(text)
+    draw_or_note(lambda: draw(runs, model.d_k, study.batch, args.out / f"{model.name}.png"))
+
+
+if __name__ == "__main__":
+    main()
