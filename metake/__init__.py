@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from metake.solvers.postprocess import Postprocess as Postprocess
     from metake.statistics_cache import statistics_for as statistics_for
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {
     "Allocation": "metake.solvers.allocation",
