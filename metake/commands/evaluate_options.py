@@ -40,7 +40,7 @@ Edited = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Evaluate this model, which was edited elsewhere (safetensors), or this delta, in place of --methods.",
+        help="Evaluate this model, which was edited elsewhere (safetensors), or this delta or LoRA folder, in place of --methods.",
         rich_help_panel=MODEL,
     ),
 ]

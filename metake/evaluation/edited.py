@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from metake.adapters.peft_reader import is_peft_folder
 from metake.deltas import FILE, Delta
 from metake.errors import MetakeError
 from metake.evaluation.metrics import Evaluator
@@ -30,10 +31,10 @@ def read_edited(
     dtype: str | torch.dtype = "float32",
     modules: ModuleMap | Path | str | None = None,
 ) -> EditableModel | Delta:
-    """The edited model of a saved folder, or the delta of a folder without a model.
+    """The edited model of a saved folder, or the delta of a folder without a model or of a LoRA adapter.
 
     Args:
-        folder: folder of a saved model (safetensors, with its tokenizer), or of a delta.
+        folder: folder of a saved model (safetensors, with its tokenizer), of a delta, or of peft.
         base: the unedited model; the edited one has its device, and prompts in a chat template if it has.
         dtype: of the weights.
         modules: module map of an unknown family.
@@ -51,10 +52,12 @@ def read_edited(
         return load(path, dtype=dtype, device=base.device, modules=modules, chat=chat)
     if path.is_file() or (path / FILE).is_file():
         return Delta.load(path)
-    remedy = "merge the adapter into the model and save that"
-    if not (path / "adapter_config.json").is_file():
-        remedy = "give the folder of a saved model or of a delta"
-    raise MetakeError(f"{folder}: holds neither config.json and safetensors nor {FILE}; {remedy}")
+    if is_peft_folder(path):
+        return Delta.from_pretrained(path, base)
+    raise MetakeError(
+        f"{folder}: holds neither config.json and safetensors nor {FILE}; give the folder of a saved model, a delta or a "
+        "LoRA adapter"
+    )
 
 
 def _check_files(folder: Path) -> None:

@@ -27,13 +27,14 @@ def protocol(records):
 
 @pytest.fixture(scope="module")
 def edited(demo, protocol, tmp_path_factory):
-    """Folders of one edit, as a model and as a delta, and the run of the same edit."""
+    """Folders of one edit, as a model, a delta and an adapter, and the run of the same edit."""
     folder, method = tmp_path_factory.mktemp("edited"), settings_for(demo, "ultraedit", layers=(2, 3))
     (run,) = protocol.run(demo, [method]).runs
     with Editor(demo, method=method, answers=False, progress=False) as editor:
         result = editor.edit([record.request for record in protocol.records])
         save_model(demo, folder / "model")
         result.delta.save(folder / "delta")
+        result.delta.save_pretrained(folder / "adapter")
     return folder, run
 
 
@@ -44,7 +45,7 @@ def copied(model, change):
     return EditableModel(module, model.tokenizer, name="edited")
 
 
-@pytest.mark.parametrize("kind", ["model", "delta"])
+@pytest.mark.parametrize("kind", ["model", "delta", "adapter"])
 def test_edited_model_has_the_metrics_of_the_same_edit_made_here(kind, edited, demo, protocol):
     folder, run = edited
     before = demo.fingerprint()
@@ -167,7 +168,7 @@ DAMAGED = {
     "no weight": (without_a_weight, "has no weights for transformer.h.3.mlp.c_proj.weight"),
     "shape": (of_other_shape, "cannot be loaded"),
     "code": (with_code, "cannot be loaded"),
-    "adapter": (adapter, "neither config.json and safetensors nor delta.safetensors; merge the adapter"),
+    "adapter": (adapter, "peft_type: is None, must be 'LORA'"),
 }
 
 
@@ -184,7 +185,7 @@ def test_evaluate_refuses_a_folder_that_is_no_edited_model(case, call, edited, t
     code, out, errors = call("evaluate", *given)
     (line,) = [line for line in errors.splitlines() if "error" in line]
     assert (code, out) == (2, "")
-    assert line.startswith(f"metake: error: {folder}: ")
+    assert line.startswith((f"metake: error: {folder}: ", f"metake: error: {folder}/adapter_config.json: "))
     assert complaint in line
     assert not (tmp_path / "out").exists()
 
