@@ -276,7 +276,8 @@ class EditResult:
     def failure_reasons(self) -> dict[str, str]:
         """Name of each failed request -> why its answer does not begin with the target.
 
-        It is the attenuation, if less than half of the planned shift was realized; the planning, if the target's
+        It is the attenuation, or the norm of the FFN output in models that have one, if less than half of the planned shift
+        was realized; the planning, if the target's
         probability after the solve is below a half; otherwise the key, which differs in the bare prompt from the other
         contexts, where the target was reached.
         """
@@ -288,7 +289,8 @@ class EditResult:
             if not self.stages:
                 reason = "not known: the method plans no targets"
             elif realized[j] < 0.5:
-                reason = f"attenuation: {max(0.0, float(realized[j])):.0%} of the planned shift was realized"
+                cause = "norm of the FFN output" if self._shortened(j) else "attenuation"
+                reason = f"{cause}: {max(0.0, float(realized[j])):.0%} of the planned shift was realized"
             elif not nll[j] < math.log(2):
                 probability = math.exp(-float(nll[j]))
                 reason = f"planning: the target's probability was {probability:.2f} after {int(self.steps[j])} steps"
@@ -297,10 +299,16 @@ class EditResult:
             found[request.name] = reason
         return found
 
+    def _shortened(self, request: int) -> bool:
+        """Whether the norm of the FFN output (Gemma 2 and 3, OLMo 2) limits a request, and not the attenuation."""
+        through_norm = any(stage.solution.gains for stage in self.stages)
+        return through_norm and float(self.predicted[request]) >= 0.5
+
     def advice(self) -> str:
         """The setting to change for the requests whose answer does not begin with the target; empty if there are none.
 
-        If less than half of the planned shift was realized, the constraint limits the edit. Otherwise the postprocess
+        If less than half of the planned shift was realized, the constraint limits the edit, or the norm of the FFN output
+        in models that have one. Otherwise the postprocess
         does, if there is one; else the target is too weak: because of the clamp if it bounds most of the plans, else
         because of the number of steps.
 
@@ -317,6 +325,8 @@ class EditResult:
         head = f"failed edits: {names}"
         if self.stages:
             head += f": {realized:.0%} of the planned shift was realized (eta {eta:.2g}{after})"
+        if realized < 0.5 and all(self._shortened(int(j)) for j in missed.nonzero()):
+            return f"{head}; the norm of the FFN output removes the length of a shift: edit more --layers"
         if realized < 0.5 and "attenuation" in self.constraint:
             asked = self.constraint["attenuation"]
             weaker = (1 + asked) / 2

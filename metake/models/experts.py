@@ -10,7 +10,6 @@ An edit of this map distributes itself over the experts of a token, in proportio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,7 +34,6 @@ class Experts:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._own: Callable[..., Tensor] = module.forward
         self._down: nn.Linear | None = None
 
     @classmethod

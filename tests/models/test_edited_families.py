@@ -154,3 +154,20 @@ def test_unrolled_gradient_is_exact_through_the_norm(family, edited):
     slope = (ends[0] - ends[1]) / (2 * step)
     assert abs(slope) > 1e-3
     assert float((gradient * along).sum()) == pytest.approx(slope, rel=2e-3)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "llama"])
+def test_failed_edit_names_the_norm_of_the_ffn_output(family, edited):
+    """Where the norm shortens the shift, a weaker constraint would not help; elsewhere it is the attenuation."""
+    model, statistics = edited(family)
+    changes = {**SETTINGS, "steps": 40, **({} if family == "olmo2" else {"lam": 1e6})}
+    with Editor(model, method=method_of(model, "memit", **changes), statistics=statistics) as editor:
+        result = editor.edit([EditRequest("{} lives in", "Nezan Girok", "Red Oak")])
+    assert float(result.realized_share[0]) < 0.5
+    reason = next(iter(result.failure_reasons.values()))
+    if family == "olmo2":
+        assert reason.startswith("norm of the FFN output: ")
+        assert result.advice().endswith("removes the length of a shift: edit more --layers")
+    else:
+        assert reason.startswith("attenuation: ")
+        assert "weaken the constraint" in result.advice()
