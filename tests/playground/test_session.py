@@ -128,6 +128,15 @@ def test_same_choice_goes_on_with_its_editor(session):
     assert session.plan(PLACE, Choice("alphaedit", 0.5)).editor is not first.editor
 
 
+def test_later_editor_has_statistics_of_the_unedited_model(session):
+    """Another choice after an edit begins with the C of the loaded model, and with its own reasons."""
+    first = session.plan(CRAFT, MEMIT).editor
+    session.edit(PLACE, Choice())
+    later = session.plan(CRAFT, Choice("memit", strength=0.8)).editor
+    assert later is not first
+    assert later.statistics.provenance == first.statistics.provenance
+
+
 def test_edit_uses_its_preview(session, monkeypatch):
     """An edit right after its preview has the inputs of the preview."""
     plan, given = session.plan(PLACE, MEMIT), []
