@@ -25,13 +25,15 @@ def described_modules(model: EditableModel) -> dict[str, Any]:
         model: the model.
 
     Returns:
-        `family`, `blocks` and `down` of the module map, and `conv1d`: whether weights are stored `d_k x d_v`.
+        `family`, `blocks` and `down` of the module map, `conv1d`: whether weights are stored `d_k x d_v`, and
+        `experts`: whether they are fused tensors of a mixture of experts.
     """
     return {
         "family": model.family,
         "blocks": model.modules.blocks,
         "down": model.modules.down,
         "conv1d": isinstance(model.down(0), Conv1D),
+        "experts": bool(model.experts),
     }
 
 
@@ -154,7 +156,11 @@ def build_adapter(
     if not modules:
         raise MetakeError(
             "export: the delta does not say which modules it changes (it was written by an earlier metake, or by "
-            "hand); give model="
+            "hand); give model= (--model)"
+        )
+    if modules.get("experts"):
+        raise MetakeError(
+            f"export: {modules['down']}: fused experts, which are no module that LoRA adapts; give --format merged"
         )
     layers: dict[int, LowRank] = {}
     for layer in sorted({*factors, *dense}):

@@ -14,10 +14,13 @@ from metake.files import write_file
 FILE = "adapter.gguf"
 # family -> architecture of llama.cpp; it runs no GPT-J
 ARCHITECTURES = {
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "gpt_neox": "gptneox",
     "llama": "llama",
     "mistral": "llama",
+    "olmo2": "olmo2",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",

@@ -183,7 +183,9 @@ def layers_of(
     """
     modules = content.meta.get(MODULES) if model is None else described_modules(model)
     if modules is None:
-        raise MetakeError(f"{content.folder}: does not say which layers its modules are; give model=")
+        raise MetakeError(
+            f"{content.folder}: does not say which layers its modules are; give model= (--model)"
+        )
     if model is not None and check and not content.meta:
         _check_base(content, model)
     found: dict[int, tuple[Tensor, Tensor]] = {}

@@ -112,3 +112,27 @@ def test_export_refuses_the_folder_of_its_delta(edited, call, tmp_path):
     assert code == 2
     assert "is the folder of DELTA, which would be lost" in errors
     assert "nowhere" in call("export", tmp_path / "nowhere", "--out", tmp_path / "a")[2]
+
+
+def test_folder_of_peft_is_taken_with_its_model(call, demo, peft, tmp_path):
+    """It does not say which layers its modules are: the model does. A base of another name needs --force."""
+    base, path = load("demo", device="cpu").model, "transformer.h.2.mlp.c_proj"
+    config = peft.LoraConfig(r=2, target_modules=[path], fan_in_fan_out=True, base_model_name_or_path="demo")
+    adapted = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        adapted.get_submodule(f"base_model.model.{path}.lora_B.default").weight.fill_(0.05)
+    adapted.save_pretrained(tmp_path / "p")
+    wanted = adapted.merge_and_unload().state_dict()
+    given = ["apply", "--model", "demo", "--delta", tmp_path / "p", "--out", tmp_path / "m"]
+    code, _, errors = call(*given)
+    assert code == 0, errors
+    for name, weight in weights(tmp_path / "m").items():
+        torch.testing.assert_close(weight, wanted[name], rtol=1e-5, atol=1e-6)
+    code, _, errors = call("export", tmp_path / "p", "--out", tmp_path / "a")
+    assert (code, "does not say which layers its modules are; give model=" in errors) == (2, True)
+    path = tmp_path / "p" / "adapter_config.json"
+    path.write_text(path.read_text().replace('"demo"', '"other"'))
+    given[-1] = tmp_path / "n"
+    code, _, errors = call(*given)
+    assert (code, "--force" in errors) == (2, True)
+    assert call(*given, "--force")[0] == 0

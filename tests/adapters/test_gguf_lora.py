@@ -11,10 +11,14 @@ from tests.cases import tiny
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed (pip install 'metake[adapters]')")
 NAMES = {
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "gpt_neox": "gptneox",
     "llama": "llama",
     "mistral": "llama",
+    "olmo2": "olmo2",
+    "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
 }

@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from metake.adapters.adapter import described_modules
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
 from tests.cases import tiny
+from tests.models.test_experts import network_of
 
 
 def close(found, wanted):
@@ -134,3 +136,15 @@ def test_save_refuses_modules_of_another_path(tiny_model, delta, monkeypatch, tm
     monkeypatch.setattr(tiny_model, "blocks", tiny_model.blocks[::-1])
     with pytest.raises(MetakeError, match=r"no nn.Linear or Conv1D of this path, which LoRA needs"):
         Delta(delta.factors).save_pretrained(tmp_path / "a", tiny_model)
+
+
+def test_save_refuses_fused_experts(tmp_path):
+    """With the model, and by the note alone."""
+    model = EditableModel(network_of("qwen3_moe"))
+    factors = {1: (torch.ones(model.d_v, 1), torch.ones(model.d_k, 1))}
+    noted = Delta(factors, model.fingerprint(), {"modules": described_modules(model)})
+    with pytest.raises(MetakeError, match=r"mlp\.experts\.down_proj: no nn.Linear or Conv1D of this path"):
+        Delta(factors).save_pretrained(tmp_path / "a", model)
+    with pytest.raises(MetakeError, match=r"mlp\.experts\.down_proj: fused experts.*give --format merged"):
+        noted.save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
