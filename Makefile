@@ -51,8 +51,9 @@ pages: setup
 	$(BIN)/python experiments/check_pages.py --install --out results/pages --also $(wildcard $(DEMO_OUT)/report.html $(DEMO_OUT)/drift/report.html results/*/verdicts.html)
 
 # The site of the documentation, into site/. A warning (a broken link, an unknown name) is an error. No network is used.
+# site/index.html can be read from the disk; `python -m http.server -d site` serves it with its search.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The tutorials of docs/tutorials, each in an empty folder; WRITE=--write saves their outputs, which the site shows.
 notebooks: setup

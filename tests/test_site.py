@@ -24,16 +24,37 @@ if importlib.util.find_spec("mkdocs") is None:
     pytest.skip("mkdocs is missing: pip install 'metake[docs]'", allow_module_level=True)
 
 
+def build(folder: Path, *more: object) -> subprocess.CompletedProcess:
+    """The site, built into a folder. Without `--quiet`, under which mkdocs does not count warnings."""
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder, *more]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the site, built now; fails where a link or an anchor leads nowhere."""
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    done = subprocess.run(
-        build, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
     return folder
+
+
+@pytest.mark.parametrize("link", ["none.md", "other.md#nowhere", "none.png", "/other.md"])
+def test_link_that_leads_nowhere_ends_the_build(link, tmp_path):
+    """With the settings of mkdocs.yml, on two small pages."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Page\n\n[words]({link}) [right](other.md#heading)\n")
+    (tmp_path / "docs" / "other.md").write_text("# Other\n\n## Heading\n")
+    settings = (
+        f"INHERIT: {ROOT / 'mkdocs.yml'}\ndocs_dir: docs\nnav: [index.md, other.md]\nhooks: []\nplugins: []\n"
+    )
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    done = build(tmp_path / "site", "--config-file", tmp_path / "mkdocs.yml")
+    assert done.returncode == 1
+    assert done.stderr.count("WARNING") == 1
+    assert link.removeprefix("/") in done.stderr
 
 
 def article(site: Path, page: Path) -> str:
