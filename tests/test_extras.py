@@ -34,6 +34,7 @@ EXTRA = {
     "quantized_base": "quantized",
     "run_notebooks": "docs",
     "playground_pages": "dev",
+    "describe": "dev",  # imports every command
 }
 EXTRA_ROOMS = {
     "drift": "theory",
