@@ -125,7 +125,7 @@ def facts() -> Iterator[Record]:
 def resident() -> float:
     """Resident memory of the process, in MB; the largest so far where the present one is not known."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -149,6 +149,16 @@ class WeightLoss:
                 total += loss.detach().double().cpu()
         return float(all_reduce_sum(total)), {n: all_reduce_sum(g) for n, g in gradients.items()}
 
+    def _moved(self, keys: Tensor, change: Tensor) -> Tensor:
+        """Shift of the stream after the lowest tuned block, through the norm of the FFN output where there is one."""
+        moved, norm = upcast(keys) @ change.T, self.model.post_norm(self.layers[0])
+        if norm is None:
+            return moved
+        with torch.no_grad():
+            value = upcast(self.model.down(self.layers[0])(keys))
+            received = norm(value)
+        return norm(value + moved) - received
+
     def _nll(self, changes: Mapping[int, Tensor], members: Sequence[int]) -> Tensor:
         """Sum over the rows of a pass of their mean NLL."""
         first, *upper = self.layers
@@ -156,7 +166,7 @@ class WeightLoss:
         keys, above = (
             pad_sequence([getattr(row, name) for row in held], batch_first=True) for name in ("keys", "above")
         )
-        moved = upcast(keys) @ changes[first].T
+        moved = self._moved(keys, changes[first])
         hidden = (upcast(above) + moved.to(above.device)).to(above.dtype)
         positions, of, labels, shares = self._scored(members)
         weights = {n: (self.weights[n].to(changes[n]) + changes[n]).to(self.weights[n].dtype) for n in upper}

@@ -400,6 +400,7 @@ def test_run_passes_modules_and_reads_no_answers(demo, records, monkeypatch):
         "modules": "of the model",
         "answers": False,
         "progress": True,
+        "undoable": 1,
         "given": None,
     }
 

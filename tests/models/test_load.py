@@ -4,12 +4,13 @@ import json
 import logging
 import warnings
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from metake.errors import MetakeError
 from metake.models import load as loading
@@ -24,6 +25,13 @@ def told(monkeypatch):
     """`told(name, **options)`: the loaded model, and place and options that both loaders were given."""
     monkeypatch.setattr(Conversion, "is_cacheable", lambda self: False)
 
+    def configured(place, *, trust_remote_code, **options):
+        assert trust_remote_code is False
+        assert options == (
+            {"local_files_only": True} if Path(place).is_dir() and ASSETS not in Path(place).parents else {}
+        )
+        return SimpleNamespace(model_type="gpt2")
+
     def go(name, change=lambda model: None, **options):
         seen, model = {}, tiny("gpt2").train()
         change(model)
@@ -32,6 +40,7 @@ def told(monkeypatch):
             "from_pretrained",
             lambda place, **given: seen.update(tokenizer=(place, given)) or SimpleNamespace(),
         )
+        monkeypatch.setattr(AutoConfig, "from_pretrained", configured)
         monkeypatch.setattr(
             AutoModelForCausalLM,
             "from_pretrained",

@@ -12,10 +12,13 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra playground is not installed")
 
+# a shell starts background jobs with SIGINT ignored, and so would this test's process be
+PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from metake.cli import main; main()"
+
 
 def test_command_serves_on_loopback_until_interrupted():
     """The JSON document on stdout has the address of the page; Ctrl-C ends it with one line and exit code 130."""
-    words = [sys.executable, "-m", "metake.cli", "playground", "--port", "0", "--json"]
+    words = [sys.executable, "-c", PROGRAM, "playground", "--port", "0", "--json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             text = ""
