@@ -49,6 +49,7 @@ figures: setup
 # they are missing and that is allowed, and is skipped with a line where they cannot be had.
 pages: setup
 	$(BIN)/python experiments/check_pages.py --install --out results/pages --also $(wildcard $(DEMO_OUT)/report.html $(DEMO_OUT)/drift/report.html results/*/verdicts.html)
+	$(BIN)/python -m pytest tests/playground/test_page.py -n 0 -rs  # the playground in the same browser
 
 # The site of the documentation, into site/. A warning (a broken link, an unknown name) is an error. No network is used.
 # site/index.html can be read from the disk; `python -m http.server -d site` serves it with its search.
