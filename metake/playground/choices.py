@@ -39,7 +39,7 @@ class Choice:
     Attributes:
         method: name of a method.
         strength: median attenuation eta of the first edit's key over the edited layers; None for that of the settings.
-        calibrate: whether settings are measured on the first edit, although the model has a preset.
+        calibrate: whether settings are calibrated on the first edit, although the model has a preset.
     """
 
     method: str = "metake"

@@ -82,7 +82,7 @@ def _edit(entry: Entry) -> dict[str, Any]:
 def _named(choice: Choice) -> str:
     """Method and strength of a choice."""
     strength = "" if choice.strength is None else f", eta {choice.strength:g}"
-    return choice.method + strength + (", measured settings" if choice.calibrate else "")
+    return choice.method + strength + (", calibrated settings" if choice.calibrate else "")
 
 
 def planned(plan: Plan) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def draw_attenuation(preview: Preview) -> Any:
     right.set(
         xlim=(min(-0.05, *cosine), 1.05),
         xlabel="cosine of the key\nwith that in contexts",
-        title="below dotted: inconsistent",
+        title="left of dotted: inconsistent",
     )
     left.invert_yaxis()
     return figure

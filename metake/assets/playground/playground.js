@@ -46,7 +46,7 @@ async function run(name, work) {
   const show = async () => {
     const seconds = Math.round((Date.now() - began) / 1000);
     const queue = seconds < 2 ? { waiting: 1 } : await ask("queue").catch(() => ({ waiting: 1 }));
-    if (running) message(`${LOADING[name]} … ${seconds} s${queue.waiting > 1 ? `, ${queue.waiting - 1} other step in the queue` : ""}`);
+    if (running) message(`${LOADING[name]} … ${seconds} s${queue.waiting > 1 ? `, ${queue.waiting - 1} more in the queue` : ""}`);
   };
   show();
   const timer = setInterval(show, 1000);
@@ -144,7 +144,7 @@ function showEdits(content) {
     : node("p", { className: "soft", textContent: "None. The weights are those of the loaded model." }));
   for (const id of ["undo", "undo-all", "export"]) $(id).disabled = running || !edits.length;
   if (state.model) {
-    const preset = state.preset ? `preset ${state.preset}` : "no preset: settings are measured on the first edit";
+    const preset = state.preset ? `preset ${state.preset}` : "no preset: settings are calibrated on the first edit";
     $("model").textContent = `${state.model}, ${state.layers} layers, ${preset}; ${edits.length === 1 ? "1 edit" : `${edits.length} edits`}`;
   }
 }
@@ -254,7 +254,7 @@ async function start() {
   $("example").append(...state.examples.map((example, i) => node("option", { value: i, textContent: `${example.prompt} → ${example.target}` })));
   $("method").append(...state.methods.map((method) => node("option", { value: method.name, textContent: method.name })));
   $("method").value = "metake";
-  $("settings").append(...(state.preset ? [["preset", `preset ${state.preset}`]] : []).concat([["measured", "measured on the first edit"]])
+  $("settings").append(...(state.preset ? [["preset", `preset ${state.preset}`]] : []).concat([["measured", "calibrated on the first edit"]])
     .map(([value, textContent]) => node("option", { value, textContent })));
   $("form").append(...Object.entries(state.forms).map(([name, title]) => node("option", { value: name, textContent: `${name}: ${title}` })));
   fill(state.examples[0]);
