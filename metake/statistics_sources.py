@@ -75,6 +75,8 @@ def read_statistics(source: Path | str, model: EditableModel, layers: tuple[int,
 def _is_repository(text: str) -> bool:
     """Whether a text has the form of a repository's name on the hub."""
     owner, _, name = text.partition("/")
+    if text.endswith((".npz", ".pt", ".safetensors")):
+        return False
     return (
         bool(owner) and bool(name) and "/" not in name and owner[0] not in ".~" and not Path(owner).exists()
     )

@@ -1,5 +1,6 @@
 """`--config`: options from a file, and the options of a command saved as one."""
 
+import datetime
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metake import cli
-from metake.commands.config import given_options, option_words, read_options
+from metake.commands.config import given_options, option_words, plain_text, read_options
 from metake.models.load import ASSETS, load
 from tests.cases import EDIT, EVALUATE
 
@@ -42,6 +43,10 @@ def test_options_of_the_command_line_override_the_file(write):
     ).params
     assert (found["methods"], found["edits"]) == ("memit", 5)
     assert found["change"] == ["lam=1", "lookup=prompt", "lam=2"]  # the last one counts
+
+
+def test_date_of_a_file_is_its_text():
+    assert plain_text(datetime.date(2020, 1, 1), "a.yaml: target") == "2020-01-01"
 
 
 WRONG = {

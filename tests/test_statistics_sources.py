@@ -89,6 +89,13 @@ def test_one_memit_file_is_read_alone(demo, folder):
     assert list(found.moments) == [2]
 
 
+def crossed(total):
+    """The sums with one pair of entries that no keys can give."""
+    changed = total.clone()
+    changed[0, 1] = changed[1, 0] = 50 * total.max()
+    return changed
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -103,6 +110,9 @@ def test_one_memit_file_is_read_alone(demo, folder):
         (lambda total, count: (total[:-1], count), "square matrix"),
         (lambda total, count: (total.roll(1, 0), count), "is not symmetric|negative diagonal"),
         (lambda total, count: (total * 0, count), "is 0"),
+        (lambda total, count: (total[:0, :0], count), "square matrix"),
+        (lambda total, count: (total, 1e300), "mom2.count: must be a whole number"),
+        (lambda total, count: (crossed(total), count), "no second moment: an entry is above"),
         (lambda total, count: (total.flip(0).flip(1), count), "not of this model's keys"),
     ],
 )
@@ -290,6 +300,9 @@ def test_stats_command_reads_and_compares(call, demo, folder, statistics_of, tmp
         (["--from", "nowhere.npz", "--out", "s.safetensors"], "nowhere.npz: no such file"),
         (["--from", "a/b", "--text", "t.txt", "--out", "s.safetensors"], "give --text or --from, not both"),
         (["--from", "a/b"], "--out is missing"),
+        (["--from", "nope/x.npz", "--out", "s.safetensors"], "nope/x.npz: "),
+        (["--from", "a/b", "--tokens", "9", "--out", "s.safetensors"], "give --from or --tokens, not both"),
+        (["--compare", "a.npz", "--out", "s.safetensors"], "give --compare or --out, not both"),
         (["--compare", "nowhere.npz", "--method", "ultraedit"], "no layered solves|uses no statistics"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from metake.adapters.low_rank import LowRank, of_dense, of_factors
-from metake.adapters.serving import check_max_rank, served_rank
+from metake.adapters.serving import check_max_rank, served_limit, served_rank
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
 
@@ -141,7 +141,7 @@ def build_adapter(
         base: name or path of the base model.
         fingerprint: fingerprint of the base model.
         note: note of the delta.
-        max_rank: largest rank of a layer; larger ones are recompressed.
+        max_rank: largest rank of a layer, as it is written; larger ones are recompressed.
         pad: pad every layer to one rank that vLLM takes.
 
     Returns:
@@ -150,7 +150,7 @@ def build_adapter(
     Raises:
         MetakeError: nothing is changed, a change is not finite, or the modules are not known.
     """
-    limit = check_max_rank(max_rank)
+    limit = served_limit(check_max_rank(max_rank)) if pad else check_max_rank(max_rank)
     if not factors and not dense:
         raise MetakeError("export: the delta changes no layer; nothing was written")
     if not modules:

@@ -7,9 +7,11 @@ from statistics import fmean
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 import metake
 from metake.adapters.adapter import Adapter
+from metake.errors import MetakeError
 
 SHOWN = 50  # edits in the table; all of them are in the metadata of the weights
 
@@ -117,6 +119,36 @@ def _seeds(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[tuple
     return found
 
 
+class _Report(BaseModel):
+    """What the card reads of a report, by type."""
+
+    success: list[bool | None] = []
+    layers: list[int] = []
+    eta: list[list[float]] = []
+    metrics: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+
+
+def check_report(report: object, where: str = "report") -> None:
+    """Check the measurements of a model card.
+
+    Args:
+        report: see `card`.
+        where: begins the error line, e.g. the file.
+
+    Raises:
+        MetakeError: a field has another form.
+    """
+    try:
+        _Report.model_validate(report)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "all of it"
+        raise MetakeError(
+            f"{where}: {field}: {first['msg'].lower()}; give what metake edit wrote, or remove it"
+        ) from error
+
+
 def card(adapter: Adapter, report: Mapping[str, Any], serve: str) -> str:
     """Text of `README.md`.
 
@@ -128,7 +160,11 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str) -> str:
 
     Returns:
         Markdown with the front matter of the hub.
+
+    Raises:
+        MetakeError: a field of the report has another form.
     """
+    check_report(report)
     base = adapter.base or "BASE"
     use = [
         "## Use",

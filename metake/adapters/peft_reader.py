@@ -21,6 +21,7 @@ from metake.tensor_files import checked_meta, open_tensors
 
 REMEDY = "give a LoRA folder that peft or metake export wrote"
 # fields of adapter_config.json under which the adapter is more than a low-rank sum
+LARGEST = 1e30  # of ranks and alphas, which scale fp32 factors
 UNSUPPORTED = (
     "use_dora",
     "use_bdlora",
@@ -114,13 +115,25 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: init_lora_weights: {start!r} changes the base weights; convert the adapter with peft "
             "(path_initial_model_for_weight_conversion)"
         )
-    for name, kind in (("r", int), ("lora_alpha", int | float)):
-        value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
-            raise MetakeError(f"{path}: {name}: must be a number above 0, got {value!r}")
-    for name in ("rank_pattern", "alpha_pattern"):
+    kinds: dict[str, Any] = {"r": int, "lora_alpha": int | float}
+    for name, kind in kinds.items():
+        _check_number(f"{path}: {name}", config.get(name), kind)
+    for name, kind in (("rank_pattern", kinds["r"]), ("alpha_pattern", kinds["lora_alpha"])):
         if not isinstance(config.get(name) or {}, dict):
             raise MetakeError(f"{path}: {name}: must be an object, got {config[name]!r}")
+        for pattern, value in (config.get(name) or {}).items():
+            _check_number(f"{path}: {name}: {pattern}", value, kind)
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise MetakeError(
+                    f"{path}: {name}: {pattern!r} is no regular expression ({error})"
+                ) from error
+
+
+def _check_number(where: str, value: Any, kind: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= LARGEST:
+        raise MetakeError(f"{where}: must be a number above 0, got {repr(value)[:40]}; {REMEDY}")
 
 
 def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from metake.errors import MetakeError
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values of --max-lora-rank
@@ -19,6 +21,18 @@ def served_rank(rank: int) -> int:
         A value of `VLLM_RANKS`; the rank itself above the largest of them.
     """
     return next((allowed for allowed in VLLM_RANKS if allowed >= rank), rank)
+
+
+def served_limit(max_rank: int) -> int:
+    """The largest rank of vLLM's list that is no larger than a limit.
+
+    Args:
+        max_rank: the limit, at least 1.
+
+    Returns:
+        A value of `VLLM_RANKS`; the limit itself above the largest of them.
+    """
+    return max_rank if max_rank > MAX_RANK else max(rank for rank in VLLM_RANKS if rank <= max_rank)
 
 
 def check_max_rank(max_rank: object) -> int:
@@ -54,7 +68,7 @@ def vllm_line(folder: str, base: str, rank: int) -> str:
             f"vLLM: rank {rank} is above {MAX_RANK}, the largest it takes; export with --max-rank {MAX_RANK}"
         )
     flag = "" if rank <= VLLM_DEFAULT else f" --max-lora-rank {served_rank(rank)}"
-    return f"vllm serve {base} --enable-lora{flag} --lora-modules edit={folder}"
+    return f"vllm serve {quote(base)} --enable-lora{flag} --lora-modules {quote(f'edit={folder}')}"
 
 
 def llama_cpp_line(file: str) -> str:
@@ -66,4 +80,4 @@ def llama_cpp_line(file: str) -> str:
     Returns:
         The command.
     """
-    return f"llama-server --model BASE.gguf --lora {file}"
+    return f"llama-server --model BASE.gguf --lora {quote(file)}"

@@ -251,7 +251,7 @@ def plain_text(value: Any, where: str, nested: bool = False) -> str:
         raise MetakeError(
             f"{where}: must be a number, a text or a list of them, got {json.dumps(value, default=str)}"
         )
-    return json.dumps(value, default=str)
+    return json.dumps(value) if isinstance(value, int | float | list | dict | None) else str(value)  # a date
 
 
 def given_options(command: Any, context: Any) -> dict[str, Any]:

@@ -93,10 +93,16 @@ def read_report(delta: Path) -> dict[str, Any]:
 
     Returns:
         Values by name; empty if there is no such file.
+
+    Raises:
+        MetakeError: a field has another form than metake edit writes.
     """
+    from metake.adapters.card import check_report
+
     path = (delta if delta.is_dir() else delta.parent) / "result.json"
     content = read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+    check_report(content, str(path))
+    return dict(content)
 
 
 def save_adapter(

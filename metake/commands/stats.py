@@ -82,6 +82,21 @@ def check_options(out: Path | None, sources: dict[str, object], overwrite: bool)
     return out
 
 
+def check_alone(option: str, others: dict[str, object]) -> None:
+    """Check that options without effect beside another one are not given.
+
+    Args:
+        option: the option.
+        others: option -> its value, None if it is not given.
+
+    Raises:
+        MetakeError: one of them is given.
+    """
+    for other, value in others.items():
+        if value is not None:
+            raise MetakeError(f"stats: give {option} or {other}, not both")
+
+
 def memit_layers(model: EditableModel) -> tuple[int, ...]:
     """Layers that MEMIT edits in a model by default.
 
@@ -242,8 +257,11 @@ def stats(
     with document(as_json) as content:
         given = () if layers is None else tuple(parse_layers(layers))
         if compare:
+            check_alone("--compare", {"--out": out, "--from": source, "--text": text, "--dataset": dataset})
             content.update(compared(compare, model, given, requests, method, device, dtype, modules))
             return
+        if source is not None:
+            check_alone("--from", {"--tokens": tokens})
         out = check_options(out, {"--text": text, "--dataset": dataset, "--from": source}, overwrite)
         loaded = load_model(model, device, dtype, modules)
         chosen = given or memit_layers(loaded)

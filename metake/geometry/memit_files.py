@@ -25,6 +25,8 @@ from metake.models.editable import EditableModel
 
 NAME = re.compile(r"(?P<module>.+)_b?float\d+_(?P<rest>[^.]*mom2[^.]*)\.npz")
 REMEDY = "download it again, or run metake stats"
+FLOATS = ("f2", "f4", "f8")
+MOST = 2**63  # tokens or documents
 ASYMMETRY = 1e-3  # of the largest entry; sums in half precision differ by rounding
 
 
@@ -105,8 +107,14 @@ def read_moment(path: Path) -> Moment:
         pickled = "pickle" in str(error)
         what = "holds pickled objects, which are not read" if pickled else "is damaged"
         raise MetakeError(f"{path}: {what}; {REMEDY}") from error
-    if total.ndim != 2 or total.shape[0] != total.shape[1] or total.dtype.kind != "f":
-        raise MetakeError(f"{path}: mom2.mom2: must be a square matrix of floats, is {total.shape}; {REMEDY}")
+    if (
+        total.ndim != 2
+        or total.shape[0] != total.shape[1]
+        or not total.size
+        or total.dtype.str[1:] not in FLOATS
+    ):
+        is_now = f"{total.shape} of {total.dtype}"
+        raise MetakeError(f"{path}: mom2.mom2: must be a square matrix of floats, is {is_now}; {REMEDY}")
     tokens, samples = _whole(path, "mom2.count", count), None
     if documents is not None and not _is_null(documents):
         samples = _whole(path, "sample_size", documents)
@@ -120,7 +128,7 @@ def _is_null(value: np.ndarray) -> bool:
 
 
 def _whole(path: Path, name: str, value: np.ndarray) -> int:
-    if value.shape != () or value.dtype.kind not in "iuf" or not (value >= 1 and value % 1 == 0):
+    if value.shape != () or value.dtype.kind not in "iuf" or not (1 <= value < MOST and value % 1 == 0):
         shown = " ".join(str(value).split())[:40]
         raise MetakeError(f"{path}: {name}: must be a whole number from 1 on, is {shown}; {REMEDY}")
     return int(value)
@@ -146,6 +154,11 @@ def _second_moment(path: Path, total: np.ndarray, tokens: int) -> Tensor:
         raise MetakeError(f"{path}: mom2.mom2: is 0, or has a negative diagonal; {REMEDY}")
     if float((found - found.T).abs().max()) > ASYMMETRY * largest:
         raise MetakeError(f"{path}: mom2.mom2: is not symmetric; {REMEDY}")
+    root = found.double().diagonal().sqrt()
+    if bool((found.double().abs() > root[:, None] * root * (1 + ASYMMETRY) + ASYMMETRY * largest).any()):
+        raise MetakeError(
+            f"{path}: mom2.mom2: is no second moment: an entry is above the geometric mean of its diagonal entries; {REMEDY}"
+        )
     return (found.double() / tokens).float()
 
 

@@ -169,7 +169,7 @@ def _json(content: Any, status: int = 200) -> Response:
 async def _given(request: Request) -> dict[str, Any]:
     """Values of a request. Only the page itself may send one: not a form or a script of another site."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise MetakeError("the request is from another site; open the playground's own page")
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise MetakeError("the request must be JSON")
@@ -180,7 +180,8 @@ async def _given(request: Request) -> dict[str, Any]:
             raise MetakeError(f"the request is longer than {MOST_BYTES} bytes; shorten the texts")
     try:
         given = json.loads(body)
-    except ValueError as error:
+        json.dumps(given, ensure_ascii=False).encode()  # a lone surrogate is no text
+    except (ValueError, RecursionError) as error:
         raise MetakeError("the request is not JSON") from error
     if not isinstance(given, dict):
         raise MetakeError("the request must be a JSON object")
@@ -198,6 +199,14 @@ def _error(error: Exception) -> Response:
 
 def _line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _name_of(host: str) -> str | None:
+    """Name in a Host header; None if it has no such form."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 class Guard:
@@ -226,7 +235,7 @@ class Guard:
             return await self.app(scope, receive, send)
         try:
             host = Request(scope).headers.get("host", "")
-            if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+            if self.hosts and _name_of(host) not in self.hosts:
                 raise MetakeError(
                     "the request is to another host name; open the address that the terminal shows"
                 )

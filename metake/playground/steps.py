@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -33,7 +33,7 @@ def number(given: Given, name: str, low: float, high: float) -> float:
         MetakeError: it is missing, no number, or out of range.
     """
     value = given.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise MetakeError(f"{name}: must be a number, not {value!r}")
     if not low <= value <= high:
         raise MetakeError(f"{name}: must be from {low:g} to {high:g}, not {value:g}")

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from metake.deltas import Delta
+from metake.errors import MetakeError
 
 pytestmark = pytest.mark.parametrize("family", ["llama"])
 
@@ -75,3 +76,23 @@ def test_card_shows_the_first_of_many_edits(tiny_model, delta, tmp_path):
     assert "| s49 |" in text
     assert "| s50 |" not in text
     assert "The first 50 are shown" in text
+
+
+@pytest.mark.parametrize(
+    ("report", "field"),
+    [
+        (5, "all of it"),
+        ({"success": 5}, "success"),
+        ({"success": ["a"]}, "success.0"),
+        ({"metrics": None}, "metrics"),
+        ({"metrics": [1]}, "metrics"),
+        ({"layers": 3}, "layers"),
+        ({"layers": [3], "eta": ["x"]}, "eta.0"),
+        ({"layers": [3, 4], "eta": [0.5, 0.5]}, "eta.0"),
+        ({"versions": "x"}, "versions"),
+    ],
+)
+def test_report_of_another_form_is_refused_by_field(report, field, tiny_model, delta, tmp_path):
+    with pytest.raises(MetakeError, match=f"report: {field}: "):
+        card_of(delta, tiny_model, tmp_path / "out", report=report)
+    assert not (tmp_path / "out").exists()

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metake.adapters.low_rank import of_dense, of_factors
-from metake.adapters.serving import VLLM_RANKS, served_rank, vllm_line
+from metake.adapters.serving import VLLM_RANKS, served_limit, served_rank, vllm_line
+from metake.deltas import Delta
 
 
 def random(*shape, seed=0):
@@ -86,6 +87,17 @@ def test_padding_appends_zeros():
 def test_served_rank_is_the_next_of_the_list(rank, served):
     assert served_rank(rank) == served
     assert served in VLLM_RANKS or rank > max(VLLM_RANKS)
+
+
+@pytest.mark.parametrize(("limit", "written"), [(1, 1), (7, 1), (8, 8), (40, 32), (512, 512), (600, 600)])
+def test_written_rank_is_within_the_limit(tiny_model, limit, written):
+    """A padded adapter has no rank above the limit that was given."""
+    dense = random(tiny_model.d_v, tiny_model.d_k)
+    adapter = Delta({}, dense_updates={1: dense.float()}).as_adapter(tiny_model, max_rank=limit)
+    largest = min(limit, *dense.shape)
+    assert served_limit(limit) == written
+    assert adapter.written[1].rank <= max(limit, served_rank(largest))
+    assert limit >= 64 or adapter.written[1].rank == min(written, served_rank(largest)) <= limit
 
 
 def test_flag_is_given_above_the_default():

@@ -87,6 +87,21 @@ REFUSED = {
     "pissa": (change_config(init_lora_weights="pissa_niter_4"), "init_lora_weights: 'pissa_niter_4' changes"),
     "rank": (change_config(r=0), "r: must be a number above 0, got 0"),
     "alpha": (change_config(lora_alpha="x"), "lora_alpha: must be a number above 0, got 'x'"),
+    "infinite": (change_config(lora_alpha=math.inf), "lora_alpha: must be a number above 0"),
+    "huge": (change_config(lora_alpha=10**400), "lora_alpha: must be a number above 0"),
+    "pattern's text": (
+        change_config(alpha_pattern={"c_proj": "x"}),
+        "alpha_pattern: c_proj: must be a number",
+    ),
+    "pattern's null": (
+        change_config(alpha_pattern={"c_proj": None}),
+        "alpha_pattern: c_proj: must be a number",
+    ),
+    "pattern's sign": (
+        change_config(alpha_pattern={"c_proj": -3}),
+        "alpha_pattern: c_proj: must be a number",
+    ),
+    "pattern's form": (change_config(alpha_pattern={"(": 2}), "is no regular expression"),
     "pattern": (change_config(rank_pattern=[1]), "rank_pattern: must be an object"),
     "other rank": (change_config(r=3), r"lora_A is \(4, \d+\) and lora_B \(\d+, 4\), not .* for r = 3"),
     "other base": (change_config(base_model_name_or_path="owner/other"), "the model is 'base'.*--force"),
