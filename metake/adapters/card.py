@@ -27,9 +27,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [f"| {' | '.join(map(_cell, line))} |" for line in lines]
 
 
-def _front_matter(adapter: Adapter) -> list[str]:
+def _front_matter(adapter: Adapter, library: str) -> list[str]:
     fields: dict[str, Any] = {
-        "library_name": "peft",
+        "library_name": library,
         "pipeline_tag": "text-generation",
         "tags": ["lora", "knowledge-editing", "metake"],
     }
@@ -149,7 +149,7 @@ def check_report(report: object, where: str = "report") -> None:
         ) from error
 
 
-def card(adapter: Adapter, report: Mapping[str, Any], serve: str) -> str:
+def card(adapter: Adapter, report: Mapping[str, Any], serve: str, library: str = "peft") -> str:
     """Text of `README.md`.
 
     Args:
@@ -157,6 +157,7 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str) -> str:
         report: measurements by name, as `EditResult.summary()` or `result.json` has them (`layers`, `eta`, `success`,
             `versions`); also `data`, `seed`, and `metrics`, a number or text by name.
         serve: command that serves the adapter.
+        library: `peft` or `gguf`, what reads the adapter.
 
     Returns:
         Markdown with the front matter of the hub.
@@ -166,9 +167,7 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str) -> str:
     """
     check_report(report)
     base = adapter.base or "BASE"
-    use = [
-        "## Use",
-        "",
+    python = [
         "```python",
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
@@ -177,11 +176,10 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str) -> str:
         "model = PeftModel.from_pretrained(base, FOLDER)  # this folder, or the repository's name",
         "```",
         "",
-        f"    {serve}",
-        "",
     ]
+    use = ["## Use", "", *(python if library == "peft" else []), f"    {serve}", ""]
     lines = [
-        *_front_matter(adapter),
+        *_front_matter(adapter, library),
         "",
         f"# Knowledge edit of {_cell(base)}",
         "",

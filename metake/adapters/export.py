@@ -123,5 +123,5 @@ def save_gguf(
     serve = llama_cpp_line(str(folder / FILE))
     with result_folder(folder, overwrite=overwrite) as place:
         write_gguf(equal, place / FILE)
-        write_text(place / CARD, card(equal, report, serve))
+        write_text(place / CARD, card(equal, report, serve, "gguf"))
     return exported(equal, folder, serve)

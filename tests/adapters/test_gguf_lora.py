@@ -42,7 +42,10 @@ def test_gguf_holds_the_change_with_a_scaling_of_one(tiny_model, delta, family, 
         a, b = (tensors[f"blk.{n}.ffn_down.weight.lora_{ab}"] for ab in "ab")
         scale = fields["adapter.lora.alpha"] / b.shape[1]
         torch.testing.assert_close((scale * b @ a).double(), delta.to_dense(n), rtol=1e-5, atol=1e-5)
-    assert "llama-server" in (tmp_path / "a" / "README.md").read_text()
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "llama-server" in card
+    assert "library_name: gguf" in card
+    assert "PeftModel" not in card
 
 
 @pytest.mark.parametrize("family", ["gptj"])
