@@ -300,7 +300,7 @@ def test_stats_command_reads_and_compares(call, demo, folder, statistics_of, tmp
         (["--from", "nowhere.npz", "--out", "s.safetensors"], "nowhere.npz: no such file"),
         (["--from", "a/b", "--text", "t.txt", "--out", "s.safetensors"], "give --text or --from, not both"),
         (["--from", "a/b"], "--out is missing"),
-        (["--from", "nope/x.npz", "--out", "s.safetensors"], "nope/x.npz: "),
+        (["--from", "nope/x.npz", "--out", "s.safetensors"], "nope/x.npz: no such file"),
         (["--from", "a/b", "--tokens", "9", "--out", "s.safetensors"], "give --from or --tokens, not both"),
         (["--compare", "a.npz", "--out", "s.safetensors"], "give --compare or --out, not both"),
         (["--compare", "nowhere.npz", "--method", "ultraedit"], "no layered solves|uses no statistics"),

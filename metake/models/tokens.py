@@ -77,7 +77,7 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
         text: the prompt.
         answer: its answer.
         subject: span of the subject in `text`, as character positions `[start, end)`. Its last token is the lookup token;
-            one that goes on after the subject only where the subject has no earlier one.
+            one that extends beyond the subject only where the subject has no earlier one.
 
     Returns:
         The row, without padding.
@@ -104,7 +104,7 @@ def encode(tokenizer: Any, text: str, answer: str = "", subject: tuple[int, int]
         if not holding:
             raise MetakeError(f"subject at {subject} of {text!r} has no token")
         lookup = holding[-1]
-        # a token such as ")?" ends after the subject: its key is that of a question mark, and an edit of it changes all questions
+        # the key of a token such as ")?" is that of a question mark: an edit of it changes all questions
         if spans[lookup][1] > last + 1 and lookup and spans[lookup - 1][0] >= len(frame.before) + subject[0]:
             lookup -= 1
     return Row(tuple(ids), lookup, count)
