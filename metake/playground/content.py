@@ -170,7 +170,7 @@ def draw_attenuation(preview: Preview) -> Any:
                   ha="right" if inside else "left", color="white" if inside else BLACK)  # fmt: skip
     total = float(preview.predicted[0])
     left.axvline(total, color=GREEN, ls="--", lw=1.2)
-    left.set(xlim=(0, 1), xlabel=r"attenuation $\eta$", title=f"all layers together: {total:.2f} (dashed)")
+    left.set(xlim=(0, 1), xlabel=r"attenuation $\eta$", title=f"all layers: {total:.2f} (dashed)")
     right.plot(cosine, names, "o", color=BLUE)
     right.axvline(MIN_KEY_COSINE, color=RED, ls=":", lw=1.2)
     right.set(
