@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metake.drift.edit import Edit, measure
+from metake.drift.edit import Edit, Gradients, measure
 from metake.geometry.statistics import Statistics
 from metake.methods.combinators import compensated, metake
 from metake.methods.locate_then_edit import LocateThenEdit
@@ -134,25 +134,27 @@ class DriftSetup:
         edit = at(1.0)
         aimed = compensated(self.method).plan(self.model, edit.solver, batch, edit.prompts)
         plan = aimed.plan.residuals
+        start = edit.gradients(plan, twice=self.norms > 0)
         measured = {}
         for factor, (method, _) in strengths.items():
             value = method.value(method.constraint_setting)
-            other = edit if factor == 1.0 else at(factor)
-            measured[f"{value:g}"] = measure(other, plan, steps=0)
+            at_plan = start if factor == 1.0 else at(factor).gradients(plan, open_loop=start.open_loop)
+            measured[f"{value:g}"] = measure(at_plan, steps=0)
+        executed = measure(edit.gradients(aimed.residuals), steps=0)
         return {
             "request": [request.prompt, request.subject, request.target_new],
-            "start": measure(edit, plan, steps=self.norms),
-            "compensated": {**measure(edit, aimed.residuals, steps=0), "scale": float(aimed.scale[0])},
+            "start": measure(start, steps=self.norms),
+            "compensated": {**executed, "scale": float(aimed.scale[0])},
             "strengths": measured,
-            "trail": self._trail(edit, plan),
+            "trail": self._trail(start),
         }
 
-    def _trail(self, edit: Edit, start: torch.Tensor) -> list[dict[str, Any]]:
+    def _trail(self, start: Gradients) -> list[dict[str, Any]]:
         """Cosines at four steps of MetaKE's descent by the proxy: the first two, the middle one and the last."""
         if self.steps == 0:
             return []
-        followed = sorted({0, 1, self.steps // 2, self.steps - 1})
-        proxy, step, cosines = edit.losses["proxy"], [0], []
+        edit, followed = start.edit, {1, self.steps // 2, self.steps - 1} - {0}
+        step, cosines = [0], [{"step": 0, "cos": start.cosines}]
 
         class RecordingLoss:
             is_post_edit = False
@@ -166,13 +168,13 @@ class DriftSetup:
                 backward: bool = True,
             ) -> tuple[Losses, torch.Tensor | None]:
                 if step[0] in followed:
-                    cosines.append({"step": step[0], "cos": edit.cosines(residuals)})
+                    cosines.append({"step": step[0], "cos": edit.gradients(residuals).cosines})
                 step[0] += 1
-                return proxy(residuals, active, penalty, backward=backward)
+                return edit.proxy(residuals, active, penalty, backward=backward)
 
         optimize_targets(
             RecordingLoss(),
-            start,
+            start.leaf.detach(),
             edit.hidden.norm(dim=1),
             steps=self.steps,
             lr=self.closed.lr,

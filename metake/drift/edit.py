@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from metake.drift.norms import Jacobian, watched
+from metake.drift.norms import Jacobian, Tokens, watched
 from metake.models.editable import EditableModel
 from metake.planners.hypergradient import (
-    ParallelLoss,
-    UnrolledLoss,
+    Factors,
     VirtualEditLoss,
     factor_gradients,
     measured_shares,
+    through_shares,
+    through_solve,
 )
 from metake.planners.objective import Losses, Objective
-from metake.planners.target_optimization import LossWithGradient, Penalty
+from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch, LookupPrompts
 from metake.solvers.layered import LayeredSolver, Solution
 from theory import fidelity
@@ -54,40 +56,65 @@ class Edit:
         geometry = solver.geometries[self.top]
         channel = geometry.channel(key.T.to(geometry.device), solver.fit)
         self.objective = Objective(model, batch, first, self.top, channel=channel, max_tokens=max_tokens)
-        self.losses: dict[str, LossWithGradient] = {
-            "proxy": VirtualEditLoss(self.objective, "channel"),
-            "parallel": ParallelLoss(self.objective, solver, self.prompts),
-            "open": VirtualEditLoss(self.objective, "token"),
-            "exact": UnrolledLoss(self.objective, solver, self.prompts),
-            "frozen": UnrolledLoss(self.objective, solver, self.prompts, differentiate_keys=False),
-        }
+        self.proxy = VirtualEditLoss(self.objective, "channel")
+        self.open = VirtualEditLoss(self.objective, "token")
 
-    def gradient(self, name: str, residual: Tensor) -> Tensor:
-        """Gradient of the loss with respect to the residual.
+    def gradients(
+        self, residual: Tensor, *, open_loop: Tensor | None = None, twice: bool = False
+    ) -> Gradients:
+        """Gradients of the loss with respect to the residual.
 
         Args:
-            name: `exact`, or one of its approximations: `proxy`, `parallel`, `open`, `frozen`.
             residual: `1 x d_v`.
+            open_loop: `1 x d_v`, the open-loop gradient at the residual, if it is known; no constraint changes it.
+            twice: whether the solve at frozen keys can be differentiated twice; for the norms of Jacobians.
 
         Returns:
-            `d_v`.
+            The exact gradient and its approximations.
         """
+        leaf, live = (residual.detach().clone().requires_grad_(True) for _ in range(2))
         with torch.enable_grad():
-            gradient = self.losses[name](residual, EVERYONE, self.penalty)[1]
-        assert gradient is not None
-        return gradient[0]
+            if twice:  # the fused attention has no second derivative
+                with sdpa_kernel(SDPBackend.MATH):
+                    solution = self.solver.solve(self.prompts, leaf, differentiate_keys=False)
+            else:
+                solution = self.solver.solve(self.prompts, leaf, differentiate_keys=False)
+            whole = self.solver.solve(self.prompts, live)
+            with watched(self.model, self.top) as tokens:
+                losses, gradients = factor_gradients(self.objective, whole.factors, EVERYONE, self.penalty)
+            exact = through_solve(whole, gradients, live)[0]
+            del whole
+            if open_loop is None:
+                open_loop = gradient_of(self.open, residual, self.penalty)
+            return Gradients(
+                edit=self,
+                leaf=leaf,
+                solution=solution,
+                losses=losses,
+                tokens=tokens,
+                factors=gradients,
+                exact=exact,
+                frozen=through_solve(solution, gradients, leaf, retain=True)[0],
+                parallel=through_shares(solution, gradients, self.solver)[0],
+                proxy=gradient_of(self.proxy, residual, self.penalty)[0],
+                open_loop=open_loop,
+            )
 
-    def cosines(self, residual: Tensor) -> dict[str, float]:
-        """Cosines of the exact hypergradient with its approximations.
 
-        Args:
-            residual: `1 x d_v`.
+def gradient_of(loss: VirtualEditLoss, residual: Tensor, penalty: Penalty) -> Tensor:
+    """Gradient of the loss of a virtual edit.
 
-        Returns:
-            Name of the approximation -> cosine.
-        """
-        exact = self.gradient("exact", residual)
-        return {name: _cosine(exact, self.gradient(name, residual)) for name in APPROXIMATIONS}
+    Args:
+        loss: the loss.
+        residual: `1 x d_v`.
+        penalty: weights of the losses.
+
+    Returns:
+        `1 x d_v`.
+    """
+    gradient = loss(residual, EVERYONE, penalty)[1]
+    assert gradient is not None
+    return gradient
 
 
 def _cosine(x: Tensor, y: Tensor) -> float:
@@ -95,49 +122,64 @@ def _cosine(x: Tensor, y: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """Gradients of one edit, and the solve that they belong to; `l` is a layer, `L` the last one.
+class Gradients:
+    """Gradients of one edit at one residual, from one solve with its graph; `l` is a layer, `L` the last one.
 
     Attributes:
+        edit: the edit.
+        leaf: the residual, with respect to which the solve is differentiated, `1 x d_v`.
         solution: solve at frozen keys.
         losses: post-edit losses.
-        weight_gradient_norm: `||Gamma_L||`, spectral.
-        lefts: layer -> residual that it writes, `d_v`, differentiable.
-        effects: layer -> `Gamma_l q_l`, `d_v`.
-        each: layer -> `g_l = J_l^T Gamma_l q_l`, `d_v`.
+        tokens: keys and signals of layer L, of which Gamma_L is the sum.
+        factors: layer -> gradients of left and right.
         exact: hypergradient, `d_v`.
         frozen: hypergradient at frozen keys, `d_v`.
+        parallel: parallel gradient (X11), `d_v`.
         proxy: gradient of the proxy, `d_v`.
+        open_loop: gradient of the open loop, `1 x d_v`.
     """
 
+    edit: Edit
+    leaf: Tensor
     solution: Solution
     losses: Losses
-    weight_gradient_norm: float
-    lefts: dict[int, Tensor]
-    effects: dict[int, Tensor]
-    each: dict[int, Tensor]
+    tokens: Tokens
+    factors: Factors
     exact: Tensor
     frozen: Tensor
+    parallel: Tensor
     proxy: Tensor
+    open_loop: Tensor
 
-    @classmethod
-    def of(cls, edit: Edit, residual: Tensor, leaf: Tensor) -> _Terms:
-        """Gradients at a residual; `leaf` is its copy, with respect to which the solve is differentiated."""
-        solver, layers = edit.solver, edit.solver.layers
-        solution = solver.solve(edit.prompts, leaf, differentiate_keys=False)
-        with watched(edit.model, edit.top) as tokens:
-            losses, gradients = factor_gradients(edit.objective, solution.factors, EVERYONE, edit.penalty)
-        effects = {layer: gradients[layer][0][:, 0] for layer in layers}
-        lefts = {layer: solution.factors[layer][0][:, 0] for layer in layers}
-        each = {
-            layer: torch.autograd.grad(
-                lefts[layer], leaf, effects[layer].to(lefts[layer]), retain_graph=True
-            )[0][0]
-            for layer in layers
+    @property
+    def cosines(self) -> dict[str, float]:
+        """Cosines of the exact hypergradient with its approximations."""
+        open_loop = self.open_loop[0]
+        approximations = {
+            "proxy": self.proxy,
+            "parallel": self.parallel,
+            "open": open_loop,
+            "frozen": self.frozen,
         }
-        frozen, exact = edit.gradient("frozen", residual), edit.gradient("exact", residual)
-        proxy = edit.gradient("proxy", residual)
-        return cls(solution, losses, tokens.norm(), lefts, effects, each, exact, frozen, proxy)
+        return {name: _cosine(self.exact, gradient) for name, gradient in approximations.items()}
+
+    @property
+    def effects(self) -> dict[int, Tensor]:
+        """Layer -> `Gamma_l q_l`, `d_v`."""
+        return {layer: left[:, 0] for layer, (left, _) in self.factors.items()}
+
+    @property
+    def lefts(self) -> dict[int, Tensor]:
+        """Layer -> residual that it writes, `d_v`, differentiable."""
+        return {layer: left[:, 0] for layer, (left, _) in self.solution.factors.items()}
+
+    @cached_property
+    def each(self) -> dict[int, Tensor]:
+        """Layer -> `g_l = J_l^T Gamma_l q_l`, `d_v`."""
+        return {
+            layer: torch.autograd.grad(left, self.leaf, self.effects[layer].to(left), retain_graph=True)[0][0]
+            for layer, left in self.lefts.items()
+        }
 
     @property
     def errors(self) -> dict[str, Tensor]:
@@ -166,7 +208,7 @@ class _Terms:
         # eps_I: the norm of J_L - I, at least its stretch of the effect
         along = size["allocation"] / effect if effect else 0.0
         gap = max(norms.get("J_L - I", 0.0), along)
-        q, Gamma = float(self.solution.factors[top][1].detach().norm()), self.weight_gradient_norm
+        q, Gamma = float(self.solution.factors[top][1].detach().norm()), self.tokens.norm()
         gamma = fidelity.tail([g.detach().double().cpu().numpy() for g in self.each.values()])
         sigma = effect / (Gamma * q)
         scaled = norms.get("J_L/c - I")
@@ -198,13 +240,13 @@ class _Terms:
             "sum check": float((total - frozen).norm() / frozen.norm().clamp_min(1e-300)),
         }
 
-    def per_layer(self, solver: LayeredSolver) -> dict[str, list[float]]:
+    def per_layer(self) -> dict[str, list[float]]:
         """Attenuations, keys, shares and gradients of the edited layers, in their order."""
         layers, top = list(self.each), list(self.each)[-1]
         keys = {layer: key.detach() for layer, key in self.solution.keys.items()}
         effect, sizes = float(self.effects[top].norm()), [float(g.norm()) for g in self.each.values()]
         inner = [float(g @ self.effects[top]) for g in self.each.values()]
-        shares = measured_shares(self.solution, solver)
+        shares = measured_shares(self.solution, self.edit.solver)
         return {
             "eta": [float(self.solution.eta[layer][0]) for layer in layers],
             "key": [float(keys[layer].norm()) for layer in layers],
@@ -235,62 +277,50 @@ ORDER = (
 )  # of the columns of drift.csv
 
 
-def measure(edit: Edit, residual: Tensor, *, steps: int = 4) -> dict[str, Any]:
+def measure(gradients: Gradients, *, steps: int = 4) -> dict[str, Any]:
     """Both sides of Theorem 3 at a residual, as plain numbers.
 
     Norms of Jacobians are lower bounds, by a few steps of Golub and Kahan: a premise that fails here fails.
 
     Args:
-        edit: the edit.
-        residual: `1 x d_v`.
-        steps: pairs of products per norm; 0 leaves the norms of Jacobians out.
+        gradients: gradients of the edit at the residual.
+        steps: pairs of products per norm, of gradients that can be differentiated twice; 0 leaves the norms of
+            Jacobians out.
 
     Returns:
         Name -> number, list with a number per layer, or dictionary of numbers; None for what is not computed.
     """
-    leaf = residual.detach().clone().requires_grad_(True)
-    # the fused attention has no second derivative
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        terms = _Terms.of(edit, residual, leaf)
-        first = edit.solver.shares[0][1]
-        norms = {} if steps == 0 else _norms(terms.lefts, leaf, terms.effects, first, steps)
-        parallel = edit.gradient("parallel", residual)
-    exact = terms.exact
+    edit = gradients.edit
+    norms = {} if steps == 0 else _norms(gradients, steps)
+    effect = gradients.effects[edit.top]
     found = {
-        "realized_share": float(terms.solution.realized_share.detach()[0]),
-        "nll": float(terms.losses.nll[0]),
-        "length": float(residual.norm() / edit.hidden.norm()),
-        **terms.per_layer(edit.solver),
+        "realized_share": float(gradients.solution.realized_share.detach()[0]),
+        "nll": float(gradients.losses.nll[0]),
+        "length": float(gradients.leaf.detach().norm() / edit.hidden.norm()),
+        **gradients.per_layer(),
         "J_l": norms.get("J_l"),
         "J_L - J_1": norms.get("J_L - J_1"),
-        **terms.premises(norms),
-        **terms.conclusions(),
-        "cos": {
-            "proxy": _cosine(exact, terms.proxy),
-            "parallel": _cosine(exact, parallel),
-            "frozen": _cosine(exact, terms.frozen),
-            "open": _cosine(exact, edit.gradient("open", residual)),
-            "proxy at executed weights": _cosine(terms.frozen, terms.effects[edit.top]),
-        },
+        **gradients.premises(norms),
+        **gradients.conclusions(),
+        "cos": {**gradients.cosines, "proxy at executed weights": _cosine(gradients.frozen, effect)},
     }
     return {name: found[name] for name in ORDER}
 
 
-def _norms(
-    lefts: dict[int, Tensor], leaf: Tensor, effects: dict[int, Tensor], first: float, steps: int
-) -> dict[str, Any]:
+def _norms(gradients: Gradients, steps: int) -> dict[str, Any]:
     """`||J_l||` per layer, `||J_L - I||`, `||J_L/c - I||` at the c that fits the effect, and `||J_L - J_1||`.
 
+    The residual of the first layer is its share of a constant, so J_1 is that share of I for any model (A1).
+
     Args:
-        lefts: layer -> residual that it writes, `d_v`, its graph kept.
-        leaf: residual of the target, `1 x d_v`.
-        effects: layer -> `Gamma_l q_l`, `d_v`.
-        first: share of the first layer; its residual is that share of a constant, so J_1 = I/n for any model (A1).
+        gradients: gradients that can be differentiated twice.
         steps: pairs of products per norm.
 
     Returns:
         Name -> norm.
     """
+    lefts, leaf, effects = gradients.lefts, gradients.leaf, gradients.effects
+    first = gradients.edit.solver.shares[0][1]
     layers = list(lefts)
     top, count = layers[-1], len(layers)
     out: dict[str, Any] = {"J_l": [first]}

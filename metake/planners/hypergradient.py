@@ -97,18 +97,11 @@ class UnrolledLoss:
         losses, gradients = factor_gradients(
             self.objective, solution.factors, active, penalty, self.from_lookup
         )
-        wanted = [
-            (x, g)
-            for layer in gradients
-            for x, g in zip(solution.factors[layer], gradients[layer], strict=True)
-            if x.requires_grad
-        ]
+        cost = None
         if penalty.cost_weights is not None:
             cost = penalty.cost_weights.to(leaf) * solution.cost(self.differentiate_keys)
-            wanted.append((cost, torch.ones_like(cost)))
             losses = _with_cost(losses, cost)
-        torch.autograd.backward([x for x, _ in wanted], [g for _, g in wanted])
-        return losses, leaf.grad
+        return losses, through_solve(solution, gradients, leaf, cost)
 
 
 @dataclass(frozen=True)
@@ -144,15 +137,7 @@ class ParallelLoss:
                 for i, cost_gradient in zip(asked, cost_gradients, strict=True)
             }
             losses = _with_cost(losses, cost)
-        shares = measured_shares(solution, self.solver)
-        total = sum(
-            (
-                solution.to_value(i, gradients[i][0].T.to(residuals)) * shares[i].to(residuals)[:, None]
-                for i in shares
-            ),
-            torch.zeros_like(residuals),
-        )
-        return losses, total
+        return losses, through_shares(solution, gradients, self.solver).to(residuals)
 
 
 def evaluate_post_edit(
@@ -221,6 +206,58 @@ def factor_gradients(
         layer: (zero(a) if a.grad is None else a.grad, zero(b) if b.grad is None else b.grad)
         for layer, (a, b) in leaves.items()
     }
+
+
+def through_solve(
+    solution: Solution, gradients: Factors, leaf: Tensor, cost: Tensor | None = None, *, retain: bool = False
+) -> Tensor:
+    """Hypergradient of a loss from its gradients with respect to the factors, through the graph of the solve (X10).
+
+    Args:
+        solution: solve of `leaf`, with its graph.
+        gradients: layer -> gradients of left and right, from `factor_gradients`.
+        leaf: `n x d_v`, the residuals.
+        cost: `n`, weighted cost of the update, which is added to the loss.
+        retain: whether the graph is kept.
+
+    Returns:
+        `n x d_v`.
+    """
+    wanted = [
+        (x, g)
+        for layer in gradients
+        for x, g in zip(solution.factors[layer], gradients[layer], strict=True)
+        if x.requires_grad
+    ]
+    if cost is not None:
+        wanted.append((cost, torch.ones_like(cost)))
+    (gradient,) = torch.autograd.grad(
+        [x for x, _ in wanted], leaf, [g.to(x) for x, g in wanted], retain_graph=retain
+    )
+    return gradient
+
+
+@torch.no_grad()
+def through_shares(solution: Solution, gradients: Factors, solver: LayeredSolver) -> Tensor:
+    """Parallel gradient of a loss from its gradients with respect to the factors (X11).
+
+    Args:
+        solution: the solve.
+        gradients: layer -> gradients of left and right, from `factor_gradients`.
+        solver: its solver.
+
+    Returns:
+        `n x d_v`.
+    """
+    planned = solution.planned
+    shares = measured_shares(solution, solver)
+    return sum(
+        (
+            solution.to_value(layer, gradients[layer][0].T.to(planned)) * shares[layer].to(planned)[:, None]
+            for layer in shares
+        ),
+        torch.zeros_like(planned),
+    )
 
 
 def measured_shares(solution: Solution, solver: LayeredSolver) -> dict[int, Tensor]:
