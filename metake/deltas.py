@@ -25,7 +25,8 @@ from metake.models.editable import EditableModel
 from metake.models.load import editable_model
 from metake.pretrained import Pretrained
 from metake.requests import one_line
-from metake.tensor_files import read_tensors, write_tensors
+from metake.shipped import DTYPES
+from metake.tensor_files import dtype_name, read_tensors, write_tensors
 
 FORMAT = "metake-delta-2"
 FILE = "delta.safetensors"
@@ -122,31 +123,55 @@ class Delta(Pretrained):
 
         return {layer: norm(layer) for layer in self.layers}
 
-    def check_fits(self, model: EditableModel, check: bool = True) -> None:
-        """Refuse a model that the change was not made for, and a change that is not finite.
+    def check_values(self, where: str = "delta") -> None:
+        """Refuse tensors that are not floating-point numbers, or not finite.
+
+        Args:
+            where: begins the error line, e.g. the file.
+
+        Raises:
+            MetakeError: the line names the tensor.
+        """
+        for name, tensor in self.tensors.items():
+            if (kind := dtype_name(tensor.dtype)) not in DTYPES:
+                raise MetakeError(
+                    f"{where}: {name}: is of dtype {kind}, must be {' or '.join(DTYPES)}; {REMEDY}"
+                )
+            if not bool(torch.isfinite(tensor).all()):
+                layer = name.partition(".")[0]
+                raise MetakeError(f"{where}: layer {layer} is not finite; nothing was changed")
+
+    def check_fits(self, model: EditableModel, check: bool = True, where: str = "delta") -> None:
+        """Refuse a model that the change was not made for, and what `check_values` refuses.
 
         Args:
             model: the model.
             check: compare the model's fingerprint with that of the delta.
+            where: begins the error line, e.g. the file.
 
         Raises:
             MetakeError: the line says what does not fit.
         """
         if check and self.model and self.model != model.fingerprint():
-            made = f": {self.note['model']}" if self.note.get("model") else ""
-            raise MetakeError(
-                f"delta: made for another model{made}, or for another state of this one; nothing was changed"
-            )
+            raise MetakeError(f"{where}: {self._misfit(model)}, or skip this check (check=False, --force)")
         model.check_layers(self.layers)
         for layer in self.layers:
-            shape, parts = self._shape(layer), (*self.factors.get(layer, ()), self.dense_updates.get(layer))
-            if shape != tuple(model.weight(layer).shape):
+            shape, wanted = self._shape(layer), tuple(model.weight(layer).shape)
+            if shape != wanted:
                 raise MetakeError(
-                    f"delta: layer {layer} is {shape[0]} x {shape[1]}, the model's "
-                    f"{tuple(model.weight(layer).shape)}; it was made for another model"
+                    f"{where}: layer {layer} is {shape[0]} x {shape[1]}, the model's {wanted[0]} x {wanted[1]}; it was "
+                    "made for another model"
                 )
-            if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
-                raise MetakeError(f"delta: layer {layer} is not finite; nothing was changed")
+        self.check_values(where)
+
+    def _misfit(self, model: EditableModel) -> str:
+        """Why a model has another fingerprint than the delta's, and the remedy."""
+        name, made = self.note.get("model") or "a model", self.note.get("dtype")
+        given = dtype_name(model.weight(0).dtype)
+        if made and made != given:
+            return f"dtype: made for {name} in {made}, the model is in {given}; load it with dtype={made!r} (--dtype {made})"
+        dtype = "" if made else f", or in another dtype than {given}"
+        return f"made for another model ({name}) or another state of this one{dtype}; give the unedited model that it was made for"
 
     @torch.no_grad()
     def apply(self, model: EditableModel | nn.Module, *, check: bool = True) -> Applied:

@@ -20,6 +20,7 @@ from metake.methods.state import State
 from metake.models.editable import EditableModel
 from metake.requests import EditRequest
 from metake.result import EditResult
+from metake.tensor_files import dtype_name
 
 
 def delta_note(
@@ -44,6 +45,7 @@ def delta_note(
     return {
         "method": method.name,
         "model": getattr(model.model, "name_or_path", "") or "",
+        "dtype": dtype_name(model.weight(0).dtype),
         "modules": described_modules(model),
         "version": metake.__version__,
         "settings": method.model_dump(),

@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from metake.adapters.adapter import Adapter, build_adapter, check_paths, described_modules
+from metake.adapters.base_name import loadable_base
 from metake.adapters.export import Exported, save_peft
 from metake.adapters.hub import local_folder, push
 from metake.adapters.peft_reader import PeftFolder, layers_of, read_peft
@@ -36,12 +37,21 @@ class Pretrained:
         """Changed layers, ascending."""
         raise NotImplementedError
 
-    def check_fits(self, model: EditableModel, check: bool = True) -> None:
+    def check_values(self, where: str = "delta") -> None:
+        """Refuse a change that is not finite.
+
+        Args:
+            where: begins the error line, e.g. the file.
+        """
+        raise NotImplementedError
+
+    def check_fits(self, model: EditableModel, check: bool = True, where: str = "delta") -> None:
         """Refuse a model that the change was not made for.
 
         Args:
             model: the model.
             check: compare the model's fingerprint with that of the change.
+            where: begins the error line, e.g. the file.
         """
         raise NotImplementedError
 
@@ -58,7 +68,8 @@ class Pretrained:
 
         Args:
             model: the unedited model; needed only for a delta that does not say which modules it changes.
-            base: name or path of the base model in the adapter; default: that of the note.
+            base: hub name or folder of the base model in the adapter; default: of the model that the note names, if a
+                hub name or folder of it is known.
             max_rank: largest rank of a layer; factors with more columns are recompressed.
             pad: pad every layer with zeros to one rank that vLLM takes.
             check: compare the model's fingerprint with that of the delta.
@@ -69,6 +80,7 @@ class Pretrained:
         Raises:
             MetakeError: the model is another one, the change is empty or not finite, or no LoRA can address a module.
         """
+        self.check_values()
         modules, name, fingerprint = self.note.get("modules"), self.note.get("model", ""), self.model
         if model is not None and self.layers:
             editable = editable_model(model)
@@ -80,7 +92,7 @@ class Pretrained:
             self.factors,
             self.dense_updates,
             modules=modules,
-            base=base or name,
+            base=base or loadable_base(name),
             fingerprint=fingerprint,
             note=self.note,
             max_rank=max_rank,
@@ -116,8 +128,8 @@ class Pretrained:
             >>> import metake as mk
             >>> model = mk.load("demo", device="cpu")
             >>> delta = mk.Delta({2: (torch.ones(model.d_v, 3), torch.ones(model.d_k, 3))})
-            >>> print(delta.save_pretrained("adapter", model).serve)
-            vllm serve demo --enable-lora --lora-modules edit=adapter
+            >>> print(delta.save_pretrained("adapter", model, base="owner/name").serve)
+            vllm serve owner/name --enable-lora --lora-modules edit=adapter
             >>> mk.Delta.from_pretrained("adapter").layers
             (2,)
         """
@@ -169,7 +181,7 @@ class Pretrained:
         note = {**note, "modules": modules}
         delta = cls(factors, made_for, note)
         if model is not None:
-            delta.check_fits(model, check)
+            delta.check_fits(model, check, str(content.folder))
         return delta
 
     def push_to_hub(

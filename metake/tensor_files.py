@@ -14,7 +14,19 @@ from metake.errors import MetakeError
 from metake.files import as_plain, digest, write_file
 
 if TYPE_CHECKING:  # torch takes seconds to import; it is imported only for tensors
-    from torch import Tensor
+    from torch import Tensor, dtype
+
+
+def dtype_name(kind: dtype) -> str:
+    """Name of a dtype without `torch.`.
+
+    Args:
+        kind: the dtype.
+
+    Returns:
+        The name, e.g. `float32`.
+    """
+    return str(kind).removeprefix("torch.")
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -80,7 +80,7 @@ class Adapter:
     Attributes:
         layers: layer -> factors, in fp32 and without padding.
         modules: where the layers are, as `described_modules` returns it.
-        base: name or path of the base model.
+        base: hub name or folder of the base model; empty if it is not known.
         fingerprint: fingerprint of the base model.
         note: note of the delta.
         pad: whether every layer is padded to one rank that vLLM takes.
@@ -138,7 +138,7 @@ def build_adapter(
         factors: layer -> (left, right), `d_v x n` and `d_k x n`.
         dense: layer -> `d_v x d_k`, added to the factors' product.
         modules: what `described_modules` returns; None if it is not known.
-        base: name or path of the base model.
+        base: hub name or folder of the base model; empty if it is not known.
         fingerprint: fingerprint of the base model.
         note: note of the delta.
         max_rank: largest rank of a layer, as it is written; larger ones are recompressed.
@@ -148,7 +148,7 @@ def build_adapter(
         The adapter.
 
     Raises:
-        MetakeError: nothing is changed, a change is not finite, or the modules are not known.
+        MetakeError: nothing is changed, or the modules are not known or no modules that LoRA adapts.
     """
     limit = served_limit(check_max_rank(max_rank)) if pad else check_max_rank(max_rank)
     if not factors and not dense:
@@ -162,14 +162,24 @@ def build_adapter(
         raise MetakeError(
             f"export: {modules['down']}: fused experts, which are no module that LoRA adapts; give --format merged"
         )
+    factors = _with_columns(factors, dense)
     layers: dict[int, LowRank] = {}
     for layer in sorted({*factors, *dense}):
-        parts = [part for part in (*factors.get(layer, ()), dense.get(layer)) if part is not None]
-        if not all(bool(torch.isfinite(part).all()) for part in parts):
-            raise MetakeError(f"export: layer {layer} is not finite; nothing was written")
         low = _low_rank(factors.get(layer), dense.get(layer), limit)
         layers[layer] = LowRank(low.left.float().contiguous(), low.right.float().contiguous(), low.error)
     return Adapter(layers, modules, base, fingerprint, note, pad, tuple(sorted(dense)))
+
+
+def _with_columns(
+    factors: Mapping[int, tuple[Tensor, Tensor]], dense: Mapping[int, Tensor]
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Factors without those of no column, whose rank of 0 peft does not load; a warning names their layers."""
+    kept = {layer: pair for layer, pair in factors.items() if pair[0].shape[1]}
+    if empty := sorted({*factors} - {*kept, *dense}):
+        if not kept and not dense:
+            raise MetakeError(f"export: the factors of layers {empty} have no columns; nothing was written")
+        warnings.warn(f"export: layers {empty} are left out: their factors have no columns", stacklevel=3)
+    return kept
 
 
 def _low_rank(factors: tuple[Tensor, Tensor] | None, dense: Tensor | None, limit: int) -> LowRank:

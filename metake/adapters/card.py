@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 import metake
 from metake.adapters.adapter import Adapter
+from metake.adapters.base_name import PLACEHOLDER, displayed_base, is_hub_name
 from metake.errors import MetakeError
 
 SHOWN = 50  # edits in the table; all of them are in the metadata of the weights
@@ -33,7 +34,7 @@ def _front_matter(adapter: Adapter, library: str) -> list[str]:
         "pipeline_tag": "text-generation",
         "tags": ["lora", "knowledge-editing", "metake"],
     }
-    if adapter.base:
+    if is_hub_name(adapter.base):
         fields = {"base_model": adapter.base, **fields}
     return ["---", yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).strip(), "---"]
 
@@ -89,7 +90,7 @@ def _provenance(adapter: Adapter, report: Mapping[str, Any]) -> list[str]:
     note = adapter.note
     versions = report.get("versions", {})
     rows = [
-        ["base model", adapter.base or "not recorded"],
+        ["base model", adapter.base or note.get("model") or "not recorded"],
         ["fingerprint of its weights", adapter.fingerprint or "not recorded"],
         ["method", note.get("method", "not recorded")],
         [
@@ -166,7 +167,9 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str, library: str =
         MetakeError: a field of the report has another form.
     """
     check_report(report)
-    base = adapter.base or "BASE"
+    base = adapter.base or PLACEHOLDER
+    name = _cell(displayed_base(base) if adapter.base else adapter.note.get("model") or "a language model")
+    unknown = [] if adapter.base else [f"{PLACEHOLDER}: the hub name or folder of the unedited model.", ""]
     python = [
         "```python",
         "from peft import PeftModel",
@@ -177,13 +180,13 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str, library: str =
         "```",
         "",
     ]
-    use = ["## Use", "", *(python if library == "peft" else []), f"    {serve}", ""]
+    use = ["## Use", "", *([*python, *unknown] if library == "peft" else []), f"    {serve}", ""]
     lines = [
         *_front_matter(adapter, library),
         "",
-        f"# Knowledge edit of {_cell(base)}",
+        f"# Knowledge edit of {name}",
         "",
-        f"A LoRA adapter that changes facts in {_cell(base)}, computed by MetaKE {metake.__version__} in closed form, not trained.",
+        f"A LoRA adapter that changes facts in {name}, computed by MetaKE {metake.__version__} in closed form, not trained.",
         "",
         *_edits(adapter.note, report),
         *_layers(adapter, report),

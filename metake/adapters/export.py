@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metake.adapters.adapter import Adapter
+from metake.adapters.base_name import PLACEHOLDER, REMEDY
 from metake.adapters.card import card
 from metake.adapters.gguf_file import FILE, with_equal_ranks, write_gguf
 from metake.adapters.peft_folder import write_peft
@@ -28,6 +29,7 @@ class Exported:
         errors: layer -> relative error (Frobenius) of the written change.
         dense: layers whose change had no low-rank factors.
         serve: command that serves the adapter.
+        base: hub name or folder of the base model; empty if it is not known.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Exported:
     errors: Mapping[int, float]
     dense: tuple[int, ...]
     serve: str
+    base: str
 
     def plain(self) -> dict[str, Any]:
         """Values that a JSON file can hold."""
@@ -44,6 +47,7 @@ class Exported:
             "relative_errors": list(self.errors.values()),
             "dense_layers": list(self.dense),
             "serve": self.serve,
+            "base": self.base or None,
         }
 
     def __str__(self) -> str:
@@ -56,7 +60,7 @@ class Exported:
             for layer, error in self.errors.items()
             if error > 0 or layer in self.dense
         ]
-        return "\n".join([*lines, f"serve: {self.serve}"])
+        return "\n".join([*lines, f"serve: {self.serve}", *([] if self.base else [REMEDY])])
 
 
 def exported(adapter: Adapter, folder: Path, serve: str) -> Exported:
@@ -72,7 +76,7 @@ def exported(adapter: Adapter, folder: Path, serve: str) -> Exported:
     """
     ranks = {layer: low.rank for layer, low in adapter.written.items()}
     errors = {layer: low.error for layer, low in adapter.layers.items()}
-    return Exported(folder, ranks, errors, adapter.dense, serve)
+    return Exported(folder, ranks, errors, adapter.dense, serve, adapter.base)
 
 
 def save_peft(
@@ -96,7 +100,7 @@ def save_peft(
         What was written.
     """
     check_folder(folder, overwrite=overwrite)
-    serve = vllm_line(shown_as or str(folder), adapter.base or "BASE", adapter.rank)
+    serve = vllm_line(shown_as or str(folder), adapter.base or PLACEHOLDER, adapter.rank)
     done = exported(adapter, folder, serve)
     with result_folder(folder, overwrite=overwrite) as place:
         write_peft(adapter, place)

@@ -76,7 +76,8 @@ def of_factors(left: Tensor, right: Tensor, limit: int) -> LowRank:
 def of_dense(change: Tensor, limit: int) -> LowRank:
     """Low-rank form of a dense change, by SVD in fp64.
 
-    Singular values below the rounding of fp32, `eps * max(d_v, d_k)` of the largest, are left out.
+    The smallest rank whose relative error is at most the rounding of fp32, `eps = 2^-23`; at most `limit`. So a low-rank
+    change that was rounded to fp32 has its own rank again.
 
     Args:
         change: `d_v x d_k`.
@@ -86,5 +87,6 @@ def of_dense(change: Tensor, limit: int) -> LowRank:
         Factors of rank at most `limit`, and at least 1.
     """
     u, s, vt = torch.linalg.svd(change.double(), full_matrices=False)
-    found = int((s > s[0] * torch.finfo(torch.float32).eps * max(change.shape)).sum())
+    left_out = s.square().flip(0).cumsum(0).flip(0).sqrt()  # by the rank of what is kept: norm of s[rank:]
+    found = int((left_out > torch.finfo(torch.float32).eps * s.norm()).sum())
     return _largest(u, s, vt, max(1, min(limit, found)))

@@ -35,7 +35,7 @@ def config_of(adapter: Adapter) -> dict[str, Any]:
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": adapter.base,
+        "base_model_name_or_path": adapter.base or None,
         "inference_mode": True,
         "r": common,
         "lora_alpha": common,

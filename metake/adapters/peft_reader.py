@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from metake.adapters.adapter import MODULES, described_modules, module_path
+from metake.adapters.base_name import loadable_base
 from metake.adapters.peft_folder import CONFIG, FORMAT, PREFIX, WEIGHTS, A, B
 from metake.errors import MetakeError
 from metake.files import read_json
 from metake.models.editable import EditableModel
-from metake.tensor_files import checked_meta, open_tensors
+from metake.shipped import DTYPES
+from metake.tensor_files import checked_meta, dtype_name, open_tensors
 
 REMEDY = "give a LoRA folder that peft or metake export wrote"
 # fields of adapter_config.json under which the adapter is more than a low-rank sum
@@ -171,7 +173,10 @@ def _scaled(
             f"{path}: {module}: lora_A is {tuple(a.shape)} and lora_B {tuple(b.shape)}, not (r, d_in) and (d_out, r) "
             f"for r = {rank} of {CONFIG}; {REMEDY}"
         )
-    if not (a.is_floating_point() and b.is_floating_point() and a.isfinite().all() and b.isfinite().all()):
+    for half in (a, b):
+        if (kind := dtype_name(half.dtype)) not in DTYPES:
+            raise MetakeError(f"{path}: {module}: is of dtype {kind}; save the adapter in float32")
+    if not (a.isfinite().all() and b.isfinite().all()):
         raise MetakeError(f"{path}: {module}: is not finite; {REMEDY}")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     precise = torch.promote_types(a.dtype, torch.float32)
@@ -213,8 +218,9 @@ def layers_of(
 
 def _check_base(content: PeftFolder, model: EditableModel) -> None:
     """Refuse an adapter whose base model has another name, in the last part of its path."""
-    wanted, name = (text.rstrip("/").rpartition("/")[2].lower() for text in (content.base, model.name))
-    if wanted and name and wanted != name:
+    names = [content.base, model.name, loadable_base(model.name)]
+    wanted, *known = (text.rstrip("/").rpartition("/")[2].lower() for text in names)
+    if wanted and any(known) and wanted not in known:
         raise MetakeError(
             f"{content.folder / CONFIG}: base_model_name_or_path: is {content.base!r}, the model is {model.name!r}; give the "
             "model that it was made for, or skip this check (check=False, --force)"

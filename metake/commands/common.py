@@ -251,7 +251,12 @@ def read_delta(path: Path) -> Callable[[EditableModel | None, bool], Delta]:
         folder = read_peft(path)
         return lambda model, check: Delta.from_peft(folder, model, check=check)
     change = Delta.load(path)
-    return lambda _, __: change
+
+    def of_model(model: EditableModel | None, check: bool) -> Delta:
+        change.check_values(str(path)) if model is None else change.check_fits(model, check, str(path))
+        return change
+
+    return of_model
 
 
 def data_file(data: Path | None, model: str, default: str) -> Path:

@@ -155,6 +155,8 @@ def export(
 
     Example: metake export edited --format peft --model smollm2 --out adapter
     """
+    from metake.adapters.base_name import loadable_base
+
     with document(as_json) as content:
         check_model(form, model)
         check_folder(out, overwrite=overwrite)
@@ -168,7 +170,7 @@ def export(
             content.update(edited_content(change, loaded, out, delta), format=form.value)
             return
         options = {
-            "base": base or model or "",
+            "base": base or loadable_base(model or "", relative=True),
             "max_rank": max_rank,
             "pad": not exact_ranks,
             "check": not force,

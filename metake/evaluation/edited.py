@@ -183,7 +183,7 @@ def judge_edited(
     evaluator = protocol.evaluator(base)
     other = evaluator
     if isinstance(edited, Delta):
-        edited.apply(base).revert()  # a delta of another model is refused before any measurement
+        edited.check_fits(base, where=source or "delta")  # before any measurement
     else:
         check_architecture(base, edited)
         other = protocol.evaluator(edited)

@@ -10,6 +10,7 @@ import torch
 from metake import cli
 from metake.deltas import Delta
 from metake.models.load import load
+from metake.shipped import ASSETS
 from tests.cases import EDIT
 
 
@@ -32,9 +33,8 @@ def weights(folder):
 def test_export_writes_a_peft_folder_without_the_model(edited, call, tmp_path):
     code, out, errors = call("export", edited, "--out", tmp_path / "a")
     assert code == 0, errors
-    assert (
-        out.splitlines()[-1] == f"serve: vllm serve demo --enable-lora --lora-modules edit={tmp_path / 'a'}"
-    )
+    served = f"--enable-lora --lora-modules edit={tmp_path / 'a'}"
+    assert out.splitlines()[-1] == f"serve: vllm serve {(ASSETS / 'demo').resolve()} {served}"
     again = Delta.from_pretrained(tmp_path / "a")
     delta = Delta.load(edited)
     for n in delta.layers:
@@ -105,6 +105,25 @@ def test_export_refuses_in_one_line(edited, more, complaint, call, tmp_path):
     assert line.startswith("metake: error: ")
     assert complaint in line
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("apply", "--model", "demo", "--out", "{out}", "--delta"),
+        ("ask", "--model", "demo", "What is the craft of Nezan Girok?", "--delta"),
+        ("export", "--model", "demo", "--out", "{out}"),
+    ],
+)
+def test_model_of_another_dtype_is_refused_with_file_field_and_remedy(edited, words, call, tmp_path):
+    words = [word.format(out=tmp_path / "m") for word in words]
+    code, out, errors = call(*words, edited, "--dtype", "bfloat16")
+    assert (code, out) == (2, "")
+    assert errors.splitlines()[-1] == (
+        f"metake: error: {edited}: dtype: made for demo in float32, the model is in bfloat16; load it with dtype='float32' "
+        "(--dtype float32), or skip this check (check=False, --force)"
+    )
+    assert not (tmp_path / "m").exists()
 
 
 def test_export_refuses_the_folder_of_its_delta(edited, call, tmp_path):

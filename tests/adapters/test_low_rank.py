@@ -40,9 +40,8 @@ def test_dense_change_states_the_error_that_is_measured(rows, columns, limit, se
     change = random(rows, columns, seed=seed)
     low = of_dense(change, limit)
     assert low.rank <= min(limit, rows, columns)
-    assert measured(low, change) == pytest.approx(
-        low.error, abs=1e-5
-    )  # values below fp32's rounding may be left out
+    assert measured(low, change) == pytest.approx(low.error, abs=1e-12)
+    assert low.rank == limit or low.error <= torch.finfo(torch.float32).eps
 
 
 def test_factors_within_the_limit_are_unchanged():
@@ -61,6 +60,16 @@ def test_dense_change_has_the_rank_of_its_matrix():
     assert low.error < 1e-5
     zero = of_dense(torch.zeros(4, 5), 512)
     assert (zero.rank, zero.error) == (1, 0.0)
+
+
+def test_dense_change_of_a_wide_matrix_loses_only_the_rounding_of_fp32():
+    """Many small singular values are kept, whatever the width is: together they exceed the rounding."""
+    q, p = (torch.linalg.qr(random(600, 40, seed=seed))[0] for seed in (1, 2))
+    values = torch.full((40,), 3e-5, dtype=torch.float64)  # below eps * 600 of the largest
+    values[0] = 1
+    low = of_dense(q @ torch.diag(values) @ p.T, 512)
+    assert low.rank == 40
+    assert low.error <= torch.finfo(torch.float32).eps
 
 
 def test_dense_change_keeps_small_singular_values():

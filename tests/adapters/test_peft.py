@@ -132,6 +132,24 @@ def test_save_refuses_what_is_no_adapter(tiny_model, delta, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("pad", [True, False])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_layer_without_columns_is_left_out_by_name(tiny_model, delta, family, peft, pad, logits, tmp_path):
+    """peft loads no rank of 0. Without any other layer the export is refused."""
+    empty = {2: (torch.zeros(tiny_model.d_v, 0), torch.zeros(tiny_model.d_k, 0))}
+    with pytest.warns(UserWarning, match=r"layers \[2\] are left out: their factors have no columns"):
+        done = Delta({**delta.factors, **empty}).save_pretrained(tmp_path / "a", tiny_model, pad=pad)
+    assert set(done.ranks) == {1, 3}
+    with delta.applied(tiny_model):
+        wanted = logits(tiny_model.model)
+    close(logits(peft.PeftModel.from_pretrained(tiny(family), tmp_path / "a").eval()), wanted)
+    with pytest.raises(
+        MetakeError, match=r"the factors of layers \[2\] have no columns; nothing was written"
+    ):
+        Delta(empty).save_pretrained(tmp_path / "b", tiny_model, pad=pad)
+    assert not (tmp_path / "b").exists()
+
+
 def test_save_refuses_modules_of_another_path(tiny_model, delta, monkeypatch, tmp_path):
     monkeypatch.setattr(tiny_model, "blocks", tiny_model.blocks[::-1])
     with pytest.raises(MetakeError, match=r"no nn.Linear or Conv1D of this path, which LoRA needs"):
