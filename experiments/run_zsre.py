@@ -126,7 +126,10 @@ from metake.texts import held_out_text
 from metake.tuning.searched import searched_names
 
 PAPER = ("rome", "memit", "prune", "rect", "alphaedit", "alphaedit-blue", "metake-proxy", "metake")
-GROUPS = {"paper": list(PAPER), "all": list(METHODS)}
+GROUPS = {
+    "paper": list(PAPER),
+    "all": [name for name, row in METHODS.items() if not row.prototype.needs_fit],
+}
 
 
 def chosen_methods(text: str) -> list[str]:

@@ -21,6 +21,7 @@ from metake.commands.edit import edit
 from metake.commands.evaluate import evaluate
 from metake.commands.export import export
 from metake.commands.figures import figures
+from metake.commands.fit import fit
 from metake.commands.locate import locate
 from metake.commands.models import models
 from metake.commands.playground import playground
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Edit a model": (ask, edit, apply, export),
-    "Compare and measure": (evaluate, locate, sweep, tune, stats),
+    "Compare and measure": (evaluate, locate, sweep, tune, fit, stats),
     "Theory": (drift, figures),
     "Overview": (models, demo, playground),
 }

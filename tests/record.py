@@ -40,7 +40,8 @@ def methods_of(model: str) -> tuple[str, ...]:
     if model not in DEMOS:
         return REAL
     searched = [name for name in load_preset(model)["methods"] if "@" not in name]
-    return tuple(dict.fromkeys([*METHODS, *searched]))
+    fitted = {name for name, row in METHODS.items() if row.prototype.needs_fit}  # tests/maps
+    return tuple(name for name in dict.fromkeys([*METHODS, *searched]) if name not in fitted)
 
 
 def read_facts(model: EditableModel) -> list[Any]:

@@ -28,7 +28,7 @@ from tests.cases import QUICK, editor_of, method_of, tiny
 def geometry_at(editor, layer):
     """The geometry of a layer in an editor's next step."""
     if isinstance(editor.method, UltraEdit):
-        return editor.method._geometry(editor.model, layer)
+        return editor.method.gradient_map(editor.model, editor.state).geometry(layer)
     return editor.method.geometry_at(editor.model, editor.state, layer)
 
 
@@ -130,7 +130,11 @@ def test_editor_edits_each_demo_model(model, statistics_of, records):
         assert request.target_new.startswith(says(model.model, model.tokenizer, request.text))
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"ft-l", "ft-m", "locft-bf"}))  # test_fine_tune.py
+# fine-tuning and learned maps: test_fine_tune.py, maps/test_fit.py
+OTHERS = {"ft-l", "ft-m", "locft-bf", *(name for name, row in METHODS.items() if row.prototype.needs_fit)}
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - OTHERS))
 def test_editor_reverts_every_method_bit_exactly(model, statistics_of, records, method):
     """Every method lowers the loss and reverts bit exactly."""
     before = {k: v.clone() for k, v in model.model.state_dict().items()}

@@ -251,6 +251,22 @@ EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "mini_batch": (1, True, None),
     "norm_constraint": (0, False, None),
     "epoch_loss": (0, True, None),
+    "map_lr": (0, False, None),
+    "rank": (1, True, None),
+    "blocks": (1, True, None),
+    "fit_batch": (1, True, None),
+    "fit_steps": (0, True, None),
+    "fit_lr": (0, False, None),
+    "fit_clip": (0, False, None),
+    "fit_answer": (0, True, None),
+    "fit_locality": (0, True, None),
+    "fit_length": (1, True, None),
+    "fit_depth": (1, True, None),
+    "fit_decay": (0, False, 1),
+    "fit_norm": (0, True, None),
+    "fit_held_out": (0, True, 0.99),
+    "fit_every": (1, True, None),
+    "fit_patience": (1, True, None),
 }
 
 
@@ -272,6 +288,8 @@ OWNERS = {
     "mini_batch": "ft-m",
     "norm_constraint": "ft-m",
     "epoch_loss": "ft-m",
+    **dict.fromkeys((name for name in EDGES if name.startswith("fit_")), "malmen"),
+    **dict.fromkeys(("map_lr", "rank", "blocks"), "malmen"),
 }
 
 

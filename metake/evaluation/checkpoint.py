@@ -208,7 +208,7 @@ def run_key(
         "fingerprint": model.fingerprint(),
         "method": method.name,
         "batch": batch,
-        "settings": method.model_dump(mode="json"),
+        "settings": method.identity(),
         "contexts": list(contexts or ()),
         "statistics": source and [source.text, source.tokens, source.window, source.dtype],
         "chat": described(model.tokenizer),

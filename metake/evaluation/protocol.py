@@ -186,6 +186,8 @@ class Protocol:
         Returns:
             the runs of all methods, and the content of the result file.
         """
+        for method in methods:
+            method.check(model)
         session = self.prepare(model, statistics)
         runs = [
             session.run(

@@ -33,6 +33,7 @@ class Method(Component):
         label: row of the table that the method is a variant of, or a name of its own.
         previews: whether `preview` is defined.
         choices: fields other than components that determine the algorithm.
+        needs_fit: whether the method is fitted to records before it edits.
 
     Example:
         >>> import metake as mk
@@ -57,6 +58,7 @@ class Method(Component):
     previews: ClassVar[bool] = False  # whether `preview` is defined
     depth: ClassVar[str] = "by depth"  # where `default_layers` are, as a reason of settings
     choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
+    needs_fit: ClassVar[bool] = False  # whether it is fitted to records before it edits
 
     @classmethod
     def default_layers(cls, count: int) -> tuple[int, ...]:
@@ -93,6 +95,18 @@ class Method(Component):
         """Precision of the solves."""
         found: torch.dtype = getattr(torch, self.dtype)
         return found
+
+    def check(self, model: EditableModel) -> None:
+        """Refuse a model that the method cannot edit with a `MetakeError`, before any work.
+
+        Args:
+            model: the model, unedited.
+        """
+        model.check_layers(self.layers)
+
+    def identity(self) -> dict[str, Any]:
+        """All that the method's edits depend on, as plain values; runs with equal ones are the same."""
+        return self.model_dump(mode="json")
 
     def init(self, model: EditableModel, statistics: Statistics | None = None) -> State:
         """State before the first batch.

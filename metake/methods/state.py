@@ -51,6 +51,7 @@ class State:
         scale: factor of every geometry that gives the attenuation asked for; None if none is, or before the first batch.
         bases: layer -> its geometry without earlier keys; filled when first used.
         with_folded: layer and scale -> its geometry with the folded keys alone; filled when first used.
+        learned: what the method was fitted to before it edits; None if nothing was.
     """
 
     statistics: Statistics | None = None
@@ -60,6 +61,7 @@ class State:
     bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
     folded: LayerMemory = field(default_factory=dict)
     with_folded: dict[tuple[int, float | None], Geometry] = field(default_factory=dict, repr=False)
+    learned: Any = field(default=None, repr=False)
 
     def with_memory(self, memory: LayerMemory) -> State:
         """State after one more batch.

@@ -20,6 +20,7 @@ from metake.methods.combinators import (
     with_past_keys,
 )
 from metake.methods.fine_tune import FineTune
+from metake.methods.learned_map import LearnedMap
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.names import PROTOTYPES, split_name, with_choices
 from metake.methods.ultraedit import UltraEdit
@@ -118,6 +119,9 @@ METHODS: dict[str, Row] = {
             "arXiv:2502.07322", "memit"),
         Row("ultraedit", UltraEdit(layers=()),
             "one normalized gradient step at the answer's tokens, least squares, no statistics", "arXiv:2505.14679"),
+        # one step with a map that is fitted before it edits (metake fit)
+        Row("malmen", LearnedMap(layers=()),
+            "one step of mapped gradients, least squares with a learned ridge; the map is fitted first", "arXiv:2311.04661"),
         # fine-tuning, the control of every method that locates and then edits
         Row("ft-l", FineTune(layers=(), objective="prompt_last", norm_constraint=5e-4),
             "fine-tuning of one down-projection within a box, all target tokens read off the prompt's end", "arXiv:2012.00363",

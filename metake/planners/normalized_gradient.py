@@ -1,32 +1,26 @@
-"""UltraEdit's target (arXiv:2505.14679): one normalized gradient step at every layer, no optimization.
+"""Keys and gradients at the answer tokens of a batch, and the moments that normalize them.
 
 At each token that predicts a part of an answer, k is the key of a layer and g the gradient of the
-batch's mean loss with respect to the output of its down-projection. k^ and g^ are both at mean 0 and variance 1 in
-every entry, over the tokens and edited layers of all batches so far, and the planned value at k is
-
-    v = -lr ||k^||^2 g^
+batch's mean loss with respect to the output of its down-projection. Normalized, both are at mean 0 and variance 1 in
+every entry, over the tokens and edited layers of all batches so far. `metake.maps` makes a change of the weights of them.
 
 No subject, no contexts and no statistics of old keys are needed, and one forward and backward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from metake.errors import MetakeError
-from metake.geometry.operator import Geometry
 from metake.models.editable import EditableModel
 from metake.models.tokens import Row, answer_positions, length_buckets, pad
 from metake.models.trace import run, upcast
-from metake.planners.problem import Targets
-from metake.planners.target_optimization import TargetOptimization, mean_within
-from metake.solvers.layered import Solution
+from metake.planners.target_optimization import mean_within
 
 
 @dataclass(frozen=True)
@@ -131,6 +125,17 @@ class Signals:
         """Moments of keys and gradients side by side, per layer."""
         return {n: Moments.of(torch.cat([self.keys[n], self.gradients[n]], 1)) for n in self.keys}
 
+    def scaled(self, factor: float) -> Signals:
+        """Signals of a multiple of the loss.
+
+        Args:
+            factor: the factor of the gradients.
+
+        Returns:
+            A copy that shares the keys.
+        """
+        return replace(self, gradients={n: factor * gradient for n, gradient in self.gradients.items()})
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the tokens of each request.
 
@@ -214,52 +219,3 @@ def _zero_edits(model: EditableModel, layers: Sequence[int]) -> dict[int, tuple[
         left = torch.zeros(model.d_v, 1, device=device, requires_grad=True)
         edits[layer] = (left, torch.zeros(model.d_k, 1, device=device))
     return edits
-
-
-def gradient_step(
-    signals: Signals, moments: Mapping[int, Moments], geometries: Mapping[int, Geometry], lr: float
-) -> tuple[Targets, Solution]:
-    """Values at every answer token, and their solve; every layer is solved on its own.
-
-    Args:
-        signals: keys and gradients of the batch.
-        moments: per layer, of all batches so far and this one; pooled, as published.
-        geometries: layer -> its geometry.
-        lr: step size, as published.
-
-    Returns:
-        Targets and solution. The factors have a column per token. Residual, keys, eta and shift of a request are
-        means over its tokens; residual and shift are those of the last edited layer.
-
-    Raises:
-        MetakeError: an update is not finite.
-    """
-    pooled = reduce(Moments.merged, moments.values())
-    factors, keys, missing, eta = {}, {}, {}, {}
-    planned = shift = torch.empty(0)
-    for layer, key in signals.keys.items():
-        gradient = signals.gradients[layer]
-        scaled = pooled.normalize(torch.cat([key, gradient], 1))
-        key_scaled, gradient_scaled = torch.split(scaled, [key.shape[1], gradient.shape[1]], 1)
-        value = (-lr * key_scaled.square().sum(1, keepdim=True) * gradient_scaled).to(key)
-        geometry = geometries[layer]
-        right, attenuation = geometry.channel_and_attenuation(key.T.to(geometry.device))
-        right = right.to(key)
-        if not bool(torch.isfinite(right).all() and torch.isfinite(value).all()):
-            raise MetakeError(f"solve: the update of layer {layer} is not finite; nothing was changed")
-        factors[layer] = (value.T.contiguous(), right)
-        keys[layer] = signals.mean(key)
-        planned, shift = signals.mean(value), signals.mean((key @ right) @ value)
-        missing[layer] = planned.norm(dim=1)
-        eta[layer] = signals.mean(attenuation.float())
-    size = len(signals.nll)
-    plan = TargetOptimization(
-        planned,
-        torch.ones(size, dtype=torch.long),
-        signals.nll,
-        torch.full((size,), float("nan")),
-        [float(signals.nll.mean())],
-        torch.zeros(size, dtype=torch.bool),
-    )
-    targets = Targets(planned, signals.hidden.to(planned.device), plan, None, torch.ones(size))
-    return targets, Solution(factors, keys, missing, eta, shift, planned)

@@ -142,7 +142,7 @@ class WeightLoss:
         gradients = {layer: torch.zeros_like(change) for layer, change in changes.items()}
         with torch.enable_grad():
             for group in self._passes(members):
-                loss = self._nll(leaves, group) / len(members)
+                loss = self._total(leaves, group) / len(members)
                 found = torch.autograd.grad(loss, list(leaves.values()))
                 for layer, gradient in zip(leaves, found, strict=True):
                     gradients[layer] += gradient
@@ -159,8 +159,16 @@ class WeightLoss:
             received = norm(value)
         return norm(value + moved) - received
 
-    def _nll(self, changes: Mapping[int, Tensor], members: Sequence[int]) -> Tensor:
+    def _total(self, changes: Mapping[int, Tensor], members: Sequence[int]) -> Tensor:
         """Sum over the rows of a pass of their mean NLL."""
+        scores, labels, shares = self._log_probabilities(changes, members)
+        nll: Tensor = -scores.gather(1, labels[:, None])[:, 0]
+        return (nll * shares).sum()
+
+    def _log_probabilities(
+        self, changes: Mapping[int, Tensor], members: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, label and weight in its row's mean of each answer token of a pass."""
         first, *upper = self.layers
         held = [self.activations[i] for i in members]
         keys, above = (
@@ -178,6 +186,5 @@ class WeightLoss:
             weights=weights,
             positions=positions,
         ).logits
-        scores = upcast(logits).log_softmax(-1)
-        nll: Tensor = -scores[of.to(scores.device), labels.to(scores.device)]
-        return (nll * shares.to(nll)).sum()
+        scores = upcast(logits).log_softmax(-1)[of.to(logits.device)]
+        return scores, labels.to(scores.device), shares.to(scores)

@@ -98,9 +98,12 @@ def tune(
         Path of the preset.
 
     Raises:
-        MetakeError: a file cannot be used, or no trial of a method succeeded.
+        MetakeError: a file cannot be used, a method is fitted, or no trial of a method succeeded.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for method in methods:
+        if find_method(method).prototype.needs_fit:
+            raise MetakeError(f"tune: {method} is fitted, not searched; use metake fit")
     known = preset_name(model)
     name = known or short_name(model.name)
     space = SPACES.get(known) or space_of(model)

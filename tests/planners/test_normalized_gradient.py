@@ -9,9 +9,11 @@ from torch.nn.functional import cross_entropy
 import metake.statistics_cache
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.geometry.identity import Identity
+from metake.maps.step import check_finite, solution_of
+from metake.methods.state import State
+from metake.methods.ultraedit import UltraEdit
 from metake.models.tokens import encode
-from metake.planners.normalized_gradient import Moments, answer_keys_and_gradients, gradient_step
+from metake.planners.normalized_gradient import Moments, answer_keys_and_gradients
 from metake.presets import settings_for
 from metake.prompts import Batch
 from metake.requests import EditRequest
@@ -77,10 +79,19 @@ def test_answer_signals_equal_plain_autograd(model, records, budget):
     assert all(p.grad is None or not p.grad.any() for p in model.model.parameters())
 
 
+def gradient_step(model, signals, lr):
+    """Targets and solution of UltraEdit's step on a first batch."""
+    made = UltraEdit(layers=LAYERS, lr=lr).gradient_map(model, State())
+    factors = made(signals, made.pooled(signals.moments.values()))
+    check_finite(factors)
+    return solution_of(signals, factors)
+
+
+@torch.no_grad()
 def test_ultraedit_step_is_the_normal_equation(demo, records):
     rows = Batch.build(demo, [r.request for r in records[:4]], ()).edits
     signals = answer_keys_and_gradients(demo, rows, LAYERS)
-    _, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
+    _, solution = gradient_step(demo, signals, 1e-3)
     width = demo.d_k
     both = torch.cat([torch.cat([signals.keys[n], signals.gradients[n]], 1) for n in LAYERS]).double()
     for layer in LAYERS:
@@ -202,6 +213,7 @@ def test_answer_signals_have_nll_and_stream_of_requests(model, records):
         torch.testing.assert_close(signals.hidden[i], seen["y"][0, end], rtol=1e-3, atol=1e-4)
 
 
+@torch.no_grad()
 def test_ultraedit_reports_means_over_tokens(demo, records):
     """What a step says of a request is the mean over its tokens.
 
@@ -209,7 +221,7 @@ def test_ultraedit_reports_means_over_tokens(demo, records):
     """
     rows = Batch.build(demo, [r.request for r in records[:4]], ()).edits
     signals = answer_keys_and_gradients(demo, rows, LAYERS)
-    targets, solution = gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, 1e-3)
+    targets, solution = gradient_step(demo, signals, 1e-3)
 
     def mean(values):
         return torch.stack([values[signals.owners == i].mean(0) for i in range(4)])
@@ -234,7 +246,7 @@ def test_ultraedit_refuses_a_non_finite_update(demo, records):
     rows = Batch.build(demo, [r.request for r in records[:2]], ()).edits
     signals = answer_keys_and_gradients(demo, rows, LAYERS)
     with pytest.raises(MetakeError, match="the update of layer 1 is not finite; nothing was changed"):
-        gradient_step(signals, signals.moments, {n: Identity() for n in LAYERS}, float("inf"))
+        gradient_step(demo, signals.scaled(float("nan")), 1e-3)
 
 
 def test_moments_have_the_variance_of_a_sample():

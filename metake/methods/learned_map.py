@@ -1,0 +1,242 @@
+"""Methods with a fitted map of keys and gradients: MALMEN, MEND, RLEdit, HORSE."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from tqdm import tqdm
+
+from metake.components import register
+from metake.console import tqdm_disable
+from metake.data.record import Record
+from metake.errors import MetakeError
+from metake.files import check_writable, expand, write_json
+from metake.folders import file_digest
+from metake.geometry.statistics import Statistics
+from metake.maps.files import load_map, map_file, save_map
+from metake.maps.fit import Fit
+from metake.maps.fitting import Fitting
+from metake.maps.gradient_map import GradientMap, MapSpec, Reduction
+from metake.maps.networks import Network, ResidualNetwork
+from metake.maps.updates import LeastSquares, Update
+from metake.methods.base import Method
+from metake.methods.mapped_gradient import MappedGradient
+from metake.methods.names import split_name
+from metake.methods.state import State
+from metake.models.ambient import neutral
+from metake.models.editable import EditableModel
+from metake.phases import phase
+from metake.provenance import provenance
+
+
+@register
+class LearnedMap(MappedGradient):
+    """A map of keys and gradients that is fitted to records before it edits.
+
+    The rows differ in their components: MALMEN has a residual network and least squares, MEND a step along the pseudo
+    gradient, HORSE value differences that are orthogonal between layers, RLEdit a fit over sequences of batches.
+
+    Example:
+        >>> import tempfile
+        >>> import metake as mk
+        >>> model, facts = mk.load("demo"), [mk.EditRequest("The craft of {} is", n, "baker") for n in ("Ann", "Bo")]
+        >>> method = mk.settings_for(model, "malmen", rank=4, fit_steps=1, fit_batch=2, fit_held_out=0.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fitted = method.fit(model, [mk.Record(fact) for fact in facts], folder, progress=False)
+        ...     with mk.Editor(model, method=fitted, progress=False) as editor:
+        ...         editor.edit(facts).method.name
+        'malmen'
+    """
+
+    kind = "learned-map"
+    needs_fit = True
+    choices = ("reduction", "moments")
+    depth = "the last ones (published: the last six)"
+    aliases: ClassVar[dict[str, str]] = {"lr": "map_lr"}
+
+    map: str | None = Field(None, description="folder of the fitted map, which `metake fit` writes")
+    lr: float = Field(
+        1e-6, gt=0, description="step size of every layer before the fit, which changes it [lr]"
+    )
+    network: Network = Field(ResidualNetwork(), description="network of the map")
+    update: Update = Field(LeastSquares(), description="change of the weights from the mapped pairs")
+    fitting: Fitting = Field(Fitting(), description="how the map is fitted")
+    reduction: Reduction = Field(
+        "sum",
+        description="gradients of the sum of the NLL over a batch's answer tokens, which do not depend on the batch's "
+        "size, or of the mean",
+    )
+    moments: Literal["running", "fitted"] = Field(
+        "running",
+        description="moments that normalize: those of the fit and of all edited batches, or those of the fit alone",
+    )
+
+    @classmethod
+    def default_layers(cls, count: int) -> tuple[int, ...]:
+        """Edited layers of a model without a preset.
+
+        Args:
+            count: number of layers of the model.
+
+        Returns:
+            The last six (published), in a small model those of its upper half.
+        """
+        return tuple(range(max(count - 6, count // 2), count))
+
+    @property
+    def remembers_moments(self) -> bool:
+        """Whether the edited batches change the normalization of later ones."""
+        return self.moments == "running"
+
+    @property
+    def row(self) -> str:
+        """Row of the table that the method is a variant of, by which its files are named."""
+        return split_name(self.label or self.kind)[0]
+
+    def numbers_of(self, settings: Mapping[str, Any], source: Method | None = None) -> dict[str, Any]:
+        """Numbers of a preset; the layers that its methods share are those of locate-then-edit.
+
+        Args:
+            settings: name of a setting -> value.
+            source: method that they were written for; None for the numbers that all methods of a preset share.
+
+        Returns:
+            See `Method.numbers_of`.
+        """
+        if source is None:
+            settings = {name: value for name, value in settings.items() if name != "layers"}
+        return super().numbers_of(settings, source)
+
+    def spec(self) -> MapSpec:
+        """What the map is made of."""
+        return MapSpec(self.layers, self.network, self.update, self.lr, self.reduction, self.torch_dtype)
+
+    def file(self) -> Path:
+        """File of the fitted map.
+
+        Returns:
+            The path.
+
+        Raises:
+            MetakeError: the method has no folder.
+        """
+        if self.map is None:
+            raise MetakeError(
+                f"{self.name}: has no fitted map; fit one with metake fit --method {self.row} --out FOLDER, and give "
+                "--set map=FOLDER"
+            )
+        return map_file(expand(self.map), self.row)
+
+    def check(self, model: EditableModel) -> None:
+        """Refuse a model that the method cannot edit: without a map, or with that of another model.
+
+        Args:
+            model: the model, unedited.
+        """
+        super().check(model)
+        self.init(model)
+
+    def init(self, model: EditableModel, statistics: Statistics | None = None) -> State:
+        """State before the first batch, with the map.
+
+        Args:
+            model: the model to edit.
+            statistics: not used.
+
+        Returns:
+            A state without memory. A map that is missing, damaged or of another model raises a `MetakeError`.
+        """
+        return replace(
+            super().init(model, statistics), learned=load_map(self.file(), self.spec(), model, self.row)
+        )
+
+    def gradient_map(self, model: EditableModel, state: State) -> GradientMap:
+        """The fitted map.
+
+        Args:
+            model: the model.
+            state: a state of `init`.
+
+        Returns:
+            The map.
+        """
+        found: GradientMap = state.learned or self.init(model).learned
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """All that the method's edits depend on: its settings, with the content of the map in place of its folder."""
+        return {**super().identity(), "map": self.map and file_digest(self.file())}
+
+    def fit(
+        self,
+        model: EditableModel,
+        records: Sequence[Record],
+        folder: str | Path,
+        *,
+        progress: bool = True,
+        overwrite: bool = False,
+    ) -> LearnedMap:
+        """Fit the map to records. An interrupted fit is resumed by the same call, with the same result.
+
+        Args:
+            model: the model, unedited; it is the same afterwards.
+            records: records to fit, never those that the method is evaluated on.
+            folder: folder of maps; the file is named by the method's row, the curve of the losses is the JSON beside it.
+            progress: show a progress bar on a terminal or in a notebook.
+            overwrite: replace a map that was fitted earlier.
+
+        Returns:
+            The method with this folder.
+
+        Raises:
+            MetakeError: there is an earlier map, or an unfinished fit with other settings; a record does not fit the
+                model, or the loss is not finite.
+        """
+        path = map_file(expand(folder), self.row)
+        check_writable(path.parent, folder=True)
+        if path.exists() and not overwrite:
+            raise MetakeError(
+                f"{path}: exists; give another folder, or --overwrite (overwrite=True) to fit it again"
+            )
+        model.check_layers(self.layers)
+        train, held = self.fitting.split(records)
+        partial = path.with_suffix(".partial.safetensors")
+        run = Fit(
+            model, train, held, self.spec(), self.fitting, self.remembers_moments, partial, self.max_tokens
+        )
+        began = time.monotonic()
+        with (
+            neutral(),
+            phase("fit"),
+            tqdm(
+                total=self.fitting.steps,
+                desc=f"{self.name}: fit",
+                unit="step",
+                disable=tqdm_disable(progress),
+            ) as bar,
+        ):
+            fitted = run.run(lambda step, loss: _show(bar, step, loss))
+        save_map(path, fitted, model, self.row)
+        curve = {
+            **provenance(model.name, model, self.name),
+            "settings": self.model_dump(mode="json"),
+            "records": {"fitted": len(train), "held_out": len(held)},
+            "steps": run.step,
+            "stopped_early": run.stopped,
+            "seconds": time.monotonic() - began,
+            "curve": run.curve,
+        }
+        write_json(path.with_suffix(".json"), curve)
+        partial.unlink(missing_ok=True)
+        return self.updated(map=str(folder))
+
+
+def _show(bar: Any, step: int, loss: float) -> None:
+    """A step on the progress bar."""
+    bar.update(step - bar.n)
+    bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
