@@ -58,7 +58,7 @@ ROWS = {
 }
 
 
-OF_THEIR_OWN = {"ultraedit", "ft-l", "ft-m", "locft-bf", "malmen"}
+OF_THEIR_OWN = {"ultraedit", "ft-l", "ft-m", "locft-bf", "malmen", "mend", "rledit", "horse"}
 
 
 @pytest.mark.parametrize("name", sorted({*ROWS, *METHODS} - OF_THEIR_OWN))

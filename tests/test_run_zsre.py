@@ -188,7 +188,7 @@ def test_run_zsre_reports_bad_input_in_one_line(arguments, complaint, tmp_path):
 
 def test_run_zsre_has_methods_by_group():
     assert chosen_methods("paper") == list(PAPER)
-    assert set(METHODS) - set(chosen_methods("all")) == {"malmen"}  # needs a map of the model
+    assert set(METHODS) - set(chosen_methods("all")) == {"malmen", "mend", "rledit", "horse"}  # need a map
     with pytest.raises(MetakeError, match="unknown"):
         chosen_methods("memit, mimet")
 

@@ -97,7 +97,7 @@ class Fit:
         last_saved = time.monotonic()
         with frozen(self.model.model):
             if not self.curve:
-                self._measure()
+                self._begin()
             while self.step < self.fitting.steps and not self.stopped:
                 loss = self._take()
                 on_step(self.step, loss)
@@ -109,6 +109,11 @@ class Fit:
         if self.best:
             fill(self.map, self.best)
         return self.map
+
+    def _begin(self) -> None:
+        """Moments of the first step's batches, and the point of the curve before the fit."""
+        self.map.moments = self.map.pooled(self._loss(self.fitting.batches(self.records, 0), learn=False)[1])
+        self._measure()
 
     def _take(self) -> float:
         """One step of Adam; its loss."""
@@ -122,7 +127,8 @@ class Fit:
             )
         torch.nn.utils.clip_grad_norm_(self.map.parameters(), self.fitting.clip)
         self.adam.step()
-        self.map.moments = self.map.pooled(seen)
+        if self.step:  # those of the first step are there from the beginning
+            self.map.moments = self.map.pooled(seen)
         self.step += 1
         self.recent.append(loss)
         return loss

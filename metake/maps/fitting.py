@@ -70,14 +70,18 @@ class Fitting(Component):
             records: all records.
 
         Returns:
-            Two lists without common records; the second may be empty.
+            Two lists without common subjects; the second may be empty.
         """
-        order = torch.randperm(len(records), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        held = set(order[: round(self.held_out * len(records))])
-        return (
-            [r for i, r in enumerate(records) if i not in held],
-            [r for i, r in enumerate(records) if i in held],
-        )
+        names = [r.request.subject or r.request.text for r in records]
+        subjects = list(dict.fromkeys(names))
+        order = torch.randperm(len(subjects), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        wanted, held = round(self.held_out * len(records)), set[str]()
+        for i in order:
+            if sum(name in held for name in names) >= wanted:
+                break
+            held.add(subjects[i])
+        pairs = list(zip(names, records, strict=True))
+        return [r for name, r in pairs if name not in held], [r for name, r in pairs if name in held]
 
     def batches(self, records: Sequence[Record], step: int) -> list[list[Record]]:
         """Batches of a step. Epochs are shuffled, and a batch may span two of them, so that no record is dropped.

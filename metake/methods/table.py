@@ -9,6 +9,9 @@ from typing import Any
 from metake.errors import MetakeError
 from metake.geometry.specs import ProjectedSpec
 from metake.key_estimators import RomeKeys
+from metake.maps.fitting import Fitting
+from metake.maps.networks import ResidualNetwork
+from metake.maps.updates import Orthogonal, OuterProduct
 from metake.methods.base import Method
 from metake.methods.combinators import (
     compensated,
@@ -122,6 +125,13 @@ METHODS: dict[str, Row] = {
         # one step with a map that is fitted before it edits (metake fit)
         Row("malmen", LearnedMap(layers=()),
             "one step of mapped gradients, least squares with a learned ridge; the map is fitted first", "arXiv:2311.04661"),
+        Row("mend", LearnedMap(layers=(), network=ResidualNetwork(scaling="before"), update=OuterProduct(),
+            fitting=Fitting(answer=0.1), moments="fitted"),
+            "one step along mapped gradients, nothing is solved; the map is fitted first", "arXiv:2110.11309", "malmen"),
+        Row("rledit", LearnedMap(layers=(), network=ResidualNetwork(blocks=4), fitting=Fitting(length=5, depth=10, decay=0.95,
+            locality=0.6, norm=1e-4)), "MALMEN with a map that is fitted over sequences of batches", "arXiv:2502.05759", "malmen"),
+        Row("horse", LearnedMap(layers=(), update=Orthogonal()),
+            "MALMEN with value differences that are orthogonal between neighboring layers", "arXiv:2601.11441", "malmen"),
         # fine-tuning, the control of every method that locates and then edits
         Row("ft-l", FineTune(layers=(), objective="prompt_last", norm_constraint=5e-4),
             "fine-tuning of one down-projection within a box, all target tokens read off the prompt's end", "arXiv:2012.00363",

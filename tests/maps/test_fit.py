@@ -26,12 +26,14 @@ SMALL = {
     "fit_every": 2,
     "fit_held_out": 0.25,
     "fit_lr": 0.02,
+    "fit_length": 1,
 }
-FITTED = ["malmen"]
+OWN = {"mend": {"map_lr": 1e-3, "fit_lr": 2e-3}, "rledit": {"fit_length": 2, "fit_batch": 3}}
+FITTED = ["malmen", "mend", "rledit", "horse"]
 
 
 def small(model, name, **changes):
-    return method_of(model, name, **{**SMALL, **changes})
+    return method_of(model, name, **{**SMALL, **OWN.get(name, {}), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -225,4 +227,4 @@ def test_fit_and_edit_on_the_command_line(call, tmp_path):
     assert "malmen" in out
     code, _, errors = call("fit", "--method", "memit", "--model", "demo", "--out", folder)
     assert (code, errors.count("\n")) == (2, 1)
-    assert "fit: memit has no map to fit; methods with one: malmen" in errors
+    assert "fit: memit has no map to fit; methods with one: malmen, mend, rledit, horse" in errors

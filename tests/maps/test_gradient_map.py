@@ -1,14 +1,17 @@
 """Maps of keys and gradients: gradients against autograd in fp64, and the maps that are equal."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.func import functional_call
 
+from metake.applied import swapped_weights
 from metake.maps.fitting import Fitting
 from metake.maps.gradient_map import GradientMap, MapSpec, backward
 from metake.maps.losses import PostEditLoss
 from metake.maps.networks import IdentityNetwork, ResidualNetwork
-from metake.maps.updates import LeastSquares
+from metake.maps.updates import LeastSquares, Orthogonal, OuterProduct
 from metake.methods.learned_map import LearnedMap
 from metake.methods.state import State
 from metake.methods.ultraedit import UltraEdit
@@ -23,7 +26,7 @@ NETWORKS = {
     "residual": ResidualNetwork(rank=5),
     "before": ResidualNetwork(rank=5, blocks=1, scaling="before"),
 }
-UPDATES = {"least-squares": LeastSquares()}
+UPDATES = {part.kind: part for part in (LeastSquares(), Orthogonal(), OuterProduct())}
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +97,14 @@ def test_fit_gradient_equals_autograd_through_dense_solve(wide, records, network
         {n: f.left.detach() @ f.right.detach().T for n, f in factors.items()}
     )
     backward(factors, gradients)
-    found = {name: parameter.grad.clone() for name, parameter in made.named_parameters()}
+    found = {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
     made.zero_grad()
     wanted = plain_loss(wide, part, dense_change(made, signals, moments), 0.7, 0.4)
     wanted.backward()
     assert loss == pytest.approx(float(wanted.detach()), rel=1e-9)
-    for name, parameter in made.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-6, atol=1e-10)
+    wanted = {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-10)
+    assert ("log_lambda" in found) is spec.update.solves
     assert all(gradient.abs().max() > 0 for name, gradient in found.items() if "lambda" not in name)
 
 
@@ -176,8 +180,17 @@ def test_batches_of_a_fit_drop_no_record():
     assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert len(fitting.batches(range(11), 0)) == 2
-    train, held = Fitting(held_out=0.2, seed=5).split(list(range(10)))
-    assert (len(held), sorted(train + held)) == (2, list(range(10)))
+
+
+def test_held_out_records_share_no_subject_with_the_others(records):
+    """A fact may have several records; a share of the subjects is held out, with all their records."""
+    doubled = [*records, *records]
+    train, held = Fitting(held_out=0.25, seed=5).split(doubled)
+    names = [{r.request.subject for r in part} for part in (train, held)]
+    assert not names[0] & names[1]
+    assert len(held) == 6
+    assert len(train) == 18
+    assert Fitting(held_out=0.0).split(records) == (records, [])
 
 
 def test_preview_of_a_map_is_the_attenuation_of_its_ridge(demo, records, tmp_path):
@@ -192,3 +205,61 @@ def test_preview_of_a_map_is_the_attenuation_of_its_ridge(demo, records, tmp_pat
         square = signals.mean(signals.keys[layer]).square().sum(1)
         wanted = square / made.log_lambda[at].detach().exp()
         torch.testing.assert_close(found.rho[at].float(), wanted, rtol=1e-4, atol=0)
+
+
+@torch.no_grad()
+def test_horse_writes_orthogonal_value_differences(wide, records):
+    """Neighboring layers are orthogonal as they are written; those of the map itself are not."""
+    spec = MapSpec((0, 1, 2), NETWORKS["residual"], Orthogonal(), 0.1)
+    made, requests = perturbed(spec, wide), [r.request for r in records[:4]]
+    signals = answer_keys_and_gradients(wide, Batch.build(wide, requests, ()).edits, (0, 1, 2))
+    pairs = made.pairs(signals, made.pooled(signals.moments.values()))
+
+    def cosines(update):
+        d = list(update.values(pairs).values())
+        return [abs(float((a * b).sum() / (a.norm() * b.norm()))) for a, b in pairwise(d)]
+
+    assert max(cosines(Orthogonal())) < 1e-12
+    assert max(cosines(LeastSquares())) > 1e-3
+
+
+@torch.no_grad()
+def test_mend_of_a_batch_is_the_sum_over_its_requests(wide, records):
+    """Nothing is solved and the moments are those of the fit, so edits of one batch do not interact."""
+    made = perturbed(MapSpec(LAYERS, NETWORKS["before"], OuterProduct(), 0.1), wide)
+    requests = [r.request for r in records[:4]]
+    made.moments = made.pooled(made.signals(signals_of(wide, requests)).moments.values())
+
+    def change(batch):
+        factors = made(made.signals(signals_of(wide, batch)), made.pooled([]))
+        return {n: f.left @ f.right.T for n, f in factors.items()}
+
+    together, alone = change(requests), [change([request]) for request in requests]
+    for layer in LAYERS:
+        torch.testing.assert_close(together[layer], sum(part[layer] for part in alone), rtol=1e-7, atol=1e-10)
+
+
+def test_sequence_of_a_fit_is_edits_in_a_row(wide, records):
+    """Loss and gradients of RLEdit's sequence against batches that are written one after the other."""
+    spec = MapSpec(LAYERS, NETWORKS["residual"], LeastSquares(), 0.05)
+    made, parts = perturbed(spec, wide), [records[:3], records[3:6]]
+    fitting = Fitting(batch=3, length=2, depth=2, decay=0.5, locality=0.3, norm=0.1)
+    loss, _ = fitting.loss(made, wide, parts, running=True, learn=True)
+    found = {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+    made.zero_grad()
+    changes, total, seen = dict.fromkeys(LAYERS, 0.0), 0.0, []
+    for step, part in enumerate(parts):
+        weights = {n: wide.weight(n) + c for n, c in changes.items()} if step else {}
+        with swapped_weights(wide, {n: w.detach() for n, w in weights.items()}):
+            signals = made.signals(signals_of(wide, [r.request for r in part]))
+        seen += list(signals.moments.values())
+        update = dense_change(made, signals, made.pooled(seen))
+        # the changes of earlier batches are constants in the gradient of this one, as published
+        changes = {n: (changes[n].detach() if step else 0.0) + update[n] for n in LAYERS}
+        recent = [plain_loss(wide, p, changes, 1.0, 0.3) for p in parts[: step + 1]]
+        total = total + sum(0.5**age * value for age, value in enumerate(reversed(recent))) / 2
+        total = total + 0.1 * sum(u.square().sum() for u in update.values()) / 2
+    total.backward()
+    assert loss == pytest.approx(float(total.detach()), rel=1e-9)
+    wanted = {name: parameter.grad for name, parameter in made.named_parameters()}
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-10)
