@@ -1,4 +1,4 @@
-"""Weights of a model that are exchanged for others and restored, bit for bit."""
+"""Weights and patches of a model that are exchanged for others and restored, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
+from metake.patches.base import Patch, exchange_patches, patches_at
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -34,15 +35,20 @@ class Applied:
     Attributes:
         originals: layer -> its weights before; empty once they are back.
         checksums: layer -> checksum of the weights after the edit; empty while they are written.
+        patches: layer -> its patches before; empty once they are back.
+        patched: layer -> its patches after the edit; empty while they are written.
     """
 
     model: EditableModel
     originals: dict[int, Tensor]
     checksums: dict[int, int] = field(default_factory=dict)
+    patches: dict[int, tuple[Patch, ...]] = field(default_factory=dict)
+    patched: dict[int, tuple[Patch, ...]] = field(default_factory=dict)
 
     def seal(self) -> Applied:
         """The applied delta, with checksums of the present weights: `revert` restores the originals only from these."""
         self.checksums = {layer: bit_sum(self.model.weight(layer)) for layer in self.originals}
+        self.patched = {layer: patches_at(self.model, layer) for layer in self.patches}
         return self
 
     def check(self, what: str = "revert") -> None:
@@ -60,6 +66,12 @@ class Applied:
                     f"{what}: layer {layer} was changed after this edit (by another edit, training or a cast); "
                     "revert that first, or load the model again; this edit is still in the model"
                 )
+        for layer, patches in self.patched.items():
+            if patches_at(self.model, layer) is not patches:
+                raise MetakeError(
+                    f"{what}: the patches of layer {layer} were changed after this edit (by another edit); revert that "
+                    "first, or load the model again; this edit is still in the model"
+                )
 
     @torch.no_grad()
     def revert(self) -> None:
@@ -71,22 +83,30 @@ class Applied:
         self.check()
         for layer, original in self.originals.items():
             self.model.weight(layer).copy_(original)
-        self.originals, self.checksums = {}, {}
+        exchange_patches(self.model, self.patches)
+        self.originals, self.checksums, self.patches, self.patched = {}, {}, {}, {}
 
 
 @contextmanager
-def swapped_weights(model: EditableModel, weights: Mapping[int, Tensor]) -> Iterator[None]:
-    """Context with other weights of some layers; the present ones are restored bit for bit.
+def swapped_weights(
+    model: EditableModel,
+    weights: Mapping[int, Tensor],
+    patches: Mapping[int, tuple[Patch, ...]] | None = None,
+) -> Iterator[None]:
+    """Context with other weights and patches of some layers; the present ones are restored bit for bit.
 
     Args:
         model: the model.
         weights: layer -> weight, `d_v x d_k`.
+        patches: layer -> all its patches.
 
     Yields:
-        None: the weights are exchanged.
+        None: the weights and patches are exchanged.
     """
     present = {layer: model.weight(layer).clone() for layer in weights}
+    held = {layer: patches_at(model, layer) for layer in patches or {}}
     try:
+        exchange_patches(model, patches or {})
         with torch.no_grad():
             for layer, weight in weights.items():
                 model.weight(layer).copy_(weight)
@@ -95,3 +115,4 @@ def swapped_weights(model: EditableModel, weights: Mapping[int, Tensor]) -> Iter
         with torch.no_grad():
             for layer, weight in present.items():
                 model.weight(layer).copy_(weight)
+        exchange_patches(model, held)

@@ -14,6 +14,7 @@ from metake.errors import MetakeError
 from metake.models.ask import check_room
 from metake.models.editable import EditableModel
 from metake.models.tokens import encode
+from metake.patches.base import Patch
 from metake.phases import phase
 from metake.requests import EditRequest, check_texts
 
@@ -88,12 +89,18 @@ class Questions:
             raise MetakeError("check: no question given; give rephrases, neighbors or both")
         return cls(tuple(text for text, _ in pairs), tuple(target for _, target in pairs), tuple(others))
 
-    def ask(self, model: EditableModel, originals: Mapping[int, Tensor]) -> Check:
+    def ask(
+        self,
+        model: EditableModel,
+        originals: Mapping[int, Tensor],
+        patches: Mapping[int, tuple[Patch, ...]] | None = None,
+    ) -> Check:
         """Answers with other weights paired with those of the current model, whose weights are restored bit for bit.
 
         Args:
             model: the edited model with its tokenizer.
             originals: layer -> weight without the edit, `d_v x d_k`.
+            patches: layer -> its patches without the edit.
 
         Returns:
             The answers without and with the edit.
@@ -105,7 +112,7 @@ class Questions:
         targets = [*self.targets, *[""] * len(self.neighbors)]
         check_room(model, [encode(model.tokenizer, text).ids for text in texts], "check")
         after = read_answers(model, texts, targets)
-        with swapped_weights(model, originals):
+        with swapped_weights(model, originals, patches):
             before = read_answers(model, texts, targets)
         n = len(self.rephrases)
         rephrased = compare_answers(model.tokenizer, self.rephrases, self.targets, before[:n], after[:n])

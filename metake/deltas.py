@@ -1,4 +1,4 @@
-"""Weight update of a model, as low-rank factors or dense: applied, reverted, saved, composed.
+"""Change of a model: a weight update, as low-rank factors or dense, and gated patches: applied, reverted, saved, composed.
 
 delta.save("edits/paris")                       # only the change
 with delta.applied(model): ...                  # edited inside, the original again outside
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from metake.files import as_path, digest
 from metake.models.ambient import exact_device
 from metake.models.editable import EditableModel
 from metake.models.load import editable_model
+from metake.models.patch_hooks import unfoldable
+from metake.patches.base import Patch, exchange_patches, joined, patches_at
+from metake.patches.files import read_patches, tensors_of
 from metake.pretrained import Pretrained
 from metake.requests import one_line
 from metake.shipped import DTYPES
@@ -37,9 +40,13 @@ REMEDY = "give what metake edit wrote, or save the edit again"
 class Delta(Pretrained):
     """Weight update: per layer `left @ right.T` (`left` d_v x n, `right` d_k x n) or dense, added to the down-projection.
 
+    It acts on every input. A change that acts on some inputs only is a patch with a gate (GRACE, WISE, ...). A delta may hold both;
+    without patches it is `foldable`: the edited weights alone are the edited model.
+
     Attributes:
         factors: layer -> (left, right), on the CPU.
         dense_updates: layer -> `d_v x d_k`, an update without low-rank factors (RECT's, fine-tuning's).
+        patches: gated patches, in the order in which they act.
         model: fingerprint of the model it was made for.
         note: requests, method and settings; any plain values, saved with the delta.
 
@@ -61,6 +68,7 @@ class Delta(Pretrained):
     model: str = ""
     note: dict[str, Any] = field(default_factory=dict)
     dense_updates: Mapping[int, Tensor] = field(default_factory=dict)
+    patches: tuple[Patch, ...] = ()
 
     def __repr__(self) -> str:
         edits = len(self.note.get("edits", [])) + self.note.get("merged", 0)
@@ -70,8 +78,30 @@ class Delta(Pretrained):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Changed layers, ascending."""
+        """Changed layers, ascending: those with another weight and those with a patch."""
+        return tuple(sorted({*self.weight_layers, *(patch.layer for patch in self.patches)}))
+
+    @property
+    def weight_layers(self) -> tuple[int, ...]:
+        """Layers whose weight is changed, ascending."""
         return tuple(sorted({*self.factors, *self.dense_updates}))
+
+    @property
+    def foldable(self) -> bool:
+        """Whether the edited weights alone are the edited model: there is no gated patch."""
+        return not self.patches
+
+    def require_foldable(self, what: str) -> None:
+        """Refuse gated patches where only weights can be written.
+
+        Args:
+            what: begins the error line.
+
+        Raises:
+            MetakeError: there is a gated patch.
+        """
+        if not self.foldable:
+            raise MetakeError(unfoldable(self.patches[0], what))
 
     def _shape(self, layer: int) -> tuple[int, int]:
         if layer in self.dense_updates:
@@ -92,8 +122,8 @@ class Delta(Pretrained):
         Raises:
             MetakeError: the layer is not changed.
         """
-        if isinstance(layer, bool) or not isinstance(layer, int) or layer not in self.layers:
-            there = ", ".join(map(str, self.layers)) or "none"
+        if isinstance(layer, bool) or not isinstance(layer, int) or layer not in self.weight_layers:
+            there = ", ".join(map(str, self.weight_layers)) or "none"
             raise MetakeError(f"dense: layer {one_line(repr(layer))} is not changed; changed layers: {there}")
         change = torch.zeros(self._shape(layer), dtype=torch.float64, device=device)
         if layer in self.factors:
@@ -121,7 +151,7 @@ class Delta(Pretrained):
             left, right = self.factors[layer]
             return float(((left.T @ left) * (right.T @ right)).sum().clamp_min(0).sqrt())
 
-        return {layer: norm(layer) for layer in self.layers}
+        return {layer: norm(layer) for layer in self.weight_layers}
 
     def check_values(self, where: str = "delta") -> None:
         """Refuse tensors that are not floating-point numbers, or not finite.
@@ -132,7 +162,9 @@ class Delta(Pretrained):
         Raises:
             MetakeError: the line names the tensor.
         """
-        for name, tensor in self.tensors.items():
+        for patch in self.patches:
+            patch.check_values(where)
+        for name, tensor in replace(self, patches=()).tensors.items():
             if (kind := dtype_name(tensor.dtype)) not in DTYPES:
                 raise MetakeError(
                     f"{where}: {name}: is of dtype {kind}, must be {' or '.join(DTYPES)}; {REMEDY}"
@@ -155,7 +187,9 @@ class Delta(Pretrained):
         if check and self.model and self.model != model.fingerprint():
             raise MetakeError(f"{where}: {self._misfit(model)}, or skip this check (check=False, --force)")
         model.check_layers(self.layers)
-        for layer in self.layers:
+        for patch in self.patches:
+            patch.check_fits(model, where)
+        for layer in self.weight_layers:
             shape, wanted = self._shape(layer), tuple(model.weight(layer).shape)
             if shape != wanted:
                 raise MetakeError(
@@ -175,7 +209,7 @@ class Delta(Pretrained):
 
     @torch.no_grad()
     def apply(self, model: EditableModel | nn.Module, *, check: bool = True) -> Applied:
-        """Add the change to the weights, in place.
+        """Add the change to the weights, in place, and the patches to their modules.
 
         The sum is formed in fp32 (fp64 for an fp64 model) and rounded once to the weights' dtype.
 
@@ -194,12 +228,16 @@ class Delta(Pretrained):
         self.check_fits(model, check)
         applied = Applied(model, {})
         try:
-            for layer in self.layers:
+            for layer in self.weight_layers:
                 weight = model.weight(layer)
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
                 change = self._change(layer, exact_device(weight.device)).to(exact)
                 weight.copy_(weight.to(exact) + change.to(weight.device))
+            for layer in {patch.layer: None for patch in self.patches}:
+                before = applied.patches[layer] = patches_at(model, layer)
+                own = tuple(patch for patch in self.patches if patch.layer == layer)
+                exchange_patches(model, {layer: joined(before, own)})
         except BaseException:
             applied.revert()
             raise
@@ -249,9 +287,8 @@ class Delta(Pretrained):
         for layer, change in other.dense_updates.items():
             whole[layer] = whole[layer] + change if layer in whole else change
         notes = [*self.note.get("edits", []), *other.note.get("edits", [])]
-        return Delta(
-            dict(sorted(factors.items())), self.model, {**self.note, **other.note, "edits": notes}, whole
-        )
+        note, patches = {**self.note, **other.note, "edits": notes}, joined(self.patches, other.patches)
+        return Delta(dict(sorted(factors.items())), self.model, note, whole, patches)
 
     def merged(self) -> Delta:
         """The same change in bounded size: dense, in fp64, where factors are larger, and a note without the requests.
@@ -273,21 +310,31 @@ class Delta(Pretrained):
         factors = {layer: pair for layer, pair in self.factors.items() if layer not in wide}
         count = self.note.get("merged", 0) + len(self.note.get("edits", []))
         return Delta(
-            factors, self.model, {**self.note, "edits": [], "merged": count}, dict(sorted(whole.items()))
+            factors,
+            self.model,
+            {**self.note, "edits": [], "merged": count},
+            dict(sorted(whole.items())),
+            self.patches,
         )
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors of the file by name: `LAYER.left`, `LAYER.right`, `LAYER.whole`."""
+        """Tensors of the file by name: `LAYER.left`, `LAYER.right`, `LAYER.whole`, `patch.INDEX.FIELD`."""
         tensors = {f"{layer}.whole": change for layer, change in self.dense_updates.items()}
         for layer, (left, right) in self.factors.items():
             tensors |= {f"{layer}.left": left, f"{layer}.right": right}
-        return tensors
+        return tensors | tensors_of(self.patches)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Plain values of the file: `model`, `note`, and `patches` if there are any."""
+        patches = {"patches": [patch.numbers for patch in self.patches]} if self.patches else {}
+        return {"model": self.model, "note": self.note, **patches}
 
     @property
     def digest(self) -> str:
         """SHA-256 of the change and of the model's fingerprint, without the note."""
-        return digest({"model": self.model}, self.tensors)
+        return digest({name: value for name, value in self.meta.items() if name != "note"}, self.tensors)
 
     def save(self, folder: Path | str) -> Path:
         """Write `delta.safetensors` into a folder. Equal deltas give equal bytes.
@@ -302,7 +349,7 @@ class Delta(Pretrained):
             MetakeError: the file cannot be written.
         """
         path = as_path(folder, "Delta.save: folder") / FILE
-        write_tensors(path, FORMAT, self.tensors, {"model": self.model, "note": self.note})
+        write_tensors(path, FORMAT, self.tensors, self.meta)
         return path
 
     @classmethod
@@ -325,7 +372,8 @@ class Delta(Pretrained):
         try:
             return cls.of_tensors(tensors, meta)
         except (KeyError, ValueError) as error:
-            raise MetakeError(f"{path}: holds no delta; {remedy}") from error
+            reason = f": {error}" if "patch" in str(error) else ""
+            raise MetakeError(f"{path}: holds no delta{reason}; {remedy}") from error
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Delta:
@@ -333,7 +381,7 @@ class Delta(Pretrained):
 
         Args:
             tensors: name -> tensor.
-            meta: `model` and `note`.
+            meta: `model`, `note`, and `patches` if there are any.
 
         Returns:
             The delta.
@@ -342,8 +390,12 @@ class Delta(Pretrained):
             KeyError, ValueError: another name, or one that is missing.
         """
         parts: dict[str, dict[int, Tensor]] = {"left": {}, "right": {}, "whole": {}}
+        patches = read_patches(meta.get("patches", []), tensors)
         for name, tensor in tensors.items():
+            if patches and name.startswith("patch."):
+                continue
             layer, part = name.split(".")
             parts[part][int(layer)] = tensor
         factors = {n: (left, parts["right"][n]) for n, left in sorted(parts["left"].items())}
-        return cls(factors, meta["model"], meta["note"], dict(sorted(parts["whole"].items())))
+        whole = dict(sorted(parts["whole"].items()))
+        return cls(factors, meta["model"], meta["note"], whole, patches)

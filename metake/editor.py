@@ -353,7 +353,8 @@ class Editor:
         first = self.history.index(result, "check")
         questions = Questions.parse(result.requests, rephrases, neighbors)
         self.history.verify("check")
-        return questions.ask(self.model, self.history.originals(first))
+        before = self.history.originals(first), self.history.original_patches(first)
+        return questions.ask(self.model, *before)
 
     def _last(self, what: str) -> EditResult:
         """Result of the last batch."""

@@ -18,6 +18,7 @@ from metake.errors import MetakeError
 from metake.methods.base import Method
 from metake.methods.state import State
 from metake.models.editable import EditableModel
+from metake.patches.base import Patch, exchange_patches, joined, patches_at
 from metake.requests import EditRequest
 from metake.result import EditResult
 from metake.tensor_files import dtype_name
@@ -126,7 +127,10 @@ class History:
         if merged is not None:
             originals = {**applied.originals, **merged.applied.originals}
             checksums = {**merged.applied.checksums, **applied.checksums}
-            applied, delta = Applied(self._arch, originals, checksums), merged.delta.then(delta)
+            before = {**applied.patches, **merged.applied.patches}
+            after = {**merged.applied.patched, **applied.patched}
+            applied = Applied(self._arch, originals, checksums, before, after)
+            delta = merged.delta.then(delta)
             state = merged.state
         self._merged = MergedBatches(applied, delta.merged(), state)
 
@@ -138,10 +142,18 @@ class History:
             delta: their total delta.
             state: state of the method before them.
         """
-        applied = Applied(self._arch, {n: self._arch.weight(n).clone() for n in weights})
+        patched = {patch.layer: None for patch in delta.patches}
+        applied = Applied(
+            self._arch,
+            {n: self._arch.weight(n).clone() for n in weights},
+            patches={n: patches_at(self._arch, n) for n in patched},
+        )
         with torch.no_grad():
             for layer, weight in weights.items():
                 self._arch.weight(layer).copy_(weight)
+        for layer, before in applied.patches.items():
+            own = tuple(patch for patch in delta.patches if patch.layer == layer)
+            exchange_patches(self._arch, {layer: joined(before, own)})
         self._merged = MergedBatches(applied.seal(), delta, state)
 
     @property
@@ -202,6 +214,20 @@ class History:
         for batch in reversed(self._batches[first:]):
             originals |= batch.applied.originals
         return originals
+
+    def original_patches(self, first: int = 0) -> dict[int, tuple[Patch, ...]]:
+        """Layer -> patches before a batch and all later ones.
+
+        Args:
+            first: position of the batch among those that are not merged.
+
+        Returns:
+            The patches by layer.
+        """
+        found: dict[int, tuple[Patch, ...]] = {}
+        for batch in reversed(self._batches[first:]):
+            found |= batch.applied.patches
+        return found
 
     def verify(self, what: str) -> None:
         """Check that the weights are those that were written last.

@@ -37,6 +37,14 @@ class Pretrained:
         """Changed layers, ascending."""
         raise NotImplementedError
 
+    def require_foldable(self, what: str) -> None:
+        """Refuse gated patches where only weights can be written.
+
+        Args:
+            what: begins the error line.
+        """
+        raise NotImplementedError
+
     def check_values(self, where: str = "delta") -> None:
         """Refuse a change that is not finite.
 
@@ -80,6 +88,7 @@ class Pretrained:
         Raises:
             MetakeError: the model is another one, the change is empty or not finite, or no LoRA can address a module.
         """
+        self.require_foldable("export")
         self.check_values()
         modules, name, fingerprint = self.note.get("modules"), self.note.get("model", ""), self.model
         if model is not None and self.layers:

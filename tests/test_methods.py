@@ -58,7 +58,20 @@ ROWS = {
 }
 
 
-OF_THEIR_OWN = {"ultraedit", "ft-l", "ft-m", "locft-bf", "malmen", "mend", "rledit", "horse"}
+OF_THEIR_OWN = {
+    "ultraedit",
+    "ft-l",
+    "ft-m",
+    "locft-bf",
+    "malmen",
+    "mend",
+    "rledit",
+    "horse",
+    "grace",
+    "wise",
+    "memoir",
+    "rep",
+}
 
 
 @pytest.mark.parametrize("name", sorted({*ROWS, *METHODS} - OF_THEIR_OWN))

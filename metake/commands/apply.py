@@ -105,7 +105,7 @@ def apply(
     with document(as_json) as content:
         check_folder(out, overwrite=overwrite)
         set_interrupt_message(f"nothing was saved in {out}; rerun the command to start again")
-        delta_for = read_delta(delta)
+        delta_for = read_delta(delta, folded_by="apply")
         check_folders(out, delta)
         loaded = load_model(model, device, dtype, modules)
         change = delta_for(loaded, not force)

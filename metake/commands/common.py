@@ -233,13 +233,14 @@ def load_model(
         return load(model, device=device, dtype=dtype, modules=modules, chat=chat)
 
 
-def read_delta(path: Path) -> Callable[[EditableModel | None, bool], Delta]:
+def read_delta(path: Path, folded_by: str = "") -> Callable[[EditableModel | None, bool], Delta]:
     """Read a saved delta or a LoRA folder of peft, before a model is loaded.
 
     A file that cannot be read raises a `MetakeError`.
 
     Args:
         path: folder or file of `metake edit`, or a LoRA folder.
+        folded_by: name of a command that writes weights alone, which refuses gated patches.
 
     Returns:
         Function of the unedited model and of whether to check that the change was made for it; the delta.
@@ -251,6 +252,8 @@ def read_delta(path: Path) -> Callable[[EditableModel | None, bool], Delta]:
         folder = read_peft(path)
         return lambda model, check: Delta.from_peft(folder, model, check=check)
     change = Delta.load(path)
+    if folded_by:
+        change.require_foldable(folded_by)
 
     def of_model(model: EditableModel | None, check: bool) -> Delta:
         change.check_values(str(path)) if model is None else change.check_fits(model, check, str(path))

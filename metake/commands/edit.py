@@ -270,7 +270,7 @@ def unreachable_line(result: EditResult, escalate: int) -> str:
 def save_edit(
     editor: Editor, summary: dict[str, Any], out: Path, *, delta_only: bool, overwrite: bool
 ) -> None:
-    """Save the delta, the result file and, unless only the delta is wanted, the edited model.
+    """Save the delta, the result file and, unless only the delta is wanted or it has gated patches, the edited model.
 
     Args:
         editor: editor with the edit.
@@ -281,14 +281,19 @@ def save_edit(
     """
     from metake.models.load import write_model
 
+    foldable = editor.delta.foldable
     with result_folder(out, overwrite=overwrite) as folder:
         editor.delta.save(folder)
         write_json(folder / "result.json", summary)
         save_options(folder)
-        if not delta_only:
+        if foldable and not delta_only:
             write_model(editor.model, folder)
     set_interrupt_message(f"the result is saved in {out}")
-    if delta_only:
+    if not foldable:
+        typer.echo(
+            f"saved the patch: {out}/delta.safetensors (its gate does not fold into weights; metake ask --delta {out})"
+        )
+    elif delta_only:
         typer.echo(f"saved the delta: {out}/delta.safetensors (metake apply writes the edited model)")
     else:
         typer.echo(f"saved the edited model: {out} (the delta alone: {out}/delta.safetensors)")

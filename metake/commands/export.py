@@ -161,7 +161,7 @@ def export(
         check_model(form, model)
         check_folder(out, overwrite=overwrite)
         set_interrupt_message(f"nothing was saved in {out}; rerun the command to start again")
-        delta_for, report = read_delta(delta), read_report(delta)
+        delta_for, report = read_delta(delta, folded_by="export"), read_report(delta)
         check_folders(out, delta, "DELTA", "export")
         loaded = None if model is None else load_model(model, device, dtype, modules)
         change = delta_for(loaded, not force)

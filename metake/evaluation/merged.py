@@ -139,16 +139,17 @@ class MergedBatches:
             file.write(text.encode())
         delta, state = editor.delta.merged(), editor.state
         tensors = {f"delta.{name}": tensor for name, tensor in delta.tensors.items()}
-        tensors |= {f"weight.{n}": editor.model.weight(n) for n in delta.layers}
+        tensors |= {f"weight.{n}": editor.model.weight(n) for n in delta.weight_layers}
         tensors |= {f"folded.{n}": tensor for n, tensor in state.folded.items()}
         for i, memory in enumerate(state.memory):
             tensors |= {f"memory.{i}.{n}": tensor for n, tensor in memory.items()}
-        meta = {"index": index, "model": delta.model, "note": delta.note, "scale": state.scale}
+        meta = {"index": index, **delta.meta, "scale": state.scale}
         write_tensors(self._tensors, FORMAT, tensors, {**meta, "batches": len(state.memory)})
         self.last, self.lines = index, self.lines | added
 
 
 def bytes_when_merged(editor: Editor) -> int:
-    """Size of the merged tensors: per layer a weight, a dense delta in fp64, and a moment of keys in fp64."""
+    """Size of the merged tensors: per layer a weight, a dense delta in fp64, and a moment of keys in fp64; and the patches."""
+    patches = [t.numel() * t.element_size() for patch in editor.delta.patches for t in patch.tensors.values()]
     weights = [editor.model.weight(layer) for layer in editor.method.layers]
-    return sum(w.numel() * (w.element_size() + 8) + 8 * w.shape[1] ** 2 for w in weights)
+    return sum(patches) + sum(w.numel() * (w.element_size() + 8) + 8 * w.shape[1] ** 2 for w in weights)

@@ -26,8 +26,13 @@ from metake.methods.fine_tune import FineTune
 from metake.methods.learned_map import LearnedMap
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.names import PROTOTYPES, split_name, with_choices
+from metake.methods.patching import Patching
+from metake.methods.rep import Rep
 from metake.methods.ultraedit import UltraEdit
 from metake.names import unknown_name
+from metake.patches.grace import GraceSpec
+from metake.patches.memoir import MemoirSpec
+from metake.patches.wise import WiseSpec
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient
 from metake.planners.open_loop import OpenLoop
@@ -140,6 +145,14 @@ METHODS: dict[str, Row] = {
             "fine-tuning of one down-projection within a box, on all target tokens", "EasyEdit's code"),
         Row("locft-bf", FineTune(layers=(), end="end-token"),
             "fine-tuning of one down-projection in epochs over all edits, on the targets with their end", "arXiv:2509.22072"),
+        # gated memories: patches that do not fold into the weights
+        Row("grace", Patching(layers=(), patch=GraceSpec()),
+            "codebook: within a ball around an edit's key the output is replaced by its trained value", "arXiv:2211.11031"),
+        Row("wise", Patching(layers=(), patch=WiseSpec()),
+            "side copy of a down-projection, used where its output differs enough", "arXiv:2405.14768"),
+        Row("memoir", Patching(layers=(), patch=MemoirSpec()),
+            "residual memory, read through the mask of the edit that a token resembles", "arXiv:2506.07899"),
+        Row("rep", Rep(layers=()), "MEMIT on a model with gated adapters of its keys", "arXiv:2410.09338", "memit"),
         # controls for the closed loop
         Row("memit-compensated", compensated(MEMIT), "MEMIT's plan, scaled until it is fully realized", "P4",
             "memit"),

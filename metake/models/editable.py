@@ -22,6 +22,7 @@ from metake.errors import MetakeError
 from metake.models.chat import Chat
 from metake.models.experts import Experts
 from metake.models.modules import DESCRIBED, FAMILIES, ModuleMap
+from metake.models.patch_hooks import patches_on
 from metake.models.post_norm import PostNorm
 from metake.models.probe import check_values
 from metake.models.weights import check_weight, is_plain, other_uses
@@ -370,7 +371,7 @@ class EditableModel:
                 )
 
     def fingerprint(self, layers: int | None = None, dtype: torch.dtype | None = None) -> str:
-        """Hash of the model's weights, independent of the device.
+        """Hash of the model's weights and patches, independent of the device.
 
         Hashes a strided sample of every weight in fp32, which takes milliseconds and detects a low-rank edit, since it
         changes every entry.
@@ -393,4 +394,8 @@ class EditableModel:
                 sample = sample.float()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(sample.numpy().tobytes())
+        for layer in range(len(self) if layers is None else min(layers, len(self))):
+            if layer not in self.experts:
+                for patch in patches_on(self.down(layer)):
+                    digest.update(f"{layer}{patch.digest}".encode())
         return digest.hexdigest()[:16]

@@ -28,6 +28,7 @@ from metake.models.converted import Conversion
 from metake.models.dequantized import dequantize, forget_quantization
 from metake.models.editable import EditableModel
 from metake.models.modules import TOWERS, ModuleMap
+from metake.models.patch_hooks import patches_on, unfoldable
 from metake.names import did_you_mean, unknown_name
 from metake.shipped import ASSETS, DEMOS, DTYPES
 
@@ -378,7 +379,13 @@ def write_model(model: EditableModel, place: Path) -> None:
     Args:
         model: the model with its tokenizer.
         place: an existing folder.
+
+    Raises:
+        MetakeError: the model has a gated patch, which the files would not hold.
     """
+    for layer in range(len(model)):
+        for patch in () if layer in model.experts else patches_on(model.down(layer)):
+            raise MetakeError(unfoldable(patch, "save_model"))
     _write_files(model.model, model.tokenizer, place)
 
 

@@ -18,6 +18,7 @@ from metake.models.ask import check_room
 from metake.models.editable import EditableModel
 from metake.models.greedy import tokenizer_round_trip
 from metake.models.tokens import encode
+from metake.patches.base import Patch, patches_at
 from metake.playground.choices import Choice, make_editor
 from metake.playground.formats import FORMATS
 from metake.preview import Preview
@@ -98,6 +99,7 @@ class Session:
         self.entries: list[Entry] = []
         self.revision = 0
         self._originals: dict[int, Tensor] = {}
+        self._patches: dict[int, tuple[Patch, ...]] = {}
         self._plan: Plan | None = None
 
     def plan(self, request: EditRequest, choice: Choice) -> Plan:
@@ -118,7 +120,7 @@ class Session:
             return known
         editor = next((e.editor for e in reversed(self.entries) if e.choice == choice), None)
         if editor is None:
-            with swapped_weights(self.model, self._originals):
+            with swapped_weights(self.model, self._originals, self._patches):
                 editor = make_editor(self.model, choice, request)
         preview = editor.preview(request) if editor.method.previews else None
         self._plan = Plan(request, choice, editor, preview, self.revision)
@@ -137,8 +139,9 @@ class Session:
         plan = self.plan(request, choice)
         layers = plan.editor.method.layers
         originals = {n: self.model.weight(n).clone() for n in layers if n not in self._originals}
+        patches = {n: patches_at(self.model, n) for n in originals}
         result = plan.editor.edit(request, preview=plan.preview)
-        self._originals |= originals
+        self._originals, self._patches = self._originals | originals, self._patches | patches
         self.entries.append(Entry(choice, plan.editor, result))
         self._changed()
         return self.entries[-1]
@@ -154,7 +157,7 @@ class Session:
         self.entries[-1].editor.undo()
         self.entries.pop()
         if not self.entries:
-            self._originals = {}
+            self._originals, self._patches = {}, {}
         self._changed()
 
     def undo_all(self) -> None:
@@ -212,7 +215,7 @@ class Session:
         targets = [target_new if kind in ("edit", "rephrasing") else "" for kind, _ in rows]
         check_room(model, [encode(model.tokenizer, text).ids for text in texts], "compare")
         after = read_answers(model, texts, targets)
-        with swapped_weights(model, self._originals):
+        with swapped_weights(model, self._originals, self._patches):
             before = read_answers(model, texts, targets)
         wanted = tokenizer_round_trip(model.tokenizer, target_new) if target_new else ""
         found = []
@@ -248,5 +251,7 @@ class Session:
         if form not in FORMATS:
             raise MetakeError(f"export: unknown format {form!r}; known: {', '.join(FORMATS)}")
         delta, chosen = self.delta, FORMATS[form]
-        with nullcontext() if chosen.of_edited else swapped_weights(self.model, self._originals):
+        with (
+            nullcontext() if chosen.of_edited else swapped_weights(self.model, self._originals, self._patches)
+        ):
             chosen.write(delta, self.model, folder)
