@@ -195,7 +195,7 @@ class RepSpec(PatchSpec):
         weights = [w.requires_grad_(True) for w in self._start(problem, moving)]
         adam = torch.optim.Adam(weights, lr=self.lr)
         for _ in range(self.steps):
-            adapter = KeyAdapter(problem.layer, *weights, threshold=self.threshold)
+            adapter = self._adapter(problem.layer, weights)
             with torch.enable_grad():
                 moved = moving + self._soft(adapter, moving)
                 aligned = (torch.nn.functional.normalize(moved, dim=-1) * targets).sum(-1).mean()
@@ -204,7 +204,12 @@ class RepSpec(PatchSpec):
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             problem.on_step()
-        return KeyAdapter(problem.layer, *map(on_cpu, weights), threshold=self.threshold)
+        return self._adapter(problem.layer, [on_cpu(w) for w in weights])
+
+    def _adapter(self, layer: int, weights: Sequence[Tensor]) -> KeyAdapter:
+        """Patch of some parameters, in the order of its fields."""
+        down, up, hidden, bias, out, shift = weights
+        return KeyAdapter(layer, down, up, hidden, bias, out, shift, self.threshold)
 
     @staticmethod
     def _soft(adapter: KeyAdapter, x: Tensor) -> Tensor:

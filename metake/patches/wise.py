@@ -232,8 +232,10 @@ class WiseSpec(PatchSpec):
                     change = start = torch.zeros_like(change)
         changes, least, counts = zip(*found, strict=True)
         numbers = torch.tensor(least), torch.tensor(counts)
-        limits = (self.ratio, self.full, self.merged_at, self.density)
-        return SideMemory(problem.layer, torch.stack(changes), *numbers, *limits)
+        changes = torch.stack(changes)
+        return SideMemory(
+            problem.layer, changes, *numbers, self.ratio, self.full, self.merged_at, self.density
+        )
 
     def _mask(self, index: int, like: Tensor) -> Tensor:
         """Entries of a side copy that are trained."""
@@ -259,6 +261,7 @@ class WiseSpec(PatchSpec):
             if has_converged(losses):
                 break
             total.backward()  # type: ignore[no-untyped-call]
+            assert change.grad is not None
             with torch.no_grad():
                 change -= self.lr * mask * change.grad
                 change.clamp_(-self.bound, self.bound)
