@@ -16,6 +16,7 @@ A finished batch is kept: the same command resumes. `--minutes` ends a method ea
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import resource
@@ -194,7 +195,7 @@ class LongRun:
             "edits": group.stop,
             "seconds": result.seconds,
             "cpu_seconds": time.process_time() - started,
-            "eta": float(torch.stack(list(result.eta.values())).median()),
+            "eta": float(torch.stack(list(result.eta.values())).median()) if result.eta else None,
         }
         if index % self.every == 0 or group.stop == len(self.records):
             row |= self.measure(editor, index, group)
@@ -242,6 +243,7 @@ class LongRun:
 def tenths(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
     """Median of a number over the first and the last tenth of the batches, without the first batch, which imports and builds."""
     values = [row[name] for row in rows][1:] or [rows[0][name]]
+    values = [float("nan") if value is None else value for value in values]
     part = max(1, len(values) // 10)
     first, last = sorted(values[:part]), sorted(values[-part:])
     return first[part // 2], last[part // 2]
@@ -258,7 +260,10 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> str:
         numbers = [f"{100 * last[part]:.0f}" for part in ("efficacy", "efficacy_last", "locality")]
         share = f"{last['room']:.2f}" if "room" in last else "-"
         times = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{memory[0]:.0f}", f"{memory[1]:.0f}"]
-        rows.append([name, f"{run[-1]['edits']:,}", *times, *numbers, f"{tenths(run, 'eta')[1]:.3f}", share])
+        eta = tenths(run, "eta")[1]
+        rows.append(
+            [name, f"{run[-1]['edits']:,}", *times, *numbers, "-" if math.isnan(eta) else f"{eta:.3f}", share]
+        )
     return markdown(head, rows)
 
 
@@ -281,7 +286,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], d_k: int, batch: int, path: Path
         for axis, parts, title in zip(axes.flat, shown, titles, strict=True):
             for name, (color, _, _) in line_styles(runs).items():
                 for part, line in parts:
-                    points = [row for row in runs[name][1:] if part in row]
+                    points = [row for row in runs[name][1:] if row.get(part) is not None]
                     scale = 100 if part in ("efficacy", "locality") else 1
                     style: Any = {"ls": line, "color": color, "lw": 1, "label": name if line == "-" else None}
                     axis.plot([p["edits"] for p in points], [scale * p[part] for p in points], **style)

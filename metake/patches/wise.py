@@ -232,10 +232,8 @@ class WiseSpec(PatchSpec):
                     change = start = torch.zeros_like(change)
         changes, least, counts = zip(*found, strict=True)
         numbers = torch.tensor(least), torch.tensor(counts)
-        changes = torch.stack(changes)
-        return SideMemory(
-            problem.layer, changes, *numbers, self.ratio, self.full, self.merged_at, self.density
-        )
+        added = torch.stack(changes)
+        return SideMemory(problem.layer, added, *numbers, self.ratio, self.full, self.merged_at, self.density)
 
     def _mask(self, index: int, like: Tensor) -> Tensor:
         """Entries of a side copy that are trained."""
