@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from metake.components import register
@@ -48,7 +48,7 @@ class SideMemory(Patch):
         counts: `n`, number of its edits.
         ratio: share of a floor above which a gate is open.
         full: number of edits of a full change.
-        merged_at: number of edits of full changes that are merged.
+        copies: number of full changes that are merged.
         density: see `merged_by_ties`.
     """
 
@@ -59,7 +59,7 @@ class SideMemory(Patch):
     counts: Tensor
     ratio: float
     full: int
-    merged_at: int
+    copies: int
     density: float
 
     def _activations(self, x: Tensor) -> Tensor:
@@ -113,14 +113,14 @@ class SideMemory(Patch):
                 )
             else:
                 changes, floors, counts = [*changes, change], [*floors, floor], [*counts, count]
-            n = self.merged_at // self.full
-            if sum(self.full <= c < self.merged_at for c in counts) == n:
+            n = self.copies
+            if sum(self.full <= c < n * self.full for c in counts) == n:
                 merged = merged_by_ties(torch.stack(changes[-n:]), self.density)
                 changes, floors = [*changes[:-n], merged], [*floors[:-n], min(floors[-n:])]
-                counts = [*counts[:-n], max(self.merged_at, sum(counts[-n:]))]
+                counts = [*counts[:-n], sum(counts[-n:])]
         numbers = torch.tensor(floors), torch.tensor(counts)
         return type(self)(
-            self.layer, torch.stack(changes), *numbers, self.ratio, self.full, self.merged_at, self.density
+            self.layer, torch.stack(changes), *numbers, self.ratio, self.full, self.copies, self.density
         )
 
     def shapes(self, d_v: int, d_k: int) -> dict[str, tuple[int, ...]]:
@@ -157,7 +157,7 @@ class WiseSpec(PatchSpec):
         "bound": "side_bound",
         "ratio": "act_ratio",
         "full": "save_freq",
-        "merged_at": "merge_freq",
+        "copies": "merge_copies",
     }
     published: ClassVar[dict[str, str]] = {"densities": "density"}
 
@@ -176,19 +176,11 @@ class WiseSpec(PatchSpec):
         0.88, gt=0, description="share of the least activation of the edits above which a gate opens"
     )
     full: int = Field(500, ge=1, description="edits of a side copy")
-    merged_at: int = Field(1000, ge=2, description="edits after which the full side copies are merged")
+    copies: int = Field(2, ge=2, description="full side copies that are merged [merge_freq / save_freq]")
     density: float = Field(
         0.53, gt=0, le=1, description="share of the entries of a side copy that a merge keeps"
     )
     seed: int = Field(0, description="seed of the trained parts")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.merged_at % self.full or self.merged_at < 2 * self.full:
-            raise ValueError(
-                f"merge_freq must be a multiple of save_freq {self.full}, at least twice (got {self.merged_at})"
-            )
-        return self
 
     def step_count(self, requests: int) -> int:
         """Steps of all edits.
@@ -233,7 +225,7 @@ class WiseSpec(PatchSpec):
         changes, least, counts = zip(*found, strict=True)
         numbers = torch.tensor(least), torch.tensor(counts)
         added = torch.stack(changes)
-        return SideMemory(problem.layer, added, *numbers, self.ratio, self.full, self.merged_at, self.density)
+        return SideMemory(problem.layer, added, *numbers, self.ratio, self.full, self.copies, self.density)
 
     def _mask(self, index: int, like: Tensor) -> Tensor:
         """Entries of a side copy that are trained."""

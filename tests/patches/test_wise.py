@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from metake.editor import Editor
-from metake.errors import MetakeError
 from metake.models.tokens import encode
 from metake.patches.wise import SideMemory, merged_by_ties
 from metake.presets import settings_for
 from metake.prompts import templates
 
 
-def memory(changes, floors, counts, full=2, merged_at=4):
-    return SideMemory(0, changes, torch.tensor(floors), torch.tensor(counts), 0.5, full, merged_at, 0.5)
+def memory(changes, floors, counts, full=2, copies=2):
+    return SideMemory(0, changes, torch.tensor(floors), torch.tensor(counts), 0.5, full, copies, 0.5)
 
 
 def test_token_takes_the_change_with_the_largest_activation():
@@ -64,7 +63,7 @@ def test_later_edits_fill_the_side_copy_and_full_ones_merge():
 
 def test_batches_fill_copies_as_one_batch_does(demo, facts):
     """Copies of two edits: the counts are those of the edits, however they are divided into batches."""
-    method = settings_for(demo, "wise", side_steps=2, save_freq=2, merge_freq=8)
+    method = settings_for(demo, "wise", side_steps=2, save_freq=2, merge_copies=4)
     counts = []
     for sizes in ([3, 1], [1, 3], [4]):
         with Editor(demo, method=method, progress=False, answers=False) as editor:
@@ -116,8 +115,3 @@ def test_side_copy_is_that_of_autograd_over_the_whole_model(demo, facts):
         change = (change - 0.5 * mask * gradient).clamp(-1, 1).detach().requires_grad_(True)
     handle.remove()
     torch.testing.assert_close(patch.changes[0], change.detach(), rtol=1e-3, atol=1e-4)
-
-
-def test_merge_has_to_hold_whole_copies(demo):
-    with pytest.raises(MetakeError, match="merge_freq must be a multiple of save_freq 3, at least twice"):
-        settings_for(demo, "wise", save_freq=3, merge_freq=4)
