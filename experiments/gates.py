@@ -210,7 +210,7 @@ def draw(runs: dict[str, dict[str, Any]], path: Path) -> Path:
         right.set_xticks(range(len(names)), [name.split(" +")[0] for name in names], rotation=35, ha="right")
         right.set(title="right answers to rephrased prompts, %", ylim=(0, 104))
         left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False, fontsize=6)
-        right.legend(frameon=False, fontsize=6, loc="lower right")
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False, fontsize=6)
         return save(figure, path)
 
 

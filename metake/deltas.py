@@ -40,8 +40,7 @@ REMEDY = "give what metake edit wrote, or save the edit again"
 class Delta(Pretrained):
     """Weight update: per layer `left @ right.T` (`left` d_v x n, `right` d_k x n) or dense, added to the down-projection.
 
-    It acts on every input. A change that acts on some inputs only is a patch with a gate (GRACE, WISE, ...). A delta may hold both;
-    without patches it is `foldable`: the edited weights alone are the edited model.
+    A change of some inputs only is a patch with a gate (GRACE, WISE, ...). Without one a delta is `foldable`: weights alone hold it.
 
     Attributes:
         factors: layer -> (left, right), on the CPU.
