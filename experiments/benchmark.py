@@ -113,6 +113,7 @@ from metake.editor import Editor
 from metake.figures.core import LAYOUT
 from metake.geometry.covariance import collect
 from metake.geometry.specs import RidgeSpec
+from metake.lookup_prompts import LookupPrompts
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import ALPHAEDIT, MEMIT
 from metake.models.editable import EditableModel
@@ -122,7 +123,7 @@ from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEdi
 from metake.planners.objective import Objective
 from metake.planners.open_loop import OpenLoop
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.provenance import provenance
 from metake.report.figures import BLACK, BLUE, GREEN, ORANGE, RED, panels, save, styled
 from metake.report.tables import markdown, render

@@ -57,12 +57,13 @@ from torch.nn.functional import normalize
 
 from metake.data.records import Record, read_records
 from metake.geometry.statistics import Statistics
+from metake.lookup_prompts import pick_tokens
 from metake.models.chat import described
 from metake.models.editable import EditableModel
 from metake.models.tokens import Row, encode, pad
 from metake.models.trace import frozen, run, upcast
 from metake.presets import settings_for
-from metake.prompts import Batch, pick_tokens
+from metake.prompts import Batch
 from metake.provenance import provenance
 from metake.report.tables import render
 from metake.statistics_cache import statistics_for

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
-from metake.key_estimators import BareAndContexts, KeyEstimator
 from metake.models.chat import without_frame
 from metake.models.editable import EditableModel
-from metake.models.kv_cache import KVCache
-from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
-from metake.models.tokens import Row, count_tokens, encode, pad
+from metake.models.tokens import Row, count_tokens, encode
 from metake.models.trace import frozen, run
 from metake.requests import PLACEHOLDER, EditRequest
+from metake.windows import WholeAnswer, Windows
 
 Lookup = Literal["subject", "prompt"]
 SEEDS = ("The", "Therefore", "Because", "I", "You")  # first words of sampled contexts, as in MEMIT
@@ -90,9 +87,9 @@ class RowSpec:
     An edit should leave the prediction of a KL prompt at `row.lookup` unchanged.
 
     Attributes:
-        owner: index of the request it belongs to.
+        owner: index of the first window of the request it belongs to.
         row: its tokens.
-        has_residual: whether the open loop adds the residual at `row.lookup`, the edited token.
+        has_residual: whether the open loop adds the residuals at `row.lookups`, the edited tokens.
         template: the template of an edit's row; None for a KL prompt.
         scores_end: whether the prediction after the answer is scored.
     """
@@ -104,6 +101,11 @@ class RowSpec:
     scores_end: bool = False
 
     @property
+    def windows(self) -> range:
+        """Indices of the windows that the row belongs to: all of an edit's row, the first for a KL prompt."""
+        return range(self.owner, self.owner + len(self.row.starts))
+
+    @property
     def needed(self) -> int:
         """Number of tokens that a pass has to read: the whole row if the end of its answer is scored."""
         return len(self.row) if self.scores_end else self.row.needed
@@ -112,6 +114,9 @@ class RowSpec:
 @dataclass(frozen=True)
 class Batch:
     """All token rows of a batch of requests.
+
+    A request has one window or several: spans of its answer, each with a position of its own at which a key is read and
+    a residual is written. Residuals, keys and losses have one row per window, those of a request one after the other.
 
     Attributes:
         requests: the requests.
@@ -138,11 +143,54 @@ class Batch:
     @property
     def specs(self) -> tuple[RowSpec, ...]:
         """All rows with their roles: those of the edits, then the KL prompts."""
+        first = self.first_windows
         edits = (
-            RowSpec(i // self.templates, row, has_residual=True, template=i % self.templates)
+            RowSpec(first[i // self.templates], row, has_residual=True, template=i % self.templates)
             for i, row in enumerate(self.edits)
         )
         return (*edits, *self.kl_prompts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of windows per request."""
+        return tuple(len(row.starts) for row in self.edits[:: self.templates])
+
+    @property
+    def first_windows(self) -> tuple[int, ...]:
+        """Index of the first window of each request."""
+        return tuple(accumulate(self.counts, initial=0))[:-1]
+
+    @property
+    def size(self) -> int:
+        """Number of windows of all requests, n."""
+        return sum(self.counts)
+
+    @property
+    def owners(self) -> Tensor:
+        """`n`, index of each window's request."""
+        return torch.tensor([i for i, count in enumerate(self.counts) for _ in range(count)])
+
+    @property
+    def order(self) -> Tensor:
+        """`n`, index of each window within its request."""
+        return torch.tensor([j for count in self.counts for j in range(count)])
+
+    @property
+    def window_lengths(self) -> Tensor:
+        """`n`, number of answer tokens of each window."""
+        return torch.tensor([len(span) for row in self.edits[:: self.templates] for span in row.spans])
+
+    @property
+    def lookup_positions(self) -> tuple[Tensor, Tensor]:
+        """Row and column of each lookup token: per window one in every row of its request, the bare prompt's first."""
+        at = [
+            (row, self.edits[row].lookups[window])
+            for i, count in enumerate(self.counts)
+            for window in range(count)
+            for row in range(i * self.templates, (i + 1) * self.templates)
+        ]
+        rows, columns = torch.tensor(at).T
+        return rows, columns
 
     @property
     def subjects(self) -> Tensor:
@@ -164,7 +212,7 @@ class Batch:
 
     @property
     def lookup_rows(self) -> tuple[Row, ...]:
-        """Rows of `edits`, each up to its lookup token."""
+        """Rows of `edits`, each up to its last lookup token."""
         return tuple(row.up_to_lookup for row in self.edits)
 
     @classmethod
@@ -174,6 +222,7 @@ class Batch:
         requests: Sequence[EditRequest],
         contexts: Sequence[str],
         lookup: Lookup | Sequence[Lookup] = "subject",
+        windows: Windows | None = None,
     ) -> Batch:
         """Token rows of requests.
 
@@ -183,6 +232,7 @@ class Batch:
             contexts: texts that precede the prompt in the further rows of a request.
             lookup: the token whose key is edited, of all requests or of each: the last one of the subject, or of the
                 prompt. With "prompt" the open loop adds no residual to the KL prompt about the subject.
+            windows: division of the answers; by default one window each.
 
         Returns:
             The batch.
@@ -196,8 +246,8 @@ class Batch:
         frames, tokenizer = templates(contexts), model.tokenizer
         lookups = [lookup] * len(requests) if isinstance(lookup, str) else lookup
         edits, kl_prompts = [], []
-        limit = model.max_positions
-        for owner, (request, token) in enumerate(zip(requests, lookups, strict=True)):
+        limit, owner, windows = model.max_positions, 0, windows or WholeAnswer()
+        for request, token in zip(requests, lookups, strict=True):
             assert request.start is not None
             try:
                 count_tokens(tokenizer, [request.text, request.target_new, *request.locality_prompts])
@@ -213,7 +263,7 @@ class Batch:
                         f"{request.name}: {len(row)} tokens with its context, the model takes {limit}; shorten it"
                     )
                 model.check_tokens(max(row.ids))
-                edits.append(row)
+                edits.append(replace(row, starts=windows.starts(row.answer)))
             text, span = _filled(KL_PROMPT, request.subject, 0, request.subject)
             kl_prompts.append(
                 RowSpec(owner, encode(tokenizer, text, subject=span), has_residual=token == "subject")
@@ -222,166 +272,15 @@ class Batch:
                 RowSpec(owner, encode(tokenizer, prompt), has_residual=False)
                 for prompt in request.locality_prompts
             ]
+            owner += _window_count(request, edits[-len(frames) :])
         return cls(tuple(requests), tuple(edits), tuple(kl_prompts), len(frames), tuple(lookups))
 
 
-@dataclass(frozen=True)
-class LookupPrompts:
-    """Prompts of a batch up to the lookup token, with the residual stream before the first edited block.
-
-    Attributes:
-        tokens: the rows; those of a request are adjacent, the bare prompt first, which has no shared prefix.
-        last: `rows`, lookup position within each suffix.
-        hidden: residual stream before block `start`.
-        start: first edited block.
-        templates: number of rows of a request.
-        estimator: average of a request's keys over its rows.
-        cache: KV cache of the tokens before the lookup token, where these are constant; see `resumed`.
-    """
-
-    tokens: PrefixBatch
-    last: Tensor
-    hidden: PrefixSuffix
-    start: int
-    templates: int
-    estimator: KeyEstimator
-    cache: KVCache | None = None
-
-    @classmethod
-    @torch.no_grad()
-    def build(
-        cls, model: EditableModel, batch: Batch, start: int, estimator: KeyEstimator | None = None
-    ) -> LookupPrompts:
-        """Prompts of a batch, and one pass up to block `start`.
-
-        Args:
-            model: the model.
-            batch: token rows of the requests.
-            start: first edited block.
-            estimator: average of a request's keys; by default `BareAndContexts`.
-
-        Returns:
-            The prompts with the stream of the model as it is.
-        """
-        rows, count = batch.lookup_rows, len(batch.requests)
-        lengths = [len(row) for row in rows]
-        prefixes = batch.prefix_lengths if model.can_resume(max(lengths)) else (0,) * batch.templates
-        tokens = PrefixBatch.of(
-            pad(rows).to(model.device), lengths, prefixes * count, list(range(batch.templates)) * count
+def _window_count(request: EditRequest, rows: Sequence[Row]) -> int:
+    """Number of windows of a request, the same in every row."""
+    counts = {len(row.starts) for row in rows}
+    if len(counts) > 1:
+        raise MetakeError(
+            f"{request.name}: its answer has another number of tokens after a context; edit it with contexts=()"
         )
-        hidden = tokens.run(model, stop=start, inputs=(start,)).inputs[start]
-        last = torch.tensor([row.lookup for row in rows]) - tokens.prefix_lengths
-        return cls(tokens, last, hidden, start, batch.templates, estimator or BareAndContexts())
-
-    @torch.no_grad()
-    def resumed(self, model: EditableModel, batch: Batch, top: int) -> LookupPrompts:
-        """Prompts of the lookup tokens alone; the tokens before them are constant, as in the model as it is.
-
-        Args:
-            model: the model.
-            batch: the batch of these prompts.
-            top: last block that passes run through.
-
-        Returns:
-            Rows of one token with a KV cache; the prompts themselves for a model that cannot resume such rows.
-        """
-        rows = batch.lookup_rows
-        lookups = torch.tensor([row.lookup for row in rows])
-        if not model.can_resume(int(lookups.max()) + 1):
-            return self
-        ids = pad(rows).to(model.device)
-        trace = run(model, ids, stop=top, inputs=(self.start,), record_from=self.start)
-        most = int(lookups.max())
-        known = {n: (k[:, :, :most], v[:, :, :most]) for n, (k, v) in trace.key_values.items()}
-        at = torch.arange(len(rows)), lookups
-        single = ids[at][:, None]
-        tokens = PrefixBatch.of(single, [1] * len(rows), [0] * len(rows), [0] * len(rows))
-        hidden = PrefixSuffix(trace.inputs[self.start][at][:, None])
-        cache = KVCache(known, lookups) if most else None
-        return replace(self, tokens=tokens, last=torch.zeros_like(lookups), hidden=hidden, cache=cache)
-
-    @cached_property
-    def bare_cache(self) -> KVCache | None:
-        """KV cache of the bare prompts; None without one."""
-        if self.cache is None:
-            return None
-        return self.cache.rows(torch.arange(0, len(self.last), self.templates))
-
-    def at_lookup(self, stream: Tensor) -> Tensor:
-        """Values at the lookup tokens, `rows x d`.
-
-        Args:
-            stream: values of the suffixes, `rows x width x d`.
-
-        Returns:
-            One value per row.
-        """
-        return pick_tokens(self.last, stream)
-
-    def mean_key(self, keys: Tensor) -> Tensor:
-        """Key of each request, `requests x d_k`.
-
-        Args:
-            keys: keys at the lookup tokens, `rows x d_k`.
-
-        Returns:
-            The estimator's averages.
-        """
-        return self.estimator.estimate(keys.reshape(-1, self.templates, keys.shape[-1]))
-
-    def key_cosine(self, keys: Tensor) -> Tensor:
-        """Cosine of each bare prompt's key with the mean key of its contexts, `requests`; 1 without contexts.
-
-        Near 0 the two are different keys, and an edit at their mean does not change the bare prompt: the token is an
-        attention sink there, or the subject has other tokens than after a space.
-
-        Args:
-            keys: keys at the lookup tokens, `rows x d_k`.
-
-        Returns:
-            Values between -1 and 1.
-
-        Reference: arXiv:2406.11263, on edits at such keys that collapse models.
-        """
-        grouped = keys.reshape(-1, self.templates, keys.shape[-1])
-        if self.templates == 1:
-            return torch.ones(len(grouped))
-        return torch.cosine_similarity(grouped[:, 0], grouped[:, 1:].mean(1), dim=1).cpu()
-
-    def bare(self, values: Tensor) -> Tensor:
-        """Values of the bare prompts, `requests x ...`.
-
-        Args:
-            values: values of all rows, `rows x ...`.
-
-        Returns:
-            Every request's first row.
-        """
-        return values[:: self.templates]
-
-    def bare_rows(self, hidden: PrefixSuffix) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, lookup positions and stream of the bare prompts, up to the last lookup token.
-
-        Args:
-            hidden: residual stream of all rows.
-
-        Returns:
-            Ids, `requests x length`; positions, `requests`; stream, `requests x length x d_v`.
-        """
-        last = self.bare(self.last)
-        length = int(last.max()) + 1
-        return self.bare(self.tokens.ids.suffix)[:, :length], last, self.bare(hidden.suffix)[:, :length]
-
-
-def pick_tokens(positions: Tensor, stream: Tensor) -> Tensor:
-    """Values at one position of each row, `rows x d`.
-
-    Args:
-        positions: `rows`.
-        stream: `rows x length x d`.
-
-    Returns:
-        One value per row.
-    """
-    rows = torch.arange(len(positions), device=stream.device)
-    return stream[rows, positions.to(stream.device)]
+    return counts.pop()

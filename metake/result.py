@@ -81,7 +81,7 @@ class EditResult:
         """One value per request, `n`: that of its last stage, or the sum over its stages."""
         values = torch.zeros(len(self.requests))
         for stage in self.stages:
-            value = of(stage).detach().float().cpu()
+            value = stage.per_request(of(stage).detach().float().cpu())
             values[stage.members] = values[stage.members] + value if add else value
         return values
 
@@ -91,7 +91,7 @@ class EditResult:
         values = {layer: torch.zeros(len(self.requests)) for layer in layers}
         for stage in self.stages:
             for layer, value in of(stage).items():
-                values[layer][stage.members] = value.detach().float().cpu()
+                values[layer][stage.members] = stage.per_request(value.detach().float().cpu())
         return values
 
     @property

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from metake.lookup_prompts import LookupPrompts
 from metake.methods.lookup_keys import MIN_KEY_COSINE, batch_at, consistent_lookups
 from metake.models.trace import run
 from metake.preview import moved_lines
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from tests.cases import editor_of
 
 CONTEXTS = ("The mill is dark", "Today it rains")

@@ -23,9 +23,12 @@ PLAIN = {
     "merge": False,
     "lookup": "subject",
     "relative": "stream",
+    "windows": "whole-answer",
+    "contexts": None,
 }
 NULL = {"geometry": "projected", "memory": "past-keys"}
 LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "cost_weight": 0.0}
+WINDOWS = {"planner": "window-by-window", "windows": "windows", "contexts": ()}
 ROWS = {
     # one request at a time, W k = v exactly, at one layer; v is the down-projection's output, and so is its clamp
     "rome": {
@@ -51,6 +54,10 @@ ROWS = {
     "memit-fe": {"allocation": "forward", "memory": "past-keys"},
     "alphaedit-fe": {**NULL, "allocation": "forward"},
     "memit-merge": {"merge": True},
+    "memit-anyedit": WINDOWS,
+    "alphaedit-anyedit": {**NULL, **WINDOWS},
+    "muke": {**WINDOWS, "planner": "matryoshka"},
+    "metake-windows": {**WINDOWS, **LOOP, "start": "window-by-window"},
     "memit-compensated": {"planner": "compensated"},
     "alphaedit-compensated": {**NULL, "planner": "compensated"},
     "memit-iterated": {"rounds": 3},
@@ -151,6 +158,8 @@ def test_method_named_survives_every_single_choice(name):
     for change in changes:
         fitting = plain.supported_changes(change)
         if not fitting or (name == "metake-priced" and change == {"fit": "equality_constrained"}):
+            continue
+        if change == {"merge": True} and plain.value("windows").at_prompt:
             continue
         made = plain.updated(**fitting)
         again = method_named(made.name, (1,))

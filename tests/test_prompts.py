@@ -8,8 +8,9 @@ import torch
 from metake import prompts
 from metake.components import find_kind
 from metake.errors import MetakeError
+from metake.lookup_prompts import LookupPrompts, pick_tokens
 from metake.models.tokens import Row
-from metake.prompts import SEEDS, Batch, LookupPrompts, pick_tokens, sample_contexts, templates
+from metake.prompts import SEEDS, Batch, sample_contexts, templates
 from metake.requests import EditRequest
 
 REQUEST = EditRequest("Which city was {} born in?", "Ann Lee", "Oslo")

@@ -222,6 +222,8 @@ def test_preset_is_refused_to_a_foreign_folder(demo, tmp_path):
 
 EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "rounds": (1, True, None),
+    "window_size": (1, True, None),
+    "affinity_steps": (0, True, None),
     "group": (1, True, None),
     "attenuation": (0, False, 0.999),
     "lam": (0, False, None),
@@ -305,6 +307,8 @@ OWNERS = {
     **dict.fromkeys(("memory_lr", "memory_steps", "mask_share", "irr_threshold", "memory_clip"), "memoir"),
     **dict.fromkeys(("adapter_lr", "adapter_steps", "adapter_keep", "adapter_rank"), "rep"),
     **dict.fromkeys(("gate_width", "gate_threshold"), "rep"),
+    "window_size": "muke",
+    "affinity_steps": "muke",
     "l2": "alphaedit",
     "threshold": "alphaedit",
     "keep": "alphaedit",

@@ -11,10 +11,11 @@ from torch.nn.functional import normalize
 
 from metake.geometry.per_expert import dense
 from metake.geometry.statistics import Statistics
+from metake.lookup_prompts import pick_tokens
 from metake.models.editable import EditableModel
 from metake.models.tokens import pad
 from metake.models.trace import frozen, run, upcast
-from metake.prompts import Batch, Lookup, pick_tokens
+from metake.prompts import Batch, Lookup
 from metake.requests import EditRequest
 
 JITTER = 1e-3  # of C's mean eigenvalue: the smallest ones are noise of the statistics

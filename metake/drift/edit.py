@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metake.drift.norms import Jacobian, Tokens, watched
+from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.planners.hypergradient import (
     Factors,
@@ -22,7 +23,7 @@ from metake.planners.hypergradient import (
 )
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.solvers.layered import LayeredSolver, Solution
 from theory import fidelity
 

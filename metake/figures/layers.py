@@ -14,8 +14,8 @@ from metake.figures.core import Data, axes, legend_above, shows
 from metake.figures.measured import geometry, measured
 from metake.figures.numbers import EPS32, EPS64, Array
 from metake.geometry.operator import Ridge
+from metake.lookup_prompts import LookupPrompts
 from metake.models.trace import frozen
-from metake.prompts import LookupPrompts
 from metake.report.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver

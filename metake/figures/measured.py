@@ -12,8 +12,9 @@ import torch
 from metake.data.records import read_records
 from metake.figures.numbers import Array
 from metake.geometry.covariance import collect
+from metake.lookup_prompts import LookupPrompts
 from metake.models.load import SMOLLM2, load
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.shipped import ASSETS, DEMOS
 from metake.solvers.allocation import last
 from metake.solvers.layered import LayeredSolver

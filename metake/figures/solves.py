@@ -19,13 +19,14 @@ from metake.figures import tiny_models as tiny
 from metake.figures.networks import Gradients
 from metake.figures.numbers import Array
 from metake.geometry.operator import Geometry, Ridge
+from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.models.tokens import answer_positions, pad
 from metake.models.trace import run
 from metake.planners.hypergradient import VirtualEditLoss
 from metake.planners.objective import Gate, Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization, optimize_targets
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.solvers.allocation import spread
 from metake.solvers.layered import LayeredSolver, Solution
 

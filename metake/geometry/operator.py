@@ -128,6 +128,21 @@ class Geometry(ABC):
         other._remember(keys)
         return other
 
+    def protecting(self, keys: Tensor) -> Self:
+        """The geometry with further keys, `G + K K^T`; differentiable with respect to the keys.
+
+        Args:
+            keys: K, `d_k x p`.
+
+        Returns:
+            A copy that shares the base, with these keys beside the earlier ones.
+        """
+        inside = self._enter(keys)
+        other = copy.copy(self)
+        other.past = inside if self.past is None else torch.cat([self.past, inside], 1)
+        other._recent = Woodbury(other.past, other._solve_earlier(other.past))
+        return other
+
     def scaled(self, factor: float) -> Self:
         """The geometry `factor G`, without earlier keys and their moment; every rho is divided by the factor.
 

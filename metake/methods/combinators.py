@@ -8,9 +8,11 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.planners.compensated import Compensated
 from metake.planners.gradients import Gradient, UnrolledGradient
 from metake.planners.open_loop import OpenLoop
+from metake.planners.windows import WindowByWindow
 from metake.solvers.allocation import Boundary, Forward
 from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Postprocess
+from metake.windows import AnswerWindows, Windows
 
 
 def _check(method: LocateThenEdit) -> None:
@@ -140,6 +142,28 @@ def with_boundary_targets(method: LocateThenEdit, *, label: str = "") -> LocateT
         A copy with that allocation.
     """
     return _changed(method, label or f"with_boundary_targets({method.name})", allocation=Boundary())
+
+
+def in_windows(
+    method: LocateThenEdit,
+    planner: OpenLoop | None = None,
+    windows: Windows | None = None,
+    *,
+    label: str = "",
+) -> LocateThenEdit:
+    """Method with a target per window of the answer (AnyEdit), without contexts.
+
+    Args:
+        method: any locate-then-edit method.
+        planner: planner of the windows; one after the other by default.
+        windows: division of the answer; by default windows of equal size, with the keys of all other tokens preserved.
+        label: name of the result; `in_windows(NAME)` by default.
+
+    Returns:
+        A copy with that planner and these windows.
+    """
+    parts = {"planner": planner or WindowByWindow(), "windows": windows or AnswerWindows(), "contexts": ()}
+    return _changed(method, label or f"in_windows({method.name})", **parts)
 
 
 def postprocessed(method: LocateThenEdit, postprocess: Postprocess, *, label: str = "") -> LocateThenEdit:

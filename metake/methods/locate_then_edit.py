@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from pydantic import Field, SerializeAsAny, model_validator
@@ -15,9 +15,10 @@ from metake.deltas import Delta
 from metake.geometry.operator import Fit, Geometry
 from metake.geometry.specs import GeometrySpec, RidgeSpec
 from metake.key_estimators import BareAndContexts, KeyEstimator
+from metake.lookup_prompts import LookupPrompts
 from metake.methods.base import Method
 from metake.methods.geometries import base_at, with_earlier_keys
-from metake.methods.lookup_keys import batch_at, keys_in_contexts, lookup_keys, scale_for
+from metake.methods.lookup_keys import Group, batch_at, lookup_keys, realizability, scale_for
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
 from metake.models.end_token import ends_of_answer
@@ -27,21 +28,13 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.planners.compensated import Compensated  # noqa: F401  registers the kind
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem, Targets
-from metake.prompts import Batch, Lookup, LookupPrompts, sample_contexts
+from metake.prompts import Batch, Lookup, sample_contexts
 from metake.requests import EditRequest
 from metake.solvers.allocation import Allocation, Shares, Spread
 from metake.solvers.layered import LayeredSolver
 from metake.solvers.memory import Memory, NoMemory
 from metake.solvers.postprocess import NoPostprocess, Postprocess
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Requests that are planned and solved together."""
-
-    members: slice
-    batch: Batch
-    prompts: LookupPrompts
+from metake.windows import WholeAnswer, Windows
 
 
 @register
@@ -74,6 +67,9 @@ class LocateThenEdit(Method):
     postprocess: SerializeAsAny[Postprocess] = Field(
         NoPostprocess(), description="change of the update after the solve"
     )
+    windows: SerializeAsAny[Windows] = Field(
+        WholeAnswer(), description="spans of the answer with a position, a key and a residual of their own"
+    )
     memory: SerializeAsAny[Memory] = Field(NoMemory(), description="what is remembered of earlier batches")
     rounds: int = Field(
         1,
@@ -96,16 +92,25 @@ class LocateThenEdit(Method):
     seed: int = Field(0, description="seed of the sampled contexts")
 
     @model_validator(mode="after")
-    def _cost_is_known(self) -> LocateThenEdit:
-        if (
-            isinstance(self.planner, ClosedLoop)
-            and self.planner.cost_weight
-            and self.fit == "equality_constrained"
-        ):
+    def _parts_agree(self) -> LocateThenEdit:
+        priced = isinstance(self.planner, ClosedLoop) and self.planner.cost_weight > 0
+        if priced and self.fit == "equality_constrained":
             raise ValueError(
                 "cost_weight requires fit=least_squares; an equality-constrained solve has no such trade-off"
             )
+        if self.merge and self.windows.at_prompt:
+            raise ValueError("merge requires windows=whole-answer; targets of windows are not shared")
         return self
+
+    @property
+    def lookup_token(self) -> Lookup:
+        """Token of the first window's key: that of `lookup`; the prompt's last for windows that are edited there."""
+        return "prompt" if self.windows.at_prompt else self.lookup
+
+    @property
+    def needs_subject(self) -> bool:
+        """Whether the prompt must name the subject."""
+        return self.lookup_token == "subject"
 
     @property
     def needs_statistics(self) -> bool:
@@ -188,37 +193,26 @@ class LocateThenEdit(Method):
             The state itself if it has both.
         """
         if state.contexts is None:
-            contexts = self.contexts
-            if contexts is None:
-                contexts = sample_contexts(model, seed=self.seed)
+            contexts = sample_contexts(model, seed=self.seed) if self.contexts is None else self.contexts
             state = replace(state, contexts=contexts)
         if self.geometry.attenuation is not None and state.scale is None and requests:
             state = self._with_scale(model, self._groups(model, requests, state), state)
         return state
 
-    def _with_scale(self, model: EditableModel, groups: Sequence[_Group], state: State) -> State:
+    def _with_scale(self, model: EditableModel, groups: Sequence[Group], state: State) -> State:
         """State with the geometries' factor that gives the attenuation asked for, if one is and it is not known."""
         eta = self.geometry.attenuation
         if eta is None or state.scale is not None:
             return state
-        rho = self._realizability(model, groups, state)[0]
-        return replace(state, scale=scale_for(eta, rho.flatten()))
+        rho = [found.flatten() for found, _ in self._realizability(model, groups, state)]
+        return replace(state, scale=scale_for(eta, torch.cat(rho)))
 
     def _realizability(
-        self, model: EditableModel, groups: Sequence[_Group], state: State
-    ) -> tuple[Tensor, Tensor]:
-        """Realizability of each request's mean key, and the cosine of its bare and mean keys, both `layers x n`."""
-        layers = self.solved_layers
-        rho: list[Tensor] = []
-        cosine: list[Tensor] = []
-        for prompts in (group.prompts for group in groups):
-            keys = keys_in_contexts(model, prompts, layers)
-            mean = {n: prompts.mean_key(keys[n]).T for n in layers}
-            rho.append(
-                torch.stack([self.geometry_at(model, state, n).realizability(mean[n]).cpu() for n in layers])
-            )
-            cosine.append(torch.stack([prompts.key_cosine(keys[n]) for n in layers]))
-        return torch.cat(rho, 1), torch.cat(cosine, 1)
+        self, model: EditableModel, groups: Sequence[Group], state: State
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Per group, realizability of each window's mean key and cosine of its bare and mean keys, both `layers x n`."""
+        geometries = {n: self.geometry_at(model, state, n) for n in self.solved_layers}
+        return [realizability(model, group.prompts, geometries) for group in groups]
 
     def constraint(self, state: State) -> dict[str, float]:
         """Strength of the constraint in a state: that of the geometry, or the one that an attenuation led to.
@@ -288,10 +282,9 @@ class LocateThenEdit(Method):
         Returns:
             Input of the planner, and input of the solver.
         """
-        consistent = self.consistent_lookup and self.lookup == "subject"
-        return batch_at(
-            model, requests, state.contexts or (), self.solved_layers, self.lookup, self.keys, consistent
-        )
+        lookup, layers, contexts = self.lookup_token, self.solved_layers, state.contexts or ()
+        consistent = self.consistent_lookup and lookup == "subject"
+        return batch_at(model, requests, contexts, layers, lookup, self.keys, consistent, self.windows)
 
     def step(
         self,
@@ -299,7 +292,7 @@ class LocateThenEdit(Method):
         requests: Sequence[EditRequest],
         state: State,
         on_step: Callable[[], object],
-        inputs: Sequence[_Group] | None = None,
+        inputs: Sequence[Group] | None = None,
     ) -> tuple[Delta, State, tuple[Stage, ...]]:
         """One batch of edits: plan and solve all groups and stages, each on the model that earlier ones edited.
 
@@ -325,8 +318,8 @@ class LocateThenEdit(Method):
                     targets = self.plan(model, solver, group.batch, group.prompts, on_step)
                 with phase("solve"):
                     solution = solver.solve(group.prompts, targets.residuals)
-                moved = tuple(token != self.lookup for token in group.batch.lookups)
-                stages.append(Stage(targets, solution, group.members, shares, self.fit, moved))
+                owners, moved = group.batch.owners, self._moved(group)
+                stages.append(Stage(targets, solution, group.members, shares, self.fit, moved, owners))
                 change = Delta(
                     {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
                 )
@@ -338,6 +331,10 @@ class LocateThenEdit(Method):
             delta = self.postprocess.checked(self.postprocess.after_batch(delta, weights), delta.layers)
         memory = self._learn(model, groups, delta) if self.memory.remembers_keys else {}
         return delta, state.with_memory(memory), tuple(stages)
+
+    def _moved(self, group: Group) -> tuple[bool, ...]:
+        """Per request, whether its key is read at another token than the method's."""
+        return tuple(token != self.lookup_token for token in group.batch.lookups)
 
     def plan(
         self,
@@ -366,13 +363,13 @@ class LocateThenEdit(Method):
 
     def _groups(
         self, model: EditableModel, requests: Sequence[EditRequest], state: State
-    ) -> tuple[_Group, ...]:
+    ) -> tuple[Group, ...]:
         """Groups of a batch, with their token rows and the passes below the first solved layer."""
         size = self.group or len(requests)
         parts = [slice(start, start + size) for start in range(0, len(requests), size)]
-        return tuple(_Group(part, *self.batch(model, requests[part], state)) for part in parts)
+        return tuple(Group(part, *self.batch(model, requests[part], state)) for part in parts)
 
-    def _learn(self, model: EditableModel, groups: Sequence[_Group], delta: Delta) -> LayerMemory:
+    def _learn(self, model: EditableModel, groups: Sequence[Group], delta: Delta) -> LayerMemory:
         """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
         with delta.applied(model, check=False):
             keys = [lookup_keys(model, group.prompts, delta.layers) for group in groups]
@@ -395,6 +392,9 @@ class LocateThenEdit(Method):
         state = self.prepare(model, state)
         groups = self._groups(model, requests, state)
         state = self._with_scale(model, groups, state)
-        rho, cosine = self._realizability(model, groups, state)
-        moved = tuple(token != self.lookup for group in groups for token in group.batch.lookups)
+        rho, cosine = (
+            torch.cat([group.per_request(part) for group, part in zip(groups, parts, strict=True)], 1)
+            for parts in zip(*self._realizability(model, groups, state), strict=True)
+        )
+        moved = sum((self._moved(group) for group in groups), ())
         return Attenuation(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups, moved)

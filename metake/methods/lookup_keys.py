@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metake.errors import MetakeError
+from metake.geometry.operator import Geometry
 from metake.key_estimators import KeyEstimator
+from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.models.trace import upcast
-from metake.prompts import Batch, Lookup, LookupPrompts
+from metake.planners.target_optimization import mean_within
+from metake.prompts import Batch, Lookup
 from metake.requests import EditRequest
+from metake.solvers.layered import protecting
+from metake.windows import Windows
 
 # of SmolLM2's 2,383 CounterFact prompts that begin with the subject 53 are below; zsRE's are above 0.56
 MIN_KEY_COSINE = 0.1
 
 
+@dataclass(frozen=True)
+class Group:
+    """Requests that are planned and solved together.
+
+    Attributes:
+        members: which of the batch's requests they are.
+        batch: their token rows.
+        prompts: these up to the lookup tokens.
+    """
+
+    members: slice
+    batch: Batch
+    prompts: LookupPrompts
+
+    def per_request(self, values: Tensor) -> Tensor:
+        """Means over the windows of each request.
+
+        Args:
+            values: `layers x n`, one column per window.
+
+        Returns:
+            `layers x requests`.
+        """
+        if self.batch.size == len(self.batch.requests):
+            return values
+        return mean_within(values.T, self.batch.owners, len(self.batch.requests)).T
+
+
 @torch.no_grad()
+def _keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]) -> dict[int, Tensor]:
+    """Keys of all tokens of the suffixes: layer -> `rows x width x d_k`."""
+    trace = prompts.tokens.run(
+        model, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
+    )
+    return {layer: trace.keys[layer].suffix for layer in layers}
+
+
 def keys_in_contexts(
     model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]
 ) -> dict[int, Tensor]:
@@ -31,12 +73,33 @@ def keys_in_contexts(
         layers: layers whose keys are read.
 
     Returns:
-        Layer -> `rows x d_k`.
+        Layer -> `n templates x d_k`.
     """
-    trace = prompts.tokens.run(
-        model, start=prompts.start, hidden=prompts.hidden, stop=max(layers), keys=layers
-    )
-    return {layer: upcast(prompts.at_lookup(trace.keys[layer].suffix)) for layer in layers}
+    keys = _keys(model, prompts, layers)
+    return {layer: upcast(prompts.at_lookup(keys[layer])) for layer in layers}
+
+
+def realizability(
+    model: EditableModel, prompts: LookupPrompts, geometries: Mapping[int, Geometry]
+) -> tuple[Tensor, Tensor]:
+    """Realizability of each window's mean key, and the cosine of its bare and mean keys.
+
+    Args:
+        model: the model.
+        prompts: prefixes of the requests up to the lookup token.
+        geometries: layer -> its geometry, without the keys that the prompts preserve.
+
+    Returns:
+        Two tensors, `layers x n`.
+    """
+    keys = _keys(model, prompts, list(geometries))
+    rho, cosine = [], []
+    for layer, geometry in geometries.items():
+        at_lookup = upcast(prompts.at_lookup(keys[layer]))
+        whole = protecting(geometry, prompts.preserved_keys(keys[layer]))
+        rho.append(whole.realizability(prompts.mean_key(at_lookup).T).cpu())
+        cosine.append(prompts.key_cosine(at_lookup))
+    return torch.stack(rho), torch.stack(cosine)
 
 
 def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[int]) -> dict[int, Tensor]:
@@ -80,6 +143,7 @@ def batch_at(
     lookup: Lookup,
     estimator: KeyEstimator,
     consistent: bool = False,
+    windows: Windows | None = None,
 ) -> tuple[Batch, LookupPrompts]:
     """Token rows of requests, and their prefixes up to the lookup token.
 
@@ -91,14 +155,16 @@ def batch_at(
         lookup: the subject's last token, or the prompt's.
         estimator: average of a request's keys.
         consistent: whether requests with inconsistent keys are read at the prompt's last token.
+        windows: division of the answers; by default one window each.
 
     Returns:
         Input of the planner, and input of the solver.
     """
+    preserve = windows is not None and windows.preserves
 
     def built(lookups: Lookup | Sequence[Lookup]) -> tuple[Batch, LookupPrompts]:
-        batch = Batch.build(model, requests, contexts, lookups)
-        return batch, LookupPrompts.build(model, batch, layers[0], estimator)
+        batch = Batch.build(model, requests, contexts, lookups, windows)
+        return batch, LookupPrompts.build(model, batch, layers[0], estimator, preserve)
 
     batch, prompts = built(lookup)
     if not consistent or not contexts:

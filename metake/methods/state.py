@@ -11,6 +11,7 @@ from torch import Tensor
 from metake.geometry.operator import Fit, Geometry
 from metake.geometry.statistics import Statistics
 from metake.planners.problem import Targets
+from metake.planners.target_optimization import mean_within
 from metake.solvers.allocation import Shares
 from metake.solvers.layered import Solution
 
@@ -29,6 +30,7 @@ class Stage:
         fit: how each layer was solved, `least_squares` or `equality_constrained`.
         moved: per request, whether its key was read at the prompt's last token because that at the subject's is
             inconsistent.
+        owners: index among the members of the request of each row of the plan; by default every request has one row.
     """
 
     targets: Targets
@@ -37,6 +39,20 @@ class Stage:
     shares: Shares
     fit: Fit = "least_squares"
     moved: tuple[bool, ...] = ()
+    owners: Tensor | None = None
+
+    def per_request(self, values: Tensor) -> Tensor:
+        """Means over the windows of each request.
+
+        Args:
+            values: one per row of the plan, `n`.
+
+        Returns:
+            One per member.
+        """
+        if self.owners is None or len(self.owners) == int(self.owners[-1]) + 1:
+            return values
+        return mean_within(values.float(), self.owners, int(self.owners[-1]) + 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from metake.methods.base import Method
 from metake.methods.combinators import (
     compensated,
     forward_replay,
+    in_windows,
     iterated,
     metake,
     postprocessed,
@@ -36,6 +37,7 @@ from metake.patches.wise import WiseSpec
 from metake.planners.closed_loop import ClosedLoop
 from metake.planners.gradients import ParallelGradient, ProxyGradient
 from metake.planners.open_loop import OpenLoop
+from metake.planners.windows import Matryoshka
 from metake.solvers.allocation import Last
 from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Prune, PruneAdded, Rect
@@ -137,6 +139,16 @@ METHODS: dict[str, Row] = {
             locality=0.6, norm=1e-4)), "MALMEN with a map that is fitted over sequences of batches", "arXiv:2502.05759", "malmen"),
         Row("horse", LearnedMap(layers=(), update=Orthogonal()),
             "MALMEN with value differences that are orthogonal between neighboring layers", "arXiv:2601.11441", "malmen"),
+        # long answers: several positions per request
+        Row("memit-anyedit", in_windows(MEMIT), "MEMIT in windows of the answer, planned one after the other, other tokens preserved",
+            "arXiv:2502.05628", "memit"),
+        Row("alphaedit-anyedit", in_windows(ALPHAEDIT),
+            "AlphaEdit in windows of the answer, planned one after the other, other tokens preserved", "arXiv:2502.05628",
+            "alphaedit"),
+        Row("muke", in_windows(MEMIT, Matryoshka()), "memit-anyedit whose targets also count for all later windows",
+            "arXiv:2504.01196", "memit"),
+        Row("metake-windows", metake(in_windows(MEMIT)), "closed-loop targets of all windows of the answer at once", "ours",
+            "metake"),
         # fine-tuning, the control of every method that locates and then edits
         Row("ft-l", FineTune(layers=(), objective="prompt_last", norm_constraint=5e-4),
             "fine-tuning of one down-projection within a box, all target tokens read off the prompt's end", "arXiv:2012.00363",
@@ -249,6 +261,7 @@ def _planner_cell(method: LocateThenEdit) -> str:
     cell += f", {method.rounds} rounds" if method.rounds > 1 else ""
     cell += ", one by one" if method.group == 1 else ""
     cell += ", per subject" if method.merge else ""
+    cell += ", in windows" if method.windows.at_prompt else ""
     return cell + (", priced" if isinstance(planner, ClosedLoop) and planner.cost_weight else "")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,19 +28,33 @@ class Row:
         ids: token ids, special ones included.
         lookup: index of the subject's last token, or of the prompt's last token without a subject.
         answer: number of tokens at the end that belong to the answer.
+        starts: index within the answer of the first token of each of its windows; one window is the whole answer.
     """
 
     ids: tuple[int, ...]
     lookup: int
     answer: int = 0
+    starts: tuple[int, ...] = (0,)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def lookups(self) -> tuple[int, ...]:
+        """Position of each window: the lookup token, then the token before each further window of the answer."""
+        begin = len(self.ids) - self.answer
+        return (self.lookup, *(begin + start - 1 for start in self.starts[1:]))
+
+    @property
+    def spans(self) -> tuple[range, ...]:
+        """Indices within the answer of the tokens of each window."""
+        ends = (*self.starts[1:], self.answer)
+        return tuple(range(start, end) for start, end in zip(self.starts, ends, strict=True))
+
+    @property
     def up_to_lookup(self) -> Row:
-        """The row up to its lookup token, on which the lookup token's key depends."""
-        return Row(self.ids[: self.lookup + 1], self.lookup)
+        """The row up to its last lookup token, on which the keys of the lookup tokens depend."""
+        return Row(self.ids[: self.lookups[-1] + 1], self.lookup)
 
     def ended(self, token: int) -> Row:
         """The row with one more token in its answer.
@@ -51,7 +65,7 @@ class Row:
         Returns:
             A row with the same lookup token.
         """
-        return Row((*self.ids, token), self.lookup, self.answer + 1)
+        return replace(self, ids=(*self.ids, token), answer=self.answer + 1)
 
     @property
     def needed(self) -> int:

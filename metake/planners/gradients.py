@@ -75,8 +75,7 @@ class ProxyGradient(Gradient):
         Returns:
             A copy with `channel` and `joint`.
         """
-        solver, key = problem.solver, problem.key
-        geometry = solver.geometries[solver.planned_at]
+        solver, key, geometry = problem.solver, problem.key, problem.geometry
         columns = key.T.to(geometry.device)
         if self.joint:
             return problem.with_channel(geometry.channel(columns, solver.fit), self.joint)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from metake.lookup_prompts import LookupPrompts
 from metake.planners.objective import Gate, Losses, Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import LookupPrompts
 from metake.solvers.layered import LayeredSolver, Solution, cost_of
 
 Factors = dict[int, tuple[Tensor, Tensor]]

@@ -23,8 +23,8 @@ class ScoredPositions:
     Attributes:
         positions: row and column of each position, `a + g + e` each.
         labels: `a` token ids.
-        answer_weights: `a`, weight of each answer token in its request's mean.
-        owners: `a + g`, request of each position.
+        answer_weights: `a`, weight of each answer token in its window's mean.
+        owners: `a + g`, window of each position.
         kl_weights: `g`, weight of each KL prompt in its request's mean.
         reference: `g x vocabulary`, unedited log-probabilities.
         end: loss of what follows each answer; None if it is not scored.
@@ -62,11 +62,11 @@ class ScoredPositions:
         )
 
     def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """NLL, KL divergence and loss of the end of each request.
+        """NLL, KL divergence and loss of the end of each window.
 
         Args:
             logits: `(a + g + e) x vocabulary`, at the positions.
-            size: number of requests.
+            size: number of windows.
             kl_from_unedited: KL(unedited || edited) instead of KL(edited || unedited).
 
         Returns:
@@ -97,7 +97,7 @@ class MicroBatch:
         tokens: shared prefixes and suffixes of the rows.
         above: stream after the last edited block.
         below: stream before the first edited block; None if only what follows the last one runs.
-        gates: `rows x length`, or `rows x length x n` if joint: factor of the residual at each token.
+        gates: `rows x length`, or `rows x length x n` if a row receives several residuals: their factor at each token.
         reference: unedited log-probabilities at the lookup token of each KL prompt, in their order.
         templates: number of templates of a request.
         kl_counts: number of KL prompts of each request.
@@ -120,8 +120,13 @@ class MicroBatch:
 
     @cached_property
     def owners(self) -> Tensor:
-        """`rows`, index of each row's request."""
+        """`rows`, index of the first window of each row's request."""
         return torch.tensor([spec.owner for spec in self.specs])
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """`rows`, index after the last window of each row."""
+        return torch.tensor([spec.windows.stop for spec in self.specs])
 
     def rows(self, keep: Tensor) -> MicroBatch:
         """Micro-batch of some rows.
@@ -146,15 +151,16 @@ class MicroBatch:
         )
 
     def select(self, active: Tensor) -> MicroBatch | None:
-        """Rows of the active requests; they are stored until these change.
+        """Rows with an active window; they are stored until these change.
 
         Args:
-            active: `n` flags of requests.
+            active: `n` flags of windows.
 
         Returns:
-            None if the micro-batch has no row of an active request.
+            None if the micro-batch has no row with an active window.
         """
-        flags = active[self.owners]
+        before = torch.cat([torch.zeros(1, dtype=torch.long), active.cumsum(0)])
+        flags = before[self._ends] > before[self.owners]
         if self._active is None or not torch.equal(flags, self._active):
             keep = flags.nonzero()[:, 0]
             self._active, self._selected = flags, None
@@ -188,10 +194,11 @@ class MicroBatch:
         """Positions at which the rows are scored."""
         begins = self.tokens.prefix_lengths.tolist()
         answers = [
-            (i, at - begins[i], token, spec)
+            (i, spec.row.predicting[at] - begins[i], spec.row.answer_ids[at], window, len(span))
             for i, spec in enumerate(self.specs)
             if spec.template is not None
-            for at, token in zip(spec.row.predicting, spec.row.answer_ids, strict=True)
+            for window, span in zip(spec.windows, spec.row.spans, strict=True)
+            for at in span
         ]
         kept = [
             (i, spec.row.lookup - begins[i], spec)
@@ -202,11 +209,9 @@ class MicroBatch:
         where = torch.tensor([position[:2] for position in (*answers, *kept, *ended)])
         return ScoredPositions(
             (where[:, 0], where[:, 1]),
-            torch.tensor([token for *_, token, _ in answers], dtype=torch.long),
-            torch.tensor(
-                [1 / (spec.row.answer * self.templates) for *_, spec in answers], dtype=torch.float64
-            ),
-            torch.tensor([spec.owner for *_, spec in answers] + [spec.owner for *_, spec in kept]),
+            torch.tensor([token for _, _, token, *_ in answers], dtype=torch.long),
+            torch.tensor([1 / (length * self.templates) for *_, length in answers], dtype=torch.float64),
+            torch.tensor([window for *_, window, _ in answers] + [spec.owner for *_, spec in kept]),
             torch.tensor([1 / self.kl_counts[spec.owner] for *_, spec in kept], dtype=torch.float64),
             torch.stack(list(self.reference)) if kept else torch.empty(0),
             self._end_loss([i for i, *_ in answers], [i for i, _ in ended]),
@@ -219,16 +224,16 @@ class MicroBatch:
         return EndLoss(
             self.ends,
             torch.tensor([ended.index(i) for i in answers]),
-            torch.tensor([self.specs[i].owner for i in ended]),
+            torch.tensor([self.specs[i].windows[-1] for i in ended]),
             torch.full((len(ended),), 1 / self.templates, dtype=torch.float64),
         )
 
     def losses(self, logits: Tensor, size: int, kl_from_unedited: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses of each request; see `ScoredPositions.losses`.
+        """Losses of each window; see `ScoredPositions.losses`.
 
         Args:
             logits: `(a + g + e) x vocabulary`, at the scored positions.
-            size: number of requests.
+            size: number of windows.
             kl_from_unedited: direction of KL.
 
         Returns:

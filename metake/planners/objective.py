@@ -13,6 +13,7 @@ ever forming it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import length_buckets, pad
 from metake.models.trace import run, upcast
+from metake.planners.gates import channel_gates, token_gates
 from metake.planners.micro_batch import MicroBatch
 from metake.processes import all_reduce_sum, rank_and_size
 from metake.prompts import Batch, RowSpec
@@ -36,10 +38,10 @@ Gate = Literal["token", "channel"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of each request, shape `n` each.
+    """Losses of each window of each request, shape `n` each.
 
     Attributes:
-        nll: mean NLL over answer tokens and contexts (11).
+        nll: mean NLL over the window's answer tokens and contexts (11).
         kl: mean KL divergence over KL prompts (12).
         cost: weighted cost of the update in the geometry (X14); None if it has no weight.
         end: loss of what follows the answers (`EndLoss`); None if it is not scored.
@@ -54,7 +56,8 @@ class Losses:
 class Objective:
     """Losses of a batch for residuals at layer `top`: open loop, through the proxy, or after the solve.
 
-    What is constant is computed when it is first needed, with the model as it is then.
+    What is constant is computed when it is first needed, with the model as it is then. The KL prompts of a request
+    count for its first window, the end of its answer for the last.
 
     Args:
         model: the model.
@@ -83,7 +86,8 @@ class Objective:
         self.channel, self.joint = channel, joint
         self.max_tokens = max_tokens or model.pass_tokens
         self.ends = torch.tensor(ends) if ends else None
-        self.size = len(batch.requests)
+        self.size = batch.size
+        self.weights: Tensor | None = None
         self.templates = batch.templates
         self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = batch.prefix_lengths
@@ -93,6 +97,19 @@ class Objective:
             for spec in batch.specs
             if spec.owner % world == rank
         ]
+
+    def weighted(self, weights: Tensor) -> Objective:
+        """Same objective with another NLL of each window: a weighted sum of the NLL of all windows of its request.
+
+        Args:
+            weights: `n x n`; 0 between windows of two requests.
+
+        Returns:
+            A copy that shares what was already computed of the model.
+        """
+        other = copy.copy(self)
+        other.weights = weights
+        return other
 
     @cached_property
     def _lookup_batches(self) -> list[MicroBatch]:
@@ -157,9 +174,7 @@ class Objective:
             attention_masks = [torch.arange(int(n.max())) < n[:, None] for n in (contexts, ahead)]
             cache = KVCache(key_values, split.prefix_lengths, torch.cat(attention_masks, 1))
         above = suffixes.cut(stream).suffix
-        gates = torch.zeros(above.shape[:2], device=above.device, dtype=upcast(above).dtype)
-        lookups = torch.tensor([spec.row.lookup for spec in specs]) - split.prefix_lengths
-        gates[alone, lookups] = torch.tensor([spec.has_residual for spec in specs]).to(gates)
+        gates = token_gates(specs, begins, above, self.size)
         reference = self._reference(specs, shared.ids.suffix, stream, block)
         return MicroBatch(
             specs,
@@ -177,7 +192,6 @@ class Objective:
     @torch.no_grad()
     def _whole(self, specs: list[RowSpec], begins: list[int]) -> MicroBatch:
         split = self._prefix_batch(specs, begins)
-        owners = torch.tensor([spec.owner for spec in specs])
         trace = split.run(
             self.model, keys=(self.top,), inputs=(self.first,), outputs=(self.top,), stop=self.top
         )
@@ -186,8 +200,7 @@ class Objective:
         def gate(keys: Tensor) -> Tensor:
             if self.channel is None:
                 return torch.empty(*keys.shape[:2], 0, device=above.suffix.device)
-            q = self.channel.to(upcast(keys))
-            found = upcast(keys) @ q if self.joint else torch.einsum("btk,kb->bt", upcast(keys), q[:, owners])
+            found = channel_gates(upcast(keys), self.channel, specs, self.joint)
             return found.to(above.suffix.device)
 
         reference = self._reference(specs, split.ids.suffix, above.suffix, self.top)
@@ -236,7 +249,7 @@ class Objective:
         Args:
             residuals: `n x d_v`.
             gate: `token` writes at the lookup token (open loop), `channel` at every token (proxy).
-            active: `n` flags; rows of other requests are left out (their losses are 0).
+            active: `n` flags; rows without an active window are left out (their losses are 0).
             kl_weight: weight of `kl` in the gradient.
             kl_from_unedited: KL(unedited || edited) as in (12), instead of MEMIT's KL(edited || unedited).
             end_weight: weight of `end` in the gradient.
@@ -345,8 +358,11 @@ class Objective:
                 if rows is None:
                     continue
                 nll, kl, end = rows.losses(logits_of(rows), self.size, kl_from_unedited)
+                if self.weights is not None:
+                    nll = self.weights.to(nll) @ nll
                 if leaves:
-                    torch.autograd.backward((nll + kl_weight * kl + end_weight * end).sum())
+                    each = nll + kl_weight * kl + end_weight * end
+                    torch.autograd.backward((each * active.to(each)).sum())
                 sums.append(torch.stack([nll, kl, end]).detach())
         for leaf, earlier in zip(leaves, before, strict=True):
             assert leaf.grad is not None

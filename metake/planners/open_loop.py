@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from metake.components import register
 from metake.planners.base import Planner, share_of_steps
 from metake.planners.hypergradient import VirtualEditLoss
+from metake.planners.objective import Objective
 from metake.planners.problem import PlanningProblem, Scale, Targets
 from metake.planners.target_optimization import Penalty, Stop, TargetOptimization, optimize_targets
 
@@ -72,10 +75,32 @@ class OpenLoop(Planner):
         return Targets(plan.residuals, problem.hidden, plan, None, torch.ones(len(plan.residuals)))
 
     def _optimize(self, problem: PlanningProblem) -> TargetOptimization:
+        return self.optimize(problem, problem.planning_objective(), torch.zeros_like(problem.hidden))
+
+    def optimize(
+        self,
+        problem: PlanningProblem,
+        objective: Objective,
+        start: Tensor,
+        active: Tensor | None = None,
+        on_step: Callable[[], object] | None = None,
+    ) -> TargetOptimization:
+        """Residuals that minimize the loss of a write at the lookup tokens.
+
+        Args:
+            problem: the batch with its solver.
+            objective: losses of the batch.
+            start: `n x d_v`.
+            active: `n` flags of the residuals to optimize; the others are written as they are. All if None.
+            on_step: called after every gradient step; that of the problem by default.
+
+        Returns:
+            The optimization.
+        """
         penalty = Penalty(kl=self.kl, decay=self.decay, clamp=self.clamp, end=self.end_weight)
         return optimize_targets(
-            VirtualEditLoss(problem.planning_objective(), "token"),
-            torch.zeros_like(problem.hidden),
+            VirtualEditLoss(objective, "token"),
+            start,
             problem.norms(self.relative),
             steps=self.steps,
             lr=self.lr,
@@ -85,7 +110,8 @@ class OpenLoop(Planner):
             evaluate_post_edit=lambda r: problem.evaluate_post_edit(r, penalty),
             check_every=self.check_every,
             groups=problem.groups,
-            on_step=problem.on_step,
+            on_step=on_step or problem.on_step,
+            active=active,
         )
 
     def divided(self, rounds: int) -> Self:

@@ -11,11 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from metake.geometry.operator import Geometry
+from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.planners.hypergradient import evaluate_post_edit
 from metake.planners.objective import Losses, Objective
 from metake.planners.target_optimization import Penalty, TargetOptimization
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.solvers.layered import LayeredSolver
 
 Scale = Literal["stream", "value"]
@@ -26,7 +28,7 @@ class Targets:
     """Residuals for the solver, and how they were found.
 
     Attributes:
-        residuals: `n x d_v`, z - h at the lookup token of the layer that the solver plans at.
+        residuals: `n x d_v`, z - h at the position of each window, at the layer that the solver plans at.
         hidden: `n x d_v`, h.
         plan: the open-loop optimization.
         closed: the closed-loop optimization, None for open-loop targets.
@@ -85,6 +87,11 @@ class PlanningProblem:
     @cached_property
     def _origin(self) -> tuple[Tensor, Tensor]:
         return self.solver.unedited_stream_and_key(self.prompts)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Geometry of the layer that residuals are planned at, with the preserved keys of prompts and answers."""
+        return self.solver.unedited_geometry(self.prompts)
 
     @property
     def hidden(self) -> Tensor:

@@ -150,13 +150,14 @@ class _Requests:
         penalty: Penalty,
         stop_loss: float,
         groups: Tensor | None,
+        active: Tensor | None,
     ) -> None:
         self.penalty, self.stop_loss, self.groups = penalty, stop_loss, groups
         self.start, self.norms = group_mean(start, groups), group_mean(norms, groups)
         self.residuals = self.start.clone().requires_grad_(True)
         self.adam = torch.optim.Adam([self.residuals], lr=lr)
         self.square_norms = (self.norms**2).to(start)[:, None]
-        self.active = torch.ones(len(start), dtype=torch.bool)
+        self.active = torch.ones(len(start), dtype=torch.bool) if active is None else active.clone()
         self.steps = torch.zeros(len(start), dtype=torch.long)
         self.nll = torch.full((len(start),), float("nan"), dtype=start.dtype)
         self.nll_history: list[float] = []
@@ -243,6 +244,7 @@ def optimize_targets(
     check_every: int = 5,
     groups: Tensor | None = None,
     on_step: Callable[[], object] = lambda: None,
+    active: Tensor | None = None,
 ) -> TargetOptimization:
     """Residuals that minimize a loss, found by Adam from `start`.
 
@@ -260,11 +262,13 @@ def optimize_targets(
         check_every: steps between two evaluations after the solve, if `loss` is not that loss.
         groups: `n` group numbers; a group shares one residual, and its means of losses, starts and norms.
         on_step: called after every evaluation of the loss.
+        active: `n` flags of the residuals to optimize; the others stay at `start`. All if None.
 
     Returns:
         The last residuals, or the best ones; see `stop`.
     """
-    requests, post_edit = _Requests(start, norms, lr, penalty, stop_loss, groups), stop == "post_edit_loss"
+    requests = _Requests(start, norms, lr, penalty, stop_loss, groups, active)
+    post_edit = stop == "post_edit_loss"
     for step in range(steps):
         if post_edit and not loss.is_post_edit and step % check_every == 0:
             requests.evaluate(evaluate_post_edit)

@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
+from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixSuffix
 from metake.models.trace import run, upcast
-from metake.prompts import LookupPrompts, pick_tokens
 from metake.solvers.allocation import Shares
 
 Found = TypeVar("Found")
@@ -164,6 +164,22 @@ class LayeredSolver:
         return upcast(stream), prompts.mean_key(upcast(prompts.at_lookup(trace.keys[top].suffix)))
 
     @torch.no_grad()
+    def unedited_geometry(self, prompts: LookupPrompts) -> Geometry:
+        """Geometry of the layer where residuals are planned, with the preserved keys of the unedited model.
+
+        Args:
+            prompts: prefixes of the requests up to the lookup token.
+
+        Returns:
+            The operator.
+        """
+        top = self.planned_at
+        if prompts.preserved is None:
+            return self.geometries[top]
+        _, _, others = self._keys_at(prompts, top, {}, prompts.start, prompts.hidden)
+        return protecting(self.geometries[top], others)
+
+    @torch.no_grad()
     def ffn_output(self, prompts: LookupPrompts) -> Tensor:
         """Output of the unedited down-projection of that layer at the bare prompts' lookup tokens.
 
@@ -173,10 +189,10 @@ class LayeredSolver:
         Returns:
             `n x d_v`.
         """
-        ids, last, below = prompts.bare_rows(prompts.hidden)
+        ids, _, below = prompts.bare_rows(prompts.hidden)
         top = self.planned_at
         trace = run(self.model, ids, start=prompts.start, hidden=below, stop=top, values=(top,))
-        return upcast(pick_tokens(last, trace.values[top]))
+        return upcast(prompts.at_bare_lookup(trace.values[top]))
 
     def solve(self, prompts: LookupPrompts, residuals: Tensor, differentiate_keys: bool = True) -> Solution:
         """Updates of all layers for some residuals.
@@ -198,7 +214,7 @@ class LayeredSolver:
 
     def _solve(self, prompts: LookupPrompts, residuals: Tensor, differentiate_keys: bool) -> Solution:
         top = self.layers[-1]
-        hidden, start, last = prompts.hidden, prompts.start, prompts.bare(prompts.last)
+        hidden, start = prompts.hidden, prompts.start
         factors: dict[int, tuple[Tensor, Tensor]] = {}
         keys, missing, eta, gains = {}, {}, {}, {}
         before = after = None
@@ -206,18 +222,20 @@ class LayeredSolver:
         for layer, share in self.shares:
             # every context is needed up to this layer's key, and only the bare prompts up to the goal's
             # layer, below which nothing else is edited yet
-            hidden, at_lookup = self._keys_at(prompts, layer, dict(factors), start, hidden)
+            hidden, at_lookup, others = self._keys_at(prompts, layer, dict(factors), start, hidden)
             start = layer
             observed = self.layers if not goals else (layer if self.per_layer else top,)
             streams, values = self._bare_streams(prompts, layer, hidden, observed)
             if not goals:
-                before = upcast(pick_tokens(last, streams[top]))
+                before = upcast(prompts.at_bare_lookup(streams[top]))
                 goals = self._goals(prompts, streams, residuals)
             goal_layer = layer if self.per_layer else top
-            stream = upcast(pick_tokens(last, streams[goal_layer]))
+            stream = upcast(prompts.at_bare_lookup(streams[goal_layer]))
             lookups = upcast(at_lookup)
             key, remaining = prompts.mean_key(lookups), goals[goal_layer] - stream
-            geometry = self.geometries[layer]
+            geometry = protecting(
+                self.geometries[layer], others if differentiate_keys or others is None else others.detach()
+            )
             columns = (key if differentiate_keys else key.detach()).T.to(geometry.device)
             right, attenuation = geometry.channel_and_attenuation(columns, self.fit)
             right = right.to(key)
@@ -228,7 +246,7 @@ class LayeredSolver:
                 )  # in the least-squares sense where keys coincide
             norm, value, asked = self.model.post_norm(layer), None, share * remaining
             if norm is not None:
-                value = upcast(pick_tokens(last, values))
+                value = upcast(prompts.at_bare_lookup(values))
                 gain = norm.gain(value)
                 asked, gains[layer] = asked.to(value) / gain, gain.detach()
             left = asked.T.to(key.device).contiguous()
@@ -253,10 +271,10 @@ class LayeredSolver:
         factors: dict[int, tuple[Tensor, Tensor]],
         start: int,
         hidden: PrefixSuffix,
-    ) -> tuple[PrefixSuffix, Tensor]:
-        """Stream before a block, from that before block `start`, and the block's keys at the lookup tokens."""
+    ) -> tuple[PrefixSuffix, Tensor, Tensor | None]:
+        """Stream before a block, from that before block `start`; the block's keys at the lookup tokens, and preserved ones."""
 
-        def climb() -> tuple[PrefixSuffix, Tensor]:
+        def climb() -> tuple[PrefixSuffix, Tensor, Tensor | None]:
             trace = prompts.tokens.run(
                 self.model,
                 start=start,
@@ -267,7 +285,8 @@ class LayeredSolver:
                 inputs=(layer,),
                 cache=prompts.cache,
             )
-            return trace.inputs[layer], prompts.at_lookup(trace.keys[layer].suffix)
+            found = trace.keys[layer].suffix
+            return trace.inputs[layer], prompts.at_lookup(found), prompts.preserved_keys(found)
 
         return self._recomputed(prompts, climb)
 
@@ -305,8 +324,9 @@ class LayeredSolver:
         """Layer -> `n x d_v`, target streams at the lookup token: of the last layer, or of each."""
         planned_at = self.planned_at
         stream = unedited[planned_at]
-        ids, last = prompts.bare_rows(prompts.hidden)[:2]
-        at = torch.arange(len(last), device=stream.device), last.to(stream.device)
+        ids = prompts.bare_rows(prompts.hidden)[0]
+        rows, columns = prompts.bare_positions
+        at = rows.to(stream.device), columns.to(stream.device)
         goals = {planned_at: upcast(stream[at]) + residuals.to(stream.device, upcast(stream).dtype)}
         upper = [layer for layer in self.layers if layer > planned_at]
         if upper:
@@ -320,5 +340,18 @@ class LayeredSolver:
                 outputs=upper,
                 cache=prompts.bare_cache,
             )
-            goals |= {layer: upcast(pick_tokens(last, replay.outputs[layer])) for layer in upper}
+            goals |= {layer: upcast(prompts.at_bare_lookup(replay.outputs[layer])) for layer in upper}
         return goals
+
+
+def protecting(geometry: Geometry, keys: Tensor | None) -> Geometry:
+    """Geometry with further keys, `G + K_p K_p^T`.
+
+    Args:
+        geometry: G.
+        keys: `p x d_k`; None for no further keys.
+
+    Returns:
+        The geometry itself without further keys.
+    """
+    return geometry if keys is None else geometry.protecting(upcast(keys).T)

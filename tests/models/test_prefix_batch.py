@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from metake.geometry.operator import Ridge
+from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.trace import frozen, run
 from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from tests.cases import tiny

@@ -7,12 +7,13 @@ import torch
 
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
+from metake.lookup_prompts import LookupPrompts
 from metake.models.trace import frozen
 from metake.planners import end_loss
 from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss, measured_shares
 from metake.planners.objective import Objective
 from metake.planners.target_optimization import Penalty
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.requests import EditRequest
 from metake.solvers.allocation import Forward, Last, Spread
 from metake.solvers.layered import LayeredSolver

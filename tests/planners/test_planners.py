@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from metake.geometry.operator import Ridge
+from metake.lookup_prompts import LookupPrompts
 from metake.models.trace import frozen
 from metake.planners import closed_loop, compensated, open_loop, problem
 from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss
 from metake.planners.target_optimization import Penalty
 from metake.presets import settings_for
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.solvers.allocation import Spread
 from metake.solvers.layered import LayeredSolver
 from tests.cases import method_of

@@ -10,8 +10,9 @@ from metake.components import families
 from metake.deltas import Delta
 from metake.errors import MetakeError
 from metake.geometry.operator import Ridge
+from metake.lookup_prompts import LookupPrompts
 from metake.models.trace import frozen
-from metake.prompts import Batch, LookupPrompts
+from metake.prompts import Batch
 from metake.solvers.allocation import Boundary, Forward, Last, Spread, last
 from metake.solvers.layered import LayeredSolver
 
