@@ -16,6 +16,7 @@ class Windows(Component):
     Attributes:
         at_prompt: whether the first window is edited at the prompt's last token, the one before it, as all others are.
         preserves: whether the solve preserves the keys of all other tokens of prompt and answer.
+        uses_contexts: whether requests are also planned and solved in contexts.
 
     Example:
         >>> from metake.windows import AnswerWindows
@@ -26,6 +27,7 @@ class Windows(Component):
     family = "windows"
     at_prompt: ClassVar[bool] = False
     preserves: ClassVar[bool] = False
+    uses_contexts: ClassVar[bool] = True
 
     @abstractmethod
     def starts(self, answer: int) -> tuple[int, ...]:
@@ -59,7 +61,7 @@ class WholeAnswer(Windows):
 
 @register
 class BareWindows(Windows):
-    """Windows of equal size, each edited at the token before it; other tokens are not preserved.
+    """Windows of equal size, each edited at the token before it, without contexts; other tokens are not preserved.
 
     Reference: AnyEdit (arXiv:2502.05628) without its preserved keys.
     """
@@ -67,6 +69,7 @@ class BareWindows(Windows):
     kind = "bare-windows"
     aliases: ClassVar[dict[str, str]] = {"size": "window_size"}
     at_prompt = True
+    uses_contexts = False
 
     size: int = Field(20, ge=1, description="answer tokens per window [window_size]")
 

@@ -159,6 +159,23 @@ PROMISES: dict[str, tuple[Call, ...]] = {
         metake("export", "{tmp}/edit", "--format", "gguf-lora", "--out", "{tmp}/gguf", ends="llama-server"),
         metake("export", "{tmp}/edit", "--out", "{tmp}/peft", ends="vllm serve"),
     ),
+    "text": (
+        script(
+            "long_answers",
+            "--model",
+            "demo",
+            "--edits",
+            "2",
+            "--sentences",
+            "2",
+            "--least",
+            "10",
+            "--methods",
+            "memit",
+            "--out",
+            "{tmp}/long",
+        ),
+    ),
     "quantized": (Call(("python", "-m", "bitsandbytes", "--help")),),
     "hub": (
         metake(*EDIT, "--device", "auto", ends="saved the delta"),

@@ -31,6 +31,7 @@ EXTRA = {
     "run_zsre": "theory",
     "tune": "search",
     "downstream": "harness",
+    "long_answers": "text",
     "quantized_base": "quantized",
     "run_notebooks": "docs",
     "playground_pages": "dev",
@@ -43,7 +44,13 @@ EXTRA_ROOMS = {
     "tuning": "search",
 }  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
-OPTIONAL = {"datasets", "gguf", "huggingface_hub"}  # what one option or method of the library needs
+OPTIONAL = {
+    "datasets",
+    "gguf",
+    "huggingface_hub",
+    "rapidfuzz",
+    "sacrebleu",
+}  # what one option or method of the library needs
 DISTRIBUTION = {"flint": "python-flint", "z3": "z3-solver", "lm_eval": "lm-eval", "yaml": "pyyaml"}
 
 

@@ -24,11 +24,10 @@ PLAIN = {
     "lookup": "subject",
     "relative": "stream",
     "windows": "whole-answer",
-    "contexts": None,
 }
 NULL = {"geometry": "projected", "memory": "past-keys"}
 LOOP = {"planner": "closed-loop", "start": "open-loop", "hypergradient": "unrolled", "cost_weight": 0.0}
-WINDOWS = {"planner": "window-by-window", "windows": "windows", "contexts": ()}
+WINDOWS = {"planner": "window-by-window", "windows": "windows"}
 ROWS = {
     # one request at a time, W k = v exactly, at one layer; v is the down-projection's output, and so is its clamp
     "rome": {

@@ -147,6 +147,17 @@ CLAIMS: tuple[Claim, ...] = (
          "soft": "the fit is soft: an exact one leaves nothing missing"},
     ),
     Claim(
+        "X16", 1, "Windows of one answer",
+        "windows of one answer are a batch: with their keys K and the keys K_p of its other tokens D* = R Q^T, Q that of G + K_p K_p^T, "
+        "minimizes ||D K - R||^2 + ||D K_p||^2 + tr(D G D^T); D* K = R B; B_jj is at most what it is without K_p, all equal iff K_p^T G^-1 K = 0; "
+        "the gradient by the targets of all windows is Gamma Q",
+        "ours",
+        ("suppression.preserving_geometry", "suppression.batch_edit", "suppression.retention", "fidelity.joint_proxy_gradient"),
+        (),
+        {"definite": PD, "orthogonal": "K_p^T G^-1 K = 0, for equality",
+         "joint": "the targets of all windows are varied together: planned one after the other, each gradient lacks what later windows lose"},
+    ),
+    Claim(
         "P4", 1, "Full compensation", "asking for R B^-1 makes the soft fit realize R, and is EMMET's exact fit; for one edit: delta/eta",
         "ours", ("suppression.compensated_residuals", "suppression.exact_edit"), (),
         {"independent": "the keys are linearly independent"},

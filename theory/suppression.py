@@ -404,6 +404,19 @@ def batch_shortfall_bound(S: Array, R: Array) -> float:
     return float(np.linalg.norm(R) / (1 + np.linalg.eigvalsh(S)[0]))
 
 
+def preserving_geometry(G: Array, K_p: Array) -> Array:
+    """`G + K_p K_p^T`: geometry of a solve that also minimizes what it changes at the keys K_p (X16).
+
+    Args:
+        G: geometry, `d_k x d_k`, symmetric positive definite.
+        K_p: keys of the tokens that are to stay as they are, `d_k x p`.
+
+    Returns:
+        `d_k x d_k`.
+    """
+    return G + K_p @ K_p.T
+
+
 def room(S: Array) -> float:
     """`sum_j B_jj = sum_i s_i/(1 + s_i)`: what n edits keep of themselves, all together (X13).
 

@@ -54,6 +54,8 @@ def _bound(norm, outside, height, mu_min):
 
 
 SUPPRESSION = [
+    Mutant(suppression, "preserving_geometry", "the other tokens forgotten", lambda G, K_p: G),
+    Mutant(suppression, "preserving_geometry", "sum of keys, not of their squares", lambda G, K_p: G + np.outer(K_p.sum(1), K_p.sum(1))),
     Mutant(suppression, "realizability", "G for its inverse", lambda G, k: float(k @ G @ k)),
     Mutant(suppression, "realizability", "largest eigenvalue for the form", lambda G, k: k @ k / np.linalg.eigvalsh(G)[-1]),
     Mutant(suppression, "realizability", "square root taken", lambda G, k: sqrt(_rho(G, k))),

@@ -1,4 +1,4 @@
-"""X2 to X4, X13, X14, P4, P8 to P10, X12: keys that share a solve, one batch or several."""
+"""X2 to X4, X13, X14, X16, P4, P8 to P10, X12: keys that share a solve, one batch or several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from theory import suppression
+from theory import fidelity, suppression
 from verification import ledger
 from verification.ledger import attains, below, checks, equal
 from verification.search import worst
@@ -300,6 +300,106 @@ def test_an_indefinite_geometry_pays_for_a_larger_change():
     assert (least @ K == more @ K).all()
     assert suppression.edit_cost(G, more) < suppression.edit_cost(G, least)
     ledger.counterexample("G = diag(1, -1), k = e1: D = (1, t) realizes the same and costs 1 - t^2")
+
+
+@given(batch_edits(), seeds)
+@checks("X16", "random")
+def test_windows_are_a_batch_in_the_geometry_of_the_other_tokens(b: Batch, seed: int):
+    """The normal equations of all three terms; and nothing that is changed costs more than it brings."""
+    G, K, R = b.geometry.G, b.K, b.R
+    others = np.random.default_rng(seed).standard_normal((len(G), 3)) * np.sqrt(b.geometry.mu[0])
+    whole = suppression.preserving_geometry(G, others)
+    D = suppression.batch_edit(whole, K, R)
+    limit = b.tolerance * (1 + float(np.sum(others**2)) / b.geometry.mu[0])
+    size = float(np.linalg.norm(R) * np.linalg.norm(K))
+    equal(D @ (G + others @ others.T + K @ K.T), R @ K.T, limit, size)
+    B = suppression.retention(suppression.gram(whole, K))
+    equal(D @ K, R @ B, limit, float(np.linalg.norm(R)))
+    paid = float(np.sum((D @ K - R) ** 2) + np.sum((D @ others) ** 2)) + suppression.edit_cost(G, D)
+    below(paid, float(np.sum(R**2)) * (1 + limit))
+    alone = np.diag(suppression.retention(b.S))
+    for mine, most in zip(np.diag(B), alone, strict=True):
+        below(mine, most + limit)
+
+
+@given(batch_edits(max_exponent=2), seeds)
+@checks("X16", "random")
+def test_orthogonal_tokens_take_nothing_from_a_window(b: Batch, seed: int):
+    """Preserved keys whose part along the windows' is removed in the metric of G^-1."""
+    s = np.linalg.eigvalsh(b.S)
+    assume(s[0] > 1e-6 * max(1.0, s[-1]))
+    G, K = b.geometry.G, b.K
+    drawn = np.random.default_rng(seed).standard_normal((len(G), 2)) * np.sqrt(b.geometry.mu[0])
+    others = drawn - K @ np.linalg.solve(b.S, K.T @ np.linalg.solve(G, drawn))
+    limit = tolerance(
+        b.geometry.condition**2
+        * (1 + 1 / s[0])
+        * (1 + s[-1])
+        * (1 + float(np.sum(others**2)) / b.geometry.mu[0])
+    )
+    found = suppression.gram(suppression.preserving_geometry(G, others), K)
+    equal(suppression.retention(found), suppression.retention(b.S), limit, 1.0)
+
+
+@given(batch_edits(max_exponent=2), seeds)
+@checks("X16", "random")
+def test_targets_of_all_windows_have_the_joint_gradient(b: Batch, seed: int):
+    """Of the squared error at all tokens, whose central difference is exact whatever the step."""
+    rng = np.random.default_rng(seed)
+    G, K, R = b.geometry.G, b.K, b.R
+    others = rng.standard_normal((len(G), 3)) * np.sqrt(b.geometry.mu[0])
+    tokens = np.hstack([K, others])
+    wanted, step = rng.standard_normal((2, tokens.shape[1])), rng.standard_normal(R.shape)
+    whole = suppression.preserving_geometry(G, others)
+
+    def loss(residuals: Array) -> float:
+        return float(np.sum((suppression.batch_edit(whole, K, residuals) @ tokens - wanted) ** 2)) / 2
+
+    Gamma = (suppression.batch_edit(whole, K, R) @ tokens - wanted) @ tokens.T
+    Q = np.linalg.solve(whole + K @ K.T, K)
+    gradient = fidelity.joint_proxy_gradient(Gamma, Q)
+    difference = (loss(R + step) - loss(R - step)) / 2
+    limit = b.tolerance * (1 + float(np.sum(others**2)) / b.geometry.mu[0])
+    equal(np.sum(gradient * step), difference, limit, loss(R + step) + loss(R - step) + loss(R))
+
+
+@checks("X16", "needed", drops="orthogonal")
+def test_a_token_along_a_window_takes_from_it():
+    G, K, others = np.eye(1), np.ones((1, 1)), np.ones((1, 1))
+    B = suppression.retention(suppression.gram(suppression.preserving_geometry(G, others), K))
+    assert B[0, 0] == pytest.approx(1 / 3)
+    assert suppression.retention(suppression.gram(G, K))[0, 0] == pytest.approx(0.5)
+    ledger.counterexample("G = 1, k = k_p = 1: B is 1/3, without k_p 1/2")
+
+
+@checks("X16", "needed", drops="definite")
+def test_a_preserved_token_can_give_to_a_window_in_an_indefinite_geometry():
+    G, k, k_p = -2.0, 1.0, 1.2
+    without, beside = k * k / (G + k * k), k * k / (G + k_p * k_p + k * k)
+    assert without == -1
+    assert beside > 2
+    ledger.counterexample("G = -2, k = 1, k_p = 1.2: B = 2.3, without k_p -1")
+
+
+@checks("X16", "needed", drops="joint")
+def test_windows_planned_one_after_the_other_miss_what_later_ones_lose():
+    """Two windows with keys 1 and 1: the first plan reaches 1 for itself, the joint one splits the error."""
+    G, K, wanted = np.eye(1), np.ones((1, 2)), np.array([[1.0, -1.0]])
+    B = suppression.retention(suppression.gram(G, K))
+
+    def loss(R: Array) -> float:
+        return float(np.sum((R @ B - wanted) ** 2)) / 2
+
+    first = np.array([[wanted[0, 0] / B[0, 0], 0.0]])  # its own window alone: realized in full
+    second = first + np.array([[0.0, (wanted[0, 1] - (first @ B)[0, 1]) / B[1, 1]]])
+    Q = np.linalg.solve(G + K @ K.T, K)
+    joint = fidelity.joint_proxy_gradient((second @ B - wanted) @ K.T, Q)
+    assert (second @ B)[0, 1] == pytest.approx(-1), "the second window has what it wants"
+    assert abs(joint[0, 0]) > 0.1
+    assert loss(second) > loss(np.zeros((1, 2)))
+    ledger.counterexample(
+        "keys 1 and 1, values 1 and -1, G = 1: one window after the other ends at a loss of 2, no edit has 1"
+    )
 
 
 @given(batch_edits(max_exponent=2))

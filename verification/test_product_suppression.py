@@ -247,6 +247,26 @@ def test_the_loop_knows_what_an_edit_costs(case: Case, x: Inputs, K: torch.Tenso
 
 
 @every_operator
+@checks("X16", "product")
+def test_windows_are_solved_with_the_other_tokens_in_the_geometry(
+    case: Case, x: Inputs, K: torch.Tensor
+) -> None:
+    """Beside what the operator remembers already."""
+    others = torch.flip(K, [0, 1]) + K[:, :1]
+    P = _numpy(others)
+    whole = suppression.preserving_geometry(case.G, case.inside(P))
+    S = suppression.gram(whole, case.inside(x.K))
+    limit = case.tolerance * (1 + np.trace(S)) * (1 + np.trace(suppression.gram(case.G, case.inside(P))))
+    operator = case.operator.protecting(others)
+    equal(_numpy(operator.gram(K)), S, limit, case.reach(x.K))
+    edit = x.R @ _numpy(operator.channel(K)).T
+    equal(edit @ x.K, x.R @ suppression.retention(S), limit, float(np.linalg.norm(x.R)))
+    alone = _numpy(case.operator.attenuation(K))
+    for mine, most in zip(np.sum(x.K * _numpy(operator.channel(K)), 0), alone, strict=True):
+        below(mine, most + limit)
+
+
+@every_operator
 @checks("P4", "product")
 def test_exact_fit_is_the_compensated_soft_fit(case: Case, x: Inputs, K: torch.Tensor) -> None:
     S = suppression.gram(case.G, case.inside(x.K))

@@ -162,7 +162,7 @@ def in_windows(
     Returns:
         A copy with that planner and these windows.
     """
-    parts = {"planner": planner or WindowByWindow(), "windows": windows or AnswerWindows(), "contexts": ()}
+    parts = {"planner": planner or WindowByWindow(), "windows": windows or AnswerWindows()}
     return _changed(method, label or f"in_windows({method.name})", **parts)
 
 

@@ -120,7 +120,7 @@ class LocateThenEdit(Method):
     @property
     def context_seed(self) -> int | None:
         """Seed of the contexts that are sampled from the model; None if they are given."""
-        return self.seed if self.contexts is None else None
+        return self.seed if self.contexts is None and self.windows.uses_contexts else None
 
     @property
     def constraint_setting(self) -> str:
@@ -193,7 +193,8 @@ class LocateThenEdit(Method):
             The state itself if it has both.
         """
         if state.contexts is None:
-            contexts = sample_contexts(model, seed=self.seed) if self.contexts is None else self.contexts
+            contexts = self.contexts if self.windows.uses_contexts else ()
+            contexts = sample_contexts(model, seed=self.seed) if contexts is None else contexts
             state = replace(state, contexts=contexts)
         if self.geometry.attenuation is not None and state.scale is None and requests:
             state = self._with_scale(model, self._groups(model, requests, state), state)

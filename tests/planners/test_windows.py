@@ -247,7 +247,8 @@ def test_demo_gives_an_answer_of_three_windows(demo, row):
     """Read back by generation; revert restores the weights bit for bit."""
     request = mk.EditRequest("Which guild does {} belong to?", "Nezan Girok", "Green Lantern baker")
     changes = {"geometry": "identity", "window_size": 1, "steps": 25, "meta_steps": 15, "clamp": None}
-    method = METHODS[row].prototype.changed({("layers",): LAYERS}).updated(**changes)
+    method = METHODS[row].prototype.changed({("layers",): LAYERS})
+    method = method.updated(**method.supported_changes(changes))
     before = {name: value.clone() for name, value in demo.model.state_dict().items()}
     with mk.Editor(demo, method=method, progress=False) as editor:
         result = editor.edit([request])

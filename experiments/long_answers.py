@@ -1,0 +1,184 @@
+"""Long answers: each is edited alone into a model and read back, with methods of one and of several positions per request.
+
+    python experiments/long_answers.py --model smollm2 --edits 50 --out results/long-answers
+    python experiments/long_answers.py --model demo --edits 2 --sentences 2 --least 10 --out results/long-answers-demo
+
+The answers are biographies of people who do not exist (`metake/data/biographies.py`), drawn with a seed; `--data` reads
+others, e.g. UnKE's. Every answer is edited into the unedited model. Exact tokens are measured with teacher
+forcing, everything else of the greedy answer; locality is the agreement with the unedited model on the same prompts for all
+methods. A finished edit is kept: the same command resumes, also with a larger --edits.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from metake.console import command, draw_or_note
+from metake.errors import MetakeError
+from metake.files import write_record, write_text
+from metake.options import (
+    Parser,
+    at_least,
+    chosen_model,
+    model_options,
+    output_folder,
+    show_help,
+)
+
+METHODS = "memit,alphaedit,memit-anyedit,alphaedit-anyedit,muke,metake-windows"
+SCORES = ("tokens", "generated", "rouge_l", "bleu", "similarity", "locality", "seconds")
+
+
+def options() -> Parser:
+    """Options of the script."""
+    parser = Parser(description=__doc__)
+    model_options(parser)
+    parser.add_argument("--methods", default=METHODS, help="default: %(default)s")
+    parser.add_argument("--data", type=Path, help="records with long answers; default: biographies")
+    parser.add_argument("--edits", type=at_least(1), default=50, help="so many answers")
+    parser.add_argument("--sentences", type=at_least(1), default=8, help="sentences of a biography")
+    parser.add_argument("--least", type=at_least(1), default=60, help="tokens of the shortest answer")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the biographies")
+    parser.add_argument("--preset", help="name or file of another preset than the model's")
+    parser.add_argument(
+        "--out", type=output_folder, default="results/long-answers", help="folder; default: %(default)s"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    show_help(options)
+
+import numpy as np
+from tqdm import tqdm
+
+from metake.data.biographies import biographies
+from metake.data.record import Record
+from metake.data.records import read_records
+from metake.editor import Editor
+from metake.evaluation.long_answers import Unrelated, measure_long_answer
+from metake.files import as_plain, read_record
+from metake.geometry.statistics import Statistics
+from metake.methods.base import Method
+from metake.models.editable import EditableModel
+from metake.models.tokens import count_tokens
+from metake.presets import methods_for
+from metake.provenance import provenance
+from metake.report.figures import panels, save, styled
+from metake.report.tables import markdown
+from metake.statistics_cache import statistics_for
+
+
+def long_records(args: Any, model: EditableModel) -> list[Record]:
+    """Records whose answers have enough tokens.
+
+    Raises:
+        MetakeError: too few of them.
+    """
+    found = read_records(args.data) if args.data else biographies(2 * args.edits, args.seed, args.sentences)
+    lengths = count_tokens(model.tokenizer, [record.request.target_new for record in found])
+    kept = [record for record, length in zip(found, lengths, strict=True) if length >= args.least]
+    if len(kept) < args.edits:
+        raise MetakeError(f"--least: {len(kept)} answers have {args.least} tokens; ask for fewer --edits")
+    return kept[: args.edits]
+
+
+def edit_all(
+    model: EditableModel,
+    method: Method,
+    records: Sequence[Record],
+    statistics: Statistics | None,
+    unrelated: Unrelated,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Measurement of each record, edited alone; those in the folder are read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for i, record in enumerate(tqdm(records, desc=method.name, unit="edit")):
+        key = as_plain(
+            {"request": vars(record.request), "method": method.model_dump(), "model": model.fingerprint()}
+        )
+        path = folder / f"{i:04}.json"
+        if path.is_file():
+            content = read_record(path, f"remove {folder}: its answers are edited again")
+            if content["key"] != key:
+                raise MetakeError(f"{path}: holds another edit; give another --out, or remove it")
+            measured.append(content["scores"])
+            continue
+        with Editor(model, method=method, statistics=statistics, answers=False, progress=False) as editor:
+            started = time.perf_counter()
+            editor.edit([record.request])
+            seconds = time.perf_counter() - started
+            scores = {**measure_long_answer(model, record.request, unrelated), "seconds": seconds}
+        write_record(path, {"key": key, "scores": scores})
+        measured.append(scores)
+    return measured
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and its standard error; 0 for one value."""
+    spread = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return float(np.mean(values)), float(spread)
+
+
+def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Markdown table: method, then the mean of each score with its standard error."""
+    rows = []
+    for name, measured in results.items():
+        cells = [mean_and_error([float(scores[key]) for scores in measured]) for key in SCORES]
+        rows.append([f"`{name}`", *(f"{mean:.3f} ± {error:.3f}" for mean, error in cells)])
+    return markdown(["method", *SCORES], rows)
+
+
+def draw(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
+    """Figure: exact tokens, ROUGE-L and locality per method."""
+    with styled():
+        shown = ("tokens", "rouge_l", "locality")
+        figure, axes = panels(1, len(shown), figsize=(6.6, 2.2))
+        for axis, key in zip(axes, shown, strict=True):
+            pairs = [mean_and_error([float(s[key]) for s in measured]) for measured in results.values()]
+            axis.barh(list(results), [mean for mean, _ in pairs], xerr=[error for _, error in pairs])
+            axis.set_xlim(0, 1)
+            axis.set_xlabel(key)
+            axis.invert_yaxis()
+            if key != shown[0]:
+                axis.set_yticklabels([])
+        return save(figure, path)
+
+
+@command("long_answers")
+def main() -> None:
+    args = options().parse_args()
+    model = chosen_model(args)
+    names = [name.strip() for name in args.methods.split(",")]
+    methods = methods_for(model, names, preset=args.preset)
+    records = long_records(args, model)
+    layers = tuple(sorted({layer for method in methods for layer in method.layers}))
+    statistics = statistics_for(model, model.tokenizer, layers, progress=True)
+    unrelated = Unrelated.of(model, [record.locality for record in biographies(20, seed=-1)])
+    results = {}
+    for method in methods:
+        folder = args.out / "edits" / method.name
+        results[method.name] = edit_all(model, method, records, statistics, unrelated, folder)
+        write_record(
+            args.out / f"{model.name}.json",
+            {
+                **provenance(model.name, model, list(results), dated=False),
+                "settings": {m.name: m.model_dump() for m in methods if m.name in results},
+                "edits": len(records),
+                "scores": results,
+            },
+        )
+        write_text(args.out / f"{model.name}.md", table(results) + "\n")
+    print(table(results))
+    draw_or_note(lambda: draw(results, args.out / f"{model.name}.png"))
+
+
+if __name__ == "__main__":
+    main()
