@@ -8,7 +8,7 @@ import torch
 from experiments.bench import direct
 from metake.methods.table import MEMIT
 from metake.models.trace import frozen
-from tests.scripts import call
+from tests.scripts import call_here
 
 CONTEXTS = ("The mill is dark", "It is told that")
 
@@ -43,7 +43,7 @@ def test_direct_memit_equals_memit(model, statistics_of, records, clamp):
 
 
 def test_benchmark_reports_every_suite(tmp_path):
-    call("benchmark.py", "--batch", "1,2", "--steps", 2, "--repeats", 1, "--out", tmp_path)
+    call_here("benchmark.py", "--batch", "1,2", "--steps", 2, "--repeats", 1, "--out", tmp_path)
     report = json.loads((tmp_path / "demo-all-1-2.json").read_text())
     each = ["plan"] * 2 + ["solve"] * 3 + ["metake"] * 4 + ["edit"] * 3
     assert [line["suite"] for line in report["rows"]] == each * 2 + ["stats"] + ["sequence"] * 2

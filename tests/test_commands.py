@@ -288,8 +288,9 @@ def test_check_settings_takes_every_shipped_setting():
 
     Each alone, as `--set` gives it: what a method's row and the defaults are made of.
     """
+    model = tiny("gpt2")
     for row in METHODS.values():
-        method = settings_for(tiny("gpt2"), row.name, layers=[1, 2])
+        method = settings_for(model, row.name, layers=[1, 2])
         for _, part in method.named_components():
             for name in type(part).model_fields:
                 value = getattr(part, name)

@@ -16,6 +16,7 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import METHODS
 from metake.methods.ultraedit import UltraEdit
 from metake.models.editable import EditableModel
+from metake.models.load import DEMOS
 from metake.models.modules import FAMILIES
 from metake.models.tokens import encode
 from metake.models.trace import run
@@ -65,13 +66,15 @@ def trained(tokenizer):
             width = max(map(len, rows))
             ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
             labels = ids.masked_fill(torch.tensor([[i >= len(r) for i in range(width)] for r in rows]), -100)
-            optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
             model.train()
             for _ in range(250):
                 loss = model(ids, labels=labels).loss
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                if loss < 0.15:  # the questions are alike: 0.13 is left of their own tokens
+                    break
             model.eval()
             kept[family] = model
         return kept[family]
@@ -134,7 +137,16 @@ def test_editor_edits_each_demo_model(model, statistics_of, records):
 OTHERS = {"ft-l", "ft-m", "locft-bf", *(name for name, row in METHODS.items() if row.prototype.needs_fit)}
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - OTHERS))
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        # every method on one model, and every model with a third of them; all pairs with --deep
+        pytest.param(model, method, marks=() if i % 3 == j else pytest.mark.deep)
+        for i, method in enumerate(sorted(set(METHODS) - OTHERS))
+        for j, model in enumerate(DEMOS)
+    ],
+    indirect=["model"],
+)
 def test_editor_reverts_every_method_bit_exactly(model, statistics_of, records, method):
     """Every method lowers the loss and reverts bit exactly."""
     before = {k: v.clone() for k, v in model.model.state_dict().items()}

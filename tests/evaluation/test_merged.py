@@ -50,8 +50,15 @@ def merge_from(monkeypatch, batches):
     return size
 
 
-@pytest.mark.parametrize("name", ["alphaedit", "prune", "rect", "ultraedit"])
-@pytest.mark.parametrize("cut", [2, 4, 6])
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        # a method's state and a cut each; all pairs with --deep
+        pytest.param(name, cut, marks=() if cut in quick else pytest.mark.deep)
+        for name, quick in {"alphaedit": (2, 6), "prune": (4,), "rect": (6,), "ultraedit": (4,)}.items()
+        for cut in (2, 4, 6)
+    ],
+)
 def test_merged_run_resumes_with_equal_results(demo, session, tmp_path, monkeypatch, cut_at, name, cut):
     """Cut before the first merge, after it, and at the end; like a run without checkpoints, to the last bit."""
     chosen, fingerprint = method(demo, name), demo.fingerprint()

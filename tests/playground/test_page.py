@@ -16,6 +16,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 SHARED = "suppression", "requests", "trap", "drift"
+DESKTOP, PHONE = ([pytest.param(width, id=str(width))] for width in (1280, 390))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def browser():
         made.close()
 
 
-@pytest.fixture(params=[1280, 390])
+@pytest.fixture(params=[*DESKTOP, *PHONE])
 def page(request, browser, served):
     """The page at one width. At its end: no script error, no request to another host, no horizontal scrolling, no edit."""
     made = browser.new_page(viewport={"width": request.param, "height": 844})
@@ -91,6 +92,7 @@ def test_page_edits_undoes_and_exports(page, served, tmp_path):
     assert answers(page) == start
 
 
+@pytest.mark.parametrize("page", DESKTOP, indirect=True)
 def test_page_lists_edits_of_several_methods(page, served):
     """A second edit with another method and strength is listed; undo all reverts both."""
     page.click("#edit-model")
@@ -128,6 +130,7 @@ def test_page_shows_an_error_as_one_line(page, served):
     done(page)
 
 
+@pytest.mark.parametrize("page", DESKTOP, indirect=True)
 def test_page_notices_a_change_in_another_window(page, served, browser):
     """A stale window changes nothing; it shows the edits of the other one."""
     page.expected.add("400")
@@ -153,11 +156,25 @@ def test_page_shows_texts_as_texts(page, served):
     assert page.title() == "MetaKE playground"
 
 
-def test_theory_tab_follows_its_sliders(page):
-    """Each part has a figure and its relations; a larger lambda leaves less of the edit, and every law holds."""
+def open_theory(page):
+    """The tab with the figure of each part."""
     page.click("#tab-theory")
     for part in SHARED:
         expect(page.locator(f"[data-part={part}] img")).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.parametrize("page", PHONE, indirect=True)
+def test_theory_tab_fits_a_phone(page):
+    """Judged by the fixture, with every figure and table in place."""
+    open_theory(page)
+    for part in SHARED:
+        expect(page.locator(f"[data-part={part}] tbody tr").first).to_be_visible()
+
+
+@pytest.mark.parametrize("page", DESKTOP, indirect=True)
+def test_theory_tab_follows_its_sliders(page):
+    """Each part has a figure and its relations; a larger lambda leaves less of the edit, and every law holds."""
+    open_theory(page)
     share = page.locator("[data-part=suppression] tbody tr").nth(1).locator("td").first
     before = float(share.inner_text())
     picture = page.get_attribute("[data-part=suppression] img", "src")
