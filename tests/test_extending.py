@@ -6,9 +6,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
+from metake import components
+from metake.data.readers import table as readers
+from metake.methods import table
+from tests.cases import EDIT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "extending.md"
@@ -58,6 +64,14 @@ def installed(tmp_path_factory):
     return site
 
 
+@pytest.fixture
+def here(installed, monkeypatch, registry, rows):
+    """The package in this process, for one test."""
+    monkeypatch.syspath_prepend(installed)
+    for module in (components, readers, table):
+        monkeypatch.setattr(module, "entry_points", entry_points)
+
+
 def python(site, *arguments):
     path = os.pathsep.join([str(site), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path}
@@ -89,70 +103,47 @@ def test_installed_package_adds_components_and_methods(installed):
 
 
 def test_command_line_finds_installed_methods(installed, tmp_path):
-    listed = python(installed, "-m", "metake", "models", "--json")
-    assert "gradient-step" in json.loads(listed.stdout)["methods"]
-    assert "diagonal" in json.loads(listed.stdout)["kinds"]["geometry"]
-    edited = python(
-        installed,
-        "-m",
-        "metake",
-        "edit",
-        "--model",
-        "demo",
+    arguments = (
         "--method",
         "memit + diagonal",
-        "--request",
-        "Which city was {} born in?",
-        "--subject",
-        "Sino Dufe",
-        "--target",
-        "Sobris",
         "--set",
         "lam=50",
+        "--delta-only",
         "--out",
         str(tmp_path / "edit"),
-        "--delta-only",
     )
-    assert edited.returncode in (0, 3), edited.stderr
+    done = python(installed, "-m", "metake", *EDIT, *arguments)
+    assert done.returncode in (0, 3), done.stderr
     result = json.loads((tmp_path / "edit" / "result.json").read_text(encoding="utf-8"))
     assert result["method"] == "memit + diagonal"
     assert result["settings"]["geometry"] == {"kind": "diagonal", "attenuation": None, "lam": 50.0}
 
 
-def test_evaluate_reads_an_installed_format(installed, tmp_path):
+@pytest.mark.usefixtures("here")
+def test_models_lists_installed_methods(call):
+    _, out, _ = call("models", "--json")
+    assert "gradient-step" in json.loads(out)["methods"]
+    assert "diagonal" in json.loads(out)["kinds"]["geometry"]
+
+
+@pytest.mark.usefixtures("here")
+def test_evaluate_reads_an_installed_format(call, tmp_path):
     """By its content, and its probes are a group of the results."""
     entry = {"triple": ["Sino Dufe", "was born in", "Sobris"], "aliases": ["S. Dufe"]}
     (tmp_path / "t.json").write_text(json.dumps([entry, {"triple": ["Sino Dufe", "lives in", ""]}]))
-    arguments = ["evaluate", "--model", "demo", "--data", str(tmp_path / "t.json"), "--methods", "ultraedit"]
-    done = python(installed, "-m", "metake", *arguments, "--no-generate", "--out", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
-    assert "2 records, 1 left out: Sino Dufe: target_new is empty (1)" in done.stderr
-    content = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    arguments = ["evaluate", "--model", "demo", "--data", tmp_path / "t.json", "--methods", "ultraedit"]
+    code, _, errors = call(*arguments, "--no-generate", "--out", tmp_path / "out")
+    assert code == 0, errors
+    assert "2 records, 1 left out: Sino Dufe: target_new is empty (1)" in errors
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["reading"]["formats"] == {"triples": 2}
     assert "probes/aliases/accuracy" in content["methods"][0]["mean"]
 
 
-def test_command_line_lists_known_kinds_without_the_package(tmp_path):
+def test_command_line_lists_known_kinds_without_the_package(call, tmp_path):
     """Without the package an unknown kind lists the known ones."""
-    done = python(
-        tmp_path,
-        "-m",
-        "metake",
-        "edit",
-        "--model",
-        "demo",
-        "--method",
-        "memit + diagonal",
-        "--request",
-        "{} is",
-        "--subject",
-        "x",
-        "--target",
-        "y",
-        "--out",
-        str(tmp_path / "edit"),
-    )
-    assert done.returncode == 2
-    assert "unknown 'diagonal'" in done.stderr
-    assert "ridge, projected, identity" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    code, _, errors = call(*EDIT, "--method", "memit + diagonal", "--out", tmp_path / "edit")
+    assert code == 2
+    assert "unknown 'diagonal'" in errors
+    assert "ridge, projected, identity" in errors
+    assert len(errors.strip().splitlines()) == 1
