@@ -73,11 +73,11 @@ def candidates(mutant: Mutant) -> list[Callable]:
 
 
 def rejected_by(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable, dict[str, Any]] | None:
-    """The first test that fails, with its arguments: at a glance, or else looked at longer."""
-    for profile in ("glance", "mutants"):
+    """The first test that fails, with its arguments: one call of each test at a glance, all calls, and all for longer."""
+    for profile, count in (("glance", 1), ("glance", None), ("mutants", None)):
         for test in candidates(mutant):
             quicken(test, profile, monkeypatch)
-            for arguments in calls(test):
+            for arguments in itertools.islice(calls(test), count):
                 try:
                     test(**arguments)
                 except (Exception, pytest.fail.Exception):  # what pytest.raises misses is no Exception
