@@ -82,7 +82,7 @@ class Applied:
         """
         self.check()
         for layer, original in self.originals.items():
-            self.model.weight(layer).copy_(original)
+            self.model.set_weight(layer, original)
         exchange_patches(self.model, self.patches)
         self.originals, self.checksums, self.patches, self.patched = {}, {}, {}, {}
 
@@ -109,10 +109,10 @@ def swapped_weights(
         exchange_patches(model, patches or {})
         with torch.no_grad():
             for layer, weight in weights.items():
-                model.weight(layer).copy_(weight)
+                model.set_weight(layer, weight)
         yield
     finally:
         with torch.no_grad():
             for layer, weight in present.items():
-                model.weight(layer).copy_(weight)
+                model.set_weight(layer, weight)
         exchange_patches(model, held)

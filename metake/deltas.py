@@ -189,7 +189,7 @@ class Delta(Pretrained):
         for patch in self.patches:
             patch.check_fits(model, where)
         for layer in self.weight_layers:
-            shape, wanted = self._shape(layer), tuple(model.weight(layer).shape)
+            shape, wanted = self._shape(layer), model.weight_shape(layer)
             if shape != wanted:
                 raise MetakeError(
                     f"{where}: layer {layer} is {shape[0]} x {shape[1]}, the model's {wanted[0]} x {wanted[1]}; it was "
@@ -200,7 +200,7 @@ class Delta(Pretrained):
     def _misfit(self, model: EditableModel) -> str:
         """Why a model has another fingerprint than the delta's, and the remedy."""
         name, made = self.note.get("model") or "a model", self.note.get("dtype")
-        given = dtype_name(model.weight(0).dtype)
+        given = dtype_name(model.dtype)
         if made and made != given:
             return f"dtype: made for {name} in {made}, the model is in {given}; load it with dtype={made!r} (--dtype {made})"
         dtype = "" if made else f", or in another dtype than {given}"
@@ -232,7 +232,7 @@ class Delta(Pretrained):
                 applied.originals[layer] = weight.clone()
                 exact = torch.promote_types(weight.dtype, torch.float32)
                 change = self._change(layer, exact_device(weight.device)).to(exact)
-                weight.copy_(weight.to(exact) + change.to(weight.device))
+                model.set_weight(layer, weight.to(exact) + change.to(weight.device))
             for layer in {patch.layer: None for patch in self.patches}:
                 before = applied.patches[layer] = patches_at(model, layer)
                 own = tuple(patch for patch in self.patches if patch.layer == layer)

@@ -46,7 +46,7 @@ def delta_note(
     return {
         "method": method.name,
         "model": getattr(model.model, "name_or_path", "") or "",
-        "dtype": dtype_name(model.weight(0).dtype),
+        "dtype": dtype_name(model.dtype),
         "modules": described_modules(model),
         "version": metake.__version__,
         "settings": method.model_dump(),
@@ -150,7 +150,7 @@ class History:
         )
         with torch.no_grad():
             for layer, weight in weights.items():
-                self._arch.weight(layer).copy_(weight)
+                self._arch.set_weight(layer, weight)
         for layer, before in applied.patches.items():
             own = tuple(patch for patch in delta.patches if patch.layer == layer)
             exchange_patches(self._arch, {layer: joined(before, own)})

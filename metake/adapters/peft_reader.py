@@ -244,7 +244,7 @@ def _check_layer(
     where = content.folder / WEIGHTS
     if layer >= len(model):
         raise MetakeError(f"{where}: {path}: the model has layers 0 to {len(model) - 1}; it is another model")
-    shape, wanted = (len(pair[0]), len(pair[1])), tuple(model.weight(layer).shape)
+    shape, wanted = (len(pair[0]), len(pair[1])), model.weight_shape(layer)
     if shape != wanted:
         raise MetakeError(
             f"{where}: {path}: changes a weight of {shape[0]} x {shape[1]}, the model's is {wanted[0]} x {wanted[1]}; it "

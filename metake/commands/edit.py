@@ -43,7 +43,7 @@ from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
-from metake.processes import rank_and_size
+from metake.processes import is_first
 
 if TYPE_CHECKING:
     from metake.editor import Editor
@@ -161,6 +161,20 @@ def check_out(out: Path | None, preview: bool, overwrite: bool) -> None:
         raise MetakeError("edit: --out is missing; name a folder for the edited model (or use --preview)")
     if out is not None:
         check_folder(out, overwrite=overwrite)
+
+
+def check_whole(model: EditableModel, is_kept: bool) -> None:
+    """Refuse to save a model that no process holds whole, before it is edited.
+
+    Args:
+        model: the model.
+        is_kept: whether the command saves no model.
+
+    Raises:
+        MetakeError: the model is divided over processes.
+    """
+    if model.is_sharded and not is_kept:
+        raise MetakeError("--delta-only: is needed with a sharded model, which no process holds whole")
 
 
 def show_preview(editor: Editor, requests: tuple[EditRequest, ...]) -> Preview:
@@ -363,6 +377,7 @@ def edit(
         facts = read_requests(request, subject, target, requests, "edit", form, columns)
         check_out(out, preview, overwrite)
         loaded = load_model(model, device, dtype, modules, chat)
+        check_whole(loaded, delta_only or preview)
         check_subjects(options.method(loaded, method), facts)
         (location,), statistics = options.chosen(loaded, [method], facts, stats, text)
         editor = Editor(loaded, method=location.method, statistics=statistics, reasons=location.reasons)
@@ -376,7 +391,7 @@ def edit(
         editor.edit(facts, preview=predicted, escalate=escalate)
         result = editor.finalize()[-1]
         show_result(result, predicted, escalate)
-        if rank_and_size()[0] > 0:
+        if not is_first():
             return
         summary = {**result.summary(), **used, "digest": editor.delta.digest}
         save_edit(editor, summary, out, delta_only=delta_only, overwrite=overwrite)

@@ -50,7 +50,7 @@ from metake.console import document, draw_or_note, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
 from metake.phases import phase
-from metake.processes import rank_and_size
+from metake.processes import is_first
 
 if TYPE_CHECKING:
     from metake.data.record import Record
@@ -358,7 +358,7 @@ def evaluate(
             draws = [measure_edited(edited, loaded, run, dtype, modules, **extra)]
         else:
             draws = edit_and_measure(run, loaded, names, options, (stats, text), (edits, seeds), out, **extra)
-        if rank_and_size()[0] > 0:
+        if not is_first():
             return
         found = draws_content(draws, against and draws[0].runs[names.index(against)].method.name)
         content.update(save_results(draws, found, out))

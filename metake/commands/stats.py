@@ -17,7 +17,7 @@ from metake.errors import MetakeError
 from metake.files import check_writable, read_text
 from metake.options import output_path, parse_layers
 from metake.phases import phase
-from metake.processes import rank_and_size
+from metake.processes import is_first
 from metake.tensor_files import kind_of
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def stats(
                 statistics = collected(
                     loaded, chosen, out, open_source(loaded, text, dataset, tokens), tokens
                 )
-        if rank_and_size()[0] > 0:
+        if not is_first():
             return
         statistics.save(out)
         show_statistics(statistics, out, loaded.d_k)

@@ -86,7 +86,7 @@ def collect(
         window: tokens per row, BOS included; at most what the model can take.
         rows: rows per pass; by default 16, on a GPU 128, so that summing costs little beside the products.
         partial: checkpoint file; an interrupted run resumes from it. With several processes, each of which reads
-            its share of the windows, every process has its own file.
+            its share of the windows, every process has its own file; a model that is divided over processes has none.
         keep_every: seconds between two checkpoints, more where that would take over a twentieth of the time (six
             layers of GPT-J are 13 GB); 0 saves after every pass.
         progress: whether to show a progress bar.
@@ -114,7 +114,11 @@ def collect(
             f"give at least {TOKENS_PER_KEY * model.d_k} tokens"
         )
     provenance = Provenance.of(model, layers, text, total, window)
-    checkpoint = None if partial is None else _Checkpoint(_of_rank(partial), provenance, keep_every)
+    checkpoint = (
+        None
+        if partial is None or model.is_sharded
+        else _Checkpoint(_of_rank(partial), provenance, keep_every)
+    )
     sums = _sum_moments(model, windows, layers, rows, checkpoint, progress)
     moments = {layer: (all_reduce_sum(s) / total).float().cpu() for layer, s in sums.items()}
     return Statistics(moments, provenance)
@@ -141,7 +145,7 @@ def _sum_moments(
     # summed where the keys live: a d_k x d_k copy per pass would cost more than the product
     sums = {
         layer: torch.zeros(
-            model.moment_shape, dtype=torch.float64, device=exact_device(model.weight(layer).device)
+            model.moment_shape, dtype=torch.float64, device=exact_device(model.weight_device(layer))
         )
         for layer in layers
     }

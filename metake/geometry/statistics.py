@@ -85,7 +85,7 @@ class Provenance:
         Returns:
             The provenance.
         """
-        dtype, count = model.weight(0).dtype, layers[-1] + 1
+        dtype, count = model.dtype, layers[-1] + 1
         rounded = {_name(other): model.fingerprint(count, other) for other in HALVES if other != dtype}
         name = getattr(model.model, "name_or_path", "") or ""
         return cls(
@@ -136,7 +136,7 @@ class Provenance:
             Whether the statistics can be used for it.
         """
         count = max(self.layers) + 1
-        if model.fingerprint(count) in (self.model, self.rounded.get(_name(model.weight(0).dtype))):
+        if model.fingerprint(count) in (self.model, self.rounded.get(_name(model.dtype))):
             return True
         return self.model == model.fingerprint(count, getattr(torch, self.dtype))
 
@@ -246,7 +246,7 @@ class Statistics:
             raise MetakeError(
                 f"{path}: statistics of another model (or of an edited one); run metake stats for this model"
             )
-        model_dtype, measured = _name(model.weight(0).dtype), self.provenance.dtype
+        model_dtype, measured = _name(model.dtype), self.provenance.dtype
         if model_dtype != measured:
             warnings.warn(
                 f"statistics of the same weights in {measured}, used for the model in {model_dtype}",

@@ -241,7 +241,7 @@ class LocateThenEdit(Method):
         Returns:
             The operator.
         """
-        base = base_at(self.geometry, state, layer, self.torch_dtype, model.weight(layer).device)
+        base = base_at(self.geometry, state, layer, self.torch_dtype, model.weight_device(layer))
         return with_earlier_keys(base, state, layer) if self.memory.remembers_keys else base
 
     def fold(self, state: State) -> State:

@@ -25,6 +25,7 @@ from metake.models.modules import DESCRIBED, FAMILIES, ModuleMap
 from metake.models.patch_hooks import patches_on
 from metake.models.post_norm import PostNorm
 from metake.models.probe import check_values
+from metake.models.sharded import assign, gathered, is_sharded
 from metake.models.weights import check_weight, is_plain, other_uses
 from metake.models.wrappers import compiled_from, unwrap
 
@@ -98,7 +99,13 @@ class EditableModel:
                 f"{family}: the model has no get_input_embeddings(), which says where its tokens enter"
             )
         for layer in range(len(self.blocks)):
-            check_weight(f"{family}: {self.modules.down} of block {layer}", self.down(layer))
+            check_weight(
+                f"{family}: {self.modules.down} of block {layer}", self.down(layer), is_sharded(model)
+            )
+        if is_sharded(model) and (self.experts or self.post_norm(0) is not None):
+            raise MetakeError(
+                f"{family}: experts and norms of FFN outputs cannot be divided; use --device auto"
+            )
         described = found != FAMILIES.get(family)
         plain = all(is_plain(self.down(layer)) for layer in range(len(self.blocks)))
         if described or not plain or self.post_norm(0) is not None:
@@ -211,6 +218,8 @@ class EditableModel:
     def weight(self, layer: int) -> torch.Tensor:
         """Weight of a down-projection, `d_v x d_k`, a view of the parameter (transposed for `Conv1D`).
 
+        Of a model that is divided over processes: the whole weight, a copy; all processes have to call this.
+
         Args:
             layer: the block.
 
@@ -218,18 +227,63 @@ class EditableModel:
             The weight, in the dtype of the model and without gradients.
         """
         module = self.down(layer)
-        weight: torch.Tensor = module.get_parameter("weight").detach()
+        weight = gathered(module.get_parameter("weight").detach())
         return weight.T if isinstance(module, Conv1D) else weight
+
+    def set_weight(self, layer: int, values: torch.Tensor) -> None:
+        """Write the weight of a down-projection.
+
+        Args:
+            layer: the block.
+            values: `d_v x d_k`, on any device.
+        """
+        module = self.down(layer)
+        values = values.T if isinstance(module, Conv1D) else values
+        assign(module.get_parameter("weight").detach(), values)
+
+    def weight_shape(self, layer: int) -> tuple[int, int]:
+        """Shape of a down-projection's weight, `(d_v, d_k)`.
+
+        Args:
+            layer: the block.
+
+        Returns:
+            Number of rows and columns.
+        """
+        module = self.down(layer)
+        rows, columns = module.get_parameter("weight").shape
+        return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+
+    def weight_device(self, layer: int) -> torch.device:
+        """Device of a down-projection.
+
+        Args:
+            layer: the block.
+
+        Returns:
+            The device; of a divided model, this process's.
+        """
+        return self.down(layer).get_parameter("weight").device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the down-projections."""
+        return self.down(0).get_parameter("weight").dtype
 
     @property
     def d_k(self) -> int:
         """Size of a key: inputs of a down-projection."""
-        return self.weight(0).shape[1]
+        return self.weight_shape(0)[1]
 
     @property
     def d_v(self) -> int:
         """Size of the residual stream: outputs of a down-projection."""
-        return self.weight(0).shape[0]
+        return self.weight_shape(0)[0]
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are divided over processes."""
+        return is_sharded(self.model)
 
     @property
     def moment_shape(self) -> tuple[int, ...]:
@@ -387,7 +441,7 @@ class EditableModel:
         parts = [self.model.get_input_embeddings(), *self.blocks[:layers]]
         for part in parts:
             for name, tensor in part.state_dict().items():
-                flat = tensor.detach().reshape(-1)
+                flat = gathered(tensor.detach()).reshape(-1)
                 sample = flat[:: max(1, flat.numel() // 512)][:512].cpu()
                 if dtype is not None and sample.is_floating_point():
                     sample = sample.to(dtype)

@@ -29,6 +29,7 @@ from metake.models.dequantized import dequantize, forget_quantization
 from metake.models.editable import EditableModel
 from metake.models.modules import TOWERS, ModuleMap
 from metake.models.patch_hooks import patches_on, unfoldable
+from metake.models.sharded import load_sharded
 from metake.names import did_you_mean, unknown_name
 from metake.shipped import ASSETS, DEMOS, DTYPES
 
@@ -89,8 +90,9 @@ def load(
     Args:
         name: a name of `metake models`, the path of a folder or GGUF file, or a name on the hub.
         dtype: of the weights, one of `DTYPES`; solves are in fp64 or fp32 in any case.
-        device: `cpu`, `cuda`, `cuda:1`, ..., or `auto` to shard over all devices (needs accelerate); default: the
-            first GPU, or the CPU without one.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` to place blocks on all devices of this process, or `sharded` to
+            divide every weight over the processes (`sharded:N`: over N processes each); these need accelerate.
+            Default: the first GPU, or the CPU without one.
         modules: module map of an unknown family, or a JSON file with it.
         chat: put prompts into the tokenizer's chat template, as user turns. Without it, a tokenizer that has a
             template gives a warning; None suppresses the warning.
@@ -117,14 +119,14 @@ def load(
     modules = ModuleMap.of(modules)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not isinstance(device, str) or device != "auto":
+    if not isinstance(device, str) or device.partition(":")[0] not in ("auto", "sharded"):
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, TypeError) as error:
             raise MetakeError(f"device: {device!r} is not available; try cpu") from error
     place, options = _locate(name)
     read = _from_gguf if "gguf_file" in options else _from_pretrained
-    model, tokenizer = read(name, place, options, getattr(torch, dtype), device)
+    model, tokenizer = read(name, place, options, getattr(torch, dtype), device, modules)
     path = expand(name)
     canonical = name if name in DEMOS or not path.exists() else path.resolve().name
     model.name_or_path = canonical
@@ -275,15 +277,22 @@ def bars_on_terminals() -> Iterator[None]:
 
 
 def _from_gguf(
-    name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
+    name: str,
+    place: str,
+    options: dict[str, Any],
+    dtype: torch.dtype,
+    device: str | torch.device,
+    modules: ModuleMap | None,
 ) -> tuple[Any, Any]:
     """Model and tokenizer of a GGUF file, from the cache, or converted and cached."""
     conversion = Conversion.of(Path(place, options["gguf_file"]), str(dtype).removeprefix("torch."))
+    if str(device).startswith("sharded") and not conversion.is_cached():
+        raise MetakeError(f"{name}: load the GGUF file once without {device}, which converts it")
     if conversion.is_cached():
         here = {"local_files_only": True}
-        return _from_pretrained(name, str(conversion.folder), here, dtype, device)
+        return _from_pretrained(name, str(conversion.folder), here, dtype, device, modules)
     cacheable = conversion.is_cacheable()
-    loaded = _from_pretrained(name, place, options, dtype, device)
+    loaded = _from_pretrained(name, place, options, dtype, device, modules)
     if cacheable:
         with bars_on_terminals():
             conversion.store(lambda folder: _write_files(*loaded, folder))
@@ -291,12 +300,18 @@ def _from_gguf(
 
 
 def _from_pretrained(
-    name: str, place: str, options: dict[str, Any], dtype: torch.dtype, device: str | torch.device
+    name: str,
+    place: str,
+    options: dict[str, Any],
+    dtype: torch.dtype,
+    device: str | torch.device,
+    modules: ModuleMap | None,
 ) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
-    if device == "auto":
-        require("hub", "accelerate", what="device: sharding (auto)")
+    divided = str(device).startswith("sharded")
+    if device == "auto" or divided:
+        require("hub", "accelerate", what=f"device: {device}")
     sharding = {"device_map": "auto"} if device == "auto" else {}
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     # an unreachable hub gives one error line without the warnings of its retries
@@ -304,6 +319,9 @@ def _from_pretrained(
     try:
         with bars_on_terminals():
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+            if divided:
+                model = load_sharded(name, place, str(device), dtype, modules)
+                return model.eval(), tokenizer
             read: Any = _loader(place, options)  # its type leaves out the loading information
             model, found = read(
                 place,
@@ -314,6 +332,8 @@ def _from_pretrained(
                 **sharding,
                 **options,
             )
+    except MetakeError:
+        raise
     except Exception as error:  # the loaders raise whatever their formats raise
         reason = shorten(next(iter(str(error).strip().splitlines()), ""), 200, placeholder=" ...")
         remedy = "" if options else f"; {_suggestion(name)}"  # options: the files are here
@@ -366,6 +386,10 @@ def save_model(model: EditableModel, folder: Path | str, *, overwrite: bool = Fa
         raise MetakeError(
             f"save_model: must be given what metake.load returns, not {type(model).__name__}; "
             "write save_model(model, folder)"
+        )
+    if model.is_sharded:
+        raise MetakeError(
+            "save_model: no process holds this model whole; save the delta, and apply it with metake apply"
         )
     folder = as_path(folder, "save_model: folder")
     check_folder(folder, overwrite=overwrite)

@@ -179,7 +179,20 @@ def run(
             trace.logits = logits_of(model.model(input_ids=ids.to(model.device), use_cache=False, **options))
     if held is not None:
         trace.key_values = held.recorded
+    if model.is_sharded:
+        _gather_before_backward(model, trace)
     return trace
+
+
+def _gather_before_backward(model: EditableModel, trace: Trace[Tensor]) -> None:
+    """Gather a divided block also for the gradients of what was observed within it; FSDP does for those of its output."""
+    within = [(layer, tensor) for part in (trace.keys, trace.values) for layer, tensor in part.items()]
+    within += [(layer, tensor) for layer, pair in trace.key_values.items() for tensor in pair]
+    for layer, tensor in within:
+        if tensor.requires_grad:
+            block: Any = model.blocks[layer]
+            hooked: Any = tensor  # `register_hook` has no annotations
+            hooked.register_hook(lambda _, block=block: block.unshard())
 
 
 def _cache_options(
@@ -220,7 +233,11 @@ def _skip_blocks(stack: ExitStack, model: EditableModel, start: int, hidden: Ten
 def _replace_weights(stack: ExitStack, model: EditableModel, weights: Mapping[int, Tensor]) -> None:
     for layer, weight in weights.items():
         down = model.down(layer)
-        forward = partial(nn.functional.linear, weight=weight, bias=getattr(down, "bias", None))
+
+        def forward(key: Tensor, down: nn.Module = down, weight: Tensor = weight) -> Tensor:
+            # the bias of a divided model is whole only while its block runs
+            return nn.functional.linear(key, weight, getattr(down, "bias", None))
+
         stack.enter_context(_replaced([down], forward))
 
 

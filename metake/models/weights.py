@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -11,12 +13,13 @@ from metake.errors import MetakeError
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_weight(where: str, module: nn.Module) -> None:
+def check_weight(where: str, module: nn.Module, sharded: bool = False) -> None:
     """Refuse a module whose weight cannot be edited.
 
     Args:
         where: model and module; begins the error line.
         module: the down-projection.
+        sharded: whether the model is divided over processes by `metake.models.sharded`.
 
     Raises:
         MetakeError: the module is not a linear map, or its weight is quantized, computed from other parameters, or a
@@ -41,7 +44,7 @@ def check_weight(where: str, module: nn.Module) -> None:
             "edit would be lost; convert it first with parametrize.remove_parametrizations, remove_weight_norm or "
             "prune.remove of torch.nn.utils"
         )
-    if type(weight.data) is not torch.Tensor:
+    if type(weight.data) is not torch.Tensor and not sharded:
         raise MetakeError(
             f"{where}: the weight is a {type(weight.data).__name__}, not a plain tensor; load the model in fp32, bf16 or fp16"
         )
@@ -66,10 +69,16 @@ def other_uses(model: nn.Module, module: nn.Module, owner: nn.Module | None = No
             if (
                 other not in (module, owner)
                 and parameter is not None
-                and parameter.data_ptr() == weight.data_ptr()
+                and _address(parameter) == _address(weight)
             ):
                 names.append(f"{name}.{key}")
     return names
+
+
+def _address(parameter: torch.Tensor) -> int:
+    """Address of a tensor's values; of a divided one, those of this process."""
+    share: Any = getattr(parameter, "to_local", None)
+    return (parameter if share is None else share()).data_ptr()
 
 
 def is_plain(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from metake.errors import MetakeError
+from metake.models.sharded import is_sharded
 
 # share the tensors of the inner model, so that an edit of the inner model edits them too
 REPLICAS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -57,6 +58,8 @@ def _refuse_adapters(model: nn.Module) -> None:
 
 
 def _refuse_absent_weights(model: nn.Module) -> None:
+    if is_sharded(model):
+        return
     for name, parameter in model.named_parameters():
         if "FlatParameter" in type(parameter).__name__ or hasattr(parameter, "full_tensor"):
             raise MetakeError(

@@ -215,7 +215,7 @@ def _zero_edits(model: EditableModel, layers: Sequence[int]) -> dict[int, tuple[
     """Virtual edits that change nothing; the values of their layers then have a gradient."""
     edits = {}
     for layer in layers:
-        device = model.weight(layer).device
+        device = model.weight_device(layer)
         left = torch.zeros(model.d_v, 1, device=device, requires_grad=True)
         edits[layer] = (left, torch.zeros(model.d_k, 1, device=device))
     return edits
