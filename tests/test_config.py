@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metake import cli
-from metake.commands.config import given_options, option_words, plain_text, read_options
+from metake.commands.config import given_options, known_options, option_words, plain_text
+from metake.commands.config_file import OptionsFile
+from metake.errors import MetakeError
 from metake.models.load import ASSETS, load
 from tests.cases import EDIT, EVALUATE
 
@@ -57,10 +59,20 @@ WRONG = {
     "flag": ("a.toml", 'chat = "yes"', 'a.toml: chat: must be true or false, got "yes"'),
     "nested": ("a.json", '{"edits": {"a": 1}}', "a.json: edits: must be a number, a text or a list of them"),
     "command": ("a.json", '{"command": "edit", "model": "demo"}', "a.json: command: options of metake edit"),
-    "list": ("a.yaml", "- model", "a.yaml: must be a mapping of options to values"),
+    "no mapping": ("a.yaml", "- model", "a.yaml: must be a mapping of options to values"),
     "toml": ("a.toml", "model = ", "a.toml: not TOML"),
     "yaml": ("a.yaml", "model: [", "a.yaml: not YAML"),
     "json": ("a.json", "{", "a.json: not JSON"),
+    "list": ("a.yaml", "model: [demo, smollm2]", "a.yaml: model: takes one value, got a list of 2; give one"),
+    "yaml twice": ("a.yaml", "edits: 3\nedits: 4", "a.yaml: edits: stands twice; remove one of them"),
+    "yaml nested": ("a.yaml", "set: {lr: 1, lr: 2}", "a.yaml: lr: stands twice; remove one of them"),
+    "json twice": ("a.json", '{"edits": 3, "edits": 4}', "a.json: edits: stands twice; remove one of them"),
+    "toml twice": ("a.toml", "edits = 3\nedits = 4", "a.toml: not TOML"),
+    "spelled twice": ("a.yaml", "measure-every: 3\nmeasure_every: 4", "a.yaml: measure-every: stands twice"),
+    "setting": ("a.yaml", "set: {lr: -1}", "a.yaml: set: lr: input should be greater than 0 (got -1)"),
+    "no setting": ("a.yaml", "set: {lamm: 1}", "a.yaml: set: unknown 'lamm'; did you mean 'lam'?"),
+    "no value": ("a.yaml", "set: [lr]", "a.yaml: set lr: write NAME=VALUE"),
+    "layers": ("a.yaml", "layers: x", "a.yaml: layers"),
     "suffix": ("a.ini", "model=demo", "a.ini: must be a .toml, .yaml or .json file"),
 }
 
@@ -90,6 +102,84 @@ def test_wrong_value_of_the_command_line_is_not_blamed_on_the_file(call, write, 
     _, _, errors = call(*EVALUATE, "--data", WORLD, "--out", "o", "--config", "a.yaml", "--edits", "x")
     assert "a.yaml" not in errors
     assert "--edits" in errors
+
+
+@pytest.mark.parametrize(
+    "command", [name for name, each in COMMANDS.items() if "--config" in known_options(each)]
+)
+def test_list_is_taken_by_options_of_several_values_alone(command):
+    """A list of texts is joined by commas only where the option splits at commas."""
+    lists = {"methods", "layers", "columns", "factors", "winners-of"}
+    for option, parameter in known_options(COMMANDS[command]).items():
+        name = option.removeprefix("--")
+        if parameter.is_flag or parameter.multiple or name == "config":
+            continue
+        if name in lists:
+            assert list(option_words({name: ["a", "b"]}, COMMANDS[command], "f")) == [option, "a,b"]
+        else:
+            with pytest.raises(MetakeError, match=f"^f: {name}: takes one value, got a list of 1; give one$"):
+                list(option_words({name: ["a"]}, COMMANDS[command], "f"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--set", "lr=-2"), "settings: lr: input should be greater than 0 (got -2)"),
+        (("--set", "steps=x"), "settings: steps: "),
+    ],
+)
+def test_setting_of_the_command_line_is_not_blamed_on_the_file(
+    words, line, call, write, monkeypatch, tmp_path
+):
+    """Neither if it overrides one of the file, nor if the file has others."""
+    monkeypatch.chdir(tmp_path)
+    write("a.yaml", "set: {lr: 0.1, lam: 3}\nlayers: [2]")
+    _, _, errors = call(*EVALUATE, "--data", WORLD, "--out", "o", "--config", "a.yaml", *words)
+    assert errors.startswith(f"metake: error: {line}")
+
+
+def test_setting_that_no_method_has_names_the_file(call, write, monkeypatch, tmp_path):
+    """Known only with the model."""
+    monkeypatch.chdir(tmp_path)
+    write("a.yaml", "set: {threshold: 0.1}")
+    code, _, errors = call(*EVALUATE, "--data", WORLD, "--out", "o", "--config", "a.yaml")
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("metake: error: a.yaml: set: memit has no threshold")
+
+
+EDITED = "model: demo\nrequest: 'Where is {}?'\nsubject: A\ntarget: B\n"
+MEASURED = "model: demo\ndata: d\nout: o\nmethods: memit\nbatch: 3\nset: {lr: 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "words", "changed"),
+    [
+        ("edit", EDITED, ("--requests", "f.json"), {"request": None, "subject": None, "target": None}),
+        (
+            "edit",
+            "model: demo\nrequests: f.json\n",
+            ("--request", "{} is", "--subject", "A", "--target", "B"),
+            {"requests": None, "request": "{} is", "subject": "A"},
+        ),
+        (
+            "evaluate",
+            MEASURED,
+            ("--edited", "e", "--base", "demo"),
+            {"model": None, "methods": "metake,alphaedit,memit", "batch": 20, "change": (), "base": "demo"},
+        ),
+        (
+            "evaluate",
+            "edited: e\nbase: demo\ndata: d\nout: o\n",
+            ("--model", "demo"),
+            {"edited": None, "base": None, "model": "demo"},
+        ),
+        ("evaluate", MEASURED + "alone: true", ("--measure-every", "2"), {"alone": False, "batch": 3}),
+        ("evaluate", MEASURED + "measure-every: 2", ("--alone",), {"alone": True, "measure_every": None}),
+    ],
+)
+def test_option_of_the_command_line_replaces_those_that_exclude_it(command, text, words, changed, write):
+    found = context(command, "--config", write("a.yaml", text), *words).params
+    assert {name: found[name] for name in changed} == changed
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1).filter(
@@ -155,9 +245,9 @@ def test_folder_of_an_evaluation_repeats_it(call, write, monkeypatch, tmp_path):
 def test_options_saved_with_an_edit_are_no_part_of_the_model(call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert call(*EDIT, "--method", "ultraedit", "--out", "edited")[0] in (0, 3)
-    path, given = read_options(tmp_path / "edited", "edit")
-    assert given["subject"] == "Nezan Girok"
-    path.write_text("{}")
+    saved = OptionsFile.read(tmp_path / "edited", "edit")
+    assert saved.options["subject"] == "Nezan Girok"
+    saved.path.write_text("{}")
     load("edited", chat=None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,14 +11,25 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from metake.commands.config_file import COMMAND, OPTIONS, OptionsFile
+from metake.commands.evaluate_options import OF_METHODS
 from metake.commands.option_types import OUTPUT
 from metake.errors import MetakeError
-from metake.files import read_json, read_text, write_json
+from metake.files import write_json
 from metake.names import unknown_name
 
-OPTIONS = "options.json"  # in a folder of results
-COMMAND = "command"  # key of the command's name in a file of options
 NOT_SAVED = ("--config", "--out", "--overwrite", "--json")
+# parameter that the command line gives -> parameters of the file that exclude it
+REPLACED = {
+    "requests": ("request", "subject", "target"),
+    "request": ("requests",),
+    "edited": OF_METHODS,
+    "model": ("edited", "base"),
+    "methods": ("edited", "base"),
+    "alone": ("measure_every",),
+    "measure_every": ("alone",),
+}
+SEPARATED = ",..."  # ends the metavar of an option that takes values separated by commas
 
 ConfigFile = Annotated[
     Path | None,
@@ -31,6 +41,7 @@ ConfigFile = Annotated[
     ),
 ]
 
+SOURCE = "metake.options_file"  # in the context of a command
 _given: ContextVar[dict[str, Any] | None] = ContextVar("given", default=None)
 
 
@@ -38,7 +49,7 @@ class ConfiguredCommand(TyperCommand):
     """A command whose option `--config`, if it has one, names a file of further options.
 
     The options of the file come before those of the command line, which therefore override them; values of a
-    repeatable option are added to them.
+    repeatable option are added to them. An option of the command line also replaces those of the file that exclude it.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -58,15 +69,19 @@ class ConfiguredCommand(TyperCommand):
         file = config_file(args)
         if file is None or "--config" not in known_options(self):
             return super().parse_args(ctx, args)
-        path, options = read_options(file, str(self.name))
-        words = list(option_words(options, self, path))
+        values = self.make_parser(ctx).parse_args(list(args))[0]
+        known = {option.name: name.removeprefix("--") for name, option in known_options(self).items()}
+        given = {known[name]: value for name, value in values.items() if name in known}
+        source = OptionsFile.read(file, str(self.name)).without(replaced_options(self, given))
+        ctx.meta[SOURCE] = source, given
+        words = list(option_words(source.options, self, source.path))
         try:
             return super().parse_args(ctx, [*words, *args])
         except typer.BadParameter as error:
-            named = getattr(error.param, "opts", None) or [""]
-            if named[0].removeprefix("--") not in options or any(word.startswith(named[0]) for word in args):
+            name = (getattr(error.param, "opts", None) or [""])[0].removeprefix("--")
+            if name not in source.options or name in given:
                 raise
-            raise MetakeError(f"{path}: {named[0].removeprefix('--')}: {error.message}") from error
+            raise MetakeError(f"{source.path}: {name}: {error.message}") from error
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; meanwhile `save_options` saves the options that were given.
@@ -76,10 +91,18 @@ class ConfiguredCommand(TyperCommand):
 
         Returns:
             What the command returns.
+
+        Raises:
+            MetakeError: as the command; the line names the file if an option of the file is invalid.
         """
         token = _given.set({COMMAND: self.name, **given_options(self, ctx)})
         try:
             return super().invoke(ctx)
+        except MetakeError as error:
+            source, given = ctx.meta.get(SOURCE, (None, {}))
+            if source is None or (line := source.blamed(str(error), given)) is None:
+                raise
+            raise MetakeError(line) from error
         finally:
             _given.reset(token)
 
@@ -118,63 +141,20 @@ def known_options(command: Any) -> dict[str, Any]:
     }
 
 
-def read_options(file: Path, command: str) -> tuple[Path, dict[str, Any]]:
-    """Options of a file, with `-` in their names.
+def replaced_options(command: Any, given: Mapping[str, Any]) -> Iterator[str]:
+    """Options that exclude those of the command line, which replace them.
 
     Args:
-        file: value of `--config`.
-        command: name of the command that reads it.
+        command: the command.
+        given: option of the command line without `--` -> its value.
 
-    Returns:
-        Path of the file, which is in the folder if a folder is given; and option -> value.
-
-    Raises:
-        MetakeError: the file cannot be read, is no mapping, or is about another command.
+    Yields:
+        Options without `--`.
     """
-    path = file / OPTIONS if file.is_dir() else file
-    content = read_mapping(path)
-    options = {str(name).replace("_", "-"): value for name, value in content.items()}
-    named = options.pop(COMMAND, command)
-    if named != command:
-        raise MetakeError(
-            f"{path}: {COMMAND}: options of metake {named}, not of metake {command}; give another file"
-        )
-    return path, options
-
-
-def read_mapping(path: Path) -> dict[Any, Any]:
-    """Content of a TOML, YAML or JSON file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The mapping.
-
-    Raises:
-        MetakeError: the file cannot be read, or has another content.
-    """
-    kind = path.suffix.lower()
-    try:
-        if kind == ".toml":
-            content = tomllib.loads(read_text(path))
-        elif kind in (".yaml", ".yml"):
-            import yaml
-
-            content = yaml.safe_load(read_text(path))
-        elif kind == ".json":
-            content = read_json(path)
-        else:
-            raise MetakeError(
-                f"--config {path}: must be a .toml, .yaml or .json file, or a folder with {OPTIONS}"
-            )
-    except MetakeError:
-        raise
-    except Exception as error:  # TOMLDecodeError, YAMLError, a date of no calendar
-        raise MetakeError(f"{path}: not {kind[1:].upper()} ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(content, dict):
-        raise MetakeError(f"{path}: must be a mapping of options to values, as in model: demo")
-    return content
+    names = {option.name: name.removeprefix("--") for name, option in known_options(command).items()}
+    for parameter, replaced in REPLACED.items():
+        if names.get(parameter) in given:
+            yield from (names[name] for name in replaced if name in names)
 
 
 def option_words(options: Mapping[str, Any], command: Any, path: Path) -> Iterator[str]:
@@ -228,6 +208,8 @@ def words_of(option: Any, value: Any, where: str) -> Iterator[str]:
             yield from (option.opts[0], plain_text(entry, where))
     else:
         entries = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and not str(option.metavar).endswith(SEPARATED):
+            raise MetakeError(f"{where}: takes one value, got a list of {len(value)}; give one")
         yield from (option.opts[0], ",".join(plain_text(entry, where) for entry in entries))
 
 

@@ -42,7 +42,10 @@ Strength = Annotated[
     ),
 ]
 Factors = Annotated[
-    str, typer.Option(help="Strengths of the constraint that are measured, as factors of it.")
+    str,
+    typer.Option(
+        metavar="NUMBER,...", help="Strengths of the constraint that are measured, as factors of it."
+    ),
 ]
 Norms = Annotated[int, typer.Option(min=0, help="Golub-Kahan steps per Jacobian norm; 0 to skip.")]
 Steps = Annotated[

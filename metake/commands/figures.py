@@ -17,7 +17,7 @@ from metake.options import output_folder
 
 Out = Annotated[Path, typer.Option(parser=output_folder, metavar="PATH", help="Folder of the figures.")]
 Claims = Annotated[
-    str | None, typer.Option(help="Only figures of these claims, comma-separated, e.g. T1,L2.")
+    str | None, typer.Option(metavar="CLAIM,...", help="Only the figures of these claims, e.g. T1,L2.")
 ]
 
 

@@ -37,7 +37,9 @@ DEVELOPMENT = 20  # facts of a demo model's world that are measured by default
 Measured = Annotated[
     str | None,
     typer.Option(
-        "--layers", help="Layers to measure, e.g. 0-11; default: those that the default chooses from."
+        "--layers",
+        metavar="N,...",
+        help="Layers to measure, e.g. 0-11; default: those that the default chooses from.",
     ),
 ]
 Out = Annotated[

@@ -72,6 +72,7 @@ Methods = Annotated[
     str,
     typer.Option(
         "--methods",
+        metavar="NAME,...",
         help="Rows of the method table, comma-separated.",
         autocompletion=complete_method,
         rich_help_panel=METHOD,
@@ -81,6 +82,7 @@ Methods = Annotated[
 Layers = Annotated[
     str | None,
     typer.Option(
+        metavar="N,...",
         help="Edited layers, e.g. 4,5,6 or 4-8; default: the model's preset, or calibrated.",
         rich_help_panel=METHOD,
     ),

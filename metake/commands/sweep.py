@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Methods = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME,...",
         help="Rows of the method table, comma-separated; default: MEMIT, its controls, AlphaEdit and MetaKE, with the "
         "preset's components.",
         autocompletion=complete_method,
@@ -43,7 +44,10 @@ Methods = Annotated[
     ),
 ]
 Factors = Annotated[
-    str, typer.Option(help="Strengths, as factors of the searched one.", rich_help_panel=METHOD)
+    str,
+    typer.Option(
+        metavar="NUMBER,...", help="Strengths, as factors of the searched one.", rich_help_panel=METHOD
+    ),
 ]
 
 

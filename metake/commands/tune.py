@@ -46,7 +46,7 @@ Held = Annotated[
 Factors = Annotated[
     str | None,
     typer.Option(
-        metavar="3,10",
+        metavar="NUMBER,...",
         help="Also start from the shipped settings at these relative strengths.",
         rich_help_panel=METHOD,
     ),
@@ -73,7 +73,7 @@ Published = Annotated[
 WinnersOf = Annotated[
     str | None,
     typer.Option(
-        metavar="MODEL,MODEL",
+        metavar="MODEL,...",
         help="Also start from the settings that these models ship with.",
         rich_help_panel=METHOD,
     ),
