@@ -4,7 +4,7 @@
 
 (a) Six well-known facts in a real pretrained model, by an open and a closed loop under the same constraint.
 (b) A dozen facts in the same model, each method with its preset, as questions and answers.
-(c) Sixty facts of the made-up world, edited in batches in a demo model.
+(c) Sixty facts of the synthetic world, edited in batches in a demo model.
 All end in `report.html`, all numbers in `results.json`. Without the real model, (a) runs on the demo model.
 
 The command `metake demo` is the same.

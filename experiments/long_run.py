@@ -311,7 +311,7 @@ def main() -> None:
     args = options().parse_args()
     if args.model not in DEMOS:
         raise MetakeError(
-            f"--model {args.model}: the made-up facts are of the demo models' world; give one of {', '.join(DEMOS)}"
+            f"--model {args.model}: the synthetic facts are of the demo models' world; give one of {', '.join(DEMOS)}"
         )
     model = chosen_model(args)
     methods = methods_for(model, [name.strip() for name in args.methods.split(",")])

@@ -7,7 +7,7 @@ Needs `pip install 'metake[quantized]'`. Every row is measured on the same test 
 - fp32: the model, unedited and edited;
 - quantized base: the unedited model, quantized;
 - edited, then quantized: the edit is merged into the weights before they are quantized;
-- adapter of the fp32 edit: the edit of the fp32 model as a LoRA adapter in fp32 over the quantized base;
+- adapter of the fp32 edit: the edit of the fp32 model as a PEFT adapter in fp32 over the quantized base;
 - adapter of a dequantized edit: the same method on the weights that the quantized base stands for.
 """
 
@@ -97,7 +97,7 @@ def quantized(folder: Path, config: Callable[[], Any]) -> nn.Module | None:
 
 
 def with_adapter(model: nn.Module, delta: Delta, like: EditableModel) -> nn.Module:
-    """The modules of a model with the LoRA adapter of a delta, which peft adds in place."""
+    """The modules of a model with the PEFT adapter of a delta, which peft adds in place."""
     from peft import PeftModel
 
     with tempfile.TemporaryDirectory() as temporary:

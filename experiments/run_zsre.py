@@ -1,6 +1,6 @@
 """The paper's protocol: consecutive batches on one model, all methods, several seeds, one table.
 
-    python experiments/run_zsre.py                                  # demo model, made-up facts, scaled down
+    python experiments/run_zsre.py                                  # demo model, synthetic facts, scaled down
     python experiments/run_zsre.py --model gpt2-xl --data zsre_mend_eval.json --methods all \
         --edits 2000 --batch 100 --seeds 3 --out results/gpt2-xl
     python experiments/run_zsre.py --model gpt2-xl --data multi_counterfact.json \

@@ -1,4 +1,4 @@
-"""Train a demo model on the made-up world and write it where `--model demo...` finds it.
+"""Train a demo model on the synthetic world and write it where `--model demo...` finds it.
 
     python experiments/train_demo_model.py --arch gpt2      # or gptj, llama
     python experiments/train_demo_model.py --arch qwen3 --people 160 --world-seed 1 --out models/qwen3
@@ -63,7 +63,7 @@ def options() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--arch", choices=sorted(CONFIGURATIONS), required=True, help="family of the model")
     parser.add_argument(
-        "--people", type=at_least(2), default=640, help="of the made-up world; default: %(default)s"
+        "--people", type=at_least(2), default=640, help="of the synthetic world; default: %(default)s"
     )
     parser.add_argument(
         "--world-seed", type=at_least(0), default=0, help="of names and facts; default: %(default)s"

@@ -30,6 +30,7 @@ from metake.pretrained import Pretrained
 from metake.requests import one_line
 from metake.shipped import DTYPES
 from metake.tensor_files import dtype_name, read_tensors, write_tensors
+from metake.words import counted
 
 FORMAT = "metake-delta-2"
 FILE = "delta.safetensors"
@@ -71,9 +72,7 @@ class Delta(Pretrained):
 
     def __repr__(self) -> str:
         edits = len(self.note.get("edits", [])) + self.note.get("merged", 0)
-        return (
-            f"<Delta: {edits} edits, layers {list(self.layers)}, for the model {self.model or 'of any kind'}>"
-        )
+        return f"<Delta: {counted(edits, 'edit')}, layers {list(self.layers)}, for the model {self.model or 'of any kind'}>"
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ from metake.models.trace import frozen
 from metake.preview import Preview
 from metake.requests import EditRequest, distinct
 from metake.result import EditResult
+from metake.words import counted
 
 
 class Editor:
@@ -391,7 +392,7 @@ class Editor:
 
     def __repr__(self) -> str:
         count = len(self.batches)
-        return f"<Editor: {self.method.name} of {self.model.name}, layers {list(self.method.layers)}, {count} batches>"
+        return f"<Editor: {self.method.name} of {self.model.name}, layers {list(self.method.layers)}, {counted(count, 'batch')}>"
 
     def __enter__(self) -> Editor:
         return self

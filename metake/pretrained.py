@@ -1,4 +1,4 @@
-"""`save_pretrained`, `from_pretrained` and `push_to_hub` of a weight update: LoRA folders of the package peft."""
+"""`save_pretrained`, `from_pretrained` and `push_to_hub` of a weight update: PEFT adapters."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Pretrained:
         overwrite: bool = False,
         **options: Any,
     ) -> Exported:
-        """Write the change as a LoRA folder of the package peft, with a model card (docs/export.md).
+        """Write the change as a PEFT adapter, with a model card (docs/export.md).
 
         Args:
             folder: folder of the adapter.
@@ -153,7 +153,7 @@ class Pretrained:
         *,
         check: bool = True,
     ) -> Self:
-        """Read a LoRA folder: one of `save_pretrained`, or of peft (any alpha, rsLoRA; not DoRA).
+        """Read a PEFT adapter: one of `save_pretrained`, or one that peft wrote (any alpha, rsLoRA; not DoRA).
 
         Args:
             folder: the folder, or a repository of the hub, `owner/name`.

@@ -13,6 +13,7 @@ from metake.methods.state import State
 from metake.report.tables import html, render
 from metake.requests import EditRequest
 from metake.solvers.allocation import Shares, describe_shares, predicted_share
+from metake.words import counted
 
 ETA = "eta: share of the requested residual that a layer realizes; rho = eta / (1 - eta)"
 
@@ -106,7 +107,7 @@ class Preview:
         return "\n".join([render(*self._table()), *self.legend])
 
     def __repr__(self) -> str:
-        return f"<Preview: {len(self.requests)} edits, layers {list(self.layers)}>"
+        return f"<Preview: {counted(len(self.requests), 'edit')}, layers {list(self.layers)}>"
 
     def _repr_html_(self) -> str:
         return html(*self._table(), self.legend)

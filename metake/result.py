@@ -21,6 +21,7 @@ from metake.preview import ETA, constraint_lines, moved_lines, predicted_line
 from metake.report.tables import html, render
 from metake.requests import EditRequest
 from metake.solvers.allocation import predicted_missing, predicted_share
+from metake.words import counted
 
 LENGTH = "|r|/|h|: norm of the planned shift r, relative to that of the residual stream h"
 
@@ -147,7 +148,7 @@ class EditResult:
         return self._each(lambda stage: stage.targets.plan.clamped)
 
     def _table(self) -> tuple[str, list[str], list[list[str]]]:
-        title = f"{self.method.name}: {len(self.requests)} edits, {self.seconds:.1f} s"
+        title = f"{self.method.name}: {counted(len(self.requests), 'edit')}, {self.seconds:.1f} s"
         if not self.stages:
             return title, ["subject", "target"], [[r.subject, r.target_new] for r in self.requests]
         length, eta = self.planned_norm / self.hidden_norm, self.eta
@@ -217,7 +218,7 @@ class EditResult:
         count = sum(answer.success for answer in self.answers)
         success = f"{count} successful" if self.answers else "answers not read"
         layers = list(self.delta.layers)
-        return f"<EditResult: {self.method.name}, {len(self.requests)} edits, {success}, layers {layers}>"
+        return f"<EditResult: {self.method.name}, {counted(len(self.requests), 'edit')}, {success}, layers {layers}>"
 
     def plot(self, path: Path | str) -> Path:
         """Draw the planned and the realized residual per layer.

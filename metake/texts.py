@@ -12,7 +12,7 @@ HELD_OUT = ASSETS / "held_out.txt"
 
 
 def default_text(name: str) -> str:
-    """Text for the statistics of keys: that of the made-up world for the demo models, English for all others.
+    """Text for the statistics of keys: that of the synthetic world for the demo models, English for all others.
 
     Args:
         name: name of the model's preset; see `preset_name`.

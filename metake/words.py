@@ -1,4 +1,4 @@
-"""Where words end in a text, for answers that are compared with a target or displayed."""
+"""Words of a text: where they end, in answers that are compared or displayed, and nouns with their number."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ UNSPACED = (
     "TIBETAN",
 )
 """Scripts, as names of characters begin, that set no space between words or write particles on to a word."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, `1 edit` or `2 edits`.
+
+    Args:
+        count: the number.
+        noun: the noun in the singular, with a regular plural.
+
+    Returns:
+        The text; thousands are separated by commas.
+    """
+    plural = f"{noun}es" if noun.endswith(("ch", "x", "s")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def begins_with(answer: str, target: str) -> bool:

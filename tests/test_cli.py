@@ -15,6 +15,7 @@ from metake.deltas import Delta
 from metake.editor import Editor
 from metake.geometry.statistics import Statistics
 from metake.models.load import ASSETS, load
+from metake.models.modules import DESCRIBED, FAMILIES
 from tests.cases import EDIT, EVALUATE, editor_of
 
 
@@ -126,7 +127,7 @@ def test_edit_replaces_a_model_by_its_delta_alone(run, stats, tmp_path):
         run(*EDIT, *quick, *more)
         assert {file.name for file in (tmp_path / "o").iterdir()} == files
     out = run("apply", "--model", "demo", "--delta", tmp_path / "o", "--out", tmp_path / "p")
-    assert "(1 edits, layers [1, 2])" in out
+    assert "(1 edit, layers [1, 2])" in out
     shutil.copytree(tmp_path / "o", tmp_path / "q")
     run("apply", "--model", "demo", "--delta", tmp_path / "q" / "delta.safetensors", "--out", tmp_path / "o")
     assert {file.name for file in (tmp_path / "o").iterdir()} == model | {"metake.json"}
@@ -369,7 +370,7 @@ def test_edit_collects_no_statistics_for_methods_without(run, tmp_path, monkeypa
     """A method without statistics collects none."""
     monkeypatch.setattr("metake.statistics_cache.statistics_for", None)  # whoever asks for them fails
     out = run(*EDIT, "--method", "ultraedit", "--out", tmp_path / "o", "--delta-only")
-    assert "ultraedit: 1 edits" in out
+    assert "ultraedit: 1 edit" in out
     assert (tmp_path / "o" / "realization.png").stat().st_size > 5000
     run(
         "evaluate",
@@ -527,7 +528,9 @@ def test_evaluate_resumes_and_restarts_after_the_end(run, stats, tmp_path, monke
 
 
 def test_models_lists_names(run):
-    assert "smollm2" in run("models")
+    listed = run("models")
+    assert "smollm2" in listed
+    assert all(family in listed for family in (*FAMILIES, *DESCRIBED))
     assert "demo-llama" in json.dumps(json.loads(run("models", "--json")))
 
 

@@ -177,7 +177,7 @@ def test_dense_is_factors_and_matrix_together():
     assert delta.to_dense(2).tolist() == whole.tolist()
     assert delta.to_dense(2).dtype == torch.float64
     assert repr(delta) == "<Delta: 0 edits, layers [1, 2], for the model of any kind>"
-    assert repr(Delta({}, "abc", {"edits": [1]})) == "<Delta: 1 edits, layers [], for the model abc>"
+    assert repr(Delta({}, "abc", {"edits": [1]})) == "<Delta: 1 edit, layers [], for the model abc>"
 
 
 def test_norm_of_a_small_change_is_small():

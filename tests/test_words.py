@@ -1,8 +1,12 @@
-"""Where a target ends in an answer that begins with it."""
+"""Where a target ends in an answer that begins with it; nouns with their number."""
+
+from pathlib import Path
 
 import pytest
 
-from metake.words import TruncatedStr, begins_with, shown
+from metake.words import TruncatedStr, begins_with, counted, shown
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,39 @@ def test_truncated_answer_ignores_surrounding_spaces():
     """A truncated answer remains one without its surrounding spaces."""
     assert isinstance(TruncatedStr(" Oslo ").strip(), TruncatedStr)
     assert TruncatedStr(" Oslo ").strip() == "Oslo"
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (0, "edit", "0 edits"),
+        (1, "edit", "1 edit"),
+        (2, "edit", "2 edits"),
+        (1, "batch", "1 batch"),
+        (3, "batch", "3 batches"),
+        (1234, "record", "1,234 records"),
+    ],
+)
+def test_counted_noun_agrees_with_its_number(count, noun, text):
+    assert counted(count, noun) == text
+
+
+TEXTS = [
+    path
+    for folder, suffixes in (
+        ("metake", (".py", ".html", ".js", ".md")),
+        ("experiments", (".py",)),
+        ("docs", (".md", ".ipynb")),
+    )
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in suffixes
+]
+
+
+@pytest.mark.parametrize(
+    "term", ["LoRA folder of peft", "a LoRA folder that", "LoRA file", "made-up", "pip install metake "]
+)
+def test_one_thing_has_one_word(term):
+    """PEFT adapter, GGUF adapter, synthetic world; metake is not on the package index."""
+    found = [path for path in [ROOT / "README.md", *TEXTS] if term in path.read_text(encoding="utf-8")]
+    assert not found

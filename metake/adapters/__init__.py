@@ -1,1 +1,1 @@
-"""A weight update as a LoRA adapter: PEFT folders, GGUF files, model cards."""
+"""A weight update as an adapter: PEFT adapters, GGUF adapters, model cards."""

@@ -51,7 +51,7 @@ def module_path(modules: Mapping[str, Any], layer: int) -> str:
 
 
 def check_paths(model: EditableModel, layers: tuple[int, ...]) -> None:
-    """Refuse layers that no LoRA adapter can address.
+    """Refuse layers that no adapter can address.
 
     Args:
         model: the model.

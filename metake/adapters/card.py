@@ -13,7 +13,9 @@ import metake
 from metake.adapters.adapter import Adapter
 from metake.adapters.base_name import PLACEHOLDER, displayed_base, is_hub_name
 from metake.errors import MetakeError
+from metake.words import counted
 
+KINDS = {"peft": "A PEFT adapter", "gguf": "A GGUF adapter"}
 SHOWN = 50  # edits in the table; all of them are in the metadata of the weights
 
 
@@ -48,7 +50,7 @@ def _edits(note: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
         for i, edit in enumerate(edits[:SHOWN])
     ]
     head = ["prompt", "subject", "new answer", *(["answer begins with it"] if known else [])]
-    lines = ["## Edits", "", f"{len(edits)} edits.", ""]
+    lines = ["## Edits", "", f"{counted(len(edits), 'edit')}.", ""]
     if rows:
         lines += [*_table(head, rows), ""]
     if len(edits) > SHOWN:
@@ -186,7 +188,7 @@ def card(adapter: Adapter, report: Mapping[str, Any], serve: str, library: str =
         "",
         f"# Knowledge edit of {name}",
         "",
-        f"A LoRA adapter that changes facts in {name}, computed by MetaKE {metake.__version__} in closed form, not trained.",
+        f"{KINDS[library]} that changes facts in {name}, computed by MetaKE {metake.__version__} in closed form, not trained.",
         "",
         *_edits(adapter.note, report),
         *_layers(adapter, report),

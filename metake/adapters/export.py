@@ -87,7 +87,7 @@ def save_peft(
     overwrite: bool = False,
     shown_as: str = "",
 ) -> Exported:
-    """Write a PEFT folder with its model card, completely or not at all.
+    """Write a PEFT adapter with its model card, completely or not at all.
 
     Args:
         adapter: the adapter.
@@ -111,7 +111,7 @@ def save_peft(
 def save_gguf(
     adapter: Adapter, folder: Path, report: Mapping[str, Any], *, overwrite: bool = False
 ) -> Exported:
-    """Write a folder with a LoRA file of llama.cpp and a model card, completely or not at all.
+    """Write a folder with a GGUF adapter and a model card, completely or not at all.
 
     Args:
         adapter: the adapter.

@@ -87,7 +87,7 @@ def tensor_names(adapter: Adapter, gguf: Any) -> dict[int, str]:
 
 
 def write_gguf(adapter: Adapter, path: Path) -> None:
-    """Write a LoRA file of llama.cpp in fp32, with alpha equal to the rank.
+    """Write a GGUF adapter of llama.cpp in fp32, with alpha equal to the rank.
 
     Args:
         adapter: an adapter of equal ranks.

@@ -21,7 +21,7 @@ from metake.models.editable import EditableModel
 from metake.shipped import DTYPES
 from metake.tensor_files import checked_meta, dtype_name, open_tensors
 
-REMEDY = "give a LoRA folder that peft or metake export wrote"
+REMEDY = "give a PEFT adapter that peft or metake export wrote"
 # fields of adapter_config.json under which the adapter is more than a low-rank sum
 LARGEST = 1e30  # of ranks and alphas, which scale fp32 factors
 UNSUPPORTED = (
@@ -50,7 +50,7 @@ class PeftFolder:
         folder: the folder.
         base: name or path of its base model; may be empty.
         pairs: path of a module -> (left, right), `d_out x r` and `d_in x r`, with the scaling in `left`.
-        meta: metadata of `save_pretrained`; empty for a folder of peft.
+        meta: metadata of `save_pretrained`; empty for a folder that peft wrote.
     """
 
     folder: Path

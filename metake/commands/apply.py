@@ -13,14 +13,13 @@ from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
 from metake.folders import check_folder
 from metake.options import output_path
+from metake.words import counted
 
 if TYPE_CHECKING:
     from metake.deltas import Delta
     from metake.models.editable import EditableModel
 
-DeltaPath = Annotated[
-    Path, typer.Option(help="Folder or file written by `metake edit`, or a LoRA folder of peft.")
-]
+DeltaPath = Annotated[Path, typer.Option(help="Folder or file written by `metake edit`, or a PEFT adapter.")]
 Out = Annotated[Path, typer.Option(parser=output_path, metavar="PATH", help="Folder for the edited model.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Skip the check that the delta was made for this model.")
@@ -62,7 +61,7 @@ def save_edited(
     change.apply(model, check=not force)
     save_model(model, out, overwrite=overwrite)
     edits = len(change.note.get("edits", []))
-    typer.echo(f"saved the edited model: {out} ({edits} edits, layers {list(change.layers)})")
+    typer.echo(f"saved the edited model: {out} ({counted(edits, 'edit')}, layers {list(change.layers)})")
 
 
 def edited_content(change: Delta, model: EditableModel, out: Path, delta: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ Questions = Annotated[Path | None, typer.Option(help="File of questions, one per
 DeltaPath = Annotated[
     Path | None,
     typer.Option(
-        help="Folder or file written by `metake edit`, or a LoRA folder of peft: print answers before and after this edit. --model is the unedited model."
+        help="Folder or file written by `metake edit`, or a PEFT adapter; prints the answers of --model before and after this edit."
     ),
 ]
 Tokens = Annotated[int, typer.Option(min=1, help="Maximum number of tokens per answer.")]

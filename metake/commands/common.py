@@ -234,12 +234,12 @@ def load_model(
 
 
 def read_delta(path: Path, folded_by: str = "") -> Callable[[EditableModel | None, bool], Delta]:
-    """Read a saved delta or a LoRA folder of peft, before a model is loaded.
+    """Read a saved delta or a PEFT adapter, before a model is loaded.
 
     A file that cannot be read raises a `MetakeError`.
 
     Args:
-        path: folder or file of `metake edit`, or a LoRA folder.
+        path: folder or file of `metake edit`, or a PEFT adapter.
         folded_by: name of a command that writes weights alone, which refuses gated patches.
 
     Returns:

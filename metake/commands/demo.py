@@ -33,7 +33,7 @@ def demo(
     """Compare an open and a closed loop on a real and a demo model, in a few minutes.
 
     (a) Six well-known facts in a real pretrained model, by both loops under the same constraint. (b) A dozen facts in
-    the same model, each method with its preset. (c) Sixty facts of a made-up world in a demo model, in batches. Writes
+    the same model, each method with its preset. (c) Sixty facts of a synthetic world in a demo model, in batches. Writes
     report.html and results.json. If the real model is not installed, (a) runs on the demo model.
 
     Example: metake demo --out results/demo

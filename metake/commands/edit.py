@@ -44,6 +44,7 @@ from metake.errors import MetakeError
 from metake.files import write_json
 from metake.folders import check_folder, result_folder
 from metake.processes import is_first
+from metake.words import counted
 
 if TYPE_CHECKING:
     from metake.editor import Editor
@@ -275,7 +276,7 @@ def unreachable_line(result: EditResult, escalate: int) -> str:
     kinds = Counter(reason.partition(":")[0] for reason in result.failure_reasons.values())
     reasons = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
     return (
-        f"cannot be had: {len(result.failed)} of {len(result.requests)} edits with {result.method.name} on layers "
+        f"cannot be had: {len(result.failed)} of {counted(len(result.requests), 'edit')} with {result.method.name} on layers "
         f"{list(result.method.layers)}, in {escalate + 1} attempts ({reasons}); take other --layers, another wording, or a "
         "larger model"
     )

@@ -21,7 +21,7 @@ Target = Annotated[str | None, typer.Option("--target", help="The new answer.", 
 Requests = Annotated[
     Path | None,
     typer.Option(
-        help="File of facts (JSON, JSON Lines, CSV or TSV; docs/data.md), edited as one batch.",
+        help="File of facts (JSON, JSON Lines, CSV or TSV; docs/data.md); edited as one batch.",
         rich_help_panel=RECORDS,
     ),
 ]

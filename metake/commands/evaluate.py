@@ -51,6 +51,7 @@ from metake.errors import MetakeError
 from metake.files import read_text, write_json, write_text
 from metake.phases import phase
 from metake.processes import is_first
+from metake.words import counted
 
 if TYPE_CHECKING:
     from metake.data.record import Record
@@ -208,7 +209,9 @@ def save_results(draws: Sequence[Results], content: dict[str, Any], out: Path) -
     short, full = draws[0].table(), draws[0].markdown()
     if len(draws) > 1:
         table = summary_table(content["summary"])
-        short = render(f"{content['model']}: {content['edits']} edits, {len(draws)} draws", *table, 150)
+        short = render(
+            f"{content['model']}: {counted(content['edits'], 'edit')}, {len(draws)} draws", *table, 150
+        )
         full = markdown(*table)
     write_json(out / "results.json", content)
     save_options(out)

@@ -40,14 +40,14 @@ Edited = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Evaluate this model, which was edited elsewhere (safetensors), or this delta or LoRA folder, in place of --methods.",
+        help="Edited model to evaluate instead of --methods: a model folder (safetensors) from any program, a delta, or a PEFT adapter.",
         rich_help_panel=MODEL,
     ),
 ]
 Base = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="With --edited: the unedited model, as for --model.", rich_help_panel=MODEL
+        metavar="NAME", help="Unedited model of --edited; any value of --model.", rich_help_panel=MODEL
     ),
 ]
 OF_METHODS = (
@@ -85,13 +85,13 @@ Out = Annotated[
 ]
 Edits = Annotated[
     int | None,
-    typer.Option(min=1, help="Use the first records, this many; default: all.", rich_help_panel=RECORDS),
+    typer.Option(min=1, help="Number of records, from the first on; default: all.", rich_help_panel=RECORDS),
 ]
 Seeds = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Draws of the records: the first ones for draw 0, a random sample for every other; each has contexts of its own.",
+        help="Number of draws of the records: draw 0 has the first ones, each other draw a random sample and its own context prefixes.",
         rich_help_panel=RECORDS,
     ),
 ]
@@ -99,7 +99,7 @@ Against = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Also the paired difference of every other method to this one, record by record, with its interval.",
+        help="Method that the others are compared with: paired differences per record, with confidence intervals.",
         rich_help_panel="Measurement",
     ),
 ]
@@ -108,7 +108,7 @@ MeasureEvery = Annotated[
     typer.Option(
         min=1,
         metavar="BATCHES",
-        help="Measure also in between, after every so many batches.",
+        help="Interval of additional measurements, in batches; default: measure only after the last batch.",
         rich_help_panel="Measurement",
     ),
 ]
@@ -116,7 +116,7 @@ Alone = Annotated[
     bool,
     typer.Option(
         "--alone",
-        help="Evaluate each batch alone, on an otherwise unedited model.",
+        help="Evaluate each batch by itself, on the unedited model, instead of in sequence.",
         rich_help_panel="Measurement",
     ),
 ]
@@ -129,10 +129,10 @@ ProtocolName = Annotated[
         rich_help_panel="Measurement",
     ),
 ]
-Generate = Annotated[bool, typer.Option(help="Also evaluate free generation.", rich_help_panel="Measurement")]
+Generate = Annotated[bool, typer.Option(help="Also evaluate generated text.", rich_help_panel="Measurement")]
 HeldOut = Annotated[
     Path | None,
-    typer.Option(help="Text for perplexity; default: the included text.", rich_help_panel="Measurement"),
+    typer.Option(help="Text file for perplexity; default: the included text.", rich_help_panel="Measurement"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""`metake export`: a saved delta as a LoRA adapter or as an edited model."""
+"""`metake export`: a saved delta as an adapter or as an edited model."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class ExportFormat(StrEnum):
 
 DeltaPath = Annotated[
     Path,
-    typer.Argument(
-        metavar="DELTA", help="Folder or file written by `metake edit`, or a LoRA folder of peft."
-    ),
+    typer.Argument(metavar="DELTA", help="Folder or file written by `metake edit`, or a PEFT adapter."),
 ]
 Form = Annotated[
     ExportFormat,
-    typer.Option("--format", help="A LoRA folder of peft, the edited model, or a LoRA file of llama.cpp."),
+    typer.Option(
+        "--format",
+        help="PEFT adapter (peft), GGUF adapter for llama.cpp (gguf-lora), or edited model (merged).",
+    ),
 ]
 Out = Annotated[
     Path, typer.Option(parser=output_path, metavar="PATH", help="Folder for the adapter or the edited model.")
@@ -48,25 +49,26 @@ Base = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="The unedited model: a name from `metake models`, a folder, a .gguf file or a hub name. Needed for merged, for a "
-        "delta of an earlier metake, and for a LoRA folder that peft wrote.",
+        help="Unedited model: a name from `metake models`, a local folder, a .gguf file or a hub name. Required for merged, for a "
+        "delta of an earlier metake version, and for a PEFT adapter that peft wrote.",
     ),
 ]
 BaseName = Annotated[
     str | None,
     typer.Option(
         "--base",
-        help="Name or path of the base model that the adapter states; default: --model, or the delta's.",
+        help="Hub name or folder of the base model, written into the adapter; default: that of --model or of the delta.",
     ),
 ]
 MaxRank = Annotated[
     int,
-    typer.Option("--max-rank", min=1, help="Largest rank of a layer; larger ones are recompressed by SVD."),
+    typer.Option("--max-rank", min=1, help="Maximum rank of a layer; larger changes are truncated by SVD."),
 ]
 Exact = Annotated[
     bool,
     typer.Option(
-        "--exact-ranks", help="Keep each layer's rank; default: one rank that vLLM takes, for all layers."
+        "--exact-ranks",
+        help="Keep the rank of each layer; default: pad all layers to one rank that vLLM supports.",
     ),
 ]
 
@@ -151,7 +153,7 @@ def export(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a saved edit as a LoRA folder of peft, a LoRA file of llama.cpp, or an edited model.
+    """Write a saved edit as a PEFT adapter, a GGUF adapter for llama.cpp, or an edited model.
 
     Example: metake export edited --format peft --model smollm2 --out adapter
     """

@@ -9,7 +9,7 @@ import typer
 
 from metake.commands.common import data_file, load_model, parse_changes
 from metake.commands.edit import read_requests
-from metake.commands.edit_options import Prompt, Requests, Subject, Target
+from metake.commands.edit_options import Prompt, Subject, Target
 from metake.commands.option_types import (
     AsJson,
     Change,
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 
 DEVELOPMENT = 20  # facts of a demo model's world that are measured by default
 
+Facts = Annotated[
+    Path | None,
+    typer.Option(
+        "--requests",
+        help="File of facts to measure (JSON, JSON Lines, CSV or TSV; docs/data.md); default for a demo model: facts of its world.",
+    ),
+]
 Measured = Annotated[
     str | None,
     typer.Option(
@@ -114,7 +121,7 @@ def locate(
     request: Prompt = None,
     subject: Subject = None,
     target: Target = None,
-    requests: Requests = None,
+    requests: Facts = None,
     method: MethodName = "metake",
     layers: Measured = None,
     change: Change = None,

@@ -117,14 +117,16 @@ Stats = Annotated[
     Path | None,
     typer.Option(
         "--stats",
-        help="Statistics: a file of `metake stats`, or a source of its --from.",
+        help="Statistics of keys: a file written by `metake stats`, or a SOURCE of its --from; default: collected from --text.",
         rich_help_panel=METHOD,
     ),
 ]
 Text = Annotated[
     Path | None,
     typer.Option(
-        "--text", help="Text to collect statistics from; default: the included text.", rich_help_panel=METHOD
+        "--text",
+        help="Text file to collect statistics from; default: the included text.",
+        rich_help_panel=METHOD,
     ),
 ]
 
@@ -134,7 +136,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="File of records; default, on a demo model: facts of its made-up world.",
+        help="File of records; default for a demo model: facts of its synthetic world.",
         rich_help_panel=RECORDS,
     ),
 ]

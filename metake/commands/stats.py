@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metake.commands.common import load_model
-from metake.commands.edit_options import Requests
-from metake.commands.option_types import AsJson, Device, Dtype, Layers, MethodName, Model, Modules, Overwrite
+from metake.commands.option_types import (
+    AsJson,
+    Device,
+    Dtype,
+    Layers,
+    MethodName,
+    Model,
+    Modules,
+    Overwrite,
+    Text,
+)
 from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import check_writable, read_text
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path | None,
     typer.Option(
-        parser=output_path, metavar="PATH", help="File to write (safetensors); needed unless --compare."
+        parser=output_path, metavar="PATH", help="File to write (safetensors); required without --compare."
     ),
 ]
 Source = Annotated[
@@ -35,8 +44,8 @@ Source = Annotated[
     typer.Option(
         "--from",
         metavar="SOURCE",
-        help="Read instead of collected: memit's .npz files (a folder or one file), AlphaEdit's null_space_project.pt, or a "
-        "repository on the hub with memit's files.",
+        help="Published statistics to read instead of collecting them: MEMIT's .npz files (a folder or one file), AlphaEdit's "
+        "null_space_project.pt, or a hub repository with MEMIT's files.",
     ),
 ]
 Compared = Annotated[
@@ -44,13 +53,19 @@ Compared = Annotated[
     typer.Option(
         "--compare",
         metavar="SOURCE",
-        help="Print eta under these statistics side by side: files of metake stats, or sources of --from. Repeatable.",
+        help="Statistics whose eta is printed side by side: a file of `metake stats`, or a SOURCE of --from. Repeatable.",
     ),
 ]
-TextFile = Annotated[Path | None, typer.Option(help="A text file.")]
+Facts = Annotated[
+    Path | None,
+    typer.Option(
+        "--requests",
+        help="Facts whose eta --compare prints (JSON, JSON Lines, CSV or TSV file); default for a demo model: facts of its world.",
+    ),
+]
 Dataset = Annotated[
     str | None,
-    typer.Option(help="Streamed dataset instead of a file: NAME or NAME:CONFIG (needs the hub extra)."),
+    typer.Option(help="Dataset of the hub to stream instead of --text: NAME or NAME:CONFIG (extra: hub)."),
 ]
 Tokens = Annotated[int | None, typer.Option(min=1, help="Number of tokens; default: the whole text.")]
 
@@ -236,11 +251,11 @@ def collected(
 def stats(
     model: Model,
     out: Out = None,
-    text: TextFile = None,
+    text: Text = None,
     dataset: Dataset = None,
     source: Source = None,
     compare: Compared = None,
-    requests: Requests = None,
+    requests: Facts = None,
     method: MethodName = "memit",
     tokens: Tokens = None,
     layers: Layers = None,

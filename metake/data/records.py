@@ -21,6 +21,7 @@ from metake.errors import MetakeError
 from metake.files import as_path
 from metake.names import did_you_mean
 from metake.requests import PLACEHOLDER, is_unicode, one_line
+from metake.words import counted
 
 MARKS = ("requested_rewrite", "src", "prompt")  # fields by which the most common formats are recognized
 NO_SUBJECT = "no subject in the prompt"
@@ -53,7 +54,7 @@ class Reading:
     @property
     def summary(self) -> str:
         """One line: number of records, and what is left out for which reason."""
-        parts = [f"{self.entries} records, {_counted(self.left_out, '')}"]
+        parts = [f"{counted(self.entries, 'record')}, {_counted(self.left_out, '')}"]
         if self.dropped:
             parts.append(_counted(self.dropped, "probes "))
         return "; ".join(parts)

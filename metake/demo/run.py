@@ -245,7 +245,7 @@ def well_known_facts(real: EditableModel, output: Output) -> Part:
 def made_up_facts(
     small: EditableModel, model: str, edits: int, batch: int, output: Output, paragraphs: Sequence[str]
 ) -> Part:
-    """Facts of the made-up world in consecutive batches, with two controls.
+    """Facts of the synthetic world in consecutive batches, with two controls.
 
     Args:
         small: the demo model.

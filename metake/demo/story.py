@@ -11,6 +11,7 @@ from metake.evaluation.page import write_layers
 from metake.methods.base import Method
 from metake.models.editable import EditableModel
 from metake.presets import settings_for
+from metake.words import counted
 
 OPEN, CLOSED, CONTROL = "memit", "metake", "memit-compensated"
 STEPS, PLAN = 20, 8  # gradient steps of either method; of these, steps of the closed loop's plan
@@ -107,7 +108,7 @@ def tell_result(content: Mapping[str, Any]) -> list[str]:
         rows[OPEN]["settings"],
     )
     return [
-        f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {count} facts under the same constraint: lambda "
+        f"{OPEN} (open loop) and {CLOSED} (closed loop) edit the same {counted(count, 'fact')} under the same constraint: lambda "
         f"{setting['geometry']['lam']:,.0f}, layers {write_layers(setting['layers'])}, at most {STEPS} gradient steps.",
         f"{OPEN} plans a target and then solves for the weights: {right[OPEN]} of {count} answers begin with the target. "
         f"{CLOSED} optimizes the target for the loss after the solve: {right[CLOSED]} of {count} do.",
@@ -185,5 +186,5 @@ def conclusion(content: Mapping[str, Any]) -> Sequence[str]:
     more = f"Lengthening the plan also works; its realized shift is {shifts}. " if also else ""
     return [
         f"Conclusion: a plan that ignores the solver can be attenuated until the edit fails. {more}"
-        f"This is one run with {content['edits']} facts; docs/results has the large ones."
+        f"This is one run with {counted(content['edits'], 'fact')}; docs/results has the large ones."
     ]

@@ -13,6 +13,7 @@ from metake.evaluation.page import write_layers
 from metake.files import write_text
 from metake.report.page import Picture, Section, write_page
 from metake.report.tables import render
+from metake.words import counted
 
 
 def write_csv(content: dict[str, Any], path: Path) -> None:
@@ -55,7 +56,7 @@ def report(content: dict[str, Any], out: Path) -> None:
     head, rows = table(content["verdicts"]["start"])
     words = sentences(content["verdicts"]["start"])
     title = (
-        f"{content['model']}: Theorem 3 at the plan of {len(content['edits'])} edits, "
+        f"{content['model']}: Theorem 3 at the plan of {counted(len(content['edits']), 'edit')}, "
         f"layers {write_layers(content['layers'])}"
     )
     pictures = [Picture(path, *WORDS[path.stem]) for path in figures]

@@ -11,6 +11,7 @@ from metake.evaluation.wild import rules_of
 from metake.files import write_text
 from metake.report.answers import Answer, Dialogue, Line, judge_neighbor, judge_target
 from metake.report.page import Section
+from metake.words import counted
 
 ANSWERS = "answers.jsonl"
 KINDS = ("edited", "rephrased", "neighbor")
@@ -103,7 +104,7 @@ def answer_sections(content: Mapping[str, Any], title: str) -> list[Section]:
     if not talks:
         return []
     count = content["edits"]
-    some = f"{len(talks)} of {count} edits" if len(talks) < count else "All edits"
+    some = f"{len(talks)} of {counted(count, 'edit')}" if len(talks) < count else "All edits"
     return [
         Section(title, dialogues=talks, paragraphs=[f"{some}, with the answers before and after. {LEGEND}"])
     ]

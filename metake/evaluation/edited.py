@@ -31,10 +31,10 @@ def read_edited(
     dtype: str | torch.dtype = "float32",
     modules: ModuleMap | Path | str | None = None,
 ) -> EditableModel | Delta:
-    """The edited model of a saved folder, or the delta of a folder without a model or of a LoRA adapter.
+    """The edited model of a saved folder, or the delta of a folder without a model or of a PEFT adapter.
 
     Args:
-        folder: folder of a saved model (safetensors, with its tokenizer), of a delta, or of peft.
+        folder: folder of a saved model (safetensors, with its tokenizer), of a delta, or a PEFT adapter.
         base: the unedited model; the edited one has its device, and prompts in a chat template if it has.
         dtype: of the weights.
         modules: module map of an unknown family.
@@ -56,7 +56,7 @@ def read_edited(
         return Delta.from_pretrained(path, base)
     raise MetakeError(
         f"{folder}: holds neither config.json and safetensors nor {FILE}; give the folder of a saved model, a delta or a "
-        "LoRA adapter"
+        "PEFT adapter"
     )
 
 

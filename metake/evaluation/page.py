@@ -16,6 +16,7 @@ from metake.evaluation.results import GivenEdit, Results
 from metake.methods.base import Method
 from metake.methods.locate_then_edit import LocateThenEdit
 from metake.report.page import Picture, Section, write_page
+from metake.words import counted
 
 ATTENUATION = (
     "Attenuation: of a residual r (the shift of the hidden state that an edit plans), a layer with key k and constraint "
@@ -188,7 +189,7 @@ def write_comparison_page(path: Path, results: Results) -> Path:
         `path`.
     """
     content = results.content
-    title = f"{content['model']}: {content['edits']} edits with {', '.join(run.method.name for run in results.runs)}"
+    title = f"{content['model']}: {counted(content['edits'], 'edit')} with {', '.join(run.method.name for run in results.runs)}"
     planned = any(isinstance(run.method, LocateThenEdit) for run in results.runs)
     paragraphs = [*conclude(content), *([ATTENUATION, COMPARING] if planned else [])]
     result = result_section(

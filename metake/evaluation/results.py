@@ -26,6 +26,7 @@ from metake.models.editable import EditableModel
 from metake.models.greedy import described_decoding
 from metake.provenance import provenance
 from metake.report.tables import markdown, render
+from metake.words import counted
 
 WIDTH = 100  # columns of a terminal that a table fits
 
@@ -194,7 +195,9 @@ class Results:
         head = ["method", *(LABELS[m] for m in metrics)]
         definitions = "; ".join(f"{LABELS[m]}: {SHORT_DEFINITIONS[m]}" for m in metrics)
         legend = f"{definitions}. Shares in per cent, ± half of their 95% interval over records."
-        table = render(f"{self.content['model']}: {self.content['edits']} edits", head, rows, WIDTH)
+        table = render(
+            f"{self.content['model']}: {counted(self.content['edits'], 'edit')}", head, rows, WIDTH
+        )
         return "\n".join([table, *textwrap.wrap(legend, WIDTH), *self._group_table()])
 
     def _group_table(self) -> list[str]:

@@ -28,6 +28,7 @@ from metake.models.probe import check_values
 from metake.models.sharded import assign, gathered, is_sharded
 from metake.models.weights import check_weight, is_plain, other_uses
 from metake.models.wrappers import compiled_from, unwrap
+from metake.words import counted
 
 MAX_NEW_TOKENS = 40
 
@@ -123,7 +124,7 @@ class EditableModel:
 
     def __repr__(self) -> str:
         chat = ", chat template" if isinstance(self.tokenizer, Chat) else ""
-        return f"<EditableModel: {self.name}, {self.family}, {len(self)} layers{chat}>"
+        return f"<EditableModel: {self.name}, {self.family}, {counted(len(self), 'layer')}{chat}>"
 
     def with_tokenizer(self, tokenizer: Any) -> EditableModel:
         """The same model with another tokenizer.

@@ -55,7 +55,9 @@ class KnownModel:
 
 KNOWN: tuple[KnownModel, ...] = (
     KnownModel("smollm2", "SmolLM2-135M-Instruct, pretrained, from the package registry", SMOLLM2_INSTALL),
-    KnownModel("demo", "GPT-2 architecture, trained on the made-up world", "nothing, ships with metake"),
+    KnownModel(
+        "demo", "GPT-2 architecture, trained on a synthetic world of facts", "nothing, ships with metake"
+    ),
     KnownModel("demo-gptj", "GPT-J architecture, same world", "a checkout of the repository"),
     KnownModel("demo-llama", "Llama architecture, same world", "a checkout of the repository"),
     KnownModel("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),

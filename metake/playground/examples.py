@@ -1,4 +1,4 @@
-"""Facts that prefill the page: of the demo models' made-up world."""
+"""Facts that prefill the page: of the demo models' synthetic world."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def examples(model: str) -> list[dict[str, Any]]:
 
 
 def _example(entry: dict[str, Any]) -> dict[str, Any]:
-    """A fact of the made-up world."""
+    """A fact of the synthetic world."""
     return {
         "prompt": entry["src"],
         "subject": entry["subject"],

@@ -37,7 +37,7 @@ def _gguf(delta: Delta, model: EditableModel, folder: Path) -> None:
 
 FORMATS = {
     "delta": Format("the weight update alone, for metake apply", lambda delta, _, folder: delta.save(folder)),
-    "peft": Format("a LoRA folder of peft, for vLLM", _peft),
-    "gguf-lora": Format("a LoRA file of llama.cpp", _gguf),
+    "peft": Format("a PEFT adapter, for vLLM", _peft),
+    "gguf-lora": Format("a GGUF adapter, for llama.cpp", _gguf),
     "merged": Format("the edited model", lambda _, model, folder: write_model(model, folder), of_edited=True),
 }

@@ -24,6 +24,7 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.provenance import provenance
 from metake.report.figures import plot_tradeoff
 from metake.report.tables import markdown
+from metake.words import counted
 
 METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake")
 METRICS = ("efficacy", "generalization", "specificity", "same_subject")
@@ -118,7 +119,7 @@ def sweep(
     write_json(out / f"{short}.json", content)
     table = _table(points)
     write_text(out / f"{short}.md", table)
-    title = f"{model.name}, {len(records)} facts in batches of {batch}"
+    title = f"{model.name}, {counted(len(records), 'fact')} in batches of {batch}"
     draw_or_note(lambda: plot_tradeoff(points, out / f"{short}.png", title=title))
     return table
 

@@ -1,4 +1,4 @@
-"""`metake export`, and LoRA folders as the delta of `metake apply` and `metake ask`."""
+"""`metake export`, and PEFT adapters as the delta of `metake apply` and `metake ask`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A LoRA file of llama.cpp: its fields, and tensors whose scaled product is the change."""
+"""A GGUF adapter: its fields, and tensors whose scaled product is the change."""
 
 import pytest
 import torch

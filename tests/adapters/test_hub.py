@@ -81,5 +81,5 @@ def test_refused_upload_is_one_line(hub, tiny_model, delta, monkeypatch):
 def test_repository_that_is_not_there_is_one_line(hub, tiny_model):
     with pytest.raises(MetakeError, match="owner/none: no such folder, and not available from the hub"):
         Delta.from_pretrained("owner/none", tiny_model)
-    with pytest.raises(MetakeError, match="no such folder; give a LoRA folder"):
+    with pytest.raises(MetakeError, match="no such folder; give a PEFT adapter"):
         Delta.from_pretrained(Path("owner/none"), tiny_model)  # a path is no repository

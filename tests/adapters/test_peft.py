@@ -1,4 +1,4 @@
-"""A delta as a folder of peft: the edited model's logits, `metake apply`, and the same delta again."""
+"""A delta as a PEFT adapter: the edited model's logits, `metake apply`, and the same delta again."""
 
 import json
 

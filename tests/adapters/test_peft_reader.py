@@ -1,4 +1,4 @@
-"""LoRA folders that peft wrote, read as deltas; folders that are refused."""
+"""PEFT adapters that peft wrote, read as deltas; folders that are refused."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def to_pickle(folder):
 
 REFUSED = {
     "no config": (lambda f: (f / CONFIG).unlink(), "has no adapter_config.json"),
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), "has no adapter_model.safetensors; give a LoRA folder"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "has no adapter_model.safetensors; give a PEFT adapter"),
     "pickle": (to_pickle, "save it as safetensors"),
     "no json": (lambda f: (f / CONFIG).write_text("{"), "not JSON"),
     "list": (lambda f: (f / CONFIG).write_text("[]"), "must be a JSON object"),
