@@ -39,7 +39,8 @@ ModelOrDemo = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, cuda:1; auto: blocks on all GPUs; sharded: weights divided over torchrun's processes. Default: a GPU, if any.", rich_help_panel=MODEL
+        help="cpu, cuda, cuda:1; auto: blocks on all GPUs; sharded: weights divided over torchrun's processes. Default: a GPU, if any.",
+        rich_help_panel=MODEL,
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="Weights: float32, bfloat16 or float16.", rich_help_panel=MODEL)]
