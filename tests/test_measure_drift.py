@@ -18,7 +18,7 @@ from metake.planners.target_optimization import Penalty
 from metake.prompts import Batch
 from metake.solvers.allocation import Spread, last
 from metake.solvers.layered import LayeredSolver
-from tests.scripts import call, call_here, refused
+from tests.scripts import call_here, refused
 
 SCRIPT = "measure_drift.py"
 LAYERS = (1, 2, 3)
@@ -172,8 +172,9 @@ def test_verdict_leaves_out_what_was_not_measured(edit):
 
 def test_measure_drift_writes_all_files_and_resumes(tmp_path):
     """The command writes everything and goes on where it was."""
-    quick = ("--model", "demo-llama", "--layers", "1-3", "--norms", 1, "--steps", 2, "--out", tmp_path)
-    call(SCRIPT, *quick, "--edits", 1)
+    small = ("--model", "demo-llama", "--layers", "1-3", "--norms", 1, "--steps", 2, "--factors", 3)
+    quick = (*small, "--out", tmp_path)
+    call_here(SCRIPT, *quick, "--edits", 1)
     first = read_record(tmp_path / "drift.json", "")
     first["edits"][0]["start"]["nll"] = 123.0  # to be recognized
     write_record(tmp_path / "drift.json", first)
@@ -194,7 +195,7 @@ def test_measure_drift_writes_all_files_and_resumes(tmp_path):
         "cosines.png",
     }
     lines = (tmp_path / "drift.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * (2 + 3)
+    assert len(lines) == 1 + 2 * (2 + 2)  # the factor 1 is always measured
 
     changed = (tmp_path / "drift.json").read_text().replace("123.0", "124.0")
     (tmp_path / "drift.json").write_text(changed)
