@@ -73,7 +73,9 @@ def together(tmp_path_factory):
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("processes")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(join, args=(2, str(folder)), nprocs=2)
+    # forked where that is possible, so that nothing has to be imported again
+    method = "spawn" if torch.cuda.is_available() else "fork"
+    mp.start_processes(join, args=(2, str(folder)), nprocs=2, start_method=method)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
