@@ -134,7 +134,10 @@ def test_editor_edits_each_demo_model(model, statistics_of, records):
 
 
 # fine-tuning and learned maps: test_fine_tune.py, maps/test_fit.py
-OTHERS = {"ft-l", "ft-m", "locft-bf", *(name for name, row in METHODS.items() if row.prototype.needs_fit)}
+OTHERS = {
+    *("ft-l", "ft-m", "locft-bf", "grace", "wise", "memoir", "rep"),
+    *(name for name, row in METHODS.items() if row.prototype.needs_fit),
+}
 
 
 @pytest.mark.parametrize(
