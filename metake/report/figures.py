@@ -75,6 +75,10 @@ LINE_STYLES: dict[str, LineStyle] = {
     "prune-added": (SKY, "<", "-."),
     "rome": (ORANGE, "^", ":"),
     "emmet": (ORANGE, ">", "-."),
+    "grace": (BLUE, "D", "-"),
+    "wise": (SKY, ">", "-"),
+    "memoir": (PURPLE, "<", "-"),
+    "rep": (BLACK, "p", "-"),
 }
 MARKERS, LINES = "osD^v<>PX*phd", ("-", "--", "-.", ":")
 STYLE: Any = {
