@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from tqdm import tqdm
 
 from metake.components import register
@@ -63,9 +63,11 @@ class LearnedMap(MappedGradient):
     lr: float = Field(
         1e-6, gt=0, description="step size of every layer before the fit, which changes it [lr]"
     )
-    network: Network = Field(ResidualNetwork(), description="network of the map")
-    update: Update = Field(LeastSquares(), description="change of the weights from the mapped pairs")
-    fitting: Fitting = Field(Fitting(), description="how the map is fitted")
+    network: SerializeAsAny[Network] = Field(ResidualNetwork(), description="network of the map")
+    update: SerializeAsAny[Update] = Field(
+        LeastSquares(), description="change of the weights from the mapped pairs"
+    )
+    fitting: SerializeAsAny[Fitting] = Field(Fitting(), description="how the map is fitted")
     reduction: Reduction = Field(
         "sum",
         description="gradients of the sum of the NLL over a batch's answer tokens, which do not depend on the batch's "

@@ -142,6 +142,25 @@ def test_unfitted_map_is_a_plain_gradient_step(demo, records, network):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_are_those_of_the_published_equations(name):
+    """MALMEN: y + s relu(y A B + b) + m. MEND: y + relu(s (y A B + b) + m)."""
+    network = NETWORKS[name].build(7, 2, seed=4).double()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    rows = torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    wanted = rows
+    for block in network.blocks:
+        inner = wanted @ (block.a @ block.b) + block.bias
+        if name == "residual":
+            wanted = wanted + block.scale[1] * inner.relu() + block.shift[1]
+        else:
+            wanted = wanted + (block.scale[1] * inner + block.shift[1]).relu()
+    torch.testing.assert_close(network(rows, 1), wanted, rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
 def test_gradients_of_the_sum_do_not_depend_on_the_batch(wide, records):
     """With the moments of the fit, a request's pair is the same in every batch and at every place of it."""
     made = perturbed(MapSpec(LAYERS, NETWORKS["residual"], LeastSquares(), 0.1), wide)
