@@ -44,7 +44,7 @@ def options() -> Parser:
     parser.add_argument("--edits", type=at_least(1), default=50, help="so many answers")
     parser.add_argument("--sentences", type=at_least(1), default=8, help="sentences of a biography")
     parser.add_argument("--least", type=at_least(1), default=60, help="tokens of the shortest answer")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the biographies")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the biographies")
     parser.add_argument("--preset", help="name or file of another preset than the model's")
     parser.add_argument(
         "--out", type=output_folder, default="results/long-answers", help="folder; default: %(default)s"
