@@ -79,13 +79,13 @@ def biographies(count: int, seed: int = 0, sentences: int = 8, world: World | No
         the records, with a rephrased question each, and a fact about another person for locality.
     """
     world = world or World()
-    rng = random.Random(f"{world.seed}-biographies-{seed}")
-    people = rng.sample(world.subjects, count)
-    others = [fact for fact in world.facts if fact.subject not in people]
+    people = list(world.subjects)
+    random.Random(f"{world.seed}-biographies-{seed}").shuffle(people)
     records = []
-    for subject in people:
+    for subject in people[:count]:  # those of a smaller count come first
+        rng = random.Random(f"{world.seed}-biographies-{seed}-{subject}")
         request = EditRequest(QUESTION, subject, biography(world, subject, rng, sentences))
-        other = rng.choice(others)
+        other = rng.choice([fact for fact in world.facts if fact.subject != subject])
         records.append(
             Record(
                 request,

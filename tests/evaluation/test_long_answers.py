@@ -71,6 +71,7 @@ def test_measurement_changes_with_the_edit_and_locality_is_agreement(demo):
 def test_biographies_are_drawn_with_a_seed_about_different_people():
     first, again, other = biographies(5, seed=3), biographies(5, seed=3), biographies(5, seed=4)
     assert first == again != other
+    assert biographies(2, seed=3) == first[:2]
     people = [record.request.subject for record in first]
     assert len(set(people)) == 5
     assert set(people) <= set(World().subjects)
