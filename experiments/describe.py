@@ -46,7 +46,7 @@ def replace_table(text: str, table: str) -> str:
 def completed_names() -> dict[str, list[str]]:
     """Names that a shell completes, which `metake.commands.completion` reads without model libraries."""
     models = [known.name for known in KNOWN if known.name not in ("FOLDER", "FILE.gguf")]
-    return {"models": models, "methods": list(METHODS), "settings": setting_names()}
+    return {"models": models, "methods": list(METHODS), "settings": sorted(setting_names())}
 
 
 @command("describe")
