@@ -46,6 +46,7 @@ EXTRA_ROOMS = {
 }  # of metake/
 SCRIPTS = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
 OPTIONAL = {
+    "accelerate",
     "datasets",
     "gguf",
     "huggingface_hub",
