@@ -100,7 +100,7 @@ def edit_all(
     """Measurement of each record, edited alone; those in the folder are read."""
     folder.mkdir(parents=True, exist_ok=True)
     measured = []
-    for i, record in enumerate(tqdm(records, desc=method.name, unit="edit")):
+    for i, record in enumerate(tqdm(records, desc=method.name, unit="edit", disable=None)):
         key = as_plain(
             {"request": vars(record.request), "method": method.model_dump(), "model": model.fingerprint()}
         )

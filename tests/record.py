@@ -72,7 +72,7 @@ def run(model: EditableModel, method: str) -> dict[str, Any]:
         after, delta = judge.measure(before), editor.delta
         return {
             "norm": {str(n): norm for n, norm in delta.norms().items()},
-            "products": {str(n): probe(delta.to_dense(n)) for n in delta.layers},
+            "products": {str(n): probe(delta.to_dense(n)) for n in delta.weight_layers},
             "eta": {str(n): torch.cat([r.eta[n] for r in results]).tolist() for n in results[0].eta},
             **{name: after.mean(name) for name in ("efficacy", "generalization", "specificity")},
         }

@@ -182,7 +182,7 @@ def test_method_settings_clash_only_with_equal_meaning():
 
     A short name that several components have sets them all, so it has to be one thing; a planner's are its own.
     """
-    shared = {"stop_loss", "check_every", "end_weight"}
+    shared = {"stop_loss", "check_every", "end_weight", "seed"}
     for row in METHODS.values():
         names = [name for _, part in row.prototype.named_components() for name in part.setting_names()]
         assert {name for name in names if names.count(name) > 1} <= shared, row.name

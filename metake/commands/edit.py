@@ -164,18 +164,22 @@ def check_out(out: Path | None, preview: bool, overwrite: bool) -> None:
         check_folder(out, overwrite=overwrite)
 
 
-def check_whole(model: EditableModel, is_kept: bool) -> None:
+def check_whole(model: EditableModel, is_kept: bool) -> EditableModel:
     """Refuse to save a model that no process holds whole, before it is edited.
 
     Args:
         model: the model.
         is_kept: whether the command saves no model.
 
+    Returns:
+        The model.
+
     Raises:
         MetakeError: the model is divided over processes.
     """
     if model.is_sharded and not is_kept:
         raise MetakeError("--delta-only: is needed with a sharded model, which no process holds whole")
+    return model
 
 
 def show_preview(editor: Editor, requests: tuple[EditRequest, ...]) -> Preview:
@@ -377,8 +381,7 @@ def edit(
         options = read_options(method, preset, hparams, change, layers)
         facts = read_requests(request, subject, target, requests, "edit", form, columns)
         check_out(out, preview, overwrite)
-        loaded = load_model(model, device, dtype, modules, chat)
-        check_whole(loaded, delta_only or preview)
+        loaded = check_whole(load_model(model, device, dtype, modules, chat), delta_only or preview)
         check_subjects(options.method(loaded, method), facts)
         (location,), statistics = options.chosen(loaded, [method], facts, stats, text)
         editor = Editor(loaded, method=location.method, statistics=statistics, reasons=location.reasons)

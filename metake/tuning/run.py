@@ -69,6 +69,13 @@ def open_preset(path: Path, known: str, name: str) -> dict[str, Any]:
     return empty | deepcopy(load_preset(path if path.is_file() else known))
 
 
+def _check_searched(methods: Sequence[str]) -> None:
+    """Refuse methods that have no settings to search."""
+    for method in methods:
+        if find_method(method).prototype.needs_fit:
+            raise MetakeError(f"tune: {method} is fitted, not searched; use metake fit")
+
+
 def tune(
     model: EditableModel,
     methods: Sequence[str],
@@ -101,9 +108,7 @@ def tune(
         MetakeError: a file cannot be used, a method is fitted, or no trial of a method succeeded.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for method in methods:
-        if find_method(method).prototype.needs_fit:
-            raise MetakeError(f"tune: {method} is fitted, not searched; use metake fit")
+    _check_searched(methods)
     known = preset_name(model)
     name = known or short_name(model.name)
     space = SPACES.get(known) or space_of(model)

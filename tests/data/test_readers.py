@@ -214,7 +214,7 @@ def test_read_file_recognizes_every_format(name, write):
     for reading in found:
         assert dict(reading.formats) == {name: 1}
         assert reading.records == found[0].records
-        assert reading.summary == "1 records, 0 left out"
+        assert reading.summary == "1 record, 0 left out"
     records = found[0].records
     assert {probe.group for record in records for probe in record.probes} == GROUPS.get(name, set())
     for record in records:
@@ -328,14 +328,14 @@ def test_read_file_without_subject_needs_the_option():
     assert record.request == EditRequest.whole("Who is Ada Falk?", SHAPES["unke"]["answer"])
     assert not record.request.has_subject
     strict = reading_of(SHAPES["unke"])
-    assert strict.summary == "1 records, 1 left out: has no field 'subject' (1)"
+    assert strict.summary == "1 record, 1 left out: has no field 'subject' (1)"
     named = reading_of({**SHAPES["unke"], "subject": "Ada Falk"})
     assert named.records[0].request.prompt == "Who is {}?"
 
 
 def test_read_file_with_a_subject_elsewhere_counts_it():
     entry = {**SHAPES["facts"], "subject": "Zed"}
-    assert reading_of(entry).summary == "1 records, 1 left out: subject is not in the prompt (1)"
+    assert reading_of(entry).summary == "1 record, 1 left out: subject is not in the prompt (1)"
     reading = reading_of(entry, SHAPES["facts"], subject_optional=True)
     assert [record.request.has_subject for record in reading.records] == [False, True]
     left = reading.without_subjects()
@@ -466,7 +466,7 @@ def test_missing_keys_of_probes_leave_the_record(write):
     entry["portability"]["Logical_Generalization"] = None
     del entry["locality"]["Forgetfulness"][0]["prompt"]
     entry["locality"]["Relation_Specificity"] = {"prompt": ["Ada Falk's trade is", "p"], "ground_truth": [7]}
-    with pytest.warns(UserWarning, match="1 records, 0 left out; 3 probes left out: ") as caught:
+    with pytest.warns(UserWarning, match="1 record, 0 left out; 3 probes left out: ") as caught:
         (record,) = read_records(write("k.json", json.dumps([entry])))
     assert "Reasoning: no answer (1)" in str(caught[0].message)
     assert [(p.group, p.answers) for p in record.probes] == [

@@ -59,7 +59,8 @@ def test_fit_lowers_the_held_out_loss(fitted, name):
     content = curve_of(fitted(name))
     held = [point["held_out"] for point in content["curve"]]
     assert [point["step"] for point in content["curve"]] == [0, 2, 4, 6]
-    assert min(held) < held[0]
+    # the first steps also fit the normalization, which step 0 is without
+    assert min(held[2:]) < held[1]
     assert (content["method"], content["records"]) == (name, {"fitted": 9, "held_out": 3})
     assert not map_file(fitted(name).file().parent, f"{name}.partial").exists()
 

@@ -169,7 +169,7 @@ def test_ultraedit_refuses_a_single_token(demo):
         *(
             (
                 {name: value},
-                f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit(, method fine-tune)?; ",
+                f"^settings: ultraedit has no {name}; it is a setting of method locate-then-edit(, method (fine-tune|rep))*; ",
             )
             for name, value in {
                 "allocation": "spread",
