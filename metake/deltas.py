@@ -183,7 +183,9 @@ class Delta(Pretrained):
             MetakeError: the line says what does not fit.
         """
         if check and self.model and self.model != model.fingerprint():
-            raise MetakeError(f"{where}: {self._misfit(model)}, or skip this check (check=False, --force)")
+            raise MetakeError(
+                f"{where}: {self._misfit(model)}, or skip this check (check=False; --force of apply and export)"
+            )
         model.check_layers(self.layers)
         for patch in self.patches:
             patch.check_fits(model, where)

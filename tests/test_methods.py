@@ -248,3 +248,10 @@ def test_find_method_loads_rows_of_installed_packages(rows, monkeypatch):
     assert asked == ["metake.method_rows"]
     with pytest.raises(MetakeError, match=r"unknown 'nowhere'; known: .*memit-theirs"):
         find_method("nowhere")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_previews_if_it_solves_for_its_values(name):
+    """MEND's step has no solve, a gated memory and fine-tuning no geometry; the command line edits by them without a preview."""
+    without = {"mend", "ft-l", "ft-m", "locft-bf", "grace", "wise", "memoir", "rep"}
+    assert METHODS[name].build((2, 3)).previews == (name not in without)

@@ -8,7 +8,7 @@ from metake.methods.base import Method
 from metake.models.load import load
 from metake.presets import load_preset, settings_for
 from metake.tuning.searched import searched_names
-from metake.tuning.sweep import METHODS
+from metake.tuning.sweep import METHODS, METRICS, _table
 from tests.scripts import call_here, refused
 
 SCRIPT = "sweep.py"
@@ -56,6 +56,12 @@ def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
     used = [Method.model_validate(p["settings"]) for p in points]
     assert [method.value("cost_weight") for method in used] == [p["strength"] for p in points]
     assert {method.value("lam") for method in used} == {base.value("lam")}
+
+
+def test_table_leaves_out_the_eta_of_methods_without_a_constraint():
+    """A gated memory has a step to vary and no attenuation."""
+    point = dict.fromkeys(METRICS, 0.5) | {"method": "grace", "strength": 2.0, "eta": []}
+    assert "| grace | 2 | - | 50.0 |" in _table([point])
 
 
 def test_sweep_takes_constraints_of_the_preset_by_default(demo):

@@ -30,6 +30,7 @@ from metake.commands.option_types import (
 from metake.console import document, set_interrupt_message
 from metake.errors import MetakeError
 from metake.files import read_json
+from metake.words import counted
 
 if TYPE_CHECKING:
     from metake.data.record import Record
@@ -101,12 +102,18 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
     """
     curve, records = content["curve"], content["records"]
     why = ", stopped early" if content["stopped_early"] else ""
-    lines = [f"{content['method']}: {content['steps']} steps on {records['fitted']} records{why}"]
+    lines = [
+        f"{content['method']}: {counted(content['steps'], 'step')} on {counted(records['fitted'], 'record')}{why}"
+    ]
     held = [point["held_out"] for point in curve if "held_out" in point]
     if held:
         lines.append(
-            f"loss on {records['held_out']} held-out records: {held[0]:.3f} before the fit, {min(held):.3f} after it"
+            f"loss on {counted(records['held_out'], 'held-out record')}: {held[0]:.3g} before the fit, {min(held):.3g} of the saved map"
         )
+        if min(held) == held[0]:
+            lines.append(
+                "no step lowered it: the saved map is the one before the fit; fit longer, or with a smaller fit_lr"
+            )
     return lines
 
 
@@ -135,6 +142,7 @@ def fit(
     Example: metake fit --method malmen --model demo --data dev.json --out maps
     """
     from metake.maps.files import map_file
+    from metake.maps.fit import SAVE_EVERY
     from metake.methods.table import method_named
 
     with document(as_json) as content:
@@ -144,7 +152,9 @@ def fit(
         loaded = load_model(model, device, dtype, modules, chat)
         made = check_fitted(options.method(loaded, method))
         records = fitting_records(loaded, path, form, columns)
-        set_interrupt_message(f"rerun the command to resume from what is saved in {out}")
+        set_interrupt_message(
+            f"the fit is saved every {SAVE_EVERY:g} s in {out}; rerun the command to resume"
+        )
         made.fit(loaded, records, out, overwrite=overwrite)
         file = map_file(out, made.row)
         found = read_json(file.with_suffix(".json"))

@@ -119,7 +119,12 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
         MetakeError: there is no file, it is damaged, or it was fitted for another model, method or other layers.
     """
     remedy = f"fit one: metake fit --method {method} --model {model.name} --out {path.parent}"
+    if path.parent.is_file():
+        raise MetakeError(f"map: {path.parent}: is a file; give the folder that metake fit wrote")
     tensors, meta = read_tensors(path, FORMAT, remedy)
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise MetakeError(f"{path}: {name} is not finite; {remedy}")
     try:
         if model.fingerprint() not in meta["models"]:
             raise MetakeError(
@@ -138,6 +143,6 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
         made = replace(spec, network=network, update=update, lr=float(meta["map_lr"]))
         fitted = GradientMap(made, model.d_k, model.d_v)
         fill(fitted, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise MetakeError(f"{path}: no map of this model's shape; {remedy}") from error
     return fitted.requires_grad_(False).to(model.device)

@@ -31,7 +31,6 @@ class Method(Component):
         dtype: precision of the solves.
         max_tokens: padded tokens per pass.
         label: row of the table that the method is a variant of, or a name of its own.
-        previews: whether `preview` is defined.
         choices: fields other than components that determine the algorithm.
         needs_fit: whether the method is fitted to records before it edits.
 
@@ -55,7 +54,6 @@ class Method(Component):
         "", description="row of the table that the method is a variant of, or a name of its own"
     )
 
-    previews: ClassVar[bool] = False  # whether `preview` is defined
     depth: ClassVar[str] = "by depth"  # where `default_layers` are, as a reason of settings
     choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
     needs_fit: ClassVar[bool] = False  # whether it is fitted to records before it edits
@@ -372,6 +370,11 @@ class Method(Component):
     def context_seed(self) -> int | None:
         """Seed of the contexts that are sampled from the model; None if none are."""
         return None
+
+    @property
+    def previews(self) -> bool:
+        """Whether `preview` is defined."""
+        return False
 
     @property
     def constraint_setting(self) -> str:

@@ -91,6 +91,11 @@ class LearnedMap(MappedGradient):
         return tuple(range(max(count - 6, count // 2), count))
 
     @property
+    def previews(self) -> bool:
+        """Whether `preview` is defined."""
+        return self.update.solves
+
+    @property
     def remembers_moments(self) -> bool:
         """Whether the edited batches change the normalization of later ones."""
         return self.moments == "running"

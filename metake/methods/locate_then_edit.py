@@ -49,7 +49,6 @@ class LocateThenEdit(Method):
     """
 
     kind = "locate-then-edit"
-    previews = True
     choices = ("fit", "rounds", "group", "merge")
 
     planner: SerializeAsAny[Planner] = Field(OpenLoop(), description="chooses the target of each request")
@@ -101,6 +100,11 @@ class LocateThenEdit(Method):
         if self.merge and self.windows.at_prompt:
             raise ValueError("merge requires windows=whole-answer; targets of windows are not shared")
         return self
+
+    @property
+    def previews(self) -> bool:
+        """Whether `preview` is defined."""
+        return True
 
     @property
     def lookup_token(self) -> Lookup:

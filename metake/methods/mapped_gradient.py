@@ -27,7 +27,10 @@ class MappedGradient(Method):
     A subclass defines `gradient_map`. Moments of the batches are the memory.
     """
 
-    previews = True
+    @property
+    def previews(self) -> bool:
+        """Whether `preview` is defined."""
+        return True
 
     @property
     def remembers_moments(self) -> bool:

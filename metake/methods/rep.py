@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field, SerializeAsAny
 
@@ -31,9 +31,13 @@ class Rep(LocateThenEdit):
     """
 
     kind = "rep"
-    previews: ClassVar[bool] = False
 
     patch: SerializeAsAny[PatchSpec] = Field(RepSpec(), description="adapter of the keys")
+
+    @property
+    def previews(self) -> bool:
+        """Whether `preview` is defined."""
+        return False
 
     def step_count(self, requests: int) -> int:
         """Largest number of gradient steps of a batch.

@@ -137,7 +137,12 @@ def _point(run: MethodRun, method: str, strength: float) -> dict[str, Any]:
 
 def _table(points: Sequence[dict[str, Any]]) -> str:
     rows = [
-        [p["method"], f"{p['strength']:.3g}", f"{p['eta'][-1]:.2f}", *(_percent(p[m]) for m in METRICS)]
+        [
+            p["method"],
+            f"{p['strength']:.3g}",
+            f"{p['eta'][-1]:.2f}" if p["eta"] else "-",
+            *(_percent(p[m]) for m in METRICS),
+        ]
         for p in points
     ]
     return markdown(

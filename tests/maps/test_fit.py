@@ -9,12 +9,13 @@ import torch
 import metake.maps.fit as module
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.maps.files import map_file
+from metake.maps.files import FORMAT, map_file
 from metake.maps.fit import Fit
 from metake.methods.learned_map import LearnedMap
 from metake.models.load import load
 from metake.presets import settings_for
 from metake.shipped import ASSETS
+from metake.tensor_files import read_tensors, write_tensors
 from tests.cases import method_of
 
 SMALL = {
@@ -175,6 +176,28 @@ def test_damaged_map_is_refused(demo, fitted, tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(MetakeError, match=r"damaged \(its digest does not match\); fit one: metake fit"):
         fitted("malmen").updated(map=str(tmp_path)).init(demo)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "line"),
+    [
+        ("log_step", lambda t: t * float("nan"), "log_step is not finite; fit one: metake fit"),
+        ("moments", lambda t: t[:2], "no map of this model's shape; fit one: metake fit"),
+    ],
+)
+def test_map_with_wrong_tensors_is_refused(demo, fitted, tmp_path, name, change, line):
+    """A file with a correct digest, and a tensor that no fit writes."""
+    path = fitted("malmen").file()
+    tensors, meta = read_tensors(path, FORMAT, "")
+    assert name in tensors
+    write_tensors(tmp_path / path.name, FORMAT, {**tensors, name: change(tensors[name]).contiguous()}, meta)
+    with pytest.raises(MetakeError, match=line):
+        fitted("malmen").updated(map=str(tmp_path)).init(demo)
+
+
+def test_map_takes_the_folder(demo, fitted):
+    with pytest.raises(MetakeError, match="is a file; give the folder that metake fit wrote"):
+        fitted("malmen").updated(map=str(fitted("malmen").file())).init(demo)
 
 
 def test_fitted_map_is_not_overwritten(demo, records, fitted):
