@@ -418,7 +418,7 @@ def test_edit_refuses_bad_module_maps(run, write, content, complaint):
         ('{"geometries": {"ridge": {"mass": 3}}}', "geometries.ridge: unknown 'mass'"),
         (
             '{"methods": {"memti": {"lr": 1}}}',
-            "methods: unknown 'memti'; did you mean 'memit'? known: ",
+            "methods: unknown 'memti'; did you mean 'memit' or 'memoir'? known: rome",
         ),
         ('{"geometries": {"round": {}}}', "geometries: unknown 'round'; known: "),
         ('{"methods": {"metake": {"lr": -1}}}', "lr"),

@@ -121,7 +121,7 @@ def test_model_of_another_dtype_is_refused_with_file_field_and_remedy(edited, wo
     assert (code, out) == (2, "")
     assert errors.splitlines()[-1] == (
         f"metake: error: {edited}: dtype: made for demo in float32, the model is in bfloat16; load it with dtype='float32' "
-        "(--dtype float32), or skip this check (check=False, --force)"
+        "(--dtype float32), or skip this check (check=False; --force of apply and export)"
     )
     assert not (tmp_path / "m").exists()
 
