@@ -255,3 +255,21 @@ def test_method_previews_if_it_solves_for_its_values(name):
     """MEND's step has no solve, a gated memory and fine-tuning no geometry; the command line edits by them without a preview."""
     without = {"mend", "ft-l", "ft-m", "locft-bf", "grace", "wise", "memoir", "rep"}
     assert METHODS[name].build((2, 3)).previews == (name not in without)
+
+
+@pytest.mark.parametrize(
+    ("name", "takes"),
+    [
+        ("memit", True),
+        ("ultraedit", True),
+        ("rep", True),
+        ("ft-m", False),
+        ("grace", False),
+        ("malmen", False),
+    ],
+)
+def test_layers_that_a_preset_shares_are_those_of_methods_that_locate(name, takes):
+    """Fine-tuning, gated memories and fitted maps edit other layers, which a preset states under their own name."""
+    method = METHODS[name].prototype
+    assert ("layers" in method.numbers_of({"layers": [5]})) == takes
+    assert method.numbers_of({"layers": [5]}, method) == {"layers": [5]}

@@ -31,6 +31,7 @@ class Method(Component):
         dtype: precision of the solves.
         max_tokens: padded tokens per pass.
         label: row of the table that the method is a variant of, or a name of its own.
+        shares_layers: whether the layers that all methods of a preset share are meant for this one, too.
         choices: fields other than components that determine the algorithm.
         needs_fit: whether the method is fitted to records before it edits.
 
@@ -55,6 +56,7 @@ class Method(Component):
     )
 
     depth: ClassVar[str] = "by depth"  # where `default_layers` are, as a reason of settings
+    shares_layers: ClassVar[bool] = True  # whether the layers that a preset's methods share are meant
     choices: ClassVar[tuple[str, ...]] = ()  # fields other than components that determine the algorithm
     needs_fit: ClassVar[bool] = False  # whether it is fitted to records before it edits
 
@@ -286,12 +288,14 @@ class Method(Component):
 
         Args:
             settings: name of a setting -> value.
-            source: method that they were written for; a component of this package is meant without it.
+            source: method that they were written for; None for the numbers that all methods of a preset share.
 
         Returns:
             Dotted name of a setting -> value, without the settings of other packages' components that merely have
             the same name.
         """
+        if source is None and not self.shares_layers:
+            settings = {name: value for name, value in settings.items() if name != "layers"}
 
         def is_meant(name: str, path: Path) -> bool:
             written = [] if source is None else source._paths(name, missing_ok=True)

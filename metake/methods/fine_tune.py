@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,7 @@ class FineTune(Method):
     """
 
     kind = "fine-tune"
+    shares_layers = False
     choices = ("objective", "end", "group")
     depth = "at two thirds of the depth (published for Llama-3-8B: 21 and 22 of 32)"
     aliases: ClassVar[dict[str, str]] = {"lr": "weight_lr", "stop_loss": "epoch_loss"}
@@ -89,20 +90,6 @@ class FineTune(Method):
     def step_setting(self) -> str:
         """Name of the setting that states how far the weights are moved."""
         return "weight_lr"
-
-    def numbers_of(self, settings: Mapping[str, Any], source: Method | None = None) -> dict[str, Any]:
-        """Numbers of a preset; the layers that its methods share are those of locate-then-edit.
-
-        Args:
-            settings: name of a setting -> value.
-            source: method that they were written for; None for the numbers that all methods of a preset share.
-
-        Returns:
-            See `Method.numbers_of`.
-        """
-        if source is None:
-            settings = {name: value for name, value in settings.items() if name != "layers"}
-        return super().numbers_of(settings, source)
 
     def step_count(self, requests: int) -> int:
         """Largest number of steps of Adam of a batch.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,7 +24,6 @@ from metake.maps.fitting import Fitting
 from metake.maps.gradient_map import GradientMap, MapSpec, Reduction
 from metake.maps.networks import Network, ResidualNetwork
 from metake.maps.updates import LeastSquares, Update
-from metake.methods.base import Method
 from metake.methods.mapped_gradient import MappedGradient
 from metake.methods.names import split_name
 from metake.methods.state import State
@@ -54,6 +53,7 @@ class LearnedMap(MappedGradient):
     """
 
     kind = "learned-map"
+    shares_layers = False
     needs_fit = True
     choices = ("reduction", "moments")
     depth = "the last ones (published: the last six)"
@@ -104,20 +104,6 @@ class LearnedMap(MappedGradient):
     def row(self) -> str:
         """Row of the table that the method is a variant of, by which its files are named."""
         return split_name(self.label or self.kind)[0]
-
-    def numbers_of(self, settings: Mapping[str, Any], source: Method | None = None) -> dict[str, Any]:
-        """Numbers of a preset; the layers that its methods share are those of locate-then-edit.
-
-        Args:
-            settings: name of a setting -> value.
-            source: method that they were written for; None for the numbers that all methods of a preset share.
-
-        Returns:
-            See `Method.numbers_of`.
-        """
-        if source is None:
-            settings = {name: value for name, value in settings.items() if name != "layers"}
-        return super().numbers_of(settings, source)
 
     def spec(self) -> MapSpec:
         """What the map is made of."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pydantic import Field, SerializeAsAny
 
@@ -54,6 +53,7 @@ class Patching(Method):
     """
 
     kind = "patching"
+    shares_layers = False
     depth = "at five sixths of the depth, below the last block (published for Llama-3-8B: 27 of 32)"
 
     patch: SerializeAsAny[PatchSpec] = Field(
@@ -84,20 +84,6 @@ class Patching(Method):
     def step_setting(self) -> str:
         """Name of the setting that states how far a memory is trained."""
         return type(self.patch).aliases.get("steps", "steps")
-
-    def numbers_of(self, settings: Mapping[str, Any], source: Method | None = None) -> dict[str, Any]:
-        """Numbers of a preset; the layers that its methods share are those of locate-then-edit.
-
-        Args:
-            settings: name of a setting -> value.
-            source: method that they were written for; None for the numbers that all methods of a preset share.
-
-        Returns:
-            See `Method.numbers_of`.
-        """
-        if source is None:
-            settings = {name: value for name, value in settings.items() if name != "layers"}
-        return super().numbers_of(settings, source)
 
     def step_count(self, requests: int) -> int:
         """Largest number of gradient steps of a batch.

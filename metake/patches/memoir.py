@@ -207,7 +207,7 @@ class MemoirSpec(PatchSpec):
         """
         with problem.without_earlier():
             held = problem.earlier or self._empty(problem)
-            device = problem.model.weight(problem.layer).device
+            device = problem.model.weight_device(problem.layer)
             held = first = held.to(device)
             for rows in problem.rows:
                 held = self._trained(problem, rows, held)
