@@ -54,6 +54,9 @@ def options() -> Parser:
     model_options(parser)
     parser.add_argument("--methods", default=METHODS, help="comma-separated; default: %(default)s")
     parser.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="change a setting of all methods that have it"
+    )
+    parser.add_argument(
         "--edits", type=at_least(1), default=100_000, help="how many facts; default: %(default)s"
     )
     parser.add_argument(
@@ -77,6 +80,7 @@ if __name__ == "__main__":
 import torch
 from tqdm import tqdm
 
+from metake.commands.common import parse_changes
 from metake.data.record import Record
 from metake.data.records import read_records
 from metake.data.world import World
@@ -196,6 +200,7 @@ class LongRun:
             "seconds": result.seconds,
             "cpu_seconds": time.process_time() - started,
             "eta": float(torch.stack(list(result.eta.values())).median()) if result.eta else None,
+            "steps": float(result.steps.mean()),
         }
         if index % self.every == 0 or group.stop == len(self.records):
             row |= self.measure(editor, index, group)
@@ -251,15 +256,17 @@ def tenths(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
 
 def table(runs: dict[str, list[dict[str, Any]]]) -> str:
     """One row per method: the first and the last tenth of its batches, and its last measurement."""
-    head = ["method", "edits", "CPU s/batch, first tenth", "last tenth", "MB, first tenth", "last tenth"]
+    head = ["method", "edits", "CPU s/batch, first tenth", "last tenth", "steps, first tenth", "last tenth"]
+    head += ["MB, first tenth", "last tenth"]
     head += ["Eff, all", "Eff, last batch", "locality", "eta", "room / d_k"]
     rows = []
     for name, run in runs.items():
-        seconds, memory = tenths(run, "cpu_seconds"), tenths(run, "resident")
+        seconds, steps, memory = (tenths(run, part) for part in ("cpu_seconds", "steps", "resident"))
         last = next(row for row in reversed(run) if "efficacy" in row)
         numbers = [f"{100 * last[part]:.0f}" for part in ("efficacy", "efficacy_last", "locality")]
         share = f"{last['room']:.2f}" if "room" in last else "-"
-        times = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{memory[0]:.0f}", f"{memory[1]:.0f}"]
+        times = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{steps[0]:.1f}", f"{steps[1]:.1f}"]
+        times += [f"{memory[0]:.0f}", f"{memory[1]:.0f}"]
         eta = tenths(run, "eta")[1]
         rows.append(
             [name, f"{run[-1]['edits']:,}", *times, *numbers, "-" if math.isnan(eta) else f"{eta:.3f}", share]
@@ -314,7 +321,8 @@ def main() -> None:
             f"--model {args.model}: the synthetic facts are of the demo models' world; give one of {', '.join(DEMOS)}"
         )
     model = chosen_model(args)
-    methods = methods_for(model, [name.strip() for name in args.methods.split(",")])
+    names = [name.strip() for name in args.methods.split(",")]
+    methods = methods_for(model, names, changes=parse_changes(args.set, None))
     statistics = find_statistics(model, methods, None, None)
     stream = facts()
     records = [next(stream) for _ in range(args.edits)]

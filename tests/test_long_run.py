@@ -91,13 +91,14 @@ def test_tenths_are_medians_without_the_first_batch():
     row = {
         "edits": 2,
         "cpu_seconds": 1.0,
+        "steps": 12.0,
         "resident": 5.0,
         "eta": 0.5,
         "efficacy": 1.0,
         "efficacy_last": 1.0,
         "locality": 0.5,
     }
-    assert "| m | 2 | 1.00 | 1.00 | 5 | 5 | 100 | 100 | 50 | 0.500 | - |" in table({"m": [row]})
+    assert "| m | 2 | 1.00 | 1.00 | 12.0 | 12.0 | 5 | 5 | 100 | 100 | 50 | 0.500 | - |" in table({"m": [row]})
 
 
 def test_long_run_refuses_other_models(tmp_path):
