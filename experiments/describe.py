@@ -25,7 +25,7 @@ from metake.commands.describe import describe_options
 from metake.files import write_json
 from metake.methods.settings import describe_settings, setting_names
 from metake.methods.table import METHODS, describe_methods
-from metake.models.load import KNOWN
+from metake.models.known import KNOWN
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES = {

@@ -56,7 +56,8 @@ from metake.evaluation.metrics import Evaluator
 from metake.methods.base import Method
 from metake.models.dequantized import dequantize, is_quantized
 from metake.models.editable import EditableModel
-from metake.models.load import load, save_model
+from metake.models.load import load
+from metake.models.save import save_model
 from metake.phases import phase
 from metake.presets import settings_for
 from metake.provenance import provenance

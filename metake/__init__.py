@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from metake.methods.table import register_method as register_method
     from metake.models.editable import EditableModel as EditableModel
     from metake.models.load import load as load
-    from metake.models.load import save_model as save_model
     from metake.models.modules import ModuleMap as ModuleMap
+    from metake.models.save import save_model as save_model
     from metake.planners.base import Planner as Planner
     from metake.planners.gradients import Gradient as Gradient
     from metake.planners.normalized_gradient import answer_keys_and_gradients as answer_keys_and_gradients
@@ -115,7 +115,7 @@ _MODULE_OF = {
     "register_method": "metake.methods.table",
     "with_past_keys": "metake.methods.combinators",
     "rome": "metake.constructors",
-    "save_model": "metake.models.load",
+    "save_model": "metake.models.save",
     "settings_for": "metake.presets",
     "statistics_for": "metake.statistics_cache",
 }

@@ -23,7 +23,8 @@ from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.methods import table
 from metake.models.editable import EditableModel
-from metake.models.load import ASSETS, DEMOS, load
+from metake.models.load import load
+from metake.shipped import ASSETS, DEMOS
 from metake.texts import default_text
 from tests.cases import CONFIGS, tiny
 

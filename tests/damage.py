@@ -28,10 +28,12 @@ from metake.files import digest, read_record, write_json, write_record
 from metake.geometry.covariance import PARTIAL, _Checkpoint
 from metake.geometry.statistics import Provenance, Statistics
 from metake.models.editable import EditableModel
-from metake.models.load import ASSETS, load, save_model
+from metake.models.load import load
 from metake.models.modules import ModuleMap
+from metake.models.save import save_model
 from metake.presets import PRESETS, load_preset
 from metake.published import read_published
+from metake.shipped import ASSETS
 from metake.tensor_files import write_tensors
 from metake.tuning.journal import Journal
 

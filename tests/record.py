@@ -24,8 +24,9 @@ from metake.editor import Editor
 from metake.evaluation.metrics import Evaluator
 from metake.methods.table import METHODS
 from metake.models.editable import EditableModel
-from metake.models.load import ASSETS, DEMOS, load
+from metake.models.load import load
 from metake.presets import load_preset, settings_for
+from metake.shipped import ASSETS, DEMOS
 from metake.statistics_cache import statistics_for
 
 RECORD = Path(__file__).parent / "data" / "record.json"

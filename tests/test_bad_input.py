@@ -13,7 +13,7 @@ from metake import cli
 from metake.deltas import Delta
 from metake.geometry.covariance import collect
 from metake.geometry.statistics import FORMAT
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 from metake.tensor_files import read_tensors, write_tensors
 from metake.texts import default_text
 from tests.cases import EDIT, EVALUATE

@@ -14,8 +14,9 @@ from metake.commands.edit import NOT_EDITED
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.geometry.statistics import Statistics
-from metake.models.load import ASSETS, load
+from metake.models.load import load
 from metake.models.modules import DESCRIBED, FAMILIES
+from metake.shipped import ASSETS
 from tests.cases import EDIT, EVALUATE, editor_of
 
 

@@ -14,9 +14,9 @@ import metake
 from metake import cli
 from metake.deltas import Delta
 from metake.methods.table import METHODS
-from metake.models.load import ASSETS
 from metake.presets import check_changes, settings_for
 from metake.report.tables import ellipsis
+from metake.shipped import ASSETS
 from metake.words import shown
 from tests.cases import EDIT, EVALUATE, editor_of, tiny
 

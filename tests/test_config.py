@@ -13,7 +13,8 @@ from metake import cli
 from metake.commands.config import given_options, known_options, option_words, plain_text
 from metake.commands.config_file import OptionsFile
 from metake.errors import MetakeError
-from metake.models.load import ASSETS, load
+from metake.models.load import load
+from metake.shipped import ASSETS
 from tests.cases import EDIT, EVALUATE
 
 COMMANDS = typer.main.get_command(cli.app).commands

@@ -16,12 +16,12 @@ from metake.methods.locate_then_edit import LocateThenEdit
 from metake.methods.table import METHODS
 from metake.methods.ultraedit import UltraEdit
 from metake.models.editable import EditableModel
-from metake.models.load import DEMOS
 from metake.models.modules import FAMILIES
 from metake.models.tokens import encode
 from metake.models.trace import run
 from metake.prompts import sample_contexts
 from metake.requests import EditRequest
+from metake.shipped import DEMOS
 from metake.solvers.layered import Solution
 from tests.cases import QUICK, editor_of, method_of, tiny
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metake import cli
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 from tests.scripts import call_here
 
 WORLD = ASSETS / "world" / "test.json"

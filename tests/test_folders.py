@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from metake.errors import MetakeError
 from metake.folders import MANIFEST, check_folder, check_run_folder, result_folder, verify
 from metake.models.editable import EditableModel
-from metake.models.load import ASSETS, load, save_model
+from metake.models.load import load
+from metake.models.save import save_model
+from metake.shipped import ASSETS
 from tests.cases import tiny
 
 

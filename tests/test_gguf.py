@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from metake.editor import Editor
-from metake.models.load import ASSETS, load, save_model
+from metake.models.load import load
+from metake.models.save import save_model
 from metake.requests import EditRequest
+from metake.shipped import ASSETS
 from tests.cases import method_of
 
 WIDTH, INNER, BLOCKS = 32, 64, 2

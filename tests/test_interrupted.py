@@ -12,7 +12,7 @@ import pytest
 from metake import cli
 from metake.console import NO_PARTIAL_FILES, command, set_interrupt_message
 from metake.editor import Editor
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 from tests.cases import EDIT, EVALUATE
 from tests.scripts import SCRIPTS, call_here
 

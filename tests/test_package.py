@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from metake.geometry.statistics import Statistics
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

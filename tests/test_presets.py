@@ -11,9 +11,9 @@ from metake import statistics_cache, texts
 from metake.data.world import World
 from metake.errors import MetakeError
 from metake.models.editable import EditableModel
-from metake.models.load import DEMOS
 from metake.presets import default_layers, load_preset, methods_for, settings_for, short_name
 from metake.published import read_published
+from metake.shipped import DEMOS
 from metake.statistics_cache import cache_folder, statistics_for
 from metake.texts import default_text, held_out_text
 from tests.cases import tiny

@@ -16,11 +16,12 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.geometry.statistics import Statistics
-from metake.models.load import ASSETS, load
+from metake.models.load import load
 from metake.planners.weight_loss import WeightLoss
 from metake.presets import settings_for
 from metake.processes import VARIABLES, all_reduce_sum, process_group, rank_and_size
 from metake.prompts import Batch
+from metake.shipped import ASSETS
 from metake.texts import default_text
 
 ROWS = {"memit": {}, "metake-proxy": {}, "metake": {"meta_stop": "post_edit_loss"}}

@@ -10,7 +10,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from metake.commands.common import above_zero
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 from tests.scripts import EXPERIMENTS, SCRIPTS, call_here
 
 # scripts that are commands of `metake` under another name

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 from tests.cases import EDIT, EVALUATE
 from tests.scripts import PHASE
 

@@ -22,10 +22,10 @@ from metake.geometry.covariance import collect
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Geometry, Ridge
 from metake.models.editable import EditableModel
-from metake.models.load import ASSETS, load
+from metake.models.load import load
 from metake.models.tokens import encode
 from metake.models.trace import run
-from metake.shipped import DEMOS
+from metake.shipped import ASSETS, DEMOS
 from metake.texts import default_text
 from theory import trap
 from verification.ledger import below, checks, equal, holds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metake.files import expand
-from metake.models.load import SMOLLM2
+from metake.models.known import SMOLLM2
 from metake.shipped import ASSETS, DEMOS
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"

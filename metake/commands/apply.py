@@ -56,7 +56,7 @@ def save_edited(
         force: skip the check that the delta was made for this model.
         overwrite: value of `--overwrite`.
     """
-    from metake.models.load import save_model
+    from metake.models.save import save_model
 
     change.apply(model, check=not force)
     save_model(model, out, overwrite=overwrite)

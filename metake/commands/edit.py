@@ -298,7 +298,7 @@ def save_edit(
         delta_only: value of `--delta-only`.
         overwrite: value of `--overwrite`.
     """
-    from metake.models.load import write_model
+    from metake.models.save import write_model
 
     foldable = editor.delta.foldable
     with result_folder(out, overwrite=overwrite) as folder:

@@ -15,7 +15,7 @@ def models(as_json: AsJson = False) -> None:
     """
     from metake.components import families
     from metake.methods.table import all_methods
-    from metake.models.load import KNOWN
+    from metake.models.known import KNOWN
     from metake.models.modules import FAMILIES, MIXTURES, TOWERS
     from metake.report.tables import render
 

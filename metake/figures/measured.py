@@ -13,7 +13,8 @@ from metake.data.records import read_records
 from metake.figures.numbers import Array
 from metake.geometry.covariance import collect
 from metake.lookup_prompts import LookupPrompts
-from metake.models.load import SMOLLM2, load
+from metake.models.known import SMOLLM2
+from metake.models.load import load
 from metake.prompts import Batch
 from metake.shipped import ASSETS, DEMOS
 from metake.solvers.allocation import last

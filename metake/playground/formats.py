@@ -9,7 +9,7 @@ from pathlib import Path
 from metake.adapters.export import save_gguf, save_peft
 from metake.deltas import Delta
 from metake.models.editable import EditableModel
-from metake.models.load import write_model
+from metake.models.save import write_model
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from metake.adapters.base_name import REMEDY, SMOLLM2_HUB, displayed_base, is_hub_name, loadable_base
 from metake.deltas import Delta
-from metake.models.load import KNOWN, load
+from metake.models.known import KNOWN
+from metake.models.load import load
 from metake.shipped import ASSETS, DEMOS
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from metake.calibration.survey import survey
 from metake.data.records import read_records
-from metake.models.load import ASSETS
+from metake.shipped import ASSETS
 from tests.cases import EDIT
 
 LOCATE = ["locate", "--model", "demo", "--method", "memit"]

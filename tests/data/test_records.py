@@ -12,8 +12,8 @@ import pytest
 from metake.data.records import Record, parse_records, read_records
 from metake.data.world import World
 from metake.errors import MetakeError
-from metake.models.load import ASSETS
 from metake.requests import EditRequest
+from metake.shipped import ASSETS
 
 ZSRE = {
     "subject": "Ada",

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from metake.data.world import World
-from metake.models.load import DEMOS
+from metake.shipped import DEMOS
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,6 @@ def test_shipped_models_answer_the_facts_of_the_world(name):
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_shipped_models_are_small(name):
-    from metake.models.load import ASSETS
+    from metake.shipped import ASSETS
 
     assert sum(f.stat().st_size for f in (ASSETS / name).iterdir()) <= 6_000_000

@@ -13,8 +13,10 @@ from metake.errors import MetakeError
 from metake.evaluation.edited import changed_weights, judge_edited, read_edited
 from metake.evaluation.protocol import Protocol
 from metake.models.editable import EditableModel
-from metake.models.load import ASSETS, load, save_model
+from metake.models.load import load
+from metake.models.save import save_model
 from metake.presets import settings_for
+from metake.shipped import ASSETS
 from metake.texts import held_out_text
 
 WORLD = ASSETS / "world" / "dev.json"

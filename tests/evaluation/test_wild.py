@@ -212,7 +212,7 @@ def test_wild_uses_the_chat_template(talking):
 
 
 def test_evaluate_takes_the_name_of_the_protocol(call, tmp_path, monkeypatch):
-    from metake.models.load import ASSETS
+    from metake.shipped import ASSETS
 
     common = [
         "evaluate",

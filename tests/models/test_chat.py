@@ -12,10 +12,10 @@ from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.counterfact import target_losses
 from metake.models.chat import PLAIN, Chat, Frame, described, frame_of
-from metake.models.load import ASSETS
 from metake.models.tokens import encode
 from metake.presets import settings_for
 from metake.prompts import Batch, sample_contexts
+from metake.shipped import ASSETS
 from tests.scripts import call_here, refused
 
 TEMPLATES = {

@@ -99,7 +99,8 @@ def test_checkpoint_of_bitsandbytes_is_loaded_dense(bits, tmp_path):
     )
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    from metake.models.load import ASSETS, save_model
+    from metake.models.save import save_model
+    from metake.shipped import ASSETS
 
     config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
     folder = ASSETS / "demo-llama"

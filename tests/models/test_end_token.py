@@ -20,7 +20,7 @@ NO_END = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 def tokenizer():
     from transformers import AutoTokenizer
 
-    from metake.models.load import ASSETS
+    from metake.shipped import ASSETS
 
     return AutoTokenizer.from_pretrained(ASSETS / "demo")
 

@@ -11,7 +11,8 @@ from metake.geometry.operator import Ridge
 from metake.geometry.per_expert import PerExpert
 from metake.geometry.statistics import Statistics
 from metake.models.editable import EditableModel
-from metake.models.load import load, save_model
+from metake.models.load import load
+from metake.models.save import save_model
 from metake.models.trace import run
 from metake.requests import EditRequest
 from metake.texts import default_text

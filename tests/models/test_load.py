@@ -13,10 +13,12 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from metake.errors import MetakeError
-from metake.models import load as loading
+from metake.models import known
 from metake.models.chat import Chat
 from metake.models.converted import Conversion
-from metake.models.load import ASSETS, as_editable, load, save_model
+from metake.models.load import as_editable, load
+from metake.models.save import save_model
+from metake.shipped import ASSETS
 from tests.cases import tiny
 
 
@@ -239,7 +241,7 @@ def test_load_shortens_a_loaders_complaint(monkeypatch, folder):
 
 
 def test_load_names_a_demo_model_that_is_not_shipped(monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, "ASSETS", tmp_path)
+    monkeypatch.setattr(known, "ASSETS", tmp_path)
     with pytest.raises(
         MetakeError,
         match=r"^demo: not in this installation; it is in the repository, in metake/assets/demo; give that folder$",

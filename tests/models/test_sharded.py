@@ -11,9 +11,11 @@ from metake.data.records import read_records
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.geometry.covariance import collect
-from metake.models.load import ASSETS, load, save_model
+from metake.models.load import load
+from metake.models.save import save_model
 from metake.presets import settings_for
 from metake.processes import rank_and_size
+from metake.shipped import ASSETS
 from metake.texts import default_text
 
 LAYERS = {

@@ -13,11 +13,11 @@ from metake.errors import MetakeError
 from metake.geometry.covariance import collect
 from metake.models.editable import EditableModel
 from metake.models.greedy import continue_greedily
-from metake.models.load import ASSETS
 from metake.models.tokens import count_tokens, encode
 from metake.models.trace import run
 from metake.prompts import Batch
 from metake.requests import EditRequest
+from metake.shipped import ASSETS
 from tests.cases import tiny
 
 

@@ -16,8 +16,9 @@ from transformers import (
 from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.models.editable import EditableModel
-from metake.models.load import load, save_model
+from metake.models.load import load
 from metake.models.modules import TOWERS
+from metake.models.save import save_model
 from metake.models.trace import run
 from metake.requests import EditRequest
 from metake.texts import default_text

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
-from metake.models.load import save_model
 from metake.models.patch_hooks import recorded_gates
+from metake.models.save import save_model
 from metake.patches.base import patches_at
 from metake.patches.grace import Codebook
 from metake.presets import settings_for
