@@ -50,6 +50,7 @@ ROWS = {
     "metake-alphaedit": {**LOOP, **NULL},
     "metake-blue": {**LOOP, **NULL, "allocation": "boundary"},
     "emmet": {"fit": "equality_constrained", "allocation": "last"},  # a batch at once
+    "sphere": {**NULL, "postprocess": "sphere"},
     "memit-fe": {"allocation": "forward", "memory": "past-keys"},
     "alphaedit-fe": {**NULL, "allocation": "forward"},
     "memit-merge": {"merge": True},

@@ -41,6 +41,7 @@ from metake.planners.windows import Matryoshka
 from metake.solvers.allocation import Last
 from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Prune, PruneAdded, Rect
+from metake.solvers.sphere import Sphere
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ METHODS: dict[str, Row] = {
             "arXiv:2605.00358", "alphaedit"),
         Row("memit-merge", LocateThenEdit(layers=(), merge=True), "MEMIT, requests of the same subject share a target",
             "arXiv:2502.07322", "memit"),
+        Row("sphere", postprocessed(ALPHAEDIT, Sphere()),
+            "AlphaEdit with less of each update along the principal directions of the weight's rows", "arXiv:2510.01172", "alphaedit"),
         Row("ultraedit", UltraEdit(layers=()),
             "one normalized gradient step at the answer's tokens, least squares, no statistics", "arXiv:2505.14679"),
         # one step with a map that is fitted before it edits (metake fit)
