@@ -11,6 +11,10 @@ Room is X13's: the sum over all remembered keys of the attenuation of each besid
 attenuation is below `d_k / n` after n edits.
 
 A finished batch is kept: the same command resumes. `--minutes` ends a method early; the next call goes on with it.
+
+Facts of later batches differ from those of earlier ones (new names have more tokens), and so may the load of the machine. After a whole run
+`--pairs` further batches are therefore edited into the model with all edits and into an unedited one, in turn, and undone. The ratio of
+their CPU times is what an edit costs after the run, relative to the first.
 """
 
 from __future__ import annotations
@@ -64,6 +68,9 @@ def options() -> Parser:
     )
     parser.add_argument("--every", type=at_least(1), default=10, help="batches between two measurements")
     parser.add_argument("--sample", type=at_least(1), default=50, help="facts of a measurement")
+    parser.add_argument(
+        "--pairs", type=at_least(0), default=7, help="further batches after a run, timed in both models"
+    )
     parser.add_argument("--minutes", type=positive, help="CPU time after which a method is left for now")
     parser.add_argument(
         "--out",
@@ -163,12 +170,41 @@ class Batch:
         return self.row
 
 
+def new_editor(model: EditableModel, method: Method, statistics: Statistics | None) -> Editor:
+    """An editor that reads no answers and keeps one batch to undo."""
+    return Editor(model, method=method, statistics=statistics, answers=False, progress=False, undoable=1)
+
+
+def timed(editor: Editor, requests: Sequence[EditRequest]) -> float:
+    """CPU seconds of a batch, which is undone."""
+    started = time.process_time()
+    editor.edit(requests)
+    seconds = time.process_time() - started
+    editor.undo()
+    return seconds
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows of the batches of a method, and CPU seconds of further batches in an unedited and in the edited model."""
+
+    rows: list[dict[str, Any]]
+    pairs: list[tuple[float, float]]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Time in the edited model relative to the unedited one, ascending."""
+        return sorted(edited / unedited for unedited, edited in self.pairs)
+
+
 @dataclass(frozen=True)
 class LongRun:
-    """The records of a run, and how they are edited and measured."""
+    """The records of a run, the further ones for `--pairs`, an unedited model, and how they are edited and measured."""
 
     records: Sequence[Record]
+    further: Sequence[Record]
     known: Sequence[Record]
+    unedited: EditableModel
     batch: int
     every: int
     sample: int
@@ -208,6 +244,15 @@ class LongRun:
                 row["room"] = share
         return Batch(result.delta, result.memory, {**row, "resident": resident()})
 
+    def pairs(self, editor: Editor, statistics: Statistics | None) -> list[tuple[float, float]]:
+        """CPU seconds of each further batch in the unedited model and in the edited one, without the first, which imports and builds."""
+        found = []
+        with new_editor(self.unedited, editor.method, statistics) as first:
+            for start in range(0, len(self.further), self.batch):
+                requests = [record.request for record in self.further[start : start + self.batch]]
+                found.append((timed(first, requests), timed(editor, requests)))
+        return found[1:]
+
     def run(
         self,
         model: EditableModel,
@@ -215,8 +260,8 @@ class LongRun:
         statistics: Statistics | None,
         folder: Path,
         minutes: float | None,
-    ) -> list[dict[str, Any]]:
-        """Rows of all finished batches of a method. The model is as before afterwards."""
+    ) -> Run:
+        """All finished batches of a method, and the pairs if none is left. The model is as before afterwards."""
         key = {
             "fingerprint": model.fingerprint(),
             "settings": method.model_dump(mode="json"),
@@ -224,12 +269,7 @@ class LongRun:
         }
         checkpoints, rows = Checkpoints(folder, key), []
         bar = tqdm(total=len(self.records), desc=method.name, unit="edit", disable=None)
-        with (
-            bar,
-            Editor(
-                model, method=method, statistics=statistics, answers=False, progress=False, undoable=1
-            ) as editor,
-        ):
+        with bar, new_editor(model, method, statistics) as editor:
             started = time.process_time()
             for index, first in enumerate(range(0, len(self.records), self.batch)):
                 group = range(first, min(first + self.batch, len(self.records)))
@@ -242,7 +282,8 @@ class LongRun:
                     checkpoints.merge(index, editor)
                 rows.append(row)
                 bar.update(len(group))
-        return rows
+            complete = rows and rows[-1]["edits"] == len(self.records)
+            return Run(rows, self.pairs(editor, statistics) if complete else [])
 
 
 def tenths(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
@@ -254,18 +295,22 @@ def tenths(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
     return first[part // 2], last[part // 2]
 
 
-def table(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """One row per method: the first and the last tenth of its batches, and its last measurement."""
-    head = ["method", "edits", "CPU s/batch, first tenth", "last tenth", "steps, first tenth", "last tenth"]
-    head += ["MB, first tenth", "last tenth"]
+def table(runs: dict[str, Run]) -> str:
+    """One row per method: the first and the last tenth of its batches, median and range of the ratios, and its last measurement."""
+    head = ["method", "edits", "CPU s/batch, first tenth", "last tenth", "edited/unedited"]
+    head += ["steps, first tenth", "last tenth", "MB, first tenth", "last tenth"]
     head += ["Eff, all", "Eff, last batch", "locality", "eta", "room / d_k"]
     rows = []
-    for name, run in runs.items():
+    for name, found in runs.items():
+        run, ratios = found.rows, found.ratios
         seconds, steps, memory = (tenths(run, part) for part in ("cpu_seconds", "steps", "resident"))
         last = next(row for row in reversed(run) if "efficacy" in row)
         numbers = [f"{100 * last[part]:.0f}" for part in ("efficacy", "efficacy_last", "locality")]
         share = f"{last['room']:.2f}" if "room" in last else "-"
-        times = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{steps[0]:.1f}", f"{steps[1]:.1f}"]
+        times = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}"]
+        middle = ratios[len(ratios) // 2] if ratios else 0
+        times += [f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios else "-"]
+        times += [f"{steps[0]:.1f}", f"{steps[1]:.1f}"]
         times += [f"{memory[0]:.0f}", f"{memory[1]:.0f}"]
         eta = tenths(run, "eta")[1]
         rows.append(
@@ -326,9 +371,10 @@ def main() -> None:
     statistics = find_statistics(model, methods, None, None)
     stream = facts()
     records = [next(stream) for _ in range(args.edits)]
+    further = [next(stream) for _ in range((args.pairs + 1) * args.batch)] if args.pairs else []
     trained = read_records(ASSETS / "world" / "test.json", args.sample, need=("ground_truth",))
     known = [Record(replace(r.request, target_new=r.ground_truth)) for r in trained]
-    study = LongRun(records, known, args.batch, args.every, args.sample)
+    study = LongRun(records, further, known, chosen_model(args), args.batch, args.every, args.sample)
     set_interrupt_message(f"finished batches are in {args.out / 'runs'}; rerun the command to resume")
     runs = {}
     for method in methods:
@@ -337,11 +383,9 @@ def main() -> None:
     finish(args, model, study, runs)
 
 
-def finish(
-    args: argparse.Namespace, model: EditableModel, study: LongRun, runs: dict[str, list[dict[str, Any]]]
-) -> None:
+def finish(args: argparse.Namespace, model: EditableModel, study: LongRun, runs: dict[str, Run]) -> None:
     """Write the JSON file, the table and the figure."""
-    runs = {name: rows for name, rows in runs.items() if rows}
+    runs = {name: run for name, run in runs.items() if run.rows}
     before = Evaluator(model, study.known, generate=False, compared=0).measure().mean("efficacy")
     arguments = {k: str(v) for k, v in vars(args).items() if k not in ("out", "minutes")}
     content = {
@@ -350,11 +394,13 @@ def finish(
         "locality_unedited": before,
         "d_k": model.d_k,
     }
-    write_record(args.out / f"{model.name}.json", as_plain({**content, "runs": runs}))
+    rows = {name: run.rows for name, run in runs.items()}
+    pairs = {name: run.pairs for name, run in runs.items()}
+    write_record(args.out / f"{model.name}.json", as_plain({**content, "runs": rows, "pairs": pairs}))
     text = table(runs)
     write_text(args.out / f"{model.name}.md", text)
     print(text)
-    draw_or_note(lambda: draw(runs, model.d_k, study.batch, args.out / f"{model.name}.png"))
+    draw_or_note(lambda: draw(rows, model.d_k, study.batch, args.out / f"{model.name}.png"))
 
 
 if __name__ == "__main__":

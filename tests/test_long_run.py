@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from experiments.long_run import facts, room, table, tenths
+from experiments.long_run import Run, facts, room, table, tenths
 from metake.data.world import World
 from metake.editor import Editor
 from metake.solvers.memory import PastKeys
@@ -36,6 +36,9 @@ def test_long_run_cut_and_resumed_writes_equal_numbers(tmp_path, cut_at):
     run = rows(tmp_path / "whole")["ultraedit"]
     assert [row["edits"] for row in run] == [2, 4, 6]
     assert ["efficacy" in row for row in run] == [True, False, True]
+    pairs = json.loads((tmp_path / "cut" / "demo.json").read_text())["pairs"]["ultraedit"]
+    assert len(pairs) == 7
+    assert all(seconds > 0 for pair in pairs for seconds in pair)
     assert (tmp_path / "cut" / "demo.png").stat().st_size > 1000
     assert "| ultraedit | 6 |" in (tmp_path / "cut" / "demo.md").read_text()
 
@@ -98,7 +101,10 @@ def test_tenths_are_medians_without_the_first_batch():
         "efficacy_last": 1.0,
         "locality": 0.5,
     }
-    assert "| m | 2 | 1.00 | 1.00 | 12.0 | 12.0 | 5 | 5 | 100 | 100 | 50 | 0.500 | - |" in table({"m": [row]})
+    numbers = "| 12.0 | 12.0 | 5 | 5 | 100 | 100 | 50 | 0.500 | - |"
+    assert "| m | 2 | 1.00 | 1.00 | - " + numbers in table({"m": Run([row], [])})
+    pairs = [(1.0, 3.0), (2.0, 2.0), (4.0, 2.0)]
+    assert "| m | 2 | 1.00 | 1.00 | 1.00 (0.50 to 3.00) " + numbers in table({"m": Run([row], pairs)})
 
 
 def test_long_run_refuses_other_models(tmp_path):
