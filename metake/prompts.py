@@ -92,6 +92,7 @@ class RowSpec:
         has_residual: whether the open loop adds the residuals at `row.lookups`, the edited tokens.
         template: the template of an edit's row; None for a KL prompt.
         scores_end: whether the prediction after the answer is scored.
+        earlier: positions of earlier windows of the request, before `row.lookup`, whose residuals are constant.
     """
 
     owner: int
@@ -99,11 +100,36 @@ class RowSpec:
     has_residual: bool
     template: int | None = None
     scores_end: bool = False
+    earlier: tuple[int, ...] = ()
 
     @property
     def windows(self) -> range:
         """Indices of the windows that the row belongs to: all of an edit's row, the first for a KL prompt."""
         return range(self.owner, self.owner + len(self.row.starts))
+
+    def of_windows(self, windows: range) -> RowSpec | None:
+        """The row with some of its windows, which ends with the last of them and has the first's lookup token.
+
+        Args:
+            windows: indices within the request; indices after its last window are ignored.
+
+        Returns:
+            None if the row has none of them. A KL prompt belongs to the first window.
+        """
+        row, count = self.row, len(self.row.starts)
+        windows = windows[: max(0, count - windows.start)]
+        if not windows:
+            return None
+        first, begin, end = windows[0], row.spans[windows[0]].start, row.spans[windows[-1]].stop
+        starts = tuple(row.starts[window] - begin for window in windows)
+        cut = Row(row.ids[: len(row) - row.answer + end], row.lookups[first], end - begin, starts)
+        return replace(
+            self,
+            owner=self.owner + first,
+            row=cut,
+            scores_end=self.scores_end and windows.stop == count,
+            earlier=row.lookups[:first],
+        )
 
     @property
     def needed(self) -> int:

@@ -39,6 +39,30 @@ def token_gates(specs: Sequence[RowSpec], begins: Sequence[int], above: Tensor, 
     return gates
 
 
+def with_earlier(stream: Tensor, specs: Sequence[RowSpec], begins: Tensor, residuals: Tensor) -> Tensor:
+    """Stream of rows with the residuals of earlier windows in place; see `RowSpec.earlier`.
+
+    Args:
+        stream: `rows x length x d_v`.
+        specs: the rows.
+        begins: position of each row's first token in `stream`.
+        residuals: `n x d_v`, of all windows.
+
+    Returns:
+        Shape and dtype of `stream`; the sum is formed in fp32 at least.
+    """
+    at = [
+        (i, column - int(begins[i]), spec.owner - len(spec.earlier) + j)
+        for i, spec in enumerate(specs)
+        for j, column in enumerate(spec.earlier)
+    ]
+    if not at:
+        return stream
+    rows, columns, windows = torch.tensor(at, device=stream.device).T
+    moved = upcast(stream[rows, columns]) + residuals.to(stream.device)[windows]
+    return stream.index_put((rows, columns), moved.to(stream.dtype))
+
+
 def channel_gates(keys: Tensor, channel: Tensor, specs: Sequence[RowSpec], joint: bool) -> Tensor:
     """Gates of residuals that are written through the channel, `q_j . k_t` at every token.
 

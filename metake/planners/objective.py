@@ -28,7 +28,7 @@ from metake.models.precompute import key_values_above, stream_after
 from metake.models.prefix_batch import PrefixBatch, PrefixSuffix
 from metake.models.tokens import length_buckets, pad
 from metake.models.trace import run, upcast
-from metake.planners.gates import channel_gates, token_gates
+from metake.planners.gates import channel_gates, token_gates, with_earlier
 from metake.planners.micro_batch import MicroBatch
 from metake.processes import all_reduce_sum, rank_and_size
 from metake.prompts import Batch, RowSpec
@@ -68,6 +68,9 @@ class Objective:
         joint: whether every row receives every request's residual, not only its owner's (X8).
         max_tokens: padded tokens per pass; by default what suits the device.
         ends: tokens that end an answer; none if the end is not scored.
+        windows: indices within each request of the windows whose losses at their lookup tokens are needed, for residuals of
+            the first of them; all windows by default. What stands before that window is then constant.
+        earlier: `n x d_v`, residuals that earlier windows have; none by default.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class Objective:
         joint: bool = True,
         max_tokens: int | None = None,
         ends: Sequence[int] = (),
+        windows: range | None = None,
+        earlier: Tensor | None = None,
     ) -> None:
         self.model, self.first, self.top = model, first, top
         self.channel, self.joint = channel, joint
@@ -91,12 +96,16 @@ class Objective:
         self.templates = batch.templates
         self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = batch.prefix_lengths
+        self._earlier = earlier
         rank, world = rank_and_size()  # every process its own requests
         self._specs = [
             replace(spec, scores_end=bool(ends) and spec.template is not None)
             for spec in batch.specs
             if spec.owner % world == rank
         ]
+        if windows is not None:
+            parts = [spec.of_windows(windows) for spec in self._specs]
+            self._specs = [part for part in parts if part is not None]
 
     def weighted(self, weights: Tensor) -> Objective:
         """Same objective with another NLL of each window: a weighted sum of the NLL of all windows of its request.
@@ -160,6 +169,8 @@ class Objective:
         contexts, ahead = shared.prefix_lengths, torch.tensor(begins) - shared.prefix_lengths
         states = shared.prefix_key_values(self.model)
         stream = stream_after(self.model, shared, states, block, needed - contexts, self.max_tokens)
+        if self._earlier is not None:
+            stream = with_earlier(stream, specs, contexts, self._earlier)
         alone = list(range(len(specs)))
         suffixes = PrefixBatch.of(shared.ids.suffix, (needed - contexts).tolist(), ahead.tolist(), alone)
         split = replace(

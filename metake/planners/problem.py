@@ -116,8 +116,16 @@ class PlanningProblem:
         norms: Tensor = values.norm(dim=1)
         return norms
 
-    def planning_objective(self) -> Objective:
-        """Losses of residuals that are written at the lookup token; it holds the KV cache of every row."""
+    def planning_objective(self, windows: range | None = None, earlier: Tensor | None = None) -> Objective:
+        """Losses of residuals that are written at the lookup token; it holds the KV cache of every row.
+
+        Args:
+            windows: windows whose losses are needed, as of `Objective`; all by default.
+            earlier: `n x d_v`, residuals that earlier windows have.
+
+        Returns:
+            The objective.
+        """
         return Objective(
             self.model,
             self.batch,
@@ -125,6 +133,8 @@ class PlanningProblem:
             self.solver.planned_at,
             max_tokens=self.max_tokens,
             ends=self.ends,
+            windows=windows,
+            earlier=earlier,
         )
 
     @cached_property

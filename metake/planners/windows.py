@@ -43,31 +43,30 @@ class WindowByWindow(OpenLoop):
     stop_loss: float = Field(0.01, ge=0, description="a request stops below this loss")
 
     def _optimize(self, problem: PlanningProblem) -> TargetOptimization:
-        objective, order = problem.planning_objective(), problem.batch.order
+        order = problem.batch.order
         count = int(order.max()) + 1
         on_step = every(count, problem.on_step)
         residuals, found = torch.zeros_like(problem.hidden), None
         for window in range(count):
             active = order == window
-            losses = self.losses(problem, objective, window)
-            plan = self.optimize(problem, losses, residuals, active, on_step)
+            plan = self.optimize(problem, self.losses(problem, window, residuals), residuals, active, on_step)
             residuals = plan.residuals
             found = plan if found is None else merged(found, plan, active)
         assert found is not None
         return found
 
-    def losses(self, problem: PlanningProblem, objective: Objective, window: int) -> Objective:
-        """Losses that the residuals of a window minimize.
+    def losses(self, problem: PlanningProblem, window: int, residuals: Tensor) -> Objective:
+        """Losses that the residual of a window minimizes: by default that of its own tokens.
 
         Args:
             problem: the batch with its solver.
-            objective: losses of the batch; the loss of each window is that of its own tokens.
             window: index of the window within its request.
+            residuals: `n x d_v`, those of earlier windows.
 
         Returns:
-            The objective itself by default.
+            The objective, with rows from the window's lookup token on.
         """
-        return objective
+        return problem.planning_objective(range(window, window + 1), residuals)
 
 
 @register
@@ -87,29 +86,28 @@ class Matryoshka(WindowByWindow):
         3, ge=0, description="steps over which affinities of windows are averaged; 0: all have affinity 1"
     )
 
-    def losses(self, problem: PlanningProblem, objective: Objective, window: int) -> Objective:
-        """Losses of nested spans, for the residuals of a window.
+    def losses(self, problem: PlanningProblem, window: int, residuals: Tensor) -> Objective:
+        """Losses of nested spans, for the residual of a window.
 
         Args:
             problem: the batch with its solver.
-            objective: losses of the batch; the loss of each window is that of its own tokens.
             window: index of the window within its request.
+            residuals: `n x d_v`, those of earlier windows.
 
         Returns:
-            The objective with the weights of the spans.
+            The objective of this and all later windows with the weights of the spans.
         """
-        spans = nested_spans(problem.batch.window_lengths, problem.batch.owners, problem.batch.order, window)
-        affinities = self.affinities(problem, objective, window, spans)
-        return objective.weighted(matryoshka_weights(spans, affinities, problem.batch.window_lengths))
+        batch = problem.batch
+        spans = nested_spans(batch.window_lengths, batch.owners, batch.order, window)
+        affinities = self.affinities(problem, window, spans)
+        objective = problem.planning_objective(range(window, window + len(spans)), residuals)
+        return objective.weighted(matryoshka_weights(spans, affinities, batch.window_lengths))
 
-    def affinities(
-        self, problem: PlanningProblem, objective: Objective, window: int, spans: list[Tensor]
-    ) -> Tensor:
+    def affinities(self, problem: PlanningProblem, window: int, spans: list[Tensor]) -> Tensor:
         """Affinity of a window to each nested span, `spans x n`; the rows of other windows are 1.
 
         Args:
             problem: the batch with its solver.
-            objective: losses of the batch.
             window: index of the window within its request.
             spans: result of `nested_spans`.
 
@@ -121,6 +119,7 @@ class Matryoshka(WindowByWindow):
         if not self.affinity_steps or len(spans) < 2:
             return found
         residuals = torch.zeros_like(problem.hidden).requires_grad_(True)
+        objective = problem.planning_objective(range(window, window + len(spans)))
         adam = torch.optim.Adam([residuals], lr=self.lr)
         cosines = []
         for _ in range(self.affinity_steps):

@@ -155,6 +155,42 @@ def test_open_loop_gradients_of_windows_are_those_of_autograd(double):
         torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_objective_of_windows_has_the_losses_of_whole_rows(double, monkeypatch, resumes):
+    """What stands before a window is constant and cut off; its own losses and gradients are the same."""
+    monkeypatch.setattr(type(double), "can_resume", lambda *_: resumes)
+    batch, top = parts(double)[0], LAYERS[-1]
+    assert len(set(batch.counts)) == 2, "requests of different lengths"
+    everyone = 0.1 * torch.randn(batch.size, double.d_v, dtype=torch.float64)
+    whole = Objective(double, batch, LAYERS[0], top)
+    for first in range(max(batch.counts)):
+        held = everyone * (batch.order <= first)[:, None]  # later windows are not planned yet
+        for end in (first + 1, max(batch.counts)):
+            part = Objective(double, batch, LAYERS[0], top, windows=range(first, end), earlier=held)
+            weights = torch.ones(batch.size, batch.size).double()
+            weights *= (batch.owners[:, None] == batch.owners) & (batch.order >= first) & (batch.order < end)
+            loss, reference = (VirtualEditLoss(x.weighted(weights), "token") for x in (part, whole))
+            now, expected = (x(held, batch.order == first, Penalty()) for x in (loss, reference))
+            active = batch.order == first
+            torch.testing.assert_close(now[0].nll[active], expected[0].nll[active])
+            torch.testing.assert_close(now[1][active], expected[1][active], rtol=1e-6, atol=1e-12)
+            assert now[1][active].norm() > 1e-5
+
+
+def test_pass_of_a_window_has_its_tokens_only(demo):
+    """Rows of whole windows have one token per answer token: the lookup token stands for the first."""
+    batch = parts(demo)[0]
+    held = torch.zeros(batch.size, demo.d_v)
+    with frozen(demo.model):
+        for window in range(max(batch.counts)):
+            part = Objective(demo, batch, *LAYERS, windows=range(window, window + 1), earlier=held)
+            rows = [rows.tokens.ids.suffix.shape for rows in part._lookup_batches]
+            tokens = sum(count * width for count, width in rows)
+            lengths = batch.window_lengths[batch.order == window].tolist()
+            kl_rows = 2 * (window == 0)
+            assert tokens <= (len(lengths) + kl_rows) * max(lengths)
+
+
 def test_hypergradient_over_windows_agrees_with_differences(double):
     """Through keys, residuals, channels and preserved keys of the whole layered solve."""
     batch, prompts = parts(double)
@@ -221,8 +257,7 @@ def test_affinity_of_a_window_to_a_span_is_the_cosine_of_their_gradients(double)
 
     problem = PlanningProblem(double, solver, batch, prompts)
     spans = nested_spans(batch.window_lengths, batch.owners, batch.order, 0)
-    objective = problem.planning_objective()
-    found = Matryoshka(affinity_steps=1).affinities(problem, objective, 0, spans)
+    found = Matryoshka(affinity_steps=1).affinities(problem, 0, spans)
     residuals = torch.zeros(batch.size, double.d_v, dtype=torch.float64, requires_grad=True)
     nll = reference_nll(double, batch, residuals, LAYERS[-1])
     own = torch.autograd.grad(nll[0], residuals, retain_graph=True)[0][0]
