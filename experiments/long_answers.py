@@ -4,9 +4,10 @@
     python experiments/long_answers.py --model demo --edits 2 --sentences 2 --least 10 --out results/long-answers-demo
 
 The answers are biographies of people who do not exist (`metake/data/biographies.py`), drawn with a seed; `--data` reads
-others, e.g. UnKE's. Every answer is edited into the unedited model. Exact tokens are measured with teacher
-forcing, everything else of the greedy answer; locality is the agreement with the unedited model on the same prompts for all
-methods. A finished edit is kept: the same command resumes, also with a larger --edits.
+others, e.g. UnKE's, whose questions name no subject (--set lookup=prompt). Every answer is edited into the unedited
+model. Exact tokens are measured with teacher forcing, everything else of the greedy answer; locality is the agreement with
+the unedited model on the same prompts for all methods. A finished edit is kept: the same command resumes, also with a
+larger --edits.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def options() -> Parser:
     parser = Parser(description=__doc__)
     model_options(parser)
     parser.add_argument("--methods", default=METHODS, help="default: %(default)s")
+    parser.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="change a setting of all methods that have it"
+    )
     parser.add_argument("--data", type=Path, help="records with long answers; default: biographies")
     parser.add_argument("--edits", type=at_least(1), default=50, help="so many answers")
     parser.add_argument("--sentences", type=at_least(1), default=8, help="sentences of a biography")
@@ -58,9 +62,10 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm import tqdm
 
+from metake.commands.common import parse_changes
+from metake.commands.evaluate import read_data, usable_records
 from metake.data.biographies import biographies
 from metake.data.record import Record
-from metake.data.records import read_records
 from metake.editor import Editor
 from metake.evaluation.long_answers import Unrelated, measure_long_answer
 from metake.files import as_plain, read_record
@@ -75,13 +80,16 @@ from metake.report.tables import markdown
 from metake.statistics_cache import statistics_for
 
 
-def long_records(args: Any, model: EditableModel) -> list[Record]:
+def long_records(args: Any, model: EditableModel, methods: Sequence[Method]) -> list[Record]:
     """Records whose answers have enough tokens.
 
     Raises:
-        MetakeError: too few of them.
+        MetakeError: too few of them, or none that the methods can edit.
     """
-    found = read_records(args.data) if args.data else biographies(2 * args.edits, args.seed, args.sentences)
+    if args.data:
+        found, _ = usable_records(model, read_data(args.data, None, 1, None, None), methods)
+    else:
+        found = biographies(2 * args.edits, args.seed, args.sentences)
     lengths = count_tokens(model.tokenizer, [record.request.target_new for record in found])
     kept = [record for record, length in zip(found, lengths, strict=True) if length >= args.least]
     if len(kept) < args.edits:
@@ -157,10 +165,11 @@ def main() -> None:
     args = options().parse_args()
     model = chosen_model(args)
     names = [name.strip() for name in args.methods.split(",")]
-    methods = methods_for(model, names, preset=args.preset)
-    records = long_records(args, model)
+    methods = methods_for(model, names, preset=args.preset, changes=parse_changes(args.set, None))
+    records = long_records(args, model, methods)
     layers = tuple(sorted({layer for method in methods for layer in method.layers}))
-    statistics = statistics_for(model, model.tokenizer, layers, progress=True)
+    needed = any(method.needs_statistics for method in methods)
+    statistics = statistics_for(model, model.tokenizer, layers, progress=True) if needed else None
     unrelated = Unrelated.of(model, [record.locality for record in biographies(20, seed=-1)])
     results = {}
     for method in methods:
