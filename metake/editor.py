@@ -84,7 +84,6 @@ class Editor:
         undoable: int | None = None,
     ) -> None:
         from metake.presets import preset_name, settings_for
-        from metake.statistics_cache import statistics_for
 
         if not isinstance(method, Method):
             method_named(method)
@@ -108,7 +107,7 @@ class Editor:
             self._uncalibrated = "" if preset else method
         self.history = History(self.model, undoable)
         if statistics is None and self.method.needs_statistics and not self._uncalibrated:
-            statistics = statistics_for(self.model, self.tokenizer, self.method.layers, progress=progress)
+            statistics = self._collected(progress)
         self.state = State() if self._uncalibrated else self.method.init(self.model, statistics)
 
     @property
@@ -116,10 +115,16 @@ class Editor:
         """Second moments of the edited layers' keys; None if the method needs none."""
         return self.state.statistics
 
+    def _collected(self, progress: bool) -> Statistics:
+        """Statistics of the method's layers, from the cache or collected."""
+        from metake.statistics_cache import statistics_for
+
+        gradients, layers = self.method.needs_gradients, self.method.layers
+        return statistics_for(self.model, self.tokenizer, layers, progress=progress, gradients=gradients)
+
     def _calibrate(self, requests: Sequence[EditRequest]) -> None:
         """Choose the settings of a method that was named for a model without a preset; once, at the first batch."""
         from metake.calibration.locate import locate
-        from metake.statistics_cache import statistics_for
 
         if not self._uncalibrated:
             return
@@ -127,7 +132,7 @@ class Editor:
         location = locate(self.model, requests, self._uncalibrated, given, windows=given is None)
         self.method, self.reasons = location.method, location.reasons
         if given is None and self.method.needs_statistics:
-            given = statistics_for(self.model, self.tokenizer, self.method.layers, progress=self.progress)
+            given = self._collected(self.progress)
         self.state = self.method.init(self.model, given)
         self._uncalibrated = ""
 
@@ -258,7 +263,8 @@ class Editor:
             requests, method, delta, stages, seconds, memory, answers, constraint, self.reasons
         )
         self.history.push(result, applied, self.state)
-        state = state if own else replace(self.state, contexts=state.contexts, memory=state.memory)
+        if not own:
+            state = replace(self.state, contexts=state.contexts, memory=state.memory, anchors=state.anchors)
         self.state = self.method.fold(state)
         return result
 

@@ -251,4 +251,5 @@ def find_statistics(
             return read_statistics(stats, model, layers)
     given = None if text is None else read_text(text)
     with phase("statistics"):
-        return statistics_for(model, model.tokenizer, layers, text=given, progress=True)
+        gradients = any(method.needs_gradients for method in methods)
+        return statistics_for(model, layers=layers, text=given, progress=True, gradients=gradients)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from metake.geometry.statistics import Statistics, text_fingerprint
 from metake.models.editable import EditableModel
 from metake.models.load import as_editable
 from metake.phases import note
+from metake.planners.curvature import gradient_moments
 from metake.presets import preset_name
 from metake.statistics_sources import read_statistics
+from metake.tensor_files import read_tensors, write_tensors
 from metake.texts import default_text
 
+GRADIENTS = "metake-gradient-moments-1"
 TOKENS = 61_440  # of the shipped text, by default
 
 
@@ -64,6 +69,23 @@ def _collected(
     return statistics
 
 
+def _with_gradients(
+    statistics: Statistics, model: EditableModel, text: str, tokens: int | None, key: str
+) -> Statistics:
+    """Statistics with the second moments of gradients, from the cache, or collected and cached."""
+    path = cache_folder() / f"gradients-{model.fingerprint()}-{key}.safetensors"
+    layers = tuple(statistics.moments)
+    try:
+        tensors, _ = read_tensors(path, GRADIENTS, "it is collected again")
+        found = {layer: tensors[f"B.{layer}"] for layer in layers}
+    except (MetakeError, OSError, KeyError):
+        note(f"statistics: collecting gradients from {tokens or 'all'} tokens of text, once")
+        found = gradient_moments(model, model.tokenizer, text, layers, tokens)
+        with suppress(MetakeError, OSError):
+            write_tensors(path, GRADIENTS, {f"B.{n}": moment for n, moment in found.items()}, {"text": key})
+    return replace(statistics, gradients=found)
+
+
 def statistics_for(
     model: EditableModel | nn.Module,
     tokenizer: Any = None,
@@ -73,6 +95,7 @@ def statistics_for(
     tokens: int | None = None,
     source: Path | str | None = None,
     progress: bool = True,
+    gradients: bool = False,
 ) -> Statistics:
     """Second moments C of the keys, from the cache, or collected and cached; or those that others have published.
 
@@ -87,6 +110,7 @@ def statistics_for(
         source: where to read them instead: a file of `metake stats`, a folder of memit's `.npz` files, AlphaEdit's
             `null_space_project.pt`, or a repository on the hub with memit's files.
         progress: show a progress bar.
+        gradients: also the second moments of the gradients of the model's loss on the text (CrispEdit).
 
     Returns:
         C of each layer, `d_k x d_k` in fp32, with its provenance.
@@ -127,4 +151,4 @@ def statistics_for(
             "entries (use at least 20 tokens per entry): eta is overestimated; give more --text",
             stacklevel=2,
         )
-    return statistics
+    return _with_gradients(statistics, model, text, tokens, key) if gradients else statistics

@@ -62,7 +62,9 @@ def run(model: EditableModel, method: str) -> dict[str, Any]:
     """Two batches by one method: the change of the weights, attenuations, and the usual three metrics."""
     records, settings = read_facts(model), settings_for(model, method)
     statistics = (
-        statistics_for(model, model.tokenizer, settings.layers) if settings.needs_statistics else None
+        statistics_for(model, layers=settings.layers, gradients=settings.needs_gradients)
+        if settings.needs_statistics
+        else None
     )
     judge = Evaluator(model, records, generate=False)
     editor = Editor(model.model, model.tokenizer, settings, statistics=statistics, answers=False)

@@ -50,6 +50,8 @@ ROWS = {
     "metake-alphaedit": {**LOOP, **NULL},
     "metake-blue": {**LOOP, **NULL, "allocation": "boundary"},
     "emmet": {"fit": "equality_constrained", "allocation": "last"},  # a batch at once
+    "pmet": {"planner": "with-attention", "allocation": "square-roots", "relative": "value"},
+    "nas": {**NULL, "planner": "norm-anchored"},
     "sphere": {**NULL, "postprocess": "sphere"},
     "memit-fe": {"allocation": "forward", "memory": "past-keys"},
     "alphaedit-fe": {**NULL, "allocation": "forward"},
@@ -70,6 +72,7 @@ OF_THEIR_OWN = {
     "ft-l",
     "ft-m",
     "locft-bf",
+    "crispedit",
     "malmen",
     "mend",
     "rledit",

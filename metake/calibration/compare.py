@@ -94,6 +94,8 @@ def compare_statistics(
     """
     if not method.needs_statistics:
         raise MetakeError(f"stats: {method.name} uses no statistics, so there is nothing to compare")
+    if not method.previews:
+        raise MetakeError(f"stats: {method.name} has no attenuation, so there is nothing to compare")
     first = next(iter(statistics.values()))
     rows = []
     for name, given in statistics.items():

@@ -111,14 +111,15 @@ class MergedBatches:
                 else:
                     parts[kind][rest] = tensor
             delta = Delta.of_tensors(parts["delta"], meta)
-            scale = meta["scale"]
+            scale, anchors = meta["scale"], {int(n): norm for n, norm in meta.get("anchors", {}).items()}
         except (KeyError, ValueError, IndexError) as error:
             raise MetakeError(f"{self._tensors}: holds no merged batches; {self.remedy}") from error
         delta.check_fits(editor.model)
         start = editor.method.prepare(editor.model, editor.state)
         editor.history.resume({int(n): w for n, w in parts["weight"].items()}, delta, start)
         folded = {int(n): tensor for n, tensor in parts["folded"].items()}
-        editor.state = replace(start, scale=scale, memory=tuple(memory), folded=folded, with_folded={})
+        start = replace(start, scale=scale, anchors=anchors)
+        editor.state = replace(start, memory=tuple(memory), folded=folded, with_folded={})
 
     def write(self, index: int, editor: Editor, lines: Iterable[tuple[int, str, Any]]) -> None:
         """Merge all batches that a model holds.
@@ -143,7 +144,7 @@ class MergedBatches:
         tensors |= {f"folded.{n}": tensor for n, tensor in state.folded.items()}
         for i, memory in enumerate(state.memory):
             tensors |= {f"memory.{i}.{n}": tensor for n, tensor in memory.items()}
-        meta = {"index": index, **delta.meta, "scale": state.scale}
+        meta = {"index": index, **delta.meta, "scale": state.scale, "anchors": state.anchors}
         write_tensors(self._tensors, FORMAT, tensors, {**meta, "batches": len(state.memory)})
         self.last, self.lines = index, self.lines | added
 

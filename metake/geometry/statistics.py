@@ -148,6 +148,8 @@ class Statistics:
     Attributes:
         moments: layer -> `d_k x d_k`, fp32; in a mixture of experts `E x d_f x d_f`, one matrix per expert.
         provenance: model, text and reading.
+        gradients: layer -> second moment of the gradients of the model's loss with respect to the outputs of its
+            down-projection, `d_v x d_v`; none unless they were asked for. They are not saved with the others.
 
     Example:
         >>> import metake as mk
@@ -159,6 +161,7 @@ class Statistics:
 
     moments: dict[int, Tensor]
     provenance: Provenance
+    gradients: Mapping[int, Tensor] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         p = self.provenance

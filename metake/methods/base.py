@@ -81,6 +81,11 @@ class Method(Component):
         return False
 
     @property
+    def needs_gradients(self) -> bool:
+        """Whether the method uses the second moments of gradients beside C."""
+        return False
+
+    @property
     def needs_subject(self) -> bool:
         """Whether the method reads keys at the subject's last token, so that the prompt must name the subject."""
         return bool(getattr(self, "lookup", "") == "subject")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from metake.applied import swapped_weights
 from metake.components import register
 from metake.deltas import Delta
 from metake.errors import MetakeError
+from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.methods.state import Stage, State
 from metake.models.editable import EditableModel
@@ -21,11 +23,13 @@ from metake.models.end_token import end_token, line_break
 from metake.models.tokens import Row
 from metake.models.trace import upcast
 from metake.phases import phase
+from metake.planners.curvature import LowCurvatureProjector, NoProjection, Projection
 from metake.planners.weight_loss import Objective, WeightLoss
 from metake.prompts import Batch
 from metake.requests import EditRequest
 
 End = Literal["none", "end-token", "line-break"]
+Projectors = Mapping[int, LowCurvatureProjector | None]
 
 
 @register
@@ -72,6 +76,9 @@ class FineTune(Method):
     stop_loss: float = Field(
         0.01, ge=0, description="no step is taken on mini-batches below this loss, and no epoch follows one"
     )
+    projection: SerializeAsAny[Projection] = Field(
+        NoProjection(), description="directions that the gradients lose (CrispEdit)"
+    )
     seed: int = Field(0, description="seed of the order of the mini-batches")
 
     @classmethod
@@ -85,6 +92,31 @@ class FineTune(Method):
             One layer.
         """
         return (2 * count // 3,)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the projection uses C."""
+        return self.projection.needs_curvature
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the projection uses the second moments of gradients."""
+        return self.projection.needs_curvature
+
+    def init(self, model: EditableModel, statistics: Statistics | None = None) -> State:
+        """State before the first batch, with the projectors of the layers.
+
+        Args:
+            model: the model to edit.
+            statistics: moments of its keys and gradients, if the projection needs them.
+
+        Returns:
+            A state without memory.
+        """
+        state = super().init(model, statistics)
+        return replace(
+            state, learned={n: self.projection.projector(state.statistics, n) for n in self.layers}
+        )
 
     @property
     def step_setting(self) -> str:
@@ -135,7 +167,7 @@ class FineTune(Method):
                 loss = WeightLoss(
                     model, rows[start : start + size], self.layers, self.objective, self.max_tokens
                 )
-                changes = self._tuned(loss, on_step)
+                changes = self._tuned(loss, on_step, state.learned or {})
                 change = Delta({}, dense_updates={n: d.cpu() for n, d in changes.items()})
                 delta = delta.then(change) if start else change
                 if start + size < len(rows):
@@ -150,7 +182,9 @@ class FineTune(Method):
         end = end_token(model) if self.end == "end-token" else line_break(model)
         return tuple(row.ended(end) for row in rows)
 
-    def _tuned(self, loss: WeightLoss, on_step: Callable[[], object]) -> dict[int, Tensor]:
+    def _tuned(
+        self, loss: WeightLoss, on_step: Callable[[], object], projectors: Projectors
+    ) -> dict[int, Tensor]:
         """Layer -> change of its weight that lowers the loss of some rows."""
         changes = {n: torch.zeros_like(upcast(weight)) for n, weight in loss.weights.items()}
         adam = torch.optim.Adam(changes.values(), lr=self.lr)
@@ -166,7 +200,7 @@ class FineTune(Method):
                     )
                 total += value * len(members)
                 if value >= self.stop_loss:
-                    self._take(adam, changes, gradients)
+                    self._take(adam, changes, _projected(gradients, projectors))
                 on_step()
             if total / len(loss.rows) < self.stop_loss:
                 break
@@ -189,3 +223,12 @@ class FineTune(Method):
         if self.norm_constraint is not None:
             for change in changes.values():
                 change.clamp_(-self.norm_constraint, self.norm_constraint)
+
+
+def _projected(gradients: Mapping[int, Tensor], projectors: Projectors) -> dict[int, Tensor]:
+    """Gradients without the directions that they lose."""
+    found = {}
+    for layer, gradient in gradients.items():
+        projector = projectors.get(layer)
+        found[layer] = gradient if projector is None else projector(gradient)
+    return found

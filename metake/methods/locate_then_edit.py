@@ -22,6 +22,7 @@ from metake.methods.lookup_keys import Group, batch_at, lookup_keys, realizabili
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
 from metake.models.end_token import ends_of_answer
+from metake.models.trace import frozen
 from metake.phases import phase
 from metake.planners.base import Planner
 from metake.planners.closed_loop import ClosedLoop
@@ -186,15 +187,15 @@ class LocateThenEdit(Method):
         return groups * len(self.stages) * self.planner.divided(self.rounds).step_count
 
     def prepare(self, model: EditableModel, state: State, requests: Sequence[EditRequest] = ()) -> State:
-        """State with contexts, sampled from the model, and the strength of an attenuation, from the first batch.
+        """State with contexts, sampled from the model, and from the first batch the strength of an attenuation and anchors.
 
         Args:
             model: the model to edit.
             state: the state before the batch.
-            requests: the batch; without one the strength stays open.
+            requests: the batch; without one strength and anchors stay open.
 
         Returns:
-            The state itself if it has both.
+            The state itself if it has all of them.
         """
         if state.contexts is None:
             contexts = self.contexts if self.windows.uses_contexts else ()
@@ -202,6 +203,9 @@ class LocateThenEdit(Method):
             state = replace(state, contexts=contexts)
         if self.geometry.attenuation is not None and state.scale is None and requests:
             state = self._with_scale(model, self._groups(model, requests, state), state)
+        if self.planner.measures_anchor and not state.anchors and requests:
+            with frozen(model.model):
+                state = replace(state, anchors=self.step(model, requests, state, lambda: None)[1].anchors)
         return state
 
     def _with_scale(self, model: EditableModel, groups: Sequence[Group], state: State) -> State:
@@ -272,7 +276,8 @@ class LocateThenEdit(Method):
         """
         shares = shares or self.stages[0]
         geometries = {layer: self.geometry_at(model, state, layer) for layer, _ in shares}
-        return LayeredSolver(model, geometries, shares, self.fit, self.allocation.per_layer, self.max_tokens)
+        per_layer, at_value = self.allocation.per_layer, self.allocation.at_value
+        return LayeredSolver(model, geometries, shares, self.fit, per_layer, self.max_tokens, at_value)
 
     def batch(
         self, model: EditableModel, requests: Sequence[EditRequest], state: State
@@ -320,11 +325,13 @@ class LocateThenEdit(Method):
             for i, (group, shares) in enumerate(jobs):
                 solver = self.solver(model, state, shares)
                 with phase("plan"):
-                    targets = self.plan(model, solver, group.batch, group.prompts, on_step)
+                    targets = self.plan(model, solver, group.batch, group.prompts, on_step, state.anchors)
+                state = state.with_anchor(solver.planned_at, targets.anchor)
                 with phase("solve"):
                     solution = solver.solve(group.prompts, targets.residuals)
                 owners, moved = group.batch.owners, self._moved(group)
-                stages.append(Stage(targets, solution, group.members, shares, self.fit, moved, owners))
+                counted = self.allocation.counted(shares)
+                stages.append(Stage(targets, solution, group.members, counted, self.fit, moved, owners))
                 change = Delta(
                     {n: (left.cpu(), right.cpu()) for n, (left, right) in solution.factors.items()}
                 )
@@ -348,6 +355,7 @@ class LocateThenEdit(Method):
         batch: Batch,
         prompts: LookupPrompts,
         on_step: Callable[[], object] = lambda: None,
+        anchors: Mapping[int, float] | None = None,
     ) -> Targets:
         """Targets of one stage, on the model as it is.
 
@@ -357,6 +365,7 @@ class LocateThenEdit(Method):
             batch: token rows of the stage's requests.
             prompts: their prefixes up to the lookup token.
             on_step: called after every gradient step.
+            anchors: layer -> norm that values are rescaled to (NAS); none before the first batch.
 
         Returns:
             Residuals for the solver.
@@ -364,6 +373,7 @@ class LocateThenEdit(Method):
         groups = batch.subjects if self.merge else None
         ends = ends_of_answer(model) if self.planner.scores_end else ()
         problem = PlanningProblem(model, solver, batch, prompts, groups, self.max_tokens, on_step, ends=ends)
+        problem.anchors = anchors or {}
         return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(
@@ -402,4 +412,5 @@ class LocateThenEdit(Method):
             for parts in zip(*self._realizability(model, groups, state), strict=True)
         )
         moved = sum((self._moved(group) for group in groups), ())
-        return Attenuation(self.solved_layers, rho, cosine, self.stages[-1], self.fit, groups, moved)
+        shares = self.allocation.counted(self.stages[-1])
+        return Attenuation(self.solved_layers, rho, cosine, shares, self.fit, groups, moved)

@@ -67,7 +67,8 @@ class State:
         scale: factor of every geometry that gives the attenuation asked for; None if none is, or before the first batch.
         bases: layer -> its geometry without earlier keys; filled when first used.
         with_folded: layer and scale -> its geometry with the folded keys alone; filled when first used.
-        learned: what the method was fitted to before it edits; None if nothing was.
+        anchors: layer -> norm of values in the first batch that was planned for it (NAS).
+        learned: what the method was fitted to, or computed of its statistics, before it edits; None if nothing was.
     """
 
     statistics: Statistics | None = None
@@ -77,6 +78,7 @@ class State:
     bases: dict[int, Geometry] = field(default_factory=dict, repr=False)
     folded: LayerMemory = field(default_factory=dict)
     with_folded: dict[tuple[int, float | None], Geometry] = field(default_factory=dict, repr=False)
+    anchors: dict[int, float] = field(default_factory=dict)
     learned: Any = field(default=None, repr=False)
 
     def with_memory(self, memory: LayerMemory) -> State:
@@ -89,6 +91,20 @@ class State:
             A new state.
         """
         return replace(self, memory=(*self.memory, memory))
+
+    def with_anchor(self, layer: int, anchor: float | None) -> State:
+        """State with the anchor of a layer, unless it has one.
+
+        Args:
+            layer: layer that residuals are planned at.
+            anchor: norm of values; None for a planner that does not rescale them.
+
+        Returns:
+            A new state, or the state itself.
+        """
+        if anchor is None or layer in self.anchors:
+            return self
+        return replace(self, anchors={**self.anchors, layer: anchor})
 
     def fold(self, merge: Callable[[Tensor | None, list[Tensor]], Tensor | None]) -> State:
         """State with the memory of all batches in one tensor per layer.

@@ -35,10 +35,13 @@ from metake.patches.grace import GraceSpec
 from metake.patches.memoir import MemoirSpec
 from metake.patches.wise import WiseSpec
 from metake.planners.closed_loop import ClosedLoop
+from metake.planners.curvature import LowCurvature
 from metake.planners.gradients import ParallelGradient, ProxyGradient
+from metake.planners.norm_anchored import NormAnchored
 from metake.planners.open_loop import OpenLoop
 from metake.planners.windows import Matryoshka
-from metake.solvers.allocation import Last
+from metake.planners.with_attention import WithAttention
+from metake.solvers.allocation import Last, SquareRoots
 from metake.solvers.memory import PastKeys
 from metake.solvers.postprocess import Prune, PruneAdded, Rect
 from metake.solvers.sphere import Sphere
@@ -128,6 +131,11 @@ METHODS: dict[str, Row] = {
             "arXiv:2605.00358", "alphaedit"),
         Row("memit-merge", LocateThenEdit(layers=(), merge=True), "MEMIT, requests of the same subject share a target",
             "arXiv:2502.07322", "memit"),
+        Row("pmet", LocateThenEdit(layers=(), planner=WithAttention(), allocation=SquareRoots()),
+            "MEMIT in the outputs of down-projections, planned with a shift of the attention that is not written",
+            "arXiv:2308.08742", "memit"),
+        Row("nas", ALPHAEDIT.changed({("planner",): NormAnchored(), ("label",): "nas"}),
+            "AlphaEdit whose values are rescaled to a norm of the unedited model", "arXiv:2602.02543", "alphaedit"),
         Row("sphere", postprocessed(ALPHAEDIT, Sphere()),
             "AlphaEdit with less of each update along the principal directions of the weight's rows", "arXiv:2510.01172", "alphaedit"),
         Row("ultraedit", UltraEdit(layers=()),
@@ -160,6 +168,8 @@ METHODS: dict[str, Row] = {
             "fine-tuning of one down-projection within a box, on all target tokens", "EasyEdit's code"),
         Row("locft-bf", FineTune(layers=(), end="end-token"),
             "fine-tuning of one down-projection in epochs over all edits, on the targets with their end", "arXiv:2509.22072"),
+        Row("crispedit", FineTune(layers=(), projection=LowCurvature(), mini_batch=32),
+            "fine-tuning with gradients projected onto directions of low curvature, by K-FAC", "arXiv:2602.15823", "locft-bf"),
         # gated memories: patches that do not fold into the weights
         Row("grace", Patching(layers=(), patch=GraceSpec()),
             "codebook: within a ball around an edit's key the output is replaced by its trained value", "arXiv:2211.11031"),

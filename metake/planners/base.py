@@ -56,6 +56,11 @@ class Planner(Component):
         return False
 
     @property
+    def measures_anchor(self) -> bool:
+        """Whether the first batch gives a norm that later batches use (`Targets.anchor`)."""
+        return False
+
+    @property
     def step_count(self) -> int:
         """Largest number of gradient steps of a plan."""
         return 0

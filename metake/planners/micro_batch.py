@@ -168,11 +168,12 @@ class MicroBatch:
                 self._selected = replace(self) if bool(flags.all()) else self.rows(keep)
         return self._selected
 
-    def shifted(self, residuals: Tensor) -> PrefixSuffix:
+    def shifted(self, residuals: Tensor, by_row: bool = False) -> PrefixSuffix:
         """Stream after the last edited block plus the gated residuals.
 
         Args:
             residuals: `n x d_v`.
+            by_row: whether there is a residual per row, `rows x d_v`, instead.
 
         Returns:
             Shape and dtype of `above`; the sum is formed in fp32 at least.
@@ -181,7 +182,10 @@ class MicroBatch:
 
         def add(above: Tensor, gates: Tensor) -> Tensor:
             joint = gates.ndim == 3
-            shift = gates @ moved if joint else gates[..., None] * moved[self.owners][:, None]
+            if joint:
+                shift = gates @ moved
+            else:
+                shift = gates[..., None] * (moved if by_row else moved[self.owners])[:, None]
             return (upcast(above) + shift).to(above.dtype)
 
         prefix = None

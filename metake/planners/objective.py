@@ -34,6 +34,7 @@ from metake.processes import all_reduce_sum, rank_and_size
 from metake.prompts import Batch, RowSpec
 
 Gate = Literal["token", "channel"]
+Transport = Callable[[MicroBatch, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Objective:
         self.ends = torch.tensor(ends) if ends else None
         self.size = batch.size
         self.weights: Tensor | None = None
+        self.transport: Transport | None = None
         self.templates = batch.templates
         self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = batch.prefix_lengths
@@ -118,6 +120,19 @@ class Objective:
         """
         other = copy.copy(self)
         other.weights = weights
+        return other
+
+    def transported(self, transport: Transport) -> Objective:
+        """Same objective of residuals at another place than the stream after `top`.
+
+        Args:
+            transport: rows and the residuals -> shift of the stream at each row's lookup token, `rows x d_v`, differentiable.
+
+        Returns:
+            A copy that shares what was already computed of the model.
+        """
+        other = copy.copy(self)
+        other.transport = transport
         return other
 
     @cached_property
@@ -276,7 +291,8 @@ class Objective:
             raise ValueError("the proxy needs a channel")
 
         def logits(rows: MicroBatch) -> Tensor:
-            positions, hidden = rows.scored.positions, rows.shifted(residuals)
+            moved = residuals if self.transport is None else self.transport(rows, residuals)
+            positions, hidden = rows.scored.positions, rows.shifted(moved, self.transport is not None)
             if rows.cache is not None:
                 return run(
                     self.model,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -33,6 +33,7 @@ class Targets:
         plan: the open-loop optimization.
         closed: the closed-loop optimization, None for open-loop targets.
         scale: factor of compensation per request, 1 where there was none.
+        anchor: norm that the values were rescaled to (NAS); None if they were not.
     """
 
     residuals: Tensor
@@ -40,6 +41,7 @@ class Targets:
     plan: TargetOptimization
     closed: TargetOptimization | None
     scale: Tensor
+    anchor: float | None = None
 
 
 @dataclass
@@ -57,6 +59,7 @@ class PlanningProblem:
         channel: Q of the last edited layer, `d_k x n`, if the planner differentiates through it.
         joint: whether every row receives every request's residual, not only its owner's (X8).
         ends: tokens that end an answer; none if the end is not scored.
+        anchors: layer -> norm that values are rescaled to (NAS), from earlier batches.
     """
 
     model: EditableModel
@@ -69,6 +72,7 @@ class PlanningProblem:
     channel: Tensor | None = None
     joint: bool = True
     ends: tuple[int, ...] = ()
+    anchors: Mapping[int, float] = field(default_factory=dict)
 
     def with_channel(self, channel: Tensor | None, joint: bool) -> PlanningProblem:
         """Same problem with a channel.

@@ -87,5 +87,7 @@ def make_editor(model: EditableModel, choice: Choice, request: EditRequest) -> E
     else:
         location = locate(model, [request], choice.method, **fixed)
     method = location.method
-    statistics = statistics_for(model, layers=method.layers) if method.needs_statistics else None
+    statistics = None
+    if method.needs_statistics:
+        statistics = statistics_for(model, layers=method.layers, gradients=method.needs_gradients)
     return Editor(model, method=method, statistics=statistics, progress=False, reasons=location.reasons)

@@ -23,6 +23,7 @@ class Allocation(Component):
     Attributes:
         per_layer: whether every layer has its own goal. Residuals are then shifts at the first layer of a stage, and
             the goals of later layers are what the model makes of that shift; otherwise they are shifts at the last layer.
+        at_value: whether residuals are shifts of the output of the last layer's down-projection, not of the stream.
 
     Example:
         >>> import metake as mk
@@ -36,6 +37,7 @@ class Allocation(Component):
 
     family = "allocation"
     per_layer: ClassVar[bool] = False
+    at_value: ClassVar[bool] = False
 
     def stages(self, layers: tuple[int, ...]) -> list[Shares]:
         """Shares of every stage.
@@ -47,6 +49,17 @@ class Allocation(Component):
             One list of (layer, share) per stage.
         """
         raise NotImplementedError
+
+    def counted(self, shares: Shares) -> Shares:
+        """Shares of the layers that change what the residual is measured at.
+
+        Args:
+            shares: shares of a stage.
+
+        Returns:
+            The last one for the output of the last layer's down-projection, all of them for the stream.
+        """
+        return shares[-1:] if self.at_value else shares
 
 
 @register
@@ -65,6 +78,28 @@ class Spread(Allocation):
             See `spread`.
         """
         return [spread(layers)]
+
+
+@register
+class SquareRoots(Allocation):
+    """PMET: the n-th layer from the end takes 1/sqrt(n) of what is missing in the last down-projection's output.
+
+    That output holds nothing of what the lower layers write into the stream: it changes only as far as its key does.
+    """
+
+    kind = "square-roots"
+    at_value = True
+
+    def stages(self, layers: tuple[int, ...]) -> list[Shares]:
+        """One stage over all layers with the square roots of MEMIT's shares.
+
+        Args:
+            layers: edited layers, ascending.
+
+        Returns:
+            A list of one stage.
+        """
+        return [[(layer, share**0.5) for layer, share in spread(layers)]]
 
 
 @register

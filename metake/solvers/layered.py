@@ -19,6 +19,7 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Fit, Geometry
 from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
+from metake.models.post_norm import PostNorm
 from metake.models.prefix_batch import PrefixSuffix
 from metake.models.trace import run, upcast
 from metake.solvers.allocation import Shares
@@ -36,7 +37,8 @@ class Solution:
         missing: layer -> `n`, norm of the remaining residual before the layer's update, at the last layer (per-layer goals:
             at that layer).
         eta: layer -> `n`, attenuation of each key alone.
-        shift: `n x d_v`, shift of the stream at the lookup token of the bare prompt after the last edited layer.
+        shift: `n x d_v`, shift of the stream at the lookup token of the bare prompt after the last edited layer, or of the
+            output of its down-projection (`LayeredSolver.at_value`).
         planned: `n x d_v`, the shift that was planned.
         gains: layer -> `n x d_v`, factor from the down-projection's output to the stream; only layers with a norm of this
             output (`metake.models.post_norm`).
@@ -112,6 +114,7 @@ class LayeredSolver:
         per_layer: whether every layer has its own goal (FE). Residuals are then shifts at the first layer, and the goals
             of later layers are what the model makes of that shift; otherwise they are shifts at the last layer, and
             every layer takes its share of them.
+        at_value: whether residuals are shifts of the output of the last layer's down-projection, not of the stream (PMET).
         max_tokens: a differentiated solve over more tokens than this (by default 4,096, on a GPU 16,384) recomputes the
             activations of its passes in the backward pass.
 
@@ -126,14 +129,10 @@ class LayeredSolver:
         fit: Fit = "least_squares",
         per_layer: bool = False,
         max_tokens: int | None = None,
+        at_value: bool = False,
     ) -> None:
-        self.model, self.geometries, self.shares, self.fit, self.per_layer = (
-            model,
-            geometries,
-            shares,
-            fit,
-            per_layer,
-        )
+        self.model, self.geometries, self.shares, self.fit = model, geometries, shares, fit
+        self.per_layer, self.at_value = per_layer, at_value
         self.max_tokens = max_tokens or (4096 if model.device.type == "cpu" else 16384)
 
     @property
@@ -226,6 +225,8 @@ class LayeredSolver:
             start = layer
             observed = self.layers if not goals else (layer if self.per_layer else top,)
             streams, values = self._bare_streams(prompts, layer, hidden, observed)
+            if self.at_value:
+                streams = values
             if not goals:
                 before = upcast(prompts.at_bare_lookup(streams[top]))
                 goals = self._goals(prompts, streams, residuals)
@@ -244,9 +245,9 @@ class LayeredSolver:
                 right = right @ torch.linalg.pinv(
                     bare_keys @ right
                 )  # in the least-squares sense where keys coincide
-            norm, value, asked = self.model.post_norm(layer), None, share * remaining
+            norm, value, asked = self._post_norm(layer), None, share * remaining
             if norm is not None:
-                value = upcast(prompts.at_bare_lookup(values))
+                value = upcast(prompts.at_bare_lookup(values[layer]))
                 gain = norm.gain(value)
                 asked, gains[layer] = asked.to(value) / gain, gain.detach()
             left = asked.T.to(key.device).contiguous()
@@ -263,6 +264,10 @@ class LayeredSolver:
         assert before is not None
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before, gains)
+
+    def _post_norm(self, layer: int) -> PostNorm | None:
+        """The norm between the layer's down-projection and what residuals are measured at; None if there is none."""
+        return None if self.at_value else self.model.post_norm(layer)
 
     def _keys_at(
         self,
@@ -292,11 +297,11 @@ class LayeredSolver:
 
     def _bare_streams(
         self, prompts: LookupPrompts, layer: int, hidden: PrefixSuffix, layers: tuple[int, ...]
-    ) -> tuple[dict[int, Tensor], Tensor]:
-        """Stream of the bare prompts after each of `layers`, from that before block `layer`, and its FFN's output."""
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Stream of the bare prompts after each of `layers`, from that before block `layer`, and outputs of down-projections."""
         ids, _, below = prompts.bare_rows(hidden)
 
-        def climb() -> tuple[dict[int, Tensor], Tensor]:
+        def climb() -> tuple[dict[int, Tensor], dict[int, Tensor]]:
             trace = run(
                 self.model,
                 ids,
@@ -304,10 +309,10 @@ class LayeredSolver:
                 hidden=below,
                 stop=layers[-1],
                 outputs=layers,
-                values=(layer,),
+                values=tuple({layer, layers[-1]}) if self.at_value else (layer,),
                 cache=prompts.bare_cache,
             )
-            return trace.outputs, trace.values[layer]
+            return trace.outputs, trace.values
 
         return self._recomputed(prompts, climb)
 

@@ -113,7 +113,7 @@ def tune(
     name = known or short_name(model.name)
     space = SPACES.get(known) or space_of(model)
     needed = any(find_method(method).prototype.needs_statistics for method in methods)
-    statistics = find_statistics(model, [_all_layers(model, space)], stats, text) if needed else None
+    statistics = find_statistics(model, _all_layers(model, space, methods), stats, text) if needed else None
     result_file, preset_file = result_files(name, known, out)
     preset = open_preset(preset_file, known, name)
     fixed, shipped = preset["common"], dict(preset["methods"])
@@ -138,10 +138,12 @@ def tune(
     return preset_file
 
 
-def _all_layers(model: EditableModel, space: Space) -> Method:
-    """MEMIT at every layer of a space, for the statistics of all of them."""
+def _all_layers(model: EditableModel, space: Space, methods: Sequence[str]) -> list[Method]:
+    """MEMIT at every layer of a space, and methods that need gradients, for the statistics of all of them."""
     layers = tuple(sorted({n for layers in space.layer_sets for n in layers}))
-    return settings_for(model, "memit", layers=layers)
+    rows = [find_method(method).prototype for method in methods]
+    tuned = [row.replaced("layers", space.tuned_layers) for row in rows if row.needs_gradients]
+    return [settings_for(model, "memit", layers=layers), *tuned]
 
 
 def _read_trials(path: Path) -> dict[str, Any]:

@@ -270,11 +270,13 @@ def test_allocation_is_found_by_name():
     allocations = {kind: cls() for kind, cls in families()["allocation"].items()}
     assert {kind: allocation.stages((1, 2, 3)) for kind, allocation in allocations.items()} == {
         "spread": [[(1, 1 / 3), (2, 1 / 2), (3, 1.0)]],
+        "square-roots": [[(1, 3**-0.5), (2, 2**-0.5), (3, 1.0)]],
         "last": [[(3, 1.0)]],
         "forward": [[(1, 1.0), (2, 1.0), (3, 1.0)]],
         "boundary": [[(1, 1.0)], [(3, 1.0)]],
     }
     assert [kind for kind, allocation in allocations.items() if allocation.per_layer] == ["forward"]
+    assert [kind for kind, allocation in allocations.items() if allocation.at_value] == ["square-roots"]
     assert Boundary().stages((4,)) == [[(4, 1.0)]]  # one layer has one boundary
 
 
