@@ -121,6 +121,10 @@ class Delta(Pretrained):
             MetakeError: the layer is not changed.
         """
         if isinstance(layer, bool) or not isinstance(layer, int) or layer not in self.weight_layers:
+            if layer in (gated := {patch.layer: patch.kind for patch in self.patches}):
+                raise MetakeError(
+                    f"dense: layer {layer} has a gated {gated[layer]} patch and no change of its weight; apply the delta to use it"
+                )
             there = ", ".join(map(str, self.weight_layers)) or "none"
             raise MetakeError(f"dense: layer {one_line(repr(layer))} is not changed; changed layers: {there}")
         change = torch.zeros(self._shape(layer), dtype=torch.float64, device=device)
@@ -186,7 +190,10 @@ class Delta(Pretrained):
             raise MetakeError(
                 f"{where}: {self._misfit(model)}, or skip this check (check=False; --force of apply and export)"
             )
-        model.check_layers(self.layers)
+        try:
+            model.check_layers(self.layers)
+        except MetakeError as error:
+            raise MetakeError(f"{where}: {error}; {REMEDY}") from error
         for patch in self.patches:
             patch.check_fits(model, where)
         for layer in self.weight_layers:

@@ -213,6 +213,7 @@ def settings_for(
     if found := next((key for key in names if key in entries), ""):
         numbers |= made.numbers_of(entries[found], method_named(found))
     made = made.updated(**numbers).updated(**overrides)
+    made.check_overrides(overrides)
     model.check_layers(made.layers)
     return made
 
@@ -249,5 +250,6 @@ def methods_for(
             made[0].updated(**{setting: changes[setting]})  # the error says where the setting exists
     changed = [method.updated(**method.supported_changes(changes)) for method in made]
     for method in changed:
+        method.check_overrides(method.supported_changes(changes))
         editable_model(model).check_layers(method.layers)
     return changed

@@ -207,8 +207,12 @@ def test_method_named_reads_a_row_with_components(name, values):
     [
         ("memti", "method: unknown 'memti'; did you mean 'memit'"),
         ("memit + past-kes", "unknown 'past-kes'; did you mean 'past-keys'"),
-        ("memit + unrolled", "unknown 'unrolled'"),  # an open loop has no gradient
-        ("ultraedit + past-keys", "unknown 'past-keys'"),
+        (
+            "memit + unrolled",
+            "'unrolled' is a gradient, which memit does not have",
+        ),  # an open loop has no gradient
+        ("ultraedit + past-keys", "'past-keys' is a memory, which ultraedit does not have"),
+        ("grace + past-keys", "'past-keys' is a memory, which grace does not have"),
         ("memit + rounds 0", "settings: rounds: input should be greater than or equal to 1"),
         ("memit + rounds x", "settings: rounds: "),
         ("memit + fit least_square", "settings: fit: unknown 'least_square'; did you mean 'least_squares'"),

@@ -9,7 +9,7 @@ import typer
 
 from metake.commands.common import MethodOptions, data_file, load_model
 from metake.commands.completion import complete_method
-from metake.commands.config import ConfigFile
+from metake.commands.config import ConfigFile, save_options
 from metake.commands.option_types import (
     METHOD,
     AsJson,
@@ -143,10 +143,12 @@ def fit(
     """
     from metake.maps.files import map_file
     from metake.maps.fit import SAVE_EVERY
+    from metake.methods.learned_map import free_file
     from metake.methods.table import method_named
 
     with document(as_json) as content:
-        check_fitted(method_named(method))
+        row = check_fitted(method_named(method)).row
+        free_file(out, row, overwrite)
         options = MethodOptions.read(preset, None, change, layers)
         path = data_file(data, model, "dev.json")
         loaded = load_model(model, device, dtype, modules, chat)
@@ -158,6 +160,7 @@ def fit(
         made.fit(loaded, records, out, overwrite=overwrite)
         file = map_file(out, made.row)
         found = read_json(file.with_suffix(".json"))
+        save_options(out)
         for line in summary_lines(found):
             typer.echo(line)
         typer.echo(f"written: {file} and {file.with_suffix('.json').name}; edit with --set map={out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metake.components import Component
 from metake.errors import MetakeError
 from metake.maps.gradient_map import GradientMap, MapSpec
 from metake.maps.networks import Network
 from metake.maps.updates import Update
 from metake.models.editable import EditableModel
 from metake.planners.normalized_gradient import Moments
+from metake.shipped import DEMOS
 from metake.tensor_files import read_tensors, write_tensors
 
 FORMAT = "metake-map-1"
@@ -103,6 +106,28 @@ def save_map(path: Path, fitted: GradientMap, model: EditableModel, method: str)
     write_tensors(path, FORMAT, tensors_of(fitted), meta)
 
 
+def read_meta(path: Path, remedy: str) -> dict[str, Any]:
+    """What a file of a map says of it, without its tensors' values.
+
+    Args:
+        path: the file.
+        remedy: ends the error line.
+
+    Returns:
+        Plain values by name.
+    """
+    return read_tensors(path, FORMAT, remedy)[1]
+
+
+def _component(cls: type[Component], meta: dict[str, Any], name: str, path: Path, remedy: str) -> Any:
+    """Component of a map from the plain values in its file."""
+    try:
+        return cls.model_validate(meta[name])
+    except MetakeError as error:
+        said = str(error).removeprefix("settings: ").removeprefix(f"{name}: ")
+        raise MetakeError(f"{path}: {name}: {said}; {remedy}") from error
+
+
 def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> GradientMap:
     """Read a map.
 
@@ -118,7 +143,8 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
     Raises:
         MetakeError: there is no file, it is damaged, or it was fitted for another model, method or other layers.
     """
-    remedy = f"fit one: metake fit --method {method} --model {model.name} --out {path.parent}"
+    data = "" if model.name in DEMOS else " --data FILE"
+    remedy = f"fit one: metake fit --method {method} --model {model.name}{data} --out {path.parent}"
     if path.parent.is_file():
         raise MetakeError(f"map: {path.parent}: is a file; give the folder that metake fit wrote")
     tensors, meta = read_tensors(path, FORMAT, remedy)
@@ -130,7 +156,10 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
             raise MetakeError(
                 f"{path}: fitted for another model or state ({meta['name']}), not for this {model.name}; {remedy}"
             )
-        network, update = Network.model_validate(meta["network"]), Update.model_validate(meta["update"])
+        network = _component(Network, meta, "network", path, remedy)
+        update = _component(Update, meta, "update", path, remedy)
+        if not math.isfinite(lr := float(meta["map_lr"])) or lr <= 0:
+            raise MetakeError(f"{path}: map_lr: must be above 0, is {lr:g}; {remedy}")
         pairs = {
             "layers": (meta["layers"], list(spec.layers)),
             "network": (network.kind, spec.network.kind),
@@ -140,7 +169,7 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
         for name, (found, wanted) in pairs.items():
             if found != wanted:
                 raise MetakeError(f"{path}: fitted with {name} {found}, not {wanted}; set it so, or {remedy}")
-        made = replace(spec, network=network, update=update, lr=float(meta["map_lr"]))
+        made = replace(spec, network=network, update=update, lr=lr)
         fitted = GradientMap(made, model.d_k, model.d_v)
         fill(fitted, tensors)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:

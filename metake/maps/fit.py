@@ -22,6 +22,7 @@ from metake.models.editable import EditableModel
 from metake.models.trace import frozen
 from metake.planners.normalized_gradient import Moments
 from metake.tensor_files import read_tensors, write_tensors
+from metake.words import counted
 
 PARTIAL = "metake-map-partial-1"
 SAVE_EVERY = 10.0  # seconds between two savings of an unfinished fit
@@ -122,7 +123,7 @@ class Fit:
         loss, seen = self._loss(batches, learn=True)
         if not math.isfinite(loss):
             raise MetakeError(
-                f"fit: the loss of step {self.step + 1} is not finite; lower fit_lr (now {self.fitting.lr:g}) or "
+                f"fit: diverged, the loss of step {self.step + 1} is not finite; lower fit_lr (now {self.fitting.lr:g}) or "
                 f"map_lr (now {self.spec.lr:g})"
             )
         torch.nn.utils.clip_grad_norm_(self.map.parameters(), self.fitting.clip)
@@ -134,9 +135,17 @@ class Fit:
         return loss
 
     def _loss(self, batches: Sequence[Sequence[Record]], learn: bool) -> tuple[float, list[Moments]]:
-        return self.fitting.loss(
-            self.map, self.model, batches, running=self.running, learn=learn, max_tokens=self.max_tokens
-        )
+        try:
+            return self.fitting.loss(
+                self.map, self.model, batches, running=self.running, learn=learn, max_tokens=self.max_tokens
+            )
+        except MetakeError as error:
+            if not self.step or "not finite" not in str(error):
+                raise
+            raise MetakeError(
+                f"fit: diverged after {counted(self.step, 'step')} ({error}); lower fit_lr (now {self.fitting.lr:g}) or "
+                f"map_lr (now {self.spec.lr:g})"
+            ) from error
 
     def _measure(self) -> None:
         """Add a point to the curve; keep the map if its held-out loss is the smallest."""

@@ -237,6 +237,13 @@ class Method(Component):
             found = getattr(found, part)
         return found
 
+    def check_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Refuse settings that would have no effect; nothing is refused here.
+
+        Args:
+            overrides: setting -> value, as given by the user over those of a preset.
+        """
+
     def updated(self, **changes: Any) -> Self:
         """Copy with some settings changed.
 

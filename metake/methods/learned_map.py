@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,7 +18,7 @@ from metake.errors import MetakeError
 from metake.files import check_writable, expand, write_json
 from metake.folders import file_digest
 from metake.geometry.statistics import Statistics
-from metake.maps.files import load_map, map_file, save_map
+from metake.maps.files import load_map, map_file, read_meta, save_map
 from metake.maps.fit import Fit
 from metake.maps.fitting import Fitting
 from metake.maps.gradient_map import GradientMap, MapSpec, Reduction
@@ -120,10 +120,35 @@ class LearnedMap(MappedGradient):
         """
         if self.map is None:
             raise MetakeError(
-                f"{self.name}: has no fitted map; fit one with metake fit --method {self.row} --out FOLDER, and give "
+                f"{self.name}: has no fitted map; fit one with metake fit --method {self.row} --model MODEL --data FILE --out FOLDER, and give "
                 "--set map=FOLDER"
             )
         return map_file(expand(self.map), self.row)
+
+    def check_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Refuse numbers that the file of the map has fixed, and fixed otherwise.
+
+        Args:
+            overrides: setting -> value, as given by the user; those of a preset are replaced by the file's.
+
+        Raises:
+            MetakeError: a number of the network, or the first step size, is not the file's.
+        """
+        paths = {path: name for name in overrides for path in self.paths(name)}
+        fixed = {
+            path: name
+            for path, name in paths.items()
+            if path == ("lr",) or (path[0] == "network" and path[1:])
+        }
+        if self.map is None or not fixed or not (file := self.file()).is_file():
+            return
+        meta = read_meta(file, "fit it again")
+        for path, name in fixed.items():
+            found = meta.get("map_lr") if path == ("lr",) else meta.get("network", {}).get(path[-1])
+            if found != (given := self.value(name)):
+                raise MetakeError(
+                    f"{file}: fitted with {name} {found}, not {given}; leave {name} out, or fit another map"
+                )
 
     def check(self, model: EditableModel) -> None:
         """Refuse a model that the method cannot edit: without a map, or with that of another model.
@@ -190,12 +215,7 @@ class LearnedMap(MappedGradient):
             MetakeError: there is an earlier map, or an unfinished fit with other settings; a record does not fit the
                 model, or the loss is not finite.
         """
-        path = map_file(expand(folder), self.row)
-        check_writable(path.parent, folder=True)
-        if path.exists() and not overwrite:
-            raise MetakeError(
-                f"{path}: exists; give another folder, or --overwrite (overwrite=True) to fit it again"
-            )
+        path = free_file(Path(folder), self.row, overwrite)
         model.check_layers(self.layers)
         train, held = self.fitting.split(records)
         partial = path.with_suffix(".partial.safetensors")
@@ -227,6 +247,29 @@ class LearnedMap(MappedGradient):
         write_json(path.with_suffix(".json"), curve)
         partial.unlink(missing_ok=True)
         return self.updated(map=str(folder))
+
+
+def free_file(folder: Path, row: str, overwrite: bool) -> Path:
+    """File of a map that can be written.
+
+    Args:
+        folder: folder of maps.
+        row: row of the table.
+        overwrite: whether an earlier map may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        MetakeError: the folder cannot be written, or there is an earlier map.
+    """
+    path = map_file(expand(folder), row)
+    check_writable(path.parent, folder=True)
+    if path.exists() and not overwrite:
+        raise MetakeError(
+            f"{path}: exists; give another folder, or --overwrite (overwrite=True) to fit it again"
+        )
+    return path
 
 
 def _show(bar: Any, step: int, loss: float) -> None:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metake.components import Component, Path, known_kinds
+from metake.components import families as all_families
 from metake.errors import MetakeError
 from metake.names import unknown_name
 
@@ -92,6 +93,9 @@ def _unknown_kind(method: Method, choice: str) -> MetakeError:
     if near:
         family = next(family for family, known in kinds.items() if near[0] in known)
         return unknown_name(f"{where}: {family}", choice, kinds[family])
+    for family, others in all_families().items():
+        if choice in others and family not in families:
+            return MetakeError(f"{where}: {choice!r} is a {family}, which {method.label} does not have")
     listed = "; ".join(f"{family}: {', '.join(known)}" for family, known in kinds.items())
     return MetakeError(
         f"{where}: unknown {choice!r}; known kinds: {listed}. A class of your own needs @mk.register, and an import or an entry point"

@@ -22,6 +22,7 @@ from metake.models.editable import EditableModel
 from metake.models.patch_hooks import patches_on, set_patches
 from metake.models.trace import upcast
 from metake.models.wrappers import runs_compiled
+from metake.tensor_files import dtype_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +33,14 @@ class Patch(ABC):
 
     Attributes:
         kind: name in files.
+        integers: tensors of whole numbers; all others are floating-point.
         at_input: whether the input of the down-projection is changed, and not its output.
         layer: the block.
     """
 
     kind: ClassVar[str]
     at_input: ClassVar[bool] = False
+    integers: ClassVar[tuple[str, ...]] = ()
 
     layer: int
 
@@ -161,7 +164,7 @@ class Patch(ABC):
         return cls(**given)
 
     def check_values(self, where: str = "delta") -> None:
-        """Refuse a patch that is not finite.
+        """Refuse a patch whose tensors are of a wrong dtype, or not finite.
 
         Args:
             where: begins the error line, e.g. the file.
@@ -170,6 +173,13 @@ class Patch(ABC):
             MetakeError: the line names the tensor.
         """
         for name, tensor in self.tensors.items():
+            whole = not (tensor.is_floating_point() or tensor.is_complex())
+            if tensor.is_complex() or whole is not (name in self.integers):
+                must = "whole" if name in self.integers else "floating-point"
+                raise MetakeError(
+                    f"{where}: the {self.kind} patch of layer {self.layer}: {name} is of dtype {dtype_name(tensor.dtype)}, must "
+                    f"be of {must} numbers; give what metake edit wrote, or save the edit again"
+                )
             if not bool(torch.isfinite(tensor).all()):
                 raise MetakeError(
                     f"{where}: the {self.kind} patch of layer {self.layer}: {name} is not finite; nothing was changed"

@@ -31,6 +31,18 @@ def tensors_of(patches: Sequence[Patch]) -> dict[str, Tensor]:
     return {f"patch.{i}.{name}": t for i, patch in enumerate(patches) for name, t in patch.tensors.items()}
 
 
+def _check_numbers(spec: type[PatchSpec], entry: Mapping[str, Any]) -> None:
+    """Refuse a number that is out of the range of the setting that it comes from."""
+    for name in entry.keys() & spec.model_fields.keys():
+        if isinstance(entry[name], bool) or not isinstance(entry[name], int | float):
+            continue  # refused by the patch
+        try:
+            spec.check_field(name, entry[name])
+        except MetakeError as error:
+            said = str(error).partition(": ")[2].partition(": ")[2] or str(error)
+            raise ValueError(f"field {name} of its {spec.kind} patch: {said}") from error
+
+
 def read_patches(numbers: Any, tensors: Mapping[str, Tensor]) -> tuple[Patch, ...]:
     """Patches of what a file holds.
 
@@ -53,6 +65,7 @@ def read_patches(numbers: Any, tensors: Mapping[str, Tensor]) -> tuple[Patch, ..
         except MetakeError as error:
             raise ValueError(f"patch of an unknown kind, {entry.get('kind')!r}") from error
         assert issubclass(spec, PatchSpec)
+        _check_numbers(spec, entry)
         start = f"patch.{i}."
         own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
         found.append(spec.patch.of({name: v for name, v in entry.items() if name != "kind"}, own))

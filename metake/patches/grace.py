@@ -46,6 +46,7 @@ class Codebook(Patch):
     """
 
     kind = "grace"
+    integers = ("labels",)
 
     keys: Tensor
     values: Tensor
@@ -160,6 +161,7 @@ class GraceSpec(PatchSpec):
     """
 
     kind = "grace"
+    side_by_side = True
     patch = Codebook
     uses_contexts = False
     aliases: ClassVar[dict[str, str]] = {"lr": "value_lr", "steps": "value_steps", "start": "value_start"}
@@ -173,17 +175,6 @@ class GraceSpec(PatchSpec):
         description="start of a value: uniform between 0 and 1 (cold), or the output (warm) [val_init]",
     )
     seed: int = Field(0, description="seed of the cold starts")
-
-    def step_count(self, requests: int) -> int:
-        """Steps of Adam, which trains the values of all requests side by side.
-
-        Args:
-            requests: not used.
-
-        Returns:
-            `steps`.
-        """
-        return self.steps
 
     def fit(self, problem: PatchProblem) -> Codebook:
         """Keys and trained values of a batch; see `PatchSpec.fit`.

@@ -63,6 +63,7 @@ class ResidualMemory(Patch):
     """
 
     kind = "memoir"
+    integers = ("masks", "order")
 
     memory: Tensor
     masks: Tensor
@@ -184,17 +185,6 @@ class MemoirSpec(PatchSpec):
     threshold: float = Field(0.4, gt=0, le=1, description="share of common columns from which a gate is open")
     clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
     seed: int = Field(0, description="seed of the permutation of the columns")
-
-    def step_count(self, requests: int) -> int:
-        """Steps of all edits.
-
-        Args:
-            requests: number of requests of the batch.
-
-        Returns:
-            `steps` for each of them.
-        """
-        return self.steps * requests
 
     def fit(self, problem: PatchProblem) -> ResidualMemory:
         """What a batch adds to the memory; see `PatchSpec.fit`.

@@ -131,6 +131,7 @@ class RepSpec(PatchSpec):
     """
 
     kind = "rep"
+    side_by_side = True
     patch = KeyAdapter
     aliases: ClassVar[dict[str, str]] = {
         "lr": "adapter_lr",
@@ -156,17 +157,6 @@ class RepSpec(PatchSpec):
         0.9, gt=0, lt=1, description="value of the gate from which it is open [cls_threshold]"
     )
     seed: int = Field(0, description="seed of the adapter's start")
-
-    def step_count(self, requests: int) -> int:
-        """Steps of Adam of a batch.
-
-        Args:
-            requests: not used.
-
-        Returns:
-            `steps`.
-        """
-        return self.steps
 
     def fit(self, problem: PatchProblem) -> KeyAdapter:
         """The adapter of a batch; see `PatchSpec.fit`.

@@ -63,16 +63,18 @@ class PatchProblem:
 class PatchSpec(Component):
     """Choice of a gated memory (GRACE, WISE, MEMOIR).
 
-    A subclass defines `patch`, the class of its patches, `fit` and `step_count`.
+    A subclass defines `patch`, the class of its patches, `fit`, and a field `steps` or `step_count`.
 
     Attributes:
         patch: class of its patches, as which files are read.
+        side_by_side: whether the requests of a batch share its `steps`; otherwise each takes them.
         uses_contexts: whether prompts after sampled contexts, or the contexts as unrelated texts, are used.
     """
 
     family = "patch"
     patch: ClassVar[type[Patch]]
     uses_contexts: ClassVar[bool] = True
+    side_by_side: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, problem: PatchProblem) -> Patch:
@@ -85,7 +87,6 @@ class PatchSpec(Component):
             A patch on the CPU.
         """
 
-    @abstractmethod
     def step_count(self, requests: int) -> int:
         """Largest number of gradient steps of a batch.
 
@@ -93,8 +94,10 @@ class PatchSpec(Component):
             requests: number of requests of the batch.
 
         Returns:
-            A number of steps.
+            The field `steps`, for all requests or for each of them.
         """
+        steps: int = getattr(self, "steps", 0)
+        return steps if self.side_by_side else steps * requests
 
 
 def on_cpu(tensor: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class SideMemory(Patch):
     """
 
     kind = "wise"
+    integers = ("counts",)
 
     changes: Tensor
     floors: Tensor
@@ -181,17 +182,6 @@ class WiseSpec(PatchSpec):
         0.53, gt=0, le=1, description="share of the entries of a side copy that a merge keeps"
     )
     seed: int = Field(0, description="seed of the trained parts")
-
-    def step_count(self, requests: int) -> int:
-        """Steps of all edits.
-
-        Args:
-            requests: number of requests of the batch.
-
-        Returns:
-            `steps` for each of them.
-        """
-        return self.steps * requests
 
     def fit(self, problem: PatchProblem) -> SideMemory:
         """What a batch adds to the side copies; see `PatchSpec.fit`.

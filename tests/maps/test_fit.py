@@ -127,7 +127,7 @@ def test_loaded_map_edits_like_itself_and_reverts(demo, records, fitted, name):
 
 
 def test_method_without_a_map_is_refused(demo):
-    line = r"^malmen: has no fitted map; fit one with metake fit --method malmen --out FOLDER, and give --set map=FOLDER$"
+    line = r"^malmen: has no fitted map; fit one with metake fit --method malmen --model MODEL --data FILE --out FOLDER, and give --set map=FOLDER$"
     with pytest.raises(MetakeError, match=line):
         Editor(demo, method=settings_for(demo, "malmen"))
 
@@ -195,6 +195,59 @@ def test_map_with_wrong_tensors_is_refused(demo, fitted, tmp_path, name, change,
         fitted("malmen").updated(map=str(tmp_path)).init(demo)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("network", {"kind": "residal"}, "network: unknown 'residal'; did you mean 'residual'"),
+        (
+            "network",
+            {"kind": "residual", "rank": 0},
+            "network: rank: input should be greater than or equal to 1",
+        ),
+        ("network", {"kind": "residual", "color": 1}, "network: "),
+        ("network", 3, ""),
+        ("update", {"kind": "adam"}, "update: unknown 'adam'"),
+        ("map_lr", -1, "map_lr: must be above 0, is -1"),
+        ("map_lr", "fast", "no map of this model's shape"),
+        ("layers", None, "fitted with layers None"),
+        ("models", 3, ""),
+    ],
+)
+def test_map_with_a_wrong_field_is_refused(demo, fitted, tmp_path, field, value, line):
+    """A file with a correct digest and a field that was changed by hand: one line with file, field and remedy."""
+    path = fitted("malmen").file()
+    tensors, meta = read_tensors(path, FORMAT, "")
+    assert field in meta
+    write_tensors(tmp_path / path.name, FORMAT, tensors, {**meta, field: value})
+    with pytest.raises(MetakeError) as caught:
+        fitted("malmen").updated(map=str(tmp_path)).init(demo)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / path.name}: {line}")
+    assert "fit one: metake fit --method malmen --model demo --out" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "other"), [("rank", 5), ("blocks", 3), ("scaling", "before"), ("map_lr", 0.5)]
+)
+def test_number_that_the_map_has_fixed_is_refused(demo, fitted, setting, other):
+    """The file's number alone counts: the same one may be given, another one may not, whatever the preset has."""
+    method = fitted("malmen")
+    given = {"layers": method.layers, "map": method.map}
+    assert settings_for(demo, "malmen", **given).init(demo).learned is not None
+    assert settings_for(demo, "malmen", **given, **{setting: method.value(setting)}).map == method.map
+    with pytest.raises(
+        MetakeError, match=rf"malmen.safetensors: fitted with {setting} .*; leave {setting} out"
+    ):
+        settings_for(demo, "malmen", **given, **{setting: other})
+
+
+def test_fit_that_diverges_says_so(demo, records, tmp_path):
+    method = small(demo, "malmen", fit_lr=1e30, fit_held_out=0.0)
+    with pytest.raises(MetakeError, match=r"^fit: diverged.*; lower fit_lr \(now 1e\+30\) or map_lr"):
+        method.fit(demo, records, tmp_path, progress=False)
+
+
 def test_map_takes_the_folder(demo, fitted):
     with pytest.raises(MetakeError, match="is a file; give the folder that metake fit wrote"):
         fitted("malmen").updated(map=str(fitted("malmen").file())).init(demo)
@@ -229,7 +282,11 @@ def test_fit_and_edit_on_the_command_line(call, tmp_path):
     assert code == 0
     assert "malmen: 6 steps on 6 records" in out
     assert f"edit with --set map={folder}" in out
-    assert sorted(path.name for path in folder.iterdir()) == ["malmen.json", "malmen.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "malmen.json",
+        "malmen.safetensors",
+        "options.json",
+    ]
     evaluate = (
         "evaluate",
         *run,
@@ -249,6 +306,14 @@ def test_fit_and_edit_on_the_command_line(call, tmp_path):
     code, out, _ = call(*evaluate, "--set", f"map={folder}")
     assert code == 0
     assert "malmen" in out
+    code, _, errors = call(*evaluate, "--set", f"map={folder}", "--set", "rank=3")
+    assert (code, errors.splitlines()[-1]) == (
+        2,
+        f"metake: error: {folder}/malmen.safetensors: fitted with rank 8, not 3; leave rank out, or fit another map",
+    )
+    code, _, errors = call("fit", "--method", "malmen", *run, "--out", folder)
+    assert (code, errors.count("\n")) == (2, 1)  # before the data are read
+    assert "malmen.safetensors: exists; give another folder, or --overwrite" in errors
     code, _, errors = call("fit", "--method", "memit", "--model", "demo", "--out", folder)
     assert (code, errors.count("\n")) == (2, 1)
     assert "fit: memit has no map to fit; methods with one: malmen, mend, rledit, horse" in errors

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.methods.table import METHODS
 from metake.models.patch_hooks import recorded_gates
 from metake.models.save import save_model
 from metake.patches.base import patches_at
+from metake.patches.files import read_patches, tensors_of
 from metake.patches.grace import Codebook
 from metake.presets import settings_for
 from metake.tensor_files import write_tensors
@@ -189,7 +191,15 @@ def test_patch_of_another_model_or_not_finite_is_refused(demo, codebook):
             codebook, keys=torch.ones(3, 7)
         ),
         "values is not finite; nothing was changed": replace(codebook, values=broken),
-        "layers: 9 is out of range": replace(codebook, layer=9),
+        "^delta: layers: 9 is out of range; gpt2 has layers 0 to 5; give what metake edit wrote": replace(
+            codebook, layer=9
+        ),
+        "keys is of dtype int64, must be of floating-point numbers; give what": replace(
+            codebook, keys=codebook.keys.long()
+        ),
+        "labels is of dtype float32, must be of whole numbers; give what": replace(
+            codebook, labels=codebook.labels.float()
+        ),
     }
     for line, patch in wrong.items():
         with pytest.raises(MetakeError, match=line):
@@ -211,6 +221,14 @@ def test_patch_of_another_model_or_not_finite_is_refused(demo, codebook):
             lambda meta, tensors: meta["patches"][0].update(radius="x"),
             "field radius of its grace patch is no number",
         ),
+        (
+            lambda meta, tensors: meta["patches"][0].update(radius=-1.0),
+            "field radius of its grace patch: input should be greater than 0 (got -1.0)",
+        ),
+        (
+            lambda meta, tensors: meta["patches"][0].update(radius=0),
+            "field radius of its grace patch: input should be greater than 0 (got 0)",
+        ),
         (lambda meta, tensors: meta["patches"][0].update(kind="grave"), "patch of an unknown kind, 'grave'"),
         (
             lambda meta, tensors: meta["patches"][0].update(color=1),
@@ -230,3 +248,36 @@ def test_load_names_the_wrong_field_of_a_patch(codebook, tmp_path, change, line)
     assert line in str(error.value)
     assert "delta.safetensors" in str(error.value)
     assert str(error.value).endswith("give what metake edit wrote, or save the edit again")
+
+
+@pytest.mark.parametrize("name", ["grace", "wise", "memoir", "rep"])
+def test_every_number_and_tensor_of_a_patch_is_checked(demo, facts, editor_of, name):
+    """Of every kind: tensors of another dtype and numbers below the range of their setting are refused by name."""
+    with editor_of(name) as editor:
+        (patch, *_) = editor.edit(facts[:2]).delta.patches
+    for field, tensor in patch.tensors.items():
+        other = tensor.float() if field in patch.integers else tensor.long()
+        with pytest.raises(
+            MetakeError, match=rf"^delta: the {name} patch of layer \d+: {field} is of dtype "
+        ):
+            Delta({}, patches=(replace(patch, **{field: other}),)).check_values()
+    numbers = {field for field in patch.numbers if field not in ("kind", "layer")}
+    assert numbers
+    for field in numbers:
+        wrong = {**patch.numbers, field: -1}
+        with pytest.raises(ValueError, match=rf"^field {field} of its {name} patch: "):
+            read_patches([wrong], tensors_of([patch]))
+
+
+def test_dense_names_the_gate_of_a_layer(codebook):
+    with pytest.raises(
+        MetakeError, match=r"^dense: layer 3 has a gated grace patch and no change of its weight"
+    ):
+        Delta({}, patches=(replace(codebook, layer=3),)).to_dense(3)
+
+
+@pytest.mark.parametrize("name", ["grace", "wise", "memoir", "rep"])
+def test_step_count_is_of_all_requests_or_of_each(name):
+    patch = METHODS[name].prototype.value("patch")
+    each = name in ("wise", "memoir")
+    assert patch.step_count(7) == patch.steps * (7 if each else 1)
