@@ -261,7 +261,7 @@ def test_find_method_loads_rows_of_installed_packages(rows, monkeypatch):
 @pytest.mark.parametrize("name", METHODS)
 def test_method_previews_if_it_solves_for_its_values(name):
     """MEND's step has no solve, a gated memory and fine-tuning no geometry; the command line edits by them without a preview."""
-    without = {"mend", "ft-l", "ft-m", "locft-bf", "grace", "wise", "memoir", "rep"}
+    without = {"mend", "ft-l", "ft-m", "locft-bf", "crispedit", "grace", "wise", "memoir", "rep"}
     assert METHODS[name].build((2, 3)).previews == (name not in without)
 
 
