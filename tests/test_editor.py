@@ -135,7 +135,7 @@ def test_editor_edits_each_demo_model(model, statistics_of, records):
 
 # fine-tuning and learned maps: test_fine_tune.py, maps/test_fit.py
 OTHERS = {
-    *("ft-l", "ft-m", "locft-bf", "grace", "wise", "memoir", "rep"),
+    *("ft-l", "ft-m", "locft-bf", "crispedit", "grace", "wise", "memoir", "rep"),
     *(name for name, row in METHODS.items() if row.prototype.needs_fit),
 }
 

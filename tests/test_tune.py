@@ -24,8 +24,9 @@ from metake.files import read_json, read_record  # noqa: E402
 from metake.methods.base import Method  # noqa: E402
 from metake.methods.table import METHODS  # noqa: E402
 from metake.models.editable import EditableModel  # noqa: E402
-from metake.models.load import ASSETS, load  # noqa: E402
+from metake.models.load import load  # noqa: E402
 from metake.presets import default_layers, load_preset, settings_for  # noqa: E402
+from metake.shipped import ASSETS  # noqa: E402
 from metake.texts import default_text  # noqa: E402
 from metake.tuning import run  # noqa: E402
 from metake.tuning import search as searching  # noqa: E402
