@@ -5,9 +5,9 @@
 
 The answers are biographies of people who do not exist (`metake/data/biographies.py`), drawn with a seed; `--data` reads
 others, e.g. UnKE's, whose questions name no subject (--set lookup=prompt). Every answer is edited into the unedited
-model. Exact tokens are measured with teacher forcing, everything else of the greedy answer; locality is the agreement with
-the unedited model on the same prompts for all methods. A finished edit is kept: the same command resumes, also with a
-larger --edits.
+model, which is measured first. Exact tokens are measured with teacher forcing, everything else of the greedy answer;
+locality is the agreement with the unedited model on the same prompts for all methods. A finished edit is kept: the same
+command resumes, also with a larger --edits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from metake.options import (
 )
 
 METHODS = "memit,alphaedit,memit-anyedit,alphaedit-anyedit,muke,metake-windows"
-SCORES = ("tokens", "generated", "rouge_l", "bleu", "similarity", "locality", "seconds")
+UNEDITED = "unedited"
+SCORES = ("tokens", "generated", "rouge_l", "bleu", "similarity", "locality", "seconds", "cpu_seconds")
 
 
 def options() -> Parser:
@@ -97,9 +98,26 @@ def long_records(args: Any, model: EditableModel, methods: Sequence[Method]) -> 
     return kept[: args.edits]
 
 
+def scores_of(
+    model: EditableModel,
+    method: Method | None,
+    record: Record,
+    statistics: Statistics | None,
+    unrelated: Unrelated,
+) -> dict[str, Any]:
+    """Measurement of an answer after its edit, or of the unedited model."""
+    if method is None:
+        return {**measure_long_answer(model, record.request, unrelated), "seconds": 0.0, "cpu_seconds": 0.0}
+    with Editor(model, method=method, statistics=statistics, answers=False, progress=False) as editor:
+        started, cpu = time.perf_counter(), time.process_time()
+        editor.edit([record.request])
+        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+        return {**measure_long_answer(model, record.request, unrelated), **spent}
+
+
 def edit_all(
     model: EditableModel,
-    method: Method,
+    method: Method | None,
     records: Sequence[Record],
     statistics: Statistics | None,
     unrelated: Unrelated,
@@ -107,11 +125,9 @@ def edit_all(
 ) -> list[dict[str, Any]]:
     """Measurement of each record, edited alone; those in the folder are read."""
     folder.mkdir(parents=True, exist_ok=True)
-    measured = []
-    for i, record in enumerate(tqdm(records, desc=method.name, unit="edit", disable=None)):
-        key = as_plain(
-            {"request": vars(record.request), "method": method.model_dump(), "model": model.fingerprint()}
-        )
+    settings, measured = method.model_dump() if method else None, []
+    for i, record in enumerate(tqdm(records, desc=folder.name, unit="edit", disable=None)):
+        key = as_plain({"request": vars(record.request), "method": settings, "model": model.fingerprint()})
         path = folder / f"{i:04}.json"
         if path.is_file():
             content = read_record(path, f"remove {folder}: its answers are edited again")
@@ -119,11 +135,7 @@ def edit_all(
                 raise MetakeError(f"{path}: holds another edit; give another --out, or remove it")
             measured.append(content["scores"])
             continue
-        with Editor(model, method=method, statistics=statistics, answers=False, progress=False) as editor:
-            started = time.perf_counter()
-            editor.edit([record.request])
-            seconds = time.perf_counter() - started
-            scores = {**measure_long_answer(model, record.request, unrelated), "seconds": seconds}
+        scores = scores_of(model, method, record, statistics, unrelated)
         write_record(path, {"key": key, "scores": scores})
         measured.append(scores)
     return measured
@@ -172,9 +184,10 @@ def main() -> None:
     statistics = statistics_for(model, model.tokenizer, layers, progress=True) if needed else None
     unrelated = Unrelated.of(model, [record.locality for record in biographies(20, seed=-1)])
     results = {}
-    for method in methods:
-        folder = args.out / "edits" / method.name
-        results[method.name] = edit_all(model, method, records, statistics, unrelated, folder)
+    for method in (None, *methods):
+        name = method.name if method else UNEDITED
+        folder = args.out / "edits" / name
+        results[name] = edit_all(model, method, records, statistics, unrelated, folder)
         write_record(
             args.out / f"{model.name}.json",
             {

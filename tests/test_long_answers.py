@@ -13,6 +13,7 @@ def test_long_answers_resumes(tmp_path, capsys):
     written = edit.stat().st_mtime_ns
     table = (tmp_path / "demo.md").read_text()
     assert table.startswith("| method | tokens |")
+    assert "| `unedited` |" in table
     assert "`memit-anyedit`" in table
     assert (tmp_path / "demo.png").is_file()
     call_here("long_answers.py", *FEW, "--out", tmp_path)
@@ -49,4 +50,4 @@ def test_long_answers_reads_unke_whose_questions_name_no_subject(tmp_path):
     assert kept["key"]["request"]["target_new"] == answers[0], "the second is too short"
     assert kept["key"]["method"]["lookup"] == "prompt"
     content = json.loads((tmp_path / "out" / "demo.json").read_text())
-    assert set(content["scores"]) == {"memit", "memit-anyedit"}
+    assert set(content["scores"]) == {"unedited", "memit", "memit-anyedit"}
