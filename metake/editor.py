@@ -105,6 +105,7 @@ class Editor:
             preset = preset_name(self.model)
             self.reasons = (f"settings: preset {preset}",) if preset else ()
             self._uncalibrated = "" if preset else method
+        self.reasons += self.method.reasons(self.model)
         self.history = History(self.model, undoable)
         if statistics is None and self.method.needs_statistics and not self._uncalibrated:
             statistics = self._collected(progress)

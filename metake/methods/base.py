@@ -109,6 +109,17 @@ class Method(Component):
         """
         model.check_layers(self.layers)
 
+    def reasons(self, model: EditableModel) -> tuple[str, ...]:
+        """Lines on settings that have no effect on a model.
+
+        Args:
+            model: the model to edit.
+
+        Returns:
+            None by default.
+        """
+        return ()
+
     def identity(self) -> dict[str, Any]:
         """All that the method's edits depend on, as plain values; runs with equal ones are the same."""
         return self.model_dump(mode="json")

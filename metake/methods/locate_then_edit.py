@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field, SerializeAsAny, model_validator
@@ -22,6 +23,7 @@ from metake.methods.lookup_keys import Group, batch_at, lookup_keys, realizabili
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
 from metake.models.editable import EditableModel
 from metake.models.end_token import ends_of_answer
+from metake.models.low_precision import obstacle, with_bf16_products
 from metake.models.trace import frozen
 from metake.phases import phase
 from metake.planners.base import Planner
@@ -90,6 +92,11 @@ class LocateThenEdit(Method):
         None, description="prefixes of the prompt; sampled from the model if null"
     )
     seed: int = Field(0, description="seed of the sampled contexts")
+    loss_dtype: Literal["bfloat16"] | None = Field(
+        None,
+        description="precision of the matrix products in the losses of a plan; the model's if null. Keys, solves and the "
+        "update keep theirs",
+    )
 
     @model_validator(mode="after")
     def _parts_agree(self) -> LocateThenEdit:
@@ -173,6 +180,18 @@ class LocateThenEdit(Method):
             See `Postprocess.after_all`.
         """
         return self.postprocess.checked(self.postprocess.after_all(total, originals), total.layers)
+
+    def reasons(self, model: EditableModel) -> tuple[str, ...]:
+        """Lines on settings that have no effect on a model.
+
+        Args:
+            model: the model to edit.
+
+        Returns:
+            A line if `loss_dtype` is set and cannot be used.
+        """
+        why = obstacle(model) if self.loss_dtype else ""
+        return (f"loss_dtype {self.loss_dtype}: not used, {why}",) if why else ()
 
     def step_count(self, requests: int) -> int:
         """Largest number of gradient steps of a batch.
@@ -372,7 +391,10 @@ class LocateThenEdit(Method):
         """
         groups = batch.subjects if self.merge else None
         ends = ends_of_answer(model) if self.planner.scores_end else ()
-        problem = PlanningProblem(model, solver, batch, prompts, groups, self.max_tokens, on_step, ends=ends)
+        losses = with_bf16_products(model) if self.loss_dtype and not obstacle(model) else model
+        problem = PlanningProblem(
+            model, solver, batch, prompts, groups, self.max_tokens, on_step, ends=ends, loss_model=losses
+        )
         problem.anchors = anchors or {}
         return self.planner.divided(self.rounds).plan(problem)
 

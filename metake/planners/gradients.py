@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -130,6 +132,17 @@ class UnrolledGradient(Gradient):
         False,
         description="losses and inner solves run from the lookup token on; the update's effect on earlier tokens is left out",
     )
+
+    def prepare(self, problem: PlanningProblem) -> PlanningProblem:
+        """Problem whose loops share what is constant, if both run from the lookup token on.
+
+        Args:
+            problem: the batch with its solver.
+
+        Returns:
+            A copy, or the problem itself.
+        """
+        return replace(problem, from_lookup=True) if self.from_lookup else problem
 
     def loss_with_gradient(self, problem: PlanningProblem) -> LossWithGradient:
         """Post-edit loss with the hypergradient.

@@ -72,6 +72,8 @@ class Objective:
         windows: indices within each request of the windows whose losses at their lookup tokens are needed, for residuals of
             the first of them; all windows by default. What stands before that window is then constant.
         earlier: `n x d_v`, residuals that earlier windows have; none by default.
+        from_lookup: whether post-edit losses, too, run from the lookup token on; the open loop then shares what is constant
+            in them.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Objective:
         ends: Sequence[int] = (),
         windows: range | None = None,
         earlier: Tensor | None = None,
+        from_lookup: bool = False,
     ) -> None:
         self.model, self.first, self.top = model, first, top
         self.channel, self.joint = channel, joint
@@ -99,6 +102,7 @@ class Objective:
         self.kl_counts = [sum(spec.owner == i for spec in batch.kl_prompts) for i in range(self.size)]
         self._prefix_lengths = batch.prefix_lengths
         self._earlier = earlier
+        self._from_first = from_lookup and first > 0
         rank, world = rank_and_size()  # every process its own requests
         self._specs = [
             replace(spec, scores_end=bool(ends) and spec.template is not None)
@@ -138,12 +142,28 @@ class Objective:
     @cached_property
     def _lookup_batches(self) -> list[MicroBatch]:
         """Micro-batches of residuals at the lookup token: rows from there on; earlier tokens are in the KV cache."""
+        if self._from_first:
+            return [self._above_edits(batch) for batch in self._edited_batches]
         return self._resumed(self.top)
 
     @cached_property
     def _edited_batches(self) -> list[MicroBatch]:
         """The same for updates of all layers; the stream begins before the first edited block."""
         return self._resumed(self.first - 1)
+
+    @torch.no_grad()
+    def _above_edits(self, batch: MicroBatch) -> MicroBatch:
+        """Micro-batch with the stream after the last edited block, from one with that before the first."""
+        trace = run(
+            self.model,
+            batch.tokens.ids.suffix,
+            start=self.first,
+            hidden=batch.above.suffix,
+            outputs=(self.top,),
+            stop=self.top,
+            cache=batch.cache,
+        )
+        return replace(batch, above=PrefixSuffix(trace.outputs[self.top]))
 
     def _resumed(self, block: int) -> list[MicroBatch]:
         """Micro-batches of rows from the lookup token on, with the stream after a block."""

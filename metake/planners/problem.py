@@ -60,6 +60,8 @@ class PlanningProblem:
         joint: whether every row receives every request's residual, not only its owner's (X8).
         ends: tokens that end an answer; none if the end is not scored.
         anchors: layer -> norm that values are rescaled to (NAS), from earlier batches.
+        loss_model: the model that losses are computed with; by default the model itself.
+        from_lookup: whether post-edit losses run from the lookup token on; both loops then share what is constant.
     """
 
     model: EditableModel
@@ -73,6 +75,8 @@ class PlanningProblem:
     joint: bool = True
     ends: tuple[int, ...] = ()
     anchors: Mapping[int, float] = field(default_factory=dict)
+    loss_model: EditableModel | None = None
+    from_lookup: bool = False
 
     def with_channel(self, channel: Tensor | None, joint: bool) -> PlanningProblem:
         """Same problem with a channel.
@@ -130,8 +134,10 @@ class PlanningProblem:
         Returns:
             The objective.
         """
+        if self.from_lookup and windows is None and earlier is None:
+            return self.objective
         return Objective(
-            self.model,
+            self.loss_model or self.model,
             self.batch,
             self.prompts.start,
             self.solver.planned_at,
@@ -145,7 +151,7 @@ class PlanningProblem:
     def objective(self) -> Objective:
         """Losses after execution, and through the channel."""
         return Objective(
-            self.model,
+            self.loss_model or self.model,
             self.batch,
             self.prompts.start,
             self.solver.planned_at,
@@ -153,6 +159,7 @@ class PlanningProblem:
             joint=self.joint,
             max_tokens=self.max_tokens,
             ends=self.ends,
+            from_lookup=self.from_lookup,
         )
 
     def evaluate_post_edit(self, residuals: Tensor, penalty: Penalty) -> Losses:

@@ -439,3 +439,30 @@ def test_planning_losses_are_nll_and_kl_of_memit(demo):
         }
         torch.testing.assert_close(objective.post_edit_losses(factors).kl, kl[False], rtol=0, atol=0)
         assert (kl[True] - kl[False]).abs().max() > 1e-3 * kl[True].max()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_open_loop_shares_the_constants_of_post_edit_losses(double, first, monkeypatch):
+    """Losses and gradients are the same, and what stands before the lookup tokens runs once for both loops."""
+    model = double
+    batch = Batch.build(model, REQUESTS, CONTEXTS)
+    torch.manual_seed(3)
+    residuals = torch.randn(2, model.d_v).double()
+    everyone = torch.ones(2, dtype=torch.bool)
+    factors = {TOP: (torch.randn(model.d_v, 2).double() * 0.3, torch.randn(model.d_k, 2).double() * 0.1)}
+    passes = []
+    built = Objective._from_lookup
+    monkeypatch.setattr(Objective, "_from_lookup", lambda *args: passes.append(args[-1]) or built(*args))
+    found = {}
+    with frozen(model.model):
+        for from_lookup in (False, True):
+            objective = Objective(model, batch, first, TOP, max_tokens=10_000, from_lookup=from_lookup)
+            leaf = residuals.clone().requires_grad_(True)
+            passes.clear()
+            losses = objective.losses(leaf, "token", everyone, kl_weight=0.7, backward=True)
+            objective.post_edit_losses(factors, from_lookup=True)
+            found[from_lookup] = losses.nll, losses.kl, leaf.grad, set(passes)
+    for plain, shared in zip(found[False][:3], found[True][:3], strict=True):
+        torch.testing.assert_close(shared, plain, rtol=1e-9, atol=1e-12)
+    assert found[False][3] == ({TOP} if first == 0 else {TOP, 0})
+    assert found[True][3] == ({TOP} if first == 0 else {0})

@@ -1,0 +1,96 @@
+"""A model with products in bf16, and plans whose losses it computes."""
+
+import copy
+
+import pytest
+import torch
+
+from metake.editor import Editor
+from metake.models import low_precision
+from metake.models.editable import EditableModel
+from metake.models.low_precision import obstacle, with_bf16_products
+from metake.models.trace import run
+from metake.presets import settings_for
+from metake.requests import EditRequest
+
+REQUEST = EditRequest("Which city was {} born in?", "Nezan Girok", "Trumas")
+HALF = 2.0**-8  # relative rounding of bf16
+
+
+@pytest.fixture
+def able(monkeypatch):
+    """A CPU with bf16 instructions; those without them compute the same products more slowly."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+def stream(model, ids):
+    return run(model, ids, outputs=(len(model) - 1,)).outputs[len(model) - 1]
+
+
+def test_products_are_rounded_and_the_model_stays(demo):
+    """The stream of the copy is in fp32 and near the model's, but differs; the model's weights and stream do not change."""
+    ids = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        exact = stream(demo, ids)
+        twin = with_bf16_products(demo)
+        rounded = stream(twin, ids)
+        assert torch.equal(stream(demo, ids), exact)
+    assert rounded.dtype == torch.float32
+    distance = float((rounded - exact).norm() / exact.norm())
+    assert 0.01 * HALF < distance < 4 * HALF
+    assert demo.dtype == torch.float32
+    assert twin.dtype == torch.bfloat16
+    assert twin.model.get_input_embeddings().weight is demo.model.get_input_embeddings().weight
+
+
+def test_losses_use_the_copy_and_the_solve_does_not(demo, statistics_of, able, monkeypatch):
+    """A plan with `loss_dtype` computes its losses with the copy; the update solves for its targets in full precision."""
+    made = []
+    monkeypatch.setattr(
+        "metake.methods.locate_then_edit.with_bf16_products",
+        lambda model: made.append(with_bf16_products(model)) or made[-1],
+    )
+    models = []
+
+    def spy(model, *args, **options):
+        models.append(id(model))
+        return run(model, *args, **options)
+
+    monkeypatch.setattr("metake.planners.objective.run", spy)
+    plain = settings_for(demo, "metake", layers=(1, 2), steps=3, meta_steps=2, from_lookup=True)
+    found = {}
+    for name, method in (("plain", plain), ("bf16", plain.updated(loss_dtype="bfloat16"))):
+        editor = Editor(demo, method=method, statistics=statistics_of(demo), answers=False, progress=False)
+        models.clear()
+        result = editor.edit(REQUEST)
+        editor.revert()
+        found[name] = result.stages[0]
+        assert set(models) == {id(made[0]) if name == "bf16" else id(demo)}
+    plain_residual, residual = (found[name].targets.residuals for name in ("plain", "bf16"))
+    assert torch.cosine_similarity(plain_residual, residual).min() > 0.9
+    assert not torch.equal(plain_residual, residual)
+    assert all(right.dtype == torch.float32 for _, right in found["bf16"].solution.factors.values())
+
+
+def test_obstacle_is_a_reason_of_the_preview(demo, statistics_of, monkeypatch):
+    """Without bf16 instructions the setting has no effect, and the preview says so."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(low_precision, "with_bf16_products", None)
+    method = settings_for(demo, "memit", layers=(1, 2), steps=2)
+    results = []
+    for made in (method, method.updated(loss_dtype="bfloat16")):
+        editor = Editor(demo, method=made, statistics=statistics_of(demo), answers=False, progress=False)
+        results.append((str(editor.preview(REQUEST)), editor.edit(REQUEST)))
+        editor.revert()
+    line = "loss_dtype bfloat16: not used, this CPU has no bf16 instructions (avx512_bf16)"
+    assert [line in text for text, _ in results] == [False, True]
+    assert [line in result.reasons for _, result in results] == [False, True]
+    assert torch.equal(results[0][1].stages[0].targets.residuals, results[1][1].stages[0].targets.residuals)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_weights_are_an_obstacle(demo, able, dtype):
+    """A model in another precision keeps it."""
+    other = EditableModel(copy.deepcopy(demo.model).to(dtype), demo.tokenizer)
+    assert obstacle(demo) == ""
+    assert "weights are" in obstacle(other)
