@@ -121,7 +121,8 @@ class Delta(Pretrained):
             MetakeError: the layer is not changed.
         """
         if isinstance(layer, bool) or not isinstance(layer, int) or layer not in self.weight_layers:
-            if layer in (gated := {patch.layer: patch.kind for patch in self.patches}):
+            gated = {patch.layer: patch.kind for patch in self.patches}
+            if isinstance(layer, int) and layer in gated:
                 raise MetakeError(
                     f"dense: layer {layer} has a gated {gated[layer]} patch and no change of its weight; apply the delta to use it"
                 )

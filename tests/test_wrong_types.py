@@ -189,7 +189,7 @@ def test_public_function_reports_a_wrong_type_in_one_line(given, entry, tmp_path
         line = str(error.value)
         assert line.startswith(start), (kind, line)
         assert len(line.splitlines()) == 1, (kind, line)
-        assert len(line) < 450, (kind, line)
+        assert len(line) < 500, (kind, line)
     assert given.demo.fingerprint() == before
     written = {path.name for path in tmp_path.iterdir()}
     assert not written or right == FOLDER, written
