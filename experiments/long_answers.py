@@ -148,12 +148,15 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Markdown table: method, then the mean of each score with its standard error."""
+    """Markdown table: method, number of answers, then the mean of each score with its standard error if there are several."""
     rows = []
     for name, measured in results.items():
-        cells = [mean_and_error([float(scores[key]) for scores in measured]) for key in SCORES]
-        rows.append([f"`{name}`", *(f"{mean:.3f} ± {error:.3f}" for mean, error in cells)])
-    return markdown(["method", *SCORES], rows)
+        cells = []
+        for key in SCORES:
+            mean, error = mean_and_error([float(scores[key]) for scores in measured])
+            cells.append(f"{mean:.3f} ± {error:.3f}" if len(measured) > 1 else f"{mean:.3f}")
+        rows.append([f"`{name}`", str(len(measured)), *cells])
+    return markdown(["method", "answers", *SCORES], rows)
 
 
 def draw(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:

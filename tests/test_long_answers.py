@@ -12,8 +12,9 @@ def test_long_answers_resumes(tmp_path, capsys):
     edit = tmp_path / "edits" / "memit-anyedit" / "0000.json"
     written = edit.stat().st_mtime_ns
     table = (tmp_path / "demo.md").read_text()
-    assert table.startswith("| method | tokens |")
-    assert "| `unedited` |" in table
+    assert table.startswith("| method | answers | tokens |")
+    assert "| `unedited` | 1 |" in table
+    assert "±" not in table, "one answer has no interval"
     assert "`memit-anyedit`" in table
     assert (tmp_path / "demo.png").is_file()
     call_here("long_answers.py", *FEW, "--out", tmp_path)
