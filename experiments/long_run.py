@@ -338,7 +338,8 @@ def draw(runs: dict[str, list[dict[str, Any]]], d_k: int, batch: int, path: Path
         for axis, parts, title in zip(axes.flat, shown, titles, strict=True):
             for name, (color, _, _) in line_styles(runs).items():
                 for part, line in parts:
-                    points = [row for row in runs[name][1:] if row.get(part) is not None]
+                    skipped = 1 if part == "cpu_seconds" else 0  # the first batch imports and builds
+                    points = [row for row in runs[name][skipped:] if row.get(part) is not None]
                     scale = 100 if part in ("efficacy", "locality") else 1
                     style: Any = {"ls": line, "color": color, "lw": 1, "label": name if line == "-" else None}
                     axis.plot([p["edits"] for p in points], [scale * p[part] for p in points], **style)
