@@ -3,8 +3,8 @@
     python experiments/closed_loop_cost.py --model smollm2 --chat --data zsre.json --edits 100
 
 Each variant is a list of settings, NAME=VALUE (JSON) with commas between them; `-` has none. CPU seconds are those of planning and
-solving, summed over the threads of the process. Intervals (95%) are bootstrapped over the records. A variant that is in
-OUT already is not run again.
+solving, summed over the threads of the process. Intervals (95%) are bootstrapped over the records. A finished variant is
+kept: the same command resumes, also with further variants.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from metake.console import command
-from metake.files import read_json, write_json
-from metake.options import Parser, at_least, show_help
+from metake.errors import MetakeError
+from metake.files import read_record, write_record
+from metake.options import Parser, at_least, output_folder, show_help
 
 VARIANTS = ("from_lookup=false", "from_lookup=true", 'from_lookup=true,loss_dtype="bfloat16"')
 METRICS = ("efficacy", "generalization", "specificity", "agreement")
@@ -35,7 +36,7 @@ def options() -> Parser:
     parser.add_argument("--method", default="metake", help="default: %(default)s")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, help="default: %(default)s")
     parser.add_argument(
-        "--out", type=Path, default=Path("results/closed_loop_cost.json"), help="default: %(default)s"
+        "--out", type=output_folder, default="results/closed-loop-cost", help="folder; default: %(default)s"
     )
     return parser
 
@@ -94,20 +95,32 @@ def table(rows: dict[str, Any]) -> str:
     return render("one batch", ["settings", "CPU s per edit", *METRICS], cells)
 
 
+def finished(path: Path, key: list[Any]) -> dict[str, Any]:
+    """Rows of the same run that the file holds; none without a file."""
+    if not path.is_file():
+        return {}
+    content = read_record(path, "remove it")
+    if content.get("key") != key:
+        raise MetakeError(f"{path}: holds another run; give another --out, or remove it")
+    rows: dict[str, Any] = content["rows"]
+    return rows
+
+
 @command("closed_loop_cost")
 def main() -> None:
     args = options().parse_args()
     records = read_records(args.data, args.edits)
     model = load(args.model, chat=args.chat or None)
     methods = {name: settings_for(model, args.method, **settings_of(name)) for name in args.variants}
-    found = {"records": len(records), **provenance(args.model, model, args.method)}
-    rows: dict[str, Any] = read_json(args.out)["rows"] if args.out.is_file() else {}
+    key = [model.fingerprint(), str(args.data), len(records), args.method, bool(args.chat)]
+    found = {"key": key, **provenance(args.model, model, args.method)}
+    path = Path(args.out) / "closed_loop_cost.json"
+    rows = finished(path, key)
     session = Protocol(records, len(records), generate=False, text=None).prepare(model)
     for name, method in methods.items():
         if name not in rows:
             rows[name] = measure(session, method, records)
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(args.out, {**found, "rows": rows})
+            write_record(path, {**found, "rows": rows})
             print(table(rows), flush=True)
 
 

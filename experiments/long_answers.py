@@ -64,7 +64,7 @@ import numpy as np
 from tqdm import tqdm
 
 from metake.commands.common import parse_changes
-from metake.commands.evaluate import read_data, usable_records
+from metake.commands.records import read_data, usable_records
 from metake.data.biographies import biographies
 from metake.data.record import Record
 from metake.editor import Editor

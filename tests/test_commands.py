@@ -256,7 +256,7 @@ def test_command_with_prompts_notes_an_unused_template(call, talking, tmp_path):
     [
         (
             "allocation=magic",
-            "settings: allocation: unknown 'magic'; known: spread, last, forward, boundary",
+            "settings: allocation: unknown 'magic'; known: spread, square-roots, last, forward, boundary",
         ),
         ("fit=hard", "settings: fit: unknown 'hard'; known: least_squares, equality_constrained"),
         ("geometry=flat", "settings: geometry: unknown 'flat'; known: ridge, projected, identity"),
