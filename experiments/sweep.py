@@ -1,11 +1,12 @@
-"""Efficacy and generalization against specificity over a range of lambda (L2 for AlphaEdit, the cost weight of a priced loop).
+"""Efficacy and generalization against specificity and agreement over the strength of the constraint.
 
     python experiments/sweep.py --model demo --out results/sweep
     python experiments/sweep.py --model demo-llama --methods metake,memit-iterated --factors 0.3,1,3 --edits 1920 --batch 100
+    python experiments/sweep.py --model demo-llama --preset none --methods metake,memit --attenuations 0.2,0.5,0.9
 
-Every method keeps its searched settings; only the strength of the constraint changes, by factors
-around the searched value. Test facts, consecutive batches, judged at the end. Every batch is kept:
-the same command goes on where a killed one stopped. Writes a JSON file, a Markdown table and the figure.
+Every method keeps its other settings; only the strength changes, by factors of the preset's lambda (L2 for AlphaEdit, the cost
+weight of a priced loop), or as an attenuation. Consecutive batches, judged at the end. Every batch is kept: the same command
+goes on where a killed one stopped. Writes a JSON file, a Markdown table and the figure.
 
 The command `metake sweep` is the same.
 """

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from metake.commands.sweep import expanded
+from metake.errors import MetakeError
 from metake.methods.base import Method
+from metake.methods.table import method_named
 from metake.models.load import load
 from metake.presets import load_preset, settings_for
 from metake.tuning.searched import searched_names
@@ -58,6 +61,45 @@ def test_sweep_varies_the_cost_of_a_loop_with_cost(tmp_path):
     assert {method.value("lam") for method in used} == {base.value("lam")}
 
 
+def test_sweep_over_attenuations_has_the_same_ones_for_all_methods(tmp_path):
+    """Without a preset methods are calibrated, and each one's first batch has the median attenuation that was asked for."""
+    quick = ("--methods", "memit,alphaedit", "--attenuations", "0.6,0.2", "--edits", 5, "--batch", 5)
+    call_here(
+        SCRIPT, *quick, "--preset", "none", "--set", "steps=3", "--set", "layers=[3]", "--out", tmp_path
+    )
+    found = json.loads((tmp_path / "demo.json").read_text())
+    assert [(p["method"], p["strength"]) for p in found["points"]] == [
+        (name, eta) for name in ("memit", "alphaedit") for eta in (0.2, 0.6)
+    ]
+    for point in found["points"]:
+        assert point["eta"] == [pytest.approx(point["strength"], abs=1e-3)]
+        assert point["agreement"] >= 0.5
+    assert found["reasons"]["memit"][0] == "settings: calibrated"
+
+
+def test_strength_of_a_calibrated_method_is_an_attenuation(demo):
+    """Factors of lambda would have no effect there; without either option calibrated methods have attenuations."""
+    plain, calibrated = memit(), memit(attenuation=0.9)
+    assert [m.value("lam") for m in expanded([plain], "1,2", None)[0]] == [15000, 30000]
+    assert [m.value("attenuation") for m in expanded([calibrated], None, None)[0]] == [
+        0.1,
+        0.3,
+        0.5,
+        0.7,
+        0.9,
+    ]
+    assert [m.value("attenuation") for m in expanded([plain], None, "0.4")[0]] == [0.4]
+    assert len(expanded([plain], None, None)[0]) == 5
+    with pytest.raises(MetakeError, match="--factors: the strength of memit is calibrated"):
+        expanded([plain, calibrated], "1,2", None)
+    with pytest.raises(MetakeError, match="--attenuations: grace has no constraint"):
+        expanded([method_named("grace")], None, "0.5")
+
+
+def memit(**changes):
+    return method_named("memit").updated(**changes)
+
+
 def test_table_leaves_out_the_eta_of_methods_without_a_constraint():
     """A gated memory has a step to vary and no attenuation."""
     point = dict.fromkeys(METRICS, 0.5) | {"method": "grace", "strength": 2.0, "eta": []}
@@ -90,6 +132,12 @@ def test_sweep_takes_constraints_of_the_preset_by_default(demo):
         (("--edits", "0"), "--edits"),
         (("--batch", "0"), "--batch"),
         (("--factors", "0,1"), "--factors"),
+        (("--attenuations", "a"), "--attenuations"),
+        (("--attenuations", "0.5,1"), "below 1"),
+        (("--attenuations", "0.5", "--factors", "1"), "--attenuations"),
+        (("--preset", "none", "--factors", "1", "--methods", "memit", "--edits", "1"), "--factors"),
+        (("--preset", "missing.json"), "missing.json"),
+        (("--set", "nothing=1"), "nothing"),
         (("--model", "smollm2"), "--data"),
         (("--data", "missing.json"), "missing.json"),
         (("--stats", "missing.safetensors"), "missing.safetensors"),

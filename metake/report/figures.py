@@ -7,6 +7,7 @@ touched.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,10 +263,10 @@ def _quartiles(axis: Any, x: Any, values: np.ndarray, **style: Any) -> None:
 
 
 def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -> Path:
-    """Efficacy and generalization against specificity, one curve per method over its constraint.
+    """Efficacy and generalization against specificity and agreement, one curve per method over its constraint.
 
     Args:
-        points: each with `method`, `strength`, the three metrics as shares, and their `interval`s.
+        points: each with `method`, `strength`, the four metrics as shares, and `interval`s of the first two.
         path: the file (png, pdf or svg).
         title: title of the figure.
 
@@ -274,47 +275,55 @@ def plot_tradeoff(points: Sequence[Mapping[str, Any]], path: Path, title: str) -
     """
     chosen = line_styles(dict.fromkeys(p["method"] for p in points))
     with styled():
-        figure, axes = panels(1, 2, figsize=(6.4, 2.8), sharey=True)
-        for axis, metric in zip(axes, ("efficacy", "generalization"), strict=True):
-            for method, (color, marker, line) in chosen.items():
-                curve = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
-                x = np.array([100 * p["specificity"] for p in curve])
-                y = np.array([100 * p[metric] for p in curve])
-                low, high = (np.array([100 * p["interval"][metric][i] for p in curve]) for i in (0, 1))
-                axis.errorbar(
-                    x,
-                    y,
-                    (y - low, high - y),
-                    marker=marker,
-                    ls=line,
-                    ms=3.5,
-                    lw=1,
-                    elinewidth=0.5,
-                    capsize=1.5,
-                    label=method,
-                    color=color,
-                )
-                axis.annotate(
-                    f"{curve[0]['strength']:.2g}",
-                    (x[0], y[0]),
-                    fontsize=6.5,
-                    xytext=(2, 2),
-                    textcoords="offset points",
-                    color=color,
-                )
-            axis.set_xlabel("specificity (%)")
-            axis.set_ylabel(f"{metric} (%)")
+        figure, axes = panels(2, 2, figsize=(6.4, 5), sharex="row", sharey=True)
+        for row, kept in zip(axes, ("specificity", "agreement"), strict=True):
             # a real model knows few of the records' locality answers: its specificity ends far below 100
-            axis.set_xlim(0, min(102, 140 * max(p["specificity"] for p in points)))
-            axis.set_ylim(0, 102)
-        figure.suptitle(f"{title}: over the strength of the constraint (numbers: weakest)", fontsize=8)
+            right = min(102, 140 * max(p[kept] for p in points))
+            left = max(0, 10 * math.floor(10 * min(p[kept] for p in points)) - 10)
+            for axis, metric in zip(row, ("efficacy", "generalization"), strict=True):
+                for method, style in chosen.items():
+                    curve = sorted((p for p in points if p["method"] == method), key=lambda p: p["strength"])
+                    _tradeoff_curve(axis, curve, kept, metric, style)
+                axis.set(xlabel=f"{kept} (%)", ylabel=f"{metric} (%)", xlim=(left, right), ylim=(0, 102))
+        figure.suptitle(f"{title}: over the strength of the constraint (numbers: smallest value)", fontsize=8)
         figure.legend(
-            *axes[0].get_legend_handles_labels(),
+            *axes[0, 0].get_legend_handles_labels(),
             loc="outside lower center",
             ncols=min(4, len(chosen)),
             frameon=False,
         )
         return save(figure, path)
+
+
+def _tradeoff_curve(
+    axis: Any, curve: Sequence[Mapping[str, Any]], kept: str, metric: str, style: tuple[str, str, Any]
+) -> None:
+    """Draw one method's points, with the interval of the metric and the strength of the first."""
+    color, marker, line = style
+    x = np.array([100 * p[kept] for p in curve])
+    y = np.array([100 * p[metric] for p in curve])
+    low, high = (np.array([100 * p["interval"][metric][i] for p in curve]) for i in (0, 1))
+    axis.errorbar(
+        x,
+        y,
+        (y - low, high - y),
+        marker=marker,
+        ls=line,
+        ms=3.5,
+        lw=1,
+        elinewidth=0.5,
+        capsize=1.5,
+        label=curve[0]["method"],
+        color=color,
+    )
+    axis.annotate(
+        f"{curve[0]['strength']:.2g}",
+        (x[0], y[0]),
+        fontsize=6.5,
+        xytext=(2, 2),
+        textcoords="offset points",
+        color=color,
+    )
 
 
 PUBLISHED = ("efficacy", "generalization", "specificity")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from tqdm import tqdm
 
 from metake.console import draw_or_note, set_interrupt_message
 from metake.data.record import Record
+from metake.errors import MetakeError
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import Protocol
 from metake.evaluation.results import MethodRun
 from metake.files import write_json, write_text
+from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.models.editable import EditableModel
-from metake.options import find_statistics
 from metake.planners.closed_loop import ClosedLoop
 from metake.provenance import provenance
 from metake.report.figures import plot_tradeoff
@@ -27,7 +28,7 @@ from metake.report.tables import markdown
 from metake.words import counted
 
 METHODS = ("memit", "memit@unstopped", "memit-compensated", "alphaedit", "metake")
-METRICS = ("efficacy", "generalization", "specificity", "same_subject")
+METRICS = ("efficacy", "generalization", "specificity", "agreement", "same_subject")
 
 
 def swept_setting(method: Method) -> str:
@@ -45,10 +46,23 @@ def swept_setting(method: Method) -> str:
     return method.constraint_setting or method.step_setting
 
 
-def at_strengths(
-    bases: Sequence[Method], factors: Sequence[float]
-) -> tuple[list[Method], dict[str, tuple[str, float]]]:
-    """Each method at several strengths, and the name and strength of each label.
+def calibrated(method: Method) -> bool:
+    """Whether the strength of a method's constraint is given as an attenuation.
+
+    Args:
+        method: the method.
+
+    Returns:
+        False for a strength of its own, and for a method without a constraint.
+    """
+    return bool(method.supported_changes({"attenuation": 0.5})) and method.value("attenuation") is not None
+
+
+Expanded = tuple[list[Method], dict[str, tuple[str, float]]]
+
+
+def at_factors(bases: Sequence[Method], factors: Sequence[float]) -> Expanded:
+    """Each method at several strengths, relative to its own.
 
     Args:
         bases: methods at their own strengths.
@@ -56,12 +70,47 @@ def at_strengths(
 
     Returns:
         The methods, and label -> name and strength.
+
+    Raises:
+        MetakeError: the strength of a method is given as an attenuation, from which lambda or L2 follows.
     """
-    methods, strengths = [], {}
     for base in bases:
-        field = swept_setting(base)
-        for value in sorted({base.value(field) * factor for factor in factors}):
-            label = f"{base.name}{'-' if '@' in base.name else '@'}{value:.3g}"
+        if calibrated(base):
+            raise MetakeError(
+                f"--factors: the strength of {base.name} is calibrated, as an attenuation; give --attenuations instead"
+            )
+    fields = [swept_setting(base) for base in bases]
+    return _expanded(
+        (base, field, [base.value(field) * factor for factor in factors], "")
+        for base, field in zip(bases, fields, strict=True)
+    )
+
+
+def at_attenuations(bases: Sequence[Method], attenuations: Sequence[float]) -> Expanded:
+    """Each method at several strengths, which are the same for all methods as attenuations.
+
+    Args:
+        bases: methods with a geometry.
+        attenuations: median attenuations of the first batch's keys.
+
+    Returns:
+        The methods, and label -> name and attenuation.
+
+    Raises:
+        MetakeError: a method has no geometry, or an attenuation is not between 0 and 1.
+    """
+    for base in bases:
+        if not base.supported_changes({"attenuation": 0.5}):
+            raise MetakeError(f"--attenuations: {base.name} has no constraint; leave it out of --methods")
+    return _expanded((base, "attenuation", attenuations, "eta-") for base in bases)
+
+
+def _expanded(cases: Iterable[tuple[Method, str, Sequence[float], str]]) -> Expanded:
+    """Methods with a setting at several values, from the smallest on; the last entry of a case begins the values' labels."""
+    methods, strengths = [], {}
+    for base, field, values, prefix in cases:
+        for value in sorted(set(values)):
+            label = f"{base.name}{'-' if '@' in base.name else '@'}{prefix}{value:.3g}"
             methods.append(base.updated(**{field: value}, label=label))
             strengths[label] = (base.name, value)
     return methods, strengths
@@ -70,27 +119,25 @@ def at_strengths(
 def sweep(
     model: EditableModel,
     records: list[Record],
-    bases: Sequence[Method],
-    factors: Sequence[float],
+    expanded: Expanded,
+    statistics: Statistics | None,
     *,
     batch: int,
     out: Path,
     data: str,
-    stats: Path | None = None,
-    text: Path | None = None,
+    **extra: Any,
 ) -> str:
     """Edit the records with each method at several strengths, and save table, figure and results.
 
     Args:
         model: the unedited model.
         records: edited in consecutive batches.
-        bases: methods at their own strengths.
-        factors: strengths relative to those.
+        expanded: the methods, and label -> name and strength, of `at_factors` or `at_attenuations`.
+        statistics: statistics of all their layers; None if no method needs them.
         batch: edits per batch.
         out: folder of the files.
         data: name of the records.
-        stats: file of statistics; None to collect them.
-        text: text to collect statistics from; None for the included one.
+        **extra: further values for the result file.
 
     Returns:
         The table as Markdown.
@@ -98,8 +145,7 @@ def sweep(
     Raises:
         MetakeError: statistics cannot be used, or an edit fails.
     """
-    methods, strengths = at_strengths(bases, factors)
-    statistics = find_statistics(model, methods, stats, text)
+    methods, strengths = expanded
     short = Path(model.name).name
     folder = out / "runs" / short
     set_interrupt_message(f"finished batches are in {folder}; rerun the command to resume")
@@ -113,6 +159,7 @@ def sweep(
         "edits": len(records),
         "batch": batch,
         "moment": "end",
+        **extra,
         "points": points,
         "glossary": {m: GLOSSARY[m] for m in METRICS},
     }
@@ -146,7 +193,7 @@ def _table(points: Sequence[dict[str, Any]]) -> str:
         for p in points
     ]
     return markdown(
-        ["method", "lambda, L2 or cost weight", "eta, last layer", "Eff", "Gen", "Spe", "same subj."], rows
+        ["method", "strength", "eta, last layer", "Eff", "Gen", "Spe", "agree", "same subj."], rows
     )
 
 

@@ -90,8 +90,8 @@ def test_plot_realization_separates_methods_of_other_layers(drawn, tmp_path):
     assert labels == ["memit", "rome"]
 
 
-def test_plot_tradeoff_orders_by_specificity(drawn, tmp_path):
-    """Plot tradeoff has specificity to the right from the weakest constraint on.
+def test_plot_tradeoff_orders_by_what_is_kept(drawn, tmp_path):
+    """Specificity and agreement are to the right, from the smallest strength on.
 
     Efficacy, then generalization, with their own intervals, in per cent.
     """
@@ -102,24 +102,27 @@ def test_plot_tradeoff_orders_by_specificity(drawn, tmp_path):
             "efficacy": e,
             "generalization": g,
             "specificity": s,
+            "agreement": s + 0.05,
             "interval": {"efficacy": (e - 0.1, e + 0.05), "generalization": (g - 0.2, g + 0.1)},
         }
         for strength, e, g, s in ((10.0, 0.7, 0.5, 0.9), (1.0, 0.9, 0.8, 0.6))
     ]
     figures.plot_tradeoff(points, tmp_path / "t.png", "demo")
-    for axis, middle, low, high in zip(
-        drawn[0].axes, ([90, 70], [80, 50]), ([80, 60], [60, 30]), ([95, 75], [90, 60]), strict=True
+    efficacy = ([90, 70], [80, 60], [95, 75])
+    generalization = ([80, 50], [60, 30], [90, 60])
+    for axis, right, (middle, low, high) in zip(
+        drawn[0].axes, (60, 60, 65, 65), 2 * (efficacy, generalization), strict=True
     ):
         x, y, ends = bars_of(axis.containers[0])
-        np.testing.assert_allclose(x, [60, 90])
+        np.testing.assert_allclose(x, [right, right + 30])
         np.testing.assert_allclose(y, middle)
         np.testing.assert_allclose(ends, np.array([low, high]).T)
         (note,) = axis.texts
-        assert (note.get_text(), tuple(map(round, note.xy))) == ("1", (60, middle[0]))
-        assert axis.get_xlim() == (0, 102)
+        assert (note.get_text(), tuple(map(round, note.xy))) == ("1", (right, middle[0]))
+        assert axis.get_xlim() == (50, 102)
     small = [{**point, "specificity": 0.2} for point in points]
     figures.plot_tradeoff(small, tmp_path / "t.png", "demo")
-    assert drawn[1].axes[0].get_xlim() == pytest.approx((0, 28))
+    assert drawn[1].axes[0].get_xlim() == pytest.approx((10, 28))
 
 
 def test_plot_sequence_has_mean_and_range_over_seeds(drawn, tmp_path):

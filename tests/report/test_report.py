@@ -71,7 +71,7 @@ assert dict(matplotlib.rcParams) == before
 
 
 def test_plot_tradeoff_draws_every_method(tmp_path):
-    metrics = {m: 0.5 for m in ("efficacy", "generalization", "specificity")}
+    metrics = {m: 0.5 for m in ("efficacy", "generalization", "specificity", "agreement")}
     points = [
         {"method": m, "strength": s, **metrics, "interval": dict.fromkeys(metrics, (0.4, 0.6))}
         for m in ("memit", "metake")
