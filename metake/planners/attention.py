@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -101,18 +102,22 @@ def attention_of(model: EditableModel, layer: int) -> nn.Module:
         layer: the block.
 
     Returns:
-        Its one direct submodule that is named as attention is.
+        Its one direct submodule with parameters that is named as attention is.
 
     Raises:
-        MetakeError: there are none or several, or the block normalizes what they return.
+        MetakeError: there are none or several, the block normalizes what they return, or they add the stream themselves
+            (BLOOM).
     """
     block = model.blocks[layer]
     found = [
         module
         for name, module in block.named_children()
-        if ("attn" in name or "attention" in name) and "norm" not in name
+        if ("attn" in name or "attention" in name)
+        and "norm" not in name
+        and next(module.parameters(), None) is not None  # a dropout has none
     ]
-    if len(found) != 1 or model.post_norm(layer) is not None:
+    added = [module for module in found if "residual" not in signature(module.forward).parameters]
+    if len(added) != 1 or len(found) > 1 or model.post_norm(layer) is not None:
         raise MetakeError(
             f"planner with-attention: block {layer} of {model.name} ({model.family}) has no one attention whose output is "
             "added to the stream; choose another planner, e.g. open-loop"

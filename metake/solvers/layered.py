@@ -133,6 +133,11 @@ class LayeredSolver:
     ) -> None:
         self.model, self.geometries, self.shares, self.fit = model, geometries, shares, fit
         self.per_layer, self.at_value = per_layer, at_value
+        if at_value and model.post_norm(self.layers[-1]) is not None:
+            raise MetakeError(
+                f"allocation: {model.name} ({model.family}) normalizes the output of a down-projection, so a residual of the "
+                "stream is none of this output; choose another allocation, e.g. spread"
+            )
         self.max_tokens = max_tokens or (4096 if model.device.type == "cpu" else 16384)
 
     @property

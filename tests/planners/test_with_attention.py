@@ -8,18 +8,22 @@ import torch
 import metake as mk
 from metake.geometry.operator import Ridge
 from metake.lookup_prompts import LookupPrompts
+from metake.models.editable import EditableModel
 from metake.models.trace import frozen
 from metake.planners.attention import Attention
 from metake.planners.hypergradient import VirtualEditLoss
+from metake.planners.objective import Objective
 from metake.planners.problem import PlanningProblem
 from metake.planners.target_optimization import Penalty
 from metake.planners.with_attention import BothShifts
 from metake.prompts import Batch
 from metake.solvers.allocation import SquareRoots
 from metake.solvers.layered import LayeredSolver
+from tests.cases import CONFIGS, DESCRIBED, tiny
 
 LAYERS = (1, 2, 3)
 CONTEXTS = ("The market is cold",)
+NAMES = ("attn", "self_attn", "attention", "self_attention")  # of the families, one by one
 
 
 def setting(model, statistics, records):
@@ -29,22 +33,22 @@ def setting(model, statistics, records):
     return PlanningProblem(model, solver, batch, LookupPrompts.build(model, batch, LAYERS[0]))
 
 
-def shifted_nll(model, row, of_value, of_attention):
+def shifted_nll(model, row, of_value, of_attention, layer=LAYERS[-1]):
     """NLL of a row's answer, from the whole model with hooks that add both shifts at the lookup token."""
 
     def adding(shift):
         def hook(_, __, output):
             whole = isinstance(output, tuple)
             first = (output[0] if whole else output).clone()
-            first[0, row.lookup] += shift
+            first.view(-1, first.shape[-1])[row.lookup] += shift  # OPT lays rows end to end
             return (first, *output[1:]) if whole else first
 
         return hook
 
-    block = model.blocks[LAYERS[-1]]
-    attention = next(module for name, module in block.named_children() if name in ("attn", "self_attn"))
+    block = model.blocks[layer]
+    attention = next(module for name, module in block.named_children() if name in NAMES)
     with ExitStack() as stack:
-        stack.callback(model.down(LAYERS[-1]).register_forward_hook(adding(of_value)).remove)
+        stack.callback(model.down(layer).register_forward_hook(adding(of_value)).remove)
         stack.callback(attention.register_forward_hook(adding(of_attention)).remove)
         scores = model.model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
     return -torch.stack(
@@ -84,6 +88,27 @@ def test_both_shifts_act_as_hooks_on_the_whole_model(model, statistics_of, recor
     assert equal is parallel  # where both are only added to the stream
 
 
+@pytest.mark.parametrize("family", sorted({*CONFIGS, *DESCRIBED}))
+def test_both_shifts_act_as_hooks_in_every_family(demo, family):
+    """Or the family is refused in one line: its stream does not receive the attention's output as it is."""
+    model = EditableModel(tiny(family), demo.tokenizer, modules=DESCRIBED.get(family, (None, None))[1])
+    batch = Batch.build(model, [mk.EditRequest("The craft of {} is", "Ann", "baker")], CONTEXTS)
+    top = 2  # of four layers: after the last one, a token before the answer has no effect
+    if family in ("bloom", "gemma2", "gemma3_text", "olmo2"):
+        with pytest.raises(mk.MetakeError, match=r"^planner with-attention: block 2 .* no one attention"):
+            Attention(model, top, batch.specs)
+        return
+    shifts = torch.randn(2, model.d_v, generator=torch.Generator().manual_seed(0))
+    with frozen(model.model), torch.no_grad():
+        transport = Attention(model, top, batch.specs).transport
+        objective = Objective(model, batch, LAYERS[0], top).transported(transport)
+        found = objective.losses(shifts, "token", torch.ones(1, dtype=torch.bool)).nll
+        still = shifted_nll(model, batch.edits[0], *(0 * shifts), top)
+        wanted = [shifted_nll(model, row, *shifts, top) for row in batch.edits]
+    torch.testing.assert_close(found[0], torch.stack(wanted).mean(), rtol=1e-4, atol=1e-4)
+    assert (wanted[0] - still).abs() > 1e-3
+
+
 def test_pmet_solves_its_equations(demo, statistics_of, records):
     """R_l = (v - v_now) / sqrt(n) at the n-th layer from the end, D_l = R_l K^T (lambda C + K K^T)^-1, weights written in turn."""
     problem = setting(demo, statistics_of(demo), records[:2])
@@ -107,6 +132,15 @@ def test_pmet_solves_its_equations(demo, statistics_of, records):
     torch.testing.assert_close(
         after - (goal - residuals), solution.shift, rtol=1e-3, atol=1e-4 * float(residuals.norm())
     )
+
+
+@pytest.mark.parametrize("family", ["gemma2", "olmo2"])
+def test_residuals_of_an_output_are_refused_where_it_is_normalized(family):
+    """A planner's residual is one of the stream, which receives the output after its norm."""
+    model, shares = EditableModel(tiny(family)), SquareRoots().stages(LAYERS)[0]
+    LayeredSolver(model, {}, shares)
+    with pytest.raises(mk.MetakeError, match=r"^allocation: .* normalizes the output .* e\.g\. spread$"):
+        LayeredSolver(model, {}, shares, at_value=True)
 
 
 def test_pmet_plans_both_shifts_and_writes_one(demo, statistics_of, records):
