@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -105,7 +106,10 @@ class Editor:
             preset = preset_name(self.model)
             self.reasons = (f"settings: preset {preset}",) if preset else ()
             self._uncalibrated = "" if preset else method
-        self.reasons += self.method.reasons(self.model)
+        unused = self.method.reasons(self.model)
+        for line in unused:
+            warnings.warn(line, stacklevel=2)
+        self.reasons += unused
         self.history = History(self.model, undoable)
         if statistics is None and self.method.needs_statistics and not self._uncalibrated:
             statistics = self._collected(progress)

@@ -228,7 +228,7 @@ def edit_and_measure(
     first = [record.request for record in protocol.records[: protocol.batch_size]]
     locations, statistics = options.chosen(model, names, first, *sources)
     methods = [location.method for location in locations]
-    reasons = {location.method.name: list(location.reasons) for location in locations}
+    reasons = {made.method.name: [*made.reasons, *made.method.reasons(model)] for made in locations}
     return run_protocols(
         draw_data(protocol, *draws), model, methods, statistics, out, reasons=reasons, **extra
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, SerializeAsAny, model_validator
@@ -53,6 +53,7 @@ class LocateThenEdit(Method):
 
     kind = "locate-then-edit"
     choices = ("fit", "rounds", "group", "merge")
+    loss_obstacle: ClassVar[str] = ""  # why no model's losses are computed in `loss_dtype`
 
     planner: SerializeAsAny[Planner] = Field(OpenLoop(), description="chooses the target of each request")
     geometry: SerializeAsAny[GeometrySpec] = Field(RidgeSpec(), description="constraint of the solves")
@@ -190,7 +191,7 @@ class LocateThenEdit(Method):
         Returns:
             A line if `loss_dtype` is set and cannot be used.
         """
-        why = obstacle(model) if self.loss_dtype else ""
+        why = (self.loss_obstacle or obstacle(model)) if self.loss_dtype else ""
         return (f"loss_dtype {self.loss_dtype}: not used, {why}",) if why else ()
 
     def step_count(self, requests: int) -> int:

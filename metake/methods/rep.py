@@ -31,6 +31,7 @@ class Rep(LocateThenEdit):
     """
 
     kind = "rep"
+    loss_obstacle = "the method plans on a model with gated patches"
 
     patch: SerializeAsAny[PatchSpec] = Field(RepSpec(), description="adapter of the keys")
 

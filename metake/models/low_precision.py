@@ -12,6 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from metake.models.editable import EditableModel
 from metake.models.patch_hooks import patches_on
 
+LINEAR = (nn.Linear, Conv1D)  # what a subclass computes is not known
+
 
 def obstacle(model: EditableModel) -> str:
     """Reason why the products of a model are not computed in bf16; empty if they can be.
@@ -24,11 +26,15 @@ def obstacle(model: EditableModel) -> str:
     """
     if model.dtype != torch.float32:
         return f"the model's weights are {str(model.dtype).removeprefix('torch.')}, not float32"
-    if model.is_sharded or getattr(model.model, "hf_device_map", None):
+    if model.is_sharded or len(set((getattr(model.model, "hf_device_map", None) or {}).values())) > 1:
         return "the model is divided over devices"
     if model.experts:
         return "the model is a mixture of experts"
-    if any(patches_on(model.down(layer)) for layer in range(len(model))):
+    downs = [model.down(layer) for layer in range(len(model))]
+    other = next((type(down).__name__ for down in downs if type(down) not in LINEAR), "")
+    if other:
+        return f"the model's linear layers are {other}, neither nn.Linear nor Conv1D"
+    if any(patches_on(down) for down in downs):
         return "the model has gated patches"
     if model.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
         return "this CPU has no bf16 instructions (avx512_bf16)"
@@ -52,7 +58,7 @@ def with_bf16_products(model: EditableModel) -> EditableModel:
     tensors = [*model.model.parameters(), *model.model.buffers()]
     twin = copy.deepcopy(model.model, {id(tensor): tensor for tensor in tensors})
     for module in twin.modules():
-        if type(module) in (nn.Linear, Conv1D):
+        if type(module) in LINEAR:
             for name, tensor in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(tensor.detach().bfloat16(), requires_grad=False))
             module.register_forward_pre_hook(_to_bf16)

@@ -1,6 +1,8 @@
 """A model with products in bf16, and plans whose losses it computes."""
 
 import copy
+import json
+import warnings
 
 import pytest
 import torch
@@ -12,9 +14,12 @@ from metake.models.low_precision import obstacle, with_bf16_products
 from metake.models.trace import run
 from metake.presets import settings_for
 from metake.requests import EditRequest
+from metake.shipped import ASSETS
+from tests.cases import CONFIGS, DESCRIBED, tiny
 
 REQUEST = EditRequest("Which city was {} born in?", "Nezan Girok", "Trumas")
 HALF = 2.0**-8  # relative rounding of bf16
+LINE = "loss_dtype bfloat16: not used, this CPU has no bf16 instructions (avx512_bf16)"
 
 
 @pytest.fixture
@@ -79,13 +84,61 @@ def test_obstacle_is_a_reason_of_the_preview(demo, statistics_of, monkeypatch):
     method = settings_for(demo, "memit", layers=(1, 2), steps=2)
     results = []
     for made in (method, method.updated(loss_dtype="bfloat16")):
-        editor = Editor(demo, method=made, statistics=statistics_of(demo), answers=False, progress=False)
+        with warnings.catch_warnings(record=True) as caught:
+            editor = Editor(demo, method=made, statistics=statistics_of(demo), answers=False, progress=False)
+        assert [str(warning.message) for warning in caught] == [LINE] * bool(made.loss_dtype)
         results.append((str(editor.preview(REQUEST)), editor.edit(REQUEST)))
         editor.revert()
-    line = "loss_dtype bfloat16: not used, this CPU has no bf16 instructions (avx512_bf16)"
-    assert [line in text for text, _ in results] == [False, True]
-    assert [line in result.reasons for _, result in results] == [False, True]
+    assert [LINE in text for text, _ in results] == [False, True]
+    assert [LINE in result.reasons for _, result in results] == [False, True]
     assert torch.equal(results[0][1].stages[0].targets.residuals, results[1][1].stages[0].targets.residuals)
+
+
+def test_evaluate_says_and_records_that_the_setting_is_not_used(call, monkeypatch, tmp_path):
+    """Otherwise the result file would state products in bf16 that were not computed."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    options = (
+        "--methods",
+        "memit",
+        "--edits",
+        1,
+        "--no-generate",
+        "--data",
+        ASSETS / "world" / "dev.json",
+    )
+    changes = ("--set", "loss_dtype=bfloat16", "--set", "geometry=identity", "--set", "steps=1")
+    code, _, errors = call("evaluate", "--model", "demo", *options, *changes, "--out", tmp_path / "o")
+    assert code == 0
+    assert errors.count(f"metake: note: {LINE}") == 1
+    (reasons,) = json.loads((tmp_path / "o" / "results.json").read_text())["reasons"].values()
+    assert LINE in reasons
+
+
+def test_losses_on_gated_patches_are_named_as_the_obstacle(demo, statistics_of, able):
+    """REP plans on the model with its adapters, which the unedited model does not have."""
+    method = settings_for(demo, "rep", layers=(2,), steps=1, loss_dtype="bfloat16")
+    assert method.reasons(demo) == (
+        "loss_dtype bfloat16: not used, the method plans on a model with gated patches",
+    )
+    assert method.updated(loss_dtype=None).reasons(demo) == ()
+
+
+def test_every_family_has_a_copy_near_it_or_an_obstacle(demo, able):
+    """A copy that leaves a family's own linear layers in fp32 would save nothing."""
+    ids = torch.arange(5, 25).reshape(2, 10)
+    for family in (*CONFIGS, *DESCRIBED):
+        model = EditableModel(tiny(family), modules=DESCRIBED.get(family, (None, None))[1])
+        if family == "falcon":
+            assert (
+                obstacle(model) == "the model's linear layers are FalconLinear, neither nn.Linear nor Conv1D"
+            )
+            continue
+        assert obstacle(model) == "", family
+        twin = with_bf16_products(model)
+        assert {twin.weight(layer).dtype for layer in range(len(twin))} == {torch.bfloat16}, family
+        with torch.no_grad():
+            exact, rounded = (one.model(input_ids=ids).logits for one in (model, twin))
+        assert 0.1 * HALF < float((rounded - exact).norm() / exact.norm()) < 8 * HALF, family
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
