@@ -312,7 +312,7 @@ class Editor:
             raise MetakeError(f"restore: memory contains layer {other[0]!r}, which the editor does not edit")
         self._calibrate(requests)
         self.history.unfinalize()
-        self.state = self.method.prepare(self.model, self.state, requests)
+        self.state = self.method.restored(self.model, self.state, requests)
         with torch.no_grad():
             applied = delta.apply(self.model, check=False)
         result = EditResult(requests, self.method, delta, (), seconds, memory)

@@ -162,6 +162,19 @@ class Method(Component):
         """
         return state
 
+    def restored(self, model: EditableModel, state: State, requests: Sequence[EditRequest]) -> State:
+        """State before a batch that was edited earlier, with what `step` measures of the first batch.
+
+        Args:
+            model: the model before the batch.
+            state: the state before the batch.
+            requests: the batch.
+
+        Returns:
+            That of `prepare` by default.
+        """
+        return self.prepare(model, state, requests)
+
     def step(
         self,
         model: EditableModel,

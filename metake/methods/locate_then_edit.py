@@ -207,15 +207,15 @@ class LocateThenEdit(Method):
         return groups * len(self.stages) * self.planner.divided(self.rounds).step_count
 
     def prepare(self, model: EditableModel, state: State, requests: Sequence[EditRequest] = ()) -> State:
-        """State with contexts, sampled from the model, and from the first batch the strength of an attenuation and anchors.
+        """State with contexts, sampled from the model, and from the first batch the strength of an attenuation.
 
         Args:
             model: the model to edit.
             state: the state before the batch.
-            requests: the batch; without one strength and anchors stay open.
+            requests: the batch; without one the strength stays open.
 
         Returns:
-            The state itself if it has all of them.
+            The state itself if it has both.
         """
         if state.contexts is None:
             contexts = self.contexts if self.windows.uses_contexts else ()
@@ -223,7 +223,21 @@ class LocateThenEdit(Method):
             state = replace(state, contexts=contexts)
         if self.geometry.attenuation is not None and state.scale is None and requests:
             state = self._with_scale(model, self._groups(model, requests, state), state)
-        if self.planner.measures_anchor and not state.anchors and requests:
+        return state
+
+    def restored(self, model: EditableModel, state: State, requests: Sequence[EditRequest]) -> State:
+        """State before a batch that was edited earlier, with anchors that are measured again: the first batch is planned.
+
+        Args:
+            model: the model before the batch.
+            state: the state before the batch.
+            requests: the batch.
+
+        Returns:
+            The state itself if it has all that is measured.
+        """
+        state = self.prepare(model, state, requests)
+        if self.planner.measures_anchor and not state.anchors:
             with frozen(model.model):
                 state = replace(state, anchors=self.step(model, requests, state, lambda: None)[1].anchors)
         return state

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metake as mk
-from metake.planners.norm_anchored import anchored, trimmed_mean
+from metake.planners.norm_anchored import NormAnchored, anchored, trimmed_mean
 
 CONTEXTS = ("The market is cold",)
 
@@ -69,6 +69,25 @@ def test_values_have_the_anchor_of_the_first_batch(demo, statistics_of, records)
         norms = planned_norms(editor, first, free)
     assert float(norms.std()) > 0.01 * float(norms.mean())
     assert anchor == pytest.approx(float(norms.mean()), rel=1e-3)
+
+
+def test_a_preview_plans_nothing_and_leaves_the_anchor_to_the_edited_batch(
+    demo, statistics_of, records, monkeypatch
+):
+    """Also after the preview of other requests; neither does the measurement of a strength plan."""
+    first, other = ([r.request for r in records[i : i + 2]] for i in (0, 2))
+    plans, plan = [], NormAnchored.plan
+    monkeypatch.setattr(NormAnchored, "plan", lambda *args: plans.append(1) or plan(*args))
+    with editor_of(demo, statistics_of, attenuation=0.5) as editor:
+        wanted = editor.edit(first).delta
+    with editor_of(demo, statistics_of, attenuation=0.5) as editor:
+        editor.preview(first)
+        editor.preview(other)
+        assert len(plans) == 1
+        found = editor.edit(first).delta
+        assert len(plans) == 2
+    for layer in wanted.layers:
+        assert torch.equal(found.to_dense(layer), wanted.to_dense(layer))
 
 
 def test_a_given_anchor_is_used(demo, statistics_of, records):
