@@ -27,6 +27,7 @@ from metake.options import (
     Parser,
     at_least,
     chosen_model,
+    find_statistics,
     model_options,
     output_folder,
     show_help,
@@ -78,7 +79,6 @@ from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
 from metake.report.tables import markdown
-from metake.statistics_cache import statistics_for
 
 
 def long_records(args: Any, model: EditableModel, methods: Sequence[Method]) -> list[Record]:
@@ -182,9 +182,7 @@ def main() -> None:
     names = [name.strip() for name in args.methods.split(",")]
     methods = methods_for(model, names, preset=args.preset, changes=parse_changes(args.set, None))
     records = long_records(args, model, methods)
-    layers = tuple(sorted({layer for method in methods for layer in method.layers}))
-    needed = any(method.needs_statistics for method in methods)
-    statistics = statistics_for(model, model.tokenizer, layers, progress=True) if needed else None
+    statistics = find_statistics(model, methods, None, None)
     unrelated = Unrelated.of(model, [record.locality for record in biographies(20, seed=-1)])
     results = {}
     for method in (None, *methods):

@@ -229,7 +229,8 @@ def find_statistics(
 ) -> Statistics | None:
     """Statistics of all layers that some methods need them for: of a file, else of a text, else of the included text.
 
-    A file that cannot be read, or whose statistics are of another model or lack a layer, raises a `MetakeError`.
+    A file that cannot be read, or whose statistics are of another model or lack a layer, raises a `MetakeError`. For a method
+    that needs moments of gradients, those of the included text are beside the statistics of a file.
 
     Args:
         model: the model.
@@ -241,15 +242,12 @@ def find_statistics(
         The statistics; None if no method needs them.
     """
     from metake.statistics_cache import statistics_for
-    from metake.statistics_sources import read_statistics
 
-    layers = tuple(sorted({layer for m in methods if m.needs_statistics for layer in m.layers}))
-    if not layers:
+    needing = [method for method in methods if method.needs_statistics]
+    if not needing:
         return None
-    if stats is not None:
-        with phase("statistics"):
-            return read_statistics(stats, model, layers)
-    given = None if text is None else read_text(text)
+    layers = tuple(sorted({layer for method in needing for layer in method.layers}))
+    given = None if text is None or stats is not None else read_text(text)
+    gradients = any(method.needs_gradients for method in needing)
     with phase("statistics"):
-        gradients = any(method.needs_gradients for method in methods)
-        return statistics_for(model, layers=layers, text=given, progress=True, gradients=gradients)
+        return statistics_for(model, layers=layers, text=given, source=stats, gradients=gradients)

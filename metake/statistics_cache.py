@@ -37,7 +37,7 @@ def _cached(path: Path, model: EditableModel, layers: tuple[int, ...]) -> Statis
         statistics = Statistics.load(path)
         statistics.check(model, layers, path)
     except (MetakeError, OSError) as error:
-        warnings.warn(f"{error}: collected again", stacklevel=3)
+        warnings.warn(f"{error}: collected again", stacklevel=4)
         return None
     return statistics
 
@@ -58,7 +58,7 @@ def _collected(
     except MetakeError as error:
         cacheable = False
         warnings.warn(
-            f"statistics are not cached: {error}; set METAKE_CACHE to a writable folder", stacklevel=3
+            f"statistics are not cached: {error}; set METAKE_CACHE to a writable folder", stacklevel=4
         )
     destination = f", once, for {path}" if cacheable else ""
     note(f"statistics: collecting from {tokens or 'all'} tokens of text{destination}")
@@ -69,12 +69,18 @@ def _collected(
     return statistics
 
 
+def _key(model: EditableModel, layers: tuple[int, ...], text: str, tokens: int | None) -> str:
+    """Name of statistics in the cache: their model up to the last layer, their text and their layers."""
+    label = "-".join(str(layer) for layer in layers)
+    return f"{model.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
+
+
 def _with_gradients(
-    statistics: Statistics, model: EditableModel, text: str, tokens: int | None, key: str
+    statistics: Statistics, model: EditableModel, layers: tuple[int, ...], text: str, tokens: int | None
 ) -> Statistics:
     """Statistics with the second moments of gradients, from the cache, or collected and cached."""
+    key = _key(model, layers, text, tokens)
     path = cache_folder() / f"gradients-{model.fingerprint()}-{key}.safetensors"
-    layers = tuple(statistics.moments)
     try:
         tensors, _ = read_tensors(path, GRADIENTS, "it is collected again")
         found = {layer: tensors[f"B.{layer}"] for layer in layers}
@@ -110,7 +116,8 @@ def statistics_for(
         source: where to read them instead: a file of `metake stats`, a folder of memit's `.npz` files, AlphaEdit's
             `null_space_project.pt`, or a repository on the hub with memit's files.
         progress: show a progress bar.
-        gradients: also the second moments of the gradients of the model's loss on the text (CrispEdit).
+        gradients: also the second moments of the gradients of the model's loss on the text, which is the one that ships for
+            statistics of a source (CrispEdit).
 
     Returns:
         C of each layer, `d_k x d_k` in fp32, with its provenance.
@@ -130,17 +137,30 @@ def statistics_for(
     tokenizer = model.tokenizer
     model.check_layers(layers)
     layers = tuple(layers)
-    if source is not None:
-        if text is not None or tokens is not None:
-            raise MetakeError("statistics: give a text or a source, not both")
-        return read_statistics(source, model, layers)
+    if source is not None and (text is not None or tokens is not None):
+        raise MetakeError("statistics: give a text or a source, not both")
     if text is not None and not isinstance(text, str):
         raise MetakeError(f"statistics: text must be a text, not {type(text).__name__}; read the file first")
     if text is None:
         text = default_text(preset_name(model))
         tokens = tokens or TOKENS
-    label = "-".join(str(layer) for layer in layers)
-    key = f"{model.fingerprint(layers[-1] + 1)}-{text_fingerprint(text)}-{tokens or 'all'}-{label}"
+    if source is None:
+        statistics = _of_text(model, tokenizer, layers, text, tokens, progress)
+    else:
+        statistics = read_statistics(source, model, layers)
+    return _with_gradients(statistics, model, layers, text, tokens) if gradients else statistics
+
+
+def _of_text(
+    model: EditableModel,
+    tokenizer: Any,
+    layers: tuple[int, ...],
+    text: str,
+    tokens: int | None,
+    progress: bool,
+) -> Statistics:
+    """Statistics of a text, from the cache, or collected and cached."""
+    key = _key(model, layers, text, tokens)
     path = cache_folder() / f"statistics-{key}.safetensors"
     statistics = _cached(path, model, layers)
     if statistics is None:
@@ -149,6 +169,6 @@ def statistics_for(
         warnings.warn(
             f"statistics from {statistics.provenance.tokens} tokens are too few for keys of {model.d_k} "
             "entries (use at least 20 tokens per entry): eta is overestimated; give more --text",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return _with_gradients(statistics, model, text, tokens, key) if gradients else statistics
+    return statistics

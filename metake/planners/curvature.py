@@ -137,8 +137,8 @@ class LowCurvature(Projection):
         """
         if statistics is None or layer not in statistics.gradients:
             raise MetakeError(
-                f"statistics: hold no moments of gradients, which the projection {self.kind} uses; leave out --stats, or in "
-                "Python use metake.statistics_for(model, layers=..., gradients=True)"
+                f"statistics: hold no moments of gradients, which the projection {self.kind} uses; "
+                "metake.statistics_for(model, layers=..., source=FILE, gradients=True) collects them beside those of a file"
             )
         if statistics[layer].ndim != 2 or statistics.is_projection:
             raise MetakeError(

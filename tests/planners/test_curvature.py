@@ -1,5 +1,7 @@
 """K-FAC: moments against autograd, the projector against the dense Kronecker product, and CrispEdit on a model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 import metake as mk
+from metake import statistics_cache
 from metake.geometry.null_space import Projected
+from metake.options import find_statistics
 from metake.planners.curvature import LowCurvatureProjector, gradient_moments
 from metake.statistics_cache import statistics_for
 
@@ -87,15 +91,19 @@ def test_gradient_moments_are_those_of_autograd(model):
         )
 
 
-@pytest.fixture
-def both(demo, monkeypatch, tmp_path):
+@pytest.fixture(scope="module")
+def both(demo, tmp_path_factory):
     """Statistics with moments of gradients, collected once and then read from the cache."""
-    monkeypatch.setenv("METAKE_CACHE", str(tmp_path))
-    made = [statistics_for(demo, layers=(3, 4), tokens=12_000, gradients=True, progress=False) for _ in "ab"]
-    for layer in (3, 4):
-        assert torch.equal(made[0].gradients[layer], made[1].gradients[layer])
-    assert len(list(tmp_path.glob("gradients-*"))) == 1
-    return made[1]
+    folder = tmp_path_factory.mktemp("moments")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METAKE_CACHE", str(folder))
+        made = [
+            statistics_for(demo, layers=(3, 4), tokens=12_000, gradients=True, progress=False) for _ in "ab"
+        ]
+        for layer in (3, 4):
+            assert torch.equal(made[0].gradients[layer], made[1].gradients[layer])
+        assert len(list(folder.glob("gradients-*"))) == 1
+        yield made[1]
 
 
 def test_crispedit_follows_projected_gradients(demo, both, records, monkeypatch):
@@ -119,6 +127,20 @@ def test_crispedit_follows_projected_gradients(demo, both, records, monkeypatch)
 def test_crispedit_refuses_statistics_without_gradients(demo, statistics_of):
     method = mk.settings_for(demo, "crispedit", layers=(3,))
     with pytest.raises(
-        mk.MetakeError, match=r"^statistics: hold no moments of gradients, .*gradients=True\)$"
+        mk.MetakeError, match=r"^statistics: hold no moments of gradients, .*gradients=True\) collects them"
     ):
         mk.Editor(demo, method=method, statistics=statistics_of(demo))
+
+
+def test_statistics_of_a_file_are_joined_by_moments_of_gradients(demo, both, monkeypatch, tmp_path):
+    """`--stats FILE`: the moments of keys are those of the file, those of gradients the cached ones of the included text."""
+    monkeypatch.setattr(statistics_cache, "TOKENS", 12_000)
+    doubled = replace(both, moments={n: 2 * moment for n, moment in both.moments.items()})
+    doubled.save(tmp_path / "s.safetensors")
+    methods = [mk.settings_for(demo, name, layers=(3, 4)) for name in ("memit", "crispedit")]
+    found = find_statistics(demo, methods, tmp_path / "s.safetensors", None)
+    for layer in (3, 4):
+        assert torch.equal(found[layer], 2 * both[layer])
+        assert torch.equal(found.gradients[layer], both.gradients[layer])
+    mk.Editor(demo, method=methods[1], statistics=found)
+    assert not find_statistics(demo, methods[:1], tmp_path / "s.safetensors", None).gradients
