@@ -2,16 +2,18 @@
 
     python experiments/closed_loop_cost.py --model smollm2 --chat --data zsre.json --edits 100
 
-Each variant is a list of settings, NAME=VALUE (JSON) with commas between them; `-` has none. CPU seconds are those of planning and
+Each variant is a list of settings, NAME=VALUE (JSON, or a text) with commas between them; `-` has none. CPU seconds are those of planning and
 solving, summed over the threads of the process. Intervals (95%) are bootstrapped over the records. A finished variant is
 kept: the same command resumes, also with further variants.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from metake.console import command
 from metake.errors import MetakeError
-from metake.files import read_record, write_record
-from metake.options import Parser, at_least, output_folder, show_help
+from metake.files import as_plain, digest, read_record, write_record, write_text
+from metake.options import Parser, at_least, find_statistics, output_folder, show_help
 
 VARIANTS = ("from_lookup=false", "from_lookup=true", 'from_lookup=true,loss_dtype="bfloat16"')
 METRICS = ("efficacy", "generalization", "specificity", "agreement")
@@ -44,35 +46,57 @@ def options() -> Parser:
 if __name__ == "__main__":
     show_help(options)
 
-from metake.data.records import Record, read_records
+from metake.commands.common import parse_changes
+from metake.commands.records import read_data, usable_records
+from metake.data.records import Record
 from metake.evaluation.metrics import bootstrap
 from metake.evaluation.protocol import Protocol, Session
+from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
+from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.models.trace import frozen
 from metake.presets import settings_for
 from metake.provenance import provenance
-from metake.report.tables import render
-from metake.statistics_cache import statistics_for
+from metake.report.tables import markdown
 
 
 def settings_of(variant: str) -> dict[str, Any]:
-    """Settings of a variant, name -> value."""
-    pairs = (part.partition("=") for part in variant.split(",") if part != "-")
-    return {name: json.loads(value) for name, _, value in pairs}
+    """Settings of a variant, name -> value; a comma within a value does not begin a setting."""
+    pairs = [] if variant == "-" else re.split(r",(?=[\w.]+=)", variant)
+    try:
+        return parse_changes(pairs, None)
+    except MetakeError as error:
+        raise MetakeError(
+            f"--variants {variant!r}: write NAME=VALUE,NAME=VALUE, or - for no settings"
+        ) from error
 
 
-def measure(session: Session, method: Method, records: list[Record]) -> dict[str, Any]:
+def methods_of(model: EditableModel, name: str, variants: Sequence[str]) -> dict[str, Method]:
+    """Variant -> method with its settings.
+
+    Raises:
+        MetakeError: a setting that the method does not have, or that has no effect on the model.
+    """
+    methods = {variant: settings_for(model, name, **settings_of(variant)) for variant in variants}
+    for variant, method in methods.items():
+        for line in method.reasons(model):
+            raise MetakeError(f"--variants {variant}: {line}; leave it out")
+    return methods
+
+
+def measure(
+    session: Session, method: Method, records: list[Record], statistics: Statistics | None
+) -> dict[str, Any]:
     """CPU seconds per edit, steps and metrics of one batch."""
     model, requests = session.model, [record.request for record in records]
     with frozen(model.model):
-        state = method.prepare(
-            model, method.init(model, statistics_for(model, model.tokenizer, method.layers)), requests
-        )
+        state = method.prepare(model, method.init(model, statistics), requests)
         started = time.process_time()
         delta, _, stages = method.step(model, requests, state, lambda: None)
         seconds = (time.process_time() - started) / len(requests)
-    closed = stages[0].targets.closed
+        delta = method.finalize(delta, {layer: model.weight(layer) for layer in delta.layers})
+    closed = stages[0].targets.closed if stages else None
     with delta.applied(model, check=False):
         after = session.evaluator.measure(session.before)
     found = {name: [float(after.mean(name)), *bootstrap(after.values[name])] for name in METRICS}
@@ -80,7 +104,7 @@ def measure(session: Session, method: Method, records: list[Record]) -> dict[str
 
 
 def table(rows: dict[str, Any]) -> str:
-    """The variants with their means and intervals, in per cent."""
+    """Markdown table of the variants with their means and intervals, in per cent."""
     cells = [
         [
             name,
@@ -92,36 +116,42 @@ def table(rows: dict[str, Any]) -> str:
         ]
         for name, row in rows.items()
     ]
-    return render("one batch", ["settings", "CPU s per edit", *METRICS], cells)
+    return markdown(["settings", "CPU s per edit", *METRICS], cells)
 
 
-def finished(path: Path, key: list[Any]) -> dict[str, Any]:
+def finished(path: Path, key: list[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the same run that the file holds; none without a file."""
     if not path.is_file():
         return {}
     content = read_record(path, "remove it")
-    if content.get("key") != key:
+    rows: dict[str, Any] = content.get("rows", {})
+    if content.get("key") != key or any(
+        row.get("settings") != settings.get(name, row.get("settings")) for name, row in rows.items()
+    ):
         raise MetakeError(f"{path}: holds another run; give another --out, or remove it")
-    rows: dict[str, Any] = content["rows"]
     return rows
 
 
 @command("closed_loop_cost")
 def main() -> None:
     args = options().parse_args()
-    records = read_records(args.data, args.edits)
+    reading = read_data(args.data, args.edits, 1, None, None)
     model = load(args.model, chat=args.chat or None)
-    methods = {name: settings_for(model, args.method, **settings_of(name)) for name in args.variants}
-    key = [model.fingerprint(), str(args.data), len(records), args.method, bool(args.chat)]
+    methods = methods_of(model, args.method, args.variants)
+    records, _ = usable_records(model, reading, list(methods.values()))
+    statistics = find_statistics(model, methods.values(), None, None)
+    settings = {name: as_plain(method.identity()) for name, method in methods.items()}
+    key = [model.fingerprint(), digest([asdict(record) for record in records]), args.method, bool(args.chat)]
     found = {"key": key, **provenance(args.model, model, args.method)}
     path = Path(args.out) / "closed_loop_cost.json"
-    rows = finished(path, key)
+    rows = finished(path, key, settings)
     session = Protocol(records, len(records), generate=False, text=None).prepare(model)
     for name, method in methods.items():
         if name not in rows:
-            rows[name] = measure(session, method, records)
+            rows[name] = {**measure(session, method, records, statistics), "settings": settings[name]}
             write_record(path, {**found, "rows": rows})
-            print(table(rows), flush=True)
+    write_text(path.with_suffix(".md"), table(rows))
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -387,6 +387,8 @@ def main() -> None:
 def finish(args: argparse.Namespace, model: EditableModel, study: LongRun, runs: dict[str, Run]) -> None:
     """Write the JSON file, the table and the figure."""
     runs = {name: run for name, run in runs.items() if run.rows}
+    if not runs:
+        raise MetakeError(f"--minutes {args.minutes}: no batch was finished; give more")
     before = Evaluator(model, study.known, generate=False, compared=0).measure().mean("efficacy")
     arguments = {k: str(v) for k, v in vars(args).items() if k not in ("out", "minutes")}
     content = {

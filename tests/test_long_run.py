@@ -62,6 +62,14 @@ def test_long_run_left_early_goes_on(tmp_path):
     assert rows(tmp_path) == before
 
 
+def test_long_run_without_a_batch_writes_no_table(tmp_path):
+    few = (*FEW, "--methods", "ultraedit", "--minutes", "1e-9", "--out", tmp_path)
+    done = call_here("long_run.py", *few, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("--minutes 1e-09: no batch was finished; give more")
+    assert not list(tmp_path.glob("demo.*"))
+
+
 def test_facts_are_of_new_people_and_the_same_however_many_are_taken():
     taken = list(islice(facts(), 13_400))
     assert [r.request for r in islice(facts(), 40)] == [r.request for r in taken[:40]]
