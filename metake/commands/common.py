@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from metake.commands.garbage import resume_collection
 from metake.errors import MetakeError
 from metake.options import parse_layers
 from metake.phases import phase
@@ -230,7 +231,9 @@ def load_model(
     with phase(f"load {model}"):
         from metake.models.load import load
 
-        return load(model, device=device, dtype=dtype, modules=modules, chat=chat)
+        loaded = load(model, device=device, dtype=dtype, modules=modules, chat=chat)
+    resume_collection()
+    return loaded
 
 
 def read_delta(path: Path, folded_by: str = "") -> Callable[[EditableModel | None, bool], Delta]:
