@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_serializer, model_validator
 
 from metake.errors import MetakeError
 from metake.names import unknown_name
+from metake.packages import entry_points
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler, ValidatorFunctionWrapHandler

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 # Before torch is imported: several workers on two cores must not fight over threads.
@@ -17,7 +15,6 @@ import pytest
 import torch
 
 from metake import cli, components
-from metake.data.readers import table as readers
 from metake.data.records import read_records
 from metake.editor import Editor
 from metake.geometry.covariance import collect
@@ -35,16 +32,6 @@ torch.set_num_threads(1)
 def _cache(tmp_path_factory):
     """Statistics go to a folder of the test run, never to the user's cache."""
     os.environ["METAKE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _packages():
-    """Installed packages are searched for entry points once per group: a search takes 5 ms, and most edits need ten."""
-    once = cache(lambda group: entry_points(group=group))
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (components, readers, table):
-            patch.setattr(module, "entry_points", once)
-        yield
 
 
 @pytest.fixture(params=sorted(CONFIGS))

@@ -6,14 +6,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from metake import components
-from metake.data.readers import table as readers
-from metake.methods import table
 from tests.cases import EDIT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,8 +64,6 @@ def installed(tmp_path_factory):
 def here(installed, monkeypatch, registry, rows):
     """The package in this process, for one test."""
     monkeypatch.syspath_prepend(installed)
-    for module in (components, readers, table):
-        monkeypatch.setattr(module, "entry_points", entry_points)
 
 
 def python(site, *arguments):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from metake.files import read_json
+from metake.packages import entry_points
 from metake.shipped import ASSETS
 
 NAMES = ASSETS / "names.json"  # written by experiments/describe.py

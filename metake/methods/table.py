@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 from metake.errors import MetakeError
@@ -31,6 +30,7 @@ from metake.methods.patching import Patching
 from metake.methods.rep import Rep
 from metake.methods.ultraedit import UltraEdit
 from metake.names import unknown_name
+from metake.packages import entry_points
 from metake.patches.grace import GraceSpec
 from metake.patches.memoir import MemoirSpec
 from metake.patches.wise import WiseSpec

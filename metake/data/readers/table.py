@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from metake.data.readers.base import Reader
@@ -17,6 +16,7 @@ from metake.data.readers.wikibigedit import WIKIBIGEDIT
 from metake.data.readers.zsre import ZSRE, ZSRE_ALT
 from metake.errors import MetakeError
 from metake.names import unknown_name
+from metake.packages import entry_points
 
 SHIPPED = (
     RIPPLE_EDITS,
