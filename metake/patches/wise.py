@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metake.components import register
 from metake.models.tokens import Row
+from metake.models.trace import upcast
 from metake.patches.base import Patch
 from metake.patches.row_loss import RowLoss
 from metake.patches.spec import PatchProblem, PatchSpec, has_converged, on_cpu
@@ -193,7 +194,7 @@ class WiseSpec(PatchSpec):
             One change for every side copy that its edits were trained into.
         """
         weight = problem.model.weight(problem.layer)
-        change = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        change = torch.zeros_like(upcast(weight))
         earlier, done = problem.earlier, 0
         if earlier is not None:
             done = int(earlier.counts.sum())

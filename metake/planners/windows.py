@@ -104,7 +104,7 @@ class Matryoshka(WindowByWindow):
         return objective.weighted(matryoshka_weights(spans, affinities, batch.window_lengths))
 
     def affinities(self, problem: PlanningProblem, window: int, spans: list[Tensor]) -> Tensor:
-        """Affinity of a window to each nested span, `spans x n`; the rows of other windows are 1.
+        """Affinity of a window to each nested span, `spans x n`, fp64; the rows of other windows are 1.
 
         Args:
             problem: the batch with its solver.
@@ -115,7 +115,7 @@ class Matryoshka(WindowByWindow):
             Cosines; 1 for the window's own span.
         """
         active = problem.batch.order == window
-        found = torch.ones(len(spans), len(active))
+        found = torch.ones(len(spans), len(active), dtype=torch.float64)
         if not self.affinity_steps or len(spans) < 2:
             return found
         residuals = torch.zeros_like(problem.hidden).requires_grad_(True)
@@ -147,7 +147,7 @@ def nested_spans(lengths: Tensor, owners: Tensor, order: Tensor, window: int) ->
         window: index of the window within its request.
 
     Returns:
-        Per further window a matrix `n x n`; the row of the window has the weights of a mean over all tokens of the
+        Per further window a matrix `n x n`, fp64; the row of the window has the weights of a mean over all tokens of the
         span. A span that would end after the answer ends with it.
     """
     same = owners[:, None] == owners
@@ -155,7 +155,7 @@ def nested_spans(lengths: Tensor, owners: Tensor, order: Tensor, window: int) ->
     spans = []
     for end in range(window, last + 1):
         within = first[:, None] & same & (order >= window) & (order <= end)
-        weights = within * lengths
+        weights = (within * lengths).double()
         spans.append(weights / weights.sum(1, keepdim=True).clamp_min(1))
     return spans
 

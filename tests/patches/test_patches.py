@@ -12,6 +12,7 @@ from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.methods.table import METHODS
+from metake.models.load import load
 from metake.models.patch_hooks import recorded_gates
 from metake.models.save import save_model
 from metake.patches.base import patches_at
@@ -19,6 +20,7 @@ from metake.patches.files import read_patches, tensors_of
 from metake.patches.grace import Codebook
 from metake.presets import settings_for
 from metake.tensor_files import write_tensors
+from tests.patches.conftest import QUICK
 
 IDS = torch.tensor([[5, 17, 33, 2, 9, 40], [8, 3, 3, 60, 7, 1]])
 
@@ -73,6 +75,19 @@ def test_patch_is_reverted_bit_for_bit(demo, edited, facts):
     assert all(torch.equal(a, b) for a, b in zip(weights(demo), held, strict=True))
     assert not any(patches_at(demo, layer) for layer in range(len(demo)))
     assert answer != demo.ask(facts[0].text)
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_patch_edits_an_fp64_model(name, facts, statistics_of):
+    """Another answer to an edited prompt; the model as before once the edit is reverted."""
+    model = load("demo", dtype="float64", device="cpu")
+    method = settings_for(model, name, **QUICK[name])
+    statistics = statistics_of(model) if method.needs_statistics else None
+    before, unedited = logits(model), model.ask(facts[0].text)
+    with Editor(model, method=method, statistics=statistics, answers=False, progress=False) as editor:
+        editor.edit(facts[:2])
+        assert model.ask(facts[0].text) != unedited
+    assert torch.equal(logits(model), before)
 
 
 def test_patch_is_the_same_after_save_and_load(demo, edited, tmp_path):

@@ -235,17 +235,28 @@ def test_matryoshka_weights_are_means_over_nested_spans():
         torch.tensor([0, 0, 0, 1, 1]),
         torch.tensor([0, 1, 2, 0, 1]),
     )
-    affinity = torch.tensor([[1.0] * 5, [0.5] * 5, [-0.2] * 5])
+    affinity = torch.tensor([[1.0] * 5, [0.5] * 5, [-0.2] * 5], dtype=torch.float64)
     found = matryoshka_weights(nested_spans(lengths, owners, order, 0), affinity, lengths)
     for first, sizes in ((0, [3, 3, 1]), (3, [3, 2])):
-        tokens = torch.zeros(sum(sizes))
+        tokens = torch.zeros(sum(sizes), dtype=torch.float64)
         for m in range(len(sizes)):
             tokens[: sum(sizes[: m + 1])] += (2 - affinity[m, first]) / len(sizes)
         per_window = torch.stack([part.sum() for part in tokens.split(sizes)]) / sum(sizes)
-        torch.testing.assert_close(found[first, first : first + len(sizes)], per_window)
+        torch.testing.assert_close(found[first, first : first + len(sizes)], per_window, rtol=1e-14, atol=0)
     assert not found[order > 0].any()
     last = nested_spans(lengths, owners, order, 2)
-    torch.testing.assert_close(matryoshka_weights(last, affinity[:1], lengths)[2, 2], torch.tensor(1.0))
+    torch.testing.assert_close(
+        matryoshka_weights(last, affinity[:1], lengths)[2, 2], torch.tensor(1.0).double()
+    )
+
+
+def test_span_weights_are_in_fp64():
+    """They multiply the losses of a model in fp64, too."""
+    lengths, owners, order = torch.tensor([3, 4]), torch.tensor([0, 0]), torch.tensor([0, 1])
+    spans = nested_spans(lengths, owners, order, 0)
+    torch.testing.assert_close(
+        spans[1][0], torch.tensor([3 / 7, 4 / 7], dtype=torch.float64), rtol=1e-15, atol=0
+    )
 
 
 def test_affinity_of_a_window_to_a_span_is_the_cosine_of_their_gradients(double):
@@ -266,7 +277,7 @@ def test_affinity_of_a_window_to_a_span_is_the_cosine_of_their_gradients(double)
         mean = (nll[: m + 1] * lengths).sum() / lengths.sum()
         other = torch.autograd.grad(mean, residuals, retain_graph=True)[0][0]
         cosine = torch.cosine_similarity(own, other, dim=0)
-        torch.testing.assert_close(found[m, 0].double(), cosine, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[m, 0], cosine, rtol=1e-10, atol=1e-10)
 
 
 def test_callback_is_called_once_per_step_of_all_windows():
