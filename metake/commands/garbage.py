@@ -19,9 +19,14 @@ _usual: list[tuple[int, int, int]] = []
 def postponed_collection() -> Iterator[None]:
     """Context of a program's command: few collections until `resume_collection`, and none at exit.
 
+    Without effect in a process that has frozen its objects itself.
+
     Yields:
         None: the command runs.
     """
+    if gc.get_freeze_count():
+        yield
+        return
     atexit.register(gc.freeze)
     usual = gc.get_threshold()
     gc.set_threshold(THRESHOLD, *usual[1:])

@@ -15,7 +15,6 @@ from typing import Any, overload
 
 import torch
 from torch import nn
-from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from metake.errors import MetakeError
@@ -335,6 +334,8 @@ class EditableModel:
     @cached_property
     def unfused_gelus(self) -> list[nn.Module]:
         """Activations of the blocks that compute GELU's tanh form step by step."""
+        from transformers.activations import NewGELUActivation  # imports for a second, done with a model
+
         return [
             module for block in self.blocks for module in block.modules() if type(module) is NewGELUActivation
         ]
