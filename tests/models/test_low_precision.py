@@ -141,6 +141,22 @@ def test_every_family_has_a_copy_near_it_or_an_obstacle(demo, able):
         assert 0.1 * HALF < float((rounded - exact).norm() / exact.norm()) < 8 * HALF, family
 
 
+def test_what_a_copy_cannot_share_is_an_obstacle(demo, able, monkeypatch):
+    """Experts, gated patches and divided weights; a map of one device divides nothing."""
+    for name, value, words in (
+        ("experts", {99: None}, "mixture of experts"),
+        ("model.hf_device_map", {"transformer": 0, "lm_head": 1}, "divided over devices"),
+        ("model.hf_device_map", {"": 0}, ""),
+    ):
+        with monkeypatch.context() as patch:
+            owner, _, field = name.rpartition(".")
+            patch.setattr(demo.model if owner else demo, field, value, raising=False)
+            assert (words in obstacle(demo)) if words else obstacle(demo) == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(low_precision, "patches_on", lambda down: ["a patch"] * (down is demo.down(3)))
+        assert obstacle(demo) == "the model has gated patches"
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_weights_are_an_obstacle(demo, able, dtype):
     """A model in another precision keeps it."""
