@@ -22,7 +22,6 @@ from metake.commands.evaluate import evaluate
 from metake.commands.export import export
 from metake.commands.figures import figures
 from metake.commands.fit import fit
-from metake.commands.garbage import postponed_collection
 from metake.commands.locate import locate
 from metake.commands.models import models
 from metake.commands.playground import playground
@@ -89,8 +88,7 @@ def options(version: Version = False) -> None:
 
 def main() -> None:
     """Run the command line. Invalid input gives one line on stderr and exit code 2."""
-    with postponed_collection():
-        run_program("metake", app)
+    run_program("metake", app)
 
 
 if __name__ == "__main__":

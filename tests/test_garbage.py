@@ -8,6 +8,7 @@ import pytest
 
 from metake.commands.common import load_model
 from metake.commands.garbage import THRESHOLD, postponed_collection, resume_collection
+from metake.commands.program import Script
 
 AT_EXIT = """
 import atexit, gc
@@ -34,6 +35,16 @@ def test_collection_is_rare_until_the_model_is_loaded(as_in_a_program):
         assert gc.get_threshold() == usual
         assert gc.get_freeze_count() > 1000
     assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, 0)
+
+
+def test_a_script_postpones_collection(as_in_a_program, capsys):
+    """Scripts and the command line run in the context."""
+
+    def show() -> None:
+        print(gc.get_threshold()[0])
+
+    Script("show", show)([])
+    assert capsys.readouterr().out == f"{THRESHOLD}\n"
 
 
 def test_collection_of_a_process_that_froze_its_objects_is_unchanged():

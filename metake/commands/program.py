@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from metake.commands.config import ConfiguredCommand
+from metake.commands.garbage import postponed_collection
 from metake.console import command
 from metake.errors import MetakeError
 from metake.processes import process_group
@@ -31,7 +32,7 @@ def run_program(name: str, app: Callable[..., Any], arguments: Sequence[str] | N
         KeyboardInterrupt: the command was interrupted; `metake.console.command` turns it into exit code 130.
         MetakeError: a usage error, in one line; `metake.console.command` turns it into exit code 2.
     """
-    with command(name):
+    with postponed_collection(), command(name):
         try:
             with process_group():
                 # the code of an Exit; 130 of Ctrl-C
