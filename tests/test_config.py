@@ -110,7 +110,7 @@ def test_wrong_value_of_the_command_line_is_not_blamed_on_the_file(call, write, 
 )
 def test_list_is_taken_by_options_of_several_values_alone(command):
     """A list of texts is joined by commas only where the option splits at commas."""
-    lists = {"methods", "layers", "columns", "factors", "winners-of"}
+    lists = {"methods", "layers", "columns", "factors", "attenuations", "winners-of"}
     for option, parameter in known_options(COMMANDS[command]).items():
         name = option.removeprefix("--")
         if parameter.is_flag or parameter.multiple or name == "config":

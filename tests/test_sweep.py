@@ -3,15 +3,19 @@
 import json
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metake.commands.sweep import expanded
 from metake.errors import MetakeError
+from metake.geometry.operator import Ridge
 from metake.methods.base import Method
 from metake.methods.table import method_named
 from metake.models.load import load
 from metake.presets import load_preset, settings_for
 from metake.tuning.searched import searched_names
-from metake.tuning.sweep import METHODS, METRICS, _table
+from metake.tuning.sweep import METHODS, METRICS, _table, at_factors
 from tests.scripts import call_here, refused
 
 SCRIPT = "sweep.py"
@@ -77,8 +81,8 @@ def test_sweep_over_attenuations_has_the_same_ones_for_all_methods(tmp_path):
     assert found["reasons"]["memit"][0] == "settings: calibrated"
 
 
-def test_strength_of_a_calibrated_method_is_an_attenuation(demo):
-    """Factors of lambda would have no effect there; without either option calibrated methods have attenuations."""
+def test_strength_of_a_calibrated_method_is_an_attenuation():
+    """Without either option calibrated methods have attenuations."""
     plain, calibrated = memit(), memit(attenuation=0.9)
     assert [m.value("lam") for m in expanded([plain], "1,2", None)[0]] == [15000, 30000]
     assert [m.value("attenuation") for m in expanded([calibrated], None, None)[0]] == [
@@ -90,10 +94,20 @@ def test_strength_of_a_calibrated_method_is_an_attenuation(demo):
     ]
     assert [m.value("attenuation") for m in expanded([plain], None, "0.4")[0]] == [0.4]
     assert len(expanded([plain], None, None)[0]) == 5
-    with pytest.raises(MetakeError, match="--factors: the strength of memit is calibrated"):
-        expanded([plain, calibrated], "1,2", None)
     with pytest.raises(MetakeError, match="--attenuations: grace has no constraint"):
         expanded([method_named("grace")], None, "0.5")
+
+
+@given(eta=st.floats(0.01, 0.99), factor=st.floats(0.01, 100))
+def test_factor_of_an_attenuation_is_that_of_lambda(eta, factor):
+    """The geometry under the swept attenuation gives a key the eta that it has under lambda times the factor."""
+    key = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
+    moment = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
+    rho = Ridge(moment, 1.0).attenuation(key)
+    lam = float(rho / (1 - rho)) * (1 - eta) / eta  # the key has eta
+    found = Ridge(moment, factor * lam).attenuation(key)
+    (method,), _ = at_factors([memit(attenuation=eta)], [factor])
+    torch.testing.assert_close(found, torch.tensor([method.value("attenuation")], dtype=torch.float64))
 
 
 def memit(**changes):
@@ -135,7 +149,6 @@ def test_sweep_takes_constraints_of_the_preset_by_default(demo):
         (("--attenuations", "a"), "--attenuations"),
         (("--attenuations", "0.5,1"), "below 1"),
         (("--attenuations", "0.5", "--factors", "1"), "--attenuations"),
-        (("--preset", "none", "--factors", "1", "--methods", "memit", "--edits", "1"), "--factors"),
         (("--preset", "missing.json"), "missing.json"),
         (("--set", "nothing=1"), "nothing"),
         (("--model", "smollm2"), "--data"),

@@ -28,6 +28,8 @@ REPLACED = {
     "methods": ("edited", "base"),
     "alone": ("measure_every",),
     "measure_every": ("alone",),
+    "factors": ("attenuations",),
+    "attenuations": ("factors",),
 }
 SEPARATED = ",..."  # ends the metavar of an option that takes values separated by commas
 

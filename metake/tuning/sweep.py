@@ -69,21 +69,21 @@ def at_factors(bases: Sequence[Method], factors: Sequence[float]) -> Expanded:
         factors: strengths relative to those.
 
     Returns:
-        The methods, and label -> name and strength.
-
-    Raises:
-        MetakeError: the strength of a method is given as an attenuation, from which lambda or L2 follows.
+        The methods, and label -> name and strength; a method whose strength is an attenuation has the attenuation under
+        lambda or L2 times the factor.
     """
+    cases = []
     for base in bases:
         if calibrated(base):
-            raise MetakeError(
-                f"--factors: the strength of {base.name} is calibrated, as an attenuation; give --attenuations instead"
-            )
-    fields = [swept_setting(base) for base in bases]
-    return _expanded(
-        (base, field, [base.value(field) * factor for factor in factors], "")
-        for base, field in zip(bases, fields, strict=True)
-    )
+            eta = base.value("attenuation")
+            values = [
+                eta / (eta + factor * (1 - eta)) for factor in factors
+            ]  # rho = eta / (1 - eta) is divided by it
+            cases.append((base, "attenuation", values, "eta-"))
+        else:
+            field = swept_setting(base)
+            cases.append((base, field, [base.value(field) * factor for factor in factors], ""))
+    return _expanded(cases)
 
 
 def at_attenuations(bases: Sequence[Method], attenuations: Sequence[float]) -> Expanded:
