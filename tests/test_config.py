@@ -176,6 +176,8 @@ MEASURED = "model: demo\ndata: d\nout: o\nmethods: memit\nbatch: 3\nset: {lr: 1}
         ),
         ("evaluate", MEASURED + "alone: true", ("--measure-every", "2"), {"alone": False, "batch": 3}),
         ("evaluate", MEASURED + "measure-every: 2", ("--alone",), {"alone": True, "measure_every": None}),
+        ("sweep", "factors: [1, 2]", ("--attenuations", "0.5"), {"factors": None, "attenuations": "0.5"}),
+        ("sweep", "attenuations: [0.5]", ("--factors", "2"), {"factors": "2", "attenuations": None}),
     ],
 )
 def test_option_of_the_command_line_replaces_those_that_exclude_it(command, text, words, changed, write):
