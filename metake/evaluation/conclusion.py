@@ -7,7 +7,10 @@ from math import comb
 from typing import Any
 
 SIGNIFICANCE_LEVEL = 0.05
-STARTS = ("generation_start", "wild_start")  # answers that begin with the target, by either protocol
+STARTS = (
+    "wild_start",
+    "generation_start",
+)  # answers that begin with the target; the first that was measured counts
 
 
 def sign_test(more: int, fewer: int) -> float:
@@ -24,6 +27,20 @@ def sign_test(more: int, fewer: int) -> float:
     return min(1.0, float(2 * sum(comb(n, k) for k in range(max(more, fewer), n + 1)) / 2**n))
 
 
+def begins_with_target(row: Mapping[str, Any]) -> list[bool]:
+    """Whether each record's free answer begins with its target, by the run's protocol.
+
+    Args:
+        row: a method of the result file.
+
+    Returns:
+        One value per record; none without free generation.
+    """
+    return next(
+        (list(map(bool, row["per_record"][name])) for name in STARTS if name in row["per_record"]), []
+    )
+
+
 def conclude(content: Mapping[str, Any]) -> list[str]:
     """Sentences on the answers of a result file; none without free generation.
 
@@ -35,12 +52,7 @@ def conclude(content: Mapping[str, Any]) -> list[str]:
     Returns:
         one sentence on all methods, and one on the two best.
     """
-    right = {
-        row["method"]: [bool(x) for x in row["per_record"][name]]
-        for row in content["methods"]
-        for name in STARTS
-        if name in row["per_record"]
-    }
+    right = {row["method"]: found for row in content["methods"] if (found := begins_with_target(row))}
     if not right:
         return []
     counts = ", ".join(f"{name} {sum(values)}" for name, values in right.items())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from metake.evaluation.conclusion import STARTS
+from metake.evaluation.conclusion import begins_with_target
 
 LOOPS = {"open-loop": "open loop", "closed-loop": "closed loop"}
 Row = Mapping[str, Any]
@@ -61,11 +61,8 @@ def _named(rows: Sequence[Row]) -> str:
 
 
 def _right(rows: Sequence[Row]) -> str:
-    counts = []
-    for row in rows:
-        right = [row["per_record"][name] for name in STARTS if name in row["per_record"]]
-        counts += [f"{sum(map(bool, right[0]))} ({row['method']})"] if right else []
-    return ", ".join(counts)
+    found = {row["method"]: begins_with_target(row) for row in rows}
+    return ", ".join(f"{sum(right)} ({name})" for name, right in found.items() if right)
 
 
 def explain_run(content: Mapping[str, Any]) -> list[str]:

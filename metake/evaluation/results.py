@@ -180,7 +180,7 @@ class Results:
             if m != "seconds_per_edit" and self.before.mean(m) == self.before.mean(m)
         }
         wild = ("wild_exact", "wild_exact_rephrase", "wild_locality")
-        if "wild_exact" in measured and "generation" not in measured:
+        if "wild_exact" in measured:
             return (*(m for m in (*wild, "efficacy", "perplexity") if m in measured), "seconds_per_edit")
         first = counterfact if measured.issuperset(counterfact) else zsre
         return (*first, *(m for m in ("generation", "perplexity") if m in measured), "seconds_per_edit")

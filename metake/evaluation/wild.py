@@ -12,10 +12,10 @@ from typing import Any
 
 from metake.data.record import Record
 from metake.errors import MetakeError
-from metake.evaluation.rules import Answers, PublishedRules, Rules
+from metake.evaluation.rules import Answers, PublishedRules, Rules, tidy
 from metake.models.chat import PLAIN, frame_of
 from metake.models.editable import EditableModel
-from metake.models.greedy import MARGIN, continue_greedily, first_lines, stop_tokens
+from metake.models.greedy import MARGIN, answer_length, continue_greedily, first_lines, stop_tokens
 from metake.models.tokens import encode
 from metake.names import unknown_name
 from metake.words import begins_with
@@ -72,12 +72,35 @@ def token_cap(tokenizer: Any, targets: Sequence[str]) -> int:
     return max(MIN_CAP, longest + MARGIN)
 
 
+def _published(answers: Answers) -> Answers:
+    """Answers of the published protocol; empty where the record has no prompt."""
+    edited, rephrased, unrelated = (getattr(answer, "published", "") for answer in answers)
+    return edited, rephrased, unrelated
+
+
 def _targets(records: Sequence[Record]) -> list[str]:
     return [target for r in records for target in (r.request.target_new, r.locality_answer) if target]
 
 
+class WildAnswer(str):
+    """A complete answer, cut as WILD does.
+
+    Attributes:
+        published: the answer of the published protocol to the same prompt, from the same generation.
+    """
+
+    published: str = ""
+
+
+def _wild_answer(text: str, beginning: str, target: str) -> WildAnswer:
+    """WILD's answer of a continuation, with that of the published protocol from its first tokens."""
+    answer = WildAnswer(cut(text, target))
+    answer.published = tidy(first_lines(beginning, target))
+    return answer
+
+
 class WildRules(Rules):
-    """Rules of WILD.
+    """Rules of WILD. The answers are scored as in the published protocol as well.
 
     Args:
         judge: decides whether an answer is right, beside the comparisons; None without one.
@@ -89,7 +112,7 @@ class WildRules(Rules):
         self.judge = judge
 
     def key(self) -> list[Any]:
-        return [self.name, self._judge_name]
+        return ["wild-2", self._judge_name]  # 2: with the metrics of the published protocol
 
     @property
     def _judge_name(self) -> str | None:
@@ -101,16 +124,23 @@ class WildRules(Rules):
     def read(
         self, model: EditableModel, prompts: Sequence[str], targets: Sequence[str], max_tokens: int
     ) -> list[str]:
-        rows = [encode(model.tokenizer, prompt).ids for prompt in prompts]
-        cap = token_cap(model.tokenizer, targets)
-        ended = continue_greedily(
-            model,
-            rows,
-            [cap] * len(rows),
-            max_tokens,
-            finished=lambda i, text: cut(text, targets[i]) != text.strip(),
-        )
-        return [cut(text, target) for text, target in zip(ended, targets, strict=True)]
+        tokenizer = model.tokenizer
+        rows = [encode(tokenizer, prompt).ids for prompt in prompts]
+        lengths = [answer_length(tokenizer, p, t) for p, t in zip(prompts, targets, strict=True)]
+        cap = max(token_cap(tokenizer, targets), *lengths, 0)
+        steps, beginnings = [0] * len(rows), dict[int, str]()
+
+        def finished(i: int, text: str) -> bool:
+            steps[i] += 1
+            if steps[i] == lengths[i]:
+                beginnings[i] = text
+            return steps[i] >= lengths[i] and cut(text, targets[i]) != text.strip()
+
+        texts = continue_greedily(model, rows, [cap] * len(rows), max_tokens, finished)
+        return [
+            _wild_answer(text, min(text, beginnings.get(i, text), key=len), target)
+            for i, (text, target) in enumerate(zip(texts, targets, strict=True))
+        ]
 
     def is_right(self, answer: str, target: str) -> bool:
         return begins_with(normalize(answer), normalize(target))
@@ -122,6 +152,7 @@ class WildRules(Rules):
         self, model: EditableModel, record: Record, answers: Answers, before: Answers
     ) -> Mapping[str, float]:
         target, found = record.request.target_new, dict[str, bool]()
+        published = PublishedRules().score(model, record, _published(answers), before)
         prompts = {"": record.request.text, "_rephrase": record.rephrase}
         for (suffix, prompt), answer in zip(prompts.items(), answers[:2], strict=True):
             if prompt:
@@ -131,7 +162,7 @@ class WildRules(Rules):
                     found[f"wild_judge{suffix}"] = self._judged(prompt, target, answer)
         if record.locality:
             found["wild_locality"] = answers[2] == before[2]
-        return {name: float(value) for name, value in found.items()}
+        return {**published, **{name: float(value) for name, value in found.items()}}
 
     def _judged(self, prompt: str, target: str, answer: str) -> bool:
         assert self.judge is not None

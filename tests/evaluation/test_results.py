@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metake.evaluation.glossary import LABELS
-from metake.evaluation.metrics import PER_RECORD, Measurement, bootstrap
+from metake.evaluation.metrics import PER_RECORD, WILD, Measurement, bootstrap
 from metake.evaluation.results import MethodRun, Results, short_cell
 from metake.methods.table import method_named
 
@@ -58,19 +58,25 @@ def test_results_table_title_has_model_and_edits(comparison):
     assert comparison.markdown().splitlines()[0].startswith("| method |")
 
 
-def full(**spread):
-    """A measurement with a value of every metric; those named vary between records."""
-    found = measurement(8.125, **{name: 0.5 for name in PER_RECORD})
+def full(wild=False, **spread):
+    """A measurement with a value of every metric; those named vary between records. WILD's only where asked for."""
+    names = [name for name in PER_RECORD if wild or name not in WILD]
+    found = measurement(8.125, **{name: 0.5 for name in names})
     found.values.update({name: np.array(values) for name, values in spread.items()})
     return found
 
 
 @pytest.mark.parametrize(
-    ("counterfact", "first"), [(False, ["Eff", "Gen", "Spe"]), (True, ["ES", "PS", "NS"])]
+    ("wild", "counterfact", "columns"),
+    [
+        (False, False, ["Eff", "Gen", "Spe", "exact", "ppl", "s/edit"]),
+        (False, True, ["ES", "PS", "NS", "exact", "ppl", "s/edit"]),
+        (True, True, ["WILD exact", "WILD exact (reph.)", "WILD loc.", "Eff", "ppl", "s/edit"]),
+    ],
 )
-def test_short_table_fits_a_terminal_with_a_legend(counterfact, first):
+def test_short_table_fits_a_terminal_with_a_legend(wild, counterfact, columns):
     """With every metric measured and long names: at most eight columns, 100 characters, each column explained."""
-    before = full()
+    before = full(wild)
     if not counterfact:
         for name in ("efficacy_success", "paraphrase_success", "neighborhood_success"):
             before.values[name] = np.full(4, np.nan)
@@ -82,9 +88,11 @@ def test_short_table_fits_a_terminal_with_a_legend(counterfact, first):
     lines = comparison.table().splitlines()
     assert max(map(len, lines)) <= 100
     head = [LABELS[name] for name in comparison.headline()]
-    assert head == [*first, "exact", "ppl", "s/edit"]
+    assert head == columns
     assert any("alphaedit-blue" in line for line in lines)
-    legend = " ".join(lines[lines.index(next(line for line in lines if line.startswith(f"{first[0]}: "))) :])
+    legend = " ".join(
+        lines[lines.index(next(line for line in lines if line.startswith(f"{columns[0]}: "))) :]
+    )
     assert all(f"{label}: " in legend for label in head)
 
 

@@ -1,10 +1,12 @@
 """The WILD protocol: complete answers to the bare question, compared after normalization."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.evaluation.conclusion import conclude
 from metake.evaluation.metrics import WILD, Evaluator, Measurement
@@ -113,7 +115,9 @@ def test_wild_scores_normalized_answers(demo, records, said):
         "wild_judge_rephrase": pytest.approx(np.nan, nan_ok=True),
         "wild_locality": 1.0,
     }
-    assert np.isnan(seen.values["generation"]).all()  # of the published protocol
+    assert seen.values["generation"].tolist() == [
+        0.0
+    ]  # of the published protocol: "The Red Oak!" is not the target
     assert np.isfinite(seen.values["efficacy"]).all()  # teacher-forced, for comparison
     said[2] = "ghent"
     assert measured(demo, records, reference=seen).values["wild_locality"].tolist() == [0.0]
@@ -184,7 +188,7 @@ def test_wild_run_has_its_metrics_beside_the_teacher_forced_ones(demo, records, 
     (row,) = content["methods"]
     assert set(WILD) <= set(row["per_record"])
     assert row["mean"]["wild_judge"] == 1.0
-    assert "generation" not in row["per_record"]
+    assert "generation" in row["per_record"]
     assert results.headline()[:4] == ("wild_exact", "wild_exact_rephrase", "wild_locality", "efficacy")
     assert "WILD exact" in results.table()
     assert conclude(content)[0].startswith("Answers that begin with the target: ultraedit ")
@@ -192,6 +196,29 @@ def test_wild_run_has_its_metrics_beside_the_teacher_forced_ones(demo, records, 
     keys = [each.measured() for each in (plain, replace(protocol, judge=None), protocol)]
     assert len({str(key) for key in keys}) == 3
     assert len(keys[0]) == 5  # checkpoints of the published protocol are those of earlier versions
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_wild_run_has_the_free_metrics_of_the_published_protocol(demo, records, edited):
+    """Each answer of one generation is cut where the published protocol ends it."""
+    names = ("generation", "generation_rephrase", "generation_start")
+    targets = ("mill", "mill of the old town. It is", "a", "St. Ives", records[4].request.target_new)
+    asked = [
+        replace(r, request=replace(r.request, target_new=t)) for r, t in zip(records, targets, strict=False)
+    ]
+    undo = Editor(demo.model, demo.tokenizer, settings_for(demo, "ultraedit")) if edited else nullcontext()
+    with undo as editor:
+        if editor is not None:
+            editor.edit([r.request for r in asked])
+        prompts, goals = [r.request.text for r in asked], [r.request.target_new for r in asked]
+        read = WildRules().read(demo, prompts, goals, 4096)
+        assert [answer.published for answer in read] == PublishedRules().read(demo, prompts, goals, 4096)
+        wild, plain = (
+            Evaluator(demo, asked, rules=rules()).measure() for rules in (WildRules, PublishedRules)
+        )
+    for name in names:
+        assert wild.values[name].tolist() == plain.values[name].tolist(), name
+    assert all(np.isfinite(wild.values[name]).all() for name in names)
 
 
 def test_measurement_of_an_earlier_version_has_no_value_of_a_new_metric():
