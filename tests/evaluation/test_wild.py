@@ -1,10 +1,11 @@
 """The WILD protocol: complete answers to the bare question, compared after normalization."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from metake.editor import Editor
 from metake.errors import MetakeError
@@ -198,27 +199,48 @@ def test_wild_run_has_its_metrics_beside_the_teacher_forced_ones(demo, records, 
     assert len(keys[0]) == 5  # checkpoints of the published protocol are those of earlier versions
 
 
-@pytest.mark.parametrize("edited", [False, True])
-def test_wild_run_has_the_free_metrics_of_the_published_protocol(demo, records, edited):
-    """Each answer of one generation is cut where the published protocol ends it."""
-    names = ("generation", "generation_rephrase", "generation_start")
-    targets = ("mill", "mill of the old town. It is", "a", "St. Ives", records[4].request.target_new)
-    asked = [
-        replace(r, request=replace(r.request, target_new=t)) for r, t in zip(records, targets, strict=False)
-    ]
-    undo = Editor(demo.model, demo.tokenizer, settings_for(demo, "ultraedit")) if edited else nullcontext()
-    with undo as editor:
-        if editor is not None:
-            editor.edit([r.request for r in asked])
-        prompts, goals = [r.request.text for r in asked], [r.request.target_new for r in asked]
-        read = WildRules().read(demo, prompts, goals, 4096)
-        assert [answer.published for answer in read] == PublishedRules().read(demo, prompts, goals, 4096)
-        wild, plain = (
-            Evaluator(demo, asked, rules=rules()).measure() for rules in (WildRules, PublishedRules)
+def replayed(tokenizer, texts):
+    """`continue_greedily` of a model that continues with given texts; the rows of a batch end together."""
+
+    def continue_with(model, rows, lengths, max_tokens=None, finished=None):
+        ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+        for step in range(1, max(lengths) + 1):
+            found = [tokenizer.decode(row[: min(step, n)]) for row, n in zip(ids, lengths, strict=True)]
+            if finished is not None and all([finished(i, text) for i, text in enumerate(found)]):
+                break
+        return found
+
+    return continue_with
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_wild_run_has_the_free_answers_of_the_published_protocol(demo, data):
+    """Answers of one generation, cut where the published protocol ends them: after its number of tokens, or a line."""
+    words = st.lists(
+        st.sampled_from(["mill", "mill.", "the", "town", "St. Ives", "\n"]), min_size=1, max_size=30
+    )
+    texts = data.draw(st.lists(words.map(" ".join), min_size=1, max_size=4))
+    targets = [data.draw(st.sampled_from(["mill", "St. Ives", "the mill town", text[:40]])) for text in texts]
+    prompts = ["Where?"] * len(texts)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("metake.evaluation.wild", "metake.models.greedy"):
+            patch.setattr(f"{module}.continue_greedily", replayed(demo.tokenizer, texts))
+        read = WildRules().read(demo, prompts, targets, 4096)
+        assert [answer.published for answer in read] == PublishedRules().read(demo, prompts, targets, 4096)
+        complete = replayed(demo.tokenizer, texts)(
+            demo, [], [token_cap(demo.tokenizer, targets)] * len(texts)
         )
-    for name in names:
+        assert read == [cut(text, target) for text, target in zip(complete, targets, strict=True)]
+
+
+def test_wild_run_has_the_free_metrics_of_the_published_protocol(demo, records):
+    with Editor(demo.model, demo.tokenizer, settings_for(demo, "ft-m")) as editor:
+        editor.edit([r.request for r in records[:3]])
+        wild, plain = (Evaluator(demo, records[:6], rules=r()).measure() for r in (WildRules, PublishedRules))
+    for name in ("generation", "generation_rephrase", "generation_start"):
         assert wild.values[name].tolist() == plain.values[name].tolist(), name
-    assert all(np.isfinite(wild.values[name]).all() for name in names)
+    assert 0 < wild.mean("generation") < 1
 
 
 def test_measurement_of_an_earlier_version_has_no_value_of_a_new_metric():
