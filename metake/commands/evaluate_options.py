@@ -24,6 +24,7 @@ EVALUATION = (
     "differences.md",
     "curves.png",
     "realization.png",
+    "exactness.png",
     "report.html",
 )  # what evaluate writes under --out
 

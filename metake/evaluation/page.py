@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,44 @@ def result_section(results: Results, figure: Path, *, title: str, paragraphs: Se
     )
 
 
+def draw_exactness(rows: Sequence[Mapping[str, Any]], figure: Path) -> Path:
+    """Path of the figure of free answers; imports as in `draw`.
+
+    Args:
+        rows: methods of a result file.
+        figure: the figure's path.
+
+    Returns:
+        `figure`.
+    """
+    from metake.report.exactness import plot_exactness
+
+    return plot_exactness(rows, figure)
+
+
+def exactness_pictures(rows: Sequence[Mapping[str, Any]], figure: Path) -> list[Picture]:
+    """The figure of free answers, which is drawn now; none without at least two methods with free answers and agreement.
+
+    Args:
+        rows: methods of a result file.
+        figure: the figure's path.
+
+    Returns:
+        one picture, or none.
+    """
+    if len(rows) < 2 or not all({"agreement", "generation"} <= set(row["interval"]) for row in rows):
+        return []
+    return [
+        Picture(
+            path,
+            "Exact free answers against agreement, a point per method; the table has the numbers.",
+            "Free answers that equal the target and then end, against agreement with the unedited model on unrelated "
+            "prompts. Bars: 95 % intervals.",
+        )
+        for path in draw_or_note(lambda: draw_exactness(rows, figure))
+    ]
+
+
 def short_sections(content: Mapping[str, Any]) -> list[Section]:
     """The sentences for a newcomer in one section; none for a run without a planned edit.
 
@@ -195,6 +234,8 @@ def write_comparison_page(path: Path, results: Results) -> Path:
     result = result_section(
         results, path.with_name("realization.png"), title="Methods compared", paragraphs=paragraphs
     )
+    free = exactness_pictures(content["methods"], path.with_name("exactness.png"))
+    result = replace(result, pictures=[*result.pictures, *free])
     sections = [*short_sections(content), result, *answer_sections(content, "Answers")]
     glossary = explain(results.cells()[0], group_metrics(results.metrics))
     return write_page(path, title=title, sections=sections, glossary=glossary)

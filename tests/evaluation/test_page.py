@@ -10,6 +10,7 @@ from metake.evaluation.cases import LEGEND, answer_sections, dialogues, question
 from metake.evaluation.glossary import GLOSSARY
 from metake.evaluation.metrics import PER_RECORD, Measurement
 from metake.evaluation.page import (
+    exactness_pictures,
     metric_table,
     result_section,
     settings_line,
@@ -252,6 +253,20 @@ def test_page_omits_a_figure_that_fails(comparison, monkeypatch, tmp_path):
         run.method = METHODS["ultraedit"]
     monkeypatch.setattr(page, "draw", None)
     assert result_section(comparison, tmp_path / "f.png", title="Facts").pictures == []
+
+
+def test_page_has_the_figure_of_free_answers_for_several_methods(comparison, monkeypatch, tmp_path):
+    """Exact free answers against agreement; none for one method, or for methods without either."""
+    monkeypatch.setattr(page, "draw_exactness", lambda rows, figure: figure)
+    figure, rows = tmp_path / "exactness.png", comparison.content["methods"]
+    assert exactness_pictures(rows, figure) == []
+    for row in rows:
+        row["interval"] = {"generation": [0.25, 0.5]}
+    assert exactness_pictures(rows, figure) == []
+    for row in rows:
+        row["interval"]["agreement"] = [0.5, 1.0]
+    assert [picture.path for picture in exactness_pictures(rows, figure)] == [figure]
+    assert exactness_pictures(rows[:1], figure) == []
 
 
 def test_page_explains_numbers_and_attenuation(comparison, monkeypatch, tmp_path):

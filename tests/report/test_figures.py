@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from metake.report import figures
+from metake.report import exactness, figures
 from metake.report.page import Picture
 from metake.report.tables import markdown, render
 
@@ -14,7 +14,8 @@ from metake.report.tables import markdown, render
 def drawn(monkeypatch):
     """Every figure that was drawn, in place of its file."""
     found = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: found.append(figure) or path)
+    for module in (figures, exactness):
+        monkeypatch.setattr(module, "save", lambda figure, path: found.append(figure) or path)
     return found
 
 
@@ -123,6 +124,37 @@ def test_plot_tradeoff_orders_by_what_is_kept(drawn, tmp_path):
     small = [{**point, "specificity": 0.2} for point in points]
     figures.plot_tradeoff(small, tmp_path / "t.png", "demo")
     assert drawn[1].axes[0].get_xlim() == pytest.approx((10, 28))
+
+
+def test_plot_exactness_has_a_point_per_method(drawn, tmp_path):
+    """Agreement to the right, exact answers upwards; a panel per prompt, without one that a method lacks."""
+    rows = [
+        {
+            "method": name,
+            "mean": {"agreement": kept, "generation": exact, "generation_rephrase": exact / 2},
+            "interval": {
+                "agreement": [kept - 0.1, kept + 0.05],
+                "generation": [exact - 0.2, exact + 0.1],
+                "generation_rephrase": [0.0, exact],
+            },
+        }
+        for name, kept, exact in (("metake", 0.9, 0.7), ("locft-bf", 0.4, 0.5))
+    ]
+    exactness.plot_exactness(rows, tmp_path / "e.png")
+    left, right = drawn[0].axes
+    assert [axis.get_title() for axis in drawn[0].axes] == ["edited prompt", "rephrased prompt"]
+    for axis, name in ((left, "generation"), (right, "generation_rephrase")):
+        for row, container in zip(rows, axis.containers, strict=True):
+            line, _, (across, up) = container.lines
+            assert line.get_xydata().tolist() == [
+                [pytest.approx(100 * row["mean"][n]) for n in ("agreement", name)]
+            ]
+            for bar, metric, at in ((across, "agreement", 0), (up, name, 1)):
+                ends = [100 * end for end in row["interval"][metric]]
+                np.testing.assert_allclose(np.asarray(bar.get_segments())[0, :, at], ends, atol=1e-9)
+    del rows[1]["interval"]["generation_rephrase"]
+    exactness.plot_exactness(rows, tmp_path / "e.png")
+    assert len(drawn[1].axes) == 1
 
 
 def test_plot_sequence_has_mean_and_range_over_seeds(drawn, tmp_path):
