@@ -105,7 +105,9 @@ def _on_disk(name: str, path: Path) -> tuple[str, dict[str, Any]] | None:
         return _gguf(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise MetakeError(f"{name}: a folder without config.json; give the folder of a saved model")
+            held = (path / "delta.safetensors").is_file()
+            remedy = f"it holds a delta, give --delta {name}" if held else "give the folder of a saved model"
+            raise MetakeError(f"{name}: a folder without config.json; {remedy}")
         verify(path)
         return str(path), {"local_files_only": True}
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:

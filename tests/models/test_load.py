@@ -198,6 +198,7 @@ def test_load_takes_a_module_map_file(told, tmp_path):
     ("name", "complaint"),
     [
         ("saved", "saved: a folder without config.json; give the folder of a saved model"),
+        ("changed", "changed: a folder without config.json; it holds a delta, give --delta changed"),
         ("smal.gguf", "smal.gguf: no such file; did you mean 'small.gguf'?"),
         ("none/x.gguf", "none/x.gguf: no such file; give the path of a GGUF file"),
         ("small.txt", "small.txt: no such model folder; run metake models for the names"),
@@ -212,6 +213,8 @@ def test_load_suggests_names_for_a_missing_model(folder, monkeypatch, name, comp
     monkeypatch.chdir(folder)
     (folder / "saved" / "config.json").unlink()
     (folder / "small.txt").write_text("")
+    (folder / "changed").mkdir()
+    (folder / "changed" / "delta.safetensors").write_text("")
     with pytest.raises(MetakeError) as refused:
         load(name, device="cpu")
     assert str(refused.value) == complaint
