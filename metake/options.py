@@ -229,8 +229,7 @@ def find_statistics(
 ) -> Statistics | None:
     """Statistics of all layers that some methods need them for: of a file, else of a text, else of the included text.
 
-    A file that cannot be read, or whose statistics are of another model or lack a layer, raises a `MetakeError`. For a method
-    that needs moments of gradients, those of the included text are beside the statistics of a file.
+    For a method that needs moments of gradients, those of the included text are beside the statistics of a file.
 
     Args:
         model: the model.
@@ -240,14 +239,19 @@ def find_statistics(
 
     Returns:
         The statistics; None if no method needs them.
+
+    Raises:
+        MetakeError: both sources are given; or a file cannot be read, or its statistics are of another model or lack a layer.
     """
     from metake.statistics_cache import statistics_for
 
+    if stats is not None and text is not None:
+        raise MetakeError("--text: --stats has statistics already; give one of the two")
     needing = [method for method in methods if method.needs_statistics]
     if not needing:
         return None
     layers = tuple(sorted({layer for method in needing for layer in method.layers}))
-    given = None if text is None or stats is not None else read_text(text)
+    given = None if text is None else read_text(text)
     gradients = any(method.needs_gradients for method in needing)
     with phase("statistics"):
         return statistics_for(model, layers=layers, text=given, source=stats, gradients=gradients)

@@ -17,6 +17,10 @@ WRONG = {
     "layers empty": ([*EDIT, "--layers", ""], "write 4,5,6 or 4-8"),
     "layers falling": ([*EDIT, "--layers", "5-3"], "cannot read '5-3'; write 4,5,6 or 4-8"),
     "layers of stats": ([*STATS, "--layers", "x"], "write 4,5,6 or 4-8"),
+    "two sources of statistics": (
+        [*EDIT, "--stats", "s.safetensors", "--text", "t.txt"],
+        "--text: --stats has statistics already; give one of the two",
+    ),
     "dtype": ([*EDIT, "--dtype", "float99"], "did you mean 'float64'"),
     "device": ([*EDIT, "--device", "tpu"], "try cpu"),
     "methods": ([*EVALUATE[:-1], "x", *DATA], "method: unknown 'x'; known: rome"),
