@@ -5,7 +5,8 @@
 
 The answers are biographies of people who do not exist (`metake/data/biographies.py`), drawn with a seed; `--data` reads
 others, e.g. UnKE's, whose questions name no subject (--set lookup=prompt). Every answer is edited into the unedited
-model, which is measured first. Exact tokens are measured with teacher forcing, everything else of the greedy answer;
+model, which is measured first. The open-loop plans of several answers are found together, as they depend on no solve,
+and methods with the same plan share it; the seconds of an edit include its share. Exact tokens are measured with teacher forcing, everything else of the greedy answer;
 locality is the agreement with the unedited model on the same prompts for all methods. A finished edit is kept: the same
 command resumes, also with a larger --edits.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def options() -> Parser:
     parser.add_argument("--sentences", type=at_least(1), default=8, help="sentences of a biography")
     parser.add_argument("--least", type=at_least(1), default=60, help="tokens of the shortest answer")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the biographies")
+    parser.add_argument(
+        "--together",
+        type=at_least(1),
+        default=10,
+        help="answers whose open-loop plans are found in one optimization; default: %(default)s",
+    )
     parser.add_argument("--preset", help="name or file of another preset than the model's")
     parser.add_argument(
         "--out", type=output_folder, default="results/long-answers", help="folder; default: %(default)s"
@@ -68,13 +76,17 @@ from metake.commands.common import parse_changes
 from metake.commands.records import read_data, usable_records
 from metake.data.biographies import biographies
 from metake.data.record import Record
-from metake.editor import Editor
 from metake.evaluation.long_answers import Unrelated, measure_long_answer
 from metake.files import as_plain, read_record
 from metake.geometry.statistics import Statistics
+from metake.methods.alone import group_of, plan_key, plan_together, plans_alone
 from metake.methods.base import Method
+from metake.methods.locate_then_edit import LocateThenEdit
+from metake.methods.state import State
 from metake.models.editable import EditableModel
 from metake.models.tokens import count_tokens
+from metake.models.trace import frozen
+from metake.planners.target_optimization import TargetOptimization
 from metake.presets import methods_for
 from metake.provenance import provenance
 from metake.report.figures import panels, save, styled
@@ -98,47 +110,95 @@ def long_records(args: Any, model: EditableModel, methods: Sequence[Method]) -> 
     return kept[: args.edits]
 
 
-def scores_of(
-    model: EditableModel,
-    method: Method | None,
-    record: Record,
-    statistics: Statistics | None,
-    unrelated: Unrelated,
-) -> dict[str, Any]:
-    """Measurement of an answer after its edit, or of the unedited model."""
-    if method is None:
-        return {**measure_long_answer(model, record.request, unrelated), "seconds": 0.0, "cpu_seconds": 0.0}
-    with Editor(model, method=method, statistics=statistics, answers=False, progress=False) as editor:
+@dataclass(frozen=True)
+class Planned:
+    """Open-loop plan of an answer, and its share of the time of all that were planned with it."""
+
+    plan: TargetOptimization
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass
+class Study:
+    """Edits of answers, each alone into the unedited model.
+
+    Attributes:
+        model: the model.
+        statistics: second moments of the edited layers' keys.
+        unrelated: prompts for locality.
+        folder: folder of the finished edits.
+        plans: key of a plan and number of an answer -> the plan, which methods share.
+        states: name of a method -> its state before an edit, with what is computed once.
+    """
+
+    model: EditableModel
+    statistics: Statistics | None
+    unrelated: Unrelated
+    folder: Path
+    plans: dict[tuple[str, int], Planned] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
+
+    def measure(self, method: Method | None, records: Mapping[int, Record]) -> dict[int, dict[str, Any]]:
+        """Measurement of some answers after their edits, or of the unedited model; those in the folder are read."""
+        folder = self.folder / (method.name if method else UNEDITED)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings, found, keys = method.model_dump() if method else None, {}, {}
+        for i, record in records.items():
+            path = folder / f"{i:04}.json"
+            key = {"request": vars(record.request), "method": settings, "model": self.model.fingerprint()}
+            keys[i] = as_plain(key)
+            if path.is_file():
+                content = read_record(path, f"remove {folder}: its answers are edited again")
+                if content["key"] != keys[i]:
+                    raise MetakeError(f"{path}: holds another edit; give another --out, or remove it")
+                found[i] = content["scores"]
+        missing = {i: record for i, record in records.items() if i not in found}
+        planned = self.planned(method, missing) if method else {}
+        for i, record in tqdm(missing.items(), desc=folder.name, unit="edit", disable=None):
+            found[i] = self.edited(method, record, planned.get(i)) if method else self.unedited(record)
+            write_record(folder / f"{i:04}.json", {"key": keys[i], "scores": found[i]})
+        return found
+
+    def planned(self, method: Method, records: Mapping[int, Record]) -> dict[int, Planned]:
+        """Plans of answers, those that are not known in one optimization; none if they depend on the solve."""
+        if not records or not isinstance(method, LocateThenEdit) or not plans_alone(method):
+            return {}
+        state = self.state(method)
+        key = plan_key(method, state)
+        missing = {i: record.request for i, record in records.items() if (key, i) not in self.plans}
+        if missing:
+            started, cpu = time.perf_counter(), time.process_time()
+            plans = plan_together(method, self.model, list(missing.values()), state)
+            spent = (time.perf_counter() - started, time.process_time() - cpu)
+            shares = [seconds / len(missing) for seconds in spent]
+            self.plans |= {(key, i): Planned(plan, *shares) for i, plan in zip(missing, plans, strict=True)}
+        return {i: self.plans[key, i] for i in records}
+
+    def state(self, method: Method) -> State:
+        """State of a method before an edit."""
+        if method.name not in self.states:
+            self.states[method.name] = method.prepare(self.model, method.init(self.model, self.statistics))
+        return self.states[method.name]
+
+    def edited(self, method: Method, record: Record, planned: Planned | None) -> dict[str, Any]:
+        """Measurement of an answer after its edit."""
+        requests, inputs, state = [record.request], {}, self.state(method)
         started, cpu = time.perf_counter(), time.process_time()
-        editor.edit([record.request])
-        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-        return {**measure_long_answer(model, record.request, unrelated), **spent}
+        with frozen(self.model.model):
+            if planned is not None and isinstance(method, LocateThenEdit):
+                inputs = {"inputs": (group_of(method, self.model, record.request, state, planned.plan),)}
+            delta = method.step(self.model, requests, state, lambda: None, **inputs)[0]
+            spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+            with delta.applied(self.model, check=False):
+                scores = measure_long_answer(self.model, record.request, self.unrelated)
+        shared = {name: getattr(planned, name, 0.0) for name in spent}
+        return {**scores, **{name: spent[name] + shared[name] for name in spent}}
 
-
-def edit_all(
-    model: EditableModel,
-    method: Method | None,
-    records: Sequence[Record],
-    statistics: Statistics | None,
-    unrelated: Unrelated,
-    folder: Path,
-) -> list[dict[str, Any]]:
-    """Measurement of each record, edited alone; those in the folder are read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings, measured = method.model_dump() if method else None, []
-    for i, record in enumerate(tqdm(records, desc=folder.name, unit="edit", disable=None)):
-        key = as_plain({"request": vars(record.request), "method": settings, "model": model.fingerprint()})
-        path = folder / f"{i:04}.json"
-        if path.is_file():
-            content = read_record(path, f"remove {folder}: its answers are edited again")
-            if content["key"] != key:
-                raise MetakeError(f"{path}: holds another edit; give another --out, or remove it")
-            measured.append(content["scores"])
-            continue
-        scores = scores_of(model, method, record, statistics, unrelated)
-        write_record(path, {"key": key, "scores": scores})
-        measured.append(scores)
-    return measured
+    def unedited(self, record: Record) -> dict[str, Any]:
+        """Measurement of an answer of the unedited model."""
+        scores = measure_long_answer(self.model, record.request, self.unrelated)
+        return {**scores, "seconds": 0.0, "cpu_seconds": 0.0}
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -175,6 +235,20 @@ def draw(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path
         return save(figure, path)
 
 
+def write_summary(
+    folder: Path, model: EditableModel, methods: Sequence[Method], results: Mapping[str, Sequence[Any]]
+) -> None:
+    """Write the scores of every answer with the settings, and the table."""
+    content = {
+        **provenance(model.name, model, list(results), dated=False),
+        "settings": {method.name: method.model_dump() for method in methods},
+        "edits": len(results[UNEDITED]),
+        "scores": results,
+    }
+    write_record(folder / f"{model.name}.json", content)
+    write_text(folder / f"{model.name}.md", table(results) + "\n")
+
+
 @command("long_answers")
 def main() -> None:
     args = options().parse_args()
@@ -184,21 +258,15 @@ def main() -> None:
     records = long_records(args, model, methods)
     statistics = find_statistics(model, methods, None, None)
     unrelated = Unrelated.of(model, [record.locality for record in biographies(20, seed=-1)])
-    results = {}
-    for method in (None, *methods):
-        name = method.name if method else UNEDITED
-        folder = args.out / "edits" / name
-        results[name] = edit_all(model, method, records, statistics, unrelated, folder)
-        write_record(
-            args.out / f"{model.name}.json",
-            {
-                **provenance(model.name, model, list(results), dated=False),
-                "settings": {m.name: m.model_dump() for m in methods if m.name in results},
-                "edits": len(records),
-                "scores": results,
-            },
-        )
-        write_text(args.out / f"{model.name}.md", table(results) + "\n")
+    study = Study(model, statistics, unrelated, args.out / "edits")
+    results: dict[str, list[dict[str, Any]]] = {}
+    for first in range(0, len(records), args.together):
+        part = dict(enumerate(records[first : first + args.together], first))
+        for method in (None, *methods):
+            measured = study.measure(method, part)
+            results.setdefault(method.name if method else UNEDITED, []).extend(measured[i] for i in part)
+        write_summary(args.out, model, methods, results)
+        study.plans.clear()
     print(table(results))
     draw_or_note(lambda: draw(results, args.out / f"{model.name}.png"))
 

@@ -31,6 +31,7 @@ from metake.planners.closed_loop import ClosedLoop
 from metake.planners.compensated import Compensated  # noqa: F401  registers the kind
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem, Targets
+from metake.planners.target_optimization import TargetOptimization
 from metake.prompts import Batch, Lookup, sample_contexts
 from metake.requests import EditRequest
 from metake.solvers.allocation import Allocation, Shares, Spread
@@ -359,7 +360,9 @@ class LocateThenEdit(Method):
             for i, (group, shares) in enumerate(jobs):
                 solver = self.solver(model, state, shares)
                 with phase("plan"):
-                    targets = self.plan(model, solver, group.batch, group.prompts, on_step, state.anchors)
+                    targets = self.plan(
+                        model, solver, group.batch, group.prompts, on_step, state.anchors, group.plan
+                    )
                 state = state.with_anchor(solver.planned_at, targets.anchor)
                 with phase("solve"):
                     solution = solver.solve(group.prompts, targets.residuals)
@@ -390,6 +393,7 @@ class LocateThenEdit(Method):
         prompts: LookupPrompts,
         on_step: Callable[[], object] = lambda: None,
         anchors: Mapping[int, float] | None = None,
+        plan: TargetOptimization | None = None,
     ) -> Targets:
         """Targets of one stage, on the model as it is.
 
@@ -400,6 +404,7 @@ class LocateThenEdit(Method):
             prompts: their prefixes up to the lookup token.
             on_step: called after every gradient step.
             anchors: layer -> norm that values are rescaled to (NAS); none before the first batch.
+            plan: the open-loop plan, if it is known.
 
         Returns:
             Residuals for the solver.
@@ -410,7 +415,7 @@ class LocateThenEdit(Method):
         problem = PlanningProblem(
             model, solver, batch, prompts, groups, self.max_tokens, on_step, ends=ends, loss_model=losses
         )
-        problem.anchors = anchors or {}
+        problem.anchors, problem.plan = anchors or {}, plan
         return self.planner.divided(self.rounds).plan(problem)
 
     def _groups(

@@ -15,7 +15,7 @@ from metake.key_estimators import KeyEstimator
 from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.models.trace import upcast
-from metake.planners.target_optimization import mean_within
+from metake.planners.target_optimization import TargetOptimization, mean_within
 from metake.prompts import Batch, Lookup
 from metake.requests import EditRequest
 from metake.solvers.layered import protecting
@@ -33,11 +33,13 @@ class Group:
         members: which of the batch's requests they are.
         batch: their token rows.
         prompts: these up to the lookup tokens.
+        plan: their open-loop plan; None to make one.
     """
 
     members: slice
     batch: Batch
     prompts: LookupPrompts
+    plan: TargetOptimization | None = None
 
     def per_request(self, values: Tensor) -> Tensor:
         """Means over the windows of each request.

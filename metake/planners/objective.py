@@ -311,23 +311,51 @@ class Objective:
             raise ValueError("the proxy needs a channel")
 
         def logits(rows: MicroBatch) -> Tensor:
-            moved = residuals if self.transport is None else self.transport(rows, residuals)
-            positions, hidden = rows.scored.positions, rows.shifted(moved, self.transport is not None)
-            if rows.cache is not None:
-                return run(
-                    self.model,
-                    rows.tokens.ids.suffix,
-                    start=self.top + 1,
-                    hidden=hidden.suffix,
-                    positions=positions,
-                    cache=rows.cache,
-                ).logits
-            return rows.tokens.run(self.model, start=self.top + 1, hidden=hidden, positions=positions).logits
+            return self._shifted_logits(rows, residuals)
 
         batches = self._lookup_batches if gate == "token" else self._whole_batches
         return self._sum(
             batches, logits, active, kl_weight, kl_from_unedited, end_weight, (residuals,) if backward else ()
         )
+
+    def _shifted_logits(self, rows: MicroBatch, residuals: Tensor) -> Tensor:
+        """Logits at the scored positions, with residuals written virtually at `top`."""
+        moved = residuals if self.transport is None else self.transport(rows, residuals)
+        positions, hidden = rows.scored.positions, rows.shifted(moved, self.transport is not None)
+        if rows.cache is not None:
+            return run(
+                self.model,
+                rows.tokens.ids.suffix,
+                start=self.top + 1,
+                hidden=hidden.suffix,
+                positions=positions,
+                cache=rows.cache,
+            ).logits
+        return rows.tokens.run(self.model, start=self.top + 1, hidden=hidden, positions=positions).logits
+
+    def gradients(self, residuals: Tensor, weights: Sequence[Tensor], active: Tensor) -> list[Tensor]:
+        """Gradients of several weighted sums of the NLL with residuals at their lookup tokens, from one forward pass.
+
+        Args:
+            residuals: `n x d_v`.
+            weights: of each sum, `n x n` as of `weighted`.
+            active: `n` flags of the windows whose sums are added.
+
+        Returns:
+            Per sum, `n x d_v`.
+        """
+        leaf = residuals.detach().requires_grad_(True)
+        found = [torch.zeros_like(residuals) for _ in weights]
+        with torch.enable_grad():
+            for batch in self._lookup_batches:
+                rows = batch.select(active.cpu())
+                if rows is None:
+                    continue
+                nll = rows.losses(self._shifted_logits(rows, leaf), self.size, False)[0]
+                for gradient, weight in zip(found, weights, strict=True):
+                    total = (weight.to(nll) @ nll)[active.to(nll.device)].sum()
+                    gradient += torch.autograd.grad(total, leaf, retain_graph=True)[0]
+        return [all_reduce_sum(gradient) for gradient in found]
 
     def post_edit_losses(
         self,

@@ -71,7 +71,7 @@ class OpenLoop(Planner):
         Returns:
             Residuals of the open-loop optimization.
         """
-        plan = self._optimize(problem)
+        plan = problem.plan or self._optimize(problem)
         return Targets(plan.residuals, problem.hidden, plan, None, torch.ones(len(plan.residuals)))
 
     def _optimize(self, problem: PlanningProblem) -> TargetOptimization:

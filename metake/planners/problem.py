@@ -62,6 +62,7 @@ class PlanningProblem:
         anchors: layer -> norm that values are rescaled to (NAS), from earlier batches.
         loss_model: the model that losses are computed with; by default the model itself.
         from_lookup: whether post-edit losses run from the lookup token on; both loops then share what is constant.
+        plan: the open-loop plan, if it is known.
     """
 
     model: EditableModel
@@ -77,6 +78,7 @@ class PlanningProblem:
     anchors: Mapping[int, float] = field(default_factory=dict)
     loss_model: EditableModel | None = None
     from_lookup: bool = False
+    plan: TargetOptimization | None = None
 
     def with_channel(self, channel: Tensor | None, joint: bool) -> PlanningProblem:
         """Same problem with a channel.

@@ -17,11 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from metake.components import register
-from metake.planners.hypergradient import VirtualEditLoss
 from metake.planners.objective import Objective
 from metake.planners.open_loop import OpenLoop
 from metake.planners.problem import PlanningProblem
-from metake.planners.target_optimization import Penalty, TargetOptimization
+from metake.planners.target_optimization import TargetOptimization
 
 
 @register
@@ -123,13 +122,8 @@ class Matryoshka(WindowByWindow):
         adam = torch.optim.Adam([residuals], lr=self.lr)
         cosines = []
         for _ in range(self.affinity_steps):
-            gradients = []
-            for span in spans:
-                loss = VirtualEditLoss(objective.weighted(span), "token")
-                gradients.append(loss(residuals, active, Penalty())[1])
-            own = gradients[0]
-            assert own is not None
-            each = [torch.cosine_similarity(own, other, dim=1) for other in gradients if other is not None]
+            own, *others = objective.gradients(residuals, spans, active)
+            each = [torch.cosine_similarity(own, other, dim=1) for other in (own, *others)]
             cosines.append(torch.stack(each).cpu())
             residuals.grad = own * active.to(own)[:, None]
             adam.step()
