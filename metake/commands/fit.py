@@ -100,12 +100,14 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
     Returns:
         Number of steps, and the held-out loss if there is one.
     """
+    from metake.maps.fit import held_out_losses
+
     curve, records = content["curve"], content["records"]
     why = ", stopped early" if content["stopped_early"] else ""
     lines = [
         f"{content['method']}: {counted(content['steps'], 'step')} on {counted(records['fitted'], 'record')}{why}"
     ]
-    held = [point["held_out"] for point in curve if "held_out" in point]
+    held = held_out_losses(curve)
     if held:
         lines.append(
             f"loss on {counted(records['held_out'], 'held-out record')}: {held[0]:.3g} before the fit, {min(held):.3g} of the saved map"

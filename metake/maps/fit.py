@@ -77,7 +77,7 @@ class Fit:
     @property
     def stopped(self) -> bool:
         """Whether the held-out loss has not improved for `patience` measurements."""
-        losses = [point["held_out"] for point in self.curve if "held_out" in point]
+        losses = held_out_losses(self.curve)
         if not losses:
             return False
         return len(losses) - 1 - losses.index(min(losses)) >= self.fitting.patience
@@ -92,7 +92,7 @@ class Fit:
             The map.
 
         Raises:
-            MetakeError: the loss is not finite, or the file belongs to another fit.
+            MetakeError: the loss of a step or all held-out losses are not finite, or the file belongs to another fit.
         """
         self._resume()
         last_saved = time.monotonic()
@@ -107,6 +107,11 @@ class Fit:
                 if time.monotonic() - last_saved >= SAVE_EVERY:
                     self._save()
                     last_saved = time.monotonic()
+        if self.held and not self.best:
+            raise MetakeError(
+                f"fit: no loss on held-out records is finite; lower fit_lr (now {self.fitting.lr:g}) or "
+                f"map_lr (now {self.spec.lr:g})"
+            )
         if self.best:
             fill(self.map, self.best)
         return self.map
@@ -157,8 +162,7 @@ class Fit:
             parts = [self.held[i : i + size] for i in range(0, len(self.held), size)]
             losses = [self._loss(parts[i : i + length], learn=False)[0] for i in range(0, len(parts), length)]
             point["held_out"] = sum(losses) / len(losses)
-            earlier = [p["held_out"] for p in self.curve]
-            if math.isfinite(point["held_out"]) and all(point["held_out"] < loss for loss in earlier):
+            if all(point["held_out"] < loss for loss in (math.inf, *held_out_losses(self.curve))):
                 self.best = {name: tensor.clone() for name, tensor in tensors_of(self.map).items()}
         self.curve.append(point)
         self.recent = []
@@ -190,6 +194,19 @@ class Fit:
         if state:
             groups = self.adam.state_dict()["param_groups"]
             self.adam.load_state_dict({"state": state, "param_groups": groups})
+
+
+def held_out_losses(curve: Sequence[Mapping[str, float | None]]) -> list[float]:
+    """Held-out losses of a curve; infinite where they are not finite, which is null in a file.
+
+    Args:
+        curve: points of a fit.
+
+    Returns:
+        One loss per point that has one.
+    """
+    losses = [point["held_out"] for point in curve if "held_out" in point]
+    return [loss if loss is not None and math.isfinite(loss) else math.inf for loss in losses]
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

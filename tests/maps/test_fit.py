@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import metake.maps.fit as module
+from metake.commands.fit import summary_lines
 from metake.editor import Editor
 from metake.errors import MetakeError
 from metake.maps.files import FORMAT, map_file
@@ -246,6 +247,54 @@ def test_fit_that_diverges_says_so(demo, records, tmp_path):
     method = small(demo, "malmen", fit_lr=1e30, fit_held_out=0.0)
     with pytest.raises(MetakeError, match=r"^fit: diverged.*; lower fit_lr \(now 1e\+30\) or map_lr"):
         method.fit(demo, records, tmp_path, progress=False)
+
+
+def without_finite_losses(monkeypatch, measurements):
+    """Let these held-out losses be no numbers."""
+    loss_of, measured = Fit._measure, []
+
+    def measure(self):
+        measured.append(self.step)
+        with monkeypatch.context() as inner:
+            if len(measured) in measurements:
+                inner.setattr(Fit, "_loss", lambda *_, **__: (float("nan"), []))
+            loss_of(self)
+
+    monkeypatch.setattr(Fit, "_measure", measure)
+
+
+def test_first_held_out_loss_that_is_not_finite_does_not_keep_a_later_map_from_being_chosen(
+    demo, records, fitted, tmp_path, monkeypatch, capsys
+):
+    """Also if the fit was killed after it: the file of an unfinished fit has null in its place."""
+    without_finite_losses(monkeypatch, {1})
+    take, method = Fit._take, small(demo, "malmen", fit_patience=2)
+
+    def cut(self):
+        if self.step == 1:
+            raise KeyboardInterrupt
+        return take(self)
+
+    monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
+    with monkeypatch.context() as inner:
+        inner.setattr(Fit, "_take", cut)
+        with pytest.raises(KeyboardInterrupt):
+            method.fit(demo, records, tmp_path, progress=False)
+    found = method.fit(demo, records, tmp_path, progress=False)
+    content = curve_of(found)
+    held = [point["held_out"] for point in content["curve"]]
+    assert held[0] is None
+    assert held[1:] == [point["held_out"] for point in curve_of(fitted("malmen"))["curve"]][1:]
+    assert not content["stopped_early"]
+    assert found.file().read_bytes() == fitted("malmen").file().read_bytes()
+    assert f"inf before the fit, {min(held[1:]):.3g} of the saved map" in summary_lines(content)[1]
+
+
+def test_fit_without_any_finite_held_out_loss_is_an_error(demo, records, tmp_path, monkeypatch):
+    without_finite_losses(monkeypatch, {1, 2, 3, 4})
+    with pytest.raises(MetakeError, match=r"^fit: no loss on held-out records is finite; lower fit_lr"):
+        small(demo, "malmen").fit(demo, records, tmp_path, progress=False)
+    assert not map_file(tmp_path, "malmen").exists()
 
 
 def test_map_takes_the_folder(demo, fitted):
