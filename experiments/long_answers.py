@@ -77,6 +77,7 @@ from metake.commands.records import read_data, usable_records
 from metake.data.biographies import biographies
 from metake.data.record import Record
 from metake.evaluation.long_answers import Unrelated, measure_long_answer
+from metake.evaluation.metrics import bootstrap
 from metake.files import as_plain, read_record
 from metake.geometry.statistics import Statistics
 from metake.methods.alone import group_of, plan_key, plan_together, plans_alone
@@ -201,32 +202,32 @@ class Study:
         return {**scores, "seconds": 0.0, "cpu_seconds": 0.0}
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and its standard error; 0 for one value."""
-    spread = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return float(np.mean(values)), float(spread)
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean with the ends of its 95% bootstrap interval over answers."""
+    return float(np.mean(values)), *bootstrap(np.array(values))
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Markdown table: method, number of answers, then the mean of each score with its standard error if there are several."""
+    """Markdown table: method, number of answers, then the mean of each score with its interval if there are several."""
     rows = []
     for name, measured in results.items():
         cells = []
         for key in SCORES:
-            mean, error = mean_and_error([float(scores[key]) for scores in measured])
-            cells.append(f"{mean:.3f} ± {error:.3f}" if len(measured) > 1 else f"{mean:.3f}")
+            mean, low, high = mean_and_interval([float(scores[key]) for scores in measured])
+            cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]" if len(measured) > 1 else f"{mean:.3f}")
         rows.append([f"`{name}`", str(len(measured)), *cells])
     return markdown(["method", "answers", *SCORES], rows)
 
 
 def draw(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
-    """Figure: exact tokens, ROUGE-L and locality per method."""
+    """Figure: exact tokens, ROUGE-L and locality per method, with their intervals."""
     with styled():
         shown = ("tokens", "rouge_l", "locality")
         figure, axes = panels(1, len(shown), figsize=(6.6, 2.2))
         for axis, key in zip(axes, shown, strict=True):
-            pairs = [mean_and_error([float(s[key]) for s in measured]) for measured in results.values()]
-            axis.barh(list(results), [mean for mean, _ in pairs], xerr=[error for _, error in pairs])
+            found = [mean_and_interval([float(s[key]) for s in measured]) for measured in results.values()]
+            means, low, high = (np.array(part) for part in zip(*found, strict=True))
+            axis.barh(list(results), means, xerr=np.abs(np.stack([means - low, high - means])))
             axis.set_xlim(0, 1)
             axis.set_xlabel(key)
             axis.invert_yaxis()

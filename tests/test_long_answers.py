@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.scripts import call_here
 
 FEW = ("--model", "demo", "--edits", "1", "--sentences", "1", "--least", "5", "--methods", "memit-anyedit")
@@ -14,12 +16,20 @@ def test_long_answers_resumes(tmp_path, capsys):
     table = (tmp_path / "demo.md").read_text()
     assert table.startswith("| method | answers | tokens |")
     assert "| `unedited` | 1 |" in table
-    assert "±" not in table, "one answer has no interval"
+    assert "[" not in table, "one answer has no interval"
     assert "`memit-anyedit`" in table
     assert (tmp_path / "demo.png").is_file()
     call_here("long_answers.py", *FEW, "--out", tmp_path)
     assert edit.stat().st_mtime_ns == written
     assert (tmp_path / "demo.md").read_text() == table
+    call_here("long_answers.py", *FEW[:3], "3", *FEW[4:], "--together", "2", "--out", tmp_path)
+    assert edit.stat().st_mtime_ns == written
+    scores = json.loads((tmp_path / "demo.json").read_text())["scores"]["memit-anyedit"]
+    values = [scores[i]["locality"] for i in range(3)]
+    cell = (tmp_path / "demo.md").read_text().strip().splitlines()[-1].split(" | ")[7]
+    mean, low, high = (float(part) for part in cell.replace("[", "").replace(",", "").rstrip("]").split())
+    assert min(values) - 1e-3 <= low <= mean <= high <= max(values) + 1e-3
+    assert mean == pytest.approx(sum(values) / 3, abs=1e-3)
 
 
 def test_long_answers_refuses_another_run_and_short_answers(tmp_path):
