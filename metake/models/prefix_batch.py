@@ -176,6 +176,7 @@ class PrefixBatch:
         hidden: PrefixSuffix | None = None,
         stop: int | None = None,
         keys: Sequence[int] = (),
+        values: Sequence[int] = (),
         outputs: Sequence[int] = (),
         inputs: Sequence[int] = (),
         edits: Mapping[int, tuple[Tensor, Tensor]] | None = None,
@@ -190,6 +191,7 @@ class PrefixBatch:
             hidden: residual stream before block `start`; needed unless `start` is 0.
             stop: last block to run; the head is then not reached.
             keys: layers whose down-projection inputs are observed.
+            values: layers whose down-projection outputs are observed.
             outputs: layers whose residual stream is observed after the block.
             inputs: layers whose residual stream is observed before the block.
             edits: layer -> `(left, right)`, virtual weights as in `trace.run`.
@@ -199,7 +201,13 @@ class PrefixBatch:
         Returns:
             What both passes observed; logits are those of the suffixes.
         """
-        both: dict[str, Any] = {"keys": keys, "outputs": outputs, "inputs": inputs, "edits": edits}
+        both: dict[str, Any] = {
+            "keys": keys,
+            "values": values,
+            "outputs": outputs,
+            "inputs": inputs,
+            "edits": edits,
+        }
         prefix = Trace[Tensor]()
         if self.ids.prefix is not None and start < len(model):
             prefix = run(
@@ -225,6 +233,7 @@ class PrefixBatch:
         )
         return Trace(
             keys=_paired(suffix.keys, prefix.keys),
+            values=_paired(suffix.values, prefix.values),
             outputs=_paired(suffix.outputs, prefix.outputs),
             inputs=_paired(suffix.inputs, prefix.inputs),
             logits=suffix.logits,

@@ -67,8 +67,8 @@ class UnrolledLoss:
     """Post-edit loss with the hypergradient (X10).
 
     A step costs the pass from the first edited layer on, in place of the proxy's from the last, and a solve with its
-    backward pass. The solve's graph is stored meanwhile: per token of the prompts about `L (L + 1) / 2` blocks'
-    activations for L edited layers.
+    backward pass. The solve's graph is stored meanwhile: the activations of L blocks per token of the prompts, for L
+    edited layers, and of `L (L - 1) / 2` more per token of the bare prompts.
 
     Attributes:
         objective: losses of the batch.

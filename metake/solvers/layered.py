@@ -1,8 +1,9 @@
 """The lower level: from targets at the last edited layer to a low-rank update of every edited layer.
 
 Layer by layer, keys and residuals are computed again with the updates so far, as MEMIT does, but
-virtually: an update stays a pair of factors that the next pass adds on the fly. So a solve leaves
-the model alone and can be repeated, with any targets, while they are still being chosen.
+virtually: an update stays a pair of factors, and the next pass begins from the block's output with
+the update's share of it. So a solve leaves the model alone and can be repeated, with any targets,
+while they are still being chosen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from metake.lookup_prompts import LookupPrompts
 from metake.models.editable import EditableModel
 from metake.models.post_norm import PostNorm
 from metake.models.prefix_batch import PrefixSuffix
-from metake.models.trace import run, upcast
+from metake.models.trace import Trace, run, upcast
 from metake.solvers.allocation import Shares
 
 Found = TypeVar("Found")
@@ -180,8 +181,8 @@ class LayeredSolver:
         top = self.planned_at
         if prompts.preserved is None:
             return self.geometries[top]
-        _, _, others = self._keys_at(prompts, top, {}, prompts.start, prompts.hidden)
-        return protecting(self.geometries[top], others)
+        block = self._run_to(prompts, top, prompts.start, prompts.hidden)
+        return protecting(self.geometries[top], prompts.preserved_keys(block.keys[top].suffix))
 
     @torch.no_grad()
     def ffn_output(self, prompts: LookupPrompts) -> Tensor:
@@ -224,20 +225,16 @@ class LayeredSolver:
         before = after = None
         goals: dict[int, Tensor] = {}
         for layer, share in self.shares:
-            # every context is needed up to this layer's key, and only the bare prompts up to the goal's
-            # layer, below which nothing else is edited yet
-            hidden, at_lookup, others = self._keys_at(prompts, layer, dict(factors), start, hidden)
-            start = layer
-            observed = self.layers if not goals else (layer if self.per_layer else top,)
-            streams, values = self._bare_streams(prompts, layer, hidden, observed)
-            if self.at_value:
-                streams = values
+            # every context is needed up to this layer's block, and only the bare prompts up to the goal's layer
+            block = self._run_to(prompts, layer, start, hidden)
+            goal_layer = layer if self.per_layer else top
+            streams = self._bare_streams(prompts, layer, block, goal_layer if goals else top)
             if not goals:
                 before = upcast(prompts.at_bare_lookup(streams[top]))
                 goals = self._goals(prompts, streams, residuals)
-            goal_layer = layer if self.per_layer else top
             stream = upcast(prompts.at_bare_lookup(streams[goal_layer]))
-            lookups = upcast(at_lookup)
+            lookups = upcast(prompts.at_lookup(block.keys[layer].suffix))
+            others = prompts.preserved_keys(block.keys[layer].suffix)
             key, remaining = prompts.mean_key(lookups), goals[goal_layer] - stream
             geometry = protecting(
                 self.geometries[layer], others if differentiate_keys or others is None else others.detach()
@@ -252,7 +249,7 @@ class LayeredSolver:
                 )  # in the least-squares sense where keys coincide
             norm, value, asked = self._post_norm(layer), None, share * remaining
             if norm is not None:
-                value = upcast(prompts.at_bare_lookup(values[layer]))
+                value = upcast(prompts.bare(prompts.at_lookup(block.values[layer].suffix)))
                 gain = norm.gain(value)
                 asked, gains[layer] = asked.to(value) / gain, gain.detach()
             left = asked.T.to(key.device).contiguous()
@@ -266,6 +263,8 @@ class LayeredSolver:
             if norm is not None and value is not None:
                 change = (norm(value + change.to(value)) - norm(value)).to(stream)
             after = stream + change
+            if layer != top:
+                hidden, start = self._edited_output(block, layer, factors[layer]), layer + 1
         assert before is not None
         assert after is not None
         return Solution(factors, keys, missing, eta, after - before, goals[top] - before, gains)
@@ -274,52 +273,72 @@ class LayeredSolver:
         """The norm between the layer's down-projection and what residuals are measured at; None if there is none."""
         return None if self.at_value else self.model.post_norm(layer)
 
-    def _keys_at(
-        self,
-        prompts: LookupPrompts,
-        layer: int,
-        factors: dict[int, tuple[Tensor, Tensor]],
-        start: int,
-        hidden: PrefixSuffix,
-    ) -> tuple[PrefixSuffix, Tensor, Tensor | None]:
-        """Stream before a block, from that before block `start`; the block's keys at the lookup tokens, and preserved ones."""
+    def _run_to(
+        self, prompts: LookupPrompts, layer: int, start: int, hidden: PrefixSuffix
+    ) -> Trace[PrefixSuffix]:
+        """Keys and outputs of block `layer` at every token, from the stream before block `start`; values where needed."""
+        values = (layer,) if self.at_value or self.model.post_norm(layer) is not None else ()
 
-        def climb() -> tuple[PrefixSuffix, Tensor, Tensor | None]:
-            trace = prompts.tokens.run(
+        def climb() -> Trace[PrefixSuffix]:
+            return prompts.tokens.run(
                 self.model,
                 start=start,
                 hidden=hidden,
                 stop=layer,
-                edits=factors,
                 keys=(layer,),
-                inputs=(layer,),
+                values=values,
+                outputs=(layer,),
                 cache=prompts.cache,
             )
-            found = trace.keys[layer].suffix
-            return trace.inputs[layer], prompts.at_lookup(found), prompts.preserved_keys(found)
 
         return self._recomputed(prompts, climb)
 
     def _bare_streams(
-        self, prompts: LookupPrompts, layer: int, hidden: PrefixSuffix, layers: tuple[int, ...]
-    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Stream of the bare prompts after each of `layers`, from that before block `layer`, and outputs of down-projections."""
-        ids, _, below = prompts.bare_rows(hidden)
+        self, prompts: LookupPrompts, layer: int, block: Trace[PrefixSuffix], last: int
+    ) -> dict[int, Tensor]:
+        """What residuals are shifts of, in the bare prompts: at block `layer`, which has run, and at block `last`."""
+        measured = block.values if self.at_value else block.outputs
+        streams = {layer: prompts.bare_rows(measured[layer])[2]}
+        if last == layer:
+            return streams
+        ids, _, below = prompts.bare_rows(block.outputs[layer])
+        values = (last,) if self.at_value else ()
 
-        def climb() -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        def climb() -> Tensor:
             trace = run(
                 self.model,
                 ids,
-                start=layer,
+                start=layer + 1,
                 hidden=below,
-                stop=layers[-1],
-                outputs=layers,
-                values=tuple({layer, layers[-1]}) if self.at_value else (layer,),
+                stop=last,
+                values=values,
+                outputs=(last,),
                 cache=prompts.bare_cache,
             )
-            return trace.outputs, trace.values
+            return (trace.values if self.at_value else trace.outputs)[last]
 
-        return self._recomputed(prompts, climb)
+        return streams | {last: self._recomputed(prompts, climb)}
+
+    def _edited_output(
+        self, block: Trace[PrefixSuffix], layer: int, factors: tuple[Tensor, Tensor]
+    ) -> PrefixSuffix:
+        """Stream after a block with an update, from the pass without it."""
+        left, right = factors
+        norm = self.model.post_norm(layer)
+
+        def edited(output: Tensor, key: Tensor, value: Tensor | None) -> Tensor:
+            change = (key.to(right.dtype) @ right.to(key.device)) @ left.to(key.device).T
+            if norm is not None and value is not None:
+                change = norm((value + change).to(value.dtype)) - norm(value)
+            return (upcast(output) + change.to(output.device)).to(output.dtype)
+
+        output, key, value = block.outputs[layer], block.keys[layer], block.values.get(layer)
+        prefix = None
+        if output.prefix is not None and key.prefix is not None:
+            prefix = edited(output.prefix, key.prefix, None if value is None else value.prefix)
+        return PrefixSuffix(
+            edited(output.suffix, key.suffix, None if value is None else value.suffix), prefix
+        )
 
     def _recomputed(self, prompts: LookupPrompts, climb: Callable[[], Found]) -> Found:
         """Result of a pass; if it is differentiated and too large, the backward pass recomputes its activations."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from metake.deltas import Delta
 from metake.editor import Editor
 from metake.geometry.covariance import collect
 from metake.models.editable import EditableModel
@@ -154,6 +155,25 @@ def test_unrolled_gradient_is_exact_through_the_norm(family, edited):
     slope = (ends[0] - ends[1]) / (2 * step)
     assert abs(slope) > 1e-3
     assert float((gradient * along).sum()) == pytest.approx(slope, rel=2e-3)
+
+
+@pytest.mark.parametrize("family", NORMALIZED)
+def test_solve_through_the_norm_writes_the_predicted_shift(family, edited):
+    """Keys and shift of a solve are those of the written weights, also above the first edited norm."""
+    model, statistics = edited(family)
+    method = method_of(model, "metake", **SETTINGS)
+    state = replace(method.init(model, statistics), contexts=())
+    with frozen(model.model):
+        solver = method.solver(model, state)
+        _, prompts = method.batch(model, [REQUEST], state)
+        before, _ = solver.unedited_stream_and_key(prompts)
+        solution = solver.solve(prompts, before.norm() * torch.eye(1, model.d_v, dtype=torch.float64))
+        with Delta(solution.factors).applied(model.model):
+            after, key = solver.unedited_stream_and_key(prompts)
+    size = float(before.norm())  # the models' norms are computed in fp32
+    assert float(solution.shift.norm()) > 0.1 * size
+    torch.testing.assert_close(after - before, solution.shift, rtol=1e-4, atol=1e-5 * size)
+    torch.testing.assert_close(key, solution.keys[LAYERS[-1]], rtol=1e-4, atol=1e-5 * float(key.norm()))
 
 
 @pytest.mark.parametrize("family", ["olmo2", "llama"])

@@ -195,15 +195,15 @@ def test_solve_recomputes_keys_and_residuals_per_layer(model, statistics_of, rec
 
 @pytest.mark.parametrize(
     ("allocation", "passes"),
-    [(Spread(), 16), (Forward(), 17), (Last(), 3)],
+    [(Spread(), 9), (Forward(), 10), (Last(), 2)],
     ids=lambda x: getattr(x, "kind", x),
 )
 def test_solve_runs_no_unneeded_block(demo, statistics_of, records, allocation, passes):
     """Blocks run by a solve over layers 1, 2, 3 of 6.
 
-    Keys: 1, then 1-2, then 2-3, each for the common beginnings and for what follows (10). Streams at the
-    goal: 1-3, 2-3, 3, where the goal is the top (16 in all); 1-3 once, the replay 2-3, then 2 and 3, where
-    every layer has its own (17). One layer: itself, three times.
+    Keys and outputs: 1, 2, 3, each for the common beginnings and for what follows (6). Streams at the goal:
+    2-3, then 3, where the goal is the top (9 in all); 2-3 once and the replay 2-3, where every layer has
+    its own (10). One layer: itself, twice.
     """
     solver, prompts = setting(demo, statistics_of(demo), allocation, records[:2])
     _ = demo.returns_tuples  # looks once, in a pass of its own
