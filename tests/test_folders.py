@@ -1,5 +1,6 @@
 """A folder holds one result, whole and as it was written."""
 
+import hashlib
 import json
 import os
 
@@ -8,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from metake.errors import MetakeError
-from metake.folders import MANIFEST, check_folder, check_run_folder, result_folder, verify
+from metake.folders import MANIFEST, check_folder, check_run_folder, file_digest, result_folder, verify
 from metake.models.editable import EditableModel
 from metake.models.load import load
 from metake.models.save import save_model
@@ -194,3 +195,10 @@ def test_result_folder_refuses_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(MetakeError, match="Permission denied"):
         check_folder(tmp_path / "o")
+
+
+@pytest.mark.parametrize("content", [b"", b"a", bytes(range(256)) * 5000], ids=len)
+def test_file_digest_is_that_of_the_content(tmp_path, content):
+    """An empty file, which cannot be mapped, too."""
+    (tmp_path / "file").write_bytes(content)
+    assert file_digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()

@@ -9,8 +9,10 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -174,10 +176,13 @@ def _from_gguf(
     modules: ModuleMap | None,
 ) -> tuple[Any, Any]:
     """Model and tokenizer of a GGUF file, from the cache, or converted and cached."""
-    conversion = Conversion.of(Path(place, options["gguf_file"]), str(dtype).removeprefix("torch."))
-    if str(device).startswith("sharded") and not conversion.is_cached():
+    with ThreadPoolExecutor(1) as beside:  # its file and its copy in the cache are hashed
+        found = beside.submit(_conversion, Path(place, options["gguf_file"]), dtype)
+        import_module("transformers.modeling_utils")
+    conversion, is_cached = found.result()
+    if str(device).startswith("sharded") and not is_cached:
         raise MetakeError(f"{name}: load the GGUF file once without {device}, which converts it")
-    if conversion.is_cached():
+    if is_cached:
         here = {"local_files_only": True}
         return _from_pretrained(name, str(conversion.folder), here, dtype, device, modules)
     cacheable = conversion.is_cacheable()
@@ -186,6 +191,12 @@ def _from_gguf(
         with bars_on_terminals():
             conversion.store(lambda folder: write_files(*loaded, folder))
     return loaded
+
+
+def _conversion(file: Path, dtype: torch.dtype) -> tuple[Conversion, bool]:
+    """Place of a GGUF file's conversion, and whether it is there and undamaged."""
+    conversion = Conversion.of(file, str(dtype).removeprefix("torch."))
+    return conversion, conversion.is_cached()
 
 
 def _from_pretrained(
