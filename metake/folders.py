@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import mmap
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from metake.errors import MetakeError
 from metake.files import check_writable, expand, read_record, write_record
 
 MANIFEST = "metake.json"
+LARGE_PART = 2**22  # bytes that are hashed at once, while other threads run
 FIGURES = ("realization.png",)  # drawn after the result is in place
 NOT_VERIFIED = (
     "delta.safetensors",
@@ -166,12 +166,11 @@ def file_digest(file: Path) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        if not os.fstat(stream.fileno()).st_size:  # cannot be mapped
-            return hashlib.sha256().hexdigest()
-        # in one call, during which other threads run
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return hashlib.sha256(content).hexdigest()
+        while part := stream.read(LARGE_PART):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def verify(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from metake import folders
 from metake.errors import MetakeError
 from metake.folders import MANIFEST, check_folder, check_run_folder, file_digest, result_folder, verify
 from metake.models.editable import EditableModel
@@ -198,7 +199,8 @@ def test_result_folder_refuses_a_read_only_folder(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"a", bytes(range(256)) * 5000], ids=len)
-def test_file_digest_is_that_of_the_content(tmp_path, content):
-    """An empty file, which cannot be mapped, too."""
+def test_file_digest_is_that_of_the_content(tmp_path, monkeypatch, content):
+    """An empty file, and one of several parts, too."""
+    monkeypatch.setattr(folders, "LARGE_PART", 1000)
     (tmp_path / "file").write_bytes(content)
     assert file_digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()
