@@ -336,12 +336,13 @@ def draw(runs: dict[str, list[dict[str, Any]]], d_k: int, batch: int, path: Path
     with styled():
         figure, axes = panels(2, 2, figsize=(6.6, 5.0), sharex=True)
         for axis, parts, title in zip(axes.flat, shown, titles, strict=True):
-            for name, (color, _, _) in line_styles(runs).items():
+            for name, (color, marker, _) in line_styles(runs).items():
                 for part, line in parts:
                     skipped = 1 if part == "cpu_seconds" else 0  # the first batch imports and builds
                     points = [row for row in runs[name][skipped:] if row.get(part) is not None]
                     scale = 100 if part in ("efficacy", "locality") else 1
                     style: Any = {"ls": line, "color": color, "lw": 1, "label": name if line == "-" else None}
+                    style |= {"marker": marker, "ms": 3, "markevery": max(1, len(points) // 10)}
                     axis.plot([p["edits"] for p in points], [scale * p[part] for p in points], **style)
             axis.set(title=title, xscale="log")
         axes[0][0].set_yscale("log")

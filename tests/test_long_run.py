@@ -6,7 +6,8 @@ from itertools import islice
 import pytest
 import torch
 
-from experiments.long_run import Run, facts, room, table, tenths
+from experiments import long_run
+from experiments.long_run import Run, draw, facts, room, table, tenths
 from metake.data.world import World
 from metake.editor import Editor
 from metake.solvers.memory import PastKeys
@@ -113,6 +114,20 @@ def test_tenths_are_medians_without_the_first_batch():
     assert "| m | 2 | 1.00 | 1.00 | - " + numbers in table({"m": Run([row], [])})
     pairs = [(1.0, 3.0), (2.0, 2.0), (4.0, 2.0)]
     assert "| m | 2 | 1.00 | 1.00 | 1.00 (0.50 to 3.00) " + numbers in table({"m": Run([row], pairs)})
+
+
+def test_draw_tells_methods_without_a_color_of_their_own_apart(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(long_run, "save", lambda figure, path: figures.append(figure) or path)
+    rows = [
+        {"edits": n, "cpu_seconds": 1.0, "resident": 1.0, "efficacy": 1.0, "locality": 1.0, "eta": 1.0}
+        for n in (5, 10)
+    ]
+    draw({"sphere": rows, "nas": rows}, 8, 5, tmp_path / "run.png")
+    for axis in figures[0].axes:
+        lines = [line for line in axis.lines if not line.get_label().startswith("d_k")]
+        looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+        assert len(looks) == len(lines) >= 2
 
 
 def test_long_run_refuses_other_models(tmp_path):
