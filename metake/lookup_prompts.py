@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -31,6 +32,7 @@ class LookupPrompts:
         cache: KV cache of the tokens before the lookup token, where these are constant; see `resumed`.
         rows: `n templates`, row of each lookup token; by default every row has one.
         preserved: row and column of the bare rows' tokens whose keys the solve preserves; None for no such tokens.
+        constant: layer -> further keys that the solve preserves, `p x d_k`, which do not change with the lower layers.
     """
 
     tokens: PrefixBatch
@@ -42,6 +44,7 @@ class LookupPrompts:
     cache: KVCache | None = None
     rows: Tensor | None = None
     preserved: tuple[Tensor, Tensor] | None = None
+    constant: Mapping[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     @torch.no_grad()
@@ -76,7 +79,7 @@ class LookupPrompts:
         hidden = tokens.run(model, stop=start, inputs=(start,)).inputs[start]
         at, columns = batch.lookup_positions
         last = columns - tokens.prefix_lengths[at]
-        others = _other_tokens(batch) if preserve else None
+        others = other_tokens(batch) if preserve else None
         return cls(
             tokens,
             last,
@@ -153,17 +156,18 @@ class LookupPrompts:
         rows, last = self.bare_positions
         return pick_tokens(last, stream, rows)
 
-    def preserved_keys(self, keys: Tensor) -> Tensor | None:
-        """Keys that the solve preserves, `p x d_k`; None if there are none.
+    def preserved_keys(self, layer: int, keys: Tensor) -> Tensor | None:
+        """Keys that the solve of a layer preserves, `p x d_k`; None if there are none.
 
         Args:
-            keys: keys of the suffixes, `rows x width x d_k`.
+            layer: the layer.
+            keys: its keys of the suffixes, `rows x width x d_k`.
 
         Returns:
-            Keys of all other tokens of the bare prompts with their answers.
+            Keys of the other tokens of the bare prompts with their answers.
         """
         if self.preserved is None:
-            return None
+            return self.constant.get(layer)
         rows, columns = self.preserved
         return pick_tokens(columns, keys, rows)
 
@@ -222,7 +226,7 @@ class LookupPrompts:
         return self.bare(self.tokens.ids.suffix)[:, :length], last, self.bare(hidden.suffix)[:, :length]
 
 
-def _other_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
+def other_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
     """Row and column of all tokens of the bare rows that are no lookup tokens."""
     at = [
         (row, column)

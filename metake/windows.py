@@ -15,7 +15,8 @@ class Windows(Component):
 
     Attributes:
         at_prompt: whether the first window is edited at the prompt's last token, the one before it, as all others are.
-        preserves: whether the solve preserves the keys of all other tokens of prompt and answer.
+        preserves: whether the solve preserves the keys of all other tokens of prompt and answer, as they are in the solve.
+        preserves_constant: whether it preserves these keys as they are before the batch.
         uses_contexts: whether requests are also planned and solved in contexts.
 
     Example:
@@ -27,6 +28,7 @@ class Windows(Component):
     family = "windows"
     at_prompt: ClassVar[bool] = False
     preserves: ClassVar[bool] = False
+    preserves_constant: ClassVar[bool] = False
     uses_contexts: ClassVar[bool] = True
 
     @abstractmethod
@@ -57,6 +59,18 @@ class WholeAnswer(Windows):
             Index 0.
         """
         return (0,)
+
+
+@register
+class PreservedPrompt(WholeAnswer):
+    """One window; the keys of all other tokens of prompt and answer are preserved, as they are before the batch.
+
+    Without them an exact gradient writes what the targets of a batch have in common at tokens that their prompts share
+    with other texts, such as the question mark.
+    """
+
+    kind = "preserved-prompt"
+    preserves_constant = True
 
 
 @register

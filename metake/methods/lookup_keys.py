@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from torch import Tensor
 from metake.errors import MetakeError
 from metake.geometry.operator import Geometry
 from metake.key_estimators import KeyEstimator
-from metake.lookup_prompts import LookupPrompts
+from metake.lookup_prompts import LookupPrompts, other_tokens, pick_tokens
 from metake.models.editable import EditableModel
-from metake.models.trace import upcast
+from metake.models.tokens import pad
+from metake.models.trace import run, upcast
 from metake.planners.target_optimization import TargetOptimization, mean_within
 from metake.prompts import Batch, Lookup
 from metake.requests import EditRequest
@@ -98,7 +99,7 @@ def realizability(
     rho, cosine = [], []
     for layer, geometry in geometries.items():
         at_lookup = upcast(prompts.at_lookup(keys[layer]))
-        whole = protecting(geometry, prompts.preserved_keys(keys[layer]))
+        whole = protecting(geometry, prompts.preserved_keys(layer, keys[layer]))
         rho.append(whole.realizability(prompts.mean_key(at_lookup).T).cpu())
         cosine.append(prompts.key_cosine(at_lookup))
     return torch.stack(rho), torch.stack(cosine)
@@ -116,6 +117,36 @@ def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[i
         Layer -> `n x d_k`.
     """
     return {layer: prompts.mean_key(keys) for layer, keys in keys_in_contexts(model, prompts, layers).items()}
+
+
+@torch.no_grad()
+def other_keys(model: EditableModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """Keys of the other tokens of the bare prompts with their answers, of the model as it is.
+
+    Args:
+        model: the model.
+        batch: the batch.
+        layers: layers whose keys are read.
+
+    Returns:
+        Layer -> `p x d_k`, or `d_k x d_k` with the same second moment if they are more than d_k.
+    """
+    rows, columns = other_tokens(batch)
+    ids = pad(batch.edits[:: batch.templates]).to(model.device)
+    keys = run(model, ids, keys=layers, stop=max(layers)).keys
+    return {
+        layer: _compressed(upcast(pick_tokens(columns, keys[layer], rows // batch.templates)))
+        for layer in layers
+    }
+
+
+def _compressed(keys: Tensor) -> Tensor:
+    """At most `d_k` keys with the same second moment `K_p K_p^T` as `p x d_k`, from a QR decomposition in fp64."""
+    count, d_k = keys.shape
+    if count <= d_k:
+        return keys
+    factor: Tensor = torch.linalg.qr(keys.double(), mode="r").R
+    return factor
 
 
 def consistent_lookups(
@@ -163,10 +194,12 @@ def batch_at(
         Input of the planner, and input of the solver.
     """
     preserve = windows is not None and windows.preserves
+    constant = windows is not None and windows.preserves_constant
 
     def built(lookups: Lookup | Sequence[Lookup]) -> tuple[Batch, LookupPrompts]:
         batch = Batch.build(model, requests, contexts, lookups, windows)
-        return batch, LookupPrompts.build(model, batch, layers[0], estimator, preserve)
+        prompts = LookupPrompts.build(model, batch, layers[0], estimator, preserve)
+        return batch, replace(prompts, constant=other_keys(model, batch, layers) if constant else {})
 
     batch, prompts = built(lookup)
     if not consistent or not contexts:

@@ -139,6 +139,7 @@ class LayeredSolver:
                 f"allocation: {model.name} ({model.family}) normalizes the output of a down-projection, so a residual of the "
                 "stream is none of this output; choose another allocation, e.g. spread"
             )
+        self._constant: tuple[Mapping[int, Tensor], dict[int, Geometry]] = {}, {}
         self.max_tokens = max_tokens or (4096 if model.device.type == "cpu" else 16384)
 
     @property
@@ -180,9 +181,29 @@ class LayeredSolver:
         """
         top = self.planned_at
         if prompts.preserved is None:
-            return self.geometries[top]
+            return self._constant_geometry(prompts, top)
         block = self._run_to(prompts, top, prompts.start, prompts.hidden)
-        return protecting(self.geometries[top], prompts.preserved_keys(block.keys[top].suffix))
+        return protecting(self.geometries[top], prompts.preserved_keys(top, block.keys[top].suffix))
+
+    def _constant_geometry(self, prompts: LookupPrompts, layer: int) -> Geometry:
+        """Geometry of a layer with the prompts' constant keys, which is built once."""
+        if self._constant[0] is not prompts.constant:
+            self._constant = prompts.constant, {}
+        built = self._constant[1]
+        if layer not in built:
+            built[layer] = protecting(self.geometries[layer], prompts.constant.get(layer))
+        return built[layer]
+
+    def _geometry(
+        self, prompts: LookupPrompts, layer: int, keys: Tensor, differentiate_keys: bool
+    ) -> Geometry:
+        """Geometry of a layer with the keys that the prompts preserve, from its keys of the suffixes."""
+        if prompts.preserved is None:
+            return self._constant_geometry(prompts, layer)
+        others = prompts.preserved_keys(layer, keys)
+        return protecting(
+            self.geometries[layer], others if differentiate_keys or others is None else others.detach()
+        )
 
     @torch.no_grad()
     def ffn_output(self, prompts: LookupPrompts) -> Tensor:
@@ -234,11 +255,8 @@ class LayeredSolver:
                 goals = self._goals(prompts, streams, residuals)
             stream = upcast(prompts.at_bare_lookup(streams[goal_layer]))
             lookups = upcast(prompts.at_lookup(block.keys[layer].suffix))
-            others = prompts.preserved_keys(block.keys[layer].suffix)
+            geometry = self._geometry(prompts, layer, block.keys[layer].suffix, differentiate_keys)
             key, remaining = prompts.mean_key(lookups), goals[goal_layer] - stream
-            geometry = protecting(
-                self.geometries[layer], others if differentiate_keys or others is None else others.detach()
-            )
             columns = (key if differentiate_keys else key.detach()).T.to(geometry.device)
             right, attenuation = geometry.channel_and_attenuation(columns, self.fit)
             right = right.to(key)

@@ -1,0 +1,124 @@
+"""The preserved keys of the prompts' other tokens, against a dense solve and passes of one row."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metake as mk
+from metake.methods.lookup_keys import _compressed, other_keys
+from metake.methods.table import METHODS, method_named
+from metake.models.trace import frozen, run
+from metake.prompts import Batch
+
+LAYERS = (1, 2)
+REQUESTS = (
+    mk.EditRequest("Which guild does {} belong to?", "Nezan Girok", "Green Lantern and Red Oak"),
+    mk.EditRequest("{} is a", "Zumi Bama", "potter"),
+)
+
+
+def method(row="memit", contexts=(), **changes):
+    made = METHODS[row].prototype.updated(geometry="identity", **changes)
+    return made.changed({("layers",): LAYERS, ("contexts",): contexts})
+
+
+def delta_of(model, chosen):
+    with frozen(model.model):
+        state = chosen.prepare(model, chosen.init(model), REQUESTS)
+        return chosen.step(model, REQUESTS, state, lambda: None)[0]
+
+
+def keys_of(model, row, layer):
+    return run(model, torch.tensor([row.ids]), keys=(layer,), stop=layer).keys[layer][0].double()
+
+
+def split_keys(model, layer, contexts=()):
+    """Keys at the lookup tokens and at all other tokens, of every bare prompt with its answer, by one pass each."""
+    batch = Batch.build(model, REQUESTS, contexts)
+    at, other = [], []
+    with torch.no_grad():
+        for row in batch.edits[:: batch.templates]:
+            keys = keys_of(model, row, layer)
+            at.append(keys[row.lookup][None])
+            other.append(torch.cat([keys[: row.lookup], keys[row.lookup + 1 :]]))
+    return torch.cat(at), torch.cat(other)
+
+
+@pytest.mark.parametrize("contexts", [(), ("Yes.", "It was a mild day")])
+def test_other_keys_are_those_of_passes_of_one_row(demo, contexts):
+    batch = Batch.build(demo, REQUESTS, contexts)
+    found = other_keys(demo, batch, LAYERS)
+    for layer in LAYERS:
+        expected = split_keys(demo, layer, contexts)[1]
+        assert len(expected) > len(REQUESTS), "tokens of the prompt, and not of the answers alone"
+        torch.testing.assert_close(found[layer].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 2**31 - 1))
+def test_compressed_keys_have_the_same_second_moment(count: int, d_k: int, seed: int):
+    keys = torch.randn(count, d_k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = _compressed(keys)
+    assert found.shape == (min(count, d_k), d_k)
+    torch.testing.assert_close(found.T @ found, keys.T @ keys)
+
+
+def test_solver_has_the_preserved_keys_of_the_prompts_at_hand(demo):
+    """The geometry is built once for some prompts, and anew for others."""
+    made = method(windows="preserved-prompt")
+    state = made.prepare(demo, made.init(demo), REQUESTS)
+    (first, second), solver = ([made.batch(demo, [r], state)[1] for r in REQUESTS], made.solver(demo, state))
+    for prompts in (first, second, first):
+        geometry = solver.unedited_geometry(prompts)
+        assert solver.unedited_geometry(prompts) is geometry
+        x = torch.eye(demo.d_k, dtype=torch.float64)[:, :3]
+        K_p = prompts.constant[LAYERS[-1]].double().T
+        expected = torch.linalg.solve(torch.eye(demo.d_k).double() + K_p @ K_p.T, x)
+        torch.testing.assert_close(geometry.solve(x), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_geometry_of_the_solve_has_the_other_keys(demo):
+    delta = delta_of(demo, method(steps=1, windows="preserved-prompt").updated(stop="none"))
+    layer = LAYERS[0]
+    K, K_p = (keys.T for keys in split_keys(demo, layer))
+    G = torch.eye(len(K)).double() + K_p @ K_p.T
+    expected = torch.linalg.solve(G + K @ K.T, K)
+    torch.testing.assert_close(delta.factors[layer][1].double(), expected, rtol=1e-4, atol=1e-6)
+    without = torch.linalg.solve(torch.eye(len(K)).double() + K @ K.T, K)
+    assert (expected - without).norm() > 0.01 * without.norm()
+
+
+@pytest.mark.parametrize("row", ["memit", "metake"])
+@pytest.mark.parametrize("from_lookup", [False, True])
+def test_update_hardly_changes_the_values_of_other_tokens(demo, row, from_lookup):
+    """Of all outputs that an update changes, those at the preserved keys change less than without their protection."""
+    changed = {}
+    for windows in ("whole-answer", "preserved-prompt"):
+        numbers = {"steps": 4, "windows": windows}
+        numbers |= {"meta_steps": 4, "from_lookup": from_lookup} if row == "metake" else {}
+        delta = delta_of(demo, method(row, ("Yes.",), **numbers).updated(stop="none"))
+        for layer in LAYERS:
+            at, other = split_keys(demo, layer, ("Yes.",))
+            D = delta.to_dense(layer).double()
+            share = (other @ D.T).norm() / (at @ D.T).norm()
+            changed.setdefault(layer, []).append(float(share))
+    for without, preserved in changed.values():
+        assert preserved < 0.5 * without
+
+
+def test_preserved_keys_only_attenuate(demo):
+    """The preview has the geometry of the solve, in which rho is smaller (T1f)."""
+    rho, eta = {}, {}
+    for windows in ("whole-answer", "preserved-prompt"):
+        with mk.Editor(demo, method=method(windows=windows, steps=2), progress=False) as editor:
+            rho[windows] = editor.preview(REQUESTS).rho
+            eta[windows] = editor.edit(REQUESTS).stages[0].solution.eta[LAYERS[0]]
+    assert (rho["preserved-prompt"] < rho["whole-answer"]).all()
+    assert (eta["preserved-prompt"] < eta["whole-answer"]).all()
+
+
+def test_name_says_what_is_preserved(demo):
+    made = method_named("metake-alphaedit + preserved-prompt", LAYERS)
+    assert made.name == "metake-alphaedit + preserved-prompt"
+    assert made.windows.preserves_constant
+    assert not method_named("metake-alphaedit", LAYERS).windows.preserves_constant
