@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ from metake.data.records import Record, read_records
 from metake.deltas import Delta
 from metake.models.chat import described
 from metake.models.editable import EditableModel
-from metake.models.tokens import Row, encode, pad
+from metake.models.tokens import Row, encode, length_buckets, pad
 from metake.models.trace import frozen, run, upcast
 from metake.prompts import Batch
 from metake.provenance import provenance
@@ -65,6 +66,10 @@ KINDS = {
     "rest": "other tokens, edited prompt",
     "unrelated_last": "last token, unrelated prompt",
     "unrelated_rest": "other tokens, unrelated prompt",
+}
+BARS: dict[str, dict[str, Any]] = {
+    "mean": {"label": "mean norm", "alpha": 0.35},
+    "common": {"label": "norm of the mean", "height": 0.4},
 }
 Moved = dict[str, dict[str, float]]
 
@@ -92,7 +97,10 @@ def tokens_of(
 
 @torch.no_grad()
 def moved_by(
-    model: EditableModel, records: Sequence[Record], deltas: Mapping[str, Delta]
+    model: EditableModel,
+    records: Sequence[Record],
+    deltas: Mapping[str, Delta],
+    max_tokens: int | None = None,
 ) -> dict[str, dict[int, Moved]]:
     """Label -> layer -> kind of token -> `mean` of ||D k|| and `common`, the norm of the mean of D k.
 
@@ -100,27 +108,43 @@ def moved_by(
         model: the unedited model.
         records: the records; kinds of tokens that they do not have are left out.
         deltas: label -> update that folds into the weights.
+        max_tokens: padded tokens per pass; by default what suits the device.
 
     Returns:
         Norms in the units of the stream.
     """
     rows, at = tokens_of(model, records)
     layers = sorted({layer for delta in deltas.values() for layer in delta.weight_layers})
-    with frozen(model.model):
-        keys = run(model, pad(rows).to(model.device), keys=layers, stop=layers[-1]).keys
-    found: dict[str, dict[int, Moved]] = {label: {} for label in deltas}
-    for layer in layers:
-        chosen = {kind: upcast(keys[layer][tuple(torch.tensor(places).T)]) for kind, places in at.items()}
-        for label, delta in deltas.items():
-            if layer in delta.weight_layers:
-                D = delta.to_dense(layer, model.device)
-                found[label][layer] = {kind: _norms(k @ D.to(k).T) for kind, k in chosen.items()}
+    sums: dict[tuple[str, int, str], list[Tensor]] = {}
+    for members in length_buckets([len(row) for row in rows], max_tokens or model.pass_tokens):
+        where = {i: j for j, i in enumerate(members)}
+        here = {
+            kind: [(where[i], column) for i, column in places if i in where] for kind, places in at.items()
+        }
+        with frozen(model.model):
+            keys = run(
+                model, pad([rows[i] for i in members]).to(model.device), keys=layers, stop=layers[-1]
+            ).keys
+        for label, layer in product(deltas, layers):
+            if layer in deltas[label].weight_layers:
+                D = upcast(deltas[label].to_dense(layer, model.device))
+                for kind, places in here.items():
+                    if places:
+                        changes = keys[layer][tuple(torch.tensor(places).T)].to(D) @ D.T
+                        sums.setdefault((label, layer, kind), []).append(
+                            torch.cat([changes.norm(dim=1).sum()[None], changes.sum(0)])
+                        )
+    found: dict[str, dict[int, Moved]] = {
+        label: {n: {} for n in deltas[label].weight_layers} for label in deltas
+    }
+    for label, layer, kind in product(deltas, layers, at):
+        if parts := sums.get((label, layer, kind)):
+            norms, common = torch.stack(parts).sum(0).split([1, len(parts[0]) - 1])
+            found[label][layer][kind] = {
+                "mean": float(norms) / len(at[kind]),
+                "common": float(common.norm()) / len(at[kind]),
+            }
     return found
-
-
-def _norms(changes: Tensor) -> dict[str, float]:
-    """Mean norm of some changes, `n x d_v`, and the norm of their mean."""
-    return {"mean": float(changes.norm(dim=1).mean()), "common": float(changes.mean(0).norm())}
 
 
 def draw(found: Mapping[str, Mapping[int, Moved]], path: Path) -> Path:
@@ -133,20 +157,9 @@ def draw(found: Mapping[str, Mapping[int, Moved]], path: Path) -> Path:
         for axis, (label, layers) in zip(axes[0], found.items(), strict=True):
             layer = max(layers)
             names = [KINDS[kind] for kind in layers[layer]]
-            axis.barh(
-                names,
-                [n["mean"] for n in layers[layer].values()],
-                color=colors[label],
-                alpha=0.35,
-                label="mean norm",
-            )
-            axis.barh(
-                names,
-                [n["common"] for n in layers[layer].values()],
-                color=colors[label],
-                height=0.4,
-                label="norm of the mean",
-            )
+            for part, look in BARS.items():
+                lengths = [norms[part] for norms in layers[layer].values()]
+                axis.barh(names, lengths, color=colors[label], **look)
             axis.set_title(f"{label}\nlayer {layer}", fontsize="small")
             axis.set_xlabel(r"$\|D k\|$")
         axes[0, 0].invert_yaxis()
