@@ -209,10 +209,21 @@ def test_method_named_reads_a_row_with_components(name, values):
         ("memit + past-kes", "unknown 'past-kes'; did you mean 'past-keys'"),
         (
             "memit + unrolled",
-            "'unrolled' is a gradient, which memit does not have",
+            "'unrolled' is a kind of the component gradient, which memit does not have",
         ),  # an open loop has no gradient
-        ("ultraedit + past-keys", "'past-keys' is a memory, which ultraedit does not have"),
-        ("grace + past-keys", "'past-keys' is a memory, which grace does not have"),
+        (
+            "ultraedit + past-keys",
+            "'past-keys' is a kind of the component memory, which ultraedit does not have; its components: none",
+        ),
+        (
+            "grace + past-keys",
+            "'past-keys' is a kind of the component memory, which grace does not have; its components: patch",
+        ),
+        (
+            "ultraedit + preserved-prompt",
+            "'preserved-prompt' is a kind of the component windows, which ultraedit does not have",
+        ),
+        ("memit-merge + windows", "windows: merge requires windows=whole-answer"),
         ("memit + rounds 0", "settings: rounds: input should be greater than or equal to 1"),
         ("memit + rounds x", "settings: rounds: "),
         ("memit + fit least_square", "settings: fit: unknown 'least_square'; did you mean 'least_squares'"),

@@ -85,17 +85,36 @@ def _read_choice(method: Method, choice: str) -> tuple[Path, Any]:
 
 
 def _unknown_kind(method: Method, choice: str) -> MetakeError:
-    """Error with the kinds of the family that is probably meant; those of every family if no kind is similar."""
+    """Error of a choice that is no kind of the method's components, or of a kind that does not go with the others.
+
+    Args:
+        method: the method.
+        choice: the kind.
+
+    Returns:
+        The kinds of the family that is probably meant, or of every family if none is similar.
+    """
     where = f"method: {method.label} + ..."
-    families = dict.fromkeys(part.family for path, part in method.named_components() if path)
+    families = {part.family: path for path, part in method.named_components() if path}
     kinds = {family: known_kinds(family) for family in families}
+    for family, path in families.items():
+        if choice in kinds[family]:
+            try:
+                method.changed({path: choice})
+            except (MetakeError, ValueError) as error:
+                return MetakeError(
+                    f"method: {method.label} + {choice}: {str(error).removeprefix('settings: ')}"
+                )
     near = get_close_matches(choice, [kind for known in kinds.values() for kind in known], 1)
     if near:
         family = next(family for family, known in kinds.items() if near[0] in known)
         return unknown_name(f"{where}: {family}", choice, kinds[family])
     for family, others in all_families().items():
         if choice in others and family not in families:
-            return MetakeError(f"{where}: {choice!r} is a {family}, which {method.label} does not have")
+            return MetakeError(
+                f"{where}: {choice!r} is a kind of the component {family}, which {method.label} does not have; "
+                f"its components: {', '.join(families) or 'none'}"
+            )
     listed = "; ".join(f"{family}: {', '.join(known)}" for family, known in kinds.items())
     return MetakeError(
         f"{where}: unknown {choice!r}; known kinds: {listed}. A class of your own needs @mk.register, and an import or an entry point"
