@@ -120,6 +120,11 @@ class LookupPrompts:
         cache = KVCache(known, lookups) if most else None
         return replace(self, tokens=tokens, last=torch.zeros_like(lookups), hidden=hidden, cache=cache)
 
+    @property
+    def without_preserved(self) -> LookupPrompts:
+        """The same prompts, of whose keys none is preserved."""
+        return replace(self, preserved=None, constant={})
+
     @cached_property
     def bare_cache(self) -> KVCache | None:
         """KV cache of the bare prompts; None without one."""

@@ -98,6 +98,23 @@ def test_attenuation_equals_the_strength_it_leads_to(demo, records, statistics_o
         )
 
 
+@pytest.mark.parametrize("name", ["memit", "alphaedit", "memit-anyedit"])
+def test_attenuation_sets_the_strength_without_preserved_keys(demo, records, statistics_of, name):
+    """Keys preserved beside C do not scale with the strength: it is that of the same method without them."""
+    requests, found = [r.request for r in records[:4]], {}
+    without, preserved = (
+        ("bare-windows", "windows") if "anyedit" in name else ("whole-answer", "preserved-prompt")
+    )
+    for windows in (without, preserved):
+        method = method_named(name, (1, 2)).updated(windows=windows, attenuation=0.4, steps=1, contexts=())
+        with Editor(demo, method=method, statistics=statistics_of(demo), progress=False) as editor:
+            preview = editor.preview(requests)
+            found[windows] = editor.state.scale or preview.state.scale, float(preview.eta.quantile(0.5))
+    assert found[preserved][0] == pytest.approx(found[without][0], rel=1e-4)
+    assert found[without][1] == pytest.approx(0.4, rel=1e-4)
+    assert found[preserved][1] < 0.4, "the preview has the preserved keys"
+
+
 def test_attenuation_is_restored_with_a_run(demo, records, statistics_of):
     """A batch that is applied from a file leads to the same strength as the edit did."""
     method = method_named("memit", (1, 2)).updated(attenuation=0.5, steps=1, contexts=())

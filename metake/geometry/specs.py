@@ -51,8 +51,8 @@ class GeometrySpec(Component):
         None,
         gt=0,
         lt=1,
-        description="strength of the constraint, as the median attenuation eta of the first batch's keys; "
-        "replaces lambda or L2",
+        description="strength of the constraint, as the median attenuation eta of the first batch's keys without "
+        "further preserved keys; replaces lambda or L2",
     )
 
     @abstractmethod

@@ -248,7 +248,9 @@ class LocateThenEdit(Method):
         eta = self.geometry.attenuation
         if eta is None or state.scale is not None:
             return state
-        rho = [found.flatten() for found, _ in self._realizability(model, groups, state)]
+        # without the keys that the prompts preserve, which do not scale with the factor
+        bare = [replace(group, prompts=group.prompts.without_preserved) for group in groups]
+        rho = [found.flatten() for found, _ in self._realizability(model, bare, state)]
         return replace(state, scale=scale_for(eta, torch.cat(rho)))
 
     def _realizability(
