@@ -232,12 +232,22 @@ class LookupPrompts:
 
 
 def other_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Row and column of all tokens of the bare rows that are no lookup tokens."""
+    """Row and column of all tokens of the bare rows that do not have the key of a lookup token.
+
+    Args:
+        batch: the batch.
+
+    Returns:
+        Two tensors, one entry per token. Lookup tokens have such a key, and tokens up to which a row equals another one up
+        to its lookup token.
+    """
+    bare = batch.edits[:: batch.templates]
+    edited = {row.ids[: lookup + 1] for row in bare for lookup in row.lookups}
     at = [
-        (row, column)
-        for row in range(0, len(batch.edits), batch.templates)
-        for column in range(len(batch.edits[row]))
-        if column not in batch.edits[row].lookups
+        (i * batch.templates, column)
+        for i, row in enumerate(bare)
+        for column in range(len(row))
+        if row.ids[: column + 1] not in edited
     ]
     rows, columns = torch.tensor(at, dtype=torch.long).reshape(-1, 2).T
     return rows, columns

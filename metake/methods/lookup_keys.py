@@ -13,8 +13,9 @@ from metake.errors import MetakeError
 from metake.geometry.operator import Geometry
 from metake.key_estimators import KeyEstimator
 from metake.lookup_prompts import LookupPrompts, other_tokens, pick_tokens
+from metake.models.ambient import exact_device
 from metake.models.editable import EditableModel
-from metake.models.tokens import pad
+from metake.models.tokens import length_buckets, pad
 from metake.models.trace import run, upcast
 from metake.planners.target_optimization import TargetOptimization, mean_within
 from metake.prompts import Batch, Lookup
@@ -121,7 +122,7 @@ def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[i
 
 @torch.no_grad()
 def other_keys(model: EditableModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-    """Keys of the other tokens of the bare prompts with their answers, of the model as it is.
+    """Keys of the other tokens of the bare prompts with their answers, of the model as it is, in passes of bounded size.
 
     Args:
         model: the model.
@@ -129,20 +130,28 @@ def other_keys(model: EditableModel, batch: Batch, layers: Sequence[int]) -> dic
         layers: layers whose keys are read.
 
     Returns:
-        Layer -> `p x d_k`, or `d_k x d_k` with the same second moment if they are more than d_k.
+        Layer -> `p x d_k` in any order, or `d_k x d_k` in fp64 with the same second moment if p is larger than d_k.
     """
     rows, columns = other_tokens(batch)
-    ids = pad(batch.edits[:: batch.templates]).to(model.device)
-    keys = run(model, ids, keys=layers, stop=max(layers)).keys
-    return {
-        layer: _compressed(upcast(pick_tokens(columns, keys[layer], rows // batch.templates)))
-        for layer in layers
-    }
+    rows, texts = rows // batch.templates, batch.edits[:: batch.templates]
+    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for members in length_buckets([len(row) for row in texts], model.pass_tokens):
+        ids = pad([texts[i] for i in members]).to(model.device)
+        keys = run(model, ids, keys=layers, stop=max(layers)).keys
+        place = torch.full((len(texts),), -1)
+        place[members] = torch.arange(len(members))
+        here = place[rows] >= 0
+        for layer, parts in found.items():
+            others = upcast(pick_tokens(columns[here], keys[layer], place[rows[here]]))
+            parts.append(others.to(exact_device(others.device)))
+            if sum(map(len, parts)) > 2 * parts[0].shape[1]:
+                parts[:] = [_compressed(torch.cat(parts))]
+    return {layer: _compressed(torch.cat(parts)) for layer, parts in found.items()}
 
 
 def _compressed(keys: Tensor) -> Tensor:
     """At most `d_k` keys with the same second moment `K_p K_p^T` as `p x d_k`, from a QR decomposition in fp64."""
-    count, d_k = keys.shape
+    count, d_k = keys.shape  # the moment itself has the square of their condition number
     if count <= d_k:
         return keys
     factor: Tensor = torch.linalg.qr(keys.double(), mode="r").R

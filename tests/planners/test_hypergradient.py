@@ -8,6 +8,7 @@ import torch
 from metake.geometry.null_space import Projected
 from metake.geometry.operator import Ridge
 from metake.lookup_prompts import LookupPrompts
+from metake.methods.lookup_keys import other_keys
 from metake.models.trace import frozen
 from metake.planners import end_loss
 from metake.planners.hypergradient import ParallelLoss, UnrolledLoss, VirtualEditLoss, measured_shares
@@ -137,6 +138,23 @@ def test_unrolled_equals_central_differences(double, statistics_of, kind, fit):
     losses, gradient = case.unrolled()
     assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
     for seed in range(3):
+        way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
+
+
+@pytest.mark.parametrize("from_lookup", [False, True])
+def test_unrolled_with_constant_preserved_keys_equals_central_differences(double, statistics_of, from_lookup):
+    """The keys of `+ preserved-prompt` are in the geometry of every solve and have no derivative."""
+    case = Case(double, statistics_of(double))
+    without = case.unrolled()[1]
+    case.prompts = replace(case.prompts, constant=other_keys(double, case.batch, LAYERS))
+    if from_lookup:
+        case.prompts = case.prompts.resumed(double, case.batch, case.solver.layers[-1])
+        case.from_lookup = True
+    losses, gradient = case.unrolled()
+    assert float((losses.nll + PENALTY.kl * losses.kl).sum()) == pytest.approx(case.executed(case.residuals))
+    assert not torch.allclose(gradient, without, rtol=1e-3, atol=0)
+    for seed in range(2):
         way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         assert (gradient * way).sum().item() == pytest.approx(case.slope_along(way), **digits(double))
 

@@ -1,13 +1,18 @@
 """The preserved keys of the prompts' other tokens, against a dense solve and passes of one row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import metake as mk
+from metake.lookup_prompts import other_tokens
+from metake.methods import lookup_keys
 from metake.methods.lookup_keys import _compressed, other_keys
 from metake.methods.table import METHODS, method_named
+from metake.models.editable import EditableModel
 from metake.models.trace import frozen, run
 from metake.prompts import Batch
 
@@ -52,7 +57,9 @@ def test_other_keys_are_those_of_passes_of_one_row(demo, contexts):
     for layer in LAYERS:
         expected = split_keys(demo, layer, contexts)[1]
         assert len(expected) > len(REQUESTS), "tokens of the prompt, and not of the answers alone"
-        torch.testing.assert_close(found[layer].double(), expected, rtol=1e-4, atol=1e-5)
+        assert found[layer].shape == expected.shape
+        keys = found[layer].double()
+        torch.testing.assert_close(keys.T @ keys, expected.T @ expected, rtol=1e-4, atol=1e-5)
 
 
 @given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 2**31 - 1))
@@ -61,6 +68,44 @@ def test_compressed_keys_have_the_same_second_moment(count: int, d_k: int, seed:
     found = _compressed(keys)
     assert found.shape == (min(count, d_k), d_k)
     torch.testing.assert_close(found.T @ found, keys.T @ keys)
+
+
+def test_token_with_the_key_of_an_edited_token_is_not_preserved(demo):
+    """The first request's lookup token begins the second prompt: one key cannot be both changed and preserved."""
+    requests = [mk.EditRequest("{} is a", name, "potter") for name in ("Zumi", "Zumi Bama")]
+    batch = Batch.build(demo, requests, ())
+    first, second = batch.edits
+    at = len(first.up_to_lookup)
+    assert second.ids[:at] == first.ids[:at]
+    assert second.lookup >= at
+    rows, columns = other_tokens(batch)
+    found = set(zip(rows.tolist(), columns.tolist(), strict=True))
+    every = {(row, column) for row in (0, 1) for column in range(len(batch.edits[row]))}
+    assert every - found == {(0, first.lookup), (1, second.lookup), (1, at - 1)}
+
+
+def test_other_keys_are_read_in_bounded_passes(demo, monkeypatch):
+    """At most a pass's tokens are run at once, and at most 2 d_k keys of a layer stay: the second moment is the same."""
+    monkeypatch.setattr(EditableModel, "pass_tokens", 16)
+    passes = []
+    monkeypatch.setattr(
+        lookup_keys,
+        "run",
+        lambda model, ids, **kwargs: passes.append(ids.numel()) or run(model, ids, **kwargs),
+    )
+    requests = [
+        replace(request, target_new=" ".join(["oak"] * n)) for request in REQUESTS for n in range(1, 40)
+    ]
+    batch = Batch.build(demo, requests, ())
+    found = other_keys(demo, batch, LAYERS)
+    assert max(passes) <= max(16, *map(len, batch.edits))
+    for layer in LAYERS:
+        with torch.no_grad():
+            every = [(keys_of(demo, row, layer), row.lookup) for row in batch.edits]
+        expected = torch.cat([torch.cat([keys[:at], keys[at + 1 :]]) for keys, at in every])
+        assert len(expected) > 2 * demo.d_k
+        assert found[layer].shape == (demo.d_k, demo.d_k)
+        torch.testing.assert_close(found[layer].T @ found[layer], expected.T @ expected, rtol=1e-4, atol=1e-3)
 
 
 def test_solver_has_the_preserved_keys_of_the_prompts_at_hand(demo):
