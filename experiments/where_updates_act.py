@@ -1,12 +1,12 @@
-"""How far updates move the value at each kind of token: at the edited subjects, and at tokens that other texts share.
+"""How far updates move values at each kind of token: at the edited subjects, and at tokens that other texts share.
 
     metake edit --model demo --requests facts.json --method metake-alphaedit --out edits/metake-alphaedit
     metake edit --model demo --requests facts.json --method alphaedit-blue --out edits/alphaedit-blue
     python experiments/where_updates_act.py edits/metake-alphaedit edits/alphaedit-blue --model demo --data facts.json
 
-Of a token with key k an update D moves the value by D k. Per layer and kind of token: the mean of ||D k|| over the tokens of
-all records, and the norm of the mean of D k, which is what the update adds to all of them. Keys are those of the unedited
-model; the first token of a text is left out.
+At a token with key k an update D moves the value by D k. The table has, per layer and kind of token, the mean of ||D k|| over
+the tokens of all records, and the norm of the mean of D k: the part that all these tokens have in common. Keys are those of the
+unedited model. A subject counts with its last token. The first token of a text is no `other token`: its key is unlike all others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def options() -> Parser:
     """Options of the script."""
     parser = Parser(description=__doc__)
     parser.add_argument(
-        "folders", nargs="+", type=Path, help="that metake edit wrote; their names are the labels"
+        "folders", nargs="+", type=Path, help="folders that metake edit wrote; their names are the labels"
     )
     model_options(parser, chat=True)
     parser.add_argument("--data", type=Path, required=True, help="records with unrelated prompts")
@@ -72,6 +72,21 @@ BARS: dict[str, dict[str, Any]] = {
     "common": {"label": "norm of the mean", "height": 0.4},
 }
 Moved = dict[str, dict[str, float]]
+
+
+def read_deltas(folders: Sequence[Path]) -> dict[str, Delta]:
+    """Updates of folders by their names, which are the labels; one that is missing or not of weights is a `MetakeError`."""
+    deltas: dict[str, Delta] = {}
+    for given in folders:
+        folder = given.parent if given.is_file() else given
+        label = folder.resolve().name
+        if label in deltas:
+            raise MetakeError(f"{given}: a second folder named {label}; names are the labels, rename one")
+        deltas[label] = delta = Delta.load(given)
+        delta.require_foldable(str(given))
+        if not delta.weight_layers:
+            raise MetakeError(f"{given}: changes no weight, so there is nothing to measure; leave it out")
+    return deltas
 
 
 def tokens_of(
@@ -148,18 +163,18 @@ def moved_by(
 
 
 def draw(found: Mapping[str, Mapping[int, Moved]], path: Path) -> Path:
-    """Bars of ||D k|| per kind of token, one panel per update: at its last layer; dark: what all tokens have in common."""
+    """Bars of ||D k|| per kind of token, one panel per update, at its last layer; dark: the norm of the mean of D k."""
     with styled():
         figure, axes = panels(
             1, len(found), figsize=(1.9 + 2.1 * len(found), 2.9), sharex=True, sharey=True, squeeze=False
         )
-        colors = {label: style[0] for label, style in line_styles(found).items()}
+        colors = {label: line[0] for label, line in line_styles(found).items()}
         for axis, (label, layers) in zip(axes[0], found.items(), strict=True):
             layer = max(layers)
             names = [KINDS[kind] for kind in layers[layer]]
-            for part, look in BARS.items():
+            for part, style in BARS.items():
                 lengths = [norms[part] for norms in layers[layer].values()]
-                axis.barh(names, lengths, color=colors[label], **look)
+                axis.barh(names, lengths, color=colors[label], **style)
             axis.set_title(f"{label}\nlayer {layer}", fontsize="small")
             axis.set_xlabel(r"$\|D k\|$")
         axes[0, 0].invert_yaxis()
@@ -172,15 +187,9 @@ def draw(found: Mapping[str, Mapping[int, Moved]], path: Path) -> Path:
 def main() -> None:
     args = options().parse_args()
     records = read_records(args.data, args.edits, need=("locality",))
+    deltas = read_deltas(args.folders)
     model = chosen_model(args)
-    deltas: dict[str, Delta] = {}
-    for folder in args.folders:
-        if folder.name in deltas:
-            raise MetakeError(
-                f"{folder}: a second folder named {folder.name}; names are the labels, rename one"
-            )
-        deltas[folder.name] = delta = Delta.load(folder)
-        delta.require_foldable(str(folder))
+    for folder, delta in zip(args.folders, deltas.values(), strict=True):
         delta.check_fits(model, where=str(folder))
     found = moved_by(model, records, deltas)
     head = ["update", "layer", *(kind.replace("_", " ") for kind in KINDS)]

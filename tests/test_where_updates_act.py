@@ -1,14 +1,18 @@
 """Where updates act, against one pass per prompt, and the command."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import metake as mk
-from experiments.where_updates_act import KINDS, moved_by
+from experiments import where_updates_act as script
+from experiments.where_updates_act import KINDS, moved_by, read_deltas
 from metake.models.tokens import encode
 from metake.models.trace import frozen, run
+from metake.patches.grace import Codebook
 from metake.prompts import Batch
 from metake.shipped import ASSETS
 from tests.scripts import call_here, refused
@@ -68,12 +72,39 @@ def test_where_updates_act_writes_its_table_and_figure(tmp_path, demo, delta):
     assert (tmp_path / "r" / "demo.png").stat().st_size > 1000
 
 
-def test_refused_folders(tmp_path, delta):
+def test_labels_are_names_of_folders(tmp_path, delta, monkeypatch):
+    """Also of the folder that is the current one, and of the folder of a file."""
+    for name in ("one", "two"):
+        delta.save(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "one")
+    assert list(read_deltas([Path(), Path("../two/delta.safetensors")])) == ["one", "two"]
+
+
+def test_refused_folders(tmp_path, demo, delta, monkeypatch):
+    """Before a model is loaded, but for the one that does not fit it; nothing is written."""
     for name in ("a", "b"):
         delta.save(tmp_path / name / "same")
-    for folders, line in (
-        ([tmp_path / "a" / "same", tmp_path / "b" / "same"], "rename one"),
-        ([tmp_path / "missing"], "missing"),
+    keys, values, labels = (
+        torch.ones(1, demo.d_k),
+        torch.ones(1, demo.d_v),
+        torch.zeros(1, 1, dtype=torch.long),
+    )
+    gated = Codebook(layer=LAYER, keys=keys, values=values, labels=labels, radius=1.0)
+    mk.Delta({}, patches=(gated,)).save(tmp_path / "gated")
+    mk.Delta({}).save(tmp_path / "nothing")
+    replace(delta, model="0" * 16).save(tmp_path / "other")
+    loads = []
+    monkeypatch.setattr(script, "chosen_model", lambda args: loads.append(args.model) or demo)
+    for folders, line, loaded in (
+        (["a/same", "b/same"], "rename one", 0),
+        (["missing"], "missing", 0),
+        (["a/same", "gated"], "has a gate", 0),
+        (["nothing"], "changes no weight", 0),
+        (["a/same", "other"], "made for another model", 1),
     ):
+        folders = [tmp_path / folder for folder in folders]
+        loads.clear()
         said = refused("where_updates_act.py", *folders, "--data", DATA, out=tmp_path / "r")
         assert line in said
+        assert len(loads) == loaded
+        assert not (tmp_path / "r").exists()
