@@ -32,7 +32,7 @@ class LookupPrompts:
         cache: KV cache of the tokens before the lookup token, where these are constant; see `resumed`.
         rows: `n templates`, row of each lookup token; by default every row has one.
         preserved: row and column of the bare rows' tokens whose keys the solve preserves; None for no such tokens.
-        constant: layer -> further keys that the solve preserves, `p x d_k`, which do not change with the lower layers.
+        constant: layer -> further keys that the solve preserves, `p x d_k`, whatever the updates of lower layers are.
     """
 
     tokens: PrefixBatch

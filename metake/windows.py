@@ -14,9 +14,9 @@ class Windows(Component):
     """Choice of the windows of an answer; a subclass defines `starts`.
 
     Attributes:
-        at_prompt: whether the first window is edited at the prompt's last token, the one before it, as all others are.
-        preserves: whether the solve preserves the keys of all other tokens of prompt and answer, as they are in the solve.
-        preserves_constant: whether it preserves these keys as they are before the batch.
+        at_prompt: whether the first window, too, is edited at the token before it, the prompt's last one.
+        preserves: whether each solve preserves the keys of all other tokens of prompt and answer, as lower updates changed them.
+        preserves_constant: whether each solve preserves these keys as they are before the batch.
         uses_contexts: whether requests are also planned and solved in contexts.
 
     Example:
@@ -65,8 +65,8 @@ class WholeAnswer(Windows):
 class PreservedPrompt(WholeAnswer):
     """One window; the keys of all other tokens of prompt and answer are preserved, as they are before the batch.
 
-    Without them an exact gradient writes what the targets of a batch have in common at tokens that their prompts share
-    with other texts, such as the question mark.
+    Otherwise the updates of a closed loop with the exact gradient also change values at tokens that the prompts of a batch
+    share with other texts, such as the question mark: what the targets have in common lowers the loss there.
     """
 
     kind = "preserved-prompt"

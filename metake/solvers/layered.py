@@ -186,7 +186,7 @@ class LayeredSolver:
         return protecting(self.geometries[top], prompts.preserved_keys(top, block.keys[top].suffix))
 
     def _constant_geometry(self, prompts: LookupPrompts, layer: int) -> Geometry:
-        """Geometry of a layer with the prompts' constant keys, which is built once."""
+        """Geometry of a layer with the prompts' constant keys; it is built once for some prompts."""
         if self._constant[0] is not prompts.constant:
             self._constant = prompts.constant, {}
         built = self._constant[1]
@@ -197,7 +197,7 @@ class LayeredSolver:
     def _geometry(
         self, prompts: LookupPrompts, layer: int, keys: Tensor, differentiate_keys: bool
     ) -> Geometry:
-        """Geometry of a layer with the keys that the prompts preserve, from its keys of the suffixes."""
+        """Geometry of a layer with the keys that the prompts preserve; `keys` are those of all tokens of the suffixes."""
         if prompts.preserved is None:
             return self._constant_geometry(prompts, layer)
         others = prompts.preserved_keys(layer, keys)
