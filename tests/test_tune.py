@@ -179,6 +179,18 @@ def test_search_extends_a_published_one(searched):
     assert outside[0]["choice"] not in [t["choice"] for t in searched("d", 3, earlier=outside)]
 
 
+def test_method_with_components_is_refused(monkeypatch, capsys):
+    """A search of the row alone would be of another algorithm."""
+    monkeypatch.setattr("metake.commands.tune.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("sys.argv", ["tune.py", "--methods", "memit,metake-alphaedit + preserved-prompt"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert "give metake-alphaedit and --set windows=preserved-prompt" in line
+    assert "\n" not in line
+
+
 def test_journal_belongs_to_one_run(searched):
     searched("a", 2)
     for other, named in (({"seed": 1}, "seed"), ({"edits": 1}, "edits"), ({"batch": 2}, "batch")):

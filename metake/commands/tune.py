@@ -28,6 +28,7 @@ from metake.commands.option_types import (
     Threads,
 )
 from metake.console import document
+from metake.errors import MetakeError
 from metake.extras import needs
 from metake.files import read_json
 from metake.names import unknown_name
@@ -141,6 +142,34 @@ def parse_models(text: str | None) -> tuple[str, ...]:
     return names
 
 
+def searched_row(name: str) -> str:
+    """Name of a row; a name with components is refused, as a search gives every trial those of `--set`.
+
+    Args:
+        name: a name of `--methods`.
+
+    Returns:
+        The name itself.
+
+    Raises:
+        MetakeError: the name has components.
+    """
+    from metake.methods.names import split_name
+    from metake.methods.table import method_named
+
+    row, choices, _ = split_name(name)
+    if not choices:
+        return name
+    parts = {part.kind: path[-1] for path, part in method_named(name).named_components() if path}
+    given = [
+        f"{parts[choice]}={choice}" if choice in parts else choice.replace(" ", "=") for choice in choices
+    ]
+    raise MetakeError(
+        f"--methods: {name!r} has components, which a search takes from --set; give {row} and "
+        + " ".join(f"--set {setting}" for setting in given)
+    )
+
+
 def tune(
     model: ModelOrDemo = "demo",
     methods: Methods = "memit,alphaedit,metake,metake-proxy,memit-compensated",
@@ -184,7 +213,7 @@ def tune(
         from metake.tuning.search import Budget
     torch.set_num_threads(threads or torch.get_num_threads())
     warnings.simplefilter("ignore")
-    names = [find_method(name).name for name in methods.split(",")]
+    names = [find_method(searched_row(name)).name for name in methods.split(",")]
     begin = tuple(parse_numbers(factors, "--factors")) if factors else ()
     held, others = parse_held(change or []), parse_models(winners_of)
     path = data_file(data, model, "dev.json")
