@@ -207,14 +207,13 @@ def batch_at(
 
     def built(lookups: Lookup | Sequence[Lookup]) -> tuple[Batch, LookupPrompts]:
         batch = Batch.build(model, requests, contexts, lookups, windows)
-        prompts = LookupPrompts.build(model, batch, layers[0], estimator, preserve)
-        return batch, replace(prompts, constant=other_keys(model, batch, layers) if constant else {})
+        return batch, LookupPrompts.build(model, batch, layers[0], estimator, preserve)
 
     batch, prompts = built(lookup)
-    if not consistent or not contexts:
-        return batch, prompts
-    lookups = consistent_lookups(model, prompts, layers)
-    return built(lookups) if "prompt" in lookups else (batch, prompts)
+    if consistent and contexts:
+        lookups = consistent_lookups(model, prompts, layers)
+        batch, prompts = built(lookups) if "prompt" in lookups else (batch, prompts)
+    return batch, replace(prompts, constant=other_keys(model, batch, layers)) if constant else prompts
 
 
 def scale_for(eta: float, rho: Tensor) -> float:
