@@ -66,7 +66,8 @@ class PreservedPrompt(WholeAnswer):
     """One window; the keys of all other tokens of prompt and answer are preserved, as they are before the batch.
 
     Otherwise the updates of a closed loop with the exact gradient also change values at tokens that the prompts of a batch
-    share with other texts, such as the question mark: what the targets have in common lowers the loss there.
+    share with other texts, such as the question mark: what the targets have in common lowers the loss there. With the
+    memory `past-keys` later batches preserve these keys, too.
     """
 
     kind = "preserved-prompt"

@@ -21,6 +21,7 @@ from metake.methods.base import Method
 from metake.methods.geometries import base_at, with_earlier_keys
 from metake.methods.lookup_keys import Group, batch_at, lookup_keys, realizability, scale_for
 from metake.methods.state import Attenuation, LayerMemory, Stage, State
+from metake.models.ambient import exact_device
 from metake.models.editable import EditableModel
 from metake.models.end_token import ends_of_answer
 from metake.models.low_precision import obstacle, with_bf16_products
@@ -429,13 +430,16 @@ class LocateThenEdit(Method):
         return tuple(Group(part, *self.batch(model, requests[part], state)) for part in parts)
 
     def _learn(self, model: EditableModel, groups: Sequence[Group], delta: Delta) -> LayerMemory:
-        """Keys of a batch in the edited model, as AlphaEdit remembers them: layer -> `d_k x n`."""
+        """Keys of a batch, layer -> `d_k x n`: those of lookup tokens in the edited model, as AlphaEdit, and constant ones."""
         with delta.applied(model, check=False):
             keys = [lookup_keys(model, group.prompts, delta.layers) for group in groups]
-        return {
-            layer: torch.cat([of[layer] for of in keys]).T.to(self.torch_dtype).contiguous()
-            for layer in delta.layers
-        }
+        keys += [dict(group.prompts.constant) for group in groups if group.prompts.constant]
+        return {layer: self._columns([of[layer] for of in keys]) for layer in delta.layers}
+
+    def _columns(self, keys: Sequence[Tensor]) -> Tensor:
+        """Keys as columns, in the dtype of the solves, on a device that has it."""
+        device = exact_device(keys[0].device)
+        return torch.cat([of.to(device).to(self.torch_dtype) for of in keys]).T.contiguous()
 
     def preview(self, model: EditableModel, requests: Sequence[EditRequest], state: State) -> Attenuation:
         """Attenuation of each request, without any edit.

@@ -15,6 +15,7 @@ from metake.methods.table import METHODS, method_named
 from metake.models.editable import EditableModel
 from metake.models.trace import frozen, run
 from metake.prompts import Batch
+from metake.solvers.memory import PastKeys
 
 LAYERS = (1, 2)
 REQUESTS = (
@@ -131,6 +132,32 @@ def test_geometry_of_the_solve_has_the_other_keys(demo):
     torch.testing.assert_close(delta.factors[layer][1].double(), expected, rtol=1e-4, atol=1e-6)
     without = torch.linalg.solve(torch.eye(len(K)).double() + K @ K.T, K)
     assert (expected - without).norm() > 0.01 * without.norm()
+
+
+@pytest.mark.parametrize("fold_share", [1e-9, 1.0])
+def test_later_batches_preserve_the_other_keys_of_earlier_ones(demo, monkeypatch, fold_share):
+    """With past keys the second batch is solved in G with the edited and the preserved keys of the first."""
+    monkeypatch.setattr(PastKeys, "fold_share", fold_share)
+    chosen = method(steps=1, windows="preserved-prompt", memory="past-keys").updated(stop="none")
+    first, second = ([request] for request in REQUESTS)
+    layer, unit = LAYERS[0], torch.eye(demo.d_k, dtype=torch.float64)
+    with frozen(demo.model):
+        state = chosen.prepare(demo, chosen.init(demo), first)
+        K_p, K_q = (
+            chosen.batch(demo, batch, state)[1].constant[layer].double().T for batch in (first, second)
+        )
+        delta, state = chosen.step(demo, first, state, lambda: None)[:2]
+        with delta.applied(demo, check=False):
+            prompts = chosen.batch(demo, first, state)[1]
+            past = lookup_keys.lookup_keys(demo, prompts, LAYERS)[layer].double().T
+        prompts = chosen.batch(demo, second, state)[1]
+        k = lookup_keys.lookup_keys(demo, prompts, LAYERS)[layer].double().T
+        delta = chosen.step(demo, second, chosen.prepare(demo, state, second), lambda: None)[0]
+    G = unit + past @ past.T + K_p @ K_p.T + K_q @ K_q.T
+    expected = torch.linalg.solve(G + k @ k.T, k)
+    torch.testing.assert_close(delta.factors[layer][1].double(), expected, rtol=1e-4, atol=1e-6)
+    forgotten = torch.linalg.solve(G - K_p @ K_p.T + k @ k.T, k)
+    assert (expected - forgotten).norm() > 0.01 * forgotten.norm()
 
 
 @pytest.mark.parametrize("row", ["memit", "metake"])
