@@ -16,7 +16,7 @@ class Windows(Component):
     Attributes:
         at_prompt: whether the first window, too, is edited at the token before it, the prompt's last one.
         preserves: whether each solve preserves the keys of all other tokens of prompt and answer, as lower updates changed them.
-        preserves_constant: whether each solve preserves these keys as they are before the batch.
+        constant_weight: weight w of these keys as they are before the batch in each solve, `G + w K_p K_p^T`; 0 for none.
         uses_contexts: whether requests are also planned and solved in contexts.
 
     Example:
@@ -28,8 +28,12 @@ class Windows(Component):
     family = "windows"
     at_prompt: ClassVar[bool] = False
     preserves: ClassVar[bool] = False
-    preserves_constant: ClassVar[bool] = False
     uses_contexts: ClassVar[bool] = True
+
+    @property
+    def constant_weight(self) -> float:
+        """Weight of preserved keys that are constant; 0 for none."""
+        return 0.0
 
     @abstractmethod
     def starts(self, answer: int) -> tuple[int, ...]:
@@ -71,7 +75,14 @@ class PreservedPrompt(WholeAnswer):
     """
 
     kind = "preserved-prompt"
-    preserves_constant = True
+    aliases: ClassVar[dict[str, str]] = {"weight": "preserved_weight"}
+
+    weight: float = Field(1.0, gt=0, description="weight w of the preserved keys, `G + w K_p K_p^T`")
+
+    @property
+    def constant_weight(self) -> float:
+        """Weight of the preserved keys, which are constant."""
+        return self.weight
 
 
 @register

@@ -223,6 +223,7 @@ def test_preset_is_refused_to_a_foreign_folder(demo, tmp_path):
 EDGES = {  # the least value, whether it is allowed itself, and the greatest one
     "rounds": (1, True, None),
     "window_size": (1, True, None),
+    "preserved_weight": (0, False, None),
     "affinity_steps": (0, True, None),
     "group": (1, True, None),
     "attenuation": (0, False, 0.999),
@@ -312,6 +313,7 @@ OWNERS = {
     **dict.fromkeys(("adapter_lr", "adapter_steps", "adapter_keep", "adapter_rank"), "rep"),
     **dict.fromkeys(("gate_width", "gate_threshold"), "rep"),
     "window_size": "muke",
+    "preserved_weight": "memit + preserved-prompt",
     "affinity_steps": "muke",
     "l2": "alphaedit",
     "threshold": "alphaedit",
@@ -341,7 +343,7 @@ OWNERS = {
 def test_number_is_taken_within_its_bounds_alone(name):
     """A weight may be nothing, a rate may not; a share is at most the whole."""
     least, allowed, greatest = EDGES[name]
-    plain = METHODS[OWNERS.get(name, "memit")].build((0,))
+    plain = method_named(OWNERS.get(name, "memit"), (0,))
     path = plain._paths(name)[-1]
     owner = dict(plain.named_components())[path[:-1]]
     whole = isinstance(least, int) and allowed and "int" in str(type(owner).model_fields[path[-1]].annotation)

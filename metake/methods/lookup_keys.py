@@ -121,16 +121,20 @@ def lookup_keys(model: EditableModel, prompts: LookupPrompts, layers: Sequence[i
 
 
 @torch.no_grad()
-def other_keys(model: EditableModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+def other_keys(
+    model: EditableModel, batch: Batch, layers: Sequence[int], weight: float = 1.0
+) -> dict[int, Tensor]:
     """Keys of the other tokens of the bare prompts with their answers, of the model as it is, in passes of bounded size.
 
     Args:
         model: the model.
         batch: the batch.
         layers: layers whose keys are read.
+        weight: factor of their second moment.
 
     Returns:
-        Layer -> `p x d_k` in any order, or `d_k x d_k` in fp64 with the same second moment if p is larger than d_k.
+        Layer -> `p x d_k` in any order, times the root of the weight, or `d_k x d_k` in fp64 with the same second moment if
+        p is larger than d_k.
     """
     rows, columns = other_tokens(batch)
     rows, texts = rows // batch.templates, batch.edits[:: batch.templates]
@@ -146,7 +150,7 @@ def other_keys(model: EditableModel, batch: Batch, layers: Sequence[int]) -> dic
             parts.append(others.to(exact_device(others.device)))
             if sum(map(len, parts)) > 2 * parts[0].shape[1]:
                 parts[:] = [_compressed(torch.cat(parts))]
-    return {layer: _compressed(torch.cat(parts)) for layer, parts in found.items()}
+    return {layer: math.sqrt(weight) * _compressed(torch.cat(parts)) for layer, parts in found.items()}
 
 
 def _compressed(keys: Tensor) -> Tensor:
@@ -203,7 +207,6 @@ def batch_at(
         Input of the planner, and input of the solver.
     """
     preserve = windows is not None and windows.preserves
-    constant = windows is not None and windows.preserves_constant
 
     def built(lookups: Lookup | Sequence[Lookup]) -> tuple[Batch, LookupPrompts]:
         batch = Batch.build(model, requests, contexts, lookups, windows)
@@ -213,7 +216,9 @@ def batch_at(
     if consistent and contexts:
         lookups = consistent_lookups(model, prompts, layers)
         batch, prompts = built(lookups) if "prompt" in lookups else (batch, prompts)
-    return batch, replace(prompts, constant=other_keys(model, batch, layers)) if constant else prompts
+    if windows is not None and windows.constant_weight:
+        prompts = replace(prompts, constant=other_keys(model, batch, layers, windows.constant_weight))
+    return batch, prompts
 
 
 def scale_for(eta: float, rho: Tensor) -> float:

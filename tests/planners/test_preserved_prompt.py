@@ -123,11 +123,13 @@ def test_solver_has_the_preserved_keys_of_the_prompts_at_hand(demo):
         torch.testing.assert_close(geometry.solve(x), expected, rtol=1e-6, atol=1e-9)
 
 
-def test_geometry_of_the_solve_has_the_other_keys(demo):
-    delta = delta_of(demo, method(steps=1, windows="preserved-prompt").updated(stop="none"))
+@pytest.mark.parametrize("weight", [1, 0.1, 4])
+def test_geometry_of_the_solve_has_the_other_keys(demo, weight):
+    chosen = method(steps=1, windows="preserved-prompt", preserved_weight=weight)
+    delta = delta_of(demo, chosen.updated(stop="none"))
     layer = LAYERS[0]
     K, K_p = (keys.T for keys in split_keys(demo, layer))
-    G = torch.eye(len(K)).double() + K_p @ K_p.T
+    G = torch.eye(len(K)).double() + weight * K_p @ K_p.T
     expected = torch.linalg.solve(G + K @ K.T, K)
     torch.testing.assert_close(delta.factors[layer][1].double(), expected, rtol=1e-4, atol=1e-6)
     without = torch.linalg.solve(torch.eye(len(K)).double() + K @ K.T, K)
@@ -138,13 +140,15 @@ def test_geometry_of_the_solve_has_the_other_keys(demo):
 def test_later_batches_preserve_the_other_keys_of_earlier_ones(demo, monkeypatch, fold_share):
     """With past keys the second batch is solved in G with the edited and the preserved keys of the first."""
     monkeypatch.setattr(PastKeys, "fold_share", fold_share)
-    chosen = method(steps=1, windows="preserved-prompt", memory="past-keys").updated(stop="none")
+    changes = {"windows": "preserved-prompt", "preserved_weight": 2, "memory": "past-keys"}
+    chosen = method(steps=1, **changes).updated(stop="none")
     first, second = ([request] for request in REQUESTS)
     layer, unit = LAYERS[0], torch.eye(demo.d_k, dtype=torch.float64)
     with frozen(demo.model):
         state = chosen.prepare(demo, chosen.init(demo), first)
         K_p, K_q = (
-            chosen.batch(demo, batch, state)[1].constant[layer].double().T for batch in (first, second)
+            other_keys(demo, Batch.build(demo, batch, ()), [layer])[layer].double().T
+            for batch in (first, second)
         )
         delta, state = chosen.step(demo, first, state, lambda: None)[:2]
         with delta.applied(demo, check=False):
@@ -153,10 +157,10 @@ def test_later_batches_preserve_the_other_keys_of_earlier_ones(demo, monkeypatch
         prompts = chosen.batch(demo, second, state)[1]
         k = lookup_keys.lookup_keys(demo, prompts, LAYERS)[layer].double().T
         delta = chosen.step(demo, second, chosen.prepare(demo, state, second), lambda: None)[0]
-    G = unit + past @ past.T + K_p @ K_p.T + K_q @ K_q.T
+    G = unit + past @ past.T + 2 * K_p @ K_p.T + 2 * K_q @ K_q.T
     expected = torch.linalg.solve(G + k @ k.T, k)
     torch.testing.assert_close(delta.factors[layer][1].double(), expected, rtol=1e-4, atol=1e-6)
-    forgotten = torch.linalg.solve(G - K_p @ K_p.T + k @ k.T, k)
+    forgotten = torch.linalg.solve(G - 2 * K_p @ K_p.T + k @ k.T, k)
     assert (expected - forgotten).norm() > 0.01 * forgotten.norm()
 
 
@@ -192,5 +196,5 @@ def test_preserved_keys_only_attenuate(demo):
 def test_name_says_what_is_preserved(demo):
     made = method_named("metake-alphaedit + preserved-prompt", LAYERS)
     assert made.name == "metake-alphaedit + preserved-prompt"
-    assert made.windows.preserves_constant
-    assert not method_named("metake-alphaedit", LAYERS).windows.preserves_constant
+    assert made.windows.constant_weight == 1
+    assert method_named("metake-alphaedit", LAYERS).windows.constant_weight == 0
