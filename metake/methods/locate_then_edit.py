@@ -430,7 +430,7 @@ class LocateThenEdit(Method):
         return tuple(Group(part, *self.batch(model, requests[part], state)) for part in parts)
 
     def _learn(self, model: EditableModel, groups: Sequence[Group], delta: Delta) -> LayerMemory:
-        """Keys of a batch, layer -> `d_k x n`: those of lookup tokens in the edited model, as AlphaEdit, and constant ones."""
+        """Keys that are remembered, layer -> `d_k x n`: of lookup tokens in the edited model, as AlphaEdit, and constant ones."""
         with delta.applied(model, check=False):
             keys = [lookup_keys(model, group.prompts, delta.layers) for group in groups]
         keys += [dict(group.prompts.constant) for group in groups if group.prompts.constant]
