@@ -13,10 +13,11 @@ from metake.evaluation.protocol import Protocol
 from metake.methods.fine_tune import FineTune
 from metake.methods.table import METHODS, method_named
 from metake.models.editable import EditableModel
-from metake.models.end_token import end_token
+from metake.models.end_token import end_token, ended
 from metake.models.tokens import encode
 from metake.planners.weight_loss import WeightLoss, scored_columns
 from metake.presets import load_preset, settings_for
+from metake.prompts import Batch
 from tests.cases import tiny
 
 FT = ("ft-l", "ft-m", "locft-bf")
@@ -127,7 +128,7 @@ def test_fine_tune_edits_and_reverts_bit_exactly(model, requests, name):
     """The loss falls, one weight changes, and after `revert` the model is as it was."""
     before = {k: v.clone() for k, v in model.model.state_dict().items()}
     method = settings_for(model, name, layers=(4,), norm_constraint=None, epochs=15, weight_lr=2e-3)
-    rows = method._rows(model, requests)
+    rows = ended(model, Batch.build(model, requests, ()).edits, method.end)
     everyone, zero = range(len(rows)), {4: torch.zeros_like(model.weight(4))}
     with Editor(model, method=method, progress=False) as editor:
         first = WeightLoss(model, rows, (4,), method.objective)(zero, everyone)[0]
@@ -220,31 +221,6 @@ def test_fine_tune_refuses_a_loss_that_is_not_finite(demo, requests):
     ):
         Editor(demo, method=method, progress=False).edit(requests)
     assert torch.equal(demo.weight(4), before)
-
-
-def test_fine_tune_on_the_end_makes_an_answer_end(demo, requests):
-    """The end of the answer is likelier after LocFT-BF than after the same run without it."""
-    token = end_token(demo)
-
-    def probability(end):
-        method = settings_for(demo, "locft-bf", layers=(4,), epochs=20, weight_lr=2e-3, end=end)
-        with Editor(demo, method=method, progress=False) as editor, torch.no_grad():
-            editor.edit(requests)
-            rows = [encode(demo.tokenizer, r.text, r.target_new) for r in requests]
-            logits = [demo.model(torch.tensor([row.ids])).logits[0, -1] for row in rows]
-        return torch.stack([scores.log_softmax(-1)[token] for scores in logits]).mean()
-
-    assert probability("end-token") > probability("none") + 1
-
-
-def test_fine_tune_rows_end_as_the_setting_says(demo, requests):
-    def last(end):
-        method = settings_for(demo, "ft-m", end=end)
-        return {row.ids[-1] for row in method._rows(demo, requests)}
-
-    assert last("end-token") == {demo.tokenizer.eos_token_id}
-    assert last("line-break") == set(demo.tokenizer("\n").input_ids)
-    assert len(last("none")) > 1
 
 
 def test_fine_tune_runs_in_bfloat16(requests):

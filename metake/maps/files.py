@@ -52,6 +52,7 @@ def described(spec: MapSpec) -> dict[str, Any]:
         "update": spec.update.model_dump(mode="json"),
         "map_lr": spec.lr,
         "reduction": spec.reduction,
+        "end": spec.end,
     }
 
 
@@ -165,6 +166,7 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
             "network": (network.kind, spec.network.kind),
             "update": (update.kind, spec.update.kind),
             "reduction": (meta["reduction"], spec.reduction),
+            "end": (meta.get("end", "none"), spec.end),
         }
         for name, (found, wanted) in pairs.items():
             if found != wanted:

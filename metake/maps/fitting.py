@@ -15,6 +15,7 @@ from metake.data.record import Record
 from metake.maps.gradient_map import GradientMap, backward
 from metake.maps.losses import PostEditLoss
 from metake.models.editable import EditableModel
+from metake.models.end_token import End, ended
 from metake.models.trace import upcast
 from metake.planners.normalized_gradient import Moments, answer_keys_and_gradients
 from metake.prompts import Batch
@@ -129,12 +130,13 @@ class Fitting(Component):
         Returns:
             The loss, and the moments of every batch and layer.
         """
-        layers, changes = fitted.spec.layers, _no_change(model, fitted.spec.layers)
+        layers, end = fitted.spec.layers, fitted.spec.end
+        changes = _no_change(model, layers)
         past: list[PostEditLoss] = []
         seen: list[Moments] = []
         total = 0.0
         for records in batches:
-            rows = Batch.build(model, [r.request for r in records], ()).edits
+            rows = ended(model, Batch.build(model, [r.request for r in records], ()).edits, end)
             edited = {n: (upcast(model.weight(n)) + c).to(model.weight(n).dtype) for n, c in changes.items()}
             with swapped_weights(model, edited if past else {}):
                 signals = fitted.signals(answer_keys_and_gradients(model, rows, layers, max_tokens))
@@ -144,7 +146,7 @@ class Fitting(Component):
                 factors = fitted(signals, fitted.pooled(seen if running or fitted.moments is None else []))
             update = {n: f.left.detach() @ f.right.detach().T for n, f in factors.items()}
             changes = {n: c + update[n] for n, c in changes.items()}
-            past.append(self._loss_of(model, records, layers, max_tokens))
+            past.append(self._loss_of(model, records, layers, end, max_tokens))
             value, gradients = self._recent(past, changes)
             gradients = {n: g + 2 * self.norm * update[n] for n, g in gradients.items()}
             total += value + self.norm * sum(float(u.square().sum()) for u in update.values())
@@ -153,10 +155,21 @@ class Fitting(Component):
         return total / len(batches), seen
 
     def _loss_of(
-        self, model: EditableModel, records: Sequence[Record], layers: Sequence[int], max_tokens: int | None
+        self,
+        model: EditableModel,
+        records: Sequence[Record],
+        layers: Sequence[int],
+        end: End,
+        max_tokens: int | None,
     ) -> PostEditLoss:
         return PostEditLoss.of(
-            model, records, layers, answer_weight=self.answer, locality=self.locality, max_tokens=max_tokens
+            model,
+            records,
+            layers,
+            answer_weight=self.answer,
+            locality=self.locality,
+            end=end,
+            max_tokens=max_tokens,
         )
 
     def _recent(

@@ -14,6 +14,7 @@ from metake.geometry.identity import Identity
 from metake.maps.networks import Network
 from metake.maps.updates import Factors, Pairs, Update
 from metake.models.ambient import exact_device
+from metake.models.end_token import End
 from metake.planners.normalized_gradient import Moments, Signals
 
 Reduction = Literal["sum", "mean"]
@@ -29,6 +30,7 @@ class MapSpec:
         update: change of the weights from the mapped pairs.
         lr: step size eta of every layer before the fit.
         reduction: gradients are those of the sum of the NLL over a batch's answer tokens, or of the mean.
+        end: what follows the targets.
         dtype: precision of the solves.
     """
 
@@ -37,6 +39,7 @@ class MapSpec:
     update: Update
     lr: float
     reduction: Reduction = "sum"
+    end: End = "none"
     dtype: torch.dtype = torch.float64
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metake.data.record import Record
 from metake.models.editable import EditableModel
+from metake.models.end_token import End, ended
 from metake.models.tokens import encode
 from metake.planners.weight_loss import WeightLoss
 
@@ -52,6 +53,7 @@ class PostEditLoss:
         *,
         answer_weight: float = 1.0,
         locality: float = 1.0,
+        end: End = "none",
         max_tokens: int | None = None,
     ) -> PostEditLoss:
         """Loss of some records.
@@ -62,6 +64,7 @@ class PostEditLoss:
             layers: edited layers, ascending.
             answer_weight: weight of the NLL.
             locality: weight of the divergence.
+            end: what follows the targets.
             max_tokens: padded tokens per pass; by default what suits the device.
 
         Returns:
@@ -74,7 +77,7 @@ class PostEditLoss:
             if r.locality and r.locality_answer
         ]
         return cls(
-            WeightLoss(model, rows, layers, max_tokens=max_tokens),
+            WeightLoss(model, ended(model, rows, end), layers, max_tokens=max_tokens),
             WeightDivergence(model, others, layers, max_tokens=max_tokens) if others and locality else None,
             answer_weight,
             locality,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field, SerializeAsAny
@@ -19,8 +19,7 @@ from metake.geometry.statistics import Statistics
 from metake.methods.base import Method
 from metake.methods.state import Stage, State
 from metake.models.editable import EditableModel
-from metake.models.end_token import end_token, line_break
-from metake.models.tokens import Row
+from metake.models.end_token import End, ended
 from metake.models.trace import upcast
 from metake.phases import phase
 from metake.planners.curvature import LowCurvatureProjector, NoProjection, Projection
@@ -28,7 +27,6 @@ from metake.planners.weight_loss import Objective, WeightLoss
 from metake.prompts import Batch
 from metake.requests import EditRequest
 
-End = Literal["none", "end-token", "line-break"]
 Projectors = Mapping[int, LowCurvatureProjector | None]
 
 
@@ -61,11 +59,7 @@ class FineTune(Method):
         description="position that each target token is read off: the token before it (target_new, FT-M), or always the "
         "prompt's last token (prompt_last, FT-L) [objective_optimization]",
     )
-    end: End = Field(
-        "none",
-        description="what follows the target: nothing, the token that ends a text or a turn (end-token), or a line break "
-        "(line-break)",
-    )
+    end: End = "none"
     group: int | None = Field(None, ge=1, description="requests tuned together; all if null")
     lr: float = Field(5e-4, gt=0, description="Adam's learning rate on the weights [lr]")
     epochs: int = Field(25, ge=1, description="passes over the requests of a group [num_steps]")
@@ -160,7 +154,7 @@ class FineTune(Method):
         Raises:
             MetakeError: the loss is not finite, or the tokenizer has no token for the end.
         """
-        rows = self._rows(model, requests)
+        rows = ended(model, Batch.build(model, requests, ()).edits, self.end)
         size, delta = self.group or len(rows), Delta({})
         with phase("fine-tune"), swapped_weights(model, {n: model.weight(n) for n in self.layers}):
             for start in range(0, len(rows), size):
@@ -173,14 +167,6 @@ class FineTune(Method):
                 if start + size < len(rows):
                     change.apply(model, check=False)
         return delta, state.with_memory({}), ()
-
-    def _rows(self, model: EditableModel, requests: Sequence[EditRequest]) -> tuple[Row, ...]:
-        """Token rows of the bare prompts with their targets."""
-        rows = Batch.build(model, requests, ()).edits
-        if self.end == "none":
-            return rows
-        end = end_token(model) if self.end == "end-token" else line_break(model)
-        return tuple(row.ended(end) for row in rows)
 
     def _tuned(
         self, loss: WeightLoss, on_step: Callable[[], object], projectors: Projectors

@@ -55,7 +55,7 @@ class LearnedMap(MappedGradient):
     kind = "learned-map"
     shares_layers = False
     needs_fit = True
-    choices = ("reduction", "moments")
+    choices = ("end", "reduction", "moments")
     depth = "the last ones (published: the last six)"
     aliases: ClassVar[dict[str, str]] = {"lr": "map_lr"}
 
@@ -107,7 +107,9 @@ class LearnedMap(MappedGradient):
 
     def spec(self) -> MapSpec:
         """What the map is made of."""
-        return MapSpec(self.layers, self.network, self.update, self.lr, self.reduction, self.torch_dtype)
+        return MapSpec(
+            self.layers, self.network, self.update, self.lr, self.reduction, self.end, self.torch_dtype
+        )
 
     def file(self) -> Path:
         """File of the fitted map.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from metake.maps.step import check_finite, solution_of
 from metake.methods.base import Method
 from metake.methods.state import Attenuation, Stage, State
 from metake.models.editable import EditableModel
+from metake.models.end_token import End, ended
 from metake.planners.normalized_gradient import Moments, Signals, answer_keys_and_gradients
 from metake.prompts import Batch
 from metake.requests import EditRequest
@@ -26,6 +28,10 @@ class MappedGradient(Method):
 
     A subclass defines `gradient_map`. Moments of the batches are the memory.
     """
+
+    choices: ClassVar[tuple[str, ...]] = ("end",)
+
+    end: End = "none"
 
     @property
     def previews(self) -> bool:
@@ -53,7 +59,7 @@ class MappedGradient(Method):
         raise NotImplementedError
 
     def _signals(self, model: EditableModel, requests: Sequence[EditRequest]) -> Signals:
-        rows = Batch.build(model, requests, ()).edits
+        rows = ended(model, Batch.build(model, requests, ()).edits, self.end)
         return answer_keys_and_gradients(model, rows, self.layers, self.max_tokens)
 
     def step(

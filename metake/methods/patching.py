@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from pydantic import Field, SerializeAsAny
 
 from metake.components import register
@@ -12,6 +13,7 @@ from metake.deltas import Delta
 from metake.methods.base import Method
 from metake.methods.state import Stage, State
 from metake.models.editable import EditableModel
+from metake.models.end_token import End, ended
 from metake.models.tokens import encode
 from metake.patches.base import Patch, patches_at
 from metake.patches.grace import GraceSpec
@@ -54,11 +56,13 @@ class Patching(Method):
 
     kind = "patching"
     shares_layers = False
+    choices = ("end",)
     depth = "at five sixths of the depth, below the last block (published for Llama-3-8B: 27 of 32)"
 
     patch: SerializeAsAny[PatchSpec] = Field(
         GraceSpec(), description="gated memory that the batches are added to"
     )
+    end: End = "none"
     context_draw: int = Field(0, description="seed of the sampled contexts")
 
     @classmethod
@@ -134,10 +138,11 @@ class Patching(Method):
         state = self.prepare(model, state)
         contexts = state.contexts or ()
         batch = Batch.build(model, requests, contexts)
-        rows = [batch.edits[i : i + batch.templates] for i in range(0, len(batch.edits), batch.templates)]
+        edits = ended(model, batch.edits, self.end)
+        rows = [edits[i : i + batch.templates] for i in range(0, len(edits), batch.templates)]
         unrelated = [encode(model.tokenizer, text) for text in contexts]
         change = Delta({})
-        with phase("fit the patch"):
+        with phase("fit the patch"), torch.enable_grad():
             for layer in self.layers:
                 earlier = earlier_patch(model, layer, self.patch)
                 problem = PatchProblem(model, layer, rows, unrelated, earlier, on_step, self.max_tokens)

@@ -45,5 +45,5 @@ class UltraEdit(MappedGradient):
             The map.
         """
         update = LeastSquares(inner="normalized")
-        spec = MapSpec(self.layers, IdentityNetwork(), update, self.lr, "mean", self.torch_dtype)
+        spec = MapSpec(self.layers, IdentityNetwork(), update, self.lr, "mean", self.end, self.torch_dtype)
         return GradientMap(spec, model.d_k, model.d_v)

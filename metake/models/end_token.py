@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from metake.errors import MetakeError
 from metake.models.chat import PLAIN, Chat, frame_of
 from metake.models.editable import EditableModel
 from metake.models.greedy import stop_tokens
+from metake.models.tokens import Row
+
+End = Annotated[
+    Literal["none", "end-token", "line-break"],
+    Field(
+        description="what follows the target: nothing, the token that ends a text or a turn (end-token), or a line break "
+        "(line-break)"
+    ),
+]
 
 
 def end_token(model: EditableModel) -> int:
@@ -52,6 +64,26 @@ def line_break(model: EditableModel) -> int:
     if not ids or model.tokenizer.decode(ids[-1:]) != "\n":
         raise MetakeError("line break: the tokenizer has no token for it; set end=end-token or end=none")
     return int(ids[-1])
+
+
+def ended(model: EditableModel, rows: Sequence[Row], end: End) -> tuple[Row, ...]:
+    """Rows whose answers are followed by an end.
+
+    Args:
+        model: the model with its tokenizer.
+        rows: rows with answers.
+        end: what follows each answer.
+
+    Returns:
+        Rows with one more token in their answers; the rows themselves if nothing follows.
+
+    Raises:
+        MetakeError: the tokenizer has no such token.
+    """
+    if end == "none":
+        return tuple(rows)
+    token = end_token(model) if end == "end-token" else line_break(model)
+    return tuple(row.ended(token) for row in rows)
 
 
 def ends_of_answer(model: EditableModel) -> tuple[int, ...]:

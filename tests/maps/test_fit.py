@@ -145,6 +145,7 @@ def test_method_without_a_map_is_refused(demo):
             r"malmen.safetensors: fitted with layers \[2, 3\], not \[1, 2\]; set it so, or fit",
         ),
         ({"reduction": "mean"}, "fitted with reduction sum, not mean; set it so"),
+        ({"end": "end-token"}, "fitted with end none, not end-token; set it so"),
         ({"network": "identity-map"}, "fitted with network residual, not identity-map; set it so"),
     ],
 )

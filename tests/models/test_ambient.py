@@ -78,6 +78,22 @@ def test_edit_does_not_depend_on_ambient_modes(edit, records, demo, name):
     assert demo.fingerprint() == before
 
 
+@pytest.mark.parametrize("mode", ["inference", "no_grad"])
+@pytest.mark.parametrize("name", ["grace", "wise", "memoir", "rep", "ultraedit", "ft-m"])
+def test_methods_that_compute_gradients_do_so_without_the_callers(demo, records, name, mode):
+    """An edit of every kind of method is the same inside `no_grad` and inference mode."""
+    requests = [record.request for record in records[:2]]
+    method = method_of(demo, name, **{"epochs": 3} if name == "ft-m" else {})
+
+    def after(around):
+        with around, Editor(demo, method=method, progress=False) as editor:
+            editor.edit(requests)
+            with torch.no_grad():
+                return demo.model(torch.tensor([[1, 2, 3, 4]])).logits.clone()
+
+    assert torch.equal(after(nullcontext()), after(AMBIENT[mode]()))
+
+
 def test_editor_refuses_a_model_made_in_inference_mode(demo):
     with torch.inference_mode():
         inside = tiny("gpt2")

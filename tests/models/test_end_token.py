@@ -5,7 +5,7 @@ import pytest
 from metake.errors import MetakeError
 from metake.models.chat import Chat
 from metake.models.editable import EditableModel
-from metake.models.end_token import end_token, ends_of_answer, line_break
+from metake.models.end_token import end_token, ended, ends_of_answer, line_break
 from metake.models.greedy import stop_tokens
 from metake.models.tokens import encode
 
@@ -64,6 +64,13 @@ def test_row_ended_has_one_more_token_to_predict(tokenizer):
     assert ended.ids == (*row.ids, 7)
     assert (ended.lookup, ended.answer_ids) == (row.lookup, (*row.answer_ids, 7))
     assert list(ended.predicting) == [*row.predicting, len(row) - 1]
+
+
+def test_rows_end_as_the_setting_says(model):
+    rows = [encode(model.tokenizer, "The craft of Ann is", craft) for craft in ("baker", "smith")]
+    assert ended(model, rows, "none") == tuple(rows)
+    for end, token in (("end-token", end_token), ("line-break", line_break)):
+        assert ended(model, rows, end) == tuple(row.ended(token(model)) for row in rows)
 
 
 def test_ends_of_a_plain_answer_are_end_tokens_and_line_breaks(model):
