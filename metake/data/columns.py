@@ -24,6 +24,8 @@ FIELDS = (
     "probes",
 )
 """Fields that a column may stand for: those of `metake.data.readers.facts`."""
+SYNONYMS = {"target": ("target_new",), "target_new": ("target",)}
+"""Field -> other names of it, of which one file may have several."""
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -62,7 +64,7 @@ def rename_columns(path: Path, entries: Sequence[Any], columns: Mapping[str, str
         columns: field -> column.
 
     Returns:
-        the entries; a field of the file that has the name of a renamed one is dropped.
+        the entries; a field of the file that has the name of a renamed one, or another name of it, is dropped.
 
     Raises:
         MetakeError: no entry has a column.
@@ -85,6 +87,6 @@ def rename_columns(path: Path, entries: Sequence[Any], columns: Mapping[str, str
 def _renamed(entry: Any, columns: Mapping[str, str]) -> Any:
     if not isinstance(entry, dict):
         return entry
-    moved = set(columns.values()) | set(columns)
+    moved = {*columns.values(), *columns, *(other for name in columns for other in SYNONYMS.get(name, ()))}
     rest = {name: value for name, value in entry.items() if name not in moved}
     return {**{name: entry[column] for name, column in columns.items() if column in entry}, **rest}

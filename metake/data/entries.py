@@ -80,21 +80,19 @@ def read_entries(path: Path) -> list[Any]:
 
 def _read_json(path: Path) -> list[Any]:
     text = read_text(path)
-    if path.suffix.lower() not in LINES:
-        try:
-            content = parse_json(text, keep_repeated)
-        except ValueError as error:
-            if not _is_lines(text):
-                raise MetakeError(
-                    f"{path}: not JSON ({_explained(error)}); it must be {FORMATS} (by its name, .csv or .tsv)"
-                ) from error
-        else:
-            if isinstance(content, list):
-                return content
-            if isinstance(content, dict) and content:  # JSON Lines of one line
-                return [content]
-            raise MetakeError(f"{path}: must hold a list with at least one record")
-    return _read_lines(path, text)
+    try:
+        content = parse_json(text, keep_repeated)
+    except ValueError as error:
+        if path.suffix.lower() in LINES or _is_lines(text):
+            return _read_lines(path, text)
+        raise MetakeError(
+            f"{path}: not JSON ({_explained(error)}); it must be {FORMATS} (by its name, .csv or .tsv)"
+        ) from error
+    if isinstance(content, list):
+        return content
+    if isinstance(content, dict) and content:  # JSON Lines of one line
+        return [content]
+    raise MetakeError(f"{path}: must hold a list with at least one record")
 
 
 def _explained(error: ValueError) -> str:
@@ -143,7 +141,8 @@ def _read_table(path: Path, delimiters: str) -> list[Any]:
     except csv.Error as error:
         raise MetakeError(f"{path}: not CSV or TSV ({error}); correct its quotes and lines") from error
     names = [name.strip().lower() for name in rows[0]] if rows else []  # of fields, all in lower case
-    if "" in names or len(set(names)) < len(names):
+    named = [name for column, name in enumerate(names) if name or not _is_unused(rows[1:], column)]
+    if "" in named or len(set(named)) < len(named):
         raise MetakeError(
             f"{path}: the header must name every column once, not {', '.join(map(repr, names))}"
         )
@@ -155,8 +154,14 @@ def _read_table(path: Path, delimiters: str) -> list[Any]:
                 "quote cells that hold the delimiter, a quote or a line break"
             )
         cells = zip(names, row, strict=True)
-        entries.append({name: _cell(path, index, name, cell) for name, cell in cells if cell.strip()})
+        filled = [(name, cell) for name, cell in cells if name and cell.strip()]
+        entries.append({name: _cell(path, index, name, cell) for name, cell in filled})
     return entries
+
+
+def _is_unused(rows: list[list[str]], column: int) -> bool:
+    """Whether a column without a name can be left out: the first one, in which pandas writes its index, or an empty one."""
+    return column == 0 or not any(cell.strip() for row in rows for cell in row[column : column + 1])
 
 
 def _cell(path: Path, index: int, name: str, cell: str) -> Any:

@@ -106,7 +106,7 @@ class Fields:
         """The first of several names that has a value; if none has, the first that is there, or that might be."""
         self.known |= dict.fromkeys(names)
         there = [name for name in names if name in self.content]
-        name = next((name for name in there if self.content[name] is not None), (*there, names[0])[0])
+        name = next((name for name in there if not is_missing(self.content[name])), (*there, names[0])[0])
         self.used.add(name)
         return name
 
@@ -123,7 +123,7 @@ class Fields:
         value = self.content.get(name)
         if value is None and name not in self.content:
             self.missing(*names)
-        elif _is_missing(value):
+        elif is_missing(value):
             self.problem(f": {name} is null")
         elif not isinstance(value, str):
             self._wrong(name, "a text")
@@ -136,12 +136,12 @@ class Fields:
     def optional(self, *names: str) -> str:
         """A text, empty if the record has none."""
         value = self.content.get(self.name_of(*names))
-        return "" if _is_missing(value) or value == "" else self.text(*names)
+        return "" if is_missing(value) or value == "" else self.text(*names)
 
     def subject(self, *names: str) -> str:
         """The subject; empty if the record needs none and has none."""
         value = self.content.get(self.name_of(*names))
-        if self.subject_optional and (_is_missing(value) or (isinstance(value, str) and not value.strip())):
+        if self.subject_optional and (is_missing(value) or (isinstance(value, str) and not value.strip())):
             return ""
         return self.text(*names)
 
@@ -162,13 +162,15 @@ class Fields:
         """The first of the names of an answer; empty if the record has none."""
         return next(iter(self.answers(*names)), "")
 
+    def values(self, *names: str) -> list[Any]:
+        """The values of a list as they are, nulls included; another value is a list of its own, a missing one an empty list."""
+        value = self.content.get(self.name_of(*names))
+        return value if isinstance(value, list) else [] if is_missing(value) else [value]
+
     def texts(self, *names: str) -> tuple[str, ...]:
         """A list of texts, or one text; possibly empty."""
         name = self.name_of(*names)
-        value = self.content.get(name)
-        if value is None:
-            return ()
-        value = [text for text in (value if isinstance(value, list) else [value]) if not _is_missing(text)]
+        value = [text for text in self.values(name) if not is_missing(text)]
         if not all(isinstance(text, str) for text in value):
             self.problem(f": {name} must be a text or a list of texts")
             return ()
@@ -251,11 +253,18 @@ def _request_reason(message: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not _is_missing(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value)
 
 
-def _is_missing(value: Any) -> bool:
-    """Whether a value stands for no value: null, or NaN, as tables of pandas write it."""
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for no value: null, or NaN, as tables of pandas write it.
+
+    Args:
+        value: value of a field.
+
+    Returns:
+        False for an empty text.
+    """
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -268,7 +277,7 @@ def flat_answers(value: Any) -> tuple[str, ...] | None:
     Returns:
         the names in their order, each once; empty texts and nulls are left out. None for other values.
     """
-    if _is_missing(value):
+    if is_missing(value):
         return ()
     if isinstance(value, str):
         return (value.strip(),) if value.strip() else ()

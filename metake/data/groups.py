@@ -84,13 +84,14 @@ def _is_entry(value: dict[str, Any]) -> bool:
 
 def _entries(value: Any) -> Iterator[Any]:
     """Entries of nested lists; an object of lists, `{"prompt": [..], "ground_truth": [..]}`, is a list of objects."""
+    prompts = _first(value, PROMPTS) if isinstance(value, dict) else None
     if isinstance(value, list):
         for part in value:
             yield from _entries(part)
-    elif isinstance(value, dict) and isinstance(value.get("prompt"), list):
-        answers = value.get("ground_truth")
-        for i, prompt in enumerate(value["prompt"]):
+    elif isinstance(prompts, list):
+        answers = _first(value, ANSWERS)
+        for i, prompt in enumerate(prompts):
             at = answers[i] if isinstance(answers, list) and i < len(answers) else None
             yield {"prompt": prompt, "ground_truth": at}
-    elif value is not None:
+    elif value is not None and value != "":
         yield value

@@ -5,6 +5,7 @@ The request contains none of these prompts, so a target is never optimized on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -71,6 +72,26 @@ class Record:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", tuple(checked(self.request.name, probe) for probe in self.probes))
+
+
+def end_of_case(records: Sequence[Record], count: int) -> int:
+    """Number of first records that contain no part of a case: records of one entry are edited together.
+
+    Args:
+        records: the records, in their order.
+        count: wanted number.
+
+    Returns:
+        More than `count` if the last case needs them, and at most all.
+    """
+    end = min(count, len(records))
+    while (
+        0 < end < len(records)
+        and records[end].case is not None
+        and records[end].case == records[end - 1].case
+    ):
+        end += 1
+    return end
 
 
 def checked(name: str, fields: tuple[Any, ...]) -> Probe:

@@ -12,11 +12,12 @@ from typing import Any
 
 from metake.data.columns import rename_columns
 from metake.data.entries import read_entries
-from metake.data.fields import SHOWN, Fields, listed, misspelled, suggestion
+from metake.data.fields import SHOWN, Fields, is_missing, listed, misspelled, suggestion
 from metake.data.hub import NAMES, find_dataset, load_dataset
 from metake.data.readers.base import Reader
 from metake.data.readers.table import all_readers, reader_named, recognize
 from metake.data.record import Record as Record
+from metake.data.record import end_of_case
 from metake.errors import MetakeError
 from metake.files import as_path
 from metake.names import did_you_mean
@@ -95,7 +96,7 @@ def read_file(
 
     Args:
         path: the file, or a name of `metake.data.hub.DATASETS`.
-        limit: maximum number of entries and of records, from the first; None reads all.
+        limit: maximum number of entries and of records, from the first; None reads all. The last case is read to its end.
         need: attributes of `Record` that every record must have, e.g. `rephrase`.
         form: name of the format; by default it is recognized from each entry.
         columns: name of a field -> name of the column or field that the file has for it.
@@ -114,19 +115,30 @@ def read_file(
     dataset = None if path.exists() else find_dataset(path)
     if dataset is None and not path.exists() and (near := did_you_mean(str(path), NAMES)):
         raise MetakeError(f"{path}: no such file; {near}")
-    content = read_entries(path) if dataset is None else load_dataset(dataset)
+    content = _without_ids(read_entries(path)) if dataset is None else load_dataset(dataset)
     if form is None and dataset is not None:
         form = dataset.reader
     if columns:
         content = rename_columns(path, content, columns)
+        form = form or ("facts" if "prompt" in columns else None)
     readers = all_readers() if form is None else (reader_named(form),)
     reading = read_content(path, content[:limit], readers, subject_optional=subject_optional, need=need)
     if not reading.records:
         raise MetakeError(f"{path}: {listed(reading.problems)}; correct them as docs/data.md shows")
-    reading.records = reading.records[:limit]
+    if limit is not None:
+        reading.records = reading.records[: end_of_case(reading.records, limit)]
     if reading.unused:
         warnings.warn(f"{path}: not used: {', '.join(list(reading.unused.values())[:SHOWN])}", stacklevel=3)
     return reading
+
+
+def _without_ids(content: list[Any]) -> list[Any]:
+    """Entries of an object of objects, each under an id; other entries unchanged."""
+    first = content[0]
+    if len(content) > 1 or not isinstance(first, dict) or recognize(first, all_readers()):
+        return content
+    parts = list(first.values())
+    return parts if all(isinstance(part, dict) for part in parts) else content
 
 
 def read_records(path: Path | str, limit: int | None = None, need: Sequence[str] = ()) -> list[Record]:
@@ -136,7 +148,7 @@ def read_records(path: Path | str, limit: int | None = None, need: Sequence[str]
 
     Args:
         path: the file.
-        limit: maximum number of records, from the first; None reads all.
+        limit: maximum number of records, from the first; None reads all. The last case is read to its end.
         need: attributes of `Record` that every record must have, e.g. `rephrase`.
 
     Returns:
@@ -259,8 +271,9 @@ def _read_entry(
         return ()
     found = reader.read(fields)
     reading.formats[reader.name] += 1
-    for name in entry:
-        if name not in fields.used and name not in reader.ignored and name not in reading.unused:
+    for name, value in entry.items():
+        known = name in fields.used or name in reader.ignored or name in reading.unused
+        if not known and not is_missing(value):
             reading.unused[name] = one_line(name) + suggestion(name, fields.known)
     return found if isinstance(found, tuple) else (found,)
 

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from metake.data.record import Record
+from metake.data.record import Record, end_of_case
 from metake.errors import MetakeError
 from metake.evaluation.metrics import GENERIC
 from metake.models.chat import frame_of
@@ -65,13 +65,9 @@ def batches_of(records: Sequence[Record], size: int) -> Iterator[range]:
     Yields:
         consecutive ranges.
     """
-    start, count = 0, len(records)
-    while start < count:
-        stop = min(start + size, count)
-        while (
-            stop < count and records[stop].case is not None and records[stop].case == records[stop - 1].case
-        ):
-            stop += 1
+    start = 0
+    while start < len(records):
+        stop = end_of_case(records, start + size)
         yield range(start, stop)
         start = stop
 

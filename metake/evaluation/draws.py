@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from metake.data.record import Record
+from metake.data.record import Record, end_of_case
 from metake.evaluation.protocol import Protocol
 
 
@@ -16,7 +16,7 @@ def draw_records(records: Sequence[Record], count: int, seed: int, per_subject: 
 
     Args:
         records: records of a file, in its order.
-        count: number of records, at most.
+        count: number of records, at most; more if the last case needs them.
         seed: seed of the draw.
         per_subject: if above 1, only subjects with at least this many records, and this many adjacent records of each.
 
@@ -34,7 +34,8 @@ def draw_records(records: Sequence[Record], count: int, seed: int, per_subject: 
         groups = [about[:per_subject] for about in by_subject.values() if len(about) >= per_subject]
     if seed > 0:
         groups = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
-    return [record for group in groups for record in group][:count]
+    drawn = [record for group in groups for record in group]
+    return drawn[: end_of_case(drawn, count)]
 
 
 def draw_protocols(protocol: Protocol, count: int, seeds: int, per_subject: int = 1) -> list[Protocol]:
@@ -44,7 +45,7 @@ def draw_protocols(protocol: Protocol, count: int, seeds: int, per_subject: int 
 
     Args:
         protocol: the protocol, with all records.
-        count: records of each draw, at most.
+        count: records of each draw, at most; more if the last case needs them.
         seeds: number of draws; their seeds are 0, 1, ...
         per_subject: as in `draw_records`.
 

@@ -100,7 +100,7 @@ def test_parse_records_takes_attributes_without_ids(change):
         ({"requested_rewrite": "x"}, "requested_rewrite must be an object"),
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "target_new": {}}}, "no field 'str'"),
         (
-            {"requested_rewrite": {**MULTI["requested_rewrite"], "relation_id": 19}},
+            {"requested_rewrite": {**MULTI["requested_rewrite"], "relation_id": {}}},
             "relation_id must be a text",
         ),
         ({"requested_rewrite": {**MULTI["requested_rewrite"], "prompt": "Ada was"}}, "holds 0 gaps"),

@@ -19,10 +19,10 @@ def read(fields: Fields) -> Record:
     """
     rewrite = fields.inside("requested_rewrite")
     target, old = rewrite.inside("target_new"), rewrite.inside("target_true")
-    relation, target_id, true = rewrite.optional("relation_id"), target.optional("id"), old.text("str")
+    relation, target_id, true = rewrite.answer("relation_id"), target.answer("id"), old.target("str")
     rephrases, neighbors = fields.texts("paraphrase_prompts"), fields.texts("neighborhood_prompts")
     return Record(
-        fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.text("str"), EditRequest),
+        fields.request(rewrite.text("prompt"), rewrite.text("subject"), target.target("str"), EditRequest),
         rephrases[0] if rephrases else "",
         neighbors[0] if neighbors else "",
         true if neighbors else "",

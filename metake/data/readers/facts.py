@@ -51,9 +51,10 @@ def read(fields: Fields) -> Record:
         kept = read_groups(fields, "locality", "keep")
         probes += kept
         pairs = [(probe.prompt, probe.answers[0]) for probe in kept]
-        others = [pair for pair in pairs if subject and subject not in pair[0]]
+        about = [pair for pair in pairs if subject and subject in pair[0]]
+        others = [pair for pair in pairs if pair not in about]
         locality, answer = next(iter([*others, *pairs]), ("", ""))
-        same_subject += tuple(pair for pair in pairs if subject in pair[0] and pair[0] != locality)
+        same_subject += tuple(pair for pair in about if pair[0] != locality)
     else:
         locality, answer = locality_of(
             fields, ("locality", "locality_prompt"), ("locality_answer", "locality_ground_truth")

@@ -15,7 +15,8 @@ GROUP = "multi_hop"
 
 def _rewrite(fields: Fields) -> Record:
     """The record of one rewrite; its question is the rephrased prompt."""
-    true = fields.inside("target_true").text("str") if "target_true" in fields.content else ""
+    known = fields.content.get("target_true") is not None
+    true = fields.inside("target_true").target("str") if known else ""
     question = fields.optional("question")
     target = fields.inside("target_new").target("str")
     return Record(

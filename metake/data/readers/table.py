@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from metake.data.fields import is_missing
 from metake.data.readers.base import Reader
 from metake.data.readers.counterfact import COUNTERFACT
 from metake.data.readers.facts import FACTS, KNOWEDIT
@@ -69,7 +70,9 @@ def reader_named(name: str) -> Reader:
 
 
 def recognize(entry: Any, readers: Sequence[Reader]) -> Reader | None:
-    """The first reader that recognizes an entry.
+    """The first reader that recognizes an entry by the fields that have a value, else by all of its fields.
+
+    A table of several formats has the fields of all of them, most of them null.
 
     Args:
         entry: an entry of a file.
@@ -80,4 +83,6 @@ def recognize(entry: Any, readers: Sequence[Reader]) -> Reader | None:
     """
     if not isinstance(entry, dict):
         return None
-    return next((reader for reader in readers if reader.recognizes(entry)), None)
+    filled = {name: value for name, value in entry.items() if not is_missing(value)}
+    fields = (filled, entry) if len(filled) < len(entry) else (entry,)
+    return next((reader for part in fields for reader in readers if reader.recognizes(part)), None)

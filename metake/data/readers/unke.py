@@ -22,7 +22,7 @@ def read(fields: Fields) -> Record:
         the record.
     """
     rephrase = fields.optional("para_question")
-    questions, answers = fields.texts("sub_question"), fields.texts("sub_answer")
+    questions, answers = fields.values("sub_question"), fields.values("sub_answer")
     return Record(
         fields.request(fields.text("question"), fields.subject("subject"), fields.target("answer")),
         rephrase,
