@@ -21,6 +21,7 @@ from metake.models.load import load
 from metake.models.modules import ModuleMap
 from metake.phases import phase
 
+UNEDITED = ("before", "unedited")  # names of the unedited model in results
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -150,16 +151,19 @@ def _delta_weights(base: EditableModel, delta: Delta) -> dict[str, float]:
 
 def _given(base: EditableModel, edited: EditableModel | Delta, source: str) -> GivenEdit:
     """What a run has in place of a method."""
-    changed: dict[str, float] = (
-        _delta_weights(base, edited) if isinstance(edited, Delta) else changed_weights(base, edited)
-    )
-    blocks = [f"{base.modules.blocks}.{layer}." for layer in range(len(base))]
-    layers = tuple(
-        layer for layer, block in enumerate(blocks) if any(name.startswith(block) for name in changed)
-    )
-    if not changed:
+    name = Path(source).resolve().name if source else "edited"
+    name = f"{name} (edited)" if name in UNEDITED else name
+    if isinstance(edited, Delta):
+        kinds = tuple(patch.kind for patch in edited.patches)
+        given = GivenEdit(name, source, _delta_weights(base, edited), edited.layers, kinds)
+    else:
+        changed = changed_weights(base, edited)
+        blocks = [f"{base.modules.blocks}.{layer}." for layer in range(len(base))]
+        layers = [n for n, block in enumerate(blocks) if any(tensor.startswith(block) for tensor in changed)]
+        given = GivenEdit(name, source, changed, tuple(layers))
+    if not given.changed and not given.patches:
         warnings.warn(f"{source or 'edited'}: equal to {base.name}, bit for bit", stacklevel=3)
-    return GivenEdit(Path(source).resolve().name if source else "edited", source, changed, layers)
+    return given
 
 
 def judge_edited(

@@ -60,7 +60,8 @@ def settings_line(method: Method | GivenEdit) -> str:
     """
     parts = [method.name]
     if isinstance(method, GivenEdit):
-        return f"{method.name}: {len(method.changed)} changed tensors"
+        patches = f", {counted(len(method.patches), 'gated patch')}" if method.patches else ""
+        return f"{method.name}: {counted(len(method.changed), 'changed tensor')}{patches}"
     if method.constraint_setting:
         parts = [f"{method.name}: {method.constraint_setting} {method.value(method.constraint_setting):,g}"]
     parts.append(f"layers {write_layers(method.layers)}")

@@ -39,13 +39,15 @@ class GivenEdit:
         name: its name in tables.
         source: the folder that it was read from; empty for a model in memory.
         changed: changed tensor -> Frobenius norm of the change, relative to the unedited tensor's.
-        layers: layers with a changed tensor, ascending.
+        layers: layers with a changed tensor or a gated patch, ascending.
+        patches: kinds of the gated patches.
     """
 
     name: str
     source: str
     changed: Mapping[str, float]
     layers: tuple[int, ...]
+    patches: tuple[str, ...] = ()
 
     def model_dump(self) -> dict[str, Any]:
         """Plain values for a result file."""
@@ -54,6 +56,7 @@ class GivenEdit:
             "source": self.source,
             "layers": list(self.layers),
             "changed": dict(self.changed),
+            "patches": list(self.patches),
         }
 
 

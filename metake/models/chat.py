@@ -65,6 +65,12 @@ class Chat:
         bare = after.rstrip(" ")
         self.frame = Frame(before, bare, after[len(bare) :])
 
+    @property
+    def end_of_turn(self) -> int | None:
+        """Token that the template writes after an answer; None if it writes another text."""
+        ids = self.tokenizer(self.end.strip(), add_special_tokens=False)["input_ids"]
+        return int(ids[0]) if ids and ids[0] in self.tokenizer.get_added_vocab().values() else None
+
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Result of the tokenizer, without the frame.
 

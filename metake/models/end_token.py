@@ -37,10 +37,9 @@ def end_token(model: EditableModel) -> int:
         MetakeError: the tokenizer has no such token.
     """
     tokenizer = model.tokenizer
-    if isinstance(tokenizer, Chat):
-        after = tokenizer(tokenizer.end.strip(), add_special_tokens=False)["input_ids"]
-        if after and after[0] in tokenizer.get_added_vocab().values():
-            return int(after[0])
+    turn = tokenizer.end_of_turn if isinstance(tokenizer, Chat) else None
+    if turn is not None:
+        return turn
     if tokenizer.eos_token_id is None:
         raise MetakeError(
             "end token: the tokenizer has no end-of-text token; set tokenizer.eos_token, or leave out the end token"
@@ -78,11 +77,12 @@ def ended(model: EditableModel, rows: Sequence[Row], end: End) -> tuple[Row, ...
         Rows with one more token in their answers; the rows themselves if nothing follows.
 
     Raises:
-        MetakeError: the tokenizer has no such token.
+        MetakeError: the tokenizer has no such token, or the model has no embedding of it.
     """
     if end == "none":
         return tuple(rows)
     token = end_token(model) if end == "end-token" else line_break(model)
+    model.check_tokens(token)
     return tuple(row.ended(token) for row in rows)
 
 

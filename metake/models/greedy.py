@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from metake.errors import MetakeError
+from metake.models.chat import Chat
 from metake.models.editable import EditableModel
 from metake.models.tokens import encode
 from metake.models.trace import frozen
@@ -24,17 +25,18 @@ DEFAULT_MIN_NEW_TOKENS = 8  # minimum number of tokens of an answer
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the tokenizer's end-of-text token and those of the model's generation settings.
+    """Tokens that end an answer: the tokenizer's end-of-text token, those of the model's generation settings, and the end of a turn.
 
     Args:
         model: the model.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer, or a `Chat`.
 
     Returns:
         Token ids in ascending order.
     """
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    tokens = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    turn = tokenizer.end_of_turn if isinstance(tokenizer, Chat) else None
+    tokens = [tokenizer.eos_token_id, turn, *(named if isinstance(named, list) else [named])]
     return sorted({int(token) for token in tokens if token is not None})
 
 

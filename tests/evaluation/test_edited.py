@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from metake.deltas import Delta
 from metake.editor import Editor
 from metake.errors import MetakeError
+from metake.evaluation.cases import case_records
 from metake.evaluation.edited import changed_weights, judge_edited, read_edited
+from metake.evaluation.page import settings_line
 from metake.evaluation.protocol import Protocol
 from metake.models.editable import EditableModel
 from metake.models.load import load
@@ -83,6 +85,24 @@ def test_equal_model_gives_a_note(demo, protocol):
         (run,) = judge_edited(protocol, demo, same).runs
     assert run.after.mean("kl") == 0
     assert run.after.mean("agreement") == 1
+
+
+@pytest.mark.parametrize("folder", ["grace", "before", "unedited"])
+def test_gated_patch_is_an_edit(folder, demo, protocol, tmp_path, recwarn):
+    """A delta without a changed weight is not equal to the base, and a folder's name is never that of the base."""
+    method = settings_for(demo, "grace", value_steps=20)
+    with Editor(demo, method=method, answers=False, progress=False) as editor:
+        editor.edit([record.request for record in protocol.records]).delta.save(tmp_path / folder)
+    results = judge_edited(protocol, demo, read_edited(tmp_path / folder, demo), str(tmp_path / folder))
+    (given,) = results.runs
+    assert not [warning for warning in recwarn if "bit for bit" in str(warning.message)]
+    assert (given.method.layers, given.method.patches) == (method.layers, ("grace",))
+    (row,) = results.content["methods"]
+    assert (row["settings"]["changed"], row["settings"]["patches"]) == ({}, ["grace"])
+    assert settings_line(given.method).endswith(": 0 changed tensors, 1 gated patch")
+    (first, *_) = case_records(results.content)
+    assert first["before"] == given.before.answers[0][0]
+    assert [after["answer"] for after in first["after"].values()] == [given.after.answers[0][0]]
 
 
 def test_model_of_another_family_or_shape_is_refused(demo, protocol, monkeypatch):

@@ -42,6 +42,25 @@ def test_end_token_in_a_chat_is_the_end_of_the_turn(demo, tokenizer, template, t
     assert found == tokenizer.convert_tokens_to_ids(token)
 
 
+def test_generated_answer_in_a_chat_stops_at_the_end_of_the_turn(demo, tokenizer):
+    """The token that ends a turn ends an answer, also where tokenizer and model name only the end of a text."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.chat_template = TURNS
+    model = with_tokenizer(demo, Chat(tokenizer))
+    assert end_token(model) != tokenizer.eos_token_id
+    assert set(stop_tokens(model.model, model.tokenizer)) == {tokenizer.eos_token_id, end_token(model)}
+    assert stop_tokens(model.model, tokenizer) == [tokenizer.eos_token_id]
+
+
+def test_end_without_an_embedding_is_refused(demo, tokenizer):
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.chat_template = TURNS
+    model = with_tokenizer(demo, Chat(tokenizer))
+    rows = [encode(tokenizer, "The craft of Ann is", "baker")]
+    with pytest.raises(MetakeError, match=r"^tokenizer: token \d+ is outside the model's vocabulary"):
+        ended(model, rows, "end-token")
+
+
 def test_end_token_without_an_end_of_text_token_is_refused(demo, tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(MetakeError, match=r"^end token: the tokenizer has no end-of-text token; set"):
