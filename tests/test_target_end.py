@@ -11,6 +11,7 @@ from metake.tensor_files import read_tensors, write_tensors
 from tests.cases import method_of
 
 METHODS = {
+    "ft-l": {"layers": (4,), "epochs": 60, "weight_lr": 2e-3, "norm_constraint": None},
     "locft-bf": {"layers": (4,), "epochs": 20, "weight_lr": 2e-3},
     "grace": {"value_steps": 30},
     "wise": {"side_steps": 20},
@@ -38,6 +39,20 @@ def end_after_edits(model, records, name, folder, end):
         rows = [encode(model.tokenizer, r.text, r.target_new) for r in requests]
         scores = [model.model(torch.tensor([row.ids])).logits[0, -1].log_softmax(-1) for row in rows]
     return float(torch.stack(scores)[:, end_token(model)].mean())
+
+
+@pytest.mark.parametrize("name", ["ft-l", "ft-m"])
+def test_end_is_not_likelier_than_the_answer(demo, records, name):
+    """What follows the target does not make the answer empty, wherever the target's tokens are read off."""
+    request = records[0].request
+    changes = {**METHODS["ft-l"], "end": "end-token"}
+    with Editor(demo, method=method_of(demo, name, **changes), progress=False) as editor, torch.no_grad():
+        editor.edit([request])
+        row = encode(demo.tokenizer, request.text)
+        scores = demo.model(torch.tensor([row.ids])).logits[0, -1].log_softmax(-1)
+    first = encode(demo.tokenizer, request.text, request.target_new).answer_ids[0]
+    assert scores.argmax() == first
+    assert scores[end_token(demo)] < scores[first] - 3
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -29,12 +29,14 @@ class Row:
         lookup: index of the subject's last token, or of the prompt's last token without a subject.
         answer: number of tokens at the end that belong to the answer.
         starts: index within the answer of the first token of each of its windows; one window is the whole answer.
+        has_end: whether the last answer token is an end that `ended` appended.
     """
 
     ids: tuple[int, ...]
     lookup: int
     answer: int = 0
     starts: tuple[int, ...] = (0,)
+    has_end: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,7 +67,7 @@ class Row:
         Returns:
             A row with the same lookup token.
         """
-        return replace(self, ids=(*self.ids, token), answer=self.answer + 1)
+        return replace(self, ids=(*self.ids, token), answer=self.answer + 1, has_end=True)
 
     @property
     def needed(self) -> int:

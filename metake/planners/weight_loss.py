@@ -40,13 +40,16 @@ def scored_columns(row: Row, objective: Objective) -> list[int]:
 
     Args:
         row: the row.
-        objective: `target_new` reads every token off the one before it (teacher forcing), `prompt_last` reads all of
-            them off the prompt's last token.
+        objective: `target_new` reads every token off the one before it (teacher forcing), `prompt_last` reads those of
+            the target off the prompt's last token. An end is read off the token before it: at the prompt's last token
+            it would be that of an empty answer.
 
     Returns:
         One position per answer token.
     """
-    return list(row.predicting) if objective == "target_new" else [row.predicting[0]] * row.answer
+    columns = list(row.predicting)
+    target = 0 if objective == "target_new" else row.answer - row.has_end
+    return columns[:1] * target + columns[target:]
 
 
 class WeightLoss:

@@ -13,6 +13,7 @@ ROWS = (
     Row((5, 9, 2, 7, 11), 2, 2),
     Row((3, 8, 4), 1, 1),
     Row((6, 1, 2, 9, 12, 13, 4), 1, 3),
+    Row((6, 1, 2, 9, 12), 1, 2).ended(4),
 )
 
 
@@ -41,6 +42,13 @@ def test_scored_columns_read_tokens_off_their_predecessor_or_the_prompt():
     assert scored_columns(row, "prompt_last") == [1, 1, 1]
 
 
+@pytest.mark.parametrize("objective", ["target_new", "prompt_last"])
+def test_scored_columns_read_an_end_off_the_token_before_it(objective):
+    """The prompt's last token must not predict the end: the answer would be empty."""
+    row = Row((5, 9, 2, 7), 0, 2)
+    assert scored_columns(row.ended(11), objective) == [*scored_columns(row, objective), 3]
+
+
 @pytest.mark.parametrize("layers", [(1,), (3,), (0, 2, 3)])
 @pytest.mark.parametrize("objective", ["target_new", "prompt_last"])
 def test_weight_loss_is_that_of_the_changed_model(family, layers, objective):
@@ -48,10 +56,10 @@ def test_weight_loss_is_that_of_the_changed_model(family, layers, objective):
     model = wide(family)
     loss = WeightLoss(model, ROWS, layers, objective, max_tokens=64)
     changes = changes_of(model, layers)
-    value, gradients = loss(changes, [2, 0])
+    value, gradients = loss(changes, [3, 2, 0])
     with Delta({}, dense_updates=changes).applied(model):
         parameters = [model.down(n).weight.requires_grad_(True) for n in layers]
-        wanted = plain_loss(model, [ROWS[2], ROWS[0]], objective)
+        wanted = plain_loss(model, [ROWS[3], ROWS[2], ROWS[0]], objective)
         found = torch.autograd.grad(wanted, parameters)
     assert value == pytest.approx(float(wanted.detach()), rel=1e-10)
     for layer, gradient in zip(layers, found, strict=True):
