@@ -67,15 +67,16 @@ def records():
 
 @pytest.fixture(scope="session")
 def statistics_of():
-    """Statistics of a demo model's layers 0 to 3 from a short text, collected once per model."""
+    """Statistics of a demo model's layers 0 to 3 from a short text, collected once per model and dtype."""
     kept = {}
 
     def of(model):
-        if model.name not in kept:
-            kept[model.name] = collect(
+        key = model.name, model.dtype
+        if key not in kept:
+            kept[key] = collect(
                 model, model.tokenizer, default_text("demo"), (0, 1, 2, 3), tokens=6000, progress=False
             )
-        return kept[model.name]
+        return kept[key]
 
     return of
 

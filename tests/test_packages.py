@@ -1,6 +1,8 @@
 """Installed packages are searched for entry points once, and again when a package is installed."""
 
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,9 @@ def install(site, name):
 
 @pytest.fixture
 def searches(monkeypatch):
+    # other tests write into the working folder, which is searched again then
+    folders = [folder for folder in sys.path if Path(folder).resolve() != Path.cwd()]
+    monkeypatch.setattr(sys, "path", folders)
     found, search = [], metadata.entry_points
     monkeypatch.setattr(metadata, "entry_points", lambda: found.append(1) or search())
     return found
