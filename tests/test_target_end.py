@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from metake.editor import Editor
+from metake.maps import fitting, losses
 from metake.maps.files import FORMAT
 from metake.models.end_token import end_token
 from metake.models.tokens import encode
+from metake.planners.normalized_gradient import answer_keys_and_gradients
+from metake.planners.weight_loss import WeightLoss
 from metake.tensor_files import read_tensors, write_tensors
 from tests.cases import method_of
 
@@ -59,6 +62,28 @@ def test_end_is_not_likelier_than_the_answer(demo, records, name):
 def test_end_is_likelier_after_edits_that_train_it(demo, records, tmp_path, name):
     after = {end: end_after_edits(demo, records, name, tmp_path, end) for end in ("none", "end-token")}
     assert after["end-token"] > after["none"] + 1
+
+
+def test_fit_with_an_end_trains_it_in_keys_and_loss(demo, records, tmp_path, monkeypatch):
+    """The signals that the map reads and the loss that it is fitted by both have the end as the last token of every answer."""
+    seen = {"signals": [], "loss": []}
+
+    def signals(model, rows, *args):
+        seen["signals"] += rows
+        return answer_keys_and_gradients(model, rows, *args)
+
+    class Loss(WeightLoss):
+        def __init__(self, model, rows, *args, **options):
+            seen["loss"] += rows
+            super().__init__(model, rows, *args, **options)
+
+    monkeypatch.setattr(fitting, "answer_keys_and_gradients", signals)
+    monkeypatch.setattr(losses, "WeightLoss", Loss)
+    method_of(demo, "malmen", **METHODS["malmen"], end="end-token").fit(
+        demo, records, tmp_path, progress=False
+    )
+    lasts = {name: {row.answer_ids[-1] for row in rows} for name, rows in seen.items()}
+    assert lasts == {"signals": {end_token(demo)}, "loss": {end_token(demo)}}
 
 
 def test_map_of_an_earlier_version_has_no_end(demo, records, tmp_path):
