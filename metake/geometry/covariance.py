@@ -52,7 +52,8 @@ def token_windows(tokenizer: Any, text: str, window: int, limit: int | None) -> 
     ids: list[int] = []
     lines = text.splitlines(keepends=True)
     for start in range(0, len(lines), 500):  # in pieces: tokenizers slow down on one huge string
-        ids += tokenizer("".join(lines[start : start + 500]), add_special_tokens=False).input_ids
+        piece = "".join(lines[start : start + 500])
+        ids += tokenizer(piece, add_special_tokens=False, verbose=False).input_ids
         if limit is not None and len(ids) >= limit:
             ids = ids[:limit]
             break
@@ -263,7 +264,7 @@ def _as_text(text: str | Iterable[str], tokenizer: Any, tokens: int | None) -> s
             if not isinstance(document, str):
                 raise MetakeError(f"statistics: a document must be a text, not {type(document).__name__}")
             yield document
-            seen += len(tokenizer(document, add_special_tokens=False).input_ids)
+            seen += len(tokenizer(document, add_special_tokens=False, verbose=False).input_ids)
             if tokens is not None and seen >= tokens:
                 return
 

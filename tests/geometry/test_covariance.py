@@ -47,6 +47,14 @@ def test_collect_does_not_depend_on_rows_or_streaming(tiny_model, tokenizer):
     torch.testing.assert_close(whole[1], stream[1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_text_longer_than_the_models_window_gives_no_warning(demo):
+    """The text is cut into windows, so that its length is no cause for transformers' warning."""
+    tokenizer = type(demo.tokenizer).from_pretrained(demo.tokenizer.name_or_path)
+    windows = token_windows(tokenizer, TEXT, 64, None)
+    assert sum(map(len, windows)) > tokenizer.model_max_length
+    assert not tokenizer.deprecation_warnings
+
+
 def test_token_windows_start_with_bos_where_added():
     from metake.models.load import load
 
