@@ -157,8 +157,10 @@ class Patch(ABC):
         for field in fields(cls):
             if isinstance(given[field.name], Tensor) != (field.type in ("Tensor", Tensor)):
                 raise ValueError(f"field {field.name} of its {cls.kind} patch is of another type")
-            if not isinstance(given[field.name], Tensor | int | float):
+            if isinstance(given[field.name], bool) or not isinstance(given[field.name], Tensor | int | float):
                 raise ValueError(f"field {field.name} of its {cls.kind} patch is no number")
+            if field.type in ("int", int) and not isinstance(given[field.name], int):
+                raise ValueError(f"field {field.name} of its {cls.kind} patch is no whole number")
             if isinstance(given[field.name], float) and not math.isfinite(given[field.name]):
                 raise ValueError(f"field {field.name} of its {cls.kind} patch is not finite")
         return cls(**given)

@@ -1,7 +1,7 @@
 """Patches as deltas: applied, reverted, saved, composed; what does not fit is refused."""
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -263,6 +263,22 @@ def test_load_names_the_wrong_field_of_a_patch(codebook, tmp_path, change, line)
     assert line in str(error.value)
     assert "delta.safetensors" in str(error.value)
     assert str(error.value).endswith("give what metake edit wrote, or save the edit again")
+
+
+@pytest.mark.parametrize("name", ["grace", "wise", "memoir", "rep"])
+def test_load_refuses_a_truth_value_or_fraction_in_place_of_a_number(facts, editor_of, name):
+    """`true` is no layer 1 and no radius of 1, and a count is no fraction."""
+    with editor_of(name) as editor:
+        (patch, *_) = editor.edit(facts[:2]).delta.patches
+    numbers, kinds = dict(patch.numbers), {field.name: field.type for field in fields(patch)}
+    numbers.pop("kind", None)
+    for field, value in numbers.items():
+        with pytest.raises(ValueError, match=f"field {field} of its {name} patch is no number"):
+            type(patch).of({**numbers, field: True}, patch.tensors)
+        if kinds[field] == "int":
+            with pytest.raises(ValueError, match=f"field {field} of its {name} patch is no whole number"):
+                type(patch).of({**numbers, field: value + 0.5}, patch.tensors)
+    assert type(patch).of(numbers, patch.tensors).numbers == patch.numbers
 
 
 @pytest.mark.parametrize("name", ["grace", "wise", "memoir", "rep"])
