@@ -253,7 +253,7 @@ def description(model: EditableModel, method: Method, preset: Path | None) -> di
 
 
 def show_result(result: EditResult, predicted: Preview | None, escalate: int = 0) -> None:
-    """Print the report of an edit, and advice if it failed; after further attempts, that the edit cannot be had.
+    """Print the report of an edit, and advice if it failed; after further attempts, which edits failed.
 
     Args:
         result: the report.
@@ -268,7 +268,7 @@ def show_result(result: EditResult, predicted: Preview | None, escalate: int = 0
 
 
 def unreachable_line(result: EditResult, escalate: int) -> str:
-    """Line that some edits of a model cannot be had, with the reason of each kind.
+    """Line on the edits that failed in all attempts, with the reason of each kind.
 
     Args:
         result: the report of the best attempt, with failed requests.
@@ -280,7 +280,7 @@ def unreachable_line(result: EditResult, escalate: int) -> str:
     kinds = Counter(reason.partition(":")[0] for reason in result.failure_reasons.values())
     reasons = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
     return (
-        f"cannot be had: {len(result.failed)} of {counted(len(result.requests), 'edit')} with {result.method.name} on layers "
+        f"not edited: {len(result.failed)} of {counted(len(result.requests), 'edit')} with {result.method.name} on layers "
         f"{list(result.method.layers)}, in {escalate + 1} attempts ({reasons}); take other --layers, another wording, or a "
         "larger model"
     )

@@ -139,7 +139,7 @@ def fit(
 ) -> None:
     """Fit the map of MALMEN, MEND, RLEdit or HORSE to records; give `--set map=FOLDER` to edit with it. Rerun to resume.
 
-    Fit on other records than those of an evaluation. A folder may hold the maps of several methods.
+    Use other records than those of an evaluation. A folder may hold the maps of several methods.
 
     Example: metake fit --method malmen --model demo --data dev.json --out maps
     """

@@ -175,5 +175,5 @@ def load_map(path: Path, spec: MapSpec, model: EditableModel, method: str) -> Gr
         fitted = GradientMap(made, model.d_k, model.d_v)
         fill(fitted, tensors)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise MetakeError(f"{path}: no map of this model's shape; {remedy}") from error
+        raise MetakeError(f"{path}: the map does not fit the shape of this model; {remedy}") from error
     return fitted.requires_grad_(False).to(model.device)

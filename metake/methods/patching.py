@@ -41,8 +41,8 @@ def earlier_patch(model: EditableModel, layer: int, spec: PatchSpec) -> Patch | 
 class Patching(Method):
     """Gated memory: every batch adds to the patch of one block.
 
-    There is no geometry, so there are no targets, no attenuation of keys and no stages. What the model already holds is read from
-    its patch, so an edit that is reverted is forgotten.
+    There is no geometry, so there are no targets, no attenuation of keys and no stages. Earlier edits are read from the
+    model's patch, so a reverted edit has no effect on later ones.
 
     Example:
         >>> import metake as mk

@@ -130,7 +130,8 @@ class Codebook(Patch):
         """
         if later.radius != self.radius:
             raise MetakeError(
-                f"delta: two grace patches of layer {self.layer} with radius {self.radius:g} and {later.radius:g}"
+                f"delta: two grace patches of layer {self.layer} with radius {self.radius:g} and {later.radius:g}; only those of one "
+                "radius compose"
             )
         width = max(self.labels.shape[1], later.labels.shape[1])
         labels = [
@@ -169,7 +170,7 @@ class GraceSpec(PatchSpec):
 
     lr: float = Field(1.0, gt=0, description="Adam's learning rate on the values [edit_lr]")
     steps: int = Field(100, ge=1, description="steps of Adam per batch [n_iter]")
-    radius: float = Field(1.0, gt=0, description="radius of a new ball, in units of a key [eps]")
+    radius: float = Field(1.0, gt=0, description="radius of a new ball, a distance between keys [eps]")
     start: Literal["cold", "warm"] = Field(
         "cold",
         description="start of a value: uniform between 0 and 1 (cold), or the output (warm) [val_init]",
