@@ -141,6 +141,6 @@ def test_edit_that_no_attempt_reaches_cannot_be_had(call, stats, tmp_path):
     edit += ["--set", "lam=1e12", "--set", "steps=2"]
     code, _, errors = call(*edit, "--out", tmp_path / "out", "--escalate", "1")
     assert code == 3
-    (line,) = (line for line in errors.splitlines() if line.startswith("cannot be had: "))
-    assert line.startswith("cannot be had: 1 of 1 edit with memit on layers [1, 2, 3], in 2 attempts")
+    (line,) = (line for line in errors.splitlines() if line.startswith("not edited: "))
+    assert line.startswith("not edited: 1 of 1 edit with memit on layers [1, 2, 3], in 2 attempts")
     assert "(attenuation 1)" in line

@@ -184,7 +184,7 @@ def test_damaged_map_is_refused(demo, fitted, tmp_path):
     ("name", "change", "line"),
     [
         ("log_step", lambda t: t * float("nan"), "log_step is not finite; fit one: metake fit"),
-        ("moments", lambda t: t[:2], "no map of this model's shape; fit one: metake fit"),
+        ("moments", lambda t: t[:2], "the map does not fit the shape of this model; fit one: metake fit"),
     ],
 )
 def test_map_with_wrong_tensors_is_refused(demo, fitted, tmp_path, name, change, line):
@@ -210,7 +210,7 @@ def test_map_with_wrong_tensors_is_refused(demo, fitted, tmp_path, name, change,
         ("network", 3, ""),
         ("update", {"kind": "adam"}, "update: unknown 'adam'"),
         ("map_lr", -1, "map_lr: must be above 0, is -1"),
-        ("map_lr", "fast", "no map of this model's shape"),
+        ("map_lr", "fast", "the map does not fit the shape of this model"),
         ("layers", None, "fitted with layers None"),
         ("models", 3, ""),
     ],
