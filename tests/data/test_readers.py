@@ -333,6 +333,20 @@ def test_read_file_without_subject_needs_the_option():
     assert named.records[0].request.prompt == "Who is {}?"
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(x):\n    if x:\n        return 1\n    return 0",
+        "for (;;) {\n\tn += 1;\n\n\tbreak;\n}",
+        "a = [\n  1,\n]\n",
+    ],
+)
+def test_read_file_keeps_lines_and_indentation_of_code(code):
+    """An answer that is code, as in EditEverything, is a target character by character up to its last line break."""
+    (record,) = reading_of({**SHAPES["unke"], "answer": code}, subject_optional=True).records
+    assert record.request.target_new == code.rstrip()
+
+
 def test_read_file_with_a_subject_elsewhere_counts_it():
     entry = {**SHAPES["facts"], "subject": "Zed"}
     assert reading_of(entry).summary == "1 record, 1 left out: subject is not in the prompt (1)"
