@@ -158,9 +158,9 @@ class Patch(ABC):
             if isinstance(given[field.name], Tensor) != (field.type in ("Tensor", Tensor)):
                 raise ValueError(f"field {field.name} of its {cls.kind} patch is of another type")
             if isinstance(given[field.name], bool) or not isinstance(given[field.name], Tensor | int | float):
-                raise ValueError(f"field {field.name} of its {cls.kind} patch is no number")
+                raise ValueError(f"field {field.name} of its {cls.kind} patch is not a number")
             if field.type in ("int", int) and not isinstance(given[field.name], int):
-                raise ValueError(f"field {field.name} of its {cls.kind} patch is no whole number")
+                raise ValueError(f"field {field.name} of its {cls.kind} patch is not a whole number")
             if isinstance(given[field.name], float) and not math.isfinite(given[field.name]):
                 raise ValueError(f"field {field.name} of its {cls.kind} patch is not finite")
         return cls(**given)

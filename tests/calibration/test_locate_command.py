@@ -135,7 +135,7 @@ def test_edit_with_escalate_succeeds_where_it_fails_without(call, stats, tmp_pat
     assert after < before
 
 
-def test_edit_that_no_attempt_reaches_cannot_be_had(call, stats, tmp_path):
+def test_edit_that_fails_in_all_attempts_is_named(call, stats, tmp_path):
     """Exit code 3, and one line with the number of attempts and the reason."""
     edit = [*EDIT, "--method", "memit", "--stats", stats, "--layers", "1-3", "--delta-only"]
     edit += ["--set", "lam=1e12", "--set", "steps=2"]

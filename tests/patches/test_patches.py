@@ -234,7 +234,7 @@ def test_patch_of_another_model_or_not_finite_is_refused(demo, codebook):
         ),
         (
             lambda meta, tensors: meta["patches"][0].update(radius="x"),
-            "field radius of its grace patch is no number",
+            "field radius of its grace patch is not a number",
         ),
         (
             lambda meta, tensors: meta["patches"][0].update(radius=-1.0),
@@ -273,10 +273,10 @@ def test_load_refuses_a_truth_value_or_fraction_in_place_of_a_number(facts, edit
     numbers, kinds = dict(patch.numbers), {field.name: field.type for field in fields(patch)}
     numbers.pop("kind", None)
     for field, value in numbers.items():
-        with pytest.raises(ValueError, match=f"field {field} of its {name} patch is no number"):
+        with pytest.raises(ValueError, match=f"field {field} of its {name} patch is not a number"):
             type(patch).of({**numbers, field: True}, patch.tensors)
         if kinds[field] == "int":
-            with pytest.raises(ValueError, match=f"field {field} of its {name} patch is no whole number"):
+            with pytest.raises(ValueError, match=f"field {field} of its {name} patch is not a whole number"):
                 type(patch).of({**numbers, field: value + 0.5}, patch.tensors)
     assert type(patch).of(numbers, patch.tensors).numbers == patch.numbers
 
